@@ -1,0 +1,254 @@
+//! Every operation composed of dfdx's own, on any of its devices, differentiated by its tape.
+//!
+//! The reference of the fused kernels and the path of devices without any. Channels-last makes a convolution a gather
+//! and one matrix product; see each function.
+
+use anyhow::Result;
+use dfdx::prelude::*;
+
+use super::graph::{Graph, Node, NodeId, Op, ParamId};
+use super::{
+    Backend, Device, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor,
+    device_error,
+};
+
+type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
+type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
+
+/// Runs a graph operation by operation on a dfdx device.
+pub struct Composed<D: Device> {
+    graph: Graph,
+    device: D,
+}
+
+impl<D: Device> Composed<D> {
+    pub fn new(graph: Graph, device: D) -> Self {
+        Self { graph, device }
+    }
+}
+
+impl<D: Device + Send + 'static> Backend for Composed<D> {
+    type Device = D;
+
+    fn device(&self) -> &D {
+        &self.device
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn forward(&self, params: &[VectorTensor<D>], x: ImageTensor<D>, t: VectorTensor<D>) -> Result<ImageTensor<D>> {
+        Ok(run(&self.graph, params, x, t, NoneTape).0)
+    }
+
+    fn loss(&self, params: &[VectorTensor<D>], batch: DeviceBatch<D>) -> Result<LossTensor<D>> {
+        let (y, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+        let shape = *y.shape();
+        let error = (y.put_tape(tape) - batch.target).square();
+        let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
+        debug_assert_eq!(error.shape().0, shape.0);
+        Ok((error * batch.weights).mean())
+    }
+
+    fn update(&self, state: &mut DeviceState<D>, mut gradients: Gradients<D>, s: &StepSettings) -> Result<f32> {
+        for p in &state.params {
+            gradients.try_alloc_for(p).map_err(device_error)?;
+        }
+        let gradients: Vec<_> = state.params.iter().map(|p| gradients.get(p)).collect();
+        let squares: f64 = gradients.iter().map(|g| g.clone().square().sum::<Rank0, _>().as_vec()[0] as f64).sum();
+        let norm = squares.sqrt();
+        let scale = s.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
+        state.step += 1;
+        let correct = |beta: f64| 1.0 - beta.powi(state.step as i32);
+        for (i, g) in gradients.into_iter().enumerate() {
+            let g = g * scale as f32;
+            let (m, v) = (&mut state.first_moment[i], &mut state.second_moment[i]);
+            *m = m.clone() * s.betas[0] as f32 + g.clone() * (1.0 - s.betas[0]) as f32;
+            *v = v.clone() * s.betas[1] as f32 + g.square() * (1.0 - s.betas[1]) as f32;
+            let denominator = (v.clone() / correct(s.betas[1]) as f32).sqrt() + s.eps as f32;
+            let change = m.clone() * (s.lr / correct(s.betas[0])) as f32 / denominator;
+            state.params[i] = state.params[i].clone() - change;
+            state.ema[i] =
+                state.ema[i].clone() * s.ema_decay as f32 + state.params[i].clone() * (1.0 - s.ema_decay) as f32;
+        }
+        Ok(norm as f32)
+    }
+}
+
+/// The values of every node so far, and the one tape that all of them share.
+struct Run<'a, D: Device, T: Tape<f32, D>> {
+    params: &'a [VectorTensor<D>],
+    values: Vec<ImageTensor<D>>,
+    tape: Option<T>,
+}
+
+/// The output of `graph`, apart from the tape it was recorded on.
+fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
+    graph: &Graph,
+    params: &[VectorTensor<D>],
+    x: ImageTensor<D>,
+    t: VectorTensor<D>,
+    tape: T,
+) -> (ImageTensor<D>, T) {
+    let mut run = Run { params, values: Vec::with_capacity(graph.nodes.len()), tape: Some(tape) };
+    let t = t.clone().reshape_like(&(t.shape().0, 1usize, 1usize, 1usize));
+    for node in &graph.nodes {
+        let value = match node.op {
+            Op::Input => x.clone(),
+            Op::Time => t.clone(),
+            _ => {
+                let (value, tape) = run.apply(node).split_tape();
+                run.tape = Some(tape);
+                value
+            }
+        };
+        run.values.push(value);
+    }
+    (run.values.pop().expect("a graph has nodes"), run.tape.expect("every operation hands the tape on"))
+}
+
+impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
+    /// The value of a node, carrying the tape.
+    fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
+        let tape = self.tape.take().expect("one value at a time carries the tape");
+        self.values[id.0].clone().put_tape(tape)
+    }
+
+    fn param(&self, id: ParamId) -> VectorTensor<D, T> {
+        self.params[id.0].retaped::<T>()
+    }
+
+    fn matrix(&self, id: ParamId, rows: usize) -> Matrix<D, T> {
+        let columns = self.params[id.0].shape().0 / rows;
+        self.param(id).reshape_like(&(rows, columns))
+    }
+
+    fn apply(&mut self, node: &Node) -> ImageTensor<D, T> {
+        match node.op {
+            Op::Input | Op::Time => unreachable!("inputs have their values already"),
+            Op::Conv3x3 { x, weight, bias } => {
+                let (b, h, w, c) = *self.values[x.0].shape();
+                let columns: Matrix<D, T> = neighbourhoods(self.taped(x)).reshape_like(&(b * h * w, 9 * c));
+                self.affine(columns, weight, bias, (b, h, w))
+            }
+            Op::Linear { x, weight, bias } => {
+                let (b, h, w, c) = *self.values[x.0].shape();
+                let rows = self.taped(x).reshape_like(&(b * h * w, c));
+                self.affine(rows, weight, bias, (b, h, w))
+            }
+            Op::UpConv2x2 { x, weight, bias } => {
+                let (b, h, w, c) = *self.values[x.0].shape();
+                let o = node.shape.channels;
+                let y = self.taped(x).reshape_like(&(b * h * w, c)).matmul(self.matrix(weight, c));
+                let y: Tensor<(usize, usize, usize, usize, usize), f32, D, T> =
+                    y.reshape_like(&(b * h, w, 2usize, 2usize, o));
+                let y = y.permute::<_, Axes5<0, 2, 1, 3, 4>>().reshape_like(&(b, 2 * h, 2 * w, o));
+                let shape = *y.shape();
+                y + self.param(bias).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
+            }
+            Op::GroupNorm { x, groups, weight, bias } => {
+                let x = self.taped(x);
+                let shape = *x.shape();
+                group_norm(x, groups) * self.param(weight).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
+                    + self.param(bias).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
+            }
+            Op::Silu { x } => {
+                let x = self.taped(x);
+                x.with_empty_tape().sigmoid() * x
+            }
+            Op::MaxPool2x2 { x } => max_pool(self.taped(x)),
+            Op::Concat { a, b } => {
+                let b = self.values[b.0].retaped::<T>();
+                (self.taped(a), b).concat_along(Axis::<3>)
+            }
+            Op::AddVector { x, v } => {
+                let v = self.taped(v);
+                let (b, _, _, c) = *v.shape();
+                let shape = *self.values[x.0].shape();
+                let v: Matrix<D, T> = v.reshape_like(&(b, c));
+                v.broadcast_like::<_, Axes2<1, 2>>(&shape) + self.values[x.0].clone()
+            }
+            Op::Attention { q, k, v, heads } => {
+                let (query, key, value) =
+                    (*self.values[q.0].shape(), *self.values[k.0].shape(), *self.values[v.0].shape());
+                let scale = 1.0 / ((query.3 / heads) as f32).sqrt();
+                let q = split_heads(self.taped(q), heads);
+                let k = split_heads(self.values[k.0].retaped::<T>(), heads);
+                let v = split_heads(self.values[v.0].retaped::<T>(), heads);
+                debug_assert_eq!(key.1 * key.2, value.1 * value.2);
+                let scores = q.matmul(k.permute::<_, Axes4<0, 1, 3, 2>>()) * scale;
+                let weighted = scores.softmax::<Axis<3>>().matmul(v);
+                let y = weighted.permute::<_, Axes4<0, 2, 1, 3>>();
+                y.reshape_like(&(query.0, query.1, query.2, value.3))
+            }
+            Op::Gate { branch, skip, gamma } => {
+                let branch = self.taped(branch);
+                let shape = *branch.shape();
+                let gamma = self.param(gamma).reshape_like(&(1usize,)).sum::<Rank0, _>();
+                branch * gamma.broadcast_like(&shape) + self.values[skip.0].clone()
+            }
+        }
+    }
+
+    /// rows · weight + bias, as images of `(b, h, w)` positions.
+    fn affine(
+        &self,
+        rows: Matrix<D, T>,
+        weight: ParamId,
+        bias: ParamId,
+        at: (usize, usize, usize),
+    ) -> ImageTensor<D, T> {
+        let inputs = rows.shape().1;
+        let y = rows.matmul(self.matrix(weight, inputs));
+        let shape = *y.shape();
+        let y = y + self.param(bias).broadcast_like::<_, Axis<0>>(&shape);
+        y.reshape_like(&(at.0, at.1, at.2, shape.1))
+    }
+}
+
+/// The 3×3 neighbourhood of every position, `(B, H·W·9, C)`: a row of zeros is appended and gathered where the
+/// neighbour lies outside.
+fn neighbourhoods<D: Device, T: Tape<f32, D> + Merge<NoneTape> + Merge<T>>(x: ImageTensor<D, T>) -> Positions<D, T> {
+    let device = x.device().clone();
+    let (b, h, w, c) = *x.shape();
+    let mut indices = Vec::with_capacity(h * w * 9);
+    for (y, x) in (0..h as isize).flat_map(|y| (0..w as isize).map(move |x| (y, x))) {
+        for (dy, dx) in (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dy, dx))) {
+            let (y, x) = (y + dy, x + dx);
+            let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
+            indices.push(if inside { y as usize * w + x as usize } else { h * w });
+        }
+    }
+    let indices = device.tensor_from_vec(indices.repeat(b), (b, h * w * 9));
+    let zeros: Positions<D> = device.zeros_like(&(b, 1, c));
+    let x: Positions<D, T> = x.reshape_like(&(b, h * w, c));
+    let padded: Positions<D, T> = (x, zeros).concat_along(Axis::<1>);
+    padded.gather(indices)
+}
+
+/// (x − mean) / √(variance + ε), a group of channels of an image at a time.
+fn group_norm<D: Device, T: Tape<f32, D> + Merge<T>>(x: ImageTensor<D, T>, groups: usize) -> ImageTensor<D, T> {
+    let (b, h, w, c) = *x.shape();
+    let x: ImageTensor<D, T> = x.reshape_like(&(b, h * w, groups, c / groups));
+    let shape = *x.shape();
+    let mean = x.with_empty_tape().mean::<(usize, usize), Axes2<1, 3>>();
+    let x = x - mean.broadcast_like::<_, Axes2<1, 3>>(&shape);
+    let variance = x.with_empty_tape().square().mean::<(usize, usize), Axes2<1, 3>>();
+    let deviation = (variance + 1e-5).sqrt().broadcast_like::<_, Axes2<1, 3>>(&shape);
+    (x / deviation).reshape_like(&(b, h, w, c))
+}
+
+fn max_pool<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>) -> ImageTensor<D, T> {
+    let (b, h, w, c) = *x.shape();
+    let rows = x.reshape_like(&(b, h / 2, 2usize, w / 2, 2usize * c));
+    let rows: ImageTensor<D, T> = rows.max::<_, Axis<2>>();
+    rows.reshape_like(&(b, h / 2, w / 2, 2usize, c)).max::<_, Axis<3>>()
+}
+
+/// `(B, H, W, heads · D)` to `(B, heads, H·W, D)`.
+fn split_heads<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>, heads: usize) -> ImageTensor<D, T> {
+    let (b, h, w, c) = *x.shape();
+    let x: ImageTensor<D, T> = x.reshape_like(&(b, h * w, heads, c / heads));
+    x.permute::<_, Axes4<0, 2, 1, 3>>()
+}

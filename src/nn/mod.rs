@@ -1,0 +1,96 @@
+//! dfdx's neighbour: networks as data, their parameters, and the backends that run them.
+//!
+//! - [`graph`]: a network as a list of operations on one image's values, channels-last. `model` wires it.
+//! - [`Backend`]: how a graph runs on dfdx tensors. [`composed`] builds every operation of dfdx's own, on any device;
+//!   `fused` runs whole images through our own kernels on dfdx's `Cpu`. The first is the reference of the second.
+//! - [`network`]: a graph, its backend, its parameters and their optimiser state behind one trait object, [`Network`],
+//!   which is all that the layers above see.
+//!
+//! Nothing here knows what diffusion is, and nothing outside names a dfdx type. All `unsafe` of the crate is in
+//! `fused`'s kernels.
+
+pub mod composed;
+pub mod fused;
+pub mod graph;
+mod network;
+
+use dfdx::prelude::{OwnedTape, Rank0, Tensor};
+
+pub use graph::Graph;
+pub use network::{Batch, Network, StepReport, StepSettings, TrainState, open};
+
+/// A device of dfdx that can run every composed operation.
+pub trait Device: dfdx::prelude::Device<f32> {}
+impl<D: dfdx::prelude::Device<f32>> Device for D {}
+
+/// A batch of images, `(batch, height, width, channels)`.
+pub type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
+/// One number an image, `(batch,)`; also a parameter, flat, in the layout its operation names.
+pub type VectorTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize,), f32, D, T>;
+/// A loss with the tape that leads to its gradients.
+pub type LossTensor<D> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
+/// Gradients, or anything else that lies beside the parameters one to one.
+pub type Gradients<D> = dfdx::prelude::Gradients<f32, D>;
+
+/// A training batch on a device.
+pub struct DeviceBatch<D: Device> {
+    /// `(B, H, W, C_in)`
+    pub x: ImageTensor<D>,
+    /// `(B,)`
+    pub t: VectorTensor<D>,
+    /// `(B, H, W, C_out)`
+    pub target: ImageTensor<D>,
+    /// `(B,)`: the weight of each image's squared error.
+    pub weights: VectorTensor<D>,
+}
+
+/// Runs one graph on one dfdx device. `params` lie as [`Graph::params`] orders them, flat, in the layouts that
+/// [`graph::Op`] gives. Results must not depend on the number of threads.
+pub trait Backend: 'static {
+    type Device: Device;
+
+    fn device(&self) -> &Self::Device;
+
+    fn graph(&self) -> &Graph;
+
+    /// The network's output, `(B, H, W, C_out)`, for images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    fn forward(
+        &self,
+        params: &[VectorTensor<Self::Device>],
+        x: ImageTensor<Self::Device>,
+        t: VectorTensor<Self::Device>,
+    ) -> anyhow::Result<ImageTensor<Self::Device>>;
+
+    /// The mean over images of `weight · mean((output − target)²)`; `backward` on it fills the gradients of `params`.
+    fn loss(
+        &self,
+        params: &[VectorTensor<Self::Device>],
+        batch: DeviceBatch<Self::Device>,
+    ) -> anyhow::Result<LossTensor<Self::Device>>;
+
+    /// One Adam step (Kingma and Ba 2015) on clipped gradients, then one step of the moving average.
+    /// Returns the gradients' global norm before clipping.
+    fn update(
+        &self,
+        state: &mut DeviceState<Self::Device>,
+        gradients: Gradients<Self::Device>,
+        settings: &StepSettings,
+    ) -> anyhow::Result<f32>;
+}
+
+/// Parameters with all that training keeps beside them.
+pub struct DeviceState<D: Device> {
+    /// Optimiser steps taken.
+    pub step: u64,
+    pub params: Vec<VectorTensor<D>>,
+    /// Adam's first and second moments.
+    pub first_moment: Vec<VectorTensor<D>>,
+    pub second_moment: Vec<VectorTensor<D>>,
+    /// Exponential moving average of the parameters.
+    pub ema: Vec<VectorTensor<D>>,
+}
+
+/// dfdx's errors print and nothing else; here they become errors with a cause.
+pub(crate) fn device_error<E: std::fmt::Debug>(error: E) -> anyhow::Error {
+    anyhow::anyhow!("the device failed: {error:?}")
+}

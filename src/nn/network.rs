@@ -1,0 +1,192 @@
+//! A network with its parameters on a device, ready to train and to run; the face of `nn` towards the rest.
+
+use anyhow::{Result, ensure};
+use dfdx::prelude::*;
+
+use super::graph::{Graph, Init};
+use super::{Backend, DeviceBatch, DeviceState, ImageTensor, VectorTensor, device_error};
+
+/// A training batch in host memory, channels-last.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// `(B, H, W, C_in)`
+    pub x: &'a [f32],
+    /// `(B,)`, in `[0, 1)`
+    pub t: &'a [f32],
+    /// `(B, H, W, C_out)`
+    pub target: &'a [f32],
+    /// `(B,)`: the weight of each image's squared error.
+    pub weights: &'a [f32],
+}
+
+/// What one optimiser step needs to know; it may change from step to step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepSettings {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    /// Gradients are scaled down to this global norm; `None` leaves them.
+    pub clip: Option<f64>,
+    /// `ema = decay · ema + (1 − decay) · weights`, after the step.
+    pub ema_decay: f64,
+}
+
+impl Default for StepSettings {
+    fn default() -> Self {
+        Self { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, clip: None, ema_decay: 0.0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Before the step.
+    pub loss: f32,
+    /// Global norm of the gradients, before clipping.
+    pub gradient_norm: f32,
+}
+
+/// Everything that training keeps of a network, a list of parameters each, in PyTorch's layouts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainState {
+    pub step: u64,
+    pub weights: Vec<Vec<f32>>,
+    pub first_moment: Vec<Vec<f32>>,
+    pub second_moment: Vec<Vec<f32>>,
+    pub ema: Vec<Vec<f32>>,
+}
+
+impl TrainState {
+    /// The state before the first step. `uniform(name, n)` gives the `n` numbers in `[-1, 1)` of the parameter called
+    /// `name`, so that two graphs which share a parameter start it alike.
+    pub fn initial(graph: &Graph, mut uniform: impl FnMut(&str, usize) -> Vec<f32>) -> Self {
+        let weights: Vec<Vec<f32>> = (graph.params.iter())
+            .map(|p| match p.init {
+                Init::Constant(value) => vec![value; p.layout.len()],
+                Init::Uniform { bound } => uniform(&p.name, p.layout.len()).into_iter().map(|u| u * bound).collect(),
+            })
+            .collect();
+        let zeros: Vec<Vec<f32>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        Self { step: 0, ema: weights.clone(), first_moment: zeros.clone(), second_moment: zeros, weights }
+    }
+}
+
+/// A network on its device. Not generic, so that what trains and samples need not be.
+pub trait Network {
+    fn graph(&self) -> &Graph;
+
+    /// `(B, H, W, C_out)` for images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    fn predict(&self, x: &[f32], t: &[f32]) -> Result<Vec<f32>>;
+
+    /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
+    fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
+
+    fn train_step(&mut self, batch: Batch, settings: &StepSettings) -> Result<StepReport>;
+
+    fn state(&self) -> TrainState;
+
+    fn set_state(&mut self, state: &TrainState) -> Result<()>;
+}
+
+/// A network on `backend`, at `state`.
+pub fn open<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
+    let empty = DeviceState { step: 0, params: vec![], first_moment: vec![], second_moment: vec![], ema: vec![] };
+    let mut network = OnDevice { backend, state: empty };
+    network.set_state(state)?;
+    Ok(Box::new(network))
+}
+
+struct OnDevice<B: Backend> {
+    backend: B,
+    state: DeviceState<B::Device>,
+}
+
+impl<B: Backend> OnDevice<B> {
+    fn vector(&self, values: &[f32]) -> Result<VectorTensor<B::Device>> {
+        self.backend.device().try_tensor_from_vec(values.to_vec(), (values.len(),)).map_err(device_error)
+    }
+
+    fn images(&self, values: &[f32], batch: usize, shape: super::graph::Shape) -> Result<ImageTensor<B::Device>> {
+        ensure!(values.len() == batch * shape.len(), "{} values are not {batch} images of {shape:?}", values.len());
+        let dims = (batch, shape.height, shape.width, shape.channels);
+        self.backend.device().try_tensor_from_vec(values.to_vec(), dims).map_err(device_error)
+    }
+
+    fn batch(&self, batch: Batch) -> Result<DeviceBatch<B::Device>> {
+        let (n, graph) = (batch.t.len(), self.graph());
+        ensure!(batch.weights.len() == n, "{} weights for {n} images", batch.weights.len());
+        Ok(DeviceBatch {
+            x: self.images(batch.x, n, graph.input_shape())?,
+            t: self.vector(batch.t)?,
+            target: self.images(batch.target, n, graph.output_shape())?,
+            weights: self.vector(batch.weights)?,
+        })
+    }
+
+    fn to_torch(&self, values: &[VectorTensor<B::Device>]) -> Vec<Vec<f32>> {
+        values.iter().zip(&self.graph().params).map(|(v, p)| p.layout.to_torch(&v.as_vec())).collect()
+    }
+
+    fn from_torch(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
+        let params = &self.graph().params;
+        ensure!(values.len() == params.len(), "{} tensors for {} parameters", values.len(), params.len());
+        for (v, p) in values.iter().zip(params) {
+            ensure!(v.len() == p.layout.len(), "{} has {} values, not {}", p.name, p.layout.len(), v.len());
+        }
+        values.iter().zip(params).map(|(v, p)| self.vector(&p.layout.from_torch(v))).collect()
+    }
+}
+
+impl<B: Backend> Network for OnDevice<B> {
+    fn graph(&self) -> &Graph {
+        self.backend.graph()
+    }
+
+    fn predict(&self, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
+        let x = self.images(x, t.len(), self.graph().input_shape())?;
+        let y = self.backend.forward(&self.state.params, x, self.vector(t)?)?;
+        let mut values = vec![0.0; t.len() * self.graph().output_shape().len()];
+        y.copy_into(&mut values);
+        Ok(values)
+    }
+
+    fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)> {
+        let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
+        let value = loss.as_vec()[0];
+        let mut gradients = loss.try_backward().map_err(device_error)?;
+        let mut result = vec![];
+        for p in &self.state.params {
+            gradients.try_alloc_for(p).map_err(device_error)?;
+            result.push(gradients.get(p));
+        }
+        Ok((value, self.to_torch(&result)))
+    }
+
+    fn train_step(&mut self, batch: Batch, settings: &StepSettings) -> Result<StepReport> {
+        let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
+        let value = loss.as_vec()[0];
+        let gradients = loss.try_backward().map_err(device_error)?;
+        let gradient_norm = self.backend.update(&mut self.state, gradients, settings)?;
+        Ok(StepReport { loss: value, gradient_norm })
+    }
+
+    fn state(&self) -> TrainState {
+        TrainState {
+            step: self.state.step,
+            weights: self.to_torch(&self.state.params),
+            first_moment: self.to_torch(&self.state.first_moment),
+            second_moment: self.to_torch(&self.state.second_moment),
+            ema: self.to_torch(&self.state.ema),
+        }
+    }
+
+    fn set_state(&mut self, state: &TrainState) -> Result<()> {
+        self.state = DeviceState {
+            step: state.step,
+            params: self.from_torch(&state.weights)?,
+            first_moment: self.from_torch(&state.first_moment)?,
+            second_moment: self.from_torch(&state.second_moment)?,
+            ema: self.from_torch(&state.ema)?,
+        };
+        Ok(())
+    }
+}
