@@ -1,0 +1,281 @@
+//! The child's side: one stage, one key, one process.
+//!
+//! The parent holds the other end of stdin. When that end closes, however the parent went, the child asks its stage to
+//! save and is gone within [`ORPHAN_GRACE`]; so nothing outlives a run.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Stdin, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::wire::{EXIT_INTERRUPTED, Event, Order, ProcessEvent, STOP};
+use crate::pipeline::Device;
+use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
+use crate::store::{Action, Cost, Digest, ReadError, Store};
+
+/// What the runner's end leaves a stage to save what it has.
+const ORPHAN_GRACE: Duration = Duration::from_secs(2);
+/// What a stop leaves a stage; a training step or a batch of sampling can be long.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Progress in between is not passed on.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// In the key's work folder: what the stage told, one event a line.
+pub const EVENTS_FILE: &str = "events.jsonl";
+/// In the key's work folder: the seconds that the attempts so far took.
+const SECONDS_FILE: &str = "seconds";
+
+/// Runs the stage that is ordered on stdin; returns the process's exit code.
+pub fn exec() -> u8 {
+    match attempt() {
+        Ok(Ended::Done) => 0,
+        Ok(Ended::Failed) => 1,
+        Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
+        Err(error) => {
+            // Also for a person who calls the hidden command by hand.
+            eprintln!("error: {error:#}");
+            send(&ProcessEvent::Failed { error: format!("{error:#}"), damaged: None });
+            1
+        }
+    }
+}
+
+enum Ended {
+    Done,
+    Failed,
+    Interrupted,
+}
+
+fn attempt() -> Result<Ended> {
+    let mut orders = BufReader::new(std::io::stdin());
+    let mut line = String::new();
+    orders.read_line(&mut line).context("reading the order")?;
+    let order: Order = serde_json::from_str(&line).context("the order on stdin (this command is run by `run`)")?;
+    let stop = Arc::new(Stop::default());
+    stop.listen(orders)?;
+
+    let store = Store::open(&order.runs)?;
+    let lock = match store.try_lock(&order.key)? {
+        Some(lock) => lock,
+        None => {
+            send(&ProcessEvent::WaitingForLock);
+            store.lock(&order.key)?
+        }
+    };
+    if store.action(&order.key)?.is_some() {
+        send(&ProcessEvent::Done { adopted: true });
+        return Ok(Ended::Done);
+    }
+    if !stop.begin() {
+        send(&ProcessEvent::Interrupted);
+        return Ok(Ended::Interrupted);
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(order.threads).build_global().context("starting the threads")?;
+    send(&ProcessEvent::Started);
+
+    let work = store.work_dir(&order.key);
+    std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    let clock = Clock::new(&work);
+    let result = run_stage(&order, &store, &stop, &clock);
+    clock.save();
+    match result {
+        Ok(Outcome { outputs, metrics }) => {
+            let cost = Cost {
+                seconds: clock.seconds(),
+                finished_at: jiff::Timestamp::now().to_string(),
+                host: host(),
+                srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
+            };
+            store.commit(&order.key, &Action { preimage: order.preimage.to_value(), outputs, metrics, cost })?;
+            // The result is in the store; what is left behind costs space only.
+            if let Err(error) = store.clean_work(lock) {
+                eprintln!("warning: {error:#}");
+            }
+            send(&ProcessEvent::Done { adopted: false });
+            Ok(Ended::Done)
+        }
+        Err(error) if error.is::<Interrupted>() => {
+            send(&ProcessEvent::Interrupted);
+            Ok(Ended::Interrupted)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let damaged = error.chain().find_map(|cause| cause.downcast_ref()).and_then(damaged_blob);
+            send(&ProcessEvent::Failed { error: format!("{error:#}"), damaged });
+            Ok(Ended::Failed)
+        }
+    }
+}
+
+fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result<Outcome> {
+    let work = store.work_dir(&order.key);
+    let reporter = Reporter::new(&work, clock)?;
+    let report = |event: StageEvent| reporter.report(event);
+    let interrupted = || stop.asked.load(SeqCst);
+    let context = Context {
+        store,
+        inputs: order.preimage.inputs.clone(),
+        seed: order.preimage.seed.unwrap_or(0),
+        device: order.cuda.map_or(Device::Cpu, Device::Cuda),
+        work,
+        report: &report,
+        interrupted: &interrupted,
+    };
+    // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
+    catch_unwind(AssertUnwindSafe(|| stages::execute(&order.params, &context))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(anyhow!("srpipe has a bug: the stage panicked: {text}"))
+    })
+}
+
+/// The blob that running what made it again would heal.
+fn damaged_blob(error: &ReadError) -> Option<Digest> {
+    match error {
+        ReadError::Missing { path } | ReadError::Corrupt { path } => path.file_name()?.to_str()?.parse().ok(),
+        ReadError::Io { .. } => None,
+    }
+}
+
+/// One line on stdout. When nobody reads it any more, the stream on stdin has ended too, and that decides.
+fn send<T: serde::Serialize>(event: &T) {
+    let line = serde_json::to_string(event).expect("events are plain data");
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".into(), |name| name.trim().into())
+}
+
+/// Whether the stage was asked to stop, and the promise that the process then ends.
+#[derive(Default)]
+struct Stop {
+    asked: Arc<AtomicBool>,
+    /// Set once there is something to save; before, a stop is an exit.
+    running: Mutex<bool>,
+}
+
+impl Stop {
+    /// Watches the rest of stdin, and the signals of whoever manages processes.
+    fn listen(self: &Arc<Self>, mut orders: BufReader<Stdin>) -> Result<()> {
+        for signal in [SIGINT, SIGTERM] {
+            // The second one ends the process: the stage had its chance.
+            signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), self.asked.clone())
+                .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
+                .context("listening for signals")?;
+        }
+        let stop = self.clone();
+        let watch = move || {
+            let mut line = String::new();
+            let asked = matches!(orders.read_line(&mut line), Ok(n) if n > 0) && line.trim_end() == STOP;
+            stop.ask();
+            if asked {
+                // The parent may die while it waits for the stage to save.
+                let deadline = Instant::now() + STOP_GRACE;
+                std::thread::spawn(move || {
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                    std::process::exit(EXIT_INTERRUPTED.into());
+                });
+                while matches!(orders.read_line(&mut line), Ok(n) if n > 0) {}
+            }
+            std::thread::sleep(ORPHAN_GRACE);
+            std::process::exit(EXIT_INTERRUPTED.into());
+        };
+        std::thread::Builder::new().name("stdin".into()).spawn(watch).context("starting a thread")?;
+        Ok(())
+    }
+
+    fn ask(&self) {
+        self.asked.store(true, SeqCst);
+        if !*self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            send(&ProcessEvent::Interrupted);
+            std::process::exit(EXIT_INTERRUPTED.into());
+        }
+    }
+
+    /// The stage begins, unless a stop came first.
+    fn begin(&self) -> bool {
+        *self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+        !self.asked.load(SeqCst)
+    }
+}
+
+/// The time that a key took, over all attempts; kept up to date on disk, since any moment can be the last.
+struct Clock {
+    path: PathBuf,
+    before: f64,
+    start: Instant,
+}
+
+impl Clock {
+    fn new(work: &Path) -> Self {
+        let path = work.join(SECONDS_FILE);
+        let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0.0);
+        Self { path, before, start: Instant::now() }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+
+    fn save(&self) {
+        // A figure for people: nothing depends on it, a failure to write it is no reason to stop.
+        let _ = std::fs::write(&self.path, self.seconds().to_string());
+    }
+}
+
+/// Passes a stage's events on to the parent, the events file and the log.
+struct Reporter<'a> {
+    clock: &'a Clock,
+    file: Mutex<(File, Option<Instant>)>,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(work: &Path, clock: &'a Clock) -> Result<Self> {
+        let path = work.join(EVENTS_FILE);
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { clock, file: Mutex::new((file, None)) })
+    }
+
+    fn report(&self, event: StageEvent) {
+        let mut guard = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (file, last) = &mut *guard;
+        match &event {
+            StageEvent::Progress { done, total, .. } => {
+                if done < total && last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
+                    return;
+                }
+                *last = Some(Instant::now());
+                self.clock.save();
+            }
+            StageEvent::Message { text } => eprintln!("{text}"),
+        }
+        // For `status` of other processes; without it the stage is as good.
+        let line = serde_json::to_string(&event).expect("events are plain data") + "\n";
+        let _ = file.write_all(line.as_bytes());
+        send(&event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_on_where_the_last_attempt_left_off() {
+        let work = tempfile::tempdir().unwrap();
+        assert_eq!(Clock::new(work.path()).before, 0.0);
+        std::fs::write(work.path().join(SECONDS_FILE), "12.5").unwrap();
+        let clock = Clock::new(work.path());
+        clock.save();
+        assert!(Clock::new(work.path()).before >= 12.5);
+    }
+}

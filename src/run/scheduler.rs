@@ -1,0 +1,390 @@
+//! The one thread that decides. Executors run stages and report; every transition of a stage goes through
+//! [`Scheduler::set`].
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use super::slots::{Load, Slots};
+use super::status::{Failure, Status};
+use super::wire::{Event, Order, ProcessEvent};
+use crate::plan::{BackendClass, Plan, Sources, StageState, advance};
+use crate::stages::StageEvent;
+use crate::store::{Digest, Key, RunDir, RunRecord, RunState, Store};
+
+/// How many of a log's last lines are shown with an error.
+const TAIL_LINES: usize = 10;
+
+/// Runs stages somewhere. Reports come over a channel that the executor was made with: events of a stage while it
+/// lives, and [`Report::Closed`] after the last of them.
+pub trait Executor {
+    /// Starts a stage whose messages are appended to the file `log`.
+    fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()>;
+    /// Asks a stage to save what it has and end.
+    fn stop(&mut self, stage: usize);
+    /// Ends a stage at once.
+    fn kill(&mut self, stage: usize);
+    /// Called once after a stage closed: how it ended, for one that did not say so itself.
+    fn ended(&mut self, stage: usize) -> String;
+}
+
+/// Shows a run to somebody. Stages are counted as in the run's record.
+pub trait Progress {
+    fn started(&mut self, run: &RunRecord);
+    fn stage(&mut self, stage: usize, status: &Status);
+    fn event(&mut self, stage: usize, event: &StageEvent);
+    /// The run was asked to stop, and waits for its stages to save.
+    fn stopping(&mut self);
+    fn finished(&mut self, run: &RunRecord);
+}
+
+/// What the scheduler hears.
+#[derive(Debug)]
+pub enum Report {
+    Event {
+        stage: usize,
+        event: Event,
+    },
+    /// The stage's process is gone, or as good as.
+    Closed {
+        stage: usize,
+    },
+    /// Ctrl-C, or a request to end from whoever manages processes.
+    Signal,
+}
+
+/// What does not change in a run.
+pub struct Job<'a> {
+    pub plan: &'a Plan,
+    pub sources: &'a Sources,
+    pub backend: BackendClass,
+    /// The CUDA device of stages that run a network, or none for the CPU.
+    pub cuda: Option<usize>,
+    pub slots: Slots,
+    pub store: &'a Store,
+    pub run: &'a RunDir,
+}
+
+pub struct Scheduler<'a> {
+    job: Job<'a>,
+    executor: &'a mut dyn Executor,
+    progress: &'a mut dyn Progress,
+    /// What is known, by the plan's rules.
+    states: Vec<StageState>,
+    /// What happens, by this run's.
+    statuses: Vec<Status>,
+    /// The last word of each stage's process.
+    last_words: Vec<Option<ProcessEvent>>,
+    started: Vec<Instant>,
+    record: RunRecord,
+    record_is_stale: bool,
+    healed: BTreeSet<Digest>,
+    stop: Stop,
+}
+
+/// How urgently the run was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    Asked,
+    AtOnce,
+}
+
+impl<'a> Scheduler<'a> {
+    pub fn new(
+        job: Job<'a>,
+        states: Vec<StageState>,
+        record: RunRecord,
+        executor: &'a mut dyn Executor,
+        progress: &'a mut dyn Progress,
+    ) -> Self {
+        let n = states.len();
+        Self {
+            job,
+            executor,
+            progress,
+            states,
+            statuses: vec![Status::Pending; n],
+            last_words: vec![None; n],
+            started: vec![Instant::now(); n],
+            record,
+            record_is_stale: true,
+            healed: BTreeSet::new(),
+            stop: Stop::No,
+        }
+    }
+
+    /// Runs all that can be run; returns the finished record. An error is of the store or the machine, not of a stage.
+    pub fn run(mut self, reports: &Receiver<Report>) -> Result<RunRecord> {
+        let start = Instant::now();
+        self.progress.started(&self.record);
+        loop {
+            self.settle()?;
+            if self.stop == Stop::No {
+                self.start_what_can()?;
+            }
+            if !self.statuses.iter().any(Status::is_active) {
+                break;
+            }
+            self.save_record()?;
+            match reports.recv().context("all reporters are gone")? {
+                Report::Event { stage, event: Event::Stage(event) } => self.progress.event(stage, &event),
+                Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
+                Report::Closed { stage } => self.close(stage)?,
+                Report::Signal => self.end_stages(),
+            }
+        }
+        for stage in 0..self.statuses.len() {
+            if self.statuses[stage] == Status::Pending {
+                self.set(stage, Status::Skipped { because: None });
+            }
+        }
+        let any = |test: fn(&Status) -> bool| self.statuses.iter().any(test);
+        self.record.state = match () {
+            _ if self.stop != Stop::No && any(Status::is_lost) => RunState::Interrupted,
+            _ if any(Status::is_lost) => RunState::Failed,
+            _ => RunState::Ok,
+        };
+        self.record.finished_at = Some(jiff::Timestamp::now().to_string());
+        self.record.seconds = Some(start.elapsed().as_secs_f64());
+        self.record_is_stale = true;
+        self.save_record()?;
+        self.progress.finished(&self.record);
+        Ok(self.record)
+    }
+
+    /// Marks pending stages that are known, and those that can never run.
+    fn settle(&mut self) -> Result<()> {
+        for stage in 0..self.states.len() {
+            if self.statuses[stage] != Status::Pending {
+                continue;
+            }
+            match &self.states[stage] {
+                StageState::Cached { action, .. } => {
+                    self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                    self.set(stage, Status::Cached);
+                }
+                StageState::Waiting { on } => {
+                    let lost = on.iter().find(|&&dependency| self.statuses[dependency].is_lost());
+                    if let Some(&lost) = lost {
+                        let because = Some(self.job.plan.stages[lost].name.clone());
+                        self.set(stage, Status::Skipped { because });
+                    }
+                }
+                StageState::Ready { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn start_what_can(&mut self) -> Result<()> {
+        let network = |stage: usize| self.job.plan.stages[stage].params.runs_network();
+        let ready = |stage: &usize| {
+            self.statuses[*stage] == Status::Pending && matches!(self.states[*stage], StageState::Ready { .. })
+        };
+        let active = |stage: &usize| self.statuses[*stage].is_active();
+        let stages = 0..self.states.len();
+        let candidates: Vec<usize> = stages.clone().filter(ready).collect();
+        let mut running = Load::count(stages.clone().filter(active).map(network));
+        let wanting = Load::count(stages.filter(|stage| active(stage) || ready(stage)).map(network));
+        let mut keys: BTreeSet<Key> =
+            (0..self.states.len()).filter(active).filter_map(|stage| self.key(stage)).cloned().collect();
+
+        for stage in candidates {
+            let StageState::Ready { key, preimage } = &self.states[stage] else { continue };
+            let planned = &self.job.plan.stages[stage];
+            let network = planned.params.runs_network();
+            // Two stages of one key: the second is cached when the first is done.
+            if !self.job.slots.has_place(network, running) || !keys.insert(key.clone()) {
+                continue;
+            }
+            let threads = self.job.slots.threads(network, wanting);
+            let order = Order {
+                key: key.clone(),
+                preimage: preimage.clone(),
+                params: planned.params.clone(),
+                cuda: self.job.cuda,
+                threads,
+                runs: self.job.store.runs_dir().to_path_buf(),
+            };
+            self.last_words[stage] = None;
+            self.started[stage] = Instant::now();
+            match self.executor.start(stage, &order, &self.log(stage)) {
+                Ok(()) => {
+                    let one = Load::count(std::iter::once(network));
+                    running = Load {
+                        networks: running.networks + one.networks,
+                        others: running.others + one.others,
+                    };
+                    self.set(stage, Status::Running { threads });
+                }
+                Err(error) => self.fail(stage, format!("{error:#}")),
+            }
+        }
+        // What failed to start may be what others wait for.
+        self.settle()
+    }
+
+    /// A process says something about itself.
+    fn hear(&mut self, stage: usize, event: ProcessEvent) {
+        match &event {
+            ProcessEvent::WaitingForLock => self.set(stage, Status::Blocked),
+            ProcessEvent::Started => {
+                self.started[stage] = Instant::now();
+                if let Status::Blocked = self.statuses[stage] {
+                    let wanting = Load::count(std::iter::once(self.job.plan.stages[stage].params.runs_network()));
+                    let threads = self.job.slots.threads(true, wanting);
+                    self.set(stage, Status::Running { threads });
+                }
+            }
+            _ => {}
+        }
+        self.last_words[stage] = Some(event);
+    }
+
+    /// A process is gone.
+    fn close(&mut self, stage: usize) -> Result<()> {
+        let how = self.executor.ended(stage);
+        match self.last_words[stage].take() {
+            Some(ProcessEvent::Done { adopted }) => self.conclude(stage, adopted)?,
+            Some(ProcessEvent::Failed { error, damaged }) => match damaged {
+                Some(digest) if self.heal(stage, digest)? => {}
+                _ => self.fail(stage, error),
+            },
+            Some(ProcessEvent::Interrupted) => self.set(stage, Status::Interrupted),
+            // It was killed, or did not save within its time.
+            _ if self.stop != Stop::No => self.set(stage, Status::Interrupted),
+            _ => self.fail(stage, how),
+        }
+        Ok(())
+    }
+
+    /// A process says that the stage's result is in the store.
+    fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
+        self.advance(stage);
+        let seconds = self.started[stage].elapsed().as_secs_f64();
+        match &self.states[stage] {
+            StageState::Cached { action, .. } => {
+                self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
+            }
+            // What it read is being made again; afterwards it is cached, if that comes out the same.
+            StageState::Waiting { .. } => self.set(stage, Status::Pending),
+            StageState::Ready { key, .. } => {
+                let error = format!("the stage is done, but the store does not have its result (key {key})");
+                self.fail(stage, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again at what is known of a stage and of all that depends on it.
+    fn advance(&mut self, stage: usize) -> Vec<usize> {
+        let Job { plan, sources, backend, store, .. } = self.job;
+        advance(plan, &mut self.states, stage, store, sources, backend)
+    }
+
+    /// `stage` met a damaged blob: forgets what claims to have made it, so that it is made again. False where that was
+    /// tried before or nothing in this pipeline makes it.
+    fn heal(&mut self, stage: usize, blob: Digest) -> Result<bool> {
+        let makes_it = |state: &StageState| match state {
+            StageState::Cached { action, .. } => action.outputs.values().any(|output| *output == blob),
+            _ => false,
+        };
+        let makers: Vec<usize> = (0..self.states.len()).filter(|&maker| makes_it(&self.states[maker])).collect();
+        if makers.is_empty() || self.stop != Stop::No || !self.healed.insert(blob.clone()) {
+            return Ok(false);
+        }
+        for &maker in &makers {
+            if let Some(key) = self.key(maker).cloned() {
+                self.job.store.forget(&key)?;
+            }
+        }
+        let names: Vec<&str> = makers.iter().map(|&maker| self.job.plan.stages[maker].name.as_str()).collect();
+        let text = format!("an input is damaged (blob {blob}); running {} again", names.join(", "));
+        self.progress.event(stage, &StageEvent::Message { text });
+        self.set(stage, Status::Pending);
+        for maker in makers {
+            for seen in self.advance(maker) {
+                let known = matches!(self.states[seen], StageState::Cached { .. });
+                if !known && matches!(self.statuses[seen], Status::Cached | Status::Ran { .. }) {
+                    self.set(seen, Status::Pending);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn end_stages(&mut self) {
+        let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
+        self.stop = match self.stop {
+            Stop::No => {
+                active.iter().for_each(|&stage| self.executor.stop(stage));
+                self.progress.stopping();
+                Stop::Asked
+            }
+            Stop::Asked | Stop::AtOnce => {
+                active.iter().for_each(|&stage| self.executor.kill(stage));
+                Stop::AtOnce
+            }
+        };
+    }
+
+    fn fail(&mut self, stage: usize, error: String) {
+        let log = self.log(stage);
+        let tail = std::fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
+        self.set(stage, Status::Failed(Failure { error, log, tail }));
+    }
+
+    /// Every transition of a stage.
+    fn set(&mut self, stage: usize, next: Status) {
+        debug_assert!(self.statuses[stage].may_become(&next), "{:?} to {next:?}", self.statuses[stage]);
+        let key = self.key(stage).cloned();
+        let entry = &mut self.record.stages[stage];
+        entry.state = next.recorded();
+        entry.key = key;
+        entry.error = match &next {
+            Status::Failed(failure) => Some(failure.error.clone()),
+            _ => None,
+        };
+        if let StageState::Cached { action, .. } = &self.states[stage] {
+            entry.metrics = action.metrics.clone();
+            entry.seconds = Some(action.cost.seconds);
+        }
+        if let Status::Ran { seconds } = next {
+            entry.seconds = Some(seconds);
+        }
+        self.record_is_stale = true;
+        self.progress.stage(stage, &next);
+        self.statuses[stage] = next;
+    }
+
+    fn key(&self, stage: usize) -> Option<&Key> {
+        match &self.states[stage] {
+            StageState::Cached { key, .. } | StageState::Ready { key, .. } => Some(key),
+            StageState::Waiting { .. } => None,
+        }
+    }
+
+    fn log(&self, stage: usize) -> PathBuf {
+        super::log_path(self.job.run.path(), &self.job.plan.stages[stage].name)
+    }
+
+    fn save_record(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.record_is_stale) {
+            self.job.run.update(&self.record)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last lines of a log that ends with the error, without it.
+fn tail(log: &str, error: &str) -> Vec<String> {
+    let log = log.trim_end();
+    let log = log.strip_suffix(error.trim_end()).map_or(log, |rest| rest.strip_suffix("error: ").unwrap_or(rest));
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| line.to_string()).collect()
+}

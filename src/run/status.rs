@@ -1,0 +1,71 @@
+//! Where a stage of a run stands.
+
+use std::path::PathBuf;
+
+use crate::store::StageState as Recorded;
+
+/// Where a stage of a run stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Status {
+    /// Waits for inputs or for a place.
+    Pending,
+    /// Its process works.
+    Running { threads: usize },
+    /// Its process waits for another run that computes the same key.
+    Blocked,
+    /// Its result was there, or another run made it meanwhile.
+    Cached,
+    Ran { seconds: f64 },
+    Failed(Failure),
+    /// Needs the result of `because`, which failed or was itself skipped; or the run was interrupted before its turn.
+    Skipped { because: Option<String> },
+    /// Stopped on request, its progress saved.
+    Interrupted,
+}
+
+/// Why a stage failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub error: String,
+    pub log: PathBuf,
+    /// The log's last lines, without the error itself.
+    pub tail: Vec<String>,
+}
+
+impl Status {
+    /// The transitions that there are.
+    pub fn may_become(&self, next: &Status) -> bool {
+        use Status::*;
+        match (self, next) {
+            (Pending, Cached | Running { .. } | Failed(_) | Skipped { .. }) => true,
+            (Running { .. }, Blocked) | (Blocked, Running { .. }) => true,
+            (Running { .. } | Blocked, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
+            // A damaged blob was found: what made it runs again, and what wanted it waits for that.
+            (Running { .. } | Blocked | Cached | Ran { .. }, Pending) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a process is at work for it.
+    pub fn is_active(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Blocked)
+    }
+
+    /// Whether stages that need it can never run.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Skipped { .. } | Self::Interrupted)
+    }
+
+    /// As run records spell it.
+    pub fn recorded(&self) -> Recorded {
+        match self {
+            Self::Pending => Recorded::Pending,
+            Self::Running { .. } | Self::Blocked => Recorded::Running,
+            Self::Cached => Recorded::Cached,
+            Self::Ran { .. } => Recorded::Ran,
+            Self::Failed(_) => Recorded::Failed,
+            Self::Skipped { .. } => Recorded::Skipped,
+            Self::Interrupted => Recorded::Interrupted,
+        }
+    }
+}
