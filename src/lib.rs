@@ -1,8 +1,11 @@
 //! srpipe runs super-resolution experiments from YAML. See the README for its use.
 
+pub mod cli;
 pub mod data;
 pub mod nn;
 pub mod pipeline;
+pub mod plan;
 pub mod random;
+pub mod run;
 pub mod stages;
 pub mod store;

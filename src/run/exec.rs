@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::wire::{EXIT_INTERRUPTED, Event, Order, ProcessEvent, STOP};
+use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::pipeline::Device;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
-use crate::store::{Action, Cost, Digest, ReadError, Store};
+use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store};
 
 /// What the runner's end leaves a stage to save what it has.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -26,8 +26,10 @@ const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Progress in between is not passed on.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// In the key's work folder: what the stage's processes wrote to stderr, and its messages.
+pub const LOG_FILE: &str = "log.txt";
 /// In the key's work folder: what the stage told, one event a line.
-pub const EVENTS_FILE: &str = "events.jsonl";
+const EVENTS_FILE: &str = "events.jsonl";
 /// In the key's work folder: the seconds that the attempts so far took.
 const SECONDS_FILE: &str = "seconds";
 
@@ -69,6 +71,13 @@ fn attempt() -> Result<Ended> {
         }
     };
     if store.action(&order.key)?.is_some() {
+        // Locking made the work folder again. The log in it is this process's and empty, unless whoever committed died
+        // before cleaning up; an empty one must not take the place of the one that was kept.
+        let log = store.work_dir(&order.key).join(LOG_FILE);
+        if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = std::fs::remove_file(&log);
+        }
+        clean_up(&store, lock);
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
@@ -89,14 +98,11 @@ fn attempt() -> Result<Ended> {
             let cost = Cost {
                 seconds: clock.seconds(),
                 finished_at: jiff::Timestamp::now().to_string(),
-                host: host(),
+                host: store::host(),
                 srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
             };
             store.commit(&order.key, &Action { preimage: order.preimage.to_value(), outputs, metrics, cost })?;
-            // The result is in the store; what is left behind costs space only.
-            if let Err(error) = store.clean_work(lock) {
-                eprintln!("warning: {error:#}");
-            }
+            clean_up(&store, lock);
             send(&ProcessEvent::Done { adopted: false });
             Ok(Ended::Done)
         }
@@ -110,6 +116,13 @@ fn attempt() -> Result<Ended> {
             send(&ProcessEvent::Failed { error: format!("{error:#}"), damaged });
             Ok(Ended::Failed)
         }
+    }
+}
+
+/// The result is in the store; what is left behind costs space only.
+fn clean_up(store: &Store, lock: KeyLock) {
+    if let Err(error) = store.clean_work(lock) {
+        eprintln!("warning: {error:#}");
     }
 }
 
@@ -148,10 +161,6 @@ fn send<T: serde::Serialize>(event: &T) {
     let line = serde_json::to_string(event).expect("events are plain data");
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".into(), |name| name.trim().into())
 }
 
 /// Whether the stage was asked to stop, and the promise that the process then ends.

@@ -2,12 +2,13 @@
 //! [`Scheduler::set`].
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::exec::LOG_FILE;
 use super::slots::{Load, Slots};
 use super::status::{Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
@@ -212,14 +213,12 @@ impl<'a> Scheduler<'a> {
             };
             self.last_words[stage] = None;
             self.started[stage] = Instant::now();
-            match self.executor.start(stage, &order, &self.log(stage)) {
+            let log = self.job.store.work_dir(key).join(LOG_FILE);
+            match self.executor.start(stage, &order, &log) {
                 Ok(()) => {
                     let one = Load::count(std::iter::once(network));
-                    running = Load {
-                        networks: running.networks + one.networks,
-                        others: running.others + one.others,
-                    };
-                    self.set(stage, Status::Running { threads });
+                    running = Load { networks: running.networks + one.networks, others: running.others + one.others };
+                    self.set(stage, Status::Running);
                 }
                 Err(error) => self.fail(stage, format!("{error:#}")),
             }
@@ -234,10 +233,8 @@ impl<'a> Scheduler<'a> {
             ProcessEvent::WaitingForLock => self.set(stage, Status::Blocked),
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
-                if let Status::Blocked = self.statuses[stage] {
-                    let wanting = Load::count(std::iter::once(self.job.plan.stages[stage].params.runs_network()));
-                    let threads = self.job.slots.threads(true, wanting);
-                    self.set(stage, Status::Running { threads });
+                if self.statuses[stage] == Status::Blocked {
+                    self.set(stage, Status::Running);
                 }
             }
             _ => {}
@@ -251,7 +248,7 @@ impl<'a> Scheduler<'a> {
         match self.last_words[stage].take() {
             Some(ProcessEvent::Done { adopted }) => self.conclude(stage, adopted)?,
             Some(ProcessEvent::Failed { error, damaged }) => match damaged {
-                Some(digest) if self.heal(stage, digest)? => {}
+                Some(digest) if self.heal(stage, &digest)? => {}
                 _ => self.fail(stage, error),
             },
             Some(ProcessEvent::Interrupted) => self.set(stage, Status::Interrupted),
@@ -289,9 +286,9 @@ impl<'a> Scheduler<'a> {
 
     /// `stage` met a damaged blob: forgets what claims to have made it, so that it is made again. False where that was
     /// tried before or nothing in this pipeline makes it.
-    fn heal(&mut self, stage: usize, blob: Digest) -> Result<bool> {
+    fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
         let makes_it = |state: &StageState| match state {
-            StageState::Cached { action, .. } => action.outputs.values().any(|output| *output == blob),
+            StageState::Cached { action, .. } => action.outputs.values().any(|output| output == blob),
             _ => false,
         };
         let makers: Vec<usize> = (0..self.states.len()).filter(|&maker| makes_it(&self.states[maker])).collect();
@@ -334,7 +331,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn fail(&mut self, stage: usize, error: String) {
-        let log = self.log(stage);
+        let log = self.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
         let tail = std::fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { error, log, tail }));
     }
@@ -367,10 +364,6 @@ impl<'a> Scheduler<'a> {
             StageState::Cached { key, .. } | StageState::Ready { key, .. } => Some(key),
             StageState::Waiting { .. } => None,
         }
-    }
-
-    fn log(&self, stage: usize) -> PathBuf {
-        super::log_path(self.job.run.path(), &self.job.plan.stages[stage].name)
     }
 
     fn save_record(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::store::StageState as Recorded;
+use crate::store::StageRunState as Recorded;
 
 /// Where a stage of a run stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,15 +10,21 @@ pub enum Status {
     /// Waits for inputs or for a place.
     Pending,
     /// Its process works.
-    Running { threads: usize },
+    Running {
+        threads: usize,
+    },
     /// Its process waits for another run that computes the same key.
     Blocked,
     /// Its result was there, or another run made it meanwhile.
     Cached,
-    Ran { seconds: f64 },
+    Ran {
+        seconds: f64,
+    },
     Failed(Failure),
     /// Needs the result of `because`, which failed or was itself skipped; or the run was interrupted before its turn.
-    Skipped { because: Option<String> },
+    Skipped {
+        because: Option<String>,
+    },
     /// Stopped on request, its progress saved.
     Interrupted,
 }
@@ -37,18 +43,18 @@ impl Status {
     pub fn may_become(&self, next: &Status) -> bool {
         use Status::*;
         match (self, next) {
-            (Pending, Cached | Running { .. } | Failed(_) | Skipped { .. }) => true,
-            (Running { .. }, Blocked) | (Blocked, Running { .. }) => true,
-            (Running { .. } | Blocked, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
+            (Pending, Cached | Running | Failed(_) | Skipped { .. }) => true,
+            (Running, Blocked) | (Blocked, Running) => true,
+            (Running | Blocked, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
             // A damaged blob was found: what made it runs again, and what wanted it waits for that.
-            (Running { .. } | Blocked | Cached | Ran { .. }, Pending) => true,
+            (Running | Blocked | Cached | Ran { .. }, Pending) => true,
             _ => false,
         }
     }
 
     /// Whether a process is at work for it.
     pub fn is_active(&self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Blocked)
+        matches!(self, Self::Running | Self::Blocked)
     }
 
     /// Whether stages that need it can never run.
@@ -60,7 +66,7 @@ impl Status {
     pub fn recorded(&self) -> Recorded {
         match self {
             Self::Pending => Recorded::Pending,
-            Self::Running { .. } | Self::Blocked => Recorded::Running,
+            Self::Running | Self::Blocked => Recorded::Running,
             Self::Cached => Recorded::Cached,
             Self::Ran { .. } => Recorded::Ran,
             Self::Failed(_) => Recorded::Failed,

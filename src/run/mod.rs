@@ -1,0 +1,114 @@
+//! Runs pipelines: what is not known yet is computed, each stage in a process of its own.
+//!
+//! - [`Prepared`]: a pipeline with all that decides what there is to do; made before anything is started.
+//! - [`run`]: does it. One thread decides ([`scheduler`]), an [`Executor`] runs stages ([`local`]: as child processes),
+//!   a [`Progress`] shows it to somebody.
+//! - [`exec`]: the child's side. [`wire`]: what both sides say to each other.
+//! - [`watch`]: where runs stand, for those who did not start them.
+//!
+//! Nothing here prints, and nothing here knows what a stage computes.
+
+mod exec;
+mod local;
+mod prepare;
+mod scheduler;
+mod slots;
+mod status;
+pub mod watch;
+mod wire;
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::pipeline::Pipeline;
+use crate::store::{RunRecord, RunState, StageRecord, StageRunState, Store};
+
+pub use exec::exec;
+pub use prepare::{InputError, Prepared};
+pub use scheduler::{Executor, Progress, Report};
+pub use status::{Failure, Status};
+pub use wire::EXIT_INTERRUPTED;
+
+use scheduler::{Job, Scheduler};
+use slots::Slots;
+
+/// How a pipeline is run; none of it changes results.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The pipeline file as it was named.
+    pub file: Option<PathBuf>,
+    /// Stages at once, where the user says so.
+    pub jobs: Option<usize>,
+    /// The srpipe binary.
+    pub exe: PathBuf,
+    /// The command line, for the record.
+    pub command: Vec<String>,
+}
+
+/// Runs what is not known; returns the finished record. A stage that fails is in the record, an error here is one of
+/// the store or the machine.
+pub fn run(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<RunRecord> {
+    let (sender, reports) = mpsc::channel();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
+    let tell = sender.clone();
+    let listen = move || signals.forever().take_while(|_| tell.send(Report::Signal).is_ok()).for_each(drop);
+    std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
+
+    let mut record = new_record(pipeline, prepared, options);
+    let run = store.create_run(&pipeline.name, &pipeline.to_yaml(), &record)?;
+    record.id = run.id().to_string();
+    let _lock = run.lock()?;
+    run.make_latest()?;
+
+    let slots = Slots {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        jobs: options.jobs,
+        cuda: prepared.cuda.is_some(),
+    };
+    let job = Job {
+        plan: &prepared.plan,
+        sources: &prepared.sources,
+        backend: prepared.backend(),
+        cuda: prepared.cuda,
+        slots,
+        store,
+        run: &run,
+    };
+    let mut executor = local::Local::new(options.exe.clone(), sender);
+    Scheduler::new(job, prepared.states.clone(), record, &mut executor, progress).run(&reports)
+}
+
+fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {
+    let stage = |stage: &crate::plan::PlannedStage| StageRecord {
+        name: stage.name.clone(),
+        kind: stage.kind,
+        key: None,
+        state: StageRunState::Pending,
+        seconds: None,
+        metrics: Default::default(),
+        error: None,
+    };
+    RunRecord {
+        id: String::new(),
+        pipeline: pipeline.name.clone(),
+        file: options.file.clone(),
+        state: RunState::Running,
+        started_at: jiff::Timestamp::now().to_string(),
+        finished_at: None,
+        seconds: None,
+        pid: std::process::id(),
+        srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
+        command: options.command.clone(),
+        stages: prepared.plan.stages.iter().map(stage).collect(),
+    }
+}

@@ -1,0 +1,66 @@
+//! Where runs stand, for those who did not start them. Reads only, and waits for nothing.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::stages::StageEvent;
+use crate::store::{Key, RunDir, RunRecord, RunState, Store};
+
+/// A run as its record and its lock tell.
+#[derive(Debug, Clone)]
+pub struct RunView {
+    pub record: RunRecord,
+    pub state: ViewState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewState {
+    Running,
+    Ok,
+    Failed,
+    Interrupted,
+    /// Its process is gone without a word.
+    Died,
+}
+
+impl RunView {
+    /// None where the record cannot be read.
+    pub fn of(run: &RunDir) -> Option<Self> {
+        let before = run.record().ok()?;
+        let live = run.is_live();
+        // It may have ended between the two looks; the record is written before the lock goes.
+        let record = if live { before } else { run.record().ok()? };
+        let state = match record.state {
+            RunState::Running if live => ViewState::Running,
+            RunState::Running => ViewState::Died,
+            RunState::Ok => ViewState::Ok,
+            RunState::Failed => ViewState::Failed,
+            RunState::Interrupted => ViewState::Interrupted,
+        };
+        Some(Self { record, state })
+    }
+
+    /// The newest run of a pipeline.
+    pub fn latest(store: &Store, pipeline: &str) -> Option<Self> {
+        Self::of(&store.latest_run(pipeline)?)
+    }
+}
+
+/// The last progress that the work on `key` told.
+pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
+    let text = end_of(&store.events_path(key))?;
+    let events = text.lines().rev().filter_map(|line| serde_json::from_str::<StageEvent>(line).ok());
+    events.into_iter().find(|event| matches!(event, StageEvent::Progress { .. }))
+}
+
+/// The last few kilobytes of a file, from the start of a line where there is one.
+fn end_of(path: &Path) -> Option<String> {
+    const LENGTH: u64 = 16 << 10;
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LENGTH))).ok()?;
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
