@@ -3,6 +3,7 @@
 pub mod data;
 pub mod nn;
 pub mod pipeline;
+pub mod plan;
 pub mod random;
 pub mod stages;
 pub mod store;
