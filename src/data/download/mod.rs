@@ -262,16 +262,20 @@ fn clear(part: &Path) -> anyhow::Result<()> {
 
 /// The SHA-256 of a file, in lower-case hexadecimal.
 pub fn file_sha256(path: &Path) -> anyhow::Result<String> {
-    let doing = || format!("reading {} to verify its SHA-256", path.display());
-    let mut file = File::open(path).with_context(doing)?;
+    let digest = File::open(path).and_then(|mut file| sha256_of(&mut file));
+    digest.with_context(|| format!("reading {} to verify its SHA-256", path.display()))
+}
+
+/// The SHA-256 of what is still to be read, in lower-case hexadecimal.
+pub fn sha256_of(reader: &mut impl Read) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match file.read(&mut buffer) {
+        match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => hasher.update(&buffer[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e).with_context(doing),
+            Err(e) => return Err(e),
         }
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
