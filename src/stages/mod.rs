@@ -2,6 +2,11 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+pub mod degrade;
+pub mod fetch;
+#[cfg(test)]
+mod testing;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
