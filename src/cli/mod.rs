@@ -1,1 +1,85 @@
-//! wip
+//! The command line: arguments, exit codes, and what people read. The only layer that prints.
+
+mod args;
+mod json;
+mod logs;
+mod output;
+mod progress;
+mod results;
+mod run;
+mod status;
+mod words;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::pipeline::{self, Pipeline};
+use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+
+use args::{Cli, Command};
+use output::{Look, Paint, note, print};
+
+/// Everything that was asked for is done.
+pub const EXIT_DONE: u8 = 0;
+/// A stage failed; or the machine or the store did.
+pub const EXIT_FAILED: u8 = 1;
+/// The pipeline file, the command line or a file it names is wrong; nothing was started.
+pub const EXIT_INPUT: u8 = 2;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    // clap exits with 2 of itself where arguments are wrong.
+    let cli = Cli::parse();
+    let code = match &cli.command {
+        Command::Run(args) => run::run(args, &cli.runs_dir),
+        Command::Status(args) => status::status(args, &cli.runs_dir),
+        Command::Check(args) => Ok(check(&args.files, &args.set)),
+        Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Exec => return ExitCode::from(exec()),
+    };
+    ExitCode::from(code.unwrap_or_else(|error| {
+        let head = Paint::stderr().paint(Look::Bad, "error:");
+        match error.downcast::<Reported>() {
+            Ok(Reported(code)) => code,
+            Err(error) => {
+                note(&format!("{head} {error:#}"));
+                if error.is::<InputError>() { EXIT_INPUT } else { EXIT_FAILED }
+            }
+        }
+    }))
+}
+
+/// An error that the user has read by now, with its exit code.
+#[derive(Debug)]
+struct Reported(u8);
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Reported {}
+
+/// The pipeline of a file; what is wrong with it is shown.
+fn load(file: &Path, sets: &[String]) -> Result<Pipeline, Reported> {
+    pipeline::load(file, sets).map_err(|errors| {
+        note(&errors.render(Paint::stderr().has_colours()));
+        Reported(EXIT_INPUT)
+    })
+}
+
+fn check(files: &[std::path::PathBuf], sets: &[String]) -> u8 {
+    let mut code = EXIT_DONE;
+    for file in files {
+        match load(file, sets) {
+            Ok(pipeline) => {
+                print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
+            }
+            Err(Reported(wrong)) => code = wrong,
+        }
+    }
+    code
+}

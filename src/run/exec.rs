@@ -259,7 +259,7 @@ impl<'a> Reporter<'a> {
         let (file, last) = &mut *guard;
         match &event {
             StageEvent::Progress { done, total, .. } => {
-                if done < total && last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
+                if done != total && last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
                     return;
                 }
                 *last = Some(Instant::now());

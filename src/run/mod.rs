@@ -14,6 +14,8 @@ mod prepare;
 mod scheduler;
 mod slots;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 mod wire;
 

@@ -1,13 +1,14 @@
 //! What there is to do, found out before anything is started or written.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::pipeline::params::{Cifar10Params, FetchParams};
+use crate::data::cifar::{self, Source};
+use crate::pipeline::params::FetchParams;
 use crate::pipeline::{Device, Pipeline, StageParams};
-use crate::plan::{BackendClass, Plan, Sources, StageState, plan, states};
+use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
 
 /// What the user asked for cannot be done as it stands; the text says what to do about it.
@@ -87,74 +88,55 @@ fn cuda(device: Device) -> Result<Option<usize>, InputError> {
 /// The content that comes from outside: digests as the file pins them, or of local files.
 fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read one archive.
-    let mut hashed: HashMap<&str, Digest> = HashMap::new();
+    let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
-    for stage in &plan.stages {
-        let StageParams::Fetch(FetchParams::Cifar10(params)) = &stage.params else { continue };
-        let digest = match local_path(params) {
-            Some(path) => {
-                if !hashed.contains_key(path) {
-                    hashed.insert(path, hash_local(path, &stage.name, store)?);
-                }
-                let digest = hashed[path].clone();
-                if let Some(pinned) = pinned(params, &stage.name)?.filter(|pinned| *pinned != digest) {
-                    return Err(InputError(format!(
-                        "stage {name}: {path} has the SHA-256\n  {digest}, and stages.{name}.sha256 says\n  {pinned}.\n\
+    for PlannedStage { name, params, .. } in &plan.stages {
+        let StageParams::Fetch(FetchParams::Cifar10(params)) = params else { continue };
+        let wrong = |error: String| InputError(format!("stage {name}: {error}"));
+        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{name}.sha256: {e}")));
+        let digest = match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
+            Source::Web { sha256, .. } => pinned(&sha256)?,
+            Source::File { path, sha256 } => {
+                let digest = match hashed.get(&path) {
+                    Some(digest) => digest.clone(),
+                    None => hash_local(&path, name, store)?,
+                };
+                if let Some(sha256) = sha256
+                    && pinned(&sha256)? != digest
+                {
+                    return Err(wrong(format!(
+                        "{path} has the SHA-256\n  {digest}, and stages.{name}.sha256 says\n  {sha256}.\n\
                          Get the file again, or correct the field",
-                        name = stage.name
+                        path = path.display()
                     ))
                     .into());
                 }
+                hashed.insert(path, digest.clone());
                 digest
             }
-            None => match (pinned(params, &stage.name)?, &params.url) {
-                (Some(pinned), _) => pinned,
-                (None, None) => official(),
-                (None, Some(url)) => {
-                    return Err(InputError(format!(
-                        "stage {name}: stages.{name}.url is {url}, and nothing says what is expected there. \
-                         Add `sha256:` with the SHA-256 of the archive",
-                        name = stage.name
-                    ))
-                    .into());
-                }
-            },
         };
-        sources.insert(stage.name.clone(), BTreeMap::from([("archive".to_string(), digest)]));
+        sources.insert(name.clone(), BTreeMap::from([("archive".to_string(), digest)]));
     }
     Ok(sources)
 }
 
-fn official() -> Digest {
-    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd".parse().expect("it is a SHA-256")
-}
-
-fn local_path(params: &Cifar10Params) -> Option<&str> {
-    params.url.as_deref()?.strip_prefix("file:")
-}
-
-fn pinned(params: &Cifar10Params, stage: &str) -> Result<Option<Digest>, InputError> {
-    let parse = |text: &String| text.parse().map_err(|e| InputError(format!("stages.{stage}.sha256: {e}")));
-    params.sha256.as_ref().map(parse).transpose()
-}
-
-fn hash_local(path: &str, stage: &str, store: Option<&Store>) -> Result<Digest> {
-    let file = Path::new(path);
-    let hash = || match store {
-        Some(store) => store.hash_file_cached(file),
-        None => Ok(hash_file(file)?),
-    };
-    if !file.is_file() {
-        let place = match std::path::absolute(file) {
-            Ok(absolute) if absolute != file => format!("{path} (that is {})", absolute.display()),
-            _ => path.to_string(),
+fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
+    let shown = path.display();
+    if !path.is_file() {
+        let place = match std::path::absolute(path) {
+            Ok(absolute) if absolute != path => format!("{shown} (that is {})", absolute.display()),
+            _ => shown.to_string(),
         };
-        let what = if file.exists() { "is not a file" } else { "does not exist" };
+        let what = if path.exists() { "is not a file" } else { "does not exist" };
         return Err(InputError(format!(
             "stage {stage}: {place} {what}. Put the CIFAR-10 binary archive there, name another file in \
              stages.{stage}.url, or leave `url` out to download it"
         ))
         .into());
     }
-    hash().map_err(|e| InputError(format!("stage {stage}: stages.{stage}.url: reading {path}: {e:#}")).into())
+    let digest = match store {
+        Some(store) => store.hash_file_cached(path),
+        None => hash_file(path).map_err(Into::into),
+    };
+    digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.url: reading {shown}: {e:#}")).into())
 }

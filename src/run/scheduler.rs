@@ -261,7 +261,11 @@ impl<'a> Scheduler<'a> {
 
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
-        self.advance(stage);
+        // Whatever has the same key is known now too.
+        let same: Vec<usize> = (stage..self.states.len()).filter(|&other| self.key(other) == self.key(stage)).collect();
+        for other in same {
+            self.advance(other);
+        }
         let seconds = self.started[stage].elapsed().as_secs_f64();
         match &self.states[stage] {
             StageState::Cached { action, .. } => {

@@ -10,9 +10,7 @@ pub enum Status {
     /// Waits for inputs or for a place.
     Pending,
     /// Its process works.
-    Running {
-        threads: usize,
-    },
+    Running,
     /// Its process waits for another run that computes the same key.
     Blocked,
     /// Its result was there, or another run made it meanwhile.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::StageParams;
 use crate::store::{Artifact, Store};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
@@ -60,6 +61,13 @@ impl std::fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Runs one stage.
-pub fn execute(params: &crate::pipeline::StageParams, _ctx: &Context) -> anyhow::Result<Outcome> {
-    anyhow::bail!("{:?} stages are not here yet", params.kind())
+///
+/// # Errors
+/// [`Interrupted`] where it was asked to stop; else what went wrong, in words for the user.
+pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    match params {
+        StageParams::Fetch(p) => fetch::run(p, ctx),
+        StageParams::Degrade(p) => degrade::run(p, ctx),
+        _ => anyhow::bail!("{:?} stages are not here yet", params.kind()),
+    }
 }

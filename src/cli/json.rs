@@ -1,0 +1,62 @@
+//! A run as programs see it: one JSON object a line, the last `run_finished`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::output::print;
+use crate::run::{Progress, Status};
+use crate::stages::StageEvent;
+use crate::store::{RunRecord, RunState};
+
+/// Writes events to stdout.
+#[derive(Default)]
+pub struct Json {
+    names: Vec<String>,
+}
+
+fn send(value: Value) {
+    print(&format!("{value}\n"));
+}
+
+impl Progress for Json {
+    fn started(&mut self, run: &RunRecord) {
+        self.names = run.stages.iter().map(|stage| stage.name.clone()).collect();
+        send(json!({"event": "run_started", "run": run.id, "pipeline": run.pipeline, "stages": self.names}));
+    }
+
+    fn stage(&mut self, stage: usize, status: &Status) {
+        let mut event = json!({"event": "stage", "stage": self.names[stage], "state": status.recorded()});
+        match status {
+            Status::Blocked => event["waiting"] = json!("another run computes the same key"),
+            Status::Ran { seconds } => event["seconds"] = json!(seconds),
+            Status::Failed(failure) => {
+                event["error"] = json!(failure.error);
+                event["log"] = json!(failure.log);
+            }
+            Status::Skipped { because } => event["because"] = json!(because),
+            _ => {}
+        }
+        send(event);
+    }
+
+    fn event(&mut self, stage: usize, event: &StageEvent) {
+        let mut event = serde_json::to_value(event).expect("events are plain data");
+        event["stage"] = json!(self.names[stage]);
+        send(event);
+    }
+
+    fn stopping(&mut self) {
+        send(json!({"event": "stopping"}));
+    }
+
+    fn finished(&mut self, run: &RunRecord) {
+        finished(run, run.state);
+    }
+}
+
+/// The last line: also of a run that had nothing to do.
+pub fn finished(run: &RunRecord, state: RunState) {
+    let stages: BTreeMap<&str, _> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
+    send(json!({"event": "run_finished", "run": run.id, "state": state, "stages": stages}));
+}

@@ -1,0 +1,82 @@
+//! `srpipe logs`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::args::LogsArgs;
+use super::output::{note, print};
+use super::{EXIT_DONE, EXIT_FAILED};
+use crate::run::InputError;
+use crate::run::watch::{RunView, ViewState};
+use crate::store::{RunDir, StageRecord, StageRunState, Store};
+
+const POLL: Duration = Duration::from_millis(200);
+
+pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
+    let (pipeline, name) = match args.stage.split_once('/') {
+        Some((pipeline, stage)) => (Some(pipeline), stage),
+        None => (None, args.stage.as_str()),
+    };
+    let (run, mut stage) = find(&store, pipeline, name)?;
+    // Its key is known when its inputs are.
+    while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
+        std::thread::sleep(POLL);
+        stage = record(&run, name).unwrap_or(stage);
+    }
+    let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
+    let Some(path) = path else {
+        let why = match stage.state {
+            StageRunState::Pending => "it has not started",
+            StageRunState::Skipped => "it was skipped",
+            _ => "none was kept",
+        };
+        note(&format!("{name} in run {} has no log: {why}", run.id()));
+        return Ok(EXIT_FAILED);
+    };
+    // Open, it can be read to its end although the stage's end moves it.
+    let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    loop {
+        let goes_on = args.follow && is_going_on(&run, &stage);
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
+        print(&String::from_utf8_lossy(&bytes));
+        if !goes_on {
+            return Ok(EXIT_DONE);
+        }
+        std::thread::sleep(POLL);
+        stage = record(&run, name).unwrap_or(stage);
+    }
+}
+
+fn is_going_on(run: &RunDir, stage: &StageRecord) -> bool {
+    matches!(stage.state, StageRunState::Pending | StageRunState::Running)
+        && RunView::of(run).is_some_and(|view| view.state == ViewState::Running)
+}
+
+fn record(run: &RunDir, name: &str) -> Option<StageRecord> {
+    run.record().ok()?.stages.into_iter().find(|stage| stage.name == name)
+}
+
+/// The stage in the newest of the latest runs that have it.
+fn find(store: &Store, pipeline: Option<&str>, name: &str) -> Result<(RunDir, StageRecord), InputError> {
+    let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
+    let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
+    let found = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?)));
+    // Ids sort by time.
+    found.max_by_key(|(run, _)| run.id().to_string()).ok_or_else(|| {
+        let mut names: Vec<String> = runs
+            .iter()
+            .filter_map(|run| run.record().ok())
+            .flat_map(|record| record.stages.into_iter().map(|stage| stage.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        let there = if names.is_empty() { "there is none".into() } else { format!("there are {}", names.join(", ")) };
+        InputError(format!("no latest run has a stage {name}; {there}"))
+    })
+}

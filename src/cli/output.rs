@@ -1,0 +1,127 @@
+//! Where text goes, and whether it has colours.
+
+use std::io::{IsTerminal, Write};
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes to stderr.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// The look of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Good,
+    Bad,
+    Attention,
+    Dim,
+    Plain,
+}
+
+/// Paints words, or leaves them.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint {
+    colours: bool,
+}
+
+impl Paint {
+    pub fn stdout() -> Self {
+        Self { colours: wanted() && std::io::stdout().is_terminal() }
+    }
+
+    pub fn stderr() -> Self {
+        Self { colours: wanted() && std::io::stderr().is_terminal() }
+    }
+
+    pub fn has_colours(self) -> bool {
+        self.colours
+    }
+
+    pub fn paint(self, look: Look, text: &str) -> String {
+        let code = match look {
+            Look::Good => 32,
+            Look::Bad => 31,
+            Look::Attention => 33,
+            Look::Dim => 2,
+            Look::Plain => 0,
+        };
+        if self.colours && code > 0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+/// https://no-color.org: not where `NO_COLOR` is there and not empty.
+fn wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Whether lines on stderr can be drawn over.
+pub fn can_draw() -> bool {
+    std::io::stderr().is_terminal() && !is_dumb()
+}
+
+/// Rows under headings, in columns as wide as they must be; numbers to the right.
+pub struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<(Look, String)>>,
+}
+
+impl Table {
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: vec![] }
+    }
+
+    /// As many cells as there are headings.
+    pub fn row(&mut self, cells: Vec<(Look, String)>) {
+        debug_assert_eq!(cells.len(), self.headings.len());
+        self.rows.push(cells);
+    }
+
+    /// Columns without any content are left out.
+    pub fn render(&self, paint: Paint) -> String {
+        let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
+        let columns: Vec<(usize, usize, bool)> = columns
+            .map(|c| {
+                let cells = || self.rows.iter().map(|row| row[c].1.as_str());
+                let width = cells().chain([self.headings[c]]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+                (c, width, cells().all(|cell| cell.is_empty() || cell.parse::<f64>().is_ok()))
+            })
+            .collect();
+        let line = |cell: &dyn Fn(usize) -> (Look, String)| {
+            let cells = columns.iter().map(|&(c, width, right)| {
+                let (look, text) = cell(c);
+                let space = " ".repeat(width.saturating_sub(text.chars().count()));
+                let text = if text.is_empty() { text } else { paint.paint(look, &text) };
+                if right { space + &text } else { text + &space }
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+        };
+        let head = line(&|c| (Look::Dim, self.headings[c].to_string()));
+        let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
+        std::iter::once(head).chain(rows).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_content() {
+        let mut table = Table::new(&["arm", "dB", "none"]);
+        for (arm, db) in [("bicubic", "21.17"), ("süß", "9.5")] {
+            let cell = |text: &str| (Look::Good, text.to_string());
+            table.row(vec![cell(arm), cell(db), cell("")]);
+        }
+        assert_eq!(table.render(Paint { colours: false }), "arm         dB\nbicubic  21.17\nsüß        9.5\n");
+        assert!(table.render(Paint { colours: true }).contains("\x1b[32msüß\x1b[0m      "));
+    }
+}

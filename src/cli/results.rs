@@ -1,0 +1,91 @@
+//! What a run found: the table of each comparison, and where its pictures are.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::output::{Look, Paint, Table};
+use crate::pipeline::{StageKind, blobs};
+use crate::store::{Key, RunRecord, StageRunState, Store};
+
+/// Figures of an arm in `summary.json`: heading, field, decimals.
+const COLUMNS: [(&str, &str, usize); 7] = [
+    ("PSNR 1 sample", "psnr_sample", 2),
+    ("PSNR mean", "psnr_mean", 2),
+    ("PSNR-Y", "psnr_y_sample", 2),
+    ("SSIM", "ssim_sample", 4),
+    ("SSIM mean", "ssim_mean", 4),
+    ("LR-PSNR", "consistency_psnr", 1),
+    ("held-out loss", "heldout_loss", 5),
+];
+
+/// Empty where no comparison was made. `runs` is named as the user names it.
+pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
+    let mut text = String::new();
+    for stage in &record.stages {
+        let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
+        let (StageKind::Compare, true, Some(key)) = (stage.kind, known, &stage.key) else { continue };
+        let Ok(Some(action)) = store.action(key) else { continue };
+        if let Some(summary) = summary(store, key) {
+            text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
+        }
+        let folder = runs.join(&record.pipeline).join("latest").join(&stage.name);
+        let shown = [blobs::COMPARISON, blobs::LOSS_CURVES, blobs::METRICS, blobs::SUMMARY];
+        for blob in shown.iter().filter(|blob| action.outputs.contains_key(**blob)) {
+            text += &format!("{}\n", folder.join(blob).display());
+        }
+    }
+    text
+}
+
+/// The summary of a comparison, none where there is none or it cannot be read.
+pub fn summary(store: &Store, compare: &Key) -> Option<Value> {
+    let action = store.action(compare).ok()??;
+    let bytes = store.read(action.outputs.get(blobs::SUMMARY)?).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The arm whose mean of samples is nearest to the images, and its PSNR; enlargements without a network aside.
+pub fn best_arm(summary: &Value) -> Option<(&str, f64)> {
+    let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != "bicubic");
+    let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
+    let figures = arms.filter_map(|(name, arm)| Some((name.as_str(), figure(arm)?)));
+    figures.max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+fn title(summary: &Value) -> String {
+    let images = summary["images"].as_u64().map(|n| super::words::count(n as usize, "test image"));
+    let samples = summary["samples"].as_u64().map(|n| format!("mean of {n}"));
+    images.into_iter().chain(samples).collect::<Vec<_>>().join(", ")
+}
+
+fn table(summary: &Value) -> String {
+    let headings: Vec<&str> = std::iter::once("arm").chain(COLUMNS.map(|(heading, ..)| heading)).collect();
+    let mut table = Table::new(&headings);
+    for (name, arm) in summary["arms"].as_object().into_iter().flatten() {
+        let figures = COLUMNS.iter().map(|&(_, field, decimals)| {
+            let text = arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
+            (Look::Plain, text.unwrap_or_default())
+        });
+        table.row(std::iter::once((Look::Plain, name.clone())).chain(figures).collect());
+    }
+    table.render(Paint::stdout())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_becomes_a_table_without_empty_columns() {
+        let summary = serde_json::json!({"schema": 1, "images": 256, "samples": 4, "arms": {
+            "bicubic": {"psnr_sample": 21.17}, "baseline": {"psnr_sample": 19.061, "psnr_mean": 20.93}}});
+        assert_eq!(title(&summary), "256 test images, mean of 4");
+        let table = table(&summary);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[0], "arm       PSNR 1 sample  PSNR mean");
+        assert!(lines[1..].contains(&"baseline          19.06      20.93"), "{table}");
+        assert!(lines[1..].contains(&"bicubic           21.17"), "{table}");
+        assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
+    }
+}

@@ -1,0 +1,131 @@
+//! `srpipe run`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::args::RunArgs;
+use super::output::{Look, Paint, Table, can_draw, note, print};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, progress, results, words};
+use crate::plan::StageState;
+use crate::run::{self, Options, Prepared, Progress};
+use crate::store::{RunRecord, RunState, StageRunState, Store};
+
+pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
+    let mut pipeline = load(&args.file, &args.set)?;
+    pipeline.device = args.device.unwrap_or(pipeline.device);
+    let known = Store::open_existing(runs);
+    let prepared = Prepared::new(&pipeline, known.as_ref())?;
+    if args.dry_run {
+        print(&dry_run(&prepared));
+        return Ok(EXIT_DONE);
+    }
+    if prepared.is_done()
+        && let Some(store) = &known
+        && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
+    {
+        return Ok(nothing_to_do(args, store, &latest.record()?));
+    }
+
+    let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
+    let options = Options {
+        file: Some(args.file.clone()),
+        jobs: args.jobs.map(|jobs| jobs as usize),
+        exe: std::env::current_exe().context("finding the srpipe binary")?,
+        command: std::env::args().collect(),
+    };
+    let mut progress: Box<dyn Progress> = match args.json {
+        true => Box::new(json::Json::default()),
+        false if prepared.is_done() => Box::new(progress::Quiet),
+        false if can_draw() => Box::new(progress::Bars::new()),
+        false => Box::new(progress::Lines::default()),
+    };
+    let record = run::run(&pipeline, &prepared, &store, &options, progress.as_mut())?;
+    if !args.json {
+        finish(args, runs, &store, &record);
+    }
+    Ok(match record.state {
+        RunState::Ok => EXIT_DONE,
+        RunState::Interrupted => EXIT_INTERRUPTED,
+        RunState::Failed | RunState::Running => EXIT_FAILED,
+    })
+}
+
+/// All is known and in the latest run: nothing is written, not even that somebody asked.
+fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
+    let mut record = latest.clone();
+    record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
+    match args.json {
+        true => json::finished(&record, RunState::Ok),
+        false => {
+            print(&everything_is_known(&record));
+            print(&results::show(store, store.runs_dir(), &record));
+        }
+    }
+    EXIT_DONE
+}
+
+fn everything_is_known(record: &RunRecord) -> String {
+    format!("everything is known: {} cached\n", words::count(record.stages.len(), "stage"))
+}
+
+fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
+    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
+    if count(StageRunState::Cached) == record.stages.len() {
+        print(&everything_is_known(record));
+    }
+    print(&results::show(store, runs, record));
+    let paint = Paint::stderr();
+    let states = [
+        (StageRunState::Ran, "ran"),
+        (StageRunState::Cached, "cached"),
+        (StageRunState::Failed, "failed"),
+        (StageRunState::Interrupted, "interrupted"),
+        (StageRunState::Skipped, "skipped"),
+    ];
+    let counts: Vec<String> =
+        states.iter().filter(|(s, _)| count(*s) > 0).map(|(s, word)| format!("{} {word}", count(*s))).collect();
+    let took = words::duration(record.seconds.unwrap_or(0.0));
+    let counts = format!("{} in {took}", counts.join(", "));
+    match record.state {
+        RunState::Ok => note(&format!("{} {counts}", paint.paint(Look::Good, "done:"))),
+        RunState::Interrupted => note(&format!(
+            "{} {counts}. Progress is saved; the same command goes on from there:\n    {}",
+            paint.paint(Look::Attention, "interrupted:"),
+            again()
+        )),
+        RunState::Failed | RunState::Running => note(&format!(
+            "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
+            paint.paint(Look::Bad, "failed:"),
+            args.file.display()
+        )),
+    }
+}
+
+/// The command line, to be copied.
+fn again() -> String {
+    let quote = |word: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+[]".contains(c);
+        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    std::env::args().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+fn dry_run(prepared: &Prepared) -> String {
+    let mut table = Table::new(&["stage", "kind", "would", "because"]);
+    for (stage, state) in prepared.plan.stages.iter().zip(&prepared.states) {
+        let (look, would, because) = match state {
+            StageState::Cached { .. } => (Look::Dim, "stay", "its result is known".to_string()),
+            StageState::Ready { .. } => (Look::Good, "run", "nothing with these parameters and inputs is known".into()),
+            StageState::Waiting { on } => {
+                let names: Vec<&str> = on.iter().map(|&i| prepared.plan.stages[i].name.as_str()).collect();
+                let because = format!("it waits for {}; should that come out as before, it stays", names.join(", "));
+                (Look::Attention, "run", because)
+            }
+        };
+        let plain = |text: &str| (Look::Plain, text.to_string());
+        let kind = super::status::kind_name(stage.kind);
+        table.row(vec![plain(&stage.name), plain(&kind), (look, would.into()), plain(&because)]);
+    }
+    table.render(Paint::stdout())
+}

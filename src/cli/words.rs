@@ -1,0 +1,83 @@
+//! How durations, ages and figures are said.
+
+use jiff::Timestamp;
+
+/// `3.2 s`, `12 s`, `4:05 min`, `2:10 h`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{:.1} s", seconds.max(0.0)),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{}:{:02} min", whole / 60, whole % 60),
+        _ => format!("{}:{:02} h", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// How long ago an RFC 3339 time was: `now`, `5 min ago`, `3 days ago`; empty for what is no time.
+pub fn age(then: &str, now: Timestamp) -> String {
+    let Ok(then) = then.parse::<Timestamp>() else { return String::new() };
+    let seconds = now.as_second() - then.as_second();
+    let say = |n: i64, unit: &str| format!("{n} {unit} ago");
+    match seconds {
+        ..5 => "now".into(),
+        5..60 => say(seconds, "s"),
+        60..3600 => say(seconds / 60, "min"),
+        3600..86_400 => say(seconds / 3600, "h"),
+        86_400..172_800 => "yesterday".into(),
+        _ => say(seconds / 86_400, "days"),
+    }
+}
+
+/// `1 stage`, `2 stages`.
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// `300/1500 steps`, `17/170 MB`; a `total` of 0 is not known.
+pub fn progress(done: u64, total: u64, unit: &str) -> String {
+    let (scale, unit) = match unit {
+        "bytes" if done.max(total) >= 10_000_000 => (1_000_000, "MB"),
+        "bytes" if done.max(total) >= 10_000 => (1000, "kB"),
+        _ => (1, unit),
+    };
+    let done = done / scale;
+    if total == 0 { format!("{done} {unit}") } else { format!("{done}/{} {unit}", total / scale) }
+}
+
+/// Four significant digits or so.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.2e}"),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_into_the_next_unit() {
+        let said = [0.04, 9.96, 59.4, 59.6, 245.0, 3599.6, 7800.0].map(duration);
+        assert_eq!(said, ["0.0 s", "10 s", "59 s", "1:00 min", "4:05 min", "1:00 h", "2:10 h"]);
+    }
+
+    #[test]
+    fn progress_is_said_in_fitting_units() {
+        assert_eq!(progress(300, 1500, "steps"), "300/1500 steps");
+        assert_eq!(progress(17_500_000, 170_052_171, "bytes"), "17/170 MB");
+        assert_eq!(progress(12_345, 0, "bytes"), "12 kB");
+    }
+
+    #[test]
+    fn ages_are_rounded_down() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        let said =
+            ["2026-11-23T11:59:58Z", "2026-11-23T11:59:00Z", "2026-11-22T11:00:00Z", "2026-11-01T12:00:00Z", "?"]
+                .map(|then| age(then, now));
+        assert_eq!(said, ["now", "1 min ago", "yesterday", "22 days ago", ""]);
+    }
+}
