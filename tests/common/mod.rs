@@ -1,0 +1,232 @@
+//! Runs the real binary on a pipeline in a folder of its own, which is kept when the test fails.
+//!
+//! ```ignore
+//! let folder = Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic}").folder();
+//! let output = folder.run(&[]);
+//! assert_eq!(output.code, Some(0), "{output}");
+//! ```
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod server;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than anything here takes, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A pipeline file in the making.
+pub struct Pipeline {
+    yaml: String,
+}
+
+impl Pipeline {
+    pub fn new() -> Self {
+        Self { yaml: "name: p\nseed: 1\ndevice: cpu\nstages:\n".into() }
+    }
+
+    pub fn stage(mut self, name: &str, yaml: &str) -> Self {
+        self.yaml += &format!("  {name}: {yaml}\n");
+        self
+    }
+
+    /// A few generated images, degraded in two ways: two stages that do not need each other.
+    pub fn small() -> Self {
+        Self::new()
+            .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
+            .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+            .stage("others", "{kind: degrade, input: images, scale: 2}")
+    }
+
+    pub fn folder(self) -> Folder {
+        let folder = tempfile::Builder::new().prefix("srpipe-test-").tempdir().unwrap();
+        std::fs::write(folder.path().join("p.yaml"), self.yaml).unwrap();
+        Folder { folder: Some(folder) }
+    }
+}
+
+/// A working folder with `p.yaml` and, after a run, `runs`.
+pub struct Folder {
+    folder: Option<TempDir>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let path = self.folder.take().map(TempDir::keep);
+            eprintln!("the test's folder is kept: {}", path.unwrap_or_default().display());
+        }
+    }
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+
+    pub fn runs(&self) -> PathBuf {
+        self.path().join("runs")
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path().join(name), content).unwrap();
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
+        command.args(args).current_dir(self.path()).env_remove("SRPIPE_RUNS").env_remove("http_proxy");
+        command
+    }
+
+    pub fn srpipe(&self, args: &[&str]) -> Output {
+        self.start(args).wait()
+    }
+
+    /// `srpipe run p.yaml` with further arguments.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.srpipe(&[&["run", "p.yaml"], args].concat())
+    }
+
+    pub fn start(&self, args: &[&str]) -> Running {
+        let mut command = self.command(args);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Running { child }
+    }
+
+    /// Every file and folder under `runs` with its time of change.
+    pub fn snapshot(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let mut found = BTreeMap::new();
+        let mut left = vec![self.runs()];
+        while let Some(path) = left.pop() {
+            let metadata = std::fs::symlink_metadata(&path).unwrap();
+            if metadata.is_dir() {
+                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            found.insert(path, metadata.modified().unwrap());
+        }
+        found
+    }
+}
+
+/// A process of srpipe.
+pub struct Running {
+    pub child: Child,
+}
+
+impl Running {
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// The processes that it started.
+    pub fn children(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    pub fn wait(mut self) -> Output {
+        // Both pipes are read while it runs, so that neither fills up.
+        let deadline = Instant::now() + 2 * PATIENCE;
+        let out = read_all(self.child.stdout.take().unwrap());
+        let err = read_all(self.child.stderr.take().unwrap());
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    self.child.kill().unwrap();
+                    panic!("it hangs; {}\n{}", out.join().unwrap(), err.join().unwrap());
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
+        Output { code: status.code(), signal: status.signal(), stdout, stderr }
+    }
+}
+
+fn read_all(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+/// What a process left.
+pub struct Output {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "code {:?}\n--- stdout\n{}--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+impl Output {
+    /// The JSON objects on stdout.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// The last of them, which must be `run_finished`.
+    pub fn finished(&self) -> Value {
+        let last = self.events().pop().unwrap_or_default();
+        assert_eq!(last["event"], "run_finished", "{self}");
+        last
+    }
+}
+
+/// Waits until something holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn is_alive(pid: u32) -> bool {
+    // A zombie has ended; somebody has yet to ask how.
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()).is_some_and(|state| state != 'Z')
+}
+
+/// A CIFAR-10 archive of `images` images in each batch.
+pub fn archive(images: usize) -> Vec<u8> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(vec![], flate2::Compression::fast()));
+    let batches = (1..=5).map(|i| format!("data_batch_{i}")).chain(["test_batch".to_string()]);
+    for (b, name) in batches.enumerate() {
+        let records: Vec<u8> = (0..images * 3073)
+            .map(|i| if i % 3073 == 0 { 0 } else { (i * 31 + i / 3073 * 7 + b * 13) as u8 })
+            .collect();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(records.len() as u64);
+        header.set_mode(0o644);
+        let path = format!("cifar-10-batches-bin/{name}.bin");
+        tar.append_data(&mut header, path, records.as_slice()).unwrap();
+    }
+    let mut bytes = tar.into_inner().unwrap().finish().unwrap();
+    bytes.flush().unwrap();
+    bytes
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

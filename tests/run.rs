@@ -1,0 +1,182 @@
+//! `srpipe run` from outside: exit codes, what is written, what is said.
+
+mod common;
+
+use common::{Pipeline, archive, sha256};
+use serde_json::json;
+
+#[test]
+fn a_run_makes_everything_and_a_second_one_touches_nothing() {
+    let folder = Pipeline::small().folder();
+    let first = folder.run(&["--json"]);
+    assert_eq!(first.code, Some(0), "{first}");
+    let finished = first.finished();
+    assert_eq!(finished["state"], "ok");
+    assert_eq!(finished["stages"], json!({"images": "ran", "pairs": "ran", "others": "ran"}));
+    for file in ["latest/run.json", "latest/pipeline.yaml", "latest/pairs/train_lr.safetensors"] {
+        assert!(folder.runs().join("p").join(file).is_file(), "{file}");
+    }
+    assert!(std::fs::read_dir(folder.runs().join("store/work")).unwrap().next().is_none(), "work is cleaned up");
+
+    let before = folder.snapshot();
+    let second = folder.run(&["--json"]);
+    assert_eq!(second.code, Some(0), "{second}");
+    assert_eq!(second.finished()["run"], finished["run"]);
+    assert_eq!(second.finished()["stages"], json!({"images": "cached", "pairs": "cached", "others": "cached"}));
+    let words = folder.run(&[]);
+    assert_eq!(words.stdout, "everything is known: 3 stages cached\n", "{words}");
+    assert_eq!(folder.snapshot(), before);
+}
+
+#[test]
+fn the_resolved_pipeline_is_the_same_pipeline() {
+    let folder = Pipeline::small().folder();
+    assert_eq!(folder.run(&["--set", "stages.pairs.method=bicubic"]).code, Some(0));
+    let resolved = folder.runs().join("p/latest/pipeline.yaml");
+    let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
+    assert_eq!(again.stdout, "everything is known: 3 stages cached\n", "{again}");
+}
+
+#[test]
+fn a_changed_parameter_reruns_its_stage_alone_and_changing_it_back_nothing() {
+    let folder = Pipeline::small().folder();
+    folder.run(&[]);
+    let changed = folder.run(&["--json", "--set", "stages.pairs.method=bicubic"]);
+    assert_eq!(changed.finished()["stages"], json!({"images": "cached", "pairs": "ran", "others": "cached"}));
+    let back = folder.run(&["--json"]);
+    assert_eq!(back.finished()["stages"], json!({"images": "cached", "pairs": "cached", "others": "cached"}));
+    assert_ne!(back.finished()["run"], changed.finished()["run"], "`latest` has the old results again");
+}
+
+#[test]
+fn a_stage_that_fails_is_shown_and_its_siblings_run() {
+    let folder = Pipeline::small()
+        .stage("bad", "{kind: fetch, dataset: cifar10, url: 'file:bad.tar.gz', validation: 2}")
+        .stage("bad_pairs", "{kind: degrade, input: bad}")
+        .folder();
+    folder.write("bad.tar.gz", "this is no archive");
+    let output = folder.run(&["--json"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    let finished = output.finished();
+    assert_eq!(finished["state"], "failed");
+    assert_eq!(
+        finished["stages"],
+        json!({"images": "ran", "pairs": "ran", "others": "ran", "bad": "failed", "bad_pairs": "skipped"})
+    );
+    let words = folder.run(&[]);
+    assert_eq!(words.code, Some(1), "{words}");
+    assert!(words.stderr.contains("bad        failed: "), "{words}");
+    assert!(words.stderr.contains("bad_pairs  skipped, because bad"), "{words}");
+    assert!(words.stderr.contains("log: "), "{words}");
+    let status = folder.srpipe(&["status", "p.yaml"]);
+    assert!(status.stdout.contains("failed: "), "{status}");
+    assert!(status.stdout.contains("waits for bad"), "{status}");
+    let logs = folder.srpipe(&["logs", "bad"]);
+    assert!(logs.stdout.contains("error: "), "{logs}");
+}
+
+#[test]
+fn wrong_input_is_exit_code_2_and_writes_nothing() {
+    let good = Pipeline::small().folder();
+    let local = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
+    let local = Pipeline::new().stage("cifar", local).folder();
+    let cases: [(&common::Folder, &[&str], &str); 6] = [
+        (&good, &["run", "other.yaml"], "other.yaml"),
+        (&good, &["run", "p.yaml", "--set", "stages.pairs.scale=3"], "scale"),
+        (&good, &["run", "p.yaml", "--jobs", "0"], "--jobs"),
+        (&good, &["run"], "FILE"),
+        (&good, &["run", "p.yaml", "--device", "cuda"], "--features cuda"),
+        (&local, &["run", "p.yaml"], "stages.cifar.url"),
+    ];
+    for (folder, args, text) in cases {
+        let output = folder.srpipe(args);
+        assert_eq!(output.code, Some(2), "{args:?} {output}");
+        assert!(output.stderr.contains(text), "{args:?} {output}");
+        assert!(!folder.runs().exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_local_archive_is_known_by_its_content() {
+    let bytes = archive(4);
+    let fetch = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
+    let folder = Pipeline::new().stage("cifar", fetch).folder();
+    folder.write("a.tar.gz", &bytes);
+    let pin = |digest: &str| format!("stages.cifar.sha256={digest}");
+    let wrong = folder.run(&["--set", &pin(&"0".repeat(64))]);
+    assert_eq!(wrong.code, Some(2), "{wrong}");
+    assert!(wrong.stderr.contains(&sha256(&bytes)), "{wrong}");
+    let right = folder.run(&["--json", "--set", &pin(&sha256(&bytes))]);
+    assert_eq!(right.finished()["stages"]["cifar"], "ran", "{right}");
+    folder.write("b.tar.gz", &bytes);
+    let renamed = folder.run(&["--json", "--set", "stages.cifar.url=file:b.tar.gz"]);
+    assert_eq!(renamed.finished()["stages"]["cifar"], "cached", "{renamed}");
+    folder.write("b.tar.gz", archive(5));
+    let other = folder.run(&["--json", "--set", "stages.cifar.url=file:b.tar.gz"]);
+    assert_eq!(other.finished()["stages"]["cifar"], "ran", "{other}");
+}
+
+#[test]
+fn a_dry_run_tells_and_writes_nothing() {
+    let folder = Pipeline::small().folder();
+    let output = folder.run(&["--dry-run"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let line = |name: &str| output.stdout.lines().find(|line| line.starts_with(name)).unwrap().to_string();
+    assert!(line("images").contains("run"), "{output}");
+    assert!(line("pairs").contains("waits for images"), "{output}");
+    assert!(!folder.runs().exists());
+    folder.run(&[]);
+    let before = folder.snapshot();
+    let output = folder.run(&["--dry-run", "--set", "stages.pairs.method=bicubic"]);
+    assert_eq!(output.stdout.matches("its result is known").count(), 2, "{output}");
+    assert_eq!(folder.snapshot(), before);
+}
+
+#[test]
+fn a_damaged_blob_is_made_again_in_the_same_run() {
+    let folder = Pipeline::small().folder();
+    folder.run(&[]);
+    let blob = std::fs::canonicalize(folder.runs().join("p/latest/images/train_hr.safetensors")).unwrap();
+    let good = std::fs::read(&blob).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    std::fs::remove_file(&blob).unwrap();
+    std::fs::write(&blob, bad).unwrap();
+    let output = folder.run(&["--json", "--set", "stages.pairs.method=bicubic"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert_eq!(output.finished()["stages"]["images"], "ran", "{output}");
+    assert!(output.stdout.contains("damaged"), "{output}");
+    assert_eq!(std::fs::read(&blob).unwrap(), good);
+}
+
+#[test]
+fn the_folder_of_results_can_be_named() {
+    let folder = Pipeline::small().folder();
+    let output = folder.command(&["run", "p.yaml"]).env("SRPIPE_RUNS", "elsewhere").output().unwrap();
+    assert!(output.status.success());
+    assert!(folder.path().join("elsewhere/p/latest/run.json").is_file());
+    let output = folder.srpipe(&["run", "p.yaml", "--runs-dir", "elsewhere"]);
+    assert!(output.stdout.starts_with("everything is known"), "{output}");
+    assert!(!folder.runs().exists());
+}
+
+#[test]
+fn lines_are_dated_and_without_colours_away_from_a_terminal() {
+    let folder = Pipeline::small().folder();
+    let output = folder.run(&[]);
+    assert!(!output.stderr.contains('\x1b') && !output.stdout.contains('\x1b'), "{output}");
+    let line = output.stderr.lines().find(|line| line.contains("images")).unwrap();
+    assert!(line.starts_with("20") && line.as_bytes()[4] == b'-' && line.as_bytes()[13] == b':', "{line}");
+    assert!(output.stderr.contains("done: 3 ran in"), "{output}");
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let folder = Pipeline::new().folder();
+    for args in [&["--help"][..], &["run", "--help"]] {
+        let output = folder.srpipe(args);
+        assert_eq!(output.code, Some(0));
+        assert!(output.stdout.contains("130  interrupted"), "{output}");
+        assert!(output.stdout.contains("Examples:"), "{output}");
+    }
+}
