@@ -1,6 +1,8 @@
 //! srpipe runs super-resolution experiments from YAML. See the README for its use.
 
 pub mod data;
+pub mod diffusion;
+pub mod model;
 pub mod nn;
 pub mod pipeline;
 pub mod random;

@@ -17,7 +17,7 @@ mod network;
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 
 pub use graph::Graph;
-pub use network::{Batch, Network, StepReport, StepSettings, TrainState, open};
+pub use network::{Batch, Network, StepReport, StepSettings, TrainState, on};
 
 /// A device of dfdx that can run every composed operation.
 pub trait Device: dfdx::prelude::Device<f32> {}
