@@ -8,3 +8,4 @@ pub mod pipeline;
 pub mod random;
 pub mod stages;
 pub mod store;
+pub mod train;

@@ -2,7 +2,9 @@
 //! is `nn`'s.
 
 mod checkpoint;
+mod target;
 mod unet;
 
 pub use checkpoint::{Checkpoint, Config};
+pub use target::{TargetSpace, from_u8, interleave, to_u8};
 pub use unet::unet;

@@ -90,6 +90,15 @@ pub struct DeviceState<D: Device> {
     pub ema: Vec<VectorTensor<D>>,
 }
 
+/// A network on the device that the pipeline asks for.
+pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+    use crate::pipeline::Device;
+    match device {
+        Device::Auto | Device::Cpu => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
+        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA"),
+    }
+}
+
 /// dfdx's errors print and nothing else; here they become errors with a cause.
 pub(crate) fn device_error<E: std::fmt::Debug>(error: E) -> anyhow::Error {
     anyhow::anyhow!("the device failed: {error:?}")

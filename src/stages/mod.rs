@@ -2,12 +2,17 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+mod sample;
+mod train;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Artifact, Store};
+use crate::data::Images;
+use crate::store::{Artifact, Digest, Store};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,3 +58,15 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
+
+/// The digest of the blob `name` of the input `role`.
+fn input<'a>(ctx: &'a Context, role: &str, name: &str) -> anyhow::Result<&'a Digest> {
+    let artifact = ctx.inputs.get(role).with_context(|| format!("the stage has no input `{role}`"))?;
+    artifact.get(name).with_context(|| format!("the input `{role}` has no blob {name}"))
+}
+
+/// The images in the blob `name` of the input `role`.
+fn read_images(ctx: &Context, role: &str, name: &str) -> anyhow::Result<Images> {
+    let bytes = ctx.store.read(input(ctx, role, name)?).with_context(|| format!("reading {name} of `{role}`"))?;
+    Ok(Images::from_safetensors(&bytes).with_context(|| format!("reading {name} of `{role}`"))?.0)
+}
