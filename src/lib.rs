@@ -5,6 +5,7 @@ pub mod diffusion;
 pub mod model;
 pub mod nn;
 pub mod pipeline;
+pub mod plan;
 pub mod random;
 pub mod stages;
 pub mod store;
