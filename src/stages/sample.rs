@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
-use crate::data::Resampler;
+use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, Step, clean, sample, steps};
 use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_u8};
 use crate::nn::{self, Network, TrainState};
@@ -158,9 +158,9 @@ impl Sampler<'_> {
 
     /// Standard normal noise for every chain; `step` makes the stream's step of the sample's number.
     fn noise(&self, batch: &[(usize, usize)], purpose: Purpose, step: impl Fn(u64) -> u64 + Sync) -> Vec<f64> {
-        let len = 3 * self.config.image_size * self.config.image_size;
+        let (len, seed) = (3 * self.config.image_size * self.config.image_size, self.seed);
         let chains = batch.par_iter().map(|&(image, k)| {
-            let mut rng = stream(self.seed, purpose, step(k as u64), image as u64);
+            let mut rng = stream(seed, purpose, step(k as u64), image as u64);
             (0..len).map(|_| rng.normal()).collect::<Vec<f64>>()
         });
         chains.collect::<Vec<_>>().concat()

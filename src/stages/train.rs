@@ -22,8 +22,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
     let (image_size, scale) = (pairs.size(), pairs.scale());
     let recipe = Recipe::new(&params.optim, pairs.len());
-    let task =
-        Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
+    let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
 
     let graph = unet(&params.model, image_size);
     let path = ctx.work.join("snapshot.safetensors");
@@ -32,8 +31,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         (ctx.report)(StageEvent::Message { text });
         None
     });
-    let Snapshot { state, mut log } = resumed
-        .unwrap_or_else(|| Snapshot { state: initial_state(&graph, ctx.seed), log: LossLog::default() });
+    let Snapshot { state, mut log } =
+        resumed.unwrap_or_else(|| Snapshot { state: initial_state(&graph, ctx.seed), log: LossLog::default() });
     let start = state.step;
     let text = format!(
         "{} parameters, {:.1} MFLOP an image forward; steps {start} to {}",
@@ -76,11 +75,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let state = network.state();
     let weights = Checkpoint { config: config.clone(), weights: state.weights };
     let ema = Checkpoint { config, weights: state.ema };
-    let outputs = [
-        (blobs::WEIGHTS, weights.to_bytes()?),
-        (blobs::EMA, ema.to_bytes()?),
-        (blobs::LOSS, log.to_csv()?),
-    ];
+    let outputs = [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
     let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
     let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);

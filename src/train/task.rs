@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 
-use crate::data::{Images, Resampler};
+use crate::data::Images;
+use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, training_target};
 use crate::model::{TargetSpace, from_u8, interleave};
 use crate::nn::{Batch, Graph, Network, TrainState};
