@@ -139,7 +139,7 @@ mod tests {
                 let gain = a * variance / (step.alpha_bar * variance + s2);
                 Ok::<_, Infallible>(x.iter().map(|x| mean + gain * (x - a * mean)).collect())
             };
-            sample(&params, &steps(&schedule, &params), &mut x, denoise, |step| draw(step.t as u64)).unwrap();
+            sample(&params, &super::steps(&schedule, &params), &mut x, denoise, |step| draw(step.t as u64)).unwrap();
             let m = x.iter().sum::<f64>() / n as f64;
             let v = x.iter().map(|x| (x - m).powi(2)).sum::<f64>() / n as f64;
             // Five standard errors of the mean and of the variance, and what finitely many steps leave.

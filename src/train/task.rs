@@ -239,3 +239,97 @@ pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(count: usize) -> Pairs {
+        let pixels = (0..count * 3 * 64).map(|i| (i * 37 % 251) as u8).collect();
+        let hr = Images::new(count, 8, 8, pixels);
+        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        Pairs::new(hr, lr).unwrap()
+    }
+
+    fn task(diffusion: DiffusionParams) -> Task {
+        Task::new(pairs(5), pairs(2), &diffusion, true, 2, 3)
+    }
+
+    #[test]
+    fn every_pass_shows_every_image_once() {
+        let regression = DiffusionParams { objective: Objective::Regression, ..Default::default() };
+        let task = Task::new(pairs(5), pairs(2), &regression, false, 2, 3);
+        let mut seen: Vec<Vec<u32>> = vec![];
+        for step in 0..5 {
+            let batch = task.batch(step, 2);
+            seen.extend(batch.target.chunks(3 * 64).map(|t| t.iter().map(|v| v.to_bits()).collect()));
+        }
+        for pass in seen.chunks(5) {
+            let mut pass = pass.to_vec();
+            pass.sort();
+            pass.dedup();
+            assert_eq!(pass.len(), 5);
+        }
+        assert_ne!(seen[..5], seen[5..]);
+    }
+
+    #[test]
+    fn the_residual_is_scaled_to_half() {
+        let task = task(DiffusionParams { objective: Objective::Regression, ..Default::default() });
+        let scale = task.diffusion().residual_scale.unwrap();
+        let values: Vec<f64> = (0..5)
+            .flat_map(|i| {
+                let Pair { image, up } = task.train.pair(i, false);
+                image.into_iter().zip(up).map(|(v, u)| (v - u) * scale).collect::<Vec<_>>()
+            })
+            .collect();
+        let deviation = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
+        assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
+    }
+
+    #[test]
+    fn a_batch_is_its_formula() {
+        let task = task(DiffusionParams { objective: Objective::Eps, ..Default::default() });
+        let batch = task.batch(4, 3);
+        for place in 0..3 {
+            let t = stream(3, Purpose::Time, 4, place as u64).below(1000);
+            assert_eq!(batch.t[place], t as f32 / 1000.0);
+            let mut noise = vec![0.0; 3 * 64];
+            stream(3, Purpose::TrainNoise, 4, place as u64).fill_normal(&mut noise);
+            assert_eq!(batch.target[place * 192..][..192], noise);
+            // The clean value that the noisy one and its noise leave is that of an image within [-1, 1].
+            let alpha_bar = task.schedule.alpha_bar(t);
+            for (input, eps) in batch.x[place * 384..][..384].chunks(6).zip(noise.chunks(3)) {
+                for c in 0..3 {
+                    let x0 = (input[c] as f64 - (1.0 - alpha_bar).sqrt() * eps[c] as f64) / alpha_bar.sqrt();
+                    let image = task.space.decode(x0, input[3 + c] as f64);
+                    if alpha_bar > 1e-3 {
+                        assert!(image.abs() < 1.0 + 1e-3, "{image} at t = {t}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mirroring_twice_is_nothing() {
+        let image: Vec<f64> = (0..24).map(|v| v as f64).collect();
+        let mut twice = image.clone();
+        mirror(&mut twice, 4);
+        assert_eq!(twice[..3], [9.0, 10.0, 11.0]);
+        mirror(&mut twice, 4);
+        assert_eq!(twice, image);
+    }
+
+    #[test]
+    fn a_mirrored_pair_is_the_pair_of_the_mirrored_image() {
+        let pairs = pairs(1);
+        let mut flipped = pairs.hr.image(0).iter().map(|&v| v as f64).collect::<Vec<_>>();
+        mirror(&mut flipped, 8);
+        let hr = Images::new(1, 8, 8, flipped.iter().map(|&v| v as u8).collect());
+        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        let (a, b) = (Pairs::new(hr, lr).unwrap().pair(0, false), pairs.pair(0, true));
+        assert_eq!(a.image, b.image);
+        assert!(a.up.iter().zip(&b.up).all(|(a, b)| (a - b).abs() < 1e-9));
+    }
+}
