@@ -6,7 +6,7 @@ mod fixtures;
 use std::convert::Infallible;
 
 use srpipe::diffusion::{Schedule, Step, sample, steps};
-use srpipe::model::unet;
+use srpipe::model::{Checkpoint, Config, unet};
 use srpipe::nn::composed::Composed;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
 use srpipe::pipeline::params::*;
@@ -79,6 +79,41 @@ fn composed_unet_is_pytorchs() {
     for name in ["none", "seed"] {
         let open = |graph, state: &TrainState| on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap();
         Reference::new(&fixtures, name, open).check();
+    }
+}
+
+/// `load_state_dict` is strict: a checkpoint has the reference's names and shapes, no more and no fewer.
+#[test]
+fn a_checkpoint_is_a_state_dict() {
+    let fixtures = Fixtures::read();
+    for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Seed)] {
+        let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
+        let model = ModelParams { base_channels, attention: AttentionParams { kind } };
+        let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
+        let mut weights = vec![];
+        let graph = unet(&model, 32);
+        for p in &graph.params {
+            weights.push(fixtures.f32(&format!("unet.{name}.w.{}", p.name)));
+        }
+        let config =
+            Config { model, diffusion, image_size: 32, scale: 4, parameters: graph.parameter_count(), steps: 7 };
+        let checkpoint = Checkpoint { config, weights };
+        let bytes = checkpoint.to_bytes().unwrap();
+        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);
+
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut names = fixtures.names();
+        names.retain_mut(|n| n.strip_prefix(&format!("unet.{name}.w.")).map(str::to_string).map(|s| *n = s).is_some());
+        names.sort();
+        let mut ours: Vec<String> = file.names().into_iter().map(str::to_string).collect();
+        ours.sort();
+        assert_eq!(ours, names);
+        for (tensor, view) in file.tensors() {
+            assert_eq!(view.shape(), fixtures.shape(&format!("unet.{name}.w.{tensor}")), "{tensor}");
+            let values: Vec<u8> =
+                fixtures.f32(&format!("unet.{name}.w.{tensor}")).iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert_eq!(view.data(), values, "{tensor}");
+        }
     }
 }
 

@@ -95,7 +95,13 @@ pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -
     use crate::pipeline::Device;
     match device {
         Device::Auto | Device::Cpu => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
-        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA"),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(i) => {
+            let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;
+            on(composed::Composed::new(graph, device), state)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
     }
 }
 
