@@ -1,1 +1,12 @@
+//! srpipe runs super-resolution experiments from YAML. See the README for its use.
+
+pub mod data;
+pub mod diffusion;
+pub mod model;
 pub mod nn;
+pub mod pipeline;
+pub mod plan;
+pub mod random;
+pub mod stages;
+pub mod store;
+pub mod train;

@@ -1,0 +1,24 @@
+//! Images: where they come from and how they are resized. Knows files and pixels, not stages.
+//!
+//! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
+//! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
+//!   [`download`] gets that archive over a line that breaks.
+//! - [`synthetic`]: generated images, every one a function of (seed, split, index).
+//! - [`resample`]: enlarging and shrinking by whole factors.
+
+pub mod archive;
+pub mod cifar;
+pub mod download;
+pub mod images;
+pub mod resample;
+pub mod synthetic;
+
+pub use images::Images;
+
+/// The three splits of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splits {
+    pub train: Images,
+    pub validation: Images,
+    pub test: Images,
+}

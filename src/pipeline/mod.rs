@@ -1,0 +1,146 @@
+//! The pipeline file: parsed with positions, validated against the parameter types, resolved into values.
+//!
+//! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
+
+pub mod params;
+
+use serde::{Deserialize, Serialize};
+
+use params::*;
+
+/// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub name: String,
+    pub seed: u64,
+    pub device: Device,
+    /// In an order in which every stage comes after those it names; otherwise as in the file.
+    pub stages: Vec<Stage>,
+}
+
+/// One stage of a pipeline.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    pub name: String,
+    pub params: StageParams,
+}
+
+/// Where networks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// A CUDA device where there is one, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// What a stage does, with its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StageParams {
+    Fetch(FetchParams),
+    Degrade(DegradeParams),
+    Train(TrainParams),
+    Sample(SampleParams),
+    Compare(CompareParams),
+}
+
+/// The kinds of stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    Fetch,
+    Degrade,
+    Train,
+    Sample,
+    Compare,
+}
+
+/// An artifact of another stage that a stage reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// What the artifact is to the stage: the parameter's name, for an arm `arms.NAME`.
+    pub role: String,
+    /// The stage that makes it.
+    pub stage: String,
+    /// The blobs of it that are read; the content of others does not matter.
+    pub blobs: Vec<&'static str>,
+}
+
+/// The three splits of a dataset, and the names of their blobs.
+pub mod blobs {
+    pub const TRAIN_HR: &str = "train_hr.safetensors";
+    pub const TRAIN_LR: &str = "train_lr.safetensors";
+    pub const VALIDATION_HR: &str = "validation_hr.safetensors";
+    pub const VALIDATION_LR: &str = "validation_lr.safetensors";
+    pub const TEST_HR: &str = "test_hr.safetensors";
+    pub const TEST_LR: &str = "test_lr.safetensors";
+    /// Weights of the last step, with the model's configuration in the header.
+    pub const WEIGHTS: &str = "weights.safetensors";
+    /// Moving average of the weights, likewise.
+    pub const EMA: &str = "ema.safetensors";
+    /// Training and held-out loss by step.
+    pub const LOSS: &str = "loss.csv";
+    /// `samples`: u8 `(N, K, H, W, 3)`.
+    pub const SAMPLES: &str = "samples.safetensors";
+    pub const METRICS: &str = "metrics.csv";
+    pub const SUMMARY: &str = "summary.json";
+    pub const COMPARISON: &str = "comparison.png";
+    pub const LOSS_CURVES: &str = "loss.png";
+}
+
+impl StageParams {
+    pub fn kind(&self) -> StageKind {
+        match self {
+            Self::Fetch(_) => StageKind::Fetch,
+            Self::Degrade(_) => StageKind::Degrade,
+            Self::Train(_) => StageKind::Train,
+            Self::Sample(_) => StageKind::Sample,
+            Self::Compare(_) => StageKind::Compare,
+        }
+    }
+
+    /// What the stage reads of other stages.
+    pub fn inputs(&self) -> Vec<Input> {
+        use blobs::*;
+        let input = |role: &str, stage: &str, blobs: &[&'static str]| Input {
+            role: role.to_string(),
+            stage: stage.to_string(),
+            blobs: blobs.to_vec(),
+        };
+        match self {
+            Self::Fetch(_) => vec![],
+            Self::Degrade(p) => vec![input("input", &p.input, &[TRAIN_HR, VALIDATION_HR, TEST_HR])],
+            Self::Train(p) => vec![input("data", &p.data, &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR])],
+            Self::Sample(p) => {
+                let weights = match p.weights {
+                    Weights::Ema => EMA,
+                    Weights::Raw => WEIGHTS,
+                };
+                vec![input("model", &p.model, &[weights, LOSS]), input("data", &p.data, &[TEST_HR, TEST_LR])]
+            }
+            Self::Compare(p) => {
+                let arm = |(name, stage): (&String, &String)| {
+                    input(&format!("arms.{name}"), stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])
+                };
+                p.arms.iter().map(arm).collect::<Vec<_>>()
+            }
+        }
+    }
+
+    /// The seed of a stage that draws random numbers, the pipeline's unless it has its own.
+    pub fn seed(&self, pipeline: u64) -> Option<u64> {
+        match self {
+            Self::Fetch(FetchParams::Synthetic(_)) => Some(pipeline),
+            Self::Train(p) => Some(p.seed.unwrap_or(pipeline)),
+            Self::Sample(p) => Some(p.seed.unwrap_or(pipeline)),
+            Self::Fetch(_) | Self::Degrade(_) | Self::Compare(_) => None,
+        }
+    }
+
+    /// Whether the stage runs a network, so that its result depends on the class of device.
+    pub fn runs_network(&self) -> bool {
+        matches!(self.kind(), StageKind::Train | StageKind::Sample)
+    }
+}

@@ -1,0 +1,411 @@
+//! The typed parameters of every stage kind: what a pipeline file may say, with its defaults.
+//!
+//! These types are the one description of the file: they are deserialised from it, their JSON Schema validates it, and
+//! their serialisation, defaults filled in, goes into stage keys. A field that does not change a stage's result (a
+//! thread count, a path, a batch size of sampling) is marked `skip_serializing` and so stays out of the keys.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Gets a dataset and splits it into training, validation and test images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FetchParams {
+    /// CIFAR-10 (Krizhevsky 2009) from its binary archive: 50,000 training and 10,000 test images of 32×32.
+    Cifar10(Cifar10Params),
+    /// Generated images of 32×32 with edges, textures, repetition and symmetry; needs no network.
+    Synthetic(SyntheticParams),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cifar10Params {
+    /// Where the archive is: an `https:` or `http:` address, or `file:PATH` (relative to the working directory).
+    #[serde(skip_serializing)]
+    pub url: Option<String>,
+    /// Further addresses of the same archive, tried in order when the first fails.
+    #[serde(skip_serializing)]
+    pub mirrors: Vec<String>,
+    /// SHA-256 of the archive, in hexadecimal. The official archive's where `url` is not given; needed with a web
+    /// address of another archive; with `file:` it is checked where it is given.
+    #[serde(skip_serializing)]
+    pub sha256: Option<String>,
+    /// Validation images, taken from the end of the training images.
+    #[schemars(range(min = 1))]
+    pub validation: usize,
+    /// At most this many images of each split.
+    pub limit: Limits,
+}
+
+impl Default for Cifar10Params {
+    fn default() -> Self {
+        Self { url: None, mirrors: vec![], sha256: None, validation: 1000, limit: Limits::default() }
+    }
+}
+
+/// At most this many images of each split, the first ones; all where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    #[schemars(range(min = 1))]
+    pub train: Option<usize>,
+    #[schemars(range(min = 1))]
+    pub validation: Option<usize>,
+    #[schemars(range(min = 1))]
+    pub test: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyntheticParams {
+    /// Training images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub train: usize,
+    /// Validation images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub validation: usize,
+    /// Test images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub test: usize,
+}
+
+impl Default for SyntheticParams {
+    fn default() -> Self {
+        Self { train: 4096, validation: 256, test: 256 }
+    }
+}
+
+/// Makes the low-resolution image of every image of a dataset, rounded to 8 bits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DegradeParams {
+    /// The `fetch` stage whose images are degraded.
+    #[serde(skip_serializing)]
+    pub input: String,
+    /// How many times smaller the low-resolution image is: 2, 4 or 8.
+    #[serde(default = "default_scale")]
+    pub scale: usize,
+    #[serde(default)]
+    pub method: DegradeMethod,
+}
+
+fn default_scale() -> usize {
+    4
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DegradeMethod {
+    /// The mean of each block of pixels.
+    #[default]
+    Area,
+    /// Keys' cubic kernel (a = -0.5), widened by the scale against aliasing, as PIL and MATLAB do.
+    Bicubic,
+    /// The tutorial's: bilinear between the central pixels, without antialiasing.
+    Bilinear,
+}
+
+/// Trains a model on pairs of low- and high-resolution images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainParams {
+    /// The `degrade` stage whose pairs are learned.
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// Instead of the pipeline's seed: initial weights, batches, times and noise.
+    #[serde(default, skip_serializing)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub model: ModelParams,
+    #[serde(default)]
+    pub diffusion: DiffusionParams,
+    #[serde(default)]
+    pub optim: OptimParams,
+    #[serde(default)]
+    pub heldout: HeldoutParams,
+}
+
+/// The network: the tutorial's U-Net with two levels below the image's resolution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelParams {
+    /// Channels at full resolution; twice and four times as many at the levels below.
+    #[schemars(range(min = 2, max = 1024))]
+    pub base_channels: usize,
+    pub attention: AttentionParams,
+}
+
+impl Default for ModelParams {
+    fn default() -> Self {
+        Self { base_channels: 32, attention: AttentionParams::default() }
+    }
+}
+
+/// Attention at the bottleneck.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttentionParams {
+    pub kind: AttentionKind,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionKind {
+    /// None: the baseline.
+    #[default]
+    None,
+    /// The tutorial's: one head, queries and keys of C/8 channels, a gate gamma that starts at 0.
+    Seed,
+}
+
+/// The noise process and what the network learns of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiffusionParams {
+    pub schedule: ScheduleKind,
+    /// Steps T of the noise process.
+    #[schemars(range(min = 2, max = 100_000))]
+    pub timesteps: usize,
+    /// Linear schedule: the first beta at T = 1000, scaled by 1000/T for other T.
+    #[schemars(range(min = 1e-8, max = 0.5))]
+    pub beta_start: f64,
+    /// Linear schedule: the last beta at T = 1000, scaled by 1000/T for other T.
+    #[schemars(range(min = 1e-8, max = 0.999))]
+    pub beta_end: f64,
+    pub objective: Objective,
+    pub target: Target,
+    /// Target `residual`: the factor on the residual, so that it fills [-1, 1] as an image does. Where nothing is
+    /// said, half the reciprocal of its standard deviation over the training images.
+    pub residual_scale: Option<f64>,
+}
+
+impl Default for DiffusionParams {
+    fn default() -> Self {
+        Self {
+            schedule: ScheduleKind::default(),
+            timesteps: 1000,
+            beta_start: 1e-4,
+            beta_end: 0.02,
+            objective: Objective::default(),
+            target: Target::default(),
+            residual_scale: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// Betas on a line (Ho et al. 2020).
+    Linear,
+    /// Squared cosine alpha-bar (Nichol and Dhariwal 2021, eq. 17).
+    #[default]
+    Cosine,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// The noise (Ho et al. 2020).
+    Eps,
+    /// The clean image.
+    X0,
+    /// Velocity (Salimans and Ho 2022): sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0.
+    #[default]
+    V,
+    /// No diffusion: one pass from the low-resolution image to the mean of the high-resolution ones.
+    Regression,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The high-resolution image in [-1, 1].
+    Image,
+    /// The high-resolution image less the bicubically enlarged low-resolution one, times `residual_scale`.
+    #[default]
+    Residual,
+}
+
+/// The optimiser and how long it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimParams {
+    /// Peak learning rate of Adam.
+    #[schemars(range(min = 0.0))]
+    pub lr: f64,
+    #[schemars(range(min = 1, max = 65_536))]
+    pub batch_size: usize,
+    /// Optimiser steps; or say `epochs`.
+    #[schemars(range(min = 1))]
+    pub steps: Option<u64>,
+    /// Passes over the training images; or say `steps`.
+    #[schemars(range(min = 1))]
+    pub epochs: Option<u64>,
+    /// The fraction of the steps in which the learning rate rises from 0.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup: f64,
+    pub decay: Decay,
+    /// Gradients are scaled down to this global norm; null leaves them.
+    pub clip: Option<f64>,
+    /// Decay d of the weights' moving average, min(d, (1 + n)/(10 + n)) at step n.
+    #[schemars(range(min = 0.0, max = 0.999_999))]
+    pub ema: f64,
+    /// Adam's decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// Mirror images left to right at random.
+    pub flips: bool,
+}
+
+impl Default for OptimParams {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            batch_size: 32,
+            steps: None,
+            epochs: None,
+            warmup: 0.05,
+            decay: Decay::default(),
+            clip: Some(1.0),
+            ema: 0.999,
+            betas: [0.9, 0.999],
+            flips: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// The learning rate stays.
+    None,
+    /// The learning rate falls to 0 along half a cosine after the warm-up.
+    #[default]
+    Cosine,
+}
+
+/// The loss on validation images while training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeldoutParams {
+    /// Steps from one measurement to the next; one is made at the end as well.
+    #[schemars(range(min = 1))]
+    pub every: u64,
+    /// At most this many validation images.
+    #[schemars(range(min = 1))]
+    pub images: usize,
+}
+
+impl Default for HeldoutParams {
+    fn default() -> Self {
+        Self { every: 100, images: 256 }
+    }
+}
+
+/// Super-resolves the test images with a trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SampleParams {
+    /// The `train` stage whose model samples.
+    #[serde(skip_serializing)]
+    pub model: String,
+    /// The `degrade` stage whose test images are super-resolved.
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// Instead of the pipeline's seed: the noise of the chains.
+    #[serde(default, skip_serializing)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub sampler: SamplerParams,
+    /// Samples K of each test image; a regression model has one answer and makes one.
+    #[serde(default = "default_samples")]
+    #[schemars(range(min = 1, max = 256))]
+    pub samples: usize,
+    #[serde(default)]
+    pub weights: Weights,
+    /// At most this many test images; all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub limit: Option<usize>,
+    /// Chains run at once; changes speed and memory, not the result.
+    #[serde(default = "default_sample_batch", skip_serializing)]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub batch_size: usize,
+}
+
+fn default_samples() -> usize {
+    4
+}
+
+fn default_sample_batch() -> usize {
+    64
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplerParams {
+    pub method: SamplerMethod,
+    /// Network evaluations a sample; at most the model's timesteps.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub steps: usize,
+    /// DDIM: 0 is deterministic, 1 has the noise of DDPM.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+    pub spacing: Spacing,
+}
+
+impl Default for SamplerParams {
+    fn default() -> Self {
+        Self { method: SamplerMethod::default(), steps: 25, eta: 0.0, spacing: Spacing::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplerMethod {
+    /// Ancestral sampling (Ho et al. 2020, algorithm 2).
+    Ddpm,
+    /// Implicit sampling (Song et al. 2021, eq. 12).
+    #[default]
+    Ddim,
+}
+
+/// Which of the T times are visited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Spacing {
+    /// From T - 1 downwards in equal strides.
+    #[default]
+    Trailing,
+    /// From 0 upwards in equal strides; leaves out the noisiest times.
+    Leading,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// The moving average of the weights.
+    #[default]
+    Ema,
+    /// The weights of the last step.
+    Raw,
+}
+
+/// Measures every arm against the high-resolution images, beside bicubic enlargement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompareParams {
+    /// The arms by the name they have in tables and pictures, each a `sample` stage.
+    #[serde(skip_serializing)]
+    pub arms: BTreeMap<String, String>,
+    /// Test images in `comparison.png`, a row each.
+    #[serde(default = "default_rows")]
+    #[schemars(range(min = 1, max = 64))]
+    pub rows: usize,
+}
+
+fn default_rows() -> usize {
+    8
+}
