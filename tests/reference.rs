@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use srpipe::diffusion::{Schedule, Step, sample, steps};
 use srpipe::model::{Checkpoint, Config, unet};
 use srpipe::nn::composed::Composed;
+use srpipe::nn::fused::Fused;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
 use srpipe::pipeline::params::*;
 
@@ -79,6 +80,14 @@ fn composed_unet_is_pytorchs() {
     for name in ["none", "seed"] {
         let open = |graph, state: &TrainState| on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap();
         Reference::new(&fixtures, name, open).check();
+    }
+}
+
+#[test]
+fn fused_unet_is_pytorchs() {
+    let fixtures = Fixtures::read();
+    for name in ["none", "seed"] {
+        Reference::new(&fixtures, name, |graph, state| on(Fused::new(graph), state).unwrap()).check();
     }
 }
 

@@ -3,12 +3,13 @@
 //! A batch file is records of 3,073 bytes: a label of 0 to 9, then 32×32 red values row by row, then green, then blue.
 
 use std::io::Read;
+use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::archive::{ArchiveError, Bounds, read_members};
 use super::{Images, Splits};
-use crate::pipeline::params::Limits;
+use crate::pipeline::params::{Cifar10Params, Limits};
 
 /// Where the archive lies.
 pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
@@ -35,6 +36,50 @@ const BOUNDS: Bounds = Bounds {
 
 /// The largest archive that is downloaded, in bytes; compression does not make images larger.
 pub const MAX_ARCHIVE_BYTES: u64 = BOUNDS.total_bytes;
+
+/// Where the archive comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Tried in this order; the digest tells whether it is the archive.
+    Web { addresses: Vec<String>, sha256: String },
+    /// Its digest is checked where one is given.
+    File { path: PathBuf, sha256: Option<String> },
+}
+
+/// What `url`, `mirrors` and `sha256` of `params` mean together. Digests come out in lower case.
+pub fn source(params: &Cifar10Params) -> anyhow::Result<Source> {
+    let sha256 = params.sha256.as_ref().map(|digest| digest.trim().to_ascii_lowercase());
+    if let Some(digest) = &sha256 {
+        let valid = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        ensure!(valid, "`sha256: {digest}` is not a SHA-256: give its 64 hexadecimal digits");
+    }
+    let url = params.url.as_deref().unwrap_or(OFFICIAL_URL);
+    if let Some(path) = file_path(url) {
+        ensure!(!path.is_empty(), "`url: {url}` names no file: write file:PATH");
+        return Ok(Source::File { path: path.into(), sha256 });
+    }
+    let addresses: Vec<String> =
+        std::iter::once(url).chain(params.mirrors.iter().map(String::as_str)).map(str::to_string).collect();
+    for address in &addresses {
+        let scheme = address.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
+            bail!(
+                "`{address}` is no address of the archive: give one that starts with https:// or http://, or `url: file:PATH`"
+            );
+        }
+    }
+    match sha256 {
+        Some(sha256) => Ok(Source::Web { addresses, sha256 }),
+        None if url == OFFICIAL_URL => Ok(Source::Web { addresses, sha256: OFFICIAL_SHA256.to_string() }),
+        None => bail!("`url: {url}` needs `sha256`, the digest of the archive that lies there"),
+    }
+}
+
+/// PATH of `file:PATH` and of `file:///PATH`.
+fn file_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("file:")?;
+    Some(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path))
+}
 
 /// Reads the training images, in the order of the batches, and the test images from the `.tar.gz`.
 pub fn read_archive(reader: impl Read) -> Result<(Images, Images), ArchiveError> {
@@ -153,6 +198,34 @@ mod tests {
             let error = split(&train, &test, validation, &limit).unwrap_err().to_string();
             assert!(error.contains("smaller `validation`"), "{error}");
         }
+    }
+
+    #[test]
+    fn sources_are_told_apart() {
+        let digest = "AB".repeat(32);
+        let given = |url: Option<&str>, mirrors: &[&str], sha256: Option<&str>| {
+            source(&Cifar10Params {
+                url: url.map(str::to_string),
+                mirrors: mirrors.iter().map(|m| m.to_string()).collect(),
+                sha256: sha256.map(str::to_string),
+                ..Default::default()
+            })
+            .map_err(|e| e.to_string())
+        };
+        let web = |addresses: &[&str], sha256: &str| {
+            Ok(Source::Web { addresses: addresses.iter().map(|a| a.to_string()).collect(), sha256: sha256.to_string() })
+        };
+        let lower = digest.to_lowercase();
+        assert_eq!(given(None, &["http://m/a"], None), web(&[OFFICIAL_URL, "http://m/a"], OFFICIAL_SHA256));
+        assert_eq!(given(Some("HTTP://x/a"), &[], Some(&digest)), web(&["HTTP://x/a"], &lower));
+        assert!(given(Some("https://x/a"), &[], None).unwrap_err().contains("needs `sha256`"));
+        assert!(given(None, &["ftp://m/a"], None).unwrap_err().contains("ftp://m/a"));
+        assert!(given(Some("data/a.tar.gz"), &[], None).unwrap_err().contains("file:PATH"));
+        assert!(given(Some("file:a"), &[], Some("12")).unwrap_err().contains("64 hexadecimal digits"));
+        for (url, path) in [("file:a b", "a b"), ("file:/a", "/a"), ("file:///a", "/a"), ("file://a", "//a")] {
+            assert_eq!(given(Some(url), &[], None), Ok(Source::File { path: path.into(), sha256: None }));
+        }
+        assert!(given(Some("file:"), &[], None).is_err());
     }
 
     proptest! {

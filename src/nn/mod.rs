@@ -94,7 +94,7 @@ pub struct DeviceState<D: Device> {
 pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     use crate::pipeline::Device;
     match device {
-        Device::Auto | Device::Cpu => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
+        Device::Auto | Device::Cpu => on(fused::Fused::new(graph), state),
         #[cfg(feature = "cuda")]
         Device::Cuda(i) => {
             let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;

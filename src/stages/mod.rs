@@ -2,7 +2,11 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+pub mod degrade;
+pub mod fetch;
 mod sample;
+#[cfg(test)]
+mod testing;
 mod train;
 
 use std::collections::BTreeMap;
@@ -12,6 +16,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Images;
+use crate::pipeline::StageParams;
 use crate::store::{Artifact, Digest, Store};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
@@ -58,6 +63,17 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
+
+/// Runs a stage. Its error is [`Interrupted`] where it was asked to stop.
+pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    match params {
+        StageParams::Fetch(p) => fetch::run(p, ctx),
+        StageParams::Degrade(p) => degrade::run(p, ctx),
+        StageParams::Train(p) => train::run(p, ctx),
+        StageParams::Sample(p) => sample::run(p, ctx),
+        StageParams::Compare(_) => anyhow::bail!("not yet"),
+    }
+}
 
 /// The digest of the blob `name` of the input `role`.
 fn input<'a>(ctx: &'a Context, role: &str, name: &str) -> anyhow::Result<&'a Digest> {

@@ -1,0 +1,86 @@
+//! `degrade`: makes the low-resolution image of every image of a dataset.
+
+use anyhow::Context as _;
+
+use super::{Context, Interrupted, Outcome};
+use crate::data::images::{Images, lr_metadata};
+use crate::data::resample;
+use crate::pipeline::blobs;
+use crate::pipeline::params::DegradeParams;
+
+/// Each split's high-resolution blob and the low-resolution one that is made of it.
+const SPLITS: [(&str, &str); 3] = [
+    (blobs::TRAIN_HR, blobs::TRAIN_LR),
+    (blobs::VALIDATION_HR, blobs::VALIDATION_LR),
+    (blobs::TEST_HR, blobs::TEST_LR),
+];
+
+/// Hands the `*_hr` blobs of role `input` on by digest and adds the `*_lr` blobs, scale and method in their headers.
+pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    let input = ctx.inputs.get("input").context("the stage was given no artifact as `input`")?;
+    let mut outcome = Outcome::default();
+    let metadata = lr_metadata(params.scale, params.method);
+    for (hr, lr) in SPLITS {
+        if (ctx.interrupted)() {
+            return Err(Interrupted.into());
+        }
+        let digest = input.get(hr).with_context(|| format!("stage `{}` made no {hr}", params.input))?;
+        let doing = || format!("reading {hr} of stage `{}`", params.input);
+        let (images, _) = Images::from_safetensors(&ctx.store.read(digest).with_context(doing)?).with_context(doing)?;
+        let small =
+            resample::degrade(&images, params.scale, params.method).with_context(|| format!("degrading {hr}"))?;
+        outcome.outputs.insert(hr.to_string(), digest.clone());
+        outcome.outputs.insert(lr.to_string(), ctx.store.put(&small.to_safetensors(&metadata))?);
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::images::{Metadata, lr_method, lr_scale};
+    use crate::pipeline::params::DegradeMethod;
+    use crate::stages::testing::Bench;
+    use crate::store::Artifact;
+
+    fn params(scale: usize) -> DegradeParams {
+        DegradeParams { input: "data".to_string(), scale, method: DegradeMethod::Area }
+    }
+
+    fn bench() -> Bench {
+        let mut bench = Bench::new();
+        let mut artifact = Artifact::new();
+        for (i, (hr, _)) in SPLITS.iter().enumerate() {
+            let pixels = (0..(i + 1) * 192).map(|p| (p * 7 % 256) as u8).collect();
+            let bytes = Images::new(i + 1, 8, 8, pixels).to_safetensors(&Metadata::new());
+            artifact.insert(hr.to_string(), bench.store.put(&bytes).unwrap());
+        }
+        bench.inputs.insert("input".to_string(), artifact);
+        bench
+    }
+
+    #[test]
+    fn passes_hr_on_and_adds_lr() {
+        let bench = bench();
+        let outcome = run(&params(4), &bench.context(&|| false)).unwrap();
+        assert_eq!(outcome.outputs.len(), 6);
+        for (hr, lr) in SPLITS {
+            assert_eq!(outcome.outputs[hr], bench.inputs["input"][hr]);
+            let (large, _) = bench.images(&outcome, hr);
+            let (small, metadata) = bench.images(&outcome, lr);
+            assert_eq!(small, resample::degrade(&large, 4, DegradeMethod::Area).unwrap());
+            assert_eq!((lr_scale(&metadata).unwrap(), lr_method(&metadata).unwrap()), (4, DegradeMethod::Area));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let mut bench = bench();
+        let error = format!("{:#}", run(&params(3), &bench.context(&|| false)).unwrap_err());
+        assert!(error.contains("train_hr.safetensors") && error.contains("divides both sides"), "{error}");
+        assert!(run(&params(4), &bench.context(&|| true)).unwrap_err().is::<Interrupted>());
+        bench.inputs.get_mut("input").unwrap().remove(blobs::TEST_HR);
+        let error = run(&params(4), &bench.context(&|| false)).unwrap_err().to_string();
+        assert_eq!(error, "stage `data` made no test_hr.safetensors");
+    }
+}

@@ -1,0 +1,134 @@
+//! `fetch`: gets a dataset and splits it into training, validation and test images.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Seek};
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::data::cifar::{self, Source};
+use crate::data::download::{self, DownloadError, Patience};
+use crate::data::images::Metadata;
+use crate::data::synthetic::{self, Split};
+use crate::data::{Images, Splits};
+use crate::pipeline::blobs;
+use crate::pipeline::params::{Cifar10Params, FetchParams, SyntheticParams};
+
+/// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].
+///
+/// Metrics: `train_images`, `validation_images`, `test_images`. Fails with [`Interrupted`] when asked to stop; a
+/// download goes on from there.
+pub fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    let splits = match params {
+        FetchParams::Cifar10(p) => fetch_cifar10(p, ctx)?,
+        FetchParams::Synthetic(p) => generate(p, ctx)?,
+    };
+    let mut outcome = Outcome::default();
+    for (name, blob, images) in [
+        ("train_images", blobs::TRAIN_HR, &splits.train),
+        ("validation_images", blobs::VALIDATION_HR, &splits.validation),
+        ("test_images", blobs::TEST_HR, &splits.test),
+    ] {
+        let digest = ctx.store.put(&images.to_safetensors(&Metadata::new()))?;
+        outcome.outputs.insert(blob.to_string(), digest);
+        outcome.metrics.insert(name.to_string(), images.count as f64);
+    }
+    Ok(outcome)
+}
+
+fn fetch_cifar10(params: &Cifar10Params, ctx: &Context) -> anyhow::Result<Splits> {
+    let (train, test) = match cifar::source(params)? {
+        Source::File { path, sha256 } => read_archive(&path, sha256.as_deref(), ctx)?,
+        Source::Web { addresses, sha256 } => {
+            let part = ctx.work.join("archive.part");
+            get_archive(&addresses, &sha256, &part, ctx)?;
+            let images = read_archive(&part, None, ctx)?;
+            std::fs::remove_file(&part).with_context(|| format!("removing {}", part.display()))?;
+            images
+        }
+    };
+    cifar::split(&train, &test, params.validation, &params.limit)
+}
+
+fn get_archive(addresses: &[String], sha256: &str, part: &Path, ctx: &Context) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
+    message(ctx, format!("getting {}", addresses[0]));
+    let patience = Patience::default();
+    let request = download::Request { addresses, sha256, part, max_bytes: cifar::MAX_ARCHIVE_BYTES, patience };
+    let watch = download::Watch {
+        progress: &|done, total| progress(ctx, done, total.unwrap_or(0), "bytes"),
+        message: &|text| message(ctx, text),
+        interrupted: ctx.interrupted,
+    };
+    match download::download(&request, &watch) {
+        Ok(()) => Ok(()),
+        Err(DownloadError::Interrupted) => Err(Interrupted.into()),
+        Err(DownloadError::Local(e)) => Err(e),
+        Err(e @ DownloadError::Failed(_)) => Err(anyhow::anyhow!(
+            "{e}\nCheck the connection and run again (what has arrived is kept), give further addresses in `mirrors`, or \
+             get the archive by other means and say `url: file:PATH`"
+        )),
+    }
+}
+
+/// The images of the archive at `path`, whose digest is checked first where one is given.
+fn read_archive(path: &Path, sha256: Option<&str>, ctx: &Context) -> anyhow::Result<(Images, Images)> {
+    let doing = || format!("reading the archive {}", path.display());
+    let mut file = File::open(path).with_context(doing)?;
+    if let Some(expected) = sha256 {
+        let digest = download::sha256_of(&mut file).with_context(doing)?;
+        ensure!(
+            digest == expected,
+            "{} has SHA-256 {digest}, not {expected}: it is not the archive that `sha256` names. Get it again, or \
+             correct `sha256`",
+            path.display()
+        );
+        file.rewind().with_context(doing)?;
+    }
+    message(ctx, format!("unpacking {}", path.display()));
+    let images = cifar::read_archive(BufReader::new(file)).with_context(doing)?;
+    stop_if_asked(ctx)?;
+    Ok(images)
+}
+
+/// Images that are generated between two looks at whether to stop.
+const CHUNK: usize = 256;
+
+fn generate(params: &SyntheticParams, ctx: &Context) -> anyhow::Result<Splits> {
+    let total = params.train + params.validation + params.test;
+    let mut done = 0;
+    let mut split = |split: Split, count: usize| -> anyhow::Result<Images> {
+        let mut pixels = vec![];
+        for start in (0..count).step_by(CHUNK) {
+            stop_if_asked(ctx)?;
+            let range = start..count.min(start + CHUNK);
+            done += range.len();
+            pixels.append(&mut synthetic::generate_range(ctx.seed, split, range).pixels);
+            progress(ctx, done as u64, total as u64, "images");
+        }
+        Ok(Images::new(count, synthetic::SIDE, synthetic::SIDE, pixels))
+    };
+    Ok(Splits {
+        train: split(Split::Train, params.train)?,
+        validation: split(Split::Validation, params.validation)?,
+        test: split(Split::Test, params.test)?,
+    })
+}
+
+fn stop_if_asked(ctx: &Context) -> anyhow::Result<()> {
+    if (ctx.interrupted)() { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+fn message(ctx: &Context, text: String) {
+    (ctx.report)(StageEvent::Message { text });
+}
+
+fn progress(ctx: &Context, done: u64, total: u64, unit: &str) {
+    (ctx.report)(StageEvent::Progress { done, total, unit: unit.to_string(), values: BTreeMap::new() });
+}
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! What a stage needs to run in a test: a store in a temporary folder.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::{Context, Outcome, StageEvent};
+use crate::data::images::{Images, Metadata};
+use crate::store::{Artifact, Store};
+
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+    pub store: Store,
+    pub inputs: BTreeMap<String, Artifact>,
+    pub events: &'static Mutex<Vec<StageEvent>>,
+    report: Box<dyn Fn(StageEvent) + Sync>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("runs")).unwrap();
+        // Leaked: a test's few events live as long as the test.
+        let events: &'static Mutex<Vec<StageEvent>> = Box::leak(Box::default());
+        let report = Box::new(|event| events.lock().unwrap().push(event));
+        Self { folder, store, inputs: BTreeMap::new(), events, report }
+    }
+
+    pub fn context<'a>(&'a self, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Context<'a> {
+        Context {
+            store: &self.store,
+            inputs: self.inputs.clone(),
+            seed: 1,
+            device: crate::pipeline::Device::Cpu,
+            work: self.folder.path().join("work"),
+            report: &*self.report,
+            interrupted,
+        }
+    }
+
+    /// The images of one of the outcome's blobs.
+    pub fn images(&self, outcome: &Outcome, blob: &str) -> (Images, Metadata) {
+        Images::from_safetensors(&self.store.read(&outcome.outputs[blob]).unwrap()).unwrap()
+    }
+}
