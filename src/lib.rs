@@ -2,6 +2,8 @@
 
 pub mod cli;
 pub mod data;
+pub mod diffusion;
+pub mod model;
 pub mod nn;
 pub mod pipeline;
 pub mod plan;
@@ -9,3 +11,4 @@ pub mod random;
 pub mod run;
 pub mod stages;
 pub mod store;
+pub mod train;

@@ -17,7 +17,7 @@ mod network;
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 
 pub use graph::Graph;
-pub use network::{Batch, Network, StepReport, StepSettings, TrainState, open};
+pub use network::{Batch, Network, StepReport, StepSettings, TrainState, on};
 
 /// A device of dfdx that can run every composed operation.
 pub trait Device: dfdx::prelude::Device<f32> {}
@@ -88,6 +88,21 @@ pub struct DeviceState<D: Device> {
     pub second_moment: Vec<VectorTensor<D>>,
     /// Exponential moving average of the parameters.
     pub ema: Vec<VectorTensor<D>>,
+}
+
+/// A network on the device that the pipeline asks for.
+pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+    use crate::pipeline::Device;
+    match device {
+        Device::Auto | Device::Cpu => on(fused::Fused::new(graph), state),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(i) => {
+            let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;
+            on(composed::Composed::new(graph, device), state)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
+    }
 }
 
 /// dfdx's errors print and nothing else; here they become errors with a cause.

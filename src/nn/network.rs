@@ -5,6 +5,7 @@ use dfdx::prelude::*;
 
 use super::graph::{Graph, Init};
 use super::{Backend, DeviceBatch, DeviceState, ImageTensor, VectorTensor, device_error};
+use crate::pipeline::params::Weights;
 
 /// A training batch in host memory, channels-last.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +75,9 @@ impl TrainState {
 pub trait Network {
     fn graph(&self) -> &Graph;
 
-    /// `(B, H, W, C_out)` for images `x: (B, H, W, C_in)` at times `t: (B,)`.
-    fn predict(&self, x: &[f32], t: &[f32]) -> Result<Vec<f32>>;
+    /// The output of the network with its weights, or with their moving average: `(B, H, W, C_out)` for images
+    /// `x: (B, H, W, C_in)` at times `t: (B,)`.
+    fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>>;
 
     /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
@@ -88,7 +90,7 @@ pub trait Network {
 }
 
 /// A network on `backend`, at `state`.
-pub fn open<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
+pub fn on<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
     let empty = DeviceState { step: 0, params: vec![], first_moment: vec![], second_moment: vec![], ema: vec![] };
     let mut network = OnDevice { backend, state: empty };
     network.set_state(state)?;
@@ -141,9 +143,13 @@ impl<B: Backend> Network for OnDevice<B> {
         self.backend.graph()
     }
 
-    fn predict(&self, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
+    fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
         let x = self.images(x, t.len(), self.graph().input_shape())?;
-        let y = self.backend.forward(&self.state.params, x, self.vector(t)?)?;
+        let params = match weights {
+            Weights::Raw => &self.state.params,
+            Weights::Ema => &self.state.ema,
+        };
+        let y = self.backend.forward(params, x, self.vector(t)?)?;
         let mut values = vec![0.0; t.len() * self.graph().output_shape().len()];
         y.copy_into(&mut values);
         Ok(values)

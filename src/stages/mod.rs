@@ -4,16 +4,20 @@
 
 pub mod degrade;
 pub mod fetch;
+mod sample;
 #[cfg(test)]
 mod testing;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::data::Images;
 use crate::pipeline::StageParams;
-use crate::store::{Artifact, Store};
+use crate::store::{Artifact, Digest, Store};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,14 +64,25 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Runs one stage.
-///
-/// # Errors
-/// [`Interrupted`] where it was asked to stop; else what went wrong, in words for the user.
+/// Runs a stage. Its error is [`Interrupted`] where it was asked to stop.
 pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
     match params {
         StageParams::Fetch(p) => fetch::run(p, ctx),
         StageParams::Degrade(p) => degrade::run(p, ctx),
-        _ => anyhow::bail!("{:?} stages are not here yet", params.kind()),
+        StageParams::Train(p) => train::run(p, ctx),
+        StageParams::Sample(p) => sample::run(p, ctx),
+        StageParams::Compare(_) => anyhow::bail!("not yet"),
     }
+}
+
+/// The digest of the blob `name` of the input `role`.
+fn input<'a>(ctx: &'a Context, role: &str, name: &str) -> anyhow::Result<&'a Digest> {
+    let artifact = ctx.inputs.get(role).with_context(|| format!("the stage has no input `{role}`"))?;
+    artifact.get(name).with_context(|| format!("the input `{role}` has no blob {name}"))
+}
+
+/// The images in the blob `name` of the input `role`.
+fn read_images(ctx: &Context, role: &str, name: &str) -> anyhow::Result<Images> {
+    let bytes = ctx.store.read(input(ctx, role, name)?).with_context(|| format!("reading {name} of `{role}`"))?;
+    Ok(Images::from_safetensors(&bytes).with_context(|| format!("reading {name} of `{role}`"))?.0)
 }

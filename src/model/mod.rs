@@ -1,0 +1,10 @@
+//! The networks, wiring only: which operations on which channels, under which parameter names. How they are computed
+//! is `nn`'s.
+
+mod checkpoint;
+mod target;
+mod unet;
+
+pub use checkpoint::{Checkpoint, Config};
+pub use target::{TargetSpace, from_u8, interleave, to_u8};
+pub use unet::unet;

@@ -1,0 +1,139 @@
+//! Clipping, Adam and the moving average in one pass over the parameters.
+
+use anyhow::Result;
+use dfdx::prelude::*;
+use rayon::prelude::*;
+
+use super::simd::{Level, PANEL, kernel};
+use super::workspace::Pool;
+use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
+
+/// Squares are summed in f32 over this many numbers, then in f64.
+const BLOCK: usize = 4096;
+
+/// One step's constants, rounded once.
+#[derive(Clone, Copy)]
+struct Constants {
+    clip: f32,
+    beta: [f32; 2],
+    rest: [f32; 2],
+    /// The learning rate over the first moment's bias correction.
+    rate: f32,
+    correction: f32,
+    eps: f32,
+    decay: f32,
+    gain: f32,
+}
+
+/// See [`Backend::update`](crate::nn::Backend::update).
+pub fn update(
+    level: Level,
+    buffers: &Pool<Vec<f32>>,
+    state: &mut DeviceState<Cpu>,
+    mut gradients: Gradients<Cpu>,
+    s: &StepSettings,
+) -> Result<f32> {
+    let mut taken: Vec<Vec<f32>> = vec![];
+    for p in &state.params {
+        taken.push(std::mem::take(&mut **gradients.get_or_alloc_mut(p).map_err(device_error)?));
+    }
+    let squares: Vec<f64> = taken.par_iter().with_max_len(1).map(|g| sum_of_squares(level, g)).collect();
+    let norm = squares.iter().sum::<f64>().sqrt();
+    let clip = s.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
+    state.step += 1;
+    let correct = |beta: f64| 1.0 - beta.powi(state.step as i32);
+    let constants = Constants {
+        clip: clip as f32,
+        beta: s.betas.map(|b| b as f32),
+        rest: s.betas.map(|b| (1.0 - b) as f32),
+        rate: (s.lr / correct(s.betas[0])) as f32,
+        correction: correct(s.betas[1]) as f32,
+        eps: s.eps as f32,
+        decay: s.ema_decay as f32,
+        gain: (1.0 - s.ema_decay) as f32,
+    };
+    let moments = state.first_moment.par_iter_mut().zip(&mut state.second_moment);
+    let values = state.params.par_iter_mut().zip(&mut state.ema);
+    values.zip(moments).zip(&taken).with_max_len(1).for_each(|(((p, ema), (m, v)), g)| {
+        let mut buffer = buffers.take(Vec::new);
+        step(level, &constants, g, [p, m, v, ema], &mut buffer);
+        buffers.give(buffer);
+    });
+    for (p, g) in state.params.iter().zip(taken) {
+        **gradients.get_or_alloc_mut(p).map_err(device_error)? = g;
+    }
+    Ok(norm as f32)
+}
+
+/// One parameter's step. dfdx lends no slice of a tensor, so its numbers are copied out and back.
+fn step(level: Level, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut Vec<f32>) {
+    let n = g.len();
+    buffer.resize(4 * n, 0.0);
+    for (t, to) in tensors.iter().zip(buffer.chunks_exact_mut(n)) {
+        t.copy_into(to);
+    }
+    let (p, rest) = buffer.split_at_mut(n);
+    let (m, rest) = rest.split_at_mut(n);
+    let (v, ema) = rest.split_at_mut(n);
+    let pointers = [p.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr(), ema.as_mut_ptr()];
+    // SAFETY: five disjoint lists of n numbers.
+    unsafe { adam(level, c, g.as_ptr(), pointers, n) };
+    for (t, from) in tensors.into_iter().zip(buffer.chunks_exact(n)) {
+        t.copy_from(from);
+    }
+}
+
+kernel! {
+    /// # Safety
+    ///
+    /// All lists have `n` numbers and don't overlap.
+    unsafe fn adam<S>(c: &Constants, g: *const f32, lists: [*mut f32; 4], n: usize) {
+        let [p, m, v, ema] = lists;
+        let mut i = 0;
+        while i < n {
+            let mask = S::mask(n - i);
+            let at = |list: *mut f32| list.add(i);
+            let g = S::mul(S::load_masked(g.add(i), mask), S::splat(c.clip));
+            let first = S::mul(S::load_masked(at(m), mask), S::splat(c.beta[0]));
+            let first = S::fma(g, S::splat(c.rest[0]), first);
+            let second = S::mul(S::load_masked(at(v), mask), S::splat(c.beta[1]));
+            let second = S::fma(S::mul(g, g), S::splat(c.rest[1]), second);
+            let deviation = S::sqrt(S::div(second, S::splat(c.correction)));
+            let change = S::div(S::mul(first, S::splat(c.rate)), S::add(deviation, S::splat(c.eps)));
+            let value = S::sub(S::load_masked(at(p), mask), change);
+            let average = S::mul(S::load_masked(at(ema), mask), S::splat(c.decay));
+            S::store_masked(at(m), mask, first);
+            S::store_masked(at(v), mask, second);
+            S::store_masked(at(p), mask, value);
+            S::store_masked(at(ema), mask, S::fma(value, S::splat(c.gain), average));
+            i += S::LANES;
+        }
+    }
+}
+
+kernel! {
+    /// Sums of squares of every sixteenth number.
+    ///
+    /// # Safety
+    ///
+    /// `values` has `n` numbers.
+    unsafe fn squares<S>(values: *const f32, n: usize, sums: &mut [f32; PANEL]) {
+        let mut i = 0;
+        while i < n {
+            let v = S::load_masked(values.add(i), S::mask(n - i));
+            let sum = sums.as_mut_ptr().add(i % PANEL);
+            S::store(sum, S::fma(v, v, S::load(sum)));
+            i += S::LANES;
+        }
+    }
+}
+
+fn sum_of_squares(level: Level, values: &[f32]) -> f64 {
+    let block = |block: &[f32]| {
+        let mut sums = [0.0; PANEL];
+        // SAFETY: the block's own length.
+        unsafe { squares(level, block.as_ptr(), block.len(), &mut sums) };
+        sums.into_iter().map(f64::from).sum::<f64>()
+    };
+    values.chunks(BLOCK).map(block).sum()
+}

@@ -1,0 +1,169 @@
+//! Matrix products with register tiles: six rows by a panel of [`PANEL`] columns or several.
+//!
+//! Each element is one chain of fused multiply-adds over k in order, whatever the tile and the width, so its bits depend
+//! on nothing else.
+
+use super::simd::{PANEL, Simd, kernel};
+
+/// What the sums start from.
+#[derive(Clone, Copy)]
+pub enum Init {
+    Zero,
+    /// What `c` holds.
+    Accumulate,
+    /// One number a column, as many as there are columns.
+    Bias(*const f32),
+}
+
+/// C (+)= A · B, A `m × k`, B `k × n`. Element (i, j) of A is `a[i · a_row + j · a_column]`. B and C lie in panels of
+/// [`PANEL`] columns: element (i, j) of B is `b[j / 16 · b_panel + i · b_row + j % 16]`, so that a panel stride of 16
+/// makes a row-major matrix. Only the `n` columns are touched.
+#[derive(Clone, Copy)]
+pub struct Gemm {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_column: usize,
+    pub b: *const f32,
+    pub b_row: usize,
+    pub b_panel: usize,
+    pub c: *mut f32,
+    pub c_row: usize,
+    pub c_panel: usize,
+    pub init: Init,
+}
+
+kernel! {
+    /// # Safety
+    ///
+    /// The matrices lie in memory that may be read, and C written, and C overlaps neither A nor B.
+    pub unsafe fn gemm<S>(g: &Gemm) { product::<S>(g) }
+}
+
+/// See [`gemm`].
+///
+/// # Safety
+///
+/// As [`gemm`], and the instruction set of `S` is enabled.
+#[inline(always)]
+pub unsafe fn product<S: Simd>(g: &Gemm) {
+    // SAFETY: the caller's, passed on; a tile stays inside the matrices.
+    unsafe {
+        let panels = g.n / PANEL;
+        let mut p = 0;
+        if S::LANES == PANEL {
+            while panels - p >= 4 {
+                columns::<S, 4, false>(g, p, 0);
+                p += 4;
+            }
+            while panels - p >= 2 {
+                columns::<S, 2, false>(g, p, 0);
+                p += 2;
+            }
+        }
+        while p < panels {
+            match S::LANES {
+                16 => columns::<S, 1, false>(g, p, 0),
+                8 => columns::<S, 2, false>(g, p, 0),
+                _ => columns::<S, 4, false>(g, p, 0),
+            }
+            p += 1;
+        }
+        let rest = g.n % PANEL;
+        if rest > 0 {
+            match rest.div_ceil(S::LANES) {
+                1 => columns::<S, 1, true>(g, p, rest),
+                2 => columns::<S, 2, true>(g, p, rest),
+                _ => columns::<S, 4, true>(g, p, rest),
+            }
+        }
+    }
+}
+
+/// All rows of `V` vectors of columns from panel `p`; with `TAIL`, of its first `rest` columns.
+#[inline(always)]
+unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize, rest: usize) {
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        let blocks = g.m.div_ceil(6);
+        let mut row = 0;
+        for left in (1..=blocks).rev() {
+            // Even blocks: a last block of one row would wait for its own sums.
+            let rows = (g.m - row).div_ceil(left);
+            match rows {
+                6 => tile::<S, 6, V, TAIL>(g, row, p, rest),
+                5 => tile::<S, 5, V, TAIL>(g, row, p, rest),
+                4 => tile::<S, 4, V, TAIL>(g, row, p, rest),
+                3 => tile::<S, 3, V, TAIL>(g, row, p, rest),
+                2 => tile::<S, 2, V, TAIL>(g, row, p, rest),
+                _ => tile::<S, 1, V, TAIL>(g, row, p, rest),
+            }
+            row += rows;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn load<S: Simd, const TAIL: bool>(at: *const f32, mask: S::Mask) -> S::V {
+    // SAFETY: the caller's, passed on.
+    unsafe { if TAIL { S::load_masked(at, mask) } else { S::load(at) } }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Gemm, row: usize, p: usize, rest: usize) {
+    // SAFETY: the caller's, passed on; masks keep a tail inside its columns.
+    unsafe {
+        let per_panel = PANEL / S::LANES;
+        let a = g.a.add(row * g.a_row);
+        let b = g.b.add(p * g.b_panel);
+        let c = g.c.add(row * g.c_row + p * g.c_panel);
+        let mut mask = [S::mask(S::LANES); V];
+        if TAIL {
+            for (v, mask) in mask.iter_mut().enumerate() {
+                *mask = S::mask(rest.saturating_sub(v * S::LANES));
+            }
+        }
+        let mut sums = [[S::splat(0.0); V]; R];
+        match g.init {
+            Init::Zero => {}
+            Init::Accumulate => {
+                for r in 0..R {
+                    for v in 0..V {
+                        let at = c.add(r * g.c_row + v / per_panel * g.c_panel + v % per_panel * S::LANES);
+                        sums[r][v] = load::<S, TAIL>(at, mask[v]);
+                    }
+                }
+            }
+            Init::Bias(bias) => {
+                for v in 0..V {
+                    let start = load::<S, TAIL>(bias.add(p * PANEL + v * S::LANES), mask[v]);
+                    for sums in &mut sums {
+                        sums[v] = start;
+                    }
+                }
+            }
+        }
+        for k in 0..g.k {
+            let b = b.add(k * g.b_row);
+            let mut columns = [S::splat(0.0); V];
+            for v in 0..V {
+                let at = b.add(v / per_panel * g.b_panel + v % per_panel * S::LANES);
+                columns[v] = load::<S, TAIL>(at, mask[v]);
+            }
+            for r in 0..R {
+                let a = S::splat(*a.add(r * g.a_row + k * g.a_column));
+                for v in 0..V {
+                    sums[r][v] = S::fma(a, columns[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            for v in 0..V {
+                let at = c.add(r * g.c_row + v / per_panel * g.c_panel + v % per_panel * S::LANES);
+                if TAIL { S::store_masked(at, mask[v], sums[r][v]) } else { S::store(at, sums[r][v]) }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Whole networks through kernels of our own, on dfdx's `Cpu`.
+//!
+//! [`plan`] compiles a graph once: which operations run together and where every value and gradient of an image lies in
+//! one arena. A task ([`pass`]) takes a few images through all steps and, in training, straight back, so that what a step
+//! wrote is still in the cache when the next reads it; [`train`] adds the tasks' gradients in a fixed order and hands
+//! them to dfdx's tape as one operation. [`weights`] repacks the parameters once a step, [`adam`] updates them.
+//!
+//! The kernels: [`winograd`] (3×3 convolutions and their gradients), [`gemm`] (all other products), [`norm`],
+//! [`pointwise`], [`attention`]; [`simd`] compiles each for every instruction set. All `unsafe` of the crate is here, and
+//! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
+//!
+//! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
+//! batch alone, and the order of a sum never on the width of a vector.
+
+// Register tiles are arrays walked side by side.
+#![allow(clippy::needless_range_loop)]
+
+mod adam;
+mod attention;
+mod gemm;
+mod norm;
+mod pass;
+mod plan;
+mod pointwise;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod train;
+mod view;
+mod weights;
+mod winograd;
+mod workspace;
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Result, ensure};
+use dfdx::prelude::*;
+use rayon::prelude::*;
+
+use super::graph::Graph;
+use super::{
+    Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
+};
+use pass::{Inputs, Pass, Shared};
+use plan::Plan;
+pub use simd::Level;
+use weights::Weights;
+use workspace::{Pool, Workspace};
+
+/// Runs a graph through fused kernels on the CPU.
+pub struct Fused {
+    graph: Graph,
+    device: Cpu,
+    level: Level,
+    training: Plan,
+    inference: Plan,
+    weights: Mutex<Weights>,
+    workspaces: Pool<Workspace>,
+    buffers: Arc<Pool<Vec<f32>>>,
+}
+
+impl Fused {
+    /// With the instruction set of [`Level::detect`].
+    pub fn new(graph: Graph) -> Self {
+        Self::with_level(graph, Level::detect())
+    }
+
+    /// Panics if the machine lacks the instruction set.
+    pub fn with_level(graph: Graph, level: Level) -> Self {
+        assert!(level.is_available(), "this machine has no {}", level.name());
+        let (training, inference) = (Plan::new(&graph, true), Plan::new(&graph, false));
+        let weights = Mutex::new(Weights::new(&graph, &training));
+        let (workspaces, buffers) = Default::default();
+        Self { graph, device: Cpu::default(), level, training, inference, weights, workspaces, buffers }
+    }
+
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// A copy of a tensor's numbers in a buffer of the pool.
+    fn copied<S: Shape>(&self, tensor: &Tensor<S, f32, Cpu>) -> Vec<f32> {
+        let mut buffer = self.buffers.take(Vec::new);
+        buffer.resize(tensor.shape().num_elements(), 0.0);
+        tensor.copy_into(&mut buffer);
+        buffer
+    }
+
+    fn check(&self, params: &[VectorTensor<Cpu>], x: &ImageTensor<Cpu>, t: &VectorTensor<Cpu>) -> Result<usize> {
+        let (input, shape) = (self.graph.input_shape(), *x.shape());
+        let fits = (shape.1, shape.2, shape.3) == (input.height, input.width, input.channels);
+        ensure!(fits, "images of {shape:?} where the network takes {input:?}");
+        ensure!(t.shape().0 == shape.0, "{} times for {} images", t.shape().0, shape.0);
+        ensure!(params.len() == self.graph.params.len(), "{} parameters", params.len());
+        for (p, spec) in params.iter().zip(&self.graph.params) {
+            ensure!(p.shape().0 == spec.layout.len(), "{} has {} values", spec.name, p.shape().0);
+        }
+        Ok(shape.0)
+    }
+}
+
+impl Backend for Fused {
+    type Device = Cpu;
+
+    fn device(&self) -> &Cpu {
+        &self.device
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn forward(
+        &self,
+        params: &[VectorTensor<Cpu>],
+        x: ImageTensor<Cpu>,
+        t: VectorTensor<Cpu>,
+    ) -> Result<ImageTensor<Cpu>> {
+        let images = self.check(params, &x, &t)?;
+        let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
+        weights.refresh(&self.graph, &self.training, self.level, params, false);
+        let (x, t) = (self.copied(&x), self.copied(&t));
+        let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
+        let mut y = vec![0.0; images * output.len()];
+        let shared = Shared { graph: &self.graph, plan: &self.inference, level: self.level, weights: &weights };
+        let task = images.div_ceil(rayon::current_num_threads()).clamp(1, 4);
+        let inputs = x.par_chunks(task * input.len()).zip(t.par_chunks(task));
+        y.par_chunks_mut(task * output.len()).zip(inputs).with_max_len(1).for_each(|(y, (x, t))| {
+            let mut workspace = self.workspaces.take(Workspace::default);
+            let mut pass = Pass::new(shared, &mut workspace, t.len(), false);
+            pass.forward(Inputs { x, t });
+            pass::copy_out(&pass.output(), y);
+            self.workspaces.give(workspace);
+        });
+        self.buffers.give(x);
+        self.buffers.give(t);
+        self.device.try_tensor_from_vec(y, (images, output.height, output.width, output.channels)).map_err(device_error)
+    }
+
+    fn loss(&self, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {
+        train::loss(self, params, batch)
+    }
+
+    fn update(&self, state: &mut DeviceState<Cpu>, gradients: Gradients<Cpu>, settings: &StepSettings) -> Result<f32> {
+        adam::update(self.level, &self.buffers, state, gradients, settings)
+    }
+}

@@ -1,0 +1,307 @@
+//! A graph compiled: what runs in which order, and where every value and gradient lies in one arena.
+//!
+//! - A `GroupNorm` whose only reader is a `Silu` runs as one step; what lies between is never stored.
+//! - Operands of a `Concat` are written into its channels, and what an `AddVector` adds to is changed in place, when
+//!   nothing else can notice.
+//! - The gradient of a value that one step reads takes the place of the gradient that the step turns it from.
+//! - Everything has a first and a last moment of use; buffers whose times don't overlap share memory.
+//!
+//! Offsets are for one image and are multiplied by the images of a task.
+
+use crate::nn::graph::{Graph, NodeId, Op, Shape};
+
+/// Rounds buffers to whole cache lines.
+const LINE: usize = 16;
+
+/// Where a value lies for one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// Offset of the buffer, before multiplication by the images.
+    pub offset: usize,
+    /// First channel inside the buffer.
+    pub channel: usize,
+    /// Channels of the buffer: numbers from pixel to pixel.
+    pub stride: usize,
+    pub shape: Shape,
+}
+
+/// One input's gradient as a step leaves it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GradientTo {
+    pub node: NodeId,
+    /// Whether another step has been there, so that this one adds.
+    pub accumulate: bool,
+}
+
+/// A node that is computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub node: NodeId,
+    /// The operation; a `GroupNorm` for the fused pair.
+    pub op: Op,
+    /// Whether SiLU follows the normalisation.
+    pub silu: bool,
+    /// Offset of what else it keeps for its backward pass.
+    pub kept: usize,
+    /// For each input of `op`, in the order of [`Op::inputs`]; `None` if nothing learned lies above it.
+    pub gradients: Vec<Option<GradientTo>>,
+    /// For each input of a `Concat`, whether it must be copied.
+    pub copies: [bool; 2],
+}
+
+/// The layout of one pass, inference or training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    /// By node; `None` where nothing is stored.
+    pub values: Vec<Option<Place>>,
+    pub gradients: Vec<Option<Place>>,
+    /// Numbers an image.
+    pub arena: usize,
+}
+
+impl Plan {
+    pub fn new(graph: &Graph, training: bool) -> Self {
+        let mut steps = steps(graph);
+        let readers = readers(graph, &steps);
+        let needs = needs_gradient(graph);
+        let value_parent = value_parents(graph, &steps, &readers);
+        for step in &mut steps {
+            if let Op::Concat { a, b } = step.op {
+                let inside = |x: NodeId, channel| value_parent[x.0] == Some((step.node, channel));
+                step.copies = [!inside(a, 0), a == b || !inside(b, graph.shape(a).channels)];
+            }
+        }
+        let gradient_parent = gradient_parents(graph, &steps, &readers, &value_parent);
+        let mut buffers = Buffers { list: vec![], owner: vec![None; 2 * graph.nodes.len()] };
+        let (last, end) = (graph.output(), 2 * steps.len() + 1);
+        let backward_time = |index: usize| end - 1 - index;
+        for (time, step) in steps.iter().enumerate() {
+            buffers.touch(root(&value_parent, step.node), graph, 0, time);
+            for x in step.op.inputs() {
+                let root = root(&value_parent, x);
+                buffers.touch(root, graph, 0, time);
+                if training && reads_inputs_backward(&step.op) {
+                    buffers.touch(root, graph, 0, backward_time(time));
+                }
+            }
+        }
+        // The loss is taken between the passes.
+        buffers.touch(root(&value_parent, last), graph, 0, steps.len());
+        let mut kept = vec![None; steps.len()];
+        if training {
+            let mut written = vec![false; graph.nodes.len()];
+            buffers.touch(root(&gradient_parent, last), graph, 1, steps.len());
+            for (index, step) in steps.iter_mut().enumerate().rev() {
+                let time = backward_time(index);
+                if !needs[step.node.0] {
+                    step.gradients = step.op.inputs().iter().map(|_| None).collect();
+                    continue;
+                }
+                buffers.touch(root(&gradient_parent, step.node), graph, 1, time);
+                step.gradients = (step.op.inputs().into_iter().enumerate())
+                    .map(|(i, x)| {
+                        let aliased = matches!(step.op, Op::Concat { .. }) && !step.copies[i];
+                        let wanted = needs[x.0];
+                        let accumulate = written[x.0];
+                        if wanted {
+                            buffers.touch(root(&gradient_parent, x), graph, 1, time);
+                        }
+                        written[x.0] |= wanted;
+                        (wanted && !aliased).then_some(GradientTo { node: x, accumulate })
+                    })
+                    .collect();
+            }
+        }
+        for (time, step) in steps.iter().enumerate() {
+            if let Op::GroupNorm { groups, .. } = step.op {
+                let last = if training { backward_time(time) } else { time };
+                kept[time] = Some(buffers.push(2 * groups, time, last));
+            }
+        }
+        let (offsets, arena) = buffers.arrange();
+        for (step, kept) in steps.iter_mut().zip(kept) {
+            step.kept = kept.map_or(0, |buffer: usize| offsets[buffer]);
+        }
+        let place = |parents: &Parents, kind: usize, node: usize| {
+            let (root, channel) = root(parents, NodeId(node));
+            let buffer = buffers.owner[2 * root.0 + kind]?;
+            let stride = graph.shape(root).channels;
+            Some(Place { offset: offsets[buffer], channel, stride, shape: graph.nodes[node].shape })
+        };
+        let all = 0..graph.nodes.len();
+        Self {
+            values: all.clone().map(|n| place(&value_parent, 0, n)).collect(),
+            gradients: all.map(|n| place(&gradient_parent, 1, n)).collect(),
+            steps,
+            arena,
+        }
+    }
+}
+
+/// For every node the node whose buffer it lives in, and at which channel; `None` for a buffer of its own.
+type Parents = Vec<Option<(NodeId, usize)>>;
+
+fn root(parents: &Parents, node: NodeId) -> (NodeId, usize) {
+    let (mut node, mut channel) = (node, 0);
+    while let Some((parent, at)) = parents[node.0] {
+        (node, channel) = (parent, channel + at);
+    }
+    (node, channel)
+}
+
+/// The nodes that the output depends on, normalisations joined with the activations after them.
+fn steps(graph: &Graph) -> Vec<Step> {
+    let mut wanted = vec![false; graph.nodes.len()];
+    wanted[graph.output().0] = true;
+    let mut readers = vec![0; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate().rev() {
+        if wanted[i] {
+            for x in node.op.inputs() {
+                wanted[x.0] = true;
+                readers[x.0] += 1;
+            }
+        }
+    }
+    let mut steps: Vec<Step> = vec![];
+    for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+        let mut step =
+            Step { node: NodeId(i), op: node.op, silu: false, kept: 0, gradients: vec![], copies: [false; 2] };
+        if let Op::Silu { x } = node.op
+            && let norm @ Op::GroupNorm { .. } = graph.nodes[x.0].op
+            && readers[x.0] == 1
+        {
+            steps.retain(|s| s.node != x);
+            step.op = norm;
+            step.silu = true;
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+/// By node, the positions in `steps` of what reads it.
+fn readers(graph: &Graph, steps: &[Step]) -> Vec<Vec<usize>> {
+    let mut readers = vec![vec![]; graph.nodes.len()];
+    for (time, step) in steps.iter().enumerate() {
+        for x in step.op.inputs() {
+            readers[x.0].push(time);
+        }
+    }
+    readers
+}
+
+/// Whether something learned lies at a node or above it.
+fn needs_gradient(graph: &Graph) -> Vec<bool> {
+    let mut needs: Vec<bool> = vec![];
+    for node in &graph.nodes {
+        let learns = match node.op {
+            Op::Conv3x3 { .. } | Op::Linear { .. } | Op::UpConv2x2 { .. } | Op::GroupNorm { .. } | Op::Gate { .. } => {
+                true
+            }
+            _ => node.op.inputs().iter().any(|x| needs[x.0]),
+        };
+        needs.push(learns);
+    }
+    needs
+}
+
+/// Whether a step's backward pass looks at the values it read. None looks at the value it wrote.
+fn reads_inputs_backward(op: &Op) -> bool {
+    !matches!(op, Op::Concat { .. } | Op::AddVector { .. } | Op::Input | Op::Time)
+}
+
+fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Parents {
+    let mut parents: Parents = vec![None; graph.nodes.len()];
+    for (time, step) in steps.iter().enumerate() {
+        match step.op {
+            Op::Concat { a, b } => {
+                for (x, channel) in [(a, 0), (b, graph.shape(a).channels)] {
+                    // A later reader's gradient would be there before the concatenation's.
+                    if parents[x.0].is_none() && readers[x.0].iter().all(|r| *r <= time) && (x != b || a != b) {
+                        parents[x.0] = Some((step.node, channel));
+                    }
+                }
+            }
+            // In place, unless the values before it are wanted again.
+            Op::AddVector { x, .. } if readers[x.0].len() == 1 => parents[x.0] = Some((step.node, 0)),
+            _ => {}
+        }
+    }
+    parents
+}
+
+fn gradient_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>], values: &Parents) -> Parents {
+    let mut parents = vec![None; graph.nodes.len()];
+    for step in steps {
+        match step.op {
+            Op::Concat { a, b } => {
+                for x in [a, b] {
+                    parents[x.0] = values[x.0].filter(|(parent, _)| *parent == step.node).or(parents[x.0]);
+                }
+            }
+            Op::GroupNorm { x, .. } | Op::Silu { x } | Op::AddVector { x, .. } if readers[x.0].len() == 1 => {
+                parents[x.0] = Some((step.node, 0));
+            }
+            _ => {}
+        }
+    }
+    parents
+}
+
+/// A piece of the arena with the first and last moment of its use.
+struct Buffer {
+    len: usize,
+    first: usize,
+    last: usize,
+}
+
+struct Buffers {
+    list: Vec<Buffer>,
+    /// By twice the root node, plus one for a gradient.
+    owner: Vec<Option<usize>>,
+}
+
+impl Buffers {
+    fn push(&mut self, len: usize, first: usize, last: usize) -> usize {
+        self.list.push(Buffer { len: len.next_multiple_of(LINE), first, last });
+        self.list.len() - 1
+    }
+
+    fn touch(&mut self, (root, _): (NodeId, usize), graph: &Graph, kind: usize, time: usize) {
+        let slot = 2 * root.0 + kind;
+        let buffer = match self.owner[slot] {
+            Some(buffer) => buffer,
+            None => self.push(graph.shape(root).len(), time, time),
+        };
+        self.owner[slot] = Some(buffer);
+        self.list[buffer].first = self.list[buffer].first.min(time);
+        self.list[buffer].last = self.list[buffer].last.max(time);
+    }
+
+    /// Offsets such that buffers alive at once don't overlap: largest first, each at the lowest place free.
+    fn arrange(&self) -> (Vec<usize>, usize) {
+        let mut order: Vec<usize> = (0..self.list.len()).collect();
+        order.sort_by_key(|i| (std::cmp::Reverse(self.list[*i].len), *i));
+        let mut offsets = vec![0; self.list.len()];
+        let mut placed: Vec<usize> = vec![];
+        let mut total = 0;
+        for i in order {
+            let b = &self.list[i];
+            let mut rivals: Vec<usize> = placed.clone();
+            rivals.retain(|j| self.list[*j].first <= b.last && b.first <= self.list[*j].last);
+            rivals.sort_by_key(|j| offsets[*j]);
+            let mut at = 0;
+            for j in rivals {
+                if at + b.len <= offsets[j] {
+                    break;
+                }
+                at = at.max(offsets[j] + self.list[j].len);
+            }
+            offsets[i] = at;
+            total = total.max(at + b.len);
+            placed.push(i);
+        }
+        (offsets, total)
+    }
+}

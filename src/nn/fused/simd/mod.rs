@@ -1,0 +1,180 @@
+//! Vectors of f32 behind one trait, and the choice of an instruction set at run time.
+//!
+//! A kernel is written once, generic over [`Simd`], inside [`kernel!`], which compiles it for every instruction set and
+//! picks one by [`Level`]. Every method rounds as IEEE 754 says (multiply-adds once), and kernels keep the order of their
+//! sums free of the width, so all levels give the same bits.
+
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+pub mod portable;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
+
+/// Columns of a packed panel: a multiple of every width, and the number of virtual lanes of a sum along channels.
+pub const PANEL: usize = 16;
+
+/// `LANES` numbers at a time.
+///
+/// # Safety
+///
+/// Methods are to be called where the instruction set is enabled, and `load` and `store` may touch `LANES` numbers from
+/// `at`, the masked ones only those that the mask names.
+pub trait Simd: Copy + 'static {
+    type V: Copy;
+    type Mask: Copy;
+    const LANES: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(at: *const f32) -> Self::V;
+    unsafe fn store(at: *mut f32, v: Self::V);
+    /// The first `n` lanes; all of them if there are fewer.
+    unsafe fn mask(n: usize) -> Self::Mask;
+    /// Lanes outside the mask are zero.
+    unsafe fn load_masked(at: *const f32, mask: Self::Mask) -> Self::V;
+    unsafe fn store_masked(at: *mut f32, mask: Self::Mask, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sqrt(a: Self::V) -> Self::V;
+    /// a · b + c, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// a if a > b, else b.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// a if a < b, else b.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// x where a = b, else y.
+    unsafe fn if_equal(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// 2ⁿ of the integer n in the lowest 8 bits of each number's pattern.
+    unsafe fn pow2_of_low_bits(a: Self::V) -> Self::V;
+}
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Avx512,
+    Avx2,
+    Neon,
+    Portable,
+}
+
+impl Level {
+    pub const ALL: [Level; 4] = [Level::Avx512, Level::Avx2, Level::Neon, Level::Portable];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Avx512 => "avx512",
+            Level::Avx2 => "avx2",
+            Level::Neon => "neon",
+            Level::Portable => "portable",
+        }
+    }
+
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Level::Portable => true,
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// The best that this machine has, or the one that `SRPIPE_SIMD` names if the machine has that.
+    pub fn detect() -> Self {
+        let wanted = std::env::var("SRPIPE_SIMD").unwrap_or_default();
+        let available = || Level::ALL.into_iter().filter(|l| l.is_available());
+        let named = available().find(|l| l.name() == wanted);
+        named.or_else(|| available().next()).unwrap_or(Level::Portable)
+    }
+}
+
+/// Compiles a function, generic over [`Simd`], for every instruction set. The function it defines takes a [`Level`] first.
+macro_rules! kernel {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $vis unsafe fn $name(level: $crate::nn::fused::simd::Level, $($arg: $ty),*) {
+            use $crate::nn::fused::simd::{Level, Simd};
+            #[inline(always)]
+            unsafe fn body<$s: Simd>($($arg: $ty),*) {
+                // SAFETY: the caller's, passed on.
+                unsafe { $body }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn avx512($($arg: $ty),*) {
+                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                unsafe { body::<$crate::nn::fused::simd::x86::Avx512>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $ty),*) {
+                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                unsafe { body::<$crate::nn::fused::simd::x86::Avx2>($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            unsafe fn neon($($arg: $ty),*) {
+                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                unsafe { body::<$crate::nn::fused::simd::neon::Neon>($($arg),*) }
+            }
+            // SAFETY: the caller's, passed on; a `Fused` only holds a level that the machine has.
+            unsafe {
+                match level {
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Level::Neon => neon($($arg),*),
+                    _ => body::<$crate::nn::fused::simd::portable::Portable>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use kernel;
+
+/// eˣ within 2 units in the last place, for x in [-87, 88]; clamped outside.
+///
+/// # Safety
+///
+/// The instruction set of `S` is enabled.
+#[inline(always)]
+pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
+        // Adding 1.5 · 2²³ leaves round(x / ln 2) in the low bits.
+        let magic = S::splat(12_582_912.0);
+        let shifted = S::fma(x, S::splat(std::f32::consts::LOG2_E), magic);
+        let n = S::sub(shifted, magic);
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        // Cephes' minimax polynomial.
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        let e = S::add(S::fma(p, S::mul(r, r), r), S::splat(1.0));
+        S::mul(e, S::pow2_of_low_bits(shifted))
+    }
+}
+
+/// 1 / (1 + e⁻ˣ).
+///
+/// # Safety
+///
+/// The instruction set of `S` is enabled.
+#[inline(always)]
+pub unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        let e = exp::<S>(S::sub(S::splat(0.0), x));
+        S::div(S::splat(1.0), S::add(S::splat(1.0), e))
+    }
+}

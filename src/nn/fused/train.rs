@@ -1,0 +1,144 @@
+//! The loss and all gradients in one operation of dfdx's tape.
+
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use dfdx::prelude::*;
+
+use super::Fused;
+use super::pass::{Inputs, Pass, Shared};
+use super::pointwise;
+use super::workspace::Workspace;
+use crate::nn::{DeviceBatch, LossTensor, VectorTensor};
+
+/// Images that one task takes through the network together. It depends on the batch alone, because the order in which
+/// gradients are added does on it: several, so that weights are read for more than one image, and few enough that
+/// machines with many cores have as many tasks.
+fn images_per_task(batch: usize) -> usize {
+    batch.div_ceil(8).clamp(1, 4)
+}
+
+/// A batch in host memory and what to take it through.
+struct Training<'a> {
+    backend: &'a Fused,
+    shared: Shared<'a>,
+    x: &'a [f32],
+    t: &'a [f32],
+    target: &'a [f32],
+    weights: &'a [f32],
+}
+
+/// The sums over some images.
+struct Sums {
+    loss: f64,
+    gradients: Vec<f32>,
+}
+
+/// See [`Backend::loss`](crate::nn::Backend::loss). Both passes run here; on the tape is one operation that adds the
+/// gradients, which are known by then.
+pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {
+    let images = backend.check(params, &batch.x, &batch.t)?;
+    let (output, shape) = (backend.graph.output_shape(), *batch.target.shape());
+    let fits = shape == (images, output.height, output.width, output.channels);
+    ensure!(fits, "targets of {shape:?} where the network gives {images} of {output:?}");
+    ensure!(batch.weights.shape().0 == images, "{} weights for {images} images", batch.weights.shape().0);
+    let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());
+    weights.refresh(&backend.graph, &backend.training, backend.level, params, true);
+    let inputs = [
+        backend.copied(&batch.x),
+        backend.copied(&batch.t),
+        backend.copied(&batch.target),
+        backend.copied(&batch.weights),
+    ];
+    let [x, t, target, image_weights] = &inputs;
+    let sums = {
+        let (graph, plan, level) = (&backend.graph, &backend.training, backend.level);
+        let shared = Shared { graph, plan, level, weights: &weights };
+        let training = Training { backend, shared, x, t, target, weights: image_weights };
+        training.sums(0..images.div_ceil(images_per_task(images)))
+    };
+    let starts = weights.starts().to_vec();
+    drop(weights);
+    for buffer in inputs {
+        backend.buffers.give(buffer);
+    }
+    let value: Tensor<Rank0, f32, Cpu> = backend.device.tensor(sums.loss as f32);
+    let (output, params) = (value.clone(), params.to_vec());
+    let (level, buffers, gradients) = (backend.level, backend.buffers.clone(), sums.gradients);
+    let mut tape = OwnedTape::default();
+    tape.add_backward_op(move |tape_gradients| {
+        let factor = tape_gradients.get_or_alloc_mut(&output)?[0];
+        for (i, p) in params.iter().enumerate() {
+            let from = &gradients[starts[i]..starts[i + 1]];
+            let to = tape_gradients.get_or_alloc_mut(p)?;
+            assert_eq!(from.len(), to.len());
+            // SAFETY: both have as many numbers.
+            unsafe { pointwise::axpy(level, factor, from.as_ptr(), to.as_mut_ptr(), from.len()) }
+        }
+        buffers.give(gradients);
+        Ok(())
+    });
+    Ok(value.put_tape(tape))
+}
+
+impl Training<'_> {
+    /// The sums over a range of tasks: of its halves, added. The tree is the same whoever runs its branches.
+    fn sums(&self, tasks: Range<usize>) -> Sums {
+        if tasks.len() == 1 {
+            return self.task(tasks.start);
+        }
+        let middle = tasks.start + tasks.len() / 2;
+        let (mut a, b) = rayon::join(|| self.sums(tasks.start..middle), || self.sums(middle..tasks.end));
+        // SAFETY: both have a number for every learned value.
+        unsafe {
+            let n = a.gradients.len();
+            pointwise::axpy(self.shared.level, 1.0, b.gradients.as_ptr(), a.gradients.as_mut_ptr(), n);
+        }
+        self.backend.buffers.give(b.gradients);
+        Sums { loss: a.loss + b.loss, gradients: a.gradients }
+    }
+
+    /// The sums over the images of one task.
+    fn task(&self, task: usize) -> Sums {
+        let (graph, batch) = (self.shared.graph, self.t.len());
+        let size = images_per_task(batch);
+        let images = task * size..((task + 1) * size).min(batch);
+        let part = |len: usize| images.start * len..images.end * len;
+        let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
+        let mut workspace = self.backend.workspaces.take(Workspace::default);
+        let mut gradients = self.backend.buffers.take(Vec::new);
+        gradients.clear();
+        gradients.resize(graph.parameter_count(), 0.0);
+        let mut pass = Pass::new(self.shared, &mut workspace, images.len(), true);
+        pass.forward(Inputs { x: &self.x[part(input)], t: &self.t[images.clone()] });
+        let loss = self.error(&pass, images.clone(), &self.target[part(output)]);
+        pass.backward(&mut gradients);
+        self.backend.workspaces.give(workspace);
+        Sums { loss, gradients }
+    }
+
+    /// The images' part of the loss, the mean over all images of `weight · mean((output − target)²)`; its gradient goes
+    /// to the output's.
+    fn error(&self, pass: &Pass, images: Range<usize>, target: &[f32]) -> f64 {
+        let output = self.shared.graph.output_shape();
+        let (y, dy) = (pass.output(), pass.output_gradient());
+        let mut loss = 0.0;
+        for (i, image) in images.enumerate() {
+            let factor = f64::from(self.weights[image]) / (output.len() * self.t.len()) as f64;
+            let mut squares = 0.0f64;
+            for row in 0..output.positions() {
+                let pixel = i * output.positions() + row;
+                for c in 0..output.channels {
+                    // SAFETY: a pixel and a channel of the views, which have the output's shape.
+                    unsafe {
+                        let error = *y.at.add(pixel * y.stride + c) - target[pixel * output.channels + c];
+                        squares += f64::from(error) * f64::from(error);
+                        *dy.at.add(pixel * dy.stride + c) = 2.0 * factor as f32 * error;
+                    }
+                }
+            }
+            loss += factor * squares;
+        }
+        loss
+    }
+}

@@ -1,0 +1,164 @@
+//! Parameters as the kernels want them: flat copies, filters transformed, matrices in panels, both ways round.
+
+use rayon::prelude::*;
+
+use super::plan::Plan;
+use super::simd::{Level, PANEL};
+use super::winograd;
+use crate::nn::VectorTensor;
+use crate::nn::graph::{Graph, Op, ParamId};
+use dfdx::prelude::Cpu;
+
+/// The parameters of the last step that asked, and what was made of them.
+pub struct Weights {
+    /// All parameters one after the other, as the graph lists them.
+    flat: Vec<f32>,
+    incoming: Vec<f32>,
+    starts: Vec<usize>,
+    forward: Packed,
+    backward: Packed,
+}
+
+/// The filters and matrices of all steps for one direction.
+struct Packed {
+    data: Vec<f32>,
+    /// By step: where its weights are.
+    starts: Vec<usize>,
+    valid: bool,
+}
+
+/// One weight's shape: a filter `(3, 3, inputs, outputs)` or a matrix `(inputs, outputs)`.
+#[derive(Clone, Copy)]
+struct Kind {
+    weight: ParamId,
+    inputs: usize,
+    outputs: usize,
+    filter: bool,
+}
+
+fn kind(graph: &Graph, op: &Op) -> Option<Kind> {
+    let (x, weight, filter) = match *op {
+        Op::Conv3x3 { x, weight, .. } => (x, weight, true),
+        Op::Linear { x, weight, .. } | Op::UpConv2x2 { x, weight, .. } => (x, weight, false),
+        _ => return None,
+    };
+    let inputs = graph.shape(x).channels;
+    let outputs = graph.params[weight.0].layout.len() / inputs / if filter { 9 } else { 1 };
+    Some(Kind { weight, inputs, outputs, filter })
+}
+
+impl Kind {
+    fn len(self, backward: bool) -> usize {
+        let (inputs, outputs) = if backward { (self.outputs, self.inputs) } else { (self.inputs, self.outputs) };
+        if self.filter { winograd::filter_len(inputs, outputs) } else { inputs * winograd::padded(outputs) }
+    }
+}
+
+impl Weights {
+    pub fn new(graph: &Graph, plan: &Plan) -> Self {
+        let mut starts = vec![0];
+        for p in &graph.params {
+            starts.push(starts[starts.len() - 1] + p.layout.len());
+        }
+        let packed = |backward: bool| {
+            let mut starts = vec![0];
+            for step in &plan.steps {
+                let wanted = !backward || step.gradients.first().is_some_and(Option::is_some);
+                let len = kind(graph, &step.op).filter(|_| wanted).map_or(0, |k| k.len(backward));
+                starts.push(starts[starts.len() - 1] + len);
+            }
+            Packed { data: vec![], starts, valid: false }
+        };
+        Self { flat: vec![], incoming: vec![], starts, forward: packed(false), backward: packed(true) }
+    }
+
+    /// Brings everything up to date with `params`, for inference or for training.
+    pub fn refresh(&mut self, graph: &Graph, plan: &Plan, level: Level, params: &[VectorTensor<Cpu>], training: bool) {
+        self.incoming.resize(self.starts[params.len()], 0.0);
+        for (i, p) in params.iter().enumerate() {
+            p.copy_into(&mut self.incoming[self.starts[i]..self.starts[i + 1]]);
+        }
+        // Sampling asks again and again with the same parameters.
+        if self.incoming != self.flat {
+            std::mem::swap(&mut self.incoming, &mut self.flat);
+            self.forward.valid = false;
+            self.backward.valid = false;
+        }
+        let (flat, starts) = (&self.flat, &self.starts);
+        let weight = |k: Kind| &flat[starts[k.weight.0]..starts[k.weight.0 + 1]];
+        if !self.forward.valid {
+            self.forward.fill(graph, plan, |k, to| pack(level, k, weight(k), false, to));
+        }
+        if training && !self.backward.valid {
+            self.backward.fill(graph, plan, |k, to| pack(level, k, &transposed(k, weight(k)), true, to));
+        }
+    }
+
+    pub fn param(&self, id: ParamId) -> &[f32] {
+        &self.flat[self.starts[id.0]..self.starts[id.0 + 1]]
+    }
+
+    /// Where each parameter starts among all, and at the end their number.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
+    /// The weights of a step, packed for its forward pass.
+    pub fn forward(&self, step: usize) -> *const f32 {
+        self.forward.data[self.forward.starts[step]..].as_ptr()
+    }
+
+    /// The same for the gradient of its input.
+    pub fn backward(&self, step: usize) -> *const f32 {
+        self.backward.data[self.backward.starts[step]..].as_ptr()
+    }
+}
+
+impl Packed {
+    fn fill(&mut self, graph: &Graph, plan: &Plan, fill: impl Fn(Kind, &mut [f32]) + Sync) {
+        self.data.resize(self.starts[plan.steps.len()], 0.0);
+        let mut rest = self.data.as_mut_slice();
+        let mut jobs = vec![];
+        for (i, step) in plan.steps.iter().enumerate() {
+            let (slice, tail) = rest.split_at_mut(self.starts[i + 1] - self.starts[i]);
+            rest = tail;
+            if let Some(kind) = kind(graph, &step.op).filter(|_| !slice.is_empty()) {
+                jobs.push((kind, slice));
+            }
+        }
+        jobs.into_par_iter().with_max_len(1).for_each(|(kind, slice)| fill(kind, slice));
+        self.valid = true;
+    }
+}
+
+/// `values` is what a step multiplies by: of shape (taps, inputs, outputs), or the reverse when packing backward.
+fn pack(level: Level, k: Kind, values: &[f32], backward: bool, to: &mut [f32]) {
+    let (inputs, outputs) = if backward { (k.outputs, k.inputs) } else { (k.inputs, k.outputs) };
+    if k.filter {
+        assert!(values.len() == 9 * inputs * outputs && to.len() == winograd::filter_len(inputs, outputs));
+        // SAFETY: the lengths are those that the transform asks for.
+        unsafe {
+            winograd::transform_filter(level, values.as_ptr(), inputs, outputs, backward, to.as_mut_ptr());
+        }
+        return;
+    }
+    for (row, line) in values.chunks_exact(outputs).enumerate() {
+        for (panel, part) in line.chunks(PANEL).enumerate() {
+            let at = (panel * inputs + row) * PANEL;
+            to[at..at + part.len()].copy_from_slice(part);
+        }
+    }
+}
+
+/// Inputs and outputs exchanged.
+fn transposed(k: Kind, values: &[f32]) -> Vec<f32> {
+    let mut result = vec![0.0; values.len()];
+    for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
+        for (i, row) in from.chunks_exact(k.outputs).enumerate() {
+            for (o, value) in row.iter().enumerate() {
+                to[o * k.inputs + i] = *value;
+            }
+        }
+    }
+    result
+}

@@ -1,0 +1,55 @@
+//! Memory that steps reuse: aligned buffers, and a pool of them for the tasks that run at once.
+
+use std::sync::Mutex;
+
+use super::simd::PANEL;
+
+/// Numbers at an address that is a multiple of a cache line. Grows and never shrinks.
+#[derive(Default)]
+pub struct Buffer {
+    data: Vec<f32>,
+}
+
+impl Buffer {
+    /// The start of at least `len` numbers, whose values are whatever was left there.
+    pub fn at_least(&mut self, len: usize) -> *mut f32 {
+        if self.data.len() < len + PANEL {
+            // Freed before it is replaced; zeroed memory is lent by the system page by page as it is touched.
+            self.data = Vec::new();
+            self.data = vec![0.0; len + PANEL];
+        }
+        let start = self.data.as_mut_ptr();
+        let skip = start.align_offset(4 * PANEL);
+        // SAFETY: at most a line is skipped, and the buffer is a line longer than asked.
+        unsafe { start.add(skip) }
+    }
+}
+
+/// What one task works in.
+#[derive(Default)]
+pub struct Workspace {
+    pub arena: Buffer,
+    pub scratch: Buffer,
+}
+
+/// Things made when there is none left, and given back after use.
+pub struct Pool<T> {
+    free: Mutex<Vec<T>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { free: Mutex::new(vec![]) }
+    }
+}
+
+impl<T> Pool<T> {
+    pub fn take(&self, make: impl FnOnce() -> T) -> T {
+        let free = self.free.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        free.unwrap_or_else(make)
+    }
+
+    pub fn give(&self, item: T) {
+        self.free.lock().unwrap_or_else(|e| e.into_inner()).push(item);
+    }
+}

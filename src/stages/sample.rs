@@ -1,0 +1,168 @@
+//! `sample`: a trained model's high-resolution images of the test images.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
+use crate::data::resample::Resampler;
+use crate::diffusion::{Schedule, Step, clean, sample, steps};
+use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_u8};
+use crate::nn::{self, Network, TrainState};
+use crate::pipeline::blobs;
+use crate::pipeline::params::{Objective, SampleParams, Weights};
+use crate::random::{Purpose, stream};
+
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
+    let weights = match params.weights {
+        Weights::Ema => blobs::EMA,
+        Weights::Raw => blobs::WEIGHTS,
+    };
+    let checkpoint = Checkpoint::from_bytes(&ctx.store.read(input(ctx, "model", weights)?)?)?;
+    let lr = read_images(ctx, "data", blobs::TEST_LR)?;
+    let config = &checkpoint.config;
+    ensure!(
+        lr.height * config.scale == config.image_size && lr.width == lr.height,
+        "the model enlarges ×{} to {2}×{2}, and the test images are {}×{3}",
+        config.scale,
+        lr.height,
+        config.image_size,
+        lr.width
+    );
+    let images = params.limit.map_or(lr.count, |limit| limit.min(lr.count));
+    let samples = if config.diffusion.objective == Objective::Regression { 1 } else { params.samples };
+    let enlarge = Resampler::enlarge(lr.height, lr.width, config.scale);
+    let up: Vec<Vec<f64>> = (0..images)
+        .into_par_iter()
+        .map(|i| enlarge.apply_u8(lr.image(i)).iter().map(|v| v / 127.5 - 1.0).collect())
+        .collect();
+
+    let graph = checkpoint.graph();
+    let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
+    state.weights = checkpoint.weights.clone();
+    let network = nn::open(ctx.device, graph, &state)?;
+    let sampler = Sampler { params, config, network: network.as_ref(), seed: ctx.seed, up: &up };
+
+    let begun = Instant::now();
+    let pixels = sampler.resume(images * samples, samples, ctx)?;
+    let size = config.image_size;
+    let view = TensorView::new(Dtype::U8, vec![images, samples, size, size, 3], &pixels)?;
+    let bytes = safetensors::serialize([("samples", view)], None::<HashMap<String, String>>)?;
+
+    let mut outputs = BTreeMap::from([(blobs::SAMPLES.to_string(), ctx.store.put(&bytes)?)]);
+    for (role, blob) in [("data", blobs::TEST_HR), ("data", blobs::TEST_LR), ("model", blobs::LOSS)] {
+        outputs.insert(blob.to_string(), input(ctx, role, blob)?.clone());
+    }
+    let metrics = BTreeMap::from([
+        ("images".to_string(), images as f64),
+        ("samples".to_string(), samples as f64),
+        ("samples_per_s".to_string(), (images * samples) as f64 / begun.elapsed().as_secs_f64()),
+    ]);
+    Ok(Outcome { outputs, metrics })
+}
+
+/// Chain `j` is sample `j mod K` of image `j div K`; its noise depends on nothing else, so neither the batches nor an
+/// interruption nor the arm changes it.
+struct Sampler<'a> {
+    params: &'a SampleParams,
+    config: &'a Config,
+    network: &'a dyn Network,
+    seed: u64,
+    /// The enlarged low-resolution images, in [-1, 1].
+    up: &'a [Vec<f64>],
+}
+
+impl Sampler<'_> {
+    /// All `chains`, in batches. Finished batches are kept in the work folder, so that an interrupted stage goes on
+    /// where it was.
+    fn resume(&self, chains: usize, samples: usize, ctx: &Context) -> Result<Vec<u8>> {
+        let path = ctx.work.join("samples.part");
+        let len = 3 * self.config.image_size * self.config.image_size;
+        let mut pixels = vec![];
+        if let Ok(mut file) = File::open(&path) {
+            file.read_to_end(&mut pixels).with_context(|| format!("reading {}", path.display()))?;
+        }
+        // The last image may have been written in part.
+        let mut done = (pixels.len() / len).min(chains);
+        pixels.truncate(done * len);
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        file.set_len(pixels.len() as u64)?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+
+        let (begun, start) = (Instant::now(), done);
+        while done < chains {
+            let batch: Vec<(usize, usize)> =
+                (done..chains.min(done + self.params.batch_size)).map(|j| (j / samples, j % samples)).collect();
+            let mut reported = Instant::now();
+            let progress = |fraction: f64| {
+                if (ctx.interrupted)() {
+                    return Err(anyhow::Error::from(Interrupted));
+                }
+                if reported.elapsed() >= REPORT_EVERY {
+                    reported = Instant::now();
+                    let now = (done - start) as f64 + fraction * batch.len() as f64;
+                    let values = BTreeMap::from([("samples_per_s".into(), now / begun.elapsed().as_secs_f64())]);
+                    let (done, total) = (start as u64 + now as u64, chains as u64);
+                    (ctx.report)(StageEvent::Progress { done, total, unit: "samples".into(), values });
+                }
+                Ok(())
+            };
+            let finished = self.chains(&batch, progress)?;
+            file.write_all(&finished).with_context(|| format!("writing {}", path.display()))?;
+            pixels.extend(finished);
+            done += batch.len();
+        }
+        Ok(pixels)
+    }
+
+    /// The images of a batch of (image, sample), 8 bits. `progress` hears the fraction done.
+    fn chains(&self, batch: &[(usize, usize)], mut progress: impl FnMut(f64) -> Result<()>) -> Result<Vec<u8>> {
+        let diffusion = &self.config.diffusion;
+        let space = TargetSpace::new(diffusion);
+        let up: Vec<f64> = batch.iter().flat_map(|&(i, _)| &self.up[i]).copied().collect();
+        let up_f32: Vec<f32> = up.iter().map(|&u| u as f32).collect();
+        let mut x: Vec<f64>;
+        if diffusion.objective == Objective::Regression {
+            let input = interleave(std::iter::repeat(0.0), &up_f32);
+            let output = self.network.predict(Weights::Raw, &input, &vec![0.0; batch.len()])?;
+            x = output.iter().map(|&v| v as f64).collect();
+        } else {
+            let schedule = Schedule::new(diffusion);
+            let steps = steps(&schedule, &self.params.sampler);
+            let mut evaluated = 0;
+            x = self.noise(batch, Purpose::Start, |k| k);
+            let denoise = |x: &[f64], step: Step| {
+                progress(evaluated as f64 / steps.len() as f64)?;
+                evaluated += 1;
+                let t = vec![step.t as f32 / schedule.timesteps() as f32; batch.len()];
+                let input = interleave(x.iter().map(|&v| v as f32), &up_f32);
+                let output = self.network.predict(Weights::Raw, &input, &t)?;
+                let denoised = (x.par_iter().zip(&output).zip(&up))
+                    .map(|((&x, &y), &up)| space.clamp(clean(diffusion.objective, step.alpha_bar, x, y as f64), up));
+                Ok::<_, anyhow::Error>(denoised.collect())
+            };
+            // A sample's times are fewer than 2³².
+            let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
+            sample(&self.params.sampler, &steps, &mut x, denoise, chain)?;
+        }
+        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(space.decode(x, up))).collect())
+    }
+
+    /// Standard normal noise for every chain; `step` makes the stream's step of the sample's number.
+    fn noise(&self, batch: &[(usize, usize)], purpose: Purpose, step: impl Fn(u64) -> u64 + Sync) -> Vec<f64> {
+        let (len, seed) = (3 * self.config.image_size * self.config.image_size, self.seed);
+        let chains = batch.par_iter().map(|&(image, k)| {
+            let mut rng = stream(seed, purpose, step(k as u64), image as u64);
+            (0..len).map(|_| rng.normal()).collect::<Vec<f64>>()
+        });
+        chains.collect::<Vec<_>>().concat()
+    }
+}

@@ -1,0 +1,87 @@
+//! `train`: a model from pairs of images.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::{Context, Interrupted, Outcome, StageEvent, read_images};
+use crate::model::{Checkpoint, Config, unet};
+use crate::nn;
+use crate::pipeline::blobs;
+use crate::pipeline::params::TrainParams;
+use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
+
+/// How much of a training a power cut may cost.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
+    let load = |hr, lr| Pairs::new(read_images(ctx, "data", hr)?, read_images(ctx, "data", lr)?);
+    let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
+    let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
+    let (image_size, scale) = (pairs.size(), pairs.scale());
+    let recipe = Recipe::new(&params.optim, pairs.len());
+    let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
+
+    let graph = unet(&params.model, image_size);
+    let path = ctx.work.join("snapshot.safetensors");
+    let resumed = Snapshot::load(&graph, &path).unwrap_or_else(|e| {
+        let text = format!("{e:#}; starting again");
+        (ctx.report)(StageEvent::Message { text });
+        None
+    });
+    let Snapshot { state, mut log } =
+        resumed.unwrap_or_else(|| Snapshot { state: initial_state(&graph, ctx.seed), log: LossLog::default() });
+    let start = state.step;
+    let text = format!(
+        "{} parameters, {:.1} MFLOP an image forward; steps {start} to {}",
+        graph.parameter_count(),
+        graph.forward_flops() as f64 / 1e6,
+        recipe.steps()
+    );
+    (ctx.report)(StageEvent::Message { text });
+
+    let mut network = nn::open(ctx.device, graph, &state)?;
+    let (begun, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
+    let mut images_per_s = 0.0;
+    let after = |tick: Tick| {
+        let interrupted = (ctx.interrupted)();
+        images_per_s = ((tick.step - start) * recipe.batch_size() as u64) as f64 / begun.elapsed().as_secs_f64();
+        if reported.elapsed() >= REPORT_EVERY || tick.step == tick.steps {
+            reported = Instant::now();
+            let mut values = BTreeMap::from([("loss".into(), tick.loss), ("images_per_s".into(), images_per_s)]);
+            values.extend(tick.log.heldout_loss().map(|loss| ("heldout_loss".into(), loss)));
+            let (done, total) = (tick.step, tick.steps);
+            (ctx.report)(StageEvent::Progress { done, total, unit: "steps".into(), values });
+        }
+        if tick.step < tick.steps && (interrupted || saved.elapsed() >= SNAPSHOT_EVERY) {
+            let snapshot = Snapshot { state: tick.network.state(), log: tick.log.clone() };
+            snapshot.save(tick.network.graph(), &path)?;
+            saved = Instant::now();
+        }
+        if interrupted && tick.step < tick.steps { Err(Interrupted.into()) } else { Ok(()) }
+    };
+    train(network.as_mut(), &task, &recipe, params.heldout.every, (start, &mut log), after)?;
+
+    let config = Config {
+        model: params.model.clone(),
+        diffusion: task.diffusion().clone(),
+        image_size,
+        scale,
+        parameters: network.graph().parameter_count(),
+        steps: recipe.steps(),
+    };
+    let state = network.state();
+    let weights = Checkpoint { config: config.clone(), weights: state.weights };
+    let ema = Checkpoint { config, weights: state.ema };
+    let outputs = [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
+    let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
+    let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);
+    metrics.insert("parameters".to_string(), network.graph().parameter_count() as f64);
+    if images_per_s > 0.0 {
+        metrics.insert("images_per_s".to_string(), images_per_s);
+    }
+    Ok(Outcome { outputs: outputs.collect::<Result<_>>()?, metrics })
+}

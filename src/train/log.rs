@@ -1,0 +1,135 @@
+//! The losses of a training, by step.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::StepReport;
+
+/// One row of `loss.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Row {
+    /// Optimiser steps taken.
+    step: u64,
+    /// Mean over the steps since the row before.
+    loss: Option<f64>,
+    /// On held-out images with fixed times and noise, under the moving average of the weights.
+    heldout_loss: f64,
+    /// Of the step just taken.
+    lr: Option<f64>,
+    /// Mean global norm of the gradients before clipping, over the same steps as `loss`.
+    gradient_norm: Option<f64>,
+}
+
+/// The rows so far, and the steps since the last of them. Survives an interruption exactly.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LossLog {
+    rows: Vec<Row>,
+    sums: Sums,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sums {
+    steps: u64,
+    loss: f64,
+    gradient_norm: f64,
+    lr: f64,
+}
+
+impl LossLog {
+    pub fn record(&mut self, report: StepReport, lr: f64) {
+        self.sums.steps += 1;
+        self.sums.loss += report.loss as f64;
+        self.sums.gradient_norm += report.gradient_norm as f64;
+        self.sums.lr = lr;
+    }
+
+    /// Closes a row after `step` steps.
+    pub fn row(&mut self, step: u64, heldout_loss: f64) {
+        let sums = std::mem::take(&mut self.sums);
+        let mean = |sum: f64| (sums.steps > 0).then(|| sum / sums.steps as f64);
+        self.rows.push(Row {
+            step,
+            loss: mean(sums.loss),
+            heldout_loss,
+            lr: (sums.steps > 0).then_some(sums.lr),
+            gradient_norm: mean(sums.gradient_norm),
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The held-out loss measured last.
+    pub fn heldout_loss(&self) -> Option<f64> {
+        self.rows.last().map(|r| r.heldout_loss)
+    }
+
+    /// `step,loss,heldout_loss,lr,gradient_norm`; a cell is empty where nothing was measured.
+    pub fn to_csv(&self) -> Result<Vec<u8>> {
+        let mut writer = csv::Writer::from_writer(vec![]);
+        for row in &self.rows {
+            writer.serialize(row)?;
+        }
+        Ok(writer.into_inner()?)
+    }
+
+    /// Bit by bit: decimal numbers would have to be read back exactly.
+    pub fn to_json(&self) -> serde_json::Value {
+        let bits = |v: Option<f64>| v.map(f64::to_bits);
+        let rows: Vec<_> = (self.rows.iter())
+            .map(|r| (r.step, bits(r.loss), r.heldout_loss.to_bits(), bits(r.lr), bits(r.gradient_norm)))
+            .collect();
+        let s = self.sums;
+        serde_json::json!({
+            "rows": rows, "sums": (s.steps, s.loss.to_bits(), s.gradient_norm.to_bits(), s.lr.to_bits()),
+        })
+    }
+
+    pub fn from_json(value: serde_json::Value) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Saved {
+            rows: Vec<(u64, Option<u64>, u64, Option<u64>, Option<u64>)>,
+            sums: (u64, u64, u64, u64),
+        }
+        let saved: Saved = serde_json::from_value(value).context("the saved losses can't be read")?;
+        let float = |v: Option<u64>| v.map(f64::from_bits);
+        let rows = saved.rows.into_iter().map(|(step, loss, heldout, lr, norm)| Row {
+            step,
+            loss: float(loss),
+            heldout_loss: f64::from_bits(heldout),
+            lr: float(lr),
+            gradient_norm: float(norm),
+        });
+        let (steps, loss, gradient_norm, lr) = saved.sums;
+        let [loss, gradient_norm, lr] = [loss, gradient_norm, lr].map(f64::from_bits);
+        Ok(Self { rows: rows.collect(), sums: Sums { steps, loss, gradient_norm, lr } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> LossLog {
+        let mut log = LossLog::default();
+        log.row(0, 1.5);
+        log.record(StepReport { loss: 1.0, gradient_norm: 3.0 }, 0.1);
+        log.record(StepReport { loss: 2.0, gradient_norm: 4.0 }, 0.2);
+        log.row(2, 0.7);
+        log.record(StepReport { loss: 1.0 / 3.0, gradient_norm: 0.1 }, 0.3);
+        log
+    }
+
+    #[test]
+    fn rows_are_means_since_the_row_before() {
+        let csv = String::from_utf8(log().to_csv().unwrap()).unwrap();
+        assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm\n0,,1.5,,\n2,1.5,0.7,0.2,3.5\n");
+    }
+
+    #[test]
+    fn a_saved_log_is_the_log() {
+        let text = log().to_json().to_string();
+        assert_eq!(LossLog::from_json(serde_json::from_str(&text).unwrap()).unwrap(), log());
+    }
+}

@@ -1,0 +1,97 @@
+//! How the optimiser's settings run over a training.
+
+use std::f64::consts::PI;
+
+use crate::nn::StepSettings;
+use crate::pipeline::params::{Decay, OptimParams};
+
+/// The settings of every step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    optim: OptimParams,
+    steps: u64,
+}
+
+impl Recipe {
+    /// For `images` training images; epochs become steps, the last batch of an epoch running into the next.
+    pub fn new(optim: &OptimParams, images: usize) -> Self {
+        let per_epoch = (images as u64).div_ceil(optim.batch_size as u64);
+        let steps = optim.steps.unwrap_or_else(|| optim.epochs.unwrap_or(1) * per_epoch);
+        Self { optim: optim.clone(), steps }
+    }
+
+    /// Optimiser steps of the whole training.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    pub fn batch_size(&self) -> usize {
+        self.optim.batch_size
+    }
+
+    /// The settings of step `step`, counted from 0.
+    pub fn settings(&self, step: u64) -> StepSettings {
+        let n = (step + 1) as f64;
+        StepSettings {
+            lr: self.optim.lr * self.factor(step),
+            betas: self.optim.betas,
+            eps: 1e-8,
+            clip: self.optim.clip,
+            // A moving average that starts at the initial weights must forget them: a decay of 0.9999 alone keeps 95 %
+            // of them for 500 steps.
+            ema_decay: self.optim.ema.min((1.0 + n) / (10.0 + n)),
+        }
+    }
+
+    /// The fraction of the peak learning rate: up a line through the warm-up, then down half a cosine.
+    fn factor(&self, step: u64) -> f64 {
+        let warmup = (self.optim.warmup * self.steps as f64).ceil() as u64;
+        if step < warmup {
+            return (step + 1) as f64 / warmup as f64;
+        }
+        match self.optim.decay {
+            Decay::None => 1.0,
+            Decay::Cosine => {
+                let done = (step - warmup) as f64 / (self.steps - warmup).max(1) as f64;
+                0.5 * (1.0 + (PI * done).cos())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_then_falls() {
+        let optim = OptimParams { lr: 2.0, steps: Some(100), warmup: 0.1, ..Default::default() };
+        let recipe = Recipe::new(&optim, 1);
+        let lr: Vec<f64> = (0..100).map(|s| recipe.settings(s).lr).collect();
+        assert!((lr[0] - 0.2).abs() < 1e-12 && lr[9] == 2.0 && lr[10] == 2.0);
+        assert!((lr[55] - 1.0).abs() < 1e-12 && lr[99] > 0.0 && lr[99] < 0.01);
+        assert!(lr[10..].windows(2).all(|w| w[1] < w[0]));
+    }
+
+    #[test]
+    fn without_warm_up_and_decay_the_rate_stays() {
+        let optim = OptimParams { warmup: 0.0, decay: Decay::None, steps: Some(7), ..Default::default() };
+        assert!((0..7).all(|s| Recipe::new(&optim, 1).settings(s).lr == optim.lr));
+    }
+
+    #[test]
+    fn epochs_become_steps() {
+        let optim = OptimParams { epochs: Some(5), batch_size: 32, ..Default::default() };
+        assert_eq!(Recipe::new(&optim, 100).steps(), 5 * 4);
+    }
+
+    #[test]
+    fn the_moving_average_forgets_the_start() {
+        let recipe = Recipe::new(&OptimParams { ema: 0.9999, ..Default::default() }, 1);
+        assert_eq!(recipe.settings(0).ema_decay, 2.0 / 11.0);
+        assert_eq!(recipe.settings(1_000_000).ema_decay, 0.9999);
+        // What is left of the initial weights after 500 steps.
+        let left: f64 = (0..500).map(|s| recipe.settings(s).ema_decay).product();
+        assert!(left < 1e-12, "{left}");
+    }
+}

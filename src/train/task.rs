@@ -1,0 +1,335 @@
+//! What is learned: noisy images and conditions from pairs of low- and high-resolution images.
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+
+use crate::data::Images;
+use crate::data::resample::Resampler;
+use crate::diffusion::{Schedule, training_target};
+use crate::model::{TargetSpace, from_u8, interleave};
+use crate::nn::{Batch, Graph, Network, TrainState};
+use crate::pipeline::params::{DiffusionParams, Objective, Target, Weights};
+use crate::random::{Purpose, stream};
+
+/// Images of a batch that one task of the thread pool prepares.
+const HELDOUT_BATCH: usize = 64;
+/// The held-out loss has the same times and noise in every training, whatever its seed.
+const HELDOUT_SEED: u64 = 0;
+
+/// High-resolution images with their low-resolution ones.
+pub struct Pairs {
+    hr: Images,
+    lr: Images,
+    enlarge: Resampler,
+}
+
+/// One image in [-1, 1] and its enlarged low-resolution image.
+struct Pair {
+    image: Vec<f64>,
+    up: Vec<f64>,
+}
+
+impl Pairs {
+    pub fn new(hr: Images, lr: Images) -> Result<Self> {
+        ensure!(hr.count == lr.count && hr.count > 0, "{} images have {} low-resolution ones", hr.count, lr.count);
+        ensure!(
+            hr.height.is_multiple_of(lr.height) && hr.width * lr.height == hr.height * lr.width,
+            "{}×{} is no whole multiple of {}×{}",
+            hr.height,
+            hr.width,
+            lr.height,
+            lr.width
+        );
+        let enlarge = Resampler::enlarge(lr.height, lr.width, hr.height / lr.height);
+        Ok(Self { hr, lr, enlarge })
+    }
+
+    pub fn len(&self) -> usize {
+        self.hr.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Height and width of the high-resolution images.
+    pub fn size(&self) -> usize {
+        self.hr.height
+    }
+
+    /// How many times smaller the low-resolution images are.
+    pub fn scale(&self) -> usize {
+        self.hr.height / self.lr.height
+    }
+
+    fn pair(&self, i: usize, flip: bool) -> Pair {
+        let mut image: Vec<f64> = self.hr.image(i).iter().map(|&v| from_u8(v)).collect();
+        let mut up: Vec<f64> = self.enlarge.apply_u8(self.lr.image(i)).iter().map(|v| v / 127.5 - 1.0).collect();
+        if flip {
+            mirror(&mut image, self.hr.width);
+            mirror(&mut up, self.hr.width);
+        }
+        Pair { image, up }
+    }
+
+    /// Half the reciprocal of the residual's standard deviation: a residual so scaled deviates by 0.5, as images in
+    /// [-1, 1] do.
+    fn residual_scale(&self) -> f64 {
+        let sums: Vec<f64> = (0..self.len())
+            .into_par_iter()
+            .map(|i| {
+                let Pair { image, up } = self.pair(i, false);
+                image.iter().zip(&up).map(|(v, u)| (v - u).powi(2)).sum()
+            })
+            .collect();
+        let variance = sums.iter().sum::<f64>() / (self.len() * self.hr.image_len()) as f64;
+        // Constant images have no residual; any scale does.
+        if variance > 0.0 { 0.5 / variance.sqrt() } else { 1.0 }
+    }
+}
+
+/// Mirrors an image, channels-last, left to right.
+fn mirror(image: &mut [f64], width: usize) {
+    for row in image.chunks_exact_mut(3 * width) {
+        for x in 0..width / 2 {
+            for c in 0..3 {
+                row.swap(3 * x + c, 3 * (width - 1 - x) + c);
+            }
+        }
+    }
+}
+
+/// Batches of the denoising task on training pairs, and its loss on validation pairs.
+pub struct Task {
+    train: Pairs,
+    heldout: Pairs,
+    heldout_images: usize,
+    diffusion: DiffusionParams,
+    schedule: Schedule,
+    space: TargetSpace,
+    flips: bool,
+    seed: u64,
+}
+
+impl Task {
+    /// `heldout_images`: at most this many validation pairs are measured.
+    pub fn new(
+        train: Pairs,
+        heldout: Pairs,
+        diffusion: &DiffusionParams,
+        flips: bool,
+        heldout_images: usize,
+        seed: u64,
+    ) -> Self {
+        let mut diffusion = diffusion.clone();
+        if diffusion.target == Target::Residual && diffusion.residual_scale.is_none() {
+            diffusion.residual_scale = Some(train.residual_scale());
+        }
+        let (schedule, space) = (Schedule::new(&diffusion), TargetSpace::new(&diffusion));
+        let heldout_images = heldout_images.min(heldout.len());
+        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed }
+    }
+
+    /// With the residual's scale filled in.
+    pub fn diffusion(&self) -> &DiffusionParams {
+        &self.diffusion
+    }
+
+    /// The batch of one step: the images in an order drawn anew for every pass, each with a time and noise of its own.
+    pub fn batch(&self, step: u64, size: usize) -> HostBatch {
+        let images = self.train.len() as u64;
+        let first = step * size as u64;
+        let epochs: Vec<u64> = (first / images..=(first + size as u64 - 1) / images).collect();
+        let orders: Vec<Vec<u32>> = (epochs.iter())
+            .map(|&epoch| stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()))
+            .collect();
+        let examples = (0..size as u64).into_par_iter().map(|place| {
+            let position = first + place;
+            let order = &orders[(position / images - epochs[0]) as usize];
+            let flip = self.flips && stream(self.seed, Purpose::Flip, step, place).coin();
+            let pair = self.train.pair(order[(position % images) as usize] as usize, flip);
+            let t = stream(self.seed, Purpose::Time, step, place).below(self.schedule.timesteps());
+            let mut noise = vec![0.0; pair.image.len()];
+            stream(self.seed, Purpose::TrainNoise, step, place).fill_normal(&mut noise);
+            self.example(&pair, t, &noise)
+        });
+        HostBatch::join(examples.collect())
+    }
+
+    /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
+    pub fn heldout_loss(&self, network: &dyn Network) -> Result<f64> {
+        let n = self.heldout_images;
+        let (mut sum, mut count) = (0.0, 0);
+        for first in (0..n).step_by(HELDOUT_BATCH) {
+            let examples = (first..n.min(first + HELDOUT_BATCH)).into_par_iter().map(|i| {
+                let pair = self.heldout.pair(i, false);
+                let mut noise = vec![0.0; pair.image.len()];
+                stream(HELDOUT_SEED, Purpose::Heldout, 0, i as u64).fill_normal(&mut noise);
+                self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * n), &noise)
+            });
+            let batch = HostBatch::join(examples.collect());
+            let output = network.predict(Weights::Ema, &batch.x, &batch.t)?;
+            sum += output.iter().zip(&batch.target).map(|(y, t)| ((y - t) as f64).powi(2)).sum::<f64>();
+            count += output.len();
+        }
+        Ok(sum / count as f64)
+    }
+
+    fn example(&self, pair: &Pair, t: usize, noise: &[f32]) -> Example {
+        let objective = self.diffusion.objective;
+        let up: Vec<f32> = pair.up.iter().map(|&u| u as f32).collect();
+        let clean = pair.image.iter().zip(&pair.up).map(|(&v, &u)| self.space.encode(v, u));
+        if objective == Objective::Regression {
+            let target = clean.map(|c| c as f32).collect();
+            return Example { x: interleave(std::iter::repeat(0.0), &up), t: 0.0, target };
+        }
+        let alpha_bar = self.schedule.alpha_bar(t);
+        let (a, s) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let (noisy, target): (Vec<f32>, Vec<f32>) = clean
+            .zip(noise)
+            .map(|(x0, &eps)| {
+                let eps = eps as f64;
+                ((a * x0 + s * eps) as f32, training_target(objective, alpha_bar, x0, eps) as f32)
+            })
+            .unzip();
+        let t = t as f32 / self.schedule.timesteps() as f32;
+        Example { x: interleave(noisy.into_iter(), &up), t, target }
+    }
+}
+
+struct Example {
+    x: Vec<f32>,
+    t: f32,
+    target: Vec<f32>,
+}
+
+/// A batch in host memory, channels-last.
+pub struct HostBatch {
+    x: Vec<f32>,
+    t: Vec<f32>,
+    target: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl HostBatch {
+    fn join(examples: Vec<Example>) -> Self {
+        Self {
+            x: examples.iter().flat_map(|e| &e.x).copied().collect(),
+            t: examples.iter().map(|e| e.t).collect(),
+            target: examples.iter().flat_map(|e| &e.target).copied().collect(),
+            weights: vec![1.0; examples.len()],
+        }
+    }
+
+    pub fn view(&self) -> Batch<'_> {
+        Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights }
+    }
+}
+
+/// A network's state before training: its weights keyed by their names, so that arms which share a parameter start it
+/// alike.
+pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
+    TrainState::initial(graph, |name, n| {
+        let mut rng = stream(seed, Purpose::Weights, name_hash(name), 0);
+        (0..n).map(|_| rng.between(-1.0, 1.0) as f32).collect()
+    })
+}
+
+/// FNV-1a, 64 bits.
+fn name_hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ b as u64).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(count: usize) -> Pairs {
+        let pixels = (0..count * 3 * 64).map(|i| (i * 37 % 251) as u8).collect();
+        let hr = Images::new(count, 8, 8, pixels);
+        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        Pairs::new(hr, lr).unwrap()
+    }
+
+    fn task(diffusion: DiffusionParams) -> Task {
+        Task::new(pairs(5), pairs(2), &diffusion, true, 2, 3)
+    }
+
+    #[test]
+    fn every_pass_shows_every_image_once() {
+        let regression = DiffusionParams { objective: Objective::Regression, ..Default::default() };
+        let task = Task::new(pairs(5), pairs(2), &regression, false, 2, 3);
+        let mut seen: Vec<Vec<u32>> = vec![];
+        for step in 0..5 {
+            let batch = task.batch(step, 2);
+            seen.extend(batch.target.chunks(3 * 64).map(|t| t.iter().map(|v| v.to_bits()).collect()));
+        }
+        for pass in seen.chunks(5) {
+            let mut pass = pass.to_vec();
+            pass.sort();
+            pass.dedup();
+            assert_eq!(pass.len(), 5);
+        }
+        assert_ne!(seen[..5], seen[5..]);
+    }
+
+    #[test]
+    fn the_residual_is_scaled_to_half() {
+        let task = task(DiffusionParams { objective: Objective::Regression, ..Default::default() });
+        let scale = task.diffusion().residual_scale.unwrap();
+        let values: Vec<f64> = (0..5)
+            .flat_map(|i| {
+                let Pair { image, up } = task.train.pair(i, false);
+                image.into_iter().zip(up).map(|(v, u)| (v - u) * scale).collect::<Vec<_>>()
+            })
+            .collect();
+        let deviation = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
+        assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
+    }
+
+    #[test]
+    fn a_batch_is_its_formula() {
+        let task = task(DiffusionParams { objective: Objective::Eps, ..Default::default() });
+        let batch = task.batch(4, 3);
+        for place in 0..3 {
+            let t = stream(3, Purpose::Time, 4, place as u64).below(1000);
+            assert_eq!(batch.t[place], t as f32 / 1000.0);
+            let mut noise = vec![0.0; 3 * 64];
+            stream(3, Purpose::TrainNoise, 4, place as u64).fill_normal(&mut noise);
+            assert_eq!(batch.target[place * 192..][..192], noise);
+            // The clean value that the noisy one and its noise leave is that of an image within [-1, 1].
+            let alpha_bar = task.schedule.alpha_bar(t);
+            for (input, eps) in batch.x[place * 384..][..384].chunks(6).zip(noise.chunks(3)) {
+                for c in 0..3 {
+                    let x0 = (input[c] as f64 - (1.0 - alpha_bar).sqrt() * eps[c] as f64) / alpha_bar.sqrt();
+                    let image = task.space.decode(x0, input[3 + c] as f64);
+                    if alpha_bar > 1e-3 {
+                        assert!(image.abs() < 1.0 + 1e-3, "{image} at t = {t}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mirroring_twice_is_nothing() {
+        let image: Vec<f64> = (0..24).map(|v| v as f64).collect();
+        let mut twice = image.clone();
+        mirror(&mut twice, 4);
+        assert_eq!(twice[..3], [9.0, 10.0, 11.0]);
+        mirror(&mut twice, 4);
+        assert_eq!(twice, image);
+    }
+
+    #[test]
+    fn a_mirrored_pair_is_the_pair_of_the_mirrored_image() {
+        let pairs = pairs(1);
+        let mut flipped = pairs.hr.image(0).iter().map(|&v| v as f64).collect::<Vec<_>>();
+        mirror(&mut flipped, 8);
+        let hr = Images::new(1, 8, 8, flipped.iter().map(|&v| v as u8).collect());
+        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        let (a, b) = (Pairs::new(hr, lr).unwrap().pair(0, false), pairs.pair(0, true));
+        assert_eq!(a.image, b.image);
+        assert!(a.up.iter().zip(&b.up).all(|(a, b)| (a - b).abs() < 1e-9));
+    }
+}

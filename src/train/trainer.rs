@@ -1,0 +1,137 @@
+//! The loop. It knows neither what is trained nor on what.
+
+use anyhow::{Result, ensure};
+
+use super::{LossLog, Recipe, Task};
+use crate::nn::Network;
+
+/// What is told after every step.
+pub struct Tick<'a> {
+    /// Steps taken, of all.
+    pub step: u64,
+    pub steps: u64,
+    pub loss: f64,
+    pub network: &'a dyn Network,
+    pub log: &'a LossLog,
+}
+
+/// Takes the steps from `step` to the recipe's last, measuring the held-out loss every `every` steps, at the start and
+/// at the end. `after` hears of every step and ends the training by an error of its own.
+pub fn train(
+    network: &mut dyn Network,
+    task: &Task,
+    recipe: &Recipe,
+    every: u64,
+    (start, log): (u64, &mut LossLog),
+    mut after: impl FnMut(Tick) -> Result<()>,
+) -> Result<()> {
+    if log.is_empty() {
+        log.row(0, task.heldout_loss(network)?);
+    }
+    let steps = recipe.steps();
+    for step in start..steps {
+        let settings = recipe.settings(step);
+        let batch = task.batch(step, recipe.batch_size());
+        let report = network.train_step(batch.view(), &settings)?;
+        ensure!(
+            report.loss.is_finite() && report.gradient_norm.is_finite(),
+            "the training diverged at step {}: the loss is {}, the gradients' norm {}; try a lower optim.lr, a longer \
+             optim.warmup or a smaller optim.clip",
+            step + 1,
+            report.loss,
+            report.gradient_norm
+        );
+        log.record(report, settings.lr);
+        let done = step + 1;
+        if done % every == 0 || done == steps {
+            log.row(done, task.heldout_loss(network)?);
+        }
+        after(Tick { step: done, steps, loss: report.loss as f64, network, log })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Pairs, Snapshot, initial_state};
+    use super::*;
+    use crate::data::{Images, resample};
+    use crate::model::unet;
+    use crate::nn;
+    use crate::pipeline::Device;
+    use crate::pipeline::params::*;
+
+    fn pairs(count: usize) -> Pairs {
+        let pixel = |i: usize| (i / 3072 * 50 + i / 96 % 32 * 5 + i / 3 % 32 * 11 % 160 + i % 3 * 20) as u8;
+        let hr = Images::new(count, 32, 32, (0..count * 3072).map(pixel).collect());
+        let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+        Pairs::new(hr, lr).unwrap()
+    }
+
+    fn task(objective: Objective) -> Task {
+        Task::new(pairs(5), pairs(3), &DiffusionParams { objective, ..Default::default() }, true, 3, 7)
+    }
+
+    fn optim(steps: u64) -> OptimParams {
+        OptimParams { steps: Some(steps), batch_size: 2, lr: 3e-3, ..Default::default() }
+    }
+
+    /// Trains from `snapshot` or from the start, up to an error at `stop`.
+    fn run(task: &Task, steps: u64, snapshot: Option<Snapshot>, stop: Option<u64>) -> Snapshot {
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
+        let Snapshot { state, mut log } = snapshot.unwrap_or(start);
+        let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let recipe = Recipe::new(&optim(steps), 5);
+        let result = train(network.as_mut(), task, &recipe, 2, (state.step, &mut log), |tick| {
+            anyhow::ensure!(Some(tick.step) != stop, "stop");
+            Ok(())
+        });
+        assert_eq!(result.is_err(), stop.is_some());
+        Snapshot { state: network.state(), log }
+    }
+
+    #[test]
+    fn a_training_that_was_stopped_ends_like_one_that_was_not() {
+        let task = task(Objective::V);
+        let whole = run(&task, 5, None, None);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        assert_eq!(Snapshot::load(&graph, &path).unwrap(), None);
+        let mut snapshot = None;
+        for stop in [1, 3, 4] {
+            run(&task, 5, snapshot, Some(stop)).save(&graph, &path).unwrap();
+            snapshot = Snapshot::load(&graph, &path).unwrap();
+            assert!(snapshot.is_some());
+        }
+        let resumed = run(&task, 5, snapshot, None);
+        assert_eq!(resumed, whole);
+        assert_eq!(whole.log.to_csv().unwrap(), resumed.log.to_csv().unwrap());
+    }
+
+    #[test]
+    fn every_objective_learns() {
+        for objective in [Objective::V, Objective::Eps, Objective::X0, Objective::Regression] {
+            let task = task(objective);
+            let log = run(&task, 30, None, None).log;
+            let csv = String::from_utf8(log.to_csv().unwrap()).unwrap();
+            let heldout = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
+            let (first, last) = (heldout(csv.lines().nth(1).unwrap()), heldout(csv.lines().last().unwrap()));
+            assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");
+        }
+    }
+
+    #[test]
+    fn a_training_that_diverges_says_what_to_try() {
+        let task = task(Objective::V);
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let mut state = initial_state(&graph, 7);
+        state.weights[0][0] = f32::NAN;
+        let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let recipe = Recipe::new(&optim(1), 5);
+        let mut log = LossLog::default();
+        let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut log), |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("diverged at step 1") && error.to_string().contains("optim.lr"), "{error}");
+    }
+}

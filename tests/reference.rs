@@ -1,0 +1,174 @@
+//! The numbers of PyTorch and scikit-image, made by a script nobody here needs to run: `tests/fixtures` holds them.
+//! `SRPIPE_FIXTURES` names another such file; base channels and batch are taken from its shapes.
+
+mod fixtures;
+
+use std::convert::Infallible;
+
+use srpipe::diffusion::{Schedule, Step, sample, steps};
+use srpipe::model::{Checkpoint, Config, unet};
+use srpipe::nn::composed::Composed;
+use srpipe::nn::fused::Fused;
+use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
+use srpipe::pipeline::params::*;
+
+use fixtures::Fixtures;
+
+/// The reference's U-Net with its weights, on `open`'s backend.
+struct Reference<'a> {
+    fixtures: &'a Fixtures,
+    name: &'a str,
+    network: Box<dyn Network>,
+}
+
+impl<'a> Reference<'a> {
+    fn new(
+        fixtures: &'a Fixtures,
+        name: &'a str,
+        open: fn(srpipe::nn::Graph, &TrainState) -> Box<dyn Network>,
+    ) -> Self {
+        let kind = if name == "seed" { AttentionKind::Seed } else { AttentionKind::None };
+        let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
+        let graph = unet(&ModelParams { base_channels, attention: AttentionParams { kind } }, 32);
+        let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
+        state.weights = graph.params.iter().map(|p| fixtures.f32(&format!("unet.{name}.w.{}", p.name))).collect();
+        Self { fixtures, name, network: open(graph, &state) }
+    }
+
+    fn get(&self, key: &str) -> Vec<f32> {
+        self.fixtures.f32(&format!("unet.{}.{key}", self.name))
+    }
+
+    /// An image tensor, channels-last.
+    fn images(&self, key: &str) -> Vec<f32> {
+        let shape = self.fixtures.shape(&format!("unet.{}.{key}", self.name));
+        let (n, c, p) = (shape[0], shape[1], shape[2] * shape[3]);
+        let values = self.get(key);
+        let at = |i: usize| values[(i / (c * p)) * c * p + (i % c) * p + i / c % p];
+        (0..n * c * p).map(at).collect()
+    }
+
+    fn check(mut self) {
+        let (x, t, target, y) = (self.images("x"), self.get("t"), self.images("target"), self.images("y"));
+        let output = self.network.predict(Weights::Raw, &x, &t).unwrap();
+        let gap = output.iter().zip(&y).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(gap < 1e-4, "{}: outputs differ by {gap}", self.name);
+
+        let weights = vec![1.0; t.len()];
+        let batch = Batch { x: &x, t: &t, target: &target, weights: &weights };
+        let (_, gradients) = self.network.gradients(batch).unwrap();
+        for (gradient, param) in gradients.iter().zip(&self.network.graph().params) {
+            let expected = self.get(&format!("g.{}", param.name));
+            let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| (v as f64).powi(2)).sum::<f64>().sqrt();
+            let gap = norm(&mut gradient.iter().zip(&expected).map(|(a, b)| a - b));
+            let size = norm(&mut expected.iter().copied());
+            let bound = if size < 1e-6 { 1e-6 } else { 1e-3 * size };
+            assert!(gap <= bound, "{}: gradient of {} off by {gap} of {size}", self.name, param.name);
+        }
+
+        let settings = StepSettings { lr: 1e-3, ..Default::default() };
+        for (i, expected) in self.get("losses").into_iter().enumerate() {
+            let loss = self.network.train_step(batch, &settings).unwrap().loss;
+            assert!((loss - expected).abs() < 1e-4, "{}: loss {loss} at step {i}, not {expected}", self.name);
+        }
+    }
+}
+
+#[test]
+fn composed_unet_is_pytorchs() {
+    let fixtures = Fixtures::read();
+    for name in ["none", "seed"] {
+        let open = |graph, state: &TrainState| on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap();
+        Reference::new(&fixtures, name, open).check();
+    }
+}
+
+#[test]
+fn fused_unet_is_pytorchs() {
+    let fixtures = Fixtures::read();
+    for name in ["none", "seed"] {
+        Reference::new(&fixtures, name, |graph, state| on(Fused::new(graph), state).unwrap()).check();
+    }
+}
+
+/// `load_state_dict` is strict: a checkpoint has the reference's names and shapes, no more and no fewer.
+#[test]
+fn a_checkpoint_is_a_state_dict() {
+    let fixtures = Fixtures::read();
+    for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Seed)] {
+        let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
+        let model = ModelParams { base_channels, attention: AttentionParams { kind } };
+        let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
+        let mut weights = vec![];
+        let graph = unet(&model, 32);
+        for p in &graph.params {
+            weights.push(fixtures.f32(&format!("unet.{name}.w.{}", p.name)));
+        }
+        let config =
+            Config { model, diffusion, image_size: 32, scale: 4, parameters: graph.parameter_count(), steps: 7 };
+        let checkpoint = Checkpoint { config, weights };
+        let bytes = checkpoint.to_bytes().unwrap();
+        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);
+
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut names = fixtures.names();
+        names.retain_mut(|n| n.strip_prefix(&format!("unet.{name}.w.")).map(str::to_string).map(|s| *n = s).is_some());
+        names.sort();
+        let mut ours: Vec<String> = file.names().into_iter().map(str::to_string).collect();
+        ours.sort();
+        assert_eq!(ours, names);
+        for (tensor, view) in file.tensors() {
+            assert_eq!(view.shape(), fixtures.shape(&format!("unet.{name}.w.{tensor}")), "{tensor}");
+            let values: Vec<u8> =
+                fixtures.f32(&format!("unet.{name}.w.{tensor}")).iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert_eq!(view.data(), values, "{tensor}");
+        }
+    }
+}
+
+#[test]
+fn schedules_are_pytorchs() {
+    let fixtures = Fixtures::read();
+    for (name, schedule) in [("linear", Schedule::linear(1000, 1e-4, 0.02)), ("cosine", Schedule::cosine(1000))] {
+        for (t, expected) in fixtures.f64(&format!("schedule.{name}")).into_iter().enumerate() {
+            let gap = (schedule.alpha_bar(t) - expected).abs();
+            assert!(gap < 1e-12, "{name} differs by {gap:e} at {t}");
+        }
+    }
+}
+
+/// The fixtures' denoiser: ε̂ = tanh(x) (t + 1) / T, x̂_0 clamped to [-1, 1].
+fn toy(x: &[f64], step: Step) -> Result<Vec<f64>, Infallible> {
+    let (a, s) = (step.alpha_bar.sqrt(), (1.0 - step.alpha_bar).sqrt());
+    let x0 = |x: &f64| ((x - s * x.tanh() * (step.t + 1) as f64 / 1000.0) / a).clamp(-1.0, 1.0);
+    Ok(x.iter().map(x0).collect())
+}
+
+fn assert_close(a: &[f64], b: &[f64]) {
+    assert_eq!(a.len(), b.len());
+    let gap = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(gap < 1e-9, "the chains end {gap:e} apart");
+}
+
+#[test]
+fn ddim_is_the_reference_chain() {
+    let fixtures = Fixtures::read();
+    let mut x = fixtures.f64("ddim.x_T");
+    let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, eta: 0.0, spacing: Spacing::Trailing };
+    let no_noise = |_| unreachable!("eta is 0");
+    let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
+    sample(&params, &steps, &mut x, toy, no_noise).unwrap();
+    assert_close(&x, &fixtures.f64("ddim.x_0"));
+}
+
+#[test]
+fn ddpm_is_the_reference_chain() {
+    let fixtures = Fixtures::read();
+    let (mut x, z) = (fixtures.f64("ddpm.x_49"), fixtures.f64("ddpm.z"));
+    let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, eta: 0.0, spacing: Spacing::Trailing };
+    let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
+    let n = x.len();
+    let noise = |step: Step| z[(49 - step.t) * n..][..n].to_vec();
+    sample(&params, &steps[950..], &mut x, toy, noise).unwrap();
+    assert_close(&x, &fixtures.f64("ddpm.x_0"));
+}
