@@ -4,6 +4,7 @@ pub mod data;
 pub mod metrics;
 pub mod nn;
 pub mod pipeline;
+pub mod plan;
 pub mod random;
 pub mod report;
 pub mod stages;

@@ -1,25 +1,24 @@
-//! Images: CIFAR-10, generated ones, resampling. Knows files and pixels, not stages.
+//! Images: where they come from and how they are resized. Knows files and pixels, not stages.
+//!
+//! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
+//! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
+//!   [`download`] gets that archive over a line that breaks.
+//! - [`synthetic`]: generated images, every one a function of (seed, split, index).
+//! - [`resample`]: enlarging and shrinking by whole factors.
 
-/// 8-bit RGB images of one size, channels-last.
+pub mod archive;
+pub mod cifar;
+pub mod download;
+pub mod images;
+pub mod resample;
+pub mod synthetic;
+
+pub use images::Images;
+
+/// The three splits of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Images {
-    pub count: usize,
-    pub height: usize,
-    pub width: usize,
-    /// `(count, height, width, 3)`
-    pub pixels: Vec<u8>,
-}
-
-impl Images {
-    /// Panics unless there are `3 · count · height · width` pixels values.
-    pub fn new(count: usize, height: usize, width: usize, pixels: Vec<u8>) -> Self {
-        assert_eq!(pixels.len(), 3 * count * height * width);
-        Self { count, height, width, pixels }
-    }
-
-    /// The pixels of image `i`, `(height, width, 3)`.
-    pub fn image(&self, i: usize) -> &[u8] {
-        let len = 3 * self.height * self.width;
-        &self.pixels[i * len..][..len]
-    }
+pub struct Splits {
+    pub train: Images,
+    pub validation: Images,
+    pub test: Images,
 }

@@ -113,9 +113,7 @@ mod tests {
     #[test]
     fn sizes_that_do_not_fit_are_said() {
         let f = fixture();
-        let message = |lr: &Images, sr: &Images| {
-            score(&f.a, lr, sr, 4, DegradeMethod::Area).unwrap_err().to_string()
-        };
+        let message = |lr: &Images, sr: &Images| score(&f.a, lr, sr, 4, DegradeMethod::Area).unwrap_err().to_string();
         let lr = degrade(&f.a, 4, DegradeMethod::Area).unwrap();
         assert!(message(&lr, &lr).contains("super-resolved images of 8×8 do not match"));
         assert!(message(&f.a, &f.b).contains("made 4 times smaller"));

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use image::ImageEncoder as _;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
+use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, Transform};
 
 use super::text::{Align, Style};
 
@@ -31,12 +31,6 @@ impl Canvas {
         let Some(mut pixmap) = pixmap else { bail!("a picture of {width}×{height} pixels cannot be drawn") };
         pixmap.fill(tiny_skia::Color::WHITE);
         Ok(Self { pixmap })
-    }
-
-    pub fn rect(&mut self, x: f32, y: f32, width: f32, height: f32, color: Color) {
-        if let Some(rect) = Rect::from_xywh(x, y, width, height) {
-            self.pixmap.fill_rect(rect, &paint(color), Transform::identity(), None);
-        }
     }
 
     /// A line through `points`.

@@ -1,0 +1,170 @@
+//! CIFAR-10 (Krizhevsky 2009) in its binary version: <https://www.cs.toronto.edu/~kriz/cifar.html>.
+//!
+//! A batch file is records of 3,073 bytes: a label of 0 to 9, then 32×32 red values row by row, then green, then blue.
+
+use std::io::Read;
+
+use anyhow::{Context, ensure};
+
+use super::archive::{ArchiveError, Bounds, read_members};
+use super::{Images, Splits};
+use crate::pipeline::params::Limits;
+
+/// Where the archive lies.
+pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+/// SHA-256 of the archive at [`OFFICIAL_URL`], of 170,052,171 bytes.
+pub const OFFICIAL_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
+/// Height and width of every image.
+pub const SIDE: usize = 32;
+
+const PLANE: usize = SIDE * SIDE;
+const RECORD: usize = 1 + 3 * PLANE;
+/// Records of one batch file in the official archive; smaller files are accepted.
+const MAX_RECORDS: usize = 10_000;
+
+const TRAINING: [&str; 5] =
+    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
+const TEST: &str = "test_batch.bin";
+
+const BOUNDS: Bounds = Bounds {
+    member_bytes: (MAX_RECORDS * RECORD) as u64,
+    // Six full batches, and room for the small files beside them.
+    total_bytes: (7 * MAX_RECORDS * RECORD) as u64,
+    members: 100,
+};
+
+/// The largest archive that is downloaded, in bytes; compression does not make images larger.
+pub const MAX_ARCHIVE_BYTES: u64 = BOUNDS.total_bytes;
+
+/// Reads the training images, in the order of the batches, and the test images from the `.tar.gz`.
+pub fn read_archive(reader: impl Read) -> Result<(Images, Images), ArchiveError> {
+    let wanted = [&TRAINING[..], &[TEST]].concat();
+    let parse = |_: &str, bytes: Vec<u8>| decode(&bytes).map_err(|e| e.to_string()).map(|(images, _)| images);
+    let mut batches = read_members(reader, &wanted, BOUNDS, parse)?;
+    let mut take = |name: &str| batches.remove(name).expect("read_members gives every file it was asked for");
+    let mut pixels = vec![];
+    for name in TRAINING {
+        pixels.append(&mut take(name).pixels);
+    }
+    Ok((Images::new(pixels.len() / (3 * PLANE), SIDE, SIDE, pixels), take(TEST)))
+}
+
+/// The images and labels of a batch file.
+pub fn decode(bytes: &[u8]) -> anyhow::Result<(Images, Vec<u8>)> {
+    ensure!(
+        !bytes.is_empty() && bytes.len().is_multiple_of(RECORD),
+        "{} bytes are not records of {RECORD} bytes (a label and 3x32x32 pixel values)",
+        bytes.len()
+    );
+    let count = bytes.len() / RECORD;
+    let mut labels = Vec::with_capacity(count);
+    let mut pixels = Vec::with_capacity(count * 3 * PLANE);
+    for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
+        let (label, planes) = (record[0], &record[1..]);
+        ensure!(label <= 9, "record {i} has label {label}; CIFAR-10's labels are 0 to 9. Is it CIFAR-100?");
+        labels.push(label);
+        pixels.extend((0..PLANE).flat_map(|p| [planes[p], planes[PLANE + p], planes[2 * PLANE + p]]));
+    }
+    Ok((Images::new(count, SIDE, SIDE, pixels), labels))
+}
+
+/// A batch file of `images`, which must be 32×32 with a label each.
+pub fn encode(images: &Images, labels: &[u8]) -> Vec<u8> {
+    assert_eq!((images.height, images.width, images.count), (SIDE, SIDE, labels.len()));
+    let mut bytes = Vec::with_capacity(images.count * RECORD);
+    for (i, &label) in labels.iter().enumerate() {
+        bytes.push(label);
+        for c in 0..3 {
+            bytes.extend(images.image(i).iter().skip(c).step_by(3));
+        }
+    }
+    bytes
+}
+
+/// Takes the last `validation` training images for validation, then the first of each split that `limit` asks for.
+pub fn split(train: &Images, test: &Images, validation: usize, limit: &Limits) -> anyhow::Result<Splits> {
+    let rest = train.count.checked_sub(validation).filter(|&rest| rest > 0).with_context(|| {
+        format!(
+            "{validation} validation images leave none of {} to train on: choose a smaller `validation`",
+            train.count
+        )
+    })?;
+    let first = |available: usize, limit: Option<usize>| available.min(limit.unwrap_or(available));
+    Ok(Splits {
+        train: train.slice(0..first(rest, limit.train)),
+        validation: train.slice(rest..rest + first(validation, limit.validation)),
+        test: test.slice(0..first(test.count, limit.test)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbered(count: usize) -> Images {
+        let pixels = (0..count).flat_map(|i| std::iter::repeat_n(i as u8, 3 * PLANE)).collect();
+        Images::new(count, SIDE, SIDE, pixels)
+    }
+
+    fn numbers(images: &Images) -> Vec<u8> {
+        (0..images.count).map(|i| images.image(i)[0]).collect()
+    }
+
+    /// The layout as the dataset's page describes it.
+    #[test]
+    fn a_record_is_a_label_and_three_planes() {
+        let mut record = vec![0; RECORD];
+        record[0] = 9;
+        record[1 + 33] = 1; // red, row 1, column 1
+        record[1 + 1024 + 33] = 2; // green
+        record[1 + 2048 + 33] = 3; // blue
+        let (images, labels) = decode(&record).unwrap();
+        assert_eq!(labels, [9]);
+        assert_eq!(&images.pixels[33 * 3..34 * 3], [1, 2, 3]);
+        assert_eq!(images.pixels.iter().map(|&v| v as u32).sum::<u32>(), 6);
+    }
+
+    #[test]
+    fn wrong_records_are_refused() {
+        for bytes in [0, 1, RECORD - 1, RECORD + 1] {
+            assert!(decode(&vec![0; bytes]).unwrap_err().to_string().contains("3073"), "{bytes}");
+        }
+        let mut bytes = vec![0; 2 * RECORD];
+        bytes[RECORD] = 10;
+        let error = decode(&bytes).unwrap_err().to_string();
+        assert!(error.contains("record 1 has label 10"), "{error}");
+    }
+
+    #[test]
+    fn splits_take_validation_from_the_end_and_limits_from_the_start() {
+        let (train, test) = (numbered(10), numbered(5));
+        let splits = split(&train, &test, 3, &Limits::default()).unwrap();
+        assert_eq!(numbers(&splits.train), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(numbers(&splits.validation), [7, 8, 9]);
+        assert_eq!(numbers(&splits.test), [0, 1, 2, 3, 4]);
+        let limit = Limits { train: Some(2), validation: Some(1), test: Some(100) };
+        let splits = split(&train, &test, 3, &limit).unwrap();
+        assert_eq!(numbers(&splits.train), [0, 1]);
+        assert_eq!(numbers(&splits.validation), [7]);
+        assert_eq!(numbers(&splits.test), [0, 1, 2, 3, 4]);
+        for validation in [10, 11, usize::MAX] {
+            let error = split(&train, &test, validation, &limit).unwrap_err().to_string();
+            assert!(error.contains("smaller `validation`"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back(
+            labels in prop::collection::vec(0u8..10, 1..4),
+            seed in prop::collection::vec(any::<u8>(), 64),
+        ) {
+            let pixels = (0..labels.len() * 3 * PLANE).map(|i| seed[i % 64].wrapping_mul(i as u8 | 1)).collect();
+            let images = Images::new(labels.len(), SIDE, SIDE, pixels);
+            let bytes = encode(&images, &labels);
+            prop_assert_eq!(decode(&bytes).unwrap(), (images, labels));
+        }
+    }
+}

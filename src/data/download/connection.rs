@@ -1,0 +1,75 @@
+//! One HTTP request on a thread of its own, handed over piece by piece.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+/// What a connection's thread hands over.
+pub enum Piece {
+    Head(Head),
+    Bytes(Vec<u8>),
+    End,
+    Broken(String),
+    Refused(String),
+}
+
+pub struct Head {
+    pub status: u16,
+    /// Of the body.
+    pub length: Option<u64>,
+    pub range_start: Option<u64>,
+}
+
+/// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a silent server. The thread ends
+/// when its receiver is gone, at the latest with its timeout.
+pub fn request_pieces(address: String, offset: u64, timeout: Duration) -> Receiver<Piece> {
+    let (sender, pieces) = sync_channel(16);
+    std::thread::spawn(move || {
+        // Nobody listens to errors of `send`: the receiver has left.
+        if let Err(piece) = converse(&address, offset, timeout, |piece| sender.send(piece).is_ok()) {
+            let _ = sender.send(piece);
+        }
+    });
+    pieces
+}
+
+fn converse(address: &str, offset: u64, timeout: Duration, send: impl Fn(Piece) -> bool) -> Result<(), Piece> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("srpipe/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .timeout_resolve(Some(timeout))
+        .timeout_connect(Some(timeout))
+        .timeout_recv_response(Some(timeout))
+        .timeout_per_read(Some(timeout))
+        .build()
+        .new_agent();
+    let mut get = agent.get(address);
+    if offset > 0 {
+        get = get.header("Range", format!("bytes={offset}-"));
+    }
+    let response = get.call().map_err(|e| match e {
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Piece::Refused(e.to_string()),
+        e => Piece::Broken(e.to_string()),
+    })?;
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+    let range_start = header("Content-Range").and_then(|v| v.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    let head = Head { status: response.status().as_u16(), length: response.body().content_length(), range_start };
+    if !send(Piece::Head(head)) {
+        return Ok(());
+    }
+    let mut body = response.into_body().into_reader();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let piece = match body.read(&mut buffer) {
+            Ok(0) => Piece::End,
+            Ok(n) => Piece::Bytes(buffer[..n].to_vec()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Piece::Broken(e.to_string())),
+        };
+        let last = matches!(piece, Piece::End);
+        if !send(piece) || last {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Gets a file of known SHA-256 over lines that break: resumes, retries, tries further addresses, verifies.
+//!
+//! What has arrived lies in a `.part` file that outlives the process; the next attempt, from whatever address, asks for
+//! the rest of it. Only the digest of the whole says that it is right.
+
+mod connection;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+
+use connection::{Piece, request_pieces};
+
+/// What is downloaded, and where to.
+pub struct Request<'a> {
+    /// `http:` or `https:` addresses of the same file, in the order in which they are tried.
+    pub addresses: &'a [String],
+    /// In hexadecimal, of either case.
+    pub sha256: &'a str,
+    /// Where it grows; when the download has succeeded, the whole file.
+    pub part: &'a Path,
+    pub max_bytes: u64,
+    pub patience: Patience,
+}
+
+/// How long to put up with a bad line.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Attempts at an address that bring less than a mebibyte each, before the next address has its turn.
+    pub tries: u32,
+    /// Before the second attempt; twice as long before each further one.
+    pub backoff: Duration,
+    /// Until a connection stands, and for each silence on it.
+    pub timeout: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: 5, backoff: Duration::from_secs(1), timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Who watches a download.
+pub struct Watch<'a> {
+    /// Bytes there are, and in all where the server says so.
+    pub progress: &'a dyn Fn(u64, Option<u64>),
+    /// A sentence about what goes on.
+    pub message: &'a dyn Fn(String),
+    /// Whether to stop; asked several times a second.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+/// Why nothing came of a download.
+#[derive(Debug)]
+pub enum DownloadError {
+    /// [`Watch::interrupted`] said so; what has arrived is kept.
+    Interrupted,
+    /// No address gave the file: each with its cause.
+    Failed(Vec<(String, String)>),
+    /// The `.part` file cannot be written or read.
+    Local(anyhow::Error),
+}
+
+impl std::fmt::Display for DownloadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("the download was interrupted; what has arrived is kept"),
+            Self::Failed(causes) => {
+                f.write_str("the download failed:")?;
+                causes.iter().try_for_each(|(address, cause)| write!(f, "\n  {address}: {cause}"))
+            }
+            Self::Local(e) => write!(f, "{e:#}"),
+        }
+    }
+}
+
+impl std::error::Error for DownloadError {}
+
+impl From<anyhow::Error> for DownloadError {
+    fn from(e: anyhow::Error) -> Self {
+        Self::Local(e)
+    }
+}
+
+/// What came of one attempt.
+enum Attempt {
+    /// The server says that this is all.
+    Complete {
+        /// Whether its first bytes came from an earlier attempt.
+        resumed: bool,
+    },
+    /// Worth another try.
+    Broken(String),
+    /// This address will not give the file.
+    Refused(String),
+    /// What is there does not fit what the server has; it is thrown away and asked for anew.
+    StartOver,
+}
+
+/// Downloads into [`Request::part`] and returns once its digest is right.
+pub fn download(request: &Request, watch: &Watch) -> Result<(), DownloadError> {
+    // An earlier run may have been stopped between its last byte and the use of it.
+    if part_len(request.part)? > 0 && file_sha256(request.part)?.eq_ignore_ascii_case(request.sha256) {
+        return Ok(());
+    }
+    let mut causes = vec![];
+    for address in request.addresses {
+        match from_address(address, request, watch)? {
+            Ok(()) => return Ok(()),
+            Err(cause) => {
+                (watch.message)(format!("{address}: {cause}"));
+                causes.push((address.clone(), cause));
+            }
+        }
+    }
+    Err(DownloadError::Failed(causes))
+}
+
+/// All attempts at one address; the inner error is why they came to nothing.
+fn from_address(address: &str, request: &Request, watch: &Watch) -> Result<Result<(), String>, DownloadError> {
+    let Patience { tries, backoff, .. } = request.patience;
+    let mut fresh_start_left = true;
+    let mut failures = 0;
+    loop {
+        let before = part_len(request.part)?;
+        match attempt(address, before, request, watch)? {
+            Attempt::Complete { resumed } => {
+                let digest = file_sha256(request.part)?;
+                if digest.eq_ignore_ascii_case(request.sha256) {
+                    return Ok(Ok(()));
+                }
+                clear(request.part)?;
+                if !(resumed && fresh_start_left) {
+                    return Ok(Err(format!("it sent a file of SHA-256 {digest}, not {}", request.sha256)));
+                }
+                fresh_start_left = false;
+                (watch.message)(format!("{address}: the resumed download has the wrong SHA-256; starting over"));
+            }
+            Attempt::StartOver => {
+                clear(request.part)?;
+                if !std::mem::take(&mut fresh_start_left) {
+                    return Ok(Err("it answers requests for a part of the file with something else".to_string()));
+                }
+            }
+            Attempt::Refused(cause) => return Ok(Err(cause)),
+            Attempt::Broken(cause) => {
+                let gained = part_len(request.part)?.saturating_sub(before);
+                failures = if gained >= 1 << 20 { 1 } else { failures + 1 };
+                if failures >= tries {
+                    return Ok(Err(format!("{cause} (tried {failures} times)")));
+                }
+                let wait = backoff * 2u32.pow((failures - 1).min(6));
+                (watch.message)(format!("{address}: {cause}; trying again in {:.0} s", wait.as_secs_f64()));
+                pause(wait, watch)?;
+            }
+        }
+    }
+}
+
+/// Asks for the bytes from `offset` on and appends what comes.
+fn attempt(address: &str, offset: u64, request: &Request, watch: &Watch) -> Result<Attempt, DownloadError> {
+    let pieces = request_pieces(address.to_string(), offset, request.patience.timeout);
+    let head = match next(&pieces, watch)? {
+        Some(Piece::Head(head)) => head,
+        Some(Piece::Broken(cause)) => return Ok(Attempt::Broken(cause)),
+        Some(Piece::Refused(cause)) => return Ok(Attempt::Refused(cause)),
+        Some(Piece::Bytes(_) | Piece::End) | None => return Ok(Attempt::Broken("the connection was lost".to_string())),
+    };
+    let start = match (head.status, head.range_start) {
+        (200, _) => 0,
+        (206, Some(start)) if start == offset => offset,
+        // 416: there are no such bytes, so the part is the whole file or not a part of it.
+        (416, _) if offset > 0 => return Ok(Attempt::Complete { resumed: true }),
+        (206 | 416, _) => return Ok(Attempt::StartOver),
+        (status @ (408 | 425 | 429 | 500..), _) => return Ok(Attempt::Broken(format!("HTTP status {status}"))),
+        (status, _) => return Ok(Attempt::Refused(format!("HTTP status {status}"))),
+    };
+    let total = head.length.map(|length| start.saturating_add(length));
+    let too_large = format!("it sends more than the {} bytes that are accepted", request.max_bytes);
+    if total.is_some_and(|total| total > request.max_bytes) {
+        return Ok(Attempt::Refused(too_large));
+    }
+    let doing = || format!("writing {}", request.part.display());
+    let mut file = OpenOptions::new().create(true).append(true).open(request.part).with_context(doing)?;
+    file.set_len(start).with_context(doing)?;
+    let mut done = start;
+    let mut reported = Instant::now();
+    (watch.progress)(done, total);
+    loop {
+        match next(&pieces, watch)? {
+            Some(Piece::Bytes(bytes)) => {
+                done += bytes.len() as u64;
+                if done > request.max_bytes {
+                    clear(request.part)?;
+                    return Ok(Attempt::Refused(too_large));
+                }
+                file.write_all(&bytes).with_context(doing)?;
+                if reported.elapsed() >= Duration::from_millis(200) {
+                    reported = Instant::now();
+                    (watch.progress)(done, total);
+                }
+            }
+            Some(Piece::End) if total.is_none_or(|total| total == done) => {
+                (watch.progress)(done, Some(done));
+                file.sync_all().with_context(doing)?;
+                return Ok(Attempt::Complete { resumed: start > 0 });
+            }
+            Some(Piece::Broken(cause)) => return Ok(Attempt::Broken(cause)),
+            _ => return Ok(Attempt::Broken(format!("the connection was lost after {done} bytes"))),
+        }
+    }
+}
+
+/// The next piece, `None` when there is no more.
+fn next(pieces: &Receiver<Piece>, watch: &Watch) -> Result<Option<Piece>, DownloadError> {
+    loop {
+        if (watch.interrupted)() {
+            return Err(DownloadError::Interrupted);
+        }
+        match pieces.recv_timeout(Duration::from_millis(100)) {
+            Ok(piece) => return Ok(Some(piece)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        }
+    }
+}
+
+fn pause(duration: Duration, watch: &Watch) -> Result<(), DownloadError> {
+    let end = Instant::now() + duration;
+    loop {
+        if (watch.interrupted)() {
+            return Err(DownloadError::Interrupted);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+/// Bytes that have arrived.
+fn part_len(part: &Path) -> anyhow::Result<u64> {
+    match std::fs::metadata(part) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e).with_context(|| format!("looking for {}", part.display())),
+    }
+}
+
+fn clear(part: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", part.display())),
+        _ => Ok(()),
+    }
+}
+
+/// The SHA-256 of a file, in lower-case hexadecimal.
+pub fn file_sha256(path: &Path) -> anyhow::Result<String> {
+    let doing = || format!("reading {} to verify its SHA-256", path.display());
+    let mut file = File::open(path).with_context(doing)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e).with_context(doing),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! Against a server on this machine that misbehaves as it is told.
+
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+/// How the server answers one request.
+#[derive(Clone, Copy)]
+enum Reply {
+    /// As it should.
+    Good,
+    /// As it should, but the connection ends after so many bytes of the body.
+    Drop(usize),
+    /// The whole file whatever was asked for.
+    IgnoreRange,
+    /// Another file of the same length.
+    Wrong,
+    Status(u16),
+    /// Sends headers and a few bytes, then nothing more for seconds.
+    Stall,
+    /// A body without a length, ended by the end of the connection.
+    Unsized,
+    /// 206 from another place than was asked for.
+    OtherRange,
+}
+
+struct Server {
+    address: String,
+    /// The `Range` header of every request so far.
+    ranges: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl Server {
+    /// Answers as `replies` say, one a request, then as the last of them.
+    fn start(content: &[u8], replies: &[Reply]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.tar.gz", listener.local_addr().unwrap());
+        let ranges = Arc::new(Mutex::new(vec![]));
+        let (content, replies, log) = (content.to_vec(), replies.to_vec(), ranges.clone());
+        std::thread::spawn(move || {
+            for (i, connection) in listener.incoming().enumerate() {
+                let reply = replies[i.min(replies.len() - 1)];
+                // The client may leave before it has read everything.
+                let _ = answer(connection.unwrap(), reply, &content, &log);
+            }
+        });
+        Self { address, ranges }
+    }
+
+    fn ranges(&self) -> Vec<Option<String>> {
+        self.ranges.lock().unwrap().clone()
+    }
+}
+
+fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Option<String>>>) -> io::Result<()> {
+    let mut range = None;
+    for line in BufReader::new(to.try_clone()?).lines() {
+        let line = line?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        range = line.strip_prefix("range: ").map(str::to_string).or(range);
+    }
+    log.lock().unwrap().push(range.clone());
+    let asked = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let start = match reply {
+        Reply::IgnoreRange => 0,
+        Reply::OtherRange => asked.map_or(0, |asked| asked + 1),
+        _ => asked.unwrap_or(0),
+    };
+    let status = match reply {
+        Reply::Status(status) => status,
+        _ if start >= content.len() => 416,
+        _ if start > 0 => 206,
+        _ => 200,
+    };
+    write!(to, "HTTP/1.1 {status} x\r\nConnection: close\r\n")?;
+    if status != 200 && status != 206 {
+        return write!(to, "Content-Length: 5\r\n\r\nsorry");
+    }
+    let mut body = content[start..].to_vec();
+    if let Reply::Wrong = reply {
+        body.iter_mut().for_each(|b| *b ^= 1);
+    }
+    if status == 206 {
+        write!(to, "Content-Range: bytes {start}-{}/{}\r\n", content.len() - 1, content.len())?;
+    }
+    if !matches!(reply, Reply::Unsized) {
+        write!(to, "Content-Length: {}\r\n", body.len())?;
+    }
+    write!(to, "\r\n")?;
+    let sent = match reply {
+        Reply::Drop(n) => n.min(body.len()),
+        Reply::Stall => 10,
+        _ => body.len(),
+    };
+    to.write_all(&body[..sent])?;
+    if let Reply::Stall = reply {
+        to.flush()?;
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    Ok(())
+}
+
+struct Case {
+    folder: tempfile::TempDir,
+    content: Vec<u8>,
+    messages: RefCell<Vec<String>>,
+    progress: RefCell<Vec<(u64, Option<u64>)>>,
+    /// Becomes interrupted at so many bytes.
+    stop_at: Cell<Option<u64>>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            content: (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+            messages: RefCell::default(),
+            progress: RefCell::default(),
+            stop_at: Cell::new(None),
+        }
+    }
+
+    fn server(&self, replies: &[Reply]) -> Server {
+        Server::start(&self.content, replies)
+    }
+
+    fn part(&self) -> std::path::PathBuf {
+        self.folder.path().join("file.part")
+    }
+
+    fn download(&self, servers: &[&Server]) -> Result<(), DownloadError> {
+        let addresses: Vec<String> = servers.iter().map(|s| s.address.clone()).collect();
+        let right = self.folder.path().join("right");
+        std::fs::write(&right, &self.content).unwrap();
+        let patience = Patience { tries: 3, backoff: Duration::from_millis(5), timeout: Duration::from_millis(500) };
+        let request = Request {
+            addresses: &addresses,
+            sha256: &file_sha256(&right).unwrap(),
+            part: &self.part(),
+            max_bytes: 400_000,
+            patience,
+        };
+        let watch = Watch {
+            progress: &|done, total| self.progress.borrow_mut().push((done, total)),
+            message: &|text| self.messages.borrow_mut().push(text),
+            interrupted: &|| {
+                let there = std::fs::metadata(self.part()).map_or(0, |m| m.len());
+                self.stop_at.get().is_some_and(|bytes| there >= bytes)
+            },
+        };
+        download(&request, &watch)
+    }
+
+    fn succeeds(&self, servers: &[&Server]) {
+        self.download(servers).unwrap();
+        assert!(std::fs::read(self.part()).unwrap() == self.content, "the right bytes arrived");
+    }
+
+    fn fails(&self, servers: &[&Server]) -> Vec<String> {
+        match self.download(servers) {
+            Err(DownloadError::Failed(causes)) => {
+                let addresses: Vec<_> = causes.iter().map(|(address, _)| address).collect();
+                assert_eq!(addresses, servers.iter().map(|s| &s.address).collect::<Vec<_>>());
+                causes.into_iter().map(|(_, cause)| cause).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn from(n: usize) -> Option<String> {
+    Some(format!("bytes={n}-"))
+}
+
+/// The SHA-256 of "abc" (FIPS 180-2, appendix B.1).
+#[test]
+fn digests_are_hexadecimal() {
+    let case = Case::new();
+    std::fs::write(case.part(), "abc").unwrap();
+    let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(file_sha256(&case.part()).unwrap(), expected);
+}
+
+#[test]
+fn a_good_server_is_asked_once() {
+    for reply in [Reply::Good, Reply::Unsized] {
+        let case = Case::new();
+        let server = case.server(&[reply]);
+        case.succeeds(&[&server]);
+        assert_eq!(server.ranges(), [None]);
+        assert_eq!(case.progress.borrow().last(), Some(&(300_000, Some(300_000))));
+        // What is there already is not asked for again.
+        case.succeeds(&[&server]);
+        assert_eq!(server.ranges(), [None]);
+    }
+}
+
+#[test]
+fn a_dropped_connection_is_resumed_where_it_broke() {
+    let case = Case::new();
+    let server = case.server(&[Reply::Drop(100_000), Reply::Drop(50_000), Reply::Good]);
+    case.succeeds(&[&server]);
+    assert_eq!(server.ranges(), [None, from(100_000), from(150_000)]);
+    assert_eq!(case.messages.borrow().len(), 2);
+}
+
+#[test]
+fn a_part_of_an_earlier_run_is_resumed() {
+    let case = Case::new();
+    std::fs::write(case.part(), &case.content[..123]).unwrap();
+    let server = case.server(&[Reply::Good]);
+    case.succeeds(&[&server]);
+    assert_eq!(server.ranges(), [from(123)]);
+}
+
+#[test]
+fn a_server_that_ignores_ranges_starts_over() {
+    let case = Case::new();
+    let server = case.server(&[Reply::Drop(100_000), Reply::IgnoreRange]);
+    case.succeeds(&[&server]);
+    assert_eq!(server.ranges(), [None, from(100_000)]);
+}
+
+#[test]
+fn a_range_from_elsewhere_is_not_taken() {
+    let case = Case::new();
+    std::fs::write(case.part(), &case.content[..123]).unwrap();
+    let server = case.server(&[Reply::OtherRange, Reply::Good]);
+    case.succeeds(&[&server]);
+    assert_eq!(server.ranges(), [from(123), None]);
+}
+
+#[test]
+fn a_part_of_something_else_is_noticed_and_fetched_anew_once() {
+    // Shorter than the file, as long, longer (for which the server has no range).
+    for len in [1000, 300_000, 350_000] {
+        let case = Case::new();
+        std::fs::write(case.part(), vec![7; len]).unwrap();
+        let server = case.server(&[Reply::Good]);
+        case.succeeds(&[&server]);
+        assert_eq!(server.ranges(), [from(len), None]);
+    }
+    let case = Case::new();
+    std::fs::write(case.part(), vec![7; 1000]).unwrap();
+    let server = case.server(&[Reply::Wrong]);
+    let causes = case.fails(&[&server]);
+    assert!(causes[0].contains("it sent a file of SHA-256"), "{causes:?}");
+    assert_eq!(server.ranges(), [from(1000), None]);
+    assert!(!case.part().exists());
+}
+
+#[test]
+fn mirrors_follow_and_every_cause_is_told() {
+    let case = Case::new();
+    let gone = case.server(&[Reply::Status(404)]);
+    let wrong = case.server(&[Reply::Wrong]);
+    let broken = case.server(&[Reply::Status(503)]);
+    let causes = case.fails(&[&gone, &wrong, &broken]);
+    assert_eq!(causes[0], "HTTP status 404");
+    assert!(causes[1].starts_with("it sent a file of SHA-256"), "{causes:?}");
+    assert_eq!(causes[2], "HTTP status 503 (tried 3 times)");
+    assert_eq!([&gone, &wrong, &broken].map(|s| s.ranges().len()), [1, 1, 3]);
+    let good = case.server(&[Reply::Good]);
+    case.succeeds(&[&gone, &wrong, &good]);
+}
+
+#[test]
+fn a_mirror_goes_on_where_the_first_address_gave_up() {
+    let case = Case::new();
+    let first = case.server(&[Reply::Drop(90_000), Reply::Status(500)]);
+    let mirror = case.server(&[Reply::Good]);
+    case.succeeds(&[&first, &mirror]);
+    assert_eq!(mirror.ranges(), [from(90_000)]);
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let case = Case::new();
+    let silent = case.server(&[Reply::Stall]);
+    let good = case.server(&[Reply::Good]);
+    case.succeeds(&[&silent, &good]);
+    assert_eq!(good.ranges(), [from(10 * silent.ranges().len())]);
+}
+
+#[test]
+fn nobody_listening_is_a_cause() {
+    let case = Case::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let causes = case.fails(&[&Server { address, ranges: Arc::default() }]);
+    assert!(causes[0].contains("(tried 3 times)"), "{causes:?}");
+}
+
+#[test]
+fn an_interruption_keeps_what_has_arrived() {
+    let case = Case::new();
+    case.stop_at.set(Some(10));
+    let silent = case.server(&[Reply::Stall]);
+    let started = Instant::now();
+    assert!(matches!(case.download(&[&silent]), Err(DownloadError::Interrupted)));
+    assert!(started.elapsed() < Duration::from_millis(450), "sooner than the server's silence times out");
+    case.stop_at.set(None);
+    let good = case.server(&[Reply::Good]);
+    case.succeeds(&[&good]);
+    assert_eq!(good.ranges(), [from(10)]);
+}
+
+#[test]
+fn too_large_a_file_is_refused() {
+    for reply in [Reply::Good, Reply::Unsized] {
+        let mut case = Case::new();
+        case.content = vec![1; 500_000];
+        let server = case.server(&[reply]);
+        let causes = case.fails(&[&server]);
+        assert!(causes[0].contains("more than the 400000 bytes"), "{causes:?}");
+        assert!(std::fs::metadata(case.part()).map_or(0, |m| m.len()) <= 400_000);
+    }
+}

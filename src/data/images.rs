@@ -1,0 +1,185 @@
+//! Images in memory and as safetensors: one u8 tensor `images`, `(count, height, width, 3)`, with strings in the header.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
+
+/// 8-bit RGB images of one size, channels-last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    pub count: usize,
+    pub height: usize,
+    pub width: usize,
+    /// `(count, height, width, 3)`
+    pub pixels: Vec<u8>,
+}
+
+/// The strings of a safetensors header.
+pub type Metadata = BTreeMap<String, String>;
+
+/// Name of the tensor.
+const TENSOR: &str = "images";
+
+/// What the metadata of low-resolution images says.
+const SCALE: &str = "scale";
+const METHOD: &str = "method";
+
+impl Images {
+    /// Panics unless `pixels` are `3 · count · height · width`.
+    pub fn new(count: usize, height: usize, width: usize, pixels: Vec<u8>) -> Self {
+        assert_eq!(pixels.len(), 3 * count * height * width);
+        Self { count, height, width, pixels }
+    }
+
+    /// Bytes of one image.
+    pub fn image_len(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// The pixels of image `i`, `(height, width, 3)`.
+    pub fn image(&self, i: usize) -> &[u8] {
+        let len = self.image_len();
+        &self.pixels[i * len..][..len]
+    }
+
+    /// Images `range`, copied; panics where the range goes beyond the last.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let len = self.image_len();
+        let pixels = self.pixels[range.start * len..range.end * len].to_vec();
+        Self::new(range.len(), self.height, self.width, pixels)
+    }
+
+    /// The file's bytes, a function of pixels and metadata alone.
+    pub fn to_safetensors(&self, metadata: &Metadata) -> Vec<u8> {
+        // The safetensors crate keeps metadata in a hash map and so writes it in a new order every time.
+        #[derive(Serialize)]
+        struct Header<'a> {
+            #[serde(rename = "__metadata__", skip_serializing_if = "BTreeMap::is_empty")]
+            metadata: &'a Metadata,
+            images: Tensor,
+        }
+        #[derive(Serialize)]
+        struct Tensor {
+            dtype: &'static str,
+            shape: [usize; 4],
+            data_offsets: [usize; 2],
+        }
+        let images = Tensor {
+            dtype: "U8",
+            shape: [self.count, self.height, self.width, 3],
+            data_offsets: [0, self.pixels.len()],
+        };
+        let mut header = serde_json::to_vec(&Header { metadata, images }).expect("strings and integers are valid JSON");
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = Vec::with_capacity(8 + header.len() + self.pixels.len());
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        bytes.extend(&self.pixels);
+        bytes
+    }
+
+    /// Reads what [`to_safetensors`](Self::to_safetensors) or any other writer of the format wrote.
+    ///
+    /// Fails where the bytes are not safetensors, or lack a u8 tensor `images` of shape `(count, height, width, 3)`.
+    pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
+        let (_, header) = SafeTensors::read_metadata(bytes).context("reading the safetensors header of images")?;
+        let file = SafeTensors::deserialize(bytes).context("reading images from safetensors")?;
+        let Ok(tensor) = file.tensor(TENSOR) else {
+            bail!("the safetensors file has no tensor `{TENSOR}`; it has: {}", file.names().join(", "));
+        };
+        ensure!(tensor.dtype() == Dtype::U8, "tensor `{TENSOR}` is {:?}; images are U8", tensor.dtype());
+        let &[count, height, width, 3] = tensor.shape() else {
+            bail!("tensor `{TENSOR}` has shape {:?}; images are (count, height, width, 3)", tensor.shape());
+        };
+        ensure!(height > 0 && width > 0, "tensor `{TENSOR}` has shape {:?}; images have pixels", tensor.shape());
+        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Ok((Self::new(count, height, width, tensor.data().to_vec()), metadata))
+    }
+}
+
+/// The metadata of images made `scale` times smaller by `method`.
+pub fn lr_metadata(scale: usize, method: crate::pipeline::params::DegradeMethod) -> Metadata {
+    let method = serde_json::to_value(method).expect("a unit variant is a string");
+    let method = method.as_str().unwrap_or_default().to_string();
+    BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)])
+}
+
+/// How many times smaller low-resolution images are, from their metadata.
+pub fn lr_scale(metadata: &Metadata) -> anyhow::Result<usize> {
+    let scale = metadata.get(SCALE).context("the images' header has no `scale`; were they made by a degrade stage?")?;
+    match scale.parse() {
+        Ok(scale) if scale > 0 => Ok(scale),
+        _ => bail!("the images' header says scale `{scale}`, which is not a positive integer"),
+    }
+}
+
+/// How low-resolution images were made, from their metadata.
+pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::pipeline::params::DegradeMethod> {
+    let method = metadata.get(METHOD).context("the images' header has no `method`; were they made by degrade?")?;
+    serde_json::from_value(serde_json::Value::String(method.clone()))
+        .with_context(|| format!("the images' header says method `{method}`, which is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::DegradeMethod;
+
+    fn counting(count: usize) -> Images {
+        Images::new(count, 2, 3, (0..count * 18).map(|i| i as u8).collect())
+    }
+
+    #[test]
+    fn images_and_metadata_come_back() {
+        let metadata: Metadata = (0..20).map(|i| (format!("key {i}"), format!("\"{i}\" é\n"))).collect();
+        for images in [counting(4), counting(0)] {
+            let bytes = images.to_safetensors(&metadata);
+            assert_eq!(Images::from_safetensors(&bytes).unwrap(), (images, metadata.clone()));
+        }
+    }
+
+    /// The layout that the format's specification gives, spelt out.
+    #[test]
+    fn bytes_are_pinned() {
+        let images = Images::new(1, 1, 1, vec![7, 8, 9]);
+        let metadata = lr_metadata(4, DegradeMethod::Area);
+        let header = br#"{"__metadata__":{"method":"area","scale":"4"},"images":{"dtype":"U8","shape":[1,1,1,3],"data_offsets":[0,3]}}"#;
+        let mut expected = 112u64.to_le_bytes().to_vec();
+        expected.extend(header);
+        expected.resize(8 + 112, b' ');
+        expected.extend([7, 8, 9]);
+        let text = String::from_utf8_lossy(&images.to_safetensors(&metadata)).into_owned();
+        assert_eq!(text, String::from_utf8_lossy(&expected));
+    }
+
+    #[test]
+    fn scale_and_method_are_read_back() {
+        for method in [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear] {
+            let metadata = lr_metadata(8, method);
+            assert_eq!(lr_scale(&metadata).unwrap(), 8);
+            assert_eq!(lr_method(&metadata).unwrap(), method);
+        }
+        assert!(lr_scale(&Metadata::new()).is_err());
+        assert!(lr_scale(&Metadata::from([("scale".into(), "0".into())])).is_err());
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused() {
+        let good = counting(2).to_safetensors(&Metadata::new());
+        assert!(Images::from_safetensors(&good[..good.len() - 1]).is_err());
+        assert!(Images::from_safetensors(b"").is_err());
+        assert!(Images::from_safetensors(&[0xff; 64]).is_err());
+        let error = |from: &str, to: &str| {
+            let text = |t: &str| t.as_bytes().to_vec();
+            let at = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+            let mut bytes = good.clone();
+            bytes.splice(at..at + from.len(), text(to));
+            Images::from_safetensors(&bytes).unwrap_err().to_string()
+        };
+        assert!(error("\"images\"", "\"imagen\"").contains("it has: imagen"));
+        assert!(error("[2,2,3,3]", "[2,2,9,1]").contains("(count, height, width, 3)"));
+        assert!(error("\"U8\"", "\"I8\"").contains("images are U8"));
+    }
+}

@@ -1,0 +1,81 @@
+//! What has to be done: the graph of a pipeline's stages, the key of each, and from what is known its state.
+//!
+//! Pure: no files, no clocks. What is known comes through [`Known`], which the store answers and in tests a map.
+//!
+//! - [`Preimage`]: everything that a stage's result depends on; its SHA-256 is the stage's [`Key`].
+//! - [`states`]: which stages are known, which can run, which wait. A key holds the *content* of inputs, so it is known
+//!   only when they are; an input made again with the same bytes changes nothing below it.
+
+mod canonical;
+mod key;
+mod state;
+
+use std::collections::HashMap;
+
+use crate::pipeline::{Pipeline, StageKind, StageParams};
+
+pub use canonical::canonical_json;
+pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
+pub use state::{Known, Sources, StageState, advance, states};
+
+/// The stages of a pipeline as a graph.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Each after those that it reads.
+    pub stages: Vec<PlannedStage>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PlannedStage {
+    pub name: String,
+    pub kind: StageKind,
+    pub params: StageParams,
+    /// What it reads of other stages.
+    pub inputs: Vec<PlannedInput>,
+    /// The stages that it reads, ascending.
+    pub dependencies: Vec<usize>,
+    /// The stages that read it, ascending.
+    pub dependents: Vec<usize>,
+    /// Where it draws random numbers.
+    pub seed: Option<u64>,
+}
+
+/// An input, its stage by index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedInput {
+    pub role: String,
+    pub stage: usize,
+    pub blobs: Vec<&'static str>,
+}
+
+/// The graph of a pipeline. Panics unless each stage comes after those it names, which a [`Pipeline`] promises.
+pub fn plan(pipeline: &Pipeline) -> Plan {
+    let mut stages: Vec<PlannedStage> = Vec::with_capacity(pipeline.stages.len());
+    let mut index = HashMap::new();
+    for (i, stage) in pipeline.stages.iter().enumerate() {
+        let input = |input: crate::pipeline::Input| {
+            let Some(&stage) = index.get(input.stage.as_str()) else {
+                panic!("stage {:?} reads {:?}, which does not come before it", stage.name, input.stage);
+            };
+            PlannedInput { role: input.role, stage, blobs: input.blobs }
+        };
+        let inputs: Vec<_> = stage.params.inputs().into_iter().map(input).collect();
+        let mut dependencies: Vec<usize> = inputs.iter().map(|input| input.stage).collect();
+        dependencies.sort_unstable();
+        dependencies.dedup();
+        for &dependency in &dependencies {
+            stages[dependency].dependents.push(i);
+        }
+        index.insert(stage.name.as_str(), i);
+        stages.push(PlannedStage {
+            name: stage.name.clone(),
+            kind: stage.params.kind(),
+            params: stage.params.clone(),
+            inputs,
+            dependencies,
+            dependents: vec![],
+            seed: stage.params.seed(pipeline.seed),
+        });
+    }
+    Plan { stages }
+}

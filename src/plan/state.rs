@@ -1,0 +1,113 @@
+//! The state of every stage, given what is known.
+
+use std::collections::BTreeMap;
+
+use super::key::semantic_params;
+use super::{BackendClass, KEY_FORMAT, Plan, Preimage, code_version};
+use crate::store::{Action, Digest, Key, Store};
+
+/// Content from outside by stage and by what it is to the stage; for a `fetch` of cifar10, `archive`.
+pub type Sources = BTreeMap<String, BTreeMap<String, Digest>>;
+
+/// Where a stage stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StageState {
+    /// Its result is there.
+    Cached { key: Key, action: Action },
+    /// Its inputs are there and its result is not.
+    Ready { key: Key, preimage: Preimage },
+    /// These inputs are not there yet, ascending.
+    Waiting { on: Vec<usize> },
+}
+
+/// Answers what is known of a key.
+pub trait Known {
+    fn action(&self, key: &Key) -> Option<Action>;
+}
+
+impl Known for Store {
+    /// A store that cannot be read knows nothing; whoever then works on the key meets the error.
+    fn action(&self, key: &Key) -> Option<Action> {
+        Store::action(self, key).ok().flatten()
+    }
+}
+
+impl Known for BTreeMap<Key, Action> {
+    fn action(&self, key: &Key) -> Option<Action> {
+        self.get(key).cloned()
+    }
+}
+
+/// The state of every stage given what is known: a stage is ready when all its inputs are cached, and cached when its
+/// key is known.
+pub fn states(plan: &Plan, known: &dyn Known, sources: &Sources, backend: BackendClass) -> Vec<StageState> {
+    let mut states = Vec::with_capacity(plan.stages.len());
+    for index in 0..plan.stages.len() {
+        states.push(state(plan, index, &states, known, sources, backend));
+    }
+    states
+}
+
+/// Brings `states` up to date after `changed` became known, or unknown: it and what depends on it is looked at again,
+/// nothing else. Gives the stages that were looked at, ascending.
+pub fn advance(
+    plan: &Plan,
+    states: &mut [StageState],
+    changed: usize,
+    known: &dyn Known,
+    sources: &Sources,
+    backend: BackendClass,
+) -> Vec<usize> {
+    let mut affected = vec![false; plan.stages.len()];
+    affected[changed] = true;
+    let mut seen = vec![];
+    // Dependents come later, so one pass meets all of them.
+    for index in changed..plan.stages.len() {
+        if affected[index] {
+            plan.stages[index].dependents.iter().for_each(|&dependent| affected[dependent] = true);
+            states[index] = state(plan, index, &states[..index], known, sources, backend);
+            seen.push(index);
+        }
+    }
+    seen
+}
+
+/// The state of one stage, given the states of those before it.
+fn state(
+    plan: &Plan,
+    index: usize,
+    before: &[StageState],
+    known: &dyn Known,
+    sources: &Sources,
+    backend: BackendClass,
+) -> StageState {
+    let stage = &plan.stages[index];
+    let is_cached = |&dependency: &usize| matches!(before[dependency], StageState::Cached { .. });
+    let on: Vec<usize> = stage.dependencies.iter().copied().filter(|d| !is_cached(d)).collect();
+    if !on.is_empty() {
+        return StageState::Waiting { on };
+    }
+    let mut inputs = BTreeMap::new();
+    for input in &stage.inputs {
+        if let StageState::Cached { action, .. } = &before[input.stage] {
+            // A blob that the artifact lacks is left out, which is a fact of its own.
+            let read = |&name: &&str| Some((name.to_string(), action.outputs.get(name)?.clone()));
+            inputs.insert(input.role.clone(), input.blobs.iter().filter_map(read).collect());
+        }
+    }
+    let preimage = Preimage {
+        format: KEY_FORMAT,
+        kind: stage.kind,
+        code_version: code_version(stage.kind),
+        params: semantic_params(&stage.params),
+        seed: stage.seed,
+        backend: stage.params.runs_network().then_some(backend),
+        inputs,
+        sources: sources.get(&stage.name).cloned().unwrap_or_default(),
+    };
+    let key = preimage.key();
+    match known.action(&key) {
+        Some(action) => StageState::Cached { key, action },
+        None => StageState::Ready { key, preimage },
+    }
+}
