@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use image::ImageEncoder as _;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, Transform};
+use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, StrokeDash, Transform};
 
 use super::text::{Align, Style};
 
@@ -18,16 +18,19 @@ impl Color {
     }
 }
 
+/// 1 GiB of memory.
+const MAX_PIXELS: usize = 1 << 28;
+
 /// The picture; lengths are in pixels, from the upper left corner. What lies outside is cut off.
 pub struct Canvas {
     pixmap: Pixmap,
 }
 
 impl Canvas {
-    /// Fails where the picture is empty or does not fit into 2 GiB.
+    /// Fails where the picture is empty or of more than [`MAX_PIXELS`].
     pub fn new(width: usize, height: usize) -> anyhow::Result<Self> {
-        let side = |n: usize| u32::try_from(n).ok();
-        let pixmap = side(width).zip(side(height)).and_then(|(w, h)| Pixmap::new(w, h));
+        let fits = width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS);
+        let pixmap = if fits { Pixmap::new(width as u32, height as u32) } else { None };
         let Some(mut pixmap) = pixmap else { bail!("a picture of {width}×{height} pixels cannot be drawn") };
         pixmap.fill(tiny_skia::Color::WHITE);
         Ok(Self { pixmap })
@@ -35,7 +38,15 @@ impl Canvas {
 
     /// A line through `points`.
     pub fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
-        let stroke = Stroke { width, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
+        self.dashed_line(points, width, color, 0.0);
+    }
+
+    /// A line of dashes and gaps as long as `dash`, solid where it is 0.
+    pub fn dashed_line(&mut self, points: &[(f32, f32)], width: f32, color: Color, dash: f32) {
+        // Round caps would fill the gaps.
+        let line_cap = if dash > 0.0 { LineCap::Butt } else { LineCap::Round };
+        let dash = StrokeDash::new(vec![dash, dash], 0.0);
+        let stroke = Stroke { width, line_cap, line_join: LineJoin::Round, dash, ..Stroke::default() };
         if let Some(path) = path(points) {
             self.pixmap.stroke_path(&path, &paint(color), &stroke, Transform::identity(), None);
         }
@@ -158,9 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_solid_or_dashed() {
+        let ink = |dash| {
+            let mut canvas = Canvas::new(100, 9).unwrap();
+            canvas.dashed_line(&[(10.0, 4.5), (90.0, 4.5)], 3.0, Color([0, 0, 0]), dash);
+            let png = decode(&canvas);
+            (12..88).map(|x| png.get_pixel(x, 4).0[0]).filter(|&v| v < 128).count()
+        };
+        assert_eq!(ink(0.0), 76);
+        assert!((34..=42).contains(&ink(5.0)), "{}", ink(5.0));
+    }
+
+    #[test]
     fn pictures_without_a_size_are_refused() {
         assert!(Canvas::new(0, 5).is_err());
         assert!(Canvas::new(1 << 20, 1 << 20).is_err());
+        assert!(Canvas::new(usize::MAX, 2).is_err());
     }
 
     #[test]

@@ -40,10 +40,16 @@ const COLORS: [Color; 7] = [
     Color([70, 70, 70]),
 ];
 
+/// Lengths of dash and gap in pixels; 0 is a solid line.
+const DASHES: [f32; 3] = [0.0, 9.0, 4.0];
+
+/// Above so many curves, training losses are drawn only of those that have no held-out loss.
+const CROWD: usize = 6;
+
 const HEIGHT: usize = 640;
 const PLOT_WIDTH: f32 = 800.0;
 const LEFT: f32 = 96.0;
-const TOP: f32 = 28.0;
+const TOP: f32 = 40.0;
 const BOTTOM: f32 = HEIGHT as f32 - 72.0;
 const LEGEND_WIDTH: f32 = 280.0;
 const LEGEND_LINE: f32 = 26.0;
@@ -59,7 +65,7 @@ const NOTE: Style = Style::regular(15.0, GREY);
 pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     let lines: Vec<Lines> = curves.iter().map(Lines::of).collect();
     let points = || lines.iter().flat_map(|l| l.training.iter().chain(&l.heldout));
-    let names: Vec<Vec<String>> = curves.iter().map(|c| TICK.wrap(&c.name, LEGEND_WIDTH - 60.0, 2)).collect();
+    let names: Vec<Vec<String>> = curves.iter().map(|c| TICK.wrap(&c.name, LEGEND_WIDTH - 76.0, 2)).collect();
     let legend_lines = names.iter().map(Vec::len).sum::<usize>() + 3;
     let legend_bottom = TOP + legend_lines as f32 * LEGEND_LINE + LEGEND_LINE;
     let right = LEFT + PLOT_WIDTH;
@@ -82,18 +88,21 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     let corners = [(LEFT, TOP), (LEFT, BOTTOM), (right, BOTTOM)];
     canvas.line(&corners, 1.5, INK);
     canvas.text("step", (LEFT + right) / 2.0, BOTTOM + 54.0, Align::Center, AXIS);
-    canvas.text("loss", LEFT - 10.0, TOP - 8.0, Align::Right, AXIS);
+    canvas.text("loss", LEFT - 10.0, TOP - 14.0, Align::Right, AXIS);
 
     let colors = || COLORS.iter().copied().cycle();
+    // Once round the colours, lines are dashed.
+    let dashes = || (0..).map(|i| DASHES[i / COLORS.len() % DASHES.len()]);
+    let crowded = lines.len() > CROWD;
     let place = |points: &[(f64, f64)]| -> Vec<(f32, f32)> {
         points.iter().map(|&(step, loss)| (frame.x(step), frame.y(loss))).collect()
     };
-    for (line, color) in lines.iter().zip(colors()) {
+    for (line, color) in lines.iter().zip(colors()).filter(|(line, _)| !crowded || line.heldout.is_empty()) {
         canvas.line(&place(&line.training), 1.6, color.tint(0.45));
     }
-    for (line, color) in lines.iter().zip(colors()) {
+    for ((line, color), dash) in lines.iter().zip(colors()).zip(dashes()) {
         let points = place(&line.heldout);
-        canvas.line(&points, 2.4, color);
+        canvas.dashed_line(&points, 2.4, color, dash);
         if points.len() <= 40 {
             points.iter().for_each(|&(x, y)| canvas.dot(x, y, 4.0, color));
         }
@@ -101,8 +110,8 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
 
     let left = right + 24.0;
     let mut y = TOP + LEGEND_LINE;
-    for (name, color) in names.iter().zip(colors()) {
-        canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 3.0, color);
+    for ((name, color), dash) in names.iter().zip(colors()).zip(dashes()) {
+        canvas.dashed_line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 3.0, color, dash);
         for text in name {
             canvas.text(text, left + 36.0, y, Align::Left, TICK);
             y += LEGEND_LINE;
@@ -112,6 +121,9 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 2.4, GREY);
     canvas.dot(left + 13.0, y - 5.0, 4.0, GREY);
     canvas.text("held-out", left + 36.0, y, Align::Left, NOTE);
+    if crowded && lines.iter().all(|l| !l.heldout.is_empty()) {
+        return canvas.png();
+    }
     y += LEGEND_LINE;
     canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 1.6, GREY.tint(0.45));
     canvas.text("training, smoothed", left + 36.0, y, Align::Left, NOTE);
@@ -134,9 +146,9 @@ impl Lines {
     }
 }
 
-/// The mean over a window of a fortieth of the points about each; of more than a thousand points some are left out.
+/// The mean over a window of a twentieth of the points about each; of more than a thousand points some are left out.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = points.len() / 80;
+    let reach = points.len() / 40;
     let stride = points.len() / 1000 + 1;
     let mean = |i: usize| {
         // As far to either side, so that the ends are not drawn towards the middle.
@@ -177,5 +189,71 @@ impl Frame {
 
     fn y(&self, loss: f64) -> f32 {
         BOTTOM - (BOTTOM - TOP) * ((loss / self.low).ln() / (self.high / self.low).ln()) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(step: u64, loss: Option<f64>, heldout_loss: Option<f64>) -> LossRow {
+        LossRow { step, loss, heldout_loss }
+    }
+
+    fn size(png: &[u8]) -> (u32, u32) {
+        let png = image::load_from_memory(png).unwrap();
+        (png.width(), png.height())
+    }
+
+    #[test]
+    fn empty_cells_and_other_columns_are_allowed() {
+        let csv = b"step,loss,heldout_loss,lr,gradient_norm\n10,0.5,,1e-3,2\n20,NaN,0.25,1e-3,\n";
+        let rows = read_loss(csv).unwrap();
+        assert_eq!(rows[0], row(10, Some(0.5), None));
+        assert!(rows[1].loss.unwrap().is_nan() && rows[1].heldout_loss == Some(0.25));
+        assert_eq!(read_loss(b"step,loss,heldout_loss,lr,gradient_norm\n").unwrap(), []);
+        assert!(read_loss(b"step,loss,heldout_loss\nten,1,\n").is_err());
+        assert!(read_loss(b"when,loss\n1,1\n").is_err());
+    }
+
+    #[test]
+    fn smoothing_keeps_lines_straight_and_evens_out_noise() {
+        let line: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 3.0 + 2.0 * i as f64)).collect();
+        assert!(smooth(&line).iter().all(|(x, y)| (y - 3.0 - 2.0 * x).abs() < 1e-9));
+        let noise: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 5.0 + f64::from(i % 2))).collect();
+        let smoothed = smooth(&noise);
+        assert!(smoothed[11..389].iter().all(|(_, y)| (y - 5.5).abs() < 0.05));
+        let many: Vec<(f64, f64)> = (0..12_345).map(|i| (i as f64, 1.0)).collect();
+        let kept = smooth(&many);
+        assert!(kept.len() <= 1001 && kept.last() == many.last());
+        assert_eq!(smooth(&[]), []);
+    }
+
+    #[test]
+    fn losses_lie_within_the_frame_on_a_logarithmic_axis() {
+        let frame = Frame::around([(10.0, 1.0), (1000.0, 0.01)].iter()).unwrap();
+        let middle = (frame.y(1.0) + frame.y(0.01)) / 2.0;
+        assert!((frame.y(0.1) - middle).abs() < 1e-3);
+        assert!(TOP < frame.y(1.0) && frame.y(0.01) < BOTTOM && frame.y(1.0) < frame.y(0.1));
+        assert_eq!((frame.x(0.0), frame.x(1000.0)), (LEFT, LEFT + PLOT_WIDTH));
+        // One point, or a flat curve, still has a range.
+        let flat = Frame::around([(5.0, 0.3)].iter()).unwrap();
+        assert!(flat.low < 0.3 && flat.high > 0.3);
+    }
+
+    #[test]
+    fn losses_that_no_axis_has_are_left_out() {
+        let rows = vec![row(1, Some(f64::NAN), Some(0.0)), row(2, Some(-1.0), Some(f64::INFINITY)), row(3, None, None)];
+        let curve = Curve { name: "diverged".into(), rows };
+        assert!(Frame::around(Lines::of(&curve).training.iter()).is_none());
+        assert_eq!(size(&loss_curves(&[curve]).unwrap()), (1176, 640));
+        assert_eq!(size(&loss_curves(&[]).unwrap()), (1176, 640));
+    }
+
+    #[test]
+    fn the_picture_grows_with_its_legend() {
+        let curve = |i: usize| Curve { name: format!("arm {i}"), rows: vec![row(1, Some(1.0), None)] };
+        let png = loss_curves(&(0..40).map(curve).collect::<Vec<_>>()).unwrap();
+        assert!(size(&png).1 > 40 * 26);
     }
 }

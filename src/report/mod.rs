@@ -10,7 +10,7 @@ mod summary;
 mod table;
 mod text;
 
-pub use grid::{Column, comparison};
+pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use summary::{ArmSummary, BICUBIC, Measured, SCHEMA, Summary, metrics_csv};
 pub use table::table;
