@@ -35,8 +35,10 @@ pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
     Some(decibels(squares / ((height - 2 * CROP) * (width - 2 * CROP)) as f64))
 }
 
-/// A PSNR that means and files can hold: that of equal images becomes the largest that unequal ones of as many values
-/// can have, where one value is off by one. So one perfect image does not make a mean infinite.
+/// `psnr`, at most that of two images of `values` values of which one is off by one level: 83.0 dB for 3·32·32.
+///
+/// Equal images, whose PSNR is infinite, count as that in files and means, so that one perfect image does not make a
+/// mean infinite. No [`psnr`] of unequal images is above it; a [`psnr_y`] may be.
 pub fn finite_psnr(psnr: f64, values: usize) -> f64 {
     psnr.min(decibels(1.0 / values as f64))
 }

@@ -63,9 +63,10 @@ const NOTE: Style = Style::regular(15.0, GREY);
 /// The curves as a PNG: held-out losses as marked lines, smoothed training losses thin behind them, on a logarithmic
 /// axis. Losses that are not positive numbers have no place on it and are left out.
 pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
-    let lines: Vec<Lines> = curves.iter().map(Lines::of).collect();
+    let crowded = curves.len() > CROWD;
+    let lines: Vec<Lines> = curves.iter().map(|c| Lines::of(c, crowded)).collect();
     let points = || lines.iter().flat_map(|l| l.training.iter().chain(&l.heldout));
-    let names: Vec<Vec<String>> = curves.iter().map(|c| TICK.wrap(&c.name, LEGEND_WIDTH - 76.0, 2)).collect();
+    let names: Vec<Vec<String>> = curves.iter().map(|c| TICK.wrap(&c.name, LEGEND_WIDTH - 76.0, 3)).collect();
     let legend_lines = names.iter().map(Vec::len).sum::<usize>() + 3;
     let legend_bottom = TOP + legend_lines as f32 * LEGEND_LINE + LEGEND_LINE;
     let right = LEFT + PLOT_WIDTH;
@@ -93,11 +94,10 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     let colors = || COLORS.iter().copied().cycle();
     // Once round the colours, lines are dashed.
     let dashes = || (0..).map(|i| DASHES[i / COLORS.len() % DASHES.len()]);
-    let crowded = lines.len() > CROWD;
     let place = |points: &[(f64, f64)]| -> Vec<(f32, f32)> {
         points.iter().map(|&(step, loss)| (frame.x(step), frame.y(loss))).collect()
     };
-    for (line, color) in lines.iter().zip(colors()).filter(|(line, _)| !crowded || line.heldout.is_empty()) {
+    for (line, color) in lines.iter().zip(colors()) {
         canvas.line(&place(&line.training), 1.6, color.tint(0.45));
     }
     for ((line, color), dash) in lines.iter().zip(colors()).zip(dashes()) {
@@ -121,7 +121,7 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 2.4, GREY);
     canvas.dot(left + 13.0, y - 5.0, 4.0, GREY);
     canvas.text("held-out", left + 36.0, y, Align::Left, NOTE);
-    if crowded && lines.iter().all(|l| !l.heldout.is_empty()) {
+    if lines.iter().all(|l| l.training.is_empty()) {
         return canvas.png();
     }
     y += LEGEND_LINE;
@@ -137,12 +137,14 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(curve: &Curve) -> Self {
+    fn of(curve: &Curve, crowded: bool) -> Self {
         let points = |value: fn(&LossRow) -> Option<f64>| -> Vec<(f64, f64)> {
             let all = curve.rows.iter().filter_map(|r| value(r).map(|v| (r.step as f64, v)));
             all.filter(|(_, v)| v.is_finite() && *v > 0.0).collect()
         };
-        Self { training: smooth(&points(|r| r.loss)), heldout: points(|r| r.heldout_loss) }
+        let heldout = points(|r| r.heldout_loss);
+        let training = if crowded && !heldout.is_empty() { vec![] } else { smooth(&points(|r| r.loss)) };
+        Self { training, heldout }
     }
 }
 
@@ -245,9 +247,21 @@ mod tests {
     fn losses_that_no_axis_has_are_left_out() {
         let rows = vec![row(1, Some(f64::NAN), Some(0.0)), row(2, Some(-1.0), Some(f64::INFINITY)), row(3, None, None)];
         let curve = Curve { name: "diverged".into(), rows };
-        assert!(Frame::around(Lines::of(&curve).training.iter()).is_none());
+        assert!(Frame::around(Lines::of(&curve, false).training.iter()).is_none());
         assert_eq!(size(&loss_curves(&[curve]).unwrap()), (1176, 640));
         assert_eq!(size(&loss_curves(&[]).unwrap()), (1176, 640));
+    }
+
+    #[test]
+    fn many_curves_are_drawn_without_noise() {
+        let measured = Curve { name: "a".into(), rows: vec![row(1, Some(1.0), Some(2.0))] };
+        let unmeasured = Curve { name: "b".into(), rows: vec![row(1, Some(1.0), None)] };
+        assert_eq!(Lines::of(&measured, false).training, [(1.0, 1.0)]);
+        assert_eq!(
+            (Lines::of(&measured, true).training, Lines::of(&measured, true).heldout),
+            (vec![], vec![(1.0, 2.0)])
+        );
+        assert_eq!(Lines::of(&unmeasured, true).training, [(1.0, 1.0)]);
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub struct Summary {
 }
 
 /// One arm's means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to
-/// 8 bits; of an arm with one sample they are the same. PSNR is in dB. A value that does not apply is absent.
+/// 8 bits; of an arm with one sample they are the same. PSNR is in dB, and at most
+/// [`finite_psnr`](crate::metrics::finite_psnr). A value that does not apply is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
     /// Samples K an image.
@@ -79,7 +80,7 @@ impl Summary {
         bicubic.into_iter().chain(others).map(|(name, arm)| (name.as_str(), arm))
     }
 
-    /// The file's bytes, of a line's end at the end.
+    /// The file's bytes.
     pub fn to_json(&self) -> anyhow::Result<Vec<u8>> {
         let mut json = serde_json::to_vec_pretty(self).context("writing the summary as JSON")?;
         json.push(b'\n');
