@@ -3,11 +3,13 @@
 pub mod cli;
 pub mod data;
 pub mod diffusion;
+pub mod metrics;
 pub mod model;
 pub mod nn;
 pub mod pipeline;
 pub mod plan;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod stages;
 pub mod store;

@@ -2,6 +2,7 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+pub mod compare;
 pub mod degrade;
 pub mod fetch;
 mod sample;
@@ -71,7 +72,7 @@ pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
         StageParams::Degrade(p) => degrade::run(p, ctx),
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
-        StageParams::Compare(_) => anyhow::bail!("not yet"),
+        StageParams::Compare(p) => compare::run(p, ctx),
     }
 }
 
