@@ -106,15 +106,7 @@ pub struct LogsArgs {
 }
 
 fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "auto" => Ok(Device::Auto),
-        "cpu" => Ok(Device::Cpu),
-        "cuda" => Ok(Device::Cuda(0)),
-        _ => {
-            let index = text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
-            index.map(Device::Cuda).ok_or_else(|| "there are auto, cpu, cuda and cuda:N".to_string())
-        }
-    }
+    text.parse().map_err(|expected| format!("must be {expected}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
 
 pub mod params;
-mod writer;
 
 use serde::{Deserialize, Serialize};
 

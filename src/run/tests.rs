@@ -11,7 +11,7 @@ use super::scheduler::{Executor, Job, Progress, Report, Scheduler};
 use super::slots::Slots;
 use super::wire::{Event, Order, ProcessEvent};
 use super::{Options, Prepared, Status, new_record};
-use crate::pipeline::{Device, Pipeline, Stage};
+use crate::pipeline::Pipeline;
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
 
@@ -120,9 +120,9 @@ struct Ran {
 }
 
 fn pipeline(stages: &[(&str, &str)]) -> Pipeline {
-    let stage =
-        |(name, yaml): &(&str, &str)| Stage { name: name.to_string(), params: serde_yaml::from_str(yaml).unwrap() };
-    Pipeline { name: "p".into(), seed: 0, device: Device::Cpu, stages: stages.iter().map(stage).collect() }
+    let stages: String = stages.iter().map(|(name, yaml)| format!("  {name}: {yaml}\n")).collect();
+    let text = format!("name: p\nseed: 0\ndevice: cpu\nstages:\n{stages}");
+    crate::pipeline::parse("p.yaml", text, &[]).unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }
 
 /// Two datasets degraded apart.
