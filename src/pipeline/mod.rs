@@ -4,18 +4,65 @@
 
 pub mod params;
 
+mod checks;
+mod diagnostics;
+mod load;
+mod reader;
+mod references;
+mod resolve;
+mod resolved;
+mod schema;
+mod sets;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod words;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
+pub use diagnostics::{Diagnostic, Diagnostics, Position};
+pub use load::{load, parse};
 use params::*;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
+    /// The file it was read from.
+    pub file: PathBuf,
     pub name: String,
+    pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
     /// In an order in which every stage comes after those it names; otherwise as in the file.
     pub stages: Vec<Stage>,
+    /// The whole pipeline as YAML, every default and `--set` filled in; reads as this pipeline.
+    pub resolved: String,
+    places: load::Places,
+}
+
+impl Pipeline {
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|s| s.name == name)
+    }
+
+    /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
+    /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
+    pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
+        self.places.position(stage, path)
+    }
+
+    /// As [`Pipeline::position`], of what encloses the parameter where it is left to its default itself.
+    pub fn nearest_position(&self, stage: &str, path: &str) -> Option<Position> {
+        let shorter = std::iter::successors(Some(path), |p| match p.rsplit_once('.') {
+            Some((outer, _)) => Some(outer),
+            None => (!p.is_empty()).then_some(""),
+        });
+        shorter.into_iter().find_map(|p| self.position(stage, p))
+    }
 }
 
 /// One stage of a pipeline.
@@ -33,6 +80,35 @@ pub enum Device {
     Auto,
     Cpu,
     Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = &'static str;
+
+    /// The error says what a device looks like, to follow "must be".
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let index = |n: &str| match n.bytes().all(|b| b.is_ascii_digit()) {
+            true => n.parse::<u16>().ok().map(|n| Self::Cuda(n.into())),
+            false => None,
+        };
+        match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(index),
+        }
+        .ok_or("`auto`, `cpu`, `cuda` or a numbered one such as `cuda:1`")
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
 }
 
 /// What a stage does, with its parameters.
@@ -55,6 +131,27 @@ pub enum StageKind {
     Train,
     Sample,
     Compare,
+}
+
+impl StageKind {
+    pub const ALL: [Self; 5] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare];
+
+    /// As in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Degrade => "degrade",
+            Self::Train => "train",
+            Self::Sample => "sample",
+            Self::Compare => "compare",
+        }
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// An artifact of another stage that a stage reads.

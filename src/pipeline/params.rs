@@ -33,10 +33,19 @@ pub struct Cifar10Params {
     #[serde(skip_serializing)]
     pub sha256: Option<String>,
     /// Validation images, taken from the end of the training images.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 49_999))]
     pub validation: usize,
     /// At most this many images of each split.
     pub limit: Limits,
+}
+
+impl FetchParams {
+    /// Height and width of the dataset's images, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Cifar10(_) | Self::Synthetic(_) => 32,
+        }
+    }
 }
 
 impl Default for Cifar10Params {
@@ -86,6 +95,7 @@ pub struct DegradeParams {
     pub input: String,
     /// How many times smaller the low-resolution image is: 2, 4 or 8.
     #[serde(default = "default_scale")]
+    #[schemars(extend("enum" = [2, 4, 8]))]
     pub scale: usize,
     #[serde(default)]
     pub method: DegradeMethod,
@@ -131,7 +141,8 @@ pub struct TrainParams {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelParams {
-    /// Channels at full resolution; twice and four times as many at the levels below.
+    /// Channels at full resolution; twice and four times as many at the levels below. At least 2, so that the queries
+    /// of the tutorial's attention, an eighth of the deepest level's channels, have one.
     #[schemars(range(min = 2, max = 1024))]
     pub base_channels: usize,
     pub attention: AttentionParams,
@@ -178,6 +189,7 @@ pub struct DiffusionParams {
     pub target: Target,
     /// Target `residual`: the factor on the residual, so that it fills [-1, 1] as an image does. Where nothing is
     /// said, half the reciprocal of its standard deviation over the training images.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1000))]
     pub residual_scale: Option<f64>,
 }
 
@@ -234,26 +246,28 @@ pub enum Target {
 #[serde(default, deny_unknown_fields)]
 pub struct OptimParams {
     /// Peak learning rate of Adam.
-    #[schemars(range(min = 0.0))]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
     pub lr: f64,
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Optimiser steps; or say `epochs`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: Option<u64>,
     /// Passes over the training images; or say `steps`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: Option<u64>,
     /// The fraction of the steps in which the learning rate rises from 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warmup: f64,
     pub decay: Decay,
     /// Gradients are scaled down to this global norm; null leaves them.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: Option<f64>,
     /// Decay d of the weights' moving average, min(d, (1 + n)/(10 + n)) at step n.
     #[schemars(range(min = 0.0, max = 0.999_999))]
     pub ema: f64,
     /// Adam's decay rates of the first and second moment.
+    #[schemars(inner(range(min = 0.0, max = 0.999_999)))]
     pub betas: [f64; 2],
     /// Mirror images left to right at random.
     pub flips: bool,
@@ -399,6 +413,7 @@ pub enum Weights {
 pub struct CompareParams {
     /// The arms by the name they have in tables and pictures, each a `sample` stage.
     #[serde(skip_serializing)]
+    #[schemars(extend("minProperties" = 1))]
     pub arms: BTreeMap<String, String>,
     /// Test images in `comparison.png`, a row each.
     #[serde(default = "default_rows")]

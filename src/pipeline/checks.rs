@@ -1,0 +1,249 @@
+//! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
+//! between stages.
+
+use std::collections::HashMap;
+
+use super::StageParams;
+use super::diagnostics::{Diagnostic, Errors, Span};
+use super::params::*;
+use super::resolve::{StageDraft, name_error};
+use super::words::quote;
+
+/// Levels of the U-Net below the image's resolution, each half of the one above.
+const UNET_LEVELS: u32 = 2;
+/// The name that tables give bicubic enlargement.
+const RESERVED_ARM: &str = "bicubic";
+
+pub(super) fn check(stages: &[StageDraft], errors: &mut Errors) {
+    let pipeline = Stages(stages.iter().map(|s| (s.name.as_str(), s)).collect());
+    for stage in stages {
+        match &stage.params {
+            Some(StageParams::Fetch(p)) => check_fetch(stage, p, errors),
+            Some(StageParams::Degrade(p)) => check_degrade(stage, p, &pipeline, errors),
+            Some(StageParams::Train(p)) => check_train(stage, p, &pipeline, errors),
+            Some(StageParams::Sample(p)) => check_sample(stage, p, &pipeline, errors),
+            Some(StageParams::Compare(p)) => check_compare(stage, p, &pipeline, errors),
+            None => {}
+        }
+    }
+}
+
+/// The stages by name. Looks up what can be known; a reference in error is reported elsewhere.
+struct Stages<'a>(HashMap<&'a str, &'a StageDraft>);
+
+impl Stages<'_> {
+    fn params(&self, name: &str) -> Option<&StageParams> {
+        self.0.get(name)?.params.as_ref()
+    }
+
+    fn fetch(&self, name: &str) -> Option<&FetchParams> {
+        match self.params(name)? {
+            StageParams::Fetch(p) => Some(p),
+            _ => None,
+        }
+    }
+
+    fn degrade(&self, name: &str) -> Option<&DegradeParams> {
+        match self.params(name)? {
+            StageParams::Degrade(p) => Some(p),
+            _ => None,
+        }
+    }
+
+    fn train(&self, name: &str) -> Option<&TrainParams> {
+        match self.params(name)? {
+            StageParams::Train(p) => Some(p),
+            _ => None,
+        }
+    }
+}
+
+/// The value of a parameter, or the stage's name where the parameter is left to its default.
+fn place(stage: &StageDraft, path: &[&str]) -> Span {
+    stage.node.entry(path.iter().copied()).map_or(stage.key, |e| e.node.span)
+}
+
+fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
+    let FetchParams::Cifar10(p) = params else { return };
+    let printable = |url: &str| !url.chars().any(|c| c.is_control() || c == ' ');
+    let is_web = |url: &str| {
+        let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
+        host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
+    };
+    if let Some(url) = &p.url {
+        let span = place(stage, &["url"]);
+        if is_web(url) {
+            if p.sha256.is_none() {
+                errors.push(
+                    Diagnostic::new(span, "an archive from the web needs `sha256`").help(
+                        "what `sha256sum` prints of the right archive; without `url` the official one is fetched",
+                    ),
+                );
+            }
+        } else if !url.strip_prefix("file:").is_some_and(|path| !path.is_empty() && !path.contains('\0')) {
+            let message = format!("`url` must be `https://…`, `http://…` or `file:…`, found {}", quote(url));
+            let help = match url.contains("://") {
+                true => None,
+                false => Some(format!("for a file of this machine write {}", quote(&format!("file:{url}")))),
+            };
+            errors.push(Diagnostic::new(span, message).maybe_help(help));
+        }
+    }
+    if let Some(entry) = stage.node.entry(["mirrors"])
+        && let super::tree::Value::List(items) = &entry.node.value
+    {
+        for (item, url) in items.iter().zip(&p.mirrors).filter(|(_, url)| !is_web(url)) {
+            let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
+            errors.push(Diagnostic::new(item.span, message));
+        }
+    }
+    if let Some(digest) = &p.sha256
+        && !(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        let message = format!("`sha256` must be 64 hexadecimal digits, found {}", quote(digest));
+        errors.push(Diagnostic::new(place(stage, &["sha256"]), message));
+    }
+}
+
+fn check_degrade(stage: &StageDraft, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
+    let Some(size) = stages.fetch(&params.input).map(FetchParams::image_size) else { return };
+    if let Some(message) = scale_error(size, params.scale) {
+        errors.push(Diagnostic::new(place(stage, &["scale"]), message));
+    }
+}
+
+fn scale_error(size: usize, scale: usize) -> Option<String> {
+    (!size.is_multiple_of(scale))
+        .then(|| format!("images of {size}×{size} pixels cannot be made {scale} times smaller"))
+}
+
+fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
+    let TrainParams { model: _, diffusion, optim, .. } = params;
+    match (optim.steps, optim.epochs) {
+        (Some(_), Some(_)) => errors.push(
+            Diagnostic::new(
+                place(stage, &["optim", "epochs"]),
+                "`optim.steps` and `optim.epochs` contradict each other",
+            )
+            .related(place(stage, &["optim", "steps"]), "also given")
+            .help("leave one of them out"),
+        ),
+        (None, None) => errors.push(
+            Diagnostic::new(stage.key, format!("stage {} needs `optim.steps` or `optim.epochs`", quote(&stage.name)))
+                .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
+        ),
+        _ => {}
+    }
+    if diffusion.objective != Objective::Regression && diffusion.schedule == ScheduleKind::Linear {
+        if diffusion.beta_start > diffusion.beta_end {
+            let message = format!(
+                "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
+                diffusion.beta_start, diffusion.beta_end
+            );
+            let span = match stage.node.entry(["diffusion", "beta_start"]) {
+                Some(entry) => entry.node.span,
+                None => place(stage, &["diffusion", "beta_end"]),
+            };
+            errors.push(Diagnostic::new(span, message).help("noise grows from the first step to the last"));
+        }
+        // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
+        let last = diffusion.beta_end * 1000.0 / diffusion.timesteps as f64;
+        if last > 0.999 {
+            let message = format!(
+                "{} timesteps are too few for a linear schedule: its last beta would be {last:.3}",
+                diffusion.timesteps
+            );
+            let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
+            errors.push(
+                Diagnostic::new(place(stage, &["diffusion", "timesteps"]), message)
+                    .help(format!("at least {least}, or `schedule: cosine`")),
+            );
+        }
+    }
+    let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
+    if let Some(message) = size.and_then(unet_error) {
+        errors.push(Diagnostic::new(place(stage, &["data"]), message));
+    }
+}
+
+fn unet_error(size: usize) -> Option<String> {
+    let divisor = 1 << UNET_LEVELS;
+    (!size.is_multiple_of(divisor))
+        .then(|| format!("images of {size}×{size} pixels: the U-Net needs a size divisible by {divisor}"))
+}
+
+fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
+    let Some(model) = stages.train(&params.model) else { return };
+    let timesteps = model.diffusion.timesteps;
+    if model.diffusion.objective != Objective::Regression && params.sampler.steps > timesteps {
+        let message = format!(
+            "`sampler.steps` is {}, but {} is trained with {timesteps} timesteps",
+            params.sampler.steps,
+            quote(&params.model)
+        );
+        errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
+    }
+    if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
+        && data.scale != learned.scale
+    {
+        let message = format!(
+            "{} is {} times smaller, but {} is trained on {}, {} times smaller",
+            quote(&params.data),
+            data.scale,
+            quote(&params.model),
+            quote(&model.data),
+            learned.scale
+        );
+        let mut error = Diagnostic::new(place(stage, &["data"]), message).help("sample from data of the model's scale");
+        if let Some(train) = stages.0.get(params.model.as_str()) {
+            error = error.related(place(train, &["data"]), "the model's data");
+        }
+        errors.push(error);
+    }
+}
+
+fn check_compare(stage: &StageDraft, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+    let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return };
+    let mut first: Option<(&str, String, Span)> = None;
+    for (name, entry) in arms {
+        if name == RESERVED_ARM {
+            let message = format!("an arm cannot be called {}", quote(name));
+            errors
+                .push(Diagnostic::new(entry.key, message).help("bicubic enlargement is measured in every comparison"));
+        } else if let Some(help) = name_error(name) {
+            errors.push(Diagnostic::new(entry.key, format!("{} cannot be the name of an arm", quote(name))).help(help));
+        }
+        let Some(StageParams::Sample(sample)) = params.arms.get(name).and_then(|s| stages.params(s)) else { continue };
+        match &first {
+            None => first = Some((name, sample.data.clone(), entry.node.span)),
+            Some((other, data, span)) if *data != sample.data => {
+                let message = format!(
+                    "arm {} samples {}, arm {} samples {}: their images cannot be compared",
+                    quote(name),
+                    quote(&sample.data),
+                    quote(other),
+                    quote(data)
+                );
+                errors.push(
+                    Diagnostic::new(entry.node.span, message)
+                        .related(*span, format!("samples {}", quote(data)))
+                        .help("give the `sample` stages of all arms the same `data`"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_must_divide() {
+        assert_eq!(scale_error(32, 8), None);
+        assert!(scale_error(36, 8).unwrap().contains("36×36"));
+        assert_eq!(unet_error(32), None);
+        assert!(unet_error(30).unwrap().contains("divisible by 4"));
+    }
+}

@@ -1,0 +1,194 @@
+//! Stages that name stages: whether those exist and are of the right kind, cycles, and the order of the stages.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::StageKind;
+use super::diagnostics::{Diagnostic, Errors, Span};
+use super::resolve::StageDraft;
+use super::words::{did_you_mean, quote};
+
+/// A stage's parameter that names another stage.
+struct Reference<'a> {
+    /// The parameter: `data`, `arms.baseline`.
+    role: String,
+    target: &'a str,
+    span: Span,
+    wants: StageKind,
+}
+
+fn references(stage: &StageDraft) -> Vec<Reference<'_>> {
+    let roles: &[(&str, StageKind)] = match stage.kind {
+        Some(StageKind::Degrade) => &[("input", StageKind::Fetch)],
+        Some(StageKind::Train) => &[("data", StageKind::Degrade)],
+        Some(StageKind::Sample) => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
+        Some(StageKind::Compare) => {
+            let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
+            let reference = |(name, entry): (&String, &'_ super::tree::Entry)| {
+                let role = format!("arms.{}", quote(name).trim_matches('`'));
+                (role, entry.node.span)
+            };
+            return arms
+                .iter()
+                .filter_map(|arm| {
+                    let (role, span) = reference(arm);
+                    Some(Reference { role, target: arm.1.node.as_text()?, span, wants: StageKind::Sample })
+                })
+                .collect();
+        }
+        Some(StageKind::Fetch) | None => &[],
+    };
+    let reference = |&(role, wants): &(&str, StageKind)| {
+        let node = &stage.node.entry([role])?.node;
+        Some(Reference { role: role.to_string(), target: node.as_text()?, span: node.span, wants })
+    };
+    roles.iter().filter_map(reference).collect()
+}
+
+/// Checks every reference and puts the stages into an order in which each comes after those it names, otherwise that
+/// of the file.
+pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Vec<StageDraft> {
+    let index: HashMap<&str, usize> = stages.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+    // What each stage names, where that exists.
+    let mut edges: Vec<Vec<(usize, Span)>> = vec![];
+    for stage in &stages {
+        let mut named = vec![];
+        for reference in references(stage) {
+            match index.get(reference.target) {
+                Some(&target) => {
+                    check_kind(&reference, &stages[target], &stages, errors);
+                    named.push((target, reference.span));
+                }
+                None if errors.is_full() => {}
+                None => {
+                    let fitting = stages.iter().filter(|s| s.kind == Some(reference.wants));
+                    let help = did_you_mean(reference.target, fitting.map(|s| s.name.as_str()))
+                        .or_else(|| did_you_mean(reference.target, stages.iter().map(|s| s.name.as_str())))
+                        .or_else(|| only_one(&stages, reference.wants));
+                    let message = format!("`{}` names {}, which is no stage", reference.role, quote(reference.target));
+                    errors.push(Diagnostic::new(reference.span, message).maybe_help(help));
+                }
+            }
+        }
+        edges.push(named);
+    }
+    report_cycles(&stages, &edges, errors);
+    let order = topological_order(&edges);
+    let mut stages: Vec<Option<StageDraft>> = stages.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|i| stages[i].take()).collect()
+}
+
+fn check_kind(reference: &Reference, target: &StageDraft, stages: &[StageDraft], errors: &mut Errors) {
+    if let Some(kind) = target.kind.filter(|&kind| kind != reference.wants && !errors.is_full()) {
+        let message = format!(
+            "`{}` must name a {} stage, {} is a {} stage",
+            reference.role,
+            reference.wants.name(),
+            quote(&target.name),
+            kind.name()
+        );
+        let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, reference.wants));
+        errors.push(error);
+    }
+}
+
+/// The only stage of a kind is what was meant.
+fn only_one(stages: &[StageDraft], kind: StageKind) -> Option<String> {
+    let mut fitting = stages.iter().filter(|s| s.kind == Some(kind));
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => Some(format!("the {} stage is {}", kind.name(), quote(&only.name))),
+        (None, _) => Some(format!("there is no {} stage yet; add one", kind.name())),
+        _ => None,
+    }
+}
+
+/// Reports each cycle that a depth-first walk in the order of the file closes, with its path. Iterative: a file may
+/// chain more stages than the call stack holds.
+fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &mut Errors) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        New,
+        OnPath,
+        Done,
+    }
+    let mut states = vec![State::New; stages.len()];
+    for root in 0..stages.len() {
+        if states[root] != State::New {
+            continue;
+        }
+        states[root] = State::OnPath;
+        // Stages from the root to the current one, with how many of their references are walked.
+        let mut path = vec![(root, 0)];
+        while let Some((stage, walked)) = path.last_mut() {
+            let Some(&(target, span)) = edges[*stage].get(*walked) else {
+                states[*stage] = State::Done;
+                path.pop();
+                continue;
+            };
+            *walked += 1;
+            match states[target] {
+                State::Done => {}
+                State::New => {
+                    states[target] = State::OnPath;
+                    path.push((target, 0));
+                }
+                State::OnPath => {
+                    let from = path.iter().position(|&(s, _)| s == target).unwrap_or(0);
+                    let names: Vec<&str> =
+                        path[from..].iter().map(|&(s, _)| s).chain([target]).map(|s| stages[s].name.as_str()).collect();
+                    let message = format!("stages wait for each other: {}", quote_path(&names));
+                    errors.push(
+                        Diagnostic::new(span, message).help("this reference closes the cycle; name a stage before it"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// `a → b → a`, the middle left out where it is long.
+fn quote_path(names: &[&str]) -> String {
+    let quoted = |names: &[&str]| names.iter().map(|n| quote(n)).collect::<Vec<_>>().join(" → ");
+    match names.len() {
+        0..=12 => quoted(names),
+        n => format!("{} → … → {}", quoted(&names[..6]), quoted(&names[n - 5..])),
+    }
+}
+
+/// Kahn's algorithm, always the earliest ready stage next. Those that wait for a cycle come last.
+fn topological_order(edges: &[Vec<(usize, Span)>]) -> Vec<usize> {
+    let mut waits_for: Vec<usize> = edges.iter().map(Vec::len).collect();
+    let mut readers = vec![vec![]; edges.len()];
+    for (stage, named) in edges.iter().enumerate() {
+        named.iter().for_each(|&(target, _)| readers[target].push(stage));
+    }
+    let mut ready: BinaryHeap<Reverse<usize>> = (0..edges.len()).filter(|&i| waits_for[i] == 0).map(Reverse).collect();
+    let mut order = vec![];
+    while let Some(Reverse(stage)) = ready.pop() {
+        order.push(stage);
+        for &reader in &readers[stage] {
+            waits_for[reader] -= 1;
+            if waits_for[reader] == 0 {
+                ready.push(Reverse(reader));
+            }
+        }
+    }
+    order.extend((0..edges.len()).filter(|&i| waits_for[i] > 0));
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_topological_and_otherwise_that_of_the_file() {
+        let span = Span { source: 0, start: 0, end: 0 };
+        let edges = |lists: &[&[usize]]| -> Vec<Vec<(usize, Span)>> {
+            lists.iter().map(|l| l.iter().map(|&t| (t, span)).collect()).collect()
+        };
+        assert_eq!(topological_order(&edges(&[&[], &[0], &[0], &[1, 2]])), [0, 1, 2, 3]);
+        assert_eq!(topological_order(&edges(&[&[3], &[], &[1, 1], &[2]])), [1, 2, 3, 0]);
+        assert_eq!(topological_order(&edges(&[&[], &[2], &[1], &[0]])), [0, 3, 1, 2]);
+    }
+}

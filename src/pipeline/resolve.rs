@@ -1,0 +1,290 @@
+//! From tree to pipeline: the top level, `defaults`, the parameters of every stage.
+
+use serde::de::DeserializeOwned;
+
+use super::diagnostics::{Diagnostic, Errors, Span};
+use super::tree::{Mapping, Node, Number, Value};
+use super::words::{alternatives, did_you_mean, quote};
+use super::{Device, StageKind, StageParams, schema};
+
+/// Names end up as names of files, with more around them.
+const MAX_NAME_BYTES: usize = 100;
+/// What stands in `runs/` beside the pipelines.
+const RESERVED_PIPELINES: [&str; 3] = ["latest", "store", "cachedir.tag"];
+/// What stands in a run's folder beside the stages.
+const RESERVED_STAGES: [&str; 2] = ["run.json", "pipeline.yaml"];
+
+/// What a file says before its stages are held against each other.
+pub(super) struct Draft {
+    pub name: String,
+    pub description: Option<String>,
+    pub seed: u64,
+    pub device: Device,
+    pub stages: Vec<StageDraft>,
+}
+
+pub(super) struct StageDraft {
+    pub name: String,
+    pub key: Span,
+    /// Absent where the file does not say, or says nonsense.
+    pub kind: Option<StageKind>,
+    /// The parameters with the defaults under them, without `kind`.
+    pub node: Node,
+    /// Absent where they are in error.
+    pub params: Option<StageParams>,
+}
+
+/// What may be said instead of a key of `optim`.
+pub(super) fn alternative(key: &str) -> Option<&'static str> {
+    match key {
+        "steps" => Some("epochs"),
+        "epochs" => Some("steps"),
+        _ => None,
+    }
+}
+
+pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
+    const KEYS: [&str; 6] = ["name", "description", "seed", "device", "defaults", "stages"];
+    let start = Span { end: root.span.start, ..root.span };
+    let Some(top) = root.as_mapping_mut() else {
+        let message = if root.is_null() { "the file is empty" } else { "a pipeline is a mapping" };
+        errors.push(Diagnostic::new(root.span, message).help("a pipeline has a `name` and `stages`"));
+        return None;
+    };
+    for (key, entry) in top.iter() {
+        if !KEYS.contains(&key.as_str()) {
+            let help =
+                did_you_mean(key, KEYS).unwrap_or_else(|| match StageKind::ALL.iter().any(|k| k.name() == key) {
+                    true => "a stage stands under `stages`, with its kind as `kind`".to_string(),
+                    false => format!("known here: {}", alternatives(&KEYS).replace(" or ", ", ")),
+                });
+            errors.push(Diagnostic::new(entry.key, format!("unknown key {}", quote(key))).help(help));
+        }
+    }
+    let mut needed = |key: &str, errors: &mut Errors| {
+        let entry = top.shift_remove(key);
+        if entry.is_none() {
+            errors.push(Diagnostic::new(start, format!("the pipeline needs `{key}`")));
+        }
+        entry
+    };
+    let name = needed("name", errors).and_then(|entry| pipeline_name(&entry.node, errors));
+    let stages = needed("stages", errors);
+    let description = top.shift_remove("description").and_then(|entry| description(&entry.node, errors));
+    let seed = top.shift_remove("seed").map_or(Some(0), |entry| seed(&entry.node, errors));
+    let device = top.shift_remove("device").map_or(Some(Device::Auto), |entry| device(&entry.node, errors));
+    let mut defaults = top.shift_remove("defaults").map(|entry| entry.node);
+    if let Some(defaults) = &mut defaults {
+        check_defaults(defaults, errors);
+    }
+    let stages = drafts(stages?.node, defaults.as_ref(), errors);
+    // Errors of the top level don't hide those of the references: names that are in error are no longer needed.
+    Some(Draft {
+        name: name.unwrap_or_default(),
+        description,
+        seed: seed.unwrap_or(0),
+        device: device.unwrap_or_default(),
+        stages,
+    })
+}
+
+/// What is wrong with a name of letters, digits, `_`, `-` and `.`, if anything.
+pub(super) fn name_error(name: &str) -> Option<&'static str> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() {
+        Some("a name must not be empty")
+    } else if name.len() > MAX_NAME_BYTES {
+        Some("a name has at most 100 characters")
+    } else if !name.chars().all(allowed) {
+        Some("a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`")
+    } else if name.starts_with(['-', '.']) {
+        Some("a name starts with a letter, a digit or `_`")
+    } else {
+        None
+    }
+}
+
+fn pipeline_name(node: &Node, errors: &mut Errors) -> Option<String> {
+    let Some(name) = node.as_text() else {
+        errors.push(Diagnostic::new(node.span, format!("`name` must be a text, found {}", node.describe())));
+        return None;
+    };
+    let reserved = RESERVED_PIPELINES.contains(&name.to_lowercase().as_str());
+    let help = name_error(name).or(reserved.then_some("the store keeps this name for itself"));
+    if let Some(help) = help {
+        errors.push(Diagnostic::new(node.span, format!("{} cannot be the name of a pipeline", quote(name))).help(help));
+        return None;
+    }
+    Some(name.to_string())
+}
+
+fn description(node: &Node, errors: &mut Errors) -> Option<String> {
+    if node.as_text().is_none() && !node.is_null() {
+        let message = format!("`description` must be a text, found {}", node.describe());
+        errors.push(Diagnostic::new(node.span, message));
+    }
+    // It is shown on terminals, which control characters move.
+    if node.as_text().is_some_and(|t| t.chars().any(|c| c.is_control() && c != '\n')) {
+        errors.push(Diagnostic::new(node.span, "control characters in the description"));
+    }
+    node.as_text().map(str::to_string)
+}
+
+fn seed(node: &Node, errors: &mut Errors) -> Option<u64> {
+    let seed = match node.value {
+        Value::Number { number: Number::Integer(i), .. } => u64::try_from(i).ok(),
+        Value::Number { number: Number::Real(x), .. } if x.fract() == 0.0 && (0.0..=2f64.powi(53)).contains(&x) => {
+            Some(x as u64)
+        }
+        _ => None,
+    };
+    if seed.is_none() {
+        let message = format!("`seed` must be an integer from 0 to {}, found {}", u64::MAX, node.describe());
+        errors.push(Diagnostic::new(node.span, message));
+    }
+    seed
+}
+
+fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
+    let text = node.as_text().unwrap_or_default();
+    match text.parse() {
+        Ok(device) => Some(device),
+        Err(what) => {
+            let message = format!("`device` must be {what}, found {}", node.describe());
+            let help = match text {
+                "gpu" | "GPU" => Some("did you mean `cuda`?".to_string()),
+                _ => did_you_mean(text, ["auto", "cpu", "cuda"]),
+            };
+            errors.push(Diagnostic::new(node.span, message).maybe_help(help));
+            None
+        }
+    }
+}
+
+fn kind_names() -> [&'static str; 5] {
+    StageKind::ALL.map(StageKind::name)
+}
+
+fn check_defaults(defaults: &mut Node, errors: &mut Errors) {
+    // `defaults:` with all below it commented out.
+    if defaults.is_null() {
+        return;
+    }
+    let found = defaults.describe();
+    let span = defaults.span;
+    let Some(mapping) = defaults.as_mapping_mut() else {
+        errors.push(Diagnostic::new(span, format!("`defaults` must be a mapping of stage kinds, found {found}")));
+        return;
+    };
+    for (key, entry) in mapping.iter_mut() {
+        match kind_names().iter().position(|k| k == key) {
+            Some(kind) if !entry.node.is_null() => {
+                schema::validate_defaults(StageKind::ALL[kind], &mut entry.node, errors);
+            }
+            Some(_) => {}
+            None => {
+                let help = did_you_mean(key, kind_names())
+                    .unwrap_or_else(|| format!("defaults belong to a stage kind: {}", alternatives(&kind_names())));
+                errors.push(Diagnostic::new(entry.key, format!("unknown stage kind {}", quote(key))).help(help));
+            }
+        }
+    }
+}
+
+fn drafts(stages: Node, defaults: Option<&Node>, errors: &mut Errors) -> Vec<StageDraft> {
+    let (span, found) = (stages.span, stages.describe());
+    let Value::Mapping(stages) = stages.value else {
+        let message = format!("`stages` must be a mapping of names to stages, found {found}");
+        errors.push(Diagnostic::new(span, message).help("such as `pairs: { kind: degrade, input: photos }`"));
+        return vec![];
+    };
+    if stages.is_empty() {
+        errors.push(Diagnostic::new(span, "the pipeline has no stages"));
+    }
+    stages.into_iter().map(|(name, entry)| draft(name, entry.key, entry.node, defaults, errors)).collect()
+}
+
+fn draft(name: String, key: Span, mut node: Node, defaults: Option<&Node>, errors: &mut Errors) -> StageDraft {
+    let reserved = RESERVED_STAGES.contains(&name.to_lowercase().as_str());
+    if let Some(help) = name_error(&name).or(reserved.then_some("a run keeps this name for itself")) {
+        errors.push(Diagnostic::new(key, format!("{} cannot be the name of a stage", quote(&name))).help(help));
+    }
+    let found = node.describe();
+    let Some(mapping) = node.as_mapping_mut() else {
+        let message = format!("stage {} must be a mapping, found {found}", quote(&name));
+        errors.push(Diagnostic::new(node.span, message).help("such as `{ kind: degrade, input: photos }`"));
+        return StageDraft { name, key, kind: None, node, params: None };
+    };
+    let kind = stage_kind(&name, key, mapping, errors);
+    let mut params = None;
+    if let Some(kind) = kind {
+        if let Some(defaults) = defaults.and_then(|d| d.entry([kind.name()])).and_then(|e| e.node.as_mapping()) {
+            merge(mapping, defaults);
+        }
+        let mut found = Errors::default();
+        schema::validate_stage(kind, &name, key, &mut node, &mut found);
+        if found.is_empty() {
+            params = typed(kind, &node).map_err(|e| found.push(leftover(key, &name, &e))).ok();
+        }
+        errors.append(found);
+    }
+    StageDraft { name, key, kind, node, params }
+}
+
+/// What the types refuse and the schema does not.
+fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
+    Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
+}
+
+fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors) -> Option<StageKind> {
+    let kinds = alternatives(&kind_names());
+    let Some(entry) = mapping.shift_remove("kind") else {
+        let help = match mapping.keys().find(|k| kind_names().contains(&k.as_str())) {
+            Some(k) => format!("did you mean `kind: {k}`?"),
+            None => format!("one of {kinds}"),
+        };
+        errors.push(Diagnostic::new(key, format!("stage {} needs `kind`", quote(name))).help(help));
+        return None;
+    };
+    let word = entry.node.as_text().unwrap_or_default();
+    let kind = StageKind::ALL.into_iter().find(|k| k.name() == word);
+    if kind.is_none() {
+        let help = did_you_mean(word, kind_names());
+        let message = format!("`kind` must be {kinds}, found {}", entry.node.describe());
+        errors.push(Diagnostic::new(entry.node.span, message).maybe_help(help));
+    }
+    kind
+}
+
+/// Puts `defaults` under `mapping`: mappings merge key by key, anything else of the stage's own stays.
+fn merge(mapping: &mut Mapping, defaults: &Mapping) {
+    // Looked up before anything is added: of `steps` and `epochs`, the stage's own is meant.
+    let own = |key: &str| mapping.get(key).is_some_and(|e| !e.node.is_null());
+    let skipped: Vec<bool> = defaults.keys().map(|key| alternative(key).is_some_and(own)).collect();
+    for ((key, default), skipped) in defaults.iter().zip(skipped) {
+        match mapping.get_mut(key) {
+            Some(entry) => {
+                if let (Some(inner), Some(default)) = (entry.node.as_mapping_mut(), default.node.as_mapping()) {
+                    merge(inner, default);
+                }
+            }
+            None if skipped => {}
+            None => {
+                mapping.insert(key.clone(), default.clone());
+            }
+        }
+    }
+}
+
+fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
+    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
+        serde_yaml::from_value(node.to_yaml())
+    }
+    Ok(match kind {
+        StageKind::Fetch => StageParams::Fetch(read(node)?),
+        StageKind::Degrade => StageParams::Degrade(read(node)?),
+        StageKind::Train => StageParams::Train(read(node)?),
+        StageKind::Sample => StageParams::Sample(read(node)?),
+        StageKind::Compare => StageParams::Compare(read(node)?),
+    })
+}

@@ -1,0 +1,300 @@
+//! Validation against the JSON Schema of the parameter types, with the place of every error. Here are mappings and
+//! alternatives; `values` has what they hold.
+//!
+//! The schemas are those that schemars derives from [`params`](super::params), so that the types stay the one
+//! description of the file. Interpreted are the keywords that occur there; a test holds that no other does.
+
+mod values;
+
+use std::sync::OnceLock;
+
+use schemars::schema_for;
+use serde_json::Value as Json;
+
+use super::StageKind;
+use super::diagnostics::{Diagnostic, Errors, Span};
+use super::params::*;
+use super::tree::Node;
+use super::words::{alternatives, did_you_mean, nearest, quote};
+
+/// The schema of the parameters of a stage kind, without `kind` itself.
+pub(super) fn of(kind: StageKind) -> &'static Json {
+    static SCHEMAS: OnceLock<[Json; 5]> = OnceLock::new();
+    let schemas = SCHEMAS.get_or_init(|| {
+        [
+            schema_for!(FetchParams),
+            schema_for!(DegradeParams),
+            schema_for!(TrainParams),
+            schema_for!(SampleParams),
+            schema_for!(CompareParams),
+        ]
+        .map(Json::from)
+    });
+    &schemas[kind as usize]
+}
+
+/// Checks the parameters of a stage. Numbers become what their parameter is: `1e3` an integer, a digest of digits a
+/// text.
+pub(super) fn validate_stage(kind: StageKind, stage: &str, key: Span, node: &mut Node, errors: &mut Errors) {
+    Validator { root: of(kind), errors, owner: Some((stage, key)) }.run(node);
+}
+
+/// Checks `defaults.<kind>`: as a stage, but nothing is required.
+pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut Errors) {
+    Validator { root: of(kind), errors, owner: None }.run(node);
+}
+
+struct Validator<'a> {
+    root: &'static Json,
+    errors: &'a mut Errors,
+    /// The stage that must have the required keys; nobody's where only defaults are checked.
+    owner: Option<(&'a str, Span)>,
+}
+
+impl Validator<'_> {
+    fn run(mut self, node: &mut Node) {
+        self.check(self.root, &mut String::new(), node);
+    }
+
+    fn resolve(&self, schema: &'static Json) -> &'static Json {
+        // A reference names a definition of the same schema: `#/$defs/Name`.
+        let target = schema["$ref"].as_str().and_then(|r| self.root.pointer(r.strip_prefix('#')?));
+        target.unwrap_or(schema)
+    }
+
+    /// `path` is that of `node` in its stage, for messages; it is left as it was.
+    fn check(&mut self, schema: &'static Json, path: &mut String, node: &mut Node) {
+        if self.errors.is_full() {
+            return;
+        }
+        let schema = self.resolve(schema);
+        if let Some(options) = schema["anyOf"].as_array() {
+            let is_null = |s: &&Json| s["type"] == "null";
+            if !(node.is_null() && options.iter().any(|s| is_null(&s)))
+                && let Some(option) = options.iter().find(|s| !is_null(s))
+            {
+                self.check(option, path, node);
+            }
+            return;
+        }
+        if let Some(options) = schema["oneOf"].as_array() {
+            return match discriminator(options) {
+                Some(tag) => self.check_tagged(options, tag, path, node),
+                None => self.check_words(options.iter().filter_map(|o| o["const"].as_str()).collect(), path, node),
+            };
+        }
+        let types: Vec<&str> = match &schema["type"] {
+            Json::String(one) => vec![one],
+            Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
+            _ => return,
+        };
+        if node.is_null() && types.contains(&"null") {
+            return;
+        }
+        match types[0] {
+            "object" => self.check_object(schema, path, node),
+            "array" => self.check_array(schema, path, node),
+            "string" => self.check_string(path, node),
+            "boolean" => self.check_boolean(path, node),
+            "integer" => self.check_number(schema, true, path, node),
+            "number" => self.check_number(schema, false, path, node),
+            _ => {}
+        }
+    }
+
+    fn expected(&mut self, what: &str, path: &str, node: &Node, help: Option<String>) {
+        let message = match path {
+            "" => format!("expected {what}, found {}", node.describe()),
+            _ => format!("`{path}` must be {what}, found {}", node.describe()),
+        };
+        self.errors.push(Diagnostic::new(node.span, message).maybe_help(help));
+    }
+
+    fn check_object(&mut self, schema: &'static Json, path: &mut String, node: &mut Node) {
+        self.check_object_of(schema, None, path, node);
+    }
+
+    /// `variant` names the alternative that the object's tag has chosen.
+    fn check_object_of(&mut self, schema: &'static Json, variant: Option<&str>, path: &mut String, node: &mut Node) {
+        let span = node.span;
+        let Some(mapping) = node.as_mapping_mut() else {
+            return self.expected("a mapping", path, node, None);
+        };
+        let properties = schema["properties"].as_object();
+        // Required keys that are there but misspelt: one error is enough.
+        let mut misspelt = vec![];
+        for (key, entry) in mapping.iter_mut() {
+            let length = path.len();
+            if let Some(property) = properties.and_then(|p| p.get(key)) {
+                extend(path, key);
+                self.check(property, path, &mut entry.node);
+            } else if schema["additionalProperties"].is_object() {
+                extend(path, key);
+                self.check(&schema["additionalProperties"], path, &mut entry.node);
+            } else if schema["additionalProperties"] == false && !self.errors.is_full() {
+                let place = match (variant, path.as_str()) {
+                    (Some(variant), _) => format!(" of {variant}"),
+                    (None, "") => String::new(),
+                    (None, path) => format!(" in `{path}`"),
+                };
+                let help = self.unknown_key_help(schema, key, path);
+                misspelt.extend(properties.and_then(|p| nearest(key, p.keys().map(String::as_str))));
+                let message = format!("unknown key {}{place}", quote(key));
+                self.errors.push(Diagnostic::new(entry.key, message).help(help));
+            }
+            path.truncate(length);
+        }
+        let least = schema["minProperties"].as_u64().unwrap_or(0) as usize;
+        if mapping.len() < least {
+            let entries = if least == 1 { "entry" } else { "entries" };
+            let message = format!("`{path}` must have at least {least} {entries}");
+            self.errors.push(Diagnostic::new(span, message));
+        }
+        if let Some((stage, stage_key)) = self.owner {
+            for required in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
+                if !mapping.contains_key(required) && !misspelt.contains(&required) {
+                    let place = if path.is_empty() { stage_key } else { span };
+                    let mut required_path = path.clone();
+                    extend(&mut required_path, required);
+                    let message = format!("stage {} needs `{required_path}`", quote(stage));
+                    let help = self.what_is(&schema["properties"][required]);
+                    let help = help.map(|what| format!("`{required_path}`: {what}"));
+                    self.errors.push(Diagnostic::new(place, message).maybe_help(help));
+                }
+            }
+        }
+    }
+
+    /// What a key would have to be: a near one, the same deeper in, or any of those there are.
+    fn unknown_key_help(&self, schema: &'static Json, key: &str, path: &str) -> String {
+        let Some(properties) = schema["properties"].as_object() else {
+            return "no keys are known here".to_string();
+        };
+        if let Some(meant) = did_you_mean(key, properties.keys().map(String::as_str)) {
+            return meant;
+        }
+        let nested = properties.iter().find_map(|(outer, property)| {
+            let inner = self.resolve(property)["properties"].as_object()?;
+            nearest(key, inner.keys().map(String::as_str)).map(|meant| format!("{outer}.{meant}"))
+        });
+        if let Some(nested) = nested {
+            let mut full = path.to_string();
+            extend(&mut full, &nested);
+            return format!("did you mean `{full}`?");
+        }
+        let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
+        format!("known here: {}", alternatives(&keys).replace(" or ", ", "))
+    }
+
+    /// A sentence on a parameter, from its documentation.
+    fn what_is(&self, schema: &'static Json) -> Option<String> {
+        let schema = if schema["description"].is_string() { schema } else { self.resolve(schema) };
+        schema["description"].as_str().map(|d| d.replace('\n', " "))
+    }
+
+    /// An object whose key `tag` says which of `options` it is.
+    fn check_tagged(&mut self, options: &'static [Json], tag: &str, path: &mut String, node: &mut Node) {
+        let Some(mapping) = node.as_mapping() else {
+            return self.expected("a mapping", path, node, None);
+        };
+        let names: Vec<&str> = options.iter().filter_map(|o| o["properties"][tag]["const"].as_str()).collect();
+        let chosen = match mapping.get(tag) {
+            Some(entry) => {
+                let mut tag_path = path.clone();
+                extend(&mut tag_path, tag);
+                let word = entry.node.as_text().filter(|t| names.contains(t));
+                let Some(word) = word else {
+                    let mut tag_node = entry.node.clone();
+                    return self.check_words(names, &tag_path, &mut tag_node);
+                };
+                options.iter().find(|o| o["properties"][tag]["const"] == word).map(|o| (o, word.to_string()))
+            }
+            None => None,
+        };
+        if let Some((option, word)) = chosen {
+            return self.check_object_of(option, Some(&format!("{tag} `{word}`")), path, node);
+        }
+        if let Some((stage, key)) = self.owner {
+            let message = format!("stage {} needs `{tag}`", quote(stage));
+            self.errors.push(Diagnostic::new(key, message).help(format!("one of {}", alternatives(&names))));
+            return;
+        }
+        // Defaults that leave the choice to the stages: each key as in the first alternative that has it.
+        let Some(mapping) = node.as_mapping_mut() else { return };
+        for (key, entry) in mapping.iter_mut() {
+            let length = path.len();
+            match options.iter().find_map(|o| o["properties"].get(key)) {
+                Some(property) => {
+                    extend(path, key);
+                    self.check(property, path, &mut entry.node);
+                    path.truncate(length);
+                }
+                None => {
+                    let known = options.iter().filter_map(|o| o["properties"].as_object()).flat_map(|p| p.keys());
+                    let help = did_you_mean(key, known.map(String::as_str));
+                    let message = format!("unknown key {}", quote(key));
+                    self.errors.push(Diagnostic::new(entry.key, message).maybe_help(help));
+                }
+            }
+        }
+    }
+}
+
+fn extend(path: &mut String, key: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    // The path goes into messages, and an arm's name is the user's.
+    path.push_str(quote(key).trim_matches('`'));
+}
+
+/// The property whose constant tells the alternatives apart; `None` where they are words.
+fn discriminator(options: &'static [Json]) -> Option<&'static str> {
+    let properties = options.first()?["properties"].as_object()?;
+    properties.iter().find(|(_, p)| p["const"].is_string()).map(|(name, _)| name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_keyword_of_the_schemas_is_understood() {
+        const INTERPRETED: &[&str] = &[
+            "$ref",
+            "additionalProperties",
+            "anyOf",
+            "const",
+            "enum",
+            "exclusiveMaximum",
+            "exclusiveMinimum",
+            "items",
+            "maxItems",
+            "maximum",
+            "minItems",
+            "minProperties",
+            "minimum",
+            "oneOf",
+            "properties",
+            "required",
+            "type",
+        ];
+        const REMARKS: &[&str] = &["$defs", "$schema", "default", "description", "format", "title", "writeOnly"];
+        fn walk(schema: &Json) {
+            let Some(object) = schema.as_object() else { return };
+            for (keyword, value) in object {
+                assert!(INTERPRETED.contains(&keyword.as_str()) || REMARKS.contains(&keyword.as_str()), "{keyword}");
+                match keyword.as_str() {
+                    "properties" | "$defs" => value.as_object().unwrap().values().for_each(walk),
+                    "oneOf" | "anyOf" => value.as_array().unwrap().iter().for_each(walk),
+                    "items" | "additionalProperties" => walk(value),
+                    "format" => assert!(["uint", "uint64", "double"].contains(&value.as_str().unwrap()), "{value}"),
+                    _ => {}
+                }
+            }
+        }
+        for kind in StageKind::ALL {
+            walk(of(kind));
+        }
+    }
+}

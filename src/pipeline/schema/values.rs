@@ -1,0 +1,113 @@
+//! Words, numbers and lists against their schema.
+
+use serde_json::Value as Json;
+
+use super::super::diagnostics::Diagnostic;
+use super::super::tree::{Node, Number, Value};
+use super::super::words::{alternatives, did_you_mean};
+use super::Validator;
+
+impl Validator<'_> {
+    pub(super) fn check_words(&mut self, words: Vec<&str>, path: &str, node: &mut Node) {
+        let text = match &node.value {
+            Value::Text(text) if words.contains(&text.as_str()) => return,
+            Value::Number { text, .. } if words.contains(&text.as_str()) => {
+                node.value = Value::Text(text.clone());
+                return;
+            }
+            // What YAML reads as nothing may have been meant as the word.
+            Value::Null | Value::Bool(false) if words.contains(&"none") => Some("none"),
+            _ => node.as_text(),
+        };
+        let meant = text.and_then(|t| did_you_mean(t, words.iter().copied()));
+        self.expected(&alternatives(&words), path, node, meant);
+    }
+
+    pub(super) fn check_array(&mut self, schema: &'static Json, path: &mut String, node: &mut Node) {
+        let length = |key: &str| schema[key].as_u64().map(|n| n as usize);
+        let (least, most) = (length("minItems"), length("maxItems"));
+        let Value::List(items) = &mut node.value else {
+            return self.expected("a list", path, node, None);
+        };
+        if least.is_some_and(|n| items.len() < n) || most.is_some_and(|n| items.len() > n) {
+            let what = match (least, most) {
+                (Some(least), Some(most)) if least == most => format!("a list of {least}"),
+                (Some(least), None) => format!("a list of at least {least}"),
+                (_, most) => format!("a list of at most {}", most.unwrap_or_default()),
+            };
+            let message = format!("`{path}` must be {what}, found one of {}", items.len());
+            self.errors.push(Diagnostic::new(node.span, message));
+            return;
+        }
+        for item in items {
+            self.check(&schema["items"], path, item);
+        }
+    }
+
+    pub(super) fn check_string(&mut self, path: &str, node: &mut Node) {
+        match &node.value {
+            Value::Text(_) => {}
+            // A name or a digest may consist of digits.
+            Value::Number { text, .. } => node.value = Value::Text(text.clone()),
+            _ => self.expected("a text", path, node, None),
+        }
+    }
+
+    pub(super) fn check_number(&mut self, schema: &'static Json, integer: bool, path: &str, node: &mut Node) {
+        let what = if integer { "an integer" } else { "a number" };
+        let Value::Number { number, .. } = &mut node.value else {
+            let help = matches!(&node.value, Value::Text(t) if t.parse::<f64>().is_ok_and(f64::is_finite))
+                .then(|| "leave the quotes off".to_string());
+            return self.expected(what, path, node, help);
+        };
+        if !number.as_f64().is_finite() {
+            return self.expected("a finite number", path, node, None);
+        }
+        if let (true, Number::Real(x)) = (integer, *number) {
+            // 1e3 is an integer; beyond 2^53 a real number no longer says which.
+            if x.fract() != 0.0 || x.abs() > 9_007_199_254_740_992.0 {
+                return self.expected(what, path, node, None);
+            }
+            *number = Number::Integer(x as i128);
+        }
+        if let Some(allowed) = schema["enum"].as_array() {
+            if !allowed.iter().any(|a| a.as_f64() == Some(number.as_f64())) {
+                let allowed: Vec<String> = allowed.iter().map(Json::to_string).collect();
+                self.expected(&alternatives(&allowed), path, node, None);
+            }
+            return;
+        }
+        let x = number.as_f64();
+        let limit = |key: &str| schema[key].as_f64().map(|limit| (limit, &schema[key]));
+        let range = match (limit("minimum"), limit("exclusiveMinimum"), limit("maximum"), limit("exclusiveMaximum")) {
+            (Some((least, shown)), ..) if x < least => format!("at least {}", plain(shown)),
+            (_, Some((above, shown)), ..) if x <= above => format!("above {}", plain(shown)),
+            (_, _, Some((most, shown)), _) if x > most => format!("at most {}", plain(shown)),
+            (_, _, _, Some((below, shown))) if x >= below => format!("below {}", plain(shown)),
+            // What the type can hold; 2^64 as an f64 is exact.
+            _ if integer && matches!(*number, Number::Integer(i) if u64::try_from(i).is_err()) => {
+                format!("from 0 to {}", u64::MAX)
+            }
+            _ => return,
+        };
+        self.expected(&range, path, node, None);
+    }
+
+    pub(super) fn check_boolean(&mut self, path: &str, node: &Node) {
+        if matches!(node.value, Value::Bool(_)) {
+            return;
+        }
+        let meant = match node.as_text().map(str::to_lowercase).as_deref() {
+            Some("yes" | "on" | "y" | "1") => Some("did you mean `true`?".to_string()),
+            Some("no" | "off" | "n" | "0") => Some("did you mean `false`?".to_string()),
+            _ => None,
+        };
+        self.expected("`true` or `false`", path, node, meant);
+    }
+}
+
+/// `0.0` reads better as `0`.
+fn plain(number: &Json) -> String {
+    let text = number.to_string();
+    text.strip_suffix(".0").map_or(text.clone(), str::to_string)
+}

@@ -1,0 +1,219 @@
+//! Files that nobody means: they are refused, quickly, and never stop the program.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Refused or not, the answer comes and can be shown; where a pipeline comes out, it is a consistent one.
+fn survives(text: &[u8], sets: &[String]) {
+    match parse("x.yaml", text, sets) {
+        Err(errors) => {
+            assert!(!errors.errors().is_empty());
+            for error in errors.errors() {
+                assert!(!error.message.contains(|c: char| c.is_control()), "{:?}", error.message);
+                errors.position(error);
+            }
+            errors.render(true);
+            errors.render(false);
+        }
+        Ok(pipeline) => {
+            let again = parse("again.yaml", &pipeline.resolved, &[]).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(again.resolved, pipeline.resolved);
+            for stage in &pipeline.stages {
+                assert!(pipeline.position(&stage.name, "").is_some());
+            }
+        }
+    }
+}
+
+/// Something like YAML: the characters and words that mean something to it, in any order.
+fn yaml_like() -> impl Strategy<Value = String> {
+    let tokens = [
+        "name",
+        "stages",
+        "defaults",
+        "train",
+        "kind",
+        "fetch",
+        "degrade",
+        "optim",
+        "steps",
+        ":",
+        ": ",
+        "- ",
+        "\n",
+        "\n  ",
+        "\n    ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "&a",
+        "*a",
+        "<<: ",
+        "!",
+        "!!str ",
+        "|",
+        ">",
+        "'",
+        "\"",
+        "#",
+        "%",
+        "---\n",
+        "...\n",
+        "? ",
+        "~",
+        "null",
+        "1e3",
+        ".nan",
+        "-",
+        "\t",
+        "\u{0}",
+        "\u{7f}",
+        "ü",
+        "\u{2028}",
+        "\r",
+        "\\",
+        "x",
+        "1",
+        " ",
+        "@",
+        "`",
+        "\u{FEFF}",
+        "%YAML 1.2\n",
+        "%TAG ! x\n",
+    ];
+    prop::collection::vec(prop::sample::select(tokens.to_vec()), 0..60).prop_map(|words| words.concat())
+}
+
+/// One of the repository's files with pieces cut, doubled, exchanged or inserted.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let edit = (0usize..5, any::<prop::sample::Index>(), any::<prop::sample::Index>(), yaml_like(), any::<u8>());
+    (prop::sample::select(FILES.to_vec()), prop::collection::vec(edit, 1..6)).prop_map(|(file, edits)| {
+        let mut bytes = file.as_bytes().to_vec();
+        for (what, at, to, piece, byte) in edits {
+            let (at, to) = (at.index(bytes.len()), to.index(bytes.len()));
+            let (from, to) = (at.min(to), at.max(to).min(at.min(to) + 40));
+            match what {
+                0 => drop(bytes.drain(from..to)),
+                1 => drop(bytes.splice(from..from, bytes[from..to].to_vec()).count()),
+                2 => drop(bytes.splice(from..from, piece.bytes().take(30)).count()),
+                3 => bytes[from] = byte,
+                _ => drop(bytes.splice(from..to, piece.bytes().take(8)).count()),
+            }
+            if bytes.is_empty() {
+                bytes.push(b' ');
+            }
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text(text in "\\PC{0,200}|(?s).{0,200}") {
+        survives(text.as_bytes(), &[]);
+    }
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(&bytes, &[]);
+    }
+
+    #[test]
+    fn any_tokens(text in yaml_like()) {
+        survives(text.as_bytes(), &[]);
+    }
+
+    #[test]
+    fn any_stage(text in yaml_like()) {
+        survives(format!("{SMALL}  x: {{ kind: train, {text} }}\n").as_bytes(), &[]);
+    }
+
+    #[test]
+    fn any_mutation(bytes in mutated()) {
+        survives(&bytes, &[]);
+    }
+
+    #[test]
+    fn any_setting(set in "(?s).{0,40}", value in yaml_like()) {
+        survives(SMALL.as_bytes(), &[set]);
+        survives(SMALL.as_bytes(), &[format!("stages.model.optim={value}"), format!("{value}=1")]);
+    }
+}
+
+#[test]
+fn monsters_are_refused_quickly() {
+    let n = super::super::reader::MAX_BYTES - 100;
+    let repeated = |unit: &str| unit.repeat(n / unit.len());
+    let lines = |line: &dyn Fn(usize) -> String| (0..120_000).map(line).collect::<String>();
+    let bomb = "a: &a0 [x]\n".to_string()
+        + &(1..40).map(|i| format!("b{i}: &a{i} [*a{0}, *a{0}, *a{0}]\n", i - 1)).collect::<String>();
+    let monsters = [
+        repeated("["),
+        repeated("{"),
+        repeated("- "),
+        repeated("? "),
+        repeated("{a: "),
+        repeated("&a "),
+        repeated("!a "),
+        repeated("'"),
+        repeated("\""),
+        repeated("a"),
+        repeated("a "),
+        repeated("a: "),
+        repeated("#"),
+        repeated("\n"),
+        repeated("|\n"),
+        repeated("a\n"),
+        repeated("---\n"),
+        repeated("[],"),
+        repeated("\u{e9}"),
+        format!("[{}]", repeated("a,")),
+        format!("name: {}", repeated("\\u{1b}")),
+        (0..2000).map(|i| format!("{}a:\n", " ".repeat(i))).collect(),
+        lines(&|i| format!("k{i}: 1\n")),
+        lines(&|_| "k: 1\n".to_string()),
+        "name: x\nstages:\n".to_string()
+            + &(0..30_000).map(|i| format!("  s{i}: {{kind: train, data: s{}}}\n", i + 1)).collect::<String>(),
+        "name: x\nstages:\n".to_string()
+            + &(0..30_000).map(|i| format!("  s{i}: {{kind: degrade, input: nope{i}}}\n")).collect::<String>(),
+        bomb,
+        "a: &a [*a]".to_string(),
+        "a: &a {<<: *a}".to_string(),
+    ];
+    for monster in monsters {
+        let started = Instant::now();
+        let errors = parse("x.yaml", &monster, &[]).expect_err("refused");
+        let shown = errors.render(false);
+        let head: String = monster.chars().take(20).collect();
+        assert!(started.elapsed() < Duration::from_secs(5), "{head:?}: {:?}", started.elapsed());
+        assert!(shown.len() < 200_000, "{head:?}: {} bytes", shown.len());
+    }
+}
+
+#[test]
+fn a_large_pipeline_is_read_quickly() {
+    let stages = (0..5000).map(|i| format!("  m{i}: {{ kind: train, seed: {i} }}\n")).collect::<String>();
+    let started = Instant::now();
+    assert_eq!(valid(&format!("{SMALL}{stages}")).stages.len(), 5005);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_is_no_text_is_refused() {
+    let message = |bytes: &[u8]| parse("x.yaml", bytes, &[]).unwrap_err().to_string();
+    assert_eq!(message(b"name: a\nstages: \xff\n"), "error: x.yaml: line 2 is not UTF-8\nhelp: save the file as UTF-8");
+    assert_eq!(message(b"\xff\xfen\0"), "error: x.yaml: the text is UTF-16\nhelp: save the file as UTF-8");
+    assert_eq!(message(&vec![b'#'; 10 << 20]), "error: x.yaml: a pipeline file has at most 1 MiB");
+    #[cfg(unix)]
+    assert_eq!(
+        load(std::path::Path::new("/dev/zero"), &[]).unwrap_err().to_string(),
+        "error: /dev/zero: a pipeline file has at most 1 MiB"
+    );
+}

@@ -1,0 +1,69 @@
+//! Whole files: what they become, the messages that wrong ones get, and that nothing stops the program.
+
+mod hostile;
+mod messages;
+mod not_yaml;
+mod values;
+mod values_refused;
+
+use super::*;
+
+const QUICKSTART: &str = include_str!("../../../pipelines/quickstart.yaml");
+const ABLATION: &str = include_str!("../../../pipelines/ablation.yaml");
+const SEED: &str = include_str!("../../../pipelines/seed.yaml");
+const SWEEP: &str = include_str!("../../../pipelines/sweep.yaml");
+const FILES: [&str; 4] = [QUICKSTART, ABLATION, SEED, SWEEP];
+
+/// A small valid pipeline, to which a test adds what it is about.
+const SMALL: &str = "\
+name: small
+defaults:
+  train: { data: pairs, optim: { steps: 10 } }
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  pairs: { kind: degrade, input: images }
+  model: { kind: train }
+  samples: { kind: sample, model: model, data: pairs }
+  compare: { kind: compare, arms: { only: samples } }
+";
+
+fn parse_with(text: &str, sets: &[&str]) -> Result<Pipeline, Diagnostics> {
+    let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+    parse("test.yaml", text, &sets)
+}
+
+/// The one pipeline in `text`; its errors are the test's.
+fn valid(text: &str) -> Pipeline {
+    valid_with(text, &[])
+}
+
+fn valid_with(text: &str, sets: &[&str]) -> Pipeline {
+    parse_with(text, sets).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The errors of `text` are shown as `expected`, the whole of it.
+#[track_caller]
+fn says(text: &str, sets: &[&str], expected: &str) {
+    match parse_with(text, sets) {
+        Ok(_) => panic!("the pipeline is valid"),
+        Err(errors) => {
+            let found = errors.render(false);
+            assert!(found == expected.trim_matches('\n'), "found:\n{found}\nexpected:\n{expected}");
+        }
+    }
+}
+
+/// The messages alone.
+fn messages(text: &str, sets: &[&str]) -> Vec<String> {
+    match parse_with(text, sets) {
+        Ok(_) => vec![],
+        Err(errors) => errors.errors().iter().map(|e| e.message.clone()).collect(),
+    }
+}
+
+fn train<'a>(pipeline: &'a Pipeline, stage: &str) -> &'a TrainParams {
+    match &pipeline.stage(stage).unwrap().params {
+        StageParams::Train(p) => p,
+        other => panic!("{other:?}"),
+    }
+}

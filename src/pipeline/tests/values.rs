@@ -1,0 +1,262 @@
+//! What a valid file becomes.
+
+use super::*;
+
+fn names(pipeline: &Pipeline) -> Vec<&str> {
+    pipeline.stages.iter().map(|s| s.name.as_str()).collect()
+}
+
+#[test]
+fn the_files_of_the_repository_are_valid() {
+    let stages = FILES.map(|file| valid(file).stages.len());
+    assert_eq!(stages, [9, 9, 7, 11]);
+    assert_eq!(
+        names(&valid(ABLATION)),
+        [
+            "cifar",
+            "pairs",
+            "regression",
+            "baseline",
+            "attention",
+            "sample_regression",
+            "sample_baseline",
+            "sample_attention",
+            "compare"
+        ]
+    );
+}
+
+#[test]
+fn the_seed_file_has_the_settings_of_the_tutorial() {
+    let pipeline = valid(SEED);
+    for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Seed)] {
+        let p = train(&pipeline, stage);
+        assert_eq!(p.model, ModelParams { base_channels: 32, attention: AttentionParams { kind } });
+        let d = &p.diffusion;
+        assert_eq!((d.schedule, d.timesteps, d.beta_start, d.beta_end), (ScheduleKind::Linear, 1000, 1e-4, 0.02));
+        assert_eq!((d.objective, d.target), (Objective::Eps, Target::Image));
+        let o = &p.optim;
+        assert_eq!((o.lr, o.batch_size, o.steps, o.epochs), (1e-4, 32, None, Some(5)));
+        assert_eq!((o.warmup, o.decay, o.clip, o.ema, o.flips), (0.0, Decay::None, None, 0.0, false));
+    }
+    let StageParams::Sample(p) = &pipeline.stage("sample_original").unwrap().params else { panic!() };
+    assert_eq!((p.sampler.method, p.sampler.steps, p.weights), (SamplerMethod::Ddpm, 1000, Weights::Raw));
+    let StageParams::Degrade(p) = &pipeline.stage("pairs").unwrap().params else { panic!() };
+    assert_eq!((p.method, p.scale), (DegradeMethod::Bilinear, 4));
+}
+
+#[test]
+fn settings_of_the_command_line_replace_those_of_the_file() {
+    let pipeline = valid_with(
+        ABLATION,
+        &[
+            "defaults.train.model.base_channels=16",
+            "defaults.train.optim.steps=1500",
+            "stages.cifar.url=file:/tmp/cifar-10-mini-binary.tar.gz",
+            "stages.attention.optim.lr=2e-3",
+            "seed=7",
+            "device=cuda:1",
+            "name=mine",
+        ],
+    );
+    let (baseline, attention) = (train(&pipeline, "baseline"), train(&pipeline, "attention"));
+    assert_eq!((baseline.model.base_channels, baseline.optim.steps, baseline.optim.lr), (16, Some(1500), 1e-3));
+    // What a stage gets of its own leaves the rest of the defaults in place.
+    assert_eq!((attention.optim.lr, attention.optim.steps), (2e-3, Some(1500)));
+    let StageParams::Fetch(FetchParams::Cifar10(p)) = &pipeline.stages[0].params else { panic!() };
+    assert_eq!(p.url.as_deref(), Some("file:/tmp/cifar-10-mini-binary.tar.gz"));
+    assert_eq!((pipeline.seed, pipeline.device, pipeline.name.as_str()), (7, Device::Cuda(1), "mine"));
+}
+
+#[test]
+fn later_settings_win_and_missing_keys_are_made() {
+    let sets = ["stages.model.model.base_channels=8", "stages.model.model={base_channels: 4}", "stages.model.seed=3"];
+    let pipeline = valid_with(SMALL, &sets);
+    assert_eq!(train(&pipeline, "model").model.base_channels, 4);
+    assert_eq!(train(&pipeline, "model").seed, Some(3));
+}
+
+#[test]
+fn names_with_dots_can_be_set() {
+    let text = SMALL.replace("  model: {", "  v1.0: {").replace("model: model", "model: v1.0");
+    assert_eq!(train(&valid_with(&text, &["stages.v1.0.optim.lr=0.5"]), "v1.0").optim.lr, 0.5);
+}
+
+#[test]
+fn of_steps_and_epochs_the_nearer_is_meant() {
+    let given = |text: &str, sets: &[&str]| {
+        let pipeline = valid_with(text, sets);
+        let p = train(&pipeline, "model");
+        (p.optim.steps, p.optim.epochs)
+    };
+    let own = SMALL.replace("{ kind: train }", "{ kind: train, optim: { epochs: 2 } }");
+    assert_eq!(given(SMALL, &[]), (Some(10), None));
+    assert_eq!(given(&own, &[]), (None, Some(2)));
+    assert_eq!(given(SMALL, &["defaults.train.optim.epochs=3"]), (None, Some(3)));
+    assert_eq!(given(&own, &["stages.model.optim.steps=4"]), (Some(4), None));
+    assert_eq!(given(&own, &["defaults.train.optim.steps=4"]), (None, Some(2)));
+    let both = "`optim.steps` and `optim.epochs` contradict each other";
+    assert_eq!(messages(SMALL, &["defaults.train.optim.epochs=3", "defaults.train.optim.steps=3"]), [both]);
+    assert_eq!(messages(&own.replace("epochs: 2", "epochs: 2, steps: 1"), &[]), [both]);
+}
+
+#[test]
+fn defaults_reach_their_kind_and_give_way() {
+    let text = SMALL.replace(
+        "{ kind: train }",
+        "{ kind: train, model: { attention: { kind: seed } }, optim: { betas: [0.5, 0.6], clip: null } }",
+    );
+    let text = text.replace(
+        "steps: 10 }",
+        "steps: 10, betas: [0.1, 0.2], clip: 3, lr: 0.1 }, model: { base_channels: 8, attention: { kind: none } }",
+    );
+    let pipeline = valid(&text);
+    let p = train(&pipeline, "model");
+    assert_eq!(p.model, ModelParams { base_channels: 8, attention: AttentionParams { kind: AttentionKind::Seed } });
+    assert_eq!((p.optim.betas, p.optim.clip, p.optim.lr), ([0.5, 0.6], None, 0.1));
+}
+
+#[test]
+fn stages_come_after_those_they_name() {
+    let text = "\
+name: backwards
+stages:
+  compare: { kind: compare, arms: { b: s2, a: s1 } }
+  s1: { kind: sample, model: m, data: pairs }
+  s2: { kind: sample, model: m, data: pairs }
+  m: { kind: train, data: pairs, optim: { steps: 1 } }
+  pairs: { kind: degrade, input: images }
+  images: { kind: fetch, dataset: synthetic }
+";
+    assert_eq!(names(&valid(text)), ["images", "pairs", "m", "s1", "s2", "compare"]);
+}
+
+#[test]
+fn spelling_and_order_of_keys_make_no_difference() {
+    let one = "\
+name: a
+stages:
+  images: { kind: fetch, dataset: synthetic, train: 1000, test: 16 }
+  pairs: { kind: degrade, input: images, scale: 4 }
+  m:
+    kind: train
+    data: pairs
+    diffusion: { beta_start: 1e-4, beta_end: 0.02, residual_scale: 4 }
+    optim: { lr: 0.002, steps: 1000, warmup: 0, clip: null, flips: true }
+";
+    let other = "\
+stages:
+  images: { \"test\": 0x10, train: 1e3, dataset: 'synthetic', kind: fetch }
+  pairs:
+    scale: 4.0
+    input: \"images\"
+    kind: !!str degrade
+  m:
+    optim: { flips: True, clip: ~, warmup: 0.0, steps: 1_000e0, lr: 2e-3 }
+    diffusion: { residual_scale: 4.0, beta_end: 2.0e-02, beta_start: 0.0001 }
+    data: pairs
+    kind: train
+name: a
+";
+    let (one, other) = (valid(one), valid(&other.replace("1_000e0", "1000.0")));
+    for stage in &one.stages {
+        let same = &other.stage(&stage.name).unwrap().params;
+        assert_eq!(&stage.params, same);
+        assert_eq!(serde_json::to_string(&stage.params).unwrap(), serde_json::to_string(same).unwrap());
+    }
+}
+
+#[test]
+fn the_resolved_text_reads_as_the_same_pipeline() {
+    for text in FILES.into_iter().chain([SMALL]) {
+        let pipeline = valid_with(text, &["seed=18446744073709551615"]);
+        let again = valid(&pipeline.resolved);
+        assert_eq!((&again.name, again.seed, again.device), (&pipeline.name, pipeline.seed, pipeline.device));
+        assert_eq!(again.description, pipeline.description);
+        assert_eq!(names(&again), names(&pipeline));
+        for (a, b) in again.stages.iter().zip(&pipeline.stages) {
+            assert_eq!(a.params, b.params);
+        }
+        assert_eq!(again.resolved, pipeline.resolved);
+        assert!(!pipeline.resolved.contains("defaults"));
+    }
+}
+
+#[test]
+fn names_that_yaml_reads_as_something_else_stay_names() {
+    for name in ["True", "null", "NULL", "yes", "No", "1e3", "012", "0x1F", "0o7", "1_000", "1.0", "_", "2024-01-01"] {
+        let text = SMALL.replace("  pairs: {", &format!("  {name}: {{")).replace(": pairs", &format!(": \"{name}\""));
+        let pipeline = valid(&text);
+        assert!(pipeline.stage(name).is_some(), "{name}");
+        let again = valid(&pipeline.resolved);
+        assert!(again.stage(name).is_some(), "{name}");
+        assert_eq!(again.resolved, pipeline.resolved);
+    }
+}
+
+#[test]
+fn positions_are_those_of_the_file_the_defaults_or_the_flag() {
+    let pipeline = valid_with(SMALL, &["stages.model.model.base_channels=8"]);
+    let at = |stage: &str, path: &str| pipeline.position(stage, path).map(|p| p.to_string());
+    assert_eq!(at("model", "").as_deref(), Some("test.yaml:7:3"));
+    assert_eq!(at("model", "optim.steps").as_deref(), Some("test.yaml:3:34"));
+    assert_eq!(at("model", "model.base_channels").as_deref(), Some("--set stages.model.model.base_channels=8"));
+    assert_eq!(at("compare", "arms.only").as_deref(), Some("test.yaml:9:37"));
+    assert_eq!(at("model", "diffusion.schedule"), None);
+    assert_eq!(at("nobody", ""), None);
+    let nearest = |path: &str| pipeline.nearest_position("model", path).map(|p| p.to_string());
+    assert_eq!(nearest("optim.lr").as_deref(), Some("test.yaml:3:25"));
+    assert_eq!(nearest("diffusion.schedule").as_deref(), Some("test.yaml:7:3"));
+}
+
+#[test]
+fn anchors_aliases_and_merge_keys_work() {
+    let text =
+        SMALL.replace("  model: { kind: train }", "  m0: &m { kind: train, seed: 1 }\n  model: { <<: *m, seed: 2 }");
+    let pipeline = valid(&text);
+    assert_eq!((train(&pipeline, "m0").seed, train(&pipeline, "model").seed), (Some(1), Some(2)));
+}
+
+#[test]
+fn texts_may_look_like_numbers() {
+    let digest = "1".repeat(32) + &"2".repeat(32);
+    let exponent = "1e".to_string() + &"9".repeat(62);
+    for digest in [digest, exponent] {
+        let text = SMALL.replace("dataset: synthetic", &format!("dataset: cifar10, url: file:x, sha256: {digest}"));
+        let pipeline = valid(&text);
+        let StageParams::Fetch(FetchParams::Cifar10(p)) = &pipeline.stages[0].params else { panic!() };
+        assert_eq!(p.sha256.as_deref(), Some(digest.as_str()));
+    }
+    assert_eq!(valid(&SMALL.replace("name: small", "name: 2024")).name, "2024");
+}
+
+#[test]
+fn devices_read_as_they_print() {
+    for (text, device) in [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda:3", Device::Cuda(3))] {
+        assert_eq!(text.parse(), Ok(device));
+        assert_eq!(device.to_string(), text);
+    }
+    assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+    for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:99999999999", "CPU"] {
+        assert!(text.parse::<Device>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_file_is_read_under_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.yaml");
+    std::fs::write(&path, format!("\u{FEFF}{}", SMALL.replace('\n', "\r\n"))).unwrap();
+    let pipeline = load(&path, &[]).unwrap();
+    assert_eq!(pipeline.file, path);
+    assert_eq!(pipeline.stages.len(), 5);
+    let missing = folder.path().join("smal.yaml");
+    let error = load(&missing, &[]).unwrap_err().to_string();
+    let expected = format!(
+        "error: cannot read the pipeline {}: No such file or directory (os error 2)\nhelp: did you mean `{}`?",
+        missing.display(),
+        path.display()
+    );
+    assert_eq!(error, expected);
+    assert!(load(folder.path(), &[]).unwrap_err().to_string().contains("cannot read the pipeline"));
+}

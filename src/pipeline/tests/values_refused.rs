@@ -1,0 +1,390 @@
+//! Messages about values and about stages that don't fit each other.
+
+use super::*;
+
+#[test]
+fn types_ranges_and_choices() {
+    says(
+        "\
+name: values
+seed: -1
+stages:
+  images: { kind: fetch, dataset: synthetic, train: 0, test: 2.5 }
+  pairs: { kind: degrade, input: images, method: [area] }
+  model:
+    kind: train
+    data: pairs
+    model: { base_channels: 1, attention: { kind: mhsa } }
+    diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
+    optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+    heldout: 100
+",
+        &[],
+        r#"
+error: `seed` must be an integer from 0 to 18446744073709551615, found `-1`
+ --> test.yaml:2:7
+  |
+2 | seed: -1
+  |       ^^
+
+error: `train` must be at least 1, found `0`
+ --> test.yaml:4:53
+  |
+4 |   images: { kind: fetch, dataset: synthetic, train: 0, test: 2.5 }
+  |                                                     ^
+
+error: `test` must be an integer, found `2.5`
+ --> test.yaml:4:62
+  |
+4 |   images: { kind: fetch, dataset: synthetic, train: 0, test: 2.5 }
+  |                                                              ^^^
+
+error: `method` must be `area`, `bicubic` or `bilinear`, found a list
+ --> test.yaml:5:50
+  |
+5 |   pairs: { kind: degrade, input: images, method: [area] }
+  |                                                  ^^^^^^
+
+error: `model.base_channels` must be at least 2, found `1`
+ --> test.yaml:9:29
+  |
+9 |     model: { base_channels: 1, attention: { kind: mhsa } }
+  |                             ^
+
+error: `model.attention.kind` must be `none` or `seed`, found `mhsa`
+ --> test.yaml:9:51
+  |
+9 |     model: { base_channels: 1, attention: { kind: mhsa } }
+  |                                                   ^^^^
+
+error: `diffusion.beta_start` must be a finite number, found `.nan`
+  --> test.yaml:10:30
+   |
+10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
+   |                              ^^^^
+
+error: `diffusion.timesteps` must be at least 2, found `1`
+  --> test.yaml:10:47
+   |
+10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
+   |                                               ^
+
+error: `diffusion.schedule` must be `linear` or `cosine`, found `cosin`
+  --> test.yaml:10:60
+   |
+10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
+   |                                                            ^^^^^
+   |
+   = help: did you mean `cosine`?
+
+error: `optim.steps` must be an integer, found `10`
+  --> test.yaml:11:21
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                     ^^^^
+   |
+   = help: leave the quotes off
+
+error: `optim.lr` must be above 0, found `0`
+  --> test.yaml:11:31
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                               ^
+
+error: `optim.betas` must be a list of 2, found one of 3
+  --> test.yaml:11:41
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                                         ^^^^^^^^^^^^^^^^^^
+
+error: `optim.flips` must be `true` or `false`, found `yes`
+  --> test.yaml:11:68
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                                                                    ^^^
+   |
+   = help: did you mean `true`?
+
+error: `optim.clip` must be above 0, found `-1`
+  --> test.yaml:11:79
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                                                                               ^^
+
+error: `optim.ema` must be at most 0.999999, found `1`
+  --> test.yaml:11:88
+   |
+11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
+   |                                                                                        ^
+
+error: `heldout` must be a mapping, found `100`
+  --> test.yaml:12:14
+   |
+12 |     heldout: 100
+   |              ^^^
+"#,
+    );
+}
+
+#[test]
+fn references_name_stages_of_the_right_kind() {
+    says(
+        "\
+name: references
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  pairs: { kind: degrade, input: images }
+  baseline: { kind: train, data: images, optim: { steps: 1 } }
+  sample_baseline: { kind: sample, model: base_line, data: pairs }
+  compare: { kind: compare, arms: { baseline: baseline, attention: sample_attention } }
+",
+        &[],
+        r#"
+error: `data` must name a degrade stage, `images` is a fetch stage
+ --> test.yaml:5:34
+  |
+5 |   baseline: { kind: train, data: images, optim: { steps: 1 } }
+  |                                  ^^^^^^
+  |
+  = help: the degrade stage is `pairs`
+
+error: `model` names `base_line`, which is no stage
+ --> test.yaml:6:43
+  |
+6 |   sample_baseline: { kind: sample, model: base_line, data: pairs }
+  |                                           ^^^^^^^^^
+  |
+  = help: did you mean `baseline`?
+
+error: `arms.baseline` must name a sample stage, `baseline` is a train stage
+ --> test.yaml:7:47
+  |
+7 |   compare: { kind: compare, arms: { baseline: baseline, attention: sample_attention } }
+  |                                               ^^^^^^^^
+  |
+  = help: the sample stage is `sample_baseline`
+
+error: `arms.attention` names `sample_attention`, which is no stage
+ --> test.yaml:7:68
+  |
+7 |   compare: { kind: compare, arms: { baseline: baseline, attention: sample_attention } }
+  |                                                                    ^^^^^^^^^^^^^^^^
+  |
+  = help: the sample stage is `sample_baseline`
+"#,
+    );
+}
+
+#[test]
+fn cycles_are_named_with_their_path() {
+    says(
+        "\
+name: cycle
+stages:
+  a: { kind: degrade, input: c }
+  b: { kind: train, data: a, optim: { steps: 1 } }
+  c: { kind: sample, model: b, data: a }
+  d: { kind: degrade, input: d }
+",
+        &[],
+        r#"
+error: `input` must name a fetch stage, `c` is a sample stage
+ --> test.yaml:3:30
+  |
+3 |   a: { kind: degrade, input: c }
+  |                              ^
+  |
+  = help: there is no fetch stage yet; add one
+
+error: stages wait for each other: `a` → `c` → `b` → `a`
+ --> test.yaml:4:27
+  |
+4 |   b: { kind: train, data: a, optim: { steps: 1 } }
+  |                           ^
+  |
+  = help: this reference closes the cycle; name a stage before it
+
+error: stages wait for each other: `a` → `c` → `a`
+ --> test.yaml:5:38
+  |
+5 |   c: { kind: sample, model: b, data: a }
+  |                                      ^
+  |
+  = help: this reference closes the cycle; name a stage before it
+
+error: `input` must name a fetch stage, `d` is a degrade stage
+ --> test.yaml:6:30
+  |
+6 |   d: { kind: degrade, input: d }
+  |                              ^
+  |
+  = help: there is no fetch stage yet; add one
+
+error: stages wait for each other: `d` → `d`
+ --> test.yaml:6:30
+  |
+6 |   d: { kind: degrade, input: d }
+  |                              ^
+  |
+  = help: this reference closes the cycle; name a stage before it
+"#,
+    );
+}
+
+#[test]
+fn stages_must_fit_each_other() {
+    says(
+        "\
+name: fit
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  four: { kind: degrade, input: images, scale: 4 }
+  two: { kind: degrade, input: images, scale: 2 }
+  long: { kind: train, data: four, diffusion: { timesteps: 20 }, optim: { steps: 1, epochs: 1 } }
+  short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
+  sample_long: { kind: sample, model: long, data: two }
+  sample_short: { kind: sample, model: short, data: two, sampler: { steps: 20 } }
+  sample_four: { kind: sample, model: long, data: four, sampler: { steps: 20 } }
+  compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
+",
+        &[],
+        r#"
+error: `optim.steps` and `optim.epochs` contradict each other
+ --> test.yaml:6:93
+  |
+6 |   long: { kind: train, data: four, diffusion: { timesteps: 20 }, optim: { steps: 1, epochs: 1 } }
+  |                                                                                  -          ^
+  |                                                                                  |
+  |                                                                                  also given
+  |
+  = help: leave one of them out
+
+error: stage `short` needs `optim.steps` or `optim.epochs`
+ --> test.yaml:7:3
+  |
+7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
+  |   ^^^^^
+  |
+  = help: such as `optim: { steps: 1500 }`, or the same under `defaults.train`
+
+error: 20 timesteps are too few for a linear schedule: its last beta would be 1.000
+ --> test.yaml:7:78
+  |
+7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
+  |                                                                              ^^
+  |
+  = help: at least 21, or `schedule: cosine`
+
+error: `diffusion.beta_start` is 0.1, above `diffusion.beta_end` of 0.02
+ --> test.yaml:7:94
+  |
+7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
+  |                                                                                              ^^^
+  |
+  = help: noise grows from the first step to the last
+
+error: `sampler.steps` is 25, but `long` is trained with 20 timesteps
+ --> test.yaml:8:3
+  |
+8 |   sample_long: { kind: sample, model: long, data: two }
+  |   ^^^^^^^^^^^
+  |
+  = help: at most 20
+
+error: `two` is 2 times smaller, but `long` is trained on `four`, 4 times smaller
+ --> test.yaml:8:51
+  |
+6 |   long: { kind: train, data: four, diffusion: { timesteps: 20 }, optim: { steps: 1, epochs: 1 } }
+  |                              ---- the model's data
+7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
+8 |   sample_long: { kind: sample, model: long, data: two }
+  |                                                   ^^^
+  |
+  = help: sample from data of the model's scale
+
+error: an arm cannot be called `bicubic`
+  --> test.yaml:11:37
+   |
+11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
+   |                                     ^^^^^^^
+   |
+   = help: bicubic enlargement is measured in every comparison
+
+error: `a/b` cannot be the name of an arm
+  --> test.yaml:11:60
+   |
+11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
+   |                                                            ^^^
+   |
+   = help: a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`
+
+error: arm `a/b` samples `four`, arm `bicubic` samples `two`: their images cannot be compared
+  --> test.yaml:11:65
+   |
+11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
+   |                                              ------------       ^^^^^^^^^^^
+   |                                              |
+   |                                              samples `two`
+   |
+   = help: give the `sample` stages of all arms the same `data`
+"#,
+    );
+}
+
+#[test]
+fn archives_are_named_safely() {
+    says(
+        "\
+name: archives
+stages:
+  a: { kind: fetch, dataset: cifar10, url: \"https://example.org/cifar.tar.gz\" }
+  b: { kind: fetch, dataset: cifar10, url: cifar.tar.gz, sha256: 12ab }
+  c: { kind: fetch, dataset: cifar10, url: \"ftp://example.org/x\", mirrors: [\"https://example.org/x\", \"file:x\"] }
+  d: { kind: fetch, dataset: synthetic, url: \"file:x\" }
+",
+        &[],
+        r#"
+error: an archive from the web needs `sha256`
+ --> test.yaml:3:44
+  |
+3 |   a: { kind: fetch, dataset: cifar10, url: "https://example.org/cifar.tar.gz" }
+  |                                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: what `sha256sum` prints of the right archive; without `url` the official one is fetched
+
+error: `url` must be `https://…`, `http://…` or `file:…`, found `cifar.tar.gz`
+ --> test.yaml:4:44
+  |
+4 |   b: { kind: fetch, dataset: cifar10, url: cifar.tar.gz, sha256: 12ab }
+  |                                            ^^^^^^^^^^^^
+  |
+  = help: for a file of this machine write `file:cifar.tar.gz`
+
+error: `sha256` must be 64 hexadecimal digits, found `12ab`
+ --> test.yaml:4:66
+  |
+4 |   b: { kind: fetch, dataset: cifar10, url: cifar.tar.gz, sha256: 12ab }
+  |                                                                  ^^^^
+
+error: `url` must be `https://…`, `http://…` or `file:…`, found `ftp://example.org/x`
+ --> test.yaml:5:44
+  |
+5 |   c: { kind: fetch, dataset: cifar10, url: "ftp://example.org/x", mirrors: ["https://example.org/x", "file:x"] }
+  |                                            ^^^^^^^^^^^^^^^^^^^^^
+
+error: a mirror must be `https://…` or `http://…`, found `file:x`
+ --> test.yaml:5:102
+  |
+5 |   c: { kind: fetch, dataset: cifar10, url: "ftp://example.org/x", mirrors: ["https://example.org/x", "file:x"] }
+  |                                                                                                      ^^^^^^^^
+
+error: unknown key `url` of dataset `synthetic`
+ --> test.yaml:6:41
+  |
+6 |   d: { kind: fetch, dataset: synthetic, url: "file:x" }
+  |                                         ^^^
+  |
+  = help: known here: `dataset`, `test`, `train`, `validation`
+"#,
+    );
+}

@@ -1,0 +1,100 @@
+//! Words for messages: quoting what the user wrote, and finding what was meant.
+
+/// Longer words are cut in messages.
+const MAX_SHOWN: usize = 60;
+/// Of more words than these, the nearest is looked for among the first.
+const MAX_CANDIDATES: usize = 2000;
+
+/// The text between backquotes, its control characters escaped, cut where it is long.
+pub(super) fn quote(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).flat_map(escape).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+fn escape(c: char) -> Box<dyn Iterator<Item = char>> {
+    // A message is one line, and nothing in it may move the cursor.
+    if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+        Box::new(c.escape_default())
+    } else {
+        Box::new([c].into_iter())
+    }
+}
+
+/// "`a`, `b` or `c`".
+pub(super) fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
+    let words: Vec<String> = words.iter().map(|w| quote(w.as_ref())).collect();
+    match words.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// The candidate that `word` is most likely a misspelling of.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 100 {
+        return None;
+    }
+    let folded = fold(word);
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates.into_iter().take(MAX_CANDIDATES).filter(|c| c.len() <= 100) {
+        // A third of the word may be wrong, as in rustc, but not all of it.
+        let longer = word.len().max(candidate.len());
+        let allowed = (longer.max(3) / 3).min(longer.saturating_sub(1));
+        if word.len().abs_diff(candidate.len()) <= allowed {
+            let distance = strsim::damerau_levenshtein(&folded, &fold(candidate));
+            if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
+                best = Some((distance, candidate));
+            }
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// Case and the choice of separator are no difference.
+fn fold(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
+}
+
+/// "did you mean `x`?", where something is near.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, candidates).map(|c| format!("did you mean {}?", quote(c)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspellings_find_their_word_and_strangers_none() {
+        let words = ["base_channels", "attention", "steps"];
+        for (word, meant) in [
+            ("base_chanels", Some("base_channels")),
+            ("Base-Channels", Some("base_channels")),
+            ("atention", Some("attention")),
+            ("setps", Some("steps")),
+            ("epochs", None),
+            ("", None),
+            ("x", None),
+            ("steps_per_epoch_and_more", None),
+        ] {
+            assert_eq!(nearest(word, words), meant, "{word}");
+        }
+    }
+
+    #[test]
+    fn quoted_text_is_one_line_of_bounded_length() {
+        assert_eq!(quote("a\nb\u{1b}[31m"), "`a\\nb\\u{1b}[31m`");
+        assert_eq!(quote(&"x".repeat(100_000)), format!("`{}…`", "x".repeat(60)));
+        assert_eq!(quote("größe"), "`größe`");
+    }
+
+    #[test]
+    fn alternatives_read_as_a_sentence() {
+        assert_eq!(alternatives(&["a"]), "`a`");
+        assert_eq!(alternatives(&["a", "b", "c"]), "`a`, `b` or `c`");
+    }
+}
