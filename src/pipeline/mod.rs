@@ -17,6 +17,7 @@ mod sets;
 mod tests;
 mod tree;
 mod words;
+mod writer;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,0 +1,74 @@
+//! A stage's parameters written out whole, for the process that runs it.
+//!
+//! Their own serialisation leaves out what does not change a stage's result, since stage keys are made of it;
+//! here those fields are added. What is written here reads back as the same values.
+
+use serde_json::{Map, Value, json};
+
+use super::StageParams;
+use super::params::*;
+
+impl StageParams {
+    /// Every parameter, those too that stay out of keys.
+    pub fn complete(&self) -> Value {
+        let mut value = serde_json::to_value(self).expect("parameters are strings, numbers and maps of them");
+        let fields = value.as_object_mut().expect("parameters are written as a map");
+        // Whole patterns: a new field does not compile until somebody says here whether it is in the serialisation.
+        match self {
+            Self::Fetch(FetchParams::Cifar10(Cifar10Params { url, mirrors, sha256, validation: _, limit: _ })) => {
+                add(fields, [("url", json!(url)), ("mirrors", json!(mirrors)), ("sha256", json!(sha256))]);
+            }
+            Self::Fetch(FetchParams::Synthetic(SyntheticParams { train: _, validation: _, test: _ })) => {}
+            Self::Degrade(DegradeParams { input, scale: _, method: _ }) => add(fields, [("input", json!(input))]),
+            Self::Train(TrainParams { data, seed, model: _, diffusion: _, optim: _, heldout: _ }) => {
+                add(fields, [("data", json!(data)), ("seed", json!(seed))]);
+            }
+            Self::Sample(SampleParams {
+                model,
+                data,
+                seed,
+                sampler: _,
+                samples: _,
+                weights: _,
+                limit: _,
+                batch_size,
+            }) => add(
+                fields,
+                [
+                    ("model", json!(model)),
+                    ("data", json!(data)),
+                    ("seed", json!(seed)),
+                    ("batch_size", json!(batch_size)),
+                ],
+            ),
+            Self::Compare(CompareParams { arms, rows: _ }) => add(fields, [("arms", json!(arms))]),
+        }
+        value
+    }
+}
+
+fn add<const N: usize>(fields: &mut Map<String, Value>, more: [(&str, Value); N]) {
+    fields.extend(more.into_iter().map(|(name, value)| (name.to_string(), value)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_as_the_same_parameters() {
+        let files = [
+            "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', mirrors: [b], sha256: c, validation: 3, limit: {train: 4}}",
+            "{kind: fetch, dataset: synthetic, train: 5}",
+            "{kind: degrade, input: a, scale: 8, method: bicubic}",
+            "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
+            "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
+            "{kind: compare, arms: {one: a, two: b}, rows: 3}",
+        ];
+        for file in files {
+            let params: StageParams = serde_yaml::from_str(file).unwrap();
+            let text = params.complete().to_string();
+            assert_eq!(serde_json::from_str::<StageParams>(&text).unwrap(), params, "{text}");
+        }
+    }
+}
