@@ -201,6 +201,8 @@ fn spread(kind: StageKind, changed: &[(String, &'static str)]) -> Vec<&'static s
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn everything_runs_once_after_what_it_reads(pipeline in any_pipeline()) {
         let plan = plan(&pipeline);
@@ -322,6 +324,15 @@ fn only_stages_that_draw_numbers_read_the_seed() {
     };
     assert_eq!(changed_by(own(1), BackendClass::Cpu), ["model", "samples", "compare"]);
     assert!(changed_by(own(0), BackendClass::Cpu).is_empty());
+}
+
+#[test]
+fn an_input_made_again_with_the_same_bytes_reruns_nothing_below() {
+    let measure_more_often = |p: &mut Pipeline| match &mut p.stages[2].params {
+        StageParams::Train(train) => train.heldout.every = 10,
+        _ => unreachable!(),
+    };
+    assert_eq!(changed_by(measure_more_often, BackendClass::Cpu), ["model"]);
 }
 
 #[test]

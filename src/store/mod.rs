@@ -164,6 +164,22 @@ mod tests {
         }
     }
 
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Gives this mode to every folder, and lets everybody read the files.
+    fn set_folders(folder: &Path, mode: u32) {
+        set(folder, 0o755);
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap().is_dir() {
+                true => set_folders(&entry.path(), mode),
+                false => set(&entry.path(), 0o444),
+            }
+        }
+        set(folder, mode);
+    }
+
     #[test]
     fn a_read_only_folder_is_an_error_that_helps_and_can_be_read() {
         let (folder, store) = store();
@@ -172,10 +188,8 @@ mod tests {
         // Root may write whatever the permissions say, so somebody else tries, with a program that they can run.
         let program = folder.path().join("tests");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        let runs = [store.runs_dir(), &store.runs_dir().join("store")];
         [folder.path(), &program].iter().for_each(|path| set(path, 0o755));
-        runs.iter().for_each(|path| set(path, 0o555));
+        set_folders(store.runs_dir(), 0o555);
         let original = another_process("store::tests::read_a_read_only_folder");
         let mut command = std::process::Command::new(&program);
         command.args(original.get_args()).env("SRPIPE_TEST_RUNS", store.runs_dir());
@@ -183,7 +197,7 @@ mod tests {
             command.uid(65534).gid(65534);
         }
         let output = command.current_dir("/").output().unwrap();
-        runs.iter().for_each(|path| set(path, 0o755));
+        set_folders(store.runs_dir(), 0o755);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success() && text.contains("1 passed"),
