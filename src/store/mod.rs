@@ -23,6 +23,8 @@
 
 mod actions;
 mod blobs;
+#[cfg(test)]
+mod crash_tests;
 mod digest;
 mod files;
 mod lock;
