@@ -8,6 +8,8 @@
 
 mod canonical;
 mod key;
+#[cfg(test)]
+mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;

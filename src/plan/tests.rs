@@ -1,23 +1,14 @@
-//! Plans of random pipelines, run by a simulation in which a stage's bytes depend on what real stages' bytes depend on.
+//! Plans of random pipelines, and of one of each kind, in a simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::simulation::*;
 use super::*;
-use crate::pipeline::{Device, Stage, blobs::*, params::*};
-use crate::store::{Action, Artifact, Cost, Digest, Key};
-
-type World = BTreeMap<Key, Action>;
-
-fn stage(name: &str, params: Value) -> Stage {
-    Stage { name: name.to_string(), params: serde_json::from_value(params).unwrap() }
-}
-
-fn pipeline(stages: Vec<Stage>) -> Pipeline {
-    Pipeline { name: "test".to_string(), seed: 0, device: Device::Cpu, stages }
-}
+use crate::pipeline::{Stage, blobs::*, params::*};
+use crate::store::Digest;
 
 /// One of each kind, the comparison with two arms of one sampling.
 fn one_of_each() -> Pipeline {
@@ -28,87 +19,6 @@ fn one_of_each() -> Pipeline {
         stage("samples", json!({"kind": "sample", "model": "model", "data": "pairs"})),
         stage("compare", json!({"kind": "compare", "arms": {"a": "samples", "b": "samples"}})),
     ])
-}
-
-/// What a stage with this preimage makes.
-fn run(preimage: &Preimage) -> Artifact {
-    let of = |value: Value| Digest::of(canonical_json(&value).as_bytes());
-    let passed = |role: &str, name: &str| preimage.inputs[role][name].clone();
-    let all = |name: &str| {
-        let mut preimage = preimage.to_value();
-        // How often the held-out loss is measured has, here, no influence on anything.
-        preimage["params"].as_object_mut().unwrap().remove("heldout");
-        of(json!([preimage, name]))
-    };
-    let splits =
-        [("train", TRAIN_HR, TRAIN_LR), ("validation", VALIDATION_HR, VALIDATION_LR), ("test", TEST_HR, TEST_LR)];
-    let outputs: Vec<(&str, Digest)> = match preimage.kind {
-        StageKind::Fetch => {
-            let split = |(split, hr, _)| (hr, of(json!([preimage.seed, split, preimage.params[split]])));
-            splits.map(split).into()
-        }
-        StageKind::Degrade => {
-            let pair = |(_, hr, lr)| {
-                let image = passed("input", hr);
-                [(lr, of(json!([image, preimage.params]))), (hr, image)]
-            };
-            splits.map(pair).concat()
-        }
-        StageKind::Train => [WEIGHTS, EMA, LOSS].map(|name| (name, all(name))).into(),
-        StageKind::Sample => {
-            let data = [TEST_HR, TEST_LR].map(|name| (name, passed("data", name)));
-            [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
-        }
-        StageKind::Compare => [METRICS, SUMMARY].map(|name| (name, all(name))).into(),
-    };
-    outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
-}
-
-fn action(preimage: &Preimage) -> Action {
-    Action { preimage: preimage.to_value(), outputs: run(preimage), metrics: BTreeMap::new(), cost: Cost::default() }
-}
-
-fn states_of(plan: &Plan, world: &World) -> Vec<StageState> {
-    states(plan, world, &Sources::new(), BackendClass::Cpu)
-}
-
-/// Runs what is ready until nothing is, the last ready stage first. Gives the final states and the keys that were run.
-fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key>) {
-    let mut states = states_of(plan, world);
-    let mut ran = BTreeSet::new();
-    loop {
-        let ready = states.iter().enumerate().rev().find_map(|(i, state)| match state {
-            StageState::Ready { key, preimage } => Some((i, key.clone(), preimage.clone())),
-            _ => None,
-        });
-        let Some((i, key, preimage)) = ready else { return (states, ran) };
-        assert_eq!(preimage.key(), key);
-        assert!(world.insert(key.clone(), action(&preimage)).is_none(), "a known key is run again");
-        ran.insert(key);
-        let before = states.clone();
-        let seen = advance(plan, &mut states, i, world, &Sources::new(), BackendClass::Cpu);
-        assert_eq!(states, states_of(plan, world), "advancing is looking at everything again");
-        assert!((0..states.len()).all(|j| seen.contains(&j) || states[j] == before[j]));
-        check_states(plan, &states);
-    }
-}
-
-fn is_cached(state: &StageState) -> bool {
-    matches!(state, StageState::Cached { .. })
-}
-
-fn check_states(plan: &Plan, states: &[StageState]) {
-    for (stage, state) in plan.stages.iter().zip(states) {
-        let missing: Vec<usize> = stage.dependencies.iter().copied().filter(|&i| !is_cached(&states[i])).collect();
-        match state {
-            StageState::Waiting { on } => assert!(!on.is_empty() && *on == missing),
-            StageState::Ready { .. } | StageState::Cached { .. } => assert!(missing.is_empty()),
-        }
-    }
-}
-
-fn keys(states: &[StageState]) -> Vec<Key> {
-    states.iter().map(|state| state.key().expect("all is known").clone()).collect()
 }
 
 /// A pipeline grown stage by stage: each choice is a kind, which earlier stages it reads, and a value for a parameter.
