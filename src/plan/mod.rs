@@ -8,7 +8,11 @@
 
 mod canonical;
 mod key;
+#[cfg(test)]
+mod simulation;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

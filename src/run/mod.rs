@@ -69,7 +69,6 @@ pub fn run(
     let mut record = new_record(pipeline, prepared, options);
     let run = store.create_run(&pipeline.name, &pipeline.resolved, &record)?;
     record.id = run.id().to_string();
-    let _lock = run.lock()?;
     run.make_latest()?;
 
     let slots = Slots {

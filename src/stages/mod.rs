@@ -18,14 +18,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Images;
 use crate::pipeline::StageParams;
-use crate::store::{Artifact, Digest, Store};
+use crate::store::{Artifact, Digest, Store, numbers};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum StageEvent {
     /// `done` of `total` in `unit` (steps, images, bytes), with what is worth watching: `loss`, `images_per_s`.
-    Progress { done: u64, total: u64, unit: String, values: BTreeMap<String, f64> },
+    Progress {
+        done: u64,
+        total: u64,
+        unit: String,
+        #[serde(with = "numbers")]
+        values: BTreeMap<String, f64>,
+    },
     /// A sentence for the log.
     Message { text: String },
 }
@@ -86,4 +92,17 @@ fn input<'a>(ctx: &'a Context, role: &str, name: &str) -> anyhow::Result<&'a Dig
 fn read_images(ctx: &Context, role: &str, name: &str) -> anyhow::Result<Images> {
     let bytes = ctx.store.read(input(ctx, role, name)?).with_context(|| format!("reading {name} of `{role}`"))?;
     Ok(Images::from_safetensors(&bytes).with_context(|| format!("reading {name} of `{role}`"))?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_tells_of_a_loss_that_is_no_number() {
+        let values = BTreeMap::from([("loss".to_string(), f64::INFINITY)]);
+        let event = StageEvent::Progress { done: 1, total: 2, unit: "steps".to_string(), values };
+        let line = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<StageEvent>(&line).unwrap(), event);
+    }
 }

@@ -1,0 +1,100 @@
+//! For tests: runs plans without computing anything. A stage's bytes depend on what the bytes of real stages depend on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pipeline::{Device, Stage, blobs::*};
+use crate::store::{Action, Artifact, Cost, Digest, Key};
+
+pub type World = BTreeMap<Key, Action>;
+
+pub fn stage(name: &str, params: Value) -> Stage {
+    Stage { name: name.to_string(), params: serde_json::from_value(params).unwrap() }
+}
+
+pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
+    Pipeline { name: "test".to_string(), seed: 0, device: Device::Cpu, stages }
+}
+
+/// What a stage with this preimage makes.
+pub fn run(preimage: &Preimage) -> Artifact {
+    let of = |value: Value| Digest::of(canonical_json(&value).as_bytes());
+    let passed = |role: &str, name: &str| preimage.inputs[role][name].clone();
+    let all = |name: &str| {
+        let mut preimage = preimage.to_value();
+        // How often the held-out loss is measured has, here, no influence on anything.
+        preimage["params"].as_object_mut().unwrap().remove("heldout");
+        of(json!([preimage, name]))
+    };
+    let splits =
+        [("train", TRAIN_HR, TRAIN_LR), ("validation", VALIDATION_HR, VALIDATION_LR), ("test", TEST_HR, TEST_LR)];
+    let outputs: Vec<(&str, Digest)> = match preimage.kind {
+        StageKind::Fetch => {
+            let split = |(split, hr, _)| (hr, of(json!([preimage.seed, split, preimage.params[split]])));
+            splits.map(split).into()
+        }
+        StageKind::Degrade => {
+            let pair = |(_, hr, lr)| {
+                let image = passed("input", hr);
+                [(lr, of(json!([image, preimage.params]))), (hr, image)]
+            };
+            splits.map(pair).concat()
+        }
+        StageKind::Train => [WEIGHTS, EMA, LOSS].map(|name| (name, all(name))).into(),
+        StageKind::Sample => {
+            let data = [TEST_HR, TEST_LR].map(|name| (name, passed("data", name)));
+            [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
+        }
+        StageKind::Compare => [METRICS, SUMMARY].map(|name| (name, all(name))).into(),
+    };
+    outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
+}
+
+pub fn action(preimage: &Preimage) -> Action {
+    Action { preimage: preimage.to_value(), outputs: run(preimage), metrics: BTreeMap::new(), cost: Cost::default() }
+}
+
+pub fn states_of(plan: &Plan, world: &World) -> Vec<StageState> {
+    states(plan, world, &Sources::new(), BackendClass::Cpu)
+}
+
+/// Runs what is ready until nothing is, the last ready stage first. Gives the final states and the keys that were run.
+pub fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key>) {
+    let mut states = states_of(plan, world);
+    let mut ran = BTreeSet::new();
+    loop {
+        let ready = states.iter().enumerate().rev().find_map(|(i, state)| match state {
+            StageState::Ready { key, preimage } => Some((i, key.clone(), preimage.clone())),
+            _ => None,
+        });
+        let Some((i, key, preimage)) = ready else { return (states, ran) };
+        assert_eq!(preimage.key(), key);
+        assert!(world.insert(key.clone(), action(&preimage)).is_none(), "a known key is run again");
+        ran.insert(key);
+        let before = states.clone();
+        let seen = advance(plan, &mut states, i, world, &Sources::new(), BackendClass::Cpu);
+        assert_eq!(states, states_of(plan, world), "advancing is looking at everything again");
+        assert!((0..states.len()).all(|j| seen.contains(&j) || states[j] == before[j]));
+        check_states(plan, &states);
+    }
+}
+
+pub fn is_cached(state: &StageState) -> bool {
+    matches!(state, StageState::Cached { .. })
+}
+
+pub fn check_states(plan: &Plan, states: &[StageState]) {
+    for (stage, state) in plan.stages.iter().zip(states) {
+        let missing: Vec<usize> = stage.dependencies.iter().copied().filter(|&i| !is_cached(&states[i])).collect();
+        match state {
+            StageState::Waiting { on } => assert!(!on.is_empty() && *on == missing),
+            StageState::Ready { .. } | StageState::Cached { .. } => assert!(missing.is_empty()),
+        }
+    }
+}
+
+pub fn keys(states: &[StageState]) -> Vec<Key> {
+    states.iter().map(|state| state.key().expect("all is known").clone()).collect()
+}
