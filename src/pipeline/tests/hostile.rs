@@ -198,6 +198,26 @@ fn monsters_are_refused_quickly() {
 }
 
 #[test]
+fn monsters_are_told_why() {
+    let bomb = (1..40)
+        .fold("a0: &a0 [x]\n".to_string(), |text, i| text + &format!("a{i}: &a{i} [*a{0}, *a{0}, *a{0}]\n", i - 1));
+    for (text, message) in [
+        (format!("a: {}{}", "[".repeat(64), "]".repeat(64)), "nested more than 64 deep"),
+        (bomb, "more than 200000 values, those that aliases repeat counted"),
+        ("a: &a [*a]".to_string(), "this alias stands within the very value that it names"),
+        ("a: 1\n? [x]\n: 2".to_string(), "a key must be a word, not a list or a mapping"),
+        ("a: &a x\n*a : 2".to_string(), "a key must be a word, not an alias"),
+        ("a: !mine x".to_string(), "tags of one's own (`!name`) have no meaning in a pipeline"),
+        ("<<: x".to_string(), "`<<` merges mappings"),
+    ] {
+        assert_eq!(messages(&text, &[]), [message]);
+    }
+    // One level less is a matter of the pipeline's keys, not of YAML.
+    let deep = format!("a: {}{}", "[".repeat(63), "]".repeat(63));
+    assert!(messages(&deep, &[]).contains(&"unknown key `a`".to_string()));
+}
+
+#[test]
 fn a_large_pipeline_is_read_quickly() {
     let stages = (0..5000).map(|i| format!("  m{i}: {{ kind: train, seed: {i} }}\n")).collect::<String>();
     let started = Instant::now();
