@@ -141,6 +141,15 @@ proptest! {
     }
 
     #[test]
+    fn any_description_and_path(text in "(?s)[ \\n\\t:#'\"|>~&*!%@`\\-?a-f0-9.üé\u{2028}\u{85}\u{FEFF}\\\\]{0,12}|(?s).{0,20}") {
+        let quoted = serde_json::to_string(&text).unwrap();
+        survives(format!("{SMALL}description: {quoted}\n").as_bytes(), &[]);
+        let url = serde_json::to_string(&format!("file:{text}")).unwrap();
+        let file = SMALL.replace("dataset: synthetic", &format!("dataset: cifar10, url: {url}"));
+        survives(file.as_bytes(), &[]);
+    }
+
+    #[test]
     fn any_setting(set in "(?s).{0,40}", value in yaml_like()) {
         survives(SMALL.as_bytes(), &[set]);
         survives(SMALL.as_bytes(), &[format!("stages.model.optim={value}"), format!("{value}=1")]);
