@@ -7,7 +7,7 @@ use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
 use super::resolve::{StageDraft, name_error};
-use super::words::quote;
+use super::words::{is_invisible, quote};
 
 /// Levels of the U-Net below the image's resolution, each half of the one above.
 const UNET_LEVELS: u32 = 2;
@@ -65,7 +65,7 @@ fn place(stage: &StageDraft, path: &[&str]) -> Span {
 
 fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
     let FetchParams::Cifar10(p) = params else { return };
-    let printable = |url: &str| !url.chars().any(|c| c.is_control() || c == ' ');
+    let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
         let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
         host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
@@ -80,7 +80,7 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
                     ),
                 );
             }
-        } else if !url.strip_prefix("file:").is_some_and(|path| !path.is_empty() && !path.contains('\0')) {
+        } else if !url.strip_prefix("file:").is_some_and(|path| !path.is_empty() && !path.contains(is_invisible)) {
             let message = format!("`url` must be `https://…`, `http://…` or `file:…`, found {}", quote(url));
             let help = match url.contains("://") {
                 true => None,

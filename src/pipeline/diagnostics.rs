@@ -232,6 +232,8 @@ impl Diagnostics {
         let last = places.iter().map(|p| p.span.start as usize).max().unwrap_or(0);
         let start = text[..first].rfind('\n').map_or(0, |i| i + 1);
         let end = text[last..].find('\n').map_or(text.len(), |i| last + i);
+        // The lines of a file from Windows end in \r as well.
+        let end = start + text[start..end].trim_end_matches('\r').len();
         let annotations = places.iter().map(|place| {
             // A value of several lines is marked in its first.
             let (from, to) = (place.span.start as usize, place.span.end as usize);

@@ -1,6 +1,11 @@
 //! The pipeline file: parsed with positions, validated against the parameter types, resolved into values.
 //!
 //! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
+//!
+//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `sets` puts the
+//! values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of its
+//! type in [`params`], `references` finds missing stages and cycles and sorts, `checks` has what only several values
+//! together tell. Each adds to the same list of errors, which [`Diagnostics`] shows.
 
 pub mod params;
 

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::tree::{Mapping, Node, Number, Value};
-use super::words::{alternatives, did_you_mean, quote};
+use super::words::{alternatives, did_you_mean, is_invisible, quote};
 use super::{Device, StageKind, StageParams, schema};
 
 /// Names end up as names of files, with more around them.
@@ -124,7 +124,7 @@ fn description(node: &Node, errors: &mut Errors) -> Option<String> {
         errors.push(Diagnostic::new(node.span, message));
     }
     // It is shown on terminals, which control characters move.
-    if node.as_text().is_some_and(|t| t.chars().any(|c| c.is_control() && c != '\n')) {
+    if node.as_text().is_some_and(|t| t.chars().any(|c| is_invisible(c) && c != '\n')) {
         errors.push(Diagnostic::new(node.span, "control characters in the description"));
     }
     node.as_text().map(str::to_string)

@@ -16,11 +16,12 @@ pub(super) fn quote(text: &str) -> String {
 
 fn escape(c: char) -> Box<dyn Iterator<Item = char>> {
     // A message is one line, and nothing in it may move the cursor.
-    if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-        Box::new(c.escape_default())
-    } else {
-        Box::new([c].into_iter())
-    }
+    if is_invisible(c) { Box::new(c.escape_default()) } else { Box::new([c].into_iter()) }
+}
+
+/// Control characters, and those that end a line for one version of YAML and not for another.
+pub(super) fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FEFF}')
 }
 
 /// "`a`, `b` or `c`".

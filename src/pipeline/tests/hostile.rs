@@ -141,6 +141,15 @@ proptest! {
     }
 
     #[test]
+    fn any_description_and_path(text in "(?s)[ \\n\\t:#'\"|>~&*!%@`\\-?a-f0-9.üé\u{2028}\u{85}\u{FEFF}\\\\]{0,12}|(?s).{0,20}") {
+        let quoted = serde_json::to_string(&text).unwrap();
+        survives(format!("{SMALL}description: {quoted}\n").as_bytes(), &[]);
+        let url = serde_json::to_string(&format!("file:{text}")).unwrap();
+        let file = SMALL.replace("dataset: synthetic", &format!("dataset: cifar10, url: {url}"));
+        survives(file.as_bytes(), &[]);
+    }
+
+    #[test]
     fn any_setting(set in "(?s).{0,40}", value in yaml_like()) {
         survives(SMALL.as_bytes(), &[set]);
         survives(SMALL.as_bytes(), &[format!("stages.model.optim={value}"), format!("{value}=1")]);
@@ -195,6 +204,26 @@ fn monsters_are_refused_quickly() {
         assert!(started.elapsed() < Duration::from_secs(5), "{head:?}: {:?}", started.elapsed());
         assert!(shown.len() < 200_000, "{head:?}: {} bytes", shown.len());
     }
+}
+
+#[test]
+fn monsters_are_told_why() {
+    let bomb = (1..40)
+        .fold("a0: &a0 [x]\n".to_string(), |text, i| text + &format!("a{i}: &a{i} [*a{0}, *a{0}, *a{0}]\n", i - 1));
+    for (text, message) in [
+        (format!("a: {}{}", "[".repeat(64), "]".repeat(64)), "nested more than 64 deep"),
+        (bomb, "more than 200000 values, those that aliases repeat counted"),
+        ("a: &a [*a]".to_string(), "this alias stands within the very value that it names"),
+        ("a: 1\n? [x]\n: 2".to_string(), "a key must be a word, not a list or a mapping"),
+        ("a: &a x\n*a : 2".to_string(), "a key must be a word, not an alias"),
+        ("a: !mine x".to_string(), "tags of one's own (`!name`) have no meaning in a pipeline"),
+        ("<<: x".to_string(), "`<<` merges mappings"),
+    ] {
+        assert_eq!(messages(&text, &[]), [message]);
+    }
+    // One level less is a matter of the pipeline's keys, not of YAML.
+    let deep = format!("a: {}{}", "[".repeat(63), "]".repeat(63));
+    assert!(messages(&deep, &[]).contains(&"unknown key `a`".to_string()));
 }
 
 #[test]

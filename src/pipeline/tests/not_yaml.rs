@@ -22,6 +22,12 @@ error: not valid YAML: illegal placement of ':' indicator
 }
 
 #[test]
+fn a_file_from_windows() {
+    let expected = "error: unknown key `seeds`\n --> test.yaml:2:1\n  |\n2 | seeds: 1\n  | ^^^^^\n  |\n  = help: did you mean `seed`?";
+    says(&SMALL.replacen('\n', "\nseeds: 1\n", 1).replace('\n', "\r\n"), &[], expected);
+}
+
+#[test]
 fn tabs() {
     says(
         "\
