@@ -12,7 +12,8 @@ pub fn canonical_json(value: &Value) -> String {
 
 fn write(value: &Value, text: &mut String) {
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => text.push_str(&value.to_string()),
+        Value::Null | Value::Bool(_) => text.push_str(&value.to_string()),
+        Value::String(string) => quote(string, text),
         Value::Number(number) => text.push_str(&spell(number)),
         Value::Array(items) => {
             list(items, text, '[', ']', write);
@@ -22,11 +23,21 @@ fn write(value: &Value, text: &mut String) {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| name.as_bytes());
             list(members, text, '{', '}', |(name, value), text| {
-                write(&Value::String(name.clone()), text);
+                quote(name, text);
                 text.push(':');
                 write(value, text);
             });
         }
+    }
+}
+
+fn quote(string: &str, text: &mut String) {
+    if string.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        text.push_str(&Value::from(string).to_string());
+    } else {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
     }
 }
 
@@ -46,5 +57,59 @@ fn spell(number: &Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() => format!("{:e}", if value == 0.0 { 0.0 } else { value }),
         _ => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn there_is_one_spelling() {
+        let cases = [
+            (json!({"b": 1, "a": [true, null, "x"], "B": {}}), r#"{"B":{},"a":[true,null,"x"],"b":1}"#),
+            (json!([1e-4, 0.02, 1.0, 0.1 + 0.2, 1e300, 123.5]), "[1e-4,2e-2,1e0,3.0000000000000004e-1,1e300,1.235e2]"),
+            (json!([-0.0, 0.0, 0]), "[0e0,0e0,0]"),
+            (json!([u64::MAX, i64::MIN]), "[18446744073709551615,-9223372036854775808]"),
+            (json!({"a\"\n": "é\u{1}\\"}), r#"{"a\"\n":"é\u0001\\"}"#),
+            (json!([]), "[]"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(canonical_json(&value), text);
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 20, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_and_read_back_is_spelled_the_same(value in any_json()) {
+            let text = canonical_json(&value);
+            // Through its own spelling, and through serde_json's, which actions are written with.
+            prop_assert_eq!(&canonical_json(&serde_json::from_str(&text).unwrap()), &text);
+            let pretty = serde_json::to_vec_pretty(&value).unwrap();
+            prop_assert_eq!(&canonical_json(&serde_json::from_slice(&pretty).unwrap()), &text);
+        }
     }
 }

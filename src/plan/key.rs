@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::canonical_json;
 use crate::pipeline::{StageKind, StageParams};
-use crate::store::{Digest, Key};
+use crate::store::{Action, Digest, Key};
 
 /// The version of [`Preimage`] and of its spelling. Another one makes every key another.
 pub const KEY_FORMAT: u32 = 1;
@@ -63,6 +63,11 @@ impl Preimage {
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("names, numbers and digests are JSON")
     }
+
+    /// That of an action; None where another version of srpipe wrote one of another form.
+    pub fn of(action: &Action) -> Option<Self> {
+        Self::deserialize(&action.preimage).ok()
+    }
 }
 
 /// The parameters that change a stage's result.
@@ -75,4 +80,133 @@ pub(super) fn semantic_params(params: &StageParams) -> Value {
         StageParams::Compare(p) => serde_json::to_value(p),
     };
     value.expect("parameters have names for keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pipeline::params::*;
+
+    fn preimage(params: &StageParams) -> Preimage {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let inputs = params.inputs().into_iter().map(|input| {
+            let blobs = input.blobs.iter().map(|&name| (name.to_string(), digest(name)));
+            (input.role, blobs.collect())
+        });
+        Preimage {
+            format: KEY_FORMAT,
+            kind: params.kind(),
+            code_version: code_version(params.kind()),
+            params: semantic_params(params),
+            seed: params.seed(7),
+            backend: params.runs_network().then_some(BackendClass::Cpu),
+            inputs: inputs.collect(),
+            sources: match params {
+                StageParams::Fetch(FetchParams::Cifar10(_)) => [("archive".to_string(), digest("archive"))].into(),
+                _ => BTreeMap::new(),
+            },
+        }
+    }
+
+    fn params(value: Value) -> StageParams {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn one_of_each() -> Vec<StageParams> {
+        [
+            json!({"kind": "fetch", "dataset": "cifar10", "limit": {"train": 100}}),
+            json!({"kind": "fetch", "dataset": "synthetic"}),
+            json!({"kind": "degrade", "input": "x"}),
+            json!({"kind": "train", "data": "x", "optim": {"steps": 1500}}),
+            json!({"kind": "sample", "model": "x", "data": "y"}),
+            json!({"kind": "compare", "arms": {"a": "x", "b": "y"}}),
+        ]
+        .map(params)
+        .into()
+    }
+
+    /// These change only on purpose: then [`KEY_FORMAT`] or a [`code_version`] does too, or a parameter was added, and
+    /// whatever users have computed is computed again.
+    #[test]
+    fn golden_keys() {
+        let keys: Vec<String> = one_of_each().iter().map(|p| preimage(p).key().to_string()).collect();
+        assert_eq!(keys, GOLDEN);
+    }
+
+    const GOLDEN: [&str; 6] = [
+        "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
+        "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
+        "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
+        "7e289aa8cf671713864888a641089844c6a7e8ca0c761d16f553b898f4b4913a",
+        "d2a352005908e6e28fd1d78f386a13461c43d31fcbe2353ba8e7cf1d81e5ecc9",
+        "386a8f6a48bf2f1cb14d4a6ab682538de2b3bcd83689ff21040394e8668dc6a2",
+    ];
+
+    #[test]
+    fn what_is_hashed_is_readable() {
+        let degrade = preimage(&params(json!({"kind": "degrade", "input": "cifar", "scale": 2})));
+        let digest = |name: &str| Digest::of(name.as_bytes()).to_string();
+        let expected = format!(
+            concat!(
+                r#"{{"backend":null,"code_version":1,"format":1,"inputs":{{"input":{{"test_hr.safetensors":"{}","#,
+                r#""train_hr.safetensors":"{}","validation_hr.safetensors":"{}"}}}},"kind":"degrade","#,
+                r#""params":{{"method":"area","scale":2}},"seed":null,"sources":{{}}}}"#
+            ),
+            digest("test_hr.safetensors"),
+            digest("train_hr.safetensors"),
+            digest("validation_hr.safetensors"),
+        );
+        assert_eq!(canonical_json(&degrade.to_value()), expected);
+        assert_eq!(degrade.key(), Key::of(expected.as_bytes()));
+    }
+
+    #[test]
+    fn a_preimage_that_is_read_back_has_its_key() {
+        for params in one_of_each() {
+            let preimage = preimage(&params);
+            let text = serde_json::to_string_pretty(&preimage.to_value()).unwrap();
+            let back: Preimage = serde_json::from_str(&text).unwrap();
+            assert_eq!(back, preimage);
+            assert_eq!(back.key(), preimage.key());
+        }
+    }
+
+    #[test]
+    fn an_action_of_another_form_has_no_preimage() {
+        let preimage = preimage(&one_of_each()[0]);
+        let action = |preimage| Action {
+            preimage,
+            outputs: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            cost: crate::store::Cost::default(),
+        };
+        assert_eq!(Preimage::of(&action(preimage.to_value())), Some(preimage.clone()));
+        let mut newer = preimage.to_value();
+        newer["colour"] = json!("blue");
+        assert_eq!(Preimage::of(&action(newer)), None);
+        assert_eq!(Preimage::of(&action(Value::Null)), None);
+    }
+
+    #[test]
+    fn every_part_is_in_the_key() {
+        let base = preimage(&one_of_each()[3]);
+        let digest = Digest::of(b"other");
+        let others = [
+            Preimage { format: 2, ..base.clone() },
+            Preimage { kind: StageKind::Sample, ..base.clone() },
+            Preimage { code_version: 2, ..base.clone() },
+            Preimage { params: json!({}), ..base.clone() },
+            Preimage { seed: Some(8), ..base.clone() },
+            Preimage { seed: None, ..base.clone() },
+            Preimage { backend: Some(BackendClass::Cuda), ..base.clone() },
+            Preimage { inputs: BTreeMap::new(), ..base.clone() },
+            Preimage { sources: [("archive".to_string(), digest)].into(), ..base.clone() },
+        ];
+        let mut keys: Vec<Key> = others.iter().chain([&base]).map(Preimage::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), others.len() + 1);
+    }
 }

@@ -9,6 +9,8 @@
 mod canonical;
 mod key;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 

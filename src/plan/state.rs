@@ -20,6 +20,16 @@ pub enum StageState {
     Waiting { on: Vec<usize> },
 }
 
+impl StageState {
+    /// None while the stage waits: its key depends on what its inputs will hold.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Cached { key, .. } | Self::Ready { key, .. } => Some(key),
+            Self::Waiting { .. } => None,
+        }
+    }
+}
+
 /// Answers what is known of a key.
 pub trait Known {
     fn action(&self, key: &Key) -> Option<Action>;
@@ -39,7 +49,7 @@ impl Known for BTreeMap<Key, Action> {
 }
 
 /// The state of every stage given what is known: a stage is ready when all its inputs are cached, and cached when its
-/// key is known.
+/// key is known. Stages that read content from outside must have it in `sources`.
 pub fn states(plan: &Plan, known: &dyn Known, sources: &Sources, backend: BackendClass) -> Vec<StageState> {
     let mut states = Vec::with_capacity(plan.stages.len());
     for index in 0..plan.stages.len() {
@@ -48,8 +58,8 @@ pub fn states(plan: &Plan, known: &dyn Known, sources: &Sources, backend: Backen
     states
 }
 
-/// Brings `states` up to date after `changed` became known, or unknown: it and what depends on it is looked at again,
-/// nothing else. Gives the stages that were looked at, ascending.
+/// Brings `states` up to date after the key of `changed` became known, or unknown: the stages of that key (there may be
+/// several) and what depends on them are looked at again, nothing else. Gives those, ascending.
 pub fn advance(
     plan: &Plan,
     states: &mut [StageState],
@@ -58,11 +68,12 @@ pub fn advance(
     sources: &Sources,
     backend: BackendClass,
 ) -> Vec<usize> {
-    let mut affected = vec![false; plan.stages.len()];
+    let key = states[changed].key().cloned();
+    let mut affected: Vec<bool> = states.iter().map(|state| key.is_some() && state.key() == key.as_ref()).collect();
     affected[changed] = true;
     let mut seen = vec![];
     // Dependents come later, so one pass meets all of them.
-    for index in changed..plan.stages.len() {
+    for index in 0..plan.stages.len() {
         if affected[index] {
             plan.stages[index].dependents.iter().for_each(|&dependent| affected[dependent] = true);
             states[index] = state(plan, index, &states[..index], known, sources, backend);

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Cost, Digest, Key, Store, files, numbers};
+use super::files::{self, Durability};
+use super::{Action, Cost, Digest, Key, Store, numbers};
 
 /// An action's file. It says its own key, and each blob's size so that a truncated one is noticed without reading it.
 #[derive(Serialize, Deserialize)]
@@ -36,8 +37,9 @@ impl Store {
     /// or has another size: running the stage again heals all three. An error where the store cannot be read at all.
     pub fn action(&self, key: &Key) -> Result<Option<Action>> {
         let path = self.action_path(key);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        let mut bytes = vec![];
+        match files::open(&path).and_then(|(mut file, _)| file.read_to_end(&mut bytes)) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => return Ok(None),
             read => read.with_context(|| format!("reading {}", path.display()))?,
         };
         let Ok(file) = serde_json::from_slice::<File>(&bytes) else { return Ok(None) };
@@ -68,7 +70,7 @@ impl Store {
         };
         let mut json = serde_json::to_vec_pretty(&file).context("writing an action as JSON")?;
         json.push(b'\n');
-        files::write(&self.action_path(key), &json)
+        files::write(&self.action_path(key), &json, Durability::Synced)
     }
 
     /// Makes `key` unknown, for example because a blob proved damaged; nothing happens where it is.
@@ -78,5 +80,127 @@ impl Store {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             removed => removed.with_context(|| format!("removing {}", path.display())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::store::testing::{action, damage, store, temporaries};
+
+    fn key() -> Key {
+        Key::of(b"a preimage")
+    }
+
+    #[test]
+    fn what_is_committed_is_known() {
+        let (_folder, store) = store();
+        assert_eq!(store.action(&key()).unwrap(), None);
+        let made = action(&store, &[("weights.safetensors", b"123"), ("loss.csv", b"")]);
+        store.commit(&key(), &made).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), Some(made));
+        assert_eq!(store.action(&Key::of(b"another")).unwrap(), None);
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn a_later_commit_replaces_an_earlier() {
+        let (_folder, store) = store();
+        store.commit(&key(), &action(&store, &[("a", b"1")])).unwrap();
+        let later = action(&store, &[("a", b"2")]);
+        store.commit(&key(), &later).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), Some(later));
+    }
+
+    #[test]
+    fn nothing_is_committed_without_its_blobs() {
+        let (_folder, store) = store();
+        let mut made = action(&store, &[("a", b"1")]);
+        made.outputs.insert("b".to_string(), Digest::of(b"never put"));
+        let error = format!("{:#}", store.commit(&key(), &made).unwrap_err());
+        assert!(error.starts_with("recording the output b: ") && error.contains("missing"), "{error}");
+        made.outputs = [("../b".to_string(), store.put(b"2").unwrap())].into();
+        assert!(store.commit(&key(), &made).is_err());
+        assert!(!store.action_path(&key()).exists());
+    }
+
+    #[test]
+    fn a_garbled_record_is_none() {
+        let (_folder, store) = store();
+        let made = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &made).unwrap();
+        let path = store.action_path(&key());
+        let record = fs::read(&path).unwrap();
+        // The last byte is a line end, which JSON can do without.
+        for length in 0..record.len() - 1 {
+            damage(&path, &record[..length]);
+            assert_eq!(store.action(&key()).unwrap(), None, "cut to {length} bytes");
+        }
+        let text = String::from_utf8(record).unwrap();
+        let digest = Digest::of(b"1");
+        let garbled = [
+            text.replace(key().as_str(), Key::of(b"another").as_str()),
+            text.replace(digest.as_str(), "../../outside"),
+            text.replace("\"a\"", "\"../a\""),
+            text.replace("\"size\": 1", "\"size\": -1"),
+            "null".to_string(),
+        ];
+        for text in garbled {
+            damage(&path, text.as_bytes());
+            assert_eq!(store.action(&key()).unwrap(), None, "{text}");
+        }
+        damage(&path, &[0xff; 100]);
+        assert_eq!(store.action(&key()).unwrap(), None);
+        store.commit(&key(), &made).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), Some(made));
+    }
+
+    #[test]
+    fn an_action_whose_blob_is_gone_or_truncated_is_none() {
+        let (_folder, store) = store();
+        let made = action(&store, &[("a", b"1"), ("b", b"content")]);
+        store.commit(&key(), &made).unwrap();
+        let blob = store.blob_path(&made.outputs["b"]);
+        for damaged in [&b"cont"[..], b"", b"content and more"] {
+            damage(&blob, damaged);
+            assert_eq!(store.action(&key()).unwrap(), None);
+            store.put(b"content").unwrap();
+            assert_eq!(store.action(&key()).unwrap().as_ref(), Some(&made));
+        }
+        fs::remove_file(&blob).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_is_no_action() {
+        let (folder, store) = store();
+        let made = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &made).unwrap();
+        let (path, outside) = (store.action_path(&key()), folder.path().join("outside"));
+        fs::rename(&path, &outside).unwrap();
+        symlink(&outside, &path).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), None);
+        let record = fs::read(&outside).unwrap();
+        store.commit(&key(), &action(&store, &[("a", b"2")])).unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), record, "the file outside is left alone");
+    }
+
+    #[test]
+    fn what_was_forgotten_is_unknown() {
+        let (_folder, store) = store();
+        store.forget(&key()).unwrap();
+        store.commit(&key(), &action(&store, &[])).unwrap();
+        store.forget(&key()).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_is_an_error() {
+        let (folder, store) = store();
+        fs::write(folder.path().join("runs/store/actions"), b"").unwrap();
+        let error = format!("{:#}", store.action(&key()).unwrap_err());
+        assert!(error.starts_with("reading ") && error.contains(key().as_str()), "{error}");
     }
 }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
 
 use super::digest::Hasher;
-use super::{Digest, Store, files};
+use super::files::{self, Durability};
+use super::{Digest, Store};
 
 /// Why a blob cannot be read.
 #[derive(Debug)]
@@ -60,9 +61,7 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
-        if !matches!(self.size(&digest), Ok(size) if size == bytes.len() as u64)
-            || !fs::read(&path).is_ok_and(|there| there == bytes)
-        {
+        if !self.size(&digest).is_ok_and(|size| size == bytes.len() as u64) || self.check(&digest).is_err() {
             let mut file = files::temporary(&self.folder("blobs").join(digest.shard()))?;
             file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
             publish_blob(file, &path)?;
@@ -89,7 +88,7 @@ impl Store {
             size += n as u64;
         }
         let digest = hasher.finish();
-        if !matches!(self.size(&digest), Ok(there) if there == size) || self.check(&digest).is_err() {
+        if !self.size(&digest).is_ok_and(|there| there == size) || self.check(&digest).is_err() {
             files::create_folder(&blobs.join(digest.shard()))?;
             publish_blob(file, &self.blob_path(&digest))?;
         }
@@ -98,24 +97,27 @@ impl Store {
 
     /// A blob's content, which is what was put: its digest is checked.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, ReadError> {
-        let size = self.size(digest)?;
         let path = self.blob_path(digest);
-        let mut bytes = Vec::with_capacity(size as usize);
-        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Err(source) => Err(ReadError::Io { path, source }),
-            Ok(_) if Digest::of(&bytes) != *digest => Err(ReadError::Corrupt { path }),
-            Ok(_) => Ok(bytes),
+        let read = || {
+            let (mut file, size) = files::open(&path)?;
+            let mut bytes = Vec::with_capacity(size as usize);
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
+            Ok(_) => Err(ReadError::Corrupt { path }),
+            Err(e) => Err(read_error(path, e)),
         }
     }
 
     /// Whether a blob is there, undamaged; reads it all, in little memory.
     pub fn check(&self, digest: &Digest) -> Result<(), ReadError> {
-        self.size(digest)?;
         let path = self.blob_path(digest);
-        match hash_file(&path) {
-            Err(source) => Err(ReadError::Io { path, source }),
-            Ok(there) if there != *digest => Err(ReadError::Corrupt { path }),
-            Ok(_) => Ok(()),
+        match files::open(&path).and_then(|(file, _)| hash(file)) {
+            Ok(there) if there == *digest => Ok(()),
+            Ok(_) => Err(ReadError::Corrupt { path }),
+            Err(e) => Err(read_error(path, e)),
         }
     }
 
@@ -123,24 +125,32 @@ impl Store {
     pub(super) fn size(&self, digest: &Digest) -> Result<u64, ReadError> {
         let path = self.blob_path(digest);
         match fs::symlink_metadata(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(ReadError::Missing { path }),
-            Err(source) => Err(ReadError::Io { path, source }),
+            Err(e) => Err(read_error(path, e)),
             Ok(metadata) if !metadata.is_file() => Err(ReadError::Corrupt { path }),
             Ok(metadata) => Ok(metadata.len()),
         }
     }
 }
 
-fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
-    file.as_file()
-        .set_permissions(Permissions::from_mode(0o444))
-        .with_context(|| format!("making {} read-only", path.display()))?;
-    files::publish(file, path)
+fn read_error(path: PathBuf, source: io::Error) -> ReadError {
+    match source.kind() {
+        ErrorKind::NotFound => ReadError::Missing { path },
+        ErrorKind::InvalidData => ReadError::Corrupt { path },
+        _ => ReadError::Io { path, source },
+    }
 }
 
-/// The digest of a file's content, in little memory.
-pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
+fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
+    let read_only = || {
+        let mode = file.as_file().metadata()?.permissions().mode();
+        file.as_file().set_permissions(Permissions::from_mode(mode & 0o444))
+    };
+    read_only().with_context(|| format!("making {} read-only", path.display()))?;
+    files::publish(file, path, Durability::Synced)
+}
+
+/// The digest of an open file's content, in little memory.
+pub(super) fn hash(mut file: File) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -158,5 +168,134 @@ fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+    use crate::store::testing::{damage, store, temporaries};
+
+    #[test]
+    fn what_is_put_is_read() {
+        let (_folder, store) = store();
+        for bytes in [&b""[..], b"abc", &[7; 3_000_000]] {
+            let digest = store.put(bytes).unwrap();
+            assert_eq!(digest, Digest::of(bytes));
+            assert_eq!(store.read(&digest).unwrap(), bytes);
+            store.check(&digest).unwrap();
+            let path = store.blob_path(&digest);
+            assert!(path.ends_with(format!("store/blobs/{}/{digest}", &digest.as_str()[..2])));
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o222, 0);
+        }
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn files_from_outside_are_put_in_pieces() {
+        let (folder, store) = store();
+        // Longer than the buffer, and no multiple of it.
+        let bytes: Vec<u8> = (0..2_500_000u32).map(|i| (i % 251) as u8).collect();
+        for bytes in [&bytes[..], b""] {
+            let path = folder.path().join("outside");
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(store.put_file(&path).unwrap(), Digest::of(bytes));
+            assert_eq!(store.read(&Digest::of(bytes)).unwrap(), bytes);
+            assert_eq!(fs::metadata(store.blob_path(&Digest::of(bytes))).unwrap().mode() & 0o222, 0);
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+        assert_eq!(temporaries(&store), 0);
+        let error = format!("{:#}", store.put_file(&folder.path().join("none")).unwrap_err());
+        assert!(error.starts_with("opening ") && error.contains("/none: "), "{error}");
+    }
+
+    #[test]
+    fn a_blob_that_is_there_is_left_alone() {
+        let (folder, store) = store();
+        let digest = store.put(b"content").unwrap();
+        let inode = || fs::metadata(store.blob_path(&digest)).unwrap().ino();
+        let before = inode();
+        fs::write(folder.path().join("outside"), b"content").unwrap();
+        store.put(b"content").unwrap();
+        store.put_file(&folder.path().join("outside")).unwrap();
+        assert_eq!(inode(), before);
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn damage_is_noticed_and_healed() {
+        let (folder, store) = store();
+        let digest = store.put(b"content").unwrap();
+        let path = store.blob_path(&digest);
+        let outside = folder.path().join("outside");
+        fs::write(&outside, b"content").unwrap();
+        for damaged in [&b"cOntent"[..], b"cont", b"", b"content and more"] {
+            for heal in [&|| store.put(b"content"), &|| store.put_file(&outside)] as [&dyn Fn() -> Result<Digest>; 2] {
+                damage(&path, damaged);
+                assert!(matches!(store.read(&digest), Err(ReadError::Corrupt { .. })));
+                assert!(matches!(store.check(&digest), Err(ReadError::Corrupt { .. })));
+                heal().unwrap();
+                assert_eq!(store.read(&digest).unwrap(), b"content");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let (_folder, store) = store();
+        let digest = Digest::of(b"content");
+        assert!(matches!(store.read(&digest), Err(ReadError::Missing { .. })));
+        let error = store.check(&digest).unwrap_err().to_string();
+        assert!(error.contains(digest.as_str()) && error.contains("missing"), "{error}");
+        // A file where a folder should be.
+        let shard = store.blob_path(&digest).parent().unwrap().to_path_buf();
+        fs::create_dir_all(shard.parent().unwrap()).unwrap();
+        fs::write(&shard, b"").unwrap();
+        let error = store.read(&digest).unwrap_err();
+        assert!(matches!(error, ReadError::Io { .. }));
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (folder, store) = store();
+        let digest = store.put(b"content").unwrap();
+        let path = store.blob_path(&digest);
+        let outside = folder.path().join("outside");
+        fs::write(&outside, b"content").unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink(&outside, &path).unwrap();
+        // Even though its bytes are right: they may change at any moment.
+        assert!(matches!(store.read(&digest), Err(ReadError::Corrupt { .. })));
+        assert!(matches!(store.check(&digest), Err(ReadError::Corrupt { .. })));
+        store.put(b"content").unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(store.read(&digest).unwrap(), b"content");
+        assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o222, 0o200, "the file outside keeps its permissions");
+    }
+
+    #[test]
+    fn many_threads_may_put_the_same() {
+        let (_folder, store) = store();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let store = &store;
+                scope.spawn(move || {
+                    for i in 0..20u8 {
+                        // Half of them meet a blob that somebody else damages at the same time.
+                        let bytes = [i; 1000];
+                        let digest = store.put(&bytes).unwrap();
+                        if thread == 0 && i % 2 == 0 {
+                            damage(&store.blob_path(&digest), b"damaged");
+                            store.put(&bytes).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (0..20).for_each(|i| assert_eq!(store.read(&Digest::of(&[i; 1000])).unwrap(), [i; 1000]));
+        assert_eq!(temporaries(&store), 0);
     }
 }

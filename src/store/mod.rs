@@ -15,7 +15,8 @@
 //!
 //! What holds, whenever a process dies and however many share the folder:
 //!
-//! - Every file is written to a temporary sibling (`.tmp-…`), synced and renamed: it is whole or not there.
+//! - Every file is written to a temporary sibling (`.tmp-…`) and renamed: it is whole or not there. Blobs and actions are
+//!   synced before that, so that a loss of power keeps them as well; records of runs are not, for speed.
 //! - An action is written after its blobs, so a known key has its blobs. Blobs without an action are harmless.
 //! - Bytes that are read from a blob hash to its name. Damage is noticed and healed by running the stage again.
 //! - Names that come from outside, and links, do not lead out of the folder.
@@ -28,9 +29,10 @@ mod lock;
 pub mod numbers;
 mod runs;
 mod stat_cache;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use blobs::ReadError;
 pub use digest::{Digest, Key, NotHex};
+use files::Durability;
 pub use files::host;
 pub use lock::{KeyLock, LockHolder};
 pub use runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
@@ -83,14 +86,15 @@ impl Store {
     pub fn open(runs: &Path) -> Result<Self> {
         let store = Self { runs: runs.to_path_buf() };
         let tag = runs.join("CACHEDIR.TAG");
+        let folder = runs.join("store");
         let make = || {
-            files::create_folder(&store.folder(""))?;
-            if !tag.exists() { files::write(&tag, CACHEDIR_TAG.as_bytes()) } else { Ok(()) }
+            files::create_folder(&folder)?;
+            if !tag.exists() { files::write(&tag, CACHEDIR_TAG.as_bytes(), Durability::Unsynced) } else { Ok(()) }
         };
         make().with_context(|| {
             format!("cannot keep results in {}; choose another folder with --runs-dir", runs.display())
         })?;
-        for folder in [runs, &store.folder("")] {
+        for folder in [runs, &folder] {
             if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
                 bail!(
                     "{} cannot be written to: change its permissions, or choose another folder with --runs-dir",
@@ -104,7 +108,7 @@ impl Store {
     /// The store under `runs` if there is one; for readers, nothing is made.
     pub fn open_existing(runs: &Path) -> Option<Self> {
         let store = Self { runs: runs.to_path_buf() };
-        fs::metadata(store.folder("")).is_ok_and(|m| m.is_dir()).then_some(store)
+        runs.join("store").is_dir().then_some(store)
     }
 
     pub fn runs_dir(&self) -> &Path {
@@ -114,5 +118,121 @@ impl Store {
     /// A folder or file of `runs/store`.
     fn folder(&self, name: &str) -> PathBuf {
         self.runs.join("store").join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    use super::testing::{action, another_process, store, temporaries};
+    use super::*;
+
+    #[test]
+    fn threads_share_a_store() {
+        fn is_sync<T: Sync + Send>() {}
+        is_sync::<Store>();
+    }
+
+    #[test]
+    fn opening_makes_the_folder_once_and_then_touches_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("deep/runs");
+        assert!(Store::open_existing(&runs).is_none());
+        assert!(!runs.exists());
+        Store::open(&runs).unwrap();
+        let tag = fs::read_to_string(runs.join("CACHEDIR.TAG")).unwrap();
+        assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"), "{tag}");
+        assert!(!tag.contains("    "));
+        let times = || [&runs, &runs.join("store")].map(|path| fs::metadata(path).unwrap().modified().unwrap());
+        let before = times();
+        assert_eq!(Store::open(&runs).unwrap().runs_dir(), runs);
+        assert!(Store::open_existing(&runs).is_some());
+        assert_eq!(times(), before);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_that_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        for runs in ["file", "file/runs"] {
+            let runs = folder.path().join(runs);
+            let error = format!("{:#}", Store::open(&runs).unwrap_err());
+            assert!(error.contains(&runs.display().to_string()) && error.contains("--runs-dir"), "{error}");
+        }
+    }
+
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Gives this mode to every folder, and lets everybody read the files.
+    fn set_folders(folder: &Path, mode: u32) {
+        set(folder, 0o755);
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap().is_dir() {
+                true => set_folders(&entry.path(), mode),
+                false => set(&entry.path(), 0o444),
+            }
+        }
+        set(folder, mode);
+    }
+
+    #[test]
+    fn a_read_only_folder_is_an_error_that_helps_and_can_be_read() {
+        let (folder, store) = store();
+        let made = action(&store, &[("a", b"1")]);
+        store.commit(&Key::of(b"key"), &made).unwrap();
+        // Root may write whatever the permissions say, so somebody else tries, with a program that they can run.
+        let program = folder.path().join("tests");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        [folder.path(), &program].iter().for_each(|path| set(path, 0o755));
+        set_folders(store.runs_dir(), 0o555);
+        let original = another_process("store::tests::read_a_read_only_folder");
+        let mut command = std::process::Command::new(&program);
+        command.args(original.get_args()).env("SRPIPE_TEST_RUNS", store.runs_dir());
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        let output = command.current_dir("/").output().unwrap();
+        set_folders(store.runs_dir(), 0o755);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    #[test]
+    #[ignore = "run by a_read_only_folder_is_an_error_that_helps_and_can_be_read, as another user"]
+    fn read_a_read_only_folder() {
+        let Some(runs) = std::env::var_os("SRPIPE_TEST_RUNS") else { return };
+        let error = Store::open(Path::new(&runs)).unwrap_err().to_string();
+        assert!(error.contains("cannot be written to") && error.contains("--runs-dir"), "{error}");
+        let store = Store::open_existing(Path::new(&runs)).unwrap();
+        let known = store.action(&Key::of(b"key")).unwrap().unwrap();
+        assert_eq!(store.read(&known.outputs["a"]).unwrap(), b"1");
+        assert!(store.put(b"new").is_err());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_does_no_harm() {
+        let (_folder, store) = store();
+        let made = action(&store, &[("a", b"1")]);
+        let key = Key::of(b"key");
+        store.commit(&key, &made).unwrap();
+        let blob = store.blob_path(&made.outputs["a"]);
+        fs::write(blob.with_file_name(".tmp-abc"), b"half a bl").unwrap();
+        fs::write(store.runs.join("store/actions").join(key.shard()).join(".tmp-def"), b"{\"key").unwrap();
+        fs::create_dir_all(store.folder("work/.tmp-ghi/work")).unwrap();
+        fs::create_dir_all(store.runs.join("a/.tmp-jkl")).unwrap();
+        assert_eq!(store.action(&key).unwrap(), Some(made));
+        assert_eq!(store.put(b"1").unwrap(), Digest::of(b"1"));
+        store.clean_work(store.lock(&key).unwrap()).unwrap();
+        assert!(store.pipelines().is_empty());
+        assert_eq!(temporaries(&store), 4);
     }
 }

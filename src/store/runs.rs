@@ -1,22 +1,25 @@
 //! Runs: what was asked for and what became of it. Each is a folder that people may look into, and delete.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Key, Store, files, numbers};
+use super::files::{self, Durability};
+use super::{Artifact, Key, Store, numbers};
 use crate::pipeline::StageKind;
 
 const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
 const LATEST: &str = "latest";
+const LOCK: &str = ".lock";
 
 /// What `run.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +88,8 @@ pub enum StageRunState {
 pub struct RunDir {
     path: PathBuf,
     id: String,
+    /// Held by the process that runs it, through its [`RunDir`] and the clones of that.
+    _lock: Option<Arc<File>>,
 }
 
 impl Store {
@@ -103,11 +108,11 @@ impl Store {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 made => {
                     made.with_context(|| format!("creating the folder {}", path.display()))?;
-                    break RunDir { path, id };
+                    break RunDir { _lock: lock(&path.join(LOCK))?, path, id };
                 }
             }
         };
-        files::write(&run.path.join(PIPELINE), resolved_yaml.as_bytes())?;
+        files::write(&run.path.join(PIPELINE), resolved_yaml.as_bytes(), Durability::Unsynced)?;
         // The record comes last: a folder without one is no run.
         run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
         Ok(run)
@@ -142,7 +147,7 @@ impl RunDir {
     /// The run in this folder, if there is one.
     fn at(parent: &Path, id: String) -> Option<Self> {
         let path = parent.join(&id);
-        path.join(RECORD).is_file().then_some(Self { path, id })
+        path.join(RECORD).is_file().then_some(Self { path, id, _lock: None })
     }
 
     /// When it began, in UTC, and four letters that tell it from another of that moment. Sorts by time.
@@ -160,19 +165,29 @@ impl RunDir {
         serde_json::from_slice(&bytes).with_context(|| format!("reading {} as the record of a run", path.display()))
     }
 
+    /// Whether the process that made the run is still there, wherever it is. One whose record says `Running` and that is
+    /// not live was killed.
+    pub fn is_live(&self) -> bool {
+        File::open(self.path.join(LOCK))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Replaces the record.
     pub fn update(&self, record: &RunRecord) -> Result<()> {
         let record = RunRecord { id: self.id.clone(), ..record.clone() };
         let mut json = serde_json::to_vec_pretty(&record).context("writing the record of a run as JSON")?;
         json.push(b'\n');
-        files::write(&self.path.join(RECORD), &json)
+        files::write(&self.path.join(RECORD), &json, Durability::Unsynced)
     }
 
     /// A folder named as the stage, of links named as its blobs.
     pub fn link_stage(&self, stage: &str, outputs: &Artifact) -> Result<()> {
         files::check_name("the stage's name", stage)?;
         let folder = self.path.join(stage);
-        files::create_folder(&folder)?;
+        match fs::create_dir(&folder) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made.with_context(|| format!("creating the folder {}", folder.display()))?,
+        }
         for (name, digest) in outputs {
             files::check_name("blob", name)?;
             // From runs/<pipeline>/<run-id>/<stage>/: relative, so that `runs` can be moved.
@@ -200,9 +215,15 @@ fn new_id(now: Timestamp) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S.%3f"), letters.take(4).collect::<String>())
 }
 
+/// None on file systems without locks, where runs count as dead.
+fn lock(path: &Path) -> Result<Option<Arc<File>>> {
+    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
+    Ok(file.try_lock().is_ok().then(|| Arc::new(file)))
+}
+
 /// A link that appears in one step, in the place of what was there.
 fn replace_link(target: &Path, path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = files::folder_of(path);
     let made = tempfile::Builder::new().prefix(files::TEMPORARY).make_in(folder, |at| symlink(target, at));
     let made = made.with_context(|| format!("creating a link in {}", folder.display()))?;
     made.persist(path).map_err(|e| e.error).with_context(|| format!("linking {}", path.display()))?;
@@ -217,4 +238,142 @@ fn folders(path: &Path) -> Vec<String> {
     names.retain(|name| !name.starts_with('.'));
     names.sort_unstable();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{soon, store, temporaries};
+
+    fn record() -> RunRecord {
+        RunRecord {
+            id: String::new(),
+            pipeline: String::new(),
+            file: Some("pipelines/a.yaml".into()),
+            state: RunState::Running,
+            started_at: "2026-11-23T08:32:27Z".to_string(),
+            finished_at: None,
+            seconds: None,
+            pid: 1,
+            srpipe_version: "0".to_string(),
+            command: vec!["srpipe".to_string(), "run".to_string()],
+            stages: vec![StageRecord {
+                name: "train".to_string(),
+                kind: StageKind::Train,
+                key: Some(Key::of(b"")),
+                state: StageRunState::Ran,
+                seconds: Some(0.1),
+                metrics: [("psnr".to_string(), f64::INFINITY)].into(),
+                error: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_run_is_recorded_and_found() {
+        let (_folder, store) = store();
+        assert_eq!((store.pipelines().len(), store.runs("a").len()), (0, 0));
+        assert!(store.latest_run("a").is_none());
+        let run = store.create_run("a", "name: a\n", &record()).unwrap();
+        let mut expected = RunRecord { id: run.id().to_string(), pipeline: "a".to_string(), ..record() };
+        assert_eq!(run.record().unwrap(), expected);
+        assert_eq!(fs::read_to_string(run.path().join("pipeline.yaml")).unwrap(), "name: a\n");
+        expected.state = RunState::Ok;
+        run.update(&expected).unwrap();
+        assert_eq!(store.latest_run("a").unwrap().record().unwrap(), expected);
+        store.create_run("b", "", &record()).unwrap();
+        assert_eq!(store.pipelines(), ["a", "b"]);
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn runs_sort_by_time() {
+        let id = |time: &str| new_id(time.parse().unwrap());
+        let first = id("2026-11-23T08:32:27.123456Z");
+        assert!(first.starts_with("20261123-083227.123-") && first.len() == 24, "{first}");
+        assert!(first.bytes().rev().take(4).all(|b| b.is_ascii_lowercase()), "{first}");
+        let ids = [first, id("2026-11-23T08:32:27.2Z"), id("2026-11-23T08:32:28Z"), id("2027-01-01T00:00:00Z")];
+        assert!(ids.is_sorted());
+        let distinct: std::collections::HashSet<_> = (0..50).map(|_| id("2026-11-23T08:32:27Z")).collect();
+        assert!(distinct.len() > 40, "{}", distinct.len());
+    }
+
+    #[test]
+    fn latest_is_the_run_that_was_made_so_else_the_newest() {
+        let (_folder, store) = store();
+        let runs: Vec<_> = (0..3)
+            .map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                store.create_run("a", "", &record()).unwrap()
+            })
+            .collect();
+        let latest = || store.latest_run("a").unwrap().id().to_string();
+        assert_eq!(
+            store.runs("a").iter().map(RunDir::id).collect::<Vec<_>>(),
+            runs.iter().map(RunDir::id).collect::<Vec<_>>()
+        );
+        assert_eq!(latest(), runs[2].id());
+        for run in [&runs[1], &runs[0]] {
+            run.make_latest().unwrap();
+            assert_eq!(latest(), run.id());
+            assert_eq!(fs::read_link(store.runs_dir().join("a/latest")).unwrap(), Path::new(run.id()));
+        }
+        fs::remove_dir_all(runs[0].path()).unwrap();
+        assert_eq!(latest(), runs[2].id(), "latest names a run that was deleted");
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn a_stage_links_its_blobs_even_when_the_folder_moves() {
+        let (folder, store) = store();
+        let run = store.create_run("a", "", &record()).unwrap();
+        let artifact = |bytes: &[u8]| Artifact::from([("loss.csv".to_string(), store.put(bytes).unwrap())]);
+        run.link_stage("train[seed=0]", &artifact(b"old")).unwrap();
+        run.link_stage("train[seed=0]", &artifact(b"new")).unwrap();
+        run.make_latest().unwrap();
+        fs::rename(folder.path().join("runs"), folder.path().join("moved")).unwrap();
+        assert_eq!(fs::read(folder.path().join("moved/a/latest/train[seed=0]/loss.csv")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn names_do_not_lead_out_of_the_folder() {
+        let (_folder, store) = store();
+        for bad in ["store", "..", "a/b", "/tmp", ""] {
+            assert!(store.create_run(bad, "", &record()).is_err(), "{bad}");
+        }
+        let run = store.create_run("a", "", &record()).unwrap();
+        let outputs = Artifact::from([("../out".to_string(), store.put(b"").unwrap())]);
+        assert!(run.link_stage("train", &outputs).is_err());
+        assert!(run.link_stage("../train", &Artifact::new()).is_err());
+        // The name of a file that is there already.
+        assert!(run.link_stage("run.json", &Artifact::new()).is_err());
+        assert!(store.runs("..").is_empty() && store.latest_run("a/../a").is_none());
+    }
+
+    #[test]
+    fn what_is_no_run_is_passed_over() {
+        let (_folder, store) = store();
+        let run = store.create_run("a", "", &record()).unwrap();
+        fs::create_dir_all(store.runs_dir().join("a/notes")).unwrap();
+        fs::create_dir_all(store.runs_dir().join("somebody's/folder")).unwrap();
+        fs::write(store.runs_dir().join("file"), b"").unwrap();
+        assert_eq!(store.pipelines(), ["a"]);
+        assert_eq!(store.runs("a").len(), 1);
+        fs::write(run.path().join("run.json"), b"{").unwrap();
+        let error = format!("{:#}", run.record().unwrap_err());
+        assert!(error.contains("run.json as the record of a run"), "{error}");
+    }
+
+    #[test]
+    fn a_run_lives_as_long_as_its_process() {
+        let (_folder, store) = store();
+        let run = store.create_run("a", "", &record()).unwrap();
+        let clone = run.clone();
+        let seen = store.latest_run("a").unwrap();
+        assert!(seen.is_live() && run.is_live());
+        drop(run);
+        assert!(seen.is_live());
+        drop(clone);
+        assert!(soon(|| !seen.is_live()));
+    }
 }

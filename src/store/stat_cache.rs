@@ -1,22 +1,22 @@
 //! Digests of files from outside, remembered for as long as the files look untouched.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Store, blobs, files};
+use super::files::{self, Durability};
+use super::{Digest, Store, blobs};
 
 /// A file changed more recently than this may change again without its times telling (git's "racy" entries).
-const SETTLED_NS: i128 = 2_000_000_000;
+const SETTLED_NS: i64 = 2_000_000_000;
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    #[serde(flatten)]
     stat: Stat,
     digest: Digest,
 }
@@ -24,15 +24,15 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Stat {
     size: u64,
-    mtime_ns: i128,
-    ctime_ns: i128,
+    mtime_ns: i64,
+    ctime_ns: i64,
     inode: u64,
     device: u64,
 }
 
 impl Stat {
     fn of(metadata: &Metadata) -> Self {
-        let ns = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
         Self {
             size: metadata.len(),
             mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
@@ -42,21 +42,22 @@ impl Stat {
         }
     }
 
-    fn is_settled(&self, now_ns: i128) -> bool {
-        self.mtime_ns.max(self.ctime_ns) + SETTLED_NS <= now_ns
+    fn is_settled(&self, now_ns: i64) -> bool {
+        self.mtime_ns.max(self.ctime_ns).saturating_add(SETTLED_NS) <= now_ns
     }
 }
 
-type Cache = BTreeMap<PathBuf, Entry>;
+/// By absolute path. Times are nanoseconds since 1970, until the year 2262.
+type Cache = BTreeMap<String, Entry>;
 
 impl Store {
     /// The digest of a file's content, without reading it where it is known of a file that has not been touched since.
     pub fn hash_file_cached(&self, path: &Path) -> Result<Digest> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        self.hash_file_cached_at(path, now.map_or(0, |d| d.as_nanos() as i128))
+        self.hash_file_cached_at(path, now.map_or(0, |d| d.as_nanos() as i64))
     }
 
-    fn hash_file_cached_at(&self, path: &Path, now_ns: i128) -> Result<Digest> {
+    fn hash_file_cached_at(&self, path: &Path, now_ns: i64) -> Result<Digest> {
         let reading = || format!("reading {}", path.display());
         let path = path.canonicalize().with_context(reading)?;
         let stat = || Ok::<_, anyhow::Error>(Stat::of(&fs::metadata(&path).with_context(reading)?));
@@ -65,20 +66,115 @@ impl Store {
         // A cache that is not there, or garbled, is an empty one.
         let load =
             || -> Cache { fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default() };
-        if let Some(entry) = load().get(&path).filter(|entry| entry.stat == before) {
-            return Ok(entry.digest.clone());
+        // JSON names are text; a file whose path is not is hashed every time.
+        let name = path.to_str();
+        if let Some(entry) = name.and_then(|name| load().remove(name)).filter(|entry| entry.stat == before) {
+            return Ok(entry.digest);
         }
-        let digest = blobs::hash_file(&path).with_context(reading)?;
-        if before.is_settled(now_ns) && stat()? == before {
+        let digest = File::open(&path).and_then(blobs::hash).with_context(reading)?;
+        if let Some(name) = name
+            && before.is_settled(now_ns)
+            && stat()? == before
+        {
             let mut cache = load();
-            cache.retain(|path, _| path.exists());
-            cache.insert(path, Entry { stat: before, digest: digest.clone() });
+            cache.retain(|path, _| Path::new(path).exists());
+            cache.insert(name.to_string(), Entry { stat: before, digest: digest.clone() });
             // What another process writes at this moment may be lost, and is then hashed once more. So it is where the
             // store cannot be written: the digest is right all the same.
             if let Ok(json) = serde_json::to_vec(&cache) {
-                files::write(&file, &json).ok();
+                files::write(&file, &json, Durability::Unsynced).ok();
             }
         }
         Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::testing::store;
+
+    fn later(seconds: u64) -> i64 {
+        let now = SystemTime::now() + Duration::from_secs(seconds);
+        now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64
+    }
+
+    /// Marks the entries of the cache, so that an answer from it can be told from a fresh one.
+    fn forge(store: &Store) -> Digest {
+        let file = store.folder("stat-cache.json");
+        let mut cache: Cache = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        cache.values_mut().for_each(|entry| entry.digest = Digest::of(b"forged"));
+        fs::write(&file, serde_json::to_vec(&cache).unwrap()).unwrap();
+        Digest::of(b"forged")
+    }
+
+    #[test]
+    fn a_file_is_hashed_once_until_it_is_touched() {
+        let (folder, store) = store();
+        let path = folder.path().join("archive");
+        fs::write(&path, b"one").unwrap();
+        assert_eq!(store.hash_file_cached_at(&path, later(10)).unwrap(), Digest::of(b"one"));
+        let forged = forge(&store);
+        assert_eq!(store.hash_file_cached(&path).unwrap(), forged);
+        // By another name, too.
+        symlink(&path, folder.path().join("link")).unwrap();
+        assert_eq!(store.hash_file_cached(&folder.path().join("link")).unwrap(), forged);
+
+        // Same size, same time of modification, another file in its place.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, b"two").unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(store.hash_file_cached_at(&path, later(10)).unwrap(), Digest::of(b"two"));
+
+        // Written in place, the time of modification set back: the time of the change tells.
+        forge(&store);
+        let inode = fs::metadata(&path).unwrap().ino();
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&path, b"six").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        assert_eq!(store.hash_file_cached(&path).unwrap(), Digest::of(b"six"));
+    }
+
+    #[test]
+    fn a_file_changed_just_now_is_not_remembered() {
+        let (folder, store) = store();
+        let path = folder.path().join("archive");
+        fs::write(&path, b"one").unwrap();
+        store.hash_file_cached(&path).unwrap();
+        assert!(!store.folder("stat-cache.json").exists());
+        // Nor one whose times lie ahead.
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(SystemTime::now() + Duration::from_secs(99))
+            .unwrap();
+        store.hash_file_cached_at(&path, later(10)).unwrap();
+        assert!(!store.folder("stat-cache.json").exists());
+    }
+
+    #[test]
+    fn files_that_are_gone_are_dropped_and_a_garbled_cache_is_an_empty_one() {
+        let (folder, store) = store();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a"), b"a").unwrap();
+        fs::write(at("b"), b"b").unwrap();
+        store.hash_file_cached_at(&at("a"), later(10)).unwrap();
+        fs::remove_file(at("a")).unwrap();
+        store.hash_file_cached_at(&at("b"), later(10)).unwrap();
+        let cache: Cache = serde_json::from_slice(&fs::read(store.folder("stat-cache.json")).unwrap()).unwrap();
+        assert_eq!(cache.len(), 1);
+        fs::write(store.folder("stat-cache.json"), b"{\"garbled").unwrap();
+        assert_eq!(store.hash_file_cached_at(&at("b"), later(10)).unwrap(), Digest::of(b"b"));
+        assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
+        assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was remembered again");
+        let error = format!("{:#}", store.hash_file_cached(&at("none")).unwrap_err());
+        assert!(error.starts_with("reading ") && error.contains("none"), "{error}");
     }
 }

@@ -1,0 +1,70 @@
+//! What the store's tests share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::files::TEMPORARY;
+use super::{Action, Artifact, Cost, Store};
+
+/// A store in a folder of its own, in which there is room for files outside the store.
+pub fn store() -> (TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("runs")).unwrap();
+    (folder, store)
+}
+
+/// Puts other bytes in the place of a file's, as a failing disk would.
+pub fn damage(path: &Path, bytes: &[u8]) {
+    let damaged = path.with_extension("damaged");
+    fs::write(&damaged, bytes).unwrap();
+    fs::rename(damaged, path).unwrap();
+}
+
+/// Temporary files and folders anywhere under `runs`.
+pub fn temporaries(store: &Store) -> usize {
+    fn count(folder: &Path) -> usize {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let each = entries.map(|entry| {
+            let here = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+            usize::from(here) + if entry.file_type().unwrap().is_dir() { count(&entry.path()) } else { 0 }
+        });
+        each.sum()
+    }
+    count(store.runs_dir())
+}
+
+/// An action with these outputs, which it puts.
+pub fn action(store: &Store, outputs: &[(&str, &[u8])]) -> Action {
+    let outputs = outputs.iter().map(|(name, bytes)| (name.to_string(), store.put(bytes).unwrap()));
+    Action {
+        preimage: json!({"params": {"lr": 1e-4, "steps": 3}, "seed": u64::MAX}),
+        outputs: outputs.collect::<Artifact>(),
+        metrics: BTreeMap::from([("loss".to_string(), 0.1), ("psnr".to_string(), f64::INFINITY)]),
+        cost: Cost { seconds: 1.5, host: "here".to_string(), ..Cost::default() },
+    }
+}
+
+/// This test program once more, to run just the ignored test `name`: another process for tests that need one.
+pub fn another_process(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+}
+
+/// Whether something comes true soon. A lock that was given up may live on for a moment, in a process that another test
+/// starts just then: between its fork and its exec it has all of this one's files.
+pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
+    (0..500).any(|_| {
+        let held = holds();
+        if !held {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        held
+    })
+}
