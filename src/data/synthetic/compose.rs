@@ -8,8 +8,8 @@ use crate::random::Stream;
 /// A scene of one of five kinds.
 pub fn scene(rng: &mut Stream) -> Scene {
     match rng.below(20) {
-        0..=5 => landscape(rng),
-        6..=9 => wallpaper(rng),
+        0..=6 => landscape(rng),
+        7..=9 => wallpaper(rng),
         10..=13 => mirrored(rng),
         14..=16 => repeated(rng),
         _ => regions(rng),
@@ -20,7 +20,7 @@ pub fn scene(rng: &mut Stream) -> Scene {
 fn landscape(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     for _ in 0..1 + rng.below(3) {
-        let (center, size) = ([rng.between(-11.0, 11.0), rng.between(-9.0, 11.0)], rng.between(3.5, 9.0));
+        let (center, size) = ([rng.between(-11.0, 11.0), rng.between(-9.0, 11.0)], rng.between(4.5, 10.0));
         object(&mut scene, center, size, &Fold::Once, rng);
     }
     scene
@@ -30,11 +30,11 @@ fn landscape(rng: &mut Stream) -> Scene {
 fn wallpaper(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::plain(base, rng), layers: vec![] };
-    let period = [rng.between(7.0, 14.0), rng.between(7.0, 14.0)];
+    let period = [rng.between(9.0, 16.0), rng.between(9.0, 16.0)];
     let shift = [0.0, 0.5][rng.below(2)];
     let along = if rng.coin() { [1.0, 0.0] } else { direction(rng) };
     let fold = Fold::Tile { along, period, shift };
-    let size = period[0].min(period[1]) * rng.between(0.26, 0.42);
+    let size = period[0].min(period[1]) * rng.between(0.28, 0.4);
     object(&mut scene, [0.0, 0.0], size, &fold, rng);
     scene
 }
@@ -46,7 +46,7 @@ fn mirrored(rng: &mut Stream) -> Scene {
     for i in 0..2 + rng.below(2) {
         // The first stands on the axis and holds the others together.
         let x = if i == 0 { rng.between(0.0, 3.0) } else { rng.between(5.0, 11.0) };
-        let size = if i == 0 { rng.between(5.0, 10.0) } else { rng.between(2.0, 5.0) };
+        let size = if i == 0 { rng.between(5.0, 10.0) } else { rng.between(3.5, 6.5) };
         object(&mut scene, [x, rng.between(-9.0, 9.0)], size, &fold, rng);
     }
     scene
@@ -58,7 +58,7 @@ fn repeated(rng: &mut Stream) -> Scene {
     let mut corners = vec![[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]];
     corners.truncate(2 + rng.below(3));
     let places = corners.iter().map(|c| c.map(|side| side * rng.between(6.5, 10.5))).collect();
-    let size = rng.between(3.0, 6.5);
+    let size = rng.between(3.5, 6.5);
     object(&mut scene, [0.0, 0.0], size, &Fold::Copies(places), rng);
     scene
 }
@@ -106,17 +106,17 @@ fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut St
     let ground = scene.layers.last().map_or(scene.ground.base, |layer| layer.paint.base);
     let base = contrasting(ground, rng);
     let body = Shape { form: form(rng), center, size, stretch: rng.between(0.6, 1.6), along: upright(rng) };
-    if rng.below(3) == 0 {
+    if rng.below(4) == 0 {
         let rim: Color = base.map(|v| v * 0.45);
-        let shape = Shape { size: size + rng.between(0.8, 1.6), ..body.clone() };
+        let shape = Shape { size: size + rng.between(1.5, 2.5), ..body.clone() };
         scene.layers.push(Layer { shape, fold: fold.clone(), paint: Paint::plain(rim, rng) });
     }
     let paint = if rng.below(3) == 0 { Paint::textured(base, rng) } else { Paint::plain(base, rng) };
     scene.layers.push(Layer { shape: body.clone(), fold: fold.clone(), paint });
-    if rng.below(3) < 2 {
+    if size > 5.0 && rng.coin() {
         let aside = [rng.between(-0.3, 0.3) * size, rng.between(-0.3, 0.3) * size];
         let center = [center[0] + aside[0], center[1] + aside[1]];
-        let detail = Shape { form: form(rng), center, size: size * rng.between(0.3, 0.55), ..body };
+        let detail = Shape { form: form(rng), center, size: size * rng.between(0.45, 0.65), ..body };
         let paint = Paint::plain(contrasting(base, rng), rng);
         scene.layers.push(Layer { shape: detail, fold: fold.clone(), paint });
     }
@@ -125,12 +125,12 @@ fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut St
 fn form(rng: &mut Stream) -> Form {
     match rng.below(9) {
         0 | 1 => Form::Disc,
-        2 => Form::Ring(rng.between(0.25, 0.5)),
+        2 => Form::Ring(rng.between(0.35, 0.6)),
         3 | 4 => Form::Box,
         5 => Form::Triangle,
         6 => Form::Hexagon,
-        7 => Form::Bar(rng.between(0.2, 0.4)),
-        _ => Form::Cross(rng.between(0.25, 0.4)),
+        7 => Form::Bar(rng.between(0.3, 0.5)),
+        _ => Form::Cross(rng.between(0.32, 0.45)),
     }
 }
 

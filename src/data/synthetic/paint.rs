@@ -43,7 +43,7 @@ pub fn color(rng: &mut Stream) -> Color {
 
 /// One that stands off from `other`.
 pub fn contrasting(other: Color, rng: &mut Stream) -> Color {
-    let far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 120.0;
+    let far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 150.0;
     let mut candidate = color(rng);
     for _ in 0..8 {
         if far(&candidate) {
@@ -88,10 +88,10 @@ pub enum Texture {
 impl Texture {
     pub fn random(rng: &mut Stream) -> Self {
         match rng.below(4) {
-            0 => Self::Waves { along: direction(rng), period: rng.between(3.5, 13.0), sharpness: 1.0 },
-            1 => Self::Waves { along: direction(rng), period: rng.between(5.0, 13.0), sharpness: 4.0 },
-            2 => Self::Checks { along: direction(rng), period: rng.between(7.0, 15.0) },
-            _ => Self::Noise { size: rng.between(2.5, 8.0), key: rng.next_u64() },
+            0 => Self::Waves { along: direction(rng), period: rng.between(5.0, 14.0), sharpness: 1.0 },
+            1 => Self::Waves { along: direction(rng), period: rng.between(8.0, 16.0), sharpness: 4.0 },
+            2 => Self::Checks { along: direction(rng), period: rng.between(12.0, 22.0) },
+            _ => Self::Noise { size: rng.between(4.0, 10.0), key: rng.next_u64() },
         }
     }
 
@@ -120,11 +120,11 @@ impl Paint {
     pub fn plain(base: Color, rng: &mut Stream) -> Self {
         let slope = [rng.between(-1.2, 1.2), rng.between(-1.2, 1.2)];
         let texture = if rng.coin() { Texture::Plain } else { Texture::Noise { size: 4.0, key: rng.next_u64() } };
-        Self { base, slope, texture, contrast: rng.between(4.0, 14.0) }
+        Self { base, slope, texture, contrast: rng.between(3.0, 8.0) }
     }
 
     pub fn textured(base: Color, rng: &mut Stream) -> Self {
-        Self { texture: Texture::random(rng), contrast: rng.between(14.0, 40.0), ..Self::plain(base, rng) }
+        Self { texture: Texture::random(rng), contrast: rng.between(10.0, 30.0), ..Self::plain(base, rng) }
     }
 
     pub fn at(&self, p: Point) -> Color {

@@ -24,33 +24,35 @@ const SAMPLES: usize = 2;
 const FADE: f64 = 1.0 / SAMPLES as f64;
 
 impl Scene {
+    /// The mean of the samples of the pixel about `p`.
     fn color(&self, p: Point) -> Color {
-        let mut color = self.ground.at(p);
+        let mut samples = [self.ground.at(p); SAMPLES * SAMPLES];
         for layer in &self.layers {
             let (distance, seen) = layer.fold.nearest(&layer.shape, p);
-            let cover = (0.5 - distance / FADE).clamp(0.0, 1.0);
-            if cover > 0.0 {
-                let paint = layer.paint.at(seen);
-                for c in 0..3 {
-                    color[c] += cover * (paint[c] - color[c]);
-                }
+            // No sample is further from `p` than that, and distances change no faster than places.
+            if distance > 1.0 {
+                continue;
+            }
+            // Textures are wide: one look at them a pixel is enough, borders need every sample.
+            let paint = layer.paint.at(seen);
+            for (i, sample) in samples.iter_mut().enumerate() {
+                let at = |i: usize| (i as f64 + 0.5) / SAMPLES as f64 - 0.5;
+                let place = [p[0] + at(i % SAMPLES), p[1] + at(i / SAMPLES)];
+                let distance = if distance < -1.0 { distance } else { layer.fold.nearest(&layer.shape, place).0 };
+                let cover = (0.5 - distance / FADE).clamp(0.0, 1.0);
+                sample.iter_mut().zip(paint).for_each(|(below, above)| *below += cover * (above - *below));
             }
         }
-        color.map(|v| v.clamp(0.0, 255.0))
+        let mean = |c: usize| samples.iter().map(|s| s[c].clamp(0.0, 255.0)).sum::<f64>() / samples.len() as f64;
+        [mean(0), mean(1), mean(2)]
     }
 
     /// Fills `image`, `(SIDE, SIDE, 3)`.
     pub fn render(&self, image: &mut [u8]) {
-        let at =
-            |pixel: usize, sample: usize| pixel as f64 + (sample as f64 + 0.5) / SAMPLES as f64 - SIDE as f64 / 2.0;
+        let at = |pixel: usize| pixel as f64 + 0.5 - SIDE as f64 / 2.0;
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
-            let (y, x) = (i / SIDE, i % SIDE);
-            let mut sum = [0.0; 3];
-            for sample in 0..SAMPLES * SAMPLES {
-                let color = self.color([at(x, sample % SAMPLES), at(y, sample / SAMPLES)]);
-                sum.iter_mut().zip(color).for_each(|(sum, v)| *sum += v);
-            }
-            pixel.iter_mut().zip(sum).for_each(|(out, v)| *out = (v / (SAMPLES * SAMPLES) as f64).round() as u8);
+            let color = self.color([at(i % SIDE), at(i / SIDE)]);
+            pixel.iter_mut().zip(color).for_each(|(out, v)| *out = v.round() as u8);
         }
     }
 }
