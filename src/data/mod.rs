@@ -3,6 +3,7 @@
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
 //! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
 //!   [`download`] gets that archive over a line that breaks.
+//! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file.
 //! - [`synthetic`]: generated images, every one a function of (seed, split, index).
 //! - [`resample`]: enlarging and shrinking by whole factors.
 
@@ -11,9 +12,11 @@ pub mod cifar;
 pub mod download;
 pub mod images;
 pub mod resample;
+pub mod samples;
 pub mod synthetic;
 
 pub use images::Images;
+pub use samples::Samples;
 
 /// The three splits of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]

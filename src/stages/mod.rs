@@ -2,6 +2,8 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+pub mod compare;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,0 +1,96 @@
+//! The peak signal-to-noise ratio.
+
+/// Pixels that [`psnr_y`] leaves out at every edge, as super-resolution papers do at ×4.
+const CROP: usize = 4;
+
+/// Peak signal-to-noise ratio in dB over all three channels, 10·log₁₀(255²/MSE); +∞ where the images are equal.
+///
+/// Panics unless the images have one size.
+pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    // Exact: whole numbers, far below 2⁵³.
+    let squares: u64 = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum();
+    decibels(squares as f64 / a.len() as f64)
+}
+
+/// [`psnr`] of the luma (ITU-R BT.601, range 16 to 235) without the outer 4 pixels; `None` where nothing else is left.
+///
+/// Panics unless both images are `(height, width, 3)`.
+pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
+    assert!(a.len() == 3 * height * width && b.len() == a.len());
+    if height <= 2 * CROP || width <= 2 * CROP {
+        return None;
+    }
+    let luma = |p: &[u8]| {
+        let [r, g, b] = [p[0], p[1], p[2]].map(|v| f64::from(v) / 255.0);
+        16.0 + 65.481 * r + 128.553 * g + 24.966 * b
+    };
+    let mut squares = 0.0;
+    for y in CROP..height - CROP {
+        for x in CROP..width - CROP {
+            let at = 3 * (y * width + x);
+            squares += (luma(&a[at..]) - luma(&b[at..])).powi(2);
+        }
+    }
+    Some(decibels(squares / ((height - 2 * CROP) * (width - 2 * CROP)) as f64))
+}
+
+/// `psnr`, at most that of two images of `values` values of which one is off by one level: 83.0 dB for 3·32·32.
+///
+/// Equal images, whose PSNR is infinite, count as that in files and means, so that one perfect image does not make a
+/// mean infinite. No [`psnr`] of unequal images is above it; a [`psnr_y`] may be.
+pub fn finite_psnr(psnr: f64, values: usize) -> f64 {
+    psnr.min(decibels(1.0 / values as f64))
+}
+
+fn decibels(mse: f64) -> f64 {
+    10.0 * (255.0 * 255.0 / mse).log10()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::tests::{assert_near, fixture};
+
+    #[test]
+    fn agrees_with_numpy() {
+        let f = fixture();
+        for i in 0..f.a.count {
+            assert_near(psnr(f.a.image(i), f.b.image(i)), f.psnr[i], 1e-9);
+            let y = psnr_y(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
+            assert_near(y, f.psnr_y[i], 1e-9);
+        }
+    }
+
+    #[test]
+    fn one_level_everywhere_is_48_decibels() {
+        // 20·log₁₀(255)
+        assert_near(psnr(&[7; 300], &[8; 300]), 48.130_803_608_679_1, 1e-12);
+        assert_eq!(psnr(&[0; 300], &[255; 300]), 0.0);
+    }
+
+    #[test]
+    fn luma_weighs_green_most_and_ignores_the_border() {
+        let black = vec![0; 3 * 10 * 10];
+        let with = |channel: usize, y: usize, x: usize| {
+            let mut image = black.clone();
+            image[3 * (y * 10 + x) + channel] = 255;
+            psnr_y(&black, &image, 10, 10).unwrap()
+        };
+        // One of the 2×2 pixels that the crop leaves is off by 128.553.
+        assert_near(with(1, 4, 5), 10.0 * (255.0_f64.powi(2) / (128.553_f64.powi(2) / 4.0)).log10(), 1e-9);
+        assert!(with(1, 4, 4) < with(0, 4, 4) && with(0, 4, 4) < with(2, 4, 4));
+        assert_eq!(with(1, 3, 5), f64::INFINITY);
+        assert_eq!(psnr_y(&black[..3 * 80], &black[..3 * 80], 8, 10), None);
+    }
+
+    #[test]
+    fn equal_images_are_infinite_and_count_as_one_level_in_one_value() {
+        let a = [9; 48];
+        assert_eq!(psnr(&a, &a), f64::INFINITY);
+        let mut b = a;
+        b[5] = 10;
+        assert_eq!(finite_psnr(f64::INFINITY, 48), psnr(&a, &b));
+        assert_eq!(finite_psnr(20.5, 48), 20.5);
+    }
+}

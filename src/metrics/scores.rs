@@ -1,0 +1,121 @@
+//! The scores of super-resolved images beside one another.
+
+use anyhow::ensure;
+use rayon::prelude::*;
+
+use super::{finite_psnr, psnr, psnr_y, ssim};
+use crate::data::Images;
+use crate::data::resample::{degrade, to_u8};
+use crate::pipeline::params::DegradeMethod;
+
+/// The scores of one super-resolved image. All are finite: see [`finite_psnr`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// In dB against the high-resolution image.
+    pub psnr: f64,
+    /// In dB, of the luma; `None` where the image is not larger than the crop.
+    pub psnr_y: Option<f64>,
+    /// `None` where the image is smaller than the window.
+    pub ssim: Option<f64>,
+    /// In dB: the super-resolved image, degraded as the data were, against the low-resolution one.
+    pub consistency_psnr: f64,
+}
+
+/// Scores every image of `sr` against `hr`, and degraded against `lr`, in parallel; in the images' order.
+///
+/// Fails where the counts or sizes do not fit together, or `hr` cannot be degraded by `scale`.
+pub fn score(
+    hr: &Images,
+    lr: &Images,
+    sr: &Images,
+    scale: usize,
+    method: DegradeMethod,
+) -> anyhow::Result<Vec<Scores>> {
+    let size = |i: &Images| (i.count, i.height, i.width);
+    ensure!(
+        size(sr) == size(hr),
+        "{} super-resolved images of {}×{} do not match {} high-resolution ones of {}×{}",
+        sr.count,
+        sr.height,
+        sr.width,
+        hr.count,
+        hr.height,
+        hr.width
+    );
+    let down = degrade(sr, scale, method)?;
+    ensure!(
+        size(&down) == size(lr),
+        "{} low-resolution images of {}×{} are not {} images of {}×{} made {scale} times smaller",
+        lr.count,
+        lr.height,
+        lr.width,
+        hr.count,
+        hr.height,
+        hr.width
+    );
+    let (height, width) = (hr.height, hr.width);
+    let one = |i: usize| {
+        let (hr, lr, sr, down) = (hr.image(i), lr.image(i), sr.image(i), down.image(i));
+        Scores {
+            psnr: finite_psnr(psnr(hr, sr), hr.len()),
+            psnr_y: psnr_y(hr, sr, height, width).map(|v| finite_psnr(v, hr.len())),
+            ssim: ssim(hr, sr, height, width),
+            consistency_psnr: finite_psnr(psnr(lr, down), lr.len()),
+        }
+    };
+    // Collected in order, and each image by itself: the same bits on any number of threads.
+    Ok((0..hr.count).into_par_iter().map(one).collect())
+}
+
+/// The mean of several images of `len` values, concatenated in `samples`, rounded to 8 bits.
+///
+/// Panics unless `samples` holds whole images, one at least.
+pub fn mean_image(samples: &[u8], len: usize) -> Vec<u8> {
+    assert!(len > 0 && !samples.is_empty() && samples.len().is_multiple_of(len));
+    let count = samples.len() / len;
+    let mean = |i: usize| {
+        let sum: u64 = samples[i..].iter().step_by(len).map(|&v| u64::from(v)).sum();
+        to_u8(sum as f64 / count as f64)
+    };
+    (0..len).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::tests::{assert_near, fixture};
+
+    #[test]
+    fn a_mean_is_rounded_once() {
+        // 1/2 to even, 5/3, 3.
+        assert_eq!(mean_image(&[0, 1, 1, 2], 2), [0, 2]);
+        assert_eq!(mean_image(&[1, 0, 3, 2, 3, 3, 2, 9, 3], 3), [2, 4, 3]);
+        assert_eq!(mean_image(&[4, 200], 2), [4, 200]);
+    }
+
+    #[test]
+    fn scores_are_those_of_each_image() {
+        let f = fixture();
+        let lr = degrade(&f.a, 4, DegradeMethod::Area).unwrap();
+        let scores = score(&f.a, &lr, &f.b, 4, DegradeMethod::Area).unwrap();
+        let down = degrade(&f.b, 4, DegradeMethod::Area).unwrap();
+        for (i, s) in scores.iter().enumerate() {
+            assert_near(s.psnr, f.psnr[i], 1e-9);
+            assert_near(s.psnr_y.unwrap(), f.psnr_y[i], 1e-9);
+            assert_near(s.ssim.unwrap(), f.ssim[i], 1e-6);
+            assert_eq!(s.consistency_psnr, psnr(lr.image(i), down.image(i)));
+        }
+        // A perfect answer is finite: 10·log₁₀(255²·3·8·8) where one value of the 8×8 image would be off by one.
+        let perfect = score(&f.a, &lr, &f.a, 4, DegradeMethod::Area).unwrap();
+        assert_near(perfect[0].consistency_psnr, 10.0 * (65025.0_f64 * 192.0).log10(), 1e-9);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_said() {
+        let f = fixture();
+        let message = |lr: &Images, sr: &Images| score(&f.a, lr, sr, 4, DegradeMethod::Area).unwrap_err().to_string();
+        let lr = degrade(&f.a, 4, DegradeMethod::Area).unwrap();
+        assert!(message(&lr, &lr).contains("super-resolved images of 8×8 do not match"));
+        assert!(message(&f.a, &f.b).contains("made 4 times smaller"));
+    }
+}

@@ -1,0 +1,99 @@
+//! Structural similarity.
+
+/// Side of the Gaussian window in pixels: σ = 1.5, cut off at 3.5 σ.
+pub const SSIM_WINDOW: usize = 2 * RADIUS + 1;
+const RADIUS: usize = 5;
+const SIGMA: f64 = 1.5;
+
+/// Structural similarity (Wang et al. 2004) of two images of at least 11×11, in [-1, 1]; `None` for smaller ones.
+///
+/// An 11×11 Gaussian window of σ 1.5, K₁ = 0.01, K₂ = 0.03, population covariances, the mean over the pixels whose
+/// window lies within the image, then over the three channels: scikit-image's `structural_similarity` with
+/// `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=-1`.
+///
+/// Panics unless both images are `(height, width, 3)`.
+pub fn ssim(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
+    assert!(a.len() == 3 * height * width && b.len() == a.len());
+    if height < SSIM_WINDOW || width < SSIM_WINDOW {
+        return None;
+    }
+    const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
+    const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
+    let window = gaussian();
+    let mut sum = 0.0;
+    for channel in 0..3 {
+        let moment = |f: &dyn Fn(f64, f64) -> f64| {
+            let values = a[channel..].iter().step_by(3).zip(b[channel..].iter().step_by(3));
+            let plane: Vec<f64> = values.map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect();
+            filter(&plane, height, width, &window)
+        };
+        let (mean_a, mean_b) = (moment(&|a, _| a), moment(&|_, b| b));
+        let (square_a, square_b, product) = (moment(&|a, _| a * a), moment(&|_, b| b * b), moment(&|a, b| a * b));
+        for i in 0..mean_a.len() {
+            let (ma, mb) = (mean_a[i], mean_b[i]);
+            let (variance_a, variance_b, covariance) =
+                (square_a[i] - ma * ma, square_b[i] - mb * mb, product[i] - ma * mb);
+            sum += (2.0 * ma * mb + C1) * (2.0 * covariance + C2)
+                / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2));
+        }
+    }
+    let pixels = (height - 2 * RADIUS) * (width - 2 * RADIUS);
+    Some(sum / (3 * pixels) as f64)
+}
+
+fn gaussian() -> [f64; SSIM_WINDOW] {
+    let mut window = [0.0; SSIM_WINDOW];
+    for (i, w) in window.iter_mut().enumerate() {
+        *w = (-0.5 * ((i as f64 - RADIUS as f64) / SIGMA).powi(2)).exp();
+    }
+    let sum: f64 = window.iter().sum();
+    window.map(|w| w / sum)
+}
+
+/// Filters rows, then columns; only where the window fits: `(height - 10, width - 10)`.
+fn filter(plane: &[f64], height: usize, width: usize, window: &[f64; SSIM_WINDOW]) -> Vec<f64> {
+    let inner = width - 2 * RADIUS;
+    let mut rows = Vec::with_capacity(height * inner);
+    for row in plane.chunks_exact(width) {
+        rows.extend(row.windows(SSIM_WINDOW).map(|v| v.iter().zip(window).map(|(v, w)| v * w).sum::<f64>()));
+    }
+    let mut out = vec![0.0; (height - 2 * RADIUS) * inner];
+    for (y, out) in out.chunks_exact_mut(inner).enumerate() {
+        for (row, w) in rows[y * inner..].chunks_exact(inner).zip(window) {
+            out.iter_mut().zip(row).for_each(|(o, v)| *o += v * w);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::tests::{assert_near, fixture};
+
+    #[test]
+    fn agrees_with_scikit_image() {
+        let f = fixture();
+        for i in 0..f.a.count {
+            let s = ssim(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
+            assert_near(s, f.ssim[i], 1e-9);
+        }
+    }
+
+    #[test]
+    fn of_flat_images_compares_means() {
+        // No variance: (2ab + C1)/(a² + b² + C1) is what remains.
+        let (a, b, c1) = (100.0_f64, 150.0, 2.55_f64.powi(2));
+        let s = ssim(&[100; 3 * 11 * 13], &[150; 3 * 11 * 13], 11, 13).unwrap();
+        assert_near(s, (2.0 * a * b + c1) / (a * a + b * b + c1), 1e-9);
+    }
+
+    #[test]
+    fn is_one_for_equal_images_symmetric_and_undefined_below_the_window() {
+        let f = fixture();
+        let (a, b) = (f.a.image(0), f.b.image(0));
+        assert_near(ssim(a, a, 32, 32).unwrap(), 1.0, 1e-12);
+        assert_eq!(ssim(a, b, 32, 32), ssim(b, a, 32, 32));
+        assert_eq!(ssim(&[0; 330], &[0; 330], 10, 11), None);
+    }
+}

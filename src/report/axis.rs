@@ -1,0 +1,75 @@
+//! Where the ticks of a plot's axes stand.
+
+/// Round values in `low..=high`, about `count` of them, evenly apart.
+pub fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+    let span = high - low;
+    if !(span > 0.0 && span.is_finite()) {
+        return vec![low];
+    }
+    let raw = span / count.max(1) as f64;
+    let power = 10_f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw * 0.999).unwrap_or(raw);
+    let first = (low / step - 1e-9).ceil() as i64;
+    // Multiplied, not added up: no error gathers.
+    (first..).map(|i| i as f64 * step).take_while(|v| *v <= high + 1e-9 * span).collect()
+}
+
+/// Round values in `low..=high` for a logarithmic axis, both positive: powers of ten, with 2 and 5 or every whole
+/// multiple between where few lie within, evenly spaced values where the range is narrow.
+pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let within = |multiples: &[f64]| -> Vec<f64> {
+        let all = decades.clone().flat_map(|d| multiples.iter().map(move |m| m * 10_f64.powi(d)));
+        all.filter(|v| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(v)).collect()
+    };
+    let powers = within(&[1.0]);
+    if powers.len() > 8 {
+        return powers.into_iter().step_by(2).collect();
+    }
+    if powers.len() >= 4 {
+        return powers;
+    }
+    for multiples in [&[1.0, 2.0, 5.0][..], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]] {
+        let ticks = within(multiples);
+        if ticks.len() >= 4 {
+            return ticks;
+        }
+    }
+    linear_ticks(low, high, 5)
+}
+
+/// A tick's label: 0.05, 2000, 1e-6; without the noise of a product's last digits.
+pub fn label(value: f64) -> String {
+    let rounded: f64 = format!("{value:.9e}").parse().unwrap_or(value);
+    match rounded.abs() {
+        v if v == 0.0 || (1e-4..1e6).contains(&v) => rounded.to_string(),
+        _ => format!("{rounded:e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(ticks: Vec<f64>) -> Vec<String> {
+        ticks.into_iter().map(label).collect()
+    }
+
+    #[test]
+    fn linear_ticks_are_round() {
+        assert_eq!(labels(linear_ticks(0.0, 1500.0, 6)), ["0", "500", "1000", "1500"]);
+        assert_eq!(labels(linear_ticks(0.0, 10.0, 5)), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(labels(linear_ticks(0.11, 0.13, 5)), ["0.11", "0.115", "0.12", "0.125", "0.13"]);
+        assert_eq!(linear_ticks(3.0, 3.0, 5), [3.0]);
+    }
+
+    #[test]
+    fn log_ticks_suit_the_range() {
+        assert_eq!(labels(log_ticks(1e-3, 2.0)), ["0.001", "0.01", "0.1", "1"]);
+        assert_eq!(labels(log_ticks(0.015, 0.9)), ["0.02", "0.05", "0.1", "0.2", "0.5"]);
+        assert_eq!(labels(log_ticks(0.35, 0.8)), ["0.4", "0.5", "0.6", "0.7", "0.8"]);
+        assert_eq!(labels(log_ticks(0.101, 0.119)), ["0.105", "0.11", "0.115"]);
+        assert_eq!(labels(log_ticks(1e-9, 1e2)).len(), 6);
+        assert_eq!(label(2e-7), "2e-7");
+    }
+}

@@ -1,0 +1,16 @@
+//! What people look at: the summary of a comparison, its table, pictures and loss curves.
+//!
+//! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
+
+mod axis;
+mod canvas;
+mod grid;
+mod loss;
+mod summary;
+mod table;
+mod text;
+
+pub use grid::{Column, MANY_COLUMNS, comparison};
+pub use loss::{Curve, LossRow, loss_curves, read_loss};
+pub use summary::{ArmSummary, BICUBIC, Measured, SCHEMA, Summary, metrics_csv};
+pub use table::table;

@@ -1,0 +1,144 @@
+//! The arms' artifacts, read and checked against one another.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::Context;
+use crate::data::images::{lr_method, lr_scale};
+use crate::data::{Images, Samples};
+use crate::pipeline::blobs;
+use crate::pipeline::params::{CompareParams, DegradeMethod};
+use crate::report::{BICUBIC, Curve, read_loss};
+use crate::store::{Artifact, Digest, Store};
+
+/// What is compared, by the name it has in the pipeline file.
+pub struct Arm<'a> {
+    pub name: String,
+    /// The `sample` stage.
+    pub stage: &'a str,
+    artifact: &'a Artifact,
+}
+
+impl Arm<'_> {
+    fn digest(&self, blob: &str) -> anyhow::Result<&Digest> {
+        self.artifact.get(blob).with_context(|| format!("{self} has no {blob}"))
+    }
+
+    fn read(&self, blob: &str, store: &Store) -> anyhow::Result<Vec<u8>> {
+        store.read(self.digest(blob)?).with_context(|| format!("reading {blob} of {self}"))
+    }
+}
+
+/// The arms in the order of their names, at least one.
+pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<Vec<Arm<'a>>> {
+    ensure!(!params.arms.is_empty(), "nothing to compare: name a sample stage under `arms`");
+    ensure!(
+        !params.arms.contains_key(BICUBIC),
+        "an arm is named `{BICUBIC}`, as the enlargement that every comparison has; give it another name"
+    );
+    let arm = |(name, stage): (&'a String, &'a String)| {
+        let role = format!("arms.{name}");
+        let artifact = ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
+        Ok(Arm { name: name.clone(), stage, artifact })
+    };
+    params.arms.iter().map(arm).collect()
+}
+
+/// The test images of all arms.
+pub struct Pairs {
+    pub hr: Images,
+    pub lr: Images,
+    /// How many times smaller `lr` is, and how it was made so.
+    pub scale: usize,
+    pub method: DegradeMethod,
+}
+
+impl Pairs {
+    /// The first `count` pairs; fails where there are fewer or the arms have different ones.
+    pub fn read(arms: &[Arm], count: usize, store: &Store) -> anyhow::Result<Self> {
+        let first = &arms[0];
+        for arm in &arms[1..] {
+            for blob in [blobs::TEST_HR, blobs::TEST_LR] {
+                ensure!(
+                    arm.digest(blob)? == first.digest(blob)?,
+                    "{first} and {arm} were sampled from different test images: their {blob} differ; \
+                     give both sample stages the same `data`"
+                );
+            }
+        }
+        let read = |blob| {
+            let bytes = first.read(blob, store)?;
+            Images::from_safetensors(&bytes).with_context(|| format!("{blob} of {first}"))
+        };
+        let ((hr, _), (lr, metadata)) = (read(blobs::TEST_HR)?, read(blobs::TEST_LR)?);
+        let of_lr = || format!("{} of {first}", blobs::TEST_LR);
+        let (scale, method) = (lr_scale(&metadata).with_context(of_lr)?, lr_method(&metadata).with_context(of_lr)?);
+        ensure!(count > 0, "{first} has no test images; nothing can be compared");
+        ensure!(
+            count <= hr.count && count <= lr.count,
+            "{first} has samples of {count} images, but there are {} test images",
+            hr.count.min(lr.count)
+        );
+        if (lr.height * scale, lr.width * scale) != (hr.height, hr.width) {
+            bail!(
+                "test images of {}×{} are not {scale} times as large as their low-resolution ones of {}×{}",
+                hr.width,
+                hr.height,
+                lr.width,
+                lr.height
+            );
+        }
+        Ok(Self { hr: hr.slice(0..count), lr: lr.slice(0..count), scale, method })
+    }
+}
+
+pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<Samples> {
+    let bytes = arm.read(blobs::SAMPLES, store)?;
+    let (samples, _) = Samples::from_safetensors(&bytes).with_context(|| format!("{} of {arm}", blobs::SAMPLES))?;
+    Ok(samples)
+}
+
+/// Fails where `arm` has another number of images than the first, whose number is `first_count`.
+pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> anyhow::Result<()> {
+    ensure!(
+        count == first_count,
+        "{first} has {first_count} test images, {arm} has {count}; give their sample stages the same `limit`"
+    );
+    Ok(())
+}
+
+/// The losses of the arms' trainings.
+pub struct Curves {
+    /// One a training; arms that sample one model share it.
+    pub curves: Vec<Curve>,
+    /// The last held-out loss, by arm.
+    pub heldout: BTreeMap<String, f64>,
+}
+
+pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
+    let mut trainings: Vec<(&Digest, Curve)> = vec![];
+    let mut heldout = BTreeMap::new();
+    for arm in arms {
+        let digest = arm.digest(blobs::LOSS)?;
+        let known = trainings.iter().position(|(d, _)| *d == digest);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let csv = arm.read(blobs::LOSS, store)?;
+                let rows = read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))?;
+                trainings.push((digest, Curve { name: String::new(), rows }));
+                trainings.len() - 1
+            }
+        };
+        let curve = &mut trainings[index].1;
+        if !curve.name.is_empty() {
+            curve.name.push_str(", ");
+        }
+        curve.name.push_str(&arm.name);
+        if let Some(loss) = curve.rows.iter().rev().find_map(|r| r.heldout_loss) {
+            heldout.insert(arm.name.clone(), loss);
+        }
+    }
+    Ok(Curves { curves: trainings.into_iter().map(|(_, curve)| curve).collect(), heldout })
+}

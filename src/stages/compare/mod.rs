@@ -1,0 +1,158 @@
+//! `compare`: every arm, and bicubic enlargement, against the high-resolution test images.
+//!
+//! `inputs` reads and checks the arms' artifacts; here they are measured, one arm at a time so that only one arm's
+//! samples are in memory, and what `report` makes of the figures is stored.
+
+mod inputs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+use self::inputs::{Arm, Pairs, arms, read_curves, read_samples, same_count};
+use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::data::{Images, Samples, resample};
+use crate::metrics::{mean_image, score};
+use crate::pipeline::blobs;
+use crate::pipeline::params::CompareParams;
+use crate::report::{self, BICUBIC, Column, MANY_COLUMNS, Measured, Summary};
+
+/// Images measured between two progress events.
+const CHUNK: usize = 256;
+
+/// Measures the arms of `params` and stores `metrics.csv`, `summary.json`, `comparison.png` and `loss.png`.
+///
+/// The metrics of the outcome are `psnr_mean.NAME` of every arm and of bicubic enlargement, in dB.
+///
+/// Fails where arms were sampled from different test images or different numbers of them, and where an arm is called
+/// `bicubic`. Interrupted, it starts anew: measuring takes seconds.
+pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    let arms = arms(params, ctx)?;
+    let curves = read_curves(&arms, ctx.store)?;
+    let first = read_samples(&arms[0], ctx.store)?;
+    let pairs = Pairs::read(&arms, first.count, ctx.store)?;
+    let count = first.count;
+    let mut bench =
+        Bench { ctx, pairs: &pairs, rows: params.rows.min(count), done: 0, total: count * (arms.len() + 1) };
+
+    let enlarged = resample::enlarge(&pairs.lr, pairs.scale);
+    let enlarged = Samples::new(count, 1, enlarged.height, enlarged.width, enlarged.pixels);
+    let mut measured = vec![bench.measure(BICUBIC, &enlarged)?];
+    drop(enlarged);
+    let mut first = Some(first);
+    for arm in &arms {
+        let samples = match first.take() {
+            Some(samples) => samples,
+            None => read_samples(arm, ctx.store)?,
+        };
+        same_count(&arms[0], count, arm, samples.count)?;
+        let (mut of_arm, pictures) = bench.measure(&arm.name, &samples).with_context(|| format!("measuring {arm}"))?;
+        of_arm.heldout_loss = curves.heldout.get(&arm.name).copied();
+        measured.push((of_arm, pictures));
+    }
+
+    let (measured, pictures): (Vec<Measured>, Vec<Pictures>) = measured.into_iter().unzip();
+    let summary = Summary::of(&measured);
+    let columns = columns(&pairs, &measured, &pictures);
+    let outputs = [
+        (blobs::METRICS, report::metrics_csv(&measured)?),
+        (blobs::SUMMARY, summary.to_json()?),
+        (blobs::COMPARISON, report::comparison(&columns, bench.rows)?),
+        (blobs::LOSS_CURVES, report::loss_curves(&curves.curves)?),
+    ];
+    let mut outcome = Outcome::default();
+    for (name, bytes) in outputs {
+        outcome.outputs.insert(name.to_string(), ctx.store.put(&bytes).with_context(|| format!("storing {name}"))?);
+    }
+    outcome.metrics = summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.psnr_mean)).collect();
+    Ok(outcome)
+}
+
+/// The images of an arm that go into `comparison.png`.
+struct Pictures {
+    sample: Images,
+    mean: Images,
+}
+
+/// Where arms are measured.
+struct Bench<'a> {
+    ctx: &'a Context<'a>,
+    pairs: &'a Pairs,
+    /// Rows of `comparison.png`.
+    rows: usize,
+    /// Images measured of `total`.
+    done: usize,
+    total: usize,
+}
+
+impl Bench<'_> {
+    fn measure(&mut self, name: &str, samples: &Samples) -> anyhow::Result<(Measured, Pictures)> {
+        let (mut of_sample, mut of_mean) = (vec![], vec![]);
+        for start in (0..samples.count).step_by(CHUNK) {
+            if (self.ctx.interrupted)() {
+                return Err(Interrupted.into());
+            }
+            let range = start..samples.count.min(start + CHUNK);
+            let (hr, lr) = (self.pairs.hr.slice(range.clone()), self.pairs.lr.slice(range.clone()));
+            let score = |sr: &Images| score(&hr, &lr, sr, self.pairs.scale, self.pairs.method);
+            of_sample.extend(score(&samples.first(range.clone()))?);
+            if samples.samples > 1 {
+                of_mean.extend(score(&samples.each(range.clone(), mean_image))?);
+            }
+            self.done += range.len();
+            let progress = StageEvent::Progress {
+                done: self.done as u64,
+                total: self.total as u64,
+                unit: "images".to_string(),
+                values: BTreeMap::new(),
+            };
+            (self.ctx.report)(progress);
+        }
+        if samples.samples == 1 {
+            of_mean.clone_from(&of_sample);
+        }
+        let pictures = Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
+        let name = name.to_string();
+        let measured =
+            Measured { name, samples: samples.samples, sample: of_sample, mean: of_mean, heldout_loss: None };
+        Ok((measured, pictures))
+    }
+}
+
+/// HR, LR, bicubic, and each arm's first sample; beside it the mean of its samples, unless the columns get many.
+fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Pictures]) -> Vec<Column<'a>> {
+    let size = |i: &Images| format!("{}×{}", i.width, i.height);
+    let plain = |head: &str, images: &'a Images| Column {
+        head: head.to_string(),
+        note: size(images),
+        images,
+        captions: vec![String::new(); images.count],
+    };
+    let decibels = |psnr: f64| format!("{psnr:.2} dB");
+    let mut columns = vec![plain("HR", &pairs.hr), plain("LR", &pairs.lr)];
+    let several = measured.iter().filter(|m| m.samples > 1).count();
+    let means = 2 + measured.len() + several <= MANY_COLUMNS;
+    for (arm, pictures) in measured.iter().zip(pictures) {
+        let note = match (arm.name.as_str(), arm.samples) {
+            (BICUBIC, _) => format!("enlarged ×{}", pairs.scale),
+            (_, 1) => "one answer".to_string(),
+            _ => "one sample".to_string(),
+        };
+        let captions = arm.sample.iter().map(|s| decibels(s.psnr)).collect();
+        columns.push(Column { head: arm.name.clone(), note, images: &pictures.sample, captions });
+        if means && arm.samples > 1 {
+            let note = format!("mean of {}", arm.samples);
+            let captions = arm.mean.iter().map(|s| decibels(s.psnr)).collect();
+            columns.push(Column { head: arm.name.clone(), note, images: &pictures.mean, captions });
+        }
+    }
+    columns
+}
+
+impl std::fmt::Display for Arm<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "arm `{}` (stage `{}`)", self.name, self.stage)
+    }
+}

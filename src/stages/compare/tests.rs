@@ -1,0 +1,247 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::data::images::{Metadata, lr_metadata};
+use crate::metrics::{psnr, ssim};
+use crate::pipeline::Device;
+use crate::pipeline::params::DegradeMethod;
+use crate::random::{Purpose, stream};
+use crate::store::{Artifact, Store};
+
+const COUNT: usize = 5;
+
+/// A comparison of arms over images of 16×16, in a store of its own.
+struct Bed {
+    store: Store,
+    inputs: BTreeMap<String, Artifact>,
+    params: CompareParams,
+    events: Mutex<Vec<StageEvent>>,
+    interrupted: AtomicBool,
+    folder: tempfile::TempDir,
+}
+
+fn test_images(seed: u64) -> Images {
+    let mut noise = stream(seed, Purpose::Synthetic, 0, 0);
+    let smooth = (0..COUNT * 4 * 4 * 3).map(|_| noise.below(256) as u8).collect();
+    resample::enlarge(&Images::new(COUNT, 4, 4, smooth), 4)
+}
+
+/// K samples of the first images of `hr`, each with noise of its own.
+fn noisy(hr: &Images, count: usize, samples: usize, sigma: f64) -> Samples {
+    let mut noise = stream(7, Purpose::Start, samples as u64, 0);
+    let mut pixels = vec![];
+    for i in 0..count {
+        for _ in 0..samples {
+            pixels.extend(hr.image(i).iter().map(|&v| resample::to_u8(f64::from(v) + sigma * noise.normal())));
+        }
+    }
+    Samples::new(count, samples, hr.height, hr.width, pixels)
+}
+
+impl Bed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let params = CompareParams { arms: BTreeMap::new(), rows: 3 };
+        let (events, interrupted) = (Mutex::new(vec![]), AtomicBool::new(false));
+        Self { store, inputs: BTreeMap::new(), params, events, interrupted, folder }
+    }
+
+    /// Adds an arm; `images` chooses the test set.
+    fn arm(&mut self, name: &str, samples: &Samples, loss: &str, images: u64) -> &mut Self {
+        let hr = test_images(images);
+        let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+        let blobs = [
+            (blobs::SAMPLES, samples.to_safetensors(&Metadata::new())),
+            (blobs::TEST_HR, hr.to_safetensors(&Metadata::new())),
+            (blobs::TEST_LR, lr.to_safetensors(&lr_metadata(4, DegradeMethod::Area))),
+            (blobs::LOSS, format!("step,loss,heldout_loss,lr,gradient_norm\n{loss}").into_bytes()),
+        ];
+        let artifact = blobs.iter().map(|(blob, bytes)| (blob.to_string(), self.store.put(bytes).unwrap())).collect();
+        self.params.arms.insert(name.to_string(), format!("sample_{name}"));
+        self.inputs.insert(format!("arms.{name}"), artifact);
+        self
+    }
+
+    fn run(&self) -> anyhow::Result<Outcome> {
+        let ctx = Context {
+            store: &self.store,
+            inputs: self.inputs.clone(),
+            seed: 0,
+            device: Device::Cpu,
+            work: self.folder.path().join("work"),
+            report: &|event| self.events.lock().unwrap().push(event),
+            interrupted: &|| self.interrupted.load(Ordering::Relaxed),
+        };
+        run(&self.params, &ctx)
+    }
+
+    fn error(&self) -> String {
+        format!("{:#}", self.run().unwrap_err())
+    }
+
+    fn blob(&self, outcome: &Outcome, name: &str) -> Vec<u8> {
+        self.store.read(&outcome.outputs[name]).unwrap()
+    }
+}
+
+const LOSS: &str = "10,0.5,,0.001,1.5\n20,0.25,0.375,0.001,1.25\n30,0.125,,0.001,1\n";
+
+/// A diffusion and a regression model.
+fn bed() -> Bed {
+    let mut bed = Bed::new();
+    let hr = test_images(0);
+    bed.arm("diffusion", &noisy(&hr, COUNT, 4, 30.0), LOSS, 0);
+    bed.arm("regression", &noisy(&hr, COUNT, 1, 12.0), "10,0.5,,0.001,1.5\n", 0);
+    bed
+}
+
+#[test]
+fn figures_are_those_of_the_images() {
+    let bed = bed();
+    let outcome = bed.run().unwrap();
+    let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
+    assert_eq!((summary.images, summary.samples), (COUNT, 4));
+    assert_eq!(summary.arms.keys().collect::<Vec<_>>(), ["bicubic", "diffusion", "regression"]);
+
+    let hr = test_images(0);
+    let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+    let mean = |f: &dyn Fn(usize) -> f64| (0..COUNT).map(f).sum::<f64>() / COUNT as f64;
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+    let bicubic = resample::enlarge(&lr, 4);
+    near(summary.arms["bicubic"].psnr_sample, mean(&|i| psnr(hr.image(i), bicubic.image(i))));
+    near(summary.arms["bicubic"].psnr_mean, summary.arms["bicubic"].psnr_sample);
+
+    let samples = noisy(&hr, COUNT, 4, 30.0);
+    let len = hr.image(0).len();
+    let diffusion = &summary.arms["diffusion"];
+    near(diffusion.psnr_sample, mean(&|i| psnr(hr.image(i), &samples.of_image(i)[..len])));
+    near(diffusion.ssim_sample.unwrap(), mean(&|i| ssim(hr.image(i), &samples.of_image(i)[..len], 16, 16).unwrap()));
+    let down = resample::degrade(&samples.first(0..COUNT), 4, DegradeMethod::Area).unwrap();
+    near(diffusion.consistency_psnr, mean(&|i| psnr(lr.image(i), down.image(i))));
+    // Noise of independent samples falls by 10·log₁₀(4) = 6 dB in their mean, but for what clamping makes of it.
+    let gain = diffusion.psnr_mean - diffusion.psnr_sample;
+    assert!((5.0..7.0).contains(&gain), "{gain}");
+    assert_eq!(diffusion.heldout_loss, Some(0.375));
+    let regression = &summary.arms["regression"];
+    assert_eq!((regression.samples, regression.psnr_mean), (1, regression.psnr_sample));
+    assert_eq!((regression.consistency_psnr, regression.heldout_loss), (regression.consistency_psnr_mean, None));
+    assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.psnr_mean);
+
+    let csv = String::from_utf8(bed.blob(&outcome, blobs::METRICS)).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 3 * COUNT);
+    assert!(csv.lines().nth(2).unwrap().starts_with("0,diffusion,"));
+}
+
+#[test]
+fn outputs_do_not_depend_on_threads_or_on_when() {
+    let outputs = |threads: usize| {
+        let bed = bed();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| bed.run()).unwrap().outputs
+    };
+    assert_eq!(outputs(1).len(), 4);
+    assert_eq!(outputs(1), outputs(2));
+}
+
+#[test]
+fn progress_counts_every_image_of_every_arm() {
+    let bed = bed();
+    bed.run().unwrap();
+    let events = bed.events.into_inner().unwrap();
+    let counts = events.iter().map(|e| match e {
+        StageEvent::Progress { done, total, unit, .. } => (*done, *total, unit.as_str()),
+        other => panic!("{other:?}"),
+    });
+    let total = 3 * COUNT as u64;
+    assert_eq!(counts.collect::<Vec<_>>(), [(5, total, "images"), (10, total, "images"), (15, total, "images")]);
+}
+
+#[test]
+fn fewer_samples_than_test_images_are_enough() {
+    let mut bed = Bed::new();
+    bed.arm("a", &noisy(&test_images(0), 2, 2, 10.0), LOSS, 0);
+    let outcome = bed.run().unwrap();
+    let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
+    assert_eq!(summary.images, 2);
+    // Two rows, though three were asked for.
+    let png = image::load_from_memory(&bed.blob(&outcome, blobs::COMPARISON)).unwrap();
+    assert!((400..500).contains(&png.height()), "{}", png.height());
+}
+
+#[test]
+fn the_picture_shows_the_samples_pixels() {
+    let bed = bed();
+    let outcome = bed.run().unwrap();
+    let png = image::load_from_memory(&bed.blob(&outcome, blobs::COMPARISON)).unwrap().to_rgb8();
+    // Columns HR, LR, bicubic, diffusion, its mean, regression: every pixel of the second row is there, ten times as
+    // large, in the fourth.
+    let samples = noisy(&test_images(0), COUNT, 4, 30.0);
+    let (left, top) = (24 + 3 * 172, 24 + 21 + 26 + 160 + 38);
+    for y in 0..160 {
+        for x in 0..160 {
+            let at = 3 * (y / 10 * 16 + x / 10);
+            let expected = &samples.of_image(1)[at..at + 3];
+            assert_eq!(png.get_pixel((left + x) as u32, (top + y) as u32).0, expected, "({x}, {y})");
+        }
+    }
+    assert_eq!(png.width(), 24 + 6 * 172 - 12 + 24);
+}
+
+#[test]
+fn arms_that_cannot_be_compared_are_refused() {
+    let hr = test_images(0);
+    let mut other = bed();
+    other.arm("z", &noisy(&hr, COUNT, 2, 5.0), LOSS, 1);
+    assert!(other.error().contains("arm `diffusion` (stage `sample_diffusion`) and arm `z` (stage `sample_z`)"));
+    assert!(other.error().contains("test_hr.safetensors differ"), "{}", other.error());
+
+    let mut fewer = bed();
+    fewer.arm("fewer", &noisy(&hr, 3, 2, 5.0), LOSS, 0);
+    assert!(fewer.error().contains("has 3; give their sample stages the same `limit`"), "{}", fewer.error());
+
+    let mut named = bed();
+    named.arm("bicubic", &noisy(&hr, COUNT, 2, 5.0), LOSS, 0);
+    assert!(named.error().contains("give it another name"), "{}", named.error());
+
+    let mut smaller = Bed::new();
+    smaller.arm("a", &noisy(&resample::degrade(&hr, 2, DegradeMethod::Area).unwrap(), COUNT, 1, 5.0), LOSS, 0);
+    assert!(smaller.error().contains("8×8 do not match"), "{}", smaller.error());
+
+    let mut broken = bed();
+    broken.arm("broken", &noisy(&hr, COUNT, 1, 5.0), "ten,0.5,,,\n", 0);
+    assert!(broken.error().starts_with("loss.csv of arm `broken` (stage `sample_broken`): "), "{}", broken.error());
+
+    let mut missing = bed();
+    missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::LOSS);
+    assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no loss.csv");
+    assert!(Bed::new().error().contains("nothing to compare"));
+}
+
+#[test]
+fn an_interruption_is_heeded() {
+    let bed = bed();
+    bed.interrupted.store(true, Ordering::Relaxed);
+    assert!(bed.run().unwrap_err().is::<Interrupted>());
+}
+
+#[test]
+fn arms_of_one_training_share_a_curve() {
+    let mut bed = bed();
+    bed.arm("again", &noisy(&test_images(0), COUNT, 2, 20.0), LOSS, 0);
+    let ctx_arms = |bed: &Bed| -> Vec<String> {
+        let ctx = Context {
+            store: &bed.store,
+            inputs: bed.inputs.clone(),
+            seed: 0,
+            device: Device::Cpu,
+            work: bed.folder.path().into(),
+            report: &|_| {},
+            interrupted: &|| false,
+        };
+        let arms = arms(&bed.params, &ctx).unwrap();
+        read_curves(&arms, &bed.store).unwrap().curves.into_iter().map(|c| c.name).collect()
+    };
+    assert_eq!(ctx_arms(&bed), ["again, diffusion", "regression"]);
+}
