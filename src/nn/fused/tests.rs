@@ -3,7 +3,8 @@
 use super::*;
 use crate::nn::composed::Composed;
 use crate::nn::graph::{NodeId, Shape};
-use crate::nn::{Batch, Network, StepSettings, TrainState, open};
+use crate::nn::{Batch, Network, StepSettings, TrainState, on};
+use crate::pipeline::params::Weights;
 
 /// Numbers in [-1, 1) that depend on their seed and index.
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -53,7 +54,7 @@ fn state(graph: &Graph) -> TrainState {
 }
 
 fn fused(graph: &Graph, level: Level) -> Box<dyn Network> {
-    open(Fused::with_level(graph.clone(), level), &state(graph)).unwrap()
+    on(Fused::with_level(graph.clone(), level), &state(graph)).unwrap()
 }
 
 /// Norm of the difference over the norm.
@@ -67,13 +68,13 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 /// Output, loss and gradients agree with the composed operations', and have the same bits on every instruction set.
 fn check(graph: &Graph, batch: usize) {
     let data = Data::new(graph, batch);
-    let reference = open(Composed::new(graph.clone(), Cpu::default()), &state(graph)).unwrap();
-    let y = reference.predict(&data.x, &data.t).unwrap();
+    let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(graph)).unwrap();
+    let y = reference.predict(Weights::Raw, &data.x, &data.t).unwrap();
     let (loss, gradients) = reference.gradients(data.batch()).unwrap();
     let mut first: Option<(Vec<f32>, f32, Vec<Vec<f32>>)> = None;
     for level in Level::ALL.into_iter().filter(|l| l.is_available()) {
         let network = fused(graph, level);
-        let our_y = network.predict(&data.x, &data.t).unwrap();
+        let our_y = network.predict(Weights::Raw, &data.x, &data.t).unwrap();
         let (our_loss, ours) = network.gradients(data.batch()).unwrap();
         let what = format!("{level:?}, batch {batch}, {:?}", graph.input_shape());
         assert!(distance(&our_y, &y) < 1e-4, "output: {} with {what}", distance(&our_y, &y));
@@ -264,7 +265,7 @@ fn optimiser_steps_follow_the_reference() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     for clip in [None, Some(0.1)] {
-        let reference = open(Composed::new(graph.clone(), Cpu::default()), &state(&graph)).unwrap();
+        let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(&graph)).unwrap();
         let reference = trained(&graph, &data, clip, reference);
         let ours = trained(&graph, &data, clip, fused(&graph, Level::detect()));
         for (a, b) in [(&ours.weights, &reference.weights), (&ours.ema, &reference.ema)] {
@@ -283,7 +284,7 @@ fn bytes_do_not_depend_on_the_number_of_threads() {
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let run = || {
-            let y = fused(&graph, Level::detect()).predict(&data.x, &data.t).unwrap();
+            let y = fused(&graph, Level::detect()).predict(Weights::Raw, &data.x, &data.t).unwrap();
             (y, trained(&graph, &data, Some(1.0), fused(&graph, Level::detect())))
         };
         pool.scope(|_| ());
