@@ -120,7 +120,7 @@ fn tree(sources: &[Source], errors: &mut Errors) -> Option<Node> {
 }
 
 /// Where every parameter is given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places {
     sources: Arc<[Source]>,
     /// The name of every stage with its parameters.

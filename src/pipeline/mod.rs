@@ -51,6 +51,21 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// For tests of what comes after the file: one that was never written.
+    #[cfg(test)]
+    pub fn of_stages(stages: Vec<Stage>) -> Self {
+        Self {
+            file: PathBuf::new(),
+            name: "test".to_string(),
+            description: None,
+            seed: 0,
+            device: Device::Cpu,
+            stages,
+            resolved: String::new(),
+            places: load::Places::default(),
+        }
+    }
+
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.name == name)
     }

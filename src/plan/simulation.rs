@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pipeline::{Device, Stage, blobs::*};
+use crate::pipeline::{Stage, blobs::*};
 use crate::store::{Action, Artifact, Cost, Digest, Key};
 
 pub type World = BTreeMap<Key, Action>;
@@ -15,7 +15,7 @@ pub fn stage(name: &str, params: Value) -> Stage {
 }
 
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
-    Pipeline { name: "test".to_string(), seed: 0, device: Device::Cpu, stages }
+    Pipeline::of_stages(stages)
 }
 
 /// What a stage with this preimage makes.
