@@ -132,8 +132,8 @@ fn two_branches() -> Pipeline {
         ("right", "{kind: fetch, dataset: synthetic, train: 2}"),
         ("left_pairs", "{kind: degrade, input: left}"),
         ("right_pairs", "{kind: degrade, input: right}"),
-        ("left_model", "{kind: train, data: left_pairs}"),
-        ("right_model", "{kind: train, data: right_pairs}"),
+        ("left_model", "{kind: train, data: left_pairs, optim: {steps: 1}}"),
+        ("right_model", "{kind: train, data: right_pairs, optim: {steps: 1}}"),
     ])
 }
 
