@@ -4,7 +4,7 @@ use anyhow::Result;
 use dfdx::prelude::*;
 use rayon::prelude::*;
 
-use super::simd::{Level, PANEL, kernel};
+use super::simd::{Level, PANEL, for_lanes, kernel};
 use super::workspace::Pool;
 use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
 
@@ -89,25 +89,22 @@ kernel! {
     /// All lists have `n` numbers and don't overlap.
     unsafe fn adam<S>(c: &Constants, g: *const f32, lists: [*mut f32; 4], n: usize) {
         let [p, m, v, ema] = lists;
-        let mut i = 0;
-        while i < n {
-            let mask = S::mask(n - i);
+        for_lanes!(S, n, |i, lanes| {
             let at = |list: *mut f32| list.add(i);
-            let g = S::mul(S::load_masked(g.add(i), mask), S::splat(c.clip));
-            let first = S::mul(S::load_masked(at(m), mask), S::splat(c.beta[0]));
+            let g = S::mul(lanes.load(g.add(i)), S::splat(c.clip));
+            let first = S::mul(lanes.load(at(m)), S::splat(c.beta[0]));
             let first = S::fma(g, S::splat(c.rest[0]), first);
-            let second = S::mul(S::load_masked(at(v), mask), S::splat(c.beta[1]));
+            let second = S::mul(lanes.load(at(v)), S::splat(c.beta[1]));
             let second = S::fma(S::mul(g, g), S::splat(c.rest[1]), second);
             let deviation = S::sqrt(S::div(second, S::splat(c.correction)));
             let change = S::div(S::mul(first, S::splat(c.rate)), S::add(deviation, S::splat(c.eps)));
-            let value = S::sub(S::load_masked(at(p), mask), change);
-            let average = S::mul(S::load_masked(at(ema), mask), S::splat(c.decay));
-            S::store_masked(at(m), mask, first);
-            S::store_masked(at(v), mask, second);
-            S::store_masked(at(p), mask, value);
-            S::store_masked(at(ema), mask, S::fma(value, S::splat(c.gain), average));
-            i += S::LANES;
-        }
+            let value = S::sub(lanes.load(at(p)), change);
+            let average = S::mul(lanes.load(at(ema)), S::splat(c.decay));
+            lanes.store(at(m), first);
+            lanes.store(at(v), second);
+            lanes.store(at(p), value);
+            lanes.store(at(ema), S::fma(value, S::splat(c.gain), average));
+        });
     }
 }
 

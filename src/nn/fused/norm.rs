@@ -4,7 +4,7 @@
 //! the input, the means and the reciprocal deviations. Sums run along rows in four phases, then over phases, then over
 //! the channels of a group, so their order is free of the vector width.
 
-use super::simd::{Simd, kernel, sigmoid};
+use super::simd::{Simd, for_lanes, kernel, sigmoid};
 use super::view::View;
 
 const EPSILON: f64 = 1e-5;
@@ -41,6 +41,27 @@ pub fn scratch_len(channels: usize) -> usize {
     8 * channels
 }
 
+/// Runs a block for every row, `$phase` being the row's number modulo [`PHASES`] as a constant.
+macro_rules! for_phases {
+    ($rows:expr, |$row:ident, $phase:ident| $body:block) => {
+        let rows: usize = $rows;
+        let mut start = 0;
+        while start + PHASES <= rows {
+            for $phase in 0..PHASES {
+                let $row = start + $phase;
+                $body
+            }
+            start += PHASES;
+        }
+        for $phase in 0..PHASES {
+            if start + $phase < rows {
+                let $row = start + $phase;
+                $body
+            }
+        }
+    };
+}
+
 kernel! {
     /// # Safety
     ///
@@ -52,22 +73,21 @@ kernel! {
             let (x, y) = (n.x.image(i), n.y.image(i));
             moments::<S>(n, i);
             scale_and_shift(n, i, scale, shift);
-            let mut c = 0;
-            while c < channels {
-                let mask = S::mask(channels - c);
-                let full = channels - c >= S::LANES;
-                let (a, b) = (S::load_masked(scale.add(c), mask), S::load_masked(shift.add(c), mask));
-                for row in 0..x.rows() {
-                    let at = x.at.add(row * x.stride + c);
-                    let to = y.at.add(row * y.stride + c);
-                    let mut h = S::fma(if full { S::load(at) } else { S::load_masked(at, mask) }, a, b);
-                    if n.silu {
-                        h = S::mul(h, sigmoid::<S>(h));
+            for_lanes!(S, channels, |c, lanes| {
+                let (a, b) = (lanes.load(scale.add(c)), lanes.load(shift.add(c)));
+                let (from, to) = (x.at.add(c), y.at.add(c));
+                if n.silu {
+                    for row in 0..x.rows() {
+                        let h = S::fma(lanes.load(from.add(row * x.stride)), a, b);
+                        lanes.store(to.add(row * y.stride), S::mul(h, sigmoid::<S>(h)));
                     }
-                    if full { S::store(to, h) } else { S::store_masked(to, mask, h) }
+                } else {
+                    for row in 0..x.rows() {
+                        let h = S::fma(lanes.load(from.add(row * x.stride)), a, b);
+                        lanes.store(to.add(row * y.stride), h);
+                    }
                 }
-                c += S::LANES;
-            }
+            });
         }
     }
 }
@@ -79,46 +99,43 @@ kernel! {
     pub unsafe fn backward<S>(b: &NormBackward) {
         let n = &b.norm;
         let channels = n.x.channels();
-        let per_group = channels / n.groups;
-        let count = (per_group * n.x.shape.positions()) as f64;
         let part = |i: usize| n.scratch.add(i * channels);
         let (scale, shift, deviations, centres, sums, products) = (part(0), part(1), part(2), part(3), part(4), part(5));
         let (slopes, offsets) = (part(6), part(7));
         for i in 0..n.x.images {
             let (x, dy) = (n.x.image(i), n.y.image(i));
             scale_and_shift(n, i, scale, shift);
-            let moments = n.moments.add(i * 2 * n.groups);
-            for c in 0..channels {
-                let (mean, deviation) = (*moments.add(c / per_group), *moments.add(n.groups + c / per_group));
-                *deviations.add(c) = deviation;
-                *centres.add(c) = -mean * deviation;
-            }
+            centre(n, i, deviations, centres);
             // The gradient at the normalised, scaled and shifted value; and its sums, plain and times the normalised x.
-            let mut c = 0;
-            while c < channels {
-                let mask = S::mask(channels - c);
-                let (a, d) = (S::load_masked(scale.add(c), mask), S::load_masked(shift.add(c), mask));
-                let (r, m) = (S::load_masked(deviations.add(c), mask), S::load_masked(centres.add(c), mask));
+            for_lanes!(S, channels, |c, lanes| {
+                let (a, d) = (lanes.load(scale.add(c)), lanes.load(shift.add(c)));
+                let (r, m) = (lanes.load(deviations.add(c)), lanes.load(centres.add(c)));
+                let (values, gradients) = (x.at.add(c), dy.at.add(c));
                 let mut sum = [S::splat(0.0); PHASES];
                 let mut product = [S::splat(0.0); PHASES];
-                for row in 0..x.rows() {
-                    let at = dy.at.add(row * dy.stride + c);
-                    let value = S::load_masked(x.at.add(row * x.stride + c), mask);
-                    let mut gradient = S::load_masked(at, mask);
-                    if n.silu {
+                if n.silu {
+                    for_phases!(x.rows(), |row, phase| {
+                        let at = gradients.add(row * dy.stride);
+                        let value = lanes.load(values.add(row * x.stride));
                         let h = S::fma(value, a, d);
                         let s = sigmoid::<S>(h);
                         let slope = S::fma(S::mul(h, s), S::sub(S::splat(1.0), s), s);
-                        gradient = S::mul(gradient, slope);
-                        S::store_masked(at, mask, gradient);
-                    }
-                    sum[row % PHASES] = S::add(sum[row % PHASES], gradient);
-                    product[row % PHASES] = S::fma(gradient, S::fma(value, r, m), product[row % PHASES]);
+                        let gradient = S::mul(lanes.load(at), slope);
+                        lanes.store(at, gradient);
+                        sum[phase] = S::add(sum[phase], gradient);
+                        product[phase] = S::fma(gradient, S::fma(value, r, m), product[phase]);
+                    });
+                } else {
+                    for_phases!(x.rows(), |row, phase| {
+                        let value = lanes.load(values.add(row * x.stride));
+                        let gradient = lanes.load(gradients.add(row * dy.stride));
+                        sum[phase] = S::add(sum[phase], gradient);
+                        product[phase] = S::fma(gradient, S::fma(value, r, m), product[phase]);
+                    });
                 }
-                S::store_masked(sums.add(c), mask, phases::<S>(sum));
-                S::store_masked(products.add(c), mask, phases::<S>(product));
-                c += S::LANES;
-            }
+                lanes.store(sums.add(c), total::<S>(sum));
+                lanes.store(products.add(c), total::<S>(product));
+            });
             for c in 0..channels {
                 *b.d_bias.add(c) += *sums.add(c);
                 *b.d_weight.add(c) += *products.add(c);
@@ -126,38 +143,20 @@ kernel! {
             if b.dx.at.is_null() {
                 continue;
             }
-            // dx = deviation · (w g − mean(w g) − x̂ mean(w g x̂)) = scale · g + slope · x + offset.
-            for group in 0..n.groups {
-                let (mut sum, mut product) = (0.0f64, 0.0f64);
-                for c in group * per_group..(group + 1) * per_group {
-                    sum += f64::from(*n.weight.add(c)) * f64::from(*sums.add(c));
-                    product += f64::from(*n.weight.add(c)) * f64::from(*products.add(c));
-                }
-                let mean = f64::from(*moments.add(group));
-                let deviation = f64::from(*moments.add(n.groups + group));
-                let slope = -deviation * deviation * product / count;
-                for c in group * per_group..(group + 1) * per_group {
-                    *slopes.add(c) = slope as f32;
-                    *offsets.add(c) = (-deviation * sum / count - slope * mean) as f32;
-                }
-            }
+            slopes_and_offsets(n, i, [sums, products], slopes, offsets);
             let dx = b.dx.image(i);
-            let mut c = 0;
-            while c < channels {
-                let mask = S::mask(channels - c);
-                let a = S::load_masked(scale.add(c), mask);
-                let (slope, offset) = (S::load_masked(slopes.add(c), mask), S::load_masked(offsets.add(c), mask));
-                for row in 0..x.rows() {
-                    let value = S::load_masked(x.at.add(row * x.stride + c), mask);
-                    let gradient = S::load_masked(dy.at.add(row * dy.stride + c), mask);
-                    let at = dx.at.add(row * dx.stride + c);
-                    let mut result = S::fma(gradient, a, S::fma(value, slope, offset));
+            for row in 0..x.rows() {
+                let (values, gradients) = (x.at.add(row * x.stride), dy.at.add(row * dy.stride));
+                let to = dx.at.add(row * dx.stride);
+                for_lanes!(S, channels, |c, lanes| {
+                    let (slope, offset) = (lanes.load(slopes.add(c)), lanes.load(offsets.add(c)));
+                    let result = S::fma(lanes.load(values.add(c)), slope, offset);
+                    let mut result = S::fma(lanes.load(gradients.add(c)), lanes.load(scale.add(c)), result);
                     if b.accumulate {
-                        result = S::add(S::load_masked(at, mask), result);
+                        result = S::add(lanes.load(to.add(c)), result);
                     }
-                    S::store_masked(at, mask, result);
-                }
-                c += S::LANES;
+                    lanes.store(to.add(c), result);
+                });
             }
         }
     }
@@ -170,13 +169,15 @@ kernel! {
     ///
     /// The view may be read, and as many sums as it has channels be written.
     pub unsafe fn column_sums<S>(x: &View, sums: *mut f32) {
-        let mut c = 0;
-        while c < x.channels() {
-            let mask = S::mask(x.channels() - c);
+        for_lanes!(S, x.channels(), |c, lanes| {
+            let mut sum = [S::splat(0.0); PHASES];
+            let from = x.at.add(c);
+            for_phases!(x.rows(), |row, phase| {
+                sum[phase] = S::add(sum[phase], lanes.load(from.add(row * x.stride)));
+            });
             let at = sums.add(c);
-            S::store_masked(at, mask, S::add(S::load_masked(at, mask), column_sum::<S>(x, c, mask)));
-            c += S::LANES;
-        }
+            lanes.store(at, S::add(lanes.load(at), total::<S>(sum)));
+        });
     }
 }
 
@@ -190,41 +191,41 @@ unsafe fn moments<S: Simd>(n: &Norm, i: usize) {
         let count = (per_group * x.rows()) as f64;
         let (sums, means) = (n.scratch, n.scratch.add(channels));
         let moments = n.moments.add(i * 2 * n.groups);
-        let group_sum = |group: usize| -> f64 {
+        let group_mean = |group: usize| -> f64 {
             (0..per_group).map(|c| f64::from(*sums.add(group * per_group + c))).sum::<f64>() / count
         };
-        let mut c = 0;
-        while c < channels {
-            let mask = S::mask(channels - c);
-            S::store_masked(sums.add(c), mask, column_sum::<S>(&x, c, mask));
-            c += S::LANES;
-        }
+        for_lanes!(S, channels, |c, lanes| {
+            let mut sum = [S::splat(0.0); PHASES];
+            let from = x.at.add(c);
+            for_phases!(x.rows(), |row, phase| {
+                sum[phase] = S::add(sum[phase], lanes.load(from.add(row * x.stride)));
+            });
+            lanes.store(sums.add(c), total::<S>(sum));
+        });
         for group in 0..n.groups {
-            let mean = group_sum(group) as f32;
+            let mean = group_mean(group) as f32;
             *moments.add(group) = mean;
             for c in 0..per_group {
                 *means.add(group * per_group + c) = mean;
             }
         }
-        let mut c = 0;
-        while c < channels {
-            let mask = S::mask(channels - c);
-            let mean = S::load_masked(means.add(c), mask);
+        for_lanes!(S, channels, |c, lanes| {
+            let mean = lanes.load(means.add(c));
             let mut squares = [S::splat(0.0); PHASES];
-            for row in 0..x.rows() {
-                let d = S::sub(S::load_masked(x.at.add(row * x.stride + c), mask), mean);
-                squares[row % PHASES] = S::fma(d, d, squares[row % PHASES]);
-            }
-            S::store_masked(sums.add(c), mask, phases::<S>(squares));
-            c += S::LANES;
-        }
+            let from = x.at.add(c);
+            for_phases!(x.rows(), |row, phase| {
+                let d = S::sub(lanes.load(from.add(row * x.stride)), mean);
+                squares[phase] = S::fma(d, d, squares[phase]);
+            });
+            lanes.store(sums.add(c), total::<S>(squares));
+        });
         for group in 0..n.groups {
-            *moments.add(n.groups + group) = (1.0 / (group_sum(group) + EPSILON).sqrt()) as f32;
+            *moments.add(n.groups + group) = (1.0 / (group_mean(group) + EPSILON).sqrt()) as f32;
         }
     }
 }
 
-/// The normalisation of image `i` as x · scale + shift.
+/// The normalisation of image `i`, scaled and shifted, as x · scale + shift.
 unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) {
     let channels = n.x.channels();
     // SAFETY: the caller's, passed on.
@@ -239,22 +240,47 @@ unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) 
     }
 }
 
-/// The sum along the rows of `LANES` channels from `c`.
-#[inline(always)]
-unsafe fn column_sum<S: Simd>(x: &View, c: usize, mask: S::Mask) -> S::V {
+/// The normalisation of image `i` alone, as x · deviation + centre.
+unsafe fn centre(n: &Norm, i: usize, deviations: *mut f32, centres: *mut f32) {
+    let per_group = n.x.channels() / n.groups;
     // SAFETY: the caller's, passed on.
     unsafe {
-        let mut sums = [S::splat(0.0); PHASES];
-        for row in 0..x.rows() {
-            let value = S::load_masked(x.at.add(row * x.stride + c), mask);
-            sums[row % PHASES] = S::add(sums[row % PHASES], value);
+        let moments = n.moments.add(i * 2 * n.groups);
+        for c in 0..n.x.channels() {
+            let (mean, deviation) = (*moments.add(c / per_group), *moments.add(n.groups + c / per_group));
+            *deviations.add(c) = deviation;
+            *centres.add(c) = -mean * deviation;
         }
-        phases::<S>(sums)
+    }
+}
+
+/// With g the gradient at the scaled and shifted value, and its sums, the gradient of x is deviation · (w g − mean(w g) −
+/// x̂ mean(w g x̂)) = scale · g + slope · x + offset.
+unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2], slopes: *mut f32, offsets: *mut f32) {
+    let per_group = n.x.channels() / n.groups;
+    let count = (per_group * n.x.shape.positions()) as f64;
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        let moments = n.moments.add(i * 2 * n.groups);
+        for group in 0..n.groups {
+            let (mut sum, mut product) = (0.0f64, 0.0f64);
+            for c in group * per_group..(group + 1) * per_group {
+                sum += f64::from(*n.weight.add(c)) * f64::from(*sums.add(c));
+                product += f64::from(*n.weight.add(c)) * f64::from(*products.add(c));
+            }
+            let mean = f64::from(*moments.add(group));
+            let deviation = f64::from(*moments.add(n.groups + group));
+            let slope = -deviation * deviation * product / count;
+            for c in group * per_group..(group + 1) * per_group {
+                *slopes.add(c) = slope as f32;
+                *offsets.add(c) = (-deviation * sum / count - slope * mean) as f32;
+            }
+        }
     }
 }
 
 #[inline(always)]
-unsafe fn phases<S: Simd>(sums: [S::V; PHASES]) -> S::V {
+unsafe fn total<S: Simd>(sums: [S::V; PHASES]) -> S::V {
     // SAFETY: the caller's, passed on.
     unsafe { S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])) }
 }

@@ -1,20 +1,8 @@
 //! Operations that look at one position at a time, and pooling: SiLU, sums, copies between layouts.
 
-use super::simd::{kernel, sigmoid};
+use super::simd::{for_lanes, kernel, sigmoid};
 use super::view::View;
 use crate::nn::graph::Shape;
-
-/// Runs `$body` for every vector of channels, full ones without a mask: `$load` and `$store` touch what is there.
-macro_rules! for_channels {
-    ($s:ident, $channels:expr, |$c:ident, $mask:ident| $body:block) => {
-        let mut $c = 0;
-        while $c < $channels {
-            let $mask = $s::mask($channels - $c);
-            $body
-            $c += $s::LANES;
-        }
-    };
-}
 
 kernel! {
     /// y = silu(x).
@@ -25,9 +13,9 @@ kernel! {
     pub unsafe fn silu<S>(x: &View, y: &View) {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));
-            for_channels!(S, x.channels(), |c, mask| {
-                let v = S::load_masked(from.add(c), mask);
-                S::store_masked(to.add(c), mask, S::mul(v, sigmoid::<S>(v)));
+            for_lanes!(S, x.channels(), |c, lanes| {
+                let v = lanes.load(from.add(c));
+                lanes.store(to.add(c), S::mul(v, sigmoid::<S>(v)));
             });
         }
     }
@@ -43,15 +31,15 @@ kernel! {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), dx.at.add(row * dx.stride));
             let gradient = dy.at.add(row * dy.stride);
-            for_channels!(S, x.channels(), |c, mask| {
-                let v = S::load_masked(from.add(c), mask);
+            for_lanes!(S, x.channels(), |c, lanes| {
+                let v = lanes.load(from.add(c));
                 let s = sigmoid::<S>(v);
                 let slope = S::fma(S::mul(v, s), S::sub(S::splat(1.0), s), s);
-                let mut d = S::mul(S::load_masked(gradient.add(c), mask), slope);
+                let mut d = S::mul(lanes.load(gradient.add(c)), slope);
                 if accumulate {
-                    d = S::add(S::load_masked(to.add(c), mask), d);
+                    d = S::add(lanes.load(to.add(c)), d);
                 }
-                S::store_masked(to.add(c), mask, d);
+                lanes.store(to.add(c), d);
             });
         }
     }
@@ -67,13 +55,13 @@ kernel! {
         let factor = S::splat(factor);
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));
-            for_channels!(S, x.channels(), |c, mask| {
-                let v = S::load_masked(from.add(c), mask);
+            for_lanes!(S, x.channels(), |c, lanes| {
+                let v = lanes.load(from.add(c));
                 let v = match accumulate {
-                    true => S::fma(v, factor, S::load_masked(to.add(c), mask)),
+                    true => S::fma(v, factor, lanes.load(to.add(c))),
                     false => S::mul(v, factor),
                 };
-                S::store_masked(to.add(c), mask, v);
+                lanes.store(to.add(c), v);
             });
         }
     }
@@ -90,9 +78,9 @@ kernel! {
         for row in 0..y.rows() {
             let (a, b) = (branch.at.add(row * branch.stride), skip.at.add(row * skip.stride));
             let to = y.at.add(row * y.stride);
-            for_channels!(S, y.channels(), |c, mask| {
-                let v = S::fma(S::load_masked(a.add(c), mask), gamma, S::load_masked(b.add(c), mask));
-                S::store_masked(to.add(c), mask, v);
+            for_lanes!(S, y.channels(), |c, lanes| {
+                let v = S::fma(lanes.load(a.add(c)), gamma, lanes.load(b.add(c)));
+                lanes.store(to.add(c), v);
             });
         }
     }
@@ -105,13 +93,13 @@ kernel! {
     ///
     /// Views of one shape; as many sums as channels.
     pub unsafe fn channel_products<S>(x: &View, y: &View, sums: *mut f32) {
-        for_channels!(S, x.channels(), |c, mask| {
-            let mut sum = S::load_masked(sums.add(c), mask);
+        for_lanes!(S, x.channels(), |c, lanes| {
+            let mut sum = lanes.load(sums.add(c));
             for row in 0..x.rows() {
-                let v = S::load_masked(x.at.add(row * x.stride + c), mask);
-                sum = S::fma(v, S::load_masked(y.at.add(row * y.stride + c), mask), sum);
+                let v = lanes.load(x.at.add(row * x.stride + c));
+                sum = S::fma(v, lanes.load(y.at.add(row * y.stride + c)), sum);
             }
-            S::store_masked(sums.add(c), mask, sum);
+            lanes.store(sums.add(c), sum);
         });
     }
 }
@@ -127,9 +115,9 @@ kernel! {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));
             let vector = v.at.add(row / positions * v.stride);
-            for_channels!(S, x.channels(), |c, mask| {
-                let sum = S::add(S::load_masked(from.add(c), mask), S::load_masked(vector.add(c), mask));
-                S::store_masked(to.add(c), mask, sum);
+            for_lanes!(S, x.channels(), |c, lanes| {
+                let sum = S::add(lanes.load(from.add(c)), lanes.load(vector.add(c)));
+                lanes.store(to.add(c), sum);
             });
         }
     }
@@ -145,10 +133,10 @@ kernel! {
         for row in 0..y.rows() {
             let window = window(x, y.shape, row);
             let to = y.at.add(row * y.stride);
-            for_channels!(S, x.channels(), |c, mask| {
-                let first = S::max(S::load_masked(window[0].add(c), mask), S::load_masked(window[1].add(c), mask));
-                let second = S::max(S::load_masked(window[2].add(c), mask), S::load_masked(window[3].add(c), mask));
-                S::store_masked(to.add(c), mask, S::max(first, second));
+            for_lanes!(S, x.channels(), |c, lanes| {
+                let first = S::max(lanes.load(window[0].add(c)), lanes.load(window[1].add(c)));
+                let second = S::max(lanes.load(window[2].add(c)), lanes.load(window[3].add(c)));
+                lanes.store(to.add(c), S::max(first, second));
             });
         }
     }
@@ -164,22 +152,22 @@ kernel! {
         for row in 0..dy.rows() {
             let (values, gradients) = (window(x, dy.shape, row), window(dx, dy.shape, row));
             let from = dy.at.add(row * dy.stride);
-            for_channels!(S, x.channels(), |c, mask| {
+            for_lanes!(S, x.channels(), |c, lanes| {
                 let zero = S::splat(0.0);
                 let mut v = [zero; 4];
                 for i in 0..4 {
-                    v[i] = S::load_masked(values[i].add(c), mask);
+                    v[i] = lanes.load(values[i].add(c));
                 }
                 let highest = S::max(S::max(v[0], v[1]), S::max(v[2], v[3]));
-                let mut left = S::load_masked(from.add(c), mask);
+                let mut left = lanes.load(from.add(c));
                 for i in 0..4 {
                     let mut d = S::if_equal(v[i], highest, left, zero);
                     left = S::if_equal(v[i], highest, zero, left);
                     let at = gradients[i].add(c);
                     if accumulate {
-                        d = S::add(S::load_masked(at, mask), d);
+                        d = S::add(lanes.load(at), d);
                     }
-                    S::store_masked(at, mask, d);
+                    lanes.store(at, d);
                 }
             });
         }
@@ -212,9 +200,9 @@ kernel! {
             let pixels = window(y, small, row);
             for (i, pixel) in pixels.into_iter().enumerate() {
                 let from = windows.add((row * 4 + i) * channels);
-                for_channels!(S, channels, |c, mask| {
-                    let v = S::add(S::load_masked(from.add(c), mask), S::load_masked(bias.add(c), mask));
-                    S::store_masked(pixel.add(c), mask, v);
+                for_lanes!(S, channels, |c, lanes| {
+                    let v = S::add(lanes.load(from.add(c)), lanes.load(bias.add(c)));
+                    lanes.store(pixel.add(c), v);
                 });
             }
         }
@@ -233,8 +221,8 @@ kernel! {
             let pixels = window(y, small, row);
             for (i, pixel) in pixels.into_iter().enumerate() {
                 let to = windows.add((row * 4 + i) * channels);
-                for_channels!(S, channels, |c, mask| {
-                    S::store_masked(to.add(c), mask, S::load_masked(pixel.add(c), mask));
+                for_lanes!(S, channels, |c, lanes| {
+                    lanes.store(to.add(c), lanes.load(pixel.add(c)));
                 });
             }
         }
@@ -249,9 +237,9 @@ kernel! {
     /// Both have `n` numbers.
     pub unsafe fn axpy<S>(factor: f32, src: *const f32, dst: *mut f32, n: usize) {
         let factor = S::splat(factor);
-        for_channels!(S, n, |i, mask| {
-            let sum = S::fma(S::load_masked(src.add(i), mask), factor, S::load_masked(dst.add(i), mask));
-            S::store_masked(dst.add(i), mask, sum);
+        for_lanes!(S, n, |i, lanes| {
+            let sum = S::fma(lanes.load(src.add(i)), factor, lanes.load(dst.add(i)));
+            lanes.store(dst.add(i), sum);
         });
     }
 }

@@ -9,7 +9,7 @@
 //! ±2 have 1.9e-6 (3e-6).
 
 use super::gemm::{Gemm, Init, product};
-use super::simd::{PANEL, Simd, kernel};
+use super::simd::{PANEL, Simd, for_lanes, kernel};
 use super::view::View;
 
 const A: f32 = 0.625;
@@ -187,32 +187,27 @@ kernel! {
             first += count;
         }
         for input in 0..c {
-            for panel in 0..op / PANEL {
-                let mut lane = 0;
-                while lane < PANEL && panel * PANEL + lane < o {
-                    let mask = S::mask(o - panel * PANEL - lane);
-                    let u = u.add(panel * PANEL * c + input * PANEL + lane);
-                    let mut half = [[S::splat(0.0); PATCH]; 3];
-                    for column in 0..PATCH {
-                        let mut d = [S::splat(0.0); PATCH];
-                        for (row, d) in d.iter_mut().enumerate() {
-                            *d = S::load(u.add((row * PATCH + column) * u_stride));
-                        }
-                        let f = filter_from_products::<S>(d);
-                        for row in 0..3 {
-                            half[row][column] = f[row];
-                        }
+            for_lanes!(S, o, |first, lanes| {
+                let u = u.add((first / PANEL * c + input) * PANEL + first % PANEL);
+                let mut half = [[S::splat(0.0); PATCH]; 3];
+                for column in 0..PATCH {
+                    let mut d = [S::splat(0.0); PATCH];
+                    for row in 0..PATCH {
+                        d[row] = S::load(u.add((row * PATCH + column) * u_stride));
                     }
-                    for (row, half) in half.iter().enumerate() {
-                        for (column, f) in filter_from_products::<S>(*half).into_iter().enumerate() {
-                            let tap = row * 3 + column;
-                            let at = g.gradient.add((tap * c + input) * o + panel * PANEL + lane);
-                            S::store_masked(at, mask, S::add(S::load_masked(at, mask), f));
-                        }
+                    let f = filter_from_products::<S>(d);
+                    for row in 0..3 {
+                        half[row][column] = f[row];
                     }
-                    lane += S::LANES;
                 }
-            }
+                for row in 0..3 {
+                    let f = filter_from_products::<S>(half[row]);
+                    for column in 0..3 {
+                        let at = g.gradient.add(((row * 3 + column) * c + input) * o + first);
+                        lanes.store(at, S::add(lanes.load(at), f[column]));
+                    }
+                }
+            });
         }
     }
 }
@@ -271,30 +266,25 @@ unsafe fn input_tile<S: Simd>(x: &View, tile: (usize, usize, usize), v: *mut f32
                 }
             }
         }
-        let channels = x.channels();
-        let mut c = 0;
-        while c < channels {
-            let full = channels - c >= S::LANES;
-            let mask = S::mask(channels - c);
+        for_lanes!(S, x.channels(), |c, lanes| {
             let mut half = [[S::splat(0.0); PATCH]; PATCH];
             for column in 0..PATCH {
                 let mut d = [S::splat(0.0); PATCH];
-                for (row, d) in d.iter_mut().enumerate() {
-                    let at = pixels[row * PATCH + column].add(c);
-                    *d = if full { S::load(at) } else { S::load_masked(at, mask) };
+                for row in 0..PATCH {
+                    d[row] = lanes.load(pixels[row * PATCH + column].add(c));
                 }
                 let d = products_from_input::<S>(d);
                 for row in 0..PATCH {
                     half[row][column] = d[row];
                 }
             }
-            for (row, half) in half.iter().enumerate() {
-                for (column, d) in products_from_input::<S>(*half).into_iter().enumerate() {
-                    S::store(v.add((row * PATCH + column) * v_stride + c), d);
+            for row in 0..PATCH {
+                let d = products_from_input::<S>(half[row]);
+                for column in 0..PATCH {
+                    S::store(v.add((row * PATCH + column) * v_stride + c), d[column]);
                 }
             }
-            c += S::LANES;
-        }
+        });
     }
 }
 
@@ -314,49 +304,35 @@ unsafe fn output_tile<S: Simd>(
         let (h, w) = (y.shape.height, y.shape.width);
         let base = y.at.add((image * h * w + top * w + left) * y.stride);
         let (rows, columns) = (TILE.min(h - top), TILE.min(w - left));
-        let channels = y.channels();
-        let mut o = 0;
-        while o < channels {
-            let mask = S::mask(channels - o);
-            let full = channels - o >= S::LANES;
+        for_lanes!(S, y.channels(), |o, lanes| {
             let m = m.add(o / PANEL * m_panel + o % PANEL);
             let mut half = [[S::splat(0.0); PATCH]; TILE];
             for column in 0..PATCH {
                 let mut d = [S::splat(0.0); PATCH];
-                for (row, d) in d.iter_mut().enumerate() {
-                    *d = S::load(m.add((row * PATCH + column) * m_stride));
+                for row in 0..PATCH {
+                    d[row] = S::load(m.add((row * PATCH + column) * m_stride));
                 }
                 let d = output_from_products::<S>(d);
                 for row in 0..TILE {
                     half[row][column] = d[row];
                 }
             }
-            let bias = match conv.bias.is_null() {
-                true => S::splat(0.0),
-                false => S::load_masked(conv.bias.add(o), mask),
-            };
-            for (row, half) in half.iter().enumerate().take(rows) {
-                let line = output_from_products::<S>(*half);
-                for (column, sum) in line.into_iter().enumerate() {
+            let bias = if conv.bias.is_null() { S::splat(0.0) } else { lanes.load(conv.bias.add(o)) };
+            for row in 0..rows {
+                let sums = output_from_products::<S>(half[row]);
+                let line = base.add(row * w * y.stride + o);
+                for column in 0..TILE {
                     if column < columns {
-                        let at = base.add((row * w + column) * y.stride + o);
-                        let mut sum = S::add(sum, bias);
-                        if full {
-                            if conv.accumulate {
-                                sum = S::add(S::load(at), sum);
-                            }
-                            S::store(at, sum);
-                        } else {
-                            if conv.accumulate {
-                                sum = S::add(S::load_masked(at, mask), sum);
-                            }
-                            S::store_masked(at, mask, sum);
+                        let at = line.add(column * y.stride);
+                        let mut sum = S::add(sums[column], bias);
+                        if conv.accumulate {
+                            sum = S::add(lanes.load(at), sum);
                         }
+                        lanes.store(at, sum);
                     }
                 }
             }
-            o += S::LANES;
-        }
+        });
     }
 }
 
@@ -382,17 +358,12 @@ unsafe fn gradient_tile<S: Simd>(
             }
         }
         let channels = dy.channels();
-        let mut o = 0;
-        // Whole panels: the products of columns that aren't there must be numbers, if not used.
-        while o < padded(channels) {
-            let full = channels >= o + S::LANES;
-            let mask = S::mask(channels.saturating_sub(o));
+        for_lanes!(S, channels, |o, lanes| {
             let mut half = [[S::splat(0.0); TILE]; PATCH];
             for column in 0..TILE {
                 let mut d = [S::splat(0.0); TILE];
-                for (row, d) in d.iter_mut().enumerate() {
-                    let at = pixels[row * TILE + column].add(o);
-                    *d = if full { S::load(at) } else { S::load_masked(at, mask) };
+                for row in 0..TILE {
+                    d[row] = lanes.load(pixels[row * TILE + column].add(o));
                 }
                 let d = products_from_output::<S>(d);
                 for row in 0..PATCH {
@@ -400,12 +371,19 @@ unsafe fn gradient_tile<S: Simd>(
                 }
             }
             let at = m.add(o / PANEL * m_panel + o % PANEL);
-            for (row, half) in half.iter().enumerate() {
-                for (column, d) in products_from_output::<S>(*half).into_iter().enumerate() {
-                    S::store(at.add((row * PATCH + column) * m_stride), d);
+            for row in 0..PATCH {
+                let d = products_from_output::<S>(half[row]);
+                for column in 0..PATCH {
+                    S::store(at.add((row * PATCH + column) * m_stride), d[column]);
                 }
             }
-            o += S::LANES;
+        });
+        // Whole panels: the products of columns that aren't there must be numbers, if not used.
+        for o in (channels.next_multiple_of(S::LANES)..padded(channels)).step_by(S::LANES) {
+            let at = m.add(o / PANEL * m_panel + o % PANEL);
+            for i in 0..PRODUCTS {
+                S::store(at.add(i * m_stride), S::splat(0.0));
+            }
         }
     }
 }

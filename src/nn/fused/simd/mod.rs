@@ -4,6 +4,8 @@
 //! picks one by [`Level`]. Every method rounds as IEEE 754 says (multiply-adds once), and kernels keep the order of their
 //! sums free of the width, so all levels give the same bits.
 
+use std::marker::PhantomData;
+
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
@@ -92,6 +94,67 @@ impl Level {
         named.or_else(|| available().next()).unwrap_or(Level::Portable)
     }
 }
+
+/// Which lanes of a vector are there: all of them, or the first few at the end of a row.
+///
+/// # Safety
+///
+/// As [`Simd`]; only lanes that are there are touched.
+pub trait Lanes<S: Simd>: Copy {
+    /// Lanes that aren't there are zero.
+    unsafe fn load(self, at: *const f32) -> S::V;
+    unsafe fn store(self, at: *mut f32, v: S::V);
+}
+
+#[derive(Clone, Copy)]
+pub struct Whole<S>(pub PhantomData<S>);
+
+#[derive(Clone, Copy)]
+pub struct Part<S: Simd>(pub S::Mask);
+
+// SAFETY of the blocks: the caller's, passed on.
+impl<S: Simd> Lanes<S> for Whole<S> {
+    #[inline(always)]
+    unsafe fn load(self, at: *const f32) -> S::V {
+        unsafe { S::load(at) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32, v: S::V) {
+        unsafe { S::store(at, v) }
+    }
+}
+
+// SAFETY of the blocks: the caller's, passed on.
+impl<S: Simd> Lanes<S> for Part<S> {
+    #[inline(always)]
+    unsafe fn load(self, at: *const f32) -> S::V {
+        unsafe { S::load_masked(at, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32, v: S::V) {
+        unsafe { S::store_masked(at, self.0, v) }
+    }
+}
+
+/// Runs a block for every vector of a row of `$n`, with the vector's first index and its [`Lanes`].
+macro_rules! for_lanes {
+    ($s:ident, $n:expr, |$i:ident, $lanes:ident| $body:block) => {{
+        #[allow(unused_imports)]
+        use $crate::nn::fused::simd::{Lanes, Part, Whole};
+        let n: usize = $n;
+        let mut $i = 0;
+        while $i + $s::LANES <= n {
+            let $lanes = Whole::<$s>(std::marker::PhantomData);
+            $body
+            $i += $s::LANES;
+        }
+        if $i < n {
+            let $lanes = Part::<$s>($s::mask(n - $i));
+            $body
+        }
+    }};
+}
+pub(crate) use for_lanes;
 
 /// Compiles a function, generic over [`Simd`], for every instruction set. The function it defines takes a [`Level`] first.
 macro_rules! kernel {
