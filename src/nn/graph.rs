@@ -231,7 +231,8 @@ impl Graph {
 
     pub fn max_pool2x2(&mut self, x: NodeId) -> NodeId {
         let s = self.shape(x);
-        assert!(s.height % 2 == 0 && s.width % 2 == 0, "pooling needs even sizes, not {}×{}", s.height, s.width);
+        let even = s.height.is_multiple_of(2) && s.width.is_multiple_of(2);
+        assert!(even, "pooling needs even sizes, not {}×{}", s.height, s.width);
         self.push(Op::MaxPool2x2 { x }, Shape::new(s.height / 2, s.width / 2, s.channels))
     }
 

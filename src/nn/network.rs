@@ -124,11 +124,11 @@ impl<B: Backend> OnDevice<B> {
         })
     }
 
-    fn to_torch(&self, values: &[VectorTensor<B::Device>]) -> Vec<Vec<f32>> {
+    fn download(&self, values: &[VectorTensor<B::Device>]) -> Vec<Vec<f32>> {
         values.iter().zip(&self.graph().params).map(|(v, p)| p.layout.to_torch(&v.as_vec())).collect()
     }
 
-    fn from_torch(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
+    fn upload(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
         let params = &self.graph().params;
         ensure!(values.len() == params.len(), "{} tensors for {} parameters", values.len(), params.len());
         for (v, p) in values.iter().zip(params) {
@@ -164,7 +164,7 @@ impl<B: Backend> Network for OnDevice<B> {
             gradients.try_alloc_for(p).map_err(device_error)?;
             result.push(gradients.get(p));
         }
-        Ok((value, self.to_torch(&result)))
+        Ok((value, self.download(&result)))
     }
 
     fn train_step(&mut self, batch: Batch, settings: &StepSettings) -> Result<StepReport> {
@@ -178,20 +178,20 @@ impl<B: Backend> Network for OnDevice<B> {
     fn state(&self) -> TrainState {
         TrainState {
             step: self.state.step,
-            weights: self.to_torch(&self.state.params),
-            first_moment: self.to_torch(&self.state.first_moment),
-            second_moment: self.to_torch(&self.state.second_moment),
-            ema: self.to_torch(&self.state.ema),
+            weights: self.download(&self.state.params),
+            first_moment: self.download(&self.state.first_moment),
+            second_moment: self.download(&self.state.second_moment),
+            ema: self.download(&self.state.ema),
         }
     }
 
     fn set_state(&mut self, state: &TrainState) -> Result<()> {
         self.state = DeviceState {
             step: state.step,
-            params: self.from_torch(&state.weights)?,
-            first_moment: self.from_torch(&state.first_moment)?,
-            second_moment: self.from_torch(&state.second_moment)?,
-            ema: self.from_torch(&state.ema)?,
+            params: self.upload(&state.weights)?,
+            first_moment: self.upload(&state.first_moment)?,
+            second_moment: self.upload(&state.second_moment)?,
+            ema: self.upload(&state.ema)?,
         };
         Ok(())
     }

@@ -87,9 +87,10 @@ impl LossLog {
     }
 
     pub fn from_json(value: serde_json::Value) -> Result<Self> {
+        type SavedRow = (u64, Option<u64>, u64, Option<u64>, Option<u64>);
         #[derive(Deserialize)]
         struct Saved {
-            rows: Vec<(u64, Option<u64>, u64, Option<u64>, Option<u64>)>,
+            rows: Vec<SavedRow>,
             sums: (u64, u64, u64, u64),
         }
         let saved: Saved = serde_json::from_value(value).context("the saved losses can't be read")?;
