@@ -20,6 +20,7 @@ mod attention;
 mod gemm;
 mod norm;
 mod pass;
+mod peak;
 mod plan;
 mod pointwise;
 mod simd;
@@ -76,6 +77,11 @@ impl Fused {
 
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Floating-point operations a second of one core, measured with multiply-adds in registers.
+    pub fn peak_flops(&self) -> f64 {
+        peak::peak_flops(self.level)
     }
 
     /// A copy of a tensor's numbers in a buffer of the pool.
