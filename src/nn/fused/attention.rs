@@ -15,25 +15,33 @@ pub struct Attention {
     pub scratch: *mut f32,
 }
 
-/// Numbers that one image's attention keeps: two matrices of queries by keys, and keys or values transposed.
-pub fn scratch_len(queries: usize, keys: usize, key_channels: usize, value_channels: usize) -> usize {
+/// Queries that the forward pass weighs at a time: what it keeps then grows with the image, not with its square.
+const QUERIES: usize = 96;
+
+/// Scratch of one image: forward the weights of a block of queries, in training two whole matrices of them; and keys or
+/// values transposed.
+pub fn scratch_len(queries: usize, keys: usize, channels: [usize; 2], training: bool) -> usize {
     let columns = keys.next_multiple_of(PANEL);
-    2 * queries * columns + columns * key_channels.max(value_channels)
+    let rows = if training { 2 * queries } else { queries.min(QUERIES) };
+    columns * (rows + channels[0].max(channels[1]))
 }
 
 /// # Safety
 ///
 /// The views are of one image each, of fitting shapes; `y` overlaps none of them.
 pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
-    for head in 0..a.heads {
-        // SAFETY: the caller's, passed on.
-        unsafe {
-            let weights = attention_weights(level, a, head);
-            let (v, y) = (slice(&a.v, a.heads, head), slice(y, a.heads, head));
-            gemm(
-                level,
-                &Gemm {
-                    m: y.rows(),
+    let mut first = 0;
+    while first < y.rows() {
+        let count = QUERIES.min(y.rows() - first);
+        let part = Attention { q: a.q.pixels(first, count), ..*a };
+        let y = y.pixels(first, count);
+        for head in 0..a.heads {
+            // SAFETY: the caller's, passed on; the keys' transpose lies behind the block's weights.
+            unsafe {
+                let weights = attention_weights(level, &part, head, count * columns(a));
+                let (v, y) = (slice(&a.v, a.heads, head), slice(&y, a.heads, head));
+                let product = Gemm {
+                    m: count,
                     n: y.channels(),
                     k: v.rows(),
                     a: weights,
@@ -46,9 +54,11 @@ pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
                     c_row: y.stride,
                     c_panel: PANEL,
                     init: Init::Zero,
-                },
-            );
+                };
+                gemm(level, &product);
+            }
         }
+        first += count;
     }
 }
 
@@ -66,7 +76,7 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));
         // SAFETY: the caller's, passed on; the scratch holds two matrices and a transpose.
         unsafe {
-            let weights = attention_weights(level, a, head);
+            let weights = attention_weights(level, a, head, 2 * q.rows() * columns(a));
             let d_weights = weights.add(q.rows() * columns(a));
             let transposed = d_weights.add(q.rows() * columns(a));
             pack_transposed(&v, transposed);
@@ -164,12 +174,13 @@ fn slice(view: &View, heads: usize, head: usize) -> View {
     view.slice(head * channels, channels)
 }
 
-/// softmax(q kᵀ / √d) of one head, at the start of the scratch, rows padded to whole panels.
-unsafe fn attention_weights(level: Level, a: &Attention, head: usize) -> *mut f32 {
+/// softmax(q kᵀ / √d) of one head, at the start of the scratch, rows padded to whole panels; the keys' transpose is made
+/// at `free` in the scratch.
+unsafe fn attention_weights(level: Level, a: &Attention, head: usize, free: usize) -> *mut f32 {
     let (q, k) = (slice(&a.q, a.heads, head), slice(&a.k, a.heads, head));
     // SAFETY: the caller's, passed on.
     unsafe {
-        let transposed = a.scratch.add(2 * q.rows() * columns(a));
+        let transposed = a.scratch.add(free);
         pack_transposed(&k, transposed);
         let scores = Gemm {
             m: q.rows(),

@@ -85,14 +85,22 @@ pub unsafe fn product<S: Simd>(g: &Gemm) {
 /// All rows of `V` vectors of columns from panel `p`; with `TAIL`, of its first `rest` columns.
 #[inline(always)]
 unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize, rest: usize) {
-    // SAFETY: the caller's, passed on.
-    unsafe {
-        let blocks = g.m.div_ceil(6);
-        let mut row = 0;
-        for left in (1..=blocks).rev() {
-            // Even blocks: a last block of one row would wait for its own sums.
-            let rows = (g.m - row).div_ceil(left);
+    // A single vector of columns needs more rows for as many sums at once as the latency of an addition asks for.
+    let most = if V == 1 { 12 } else { 6 };
+    let blocks = g.m.div_ceil(most);
+    let mut row = 0;
+    for left in (1..=blocks).rev() {
+        // Even blocks: a last block of one row would wait for its own sums.
+        let rows = (g.m - row).div_ceil(left);
+        // SAFETY: the caller's, passed on.
+        unsafe {
             match rows {
+                12 if V == 1 => tile::<S, 12, V, TAIL>(g, row, p, rest),
+                11 if V == 1 => tile::<S, 11, V, TAIL>(g, row, p, rest),
+                10 if V == 1 => tile::<S, 10, V, TAIL>(g, row, p, rest),
+                9 if V == 1 => tile::<S, 9, V, TAIL>(g, row, p, rest),
+                8 if V == 1 => tile::<S, 8, V, TAIL>(g, row, p, rest),
+                7 if V == 1 => tile::<S, 7, V, TAIL>(g, row, p, rest),
                 6 => tile::<S, 6, V, TAIL>(g, row, p, rest),
                 5 => tile::<S, 5, V, TAIL>(g, row, p, rest),
                 4 => tile::<S, 4, V, TAIL>(g, row, p, rest),
@@ -100,8 +108,8 @@ unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize,
                 2 => tile::<S, 2, V, TAIL>(g, row, p, rest),
                 _ => tile::<S, 1, V, TAIL>(g, row, p, rest),
             }
-            row += rows;
         }
+        row += rows;
     }
 }
 

@@ -1,12 +1,12 @@
 //! Whole networks through kernels of our own, on dfdx's `Cpu`.
 //!
-//! [`plan`] compiles a graph once: which operations run together and where every value and gradient of an image lies in
-//! one arena. A task ([`pass`]) takes a few images through all steps and, in training, straight back, so that what a step
-//! wrote is still in the cache when the next reads it; [`train`] adds the tasks' gradients in a fixed order and hands
-//! them to dfdx's tape as one operation. [`weights`] repacks the parameters once a step, [`adam`] updates them.
+//! `plan` compiles a graph once: which operations run together and where every value and gradient of an image lies in
+//! one arena. A task (`pass`) takes a few images through all steps and, in training, straight back, so that what a step
+//! wrote is still in the cache when the next reads it; `train` adds the tasks' gradients in a fixed order and hands
+//! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
 //!
-//! The kernels: [`winograd`] (3×3 convolutions and their gradients), [`gemm`] (all other products), [`norm`],
-//! [`pointwise`], [`attention`]; [`simd`] compiles each for every instruction set. All `unsafe` of the crate is here, and
+//! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
+//! `pointwise`, `attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
 //! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
 //!
 //! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
@@ -20,6 +20,7 @@ mod attention;
 mod gemm;
 mod norm;
 mod pass;
+mod peak;
 mod plan;
 mod pointwise;
 mod simd;
@@ -78,6 +79,11 @@ impl Fused {
         self.level
     }
 
+    /// Floating-point operations a second of one core, measured with multiply-adds in registers.
+    pub fn peak_flops(&self) -> f64 {
+        peak::peak_flops(self.level)
+    }
+
     /// A copy of a tensor's numbers in a buffer of the pool.
     fn copied<S: Shape>(&self, tensor: &Tensor<S, f32, Cpu>) -> Vec<f32> {
         let mut buffer = self.buffers.take(Vec::new);
@@ -118,7 +124,7 @@ impl Backend for Fused {
     ) -> Result<ImageTensor<Cpu>> {
         let images = self.check(params, &x, &t)?;
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
-        weights.refresh(&self.graph, &self.training, self.level, params, false);
+        weights.refresh(&self.graph, &self.training, self.level, params, None);
         let (x, t) = (self.copied(&x), self.copied(&t));
         let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
         let mut y = vec![0.0; images * output.len()];

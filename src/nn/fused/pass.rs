@@ -52,7 +52,8 @@ pub fn scratch_len(graph: &Graph, plan: &Plan, images: usize, training: bool) ->
             Op::Gate { .. } => out.channels,
             Op::Attention { q, k, .. } => {
                 let (queries, keys) = (graph.shape(q), graph.shape(k));
-                attention::scratch_len(queries.positions(), keys.positions(), queries.channels, out.channels)
+                let channels = [queries.channels, out.channels];
+                attention::scratch_len(queries.positions(), keys.positions(), channels, training)
             }
             _ => 0,
         }

@@ -305,3 +305,47 @@ impl Buffers {
         (offsets, total)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(len: usize, first: usize, last: usize) -> Buffer {
+        Buffer { len, first, last }
+    }
+
+    #[test]
+    fn buffers_alive_together_lie_apart_and_others_share() {
+        let list = vec![buffer(32, 0, 3), buffer(64, 2, 5), buffer(16, 4, 9), buffer(32, 6, 7), buffer(64, 8, 9)];
+        let buffers = Buffers { list, owner: vec![] };
+        let (offsets, total) = buffers.arrange();
+        for (i, a) in buffers.list.iter().enumerate() {
+            for (j, b) in buffers.list.iter().enumerate().take(i) {
+                let together = a.first <= b.last && b.first <= a.last;
+                let apart = offsets[i] + a.len <= offsets[j] || offsets[j] + b.len <= offsets[i];
+                assert!(!together || apart, "{i} and {j}: {offsets:?}");
+            }
+        }
+        assert_eq!(total, 96, "{offsets:?}");
+    }
+
+    #[test]
+    fn a_block_stores_only_its_convolutions_and_its_result() {
+        let (mut graph, x, t) = Graph::new(Shape::new(4, 4, 3));
+        let skip = graph.conv3x3(x, "a", 16);
+        let normed = graph.group_norm(skip, "n", 4);
+        let active = graph.silu(normed);
+        let v = graph.linear(t, "t", 16);
+        let shifted = graph.add_vector(active, v);
+        let both = graph.concat(shifted, skip);
+        graph.conv1x1(both, "out", 3);
+        let plan = Plan::new(&graph, true);
+        assert_eq!(plan.values[normed.0], None, "a normalisation lives only inside the step of its activation");
+        let place = |n: NodeId| plan.values[n.0].unwrap();
+        assert_eq!((place(active).offset, place(active).channel), (place(both).offset, 0), "added to in place");
+        assert_eq!((place(skip).offset, place(skip).channel), (place(both).offset, 16), "written into its channels");
+        assert!(plan.steps.iter().all(|s| s.copies == [false; 2]));
+        let adds = plan.steps.iter().find(|s| s.node == active).unwrap().gradients[0].unwrap();
+        assert!(adds.accumulate, "the concatenation has been at the convolution's gradient already");
+    }
+}

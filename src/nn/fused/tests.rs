@@ -202,6 +202,17 @@ fn attention_with_a_gate() {
     }
 }
 
+/// More queries than are weighed at a time.
+#[test]
+fn attention_on_larger_images() {
+    let (mut graph, x, _) = Graph::new(Shape::new(12, 14, 6));
+    let q = graph.conv1x1(x, "query", 4);
+    let k = graph.conv1x1(x, "key", 4);
+    let v = graph.conv1x1(x, "value", 10);
+    graph.attention(q, k, v, 2);
+    check(&graph, 2);
+}
+
 /// Two 3×3 convolutions, each normalised and activated.
 fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     let mut y = x;

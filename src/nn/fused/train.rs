@@ -38,12 +38,13 @@ struct Sums {
 /// gradients, which are known by then.
 pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {
     let images = backend.check(params, &batch.x, &batch.t)?;
+    ensure!(images > 0, "a batch without images has no loss");
     let (output, shape) = (backend.graph.output_shape(), *batch.target.shape());
     let fits = shape == (images, output.height, output.width, output.channels);
     ensure!(fits, "targets of {shape:?} where the network gives {images} of {output:?}");
     ensure!(batch.weights.shape().0 == images, "{} weights for {images} images", batch.weights.shape().0);
     let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());
-    weights.refresh(&backend.graph, &backend.training, backend.level, params, true);
+    weights.refresh(&backend.graph, &backend.training, backend.level, params, Some(&*backend.buffers));
     let inputs = [
         backend.copied(&batch.x),
         backend.copied(&batch.t),

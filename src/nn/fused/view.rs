@@ -29,6 +29,14 @@ impl View {
         View { at: unsafe { self.at.add(i * self.shape.positions() * self.stride) }, images: 1, ..*self }
     }
 
+    /// `count` pixels from `first`, in a line.
+    pub fn pixels(&self, first: usize, count: usize) -> View {
+        debug_assert!(first + count <= self.rows());
+        let shape = Shape::new(1, count, self.channels());
+        // SAFETY: inside the same view.
+        View { at: unsafe { self.at.add(first * self.stride) }, images: 1, shape, ..*self }
+    }
+
     /// `count` channels from `first`.
     pub fn slice(&self, first: usize, count: usize) -> View {
         debug_assert!(first + count <= self.channels());

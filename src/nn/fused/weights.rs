@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::plan::Plan;
 use super::simd::{Level, PANEL};
 use super::winograd;
+use super::workspace::Pool;
 use crate::nn::VectorTensor;
 use crate::nn::graph::{Graph, Op, ParamId};
 use dfdx::prelude::Cpu;
@@ -72,8 +73,15 @@ impl Weights {
         Self { flat: vec![], incoming: vec![], starts, forward: packed(false), backward: packed(true) }
     }
 
-    /// Brings everything up to date with `params`, for inference or for training.
-    pub fn refresh(&mut self, graph: &Graph, plan: &Plan, level: Level, params: &[VectorTensor<Cpu>], training: bool) {
+    /// Brings everything up to date with `params`, for inference or, with buffers to work in, for training.
+    pub fn refresh(
+        &mut self,
+        graph: &Graph,
+        plan: &Plan,
+        level: Level,
+        params: &[VectorTensor<Cpu>],
+        training: Option<&Pool<Vec<f32>>>,
+    ) {
         self.incoming.resize(self.starts[params.len()], 0.0);
         for (i, p) in params.iter().enumerate() {
             p.copy_into(&mut self.incoming[self.starts[i]..self.starts[i + 1]]);
@@ -89,8 +97,13 @@ impl Weights {
         if !self.forward.valid {
             self.forward.fill(graph, plan, |k, to| pack(level, k, weight(k), false, to));
         }
-        if training && !self.backward.valid {
-            self.backward.fill(graph, plan, |k, to| pack(level, k, &transposed(k, weight(k)), true, to));
+        if let Some(buffers) = training.filter(|_| !self.backward.valid) {
+            self.backward.fill(graph, plan, |k, to| {
+                let mut transposed = buffers.take(Vec::new);
+                transpose(k, weight(k), &mut transposed);
+                pack(level, k, &transposed, true, to);
+                buffers.give(transposed);
+            });
         }
     }
 
@@ -151,8 +164,8 @@ fn pack(level: Level, k: Kind, values: &[f32], backward: bool, to: &mut [f32]) {
 }
 
 /// Inputs and outputs exchanged.
-fn transposed(k: Kind, values: &[f32]) -> Vec<f32> {
-    let mut result = vec![0.0; values.len()];
+fn transpose(k: Kind, values: &[f32], result: &mut Vec<f32>) {
+    result.resize(values.len(), 0.0);
     for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
         for (i, row) in from.chunks_exact(k.outputs).enumerate() {
             for (o, value) in row.iter().enumerate() {
@@ -160,5 +173,4 @@ fn transposed(k: Kind, values: &[f32]) -> Vec<f32> {
             }
         }
     }
-    result
 }

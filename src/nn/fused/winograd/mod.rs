@@ -1,0 +1,251 @@
+//! 3×3 convolutions by Winograd's minimal filtering, F(4×4, 3×3) (Lavin and Gray 2016): a quarter of the multiplications.
+//!
+//! A 4×4 tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A of a 3×3 filter g and a 6×6 patch d of the input. Summed over
+//! input channels, the 36 element-wise products are 36 matrix products. The input's gradient is a convolution by the
+//! mirrored filter; the filter's is Gᵀ[Σ (Bᵀ d B) ⊙ (A y Aᵀ)]G over the tiles y of the output's gradient.
+//!
+//! The interpolation points are 0, ±5/8, ±3/2 and ∞. With normally distributed values and 64 channels the result's
+//! relative error is 9e-7 (the filter gradient's 1.3e-6), where a direct sum in f32 has 1.6e-7 and the usual points 0, ±1,
+//! ±2 have 1.9e-6 (3e-6).
+
+mod tile;
+mod transform;
+
+use super::gemm::{Gemm, Init, product};
+use super::simd::{PANEL, for_lanes, kernel};
+use super::view::View;
+use tile::{gradient_tile, input_tile, output_tile};
+use transform::{filter_from_products, products_from_filter};
+
+/// Edge of an output tile and of the patch it depends on.
+const TILE: usize = 4;
+const PATCH: usize = 6;
+/// Products of a tile.
+pub const PRODUCTS: usize = PATCH * PATCH;
+
+/// The tiles of all images of a view, image by image, row by row.
+#[derive(Clone, Copy)]
+struct Tiles {
+    per_row: usize,
+    per_image: usize,
+    total: usize,
+}
+
+impl Tiles {
+    fn of(v: &View) -> Self {
+        let (per_row, per_column) = (v.shape.width.div_ceil(TILE), v.shape.height.div_ceil(TILE));
+        let per_image = per_row * per_column;
+        Self { per_row, per_image, total: per_image * v.images }
+    }
+
+    /// Image, and the tile's top left pixel.
+    #[inline(always)]
+    fn at(&self, tile: usize) -> (usize, usize, usize) {
+        let (image, rest) = (tile / self.per_image, tile % self.per_image);
+        (image, rest / self.per_row * TILE, rest % self.per_row * TILE)
+    }
+}
+
+/// Rounded up to whole panels.
+pub fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(PANEL)
+}
+
+/// Size of one filter's transform: `[36][outputs / 16][inputs][16]`.
+pub fn filter_len(inputs: usize, outputs: usize) -> usize {
+    PRODUCTS * inputs * padded(outputs)
+}
+
+/// Tiles worked on at a time: their transforms should stay in the second-level cache, and be enough to make reading
+/// the filters worth it.
+fn block(inputs: usize, outputs: usize) -> usize {
+    (80 * 1024 / PRODUCTS / (padded(inputs) + padded(outputs)) / 6 * 6).clamp(24, 96)
+}
+
+/// Numbers between the 36 matrices of a block; a line more than their size, lest they all meet in the same cache sets.
+fn product_stride(rows: usize, channels: usize) -> usize {
+    rows * padded(channels) + PANEL
+}
+
+/// Scratch that [`convolve`] needs.
+pub fn convolve_scratch(inputs: usize, outputs: usize) -> usize {
+    let t = block(inputs, outputs);
+    PRODUCTS * (product_stride(t, inputs) + product_stride(t, outputs)) + padded(inputs)
+}
+
+/// Scratch that [`filter_gradient`] needs.
+pub fn filter_gradient_scratch(inputs: usize, outputs: usize) -> usize {
+    convolve_scratch(inputs, outputs) + padded(outputs) + PRODUCTS * (product_stride(inputs, outputs))
+}
+
+/// One convolution: `y = bias + x * filter`, the filter transformed by [`transform_filter`].
+#[derive(Clone, Copy)]
+pub struct Convolve {
+    pub x: View,
+    pub y: View,
+    pub filter: *const f32,
+    /// One number an output, or null.
+    pub bias: *const f32,
+    /// Whether to add to what `y` holds.
+    pub accumulate: bool,
+    pub scratch: *mut f32,
+}
+
+kernel! {
+    /// # Safety
+    ///
+    /// The views, the filter and the scratch (of [`convolve_scratch`]) are of fitting sizes; `y` overlaps nothing else.
+    pub unsafe fn convolve<S>(conv: &Convolve) {
+        let (c, o) = (conv.x.channels(), conv.y.channels());
+        let tiles = Tiles::of(&conv.x);
+        let size = block(c, o);
+        let (cp, op) = (padded(c), padded(o));
+        let (v_stride, m_stride) = (product_stride(size, c), product_stride(size, o));
+        let v = conv.scratch;
+        let m = v.add(PRODUCTS * v_stride);
+        let zeros = m.add(PRODUCTS * m_stride);
+        std::ptr::write_bytes(zeros, 0, cp);
+        let mut first = 0;
+        while first < tiles.total {
+            let count = size.min(tiles.total - first);
+            for t in 0..count {
+                input_tile::<S>(&conv.x, tiles.at(first + t), v.add(t * cp), v_stride, zeros);
+            }
+            for i in 0..PRODUCTS {
+                product::<S>(&Gemm {
+                    m: count,
+                    n: op,
+                    k: c,
+                    a: v.add(i * v_stride),
+                    a_row: cp,
+                    a_column: 1,
+                    b: conv.filter.add(i * c * op),
+                    b_row: PANEL,
+                    b_panel: PANEL * c,
+                    c: m.add(i * m_stride),
+                    c_row: PANEL,
+                    c_panel: PANEL * count,
+                    init: Init::Zero,
+                });
+            }
+            for t in 0..count {
+                output_tile::<S>(conv, tiles.at(first + t), m.add(t * PANEL), m_stride, PANEL * count);
+            }
+            first += count;
+        }
+    }
+}
+
+/// The filter's gradient of a convolution: `gradient[tap][c][o] +=`.
+#[derive(Clone, Copy)]
+pub struct FilterGradient {
+    pub x: View,
+    /// Gradient of the convolution's output.
+    pub dy: View,
+    pub gradient: *mut f32,
+    pub scratch: *mut f32,
+}
+
+kernel! {
+    /// # Safety
+    ///
+    /// The views, the gradient `(3, 3, C, O)` and the scratch (of [`filter_gradient_scratch`]) are of fitting sizes.
+    pub unsafe fn filter_gradient<S>(g: &FilterGradient) {
+        let (c, o) = (g.x.channels(), g.dy.channels());
+        let tiles = Tiles::of(&g.x);
+        let size = block(c, o);
+        let (cp, op) = (padded(c), padded(o));
+        let (v_stride, m_stride, u_stride) = (product_stride(size, c), product_stride(size, o), product_stride(c, o));
+        let v = g.scratch;
+        let m = v.add(PRODUCTS * v_stride);
+        let u = m.add(PRODUCTS * m_stride);
+        let zeros = u.add(PRODUCTS * u_stride);
+        std::ptr::write_bytes(zeros, 0, cp + op);
+        let mut first = 0;
+        while first < tiles.total {
+            let count = size.min(tiles.total - first);
+            for t in 0..count {
+                let at = tiles.at(first + t);
+                input_tile::<S>(&g.x, at, v.add(t * cp), v_stride, zeros);
+                gradient_tile::<S>(&g.dy, at, m.add(t * PANEL), m_stride, PANEL * count, zeros);
+            }
+            for i in 0..PRODUCTS {
+                product::<S>(&Gemm {
+                    m: c,
+                    n: op,
+                    k: count,
+                    a: v.add(i * v_stride),
+                    a_row: 1,
+                    a_column: cp,
+                    b: m.add(i * m_stride),
+                    b_row: PANEL,
+                    b_panel: PANEL * count,
+                    c: u.add(i * u_stride),
+                    c_row: PANEL,
+                    c_panel: PANEL * c,
+                    init: if first == 0 { Init::Zero } else { Init::Accumulate },
+                });
+            }
+            first += count;
+        }
+        for input in 0..c {
+            for_lanes!(S, o, |first, lanes| {
+                let u = u.add((first / PANEL * c + input) * PANEL + first % PANEL);
+                let mut half = [[S::splat(0.0); PATCH]; 3];
+                for column in 0..PATCH {
+                    let mut d = [S::splat(0.0); PATCH];
+                    for row in 0..PATCH {
+                        d[row] = S::load(u.add((row * PATCH + column) * u_stride));
+                    }
+                    let f = filter_from_products::<S>(d);
+                    for row in 0..3 {
+                        half[row][column] = f[row];
+                    }
+                }
+                for row in 0..3 {
+                    let f = filter_from_products::<S>(half[row]);
+                    for column in 0..3 {
+                        let at = g.gradient.add(((row * 3 + column) * c + input) * o + first);
+                        lanes.store(at, S::add(lanes.load(at), f[column]));
+                    }
+                }
+            });
+        }
+    }
+}
+
+kernel! {
+    /// G g Gᵀ of every filter: `taps` is `(3, 3, inputs, outputs)`, mirrored if `mirrored`.
+    ///
+    /// # Safety
+    ///
+    /// `taps` and `transformed`, of [`filter_len`], are of fitting sizes.
+    pub unsafe fn transform_filter<S>(taps: *const f32, inputs: usize, outputs: usize, mirrored: bool, transformed: *mut f32) {
+        let op = padded(outputs);
+        for input in 0..inputs {
+            let mut o = 0;
+            while o < op {
+                let mask = S::mask(outputs.saturating_sub(o));
+                let mut half = [[S::splat(0.0); 3]; PATCH];
+                for column in 0..3 {
+                    let mut taps_of_column = [S::splat(0.0); 3];
+                    for (row, tap) in taps_of_column.iter_mut().enumerate() {
+                        let index = if mirrored { 8 - (row * 3 + column) } else { row * 3 + column };
+                        *tap = S::load_masked(taps.add((index * inputs + input) * outputs + o.min(outputs)), mask);
+                    }
+                    let f = products_from_filter::<S>(taps_of_column);
+                    for row in 0..PATCH {
+                        half[row][column] = f[row];
+                    }
+                }
+                let at = transformed.add((o / PANEL * inputs + input) * PANEL + o % PANEL);
+                for (row, half) in half.iter().enumerate() {
+                    for (column, f) in products_from_filter::<S>(*half).into_iter().enumerate() {
+                        S::store(at.add((row * PATCH + column) * inputs * op), f);
+                    }
+                }
+                o += S::LANES;
+            }
+        }
+    }
+}
