@@ -1,12 +1,12 @@
 //! Whole networks through kernels of our own, on dfdx's `Cpu`.
 //!
-//! [`plan`] compiles a graph once: which operations run together and where every value and gradient of an image lies in
-//! one arena. A task ([`pass`]) takes a few images through all steps and, in training, straight back, so that what a step
-//! wrote is still in the cache when the next reads it; [`train`] adds the tasks' gradients in a fixed order and hands
-//! them to dfdx's tape as one operation. [`weights`] repacks the parameters once a step, [`adam`] updates them.
+//! `plan` compiles a graph once: which operations run together and where every value and gradient of an image lies in
+//! one arena. A task (`pass`) takes a few images through all steps and, in training, straight back, so that what a step
+//! wrote is still in the cache when the next reads it; `train` adds the tasks' gradients in a fixed order and hands
+//! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
 //!
-//! The kernels: [`winograd`] (3×3 convolutions and their gradients), [`gemm`] (all other products), [`norm`],
-//! [`pointwise`], [`attention`]; [`simd`] compiles each for every instruction set. All `unsafe` of the crate is here, and
+//! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
+//! `pointwise`, `attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
 //! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
 //!
 //! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
