@@ -2,7 +2,7 @@
 //!
 //! Pure: no files, no clocks. What is known comes through [`Known`], which the store answers and in tests a map.
 //!
-//! - [`Preimage`]: everything that a stage's result depends on; its SHA-256 is the stage's [`Key`].
+//! - [`Preimage`]: everything that a stage's result depends on; its SHA-256 is the stage's [`Key`](crate::store::Key).
 //! - [`states`]: which stages are known, which can run, which wait. A key holds the *content* of inputs, so it is known
 //!   only when they are; an input made again with the same bytes changes nothing below it.
 

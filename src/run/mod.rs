@@ -1,9 +1,9 @@
 //! Runs pipelines: what is not known yet is computed, each stage in a process of its own.
 //!
 //! - [`Prepared`]: a pipeline with all that decides what there is to do; made before anything is started.
-//! - [`run`]: does it. One thread decides ([`scheduler`]), an [`Executor`] runs stages ([`local`]: as child processes),
+//! - [`run`]: does it. One thread decides (`scheduler`), an [`Executor`] runs stages (`local`: as child processes),
 //!   a [`Progress`] shows it to somebody.
-//! - [`exec`]: the child's side. [`wire`]: what both sides say to each other.
+//! - [`exec`]: the child's side. `wire`: what both sides say to each other.
 //! - [`watch`]: where runs stand, for those who did not start them.
 //!
 //! Nothing here prints, and nothing here knows what a stage computes.
