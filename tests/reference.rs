@@ -75,15 +75,6 @@ impl<'a> Reference<'a> {
 }
 
 #[test]
-fn fused_unet_is_pytorchs() {
-    let fixtures = Fixtures::read();
-    for name in ["none", "seed"] {
-        let open = |graph, state: &TrainState| on(srpipe::nn::fused::Fused::new(graph), state).unwrap();
-        Reference::new(&fixtures, name, open).check();
-    }
-}
-
-#[test]
 fn composed_unet_is_pytorchs() {
     let fixtures = Fixtures::read();
     for name in ["none", "seed"] {
