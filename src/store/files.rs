@@ -86,6 +86,10 @@ pub fn create_folder(path: &Path) -> Result<()> {
     create_folder(parent)?;
     match fs::create_dir(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        // It was there a moment ago; whoever cleaned it up is done with it.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.symlink_metadata().is_err() => {
+            return create_folder(path);
+        }
         Err(e) => Err(e),
         Ok(()) => sync_folder(parent),
     }
