@@ -44,12 +44,36 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.
+    Gc(GcArgs),
+    /// Read every result and say which are damaged; the next run makes those again.
+    Verify(JsonArgs),
+    /// Write a run with all its results to one file.
+    Export(ExportArgs),
+    /// Add a run from such a file.
+    Import(ImportArgs),
+    /// Copy a run's results to the shared cache.
+    Push(PushArgs),
+    /// Keep a run, however old it gets.
+    Pin(RunIdArgs),
+    /// Keep a run no longer than others.
+    Unpin(RunIdArgs),
+    /// Print the JSON Schema of pipeline files, for editors and other programs.
+    Schema,
+    /// Print the completions of a shell.
+    Completions { shell: clap_complete::Shell },
     /// Run one stage, as ordered on stdin.
     #[command(hide = true)]
     Exec,
+    /// Start a stage's program.
+    #[command(hide = true)]
+    Launch {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<std::ffi::OsString>,
+    },
 }
 
-/// Stages that fail leave those running that do not need them. Ctrl-C asks running stages to save their progress; run
+/// Ctrl-C asks running stages to save their progress; run
 /// again to go on. A run that is killed loses what was done since the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -63,6 +87,16 @@ pub struct RunArgs {
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
+    /// Go on with stages that do not need one that failed. Without it, what runs goes on to its end and nothing else is
+    /// started.
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// Run this stage although its result is known; of a swept stage, every instance.
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Run this stage and what it needs, nothing else.
+    #[arg(long, value_name = "STAGE")]
+    pub only: Vec<String>,
     /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
@@ -103,6 +137,73 @@ pub struct LogsArgs {
     /// Go on as long as the stage runs.
     #[arg(short, long)]
     pub follow: bool,
+}
+
+/// Runs that are going on and those that are pinned stay, and so does the latest of each pipeline. What a run that is
+/// going on counts on is never removed.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Of each pipeline, keep this many of the newest runs.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: u32,
+    /// Keep fewer runs, without the oldest, where the results take more than this: `20 GB`, `500 MiB`.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Tell what would be removed, and remove nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+    /// The archive, compressed where it ends in `.gz` (weights and images hardly shrink).
+    pub file: PathBuf,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Nothing in the file is believed: what is not what it says is refused.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The archive.
+    pub file: PathBuf,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The cache is `remote` in $XDG_CONFIG_HOME/srpipe/config.yaml (or ~/.config/srpipe/config.yaml), or SRPIPE_REMOTE: a
+/// folder, or `s3://BUCKET/PREFIX`. `run` takes from it what is known there.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunIdArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::pipeline::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
 }
 
 fn device(text: &str) -> Result<Device, String> {

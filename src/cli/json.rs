@@ -32,6 +32,7 @@ impl Progress for Json {
             Status::Ran { seconds } => event["seconds"] = json!(seconds),
             Status::Failed(failure) => {
                 event["error"] = json!(failure.error);
+                event["cause"] = json!(failure.cause);
                 event["log"] = json!(failure.log);
             }
             Status::Skipped { because } => event["because"] = json!(because),

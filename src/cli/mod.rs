@@ -7,16 +7,20 @@ mod output;
 mod progress;
 mod results;
 mod run;
+mod settings;
+mod share;
 mod status;
+mod store;
 mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+use crate::stages::command::launch;
 
 use args::{Cli, Command};
 use output::{Look, Paint, note, print};
@@ -27,6 +31,8 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
 pub const EXIT_INPUT: u8 = 2;
+/// As shells have it: the program of a stage cannot be started.
+const EXIT_NO_PROGRAM: u8 = 127;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -37,7 +43,28 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(&args.files, &args.set)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Gc(args) => store::gc(args, &cli.runs_dir),
+        Command::Verify(args) => store::verify(args, &cli.runs_dir),
+        Command::Export(args) => share::export(args, &cli.runs_dir),
+        Command::Import(args) => share::import(args, &cli.runs_dir),
+        Command::Push(args) => share::push(args, &cli.runs_dir),
+        Command::Pin(args) => store::pin(args, &cli.runs_dir, true),
+        Command::Unpin(args) => store::pin(args, &cli.runs_dir, false),
+        Command::Schema => {
+            print(&format!("{:#}\n", pipeline::file_schema()));
+            Ok(EXIT_DONE)
+        }
+        Command::Completions { shell } => {
+            let mut text = vec![];
+            clap_complete::generate(*shell, &mut Cli::command(), "srpipe", &mut text);
+            print(&String::from_utf8_lossy(&text));
+            Ok(EXIT_DONE)
+        }
         Command::Exec => return ExitCode::from(exec()),
+        Command::Launch { argv } => {
+            note(&format!("error: {:#}", launch(argv)));
+            return ExitCode::from(EXIT_NO_PROGRAM);
+        }
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         let head = Paint::stderr().paint(Look::Bad, "error:");

@@ -1,6 +1,8 @@
 //! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
 //! between stages.
 
+mod command;
+
 use std::collections::HashMap;
 
 use super::StageParams;
@@ -23,6 +25,7 @@ pub(super) fn check(stages: &[StageDraft], errors: &mut Errors) {
             Some(StageParams::Train(p)) => check_train(stage, p, &pipeline, errors),
             Some(StageParams::Sample(p)) => check_sample(stage, p, &pipeline, errors),
             Some(StageParams::Compare(p)) => check_compare(stage, p, &pipeline, errors),
+            Some(StageParams::Command(p)) => command::check(stage, p, errors),
             None => {}
         }
     }

@@ -76,7 +76,12 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, sets: &[String]) -> Result<Pipe
     let mut places = HashMap::new();
     for stage in draft.stages {
         // Without errors every stage has its parameters.
-        stages.extend(stage.params.map(|params| Stage { name: stage.name.clone(), params }));
+        stages.extend(stage.params.map(|params| Stage {
+            name: stage.name.clone(),
+            params,
+            resources: stage.resources,
+            retry: stage.retry,
+        }));
         places.insert(stage.name, (stage.key, stage.node));
     }
     Ok(Pipeline {

@@ -7,6 +7,7 @@
 //! type in [`params`], `references` finds missing stages and cycles and sorts, `checks` has what only several values
 //! together tell. Each adds to the same list of errors, which [`Diagnostics`] shows.
 
+pub mod command;
 pub mod params;
 
 mod checks;
@@ -16,6 +17,7 @@ mod reader;
 mod references;
 mod resolve;
 mod resolved;
+mod resources;
 mod schema;
 mod sets;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod tree;
 mod words;
 mod writer;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -33,6 +36,8 @@ use serde::{Deserialize, Serialize};
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use load::{load, parse};
 use params::*;
+pub use resources::{Resources, Retry, bytes};
+pub use schema::file as file_schema;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
@@ -70,6 +75,29 @@ impl Pipeline {
         self.stages.iter().find(|s| s.name == name)
     }
 
+    /// The stages that `name` means: the one of that name, or all instances of it.
+    pub fn named(&self, name: &str) -> Vec<usize> {
+        let is =
+            |stage: &Stage| stage.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('['));
+        (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
+    }
+
+    /// Leaves these stages and those that they need.
+    pub fn keep(&mut self, wanted: impl IntoIterator<Item = usize>) {
+        let mut keep = vec![false; self.stages.len()];
+        wanted.into_iter().for_each(|i| keep[i] = true);
+        let index: std::collections::HashMap<String, usize> =
+            self.stages.iter().enumerate().map(|(i, stage)| (stage.name.clone(), i)).collect();
+        // What a stage needs comes before it.
+        for i in (0..self.stages.len()).rev() {
+            if keep[i] {
+                self.stages[i].params.inputs().iter().for_each(|input| keep[index[&input.stage]] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        self.stages.retain(|_| keep.next().unwrap_or(false));
+    }
+
     /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
     /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
     pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
@@ -91,6 +119,8 @@ impl Pipeline {
 pub struct Stage {
     pub name: String,
     pub params: StageParams,
+    pub resources: Resources,
+    pub retry: Retry,
 }
 
 /// Where networks run.
@@ -141,6 +171,7 @@ pub enum StageParams {
     Train(TrainParams),
     Sample(SampleParams),
     Compare(CompareParams),
+    Command(CommandParams),
 }
 
 /// The kinds of stages.
@@ -152,10 +183,11 @@ pub enum StageKind {
     Train,
     Sample,
     Compare,
+    Command,
 }
 
 impl StageKind {
-    pub const ALL: [Self; 5] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare];
+    pub const ALL: [Self; 6] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare, Self::Command];
 
     /// As in a pipeline file.
     pub fn name(self) -> &'static str {
@@ -165,6 +197,7 @@ impl StageKind {
             Self::Train => "train",
             Self::Sample => "sample",
             Self::Compare => "compare",
+            Self::Command => "command",
         }
     }
 }
@@ -183,7 +216,23 @@ pub struct Input {
     /// The stage that makes it.
     pub stage: String,
     /// The blobs of it that are read; the content of others does not matter.
-    pub blobs: Vec<&'static str>,
+    pub blobs: Blobs,
+}
+
+/// Which blobs of an artifact are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blobs {
+    All,
+    Only(Vec<Cow<'static, str>>),
+}
+
+impl Blobs {
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|n| n == name),
+        }
+    }
 }
 
 /// The three splits of a dataset, and the names of their blobs.
@@ -216,6 +265,20 @@ impl StageParams {
             Self::Train(_) => StageKind::Train,
             Self::Sample(_) => StageKind::Sample,
             Self::Compare(_) => StageKind::Compare,
+            Self::Command(_) => StageKind::Command,
+        }
+    }
+
+    /// The blobs that the stage makes.
+    pub fn outputs(&self) -> Vec<&str> {
+        use blobs::*;
+        match self {
+            Self::Fetch(_) => vec![TRAIN_HR, VALIDATION_HR, TEST_HR],
+            Self::Degrade(_) => vec![TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
+            Self::Train(_) => vec![WEIGHTS, EMA, LOSS],
+            Self::Sample(_) => vec![SAMPLES, TEST_HR, TEST_LR, LOSS],
+            Self::Compare(_) => vec![METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
+            Self::Command(p) => p.outputs.iter().map(String::as_str).collect(),
         }
     }
 
@@ -225,7 +288,7 @@ impl StageParams {
         let input = |role: &str, stage: &str, blobs: &[&'static str]| Input {
             role: role.to_string(),
             stage: stage.to_string(),
-            blobs: blobs.to_vec(),
+            blobs: Blobs::Only(blobs.iter().map(|&name| name.into()).collect()),
         };
         match self {
             Self::Fetch(_) => vec![],
@@ -244,6 +307,14 @@ impl StageParams {
                 };
                 p.arms.iter().map(arm).collect::<Vec<_>>()
             }
+            Self::Command(p) => {
+                let input = |(name, input): (&String, &String)| Input {
+                    role: format!("inputs.{name}"),
+                    stage: command::split(input).0.to_string(),
+                    blobs: command::blobs(input),
+                };
+                p.inputs.iter().map(input).collect()
+            }
         }
     }
 
@@ -253,6 +324,7 @@ impl StageParams {
             Self::Fetch(FetchParams::Synthetic(_)) => Some(pipeline),
             Self::Train(p) => Some(p.seed.unwrap_or(pipeline)),
             Self::Sample(p) => Some(p.seed.unwrap_or(pipeline)),
+            Self::Command(p) => p.uses_seed().then(|| p.seed.unwrap_or(pipeline)),
             Self::Fetch(_) | Self::Degrade(_) | Self::Compare(_) => None,
         }
     }

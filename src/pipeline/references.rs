@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::StageKind;
+use super::command::split;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
-use super::words::{did_you_mean, quote};
+use super::words::{alternatives, did_you_mean, quote};
+use super::{Blobs, StageKind, StageParams, blobs};
 
 /// A stage's parameter that names another stage.
 struct Reference<'a> {
@@ -14,10 +15,30 @@ struct Reference<'a> {
     role: String,
     target: &'a str,
     span: Span,
-    wants: StageKind,
+    wants: Wants<'a>,
 }
 
-fn references(stage: &StageDraft) -> Vec<Reference<'_>> {
+/// What a reference must lead to.
+#[derive(Clone, Copy)]
+enum Wants<'a> {
+    /// A stage of this kind, or a `command` that makes the same blobs.
+    Kind(StageKind),
+    /// Any stage.
+    Artifact,
+    /// A stage that makes this blob.
+    Blob(&'a str),
+}
+
+impl Wants<'_> {
+    fn fits(self, stage: &StageDraft) -> bool {
+        match self {
+            Self::Kind(kind) => stage.kind == Some(kind),
+            Self::Artifact | Self::Blob(_) => true,
+        }
+    }
+}
+
+fn references<'a>(stage: &'a StageDraft) -> Vec<Reference<'a>> {
     let roles: &[(&str, StageKind)] = match stage.kind {
         Some(StageKind::Degrade) => &[("input", StageKind::Fetch)],
         Some(StageKind::Train) => &[("data", StageKind::Degrade)],
@@ -32,15 +53,25 @@ fn references(stage: &StageDraft) -> Vec<Reference<'_>> {
                 .iter()
                 .filter_map(|arm| {
                     let (role, span) = reference(arm);
-                    Some(Reference { role, target: arm.1.node.as_text()?, span, wants: StageKind::Sample })
+                    Some(Reference { role, target: arm.1.node.as_text()?, span, wants: Wants::Kind(StageKind::Sample) })
                 })
                 .collect();
+        }
+        Some(StageKind::Command) => {
+            let Some(inputs) = stage.node.entry(["inputs"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
+            let reference = |(name, entry): (&String, &'a super::tree::Entry)| {
+                let (target, blob) = split(entry.node.as_text()?);
+                let role = format!("inputs.{}", quote(name).trim_matches('`'));
+                let wants = blob.map_or(Wants::Artifact, Wants::Blob);
+                Some(Reference { role, target, span: entry.node.span, wants })
+            };
+            return inputs.iter().filter_map(reference).collect();
         }
         Some(StageKind::Fetch) | None => &[],
     };
     let reference = |&(role, wants): &(&str, StageKind)| {
         let node = &stage.node.entry([role])?.node;
-        Some(Reference { role: role.to_string(), target: node.as_text()?, span: node.span, wants })
+        Some(Reference { role: role.to_string(), target: node.as_text()?, span: node.span, wants: Wants::Kind(wants) })
     };
     roles.iter().filter_map(reference).collect()
 }
@@ -56,15 +87,18 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
         for reference in references(stage) {
             match index.get(reference.target) {
                 Some(&target) => {
-                    check_kind(&reference, &stages[target], &stages, errors);
+                    check_target(stage, &reference, &stages[target], &stages, errors);
                     named.push((target, reference.span));
                 }
                 None if errors.is_full() => {}
                 None => {
-                    let fitting = stages.iter().filter(|s| s.kind == Some(reference.wants));
+                    let fitting = stages.iter().filter(|s| reference.wants.fits(s));
                     let help = did_you_mean(reference.target, fitting.map(|s| s.name.as_str()))
                         .or_else(|| did_you_mean(reference.target, stages.iter().map(|s| s.name.as_str())))
-                        .or_else(|| only_one(&stages, reference.wants));
+                        .or_else(|| match reference.wants {
+                            Wants::Kind(kind) => only_one(&stages, kind),
+                            Wants::Artifact | Wants::Blob(_) => None,
+                        });
                     let message = format!("`{}` names {}, which is no stage", reference.role, quote(reference.target));
                     errors.push(Diagnostic::new(reference.span, message).maybe_help(help));
                 }
@@ -78,18 +112,69 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     order.into_iter().filter_map(|i| stages[i].take()).collect()
 }
 
-fn check_kind(reference: &Reference, target: &StageDraft, stages: &[StageDraft], errors: &mut Errors) {
-    if let Some(kind) = target.kind.filter(|&kind| kind != reference.wants && !errors.is_full()) {
-        let message = format!(
-            "`{}` must name a {} stage, {} is a {} stage",
-            reference.role,
-            reference.wants.name(),
-            quote(&target.name),
-            kind.name()
-        );
-        let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, reference.wants));
-        errors.push(error);
+fn check_target(
+    stage: &StageDraft,
+    reference: &Reference,
+    target: &StageDraft,
+    stages: &[StageDraft],
+    errors: &mut Errors,
+) {
+    match (reference.wants, target.kind) {
+        _ if errors.is_full() => {}
+        (Wants::Kind(_), Some(StageKind::Command)) => check_blobs(stage, reference, target, errors),
+        (Wants::Kind(wants), Some(kind)) if kind != wants => {
+            wrong_kind(reference, wants, target, kind, stages, errors);
+        }
+        (Wants::Blob(blob), _) => {
+            let Some(outputs) = target.params.as_ref().map(StageParams::outputs) else { return };
+            if !outputs.contains(&blob) {
+                let message = format!("stage {} makes no {}", quote(&target.name), quote(blob));
+                let help = did_you_mean(blob, outputs.iter().copied());
+                let help = help.unwrap_or_else(|| format!("it makes {}", alternatives(&outputs).replace(" or ", ", ")));
+                errors.push(Diagnostic::new(reference.span, message).help(help));
+            }
+        }
+        _ => {}
     }
+}
+
+/// A command stands for a stage of another kind where it makes the blobs that are read of it.
+fn check_blobs(stage: &StageDraft, reference: &Reference, target: &StageDraft, errors: &mut Errors) {
+    let (Some(params), Some(made)) = (&stage.params, target.params.as_ref().map(StageParams::outputs)) else { return };
+    let input = params.inputs().into_iter().find(|input| input.role == reference.role);
+    let Some(Blobs::Only(read)) = input.map(|input| input.blobs) else { return };
+    // An arm without losses is measured all the same.
+    let optional = |name: &str| params.kind() == StageKind::Compare && name == blobs::LOSS;
+    let missing: Vec<&str> =
+        read.iter().map(|n| n.as_ref()).filter(|name| !made.contains(name) && !optional(name)).collect();
+    if !missing.is_empty() {
+        let message = format!(
+            "`{}` reads {}, which the command {} does not make",
+            reference.role,
+            alternatives(&missing).replace(" or ", ", "),
+            quote(&target.name)
+        );
+        errors.push(Diagnostic::new(reference.span, message).help("declare them as its `outputs`"));
+    }
+}
+
+fn wrong_kind(
+    reference: &Reference,
+    wants: StageKind,
+    target: &StageDraft,
+    kind: StageKind,
+    stages: &[StageDraft],
+    errors: &mut Errors,
+) {
+    let message = format!(
+        "`{}` must name a {} stage, {} is a {} stage",
+        reference.role,
+        wants.name(),
+        quote(&target.name),
+        kind.name()
+    );
+    let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, wants));
+    errors.push(error);
 }
 
 /// The only stage of a kind is what was meant.

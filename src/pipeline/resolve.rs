@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::diagnostics::{Diagnostic, Errors, Span};
+use super::resources::{CommonParams, Resources, Retry};
 use super::tree::{Mapping, Node, Number, Value};
 use super::words::{alternatives, did_you_mean, is_invisible, quote};
 use super::{Device, StageKind, StageParams, schema};
@@ -30,6 +31,8 @@ pub(super) struct StageDraft {
     pub kind: Option<StageKind>,
     /// The parameters with the defaults under them, without `kind`.
     pub node: Node,
+    pub resources: Resources,
+    pub retry: Retry,
     /// Absent where they are in error.
     pub params: Option<StageParams>,
 }
@@ -161,7 +164,7 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
     }
 }
 
-fn kind_names() -> [&'static str; 5] {
+fn kind_names() -> [&'static str; 6] {
     StageKind::ALL.map(StageKind::name)
 }
 
@@ -213,10 +216,12 @@ fn draft(name: String, key: Span, mut node: Node, defaults: Option<&Node>, error
     let Some(mapping) = node.as_mapping_mut() else {
         let message = format!("stage {} must be a mapping, found {found}", quote(&name));
         errors.push(Diagnostic::new(node.span, message).help("such as `{ kind: degrade, input: photos }`"));
-        return StageDraft { name, key, kind: None, node, params: None };
+        let (resources, retry) = Default::default();
+        return StageDraft { name, key, kind: None, node, resources, retry, params: None };
     };
     let kind = stage_kind(&name, key, mapping, errors);
     let mut params = None;
+    let (mut resources, mut retry) = Default::default();
     if let Some(kind) = kind {
         if let Some(defaults) = defaults.and_then(|d| d.entry([kind.name()])).and_then(|e| e.node.as_mapping()) {
             merge(mapping, defaults);
@@ -224,11 +229,22 @@ fn draft(name: String, key: Span, mut node: Node, defaults: Option<&Node>, error
         let mut found = Errors::default();
         schema::validate_stage(kind, &name, key, &mut node, &mut found);
         if found.is_empty() {
-            params = typed(kind, &node).map_err(|e| found.push(leftover(key, &name, &e))).ok();
+            let typed = typed(kind, &node).map_err(|e| found.push(leftover(key, &name, &e))).ok();
+            if let Some((own, common)) = typed {
+                params = Some(own);
+                retry = common.retry.into();
+                resources = Resources::of(&common.resources).unwrap_or_else(|(field, what)| {
+                    let entry = node.entry(["resources", field]);
+                    let span = entry.map_or(key, |entry| entry.node.span);
+                    let text = entry.map_or(String::new(), |entry| format!(", found {}", entry.node.describe()));
+                    found.push(Diagnostic::new(span, format!("`resources.{field}` must be {what}{text}")));
+                    Resources::default()
+                });
+            }
         }
         errors.append(found);
     }
-    StageDraft { name, key, kind, node, params }
+    StageDraft { name, key, kind, node, resources, retry, params }
 }
 
 /// What the types refuse and the schema does not.
@@ -276,15 +292,25 @@ fn merge(mapping: &mut Mapping, defaults: &Mapping) {
     }
 }
 
-fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
-    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
-        serde_yaml::from_value(node.to_yaml())
+/// The parameters of the kind, and those that every stage may have.
+fn typed(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), serde_yaml::Error> {
+    fn read<T: DeserializeOwned>(yaml: serde_yaml::Value) -> Result<T, serde_yaml::Error> {
+        serde_yaml::from_value(yaml)
     }
-    Ok(match kind {
-        StageKind::Fetch => StageParams::Fetch(read(node)?),
-        StageKind::Degrade => StageParams::Degrade(read(node)?),
-        StageKind::Train => StageParams::Train(read(node)?),
-        StageKind::Sample => StageParams::Sample(read(node)?),
-        StageKind::Compare => StageParams::Compare(read(node)?),
-    })
+    let mut own = node.to_yaml();
+    let mut common = serde_yaml::Mapping::new();
+    if let Some(own) = own.as_mapping_mut() {
+        for name in CommonParams::NAMES {
+            common.extend(own.shift_remove(name).filter(|v| !v.is_null()).map(|value| (name.into(), value)));
+        }
+    }
+    let params = match kind {
+        StageKind::Fetch => StageParams::Fetch(read(own)?),
+        StageKind::Degrade => StageParams::Degrade(read(own)?),
+        StageKind::Train => StageParams::Train(read(own)?),
+        StageKind::Sample => StageParams::Sample(read(own)?),
+        StageKind::Compare => StageParams::Compare(read(own)?),
+        StageKind::Command => StageParams::Command(read(own)?),
+    };
+    Ok((params, read(common.into())?))
 }

@@ -42,6 +42,9 @@ impl StageParams {
                 ],
             ),
             Self::Compare(CompareParams { arms, rows: _ }) => add(fields, [("arms", json!(arms))]),
+            Self::Command(CommandParams { command: _, inputs, outputs: _, env: _, files: _, metrics: _, seed }) => {
+                add(fields, [("inputs", json!(inputs)), ("seed", json!(seed))]);
+            }
         }
         value
     }
@@ -64,6 +67,7 @@ mod tests {
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
             "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
             "{kind: compare, arms: {one: a, two: b}, rows: 3}",
+            "{kind: command, command: [a, b], inputs: {x: s, y: s/b}, outputs: [o], env: {A: b}, files: [f], seed: 3}",
         ];
         for file in files {
             let params: StageParams = serde_yaml::from_str(file).unwrap();

@@ -21,6 +21,7 @@ pub fn code_version(kind: StageKind) -> u32 {
         StageKind::Train => 1,
         StageKind::Sample => 1,
         StageKind::Compare => 1,
+        StageKind::Command => 1,
     }
 }
 
@@ -78,6 +79,7 @@ pub(super) fn semantic_params(params: &StageParams) -> Value {
         StageParams::Train(p) => serde_json::to_value(p),
         StageParams::Sample(p) => serde_json::to_value(p),
         StageParams::Compare(p) => serde_json::to_value(p),
+        StageParams::Command(p) => serde_json::to_value(p),
     };
     value.expect("parameters have names for keys")
 }
@@ -87,13 +89,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pipeline::params::*;
+    use crate::pipeline::{Blobs, params::*};
 
     fn preimage(params: &StageParams) -> Preimage {
         let digest = |text: &str| Digest::of(text.as_bytes());
         let inputs = params.inputs().into_iter().map(|input| {
-            let blobs = input.blobs.iter().map(|&name| (name.to_string(), digest(name)));
-            (input.role, blobs.collect())
+            let blobs = match input.blobs {
+                Blobs::All => vec!["blob".into()],
+                Blobs::Only(names) => names,
+            };
+            (input.role, blobs.iter().map(|name| (name.to_string(), digest(name))).collect())
         });
         Preimage {
             format: KEY_FORMAT,
@@ -122,6 +127,7 @@ mod tests {
             json!({"kind": "train", "data": "x", "optim": {"steps": 1500}}),
             json!({"kind": "sample", "model": "x", "data": "y"}),
             json!({"kind": "compare", "arms": {"a": "x", "b": "y"}}),
+            json!({"kind": "command", "command": ["a", "{inputs.x}"], "inputs": {"x": "s/b", "y": "s"}, "outputs": ["o"]}),
         ]
         .map(params)
         .into()
@@ -135,13 +141,14 @@ mod tests {
         assert_eq!(keys, GOLDEN);
     }
 
-    const GOLDEN: [&str; 6] = [
+    const GOLDEN: [&str; 7] = [
         "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "7e289aa8cf671713864888a641089844c6a7e8ca0c761d16f553b898f4b4913a",
         "d2a352005908e6e28fd1d78f386a13461c43d31fcbe2353ba8e7cf1d81e5ecc9",
         "386a8f6a48bf2f1cb14d4a6ab682538de2b3bcd83689ff21040394e8668dc6a2",
+        "7faefbab6a935353c6f69c320e385bbecd8c653385aa595861e36da5c18fc51a",
     ];
 
     #[test]
