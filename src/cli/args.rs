@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::pipeline::Device;
 
-const EXAMPLES: &str = "\
+/// Examples and exit codes, to be put before more.
+macro_rules! examples {
+    () => {
+        "\
 Examples:
   srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
@@ -19,7 +22,46 @@ Exit codes:
     0  done
     1  a stage failed, or the machine did
     2  the pipeline file, the command line or a file that it names is wrong; nothing was started
-  130  interrupted; what ran has saved its progress";
+  130  interrupted; what ran has saved its progress"
+    };
+}
+
+const EXAMPLES: &str = examples!();
+
+const RUN_HELP: &str = concat!(
+    examples!(),
+    "\n
+With --json, one object a line on stdout; within a schema, fields and events are only added:
+  {\"event\": \"run_started\", \"schema\": 1, \"run\": ID, \"pipeline\": NAME, \"stages\": [NAME, ...]}
+  {\"event\": \"stage\", \"stage\": NAME, \"state\": pending|running|cached|ran|failed|skipped|interrupted}
+      ran: \"seconds\"; failed: \"error\", \"cause\" (failed|lost|out_of_memory|time), \"log\" (a path);
+      skipped: \"because\" (a stage, or null); running: \"waiting\" where another run computes the same
+  {\"event\": \"progress\", \"stage\": NAME, \"done\": N, \"total\": N, \"unit\": TEXT, \"values\": {NAME: NUMBER}}
+  {\"event\": \"message\", \"stage\": NAME, \"text\": TEXT}
+  {\"event\": \"stopping\"}
+  {\"event\": \"run_finished\", \"run\": ID, \"state\": ok|failed|interrupted, \"stages\": {NAME: STATE}}"
+);
+
+const STATUS_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
+\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|ok|failed|interrupted|died,
+\"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
+\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"waits_for\"}]}.";
+
+const CHECK_JSON: &str = "\
+With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
+\"place\" (file:line:column, or the flag), \"help\"}]}]}.";
+
+const GC_JSON: &str = "\
+With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID], \"actions\", \"blobs\", \"bytes\", \"work\",
+\"temporaries\", \"blobs_left\", \"bytes_left\"}}.";
+
+const VERIFY_JSON: &str = "\
+With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
+[{\"problem\": garbled|damaged|missing, \"key\", \"output\", \"digest\"}], \"unreferenced\"}}. Exit code 1 where there are problems.";
+
+const SHARE_JSON: &str = "\
+With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"blobs\", \"bytes\"}}.";
 
 /// Runs super-resolution experiments from YAML: what is known already is not computed again, and what was interrupted
 /// goes on where it stopped.
@@ -47,7 +89,7 @@ pub enum Command {
     /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.
     Gc(GcArgs),
     /// Read every result and say which are damaged; the next run makes those again.
-    Verify(JsonArgs),
+    Verify(VerifyArgs),
     /// Write a run with all its results to one file.
     Export(ExportArgs),
     /// Add a run from such a file.
@@ -76,7 +118,7 @@ pub enum Command {
 /// Ctrl-C asks running stages to save their progress; run
 /// again to go on. A run that is killed loses what was done since the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = RUN_HELP)]
 pub struct RunArgs {
     /// The pipeline file.
     pub file: PathBuf,
@@ -109,6 +151,7 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_JSON)]
 pub struct StatusArgs {
     /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
     pub what: Option<String>,
@@ -121,6 +164,7 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = CHECK_JSON)]
 pub struct CheckArgs {
     /// Pipeline files.
     #[arg(required = true)]
@@ -128,6 +172,9 @@ pub struct CheckArgs {
     /// Set a value of the files, as for `run`.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +189,7 @@ pub struct LogsArgs {
 /// Runs that are going on and those that are pinned stay, and so does the latest of each pipeline. What a run that is
 /// going on counts on is never removed.
 #[derive(Debug, Args)]
+#[command(after_help = GC_JSON)]
 pub struct GcArgs {
     /// Of each pipeline, keep this many of the newest runs.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -158,13 +206,15 @@ pub struct GcArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct JsonArgs {
+#[command(after_help = VERIFY_JSON)]
+pub struct VerifyArgs {
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = SHARE_JSON)]
 pub struct ExportArgs {
     /// A run's id, or a pipeline's name for its latest run.
     pub run: String,
@@ -177,6 +227,7 @@ pub struct ExportArgs {
 
 /// Nothing in the file is believed: what is not what it says is refused.
 #[derive(Debug, Args)]
+#[command(after_help = SHARE_JSON)]
 pub struct ImportArgs {
     /// The archive.
     pub file: PathBuf,

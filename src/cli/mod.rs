@@ -17,12 +17,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
 use crate::stages::command::launch;
 
-use args::{Cli, Command};
+use args::{CheckArgs, Cli, Command};
 use output::{Look, Paint, note, print};
 
 /// Everything that was asked for is done.
@@ -41,7 +42,7 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
-        Command::Check(args) => Ok(check(&args.files, &args.set)),
+        Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
         Command::Gc(args) => store::gc(args, &cli.runs_dir),
         Command::Verify(args) => store::verify(args, &cli.runs_dir),
@@ -98,15 +99,37 @@ fn load(file: &Path, sets: &[String]) -> Result<Pipeline, Reported> {
     })
 }
 
-fn check(files: &[std::path::PathBuf], sets: &[String]) -> u8 {
+fn check(args: &CheckArgs) -> u8 {
+    if args.json {
+        return check_json(args);
+    }
     let mut code = EXIT_DONE;
-    for file in files {
-        match load(file, sets) {
+    for file in &args.files {
+        match load(file, &args.set) {
             Ok(pipeline) => {
                 print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
             }
             Err(Reported(wrong)) => code = wrong,
         }
     }
+    code
+}
+
+fn check_json(args: &CheckArgs) -> u8 {
+    let mut code = EXIT_DONE;
+    let files = args.files.iter().map(|file| match pipeline::load(file, &args.set) {
+        Ok(pipeline) => json!({"file": file, "stages": pipeline.stages.len(), "errors": []}),
+        Err(errors) => {
+            code = EXIT_INPUT;
+            let error = |error: &pipeline::Diagnostic| {
+                let place = errors.position(error).map(|place| place.to_string());
+                json!({"message": error.message, "place": place, "help": error.help})
+            };
+            let all: Vec<Value> = errors.errors().iter().map(error).collect();
+            json!({"file": file, "stages": null, "errors": all})
+        }
+    });
+    let files: Vec<Value> = files.collect();
+    print(&format!("{:#}\n", json!({"schema": 1, "files": files})));
     code
 }

@@ -265,6 +265,7 @@ fn run_state_name(state: ViewState) -> &'static str {
 fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], as_json: bool) {
     if as_json {
         let value = serde_json::json!({
+            "schema": 1,
             "pipeline": pipeline,
             "run": run.map(|run| run_json(&run.record, run.state)),
             "stages": stages,
@@ -324,7 +325,7 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
             .collect();
         return print(&format!(
             "{:#}\n",
-            serde_json::json!({ "pipelines": pipelines, "store": store.map(Store::contents) })
+            serde_json::json!({ "schema": 1, "pipelines": pipelines, "store": store.map(Store::contents) })
         ));
     }
     if views.is_empty() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::args::{GcArgs, JsonArgs, RunIdArgs};
+use super::args::{GcArgs, RunIdArgs, VerifyArgs};
 use super::output::{Look, Paint, note, print};
 use super::{EXIT_DONE, EXIT_FAILED, words};
 use crate::plan::Preimage;
@@ -49,7 +49,7 @@ fn told(removed: &Removed, dry_run: bool) -> String {
     text + &format!("; {} with {} left\n", words::count(removed.blobs_left, "blob"), words::size(removed.bytes_left))
 }
 
-pub fn verify(args: &JsonArgs, runs: &Path) -> Result<u8> {
+pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
     let verified = store.verify()?;
     if args.json {
