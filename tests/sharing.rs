@@ -40,8 +40,11 @@ fn a_run_goes_into_a_file_and_comes_out_of_it() {
     assert_eq!(folder.srpipe(&["import", "none.tar"]).code, Some(2));
 }
 
+/// The name and the content of a file in an archive.
+type Entry = (String, Vec<u8>);
+
 /// The entries of an export, in order.
-fn entries(archive: &Path) -> Vec<(String, Vec<u8>)> {
+fn entries(archive: &Path) -> Vec<Entry> {
     let mut tar = tar::Archive::new(fs::File::open(archive).unwrap());
     let entries = tar.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
@@ -52,7 +55,7 @@ fn entries(archive: &Path) -> Vec<(String, Vec<u8>)> {
     entries.collect()
 }
 
-fn archive(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(vec![]);
     for (name, bytes) in entries {
         let mut header = tar::Header::new_gnu();
@@ -72,7 +75,7 @@ fn hostile_archives_are_refused() {
     from.run(&[]);
     from.srpipe(&["export", "p", "good.tar"]);
     let good = entries(&from.path().join("good.tar"));
-    let with = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    let with = |change: &dyn Fn(&mut Vec<Entry>)| {
         let mut changed = good.clone();
         change(&mut changed);
         archive(&changed)

@@ -98,8 +98,11 @@ fn read(key: &Key, bytes: &[u8]) -> Option<File> {
     (file.key == *key && names).then_some(file)
 }
 
-/// The preimage and the outputs, with their lengths, in an action's file from elsewhere.
-pub(super) fn parse(key: &Key, bytes: &[u8]) -> Option<(serde_json::Value, BTreeMap<String, (Digest, u64)>)> {
+/// Blobs by name, with their lengths.
+pub type SizedArtifact = BTreeMap<String, (Digest, u64)>;
+
+/// The preimage and the outputs in an action's file from elsewhere.
+pub(super) fn parse(key: &Key, bytes: &[u8]) -> Option<(serde_json::Value, SizedArtifact)> {
     let file = read(key, bytes)?;
     let outputs = file.outputs.into_iter().map(|(name, output)| (name, (output.digest, output.size)));
     Some((file.preimage, outputs.collect()))

@@ -4,13 +4,13 @@
 //! one of our own; that its key belongs to its preimage is for whoever knows how keys are made. Blobs are hashed while they
 //! come in. As everywhere, the action is written after its blobs.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
 use super::{Artifact, Digest, Key, RunDir, RunRecord, StageRunState, Store};
@@ -23,8 +23,7 @@ pub const MAX_RECORD_BYTES: u64 = 64 << 20;
 pub struct Record {
     pub key: Key,
     pub preimage: serde_json::Value,
-    /// With their lengths.
-    pub outputs: BTreeMap<String, (Digest, u64)>,
+    pub outputs: SizedArtifact,
     bytes: Vec<u8>,
 }
 

@@ -167,7 +167,7 @@ impl Store {
         let blobs = shards.iter().flat_map(|shard| entries(shard)).filter_map(|path| {
             let digest: Digest = path.file_name()?.to_str()?.parse().ok()?;
             let metadata = fs::symlink_metadata(&path).ok()?;
-            (path == self.blob_path(&digest)).then(|| (digest, metadata.len()))
+            (path == self.blob_path(&digest)).then_some((digest, metadata.len()))
         });
         blobs.collect()
     }
