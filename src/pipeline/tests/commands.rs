@@ -52,7 +52,7 @@ fn what_is_wrong_with_a_command_is_said_where_it_is() {
         ("command: ['{outputs.p}'], outputs: [o]", "`{outputs.p}` is not declared"),
         ("command: [a], outputs: [o, o]", "the output `o` is declared twice"),
         ("command: [a], outputs: [../o]", "`../o` cannot be the name of an output"),
-        ("command: [a], outputs: ['o\\n']", "`o\\\\n` cannot be the name of an output"),
+        ("command: [a], outputs: ['o\\n']", "`o\\n` cannot be the name of an output"),
         ("command: [a], outputs: [o], inputs: { a/b: pairs }", "`a/b` cannot be the name of an input"),
         ("command: [a], outputs: [o], inputs: { a: pears }", "`inputs.a` names `pears`, which is no stage"),
         ("command: [a], outputs: [o], inputs: { a: pairs/none }", "stage `pairs` makes no `none`"),
