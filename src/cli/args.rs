@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::pipeline::Device;
+use crate::pipeline::{Device, Flags};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +49,24 @@ pub enum Command {
     Exec,
 }
 
+/// What the command line says of a pipeline file; the same for every command that reads one.
+#[derive(Debug, Args)]
+pub struct FlagArgs {
+    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Give a parameter several values, and train and sample with each: `defaults.train.optim.lr=1e-3,2e-3`,
+    /// `stages.baseline.model.base_channels=16,32`, `seed=0,1,2`.
+    #[arg(long, value_name = "PATH=A,B")]
+    pub sweep: Vec<String>,
+}
+
+impl FlagArgs {
+    pub fn flags(&self) -> Flags {
+        Flags { set: self.set.clone(), sweep: self.sweep.clone() }
+    }
+}
+
 /// Stages that fail leave those running that do not need them. Ctrl-C asks running stages to save their progress; run
 /// again to go on. A run that is killed loses what was done since the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
@@ -56,9 +74,8 @@ pub enum Command {
 pub struct RunArgs {
     /// The pipeline file.
     pub file: PathBuf,
-    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
     /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -78,9 +95,8 @@ pub struct RunArgs {
 pub struct StatusArgs {
     /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
     pub what: Option<String>,
-    /// Set a value of the file, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE", requires = "what")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
@@ -91,9 +107,8 @@ pub struct CheckArgs {
     /// Pipeline files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Set a value of the files, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
 }
 
 #[derive(Debug, Args)]

@@ -18,7 +18,7 @@ use clap::Parser;
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
 
-use args::{Cli, Command};
+use args::{Cli, Command, FlagArgs};
 use output::{Look, Paint, note, print};
 
 /// Everything that was asked for is done.
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
-        Command::Check(args) => Ok(check(&args.files, &args.set)),
+        Command::Check(args) => Ok(check(&args.files, &args.flags)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
         Command::Exec => return ExitCode::from(exec()),
     };
@@ -64,17 +64,17 @@ impl std::fmt::Display for Reported {
 impl std::error::Error for Reported {}
 
 /// The pipeline of a file; what is wrong with it is shown.
-fn load(file: &Path, sets: &[String]) -> Result<Pipeline, Reported> {
-    pipeline::load(file, sets).map_err(|errors| {
+fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
+    pipeline::load(file, &flags.flags()).map_err(|errors| {
         note(&errors.render(Paint::stderr().has_colours()));
         Reported(EXIT_INPUT)
     })
 }
 
-fn check(files: &[std::path::PathBuf], sets: &[String]) -> u8 {
+fn check(files: &[std::path::PathBuf], flags: &FlagArgs) -> u8 {
     let mut code = EXIT_DONE;
     for file in files {
-        match load(file, sets) {
+        match load(file, flags) {
             Ok(pipeline) => {
                 print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
             }

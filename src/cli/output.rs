@@ -92,7 +92,11 @@ impl Table {
             .map(|c| {
                 let cells = || self.rows.iter().map(|row| row[c].1.as_str());
                 let width = cells().chain([self.headings[c]]).map(|cell| cell.chars().count()).max().unwrap_or(0);
-                (c, width, cells().all(|cell| cell.is_empty() || cell.parse::<f64>().is_ok()))
+                (
+                    c,
+                    width,
+                    cells().all(|cell| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok())),
+                )
             })
             .collect();
         let line = |cell: &dyn Fn(usize) -> (Look, String)| {

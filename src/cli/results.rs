@@ -64,7 +64,12 @@ fn table(summary: &Value) -> String {
     let mut table = Table::new(&headings);
     for (name, arm) in summary["arms"].as_object().into_iter().flatten() {
         let figures = COLUMNS.iter().map(|&(_, field, decimals)| {
-            let text = arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
+            let figure = |field: &str| arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
+            // Over seeds, where there are several.
+            let text = match (figure(field), figure(&format!("{field}_sd"))) {
+                (Some(mean), Some(sd)) => Some(format!("{mean} ± {sd}")),
+                (mean, _) => mean,
+            };
             (Look::Plain, text.unwrap_or_default())
         });
         table.row(std::iter::once((Look::Plain, name.clone())).chain(figures).collect());
@@ -79,12 +84,13 @@ mod tests {
     #[test]
     fn a_summary_becomes_a_table_without_empty_columns() {
         let summary = serde_json::json!({"schema": 1, "images": 256, "samples": 4, "arms": {
-            "bicubic": {"psnr_sample": 21.17}, "baseline": {"psnr_sample": 19.061, "psnr_mean": 20.93}}});
+            "bicubic": {"psnr_sample": 21.17},
+            "baseline": {"psnr_sample": 19.061, "psnr_sample_sd": 0.123, "psnr_mean": 20.93}}});
         assert_eq!(title(&summary), "256 test images, mean of 4");
         let table = table(&summary);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0], "arm       PSNR 1 sample  PSNR mean");
-        assert!(lines[1..].contains(&"baseline          19.06      20.93"), "{table}");
+        assert!(lines[1..].contains(&"baseline   19.06 ± 0.12      20.93"), "{table}");
         assert!(lines[1..].contains(&"bicubic           21.17"), "{table}");
         assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
     }

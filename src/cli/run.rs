@@ -12,7 +12,7 @@ use crate::run::{self, Options, Prepared, Progress};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
-    let mut pipeline = load(&args.file, &args.set)?;
+    let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);
     let known = Store::open_existing(runs);
     let prepared = Prepared::new(&pipeline, known.as_ref())?;

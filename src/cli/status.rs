@@ -22,7 +22,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     match &args.what {
         None => all(store.as_ref(), runs, args.json),
         Some(what) if looks_like_file(what) => {
-            let mut pipeline = load(Path::new(what), &args.set)?;
+            let mut pipeline = load(Path::new(what), &args.flags)?;
             let prepared = Prepared::new(&pipeline, store.as_ref())?;
             let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
-use super::resolve::{StageDraft, name_error};
+use super::resolve::{Draft, name_error};
+use super::sweep::Instance;
+use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
 
 /// Levels of the U-Net below the image's resolution, each half of the one above.
@@ -14,26 +16,79 @@ const UNET_LEVELS: u32 = 2;
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
 
-pub(super) fn check(stages: &[StageDraft], errors: &mut Errors) {
-    let pipeline = Stages(stages.iter().map(|s| (s.name.as_str(), s)).collect());
-    for stage in stages {
-        match &stage.params {
-            Some(StageParams::Fetch(p)) => check_fetch(stage, p, errors),
-            Some(StageParams::Degrade(p)) => check_degrade(stage, p, &pipeline, errors),
-            Some(StageParams::Train(p)) => check_train(stage, p, &pipeline, errors),
-            Some(StageParams::Sample(p)) => check_sample(stage, p, &pipeline, errors),
-            Some(StageParams::Compare(p)) => check_compare(stage, p, &pipeline, errors),
-            None => {}
+pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) {
+    let by_name = instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
+    let pipeline = Stages { draft, by_name };
+    for instance in instances {
+        let stage = Stage { draft, instance };
+        match &instance.params {
+            StageParams::Fetch(p) => check_fetch(stage, p, errors),
+            StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, errors),
+            StageParams::Train(p) => check_train(stage, p, &pipeline, errors),
+            StageParams::Sample(p) => check_sample(stage, p, &pipeline, errors),
+            StageParams::Compare(p) => check_compare(stage, p, &pipeline, errors),
+        }
+    }
+}
+
+/// A stage that is checked.
+#[derive(Clone, Copy)]
+struct Stage<'a> {
+    draft: &'a Draft,
+    instance: &'a Instance,
+}
+
+impl<'a> Stage<'a> {
+    fn name(self) -> &'a str {
+        &self.instance.name
+    }
+
+    /// Where its name stands.
+    fn key(self) -> Span {
+        self.draft.stages[self.instance.stage].key
+    }
+
+    /// The value of a parameter that is given.
+    fn given(self, path: &str) -> Option<Span> {
+        Some(self.node(path)?.1.span)
+    }
+
+    fn node(self, path: &str) -> Option<(Span, &'a Node)> {
+        self.draft.place(self.instance.stage, self.instance.variant, path)
+    }
+
+    /// Key and value of a parameter.
+    fn entry(self, path: &str) -> (Span, Span) {
+        self.node(path).map_or((self.key(), self.key()), |(key, node)| (key, node.span))
+    }
+
+    /// The value of a parameter, or the stage's name where the parameter is left to its default.
+    fn place(self, path: &str) -> Span {
+        self.entry(path).1
+    }
+
+    /// A value of a parameter that is a list.
+    fn item(self, path: &str, index: usize) -> Span {
+        match self.node(path).map(|(_, node)| &node.value) {
+            Some(Value::List(items)) => items.get(index).map_or(self.place(path), |item| item.span),
+            _ => self.place(path),
         }
     }
 }
 
 /// The stages by name. Looks up what can be known; a reference in error is reported elsewhere.
-struct Stages<'a>(HashMap<&'a str, &'a StageDraft>);
+struct Stages<'a> {
+    draft: &'a Draft,
+    by_name: HashMap<&'a str, &'a Instance>,
+}
 
-impl Stages<'_> {
+impl<'a> Stages<'a> {
+    fn stage(&self, name: &str) -> Option<Stage<'a>> {
+        Some(Stage { draft: self.draft, instance: self.by_name.get(name)? })
+    }
+
     fn params(&self, name: &str) -> Option<&StageParams> {
-        self.0.get(name)?.params.as_ref()
+        Some(&self.by_name.get(name)?.params)
     }
 
     fn fetch(&self, name: &str) -> Option<&FetchParams> {
@@ -58,12 +113,7 @@ impl Stages<'_> {
     }
 }
 
-/// The value of a parameter, or the stage's name where the parameter is left to its default.
-fn place(stage: &StageDraft, path: &[&str]) -> Span {
-    stage.node.entry(path.iter().copied()).map_or(stage.key, |e| e.node.span)
-}
-
-fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
+fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
     let FetchParams::Cifar10(p) = params else { return };
     let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
@@ -71,7 +121,7 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
         host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
     };
     if let Some(url) = &p.url {
-        let span = place(stage, &["url"]);
+        let span = stage.place("url");
         if is_web(url) {
             if p.sha256.is_none() {
                 errors.push(
@@ -89,26 +139,22 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
             errors.push(Diagnostic::new(span, message).maybe_help(help));
         }
     }
-    if let Some(entry) = stage.node.entry(["mirrors"])
-        && let super::tree::Value::List(items) = &entry.node.value
-    {
-        for (item, url) in items.iter().zip(&p.mirrors).filter(|(_, url)| !is_web(url)) {
-            let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
-            errors.push(Diagnostic::new(item.span, message));
-        }
+    for (index, url) in p.mirrors.iter().enumerate().filter(|(_, url)| !is_web(url)) {
+        let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
+        errors.push(Diagnostic::new(stage.item("mirrors", index), message));
     }
     if let Some(digest) = &p.sha256
         && !(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
     {
         let message = format!("`sha256` must be 64 hexadecimal digits, found {}", quote(digest));
-        errors.push(Diagnostic::new(place(stage, &["sha256"]), message));
+        errors.push(Diagnostic::new(stage.place("sha256"), message));
     }
 }
 
-fn check_degrade(stage: &StageDraft, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
+fn check_degrade(stage: Stage, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
     let Some(size) = stages.fetch(&params.input).map(FetchParams::image_size) else { return };
     if let Some(message) = scale_error(size, params.scale) {
-        errors.push(Diagnostic::new(place(stage, &["scale"]), message));
+        errors.push(Diagnostic::new(stage.place("scale"), message));
     }
 }
 
@@ -117,20 +163,20 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
         .then(|| format!("images of {size}×{size} pixels cannot be made {scale} times smaller"))
 }
 
-fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
+fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
     let TrainParams { model: _, diffusion, optim, .. } = params;
     match (optim.steps, optim.epochs) {
         (Some(_), Some(_)) => errors.push(
-            Diagnostic::new(
-                place(stage, &["optim", "epochs"]),
-                "`optim.steps` and `optim.epochs` contradict each other",
-            )
-            .related(place(stage, &["optim", "steps"]), "also given")
-            .help("leave one of them out"),
+            Diagnostic::new(stage.place("optim.epochs"), "`optim.steps` and `optim.epochs` contradict each other")
+                .related(stage.place("optim.steps"), "also given")
+                .help("leave one of them out"),
         ),
         (None, None) => errors.push(
-            Diagnostic::new(stage.key, format!("stage {} needs `optim.steps` or `optim.epochs`", quote(&stage.name)))
-                .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
+            Diagnostic::new(
+                stage.key(),
+                format!("stage {} needs `optim.steps` or `optim.epochs`", quote(stage.name())),
+            )
+            .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
         ),
         _ => {}
     }
@@ -140,10 +186,7 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
                 "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
                 diffusion.beta_start, diffusion.beta_end
             );
-            let span = match stage.node.entry(["diffusion", "beta_start"]) {
-                Some(entry) => entry.node.span,
-                None => place(stage, &["diffusion", "beta_end"]),
-            };
+            let span = stage.given("diffusion.beta_start").unwrap_or_else(|| stage.place("diffusion.beta_end"));
             errors.push(Diagnostic::new(span, message).help("noise grows from the first step to the last"));
         }
         // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
@@ -155,14 +198,14 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
             );
             let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
             errors.push(
-                Diagnostic::new(place(stage, &["diffusion", "timesteps"]), message)
+                Diagnostic::new(stage.place("diffusion.timesteps"), message)
                     .help(format!("at least {least}, or `schedule: cosine`")),
             );
         }
     }
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
     if let Some(message) = size.and_then(unet_error) {
-        errors.push(Diagnostic::new(place(stage, &["data"]), message));
+        errors.push(Diagnostic::new(stage.place("data"), message));
     }
 }
 
@@ -172,7 +215,7 @@ fn unet_error(size: usize) -> Option<String> {
         .then(|| format!("images of {size}×{size} pixels: the U-Net needs a size divisible by {divisor}"))
 }
 
-fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
+fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
     let Some(model) = stages.train(&params.model) else { return };
     let timesteps = model.diffusion.timesteps;
     if model.diffusion.objective != Objective::Regression && params.sampler.steps > timesteps {
@@ -181,7 +224,7 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             params.sampler.steps,
             quote(&params.model)
         );
-        errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
+        errors.push(Diagnostic::new(stage.place("sampler.steps"), message).help(format!("at most {timesteps}")));
     }
     if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
         && data.scale != learned.scale
@@ -194,43 +237,48 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             quote(&model.data),
             learned.scale
         );
-        let mut error = Diagnostic::new(place(stage, &["data"]), message).help("sample from data of the model's scale");
-        if let Some(train) = stages.0.get(params.model.as_str()) {
-            error = error.related(place(train, &["data"]), "the model's data");
+        let mut error = Diagnostic::new(stage.place("data"), message).help("sample from data of the model's scale");
+        if let Some(train) = stages.stage(&params.model) {
+            error = error.related(train.place("data"), "the model's data");
         }
         errors.push(error);
     }
 }
 
-fn check_compare(stage: &StageDraft, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
-    let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return };
+fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, String, Span)> = None;
-    for (name, entry) in arms {
-        if name == RESERVED_ARM {
-            let message = format!("an arm cannot be called {}", quote(name));
-            errors
-                .push(Diagnostic::new(entry.key, message).help("bicubic enlargement is measured in every comparison"));
-        } else if let Some(help) = name_error(name) {
-            errors.push(Diagnostic::new(entry.key, format!("{} cannot be the name of an arm", quote(name))).help(help));
+    let place = |arm: &Arm| stage.entry(&format!("arms.{}", arm.of));
+    let mut arms: Vec<_> = params.arms.iter().collect();
+    arms.sort_by_key(|(_, arm)| place(arm).0);
+    for (name, arm) in arms {
+        let (key, span) = place(arm);
+        if arm.of == RESERVED_ARM {
+            let message = format!("an arm cannot be called {}", quote(&arm.of));
+            errors.push(Diagnostic::new(key, message).help("bicubic enlargement is measured in every comparison"));
+        } else if let Some(help) = name_error(&arm.of) {
+            errors.push(Diagnostic::new(key, format!("{} cannot be the name of an arm", quote(&arm.of))).help(help));
         }
-        let Some(StageParams::Sample(sample)) = params.arms.get(name).and_then(|s| stages.params(s)) else { continue };
-        match &first {
-            None => first = Some((name, sample.data.clone(), entry.node.span)),
-            Some((other, data, span)) if *data != sample.data => {
-                let message = format!(
-                    "arm {} samples {}, arm {} samples {}: their images cannot be compared",
-                    quote(name),
-                    quote(&sample.data),
-                    quote(other),
-                    quote(data)
-                );
-                errors.push(
-                    Diagnostic::new(entry.node.span, message)
-                        .related(*span, format!("samples {}", quote(data)))
-                        .help("give the `sample` stages of all arms the same `data`"),
-                );
+        for run in &arm.runs {
+            let Some(StageParams::Sample(sample)) = stages.params(&run.stage) else { continue };
+            match &first {
+                None => first = Some((name, sample.data.clone(), span)),
+                Some((other, data, other_span)) if *data != sample.data => {
+                    let message = format!(
+                        "arm {} samples {}, arm {} samples {}: their images cannot be compared",
+                        quote(name),
+                        quote(&sample.data),
+                        quote(other),
+                        quote(data)
+                    );
+                    let mut error =
+                        Diagnostic::new(span, message).help("give the `sample` stages of all arms the same `data`");
+                    if *other_span != span {
+                        error = error.related(*other_span, format!("samples {}", quote(data)));
+                    }
+                    errors.push(error);
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn code_version(kind: StageKind) -> u32 {
         StageKind::Degrade => 1,
         StageKind::Train => 1,
         StageKind::Sample => 1,
-        StageKind::Compare => 1,
+        StageKind::Compare => 2,
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "7e289aa8cf671713864888a641089844c6a7e8ca0c761d16f553b898f4b4913a",
         "d2a352005908e6e28fd1d78f386a13461c43d31fcbe2353ba8e7cf1d81e5ecc9",
-        "386a8f6a48bf2f1cb14d4a6ab682538de2b3bcd83689ff21040394e8668dc6a2",
+        "bf7de72eac6bfe26fced83a4c9d480da1645e61e04426f94ab31922254371ba7",
     ];
 
     #[test]

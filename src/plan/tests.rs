@@ -172,13 +172,7 @@ proptest! {
         let new = |name: &mut String| name.insert_str(0, "other_");
         for stage in &mut renamed.stages {
             new(&mut stage.name);
-            match &mut stage.params {
-                StageParams::Fetch(_) => {}
-                StageParams::Degrade(p) => new(&mut p.input),
-                StageParams::Train(p) => new(&mut p.data),
-                StageParams::Sample(p) => [&mut p.model, &mut p.data].map(new).into_iter().collect(),
-                StageParams::Compare(p) => p.arms.values_mut().for_each(new),
-            }
+            stage.params.rename_inputs(new);
         }
         let mut world = World::new();
         let (states, _) = run_all(&plan(&pipeline), &mut world);
@@ -256,7 +250,7 @@ fn the_names_of_arms_matter() {
     let rename = |p: &mut Pipeline| match &mut p.stages[4].params {
         StageParams::Compare(compare) => {
             let arm = compare.arms.remove("a").unwrap();
-            compare.arms.insert("z".to_string(), arm);
+            compare.arms.insert("z".to_string(), Arm { of: "z".to_string(), ..arm });
         }
         _ => unreachable!(),
     };

@@ -12,5 +12,5 @@ mod text;
 
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
-pub use summary::{ArmSummary, BICUBIC, Measured, SCHEMA, Summary, metrics_csv};
+pub use summary::{ArmSummary, BICUBIC, Figures, Measured, SCHEMA, Summary, metrics_csv};
 pub use table::table;

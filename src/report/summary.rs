@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Scores;
+use crate::pipeline::params::Label;
 
 /// The version of `summary.json`.
 pub const SCHEMA: u32 = 1;
@@ -24,13 +26,30 @@ pub struct Summary {
     pub arms: BTreeMap<String, ArmSummary>,
 }
 
-/// One arm's means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to
-/// 8 bits; of an arm with one sample they are the same. PSNR is in dB, and at most
-/// [`finite_psnr`](crate::metrics::finite_psnr). A value that does not apply is absent.
+/// One arm: its figures, of several seeds their means, and then also the figures of each seed and, as `psnr_mean_sd`, the
+/// standard deviations over the seeds (n - 1).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
     /// Samples K an image.
     pub samples: usize,
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// None of fewer than two seeds.
+    #[serde(flatten, with = "deviations")]
+    pub sd: Option<Figures>,
+    /// Where it lies on the axes of a sweep.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
+    /// Where seeds were swept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seeds: BTreeMap<String, Figures>,
+}
+
+/// Means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to 8 bits; of an
+/// arm with one sample they are the same. PSNR is in dB, and at most [`finite_psnr`](crate::metrics::finite_psnr). A value
+/// that does not apply is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
     pub psnr_sample: f64,
     pub psnr_mean: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,10 +68,76 @@ pub struct ArmSummary {
     pub heldout_loss: Option<f64>,
 }
 
-/// What was measured of one arm, image by image.
-#[derive(Debug, Clone, PartialEq)]
+impl Figures {
+    /// Each figure over several, such as their mean; absent where one of them lacks it.
+    fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
+        let one = |get: fn(&Self) -> f64| of(&all.iter().map(get).collect::<Vec<_>>());
+        let optional = |get: fn(&Self) -> Option<f64>| {
+            let values: Option<Vec<f64>> = all.iter().map(get).collect();
+            values.map(|values| of(&values))
+        };
+        Self {
+            psnr_sample: one(|f| f.psnr_sample),
+            psnr_mean: one(|f| f.psnr_mean),
+            psnr_y_sample: optional(|f| f.psnr_y_sample),
+            psnr_y_mean: optional(|f| f.psnr_y_mean),
+            ssim_sample: optional(|f| f.ssim_sample),
+            ssim_mean: optional(|f| f.ssim_mean),
+            consistency_psnr: one(|f| f.consistency_psnr),
+            consistency_psnr_mean: one(|f| f.consistency_psnr_mean),
+            heldout_loss: optional(|f| f.heldout_loss),
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The standard deviation of a sample, with n - 1.
+fn sd(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+}
+
+/// Figures under their names with `_sd` after them.
+mod deviations {
+    use std::collections::BTreeMap;
+
+    use serde::de::{Deserialize, Deserializer, Error as _};
+    use serde::ser::{Error as _, Serialize, Serializer};
+    use serde_json::{Map, Value};
+
+    use super::Figures;
+
+    const SUFFIX: &str = "_sd";
+
+    pub fn serialize<S: Serializer>(figures: &Option<Figures>, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = serde_json::to_value(figures).map_err(S::Error::custom)?;
+        let named = value.as_object().into_iter().flatten().map(|(name, value)| (format!("{name}{SUFFIX}"), value));
+        named.collect::<BTreeMap<_, _>>().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Figures>, D::Error> {
+        let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
+        let named = all.into_iter().filter_map(|(name, value)| Some((name.strip_suffix(SUFFIX)?.to_string(), value)));
+        let named: Map<String, Value> = named.collect();
+        if named.is_empty() {
+            Ok(None)
+        } else {
+            Figures::deserialize(Value::Object(named)).map(Some).map_err(D::Error::custom)
+        }
+    }
+}
+
+/// What was measured of one arm with one seed, image by image.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
     pub name: String,
+    /// Where it lies on the axes of a sweep.
+    pub axes: Vec<Label>,
+    /// Where seeds were swept.
+    pub seed: Option<String>,
     /// Samples K an image.
     pub samples: usize,
     /// Of the first sample of each image.
@@ -63,13 +148,14 @@ pub struct Measured {
 }
 
 impl Summary {
-    /// Means over the images of each arm, summed in their order; all arms have as many.
+    /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
+    /// another.
     pub fn of(arms: &[Measured]) -> Self {
         Self {
             schema: SCHEMA,
             images: arms.first().map_or(0, |a| a.sample.len()),
             samples: arms.iter().map(|a| a.samples).max().unwrap_or(1),
-            arms: arms.iter().map(|a| (a.name.clone(), a.summary())).collect(),
+            arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
         }
     }
 
@@ -99,16 +185,35 @@ impl Summary {
     }
 }
 
+impl ArmSummary {
+    /// Of one arm's seeds, at least one.
+    fn of(seeds: &[Measured]) -> Self {
+        let figures: Vec<Figures> = seeds.iter().map(Measured::figures).collect();
+        let named = seeds.iter().zip(&figures).filter_map(|(m, figures)| Some((m.seed.clone()?, figures.clone())));
+        Self {
+            samples: seeds[0].samples,
+            figures: Figures::over(&figures, mean),
+            sd: (figures.len() > 1).then(|| Figures::over(&figures, sd)),
+            axes: seeds[0].axes.iter().map(|label| (label.axis.clone(), label.value.clone())).collect(),
+            seeds: named.collect(),
+        }
+    }
+}
+
 impl Measured {
-    fn summary(&self) -> ArmSummary {
+    /// An arm of which nothing more is known.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_string(), ..Self::default() }
+    }
+
+    fn figures(&self) -> Figures {
         let of = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| {
             let sum: Option<f64> = scores.iter().map(value).sum();
             sum.filter(|_| !scores.is_empty()).map(|sum| sum / scores.len() as f64)
         };
         let psnr = |scores| of(scores, |s| Some(s.psnr)).unwrap_or_default();
         let consistency = |scores| of(scores, |s| Some(s.consistency_psnr)).unwrap_or_default();
-        ArmSummary {
-            samples: self.samples,
+        Figures {
             psnr_sample: psnr(&self.sample),
             psnr_mean: psnr(&self.mean),
             psnr_y_sample: of(&self.sample, |s| s.psnr_y),
@@ -123,39 +228,35 @@ impl Measured {
     }
 }
 
-/// `metrics.csv`: a row for each image and arm, the columns named as in `summary.json`; cells that do not apply are
-/// empty.
+/// `metrics.csv`: a row for each image, arm and seed; a column for each axis of the sweep, and the figures named as in
+/// `summary.json`. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        image: usize,
-        arm: &'a str,
-        psnr_sample: f64,
-        psnr_mean: f64,
-        psnr_y_sample: Option<f64>,
-        psnr_y_mean: Option<f64>,
-        ssim_sample: Option<f64>,
-        ssim_mean: Option<f64>,
-        consistency_psnr: f64,
-        consistency_psnr_mean: f64,
-    }
-    let mut csv = csv::Writer::from_writer(vec![]);
+    const FIGURES: [&str; 8] = [
+        "psnr_sample",
+        "psnr_mean",
+        "psnr_y_sample",
+        "psnr_y_mean",
+        "ssim_sample",
+        "ssim_mean",
+        "consistency_psnr",
+        "consistency_psnr_mean",
+    ];
+    let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
+    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
+    let head = ["image", "arm", "seed"].into_iter().chain(axes.iter().copied()).chain(FIGURES);
+    csv.write_record(head).context("writing the metrics as CSV")?;
     for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {
         for arm in arms {
+            let value = |axis: &&str| arm.axes.iter().find(|label| label.axis == *axis).map(|label| &label.value);
+            let values: Vec<Option<&String>> = axes.iter().map(value).collect();
             let (sample, mean) = (&arm.sample[image], &arm.mean[image]);
-            csv.serialize(Row {
-                image,
-                arm: &arm.name,
-                psnr_sample: sample.psnr,
-                psnr_mean: mean.psnr,
-                psnr_y_sample: sample.psnr_y,
-                psnr_y_mean: mean.psnr_y,
-                ssim_sample: sample.ssim,
-                ssim_mean: mean.ssim,
-                consistency_psnr: sample.consistency_psnr,
-                consistency_psnr_mean: mean.consistency_psnr,
-            })
-            .context("writing the metrics as CSV")?;
+            let figures = (
+                (sample.psnr, mean.psnr),
+                (sample.psnr_y, mean.psnr_y),
+                (sample.ssim, mean.ssim),
+                (sample.consistency_psnr, mean.consistency_psnr),
+            );
+            csv.serialize((image, &arm.name, &arm.seed, values, figures)).context("writing the metrics as CSV")?;
         }
     }
     csv.into_inner().context("writing the metrics as CSV")
@@ -176,6 +277,7 @@ pub(super) mod tests {
             sample: sample.map(scores).into(),
             mean: mean.map(scores).into(),
             heldout_loss,
+            ..Measured::default()
         };
         vec![
             arm("bicubic", 1, [20.0, 22.5], [20.0, 22.5], None),
@@ -217,11 +319,66 @@ pub(super) mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,arm,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
+            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
              consistency_psnr_mean"
         );
-        assert_eq!(lines[2], "0,\"attention, 2\",18.0,21.0,19.0,22.0,,,36.0,42.0");
-        assert_eq!(lines[4], "1,bicubic,22.5,22.5,23.5,23.5,,,45.0,45.0");
+        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,36.0,42.0");
+        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,45.0,45.0");
         assert_eq!(lines.len(), 7);
+    }
+
+    /// An arm with seeds 0 and 1, between arms without.
+    fn with_seeds() -> Vec<Measured> {
+        let mut arms = measured();
+        let axes = vec![Label { axis: "base_channels".into(), value: "16".into() }];
+        let of_seed = |seed: &str, psnr| Measured {
+            name: "baseline[base_channels=16]".into(),
+            axes: axes.clone(),
+            seed: Some(seed.into()),
+            samples: 4,
+            sample: [psnr, psnr].map(scores).into(),
+            mean: [psnr, psnr].map(scores).into(),
+            heldout_loss: (seed == "0").then_some(0.5),
+        };
+        arms.splice(2.., [of_seed("0", 18.0), of_seed("1", 20.0)]);
+        arms
+    }
+
+    #[test]
+    fn an_arm_with_seeds_has_their_means_their_deviations_and_each_of_them() {
+        let summary = Summary::of(&with_seeds());
+        assert_eq!(summary.arms.len(), 3);
+        let json = summary.to_json().unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let sd = 2f64.sqrt();
+        let expected = serde_json::json!({
+            "samples": 4, "axes": {"base_channels": "16"},
+            "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
+            "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0,
+            "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
+            "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd,
+            "seeds": {
+                "0": {
+                    "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,
+                    "consistency_psnr": 36.0, "consistency_psnr_mean": 36.0, "heldout_loss": 0.5
+                },
+                "1": {
+                    "psnr_sample": 20.0, "psnr_mean": 20.0, "psnr_y_sample": 21.0, "psnr_y_mean": 21.0,
+                    "consistency_psnr": 40.0, "consistency_psnr_mean": 40.0
+                }
+            }
+        });
+        assert_eq!(value["arms"]["baseline[base_channels=16]"], expected);
+        assert_eq!(Summary::from_json(&json).unwrap(), summary);
+    }
+
+    #[test]
+    fn the_csv_has_columns_for_seeds_and_axes() {
+        let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
+        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,40.0,40.0");
+        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,40.0,40.0");
+        assert_eq!(lines.len(), 9);
     }
 }

@@ -39,21 +39,26 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
 
     let enlarged = resample::enlarge(&pairs.lr, pairs.scale);
     let enlarged = Samples::new(count, 1, enlarged.height, enlarged.width, enlarged.pixels);
-    let mut measured = vec![bench.measure(BICUBIC, &enlarged)?];
+    let mut measured = vec![bench.measure(Measured::named(BICUBIC), &enlarged, true)?];
     drop(enlarged);
     let mut first = Some(first);
-    for arm in &arms {
+    for (arm, heldout_loss) in arms.iter().zip(curves.heldout) {
         let samples = match first.take() {
             Some(samples) => samples,
             None => read_samples(arm, ctx.store)?,
         };
         same_count(&arms[0], count, arm, samples.count)?;
-        let (mut of_arm, pictures) = bench.measure(&arm.name, &samples).with_context(|| format!("measuring {arm}"))?;
-        of_arm.heldout_loss = curves.heldout.get(&arm.name).copied();
-        measured.push((of_arm, pictures));
+        let of_arm = Measured {
+            name: arm.name.to_string(),
+            axes: arm.params.axes.clone(),
+            seed: arm.seed.map(str::to_string),
+            heldout_loss,
+            ..Measured::default()
+        };
+        measured.push(bench.measure(of_arm, &samples, arm.is_first).with_context(|| format!("measuring {arm}"))?);
     }
 
-    let (measured, pictures): (Vec<Measured>, Vec<Pictures>) = measured.into_iter().unzip();
+    let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
     let summary = Summary::of(&measured);
     let columns = columns(&pairs, &measured, &pictures);
     let outputs = [
@@ -66,7 +71,8 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     for (name, bytes) in outputs {
         outcome.outputs.insert(name.to_string(), ctx.store.put(&bytes).with_context(|| format!("storing {name}"))?);
     }
-    outcome.metrics = summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.psnr_mean)).collect();
+    outcome.metrics =
+        summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.figures.psnr_mean)).collect();
     Ok(outcome)
 }
 
@@ -88,7 +94,13 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn measure(&mut self, name: &str, samples: &Samples) -> anyhow::Result<(Measured, Pictures)> {
+    /// Measures `samples`, for what `arm` says of them already; with their pictures where they are shown.
+    fn measure(
+        &mut self,
+        arm: Measured,
+        samples: &Samples,
+        is_shown: bool,
+    ) -> anyhow::Result<(Measured, Option<Pictures>)> {
         let (mut of_sample, mut of_mean) = (vec![], vec![]);
         for start in (0..samples.count).step_by(CHUNK) {
             if (self.ctx.interrupted)() {
@@ -113,16 +125,15 @@ impl Bench<'_> {
         if samples.samples == 1 {
             of_mean.clone_from(&of_sample);
         }
-        let pictures = Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
-        let name = name.to_string();
-        let measured =
-            Measured { name, samples: samples.samples, sample: of_sample, mean: of_mean, heldout_loss: None };
-        Ok((measured, pictures))
+        let pictures =
+            || Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
+        let measured = Measured { samples: samples.samples, sample: of_sample, mean: of_mean, ..arm };
+        Ok((measured, is_shown.then(pictures)))
     }
 }
 
 /// HR, LR, bicubic, and each arm's first sample; beside it the mean of its samples, unless the columns get many.
-fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Pictures]) -> Vec<Column<'a>> {
+fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pictures>]) -> Vec<Column<'a>> {
     let size = |i: &Images| format!("{}×{}", i.width, i.height);
     let plain = |head: &str, images: &'a Images| Column {
         head: head.to_string(),
@@ -132,9 +143,10 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Pictures]
     };
     let decibels = |psnr: f64| format!("{psnr:.2} dB");
     let mut columns = vec![plain("HR", &pairs.hr), plain("LR", &pairs.lr)];
-    let several = measured.iter().filter(|m| m.samples > 1).count();
-    let means = 2 + measured.len() + several <= MANY_COLUMNS;
-    for (arm, pictures) in measured.iter().zip(pictures) {
+    let shown = || measured.iter().zip(pictures).filter_map(|(arm, pictures)| Some((arm, pictures.as_ref()?)));
+    let several = shown().filter(|(arm, _)| arm.samples > 1).count();
+    let means = 2 + shown().count() + several <= MANY_COLUMNS;
+    for (arm, pictures) in shown() {
         let note = match (arm.name.as_str(), arm.samples) {
             (BICUBIC, _) => format!("enlarged ×{}", pairs.scale),
             (_, 1) => "one answer".to_string(),
