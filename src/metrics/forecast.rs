@@ -3,10 +3,35 @@
 //! A perfect sampler of the posterior loses 3 dB of PSNR against the conditional mean, so that PSNR of one sample does
 //! not rank samplers. These do: in expectation each is least for samples of the true distribution.
 
+use rayon::prelude::*;
+
 use super::patch_corners;
+use crate::data::{Images, Samples};
 
 /// Side of the patches of [`energy_score`].
 pub const ENERGY_PATCH: usize = 8;
+
+/// Of all samples of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forecast {
+    pub crps: f64,
+    /// `None` where the image is smaller than a patch.
+    pub energy_score: Option<f64>,
+    pub errors: Errors,
+}
+
+/// Of images `range`, in parallel and in their order. Panics where `samples` are not of the size of `truth`.
+pub fn forecasts(truth: &Images, samples: &Samples, range: std::ops::Range<usize>) -> Vec<Forecast> {
+    let one = |i: usize| {
+        let (truth, samples, (height, width)) = (truth.image(i), samples.of_image(i), (truth.height, truth.width));
+        Forecast {
+            crps: crps(truth, samples),
+            energy_score: energy_score(truth, samples, height, width),
+            errors: errors(truth, samples),
+        }
+    };
+    range.into_par_iter().map(one).collect()
+}
 
 /// Continuous ranked probability score of `samples`, K images of the size of `truth`, in levels of 8 bits: the mean
 /// over the values of E|X − y| − ½ E|X − X'|.

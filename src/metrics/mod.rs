@@ -2,12 +2,14 @@
 //!
 //! - `psnr`, `ssim`: how near an image is to the true one, and with `scores` how near to the low-resolution one.
 //! - `forecast`: how well several samples tell what the image may be.
-//! - `spectrum`, `patches`: distances of two sets of images as distributions, image by image unpaired. Such a distance
-//!   is not 0 between two sets of true images: that of the [`halves`] of the true ones, its floor, stands beside it.
+//! - `spectrum`, `patches`: distances of two sets of images as distributions; which image answers which does not
+//!   matter. Such a distance is not 0 between two sets of true images: that of the [`halves`] of the true ones, its
+//!   floor, is to stand beside it, and `distances` has both.
 //!
 //! Images are `(height, width, 3)` slices of u8, as [`Images::image`](crate::data::Images::image) gives them. What is
 //! averaged, drawn or written down is decided above, in `report` and in the `compare` stage.
 
+mod distances;
 mod forecast;
 mod patches;
 mod psnr;
@@ -17,7 +19,8 @@ mod ssim;
 
 use crate::data::Images;
 
-pub use forecast::{Errors, calibration, crps, energy_score, errors};
+pub use distances::{Distances, Population};
+pub use forecast::{Errors, Forecast, calibration, crps, energy_score, errors, forecasts};
 pub use patches::{Projections, directions};
 pub use psnr::{finite_psnr, psnr, psnr_y};
 pub use scores::{Scores, mean_image, score};

@@ -6,11 +6,13 @@ mod axis;
 mod canvas;
 mod grid;
 mod loss;
+mod measured;
 mod summary;
 mod table;
 mod text;
 
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
-pub use summary::{ArmSummary, BICUBIC, Figures, Measured, SCHEMA, Summary, metrics_csv};
+pub use measured::{Measured, metrics_csv};
+pub use summary::{ArmSummary, BICUBIC, Figures, Floors, SCHEMA, Summary};
 pub use table::table;

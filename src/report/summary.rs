@@ -1,13 +1,12 @@
-//! The figures of a comparison: per image in `metrics.csv`, their means in `summary.json`.
+//! `summary.json`: the figures of a comparison, means of what was measured.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Scores;
-use crate::pipeline::params::Label;
+use super::measured::Measured;
+use crate::metrics::Distances;
 
 /// The version of `summary.json`.
 pub const SCHEMA: u32 = 1;
@@ -24,6 +23,27 @@ pub struct Summary {
     /// Samples K an image, the most of any arm.
     pub samples: usize,
     pub arms: BTreeMap<String, ArmSummary>,
+    #[serde(default, skip_serializing_if = "Floors::is_empty")]
+    pub floors: Floors,
+}
+
+/// The distances of one half of the true images from the other, for the distances of the arms to be read beside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floors {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum_distance: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliced_wasserstein: Option<f64>,
+}
+
+impl Floors {
+    pub fn new(distances: Distances) -> Self {
+        Self { spectrum_distance: distances.spectrum, sliced_wasserstein: distances.sliced_wasserstein }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One arm: its figures, of several seeds their means, and then also the figures of each seed and, as `psnr_mean_sd`, the
@@ -63,6 +83,22 @@ pub struct Figures {
     /// Of the first sample, degraded, against the low-resolution image.
     pub consistency_psnr: f64,
     pub consistency_psnr_mean: f64,
+    /// In levels of 8 bits, the less the better: see [`crps`](crate::metrics::crps).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crps: Option<f64>,
+    /// In levels of 8 bits, the less the better: see [`energy_score`](crate::metrics::energy_score).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_score: Option<f64>,
+    /// 1 where samples vary as much as they err, less where they vary less: see
+    /// [`calibration`](crate::metrics::calibration).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<f64>,
+    /// Of the first samples, in dB; read it beside its floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum_distance: Option<f64>,
+    /// Of the first samples, in levels of 8 bits; read it beside its floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliced_wasserstein: Option<f64>,
     /// The last that training measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heldout_loss: Option<f64>,
@@ -85,6 +121,11 @@ impl Figures {
             ssim_mean: optional(|f| f.ssim_mean),
             consistency_psnr: one(|f| f.consistency_psnr),
             consistency_psnr_mean: one(|f| f.consistency_psnr_mean),
+            crps: optional(|f| f.crps),
+            energy_score: optional(|f| f.energy_score),
+            calibration: optional(|f| f.calibration),
+            spectrum_distance: optional(|f| f.spectrum_distance),
+            sliced_wasserstein: optional(|f| f.sliced_wasserstein),
             heldout_loss: optional(|f| f.heldout_loss),
         }
     }
@@ -130,32 +171,16 @@ mod deviations {
     }
 }
 
-/// What was measured of one arm with one seed, image by image.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Measured {
-    pub name: String,
-    /// Where it lies on the axes of a sweep.
-    pub axes: Vec<Label>,
-    /// Where seeds were swept.
-    pub seed: Option<String>,
-    /// Samples K an image.
-    pub samples: usize,
-    /// Of the first sample of each image.
-    pub sample: Vec<Scores>,
-    /// Of the mean of the K samples.
-    pub mean: Vec<Scores>,
-    pub heldout_loss: Option<f64>,
-}
-
 impl Summary {
     /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
     /// another.
-    pub fn of(arms: &[Measured]) -> Self {
+    pub fn of(arms: &[Measured], floors: Floors) -> Self {
         Self {
             schema: SCHEMA,
             images: arms.first().map_or(0, |a| a.sample.len()),
             samples: arms.iter().map(|a| a.samples).max().unwrap_or(1),
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
+            floors,
         }
     }
 
@@ -200,74 +225,27 @@ impl ArmSummary {
     }
 }
 
-impl Measured {
-    /// An arm of which nothing more is known.
-    pub fn named(name: &str) -> Self {
-        Self { name: name.to_string(), ..Self::default() }
-    }
-
-    fn figures(&self) -> Figures {
-        let of = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| {
-            let sum: Option<f64> = scores.iter().map(value).sum();
-            sum.filter(|_| !scores.is_empty()).map(|sum| sum / scores.len() as f64)
-        };
-        let psnr = |scores| of(scores, |s| Some(s.psnr)).unwrap_or_default();
-        let consistency = |scores| of(scores, |s| Some(s.consistency_psnr)).unwrap_or_default();
-        Figures {
-            psnr_sample: psnr(&self.sample),
-            psnr_mean: psnr(&self.mean),
-            psnr_y_sample: of(&self.sample, |s| s.psnr_y),
-            psnr_y_mean: of(&self.mean, |s| s.psnr_y),
-            ssim_sample: of(&self.sample, |s| s.ssim),
-            ssim_mean: of(&self.mean, |s| s.ssim),
-            consistency_psnr: consistency(&self.sample),
-            consistency_psnr_mean: consistency(&self.mean),
-            // JSON has no number for a loss that went to infinity.
-            heldout_loss: self.heldout_loss.filter(|l| l.is_finite()),
-        }
-    }
-}
-
-/// `metrics.csv`: a row for each image, arm and seed; a column for each axis of the sweep, and the figures named as in
-/// `summary.json`. Cells that do not apply are empty.
-pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
-    const FIGURES: [&str; 8] = [
-        "psnr_sample",
-        "psnr_mean",
-        "psnr_y_sample",
-        "psnr_y_mean",
-        "ssim_sample",
-        "ssim_mean",
-        "consistency_psnr",
-        "consistency_psnr_mean",
-    ];
-    let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
-    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
-    let head = ["image", "arm", "seed"].into_iter().chain(axes.iter().copied()).chain(FIGURES);
-    csv.write_record(head).context("writing the metrics as CSV")?;
-    for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {
-        for arm in arms {
-            let value = |axis: &&str| arm.axes.iter().find(|label| label.axis == *axis).map(|label| &label.value);
-            let values: Vec<Option<&String>> = axes.iter().map(value).collect();
-            let (sample, mean) = (&arm.sample[image], &arm.mean[image]);
-            let figures = (
-                (sample.psnr, mean.psnr),
-                (sample.psnr_y, mean.psnr_y),
-                (sample.ssim, mean.ssim),
-                (sample.consistency_psnr, mean.consistency_psnr),
-            );
-            csv.serialize((image, &arm.name, &arm.seed, values, figures)).context("writing the metrics as CSV")?;
-        }
-    }
-    csv.into_inner().context("writing the metrics as CSV")
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::metrics::{Errors, Forecast, Scores};
+    use crate::pipeline::params::Label;
+    use crate::report::loss::LossRow;
+
+    pub const FLOORS: Floors = Floors { spectrum_distance: Some(0.25), sliced_wasserstein: None };
 
     fn scores(psnr: f64) -> Scores {
         Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, consistency_psnr: 2.0 * psnr }
+    }
+
+    fn forecast(psnr: f64) -> Forecast {
+        let errors = Errors { of_sample: 8.0, of_mean: 5.0 };
+        Forecast { crps: psnr / 4.0, energy_score: None, errors }
+    }
+
+    fn loss(heldout_loss: Option<f64>) -> Vec<LossRow> {
+        let row = |heldout_loss| LossRow { step: 1, loss: None, heldout_loss, flops: None };
+        heldout_loss.map(|loss| row(Some(loss))).into_iter().collect()
     }
 
     pub fn measured() -> Vec<Measured> {
@@ -276,7 +254,9 @@ pub(super) mod tests {
             samples,
             sample: sample.map(scores).into(),
             mean: mean.map(scores).into(),
-            heldout_loss,
+            forecasts: mean.map(forecast).into(),
+            distances: Distances { spectrum: Some(1.5), sliced_wasserstein: None },
+            losses: loss(heldout_loss),
             ..Measured::default()
         };
         vec![
@@ -288,47 +268,37 @@ pub(super) mod tests {
 
     #[test]
     fn the_summary_is_pinned() {
-        let json = Summary::of(&measured()).to_json().unwrap();
+        let json = Summary::of(&measured(), FLOORS).to_json().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let expected = serde_json::json!({
             "schema": 1, "images": 2, "samples": 4,
             "arms": {
                 "attention, 2": {
                     "samples": 4, "psnr_sample": 18.5, "psnr_mean": 21.5, "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
-                    "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "heldout_loss": 0.125
+                    "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "crps": 5.375, "calibration": 1.0,
+                    "spectrum_distance": 1.5, "heldout_loss": 0.125
                 },
                 "baseline": {
                     "samples": 4, "psnr_sample": 18.25, "psnr_mean": 21.0, "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
-                    "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0
+                    "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0, "crps": 5.25, "calibration": 1.0,
+                    "spectrum_distance": 1.5
                 },
                 "bicubic": {
                     "samples": 1, "psnr_sample": 21.25, "psnr_mean": 21.25, "psnr_y_sample": 22.25,
-                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5
+                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5, "crps": 5.3125,
+                    "spectrum_distance": 1.5
                 }
-            }
+            },
+            "floors": {"spectrum_distance": 0.25}
         });
         assert_eq!(value, expected);
-        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured()));
+        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured(), FLOORS));
         let newer = String::from_utf8(json).unwrap().replace("\"schema\": 1", "\"schema\": 2");
         assert!(Summary::from_json(newer.as_bytes()).unwrap_err().to_string().contains("schema 2"));
     }
 
-    #[test]
-    fn the_csv_is_pinned() {
-        let csv = String::from_utf8(metrics_csv(&measured()).unwrap()).unwrap();
-        let lines: Vec<&str> = csv.lines().collect();
-        assert_eq!(
-            lines[0],
-            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
-             consistency_psnr_mean"
-        );
-        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,36.0,42.0");
-        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,45.0,45.0");
-        assert_eq!(lines.len(), 7);
-    }
-
     /// An arm with seeds 0 and 1, between arms without.
-    fn with_seeds() -> Vec<Measured> {
+    pub fn with_seeds() -> Vec<Measured> {
         let mut arms = measured();
         let axes = vec![Label { axis: "base_channels".into(), value: "16".into() }];
         let of_seed = |seed: &str, psnr| Measured {
@@ -338,7 +308,9 @@ pub(super) mod tests {
             samples: 4,
             sample: [psnr, psnr].map(scores).into(),
             mean: [psnr, psnr].map(scores).into(),
-            heldout_loss: (seed == "0").then_some(0.5),
+            forecasts: [psnr, psnr].map(forecast).into(),
+            losses: loss((seed == "0").then_some(0.5)),
+            ..Measured::default()
         };
         arms.splice(2.., [of_seed("0", 18.0), of_seed("1", 20.0)]);
         arms
@@ -346,7 +318,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_arm_with_seeds_has_their_means_their_deviations_and_each_of_them() {
-        let summary = Summary::of(&with_seeds());
+        let summary = Summary::of(&with_seeds(), FLOORS);
         assert_eq!(summary.arms.len(), 3);
         let json = summary.to_json().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -354,31 +326,23 @@ pub(super) mod tests {
         let expected = serde_json::json!({
             "samples": 4, "axes": {"base_channels": "16"},
             "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
-            "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0,
+            "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0, "crps": 4.75, "calibration": 1.0,
             "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
-            "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd,
+            "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd, "crps_sd": sd / 4.0,
+            "calibration_sd": 0.0,
             "seeds": {
                 "0": {
                     "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,
-                    "consistency_psnr": 36.0, "consistency_psnr_mean": 36.0, "heldout_loss": 0.5
+                    "consistency_psnr": 36.0, "consistency_psnr_mean": 36.0, "crps": 4.5, "calibration": 1.0,
+                    "heldout_loss": 0.5
                 },
                 "1": {
                     "psnr_sample": 20.0, "psnr_mean": 20.0, "psnr_y_sample": 21.0, "psnr_y_mean": 21.0,
-                    "consistency_psnr": 40.0, "consistency_psnr_mean": 40.0
+                    "consistency_psnr": 40.0, "consistency_psnr_mean": 40.0, "crps": 5.0, "calibration": 1.0
                 }
             }
         });
         assert_eq!(value["arms"]["baseline[base_channels=16]"], expected);
         assert_eq!(Summary::from_json(&json).unwrap(), summary);
-    }
-
-    #[test]
-    fn the_csv_has_columns_for_seeds_and_axes() {
-        let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
-        let lines: Vec<&str> = csv.lines().collect();
-        assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
-        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,40.0,40.0");
-        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,40.0,40.0");
-        assert_eq!(lines.len(), 9);
     }
 }

@@ -49,11 +49,11 @@ pub fn table(summary: &Summary) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::summary::tests::measured;
+    use crate::report::summary::tests::{FLOORS, measured};
 
     #[test]
     fn the_best_of_a_column_is_marked() {
-        let rows = table(&Summary::of(&measured()));
+        let rows = table(&Summary::of(&measured(), FLOORS));
         let rows: Vec<String> = rows.iter().map(|r| r.join("|")).collect();
         assert_eq!(
             rows,
@@ -70,6 +70,6 @@ mod tests {
     fn one_sample_has_no_mean() {
         let mut arms = measured();
         arms.truncate(1);
-        assert_eq!(table(&Summary::of(&arms))[0], ["arm", "PSNR ", "PSNR-Y ", "LR-PSNR "]);
+        assert_eq!(table(&Summary::of(&arms, FLOORS))[0], ["arm", "PSNR ", "PSNR-Y ", "LR-PSNR "]);
     }
 }

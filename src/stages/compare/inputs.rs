@@ -7,7 +7,7 @@ use crate::data::images::{lr_method, lr_scale};
 use crate::data::{Images, Samples};
 use crate::pipeline::blobs;
 use crate::pipeline::params::{self, CompareParams, DegradeMethod};
-use crate::report::{BICUBIC, Curve, read_loss};
+use crate::report::{BICUBIC, Curve, LossRow, read_loss};
 use crate::store::{Artifact, Digest, Store};
 
 /// What is compared: an arm with one of its seeds.
@@ -118,13 +118,13 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
 pub struct Curves {
     /// One a training, of an arm's first seed; arms that sample one model share it.
     pub curves: Vec<Curve>,
-    /// The last held-out loss of each, in the order of the arms.
-    pub heldout: Vec<Option<f64>>,
+    /// Those of each arm, in the order of the arms.
+    pub losses: Vec<Vec<LossRow>>,
 }
 
 pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
     let mut trainings: Vec<(&Digest, Curve)> = vec![];
-    let mut heldout = vec![];
+    let mut losses = vec![];
     for arm in arms {
         let digest = arm.digest(blobs::LOSS)?;
         let known = trainings.iter().position(|(d, _)| *d == digest);
@@ -144,8 +144,8 @@ pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
             }
             curve.name.push_str(arm.name);
         }
-        heldout.push(curve.rows.iter().rev().find_map(|r| r.heldout_loss));
+        losses.push(curve.rows.clone());
     }
     let shown = trainings.into_iter().map(|(_, curve)| curve).filter(|curve| !curve.name.is_empty());
-    Ok(Curves { curves: shown.collect(), heldout })
+    Ok(Curves { curves: shown.collect(), losses })
 }

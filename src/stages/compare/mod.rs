@@ -14,10 +14,10 @@ use anyhow::Context as _;
 use self::inputs::{Arm, Pairs, arms, read_curves, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::data::{Images, Samples, resample};
-use crate::metrics::{mean_image, score};
+use crate::metrics::{Population, forecasts, mean_image, score};
 use crate::pipeline::blobs;
 use crate::pipeline::params::CompareParams;
-use crate::report::{self, BICUBIC, Column, MANY_COLUMNS, Measured, Summary};
+use crate::report::{self, BICUBIC, Column, Floors, MANY_COLUMNS, Measured, Summary};
 
 /// Images measured between two progress events.
 const CHUNK: usize = 256;
@@ -34,15 +34,16 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let first = read_samples(&arms[0], ctx.store)?;
     let pairs = Pairs::read(&arms, first.count, ctx.store)?;
     let count = first.count;
-    let mut bench =
-        Bench { ctx, pairs: &pairs, rows: params.rows.min(count), done: 0, total: count * (arms.len() + 1) };
+    let population = Population::new(&pairs.hr, pairs.scale);
+    let (rows, total) = (params.rows.min(count), count * (arms.len() + 1));
+    let mut bench = Bench { ctx, pairs: &pairs, population: &population, rows, done: 0, total };
 
     let enlarged = resample::enlarge(&pairs.lr, pairs.scale);
     let enlarged = Samples::new(count, 1, enlarged.height, enlarged.width, enlarged.pixels);
     let mut measured = vec![bench.measure(Measured::named(BICUBIC), &enlarged, true)?];
     drop(enlarged);
     let mut first = Some(first);
-    for (arm, heldout_loss) in arms.iter().zip(curves.heldout) {
+    for (arm, losses) in arms.iter().zip(curves.losses) {
         let samples = match first.take() {
             Some(samples) => samples,
             None => read_samples(arm, ctx.store)?,
@@ -52,14 +53,14 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
-            heldout_loss,
+            losses,
             ..Measured::default()
         };
         measured.push(bench.measure(of_arm, &samples, arm.is_first).with_context(|| format!("measuring {arm}"))?);
     }
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let summary = Summary::of(&measured);
+    let summary = Summary::of(&measured, Floors::new(population.floor()));
     let columns = columns(&pairs, &measured, &pictures);
     let outputs = [
         (blobs::METRICS, report::metrics_csv(&measured)?),
@@ -86,6 +87,8 @@ struct Pictures {
 struct Bench<'a> {
     ctx: &'a Context<'a>,
     pairs: &'a Pairs,
+    /// The high-resolution images as a distribution.
+    population: &'a Population,
     /// Rows of `comparison.png`.
     rows: usize,
     /// Images measured of `total`.
@@ -101,7 +104,7 @@ impl Bench<'_> {
         samples: &Samples,
         is_shown: bool,
     ) -> anyhow::Result<(Measured, Option<Pictures>)> {
-        let (mut of_sample, mut of_mean) = (vec![], vec![]);
+        let (mut of_sample, mut of_mean, mut of_all) = (vec![], vec![], vec![]);
         for start in (0..samples.count).step_by(CHUNK) {
             if (self.ctx.interrupted)() {
                 return Err(Interrupted.into());
@@ -113,6 +116,7 @@ impl Bench<'_> {
             if samples.samples > 1 {
                 of_mean.extend(score(&samples.each(range.clone(), mean_image))?);
             }
+            of_all.extend(forecasts(&self.pairs.hr, samples, range.clone()));
             self.done += range.len();
             let progress = StageEvent::Progress {
                 done: self.done as u64,
@@ -127,7 +131,15 @@ impl Bench<'_> {
         }
         let pictures =
             || Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
-        let measured = Measured { samples: samples.samples, sample: of_sample, mean: of_mean, ..arm };
+        let distances = self.population.distances(&samples.first(0..samples.count));
+        let measured = Measured {
+            samples: samples.samples,
+            sample: of_sample,
+            mean: of_mean,
+            forecasts: of_all,
+            distances,
+            ..arm
+        };
         Ok((measured, is_shown.then(pictures)))
     }
 }
