@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, and what people read. The only layer that prints.
 
 mod args;
+mod claims;
 mod json;
 mod logs;
 mod output;

@@ -1,6 +1,8 @@
 //! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
 //! between stages.
 
+mod claims;
+
 use std::collections::HashMap;
 
 use super::StageParams;
@@ -281,6 +283,7 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
             }
         }
     }
+    claims::check_claims(stage, params, stages, errors);
 }
 
 #[cfg(test)]

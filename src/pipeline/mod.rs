@@ -8,6 +8,7 @@
 //! are swept, `checks` has what only several values together tell. Each adds to the same list of errors, which
 //! [`Diagnostics`] shows.
 
+pub mod claims;
 pub mod params;
 
 mod checks;

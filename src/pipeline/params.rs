@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::claims::Claim;
+
 /// Gets a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
@@ -415,6 +417,9 @@ pub struct CompareParams {
     #[serde(deserialize_with = "arms")]
     #[schemars(with = "BTreeMap<String, String>", extend("minProperties" = 1))]
     pub arms: BTreeMap<String, Arm>,
+    /// What the comparison is asked, by a name of each claim. All are answered together, in `summary.json`.
+    #[serde(default)]
+    pub claims: BTreeMap<String, Claim>,
     /// Test images in `comparison.png`, a row each.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]

@@ -18,9 +18,9 @@ pub fn code_version(kind: StageKind) -> u32 {
     match kind {
         StageKind::Fetch => 1,
         StageKind::Degrade => 1,
-        StageKind::Train => 1,
+        StageKind::Train => 2,
         StageKind::Sample => 1,
-        StageKind::Compare => 2,
+        StageKind::Compare => 3,
     }
 }
 
@@ -139,9 +139,9 @@ mod tests {
         "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
-        "7e289aa8cf671713864888a641089844c6a7e8ca0c761d16f553b898f4b4913a",
+        "2bc512b22944cfcda07f6abe010ef3f3c555e2a4657b4c221ac63fa2d511afab",
         "d2a352005908e6e28fd1d78f386a13461c43d31fcbe2353ba8e7cf1d81e5ecc9",
-        "bf7de72eac6bfe26fced83a4c9d480da1645e61e04426f94ab31922254371ba7",
+        "0283287c2a76b0b2adfbfdd95ddc17f3cbb829b319ab3cf46a1fa5de36044ebd",
     ];
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let others = [
             Preimage { format: 2, ..base.clone() },
             Preimage { kind: StageKind::Sample, ..base.clone() },
-            Preimage { code_version: 2, ..base.clone() },
+            Preimage { code_version: base.code_version + 1, ..base.clone() },
             Preimage { params: json!({}), ..base.clone() },
             Preimage { seed: Some(8), ..base.clone() },
             Preimage { seed: None, ..base.clone() },

@@ -1,9 +1,10 @@
-//! What people look at: the summary of a comparison, its table, pictures and loss curves.
+//! What people look at: the summary of a comparison, its claims, its table, pictures and loss curves.
 //!
 //! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
 
 mod axis;
 mod canvas;
+mod claims;
 mod grid;
 mod loss;
 mod measured;
@@ -11,6 +12,7 @@ mod summary;
 mod table;
 mod text;
 
+pub use claims::{ClaimAnswer, Convergence, Effort, answers};
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use measured::{Measured, metrics_csv};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::claims::ClaimAnswer;
 use super::measured::Measured;
 use crate::metrics::Distances;
 
@@ -25,6 +26,9 @@ pub struct Summary {
     pub arms: BTreeMap<String, ArmSummary>,
     #[serde(default, skip_serializing_if = "Floors::is_empty")]
     pub floors: Floors,
+    /// Of the claims that the file makes, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimAnswer>,
 }
 
 /// The distances of one half of the true images from the other, for the distances of the arms to be read beside.
@@ -173,7 +177,7 @@ mod deviations {
 
 impl Summary {
     /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
-    /// another.
+    /// another. Without claims.
     pub fn of(arms: &[Measured], floors: Floors) -> Self {
         Self {
             schema: SCHEMA,
@@ -181,6 +185,7 @@ impl Summary {
             samples: arms.iter().map(|a| a.samples).max().unwrap_or(1),
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
+            claims: vec![],
         }
     }
 

@@ -75,13 +75,17 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let state = network.state();
     let weights = Checkpoint { config: config.clone(), weights: state.weights };
     let ema = Checkpoint { config, weights: state.ema };
-    let outputs = [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    // Backward costs about as much again for what each product reads, and once more for its weights.
+    let step_flops = 3 * network.graph().forward_flops() * recipe.batch_size() as u64;
+    let outputs =
+        [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv(step_flops)?)];
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
     let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
     let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);
     metrics.insert("parameters".to_string(), network.graph().parameter_count() as f64);
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);
+        metrics.insert("steps_per_s".to_string(), images_per_s / recipe.batch_size() as f64);
     }
     Ok(Outcome { outputs: outputs.collect::<Result<_>>()?, metrics })
 }

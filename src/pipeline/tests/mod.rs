@@ -1,5 +1,6 @@
 //! Whole files: what they become, the messages that wrong ones get, and that nothing stops the program.
 
+mod claims;
 mod hostile;
 mod messages;
 mod not_yaml;

@@ -60,7 +60,8 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     }
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let summary = Summary::of(&measured, Floors::new(population.floor()));
+    let claims = report::answers(&params.claims, &measured);
+    let summary = Summary { claims, ..Summary::of(&measured, Floors::new(population.floor())) };
     let columns = columns(&pairs, &measured, &pictures);
     let outputs = [
         (blobs::METRICS, report::metrics_csv(&measured)?),

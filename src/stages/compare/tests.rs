@@ -43,7 +43,7 @@ impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let params = CompareParams { arms: BTreeMap::new(), rows: 3 };
+        let params = CompareParams { arms: BTreeMap::new(), claims: BTreeMap::new(), rows: 3 };
         let (events, interrupted) = (Mutex::new(vec![]), AtomicBool::new(false));
         Self { store, inputs: BTreeMap::new(), params, events, interrupted, folder }
     }
