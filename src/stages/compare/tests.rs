@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::data::images::{Metadata, lr_metadata};
-use crate::metrics::{psnr, ssim};
+use crate::metrics::{crps, psnr, ssim};
 use crate::pipeline::Device;
 use crate::pipeline::params::{self, DegradeMethod};
 use crate::random::{Purpose, stream};
@@ -129,10 +129,36 @@ fn figures_are_those_of_the_images() {
     assert_eq!(regression.psnr_mean, regression.psnr_sample);
     assert_eq!((regression.consistency_psnr, regression.heldout_loss), (regression.consistency_psnr_mean, None));
     assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.psnr_mean);
+    near(diffusion.crps.unwrap(), mean(&|i| crps(hr.image(i), samples.of_image(i))));
+    let (population, first) = (Population::new(&hr, 4), samples.first(0..COUNT));
+    assert_eq!(diffusion.spectrum_distance, population.distances(&first).spectrum);
+    assert_eq!(diffusion.sliced_wasserstein, population.distances(&first).sliced_wasserstein);
+    assert_eq!(summary.floors.spectrum_distance, population.floor().spectrum);
+    assert!(diffusion.calibration.is_some() && regression.calibration.is_none());
+    assert!(summary.claims.is_empty());
 
     let csv = String::from_utf8(bed.blob(&outcome, blobs::METRICS)).unwrap();
     assert_eq!(csv.lines().count(), 1 + 3 * COUNT);
     assert!(csv.lines().nth(2).unwrap().starts_with("0,diffusion,,"));
+}
+
+#[test]
+fn claims_are_answered_in_the_summary() {
+    let mut bed = bed();
+    let claim = |endpoint: &str| {
+        let claim = serde_json::json!({"arm": "regression", "control": "diffusion", "endpoint": endpoint});
+        serde_json::from_value(claim).unwrap()
+    };
+    bed.params.claims = [("blurred", claim("psnr_sample")), ("losses", claim("steps_to_loss"))]
+        .map(|(name, claim)| (name.to_string(), claim))
+        .into();
+    let summary = Summary::from_json(&bed.blob(&bed.run().unwrap(), blobs::SUMMARY)).unwrap();
+    let psnr = |arm: &str| summary.arms[arm].figures.psnr_sample;
+    let [blurred, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
+    assert!((blurred.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
+    assert_eq!((blurred.n, blurred.by_design, blurred.interval), (1, true, None));
+    // One of them has no held-out loss.
+    assert_eq!((losses.n, losses.effect, losses.convergence), (0, None, None));
 }
 
 #[test]
