@@ -91,7 +91,7 @@ fn why_names_the_parameter_with_its_place_and_what_follows() {
     let text = std::fs::read_to_string(folder.path().join("p.yaml")).unwrap();
     folder.write("p.yaml", text.replace("scale: 4", "scale: 2").replace("[1e-3, 0.002]", "[1e-3, 0.004]"));
     let why = |stage: &str| folder.srpipe(&["why", "p.yaml", stage]).stdout;
-    assert_eq!(why("pairs"), "pairs reruns: scale 4 → 2 (p.yaml:6:43); 9 stages follow\n");
+    assert_eq!(why("pairs"), "pairs reruns: scale 4 → 2 (p.yaml:6:41); 9 stages follow\n");
     let line = text.lines().position(|line| line.starts_with("  model:")).unwrap() + 1;
     let column = text.lines().nth(line - 1).unwrap().find("0.002").unwrap() + 1;
     assert_eq!(
@@ -116,7 +116,7 @@ fn why_names_the_parameter_with_its_place_and_what_follows() {
     let difference = &stage["differences"][0];
     assert_eq!(
         [&difference["field"], &difference["before"], &difference["now"], &difference["place"]],
-        [&Value::from("scale"), &4.into(), &2.into(), &"p.yaml:6:43".into()]
+        [&Value::from("scale"), &4.into(), &2.into(), &"p.yaml:6:41".into()]
     );
     assert_eq!(folder.snapshot(), before, "asking changes nothing");
 }
@@ -155,11 +155,11 @@ fn graphs_show_stages_with_their_states() {
     let ascii = folder.srpipe(&["graph", "p.yaml"]).stdout;
     assert_eq!(
         ascii,
-        "images                    fetch    would run\n\
-         └─ pairs                  degrade  waiting\n   \
-         └─ model × 4           train    4 waiting\n      \
-         └─ samples × 4      sample   4 waiting  (and pairs)\n         \
-         └─ compare       compare  waiting\n"
+        "images                fetch    would run\n\
+         └─ pairs              degrade  waiting\n   \
+         └─ model × 4       train    4 waiting\n      \
+         └─ samples × 4  sample   4 waiting  (and pairs)\n         \
+         └─ compare   compare  waiting\n"
     );
     folder.run(&[]);
     let dot = folder.srpipe(&["graph", "p.yaml", "--format", "dot"]).stdout;

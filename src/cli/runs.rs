@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn columns_have_short_names() {
-        assert_eq!(short_names(&["stages.a.lr", "stages.a.steps", "b.steps"]), ["lr", "a.steps", "b.steps"]);
+        assert_eq!(short_names(&["stages.a.lr", "stages.a.steps", "b.steps"]), ["lr", "steps", "b.steps"]);
         assert_eq!(short_names(&["a[x=0.5].loss", "c.psnr.a"]), ["a[x=0.5].loss", "psnr.a"]);
     }
 }

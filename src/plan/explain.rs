@@ -1,7 +1,9 @@
 //! Why a stage runs: what differs from the nearest of what was made before. And about how long it takes, from what that
 //! took.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
@@ -22,6 +24,7 @@ pub struct Made {
     pub key: Key,
     preimage: Preimage,
     facts: Facts,
+    prints: Prints,
     seconds: f64,
 }
 
@@ -29,7 +32,7 @@ pub struct Made {
 const MOST: usize = 2000;
 
 /// A part of what a result depends on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     /// By its path in the stage.
     Param(String),
@@ -82,7 +85,8 @@ impl History {
             let of_kind = made.entry(preimage.kind).or_default();
             if of_kind.len() < MOST {
                 let facts = facts(&preimage);
-                of_kind.push(Made { key, facts, preimage, seconds: action.cost.seconds });
+                let prints = prints(&facts, true);
+                of_kind.push(Made { key, facts, prints, preimage, seconds: action.cost.seconds });
             }
         }
         Self { made }
@@ -90,10 +94,11 @@ impl History {
 
     /// The result that differs least in `facts`; of several, the newest. `inputs`: whether those count.
     fn nearest(&self, kind: StageKind, facts: &Facts, inputs: bool) -> Option<(&Made, Vec<Difference>)> {
+        let now = prints(facts, inputs);
         let mut best: Option<(&Made, Weight)> = None;
         for made in self.made.get(&kind).into_iter().flatten() {
-            let weight = weight(&made.facts, facts, inputs);
-            if best.as_ref().is_none_or(|(_, least)| weight < *least) {
+            let least = best.map_or(Weight::MAX, |(_, least)| least);
+            if let Some(weight) = weight_below(least, &made.prints, &now, inputs) {
                 best = Some((made, weight));
             }
         }
@@ -178,17 +183,61 @@ fn leaves(value: &Value, path: String, see: &mut dyn FnMut(String, &Value)) {
 }
 
 /// How far apart two results are: by parameters first, of which a seed is the least; by the content of inputs only then,
-/// since that mostly follows from a change further up.
-type Weight = (usize, usize, usize);
+/// since that mostly follows from a change further up. One number, so that it compares quickly.
+type Weight = u64;
 
-fn weight(before: &Facts, now: &Facts, inputs: bool) -> Weight {
-    let mut weight = (0, 0, 0);
-    for_each_difference(before, now, inputs, |field, _, _| match field {
-        Field::Seed => weight.1 += 1,
-        Field::Input { .. } => weight.2 += 1,
-        _ => weight.0 += 1,
-    });
-    weight
+/// Of a difference in the content of an input. There are far fewer fields than a thousand.
+const INPUT: Weight = 1;
+
+/// What a difference in a field weighs.
+fn weight_of(field: &Field) -> Weight {
+    match field {
+        Field::Input { .. } => INPUT,
+        Field::Seed => 1000,
+        _ => 1_000_000,
+    }
+}
+
+/// Hashes of fields, with their weights and the hashes of their values, sorted: thousands of stages are held against
+/// thousands of results.
+type Prints = Vec<(u64, Weight, u64)>;
+
+fn prints(facts: &Facts, inputs: bool) -> Prints {
+    let print = |value: &dyn Fn(&mut DefaultHasher)| {
+        let mut hasher = DefaultHasher::new();
+        value(&mut hasher);
+        hasher.finish()
+    };
+    let counted = facts.iter().filter(|(field, _)| inputs || !matches!(field, Field::Input { .. }));
+    let one = |(field, value): (&Field, &Value)| {
+        (print(&|hasher| field.hash(hasher)), weight_of(field), print(&|hasher| value.hash(hasher)))
+    };
+    let mut prints: Prints = counted.map(one).collect();
+    prints.sort_unstable();
+    prints
+}
+
+/// How far apart two are; None where that is not less than `least`.
+fn weight_below(least: Weight, before: &Prints, now: &Prints, inputs: bool) -> Option<Weight> {
+    let (mut weight, mut i, mut j) = (0, 0, 0);
+    while weight < least {
+        let (a, b) = (before.get(i), now.get(j));
+        let order = match (a, b) {
+            (None, None) => return Some(weight),
+            (Some(a), Some(b)) => a.0.cmp(&b.0),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        let differs = match order {
+            Ordering::Less => a,
+            Ordering::Greater => b,
+            Ordering::Equal => a.filter(|a| b.is_some_and(|b| a.2 != b.2)),
+        };
+        weight += differs.map_or(0, |print| if inputs || print.1 != INPUT { print.1 } else { 0 });
+        i += usize::from(order.is_le());
+        j += usize::from(order.is_ge());
+    }
+    None
 }
 
 fn differences(before: &Facts, now: &Facts, inputs: bool) -> Vec<Difference> {
