@@ -2,13 +2,21 @@
 
 mod args;
 mod claims;
+mod diff;
+mod explanations;
+mod facts;
+mod graph;
+mod groups;
 mod json;
 mod logs;
 mod output;
+mod plan;
 mod progress;
 mod results;
 mod run;
+mod runs;
 mod status;
+mod why;
 mod words;
 
 use std::path::Path;
@@ -36,6 +44,11 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
+        Command::Plan(args) => plan::plan(args, &cli.runs_dir),
+        Command::Why(args) => why::why(args, &cli.runs_dir),
+        Command::Diff(args) => diff::diff(args, &cli.runs_dir),
+        Command::Runs(args) => runs::runs(args, &cli.runs_dir),
+        Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(&args.files, &args.flags)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
         Command::Exec => return ExitCode::from(exec()),

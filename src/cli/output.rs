@@ -70,13 +70,13 @@ pub fn can_draw() -> bool {
 
 /// Rows under headings, in columns as wide as they must be; numbers to the right.
 pub struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<(Look, String)>>,
 }
 
 impl Table {
-    pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: vec![] }
+    pub fn new(headings: &[&str]) -> Self {
+        Self { headings: headings.iter().map(|heading| heading.to_string()).collect(), rows: vec![] }
     }
 
     /// As many cells as there are headings.
@@ -91,7 +91,8 @@ impl Table {
         let columns: Vec<(usize, usize, bool)> = columns
             .map(|c| {
                 let cells = || self.rows.iter().map(|row| row[c].1.as_str());
-                let width = cells().chain([self.headings[c]]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+                let width =
+                    cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
                 (
                     c,
                     width,
@@ -108,7 +109,7 @@ impl Table {
             });
             cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
         };
-        let head = line(&|c| (Look::Dim, self.headings[c].to_string()));
+        let head = line(&|c| (Look::Dim, self.headings[c].clone()));
         let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
         std::iter::once(head).chain(rows).collect()
     }
