@@ -6,7 +6,7 @@
 //! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
 //!
 //! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
-//! `pointwise`, `attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
+//! `mean_pool`, `pointwise`, `attention`, `linear_attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
 //! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
 //!
 //! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
@@ -18,6 +18,8 @@
 mod adam;
 mod attention;
 mod gemm;
+mod linear_attention;
+mod mean_pool;
 mod norm;
 mod pass;
 mod peak;

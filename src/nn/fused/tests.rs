@@ -213,6 +213,94 @@ fn attention_on_larger_images() {
     check(&graph, 2);
 }
 
+#[test]
+fn linear_attention() {
+    for (channels, heads) in [(8, 1), (12, 3), (24, 4), (40, 2)] {
+        check_op(channels, |g, x, _| {
+            let q = g.conv1x1(x, "query", 5 * heads);
+            let k = g.conv1x1(x, "key", 5 * heads);
+            let v = g.conv1x1(x, "value", channels);
+            let y = g.linear_attention(q, k, v, heads);
+            g.gate(y, x, "gamma");
+        });
+        check_op(channels, |g, x, _| {
+            let small = g.max_pool2x2(x);
+            let values = g.silu(small);
+            let y = g.linear_attention(x, small, values, heads);
+            g.gate(y, x, "gamma");
+        });
+    }
+}
+
+#[test]
+fn normalisations_with_film() {
+    for (channels, groups) in [(8, 8), (12, 4), (24, 1), (24, 8)] {
+        check_op(channels, |g, x, t| {
+            let v = g.linear(t, "film", 2 * channels);
+            let y = g.film_norm(x, v, "norm", groups);
+            g.silu(y);
+        });
+        // The film of two normalisations, and an input that is read again.
+        check_op(channels, |g, x, t| {
+            let v = g.linear(t, "film", 2 * channels);
+            let y = g.film_norm(x, v, "a", groups);
+            let z = g.silu(y);
+            let z = g.conv3x3(z, "conv", channels);
+            let z = g.film_norm(z, v, "b", groups);
+            let z = g.silu(z);
+            g.concat(z, x);
+        });
+    }
+}
+
+#[test]
+fn sums_and_means() {
+    for channels in [8, 12, 24] {
+        check_op(channels, |g, x, _| {
+            let a = g.silu(x);
+            let a = g.conv3x3(a, "a", channels);
+            let y = g.add(a, x);
+            let b = g.conv1x1(y, "b", channels);
+            // Both read elsewhere as well, and a sum of sums.
+            let z = g.add(y, b);
+            let z = g.add(z, b);
+            g.concat(z, y);
+        });
+        check_op(channels, |g, x, _| {
+            let small = g.mean_pool(x, 2);
+            let part = g.mean_pool_of(x, 3..7, 2);
+            let both = g.concat(small, part);
+            let up = g.up_conv2x2(both, "up", 4);
+            g.concat(up, x);
+        });
+        check_op(channels, |g, x, _| {
+            g.mean_pool_of(x, 1..channels - 2, 2);
+        });
+    }
+    let (mut graph, x, _) = Graph::new(Shape::new(12, 12, 6));
+    let tokens = graph.mean_pool_of(x, 3..6, 4);
+    let x = graph.conv1x1(tokens, "a", 20);
+    let mean = graph.mean_pool(x, 3);
+    let v = graph.linear(mean, "b", 20);
+    graph.add_vector(x, v);
+    check(&graph, 3);
+}
+
+#[test]
+fn times_and_places() {
+    for channels in [8, 10, 34] {
+        check_op(channels, |g, x, t| {
+            let wave = g.sinusoid(t, channels);
+            let v = g.linear(wave, "v", channels);
+            let x = g.add_vector(x, v);
+            let places = g.positions(g.shape(x), 4);
+            let y = g.conv1x1(places, "places", channels);
+            let z = g.add(y, x);
+            g.add(z, places);
+        });
+    }
+}
+
 /// Two 3×3 convolutions, each normalised and activated.
 fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     let mut y = x;
