@@ -7,7 +7,7 @@ use srpipe::model::unet;
 use srpipe::nn::composed::Composed;
 use srpipe::nn::fused::Fused;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
-use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams, Weights};
+use srpipe::pipeline::params::{AttentionKind, ModelParams, Weights};
 
 const BATCH: usize = 32;
 
@@ -22,7 +22,7 @@ struct Setup {
 
 impl Setup {
     fn new(base_channels: usize, kind: AttentionKind, fused: bool) -> Self {
-        let graph = unet(&ModelParams { base_channels, attention: AttentionParams { kind } }, 32);
+        let graph = unet(&ModelParams::tutorial(base_channels, kind), 32, 4);
         let state = TrainState::initial(&graph, |name, n| noise(name.len(), n));
         let x = noise(1, BATCH * graph.input_shape().len());
         let target = noise(2, BATCH * graph.output_shape().len());

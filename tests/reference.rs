@@ -6,7 +6,7 @@ mod fixtures;
 use std::convert::Infallible;
 
 use srpipe::diffusion::{Schedule, Step, sample, steps};
-use srpipe::model::{Checkpoint, Config, unet};
+use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::nn::composed::Composed;
 use srpipe::nn::fused::Fused;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
@@ -29,7 +29,7 @@ impl<'a> Reference<'a> {
     ) -> Self {
         let kind = if name == "seed" { AttentionKind::Seed } else { AttentionKind::None };
         let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
-        let graph = unet(&ModelParams { base_channels, attention: AttentionParams { kind } }, 32);
+        let graph = unet(&ModelParams::tutorial(base_channels, kind), 32, 4);
         let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
         state.weights = graph.params.iter().map(|p| fixtures.f32(&format!("unet.{name}.w.{}", p.name))).collect();
         Self { fixtures, name, network: open(graph, &state) }
@@ -97,15 +97,14 @@ fn a_checkpoint_is_a_state_dict() {
     let fixtures = Fixtures::read();
     for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Seed)] {
         let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
-        let model = ModelParams { base_channels, attention: AttentionParams { kind } };
+        let model = ModelParams::tutorial(base_channels, kind);
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
         let mut weights = vec![];
-        let graph = unet(&model, 32);
+        let graph = unet(&model, 32, 4);
         for p in &graph.params {
             weights.push(fixtures.f32(&format!("unet.{name}.w.{}", p.name)));
         }
-        let config =
-            Config { model, diffusion, image_size: 32, scale: 4, parameters: graph.parameter_count(), steps: 7 };
+        let config = Config { model, diffusion, image_size: 32, scale: 4, cost: Cost::of(&graph), steps: 7 };
         let checkpoint = Checkpoint { config, weights };
         let bytes = checkpoint.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);

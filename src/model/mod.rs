@@ -1,10 +1,13 @@
 //! The networks, wiring only: which operations on which channels, under which parameter names. How they are computed
 //! is `nn`'s.
 
+mod attention;
 mod checkpoint;
+mod cost;
 mod target;
 mod unet;
 
 pub use checkpoint::{Checkpoint, Config};
+pub use cost::Cost;
 pub use target::{TargetSpace, from_u8, interleave, to_u8};
 pub use unet::unet;

@@ -9,8 +9,6 @@ use super::params::*;
 use super::resolve::{StageDraft, name_error};
 use super::words::{is_invisible, quote};
 
-/// Levels of the U-Net below the image's resolution, each half of the one above.
-const UNET_LEVELS: u32 = 2;
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
 
@@ -118,7 +116,7 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
 }
 
 fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
-    let TrainParams { model: _, diffusion, optim, .. } = params;
+    let TrainParams { model, diffusion, optim, .. } = params;
     match (optim.steps, optim.epochs) {
         (Some(_), Some(_)) => errors.push(
             Diagnostic::new(
@@ -161,15 +159,53 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
         }
     }
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
-    if let Some(message) = size.and_then(unet_error) {
-        errors.push(Diagnostic::new(place(stage, &["data"]), message));
+    if let Some(size) = size {
+        match unet_error(size, model.channel_mults.len()) {
+            Some(message) => errors.push(Diagnostic::new(place(stage, &["data"]), message)),
+            None => check_attention(stage, model, size, errors),
+        }
     }
 }
 
-fn unet_error(size: usize) -> Option<String> {
-    let divisor = 1 << UNET_LEVELS;
+fn unet_error(size: usize, levels: usize) -> Option<String> {
+    let divisor = 1 << (levels - 1);
     (!size.is_multiple_of(divisor))
-        .then(|| format!("images of {size}×{size} pixels: the U-Net needs a size divisible by {divisor}"))
+        .then(|| format!("images of {size}×{size} pixels: {levels} levels need a size divisible by {divisor}"))
+}
+
+/// Whether each layer has a map to stand at, and channels that divide.
+fn check_attention(stage: &StageDraft, model: &ModelParams, size: usize, errors: &mut Errors) {
+    let attention = &model.attention;
+    if attention.kind == AttentionKind::None {
+        return;
+    }
+    let levels: Vec<usize> = (0..model.channel_mults.len()).map(|level| size >> level).collect();
+    for &resolution in &attention.resolutions {
+        let Some(level) = levels.iter().position(|&l| l == resolution) else {
+            let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!("no map of the U-Net is {resolution}×{resolution}");
+            let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
+            let span = place(stage, &["model", "attention", "resolutions"]);
+            errors.push(Diagnostic::new(span, message).help(help));
+            continue;
+        };
+        let channels = model.base_channels * model.channel_mults[level];
+        let seed = attention.kind == AttentionKind::Seed
+            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
+        if seed && channels < 8 {
+            let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
+            let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
+            let span = place(stage, &["model", "base_channels"]);
+            errors.push(Diagnostic::new(span, message).help(help));
+        } else if !seed && !channels.is_multiple_of(attention.heads) {
+            let message = format!(
+                "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
+                attention.heads
+            );
+            let span = place(stage, &["model", "attention", "heads"]);
+            errors.push(Diagnostic::new(span, message).help("`heads` must divide the channels of every resolution"));
+        }
+    }
 }
 
 fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
@@ -243,7 +279,8 @@ mod tests {
     fn sizes_must_divide() {
         assert_eq!(scale_error(32, 8), None);
         assert!(scale_error(36, 8).unwrap().contains("36×36"));
-        assert_eq!(unet_error(32), None);
-        assert!(unet_error(30).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(32, 3), None);
+        assert!(unet_error(30, 3).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(30, 2), None);
     }
 }

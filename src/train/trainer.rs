@@ -78,7 +78,7 @@ mod tests {
 
     /// Trains from `snapshot` or from the start, up to an error at `stop`.
     fn run(task: &Task, steps: u64, snapshot: Option<Snapshot>, stop: Option<u64>) -> Snapshot {
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
         let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
         let Snapshot { state, mut log } = snapshot.unwrap_or(start);
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
@@ -97,7 +97,7 @@ mod tests {
         let whole = run(&task, 5, None, None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
         assert_eq!(Snapshot::load(&graph, &path).unwrap(), None);
         let mut snapshot = None;
         for stop in [1, 3, 4] {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_training_that_diverges_says_what_to_try() {
         let task = task(Objective::V);
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
         let mut state = initial_state(&graph, 7);
         state.weights[0][0] = f32::NAN;
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();

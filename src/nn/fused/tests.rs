@@ -330,7 +330,7 @@ fn unet(size: usize, base: usize, attention: bool) -> Graph {
         let k = g.conv1x1(z, "attention.key", base / 2);
         let v = g.conv1x1(z, "attention.value", 4 * base);
         let y = g.attention(q, k, v, 1);
-        z = g.gate(y, z, "attention.gamma");
+        (z, _) = g.gate(y, z, "attention.gamma");
     }
     let up = g.up_conv2x2(z, "upconv2", 2 * base);
     let d2 = g.concat(up, e2);

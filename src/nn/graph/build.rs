@@ -1,6 +1,6 @@
 //! Operations appended to a graph, their shapes checked and their parameters named.
 
-use super::{Graph, Init, Layout, Node, NodeId, Op, ParamId, ParamSpec, Shape};
+use super::{Graph, Init, Layout, Node, NodeId, Op, ParamId, ParamSpec, Shape, Watched};
 
 impl Graph {
     pub fn conv3x3(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
@@ -135,10 +135,14 @@ impl Graph {
         Shape::new(query.height, query.width, value.channels)
     }
 
-    pub fn gate(&mut self, branch: NodeId, skip: NodeId, name: &str) -> NodeId {
+    pub fn gate(&mut self, branch: NodeId, skip: NodeId, name: &str) -> (NodeId, ParamId) {
         assert_eq!(self.shape(branch), self.shape(skip));
         let gamma = self.param(name.to_string(), Layout::Vector(1), Init::Constant(0.0));
-        self.push(Op::Gate { branch, skip, gamma }, self.shape(skip))
+        (self.push(Op::Gate { branch, skip, gamma }, self.shape(skip)), gamma)
+    }
+
+    pub fn watch(&mut self, layer: Watched) {
+        self.watched.push(layer);
     }
 
     fn weight_and_bias(&mut self, name: &str, layout: Layout, outputs: usize, fan_in: usize) -> (ParamId, ParamId) {

@@ -147,12 +147,29 @@ pub struct Node {
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub params: Vec<ParamSpec>,
+    /// Layers to look into while the network learns, in order.
+    pub watched: Vec<Watched>,
+}
+
+/// A layer that adds something to what it reads; whether it does much is worth knowing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watched {
+    pub name: String,
+    /// What is added (times gamma), a vector where it is the same at every position.
+    pub branch: NodeId,
+    /// What it is added to.
+    pub skip: NodeId,
+    pub gamma: Option<ParamId>,
+    /// An `Attention` or `LinearAttention`, whose weights have an entropy.
+    pub attention: Option<NodeId>,
+    /// Hidden channels that were solved for.
+    pub width: Option<usize>,
 }
 
 impl Graph {
     /// A graph that reads an image of `input` shape and a time.
     pub fn new(input: Shape) -> (Self, NodeId, NodeId) {
-        let mut graph = Self { nodes: vec![], params: vec![] };
+        let mut graph = Self { nodes: vec![], params: vec![], watched: vec![] };
         let x = graph.push(Op::Input, input);
         let t = graph.push(Op::Time, Shape::vector(1));
         (graph, x, t)
