@@ -153,7 +153,7 @@ fn assert_close(a: &[f64], b: &[f64]) {
 fn ddim_is_the_reference_chain() {
     let fixtures = Fixtures::read();
     let mut x = fixtures.f64("ddim.x_T");
-    let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, eta: 0.0, spacing: Spacing::Trailing };
+    let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, ..Default::default() };
     let no_noise = |_| unreachable!("eta is 0");
     let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
     sample(&params, &steps, &mut x, toy, no_noise).unwrap();
@@ -164,7 +164,7 @@ fn ddim_is_the_reference_chain() {
 fn ddpm_is_the_reference_chain() {
     let fixtures = Fixtures::read();
     let (mut x, z) = (fixtures.f64("ddpm.x_49"), fixtures.f64("ddpm.z"));
-    let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, eta: 0.0, spacing: Spacing::Trailing };
+    let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, ..Default::default() };
     let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
     let n = x.len();
     let noise = |step: Step| z[(49 - step.t) * n..][..n].to_vec();

@@ -4,10 +4,12 @@
 mod attention;
 mod checkpoint;
 mod cost;
+mod projection;
 mod target;
 mod unet;
 
 pub use checkpoint::{Checkpoint, Config};
 pub use cost::Cost;
+pub use projection::match_means;
 pub use target::{TargetSpace, from_u8, interleave, to_u8};
 pub use unet::unet;

@@ -179,7 +179,7 @@ mod tests {
             for time_embedding in [TimeEmbedding::Seed, TimeEmbedding::Sinusoidal] {
                 for (channel_mults, blocks_per_level) in [(vec![1], 1), (vec![1, 3], 2), (vec![1, 2, 2, 4], 1)] {
                     let params = ModelParams {
-                        base_channels: 6,
+                        base_channels: 4,
                         channel_mults,
                         blocks_per_level,
                         block,

@@ -117,22 +117,15 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
 
 fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
     let TrainParams { model, diffusion, optim, .. } = params;
-    match (optim.steps, optim.epochs) {
-        (Some(_), Some(_)) => errors.push(
-            Diagnostic::new(
-                place(stage, &["optim", "epochs"]),
-                "`optim.steps` and `optim.epochs` contradict each other",
-            )
-            .related(place(stage, &["optim", "steps"]), "also given")
-            .help("leave one of them out"),
-        ),
-        (None, None) => errors.push(
-            Diagnostic::new(stage.key, format!("stage {} needs `optim.steps` or `optim.epochs`", quote(&stage.name)))
-                .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
-        ),
-        _ => {}
+    check_length(stage, optim, errors);
+    if !optim.batch_size.is_multiple_of(optim.accumulate) {
+        let message = format!("a batch of {} can't be divided into {} parts", optim.batch_size, optim.accumulate);
+        let span = place(stage, &["optim", "accumulate"]);
+        errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
-    if diffusion.objective != Objective::Regression && diffusion.schedule == ScheduleKind::Linear {
+    if diffusion.objective != Objective::Regression
+        && matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic)
+    {
         if diffusion.beta_start > diffusion.beta_end {
             let message = format!(
                 "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
@@ -148,7 +141,7 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
         let last = diffusion.beta_end * 1000.0 / diffusion.timesteps as f64;
         if last > 0.999 {
             let message = format!(
-                "{} timesteps are too few for a linear schedule: its last beta would be {last:.3}",
+                "{} timesteps are too few for a schedule of betas: the last would be {last:.3}",
                 diffusion.timesteps
             );
             let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
@@ -164,6 +157,36 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
             Some(message) => errors.push(Diagnostic::new(place(stage, &["data"]), message)),
             None => check_attention(stage, model, size, errors),
         }
+    }
+}
+
+/// How long a training is: one of three says.
+fn check_length(stage: &StageDraft, optim: &OptimParams, errors: &mut Errors) {
+    let said =
+        [("steps", optim.steps.is_some()), ("epochs", optim.epochs.is_some()), ("budget", optim.budget.is_some())];
+    let said: Vec<&str> = said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect();
+    match said[..] {
+        [] => errors.push(
+            Diagnostic::new(
+                stage.key,
+                format!("stage {} needs `optim.steps`, `optim.epochs` or `optim.budget`", quote(&stage.name)),
+            )
+            .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
+        ),
+        [_] => {}
+        [first, second, ..] => {
+            let message = format!("`optim.{first}` and `optim.{second}` contradict each other");
+            errors.push(
+                Diagnostic::new(place(stage, &["optim", second]), message)
+                    .related(place(stage, &["optim", first]), "also given")
+                    .help("leave one of them out"),
+            );
+        }
+    }
+    if optim.budget.is_some() && optim.gflops.is_none() {
+        let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
+        let span = place(stage, &["optim", "budget"]);
+        errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
     }
 }
 
@@ -218,6 +241,18 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             quote(&params.model)
         );
         errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
+    }
+    if let Some(data) = stages.degrade(&params.data).filter(|d| d.method != DegradeMethod::Area)
+        && params.sampler.project_lr
+    {
+        let message =
+            "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
+        let mut error =
+            Diagnostic::new(place(stage, &["sampler", "project_lr"]), message).help("it goes with `method: area`");
+        if let Some(degrade) = stages.0.get(params.data.as_str()) {
+            error = error.related(place(degrade, &["method"]), format!("not the mean, but {:?}", data.method));
+        }
+        errors.push(error);
     }
     if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
         && data.scale != learned.scale

@@ -14,7 +14,7 @@ stages:
   model:
     kind: train
     data: pairs
-    model: { base_channels: 1, attention: { kind: mhsa } }
+    model: { base_channels: 1, attention: { kind: mhsaa } }
     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
     heldout: 100
@@ -48,13 +48,13 @@ error: `method` must be `area`, `bicubic` or `bilinear`, found a list
 error: `model.base_channels` must be at least 2, found `1`
  --> test.yaml:9:29
   |
-9 |     model: { base_channels: 1, attention: { kind: mhsa } }
+9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
   |                             ^
 
-error: `model.attention.kind` must be `none` or `seed`, found `mhsa`
+error: `model.attention.kind` must be one of 7, found `mhsaa`
  --> test.yaml:9:51
   |
-9 |     model: { base_channels: 1, attention: { kind: mhsa } }
+9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
   |                                                   ^^^^
 
 error: `diffusion.beta_start` must be a finite number, found `.nan`
