@@ -28,7 +28,7 @@ impl Setup {
         let target = noise(2, BATCH * graph.output_shape().len());
         let t = (0..BATCH).map(|i| i as f32 / BATCH as f32).collect();
         let network = match fused {
-            true => on(Fused::new(graph), &state),
+            true => on(Fused::new(graph).expect("an instruction set"), &state),
             false => on(Composed::new(graph, dfdx::prelude::Cpu::default()), &state),
         };
         Self { network: network.expect("the state is the graph's"), x, t, target, weights: vec![1.0; BATCH] }

@@ -87,7 +87,7 @@ fn composed_unet_is_pytorchs() {
 fn fused_unet_is_pytorchs() {
     let fixtures = Fixtures::read();
     for name in ["none", "seed"] {
-        Reference::new(&fixtures, name, |graph, state| on(Fused::new(graph), state).unwrap()).check();
+        Reference::new(&fixtures, name, |graph, state| on(Fused::new(graph).unwrap(), state).unwrap()).check();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, and what people read. The only layer that prints.
 
 mod args;
+mod bench;
 mod json;
 mod logs;
 mod output;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(&args.files, &args.set)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Bench(args) => bench::bench(args),
         Command::Exec => return ExitCode::from(exec()),
     };
     ExitCode::from(code.unwrap_or_else(|error| {

@@ -186,6 +186,11 @@ impl Graph {
         self.nodes.iter().map(flops).sum()
     }
 
+    /// Those of a training step's passes: every product once forward, once for the gradient of either factor.
+    pub fn training_flops(&self) -> u64 {
+        3 * self.forward_flops()
+    }
+
     pub fn conv3x3(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let s = self.shape(x);
         let layout = Layout::Conv { outputs, inputs: s.channels, kernel: 3 };

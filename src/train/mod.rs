@@ -6,11 +6,13 @@
 mod log;
 mod recipe;
 mod snapshot;
+mod speed;
 mod task;
 mod trainer;
 
 pub use log::LossLog;
 pub use recipe::Recipe;
 pub use snapshot::Snapshot;
+pub use speed::{Speed, measure};
 pub use task::{Pairs, Task, initial_state};
 pub use trainer::{Tick, train};

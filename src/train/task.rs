@@ -1,5 +1,7 @@
 //! What is learned: noisy images and conditions from pairs of low- and high-resolution images.
 
+use std::sync::{Arc, Mutex};
+
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 
@@ -109,6 +111,8 @@ pub struct Task {
     space: TargetSpace,
     flips: bool,
     seed: u64,
+    /// The orders of the latest passes, by pass.
+    orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Task {
@@ -127,7 +131,7 @@ impl Task {
         }
         let (schedule, space) = (Schedule::new(&diffusion), TargetSpace::new(&diffusion));
         let heldout_images = heldout_images.min(heldout.len());
-        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed }
+        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed, orders: Mutex::default() }
     }
 
     /// With the residual's scale filled in.
@@ -140,9 +144,7 @@ impl Task {
         let images = self.train.len() as u64;
         let first = step * size as u64;
         let epochs: Vec<u64> = (first / images..=(first + size as u64 - 1) / images).collect();
-        let orders: Vec<Vec<u32>> = (epochs.iter())
-            .map(|&epoch| stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()))
-            .collect();
+        let orders: Vec<Arc<Vec<u32>>> = epochs.iter().map(|&epoch| self.order(epoch)).collect();
         let examples = (0..size as u64).into_par_iter().map(|place| {
             let position = first + place;
             let order = &orders[(position / images - epochs[0]) as usize];
@@ -154,6 +156,21 @@ impl Task {
             self.example(&pair, t, &noise)
         });
         HostBatch::join(examples.collect())
+    }
+
+    /// The order of the images in one pass, remembered from step to step.
+    fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, order)) = orders.iter().find(|(known, _)| *known == epoch) {
+            return order.clone();
+        }
+        let order = Arc::new(stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()));
+        // A batch in which one pass ends and the next begins needs both.
+        if orders.len() == 2 {
+            orders.remove(0);
+        }
+        orders.push((epoch, order.clone()));
+        order
     }
 
     /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
@@ -213,10 +230,11 @@ pub struct HostBatch {
 
 impl HostBatch {
     fn join(examples: Vec<Example>) -> Self {
+        let joined = |of: fn(&Example) -> &[f32]| examples.iter().map(of).collect::<Vec<_>>().concat();
         Self {
-            x: examples.iter().flat_map(|e| &e.x).copied().collect(),
+            x: joined(|e| &e.x),
             t: examples.iter().map(|e| e.t).collect(),
-            target: examples.iter().flat_map(|e| &e.target).copied().collect(),
+            target: joined(|e| &e.target),
             weights: vec![1.0; examples.len()],
         }
     }

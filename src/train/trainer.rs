@@ -29,10 +29,16 @@ pub fn train(
         log.row(0, task.heldout_loss(network)?);
     }
     let steps = recipe.steps();
+    let batch_of = |step: u64| (step < steps).then(|| task.batch(step, recipe.batch_size()));
+    let mut batch = batch_of(start);
     for step in start..steps {
         let settings = recipe.settings(step);
-        let batch = task.batch(step, recipe.batch_size());
-        let report = network.train_step(batch.view(), &settings)?;
+        let current = batch.take().expect("every step has a batch");
+        // The next batch is made while the network works, by threads that would wait.
+        let report = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| batch = batch_of(step + 1));
+            network.train_step(current.view(), &settings)
+        })?;
         ensure!(
             report.loss.is_finite() && report.gradient_norm.is_finite(),
             "the training diverged at step {}: the loss is {}, the gradients' norm {}; try a lower optim.lr, a longer \

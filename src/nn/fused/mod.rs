@@ -43,6 +43,7 @@ use super::{
     Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
 };
 use pass::{Inputs, Pass, Shared};
+pub use peak::peak_flops;
 use plan::Plan;
 pub use simd::Level;
 use weights::Weights;
@@ -61,9 +62,9 @@ pub struct Fused {
 }
 
 impl Fused {
-    /// With the instruction set of [`Level::detect`].
-    pub fn new(graph: Graph) -> Self {
-        Self::with_level(graph, Level::detect())
+    /// With the instruction set of [`Level::chosen`].
+    pub fn new(graph: Graph) -> Result<Self> {
+        Ok(Self::with_level(graph, Level::chosen()?))
     }
 
     /// Panics if the machine lacks the instruction set.
@@ -73,15 +74,6 @@ impl Fused {
         let weights = Mutex::new(Weights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
         Self { graph, device: Cpu::default(), level, training, inference, weights, workspaces, buffers }
-    }
-
-    pub fn level(&self) -> Level {
-        self.level
-    }
-
-    /// Floating-point operations a second of one core, measured with multiply-adds in registers.
-    pub fn peak_flops(&self) -> f64 {
-        peak::peak_flops(self.level)
     }
 
     /// A copy of a tensor's numbers in a buffer of the pool.
