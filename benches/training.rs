@@ -28,7 +28,7 @@ impl Setup {
         let target = noise(2, BATCH * graph.output_shape().len());
         let t = (0..BATCH).map(|i| i as f32 / BATCH as f32).collect();
         let network = match fused {
-            true => on(Fused::new(graph), &state),
+            true => on(Fused::new(graph).expect("an instruction set"), &state),
             false => on(Composed::new(graph, dfdx::prelude::Cpu::default()), &state),
         };
         Self { network: network.expect("the state is the graph's"), x, t, target, weights: vec![1.0; BATCH] }
@@ -37,7 +37,7 @@ impl Setup {
     fn train(&mut self) -> f32 {
         let batch = Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights };
         let settings = StepSettings { lr: 1e-4, clip: Some(1.0), ema_decay: 0.999, ..Default::default() };
-        self.network.train_step(batch, &settings).expect("shapes fit").loss
+        self.network.train_step(batch, 1, &settings).expect("shapes fit").loss
     }
 
     fn forward(&self) -> Vec<f32> {

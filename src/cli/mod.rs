@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, and what people read. The only layer that prints.
 
 mod args;
+mod bench;
 mod json;
 mod logs;
 mod output;
@@ -17,6 +18,7 @@ use clap::Parser;
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+use crate::train::fix_steps;
 
 use args::{Cli, Command};
 use output::{Look, Paint, note, print};
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(&args.files, &args.set)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Bench(args) => bench::bench(args),
         Command::Exec => return ExitCode::from(exec()),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
@@ -65,10 +68,12 @@ impl std::error::Error for Reported {}
 
 /// The pipeline of a file; what is wrong with it is shown.
 fn load(file: &Path, sets: &[String]) -> Result<Pipeline, Reported> {
-    pipeline::load(file, sets).map_err(|errors| {
+    let mut pipeline = pipeline::load(file, sets).map_err(|errors| {
         note(&errors.render(Paint::stderr().has_colours()));
         Reported(EXIT_INPUT)
-    })
+    })?;
+    fix_steps(&mut pipeline);
+    Ok(pipeline)
 }
 
 fn check(files: &[std::path::PathBuf], sets: &[String]) -> u8 {

@@ -39,11 +39,24 @@ impl<D: Device + Send + 'static> Backend for Composed<D> {
     }
 
     fn forward(&self, params: &[VectorTensor<D>], x: ImageTensor<D>, t: VectorTensor<D>) -> Result<ImageTensor<D>> {
-        Ok(run(&self.graph, params, x, t, NoneTape).0)
+        let (mut values, _) = run(&self.graph, params, x, t, NoneTape);
+        Ok(values.pop().expect("a graph has nodes"))
+    }
+
+    fn values(
+        &self,
+        params: &[VectorTensor<D>],
+        x: ImageTensor<D>,
+        t: VectorTensor<D>,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Vec<f32>>> {
+        let (values, _) = run(&self.graph, params, x, t, NoneTape);
+        Ok(nodes.iter().map(|n| values[n.0].as_vec()).collect())
     }
 
     fn loss(&self, params: &[VectorTensor<D>], batch: DeviceBatch<D>) -> Result<LossTensor<D>> {
-        let (y, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+        let (mut values, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+        let y = values.pop().expect("a graph has nodes");
         let shape = *y.shape();
         let error = (y.put_tape(tape) - batch.target).square();
         let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
@@ -68,7 +81,8 @@ impl<D: Device + Send + 'static> Backend for Composed<D> {
             *v = v.clone() * s.betas[1] as f32 + g.square() * (1.0 - s.betas[1]) as f32;
             let denominator = (v.clone() / correct(s.betas[1]) as f32).sqrt() + s.eps as f32;
             let change = m.clone() * (s.lr / correct(s.betas[0])) as f32 / denominator;
-            state.params[i] = state.params[i].clone() - change;
+            let kept = 1.0 - s.lr * s.weight_decay;
+            state.params[i] = state.params[i].clone() * kept as f32 - change;
             state.ema[i] =
                 state.ema[i].clone() * s.ema_decay as f32 + state.params[i].clone() * (1.0 - s.ema_decay) as f32;
         }
@@ -83,14 +97,14 @@ struct Run<'a, D: Device, T: Tape<f32, D>> {
     tape: Option<T>,
 }
 
-/// The output of `graph`, apart from the tape it was recorded on.
+/// The values of `graph`'s nodes, apart from the tape they were recorded on.
 fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
     graph: &Graph,
     params: &[VectorTensor<D>],
     x: ImageTensor<D>,
     t: VectorTensor<D>,
     tape: T,
-) -> (ImageTensor<D>, T) {
+) -> (Vec<ImageTensor<D>>, T) {
     let mut run = Run { params, values: Vec::with_capacity(graph.nodes.len()), tape: Some(tape) };
     let t = t.clone().reshape_like(&(t.shape().0, 1usize, 1usize, 1usize));
     for node in &graph.nodes {
@@ -105,7 +119,7 @@ fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
         };
         run.values.push(value);
     }
-    (run.values.pop().expect("a graph has nodes"), run.tape.expect("every operation hands the tape on"))
+    (run.values, run.tape.expect("every operation hands the tape on"))
 }
 
 impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {

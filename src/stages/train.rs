@@ -71,7 +71,9 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let state = network.state();
     let weights = Checkpoint { config: config.clone(), weights: state.weights };
     let ema = Checkpoint { config, weights: state.ema };
-    let outputs = [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    let mut outputs =
+        vec![(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
     let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
     let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);

@@ -5,6 +5,10 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
+/// A held-out loss of so many times the first is no learning any more.
+const DIVERGED: f64 = 10.0;
+const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
+
 /// What is told after every step.
 pub struct Tick<'a> {
     /// Steps taken, of all.
@@ -26,17 +30,22 @@ pub fn train(
     mut after: impl FnMut(Tick) -> Result<()>,
 ) -> Result<()> {
     if log.is_empty() {
-        log.row(0, task.heldout_loss(network)?);
+        measure(network, task, 0, log)?;
     }
     let steps = recipe.steps();
+    let batch_of = |step: u64| (step < steps).then(|| task.batch(step, recipe.batch_size()));
+    let mut batch = batch_of(start);
     for step in start..steps {
         let settings = recipe.settings(step);
-        let batch = task.batch(step, recipe.batch_size());
-        let report = network.train_step(batch.view(), &settings)?;
+        let current = batch.take().expect("every step has a batch");
+        // The next batch is made while the network works, by threads that would wait.
+        let report = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| batch = batch_of(step + 1));
+            network.train_step(current.view(), recipe.parts(), &settings)
+        })?;
         ensure!(
             report.loss.is_finite() && report.gradient_norm.is_finite(),
-            "the training diverged at step {}: the loss is {}, the gradients' norm {}; try a lower optim.lr, a longer \
-             optim.warmup or a smaller optim.clip",
+            "the training diverged at step {}: the loss is {}, the gradients' norm {}; {REMEDY}",
             step + 1,
             report.loss,
             report.gradient_norm
@@ -44,10 +53,23 @@ pub fn train(
         log.record(report, settings.lr);
         let done = step + 1;
         if done % every == 0 || done == steps {
-            log.row(done, task.heldout_loss(network)?);
+            measure(network, task, done, log)?;
         }
         after(Tick { step: done, steps, loss: report.loss as f64, network, log })?;
     }
+    Ok(())
+}
+
+/// Measures the held-out loss and the watched layers after `step` steps.
+fn measure(network: &dyn Network, task: &Task, step: u64, log: &mut LossLog) -> Result<()> {
+    let loss = task.heldout_loss(network)?;
+    let first = log.first_heldout_loss().unwrap_or(loss);
+    ensure!(
+        loss.is_finite() && loss <= DIVERGED * first,
+        "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
+    );
+    log.row(step, loss);
+    log.layers(task.watch(network, step)?);
     Ok(())
 }
 
@@ -120,6 +142,16 @@ mod tests {
             let (first, last) = (heldout(csv.lines().nth(1).unwrap()), heldout(csv.lines().last().unwrap()));
             assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");
         }
+    }
+
+    #[test]
+    fn a_loss_that_explodes_stops_the_training() {
+        let task = task(Objective::V);
+        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
+        let mut network = nn::open(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
+        let recipe = Recipe::new(&OptimParams { lr: 10.0, clip: None, warmup: 0.0, ema: 0.0, ..optim(4) }, 5);
+        let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut LossLog::default()), |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("diverged") && error.to_string().contains("optim.lr"), "{error}");
     }
 
     #[test]

@@ -82,7 +82,8 @@ impl<'a> Pass<'a> {
         View { at, stride: place.stride, images: self.images, shape: place.shape }
     }
 
-    fn value(&self, node: NodeId) -> View {
+    /// A node's value, there until something else needs its place.
+    pub fn value(&self, node: NodeId) -> View {
         self.view(self.shared.plan.values[node.0])
     }
 
