@@ -113,7 +113,7 @@ impl Mixture {
 
 /// The largest deviation of the samples' moments from the mixture's.
 fn deviation(schedule: &Schedule, params: &SamplerParams) -> f64 {
-    const N: usize = 20_000;
+    const N: usize = 8_000;
     let draw = |step: u64| {
         let mut rng = stream(1, Purpose::Chain, step, 0);
         (0..2 * N).map(|_| rng.normal()).collect::<Vec<f64>>()
@@ -131,8 +131,8 @@ fn deviation(schedule: &Schedule, params: &SamplerParams) -> f64 {
     found.iter().zip(MIXTURE.moments()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// With the exact denoiser every sampler ends in the mixture, up to the error of 20,000 draws (the widest moment's
-/// standard error is 0.004) and of its steps.
+/// With the exact denoiser every sampler ends in the mixture, up to the error of 8,000 draws (the widest moment's
+/// standard error is 0.007) and of its steps.
 #[test]
 fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
     let schedules = [
@@ -153,7 +153,7 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
         for (method, eta, steps) in methods.into_iter().enumerate().filter(|(m, _)| i == 0 || *m == i).map(|(_, m)| m) {
             let params = SamplerParams { method, eta, steps, ..Default::default() };
             let deviation = deviation(schedule, &params);
-            assert!(deviation < 0.02, "{method:?} η {eta}, schedule {i}: off by {deviation}");
+            assert!(deviation < 0.025, "{method:?} η {eta}, schedule {i}: off by {deviation}");
         }
     }
 }

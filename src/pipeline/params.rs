@@ -319,6 +319,7 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeighting {
+    /// 1 at every time.
     #[default]
     None,
     /// The signal-to-noise ratio, at most `min_snr_gamma`, as a weight on the clean image's error (Hang et al. 2023).

@@ -98,9 +98,13 @@ mod tests {
         OptimParams { steps: Some(steps), batch_size: 2, lr: 3e-3, ..Default::default() }
     }
 
+    fn graph() -> nn::Graph {
+        unet(&ModelParams::tutorial(4, AttentionKind::Seed), 32, 4)
+    }
+
     /// Trains from `snapshot` or from the start, up to an error at `stop`.
     fn run(task: &Task, steps: u64, snapshot: Option<Snapshot>, stop: Option<u64>) -> Snapshot {
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
+        let graph = graph();
         let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
         let Snapshot { state, mut log } = snapshot.unwrap_or(start);
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
@@ -119,7 +123,7 @@ mod tests {
         let whole = run(&task, 5, None, None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
+        let graph = graph();
         assert_eq!(Snapshot::load(&graph, &path).unwrap(), None);
         let mut snapshot = None;
         for stop in [1, 3, 4] {
@@ -147,7 +151,7 @@ mod tests {
     #[test]
     fn a_loss_that_explodes_stops_the_training() {
         let task = task(Objective::V);
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
+        let graph = graph();
         let mut network = nn::open(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
         let recipe = Recipe::new(&OptimParams { lr: 10.0, clip: None, warmup: 0.0, ema: 0.0, ..optim(4) }, 5);
         let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut LossLog::default()), |_| Ok(())).unwrap_err();
@@ -157,7 +161,7 @@ mod tests {
     #[test]
     fn a_training_that_diverges_says_what_to_try() {
         let task = task(Objective::V);
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32, 4);
+        let graph = graph();
         let mut state = initial_state(&graph, 7);
         state.weights[0][0] = f32::NAN;
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();

@@ -112,7 +112,7 @@ fn defaults_reach_their_kind_and_give_way() {
     );
     let pipeline = valid(&text);
     let p = train(&pipeline, "model");
-    let attention = AttentionParams { kind: AttentionKind::Seed, heads: 2, ..Default::default() };
+    let attention = AttentionParams { kind: AttentionKind::Seed, ..Default::default() };
     assert_eq!(p.model, ModelParams { base_channels: 8, attention, ..Default::default() });
     assert_eq!((p.optim.betas, p.optim.clip, p.optim.lr), ([0.5, 0.6], None, 0.1));
 }

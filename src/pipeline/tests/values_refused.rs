@@ -51,11 +51,13 @@ error: `model.base_channels` must be at least 2, found `1`
 9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
   |                             ^
 
-error: `model.attention.kind` must be one of 7, found `mhsaa`
+error: `model.attention.kind` must be `none`, `seed`, `mhsa`, `linear`, `cross`, `uniform` or `conv_control`, found `mhsaa`
  --> test.yaml:9:51
   |
 9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
-  |                                                   ^^^^
+  |                                                   ^^^^^
+  |
+  = help: did you mean `mhsa`?
 
 error: `diffusion.beta_start` must be a finite number, found `.nan`
   --> test.yaml:10:30
@@ -69,7 +71,7 @@ error: `diffusion.timesteps` must be at least 2, found `1`
 10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
    |                                               ^
 
-error: `diffusion.schedule` must be `linear` or `cosine`, found `cosin`
+error: `diffusion.schedule` must be `linear`, `cosine`, `sigmoid` or `quadratic`, found `cosin`
   --> test.yaml:10:60
    |
 10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
@@ -259,7 +261,7 @@ error: `optim.steps` and `optim.epochs` contradict each other
   |
   = help: leave one of them out
 
-error: stage `short` needs `optim.steps` or `optim.epochs`
+error: stage `short` needs `optim.steps`, `optim.epochs` or `optim.budget`
  --> test.yaml:7:3
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
@@ -267,7 +269,7 @@ error: stage `short` needs `optim.steps` or `optim.epochs`
   |
   = help: such as `optim: { steps: 1500 }`, or the same under `defaults.train`
 
-error: 20 timesteps are too few for a linear schedule: its last beta would be 1.000
+error: 20 timesteps are too few for a schedule of betas: the last would be 1.000
  --> test.yaml:7:78
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
