@@ -58,7 +58,9 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
 }
 
 fn report(args: &BenchArgs, level: Level) -> Result<Report> {
-    let model = ModelParams::tutorial(args.base_channels, args.attention.kind);
+    let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
+    // The deepest level's maps.
+    model.attention.resolutions = vec![args.image_size >> (model.channel_mults.len() - 1)];
     let graph = unet(&model, args.image_size, 4);
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);
