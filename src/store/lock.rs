@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::OFlags;
+use tempfile::TempDir;
 
 use super::{Key, Store, files};
 
@@ -145,8 +146,22 @@ impl Store {
         let gone = gone.with_context(|| format!("creating a folder in {}", self.folder("work").display()))?;
         fs::rename(&folder, gone.path().join("work")).with_context(|| format!("removing {}", folder.display()))?;
         drop(lock);
-        gone.close().with_context(|| format!("removing the finished work of {}", folder.display()))
+        remove(gone).with_context(|| format!("removing the finished work of {}", folder.display()))
     }
+}
+
+/// Removes a folder that was moved away. Whoever found it at its old place just before may still make a lock file in it,
+/// before they look again and let go: then it is removed once more.
+fn remove(folder: TempDir) -> io::Result<()> {
+    let folder = folder.keep();
+    for _ in 0..ATTEMPTS {
+        match fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => return removed,
+        }
+    }
+    fs::remove_dir_all(&folder)
 }
 
 /// Waits for the lock, whatever signals come in between.

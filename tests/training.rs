@@ -1,0 +1,80 @@
+//! What a training computes is decided by its key alone: not by the number of threads, nor by how often it was killed.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Folder, Pipeline, is_alive, sha256, wait_until};
+use serde_json::Value;
+
+/// A training long enough to be killed on its way, and short enough for a test.
+fn pipeline() -> Pipeline {
+    Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 32, validation: 4, test: 4}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage(
+            "model",
+            "{kind: train, data: pairs, model: {base_channels: 4, attention: {kind: seed}}, \
+             optim: {steps: 900, batch_size: 8}, heldout: {every: 300}}",
+        )
+}
+
+impl Folder {
+    /// The digests of the blobs that the latest run has of a stage.
+    fn digests(&self, stage: &str) -> BTreeMap<String, String> {
+        let entries = std::fs::read_dir(self.runs().join("p/latest").join(stage)).unwrap();
+        let digest = |path: &std::path::Path| sha256(&std::fs::read(path).unwrap());
+        entries.map(|e| e.unwrap()).map(|e| (e.file_name().into_string().unwrap(), digest(&e.path()))).collect()
+    }
+
+    /// The steps that the training has told of.
+    fn steps(&self) -> u64 {
+        let status: Value = serde_json::from_str(&self.srpipe(&["status", "p.yaml", "--json"]).stdout).unwrap();
+        let model = status["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "model").unwrap();
+        model["progress"]["done"].as_u64().unwrap_or(0)
+    }
+}
+
+#[test]
+fn threads_and_kills_do_not_change_a_checkpoint() {
+    let one = pipeline().folder();
+    // A process that may use one core starts one thread.
+    let output = std::process::Command::new("taskset")
+        .args(["-c", "0", env!("CARGO_BIN_EXE_srpipe"), "run", "p.yaml"])
+        .current_dir(one.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = one.digests("model");
+    assert_eq!(expected.keys().collect::<Vec<_>>(), ["ema.safetensors", "loss.csv", "weights.safetensors"]);
+
+    let all = pipeline().folder();
+    assert_eq!(all.run(&[]).code, Some(0));
+    assert_eq!(all.digests("model"), expected, "one thread and all threads");
+
+    let killed = pipeline().folder();
+    let mut before = 0;
+    for round in 1..=5 {
+        let run = killed.start(&["run", "p.yaml", "--json"]);
+        wait_until("the training goes on", || killed.steps() > before);
+        let children = run.children();
+        // Now and then the training's own process, which then has no time to save either.
+        if round == 3 {
+            children.iter().for_each(|pid| {
+                std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap();
+            });
+        }
+        run.signal("KILL");
+        assert_eq!(run.wait().signal, Some(9));
+        wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
+        assert!(killed.steps() < 900, "killed after its end");
+        before = killed.steps();
+    }
+    let last = killed.run(&["--json"]);
+    assert_eq!(last.code, Some(0), "{last}");
+    let resumed = last.events().iter().filter_map(|event| event["text"].as_str()).any(|text| {
+        text.split("steps ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).is_some_and(|n: u64| n > 0)
+    });
+    assert!(resumed, "it went on from a snapshot\n{last}");
+    assert_eq!(killed.digests("model"), expected, "killed and whole");
+}
