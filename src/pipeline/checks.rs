@@ -242,15 +242,13 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
         );
         errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
     }
-    if let Some(data) = stages.degrade(&params.data).filter(|d| d.method != DegradeMethod::Area)
-        && params.sampler.project_lr
-    {
+    if stages.degrade(&params.data).is_some_and(|d| d.method != DegradeMethod::Area) && params.sampler.project_lr {
         let message =
             "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
         let mut error =
             Diagnostic::new(place(stage, &["sampler", "project_lr"]), message).help("it goes with `method: area`");
         if let Some(degrade) = stages.0.get(params.data.as_str()) {
-            error = error.related(place(degrade, &["method"]), format!("not the mean, but {:?}", data.method));
+            error = error.related(place(degrade, &["method"]), "not the mean of each block");
         }
         errors.push(error);
     }

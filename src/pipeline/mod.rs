@@ -133,6 +133,8 @@ impl fmt::Display for Device {
 }
 
 /// What a stage does, with its parameters.
+// There are few of them, one a stage.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageParams {

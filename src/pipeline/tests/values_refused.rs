@@ -390,3 +390,77 @@ error: unknown key `url` of dataset `synthetic`
 "#,
     );
 }
+
+#[test]
+fn models_must_fit_their_images() {
+    says(
+        "\
+name: models
+defaults:
+  train: { data: four, optim: { steps: 1 } }
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  four: { kind: degrade, input: images, method: bicubic }
+  flat: { kind: train, model: { attention: { kind: mhsa, resolutions: [8, 4] } } }
+  heads: { kind: train, model: { base_channels: 6, attention: { kind: linear, resolutions: [32] } } }
+  narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
+  deep: { kind: train, model: { channel_mults: [1, 1, 1, 1, 1, 1], attention: { kind: cross } } }
+  parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
+  hasty: { kind: train, optim: { budget: 45 } }
+  sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
+",
+        &[],
+        r#"
+error: no map of the U-Net is 4×4
+ --> test.yaml:7:71
+  |
+7 |   flat: { kind: train, model: { attention: { kind: mhsa, resolutions: [8, 4] } } }
+  |                                                                       ^^^^^^
+  |
+  = help: of images of 32×32 with 3 levels there are: 32, 16, 8
+
+error: 6 channels at 32×32 can't be divided among 4 heads
+ --> test.yaml:8:3
+  |
+8 |   heads: { kind: train, model: { base_channels: 6, attention: { kind: linear, resolutions: [32] } } }
+  |   ^^^^^
+  |
+  = help: `heads` must divide the channels of every resolution
+
+error: the tutorial's attention asks with an eighth of 4 channels, which is none
+ --> test.yaml:9:50
+  |
+9 |   narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
+  |                                                  ^
+  |
+  = help: at 32×32 it needs 8 channels or more
+
+error: a batch of 32 can't be divided into 5 parts
+  --> test.yaml:11:62
+   |
+11 |   parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
+   |                                                              ^
+   |
+   = help: `optim.accumulate` must divide `optim.batch_size`
+
+error: a budget of seconds needs `optim.gflops`
+  --> test.yaml:12:42
+   |
+12 |   hasty: { kind: train, optim: { budget: 45 } }
+   |                                          ^^
+   |
+   = help: such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for
+
+error: `sampler.project_lr` makes the means of blocks right, and these low-resolution images are others
+  --> test.yaml:13:75
+   |
+ 6 |   four: { kind: degrade, input: images, method: bicubic }
+   |                                                 ------- not the mean of each block
+...
+13 |   sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
+   |                                                                           ^^^^
+   |
+   = help: it goes with `method: area`
+"#,
+    );
+}
