@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, and what people read. The only layer that prints.
 
 mod args;
+mod bench;
 mod claims;
 mod diff;
 mod explanations;
@@ -26,6 +27,7 @@ use clap::Parser;
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+use crate::train::fix_steps;
 
 use args::{Cli, Command, FlagArgs};
 use output::{Look, Paint, note, print};
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(&args.files, &args.flags)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Bench(args) => bench::bench(args),
         Command::Exec => return ExitCode::from(exec()),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
@@ -79,10 +82,12 @@ impl std::error::Error for Reported {}
 
 /// The pipeline of a file; what is wrong with it is shown.
 fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
-    pipeline::load(file, &flags.flags()).map_err(|errors| {
+    let mut pipeline = pipeline::load(file, &flags.flags()).map_err(|errors| {
         note(&errors.render(Paint::stderr().has_colours()));
         Reported(EXIT_INPUT)
-    })
+    })?;
+    fix_steps(&mut pipeline);
+    Ok(pipeline)
 }
 
 fn check(files: &[std::path::PathBuf], flags: &FlagArgs) -> u8 {

@@ -8,7 +8,8 @@ use super::args::RunArgs;
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, words};
-use crate::run::{self, Options, Prepared, Progress};
+use crate::nn::fused::Level;
+use crate::run::{self, InputError, Options, Prepared, Progress};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
@@ -27,6 +28,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Ok(nothing_to_do(args, store, &latest.record()?));
     }
 
+    Level::chosen().map_err(|error| InputError(error.to_string()))?;
     let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
     let options = Options {
         file: Some(args.file.clone()),

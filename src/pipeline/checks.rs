@@ -13,8 +13,6 @@ use super::sweep::Instance;
 use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
 
-/// Levels of the U-Net below the image's resolution, each half of the one above.
-const UNET_LEVELS: u32 = 2;
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
 
@@ -166,23 +164,16 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
 }
 
 fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
-    let TrainParams { model: _, diffusion, optim, .. } = params;
-    match (optim.steps, optim.epochs) {
-        (Some(_), Some(_)) => errors.push(
-            Diagnostic::new(stage.place("optim.epochs"), "`optim.steps` and `optim.epochs` contradict each other")
-                .related(stage.place("optim.steps"), "also given")
-                .help("leave one of them out"),
-        ),
-        (None, None) => errors.push(
-            Diagnostic::new(
-                stage.key(),
-                format!("stage {} needs `optim.steps` or `optim.epochs`", quote(stage.name())),
-            )
-            .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
-        ),
-        _ => {}
+    let TrainParams { model, diffusion, optim, .. } = params;
+    check_length(stage, optim, errors);
+    if !optim.batch_size.is_multiple_of(optim.accumulate) {
+        let message = format!("a batch of {} can't be divided into {} parts", optim.batch_size, optim.accumulate);
+        let span = stage.place("optim.accumulate");
+        errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
-    if diffusion.objective != Objective::Regression && diffusion.schedule == ScheduleKind::Linear {
+    if diffusion.objective != Objective::Regression
+        && matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic)
+    {
         if diffusion.beta_start > diffusion.beta_end {
             let message = format!(
                 "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
@@ -195,7 +186,7 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         let last = diffusion.beta_end * 1000.0 / diffusion.timesteps as f64;
         if last > 0.999 {
             let message = format!(
-                "{} timesteps are too few for a linear schedule: its last beta would be {last:.3}",
+                "{} timesteps are too few for a schedule of betas: the last would be {last:.3}",
                 diffusion.timesteps
             );
             let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
@@ -206,15 +197,83 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         }
     }
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
-    if let Some(message) = size.and_then(unet_error) {
-        errors.push(Diagnostic::new(stage.place("data"), message));
+    if let Some(size) = size {
+        match unet_error(size, model.channel_mults.len()) {
+            Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
+            None => check_attention(stage, model, size, errors),
+        }
     }
 }
 
-fn unet_error(size: usize) -> Option<String> {
-    let divisor = 1 << UNET_LEVELS;
+/// How long a training is: one of three says.
+fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
+    let said =
+        [("steps", optim.steps.is_some()), ("epochs", optim.epochs.is_some()), ("budget", optim.budget.is_some())];
+    let said: Vec<&str> = said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect();
+    match said[..] {
+        [] => errors.push(
+            Diagnostic::new(
+                stage.key(),
+                format!("stage {} needs `optim.steps`, `optim.epochs` or `optim.budget`", quote(stage.name())),
+            )
+            .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
+        ),
+        [_] => {}
+        [first, second, ..] => {
+            let message = format!("`optim.{first}` and `optim.{second}` contradict each other");
+            errors.push(
+                Diagnostic::new(stage.place(&format!("optim.{second}")), message)
+                    .related(stage.place(&format!("optim.{first}")), "also given")
+                    .help("leave one of them out"),
+            );
+        }
+    }
+    if optim.budget.is_some() && optim.gflops.is_none() {
+        let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
+        let span = stage.place("optim.budget");
+        errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
+    }
+}
+
+fn unet_error(size: usize, levels: usize) -> Option<String> {
+    let divisor = 1 << (levels - 1);
     (!size.is_multiple_of(divisor))
-        .then(|| format!("images of {size}×{size} pixels: the U-Net needs a size divisible by {divisor}"))
+        .then(|| format!("images of {size}×{size} pixels: {levels} levels need a size divisible by {divisor}"))
+}
+
+/// Whether each layer has a map to stand at, and channels that divide.
+fn check_attention(stage: Stage, model: &ModelParams, size: usize, errors: &mut Errors) {
+    let attention = &model.attention;
+    if attention.kind == AttentionKind::None {
+        return;
+    }
+    let levels: Vec<usize> = (0..model.channel_mults.len()).map(|level| size >> level).collect();
+    for &resolution in &attention.resolutions {
+        let Some(level) = levels.iter().position(|&l| l == resolution) else {
+            let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!("no map of the U-Net is {resolution}×{resolution}");
+            let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
+            let span = stage.place("model.attention.resolutions");
+            errors.push(Diagnostic::new(span, message).help(help));
+            continue;
+        };
+        let channels = model.base_channels * model.channel_mults[level];
+        let seed = attention.kind == AttentionKind::Seed
+            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
+        if seed && channels < 8 {
+            let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
+            let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
+            let span = stage.place("model.base_channels");
+            errors.push(Diagnostic::new(span, message).help(help));
+        } else if !seed && !channels.is_multiple_of(attention.heads) {
+            let message = format!(
+                "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
+                attention.heads
+            );
+            let span = stage.place("model.attention.heads");
+            errors.push(Diagnostic::new(span, message).help("`heads` must divide the channels of every resolution"));
+        }
+    }
 }
 
 fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
@@ -227,6 +286,15 @@ fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &m
             quote(&params.model)
         );
         errors.push(Diagnostic::new(stage.place("sampler.steps"), message).help(format!("at most {timesteps}")));
+    }
+    if stages.degrade(&params.data).is_some_and(|d| d.method != DegradeMethod::Area) && params.sampler.project_lr {
+        let message =
+            "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
+        let mut error = Diagnostic::new(stage.place("sampler.project_lr"), message).help("it goes with `method: area`");
+        if let Some(degrade) = stages.stage(&params.data) {
+            error = error.related(degrade.place("method"), "not the mean of each block");
+        }
+        errors.push(error);
     }
     if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
         && data.scale != learned.scale
@@ -294,7 +362,8 @@ mod tests {
     fn sizes_must_divide() {
         assert_eq!(scale_error(32, 8), None);
         assert!(scale_error(36, 8).unwrap().contains("36×36"));
-        assert_eq!(unet_error(32), None);
-        assert!(unet_error(30).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(32, 3), None);
+        assert!(unet_error(30, 3).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(30, 2), None);
     }
 }

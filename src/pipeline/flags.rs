@@ -188,10 +188,12 @@ fn next_key<'p>(mapping: &Mapping, path: &'p str, rest: &[Segment]) -> (&'p str,
     (1..=rest.len()).rev().map(|n| (key(n), n)).find(|(key, _)| mapping.contains_key(*key)).unwrap_or((key(1), 1))
 }
 
-/// `steps` of the command line replaces `epochs` of the file and the other way round; two flags contradict each other.
+/// `steps` of the command line replaces `epochs` or `budget` of the file and the other way round; two flags contradict
+/// each other.
 fn drop_alternative(mapping: &mut Mapping, key: &str, source: u32) {
-    let Some(other) = super::resolve::alternative(key) else { return };
-    if source != 0 && mapping.get(other).is_some_and(|e| e.key.source == 0) {
-        mapping.shift_remove(other);
+    for &other in super::resolve::alternatives_of(key) {
+        if source != 0 && mapping.get(other).is_some_and(|e| e.key.source == 0) {
+            mapping.shift_remove(other);
+        }
     }
 }

@@ -156,6 +156,8 @@ impl fmt::Display for Device {
 }
 
 /// What a stage does, with its parameters.
+// There are few of them, one a stage.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageParams {
@@ -223,6 +225,8 @@ pub mod blobs {
     pub const EMA: &str = "ema.safetensors";
     /// Training and held-out loss by step.
     pub const LOSS: &str = "loss.csv";
+    /// What layers of attention do on held-out images, by step; of models that have any.
+    pub const ATTENTION: &str = "attention.csv";
     /// `samples`: u8 `(N, K, H, W, 3)`.
     pub const SAMPLES: &str = "samples.safetensors";
     pub const METRICS: &str = "metrics.csv";

@@ -45,11 +45,12 @@ pub(super) struct StageDraft {
 }
 
 /// What may be said instead of a key of `optim`.
-pub(super) fn alternative(key: &str) -> Option<&'static str> {
+pub(super) fn alternatives_of(key: &str) -> &'static [&'static str] {
     match key {
-        "steps" => Some("epochs"),
-        "epochs" => Some("steps"),
-        _ => None,
+        "steps" => &["epochs", "budget"],
+        "epochs" => &["steps", "budget"],
+        "budget" => &["steps", "epochs"],
+        _ => &[],
     }
 }
 
@@ -288,9 +289,9 @@ fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors)
 
 /// Puts `defaults` under `mapping`: mappings merge key by key, anything else of the stage's own stays.
 fn merge(mapping: &mut Mapping, defaults: &Mapping) {
-    // Looked up before anything is added: of `steps` and `epochs`, the stage's own is meant.
+    // Looked up before anything is added: of `steps`, `epochs` and `budget`, the stage's own is meant.
     let own = |key: &str| mapping.get(key).is_some_and(|e| !e.node.is_null());
-    let skipped: Vec<bool> = defaults.keys().map(|key| alternative(key).is_some_and(own)).collect();
+    let skipped: Vec<bool> = defaults.keys().map(|key| alternatives_of(key).iter().any(|other| own(other))).collect();
     for ((key, default), skipped) in defaults.iter().zip(skipped) {
         match mapping.get_mut(key) {
             Some(entry) => {

@@ -191,17 +191,18 @@ impl Node {
         }
     }
 
-    /// Of `optim.steps` and `optim.epochs`, the one that is swept is meant.
+    /// Of `optim.steps`, `optim.epochs` and `optim.budget`, the one that is swept is meant.
     fn remove_alternative(&mut self, path: &str) {
         let (outer, last) = path.rsplit_once('.').unwrap_or(("", path));
-        let Some(other) = resolve::alternative(last) else { return };
         let mut node = self;
         for key in outer.split('.').filter(|key| !key.is_empty()) {
             let Some(inner) = node.as_mapping_mut().and_then(|mapping| mapping.get_mut(key)) else { return };
             node = &mut inner.node;
         }
         if let Some(mapping) = node.as_mapping_mut() {
-            mapping.shift_remove(other);
+            for &other in resolve::alternatives_of(last) {
+                mapping.shift_remove(other);
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ fn the_seed_file_has_the_settings_of_the_tutorial() {
     let pipeline = valid(SEED);
     for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Seed)] {
         let p = train(&pipeline, stage);
-        assert_eq!(p.model, ModelParams { base_channels: 32, attention: AttentionParams { kind } });
+        assert_eq!(p.model, ModelParams::tutorial(32, kind));
         let d = &p.diffusion;
         assert_eq!((d.schedule, d.timesteps, d.beta_start, d.beta_end), (ScheduleKind::Linear, 1000, 1e-4, 0.02));
         assert_eq!((d.objective, d.target), (Objective::Eps, Target::Image));
@@ -112,7 +112,8 @@ fn defaults_reach_their_kind_and_give_way() {
     );
     let pipeline = valid(&text);
     let p = train(&pipeline, "model");
-    assert_eq!(p.model, ModelParams { base_channels: 8, attention: AttentionParams { kind: AttentionKind::Seed } });
+    let attention = AttentionParams { kind: AttentionKind::Seed, ..Default::default() };
+    assert_eq!(p.model, ModelParams { base_channels: 8, attention, ..Default::default() });
     assert_eq!((p.optim.betas, p.optim.clip, p.optim.lr), ([0.5, 0.6], None, 0.1));
 }
 
