@@ -1,16 +1,26 @@
 //! The command line: arguments, exit codes, and what people read. The only layer that prints.
 
 mod args;
+mod bench;
+mod claims;
+mod diff;
+mod explanations;
+mod facts;
+mod graph;
+mod groups;
 mod json;
 mod logs;
 mod output;
+mod plan;
 mod progress;
 mod results;
 mod run;
+mod runs;
 mod settings;
 mod share;
 mod status;
 mod store;
+mod why;
 mod words;
 
 use std::path::Path;
@@ -22,8 +32,9 @@ use serde_json::{Value, json};
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
 use crate::stages::command::launch;
+use crate::train::fix_steps;
 
-use args::{CheckArgs, Cli, Command};
+use args::{CheckArgs, Cli, Command, FlagArgs};
 use output::{Look, Paint, note, print};
 
 /// Everything that was asked for is done.
@@ -42,8 +53,14 @@ pub fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
+        Command::Plan(args) => plan::plan(args, &cli.runs_dir),
+        Command::Why(args) => why::why(args, &cli.runs_dir),
+        Command::Diff(args) => diff::diff(args, &cli.runs_dir),
+        Command::Runs(args) => runs::runs(args, &cli.runs_dir),
+        Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Bench(args) => bench::bench(args),
         Command::Gc(args) => store::gc(args, &cli.runs_dir),
         Command::Verify(args) => store::verify(args, &cli.runs_dir),
         Command::Export(args) => share::export(args, &cli.runs_dir),
@@ -92,11 +109,13 @@ impl std::fmt::Display for Reported {
 impl std::error::Error for Reported {}
 
 /// The pipeline of a file; what is wrong with it is shown.
-fn load(file: &Path, sets: &[String]) -> Result<Pipeline, Reported> {
-    pipeline::load(file, sets).map_err(|errors| {
+fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
+    let mut pipeline = pipeline::load(file, &flags.flags()).map_err(|errors| {
         note(&errors.render(Paint::stderr().has_colours()));
         Reported(EXIT_INPUT)
-    })
+    })?;
+    fix_steps(&mut pipeline);
+    Ok(pipeline)
 }
 
 fn check(args: &CheckArgs) -> u8 {
@@ -105,7 +124,7 @@ fn check(args: &CheckArgs) -> u8 {
     }
     let mut code = EXIT_DONE;
     for file in &args.files {
-        match load(file, &args.set) {
+        match load(file, &args.flags) {
             Ok(pipeline) => {
                 print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
             }
@@ -117,7 +136,7 @@ fn check(args: &CheckArgs) -> u8 {
 
 fn check_json(args: &CheckArgs) -> u8 {
     let mut code = EXIT_DONE;
-    let files = args.files.iter().map(|file| match pipeline::load(file, &args.set) {
+    let files = args.files.iter().map(|file| match pipeline::load(file, &args.flags.flags()) {
         Ok(pipeline) => json!({"file": file, "stages": pipeline.stages.len(), "errors": []}),
         Err(errors) => {
             code = EXIT_INPUT;

@@ -53,6 +53,14 @@ pub fn split(input: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Passes the stage of an input to somebody who may call it otherwise; the blob stays.
+pub(super) fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
+    let (stage, blob) = split(input);
+    let (mut stage, blob) = (stage.to_string(), blob.map(|blob| format!("/{blob}")));
+    rename(&mut stage);
+    *input = stage + &blob.unwrap_or_default();
+}
+
 /// The blobs that an input reads.
 pub(super) fn blobs(input: &str) -> Blobs {
     split(input).1.map_or(Blobs::All, |blob| Blobs::Only(vec![blob.to_string().into()]))

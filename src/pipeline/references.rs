@@ -6,72 +6,70 @@ use std::collections::{BinaryHeap, HashMap};
 use super::command::split;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
+use super::tree::{Entry, Node};
 use super::words::{alternatives, did_you_mean, quote};
 use super::{Blobs, StageKind, StageParams, blobs};
 
 /// A stage's parameter that names another stage.
-struct Reference<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Reference {
     /// The parameter: `data`, `arms.baseline`.
     role: String,
-    target: &'a str,
+    target: String,
     span: Span,
-    wants: Wants<'a>,
+    wants: Wants,
 }
 
 /// What a reference must lead to.
-#[derive(Clone, Copy)]
-enum Wants<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Wants {
     /// A stage of this kind, or a `command` that makes the same blobs.
     Kind(StageKind),
     /// Any stage.
     Artifact,
     /// A stage that makes this blob.
-    Blob(&'a str),
+    Blob(String),
 }
 
-impl Wants<'_> {
-    fn fits(self, stage: &StageDraft) -> bool {
+impl Wants {
+    fn fits(&self, stage: &StageDraft) -> bool {
         match self {
-            Self::Kind(kind) => stage.kind == Some(kind),
+            Self::Kind(kind) => stage.kind == Some(*kind),
             Self::Artifact | Self::Blob(_) => true,
         }
     }
 }
 
-fn references<'a>(stage: &'a StageDraft) -> Vec<Reference<'a>> {
-    let roles: &[(&str, StageKind)] = match stage.kind {
-        Some(StageKind::Degrade) => &[("input", StageKind::Fetch)],
-        Some(StageKind::Train) => &[("data", StageKind::Degrade)],
-        Some(StageKind::Sample) => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
-        Some(StageKind::Compare) => {
-            let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
-            let reference = |(name, entry): (&String, &'_ super::tree::Entry)| {
-                let role = format!("arms.{}", quote(name).trim_matches('`'));
-                (role, entry.node.span)
+/// The stages that a stage's parameters name.
+pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
+    let below = |key: &str| params.entry([key]).and_then(|e| e.node.as_mapping()).into_iter().flatten();
+    let role = |key: &str, name: &str| format!("{key}.{}", quote(name).trim_matches('`'));
+    let roles: &[(&str, StageKind)] = match kind {
+        StageKind::Fetch => &[],
+        StageKind::Degrade => &[("input", StageKind::Fetch)],
+        StageKind::Train => &[("data", StageKind::Degrade)],
+        StageKind::Sample => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
+        StageKind::Compare => {
+            let reference = |(name, entry): (&String, &Entry)| {
+                let target = entry.node.as_text()?.to_string();
+                let wants = Wants::Kind(StageKind::Sample);
+                Some(Reference { role: role("arms", name), target, span: entry.node.span, wants })
             };
-            return arms
-                .iter()
-                .filter_map(|arm| {
-                    let (role, span) = reference(arm);
-                    Some(Reference { role, target: arm.1.node.as_text()?, span, wants: Wants::Kind(StageKind::Sample) })
-                })
-                .collect();
+            return below("arms").filter_map(reference).collect();
         }
-        Some(StageKind::Command) => {
-            let Some(inputs) = stage.node.entry(["inputs"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
-            let reference = |(name, entry): (&String, &'a super::tree::Entry)| {
+        StageKind::Command => {
+            let reference = |(name, entry): (&String, &Entry)| {
                 let (target, blob) = split(entry.node.as_text()?);
-                let role = format!("inputs.{}", quote(name).trim_matches('`'));
-                let wants = blob.map_or(Wants::Artifact, Wants::Blob);
-                Some(Reference { role, target, span: entry.node.span, wants })
+                let wants = blob.map_or(Wants::Artifact, |blob| Wants::Blob(blob.to_string()));
+                Some(Reference { role: role("inputs", name), target: target.to_string(), span: entry.node.span, wants })
             };
-            return inputs.iter().filter_map(reference).collect();
+            return below("inputs").filter_map(reference).collect();
         }
-        Some(StageKind::Fetch) | None => &[],
     };
-    let reference = |&(role, wants): &(&str, StageKind)| {
-        let node = &stage.node.entry([role])?.node;
-        Some(Reference { role: role.to_string(), target: node.as_text()?, span: node.span, wants: Wants::Kind(wants) })
+    let reference = |&(role, kind): &(&str, StageKind)| {
+        let node = &params.entry([role])?.node;
+        let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(kind));
+        Some(Reference { role: role.to_string(), target, span: node.span, wants })
     };
     roles.iter().filter_map(reference).collect()
 }
@@ -84,22 +82,22 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     let mut edges: Vec<Vec<(usize, Span)>> = vec![];
     for stage in &stages {
         let mut named = vec![];
-        for reference in references(stage) {
-            match index.get(reference.target) {
+        for reference in &stage.references {
+            match index.get(reference.target.as_str()) {
                 Some(&target) => {
-                    check_target(stage, &reference, &stages[target], &stages, errors);
+                    check_target(stage, reference, &stages[target], &stages, errors);
                     named.push((target, reference.span));
                 }
                 None if errors.is_full() => {}
                 None => {
                     let fitting = stages.iter().filter(|s| reference.wants.fits(s));
-                    let help = did_you_mean(reference.target, fitting.map(|s| s.name.as_str()))
-                        .or_else(|| did_you_mean(reference.target, stages.iter().map(|s| s.name.as_str())))
+                    let help = did_you_mean(&reference.target, fitting.map(|s| s.name.as_str()))
+                        .or_else(|| did_you_mean(&reference.target, stages.iter().map(|s| s.name.as_str())))
                         .or_else(|| match reference.wants {
                             Wants::Kind(kind) => only_one(&stages, kind),
                             Wants::Artifact | Wants::Blob(_) => None,
                         });
-                    let message = format!("`{}` names {}, which is no stage", reference.role, quote(reference.target));
+                    let message = format!("`{}` names {}, which is no stage", reference.role, quote(&reference.target));
                     errors.push(Diagnostic::new(reference.span, message).maybe_help(help));
                 }
             }
@@ -119,15 +117,15 @@ fn check_target(
     stages: &[StageDraft],
     errors: &mut Errors,
 ) {
-    match (reference.wants, target.kind) {
+    match (&reference.wants, target.kind) {
         _ if errors.is_full() => {}
         (Wants::Kind(_), Some(StageKind::Command)) => check_blobs(stage, reference, target, errors),
-        (Wants::Kind(wants), Some(kind)) if kind != wants => {
-            wrong_kind(reference, wants, target, kind, stages, errors);
+        (Wants::Kind(wants), Some(kind)) if kind != *wants => {
+            wrong_kind(reference, *wants, target, kind, stages, errors);
         }
         (Wants::Blob(blob), _) => {
-            let Some(outputs) = target.params.as_ref().map(StageParams::outputs) else { return };
-            if !outputs.contains(&blob) {
+            let Some(outputs) = outputs(target) else { return };
+            if !outputs.contains(&blob.as_str()) {
                 let message = format!("stage {} makes no {}", quote(&target.name), quote(blob));
                 let help = did_you_mean(blob, outputs.iter().copied());
                 let help = help.unwrap_or_else(|| format!("it makes {}", alternatives(&outputs).replace(" or ", ", ")));
@@ -138,16 +136,31 @@ fn check_target(
     }
 }
 
+/// The blobs that a stage makes, whichever of its variants is run; None where its parameters are in error.
+fn outputs(stage: &StageDraft) -> Option<Vec<&str>> {
+    let mut variants = stage.params().map(StageParams::outputs);
+    let first = variants.next()?;
+    Some(variants.fold(first, |common, more| common.into_iter().filter(|name| more.contains(name)).collect()))
+}
+
 /// A command stands for a stage of another kind where it makes the blobs that are read of it.
 fn check_blobs(stage: &StageDraft, reference: &Reference, target: &StageDraft, errors: &mut Errors) {
-    let (Some(params), Some(made)) = (&stage.params, target.params.as_ref().map(StageParams::outputs)) else { return };
-    let input = params.inputs().into_iter().find(|input| input.role == reference.role);
-    let Some(Blobs::Only(read)) = input.map(|input| input.blobs) else { return };
+    let Some(made) = outputs(target) else { return };
     // An arm without losses is measured all the same.
-    let optional = |name: &str| params.kind() == StageKind::Compare && name == blobs::LOSS;
-    let missing: Vec<&str> =
-        read.iter().map(|n| n.as_ref()).filter(|name| !made.contains(name) && !optional(name)).collect();
+    let optional = |name: &str| stage.kind == Some(StageKind::Compare) && name == blobs::LOSS;
+    let mut missing: Vec<String> = vec![];
+    for input in stage.params().flat_map(StageParams::inputs) {
+        if input.role == reference.role
+            && input.stage == reference.target
+            && let Blobs::Only(read) = input.blobs
+        {
+            let lacks = |name: &str| !made.contains(&name) && !optional(name) && !missing.iter().any(|m| m == name);
+            let more: Vec<String> = read.iter().filter(|name| lacks(name)).map(|name| name.to_string()).collect();
+            missing.extend(more);
+        }
+    }
     if !missing.is_empty() {
+        let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
         let message = format!(
             "`{}` reads {}, which the command {} does not make",
             reference.role,

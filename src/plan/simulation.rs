@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pipeline::{Resources, Retry, Stage, blobs::*};
+use crate::pipeline::{Stage, blobs::*};
 use crate::store::{Action, Artifact, Cost, Digest, Key};
 
 pub type World = BTreeMap<Key, Action>;
 
 pub fn stage(name: &str, params: Value) -> Stage {
-    let params = serde_json::from_value(params).unwrap();
-    Stage { name: name.to_string(), params, resources: Resources::default(), retry: Retry::default() }
+    Stage::new(name, serde_json::from_value(params).unwrap())
 }
 
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::key::semantic_params;
-use super::{BackendClass, KEY_FORMAT, Plan, Preimage, code_version};
+use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage, code_version};
 use crate::pipeline::Blobs;
 use crate::store::{Action, Digest, Key, Store};
 
@@ -100,7 +100,7 @@ fn state(
     if !on.is_empty() {
         return StageState::Waiting { on };
     }
-    let mut inputs = BTreeMap::new();
+    let mut preimage = preimage_without_inputs(stage, sources, backend);
     for input in &stage.inputs {
         if let StageState::Cached { action, .. } = &before[input.stage] {
             // A blob that the artifact lacks is left out, which is a fact of its own.
@@ -111,22 +111,26 @@ fn state(
                     names.iter().filter_map(read).collect()
                 }
             };
-            inputs.insert(input.role.clone(), read);
+            preimage.inputs.insert(input.role.clone(), read);
         }
     }
-    let preimage = Preimage {
+    let key = preimage.key();
+    match known.action(&key) {
+        Some(action) => StageState::Cached { key, action },
+        None => StageState::Ready { key, preimage },
+    }
+}
+
+/// What of a stage's preimage is known before its inputs are.
+pub(super) fn preimage_without_inputs(stage: &PlannedStage, sources: &Sources, backend: BackendClass) -> Preimage {
+    Preimage {
         format: KEY_FORMAT,
         kind: stage.kind,
         code_version: code_version(stage.kind),
         params: semantic_params(&stage.params),
         seed: stage.seed,
         backend: stage.params.runs_network().then_some(backend),
-        inputs,
+        inputs: BTreeMap::new(),
         sources: sources.get(&stage.name).cloned().unwrap_or_default(),
-    };
-    let key = preimage.key();
-    match known.action(&key) {
-        Some(action) => StageState::Cached { key, action },
-        None => StageState::Ready { key, preimage },
     }
 }

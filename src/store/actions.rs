@@ -28,6 +28,13 @@ struct Output {
     size: u64,
 }
 
+impl From<File> for Action {
+    fn from(file: File) -> Self {
+        let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
+        Self { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }
+    }
+}
+
 impl Store {
     pub(super) fn action_path(&self, key: &Key) -> PathBuf {
         self.folder("actions").join(key.shard()).join(format!("{key}.json"))
@@ -40,14 +47,12 @@ impl Store {
         if !file.outputs.values().all(|output| self.is_whole(&output.digest, output.size)) {
             return Ok(None);
         }
-        let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
-        Ok(Some(Action { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }))
+        Ok(Some(file.into()))
     }
 
     /// The outputs that an action names, whether or not its blobs are there; None where it is garbled.
     pub(super) fn recorded_outputs(&self, key: &Key) -> Result<Option<Artifact>> {
-        let file = self.action_file(key)?;
-        Ok(file.map(|file| file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect()))
+        Ok(self.action_file(key)?.map(|file| Action::from(file).outputs))
     }
 
     fn action_file(&self, key: &Key) -> Result<Option<File>> {
@@ -58,6 +63,22 @@ impl Store {
             read => read.with_context(|| format!("reading {}", path.display()))?,
         };
         Ok(read(key, &bytes))
+    }
+
+    /// Every action on record, whether its blobs are there or not. What cannot be read is passed over: these are for
+    /// questions about what was made, not for results.
+    pub fn recorded(&self) -> Vec<(Key, Action)> {
+        let folders = fs::read_dir(self.folder("actions")).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+        let action = |path: PathBuf| {
+            let key: Key = path.file_stem()?.to_str()?.parse().ok()?;
+            let action = self.action_file(&key).ok()??.into();
+            Some((key, action))
+        };
+        let mut actions: Vec<_> = files.filter_map(|file| action(file.path())).collect();
+        // Folders list their files in any order.
+        actions.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        actions
     }
 
     /// Records that `key` is known: the commit point. The action's blobs must be in the store.
@@ -149,6 +170,18 @@ mod tests {
         made.outputs = [("../b".to_string(), store.put(b"2").unwrap())].into();
         assert!(store.commit(&key(), &made).is_err());
         assert!(!store.action_path(&key()).exists());
+    }
+
+    #[test]
+    fn what_was_made_is_told_although_a_blob_is_gone() {
+        let (_folder, store) = store();
+        assert!(store.recorded().is_empty());
+        let made = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &made).unwrap();
+        fs::remove_file(store.blob_path(&made.outputs["a"])).unwrap();
+        fs::write(store.folder("actions").join(key().shard()).join("note.json"), b"{}").unwrap();
+        assert_eq!(store.recorded(), [(key(), made)]);
+        assert_eq!(store.action(&key()).unwrap(), None);
     }
 
     #[test]

@@ -3,23 +3,20 @@
 use super::super::command::{Placeholder, substitute};
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::params::CommandParams;
-use super::super::resolve::{StageDraft, name_error};
-use super::super::tree::{Entry, Value};
+use super::super::resolve::name_error;
 use super::super::words::{did_you_mean, is_invisible, quote};
-use super::place;
+use super::Stage;
 
-pub(super) fn check(stage: &StageDraft, params: &CommandParams, errors: &mut Errors) {
-    let mapping = |name: &str| {
-        let entry = stage.node.entry([name]);
-        entry.and_then(|e| e.node.as_mapping()).into_iter().flatten().collect::<Vec<(&String, &Entry)>>()
-    };
-    for (name, entry) in mapping("inputs") {
+pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
+    for name in params.inputs.keys() {
         if let Some(help) = name_error(name) {
+            let key = stage.entry(&format!("inputs.{name}")).0;
             let message = format!("{} cannot be the name of an input", quote(name));
-            errors.push(Diagnostic::new(entry.key, message).help(help));
+            errors.push(Diagnostic::new(key, message).help(help));
         }
     }
-    for (i, (name, span)) in params.outputs.iter().zip(spans(stage, "outputs")).enumerate() {
+    for (i, name) in params.outputs.iter().enumerate() {
+        let span = stage.item("outputs", i);
         if let Some(help) = name_error(name) {
             let message = format!("{} cannot be the name of an output", quote(name));
             errors.push(Diagnostic::new(span, message).help(help));
@@ -27,41 +24,35 @@ pub(super) fn check(stage: &StageDraft, params: &CommandParams, errors: &mut Err
             errors.push(Diagnostic::new(span, format!("the output {} is declared twice", quote(name))));
         }
     }
-    for (i, (path, span)) in params.files.iter().zip(spans(stage, "files")).enumerate() {
+    for (i, path) in params.files.iter().enumerate() {
+        let span = stage.item("files", i);
         if let Some(help) = path_error(path) {
             errors.push(Diagnostic::new(span, format!("{} cannot be one of `files`", quote(path))).help(help));
         } else if params.files[..i].contains(path) {
             errors.push(Diagnostic::new(span, format!("the file {} is declared twice", quote(path))));
         }
     }
-    for (name, entry) in mapping("env") {
+    for (name, text) in &params.env {
+        let (key, span) = stage.entry(&format!("env.{name}"));
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(allowed) || name.starts_with(|c: char| c.is_ascii_digit()) {
             errors.push(
-                Diagnostic::new(entry.key, format!("{} cannot be the name of a variable", quote(name)))
+                Diagnostic::new(key, format!("{} cannot be the name of a variable", quote(name)))
                     .help("letters, digits and `_`, no digit first"),
             );
         }
-        check_text(params, &params.env[name], entry.node.span, errors);
-    }
-    for (text, span) in params.command.iter().zip(spans(stage, "command")) {
         check_text(params, text, span, errors);
     }
+    for (i, text) in params.command.iter().enumerate() {
+        check_text(params, text, stage.item("command", i), errors);
+    }
     if params.command.first().is_some_and(String::is_empty) {
-        errors.push(Diagnostic::new(place(stage, &["command"]), "the program has no name"));
+        errors.push(Diagnostic::new(stage.place("command"), "the program has no name"));
     }
     if let Some(name) = params.metrics.as_ref().filter(|name| !params.outputs.contains(name)) {
         let message = format!("`metrics` names {}, which is none of the `outputs`", quote(name));
         let help = did_you_mean(name, params.outputs.iter().map(String::as_str));
-        errors.push(Diagnostic::new(place(stage, &["metrics"]), message).maybe_help(help));
-    }
-}
-
-/// Where the items of a list are given.
-fn spans(stage: &StageDraft, list: &str) -> Vec<Span> {
-    match stage.node.entry([list]).map(|entry| &entry.node.value) {
-        Some(Value::List(items)) => items.iter().map(|item| item.span).collect(),
-        _ => vec![],
+        errors.push(Diagnostic::new(stage.place("metrics"), message).maybe_help(help));
     }
 }
 

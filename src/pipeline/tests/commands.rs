@@ -27,7 +27,7 @@ fn a_command_names_stages_and_blobs() {
     assert_eq!(stage.resources.time, Some(Duration::from_secs(7200)));
     assert_eq!((stage.retry.lost, stage.retry.failed), (2, 0));
     // The resolved pipeline is the same pipeline.
-    let again = valid(&pipeline.resolved);
+    let again = valid(&pipeline.resolved());
     let again = again.stage("score").unwrap();
     assert_eq!((&again.params, again.resources, again.retry), (&stage.params, stage.resources, stage.retry));
 }

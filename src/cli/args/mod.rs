@@ -1,10 +1,16 @@
 //! What can be typed.
 
+mod bench;
+mod store;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::Device;
+use crate::pipeline::{Device, Flags};
+
+pub use bench::{BenchArgs, BenchBackend};
+pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
 
 /// Examples and exit codes, to be put before more.
 macro_rules! examples {
@@ -14,9 +20,12 @@ Examples:
   srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
+  srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      what that would run, and how long it would take
+  srpipe why pipelines/ablation.yaml attention what has changed, with its line in the file
   srpipe status                                the latest run of every pipeline
   srpipe status pipelines/ablation.yaml        every stage of one
   srpipe logs baseline -f                      what a stage says while it runs
+  srpipe bench                                 how fast this machine trains and samples
 
 Exit codes:
     0  done
@@ -52,17 +61,6 @@ const CHECK_JSON: &str = "\
 With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
 \"place\" (file:line:column, or the flag), \"help\"}]}]}.";
 
-const GC_JSON: &str = "\
-With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID], \"actions\", \"blobs\", \"bytes\", \"work\",
-\"temporaries\", \"blobs_left\", \"bytes_left\"}}.";
-
-const VERIFY_JSON: &str = "\
-With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
-[{\"problem\": garbled|damaged|missing, \"key\", \"output\", \"digest\"}], \"unreferenced\"}}. Exit code 1 where there are problems.";
-
-const SHARE_JSON: &str = "\
-With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"blobs\", \"bytes\"}}.";
-
 /// Runs super-resolution experiments from YAML: what is known already is not computed again, and what was interrupted
 /// goes on where it stopped.
 #[derive(Debug, Parser)]
@@ -82,10 +80,22 @@ pub enum Command {
     Run(RunArgs),
     /// Show where runs and stages stand.
     Status(StatusArgs),
+    /// Show what would run, in which order, why, and how long it would take.
+    Plan(PlanArgs),
+    /// Say why a stage would run or is cached, and what it waits for.
+    Why(WhyArgs),
+    /// Show what two runs differ in: parameters and metrics.
+    Diff(DiffArgs),
+    /// List runs with the parameters and metrics in which they differ.
+    Runs(RunsArgs),
+    /// Show which stage reads which, with their states.
+    Graph(GraphArgs),
     /// Say whether pipeline files are right, and all that is wrong with them.
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// Measure how fast a network trains and samples on this machine's CPU.
+    Bench(BenchArgs),
     /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.
     Gc(GcArgs),
     /// Read every result and say which are damaged; the next run makes those again.
@@ -115,16 +125,33 @@ pub enum Command {
     },
 }
 
-/// Ctrl-C asks running stages to save their progress; run
-/// again to go on. A run that is killed loses what was done since the last checkpoint, and goes on the same way.
+/// What the command line says of a pipeline file; the same for every command that reads one.
+#[derive(Debug, Args)]
+pub struct FlagArgs {
+    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Give a parameter several values, and train and sample with each: `defaults.train.optim.lr=1e-3,2e-3`,
+    /// `stages.baseline.model.base_channels=16,32`, `seed=0,1,2`.
+    #[arg(long, value_name = "PATH=A,B")]
+    pub sweep: Vec<String>,
+}
+
+impl FlagArgs {
+    pub fn flags(&self) -> Flags {
+        Flags { set: self.set.clone(), sweep: self.sweep.clone() }
+    }
+}
+
+/// Ctrl-C asks running stages to save their progress; run again to go on. A run that is killed loses what was done since
+/// the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = RUN_HELP)]
 pub struct RunArgs {
     /// The pipeline file.
     pub file: PathBuf,
-    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
     /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -155,9 +182,137 @@ pub struct RunArgs {
 pub struct StatusArgs {
     /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
     pub what: Option<String>,
-    /// Set a value of the file, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE", requires = "what")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PLAN_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
+cached|ready|waiting, \"reason\": known|new|lost|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
+known result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
+\"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
+
+/// Nothing is started or written. Times are those of the nearest known results, scaled by the arithmetic.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_JSON)]
+pub struct PlanArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Where networks would run, as for `run`.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WHY_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"stages\": [as in `plan --json`, and \"sentence\", \"follow\": the stages that
+read of it]}";
+
+/// A stage is compared with the nearest result that is known; what differs is told with its place in the file.
+#[derive(Debug, Args)]
+#[command(after_help = WHY_JSON)]
+pub struct WhyArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// A stage; of one that is swept, an instance or all.
+    pub stage: String,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Where networks would run, as for `run`.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DIFF_JSON: &str = "\
+With --json: {\"schema\": 1, \"runs\": [ID, ID], \"params\": {PATH: [before, after]}, \"metrics\": {STAGE.NAME: [before,
+after]}}; null where a run has none.";
+
+/// A run is named by its id, by the beginning of it, or by its pipeline, whose latest is meant.
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_JSON)]
+pub struct DiffArgs {
+    #[arg(value_name = "RUN")]
+    pub before: String,
+    #[arg(value_name = "RUN")]
+    pub after: String,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const RUNS_HELP: &str = "\
+Examples:
+  srpipe runs ablation --filter state=ok --sort psnr_mean.baseline --reverse
+  srpipe runs ablation --filter 'base_channels>=32'
+
+With --json: {\"schema\": 1, \"runs\": [{\"id\", \"pipeline\", \"state\": running|ok|failed|interrupted|died, \"started_at\",
+\"seconds\", \"params\": {PATH: text}, \"metrics\": {STAGE.NAME: number}}]}";
+
+/// Parameters are named by their path in the file, metrics by stage and name; the end of it is enough.
+#[derive(Debug, Args)]
+#[command(after_help = RUNS_HELP)]
+pub struct RunsArgs {
+    /// Those of one pipeline.
+    pub pipeline: Option<String>,
+    /// Only runs for which this holds: NAME=VALUE, or with != < <= > >=.
+    #[arg(long, value_name = "TEST")]
+    pub filter: Vec<String>,
+    /// In the order of this: run, pipeline, state, age, took, a parameter or a metric. Newest first without it.
+    #[arg(long, value_name = "NAME")]
+    pub sort: Option<String>,
+    /// The other way round.
+    #[arg(long)]
+    pub reverse: bool,
+    /// Every parameter and metric, also those that are the same in all.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// A tree for the terminal: each stage below the last that it reads.
+    Ascii,
+    /// For Graphviz.
+    Dot,
+    /// For Markdown.
+    Mermaid,
+}
+
+const GRAPH_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"nodes\": [{\"name\", \"kind\", \"count\", \"states\": {STATE: count}, \"reads\":
+[names]}]}";
+
+#[derive(Debug, Args)]
+#[command(after_help = GRAPH_JSON)]
+pub struct GraphArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Ascii)]
+    pub format: GraphFormat,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
@@ -169,9 +324,8 @@ pub struct CheckArgs {
     /// Pipeline files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Set a value of the files, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
@@ -184,77 +338,6 @@ pub struct LogsArgs {
     /// Go on as long as the stage runs.
     #[arg(short, long)]
     pub follow: bool,
-}
-
-/// Runs that are going on and those that are pinned stay, and so does the latest of each pipeline. What a run that is
-/// going on counts on is never removed.
-#[derive(Debug, Args)]
-#[command(after_help = GC_JSON)]
-pub struct GcArgs {
-    /// Of each pipeline, keep this many of the newest runs.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub keep: u32,
-    /// Keep fewer runs, without the oldest, where the results take more than this: `20 GB`, `500 MiB`.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub max_size: Option<u64>,
-    /// Tell what would be removed, and remove nothing.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Write JSON to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = VERIFY_JSON)]
-pub struct VerifyArgs {
-    /// Write JSON to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = SHARE_JSON)]
-pub struct ExportArgs {
-    /// A run's id, or a pipeline's name for its latest run.
-    pub run: String,
-    /// The archive, compressed where it ends in `.gz` (weights and images hardly shrink).
-    pub file: PathBuf,
-    /// Write JSON to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Nothing in the file is believed: what is not what it says is refused.
-#[derive(Debug, Args)]
-#[command(after_help = SHARE_JSON)]
-pub struct ImportArgs {
-    /// The archive.
-    pub file: PathBuf,
-    /// Write JSON to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The cache is `remote` in $XDG_CONFIG_HOME/srpipe/config.yaml (or ~/.config/srpipe/config.yaml), or SRPIPE_REMOTE: a
-/// folder, or `s3://BUCKET/PREFIX`. `run` takes from it what is known there.
-#[derive(Debug, Args)]
-pub struct PushArgs {
-    /// A run's id, or a pipeline's name for its latest run.
-    pub run: String,
-    /// Write JSON to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct RunIdArgs {
-    /// A run's id, or a pipeline's name for its latest run.
-    pub run: String,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    crate::pipeline::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
 }
 
 fn device(text: &str) -> Result<Device, String> {
