@@ -70,7 +70,10 @@ mod tests {
     fn what_is_not_read_makes_no_difference() {
         let same = [
             (json!({"schedule": "cosine", "beta_end": 0.1}), json!({"schedule": "cosine"})),
-            (json!({"objective": "regression", "schedule": "linear", "timesteps": 10}), json!({"objective": "regression"})),
+            (
+                json!({"objective": "regression", "schedule": "linear", "timesteps": 10}),
+                json!({"objective": "regression"}),
+            ),
             (json!({"objective": "regression", "loss_weighting": "min_snr"}), json!({"objective": "regression"})),
             (json!({"target": "image", "residual_scale": 3}), json!({"target": "image"})),
             (json!({"min_snr_gamma": 3}), json!({})),
