@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::data::images::{Metadata, lr_metadata};
+use crate::data::images::{Metadata, lr_metadata, to_u8};
 use crate::metrics::{crps, psnr, ssim};
 use crate::pipeline::Device;
 use crate::pipeline::params::{self, DegradeMethod};
@@ -33,7 +33,7 @@ fn noisy(hr: &Images, count: usize, samples: usize, sigma: f64) -> Samples {
     let mut pixels = vec![];
     for i in 0..count {
         for _ in 0..samples {
-            pixels.extend(hr.image(i).iter().map(|&v| resample::to_u8(f64::from(v) + sigma * noise.normal())));
+            pixels.extend(hr.image(i).iter().map(|&v| to_u8(f64::from(v) + sigma * noise.normal())));
         }
     }
     Samples::new(count, samples, hr.height, hr.width, pixels)
