@@ -1,4 +1,4 @@
-//! What people look at: the summary of a comparison, its claims, its table, pictures and loss curves.
+//! What people look at: the summary of a comparison, its claims, pictures and loss curves.
 //!
 //! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
 
@@ -9,7 +9,6 @@ mod grid;
 mod loss;
 mod measured;
 mod summary;
-mod table;
 mod text;
 
 pub use claims::{ClaimAnswer, Convergence, Effort, answers};
@@ -17,4 +16,3 @@ pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use measured::{Measured, metrics_csv};
 pub use summary::{ArmSummary, BICUBIC, Figures, Floors, SCHEMA, Summary};
-pub use table::table;
