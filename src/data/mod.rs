@@ -3,6 +3,7 @@
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
 //! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
 //!   [`download`] gets that archive over a line that breaks.
+//! - [`folder`]: the user's own files, decoded and cut to one size.
 //! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file.
 //! - [`synthetic`]: generated images, every one a function of (seed, split, index).
 //! - [`resample`]: enlarging and shrinking by whole factors.
@@ -10,6 +11,7 @@
 pub mod archive;
 pub mod cifar;
 pub mod download;
+pub mod folder;
 pub mod images;
 pub mod resample;
 pub mod samples;

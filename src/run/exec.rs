@@ -134,6 +134,7 @@ fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result
     let context = Context {
         store,
         inputs: order.preimage.inputs.clone(),
+        sources: order.preimage.sources.clone(),
         seed: order.preimage.seed.unwrap_or(0),
         device: order.cuda.map_or(Device::Cpu, Device::Cuda),
         work,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::data::cifar::{self, Source};
-use crate::pipeline::params::FetchParams;
+use crate::data::folder;
+use crate::pipeline::params::{Cifar10Params, FetchParams};
 use crate::pipeline::{Device, Pipeline, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
@@ -91,33 +92,58 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
     for PlannedStage { name, params, .. } in &plan.stages {
-        let StageParams::Fetch(FetchParams::Cifar10(params)) = params else { continue };
-        let wrong = |error: String| InputError(format!("stage {name}: {error}"));
-        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{name}.sha256: {e}")));
-        let digest = match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
-            Source::Web { sha256, .. } => pinned(&sha256)?,
-            Source::File { path, sha256 } => {
-                let digest = match hashed.get(&path) {
-                    Some(digest) => digest.clone(),
-                    None => hash_local(&path, name, store)?,
-                };
-                if let Some(sha256) = sha256
-                    && pinned(&sha256)? != digest
-                {
-                    return Err(wrong(format!(
-                        "{path} has the SHA-256\n  {digest}, and stages.{name}.sha256 says\n  {sha256}.\n\
-                         Get the file again, or correct the field",
-                        path = path.display()
-                    ))
-                    .into());
-                }
-                hashed.insert(path, digest.clone());
-                digest
+        let wrong = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
+        let source = match params {
+            StageParams::Fetch(FetchParams::Cifar10(params)) => ("archive", archive(params, name, store, &mut hashed)?),
+            StageParams::Fetch(FetchParams::Folder(params)) => {
+                ("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
             }
+            _ => continue,
         };
-        sources.insert(name.clone(), BTreeMap::from([("archive".to_string(), digest)]));
+        sources.insert(name.clone(), BTreeMap::from([(source.0.to_string(), source.1)]));
     }
     Ok(sources)
+}
+
+fn folder_content(path: &Path, store: Option<&Store>) -> Result<Digest> {
+    let files = folder::files(path)?;
+    let digests = match store {
+        Some(store) => store.hash_files_cached(&files)?,
+        None => files.iter().map(|file| hash_file(file).map_err(Into::into)).collect::<Result<_>>()?,
+    };
+    Ok(folder::content(&digests))
+}
+
+/// The digest of a CIFAR-10 archive. `hashed`: those that other stages read, too.
+fn archive(
+    params: &Cifar10Params,
+    stage: &str,
+    store: Option<&Store>,
+    hashed: &mut HashMap<PathBuf, Digest>,
+) -> Result<Digest> {
+    let wrong = |error: String| InputError(format!("stage {stage}: {error}"));
+    let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{stage}.sha256: {e}")));
+    match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
+        Source::Web { sha256, .. } => Ok(pinned(&sha256)?),
+        Source::File { path, sha256 } => {
+            let digest = match hashed.get(&path) {
+                Some(digest) => digest.clone(),
+                None => hash_local(&path, stage, store)?,
+            };
+            if let Some(sha256) = sha256
+                && pinned(&sha256)? != digest
+            {
+                return Err(wrong(format!(
+                    "{path} has the SHA-256\n  {digest}, and stages.{stage}.sha256 says\n  {sha256}.\n\
+                     Get the file again, or correct the field",
+                    path = path.display()
+                ))
+                .into());
+            }
+            hashed.insert(path, digest.clone());
+            Ok(digest)
+        }
+    }
 }
 
 fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {

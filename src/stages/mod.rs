@@ -41,6 +41,8 @@ pub struct Context<'a> {
     pub store: &'a Store,
     /// The artifact of each input, by role.
     pub inputs: BTreeMap<String, Artifact>,
+    /// The digests of content from outside that the key was made of.
+    pub sources: BTreeMap<String, Digest>,
     /// For stages that draw random numbers.
     pub seed: u64,
     pub device: crate::pipeline::Device,

@@ -68,6 +68,7 @@ impl Bed {
         let ctx = Context {
             store: &self.store,
             inputs: self.inputs.clone(),
+            sources: BTreeMap::new(),
             seed: 0,
             device: Device::Cpu,
             work: self.folder.path().join("work"),
@@ -234,6 +235,7 @@ fn arms_of_one_training_share_a_curve() {
         let ctx = Context {
             store: &bed.store,
             inputs: bed.inputs.clone(),
+            sources: BTreeMap::new(),
             seed: 0,
             device: Device::Cpu,
             work: bed.folder.path().into(),
