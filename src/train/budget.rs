@@ -16,7 +16,8 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
         .iter()
         .map(|stage| {
             let StageParams::Train(p) = &stage.params else { return None };
-            step_cost(pipeline, p)
+            // Every file passes here before anything else; most have no budget, and need no networks built.
+            p.optim.budget.and_then(|_| step_cost(pipeline, p))
         })
         .collect();
     let budget = |params: &StageParams| match params {
