@@ -62,7 +62,7 @@ stages:
 ";
 
     fn steps(text: &str) -> Vec<Option<u64>> {
-        let mut pipeline = parse("test.yaml", text, &[]).unwrap();
+        let mut pipeline = parse("test.yaml", text, &Default::default()).unwrap();
         fix_steps(&mut pipeline);
         let of = |name: &str| match &pipeline.stage(name).unwrap().params {
             StageParams::Train(p) => p.optim.steps,
