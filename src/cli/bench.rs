@@ -59,8 +59,15 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
 
 fn report(args: &BenchArgs, level: Level) -> Result<Report> {
     let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
-    let deepest = args.image_size >> (model.channel_mults.len() - 1);
-    model.attention.resolutions = if args.resolutions.is_empty() { vec![deepest] } else { args.resolutions.clone() };
+    let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
+    if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
+        let known = sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        return Err(InputError(format!("--resolutions {size}: the network's maps are {known} pixels high")).into());
+    }
+    model.attention.resolutions = match args.resolutions.is_empty() {
+        true => sizes[sizes.len() - 1..].to_vec(),
+        false => args.resolutions.clone(),
+    };
     let graph = unet(&model, args.image_size, 4);
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);

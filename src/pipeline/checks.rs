@@ -1,37 +1,100 @@
 //! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
 //! between stages.
 
+mod claims;
+mod command;
+
 use std::collections::HashMap;
 
 use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
-use super::resolve::{StageDraft, name_error};
+use super::resolve::{Draft, name_error};
+use super::sweep::Instance;
+use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
 
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
 
-pub(super) fn check(stages: &[StageDraft], errors: &mut Errors) {
-    let pipeline = Stages(stages.iter().map(|s| (s.name.as_str(), s)).collect());
-    for stage in stages {
-        match &stage.params {
-            Some(StageParams::Fetch(p)) => check_fetch(stage, p, errors),
-            Some(StageParams::Degrade(p)) => check_degrade(stage, p, &pipeline, errors),
-            Some(StageParams::Train(p)) => check_train(stage, p, &pipeline, errors),
-            Some(StageParams::Sample(p)) => check_sample(stage, p, &pipeline, errors),
-            Some(StageParams::Compare(p)) => check_compare(stage, p, &pipeline, errors),
-            None => {}
+pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) {
+    let by_name = instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
+    let pipeline = Stages { draft, by_name };
+    for instance in instances {
+        let stage = Stage { draft, instance };
+        let mut found = Errors::default();
+        match &instance.typed.params {
+            StageParams::Fetch(p) => check_fetch(stage, p, &mut found),
+            StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, &mut found),
+            StageParams::Train(p) => check_train(stage, p, &pipeline, &mut found),
+            StageParams::Sample(p) => check_sample(stage, p, &pipeline, &mut found),
+            StageParams::Compare(p) => check_compare(stage, p, &pipeline, &mut found),
+            StageParams::Command(p) => command::check(stage, p, &mut found),
+        }
+        // What is said of the stage as a whole may come of a parameter that is in error and was left out.
+        let in_error = draft.stages[instance.stage].variants[instance.variant].in_error;
+        errors.append(found.filter(|place| !in_error || place != stage.key()));
+    }
+}
+
+/// A stage that is checked.
+#[derive(Clone, Copy)]
+struct Stage<'a> {
+    draft: &'a Draft,
+    instance: &'a Instance,
+}
+
+impl<'a> Stage<'a> {
+    fn name(self) -> &'a str {
+        &self.instance.name
+    }
+
+    /// Where its name stands.
+    fn key(self) -> Span {
+        self.draft.stages[self.instance.stage].key
+    }
+
+    /// The value of a parameter that is given.
+    fn given(self, path: &str) -> Option<Span> {
+        Some(self.node(path)?.1.span)
+    }
+
+    fn node(self, path: &str) -> Option<(Span, &'a Node)> {
+        self.draft.place(self.instance.stage, self.instance.variant, path)
+    }
+
+    /// Key and value of a parameter.
+    fn entry(self, path: &str) -> (Span, Span) {
+        self.node(path).map_or((self.key(), self.key()), |(key, node)| (key, node.span))
+    }
+
+    /// The value of a parameter, or the stage's name where the parameter is left to its default.
+    fn place(self, path: &str) -> Span {
+        self.entry(path).1
+    }
+
+    /// A value of a parameter that is a list.
+    fn item(self, path: &str, index: usize) -> Span {
+        match self.node(path).map(|(_, node)| &node.value) {
+            Some(Value::List(items)) => items.get(index).map_or(self.place(path), |item| item.span),
+            _ => self.place(path),
         }
     }
 }
 
 /// The stages by name. Looks up what can be known; a reference in error is reported elsewhere.
-struct Stages<'a>(HashMap<&'a str, &'a StageDraft>);
+struct Stages<'a> {
+    draft: &'a Draft,
+    by_name: HashMap<&'a str, &'a Instance>,
+}
 
-impl Stages<'_> {
+impl<'a> Stages<'a> {
+    fn stage(&self, name: &str) -> Option<Stage<'a>> {
+        Some(Stage { draft: self.draft, instance: self.by_name.get(name)? })
+    }
+
     fn params(&self, name: &str) -> Option<&StageParams> {
-        self.0.get(name)?.params.as_ref()
+        Some(&self.by_name.get(name)?.typed.params)
     }
 
     fn fetch(&self, name: &str) -> Option<&FetchParams> {
@@ -56,12 +119,7 @@ impl Stages<'_> {
     }
 }
 
-/// The value of a parameter, or the stage's name where the parameter is left to its default.
-fn place(stage: &StageDraft, path: &[&str]) -> Span {
-    stage.node.entry(path.iter().copied()).map_or(stage.key, |e| e.node.span)
-}
-
-fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
+fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
     let FetchParams::Cifar10(p) = params else { return };
     let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
@@ -69,7 +127,7 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
         host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
     };
     if let Some(url) = &p.url {
-        let span = place(stage, &["url"]);
+        let span = stage.place("url");
         if is_web(url) {
             if p.sha256.is_none() {
                 errors.push(
@@ -87,26 +145,22 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
             errors.push(Diagnostic::new(span, message).maybe_help(help));
         }
     }
-    if let Some(entry) = stage.node.entry(["mirrors"])
-        && let super::tree::Value::List(items) = &entry.node.value
-    {
-        for (item, url) in items.iter().zip(&p.mirrors).filter(|(_, url)| !is_web(url)) {
-            let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
-            errors.push(Diagnostic::new(item.span, message));
-        }
+    for (index, url) in p.mirrors.iter().enumerate().filter(|(_, url)| !is_web(url)) {
+        let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
+        errors.push(Diagnostic::new(stage.item("mirrors", index), message));
     }
     if let Some(digest) = &p.sha256
         && !(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
     {
         let message = format!("`sha256` must be 64 hexadecimal digits, found {}", quote(digest));
-        errors.push(Diagnostic::new(place(stage, &["sha256"]), message));
+        errors.push(Diagnostic::new(stage.place("sha256"), message));
     }
 }
 
-fn check_degrade(stage: &StageDraft, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
+fn check_degrade(stage: Stage, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
     let Some(size) = stages.fetch(&params.input).map(FetchParams::image_size) else { return };
     if let Some(message) = scale_error(size, params.scale) {
-        errors.push(Diagnostic::new(place(stage, &["scale"]), message));
+        errors.push(Diagnostic::new(stage.place("scale"), message));
     }
 }
 
@@ -115,12 +169,12 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
         .then(|| format!("images of {size}×{size} pixels cannot be made {scale} times smaller"))
 }
 
-fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
+fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
     let TrainParams { model, diffusion, optim, .. } = params;
     check_length(stage, optim, errors);
     if !optim.batch_size.is_multiple_of(optim.accumulate) {
         let message = format!("a batch of {} can't be divided into {} parts", optim.batch_size, optim.accumulate);
-        let span = place(stage, &["optim", "accumulate"]);
+        let span = stage.place("optim.accumulate");
         errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
     if diffusion.objective != Objective::Regression
@@ -131,10 +185,7 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
                 "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
                 diffusion.beta_start, diffusion.beta_end
             );
-            let span = match stage.node.entry(["diffusion", "beta_start"]) {
-                Some(entry) => entry.node.span,
-                None => place(stage, &["diffusion", "beta_end"]),
-            };
+            let span = stage.given("diffusion.beta_start").unwrap_or_else(|| stage.place("diffusion.beta_end"));
             errors.push(Diagnostic::new(span, message).help("noise grows from the first step to the last"));
         }
         // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
@@ -146,7 +197,7 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
             );
             let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
             errors.push(
-                Diagnostic::new(place(stage, &["diffusion", "timesteps"]), message)
+                Diagnostic::new(stage.place("diffusion.timesteps"), message)
                     .help(format!("at least {least}, or `schedule: cosine`")),
             );
         }
@@ -154,22 +205,22 @@ fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
     if let Some(size) = size {
         match unet_error(size, model.channel_mults.len()) {
-            Some(message) => errors.push(Diagnostic::new(place(stage, &["data"]), message)),
+            Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
             None => check_attention(stage, model, size, errors),
         }
     }
 }
 
 /// How long a training is: one of three says.
-fn check_length(stage: &StageDraft, optim: &OptimParams, errors: &mut Errors) {
+fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
     let said =
         [("steps", optim.steps.is_some()), ("epochs", optim.epochs.is_some()), ("budget", optim.budget.is_some())];
     let said: Vec<&str> = said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect();
     match said[..] {
         [] => errors.push(
             Diagnostic::new(
-                stage.key,
-                format!("stage {} needs `optim.steps`, `optim.epochs` or `optim.budget`", quote(&stage.name)),
+                stage.key(),
+                format!("stage {} needs `optim.steps`, `optim.epochs` or `optim.budget`", quote(stage.name())),
             )
             .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
         ),
@@ -177,15 +228,15 @@ fn check_length(stage: &StageDraft, optim: &OptimParams, errors: &mut Errors) {
         [first, second, ..] => {
             let message = format!("`optim.{first}` and `optim.{second}` contradict each other");
             errors.push(
-                Diagnostic::new(place(stage, &["optim", second]), message)
-                    .related(place(stage, &["optim", first]), "also given")
+                Diagnostic::new(stage.place(&format!("optim.{second}")), message)
+                    .related(stage.place(&format!("optim.{first}")), "also given")
                     .help("leave one of them out"),
             );
         }
     }
     if optim.budget.is_some() && optim.gflops.is_none() {
         let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
-        let span = place(stage, &["optim", "budget"]);
+        let span = stage.place("optim.budget");
         errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
     }
 }
@@ -197,7 +248,7 @@ fn unet_error(size: usize, levels: usize) -> Option<String> {
 }
 
 /// Whether each layer has a map to stand at, and channels that divide.
-fn check_attention(stage: &StageDraft, model: &ModelParams, size: usize, errors: &mut Errors) {
+fn check_attention(stage: Stage, model: &ModelParams, size: usize, errors: &mut Errors) {
     let attention = &model.attention;
     if attention.kind == AttentionKind::None {
         return;
@@ -208,7 +259,7 @@ fn check_attention(stage: &StageDraft, model: &ModelParams, size: usize, errors:
             let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
             let message = format!("no map of the U-Net is {resolution}×{resolution}");
             let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
-            let span = place(stage, &["model", "attention", "resolutions"]);
+            let span = stage.place("model.attention.resolutions");
             errors.push(Diagnostic::new(span, message).help(help));
             continue;
         };
@@ -218,20 +269,20 @@ fn check_attention(stage: &StageDraft, model: &ModelParams, size: usize, errors:
         if seed && channels < 8 {
             let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
             let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
-            let span = place(stage, &["model", "base_channels"]);
+            let span = stage.place("model.base_channels");
             errors.push(Diagnostic::new(span, message).help(help));
         } else if !seed && !channels.is_multiple_of(attention.heads) {
             let message = format!(
                 "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
                 attention.heads
             );
-            let span = place(stage, &["model", "attention", "heads"]);
+            let span = stage.place("model.attention.heads");
             errors.push(Diagnostic::new(span, message).help("`heads` must divide the channels of every resolution"));
         }
     }
 }
 
-fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
+fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
     let Some(model) = stages.train(&params.model) else { return };
     let timesteps = model.diffusion.timesteps;
     if model.diffusion.objective != Objective::Regression && params.sampler.steps > timesteps {
@@ -240,15 +291,14 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             params.sampler.steps,
             quote(&params.model)
         );
-        errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
+        errors.push(Diagnostic::new(stage.place("sampler.steps"), message).help(format!("at most {timesteps}")));
     }
     if stages.degrade(&params.data).is_some_and(|d| d.method != DegradeMethod::Area) && params.sampler.project_lr {
         let message =
             "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
-        let mut error =
-            Diagnostic::new(place(stage, &["sampler", "project_lr"]), message).help("it goes with `method: area`");
-        if let Some(degrade) = stages.0.get(params.data.as_str()) {
-            error = error.related(place(degrade, &["method"]), "not the mean of each block");
+        let mut error = Diagnostic::new(stage.place("sampler.project_lr"), message).help("it goes with `method: area`");
+        if let Some(degrade) = stages.stage(&params.data) {
+            error = error.related(degrade.place("method"), "not the mean of each block");
         }
         errors.push(error);
     }
@@ -263,43 +313,93 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             quote(&model.data),
             learned.scale
         );
-        let mut error = Diagnostic::new(place(stage, &["data"]), message).help("sample from data of the model's scale");
-        if let Some(train) = stages.0.get(params.model.as_str()) {
-            error = error.related(place(train, &["data"]), "the model's data");
+        let mut error = Diagnostic::new(stage.place("data"), message).help("sample from data of the model's scale");
+        if let Some(train) = stages.stage(&params.model) {
+            error = error.related(train.place("data"), "the model's data");
         }
         errors.push(error);
     }
 }
 
-fn check_compare(stage: &StageDraft, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
-    let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return };
+fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, String, Span)> = None;
-    for (name, entry) in arms {
-        if name == RESERVED_ARM {
-            let message = format!("an arm cannot be called {}", quote(name));
-            errors
-                .push(Diagnostic::new(entry.key, message).help("bicubic enlargement is measured in every comparison"));
-        } else if let Some(help) = name_error(name) {
-            errors.push(Diagnostic::new(entry.key, format!("{} cannot be the name of an arm", quote(name))).help(help));
+    let place = |arm: &Arm| stage.entry(&format!("arms.{}", arm.of));
+    let mut arms: Vec<_> = params.arms.iter().collect();
+    arms.sort_by_key(|(_, arm)| place(arm).0);
+    for (name, arm) in arms {
+        let (key, span) = place(arm);
+        if arm.of == RESERVED_ARM {
+            let message = format!("an arm cannot be called {}", quote(&arm.of));
+            errors.push(Diagnostic::new(key, message).help("bicubic enlargement is measured in every comparison"));
+        } else if let Some(help) = name_error(&arm.of) {
+            errors.push(Diagnostic::new(key, format!("{} cannot be the name of an arm", quote(&arm.of))).help(help));
         }
-        let Some(StageParams::Sample(sample)) = params.arms.get(name).and_then(|s| stages.params(s)) else { continue };
-        match &first {
-            None => first = Some((name, sample.data.clone(), entry.node.span)),
-            Some((other, data, span)) if *data != sample.data => {
-                let message = format!(
-                    "arm {} samples {}, arm {} samples {}: their images cannot be compared",
-                    quote(name),
-                    quote(&sample.data),
-                    quote(other),
-                    quote(data)
-                );
-                errors.push(
-                    Diagnostic::new(entry.node.span, message)
-                        .related(*span, format!("samples {}", quote(data)))
-                        .help("give the `sample` stages of all arms the same `data`"),
-                );
+        for run in &arm.runs {
+            let Some(StageParams::Sample(sample)) = stages.params(&run.stage) else { continue };
+            match &first {
+                None => first = Some((name, sample.data.clone(), span)),
+                Some((other, data, other_span)) if *data != sample.data => {
+                    let message = format!(
+                        "arm {} samples {}, arm {} samples {}: their images cannot be compared",
+                        quote(name),
+                        quote(&sample.data),
+                        quote(other),
+                        quote(data)
+                    );
+                    let mut error =
+                        Diagnostic::new(span, message).help("give the `sample` stages of all arms the same `data`");
+                    if *other_span != span {
+                        error = error.related(*other_span, format!("samples {}", quote(data)));
+                    }
+                    errors.push(error);
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
+        }
+    }
+    check_counts(stage, params, stages, errors);
+    claims::check_claims(stage, params, stages, errors);
+}
+
+/// Images are compared one by one: every arm needs the same.
+fn check_counts(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+    let mut first: Option<(&str, usize, Option<Span>)> = None;
+    let mut arms: Vec<_> = params.arms.iter().collect();
+    arms.sort_by_key(|(_, arm)| stage.entry(&format!("arms.{}", arm.of)).0);
+    for (name, arm) in arms {
+        for run in &arm.runs {
+            let (Some(of), Some(StageParams::Sample(sample))) = (stages.stage(&run.stage), stages.params(&run.stage))
+            else {
+                continue;
+            };
+            let fetch = stages.degrade(&sample.data).and_then(|d| stages.fetch(&d.input));
+            let images = sample.limit.unwrap_or(usize::MAX).min(fetch.map_or(usize::MAX, FetchParams::most_tests));
+            let place = of.given("limit");
+            match first {
+                None => first = Some((name, images, place)),
+                Some((other, others, other_place)) if images != others => {
+                    let count = |images| match images {
+                        usize::MAX => "all".to_string(),
+                        images => images.to_string(),
+                    };
+                    let message = format!(
+                        "arm {} has {} test images, arm {} {}: they are compared image by image",
+                        quote(name),
+                        count(images),
+                        quote(other),
+                        count(others)
+                    );
+                    let span = place.or(other_place).unwrap_or(stage.key());
+                    let mut error = Diagnostic::new(span, message)
+                        .help("give the `sample` stages of all arms the same `limit`, best under `defaults.sample`");
+                    if let Some(other_place) = other_place.filter(|&p| p != span) {
+                        error = error.related(other_place, format!("of arm {}", quote(other)));
+                    }
+                    errors.push(error);
+                    return;
+                }
+                Some(_) => {}
+            }
         }
     }
 }

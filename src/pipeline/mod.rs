@@ -2,37 +2,48 @@
 //!
 //! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
 //!
-//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `sets` puts the
-//! values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of its
-//! type in [`params`], `references` finds missing stages and cycles and sorts, `checks` has what only several values
-//! together tell. Each adds to the same list of errors, which [`Diagnostics`] shows.
+//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `flags` puts
+//! the values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of
+//! its type in [`params`], `references` finds missing stages and cycles and sorts, `sweep` makes instances of stages that
+//! are swept, `checks` has what only several values together tell. Each adds to the same list of errors, which
+//! [`Diagnostics`] shows.
 
+pub mod claims;
+pub mod command;
 pub mod params;
 
 mod checks;
 mod diagnostics;
+mod flags;
 mod load;
 mod reader;
 mod references;
 mod resolve;
 mod resolved;
+mod resources;
 mod schema;
-mod sets;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unread;
 mod words;
 mod writer;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
+pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
+pub use resources::{Resources, Retry, bytes};
+pub use schema::file as file_schema;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
@@ -43,11 +54,11 @@ pub struct Pipeline {
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
-    /// In an order in which every stage comes after those it names; otherwise as in the file.
+    /// In an order in which every stage comes after those it names; otherwise as in the file, instances of one stage
+    /// together.
     pub stages: Vec<Stage>,
-    /// The whole pipeline as YAML, every default and `--set` filled in; reads as this pipeline.
-    pub resolved: String,
-    places: load::Places,
+    /// What the file says; where, is told by its positions.
+    draft: Arc<load::Source>,
 }
 
 impl Pipeline {
@@ -61,19 +72,45 @@ impl Pipeline {
             seed: 0,
             device: Device::Cpu,
             stages,
-            resolved: String::new(),
-            places: load::Places::default(),
+            draft: Arc::default(),
         }
+    }
+
+    /// The whole pipeline as YAML, every default and what the command line says filled in; reads as this pipeline.
+    pub fn resolved(&self) -> String {
+        self.draft.resolved()
     }
 
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.name == name)
     }
 
+    /// The stages that `name` means: the one of that name, or all instances of it.
+    pub fn named(&self, name: &str) -> Vec<usize> {
+        let is = |stage: &Stage| stage.name == name || stage.base == name;
+        (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
+    }
+
+    /// Leaves these stages and those that they need.
+    pub fn keep(&mut self, wanted: impl IntoIterator<Item = usize>) {
+        let mut keep = vec![false; self.stages.len()];
+        wanted.into_iter().for_each(|i| keep[i] = true);
+        let index: std::collections::HashMap<String, usize> =
+            self.stages.iter().enumerate().map(|(i, stage)| (stage.name.clone(), i)).collect();
+        // What a stage needs comes before it.
+        for i in (0..self.stages.len()).rev() {
+            if keep[i] {
+                self.stages[i].params.inputs().iter().for_each(|input| keep[index[&input.stage]] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        self.stages.retain(|_| keep.next().unwrap_or(false));
+    }
+
     /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
     /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
     pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
-        self.places.position(stage, path)
+        self.draft.position(self.stage(stage)?, path)
     }
 
     /// As [`Pipeline::position`], of what encloses the parameter where it is left to its default itself.
@@ -86,11 +123,35 @@ impl Pipeline {
     }
 }
 
-/// One stage of a pipeline.
+/// One stage of a pipeline, or one instance of a stage that is swept.
 #[derive(Debug, Clone)]
 pub struct Stage {
     pub name: String,
+    /// Its name in the file, which the instances of one stage have in common.
+    pub base: String,
+    /// The values that tell it from other instances of its stage, by axis; those of stages before it first.
+    pub labels: Vec<Label>,
     pub params: StageParams,
+    pub resources: Resources,
+    pub retry: Retry,
+    /// Where in the draft it comes from: the stage, and which combination of it.
+    origin: (usize, usize),
+}
+
+impl Stage {
+    /// For tests of what comes after the file.
+    #[cfg(test)]
+    pub fn new(name: &str, params: StageParams) -> Self {
+        Self {
+            name: name.to_string(),
+            base: name.to_string(),
+            labels: vec![],
+            params,
+            resources: Resources::default(),
+            retry: Retry::default(),
+            origin: (0, 0),
+        }
+    }
 }
 
 /// Where networks run.
@@ -143,6 +204,7 @@ pub enum StageParams {
     Train(TrainParams),
     Sample(SampleParams),
     Compare(CompareParams),
+    Command(CommandParams),
 }
 
 /// The kinds of stages.
@@ -154,10 +216,11 @@ pub enum StageKind {
     Train,
     Sample,
     Compare,
+    Command,
 }
 
 impl StageKind {
-    pub const ALL: [Self; 5] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare];
+    pub const ALL: [Self; 6] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare, Self::Command];
 
     /// As in a pipeline file.
     pub fn name(self) -> &'static str {
@@ -167,6 +230,7 @@ impl StageKind {
             Self::Train => "train",
             Self::Sample => "sample",
             Self::Compare => "compare",
+            Self::Command => "command",
         }
     }
 }
@@ -185,7 +249,23 @@ pub struct Input {
     /// The stage that makes it.
     pub stage: String,
     /// The blobs of it that are read; the content of others does not matter.
-    pub blobs: Vec<&'static str>,
+    pub blobs: Blobs,
+}
+
+/// Which blobs of an artifact are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blobs {
+    All,
+    Only(Vec<Cow<'static, str>>),
+}
+
+impl Blobs {
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|n| n == name),
+        }
+    }
 }
 
 /// The three splits of a dataset, and the names of their blobs.
@@ -220,6 +300,20 @@ impl StageParams {
             Self::Train(_) => StageKind::Train,
             Self::Sample(_) => StageKind::Sample,
             Self::Compare(_) => StageKind::Compare,
+            Self::Command(_) => StageKind::Command,
+        }
+    }
+
+    /// The blobs that the stage makes.
+    pub fn outputs(&self) -> Vec<&str> {
+        use blobs::*;
+        match self {
+            Self::Fetch(_) => vec![TRAIN_HR, VALIDATION_HR, TEST_HR],
+            Self::Degrade(_) => vec![TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
+            Self::Train(_) => vec![WEIGHTS, EMA, LOSS],
+            Self::Sample(_) => vec![SAMPLES, TEST_HR, TEST_LR, LOSS],
+            Self::Compare(_) => vec![METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
+            Self::Command(p) => p.outputs.iter().map(String::as_str).collect(),
         }
     }
 
@@ -229,7 +323,7 @@ impl StageParams {
         let input = |role: &str, stage: &str, blobs: &[&'static str]| Input {
             role: role.to_string(),
             stage: stage.to_string(),
-            blobs: blobs.to_vec(),
+            blobs: Blobs::Only(blobs.iter().map(|&name| name.into()).collect()),
         };
         match self {
             Self::Fetch(_) => vec![],
@@ -243,11 +337,31 @@ impl StageParams {
                 vec![input("model", &p.model, &[weights, LOSS]), input("data", &p.data, &[TEST_HR, TEST_LR])]
             }
             Self::Compare(p) => {
-                let arm = |(name, stage): (&String, &String)| {
-                    input(&format!("arms.{name}"), stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])
-                };
-                p.arms.iter().map(arm).collect::<Vec<_>>()
+                let runs = p.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
+                runs.map(|(name, run)| input(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
             }
+            Self::Command(p) => {
+                let input = |(name, input): (&String, &String)| Input {
+                    role: format!("inputs.{name}"),
+                    stage: command::split(input).0.to_string(),
+                    blobs: command::blobs(input),
+                };
+                p.inputs.iter().map(input).collect()
+            }
+        }
+    }
+
+    /// Passes the stages of [`inputs`](Self::inputs), in their order, to somebody who may call them otherwise.
+    pub fn rename_inputs(&mut self, mut rename: impl FnMut(&mut String)) {
+        match self {
+            Self::Fetch(_) => {}
+            Self::Degrade(p) => rename(&mut p.input),
+            Self::Train(p) => rename(&mut p.data),
+            Self::Sample(p) => [&mut p.model, &mut p.data].into_iter().for_each(rename),
+            Self::Compare(p) => {
+                p.arms.values_mut().flat_map(|arm| &mut arm.runs).for_each(|run| rename(&mut run.stage));
+            }
+            Self::Command(p) => p.inputs.values_mut().for_each(|input| command::rename(input, &mut rename)),
         }
     }
 
@@ -257,6 +371,7 @@ impl StageParams {
             Self::Fetch(FetchParams::Synthetic(_)) => Some(pipeline),
             Self::Train(p) => Some(p.seed.unwrap_or(pipeline)),
             Self::Sample(p) => Some(p.seed.unwrap_or(pipeline)),
+            Self::Command(p) => p.uses_seed().then(|| p.seed.unwrap_or(pipeline)),
             Self::Fetch(_) | Self::Degrade(_) | Self::Compare(_) => None,
         }
     }

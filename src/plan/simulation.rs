@@ -11,7 +11,7 @@ use crate::store::{Action, Artifact, Cost, Digest, Key};
 pub type World = BTreeMap<Key, Action>;
 
 pub fn stage(name: &str, params: Value) -> Stage {
-    Stage { name: name.to_string(), params: serde_json::from_value(params).unwrap() }
+    Stage::new(name, serde_json::from_value(params).unwrap())
 }
 
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
@@ -48,6 +48,7 @@ pub fn run(preimage: &Preimage) -> Artifact {
             [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
         }
         StageKind::Compare => [METRICS, SUMMARY].map(|name| (name, all(name))).into(),
+        StageKind::Command => vec![("output", all("output"))],
     };
     outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
 }

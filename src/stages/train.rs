@@ -71,8 +71,12 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let state = network.state();
     let weights = Checkpoint { config: config.clone(), weights: state.weights };
     let ema = Checkpoint { config, weights: state.ema };
-    let mut outputs =
-        vec![(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    let step_flops = cost.training_flops * recipe.batch_size() as u64;
+    let mut outputs = vec![
+        (blobs::WEIGHTS, weights.to_bytes()?),
+        (blobs::EMA, ema.to_bytes()?),
+        (blobs::LOSS, log.to_csv(step_flops)?),
+    ];
     outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
     let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
@@ -82,6 +86,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);
+        metrics.insert("steps_per_s".to_string(), images_per_s / recipe.batch_size() as f64);
     }
     Ok(Outcome { outputs: outputs.collect::<Result<_>>()?, metrics })
 }

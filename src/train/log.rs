@@ -90,11 +90,13 @@ impl LossLog {
         self.rows.last().map(|r| r.heldout_loss)
     }
 
-    /// `step,loss,heldout_loss,lr,gradient_norm`; a cell is empty where nothing was measured.
-    pub fn to_csv(&self) -> Result<Vec<u8>> {
-        let mut writer = csv::Writer::from_writer(vec![]);
+    /// `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty where nothing was measured. `flops` are the
+    /// floating-point operations of the steps so far, `flops` each. Seconds are not told: they are others every time.
+    pub fn to_csv(&self, flops: u64) -> Result<Vec<u8>> {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
+        writer.write_record(["step", "loss", "heldout_loss", "lr", "gradient_norm", "flops"])?;
         for row in &self.rows {
-            writer.serialize(row)?;
+            writer.serialize((row, row.step * flops))?;
         }
         Ok(writer.into_inner()?)
     }
@@ -181,8 +183,8 @@ mod tests {
 
     #[test]
     fn rows_are_means_since_the_row_before() {
-        let csv = String::from_utf8(log().to_csv().unwrap()).unwrap();
-        assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm\n0,,1.5,,\n2,1.5,0.7,0.2,3.5\n");
+        let csv = String::from_utf8(log().to_csv(10).unwrap()).unwrap();
+        assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm,flops\n0,,1.5,,,0\n2,1.5,0.7,0.2,3.5,20\n");
     }
 
     #[test]

@@ -133,7 +133,7 @@ mod tests {
         }
         let resumed = run(&task, 5, snapshot, None);
         assert_eq!(resumed, whole);
-        assert_eq!(whole.log.to_csv().unwrap(), resumed.log.to_csv().unwrap());
+        assert_eq!(whole.log.to_csv(1).unwrap(), resumed.log.to_csv(1).unwrap());
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         for objective in [Objective::V, Objective::Eps, Objective::X0, Objective::Regression] {
             let task = task(objective);
             let log = run(&task, 30, None, None).log;
-            let csv = String::from_utf8(log.to_csv().unwrap()).unwrap();
+            let csv = String::from_utf8(log.to_csv(1).unwrap()).unwrap();
             let heldout = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
             let (first, last) = (heldout(csv.lines().nth(1).unwrap()), heldout(csv.lines().last().unwrap()));
             assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");

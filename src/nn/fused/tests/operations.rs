@@ -109,8 +109,8 @@ fn attention_with_a_gate() {
     }
 }
 
-/// More queries and keys than a tile has, of the last a part; queries, keys and values of one value; and a sum that may
-/// not take the place of what attention gave.
+/// More queries and keys than a tile has, of the last a part; queries that are read again; and a sum that may not take
+/// the place of what attention gave.
 #[test]
 fn attention_on_larger_images() {
     for heads in [1, 2] {
@@ -123,10 +123,13 @@ fn attention_on_larger_images() {
 
         let (mut graph, x, _) = Graph::new(Shape::new(10, 14, 6));
         let x = graph.conv1x1(x, "first", 12);
-        let y = graph.attention(x, x, x, heads);
+        let k = graph.conv1x1(x, "key", 12);
+        let v = graph.conv1x1(x, "value", 12);
+        let y = graph.attention(x, k, v, heads);
         let y = graph.add(y, x);
         let small = graph.max_pool2x2(y);
-        graph.attention(y, small, small, heads);
+        let v = graph.conv1x1(small, "small", 6);
+        graph.attention(y, small, v, heads);
         check(&graph, 2);
     }
 }
