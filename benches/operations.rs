@@ -5,17 +5,18 @@
 //!
 //!     RAYON_NUM_THREADS=1 SRPIPE_SIMD=avx2 cargo bench --bench operations -- products
 
+mod setup;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
+use setup::{BATCH, Setup};
 use srpipe::nn::fused::{Fused, Level, peak_flops};
 use srpipe::nn::graph::{Graph, NodeId, Op, Shape};
-use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
-use srpipe::pipeline::params::Weights;
+use srpipe::nn::{Network, StepSettings, TrainState, on};
 
-const BATCH: usize = 32;
 /// Operations in a chain.
 const CHAIN: usize = 6;
 
@@ -27,7 +28,9 @@ enum Kind {
     Linear(usize),
     /// From an eighth of the size, doubled three times.
     UpConvolution,
-    Attention,
+    /// Of so many heads.
+    Attention(usize),
+    LinearAttention(usize),
     NormSilu,
     Silu,
     /// Halved three times.
@@ -50,7 +53,7 @@ const fn case(kind: Kind, size: usize, channels: usize) -> Case {
     Case { kind, size, channels }
 }
 
-const PRODUCTS: [Case; 11] = [
+const PRODUCTS: [Case; 17] = [
     case(Kind::Convolution(6), 32, 16),
     case(Kind::Convolution(16), 32, 16),
     case(Kind::Convolution(32), 32, 32),
@@ -61,7 +64,13 @@ const PRODUCTS: [Case; 11] = [
     case(Kind::Linear(3), 32, 32),
     case(Kind::Linear(128), 8, 128),
     case(Kind::UpConvolution, 32, 64),
-    case(Kind::Attention, 8, 128),
+    case(Kind::Attention(1), 8, 128),
+    case(Kind::Attention(4), 8, 128),
+    case(Kind::Attention(4), 16, 64),
+    case(Kind::Attention(4), 32, 32),
+    case(Kind::Attention(1), 32, 32),
+    case(Kind::LinearAttention(4), 16, 64),
+    case(Kind::LinearAttention(4), 32, 32),
 ];
 
 const STREAMS: [Case; 6] = [
@@ -79,6 +88,8 @@ impl fmt::Display for Case {
         match kind {
             Kind::Convolution(outputs) => write!(f, "3×3 at {size}², {channels} to {outputs}"),
             Kind::Linear(outputs) => write!(f, "1×1 at {size}², {channels} to {outputs}"),
+            Kind::Attention(heads) => write!(f, "attention of {heads} at {size}², {channels}"),
+            Kind::LinearAttention(heads) => write!(f, "linear attention of {heads} at {size}², {channels}"),
             _ => write!(f, "{kind:?} at {size}², {channels}"),
         }
     }
@@ -107,7 +118,8 @@ impl Case {
             Kind::UpConvolution if i < 3 => g.up_conv2x2(x, &name, self.channels),
             Kind::MaxPool if i < 3 => g.max_pool2x2(x),
             Kind::UpConvolution | Kind::MaxPool => x,
-            Kind::Attention => g.attention(x, x, x, 1),
+            Kind::Attention(heads) => g.attention(x, x, x, heads),
+            Kind::LinearAttention(heads) => g.linear_attention(x, x, x, heads),
             Kind::NormSilu => {
                 let x = g.group_norm(x, &name, 8);
                 g.silu(x)
@@ -135,60 +147,43 @@ impl Case {
     }
 }
 
-fn noise(n: usize) -> Vec<f32> {
-    (0..n).map(|i| (i * 7919 % 65_537) as f32 / 32_768.5 - 1.0).collect()
+fn fused(graph: Graph) -> Setup {
+    Setup::new(BATCH, graph, open)
 }
 
-struct Setup {
-    network: Box<dyn Network>,
-    x: Vec<f32>,
-    t: Vec<f32>,
-    target: Vec<f32>,
-    weights: Vec<f32>,
+fn open(graph: Graph, state: &TrainState) -> Box<dyn Network> {
+    Fused::new(graph).and_then(|fused| on(fused, state)).expect("the state is the graph's")
 }
 
-impl Setup {
-    fn new(graph: Graph) -> Self {
-        let state = TrainState::initial(&graph, |_, n| noise(n));
-        let (input, output) = (BATCH * graph.input_shape().len(), BATCH * graph.output_shape().len());
-        let network = Fused::new(graph).and_then(|fused| on(fused, &state)).expect("the state is the graph's");
-        Self { network, x: noise(input), t: vec![0.5; BATCH], target: noise(output), weights: vec![1.0; BATCH] }
-    }
-
-    fn forward(&self) -> Vec<f32> {
-        self.network.predict(Weights::Raw, &self.x, &self.t).expect("shapes fit")
-    }
-
-    fn train(&mut self) -> f32 {
-        let batch = Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights };
-        self.network.train_step(batch, 1, &StepSettings { lr: 0.0, ..Default::default() }).expect("shapes fit").loss
-    }
+/// A step that leaves the weights as they are.
+fn standing(setup: &mut Setup) -> f32 {
+    setup.train(&StepSettings { lr: 0.0, ..Default::default() })
 }
 
 #[divan::bench(args = PRODUCTS)]
 fn products_forward(bencher: Bencher, case: Case) {
-    let setup = Setup::new(case.graph());
+    let mut setup = fused(case.graph());
     bencher.counter(ItemsCount::new(case.flops())).bench_local(|| setup.forward());
 }
 
 /// Forward, and the gradients of both factors.
 #[divan::bench(args = PRODUCTS)]
 fn products_train(bencher: Bencher, case: Case) {
-    let mut setup = Setup::new(case.graph());
-    bencher.counter(ItemsCount::new(3 * case.flops())).bench_local(|| setup.train());
+    let mut setup = fused(case.graph());
+    bencher.counter(ItemsCount::new(3 * case.flops())).bench_local(|| standing(&mut setup));
 }
 
 #[divan::bench(args = STREAMS)]
 fn streams_forward(bencher: Bencher, case: Case) {
-    let setup = Setup::new(case.graph());
+    let mut setup = fused(case.graph());
     bencher.counter(BytesCount::new(case.bytes())).bench_local(|| setup.forward());
 }
 
 /// Forward, and backward as many bytes again for the gradients.
 #[divan::bench(args = STREAMS)]
 fn streams_train(bencher: Bencher, case: Case) {
-    let mut setup = Setup::new(case.graph());
-    bencher.counter(BytesCount::new(2 * case.bytes())).bench_local(|| setup.train());
+    let mut setup = fused(case.graph());
+    bencher.counter(BytesCount::new(2 * case.bytes())).bench_local(|| standing(&mut setup));
 }
 
 /// A training step of one image whose passes are next to nothing, so that what is done once a parameter counts: packing,
@@ -199,11 +194,8 @@ fn update(bencher: Bencher, width: usize) {
     let hidden = graph.linear(t, "a", width);
     graph.linear(hidden, "b", width);
     let bytes = 4 * 9 * graph.parameter_count();
-    let mut setup = Setup::new(graph);
-    let batch = Batch { x: &[0.0], t: &[0.5], target: &noise(width), weights: &[1.0] };
-    bencher
-        .counter(BytesCount::new(bytes))
-        .bench_local(|| setup.network.train_step(batch, 1, &StepSettings::default()).expect("shapes fit").loss);
+    let mut setup = Setup::new(1, graph, open);
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| setup.train(&StepSettings::default()));
 }
 
 /// Bytes a second that all threads together read and write, copying buffers of `len` bytes.

@@ -46,7 +46,9 @@ fn people_read_how_long_things_take() {
 #[test]
 fn what_cannot_be_measured_is_said() {
     let folder = Pipeline::small().folder();
-    for (option, value) in [("--attention", "sede"), ("--image-size", "30"), ("--threads", "0"), ("--batch", "x")] {
+    for (option, value) in
+        [("--attention", "sede"), ("--resolutions", "7"), ("--image-size", "30"), ("--threads", "0"), ("--batch", "x")]
+    {
         let output = folder.srpipe(&["bench", option, value]);
         assert_eq!(output.code, Some(2), "{output}");
         assert!(output.stderr.contains(option), "{output}");

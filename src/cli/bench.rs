@@ -59,8 +59,15 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
 
 fn report(args: &BenchArgs, level: Level) -> Result<Report> {
     let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
-    // The deepest level's maps.
-    model.attention.resolutions = vec![args.image_size >> (model.channel_mults.len() - 1)];
+    let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
+    if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
+        let known = sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        return Err(InputError(format!("--resolutions {size}: the network's maps are {known} pixels high")).into());
+    }
+    model.attention.resolutions = match args.resolutions.is_empty() {
+        true => sizes[sizes.len() - 1..].to_vec(),
+        false => args.resolutions.clone(),
+    };
     let graph = unet(&model, args.image_size, 4);
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);
@@ -84,7 +91,7 @@ fn report(args: &BenchArgs, level: Level) -> Result<Report> {
         simd: if fused { level.name() } else { "dfdx" },
         backend: backend_name,
         base_channels: args.base_channels,
-        attention: args.attention.clone(),
+        attention: model.attention,
         batch: args.batch,
         image_size: args.image_size,
         parameters,

@@ -3,13 +3,13 @@
 //! The reference of the fused kernels and the path of devices without any. Channels-last makes a convolution a gather
 //! and one matrix product; see each function.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dfdx::prelude::*;
 
-use super::graph::{self, Graph, Node, NodeId, Op, ParamId};
+use super::graph::{self, Graph, Node, NodeId, Op, ParamId, Shape as ImageShape};
+use super::network::count_images;
 use super::{
-    Backend, Device, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor,
-    device_error,
+    Backend, Batch, Device, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
 };
 
 type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
@@ -25,6 +25,21 @@ impl<D: Device> Composed<D> {
     pub fn new(graph: Graph, device: D) -> Self {
         Self { graph, device }
     }
+
+    fn vector(&self, values: &[f32]) -> Result<VectorTensor<D>> {
+        self.device.try_tensor_from_vec(values.to_vec(), (values.len(),)).map_err(device_error)
+    }
+
+    fn images(&self, values: &[f32], count: usize, shape: ImageShape) -> Result<ImageTensor<D>> {
+        let dims = (count, shape.height, shape.width, shape.channels);
+        self.device.try_tensor_from_vec(values.to_vec(), dims).map_err(device_error)
+    }
+
+    /// The values of all nodes for images on the host.
+    fn run(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32]) -> Result<Vec<ImageTensor<D>>> {
+        let x = self.images(x, count_images(&self.graph, x, t)?, self.graph.input_shape())?;
+        Ok(run(&self.graph, params, x, self.vector(t)?, NoneTape).0)
+    }
 }
 
 impl<D: Device + Send + 'static> Backend for Composed<D> {
@@ -38,30 +53,30 @@ impl<D: Device + Send + 'static> Backend for Composed<D> {
         &self.graph
     }
 
-    fn forward(&self, params: &[VectorTensor<D>], x: ImageTensor<D>, t: VectorTensor<D>) -> Result<ImageTensor<D>> {
-        let (mut values, _) = run(&self.graph, params, x, t, NoneTape);
-        Ok(values.pop().expect("a graph has nodes"))
+    fn forward(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
+        let values = self.run(params, x, t)?;
+        let output = values.last().expect("a graph has nodes");
+        ensure!(y.len() == output.shape().num_elements(), "room for {} values of {:?}", y.len(), output.shape());
+        output.copy_into(y);
+        Ok(())
     }
 
-    fn values(
-        &self,
-        params: &[VectorTensor<D>],
-        x: ImageTensor<D>,
-        t: VectorTensor<D>,
-        nodes: &[NodeId],
-    ) -> Result<Vec<Vec<f32>>> {
-        let (values, _) = run(&self.graph, params, x, t, NoneTape);
+    fn values(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
+        let values = self.run(params, x, t)?;
         Ok(nodes.iter().map(|n| values[n.0].as_vec()).collect())
     }
 
-    fn loss(&self, params: &[VectorTensor<D>], batch: DeviceBatch<D>) -> Result<LossTensor<D>> {
-        let (mut values, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+    fn loss(&self, params: &[VectorTensor<D>], batch: Batch) -> Result<LossTensor<D>> {
+        let images = batch.count_images(&self.graph)?;
+        let x = self.images(batch.x, images, self.graph.input_shape())?;
+        let target = self.images(batch.target, images, self.graph.output_shape())?;
+        let (mut values, tape) = run(&self.graph, params, x, self.vector(batch.t)?, OwnedTape::default());
         let y = values.pop().expect("a graph has nodes");
         let shape = *y.shape();
-        let error = (y.put_tape(tape) - batch.target).square();
+        let error = (y.put_tape(tape) - target).square();
         let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
         debug_assert_eq!(error.shape().0, shape.0);
-        Ok((error * batch.weights).mean())
+        Ok((error * self.vector(batch.weights)?).mean())
     }
 
     fn update(&self, state: &mut DeviceState<D>, mut gradients: Gradients<D>, s: &StepSettings) -> Result<f32> {

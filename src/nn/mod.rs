@@ -32,20 +32,8 @@ pub type LossTensor<D> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
 /// Gradients, or anything else that lies beside the parameters one to one.
 pub type Gradients<D> = dfdx::prelude::Gradients<f32, D>;
 
-/// A training batch on a device.
-pub struct DeviceBatch<D: Device> {
-    /// `(B, H, W, C_in)`
-    pub x: ImageTensor<D>,
-    /// `(B,)`
-    pub t: VectorTensor<D>,
-    /// `(B, H, W, C_out)`
-    pub target: ImageTensor<D>,
-    /// `(B,)`: the weight of each image's squared error.
-    pub weights: VectorTensor<D>,
-}
-
 /// Runs one graph on one dfdx device. `params` lie as [`Graph::params`] orders them, flat, in the layouts that
-/// [`graph::Op`] gives. Results must not depend on the number of threads.
+/// [`graph::Op`] gives; images come from host memory and go there. Results must not depend on the number of threads.
 pub trait Backend: 'static {
     type Device: Device;
 
@@ -53,29 +41,21 @@ pub trait Backend: 'static {
 
     fn graph(&self) -> &Graph;
 
-    /// The network's output, `(B, H, W, C_out)`, for images `x: (B, H, W, C_in)` at times `t: (B,)`.
-    fn forward(
-        &self,
-        params: &[VectorTensor<Self::Device>],
-        x: ImageTensor<Self::Device>,
-        t: VectorTensor<Self::Device>,
-    ) -> anyhow::Result<ImageTensor<Self::Device>>;
+    /// Fills `y: (B, H, W, C_out)` with the network's output for images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    fn forward(&self, params: &[VectorTensor<Self::Device>], x: &[f32], t: &[f32], y: &mut [f32])
+    -> anyhow::Result<()>;
 
-    /// The values of some nodes, `(B, H, W, C)` each, in host memory.
+    /// The values of some nodes, `(B, H, W, C)` each.
     fn values(
         &self,
         params: &[VectorTensor<Self::Device>],
-        x: ImageTensor<Self::Device>,
-        t: VectorTensor<Self::Device>,
+        x: &[f32],
+        t: &[f32],
         nodes: &[graph::NodeId],
     ) -> anyhow::Result<Vec<Vec<f32>>>;
 
     /// The mean over images of `weight · mean((output − target)²)`; `backward` on it fills the gradients of `params`.
-    fn loss(
-        &self,
-        params: &[VectorTensor<Self::Device>],
-        batch: DeviceBatch<Self::Device>,
-    ) -> anyhow::Result<LossTensor<Self::Device>>;
+    fn loss(&self, params: &[VectorTensor<Self::Device>], batch: Batch) -> anyhow::Result<LossTensor<Self::Device>>;
 
     /// One AdamW step (Loshchilov and Hutter 2019) on clipped gradients, then one step of the moving average.
     /// Returns the gradients' global norm before clipping.

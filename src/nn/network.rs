@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
 
 use super::graph::{Graph, Init, NodeId};
-use super::{Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, VectorTensor, device_error};
+use super::{Backend, DeviceState, Gradients, VectorTensor, device_error};
 use crate::pipeline::params::Weights;
 
 /// A training batch in host memory, channels-last.
@@ -34,7 +34,24 @@ pub struct StepSettings {
     pub ema_decay: f64,
 }
 
+/// How many images `x` and `t` have for a graph; an error if they don't fit.
+pub fn count_images(graph: &Graph, x: &[f32], t: &[f32]) -> Result<usize> {
+    let (images, shape) = (t.len(), graph.input_shape());
+    ensure!(x.len() == images * shape.len(), "{} values are not {images} images of {shape:?}", x.len());
+    Ok(images)
+}
+
 impl Batch<'_> {
+    /// How many images it has for a graph; an error if its parts don't fit.
+    pub fn count_images(&self, graph: &Graph) -> Result<usize> {
+        let (images, shape) = (count_images(graph, self.x, self.t)?, graph.output_shape());
+        let len = self.target.len();
+        ensure!(images > 0, "a batch without images has no loss");
+        ensure!(len == images * shape.len(), "{len} values of targets are not {images} images of {shape:?}");
+        ensure!(self.weights.len() == images, "{} weights for {images} images", self.weights.len());
+        Ok(images)
+    }
+
     /// Equal parts, one after the other; `parts` must divide the images.
     fn parts(&self, parts: usize) -> impl Iterator<Item = Batch<'_>> {
         let n = self.t.len() / parts;
@@ -94,9 +111,16 @@ impl TrainState {
 pub trait Network {
     fn graph(&self) -> &Graph;
 
-    /// The output of the network with its weights, or with their moving average: `(B, H, W, C_out)` for images
-    /// `x: (B, H, W, C_in)` at times `t: (B,)`.
-    fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>>;
+    /// Fills `y` with the output of the network with its weights, or with their moving average: `(B, H, W, C_out)` for
+    /// images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()>;
+
+    /// The same in memory of its own.
+    fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; t.len() * self.graph().output_shape().len()];
+        self.predict_into(weights, x, t, &mut y)?;
+        Ok(y)
+    }
 
     /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
@@ -130,23 +154,6 @@ impl<B: Backend> OnDevice<B> {
         self.backend.device().try_tensor_from_vec(values.to_vec(), (values.len(),)).map_err(device_error)
     }
 
-    fn images(&self, values: &[f32], batch: usize, shape: super::graph::Shape) -> Result<ImageTensor<B::Device>> {
-        ensure!(values.len() == batch * shape.len(), "{} values are not {batch} images of {shape:?}", values.len());
-        let dims = (batch, shape.height, shape.width, shape.channels);
-        self.backend.device().try_tensor_from_vec(values.to_vec(), dims).map_err(device_error)
-    }
-
-    fn batch(&self, batch: Batch) -> Result<DeviceBatch<B::Device>> {
-        let (n, graph) = (batch.t.len(), self.graph());
-        ensure!(batch.weights.len() == n, "{} weights for {n} images", batch.weights.len());
-        Ok(DeviceBatch {
-            x: self.images(batch.x, n, graph.input_shape())?,
-            t: self.vector(batch.t)?,
-            target: self.images(batch.target, n, graph.output_shape())?,
-            weights: self.vector(batch.weights)?,
-        })
-    }
-
     fn params(&self, weights: Weights) -> &[VectorTensor<B::Device>] {
         match weights {
             Weights::Raw => &self.state.params,
@@ -160,7 +167,7 @@ impl<B: Backend> OnDevice<B> {
         let share = 1.0 / parts as f32;
         let (mut value, mut sums) = (0.0, vec![]);
         for part in batch.parts(parts) {
-            let loss = self.backend.loss(params, self.batch(part)?)?;
+            let loss = self.backend.loss(params, part)?;
             value += share * loss.as_vec()[0];
             let mut gradients = loss.try_backward().map_err(device_error)?;
             for (i, p) in params.iter().enumerate() {
@@ -198,16 +205,12 @@ impl<B: Backend> Network for OnDevice<B> {
         self.backend.graph()
     }
 
-    fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
-        let x = self.images(x, t.len(), self.graph().input_shape())?;
-        let y = self.backend.forward(self.params(weights), x, self.vector(t)?)?;
-        let mut values = vec![0.0; t.len() * self.graph().output_shape().len()];
-        y.copy_into(&mut values);
-        Ok(values)
+    fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
+        self.backend.forward(self.params(weights), x, t, y)
     }
 
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)> {
-        let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
+        let loss = self.backend.loss(&self.state.params, batch)?;
         let value = loss.as_vec()[0];
         let mut gradients = loss.try_backward().map_err(device_error)?;
         let mut result = vec![];
@@ -219,15 +222,14 @@ impl<B: Backend> Network for OnDevice<B> {
     }
 
     fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
-        let x = self.images(x, t.len(), self.graph().input_shape())?;
-        self.backend.values(self.params(weights), x, self.vector(t)?, nodes)
+        self.backend.values(self.params(weights), x, t, nodes)
     }
 
     fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
         ensure!(batch.t.len().is_multiple_of(parts), "{} images in {parts} parts", batch.t.len());
         let (value, gradients) = match parts {
             1 => {
-                let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
+                let loss = self.backend.loss(&self.state.params, batch)?;
                 (loss.as_vec()[0], loss.try_backward().map_err(device_error)?)
             }
             _ => self.accumulated(batch, parts)?,

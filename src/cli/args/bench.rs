@@ -31,9 +31,12 @@ pub struct BenchArgs {
     /// Images at a time, as `optim.batch_size`.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<1>)]
     pub batch: usize,
-    /// Attention at the bottleneck, as `model.attention.kind`.
+    /// Attention, as `model.attention.kind`.
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = attention)]
     pub attention: AttentionParams,
+    /// Sizes of the maps that have attention, as `model.attention.resolutions`; without it the bottleneck's.
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = at_least::<1>)]
+    pub resolutions: Vec<usize>,
     /// Height and width of the images, a multiple of 4.
     #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = image_size)]
     pub image_size: usize,

@@ -5,7 +5,7 @@ use dfdx::prelude::*;
 use rayon::prelude::*;
 
 use super::simd::{Level, PANEL, for_lanes, kernel};
-use super::workspace::Pool;
+use super::workspace::Buffers;
 use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
 
 /// Squares are summed in f32 over this many numbers, then in f64.
@@ -30,12 +30,12 @@ struct Constants {
 /// See [`Backend::update`](crate::nn::Backend::update).
 pub fn update(
     level: Level,
-    buffers: &Pool<Vec<f32>>,
+    buffers: &Buffers,
     state: &mut DeviceState<Cpu>,
     mut gradients: Gradients<Cpu>,
     s: &StepSettings,
 ) -> Result<f32> {
-    let mut taken: Vec<Vec<f32>> = vec![];
+    let mut taken: Vec<Vec<f32>> = Vec::with_capacity(state.params.len());
     for p in &state.params {
         taken.push(std::mem::take(&mut **gradients.get_or_alloc_mut(p).map_err(device_error)?));
     }
@@ -58,7 +58,7 @@ pub fn update(
     let moments = state.first_moment.par_iter_mut().zip(&mut state.second_moment);
     let values = state.params.par_iter_mut().zip(&mut state.ema);
     values.zip(moments).zip(&taken).with_max_len(1).for_each(|(((p, ema), (m, v)), g)| {
-        let mut buffer = buffers.take(Vec::new);
+        let mut buffer = buffers.take(4 * g.len());
         step(level, &constants, g, [p, m, v, ema], &mut buffer);
         buffers.give(buffer);
     });
@@ -69,9 +69,8 @@ pub fn update(
 }
 
 /// One parameter's step. dfdx lends no slice of a tensor, so its numbers are copied out and back.
-fn step(level: Level, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut Vec<f32>) {
+fn step(level: Level, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut [f32]) {
     let n = g.len();
-    buffer.resize(4 * n, 0.0);
     for (t, to) in tensors.iter().zip(buffer.chunks_exact_mut(n)) {
         t.copy_into(to);
     }

@@ -15,23 +15,61 @@ pub enum Init {
     Bias(*const f32),
 }
 
-/// C (+)= A · B, A `m × k`, B `k × n`. Element (i, j) of A is `a[i · a_row + j · a_column]`. B and C lie in panels of
-/// [`PANEL`] columns: element (i, j) of B is `b[j / 16 · b_panel + i · b_row + j % 16]`, so that a panel stride of 16
-/// makes a row-major matrix. Only the `n` columns are touched.
+impl Init {
+    /// Whether to add to what is there.
+    pub fn adding(accumulate: bool) -> Self {
+        if accumulate { Init::Accumulate } else { Init::Zero }
+    }
+}
+
+/// A factor that is read number by number: element (i, j) is `at[i · row + j · column]`.
+#[derive(Clone, Copy)]
+pub struct Left {
+    pub at: *const f32,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Left {
+    /// A matrix whose rows lie `stride` numbers apart.
+    pub fn rows(at: *const f32, stride: usize) -> Self {
+        Self { at, row: stride, column: 1 }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self { row: self.column, column: self.row, ..self }
+    }
+}
+
+/// A matrix in panels of [`PANEL`] columns: element (i, j) is `at[j / 16 · panel + i · row + j % 16]`.
+#[derive(Clone, Copy)]
+pub struct Panels {
+    pub at: *mut f32,
+    pub row: usize,
+    pub panel: usize,
+}
+
+impl Panels {
+    /// A matrix whose rows lie `stride` numbers apart.
+    pub fn rows(at: *mut f32, stride: usize) -> Self {
+        Self { at, row: stride, panel: PANEL }
+    }
+
+    /// One whole panel of `rows` rows after the other.
+    pub fn packed(at: *const f32, rows: usize) -> Self {
+        Self { at: at.cast_mut(), row: PANEL, panel: PANEL * rows }
+    }
+}
+
+/// C (+)= A · B, A `m × k`, B `k × n`. Only the `n` columns are touched.
 #[derive(Clone, Copy)]
 pub struct Gemm {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    pub a: *const f32,
-    pub a_row: usize,
-    pub a_column: usize,
-    pub b: *const f32,
-    pub b_row: usize,
-    pub b_panel: usize,
-    pub c: *mut f32,
-    pub c_row: usize,
-    pub c_panel: usize,
+    pub a: Left,
+    pub b: Panels,
+    pub c: Panels,
     pub init: Init,
 }
 
@@ -124,9 +162,9 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
     // SAFETY: the caller's, passed on; masks keep a tail inside its columns.
     unsafe {
         let per_panel = PANEL / S::LANES;
-        let a = g.a.add(row * g.a_row);
-        let b = g.b.add(p * g.b_panel);
-        let c = g.c.add(row * g.c_row + p * g.c_panel);
+        let a = g.a.at.add(row * g.a.row);
+        let b = g.b.at.add(p * g.b.panel);
+        let c = g.c.at.add(row * g.c.row + p * g.c.panel);
         let mut mask = [S::mask(S::LANES); V];
         if TAIL {
             for (v, mask) in mask.iter_mut().enumerate() {
@@ -139,7 +177,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
             Init::Accumulate => {
                 for r in 0..R {
                     for v in 0..V {
-                        let at = c.add(r * g.c_row + v / per_panel * g.c_panel + v % per_panel * S::LANES);
+                        let at = c.add(r * g.c.row + v / per_panel * g.c.panel + v % per_panel * S::LANES);
                         sums[r][v] = load::<S, TAIL>(at, mask[v]);
                     }
                 }
@@ -154,14 +192,14 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
             }
         }
         for k in 0..g.k {
-            let b = b.add(k * g.b_row);
+            let b = b.add(k * g.b.row);
             let mut columns = [S::splat(0.0); V];
             for v in 0..V {
-                let at = b.add(v / per_panel * g.b_panel + v % per_panel * S::LANES);
+                let at = b.add(v / per_panel * g.b.panel + v % per_panel * S::LANES);
                 columns[v] = load::<S, TAIL>(at, mask[v]);
             }
             for r in 0..R {
-                let a = S::splat(*a.add(r * g.a_row + k * g.a_column));
+                let a = S::splat(*a.add(r * g.a.row + k * g.a.column));
                 for v in 0..V {
                     sums[r][v] = S::fma(a, columns[v], sums[r][v]);
                 }
@@ -169,7 +207,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
         }
         for r in 0..R {
             for v in 0..V {
-                let at = c.add(r * g.c_row + v / per_panel * g.c_panel + v % per_panel * S::LANES);
+                let at = c.add(r * g.c.row + v / per_panel * g.c.panel + v % per_panel * S::LANES);
                 if TAIL { S::store_masked(at, mask[v], sums[r][v]) } else { S::store(at, sums[r][v]) }
             }
         }

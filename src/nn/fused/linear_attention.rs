@@ -3,10 +3,11 @@
 //! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v, y = Q C.
 //! K is kept transposed, so that both softmaxes run along rows. All is recomputed backward.
 
-use super::attention::{Attention, Target, init, pack_transposed, slice, softmax, softmax_backward};
-use super::gemm::{Gemm, Init, gemm};
+use super::attention::{Attention, Target, pack_transposed, slice, unpack_transposed};
+use super::gemm::{Gemm, Init, Left, Panels, gemm};
 use super::pointwise;
 use super::simd::{Level, PANEL};
+use super::softmax::{softmax, softmax_backward};
 use super::view::View;
 use crate::nn::graph::Shape;
 
@@ -31,6 +32,16 @@ struct Parts {
 struct Matrix {
     at: *mut f32,
     row: usize,
+}
+
+impl Matrix {
+    fn left(self) -> Left {
+        Left::rows(self.at, self.row)
+    }
+
+    fn right(self) -> Panels {
+        Panels::rows(self.at, self.row)
+    }
 }
 
 /// Scratch of one image for `queries` and `keys` positions, of `[q and k, v]` channels.
@@ -81,15 +92,9 @@ unsafe fn prepare(level: Level, p: &Parts, q: &View, k: &View, v: &View) {
             m: k.channels(),
             n: v.channels(),
             k: k.rows(),
-            a: p.keys.at,
-            a_row: p.keys.row,
-            a_column: 1,
-            b: v.at,
-            b_row: v.stride,
-            b_panel: PANEL,
-            c: p.context.at,
-            c_row: p.context.row,
-            c_panel: PANEL,
+            a: p.keys.left(),
+            b: v.right(),
+            c: p.context.right(),
             init: Init::Zero,
         };
         gemm(level, &sums);
@@ -110,15 +115,9 @@ pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
                 m: q.rows(),
                 n: v.channels(),
                 k: q.channels(),
-                a: p.queries.at,
-                a_row: p.queries.row,
-                a_column: 1,
-                b: p.context.at,
-                b_row: p.context.row,
-                b_panel: PANEL,
-                c: y.at,
-                c_row: y.stride,
-                c_panel: PANEL,
+                a: p.queries.left(),
+                b: p.context.right(),
+                c: y.right(),
                 init: Init::Zero,
             };
             gemm(level, &product);
@@ -148,15 +147,9 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                 m: d,
                 n: channels,
                 k: q.rows(),
-                a: p.queries.at,
-                a_row: 1,
-                a_column: p.queries.row,
-                b: dy.at,
-                b_row: dy.stride,
-                b_panel: PANEL,
-                c: p.d_context.at,
-                c_row: p.d_context.row,
-                c_panel: PANEL,
+                a: p.queries.left().transposed(),
+                b: dy.right(),
+                c: p.d_context.right(),
                 init: Init::Zero,
             };
             gemm(level, &d_context);
@@ -165,15 +158,9 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                     m: q.rows(),
                     n: p.d_queries.row,
                     k: channels,
-                    a: dy.at,
-                    a_row: dy.stride,
-                    a_column: 1,
-                    b: p.context_t.at,
-                    b_row: p.context_t.row,
-                    b_panel: PANEL,
-                    c: p.d_queries.at,
-                    c_row: p.d_queries.row,
-                    c_panel: PANEL,
+                    a: dy.left(),
+                    b: p.context_t.right(),
+                    c: p.d_queries.right(),
                     init: Init::Zero,
                 };
                 gemm(level, &d_queries);
@@ -183,32 +170,19 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                 pointwise::scale(level, &from, 1.0, &part(&dq).pixels(0, q.rows()), accumulate);
             }
             if let Some((dk, accumulate)) = dk {
-                pack_transposed(&v, p.values_t);
+                pack_transposed(&v, 1.0, p.values_t);
                 let d_keys = Gemm {
                     m: d,
                     n: p.d_keys.row,
                     k: channels,
-                    a: p.d_context.at,
-                    a_row: p.d_context.row,
-                    a_column: 1,
-                    b: p.values_t,
-                    b_row: PANEL,
-                    b_panel: PANEL * channels,
-                    c: p.d_keys.at,
-                    c_row: p.d_keys.row,
-                    c_panel: PANEL,
+                    a: p.d_context.left(),
+                    b: Panels::packed(p.values_t, channels),
+                    c: p.d_keys.right(),
                     init: Init::Zero,
                 };
                 gemm(level, &d_keys);
                 softmax_backward(level, p.keys.at, p.d_keys.at, d, k.rows(), 1.0);
-                let dk = part(&dk);
-                for row in 0..k.rows() {
-                    for c in 0..d {
-                        let to = dk.at.add(row * dk.stride + c);
-                        let value = *p.d_keys.at.add(c * p.d_keys.row + row);
-                        *to = if accumulate { *to + value } else { value };
-                    }
-                }
+                unpack_transposed(p.d_keys.at, p.d_keys.row, &part(&dk), accumulate);
             }
             if let Some((dv, accumulate)) = dv {
                 let dv = part(&dv);
@@ -216,16 +190,10 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                     m: k.rows(),
                     n: channels,
                     k: d,
-                    a: p.keys.at,
-                    a_row: 1,
-                    a_column: p.keys.row,
-                    b: p.d_context.at,
-                    b_row: p.d_context.row,
-                    b_panel: PANEL,
-                    c: dv.at,
-                    c_row: dv.stride,
-                    c_panel: PANEL,
-                    init: init(accumulate),
+                    a: p.keys.left().transposed(),
+                    b: p.d_context.right(),
+                    c: dv.right(),
+                    init: Init::adding(accumulate),
                 };
                 gemm(level, &d_values);
             }

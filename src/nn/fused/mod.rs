@@ -6,8 +6,9 @@
 //! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
 //!
 //! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
-//! `mean_pool`, `pointwise`, `attention`, `linear_attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
-//! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
+//! `mean_pool`, `pointwise`, `attention`, `linear_attention`, `softmax`; `simd` compiles each for every instruction set.
+//! All `unsafe` of the crate is here, and rests on two things: the plan keeps apart what a step reads and writes, and a
+//! task has its workspace to itself.
 //!
 //! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
 //! batch alone, and the order of a sum never on the width of a vector.
@@ -26,6 +27,7 @@ mod peak;
 mod plan;
 mod pointwise;
 mod simd;
+mod softmax;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -41,15 +43,14 @@ use dfdx::prelude::*;
 use rayon::prelude::*;
 
 use super::graph::{Graph, NodeId};
-use super::{
-    Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
-};
+use super::network::count_images;
+use super::{Backend, Batch, DeviceState, Gradients, LossTensor, StepSettings, VectorTensor};
 use pass::{Inputs, Pass, Shared};
 pub use peak::peak_flops;
 use plan::Plan;
 pub use simd::Level;
 use weights::Weights;
-use workspace::{Pool, Workspace};
+use workspace::{Buffers, Pool, Workspace};
 
 /// Runs a graph through fused kernels on the CPU.
 pub struct Fused {
@@ -60,7 +61,7 @@ pub struct Fused {
     inference: Plan,
     weights: Mutex<Weights>,
     workspaces: Pool<Workspace>,
-    buffers: Arc<Pool<Vec<f32>>>,
+    buffers: Arc<Buffers>,
 }
 
 impl Fused {
@@ -75,27 +76,25 @@ impl Fused {
         let (training, inference) = (Plan::new(&graph, true), Plan::new(&graph, false));
         let weights = Mutex::new(Weights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
-        Self { graph, device: Cpu::default(), level, training, inference, weights, workspaces, buffers }
+        let device = Cpu::default();
+        // Gradients come from the memory of the step before.
+        device.try_enable_cache().expect("a CPU's cache is a flag");
+        Self { graph, device, level, training, inference, weights, workspaces, buffers }
     }
 
-    /// A copy of a tensor's numbers in a buffer of the pool.
-    fn copied<S: Shape>(&self, tensor: &Tensor<S, f32, Cpu>) -> Vec<f32> {
-        let mut buffer = self.buffers.take(Vec::new);
-        buffer.resize(tensor.shape().num_elements(), 0.0);
-        tensor.copy_into(&mut buffer);
-        buffer
-    }
-
-    fn check(&self, params: &[VectorTensor<Cpu>], x: &ImageTensor<Cpu>, t: &VectorTensor<Cpu>) -> Result<usize> {
-        let (input, shape) = (self.graph.input_shape(), *x.shape());
-        let fits = (shape.1, shape.2, shape.3) == (input.height, input.width, input.channels);
-        ensure!(fits, "images of {shape:?} where the network takes {input:?}");
-        ensure!(t.shape().0 == shape.0, "{} times for {} images", t.shape().0, shape.0);
+    fn check(&self, params: &[VectorTensor<Cpu>]) -> Result<()> {
         ensure!(params.len() == self.graph.params.len(), "{} parameters", params.len());
         for (p, spec) in params.iter().zip(&self.graph.params) {
             ensure!(p.shape().0 == spec.layout.len(), "{} has {} values", spec.name, p.shape().0);
         }
-        Ok(shape.0)
+        Ok(())
+    }
+}
+
+impl Drop for Fused {
+    /// dfdx's cache doesn't free what it holds by itself.
+    fn drop(&mut self) {
+        self.device.try_disable_cache().expect("a CPU's cache is a list");
     }
 }
 
@@ -110,18 +109,13 @@ impl Backend for Fused {
         &self.graph
     }
 
-    fn forward(
-        &self,
-        params: &[VectorTensor<Cpu>],
-        x: ImageTensor<Cpu>,
-        t: VectorTensor<Cpu>,
-    ) -> Result<ImageTensor<Cpu>> {
-        let images = self.check(params, &x, &t)?;
+    fn forward(&self, params: &[VectorTensor<Cpu>], x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
+        self.check(params)?;
+        let images = count_images(&self.graph, x, t)?;
+        let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
+        ensure!(y.len() == images * output.len(), "room for {} values, not {images} images of {output:?}", y.len());
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
         weights.refresh(&self.graph, &self.training, self.level, params, None);
-        let (x, t) = (self.copied(&x), self.copied(&t));
-        let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
-        let mut y = vec![0.0; images * output.len()];
         let shared = Shared { graph: &self.graph, plan: &self.inference, level: self.level, weights: &weights };
         let task = images.div_ceil(rayon::current_num_threads()).clamp(1, 4);
         let inputs = x.par_chunks(task * input.len()).zip(t.par_chunks(task));
@@ -132,22 +126,14 @@ impl Backend for Fused {
             pass::copy_out(&pass.output(), y);
             self.workspaces.give(workspace);
         });
-        self.buffers.give(x);
-        self.buffers.give(t);
-        self.device.try_tensor_from_vec(y, (images, output.height, output.width, output.channels)).map_err(device_error)
+        Ok(())
     }
 
-    fn values(
-        &self,
-        params: &[VectorTensor<Cpu>],
-        x: ImageTensor<Cpu>,
-        t: VectorTensor<Cpu>,
-        nodes: &[NodeId],
-    ) -> Result<Vec<Vec<f32>>> {
-        let images = self.check(params, &x, &t)?;
+    fn values(&self, params: &[VectorTensor<Cpu>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
+        self.check(params)?;
+        let images = count_images(&self.graph, x, t)?;
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
         weights.refresh(&self.graph, &self.training, self.level, params, None);
-        let (x, t) = (self.copied(&x), self.copied(&t));
         let plan = Plan::with_values(&self.graph, false, nodes);
         let shared = Shared { graph: &self.graph, plan: &plan, level: self.level, weights: &weights };
         let len = self.graph.input_shape().len();
@@ -168,7 +154,7 @@ impl Backend for Fused {
         Ok((0..nodes.len()).map(|n| by_image.iter().flat_map(|values| &values[n]).copied().collect()).collect())
     }
 
-    fn loss(&self, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {
+    fn loss(&self, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
         train::loss(self, params, batch)
     }
 

@@ -8,7 +8,8 @@
 //!
 //! Offsets are for one image and are multiplied by the images of a task.
 
-use crate::nn::graph::{Graph, NodeId, Op, Shape};
+use super::attention::moments_len;
+use crate::nn::graph::{self, Graph, NodeId, Op, Shape};
 
 /// Rounds buffers to whole cache lines.
 const LINE: usize = 16;
@@ -47,6 +48,8 @@ pub struct Step {
     pub gradients: Vec<Option<GradientTo>>,
     /// For each input of a `Concat`, whether it must be copied.
     pub copies: [bool; 2],
+    /// A `Sinusoid`'s frequencies, the values of `Positions`.
+    pub constants: Vec<f32>,
 }
 
 /// The layout of one pass, inference or training.
@@ -83,6 +86,9 @@ impl Plan {
         let backward_time = |index: usize| end - 1 - index;
         for (time, step) in steps.iter().enumerate() {
             buffers.touch(root(&value_parent, step.node), graph, 0, time);
+            if training && reads_output_backward(&step.op) {
+                buffers.touch(root(&value_parent, step.node), graph, 0, backward_time(time));
+            }
             for x in step.op.inputs() {
                 let root = root(&value_parent, x);
                 buffers.touch(root, graph, 0, time);
@@ -122,10 +128,13 @@ impl Plan {
             }
         }
         for (time, step) in steps.iter().enumerate() {
-            if let Op::GroupNorm { groups, .. } | Op::FilmNorm { groups, .. } = step.op {
-                let last = if training { backward_time(time) } else { time };
-                kept[time] = Some(buffers.push(2 * groups, time, last));
-            }
+            let len = match step.op {
+                Op::GroupNorm { groups, .. } | Op::FilmNorm { groups, .. } => 2 * groups,
+                Op::Attention { q, heads, .. } => moments_len(graph.shape(q).positions(), heads),
+                _ => continue,
+            };
+            let last = if training { backward_time(time) } else { time };
+            kept[time] = Some(buffers.push(len, time, last));
         }
         let (offsets, arena) = buffers.arrange();
         for (step, kept) in steps.iter_mut().zip(kept) {
@@ -167,7 +176,12 @@ fn steps(graph: &Graph, kept_values: &[NodeId]) -> Vec<Step> {
     let mut steps: Vec<Step> = vec![];
     for node in live {
         let op = graph.nodes[node.0].op;
-        let mut step = Step { node, op, silu: false, kept: 0, gradients: vec![], copies: [false; 2] };
+        let constants = match op {
+            Op::Sinusoid { .. } => graph::sinusoid(graph.shape(node).channels),
+            Op::Positions { cell } => graph::positions(graph.shape(node), cell),
+            _ => vec![],
+        };
+        let mut step = Step { node, op, silu: false, kept: 0, gradients: vec![], copies: [false; 2], constants };
         if let Op::Silu { x } = op
             && let norm @ (Op::GroupNorm { .. } | Op::FilmNorm { .. }) = graph.nodes[x.0].op
             && readers[x.0] == 1
@@ -195,7 +209,12 @@ fn readers(graph: &Graph, steps: &[Step], kept_values: &[NodeId]) -> Vec<Vec<usi
     readers
 }
 
-/// Whether a step's backward pass looks at the values it read. None looks at the value it wrote.
+/// Whether a step's backward pass looks at the value it wrote.
+fn reads_output_backward(op: &Op) -> bool {
+    matches!(op, Op::Attention { .. })
+}
+
+/// Whether a step's backward pass looks at the values it read.
 fn reads_inputs_backward(op: &Op) -> bool {
     !matches!(
         op,
@@ -223,7 +242,9 @@ fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Paren
                 }
             }
             // In place, unless the values before it are wanted again.
-            Op::AddVector { x, .. } | Op::Add { a: x, .. } if readers[x.0].len() == 1 => {
+            Op::AddVector { x, .. } | Op::Add { a: x, .. }
+                if readers[x.0].len() == 1 && !reads_output_backward(&graph.nodes[x.0].op) =>
+            {
                 parents[x.0] = Some((step.node, 0));
             }
             _ => {}

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use dfdx::prelude::*;
 
 use super::Fused;
 use super::pass::{Inputs, Pass, Shared};
 use super::pointwise;
 use super::workspace::Workspace;
-use crate::nn::{DeviceBatch, LossTensor, VectorTensor};
+use crate::nn::{Batch, LossTensor, VectorTensor};
 
 /// Images that one task takes through the network together. It depends on the batch alone, because the order in which
 /// gradients are added does on it: several, so that weights are read for more than one image, and few enough that
@@ -18,14 +18,11 @@ fn images_per_task(batch: usize) -> usize {
     batch.div_ceil(8).clamp(1, 4)
 }
 
-/// A batch in host memory and what to take it through.
+/// A batch and what to take it through.
 struct Training<'a> {
     backend: &'a Fused,
     shared: Shared<'a>,
-    x: &'a [f32],
-    t: &'a [f32],
-    target: &'a [f32],
-    weights: &'a [f32],
+    batch: Batch<'a>,
 }
 
 /// The sums over some images.
@@ -36,33 +33,18 @@ struct Sums {
 
 /// See [`Backend::loss`](crate::nn::Backend::loss). Both passes run here; on the tape is one operation that adds the
 /// gradients, which are known by then.
-pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {
-    let images = backend.check(params, &batch.x, &batch.t)?;
-    ensure!(images > 0, "a batch without images has no loss");
-    let (output, shape) = (backend.graph.output_shape(), *batch.target.shape());
-    let fits = shape == (images, output.height, output.width, output.channels);
-    ensure!(fits, "targets of {shape:?} where the network gives {images} of {output:?}");
-    ensure!(batch.weights.shape().0 == images, "{} weights for {images} images", batch.weights.shape().0);
+pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
+    backend.check(params)?;
+    let images = batch.count_images(&backend.graph)?;
     let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());
     weights.refresh(&backend.graph, &backend.training, backend.level, params, Some(&*backend.buffers));
-    let inputs = [
-        backend.copied(&batch.x),
-        backend.copied(&batch.t),
-        backend.copied(&batch.target),
-        backend.copied(&batch.weights),
-    ];
-    let [x, t, target, image_weights] = &inputs;
     let sums = {
         let (graph, plan, level) = (&backend.graph, &backend.training, backend.level);
         let shared = Shared { graph, plan, level, weights: &weights };
-        let training = Training { backend, shared, x, t, target, weights: image_weights };
-        training.sums(0..images.div_ceil(images_per_task(images)))
+        Training { backend, shared, batch }.sums(0..images.div_ceil(images_per_task(images)))
     };
     let starts = weights.starts().to_vec();
     drop(weights);
-    for buffer in inputs {
-        backend.buffers.give(buffer);
-    }
     let value: Tensor<Rank0, f32, Cpu> = backend.device.tensor(sums.loss as f32);
     let (output, params) = (value.clone(), params.to_vec());
     let (level, buffers, gradients) = (backend.level, backend.buffers.clone(), sums.gradients);
@@ -101,18 +83,17 @@ impl Training<'_> {
 
     /// The sums over the images of one task.
     fn task(&self, task: usize) -> Sums {
-        let (graph, batch) = (self.shared.graph, self.t.len());
-        let size = images_per_task(batch);
-        let images = task * size..((task + 1) * size).min(batch);
+        let (graph, batch) = (self.shared.graph, self.batch);
+        let size = images_per_task(batch.t.len());
+        let images = task * size..((task + 1) * size).min(batch.t.len());
         let part = |len: usize| images.start * len..images.end * len;
         let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
         let mut workspace = self.backend.workspaces.take(Workspace::default);
-        let mut gradients = self.backend.buffers.take(Vec::new);
-        gradients.clear();
-        gradients.resize(graph.parameter_count(), 0.0);
+        let mut gradients = self.backend.buffers.take(graph.parameter_count());
+        gradients.fill(0.0);
         let mut pass = Pass::new(self.shared, &mut workspace, images.len(), true);
-        pass.forward(Inputs { x: &self.x[part(input)], t: &self.t[images.clone()] });
-        let loss = self.error(&pass, images.clone(), &self.target[part(output)]);
+        pass.forward(Inputs { x: &batch.x[part(input)], t: &batch.t[images.clone()] });
+        let loss = self.error(&pass, images.clone(), &batch.target[part(output)]);
         pass.backward(&mut gradients);
         self.backend.workspaces.give(workspace);
         Sums { loss, gradients }
@@ -125,7 +106,7 @@ impl Training<'_> {
         let (y, dy) = (pass.output(), pass.output_gradient());
         let mut loss = 0.0;
         for (i, image) in images.enumerate() {
-            let factor = f64::from(self.weights[image]) / (output.len() * self.t.len()) as f64;
+            let factor = f64::from(self.batch.weights[image]) / (output.len() * self.batch.t.len()) as f64;
             let mut squares = 0.0f64;
             for row in 0..output.positions() {
                 let pixel = i * output.positions() + row;

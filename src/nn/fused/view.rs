@@ -1,5 +1,6 @@
 //! Where a value lies: the images of one task, at one stride from pixel to pixel.
 
+use super::gemm::{Left, Panels};
 use crate::nn::graph::Shape;
 
 /// `images` values of one shape in an arena; the pixels of all of them lie `stride` numbers apart, so a slice of the
@@ -42,5 +43,15 @@ impl View {
         debug_assert!(first + count <= self.channels());
         // SAFETY: inside the same view.
         View { at: unsafe { self.at.add(first) }, shape: Shape { channels: count, ..self.shape }, ..*self }
+    }
+
+    /// Its pixels as the rows of a product's first factor.
+    pub fn left(&self) -> Left {
+        Left::rows(self.at, self.stride)
+    }
+
+    /// Its pixels as the rows of a product's second factor or of its result.
+    pub fn right(&self) -> Panels {
+        Panels::rows(self.at, self.stride)
     }
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::plan::Plan;
 use super::simd::{Level, PANEL};
 use super::winograd;
-use super::workspace::Pool;
+use super::workspace::Buffers;
 use crate::nn::VectorTensor;
 use crate::nn::graph::{Graph, Op, ParamId};
 use dfdx::prelude::Cpu;
@@ -80,7 +80,7 @@ impl Weights {
         plan: &Plan,
         level: Level,
         params: &[VectorTensor<Cpu>],
-        training: Option<&Pool<Vec<f32>>>,
+        training: Option<&Buffers>,
     ) {
         self.incoming.resize(self.starts[params.len()], 0.0);
         for (i, p) in params.iter().enumerate() {
@@ -99,7 +99,7 @@ impl Weights {
         }
         if let Some(buffers) = training.filter(|_| !self.backward.valid) {
             self.backward.fill(graph, plan, |k, to| {
-                let mut transposed = buffers.take(Vec::new);
+                let mut transposed = buffers.take(weight(k).len());
                 transpose(k, weight(k), &mut transposed);
                 pack(level, k, &transposed, true, to);
                 buffers.give(transposed);
@@ -131,7 +131,7 @@ impl Packed {
     fn fill(&mut self, graph: &Graph, plan: &Plan, fill: impl Fn(Kind, &mut [f32]) + Sync) {
         self.data.resize(self.starts[plan.steps.len()], 0.0);
         let mut rest = self.data.as_mut_slice();
-        let mut jobs = vec![];
+        let mut jobs = Vec::with_capacity(plan.steps.len());
         for (i, step) in plan.steps.iter().enumerate() {
             let (slice, tail) = rest.split_at_mut(self.starts[i + 1] - self.starts[i]);
             rest = tail;
@@ -164,8 +164,7 @@ fn pack(level: Level, k: Kind, values: &[f32], backward: bool, to: &mut [f32]) {
 }
 
 /// Inputs and outputs exchanged.
-fn transpose(k: Kind, values: &[f32], result: &mut Vec<f32>) {
-    result.resize(values.len(), 0.0);
+fn transpose(k: Kind, values: &[f32], result: &mut [f32]) {
     for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
         for (i, row) in from.chunks_exact(k.outputs).enumerate() {
             for (o, value) in row.iter().enumerate() {

@@ -53,3 +53,28 @@ impl<T> Pool<T> {
         self.free.lock().unwrap_or_else(|e| e.into_inner()).push(item);
     }
 }
+
+/// A pool of lists of any length.
+#[derive(Default)]
+pub struct Buffers {
+    free: Mutex<Vec<Vec<f32>>>,
+}
+
+impl Buffers {
+    /// A list of `len` numbers, whatever they are: in the smallest memory that is free and has room, lest each grow to
+    /// the length of the longest.
+    pub fn take(&self, len: usize) -> Vec<f32> {
+        let fitting = {
+            let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
+            let smallest = (0..free.len()).filter(|&i| free[i].capacity() >= len).min_by_key(|&i| free[i].capacity());
+            smallest.map(|i| free.swap_remove(i))
+        };
+        let mut buffer = fitting.unwrap_or_default();
+        buffer.resize(len, 0.0);
+        buffer
+    }
+
+    pub fn give(&self, buffer: Vec<f32>) {
+        self.free.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
+    }
+}

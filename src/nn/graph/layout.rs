@@ -15,7 +15,12 @@ pub enum Layout {
 
 impl Layout {
     pub fn len(self) -> usize {
-        self.torch_shape().iter().product()
+        match self {
+            Layout::Conv { outputs, inputs, kernel } => outputs * inputs * kernel * kernel,
+            Layout::Linear { outputs, inputs } => outputs * inputs,
+            Layout::UpConv { inputs, outputs } => inputs * outputs * 4,
+            Layout::Vector(n) => n,
+        }
     }
 
     pub fn is_empty(self) -> bool {

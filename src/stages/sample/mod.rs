@@ -143,14 +143,14 @@ impl Sampler<'_> {
         } else {
             let schedule = Schedule::new(diffusion);
             let steps = steps(&schedule, &self.params.sampler);
-            let mut evaluated = 0;
+            let (mut evaluated, mut output) = (0, vec![0.0; up.len()]);
             x = self.noise(batch, Purpose::Start, |k| k);
             let denoise = |x: &[f64], step: Step| {
                 progress(evaluated as f64 / steps.len() as f64)?;
                 evaluated += 1;
                 let t = vec![step.t as f32 / schedule.timesteps() as f32; batch.len()];
                 let input = interleave(x.iter().map(|&v| v as f32), &up_f32);
-                let output = self.network.predict(Weights::Raw, &input, &t)?;
+                self.network.predict_into(Weights::Raw, &input, &t, &mut output)?;
                 let denoised = (x.par_iter().zip(&output).zip(&up))
                     .map(|((&x, &y), &up)| space.clamp(clean(diffusion.objective, step.alpha_bar, x, y as f64), up));
                 let mut denoised: Vec<f64> = denoised.collect();

@@ -11,7 +11,7 @@
 mod tile;
 mod transform;
 
-use super::gemm::{Gemm, Init, product};
+use super::gemm::{Gemm, Init, Left, Panels, product};
 use super::simd::{PANEL, for_lanes, kernel};
 use super::view::View;
 use tile::{gradient_tile, input_tile, output_tile};
@@ -116,15 +116,9 @@ kernel! {
                     m: count,
                     n: op,
                     k: c,
-                    a: v.add(i * v_stride),
-                    a_row: cp,
-                    a_column: 1,
-                    b: conv.filter.add(i * c * op),
-                    b_row: PANEL,
-                    b_panel: PANEL * c,
-                    c: m.add(i * m_stride),
-                    c_row: PANEL,
-                    c_panel: PANEL * count,
+                    a: Left::rows(v.add(i * v_stride), cp),
+                    b: Panels::packed(conv.filter.add(i * c * op), c),
+                    c: Panels::packed(m.add(i * m_stride), count),
                     init: Init::Zero,
                 });
             }
@@ -174,15 +168,9 @@ kernel! {
                     m: c,
                     n: op,
                     k: count,
-                    a: v.add(i * v_stride),
-                    a_row: 1,
-                    a_column: cp,
-                    b: m.add(i * m_stride),
-                    b_row: PANEL,
-                    b_panel: PANEL * count,
-                    c: u.add(i * u_stride),
-                    c_row: PANEL,
-                    c_panel: PANEL * c,
+                    a: Left::rows(v.add(i * v_stride), cp).transposed(),
+                    b: Panels::packed(m.add(i * m_stride), count),
+                    c: Panels::packed(u.add(i * u_stride), c),
                     init: if first == 0 { Init::Zero } else { Init::Accumulate },
                 });
             }

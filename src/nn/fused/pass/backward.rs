@@ -1,0 +1,167 @@
+//! Every step's gradients, in reverse.
+
+use super::super::attention::{self, Target};
+use super::super::gemm::{Gemm, Init, Panels, gemm};
+use super::super::mean_pool::mean_pool_backward;
+use super::super::norm::{self, NormBackward};
+use super::super::plan::Step;
+use super::super::view::View;
+use super::super::winograd::{self, Convolve, FilterGradient};
+use super::super::{linear_attention, pointwise};
+use super::Pass;
+use crate::nn::graph::{Op, ParamId};
+
+impl Pass<'_> {
+    /// From the gradient of the output to the gradients of all parameters, added to `gradients`, which lies as the
+    /// parameters do. Spends the values.
+    pub fn backward(&mut self, gradients: &mut [f32]) {
+        assert_eq!(gradients.len(), self.shared.graph.parameter_count());
+        for (index, step) in self.shared.plan.steps.iter().enumerate().rev() {
+            if self.shared.plan.gradients[step.node.0].is_some() {
+                // SAFETY: as in `forward`; the length was checked.
+                unsafe { self.step_backward(index, step, gradients.as_mut_ptr()) }
+            }
+        }
+    }
+
+    unsafe fn step_backward(&self, index: usize, step: &Step, gradients: *mut f32) {
+        let level = self.shared.level;
+        let dy = self.gradient(step.node);
+        // SAFETY: the caller's, passed on.
+        let of = |id: ParamId| unsafe { gradients.add(self.shared.weights.starts()[id.0]) };
+        let target =
+            |input: usize| step.gradients[input].map(|gradient| (self.gradient(gradient.node), gradient.accumulate));
+        let of_image = |i: usize| move |target: Target| target.map(|(view, accumulate)| (view.image(i), accumulate));
+        // SAFETY: the caller's, passed on.
+        unsafe {
+            match step.op {
+                Op::Input | Op::Time | Op::Sinusoid { .. } | Op::Positions { .. } => {}
+                Op::Conv3x3 { x, weight, bias } => {
+                    let x = self.value(x);
+                    let scratch = self.scratch;
+                    norm::column_sums(level, &dy, of(bias));
+                    winograd::filter_gradient(level, &FilterGradient { x, dy, gradient: of(weight), scratch });
+                    if let Some((dx, accumulate)) = target(0) {
+                        let (filter, bias) = (self.shared.weights.backward(index), std::ptr::null());
+                        winograd::convolve(level, &Convolve { x: dy, y: dx, filter, bias, accumulate, scratch });
+                    }
+                }
+                Op::Linear { x, weight, bias } => {
+                    norm::column_sums(level, &dy, of(bias));
+                    self.matrix_gradient(&self.value(x), &dy, of(weight));
+                    if let Some((dx, accumulate)) = target(0) {
+                        self.multiply(&dy, self.shared.weights.backward(index), &dx, Init::adding(accumulate));
+                    }
+                }
+                Op::UpConv2x2 { x, weight, bias } => {
+                    let x = self.value(x);
+                    norm::column_sums(level, &dy, of(bias));
+                    let windows = self.windows(&x, dy.channels());
+                    pointwise::pixels_to_windows(level, &dy, x.shape, windows.at);
+                    self.matrix_gradient(&x, &windows, of(weight));
+                    if let Some((dx, accumulate)) = target(0) {
+                        self.multiply(&windows, self.shared.weights.backward(index), &dx, Init::adding(accumulate));
+                    }
+                }
+                Op::GroupNorm { weight, bias, .. } | Op::FilmNorm { weight, bias, .. } => {
+                    let nothing = View { at: std::ptr::null_mut(), ..dy };
+                    let (dx, accumulate) = target(0).unwrap_or((nothing, false));
+                    let (d_weight, d_bias) = (of(weight), of(bias));
+                    let norm = self.norm(step, dy);
+                    let d_film = norm.film.and_then(|_| target(1));
+                    norm::backward(level, &NormBackward { norm, dx, accumulate, d_weight, d_bias, d_film });
+                }
+                Op::Silu { x } => {
+                    if let Some((dx, accumulate)) = target(0) {
+                        pointwise::silu_backward(level, &self.value(x), &dy, &dx, accumulate);
+                    }
+                }
+                Op::MaxPool2x2 { x } => {
+                    if let Some((dx, accumulate)) = target(0) {
+                        pointwise::max_pool_backward(level, &self.value(x), &dy, &dx, accumulate);
+                    }
+                }
+                Op::MeanPool { first, factor, .. } => {
+                    if let Some((dx, accumulate)) = target(0) {
+                        let part = dx.slice(first, dy.channels());
+                        if !accumulate && part.channels() < dx.channels() {
+                            pointwise::fill_zero(level, &dx);
+                        }
+                        mean_pool_backward(level, &dy, factor, &part, accumulate);
+                    }
+                }
+                Op::Add { .. } => {
+                    for i in [1, 0] {
+                        if let Some((dx, accumulate)) = target(i).filter(|(dx, _)| dx.at != dy.at) {
+                            pointwise::scale(level, &dy, 1.0, &dx, accumulate);
+                        }
+                    }
+                }
+                Op::Concat { a, b } => {
+                    let (a, b) = (self.shared.graph.shape(a).channels, self.shared.graph.shape(b).channels);
+                    for (i, part) in [dy.slice(0, a), dy.slice(a, b)].iter().enumerate() {
+                        if let Some((dx, accumulate)) = target(i) {
+                            pointwise::scale(level, part, 1.0, &dx, accumulate);
+                        }
+                    }
+                }
+                Op::AddVector { .. } => {
+                    if let Some((dv, accumulate)) = target(1) {
+                        for i in 0..self.images {
+                            let sums = dv.image(i).at;
+                            if !accumulate {
+                                std::ptr::write_bytes(sums, 0, dv.channels());
+                            }
+                            norm::column_sums(level, &dy.image(i), sums);
+                        }
+                    }
+                    if let Some((dx, accumulate)) = target(0).filter(|(dx, _)| dx.at != dy.at) {
+                        pointwise::scale(level, &dy, 1.0, &dx, accumulate);
+                    }
+                }
+                Op::Attention { q, k, v, heads } => {
+                    let y = self.value(step.node);
+                    for i in 0..self.images {
+                        let targets = [0, 1, 2].map(target).map(of_image(i));
+                        let attention = self.attention(step, [q, k, v], heads, i);
+                        attention::backward(level, &attention, &y.image(i), &dy.image(i), targets);
+                    }
+                }
+                Op::LinearAttention { q, k, v, heads } => {
+                    for i in 0..self.images {
+                        let targets = [0, 1, 2].map(target).map(of_image(i));
+                        let attention = self.attention(step, [q, k, v], heads, i);
+                        linear_attention::backward(level, &attention, &dy.image(i), targets);
+                    }
+                }
+                Op::Gate { branch, gamma, .. } => {
+                    std::ptr::write_bytes(self.scratch, 0, dy.channels());
+                    pointwise::channel_products(level, &self.value(branch), &dy, self.scratch);
+                    let sum: f64 = (0..dy.channels()).map(|c| f64::from(*self.scratch.add(c))).sum();
+                    *of(gamma) += sum as f32;
+                    if let Some((dx, accumulate)) = target(0) {
+                        pointwise::scale(level, &dy, *self.param(gamma), &dx, accumulate);
+                    }
+                    if let Some((dx, accumulate)) = target(1) {
+                        pointwise::scale(level, &dy, 1.0, &dx, accumulate);
+                    }
+                }
+            }
+        }
+    }
+
+    /// gradient += xᵀ · dy.
+    unsafe fn matrix_gradient(&self, x: &View, dy: &View, gradient: *mut f32) {
+        let g = Gemm {
+            m: x.channels(),
+            n: dy.channels(),
+            k: x.rows(),
+            a: x.left().transposed(),
+            b: dy.right(),
+            c: Panels::rows(gradient, dy.channels()),
+            init: Init::Accumulate,
+        };
+        // SAFETY: the caller's, passed on.
+        unsafe { gemm(self.shared.level, &g) }
+    }
+}

@@ -1,0 +1,99 @@
+//! softmax along rows that are padded to whole panels, and its gradient.
+
+use super::simd::{PANEL, Simd, exp, kernel};
+
+/// Vectors of a panel, at most.
+const VECTORS: usize = 4;
+
+/// 1 in the lanes from `first` on that come before `n`, 0 in the others.
+#[inline(always)]
+unsafe fn there<S: Simd>(n: usize, first: usize) -> S::V {
+    const ONES: [f32; PANEL] = [1.0; PANEL];
+    // SAFETY: no vector is wider than a panel.
+    unsafe { S::load_masked(ONES.as_ptr(), S::mask(n.saturating_sub(first))) }
+}
+
+/// The numbers of a panel's vectors.
+#[inline(always)]
+unsafe fn lanes<S: Simd>(vectors: [S::V; VECTORS]) -> [f32; PANEL] {
+    let mut lanes = [0.0; PANEL];
+    for v in 0..PANEL / S::LANES {
+        // SAFETY: as many vectors as a panel has.
+        unsafe { S::store(lanes.as_mut_ptr().add(v * S::LANES), vectors[v]) };
+    }
+    lanes
+}
+
+kernel! {
+    /// Rows of softmax(scale · row), in place; `n` columns of rows padded to whole panels, the padding left zero.
+    ///
+    /// # Safety
+    ///
+    /// As many rows may be written.
+    pub unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
+        let one = S::splat(1.0);
+        for row in 0..count {
+            let row = rows.add(row * n.next_multiple_of(PANEL));
+            let vectors = PANEL / S::LANES;
+            let mut highest = [S::splat(f32::NEG_INFINITY); VECTORS];
+            let mut at = 0;
+            while at < n {
+                for v in 0..vectors {
+                    let first = at + v * S::LANES;
+                    let x = S::load(row.add(first));
+                    highest[v] = S::max(highest[v], S::if_equal(there::<S>(n, first), one, x, highest[v]));
+                }
+                at += PANEL;
+            }
+            let highest = S::splat(lanes::<S>(highest).into_iter().fold(f32::NEG_INFINITY, f32::max));
+            let mut sums = [S::splat(0.0); VECTORS];
+            let mut at = 0;
+            while at < n {
+                for v in 0..vectors {
+                    let x = row.add(at + v * S::LANES);
+                    let e = exp::<S>(S::mul(S::sub(S::load(x), highest), S::splat(scale)));
+                    let e = S::mul(e, there::<S>(n, at + v * S::LANES));
+                    S::store(x, e);
+                    sums[v] = S::add(sums[v], e);
+                }
+                at += PANEL;
+            }
+            let sums = lanes::<S>(sums);
+            let factor = S::splat(1.0 / sums.iter().sum::<f32>());
+            let mut at = 0;
+            while at < n {
+                let x = row.add(at);
+                S::store(x, S::mul(S::load(x), factor));
+                at += S::LANES;
+            }
+        }
+    }
+}
+
+kernel! {
+    /// The gradient of the scores, scale · w (g − Σ w g), over the weights' gradient g.
+    ///
+    /// # Safety
+    ///
+    /// As [`softmax`]; the gradients' padding holds numbers, and the weights' zeros.
+    pub unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
+        let columns = n.next_multiple_of(PANEL);
+        for row in 0..count {
+            let (w, g) = (weights.add(row * columns), gradients.add(row * columns));
+            let mut sums = [0.0f32; PANEL];
+            let mut at = 0;
+            while at < columns {
+                let sum = sums.as_mut_ptr().add(at % PANEL);
+                S::store(sum, S::fma(S::load(w.add(at)), S::load(g.add(at)), S::load(sum)));
+                at += S::LANES;
+            }
+            let mean = S::splat(sums.iter().sum::<f32>());
+            let mut at = 0;
+            while at < columns {
+                let d = S::mul(S::load(w.add(at)), S::sub(S::load(g.add(at)), mean));
+                S::store(g.add(at), S::mul(d, S::splat(scale)));
+                at += S::LANES;
+            }
+        }
+    }
+}

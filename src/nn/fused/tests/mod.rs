@@ -1,0 +1,113 @@
+//! Every operation against the composed reference, on odd sizes and every instruction set of this machine.
+//!
+//! NEON on another machine, with Debian's packages qemu-user and gcc-aarch64-linux-gnu:
+//!
+//!     rustup target add aarch64-unknown-linux-gnu
+//!     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+//!     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+//!     cargo test --lib --target aarch64-unknown-linux-gnu nn::
+
+mod networks;
+mod operations;
+
+use super::*;
+use crate::nn::composed::Composed;
+use crate::nn::graph::Shape;
+use crate::nn::{Batch, Network, StepSettings, TrainState, on};
+use crate::pipeline::params::Weights;
+
+/// Numbers in [-1, 1) that depend on their seed and index.
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n + 8).map(|_| next()).skip(8).collect()
+}
+
+struct Data {
+    x: Vec<f32>,
+    t: Vec<f32>,
+    target: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Data {
+    fn new(graph: &Graph, batch: usize) -> Self {
+        Self {
+            x: numbers(1, batch * graph.input_shape().len()),
+            t: numbers(2, batch).iter().map(|t| 0.5 + 0.5 * t).collect(),
+            target: numbers(3, batch * graph.output_shape().len()),
+            weights: numbers(4, batch).iter().map(|w| 1.5 + w).collect(),
+        }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights }
+    }
+}
+
+/// Random parameters, scales and shifts and gates as well.
+fn state(graph: &Graph) -> TrainState {
+    let mut state = TrainState::initial(graph, |name, n| numbers(name.len() as u64 + 77 * n as u64, n));
+    for (i, values) in state.weights.iter_mut().enumerate() {
+        let changes = numbers(1000 + i as u64, values.len());
+        for (value, change) in values.iter_mut().zip(changes) {
+            *value += 0.2 * change;
+        }
+    }
+    state.ema = state.weights.clone();
+    state
+}
+
+fn fused(graph: &Graph, level: Level) -> Box<dyn Network> {
+    on(Fused::with_level(graph.clone(), level), &state(graph)).unwrap()
+}
+
+/// Norm of the difference over the norm.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    difference / norm(&mut b.iter().map(|b| f64::from(*b))).max(1e-6)
+}
+
+/// Output, loss and gradients agree with the composed operations', and have the same bits on every instruction set.
+fn check(graph: &Graph, batch: usize) {
+    let data = Data::new(graph, batch);
+    let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(graph)).unwrap();
+    let y = reference.predict(Weights::Raw, &data.x, &data.t).unwrap();
+    let (loss, gradients) = reference.gradients(data.batch()).unwrap();
+    let mut first: Option<(Vec<f32>, f32, Vec<Vec<f32>>)> = None;
+    for level in Level::ALL.into_iter().filter(|l| l.is_available()) {
+        let network = fused(graph, level);
+        let our_y = network.predict(Weights::Raw, &data.x, &data.t).unwrap();
+        let (our_loss, ours) = network.gradients(data.batch()).unwrap();
+        let what = format!("{level:?}, batch {batch}, {:?}", graph.input_shape());
+        assert!(distance(&our_y, &y) < 1e-4, "output: {} with {what}", distance(&our_y, &y));
+        assert!((our_loss - loss).abs() < 1e-4 * loss, "loss: {our_loss}, not {loss}, with {what}");
+        for ((a, b), spec) in ours.iter().zip(&gradients).zip(&graph.params) {
+            // A bias before a normalisation of single channels has no gradient but rounding errors.
+            let scale = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            assert!(scale < 1e-6 || distance(a, b) < 1e-4, "{}: {} with {what}", spec.name, distance(a, b));
+        }
+        let result = (our_y, our_loss, ours);
+        match &first {
+            None => first = Some(result),
+            Some(first) => assert_eq!(*first, result, "other bits with {what}"),
+        }
+    }
+}
+
+/// A graph of `build`, from the value of a convolution (so that gradients reach it through the operation) and the time.
+fn check_op(channels: usize, build: impl Fn(&mut Graph, NodeId, NodeId)) {
+    for (height, width, batch) in [(2, 6, 3), (6, 10, 1), (10, 2, 3)] {
+        let (mut graph, x, t) = Graph::new(Shape::new(height, width, 6));
+        let x = graph.conv3x3(x, "first", channels);
+        build(&mut graph, x, t);
+        check(&graph, batch);
+    }
+}

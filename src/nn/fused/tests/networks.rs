@@ -1,0 +1,109 @@
+//! Whole networks: the seed's, and steps of its training.
+
+use super::*;
+
+/// Two 3×3 convolutions, each normalised and activated.
+fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
+    let mut y = x;
+    for i in [0, 3] {
+        y = g.conv3x3(y, &format!("{name}.{i}"), outputs);
+        let groups = (1..=8).rev().find(|n| outputs.is_multiple_of(*n)).unwrap();
+        y = g.group_norm(y, &format!("{name}.{}", i + 1), groups);
+        y = g.silu(y);
+    }
+    y
+}
+
+/// The U-Net of the seed model, with attention in its bottleneck or without.
+fn unet(size: usize, base: usize, attention: bool) -> Graph {
+    let (mut graph, x, t) = Graph::new(Shape::new(size, size, 6));
+    let g = &mut graph;
+    let e1 = block(g, x, "enc1", base);
+    let pooled = g.max_pool2x2(e1);
+    let e2 = block(g, pooled, "enc2", 2 * base);
+    let pooled = g.max_pool2x2(e2);
+    let z = block(g, pooled, "bottleneck", 4 * base);
+    let v = g.linear(t, "time_embed.0", base);
+    let v = g.silu(v);
+    let v = g.linear(v, "time_embed.2", 4 * base);
+    let mut z = g.add_vector(z, v);
+    if attention {
+        let q = g.conv1x1(z, "attention.query", base / 2);
+        let k = g.conv1x1(z, "attention.key", base / 2);
+        let v = g.conv1x1(z, "attention.value", 4 * base);
+        let y = g.attention(q, k, v, 1);
+        (z, _) = g.gate(y, z, "attention.gamma");
+    }
+    let up = g.up_conv2x2(z, "upconv2", 2 * base);
+    let d2 = g.concat(up, e2);
+    let d2 = block(g, d2, "dec2", 2 * base);
+    let up = g.up_conv2x2(d2, "upconv1", base);
+    let d1 = g.concat(up, e1);
+    let d1 = block(g, d1, "dec1", base);
+    g.conv1x1(d1, "out", 3);
+    graph
+}
+
+#[test]
+fn the_seed_unet() {
+    check(&unet(32, 8, true), 2);
+    check(&unet(8, 16, false), 9);
+    // Widths that no vector divides.
+    check(&unet(12, 6, true), 3);
+    check(&unet(8, 10, true), 1);
+}
+
+fn trained(graph: &Graph, data: &Data, clip: Option<f64>, mut network: Box<dyn Network>) -> TrainState {
+    for step in 0..3 {
+        let settings = StepSettings {
+            lr: 1e-3 * (step + 1) as f64,
+            clip,
+            weight_decay: 0.3,
+            ema_decay: 0.9,
+            ..Default::default()
+        };
+        network.train_step(data.batch(), 1, &settings).unwrap();
+    }
+    assert_eq!(graph.params.len(), network.state().weights.len());
+    network.state()
+}
+
+#[test]
+fn optimiser_steps_follow_the_reference() {
+    // Two channels a group at least: a bias before the normalisation of a single channel has no gradient, and Adam
+    // makes whole steps of its rounding errors.
+    let graph = unet(8, 16, true);
+    let data = Data::new(&graph, 4);
+    for clip in [None, Some(0.1)] {
+        let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(&graph)).unwrap();
+        let reference = trained(&graph, &data, clip, reference);
+        let ours = trained(&graph, &data, clip, fused(&graph, Level::best()));
+        for (a, b) in [(&ours.weights, &reference.weights), (&ours.ema, &reference.ema)] {
+            for (a, b) in a.iter().zip(b) {
+                assert!(distance(a, b) < 1e-3, "{}", distance(a, b));
+            }
+        }
+        assert_eq!(ours.step, 3);
+    }
+}
+
+#[test]
+fn bytes_depend_neither_on_the_number_of_threads_nor_on_the_instruction_set() {
+    let graph = unet(16, 16, true);
+    let data = Data::new(&graph, 11);
+    let with = |threads: usize, level: Level| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let run = || {
+            let y = fused(&graph, level).predict(Weights::Raw, &data.x, &data.t).unwrap();
+            (y, trained(&graph, &data, Some(1.0), fused(&graph, level)))
+        };
+        let result = std::sync::Mutex::new(None);
+        pool.in_place_scope(|scope| scope.spawn(|_| *result.lock().unwrap() = Some(run())));
+        result.into_inner().unwrap().unwrap()
+    };
+    let one = with(1, Level::best());
+    assert_eq!(one, with(2, Level::best()));
+    for level in Level::ALL.into_iter().filter(|l| l.is_available()) {
+        assert_eq!(one, with(3, level), "{}", level.name());
+    }
+}

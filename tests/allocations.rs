@@ -1,0 +1,72 @@
+//! What a step asks of the allocator once its buffers are there. A test program of its own, because it counts for all
+//! threads.
+
+use std::alloc::System;
+
+use srpipe::model::unet;
+use srpipe::nn::{Batch, Network, StepSettings, open};
+use srpipe::pipeline::Device;
+use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams, Weights};
+use srpipe::train::initial_state;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes allocated by the median of some calls, after as many that don't count.
+fn median_bytes(mut call: impl FnMut()) -> usize {
+    const CALLS: usize = 15;
+    (0..CALLS).for_each(|_| call());
+    let region = |call: &mut dyn FnMut()| {
+        let region = Region::new(ALLOCATOR);
+        call();
+        let change = region.change();
+        change.bytes_allocated + change.bytes_reallocated.max(0) as usize
+    };
+    let mut bytes: Vec<usize> = (0..CALLS).map(|_| region(&mut call)).collect();
+    bytes.sort();
+    bytes[CALLS / 2]
+}
+
+struct Case {
+    network: Box<dyn Network>,
+    x: Vec<f32>,
+    t: Vec<f32>,
+    target: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+impl Case {
+    fn new(base_channels: usize, batch: usize) -> Self {
+        let attention = AttentionParams { kind: AttentionKind::Cross, resolutions: vec![8, 4], ..Default::default() };
+        let graph = unet(&ModelParams { base_channels, attention, ..Default::default() }, 16, 4);
+        let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
+        let network = open(Device::Cpu, graph.clone(), &initial_state(&graph, 1)).unwrap();
+        let numbers = |n: usize| (0..n).map(|i| (i * 7919 % 65_537) as f32 / 32_768.5 - 1.0).collect();
+        let t = (0..batch).map(|i| i as f32 / batch as f32).collect();
+        Self { network, x: numbers(batch * input), t, target: numbers(batch * output), weights: vec![1.0; batch] }
+    }
+
+    fn training_step(&mut self) -> usize {
+        let batch = Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights };
+        let settings = StepSettings { clip: Some(1.0), ema_decay: 0.9, ..Default::default() };
+        median_bytes(|| assert!(self.network.train_step(batch, 1, &settings).unwrap().loss > 0.0))
+    }
+
+    fn forward_pass(&self) -> usize {
+        let mut y = vec![0.0; self.target.len()];
+        median_bytes(|| self.network.predict_into(Weights::Raw, &self.x, &self.t, &mut y).unwrap())
+    }
+}
+
+/// What a training step is left with is bookkeeping: lists with an entry a parameter, dfdx's tape and its map of
+/// gradients. A few hundred bytes a parameter, whatever the widths and the batch.
+#[test]
+fn a_steady_step_allocates_no_memory_of_the_size_of_data() {
+    let mut small = Case::new(4, 2);
+    let mut large = Case::new(16, 32);
+    assert_eq!([small.forward_pass(), large.forward_pass()], [0, 0], "bytes by forward passes");
+    let (parameters, steps) = (small.network.graph().params.len(), [small.training_step(), large.training_step()]);
+    assert!(steps.iter().all(|bytes| *bytes < 320 * parameters), "{steps:?} bytes by training steps");
+    assert!(steps[0].abs_diff(steps[1]) < 1024, "{steps:?} bytes by training steps");
+}
