@@ -18,8 +18,8 @@ pub fn code_version(kind: StageKind) -> u32 {
     match kind {
         StageKind::Fetch => 1,
         StageKind::Degrade => 1,
-        StageKind::Train => 2,
-        StageKind::Sample => 2,
+        StageKind::Train => 3,
+        StageKind::Sample => 3,
         StageKind::Compare => 4,
         StageKind::Command => 1,
     }
@@ -145,8 +145,8 @@ mod tests {
         "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
-        "3dd01e942ae517dfb1772656e2b7388faba55ce226e0b0c1a461c132a9dbf0a3",
-        "5eaa4b8e576c5acf97b2607b23825aab879136f0401fab90831c95b8bf5a038b",
+        "a2c2e76a8a83ae70bd3917ab073a1cb82d639de25f14fb88a6d47b315564e8c2",
+        "481bfd51bb425f2309c3936751797bef5eb6de769707e58013d6937607a1b404",
         "e8f44b33f9d1bd602d86dfb9d90b800d32f8ce17219291cb97ebe5975eda9a51",
         "7faefbab6a935353c6f69c320e385bbecd8c653385aa595861e36da5c18fc51a",
     ];
