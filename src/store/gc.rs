@@ -123,9 +123,16 @@ impl Store {
             doomed.push(self.action_path(key));
             doomed.extend(self.kept_logs(key));
         }
-        for key in self.work_keys().iter().filter(|key| !kept.contains(key)) {
-            removed.work += 1;
-            doomed.push(self.work_dir(key));
+        for key in self.work_keys().iter().filter(|key| !live.contains(key)) {
+            // A process that was killed between its commit and its cleaning up leaves the work of what is done.
+            let is_done = matches!(actions.get(key), Some(Some(_)));
+            if is_done && kept.contains(key) && !dry_run {
+                self.keep_logs(key)?;
+            }
+            if is_done || !kept.contains(key) {
+                removed.work += 1;
+                doomed.push(self.work_dir(key));
+            }
         }
         for (digest, size) in &sizes {
             if kept_blobs.contains(digest) {

@@ -114,6 +114,22 @@ fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
     assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
 }
 
+/// As of a process that was killed between its commit and its cleaning up.
+#[test]
+fn work_of_what_is_done_is_removed_and_its_log_kept() {
+    let (_folder, store) = store();
+    drop(store.lock(&key(0)).unwrap());
+    fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
+    know(&store, 0);
+    drop(run(&store, "a", &[0]));
+    assert_eq!(store.gc(KEEP_1, true).unwrap().work, 1);
+    assert!(store.work_dir(&key(0)).exists());
+    assert_eq!(store.gc(KEEP_1, false).unwrap().work, 1);
+    assert!(!store.work_dir(&key(0)).exists());
+    assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"what it said");
+    assert_eq!(known(&store, 1), [0]);
+}
+
 #[test]
 fn nothing_is_removed_while_somebody_counts_on_it() {
     let (_folder, store) = store();

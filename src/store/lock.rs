@@ -140,19 +140,25 @@ impl Store {
     pub fn clean_work(&self, lock: KeyLock) -> Result<()> {
         let _hold = self.hold()?;
         let folder = self.work_dir(&lock.key);
-        for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
-            let (from, to) = (folder.join(live), self.kept(&lock.key, extension));
-            if from.exists() {
-                files::create_folder(files::folder_of(&to))?;
-                fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
-            }
-        }
+        self.keep_logs(&lock.key)?;
         // Moved first, so that no half-removed work is ever found under the key.
         let gone = tempfile::Builder::new().prefix(files::TEMPORARY).tempdir_in(self.folder("work"));
         let gone = gone.with_context(|| format!("creating a folder in {}", self.folder("work").display()))?;
         fs::rename(&folder, gone.path().join("work")).with_context(|| format!("removing {}", folder.display()))?;
         drop(lock);
         remove(gone).with_context(|| format!("removing the finished work of {}", folder.display()))
+    }
+
+    /// Moves the log and the events of a key that is done to where they stay.
+    pub(super) fn keep_logs(&self, key: &Key) -> Result<()> {
+        for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
+            let (from, to) = (self.work_dir(key).join(live), self.kept(key, extension));
+            if from.exists() {
+                files::create_folder(files::folder_of(&to))?;
+                fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
+            }
+        }
+        Ok(())
     }
 }
 
