@@ -24,11 +24,27 @@ fn every_json_names_its_schema() {
         &["gc", "--json"],
         &["export", "p", "x.tar", "--json"],
         &["import", "x.tar", "--json"],
+        &["pin", "p", "--json"],
+        &["unpin", "p", "--json"],
+        &["logs", "images", "--json"],
+        &["plan", "p.yaml", "--json"],
+        &["why", "p.yaml", "pairs", "--json"],
+        &["graph", "p.yaml", "--json"],
+        &["runs", "--json"],
+        &["diff", "p", "p", "--json"],
+        &["run", "p.yaml", "--dry-run", "--json"],
+        &["bench", "--base-channels", "2", "--batch", "1", "--image-size", "4", "--seconds", "0", "--json"],
     ] {
         assert_eq!(json_of(&folder, args)["schema"], 1, "{args:?}");
     }
     let status = json_of(&folder, &["status", "--json"]);
     assert_eq!((&status["store"]["results"], &status["store"]["unfinished"]), (&json!(3), &json!(0)), "{status}");
+    let logs = json_of(&folder, &["logs", "images", "--json"]);
+    assert_eq!(
+        (&logs["pipeline"], &logs["state"], logs["text"].is_string()),
+        (&json!("p"), &json!("ran"), true),
+        "{logs}"
+    );
 }
 
 #[test]

@@ -233,7 +233,8 @@ impl Drop for Server {
 /// Moto (`pip install 'moto[server,s3]'`) is a server that speaks S3. `SRPIPE_TEST_MOTO` names its `moto_server`.
 #[test]
 fn a_bucket_is_a_shared_cache() {
-    let moto = std::env::var("SRPIPE_TEST_MOTO").unwrap_or_else(|_| "moto_server".into());
+    let named = std::env::var("SRPIPE_TEST_MOTO").ok();
+    let moto = named.clone().unwrap_or_else(|| "moto_server".into());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let started = Command::new(&moto)
         .args(["-H", "127.0.0.1", "-p", &port.to_string()])
@@ -241,6 +242,7 @@ fn a_bucket_is_a_shared_cache() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(child) = started else {
+        assert_eq!(named, None, "SRPIPE_TEST_MOTO names no program that starts");
         eprintln!("SKIPPED: there is no {moto}, so caches in S3 were not tested; pip install 'moto[server,s3]'");
         return;
     };

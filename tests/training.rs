@@ -68,3 +68,17 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
     assert!(resumed, "it went on from a snapshot\n{last}");
     assert_eq!(killed.digests("model"), expected, "killed and whole");
 }
+
+#[test]
+fn status_tells_of_an_interrupted_training_as_it_was_saved() {
+    let folder = pipeline().folder();
+    let run = folder.start(&["run", "p.yaml", "--json"]);
+    wait_until("the training goes on", || folder.steps() > 0);
+    run.signal("INT");
+    let output = run.wait();
+    assert_eq!(output.code, Some(130), "{output}");
+    let saved = folder.steps();
+    let again = folder.run(&["--json"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    assert!(again.stdout.contains(&format!("steps {saved} to 900")), "{saved}: {again}");
+}

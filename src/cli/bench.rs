@@ -23,6 +23,7 @@ const SAMPLING_STEPS: f64 = 50.0;
 
 #[derive(Serialize)]
 struct Report {
+    schema: u32,
     train_step_ms: f64,
     train_images_per_s: f64,
     forward_images_per_s: f64,
@@ -81,6 +82,7 @@ fn report(args: &BenchArgs, level: Level) -> Result<Report> {
     let train_images_per_s = per_second(speed.train_step);
     let fused = backend == CpuBackend::Fused;
     Ok(Report {
+        schema: 1,
         train_step_ms: 1e3 * speed.train_step.as_secs_f64(),
         train_images_per_s,
         forward_images_per_s: per_second(speed.forward),

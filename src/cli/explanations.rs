@@ -27,8 +27,8 @@ impl<'a> Explained<'a> {
             true => vec![],
             false => store.map(Store::recorded).unwrap_or_default(),
         });
-        let Prepared { plan, states, sources, .. } = prepared;
-        let explanations = explain(plan, states, sources, prepared.backend(), &history);
+        let Prepared { plan, states, forced, sources, .. } = prepared;
+        let explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
         let latest = store.and_then(|store| RunView::latest(store, &pipeline.name));
         Self { pipeline, prepared, explanations, latest }
     }
@@ -84,6 +84,8 @@ impl<'a> Explained<'a> {
             }
             Reason::New => format!("it waits for {waits_for}"),
             Reason::Lost => "its result is recorded, but a blob of it is missing or damaged".to_string(),
+            Reason::Forced if waits_for.is_empty() => "it is forced".to_string(),
+            Reason::Forced => format!("it is forced; it waits for {waits_for}"),
             Reason::Waits => format!("it waits for {waits_for}; should that come out as before, it stays"),
             Reason::Changed { key, differences } => {
                 let mut told = self.told(stage, differences);
@@ -111,7 +113,7 @@ impl<'a> Explained<'a> {
         let mut sentence = match &self.explanations[stage].reason {
             Reason::Known => format!("{name} is cached: {because}"),
             Reason::Waits => format!("{name} waits for {}", because.trim_start_matches("it waits for ")),
-            Reason::Lost => format!("{name} reruns: {because}"),
+            Reason::Lost | Reason::Forced => format!("{name} reruns: {because}"),
             Reason::Changed { key, .. } if self.is_of_latest_run(stage, key) => format!("{name} reruns: {because}"),
             Reason::New | Reason::Changed { .. } => format!("{name} runs: {because}"),
         };
@@ -183,6 +185,7 @@ impl<'a> Explained<'a> {
             Reason::Known => ("known", None, &[][..]),
             Reason::New => ("new", None, &[][..]),
             Reason::Lost => ("lost", None, &[][..]),
+            Reason::Forced => ("forced", None, &[][..]),
             Reason::Waits => ("waits", None, &[][..]),
             Reason::Changed { key, differences } => ("changed", Some(key), &differences[..]),
         };

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{GraphArgs, GraphFormat};
 use super::groups::base;
 use super::output::{Look, Paint, print};
-use super::status::{State, stages_of_file};
+use super::stage_view::{State, stages_of_file};
 use super::{EXIT_DONE, load};
 use crate::pipeline::StageKind;
 use crate::run::Prepared;

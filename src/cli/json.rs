@@ -61,5 +61,5 @@ impl Progress for Json {
 /// The last line: also of a run that had nothing to do.
 pub fn finished(run: &RunRecord, state: RunState) {
     let stages: BTreeMap<&str, _> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
-    send(json!({"event": "run_finished", "run": run.id, "state": state, "stages": stages}));
+    send(json!({"event": "run_finished", "schema": 1, "run": run.id, "state": state, "stages": stages}));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::args::LogsArgs;
 use super::output::{note, print};
@@ -30,6 +31,9 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         stage = record(&run, name).unwrap_or(stage);
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
+    if args.json {
+        return as_json(&run, &stage, path.as_deref());
+    }
     let Some(path) = path else {
         let why = match stage.state {
             StageRunState::Pending => "it has not started",
@@ -56,6 +60,17 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         std::thread::sleep(POLL);
         stage = record(&run, name).unwrap_or(stage);
     }
+}
+
+fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let value = json!({
+        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path,
+        "text": text,
+    });
+    print(&format!("{value:#}\n"));
+    Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
 }
 
 fn is_going_on(run: &RunDir, stage: &StageRecord) -> bool {

@@ -18,6 +18,7 @@ mod run;
 mod runs;
 mod settings;
 mod share;
+mod stage_view;
 mod status;
 mod store;
 mod why;

@@ -1,5 +1,7 @@
 //! `srpipe plan`: what would run, in which order, why, and how long it would take.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
@@ -21,8 +23,8 @@ use crate::train::training_cost;
 pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
-    pipeline.device = args.device.unwrap_or(pipeline.device);
-    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let forced = args.chosen.apply(&mut pipeline)?;
+    let prepared = Prepared::forced(&pipeline, store.as_ref(), forced)?;
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
     print(&show(&explained, args.json, args.all));
     Ok(EXIT_DONE)
@@ -30,33 +32,49 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
 
 /// The plan, as JSON or as a table with a line that sums it up.
 pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
-    let costs = costs(explained.pipeline);
+    let costs = Costs::new(explained.pipeline);
     match as_json {
-        true => format!("{:#}\n", to_json(explained, &costs)),
-        false => to_table(explained, &costs, all),
+        true => format!("{:#}\n", to_json(explained, costs)),
+        false => to_table(explained, costs, all),
     }
 }
 
-/// What the networks cost, by stage.
-fn costs<'a>(pipeline: &'a Pipeline) -> Vec<Option<Cost>> {
-    // The seeds of an arm have the same network.
-    let mut known: Vec<(&'a ModelParams, &str, Option<Cost>)> = vec![];
-    let mut cost = |params: &'a StageParams| {
-        let StageParams::Train(params) = params else { return None };
-        let found = known.iter().find(|(model, data, _)| **model == params.model && *data == params.data);
-        let cost = found.map_or_else(|| training_cost(pipeline, params), |(_, _, cost)| cost.clone());
-        if found.is_none() {
-            known.push((&params.model, &params.data, cost.clone()));
-        }
-        cost
-    };
-    pipeline.stages.iter().map(|stage| cost(&stage.params)).collect()
+/// What the networks cost, each computed once and only where it is shown: thousands of instances can have as many
+/// networks.
+struct Costs<'a> {
+    pipeline: &'a Pipeline,
+    known: HashMap<Network<'a>, Option<Cost>>,
 }
 
-fn to_json(explained: &Explained, costs: &[Option<Cost>]) -> Value {
-    let stages = costs.iter().enumerate().map(|(stage, cost)| {
+/// A model and the stage whose images it is trained on.
+type Network<'a> = (&'a ModelParams, &'a str);
+
+impl<'a> Costs<'a> {
+    fn new(pipeline: &'a Pipeline) -> Self {
+        Self { pipeline, known: HashMap::new() }
+    }
+
+    fn of(&mut self, stage: usize) -> Option<&Cost> {
+        let StageParams::Train(params) = &self.pipeline.stages[stage].params else { return None };
+        let cost = self.known.entry((&params.model, &params.data));
+        cost.or_insert_with(|| training_cost(self.pipeline, params)).as_ref()
+    }
+
+    /// Of several stages; None where they have different networks.
+    fn of_all(&mut self, stages: Range<usize>) -> Option<&Cost> {
+        let network = |stage: usize| match &self.pipeline.stages[stage].params {
+            StageParams::Train(params) => Some((&params.model, &params.data)),
+            _ => None,
+        };
+        let first = network(stages.start);
+        if stages.clone().all(|stage| network(stage) == first) { self.of(stages.start) } else { None }
+    }
+}
+
+fn to_json(explained: &Explained, mut costs: Costs) -> Value {
+    let stages = (0..explained.plan().stages.len()).map(|stage| {
         let mut value = explained.json(stage);
-        if let Some(cost) = cost {
+        if let Some(cost) = costs.of(stage) {
             value["network"] = json!(cost);
         }
         value
@@ -71,7 +89,7 @@ fn to_json(explained: &Explained, costs: &[Option<Cost>]) -> Value {
     })
 }
 
-fn to_table(explained: &Explained, costs: &[Option<Cost>], all: bool) -> String {
+fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
     let plan = explained.plan();
     let mut table = Table::new(&["stage", "kind", "parameters", "MFLOP", "would", "takes", "because"]);
     for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
@@ -97,7 +115,7 @@ fn to_table(explained: &Explained, costs: &[Option<Cost>], all: bool) -> String 
         };
         let plain = |text: String| (Look::Plain, text);
         // Of a group whose networks differ, neither is told.
-        let cost = costs[first].as_ref().filter(|_| members.clone().all(|stage| costs[stage] == costs[first]));
+        let cost = costs.of_all(members.clone());
         table.row(vec![
             plain(name),
             plain(plan.stages[first].kind.name().to_string()),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::args::RunArgs;
+use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, settings, words};
@@ -16,23 +16,17 @@ use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
-    pipeline.device = args.device.unwrap_or(pipeline.device);
-    if !args.only.is_empty() {
-        let wanted = stages(&pipeline, "--only", &args.only)?;
-        pipeline.keep(wanted);
-    }
-    let force = stages(&pipeline, "--force", &args.force)?;
+    let forced = args.chosen.apply(&mut pipeline)?;
     let known = Store::open_existing(runs);
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
-    let prepared = Prepared::new(&pipeline, known.as_ref())?;
+    let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
     prepared.check_fits(&pipeline, &Machine::here())?;
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
     }
     if prepared.is_done()
-        && force.is_empty()
         && let Some(store) = &known
         && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
     {
@@ -46,14 +40,13 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         file: Some(args.file.clone()),
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::StartNothing },
-        force,
         remote: settings::remote()?,
         exe: std::env::current_exe().context("finding the srpipe binary")?,
         command: std::env::args().collect(),
     };
     let mut progress: Box<dyn Progress> = match args.json {
         true => Box::new(json::Json::default()),
-        false if prepared.is_done() && options.force.is_empty() => Box::new(progress::Quiet),
+        false if prepared.is_done() => Box::new(progress::Quiet),
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
@@ -66,6 +59,18 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         RunState::Interrupted => EXIT_INTERRUPTED,
         RunState::Failed | RunState::Running => EXIT_FAILED,
     })
+}
+
+impl ChoiceArgs {
+    /// Leaves the stages that are wanted and says where they run; gives those that run in any case.
+    pub fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
+        pipeline.device = self.device.unwrap_or(pipeline.device);
+        if !self.only.is_empty() {
+            let wanted = stages(pipeline, "--only", &self.only)?;
+            pipeline.keep(wanted);
+        }
+        stages(pipeline, "--force", &self.force)
+    }
 }
 
 /// The stages that a flag names.

@@ -5,20 +5,16 @@ use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::args::StatusArgs;
-use super::explanations::few;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
+use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
 use super::store::find_run;
-use super::{EXIT_DONE, load, results, words};
-use crate::pipeline::StageKind;
-use crate::plan::StageState;
-use crate::run::watch::{RunView, ViewState, last_progress};
+use super::{EXIT_DONE, load, words};
+use crate::run::watch::{RunView, ViewState};
 use crate::run::{InputError, Prepared};
-use crate::stages::StageEvent;
-use crate::store::{Action, Key, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{RunRecord, StageRunState, Store};
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
@@ -50,218 +46,6 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
 
 fn looks_like_file(what: &str) -> bool {
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') || Path::new(what).is_file()
-}
-
-/// A stage as `status` shows it, in words and in JSON.
-#[derive(Debug, Serialize)]
-pub struct StageView {
-    name: String,
-    kind: StageKind,
-    pub state: State,
-    /// The stages that it waits for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    waits_for: Vec<String>,
-    key: Option<Key>,
-    finished_at: Option<String>,
-    seconds: Option<f64>,
-    metrics: BTreeMap<String, f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<StageEvent>,
-    error: Option<String>,
-    #[serde(skip)]
-    highlight: String,
-}
-
-/// The less there is to worry about, the earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    Cached,
-    Ran,
-    Waiting,
-    WouldRun,
-    Skipped,
-    Running,
-    Interrupted,
-    Died,
-    Failed,
-}
-
-impl State {
-    /// Without what is to be said of a single stage.
-    pub fn words(self) -> (Look, &'static str) {
-        match self {
-            Self::Cached => (Look::Good, "cached"),
-            Self::Ran => (Look::Good, "ran"),
-            Self::WouldRun => (Look::Attention, "would run"),
-            Self::Waiting => (Look::Plain, "waiting"),
-            Self::Running => (Look::Attention, "running"),
-            Self::Failed => (Look::Bad, "failed"),
-            Self::Skipped => (Look::Attention, "skipped"),
-            Self::Interrupted => (Look::Attention, "interrupted"),
-            Self::Died => (Look::Bad, "died"),
-        }
-    }
-}
-
-/// What the file asks for now, with what the latest run says of the very same keys.
-pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
-    let names = |on: &[usize]| on.iter().map(|&i| prepared.plan.stages[i].name.clone()).collect();
-    let stages = prepared.plan.stages.iter().zip(&prepared.states).map(|(stage, state)| {
-        let mut view = StageView {
-            name: stage.name.clone(),
-            kind: stage.kind,
-            state: State::WouldRun,
-            waits_for: vec![],
-            key: None,
-            finished_at: None,
-            seconds: None,
-            metrics: BTreeMap::new(),
-            progress: None,
-            error: None,
-            highlight: String::new(),
-        };
-        match state {
-            StageState::Cached { key, action } => {
-                view.key = Some(key.clone());
-                view.state = State::Cached;
-                view.take(action, store);
-            }
-            StageState::Waiting { on } => {
-                view.state = State::Waiting;
-                view.waits_for = names(on);
-            }
-            StageState::Ready { key, .. } => {
-                view.key = Some(key.clone());
-                let same = |record: &&StageRecord| record.key.as_ref() == Some(key);
-                let record = latest.and_then(|run| Some((run, run.record.stages.iter().find(same)?)));
-                if let Some((run, record)) = record {
-                    view.state = match state_of_run(run, record) {
-                        State::Running => State::Running,
-                        State::Failed => State::Failed,
-                        State::Interrupted => State::Interrupted,
-                        State::Died => State::Died,
-                        _ => State::WouldRun,
-                    };
-                    view.error = record.error.clone();
-                    view.seconds = record.seconds;
-                }
-                view.progress = store.and_then(|store| last_progress(store, key));
-            }
-        }
-        view
-    });
-    stages.collect()
-}
-
-fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
-    match stage.state {
-        StageRunState::Pending if run.state == ViewState::Running => State::Waiting,
-        StageRunState::Pending => State::Skipped,
-        StageRunState::Running if run.state == ViewState::Running => State::Running,
-        StageRunState::Running => State::Died,
-        StageRunState::Ran => State::Ran,
-        StageRunState::Cached => State::Cached,
-        StageRunState::Failed => State::Failed,
-        StageRunState::Skipped => State::Skipped,
-        StageRunState::Interrupted => State::Interrupted,
-    }
-}
-
-fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageView {
-    let mut view = StageView {
-        name: stage.name.clone(),
-        kind: stage.kind,
-        state: state_of_run(run, stage),
-        waits_for: vec![],
-        key: stage.key.clone(),
-        finished_at: None,
-        seconds: stage.seconds,
-        metrics: stage.metrics.clone(),
-        progress: None,
-        error: stage.error.clone(),
-        highlight: String::new(),
-    };
-    let Some(key) = &stage.key else { return view };
-    match view.state {
-        State::Ran | State::Cached => {
-            if let Ok(Some(action)) = store.action(key) {
-                view.take(&action, Some(store));
-            }
-        }
-        State::Running | State::Interrupted | State::Died => view.progress = last_progress(store, key),
-        _ => {}
-    }
-    view
-}
-
-impl StageView {
-    /// What is known of a stage that is done.
-    fn take(&mut self, action: &Action, store: Option<&Store>) {
-        self.finished_at = Some(action.cost.finished_at.clone());
-        self.seconds = Some(action.cost.seconds);
-        self.metrics = action.metrics.clone();
-        let summary = match (self.kind, store, &self.key) {
-            (StageKind::Compare, Some(store), Some(key)) => results::summary(store, key),
-            _ => None,
-        };
-        self.highlight = match summary.as_ref().and_then(results::best_arm) {
-            Some((arm, psnr)) => format!("best: {arm}, {psnr:.2} dB"),
-            None => highlight(self.kind, &action.metrics),
-        };
-    }
-
-    fn words(&self) -> (Look, String) {
-        let (look, plain) = self.state.words();
-        let text = match self.state {
-            State::Cached | State::Ran | State::Skipped => plain.to_string(),
-            State::WouldRun | State::Running => self.with_progress(plain),
-            State::Waiting if self.waits_for.is_empty() => plain.to_string(),
-            State::Waiting => {
-                let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
-                format!("waits for {}", few(&names))
-            }
-            State::Failed => {
-                format!("failed: {}", words::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
-            }
-            State::Interrupted | State::Died => self.with_progress(&format!("{plain}; run again to continue")),
-        };
-        (look, text)
-    }
-
-    fn with_progress(&self, text: &str) -> String {
-        match &self.progress {
-            Some(StageEvent::Progress { done, total, unit, values }) => {
-                let loss = values.get("loss").map_or(String::new(), |loss| format!(", loss {}", words::figure(*loss)));
-                format!("{text} ({}{loss})", words::progress(*done, *total, unit))
-            }
-            _ => text.to_string(),
-        }
-    }
-}
-
-/// The figure of a kind that people look for first.
-fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
-    let wanted: &[&str] = match kind {
-        StageKind::Train => &["heldout_loss", "loss"],
-        StageKind::Compare => &["psnr_mean", "psnr_sample"],
-        StageKind::Sample => &["images_per_s"],
-        StageKind::Fetch | StageKind::Degrade => &["train", "images"],
-        StageKind::Command => &[],
-    };
-    let found = wanted.iter().find_map(|name| Some((*name, metrics.get(*name)?)));
-    // A command's are the user's own.
-    let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
-    let found = found.or_else(|| if kind == StageKind::Command { first() } else { None });
-    found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), words::figure(*value)))
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or("")
-}
-
-pub fn kind_name(kind: StageKind) -> String {
-    format!("{kind:?}").to_lowercase()
 }
 
 pub fn run_words(state: ViewState) -> (Look, &'static str) {
@@ -312,12 +96,12 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
         if members.len() > 1 {
             let (state, seconds) = together(&stages[members]);
             let none = || plain(String::new());
-            table.row(vec![plain(name), plain(kind_name(stage.kind)), state, none(), plain(seconds), none()]);
+            table.row(vec![plain(name), plain(stage.kind.name().to_string()), state, none(), plain(seconds), none()]);
             continue;
         }
         table.row(vec![
             plain(name),
-            plain(kind_name(stage.kind)),
+            plain(stage.kind.name().to_string()),
             stage.words(),
             plain(stage.finished_at.as_ref().map_or(String::new(), |then| words::age(then, now))),
             plain(stage.seconds.map_or(String::new(), words::duration)),

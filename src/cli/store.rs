@@ -99,6 +99,12 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     } else {
         run.unpin()?
     }
+    if args.json {
+        let pipeline = run.record().ok().map(|record| record.pipeline);
+        let value = serde_json::json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "pinned": pin});
+        print(&format!("{value:#}\n"));
+        return Ok(EXIT_DONE);
+    }
     let what = if pin { "is kept until it is unpinned" } else { "is kept no longer than others" };
     print(&format!("run {} {what}\n", run.id()));
     Ok(EXIT_DONE)

@@ -138,7 +138,7 @@ fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
             }
         } else if !url.strip_prefix("file:").is_some_and(|path| !path.is_empty() && !path.contains(is_invisible)) {
             let message = format!("`url` must be `https://…`, `http://…` or `file:…`, found {}", quote(url));
-            let help = match url.contains("://") {
+            let help = match url.contains("://") || url.starts_with("file:") {
                 true => None,
                 false => Some(format!("for a file of this machine write {}", quote(&format!("file:{url}")))),
             };

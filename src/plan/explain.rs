@@ -2,7 +2,7 @@
 //! took.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
@@ -68,6 +68,8 @@ pub enum Reason {
     New,
     /// Its very result was made before, and a blob of it is gone.
     Lost,
+    /// It was asked to run whether or not its result is known.
+    Forced,
     /// These fields differ from the nearest that was made before, which has `key`.
     Changed { key: Key, differences: Vec<Difference> },
     /// As far as it can be told before its inputs are there, all is as it was.
@@ -114,15 +116,16 @@ pub struct Explanation {
     pub seconds: Option<f64>,
 }
 
-/// Why each stage of `plan` is as it is.
+/// Why each stage of `plan` is as it is; `forced` are to run in any case.
 pub fn explain(
     plan: &Plan,
     states: &[StageState],
+    forced: &BTreeSet<usize>,
     sources: &Sources,
     backend: BackendClass,
     history: &History,
 ) -> Vec<Explanation> {
-    let one = |(stage, state): (&super::PlannedStage, &StageState)| {
+    let one = |(index, (stage, state)): (usize, (&super::PlannedStage, &StageState))| {
         let (preimage, inputs) = match state {
             StageState::Cached { action, .. } => {
                 return Explanation { reason: Reason::Known, seconds: Some(action.cost.seconds) };
@@ -135,13 +138,14 @@ pub fn explain(
         };
         let seconds = made.seconds * ratio(&preimage, &made.preimage);
         let reason = match differences.is_empty() {
+            true if forced.contains(&index) => Reason::Forced,
             true if inputs => Reason::Lost,
             true => Reason::Waits,
             false => Reason::Changed { key: made.key.clone(), differences },
         };
         Explanation { reason, seconds: Some(seconds).filter(|s| s.is_finite()) }
     };
-    plan.stages.iter().zip(states).map(one).collect()
+    plan.stages.iter().zip(states).enumerate().map(one).collect()
 }
 
 /// The fields of a preimage.
@@ -315,7 +319,7 @@ mod tests {
         let plan = plan(pipeline);
         let states = states(&plan, world, &Sources::new(), backend);
         let actions = world.iter().map(|(key, action)| (key.clone(), action.clone())).collect();
-        explain(&plan, &states, &Sources::new(), backend, &History::new(actions))
+        explain(&plan, &states, &BTreeSet::new(), &Sources::new(), backend, &History::new(actions))
     }
 
     fn changed(field: &str, before: Value, now: Value) -> Difference {
@@ -387,7 +391,13 @@ mod tests {
         let mut store = world.clone();
         store.remove(states_of(&plan, &world)[2].key().unwrap());
         let states = states_of(&plan, &store);
-        let all = explain(&plan, &states, &Sources::new(), BackendClass::Cpu, &history);
+        let explain = |forced: &[usize]| {
+            let forced = forced.iter().copied().collect();
+            explain(&plan, &states, &forced, &Sources::new(), BackendClass::Cpu, &history)
+        };
+        let all = explain(&[]);
         assert_eq!((&all[2].reason, &all[3].reason), (&Reason::Lost, &Reason::Waits));
+        let all = explain(&[2, 3]);
+        assert_eq!((&all[2].reason, &all[3].reason), (&Reason::Forced, &Reason::Forced));
     }
 }

@@ -8,6 +8,8 @@
 //!   only when they are; an input made again with the same bytes changes nothing below it.
 
 mod canonical;
+#[cfg(test)]
+mod edit_tests;
 mod explain;
 mod key;
 #[cfg(test)]

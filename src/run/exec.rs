@@ -174,7 +174,9 @@ fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result
         launcher: std::env::current_exe().ok(),
     };
     // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
-    catch_unwind(AssertUnwindSafe(|| stages::execute(&order.params, &context))).unwrap_or_else(|panic| {
+    let result = catch_unwind(AssertUnwindSafe(|| stages::execute(&order.params, &context)));
+    reporter.catch_up();
+    result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Err(anyhow!("srpipe has a bug: the stage panicked: {text}"))
@@ -276,7 +278,16 @@ impl Clock {
 /// Passes a stage's events on to the parent, the events file and the log.
 struct Reporter<'a> {
     clock: &'a Clock,
-    file: Mutex<(File, Option<Instant>)>,
+    passed: Mutex<Passed>,
+}
+
+/// What was passed on.
+struct Passed {
+    file: File,
+    /// When progress was, last.
+    at: Option<Instant>,
+    /// Progress that came too soon after it.
+    held: Option<StageEvent>,
 }
 
 impl<'a> Reporter<'a> {
@@ -284,26 +295,41 @@ impl<'a> Reporter<'a> {
         let path = work.join(EVENTS_FILE);
         let file = File::options().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { clock, file: Mutex::new((file, None)) })
+        Ok(Self { clock, passed: Mutex::new(Passed { file, at: None, held: None }) })
     }
 
     fn report(&self, event: StageEvent) {
-        let mut guard = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (file, last) = &mut *guard;
+        let mut passed = self.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &event {
             StageEvent::Progress { done, total, .. } => {
-                if done != total && last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
+                if done != total && passed.at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                    passed.held = Some(event);
                     return;
                 }
-                *last = Some(Instant::now());
+                passed.at = Some(Instant::now());
+                passed.held = None;
                 self.clock.save();
             }
             StageEvent::Message { text } => eprintln!("{text}"),
         }
+        passed.on(&event);
+    }
+
+    /// The stage has ended: its last progress is where it goes on.
+    fn catch_up(&self) {
+        let mut passed = self.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(event) = passed.held.take() {
+            passed.on(&event);
+        }
+    }
+}
+
+impl Passed {
+    fn on(&mut self, event: &StageEvent) {
         // For `status` of other processes; without it the stage is as good.
-        let line = serde_json::to_string(&event).expect("events are plain data") + "\n";
-        let _ = file.write_all(line.as_bytes());
-        send(&event);
+        let line = serde_json::to_string(event).expect("events are plain data") + "\n";
+        let _ = self.file.write_all(line.as_bytes());
+        send(event);
     }
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::machine::{memory_of, oom_kills};
-use super::scheduler::{Executor, Report};
+use super::roles::{Executor, Report};
 use super::status::Cause;
 use super::wire::{Event, Order, ProcessEvent, STOP};
 

@@ -1,8 +1,8 @@
 //! Runs pipelines: what is not known yet is computed, each stage in a process of its own.
 //!
 //! - [`Prepared`]: a pipeline with all that decides what there is to do; made before anything is started.
-//! - [`run`]: does it. One thread decides (`scheduler`), an [`Executor`] runs stages (`local`: as child processes),
-//!   a [`Progress`] shows it to somebody.
+//! - [`run`]: does it. One thread decides (`scheduler`) by what is known (`knowledge`), an [`Executor`] runs stages
+//!   (`local`: as child processes), a [`Progress`] shows it to somebody.
 //! - [`exec`]: the child's side. `wire`: what both sides say to each other.
 //! - [`watch`]: where runs stand, for those who did not start them.
 //!
@@ -10,12 +10,13 @@
 
 pub mod archive;
 mod exec;
-mod known;
+mod knowledge;
 mod limits;
 mod local;
 mod machine;
 mod prepare;
 mod remote;
+mod roles;
 mod scheduler;
 mod slots;
 mod status;
@@ -24,7 +25,6 @@ mod tests;
 pub mod watch;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -39,10 +39,12 @@ pub use exec::exec;
 pub use machine::Machine;
 pub use prepare::{InputError, Prepared};
 pub use remote::Remote;
-pub use scheduler::{Executor, OnFailure, Progress, Report};
+pub use roles::{Executor, Progress, Report};
+pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
 pub use wire::EXIT_INTERRUPTED;
 
+use knowledge::Knowledge;
 use scheduler::{Job, Scheduler};
 use slots::Slots;
 
@@ -54,8 +56,6 @@ pub struct Options {
     /// Stages at once, where the user says so.
     pub jobs: Option<usize>,
     pub on_failure: OnFailure,
-    /// Stages that run although they are known, by index in the plan.
-    pub force: BTreeSet<usize>,
     /// A shared cache, as the user's settings name it.
     pub remote: Option<String>,
     /// The srpipe binary.
@@ -64,8 +64,8 @@ pub struct Options {
     pub command: Vec<String>,
 }
 
-/// Runs what is not known; `hold` goes back to when `prepared` was made. Returns the finished record. A stage that fails is in the record, an error here is one of
-/// the store or the machine.
+/// Runs what is not known; `hold` goes back to when `prepared` was made. Returns the finished record. A stage that fails
+/// is in the record, an error here is one of the store or the machine.
 pub fn run(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -88,8 +88,6 @@ pub fn run(
     let slots = Slots { machine: Machine::here(), jobs: options.jobs, cuda: prepared.cuda };
     let job = Job {
         plan: &prepared.plan,
-        sources: &prepared.sources,
-        backend: prepared.backend(),
         cuda: prepared.cuda,
         slots,
         on_failure: options.on_failure,
@@ -98,8 +96,7 @@ pub fn run(
         run: &run,
     };
     let mut executor = local::Local::new(options.exe.clone(), sender);
-    Scheduler::new(job, prepared.states.clone(), options.force.clone(), record, &mut executor, progress)
-        .run(&reports, hold)
+    Scheduler::new(job, Knowledge::new(prepared, store), record, &mut executor, progress).run(&reports, hold)
 }
 
 fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {

@@ -1,10 +1,11 @@
 //! What there is to do, found out before anything is started or written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::knowledge::Knowledge;
 use super::machine::Machine;
 use super::slots::Slots;
 use crate::data::cifar::{self, Source};
@@ -32,21 +33,32 @@ pub struct Prepared {
     pub sources: Sources,
     /// The CUDA device of stages that run a network, or none for the CPU.
     pub cuda: Option<usize>,
+    /// As the store knows them, but for what is forced.
     pub states: Vec<StageState>,
+    /// Stages that run although they are known.
+    pub forced: BTreeSet<usize>,
 }
 
 impl Prepared {
     /// `store`: none where there is none yet, and then nothing is known.
     pub fn new(pipeline: &Pipeline, store: Option<&Store>) -> Result<Self> {
+        Self::forced(pipeline, store, BTreeSet::new())
+    }
+
+    /// As [`new`](Self::new); these stages run in any case.
+    pub fn forced(pipeline: &Pipeline, store: Option<&Store>, forced: BTreeSet<usize>) -> Result<Self> {
         let cuda = cuda(pipeline.device)?;
         let plan = plan(pipeline);
         let sources = sources(&plan, store)?;
-        let mut prepared = Self { plan, sources, cuda, states: vec![] };
+        let mut prepared = Self { plan, sources, cuda, states: vec![], forced };
         let nothing: BTreeMap<Key, Action> = BTreeMap::new();
         prepared.states = match store {
             Some(store) => states(&prepared.plan, store, &prepared.sources, prepared.backend()),
             None => states(&prepared.plan, &nothing, &prepared.sources, prepared.backend()),
         };
+        if let Some(store) = store.filter(|_| !prepared.forced.is_empty()) {
+            prepared.states = Knowledge::new(&prepared, store).into_states();
+        }
         Ok(prepared)
     }
 

@@ -2,19 +2,19 @@
 //! [`Scheduler::set`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use super::exec::LOG_FILE;
-use super::known::Visible;
+use super::knowledge::Knowledge;
 use super::limits::{Limits, Over};
+use super::roles::{Executor, Progress, Report};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
-use crate::plan::{BackendClass, Plan, Sources, StageState, advance};
+use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
 use crate::store::{Digest, Hold, Key, RunDir, RunRecord, RunState, Store};
 
@@ -23,51 +23,9 @@ const TAIL_LINES: usize = 10;
 /// How often stages are held against their limits.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Runs stages somewhere. Reports come over a channel that the executor was made with: events of a stage while it
-/// lives, and [`Report::Closed`] after the last of them.
-pub trait Executor {
-    /// Starts a stage whose messages are appended to the file `log`.
-    fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()>;
-    /// Asks a stage to save what it has and end.
-    fn stop(&mut self, stage: usize);
-    /// Ends a stage at once, with all that it started.
-    fn kill(&mut self, stage: usize);
-    /// The memory that a stage's processes take now, in bytes.
-    fn memory(&self, stage: usize) -> u64;
-    /// Called once after a stage closed: how it ended, for one that did not say so itself.
-    fn ended(&mut self, stage: usize) -> (Cause, String);
-}
-
-/// Shows a run to somebody. Stages are counted as in the run's record.
-pub trait Progress {
-    fn started(&mut self, run: &RunRecord);
-    fn stage(&mut self, stage: usize, status: &Status);
-    fn event(&mut self, stage: usize, event: &StageEvent);
-    /// The run was asked to stop, and waits for its stages to save.
-    fn stopping(&mut self);
-    fn finished(&mut self, run: &RunRecord);
-}
-
-/// What the scheduler hears.
-#[derive(Debug)]
-pub enum Report {
-    Event {
-        stage: usize,
-        event: Event,
-    },
-    /// The stage's process is gone, or as good as.
-    Closed {
-        stage: usize,
-    },
-    /// Ctrl-C, or a request to end from whoever manages processes.
-    Signal,
-}
-
 /// What does not change in a run.
 pub struct Job<'a> {
     pub plan: &'a Plan,
-    pub sources: &'a Sources,
-    pub backend: BackendClass,
     /// The CUDA device of stages that run a network, or none for the CPU.
     pub cuda: Option<usize>,
     pub slots: Slots,
@@ -90,8 +48,7 @@ pub struct Scheduler<'a> {
     job: Job<'a>,
     executor: &'a mut dyn Executor,
     progress: &'a mut dyn Progress,
-    /// What is known, by the plan's rules.
-    states: Vec<StageState>,
+    known: Knowledge<'a>,
     /// What happens, by this run's.
     statuses: Vec<Status>,
     /// The last word of each stage's process.
@@ -102,13 +59,8 @@ pub struct Scheduler<'a> {
     limits: Limits,
     /// How often each stage was tried again, by what had ended it.
     retries: BTreeMap<(usize, Cause), usize>,
-    /// Stages that have yet to run although they are known.
-    forced: BTreeSet<usize>,
-    /// Their keys, which count as unknown until then.
-    hidden: BTreeSet<Key>,
     record: RunRecord,
     record_is_stale: bool,
-    healed: BTreeSet<Digest>,
     stop: Stop,
 }
 
@@ -123,35 +75,31 @@ enum Stop {
 impl<'a> Scheduler<'a> {
     pub fn new(
         job: Job<'a>,
-        states: Vec<StageState>,
-        forced: BTreeSet<usize>,
+        known: Knowledge<'a>,
         record: RunRecord,
         executor: &'a mut dyn Executor,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        let n = states.len();
+        let n = known.states().len();
         Self {
             job,
             executor,
             progress,
-            states,
+            known,
             statuses: vec![Status::Pending; n],
             last_words: vec![None; n],
             started: vec![Instant::now(); n],
             places: BTreeMap::new(),
             limits: Limits::default(),
             retries: BTreeMap::new(),
-            forced,
-            hidden: BTreeSet::new(),
             record,
             record_is_stale: true,
-            healed: BTreeSet::new(),
             stop: Stop::No,
         }
     }
 
     /// Runs all that can be run; returns the finished record. An error is of the store or the machine, not of a stage.
-    /// `hold` goes back to when `states` were looked up.
+    /// `hold` goes back to when what is known was looked up.
     pub fn run(mut self, reports: &Receiver<Report>, mut hold: Hold) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
@@ -203,7 +151,7 @@ impl<'a> Scheduler<'a> {
 
     /// Says of stages that run because something happened to their result.
     fn tell_of_damage(&mut self) {
-        for (stage, state) in self.states.iter().enumerate() {
+        for (stage, state) in self.known.states().iter().enumerate() {
             if let StageState::Ready { key, .. } = state
                 && let Some(problem) = self.job.store.problem(key)
             {
@@ -215,17 +163,12 @@ impl<'a> Scheduler<'a> {
 
     /// Marks pending stages that are known, and those that can never run.
     fn settle(&mut self) -> Result<()> {
-        for stage in 0..self.states.len() {
+        self.known.hide();
+        for stage in 0..self.statuses.len() {
             if self.statuses[stage] != Status::Pending {
                 continue;
             }
-            if self.forced.contains(&stage)
-                && let StageState::Cached { key, .. } = &self.states[stage]
-            {
-                self.hidden.insert(key.clone());
-                self.advance(stage);
-            }
-            match &self.states[stage] {
+            match &self.known.states()[stage] {
                 StageState::Cached { action, .. } => {
                     self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
                     self.set(stage, Status::Cached);
@@ -254,10 +197,10 @@ impl<'a> Scheduler<'a> {
             Demand { network: planned.params.runs_network(), resources: planned.resources }
         };
         let ready = |stage: &usize| {
-            self.statuses[*stage] == Status::Pending && matches!(self.states[*stage], StageState::Ready { .. })
+            self.statuses[*stage] == Status::Pending && matches!(self.known.states()[*stage], StageState::Ready { .. })
         };
         let active = |stage: &usize| self.statuses[*stage].is_active();
-        let stages = 0..self.states.len();
+        let stages = 0..self.statuses.len();
         let candidates: Vec<usize> = stages.clone().filter(ready).collect();
         let unsaid = stages.filter(|stage| active(stage) || ready(stage)).map(demand);
         let unsaid = unsaid.filter(|demand| demand.resources.cpus.is_none());
@@ -265,10 +208,10 @@ impl<'a> Scheduler<'a> {
         let mut running: Vec<(Demand, Place)> =
             self.places.iter().map(|(&stage, place)| (demand(stage), place.clone())).collect();
         let mut keys: BTreeSet<Key> =
-            (0..self.states.len()).filter(active).filter_map(|stage| self.key(stage)).cloned().collect();
+            (0..self.statuses.len()).filter(active).filter_map(|stage| self.known.key(stage)).cloned().collect();
 
         for stage in candidates {
-            let StageState::Ready { key, preimage } = &self.states[stage] else { continue };
+            let StageState::Ready { key, preimage } = &self.known.states()[stage] else { continue };
             let planned = &self.job.plan.stages[stage];
             let demand = Demand { network: planned.params.runs_network(), resources: planned.resources };
             // Two stages of one key: the second is cached when the first is done.
@@ -285,7 +228,7 @@ impl<'a> Scheduler<'a> {
                 cuda: self.job.cuda.map(|index| if place.gpus.is_empty() { index } else { 0 }),
                 threads: place.threads,
                 gpus: place.gpus.clone(),
-                force: self.forced.contains(&stage),
+                force: self.known.is_forced(stage),
                 remote: self.job.remote.clone(),
                 runs: self.job.store.runs_dir().to_path_buf(),
             };
@@ -381,18 +324,9 @@ impl<'a> Scheduler<'a> {
 
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
-        // Whatever has the same key is known now too.
-        let key = self.key(stage).cloned();
-        let same: Vec<usize> = (0..self.states.len()).filter(|&other| self.key(other) == key.as_ref()).collect();
-        if let Some(key) = &key {
-            self.hidden.remove(key);
-        }
-        for other in same {
-            self.forced.remove(&other);
-            self.advance(other);
-        }
+        self.known.computed(stage);
         let seconds = self.started[stage].elapsed().as_secs_f64();
-        match &self.states[stage] {
+        match &self.known.states()[stage] {
             StageState::Cached { action, .. } => {
                 self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
@@ -407,39 +341,24 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Looks again at what is known of a stage and of all that depends on it.
-    fn advance(&mut self, stage: usize) -> Vec<usize> {
-        let Job { plan, sources, backend, store, .. } = &self.job;
-        let known = Visible { store, hidden: &self.hidden };
-        advance(plan, &mut self.states, stage, &known, sources, *backend)
-    }
-
-    /// `stage` met a damaged blob: forgets what claims to have made it, so that it is made again. False where that was
-    /// tried before or nothing in this pipeline makes it.
+    /// `stage` met a damaged blob: what made it runs again. False where that was tried before or nothing in this pipeline
+    /// makes it.
     fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
-        let makes_it = |state: &StageState| match state {
-            StageState::Cached { action, .. } => action.outputs.values().any(|output| output == blob),
-            _ => false,
-        };
-        let makers: Vec<usize> = (0..self.states.len()).filter(|&maker| makes_it(&self.states[maker])).collect();
-        if makers.is_empty() || self.stop != Stop::No || !self.healed.insert(blob.clone()) {
+        if self.stop != Stop::No {
             return Ok(false);
         }
-        for &maker in &makers {
-            if let Some(key) = self.key(maker).cloned() {
-                self.job.store.forget(&key)?;
-            }
+        let makers = self.known.makers(blob);
+        if makers.is_empty() {
+            return Ok(false);
         }
         let names: Vec<&str> = makers.iter().map(|&maker| self.job.plan.stages[maker].name.as_str()).collect();
         let text = format!("an input is damaged (blob {blob}); running {} again", names.join(", "));
+        let unknown = self.known.forget(&makers)?;
         self.progress.event(stage, &StageEvent::Message { text });
         self.set(stage, Status::Pending);
-        for maker in makers {
-            for seen in self.advance(maker) {
-                let known = matches!(self.states[seen], StageState::Cached { .. });
-                if !known && matches!(self.statuses[seen], Status::Cached | Status::Ran { .. }) {
-                    self.set(seen, Status::Pending);
-                }
+        for seen in unknown {
+            if matches!(self.statuses[seen], Status::Cached | Status::Ran { .. }) {
+                self.set(seen, Status::Pending);
             }
         }
         Ok(true)
@@ -461,7 +380,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn fail(&mut self, stage: usize, cause: Cause, error: String) {
-        let log = self.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
+        let log = self.known.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
         let tail = std::fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
@@ -469,7 +388,7 @@ impl<'a> Scheduler<'a> {
     /// Every transition of a stage.
     fn set(&mut self, stage: usize, next: Status) {
         debug_assert!(self.statuses[stage].may_become(&next), "{:?} to {next:?}", self.statuses[stage]);
-        let key = self.key(stage).cloned();
+        let key = self.known.key(stage).cloned();
         let entry = &mut self.record.stages[stage];
         entry.state = next.recorded();
         entry.key = key;
@@ -477,7 +396,7 @@ impl<'a> Scheduler<'a> {
             Status::Failed(failure) => Some(failure.error.clone()),
             _ => None,
         };
-        if let StageState::Cached { action, .. } = &self.states[stage] {
+        if let StageState::Cached { action, .. } = &self.known.states()[stage] {
             entry.metrics = action.metrics.clone();
             entry.seconds = Some(action.cost.seconds);
         }
@@ -487,13 +406,6 @@ impl<'a> Scheduler<'a> {
         self.record_is_stale = true;
         self.progress.stage(stage, &next);
         self.statuses[stage] = next;
-    }
-
-    fn key(&self, stage: usize) -> Option<&Key> {
-        match &self.states[stage] {
-            StageState::Cached { key, .. } | StageState::Ready { key, .. } => Some(key),
-            StageState::Waiting { .. } => None,
-        }
     }
 
     fn save_record(&mut self) -> Result<()> {

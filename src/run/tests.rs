@@ -7,11 +7,12 @@ use std::sync::mpsc::{Sender, channel};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::scheduler::{Executor, Job, Progress, Report, Scheduler};
+use super::knowledge::Knowledge;
+use super::scheduler::{Job, Scheduler};
 use super::slots::Slots;
 use super::status::Cause;
 use super::wire::{Event, Order, ProcessEvent};
-use super::{Machine, OnFailure, Options, Prepared, Status, new_record};
+use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
 use crate::pipeline::Pipeline;
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
@@ -163,10 +164,11 @@ struct How {
 }
 
 fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize, how: &How) -> Ran {
-    let prepared = Prepared::new(pipeline, Some(store)).unwrap();
-    let (on_failure, force) = (how.on_failure, BTreeSet::new());
+    let is_forced = |&stage: &usize| how.force.contains(&pipeline.stages[stage].name.as_str());
+    let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
+    let prepared = Prepared::forced(pipeline, Some(store), forced).unwrap();
     let (exe, command) = ("srpipe".into(), vec![]);
-    let options = Options { file: None, jobs: None, on_failure, force, remote: None, exe, command };
+    let options = Options { file: None, jobs: None, on_failure: how.on_failure, remote: None, exe, command };
     let record = new_record(pipeline, &prepared, &options);
     let run = store.create_run("p", "", &record).unwrap();
     let (sender, reports) = channel();
@@ -183,8 +185,6 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     };
     let job = Job {
         plan: &prepared.plan,
-        sources: &prepared.sources,
-        backend: prepared.backend(),
         cuda: None,
         slots: Slots { machine: Machine { cores: jobs, ..Machine::default() }, jobs: Some(jobs), cuda: None },
         on_failure: how.on_failure,
@@ -192,10 +192,8 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         store,
         run: &run,
     };
-    let is_forced = |&stage: &usize| how.force.contains(&pipeline.stages[stage].name.as_str());
-    let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
     let mut silent = Silent;
-    let scheduler = Scheduler::new(job, prepared.states.clone(), forced, record, &mut fake, &mut silent);
+    let scheduler = Scheduler::new(job, Knowledge::new(&prepared, store), record, &mut fake, &mut silent);
     let record = scheduler.run(&reports, store.hold().unwrap()).unwrap();
     assert_eq!(run.record().unwrap().stages, record.stages, "what is on disk is what was returned");
     Ran {

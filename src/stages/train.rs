@@ -44,7 +44,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let after = |tick: Tick| {
         let interrupted = (ctx.interrupted)();
         images_per_s = ((tick.step - start) * recipe.batch_size() as u64) as f64 / begun.elapsed().as_secs_f64();
-        if reported.elapsed() >= REPORT_EVERY || tick.step == tick.steps {
+        if reported.elapsed() >= REPORT_EVERY || interrupted || tick.step == tick.steps {
             reported = Instant::now();
             let mut values = BTreeMap::from([("loss".into(), tick.loss), ("images_per_s".into(), images_per_s)]);
             values.extend(tick.log.heldout_loss().map(|loss| ("heldout_loss".into(), loss)));

@@ -11,7 +11,7 @@ Examples:
   srpipe bench --threads 1 --json                    for scripts
   SRPIPE_SIMD=avx2 srpipe bench                      with an older instruction set (avx512, avx2, neon, portable)
 
-Fields of the JSON object:
+With --json: {\"schema\": 1} with these fields:
   train_step_ms, train_images_per_s   a training step: both passes, clipping, Adam, moving average; the median
   forward_images_per_s                a forward pass, as sampling makes one for every step; the median
   gflops                              arithmetic of the training step, as direct convolutions would do it; the fused

@@ -48,7 +48,7 @@ With --json, one object a line on stdout; within a schema, fields and events are
   {\"event\": \"progress\", \"stage\": NAME, \"done\": N, \"total\": N, \"unit\": TEXT, \"values\": {NAME: NUMBER}}
   {\"event\": \"message\", \"stage\": NAME, \"text\": TEXT}
   {\"event\": \"stopping\"}
-  {\"event\": \"run_finished\", \"run\": ID, \"state\": ok|failed|interrupted, \"stages\": {NAME: STATE}}"
+  {\"event\": \"run_finished\", \"schema\": 1, \"run\": ID, \"state\": ok|failed|interrupted, \"stages\": {NAME: STATE}}"
 );
 
 const STATUS_JSON: &str = "\
@@ -143,6 +143,20 @@ impl FlagArgs {
     }
 }
 
+/// Which stages run, and where; the same for `run` and `plan`.
+#[derive(Debug, Args)]
+pub struct ChoiceArgs {
+    /// Run this stage although its result is known; of a swept stage, every instance.
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Run this stage and what it needs, nothing else.
+    #[arg(long, value_name = "STAGE")]
+    pub only: Vec<String>,
+    /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+}
+
 /// Ctrl-C asks running stages to save their progress; run again to go on. A run that is killed loses what was done since
 /// the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
@@ -160,15 +174,8 @@ pub struct RunArgs {
     /// started.
     #[arg(short, long)]
     pub keep_going: bool,
-    /// Run this stage although its result is known; of a swept stage, every instance.
-    #[arg(long, value_name = "STAGE")]
-    pub force: Vec<String>,
-    /// Run this stage and what it needs, nothing else.
-    #[arg(long, value_name = "STAGE")]
-    pub only: Vec<String>,
-    /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
-    pub device: Option<Device>,
+    #[command(flatten)]
+    pub chosen: ChoiceArgs,
     /// Show what would run and why; start and write nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -194,7 +201,7 @@ pub struct StatusArgs {
 
 const PLAN_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
-cached|ready|waiting, \"reason\": known|new|lost|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
+cached|ready|waiting, \"reason\": known|new|lost|forced|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
 known result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
 \"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
 
@@ -206,9 +213,8 @@ pub struct PlanArgs {
     pub file: PathBuf,
     #[command(flatten)]
     pub flags: FlagArgs,
-    /// Where networks would run, as for `run`.
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
-    pub device: Option<Device>,
+    #[command(flatten)]
+    pub chosen: ChoiceArgs,
     /// Show every instance of a sweep.
     #[arg(long)]
     pub all: bool,
@@ -331,13 +337,22 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+const LOGS_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"run\", \"stage\", \"state\": pending|running|ran|cached|failed|skipped|interrupted,
+\"log\" (a path, or null), \"text\" (or null)}.";
+
+/// Exit code 1 where the stage has no log.
 #[derive(Debug, Args)]
+#[command(after_help = LOGS_JSON)]
 pub struct LogsArgs {
     /// A stage; `PIPELINE/STAGE` where several pipelines have one of that name.
     pub stage: String,
     /// Go on as long as the stage runs.
     #[arg(short, long)]
     pub follow: bool,
+    /// Write JSON to stdout.
+    #[arg(long, conflicts_with = "follow")]
+    pub json: bool,
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -352,6 +367,21 @@ mod tests {
     fn the_arguments_are_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    /// Every command but those that print nothing else.
+    #[test]
+    fn every_command_documents_its_json() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        cli.build();
+        let visible = cli.get_subcommands_mut().filter(|command| !command.is_hide_set());
+        for command in visible.filter(|command| !["schema", "completions", "help"].contains(&command.get_name())) {
+            let name = command.get_name().to_string();
+            assert!(command.get_arguments().any(|arg| arg.get_id() == "json"), "{name}");
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("With --json") && help.contains("\"schema\": 1"), "{name}: {help}");
+        }
     }
 
     #[test]

@@ -12,6 +12,12 @@ const VERIFY_JSON: &str = "\
 With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
 [{\"problem\": garbled|damaged|missing, \"key\", \"output\", \"digest\"}], \"unreferenced\"}}. Exit code 1 where there are problems.";
 
+const PUSH_JSON: &str = "\
+With --json: {\"schema\": 1, \"run\", \"pushed\" (results), \"there\" (that were there already)}.";
+
+const PIN_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"run\", \"pinned\": true|false}.";
+
 const SHARE_JSON: &str = "\
 With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"blobs\", \"bytes\"}}.";
 
@@ -34,6 +40,9 @@ pub struct GcArgs {
     pub json: bool,
 }
 
+/// A run takes a blob for whole that has its size and that nobody has written to since (its time of modification tells),
+/// and verifies every blob that a stage reads. What a failing disk changes without a trace, in a blob that no stage
+/// reads, is found here alone.
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_JSON)]
 pub struct VerifyArgs {
@@ -68,6 +77,7 @@ pub struct ImportArgs {
 /// The cache is `remote` in $XDG_CONFIG_HOME/srpipe/config.yaml (or ~/.config/srpipe/config.yaml), or SRPIPE_REMOTE: a
 /// folder, or `s3://BUCKET/PREFIX`. `run` takes from it what is known there.
 #[derive(Debug, Args)]
+#[command(after_help = PUSH_JSON)]
 pub struct PushArgs {
     /// A run's id, or a pipeline's name for its latest run.
     pub run: String,
@@ -77,9 +87,13 @@ pub struct PushArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = PIN_JSON)]
 pub struct RunIdArgs {
     /// A run's id, or a pipeline's name for its latest run.
     pub run: String,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn size(text: &str) -> Result<u64, String> {

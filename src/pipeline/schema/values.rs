@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::super::diagnostics::Diagnostic;
 use super::super::tree::{Node, Number, Value};
-use super::super::words::{alternatives, did_you_mean};
+use super::super::words::{alternatives, did_you_mean, quote};
 use super::Validator;
 
 impl Validator<'_> {
@@ -49,7 +49,7 @@ impl Validator<'_> {
             Value::Text(_) => {}
             // A name or a digest may consist of digits.
             Value::Number { text, .. } => node.value = Value::Text(text.clone()),
-            _ => self.expected("a text", path, node, None),
+            _ => self.expected("a text", path, node, colon(node)),
         }
     }
 
@@ -104,6 +104,15 @@ impl Validator<'_> {
         };
         self.expected("`true` or `false`", path, node, meant);
     }
+}
+
+/// What is a mapping of one key may have been meant as a text with a colon in it.
+fn colon(node: &Node) -> Option<String> {
+    let (key, _) = node.as_mapping().filter(|mapping| mapping.len() == 1)?.first()?;
+    Some(format!(
+        "to YAML {} is a key: a text with a colon at its end or before a space needs quotes",
+        quote(&format!("{key}:"))
+    ))
 }
 
 /// `0.0` reads better as `0`.

@@ -5,6 +5,7 @@ mod commands;
 mod hostile;
 mod messages;
 mod not_yaml;
+mod random_sweeps;
 mod sweeps;
 mod values;
 mod values_refused;

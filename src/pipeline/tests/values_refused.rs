@@ -561,3 +561,13 @@ error: arm `b` has 64 test images, arm `a` 8: they are compared image by image
 "#,
     );
 }
+
+#[test]
+fn a_text_that_yaml_takes_for_a_mapping_is_told_so() {
+    let cifar = SMALL.replace("dataset: synthetic", "dataset: cifar10");
+    let errors = parse_with(&cifar, &["stages.images.url=file:"]).unwrap_err();
+    let [error] = errors.errors() else { panic!("{errors}") };
+    assert_eq!(error.message, "`url` must be a text, found a mapping");
+    let help = "to YAML `file:` is a key: a text with a colon at its end or before a space needs quotes";
+    assert_eq!(error.help.as_deref(), Some(help));
+}
