@@ -107,7 +107,7 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read one archive.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
-    for PlannedStage { name, params, .. } in &plan.stages {
+    for PlannedStage { name, base, params, .. } in &plan.stages {
         let params = match params {
             StageParams::Fetch(FetchParams::Cifar10(params)) => params,
             StageParams::Command(params) if !params.files.is_empty() => {
@@ -115,7 +115,7 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                 for file in &params.files {
                     let digest = match hashed.get(Path::new(file)) {
                         Some(digest) => digest.clone(),
-                        None => hash_needed(Path::new(file), name, store)?,
+                        None => hash_needed(Path::new(file), base, store)?,
                     };
                     hashed.insert(file.into(), digest.clone());
                     digests.insert(format!("files.{file}"), digest);
@@ -126,19 +126,19 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
             _ => continue,
         };
         let wrong = |error: String| InputError(format!("stage {name}: {error}"));
-        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{name}.sha256: {e}")));
+        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{base}.sha256: {e}")));
         let digest = match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
             Source::Web { sha256, .. } => pinned(&sha256)?,
             Source::File { path, sha256 } => {
                 let digest = match hashed.get(&path) {
                     Some(digest) => digest.clone(),
-                    None => hash_local(&path, name, store)?,
+                    None => hash_local(&path, base, store)?,
                 };
                 if let Some(sha256) = sha256
                     && pinned(&sha256)? != digest
                 {
                     return Err(wrong(format!(
-                        "{path} has the SHA-256\n  {digest}, and stages.{name}.sha256 says\n  {sha256}.\n\
+                        "{path} has the SHA-256\n  {digest}, and stages.{base}.sha256 says\n  {sha256}.\n\
                          Get the file again, or correct the field",
                         path = path.display()
                     ))
