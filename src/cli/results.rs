@@ -10,7 +10,8 @@ use crate::pipeline::{StageKind, blobs};
 use crate::store::{Key, RunRecord, StageRunState, Store};
 
 /// Figures of an arm in `summary.json`: heading, field, decimals.
-const COLUMNS: [(&str, &str, usize); 11] = [
+const COLUMNS: [(&str, &str, usize); 12] = [
+    ("K", "samples", 0),
     ("PSNR 1 sample", "psnr_sample", 2),
     ("PSNR mean", "psnr_mean", 2),
     ("SSIM", "ssim_sample", 4),
@@ -36,6 +37,9 @@ pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
+            for note in summary["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                text += &format!("note: {note}\n");
+            }
             text += &claims::show(&summary, store, record, &action);
         }
         let folder = runs.join(&record.pipeline).join("latest").join(&stage.name);

@@ -42,8 +42,8 @@ pub enum ArchiveError {
 impl std::fmt::Display for ArchiveError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unreadable(e) => {
-                write!(f, "the archive cannot be read: {e}. It may be cut off or not a .tar.gz; get it again")
+            Self::Unreadable(_) => {
+                f.write_str("the archive cannot be read (get it again if it is cut off or no .tar.gz)")
             }
             Self::TooManyMembers(limit) => write!(f, "the archive has more than {limit} members"),
             Self::TooLarge { member, bytes, limit } => {

@@ -19,6 +19,12 @@ pub struct Images {
 /// The strings of a safetensors header.
 pub type Metadata = BTreeMap<String, String>;
 
+/// The grey level nearest to `value`, halves to the even neighbour as in NumPy and PyTorch; beyond 0 and 255, those. The
+/// one way in which values become 8 bits: of generated, shrunk, enlarged and sampled images, and of means of samples.
+pub fn to_u8(value: f64) -> u8 {
+    value.round_ties_even().clamp(0.0, 255.0) as u8
+}
+
 /// Name of the tensor.
 const TENSOR: &str = "images";
 
@@ -138,6 +144,12 @@ mod tests {
             let bytes = images.to_safetensors(&metadata);
             assert_eq!(Images::from_safetensors(&bytes).unwrap(), (images, metadata.clone()));
         }
+    }
+
+    #[test]
+    fn halves_go_to_the_even_neighbour_and_what_lies_beyond_is_cut_off() {
+        let given = [-300.0, -0.6, 0.5, 1.5, 2.5, 254.5, 255.5, 300.0, f64::INFINITY];
+        assert_eq!(given.map(to_u8), [0, 0, 0, 2, 2, 254, 255, 255, 255]);
     }
 
     /// The layout that the format's specification gives, spelt out.

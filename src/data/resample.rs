@@ -7,6 +7,7 @@ use anyhow::ensure;
 use rayon::prelude::*;
 
 use super::Images;
+use super::images::to_u8;
 use crate::pipeline::params::DegradeMethod;
 
 /// Resizes RGB images of one size to another.
@@ -140,11 +141,6 @@ fn keys(x: f64) -> f64 {
     } else {
         0.0
     }
-}
-
-/// The nearest of 0..=255, halves to the even neighbour (as NumPy and PyTorch round).
-pub fn to_u8(value: f64) -> u8 {
-    value.round_ties_even().clamp(0.0, 255.0) as u8
 }
 
 /// Images `scale` times smaller, rounded to 8 bits. Fails as [`Resampler::degrade`] does.

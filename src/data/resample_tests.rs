@@ -81,12 +81,6 @@ fn bicubic_keeps_a_ramp() {
 }
 
 #[test]
-fn halves_go_to_the_even_neighbour_and_overshoot_is_clamped() {
-    let given = [-0.6, 0.5, 1.5, 2.5, 254.5, 255.5, 300.0];
-    assert_eq!(given.map(to_u8), [0, 0, 2, 2, 254, 255, 255]);
-}
-
-#[test]
 fn impossible_scales_are_refused() {
     let image = Images::new(1, 12, 10, vec![0; 360]);
     for (scale, method, says) in [

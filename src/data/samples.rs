@@ -6,9 +6,13 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::Images;
 use super::images::Metadata;
+use crate::pipeline::params::DiffusionParams;
 
 /// Name of the tensor.
 const TENSOR: &str = "samples";
+
+/// What the metadata says: how the model that drew them learned, as JSON.
+const DIFFUSION: &str = "diffusion";
 
 /// K 8-bit RGB samples of each of N images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +89,19 @@ impl Samples {
     }
 }
 
+/// The metadata of samples of a model that learned as `diffusion` says.
+pub fn samples_metadata(diffusion: &DiffusionParams) -> Metadata {
+    let json = serde_json::to_string(diffusion).expect("parameters have names for keys");
+    Metadata::from([(DIFFUSION.to_string(), json)])
+}
+
+/// How the model learned that drew the samples, from their metadata; `None` where that does not say, as of samples that
+/// a user's own program made.
+pub fn samples_diffusion(metadata: &Metadata) -> anyhow::Result<Option<DiffusionParams>> {
+    let read = |json: &String| serde_json::from_str(json).context("reading `diffusion` in the samples' header");
+    metadata.get(DIFFUSION).map(read).transpose()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +117,15 @@ mod tests {
         assert_eq!(Samples::from_safetensors(&bytes).unwrap(), (counting(), metadata.clone()));
         assert_eq!(bytes, counting().to_safetensors(&metadata));
         assert_eq!((bytes.len() - 36) % 8, 0);
+    }
+
+    #[test]
+    fn how_the_model_learned_is_read_back() {
+        let diffusion = DiffusionParams { residual_scale: Some(1.0 / 3.0), timesteps: 7, ..Default::default() };
+        assert_eq!(samples_diffusion(&samples_metadata(&diffusion)).unwrap(), Some(diffusion));
+        assert_eq!(samples_diffusion(&Metadata::new()).unwrap(), None);
+        let other = Metadata::from([(DIFFUSION.to_string(), "{\"timesteps\": \"many\"}".to_string())]);
+        assert!(samples_diffusion(&other).is_err());
     }
 
     #[test]

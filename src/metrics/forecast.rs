@@ -135,7 +135,7 @@ fn count(truth: &[u8], samples: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::resample::to_u8;
+    use crate::data::images::to_u8;
     use crate::metrics::tests::{assert_near, evaluation};
     use crate::random::{Purpose, Stream, stream};
 

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::{finite_psnr, psnr, psnr_y, ssim};
 use crate::data::Images;
-use crate::data::resample::{degrade, to_u8};
+use crate::data::images::to_u8;
+use crate::data::resample::degrade;
 use crate::pipeline::params::DegradeMethod;
 
 /// The scores of one super-resolved image. All are finite: see [`finite_psnr`].

@@ -11,5 +11,5 @@ mod unet;
 pub use checkpoint::{Checkpoint, Config};
 pub use cost::Cost;
 pub use projection::match_means;
-pub use target::{TargetSpace, from_u8, interleave, to_u8};
+pub use target::{TargetSpace, from_u8, interleave, to_grey};
 pub use unet::unet;

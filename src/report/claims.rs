@@ -102,11 +102,27 @@ fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<(&'a Mea
     arms.into_iter().flat_map(with).collect()
 }
 
+/// Whether the endpoint is of the same thing in both. Two that draw samples must draw as many for their means to be held
+/// against each other; proper scores are estimated without bias from any number but one.
+fn is_fair(endpoint: Endpoint, arm: &Measured, control: &Measured) -> bool {
+    if !(arm.draws() && control.draws()) || arm.samples == control.samples {
+        return true;
+    }
+    match endpoint {
+        Endpoint::PsnrMean | Endpoint::PsnrYMean | Endpoint::SsimMean => false,
+        Endpoint::Crps | Endpoint::EnergyScore => arm.samples > 1 && control.samples > 1,
+        _ => true,
+    }
+}
+
 /// In the endpoint's unit: a row a seed and a column an image, positive where the arm is better. `None` where a value is
-/// missing or no number.
+/// missing or no number, or not of the same thing in both.
 fn differences(endpoint: Endpoint, pairs: &[(&Measured, &Measured)]) -> Option<Vec<Vec<f64>>> {
     let mut values = vec![];
     for (arm, control) in pairs {
+        if !is_fair(endpoint, arm, control) {
+            return None;
+        }
         values.push(match endpoint.is_of_convergence() {
             true => {
                 let Convergence { arm, control, .. } = reached(arm, control)?;
@@ -196,6 +212,7 @@ fn convergence(pairs: &[(&Measured, &Measured)]) -> Option<Convergence> {
 mod tests {
     use super::*;
     use crate::metrics::{Distances, Errors, Forecast};
+    use crate::pipeline::params::{DiffusionParams, Objective};
 
     /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
     fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
@@ -273,6 +290,34 @@ mod tests {
             let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
             assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
             serde_json::to_string(&answer).unwrap();
+        }
+    }
+
+    #[test]
+    fn means_of_different_numbers_of_samples_decide_nothing() {
+        let of = |samples: [usize; 2], objective: Objective, endpoint: Endpoint| {
+            let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
+            let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, consistency_psnr: 40.0 };
+            for (arms, samples) in arms.iter_mut().zip(samples) {
+                let diffusion = DiffusionParams { objective, ..Default::default() };
+                arms.iter_mut().for_each(|of_seed| {
+                    (of_seed.samples, of_seed.diffusion) = (samples, Some(diffusion.clone()));
+                    (of_seed.sample, of_seed.mean) = (vec![scores; 2], vec![scores; 2]);
+                });
+            }
+            ask(&[("any", claim(endpoint))], arms)[0].effect.is_some()
+        };
+        let cases = [
+            ([4, 4], Objective::V, [true, true, true]),
+            ([4, 8], Objective::V, [false, true, true]),
+            ([1, 8], Objective::Eps, [false, false, true]),
+            ([1, 1], Objective::V, [true, true, true]),
+            // What it says is not a sample, however often it is said.
+            ([1, 8], Objective::Regression, [true, true, true]),
+        ];
+        for (samples, objective, fair) in cases {
+            let endpoints = [Endpoint::PsnrMean, Endpoint::Crps, Endpoint::PsnrSample];
+            assert_eq!(endpoints.map(|e| of(samples, objective, e)), fair, "{samples:?} {objective:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use indexmap::IndexSet;
 use super::loss::LossRow;
 use super::summary::Figures;
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
-use crate::pipeline::params::Label;
+use crate::pipeline::params::{DiffusionParams, Label, Objective};
 
 /// What was measured of one arm with one seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Measured {
     pub seed: Option<String>,
     /// Samples K an image.
     pub samples: usize,
+    /// How its model learned; none of what has no model.
+    pub diffusion: Option<DiffusionParams>,
     /// Of the first sample of each image.
     pub sample: Vec<Scores>,
     /// Of the mean of the K samples.
@@ -34,6 +36,15 @@ impl Measured {
     /// An arm of which nothing more is known.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_string(), ..Self::default() }
+    }
+
+    pub fn objective(&self) -> Option<Objective> {
+        self.diffusion.as_ref().map(|diffusion| diffusion.objective)
+    }
+
+    /// Whether its K samples are draws. Enlargement and regression have one answer, which K says nothing of.
+    pub fn draws(&self) -> bool {
+        self.objective().is_some_and(|objective| objective != Objective::Regression)
     }
 
     /// The last that training measured; `None` also where it is no number, which JSON has no word for.

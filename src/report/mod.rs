@@ -1,4 +1,4 @@
-//! What people look at: the summary of a comparison, its claims, its table, pictures and loss curves.
+//! What people look at: the summary of a comparison, its claims, pictures, loss curves and the report of a run.
 //!
 //! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
 
@@ -6,10 +6,10 @@ mod axis;
 mod canvas;
 mod claims;
 mod grid;
+pub mod html;
 mod loss;
 mod measured;
 mod summary;
-mod table;
 mod text;
 
 pub use claims::{ClaimAnswer, Convergence, Effort, answers};
@@ -17,4 +17,3 @@ pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use measured::{Measured, metrics_csv};
 pub use summary::{ArmSummary, BICUBIC, Figures, Floors, SCHEMA, Summary};
-pub use table::table;

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
 use super::measured::Measured;
 use crate::metrics::Distances;
+use crate::pipeline::params::Objective;
 
 /// The version of `summary.json`.
 pub const SCHEMA: u32 = 1;
@@ -21,11 +23,15 @@ pub struct Summary {
     pub schema: u32,
     /// Test images that were measured.
     pub images: usize,
-    /// Samples K an image, the most of any arm.
-    pub samples: usize,
+    /// Samples K an image, where every arm that draws samples has as many; each arm has its own beside its figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
     pub arms: BTreeMap<String, ArmSummary>,
     #[serde(default, skip_serializing_if = "Floors::is_empty")]
     pub floors: Floors,
+    /// Sentences that whoever reads the figures must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Of the claims that the file makes, in the order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimAnswer>,
@@ -54,8 +60,11 @@ impl Floors {
 /// standard deviations over the seeds (n - 1).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
-    /// Samples K an image.
+    /// Samples K an image; 1 where there is but one answer.
     pub samples: usize,
+    /// What its model learned: `regression` has one answer, every other draws samples. Absent of enlargements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
     #[serde(flatten)]
     pub figures: Figures,
     /// None of fewer than two seeds.
@@ -179,21 +188,19 @@ impl Summary {
     /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
     /// another. Without claims.
     pub fn of(arms: &[Measured], floors: Floors) -> Self {
+        let drawn = drawn(arms);
         Self {
             schema: SCHEMA,
             images: arms.first().map_or(0, |a| a.sample.len()),
-            samples: arms.iter().map(|a| a.samples).max().unwrap_or(1),
+            samples: match drawn.len() {
+                0 | 1 => Some(drawn.keys().next().copied().unwrap_or(1)),
+                _ => None,
+            },
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
+            notes: uneven(&drawn).into_iter().collect(),
             claims: vec![],
         }
-    }
-
-    /// Bicubic first, then the others by name: the order of tables and pictures.
-    pub fn in_order(&self) -> impl Iterator<Item = (&str, &ArmSummary)> {
-        let bicubic = self.arms.get_key_value(BICUBIC);
-        let others = self.arms.iter().filter(|(name, _)| *name != BICUBIC);
-        bicubic.into_iter().chain(others).map(|(name, arm)| (name.as_str(), arm))
     }
 
     /// The file's bytes.
@@ -215,6 +222,36 @@ impl Summary {
     }
 }
 
+/// The arms that draw samples, by how many they draw of an image.
+fn drawn(arms: &[Measured]) -> BTreeMap<usize, IndexSet<&str>> {
+    let mut drawn: BTreeMap<usize, IndexSet<&str>> = BTreeMap::new();
+    for arm in arms.iter().filter(|arm| arm.draws()) {
+        drawn.entry(arm.samples).or_default().insert(&arm.name);
+    }
+    drawn
+}
+
+/// Of so many arms are the names told.
+const NAMED: usize = 3;
+
+/// What to know where arms have different K; nothing where they have the same.
+fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
+    let group = |(samples, names): (&usize, &IndexSet<&str>)| {
+        let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{samples} ({named}{more})")
+    };
+    let groups: Vec<String> = drawn.iter().map(group).collect();
+    (groups.len() > 1).then(|| {
+        format!(
+            "the arms have different numbers K of samples: {}. The mean of more samples is nearer to the image, so figures \
+             of the mean do not compare arms of different K",
+            groups.join(", ")
+        )
+    })
+}
+
 impl ArmSummary {
     /// Of one arm's seeds, at least one.
     fn of(seeds: &[Measured]) -> Self {
@@ -222,6 +259,7 @@ impl ArmSummary {
         let named = seeds.iter().zip(&figures).filter_map(|(m, figures)| Some((m.seed.clone()?, figures.clone())));
         Self {
             samples: seeds[0].samples,
+            objective: seeds[0].objective(),
             figures: Figures::over(&figures, mean),
             sd: (figures.len() > 1).then(|| Figures::over(&figures, sd)),
             axes: seeds[0].axes.iter().map(|label| (label.axis.clone(), label.value.clone())).collect(),
@@ -234,7 +272,7 @@ impl ArmSummary {
 pub(super) mod tests {
     use super::*;
     use crate::metrics::{Errors, Forecast, Scores};
-    use crate::pipeline::params::Label;
+    use crate::pipeline::params::{DiffusionParams, Label};
     use crate::report::loss::LossRow;
 
     pub const FLOORS: Floors = Floors { spectrum_distance: Some(0.25), sliced_wasserstein: None };
@@ -257,6 +295,7 @@ pub(super) mod tests {
         let arm = |name: &str, samples, sample: [f64; 2], mean: [f64; 2], heldout_loss| Measured {
             name: name.into(),
             samples,
+            diffusion: Some(DiffusionParams::default()),
             sample: sample.map(scores).into(),
             mean: mean.map(scores).into(),
             forecasts: mean.map(forecast).into(),
@@ -265,7 +304,7 @@ pub(super) mod tests {
             ..Measured::default()
         };
         vec![
-            arm("bicubic", 1, [20.0, 22.5], [20.0, 22.5], None),
+            Measured { diffusion: None, ..arm("bicubic", 1, [20.0, 22.5], [20.0, 22.5], None) },
             arm("attention, 2", 4, [18.0, 19.0], [21.0, 22.0], Some(0.125)),
             arm("baseline", 4, [18.0, 18.5], [20.0, 22.0], Some(f64::INFINITY)),
         ]
@@ -279,12 +318,12 @@ pub(super) mod tests {
             "schema": 1, "images": 2, "samples": 4,
             "arms": {
                 "attention, 2": {
-                    "samples": 4, "psnr_sample": 18.5, "psnr_mean": 21.5, "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
+                    "samples": 4, "objective": "v", "psnr_sample": 18.5, "psnr_mean": 21.5, "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
                     "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "crps": 5.375, "calibration": 1.0,
                     "spectrum_distance": 1.5, "heldout_loss": 0.125
                 },
                 "baseline": {
-                    "samples": 4, "psnr_sample": 18.25, "psnr_mean": 21.0, "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
+                    "samples": 4, "objective": "v", "psnr_sample": 18.25, "psnr_mean": 21.0, "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
                     "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0, "crps": 5.25, "calibration": 1.0,
                     "spectrum_distance": 1.5
                 },
@@ -302,6 +341,29 @@ pub(super) mod tests {
         assert!(Summary::from_json(newer.as_bytes()).unwrap_err().to_string().contains("schema 2"));
     }
 
+    #[test]
+    fn arms_of_different_k_have_no_common_one_and_a_note() {
+        let mut arms = measured();
+        assert_eq!((Summary::of(&arms, FLOORS).samples, Summary::of(&arms, FLOORS).notes), (Some(4), vec![]));
+        // One answer is no sample of one.
+        arms[2].samples = 1;
+        arms[2].diffusion.as_mut().unwrap().objective = Objective::Regression;
+        assert_eq!((Summary::of(&arms, FLOORS).samples, Summary::of(&arms, FLOORS).notes), (Some(4), vec![]));
+        arms[2].diffusion.as_mut().unwrap().objective = Objective::Eps;
+        let summary = Summary::of(&arms, FLOORS);
+        assert_eq!((summary.samples, summary.arms["baseline"].samples), (None, 1));
+        assert!(summary.notes[0].contains("numbers K of samples: 1 (baseline), 4 (attention, 2). "), "{summary:?}");
+        let value: serde_json::Value = serde_json::from_slice(&summary.to_json().unwrap()).unwrap();
+        assert!(value.get("samples").is_none() && value["notes"].is_array(), "{value}");
+        assert_eq!(Summary::from_json(&summary.to_json().unwrap()).unwrap(), summary);
+        let many: Vec<Measured> = (0..5)
+            .map(|i| Measured { name: format!("arm {i}"), samples: if i > 0 { 2 } else { 8 }, ..arms[1].clone() })
+            .collect();
+        let note = Summary::of(&many, FLOORS).notes.remove(0);
+        assert!(note.contains(": 2 (arm 1, arm 2, arm 3 and 1 more), 8 (arm 0). "), "{note}");
+        assert_eq!(Summary::of(&measured()[..1], FLOORS).samples, Some(1));
+    }
+
     /// An arm with seeds 0 and 1, between arms without.
     pub fn with_seeds() -> Vec<Measured> {
         let mut arms = measured();
@@ -311,6 +373,7 @@ pub(super) mod tests {
             axes: axes.clone(),
             seed: Some(seed.into()),
             samples: 4,
+            diffusion: Some(DiffusionParams::default()),
             sample: [psnr, psnr].map(scores).into(),
             mean: [psnr, psnr].map(scores).into(),
             forecasts: [psnr, psnr].map(forecast).into(),
@@ -329,7 +392,7 @@ pub(super) mod tests {
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let sd = 2f64.sqrt();
         let expected = serde_json::json!({
-            "samples": 4, "axes": {"base_channels": "16"},
+            "samples": 4, "objective": "v", "axes": {"base_channels": "16"},
             "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
             "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0, "crps": 4.75, "calibration": 1.0,
             "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,

@@ -66,10 +66,15 @@ fn get_archive(addresses: &[String], sha256: &str, part: &Path, ctx: &Context) -
         Ok(()) => Ok(()),
         Err(DownloadError::Interrupted) => Err(Interrupted.into()),
         Err(DownloadError::Local(e)) => Err(e),
-        Err(e @ DownloadError::Failed(_)) => Err(anyhow::anyhow!(
-            "{e}\nCheck the connection and run again (what has arrived is kept), give further addresses in `mirrors`, or \
-             get the archive by other means and say `url: file:PATH`"
-        )),
+        Err(e @ DownloadError::Failed(_)) => {
+            // A server that sent something else leaves nothing worth keeping.
+            let arrived = std::fs::metadata(part).is_ok_and(|part| part.len() > 0);
+            let kept = if arrived { " (what has arrived is kept)" } else { "" };
+            Err(anyhow::anyhow!(
+                "{e}\nCheck the connection and run again{kept}, give further addresses in `mirrors`, or get the archive \
+                 by other means and say `url: file:PATH`"
+            ))
+        }
     }
 }
 

@@ -64,7 +64,11 @@ fn a_wrong_digest_a_missing_file_and_a_broken_archive_are_named() {
     assert!(error(Some(&"00".repeat(32))).contains("correct `sha256`"));
     std::fs::write(&path, &archive(2)[..300]).unwrap();
     let broken = error(None);
-    assert!(broken.contains("archive.tar.gz") && broken.contains("cut off"), "{broken}");
+    let (doing, cause) = broken.split_once(": the archive cannot be read (").unwrap();
+    assert!(doing.starts_with("reading the archive ") && doing.ends_with("archive.tar.gz"), "{broken}");
+    // The cause is told, once.
+    let (advice, cause) = cause.split_once("): ").unwrap();
+    assert!(advice.contains("cut off") && !cause.is_empty() && broken.matches(cause).count() == 1, "{broken}");
     std::fs::remove_file(&path).unwrap();
     assert!(error(None).contains("archive.tar.gz"));
 }
@@ -109,6 +113,24 @@ fn a_failed_download_says_what_was_tried_and_what_to_do() {
     for part in [format!("{first}: HTTP status 404"), format!("{mirror}: HTTP status 403"), "`url: file:PATH`".into()] {
         assert!(error.contains(&part), "{error}");
     }
+    assert!(!error.contains("is kept"), "nothing has arrived: {error}");
+}
+
+#[test]
+fn what_has_arrived_is_kept_only_where_it_may_be_right() {
+    let bench = Bench::new();
+    let error = |address: &str| {
+        let params = params(address, Some(&"00".repeat(32)));
+        run(&params, &bench.context(&|| false)).unwrap_err().to_string()
+    };
+    let part = bench.folder.path().join("work/archive.part");
+    let wrong = error(&serve(200, archive(2)));
+    assert!(wrong.contains("it sent a file of SHA-256") && !wrong.contains("is kept"), "{wrong}");
+    assert!(!part.exists());
+    std::fs::write(&part, "the beginning").unwrap();
+    let gone = error(&serve(404, vec![]));
+    assert!(gone.contains("run again (what has arrived is kept)"), "{gone}");
+    assert!(part.exists());
 }
 
 #[test]

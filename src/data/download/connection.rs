@@ -20,8 +20,8 @@ pub struct Head {
     pub range_start: Option<u64>,
 }
 
-/// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a silent server. The thread ends
-/// when its receiver is gone, at the latest with its timeout.
+/// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a
+/// silent server. The thread ends when its receiver is gone, at the latest with its timeout.
 pub fn request_pieces(address: String, offset: u64, timeout: Duration) -> Receiver<Piece> {
     let (sender, pieces) = sync_channel(16);
     std::thread::spawn(move || {
@@ -49,7 +49,8 @@ fn converse(address: &str, offset: u64, timeout: Duration, send: impl Fn(Piece) 
         get = get.header("Range", format!("bytes={offset}-"));
     }
     let response = get.call().map_err(|e| match e {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Piece::Refused(e.to_string()),
+        // Asked again, the server would say the same.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Piece::Refused(e.to_string()),
         e => Piece::Broken(e.to_string()),
     })?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());

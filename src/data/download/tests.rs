@@ -19,6 +19,8 @@ enum Reply {
     /// Another file of the same length.
     Wrong,
     Status(u16),
+    /// Sends its client back to where it came from.
+    Loop,
     /// Sends headers and a few bytes, then nothing more for seconds.
     Stall,
     /// A body without a length, ended by the end of the connection.
@@ -73,11 +75,15 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
     };
     let status = match reply {
         Reply::Status(status) => status,
+        Reply::Loop => 302,
         _ if start >= content.len() => 416,
         _ if start > 0 => 206,
         _ => 200,
     };
     write!(to, "HTTP/1.1 {status} x\r\nConnection: close\r\n")?;
+    if let Reply::Loop = reply {
+        write!(to, "Location: /file.tar.gz\r\n")?;
+    }
     if status != 200 && status != 206 {
         return write!(to, "Content-Length: 5\r\n\r\nsorry");
     }
@@ -267,6 +273,17 @@ fn mirrors_follow_and_every_cause_is_told() {
     assert_eq!([&gone, &wrong, &broken].map(|s| s.ranges().len()), [1, 1, 3]);
     let good = case.server(&[Reply::Good]);
     case.succeeds(&[&gone, &wrong, &good]);
+}
+
+#[test]
+fn a_loop_of_redirects_is_left_for_the_next_address_at_once() {
+    let case = Case::new();
+    let (around, good) = (case.server(&[Reply::Loop]), case.server(&[Reply::Good]));
+    case.succeeds(&[&around, &good]);
+    let messages = case.messages.borrow();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].contains("redirect") && !messages[0].contains("trying again"), "{messages:?}");
+    assert!(around.ranges().len() <= 11, "one attempt: {}", around.ranges().len());
 }
 
 #[test]

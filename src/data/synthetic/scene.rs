@@ -3,6 +3,7 @@
 use super::SIDE;
 use super::paint::{Color, Paint};
 use super::shape::{Fold, Point, Shape};
+use crate::data::images::to_u8;
 
 /// Layers upon a ground, the last on top. Coordinates are pixels from the image's centre, x to the right, y downwards.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ impl Scene {
         let at = |pixel: usize| pixel as f64 + 0.5 - SIDE as f64 / 2.0;
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
             let color = self.color([at(i % SIDE), at(i / SIDE)]);
-            pixel.iter_mut().zip(color).for_each(|(out, v)| *out = v.round() as u8);
+            pixel.iter_mut().zip(color).for_each(|(out, v)| *out = to_u8(v));
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The arms' artifacts, read and checked against one another.
 
 use anyhow::{Context as _, bail, ensure};
+use indexmap::IndexMap;
 
 use super::Context;
 use crate::data::images::{lr_method, lr_scale};
+use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
 use crate::pipeline::blobs;
-use crate::pipeline::params::{self, CompareParams, DegradeMethod};
-use crate::report::{BICUBIC, Curve, LossRow, read_loss};
+use crate::pipeline::params::{self, CompareParams, DegradeMethod, DiffusionParams};
+use crate::report::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::store::{Artifact, Digest, Store};
 
 /// What is compared: an arm with one of its seeds.
@@ -99,10 +101,12 @@ impl Pairs {
     }
 }
 
-pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<Samples> {
+/// The samples, and how the model learned that drew them, where they say.
+pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
     let bytes = arm.read(blobs::SAMPLES, store)?;
-    let (samples, _) = Samples::from_safetensors(&bytes).with_context(|| format!("{} of {arm}", blobs::SAMPLES))?;
-    Ok(samples)
+    let of_arm = || format!("{} of {arm}", blobs::SAMPLES);
+    let (samples, metadata) = Samples::from_safetensors(&bytes).with_context(of_arm)?;
+    Ok((samples, samples_diffusion(&metadata).with_context(of_arm)?))
 }
 
 /// Fails where `arm` has another number of images than the first, whose number is `first_count`.
@@ -114,42 +118,29 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
     Ok(())
 }
 
-/// The losses of the arms' trainings.
-pub struct Curves {
-    /// One a training, of an arm's first seed; arms that sample one model share it.
-    pub curves: Vec<Curve>,
-    /// Those of each arm, in the order of the arms; none of an arm without a training.
-    pub losses: Vec<Vec<LossRow>>,
+/// The losses of the arm's training; none where it has none: a command that stands for a sample stage need not know of
+/// one.
+pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
+    if !arm.artifact.contains_key(blobs::LOSS) {
+        return Ok(vec![]);
+    }
+    let csv = arm.read(blobs::LOSS, store)?;
+    read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))
 }
 
-pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
-    let mut trainings: Vec<(&Digest, Curve)> = vec![];
-    let mut losses = vec![];
-    for arm in arms {
-        // A command that stands for a sample stage need not know of a training.
-        let Some(digest) = arm.artifact.get(blobs::LOSS) else {
-            losses.push(vec![]);
-            continue;
-        };
-        let known = trainings.iter().position(|(d, _)| *d == digest);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let csv = arm.read(blobs::LOSS, store)?;
-                let rows = read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))?;
-                trainings.push((digest, Curve { name: String::new(), rows }));
-                trainings.len() - 1
-            }
-        };
-        let curve = &mut trainings[index].1;
-        if arm.is_first {
-            if !curve.name.is_empty() {
-                curve.name.push_str(", ");
-            }
-            curve.name.push_str(arm.name);
+/// A curve for each training, of the arms' first seeds; arms that sample one model share it. `measured` are the arms, in
+/// their order.
+pub fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
+    let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();
+    for (arm, measured) in arms.iter().zip(measured).filter(|(arm, _)| arm.is_first) {
+        let diffusion = measured.diffusion.clone().unwrap_or_default();
+        let curve = || Curve { name: String::new(), rows: measured.losses.clone(), diffusion };
+        let Some(digest) = arm.artifact.get(blobs::LOSS) else { continue };
+        let curve = trainings.entry(digest).or_insert_with(curve);
+        if !curve.name.is_empty() {
+            curve.name.push_str(", ");
         }
-        losses.push(curve.rows.clone());
+        curve.name.push_str(arm.name);
     }
-    let shown = trainings.into_iter().map(|(_, curve)| curve).filter(|curve| !curve.name.is_empty());
-    Ok(Curves { curves: shown.collect(), losses })
+    trainings.into_values().collect()
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use self::inputs::{Arm, Pairs, arms, read_curves, read_samples, same_count};
+use self::inputs::{Arm, Pairs, arms, curves, read_losses, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
@@ -30,10 +30,10 @@ const CHUNK: usize = 256;
 /// `bicubic`. Interrupted, it starts anew: measuring takes seconds.
 pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let arms = arms(params, ctx)?;
-    let curves = read_curves(&arms, ctx.store)?;
+    let losses = arms.iter().map(|arm| read_losses(arm, ctx.store)).collect::<anyhow::Result<Vec<_>>>()?;
     let first = read_samples(&arms[0], ctx.store)?;
-    let pairs = Pairs::read(&arms, first.count, ctx.store)?;
-    let count = first.count;
+    let count = first.0.count;
+    let pairs = Pairs::read(&arms, count, ctx.store)?;
     let population = Population::new(&pairs.hr, pairs.scale);
     let (rows, total) = (params.rows.min(count), count * (arms.len() + 1));
     let mut bench = Bench { ctx, pairs: &pairs, population: &population, rows, done: 0, total };
@@ -43,8 +43,8 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let mut measured = vec![bench.measure(Measured::named(BICUBIC), &enlarged, true)?];
     drop(enlarged);
     let mut first = Some(first);
-    for (arm, losses) in arms.iter().zip(curves.losses) {
-        let samples = match first.take() {
+    for (arm, losses) in arms.iter().zip(losses) {
+        let (samples, diffusion) = match first.take() {
             Some(samples) => samples,
             None => read_samples(arm, ctx.store)?,
         };
@@ -53,6 +53,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
+            diffusion,
             losses,
             ..Measured::default()
         };
@@ -62,12 +63,17 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
     let claims = report::answers(&params.claims, &measured);
     let summary = Summary { claims, ..Summary::of(&measured, Floors::new(population.floor())) };
+    for text in &summary.notes {
+        (ctx.report)(StageEvent::Message { text: text.clone() });
+    }
     let columns = columns(&pairs, &measured, &pictures);
+    // Bicubic enlargement, the first, was not trained.
+    let curves = curves(&arms, &measured[1..]);
     let outputs = [
         (blobs::METRICS, report::metrics_csv(&measured)?),
         (blobs::SUMMARY, summary.to_json()?),
         (blobs::COMPARISON, report::comparison(&columns, bench.rows)?),
-        (blobs::LOSS_CURVES, report::loss_curves(&curves.curves)?),
+        (blobs::LOSS_CURVES, report::loss_curves(&curves)?),
     ];
     let mut outcome = Outcome::default();
     for (name, bytes) in outputs {
@@ -160,10 +166,10 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pi
     let several = shown().filter(|(arm, _)| arm.samples > 1).count();
     let means = 2 + shown().count() + several <= MANY_COLUMNS;
     for (arm, pictures) in shown() {
-        let note = match (arm.name.as_str(), arm.samples) {
-            (BICUBIC, _) => format!("enlarged ×{}", pairs.scale),
-            (_, 1) => "one answer".to_string(),
-            _ => "one sample".to_string(),
+        let note = match arm.name.as_str() {
+            BICUBIC => format!("enlarged ×{}", pairs.scale),
+            _ if arm.draws() => "one sample".to_string(),
+            _ => "one answer".to_string(),
         };
         let captions = arm.sample.iter().map(|s| decibels(s.psnr)).collect();
         columns.push(Column { head: arm.name.clone(), note, images: &pictures.sample, captions });

@@ -2,10 +2,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::data::images::{Metadata, lr_metadata};
+use crate::data::images::{Metadata, lr_metadata, to_u8};
+use crate::data::samples::samples_metadata;
 use crate::metrics::{crps, psnr, ssim};
 use crate::pipeline::Device;
-use crate::pipeline::params::{self, DegradeMethod};
+use crate::pipeline::params::{self, DegradeMethod, DiffusionParams, Objective};
 use crate::random::{Purpose, stream};
 use crate::store::{Artifact, Store};
 
@@ -33,7 +34,7 @@ fn noisy(hr: &Images, count: usize, samples: usize, sigma: f64) -> Samples {
     let mut pixels = vec![];
     for i in 0..count {
         for _ in 0..samples {
-            pixels.extend(hr.image(i).iter().map(|&v| resample::to_u8(f64::from(v) + sigma * noise.normal())));
+            pixels.extend(hr.image(i).iter().map(|&v| to_u8(f64::from(v) + sigma * noise.normal())));
         }
     }
     Samples::new(count, samples, hr.height, hr.width, pixels)
@@ -52,8 +53,11 @@ impl Bed {
     fn arm(&mut self, name: &str, samples: &Samples, loss: &str, images: u64) -> &mut Self {
         let hr = test_images(images);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+        // An arm of that name is one.
+        let objective = if name == "regression" { Objective::Regression } else { Objective::V };
+        let diffusion = DiffusionParams { objective, ..Default::default() };
         let blobs = [
-            (blobs::SAMPLES, samples.to_safetensors(&Metadata::new())),
+            (blobs::SAMPLES, samples.to_safetensors(&samples_metadata(&diffusion))),
             (blobs::TEST_HR, hr.to_safetensors(&Metadata::new())),
             (blobs::TEST_LR, lr.to_safetensors(&lr_metadata(4, DegradeMethod::Area))),
             (blobs::LOSS, format!("step,loss,heldout_loss,lr,gradient_norm\n{loss}").into_bytes()),
@@ -107,7 +111,8 @@ fn figures_are_those_of_the_images() {
     let bed = bed();
     let outcome = bed.run().unwrap();
     let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
-    assert_eq!((summary.images, summary.samples), (COUNT, 4));
+    assert_eq!((summary.images, summary.samples), (COUNT, Some(4)));
+    assert!(summary.notes.is_empty(), "{:?}", summary.notes);
     assert_eq!(summary.arms.keys().collect::<Vec<_>>(), ["bicubic", "diffusion", "regression"]);
 
     let hr = test_images(0);
@@ -267,23 +272,55 @@ fn an_interruption_is_heeded() {
 fn arms_of_one_training_share_a_curve() {
     let mut bed = bed();
     bed.arm("again", &noisy(&test_images(0), COUNT, 2, 20.0), LOSS, 0);
-    let ctx_arms = |bed: &Bed| -> Vec<String> {
-        let ctx = Context {
-            store: &bed.store,
-            inputs: bed.inputs.clone(),
-            sources: BTreeMap::new(),
-            seed: 0,
-            threads: 1,
-            gpus: String::new(),
-            device: Device::Cpu,
-            work: bed.folder.path().into(),
-            report: &|_| {},
-            interrupted: &|| false,
-            program: &|_| {},
-            launcher: None,
-        };
-        let arms = arms(&bed.params, &ctx).unwrap();
-        read_curves(&arms, &bed.store).unwrap().curves.into_iter().map(|c| c.name).collect()
+    let ctx = Context {
+        store: &bed.store,
+        inputs: bed.inputs.clone(),
+        sources: BTreeMap::new(),
+        seed: 0,
+        threads: 1,
+        gpus: String::new(),
+        device: Device::Cpu,
+        work: bed.folder.path().into(),
+        report: &|_| {},
+        interrupted: &|| false,
+        program: &|_| {},
+        launcher: None,
     };
-    assert_eq!(ctx_arms(&bed), ["again, diffusion", "regression"]);
+    let arms = arms(&bed.params, &ctx).unwrap();
+    let measured: Vec<Measured> = arms.iter().map(|arm| Measured::named(arm.name)).collect();
+    let names: Vec<String> = curves(&arms, &measured).into_iter().map(|curve| curve.name).collect();
+    assert_eq!(names, ["again, diffusion", "regression"]);
+}
+
+#[test]
+fn arms_of_different_k_are_told_apart() {
+    let mut bed = bed();
+    bed.arm("single", &noisy(&test_images(0), COUNT, 1, 20.0), LOSS, 0);
+    let outcome = bed.run().unwrap();
+    let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
+    assert_eq!(summary.samples, None);
+    let of = |arm: &str| (summary.arms[arm].samples, summary.arms[arm].objective);
+    assert_eq!(
+        ["bicubic", "diffusion", "regression", "single"].map(of),
+        [(1, None), (4, Some(Objective::V)), (1, Some(Objective::Regression)), (1, Some(Objective::V))]
+    );
+    let [note] = &summary.notes[..] else { panic!("{:?}", summary.notes) };
+    assert!(note.contains("1 (single), 4 (diffusion)"), "{note}");
+    assert!(bed.events.lock().unwrap().contains(&StageEvent::Message { text: note.clone() }));
+}
+
+#[test]
+fn one_draw_is_a_sample_and_no_answer() {
+    let notes = |objective: Objective, samples: usize| -> Vec<String> {
+        let hr = test_images(0);
+        let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+        let pairs = Pairs { hr: hr.clone(), lr, scale: 4, method: DegradeMethod::Area };
+        let diffusion = Some(DiffusionParams { objective, ..Default::default() });
+        let measured = [Measured::named(BICUBIC), Measured { samples, diffusion, ..Measured::named("arm") }];
+        let pictures = [(), ()].map(|()| Some(Pictures { sample: hr.clone(), mean: hr.clone() }));
+        columns(&pairs, &measured, &pictures).into_iter().map(|column| column.note).collect()
+    };
+    assert_eq!(notes(Objective::V, 1)[2..], ["enlarged ×4", "one sample"]);
+    assert_eq!(notes(Objective::V, 3)[3..], ["one sample", "mean of 3"]);
+    assert_eq!(notes(Objective::Regression, 1)[3..], ["one answer"]);
 }

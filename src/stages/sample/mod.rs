@@ -1,24 +1,30 @@
-//! `sample`: a trained model's high-resolution images of the test images.
+//! `sample`: a trained model's high-resolution images of the test images. `part` keeps those that are finished.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+mod part;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rayon::prelude::*;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
+use self::part::{Kept, Part};
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
+use crate::data::Samples;
+use crate::data::images::to_u8;
 use crate::data::resample::Resampler;
+use crate::data::samples::samples_metadata;
 use crate::diffusion::{Schedule, Step, clean, sample, steps};
-use crate::model::{Checkpoint, Config, TargetSpace, from_u8, interleave, match_means, to_u8};
+use crate::model::{Checkpoint, Config, TargetSpace, from_u8, interleave, match_means, to_grey};
 use crate::nn::{self, Network, TrainState};
 use crate::pipeline::blobs;
 use crate::pipeline::params::{Objective, SampleParams, Weights};
 use crate::random::{Purpose, stream};
 
+/// In the work folder.
+const PART: &str = "samples.part";
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
@@ -53,20 +59,19 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let sampler = Sampler { params, config, network: network.as_ref(), seed: ctx.seed, up: &up, low };
 
     let begun = Instant::now();
-    let pixels = sampler.resume(images * samples, samples, ctx)?;
+    let (pixels, drawn) = sampler.resume(images * samples, samples, ctx)?;
+    let seconds = begun.elapsed().as_secs_f64();
     let size = config.image_size;
-    let view = TensorView::new(Dtype::U8, vec![images, samples, size, size, 3], &pixels)?;
-    let bytes = safetensors::serialize([("samples", view)], None::<HashMap<String, String>>)?;
+    let bytes = Samples::new(images, samples, size, size, pixels).to_safetensors(&samples_metadata(&config.diffusion));
 
     let mut outputs = BTreeMap::from([(blobs::SAMPLES.to_string(), ctx.store.put(&bytes)?)]);
     for (role, blob) in [("data", blobs::TEST_HR), ("data", blobs::TEST_LR), ("model", blobs::LOSS)] {
         outputs.insert(blob.to_string(), input(ctx, role, blob)?.clone());
     }
-    let metrics = BTreeMap::from([
-        ("images".to_string(), images as f64),
-        ("samples".to_string(), samples as f64),
-        ("samples_per_s".to_string(), (images * samples) as f64 / begun.elapsed().as_secs_f64()),
-    ]);
+    let mut metrics = BTreeMap::from([("images".to_string(), images as f64), ("samples".to_string(), samples as f64)]);
+    if drawn > 0 {
+        metrics.insert("samples_per_s".to_string(), drawn as f64 / seconds);
+    }
     Ok(Outcome { outputs, metrics })
 }
 
@@ -84,27 +89,23 @@ struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
-    /// All `chains`, in batches. Finished batches are kept in the work folder, so that an interrupted stage goes on
-    /// where it was.
-    fn resume(&self, chains: usize, samples: usize, ctx: &Context) -> Result<Vec<u8>> {
-        let path = ctx.work.join("samples.part");
+    /// All `chains`, in batches, and how many of them were drawn now. Finished batches are kept in the work folder, so
+    /// that an interrupted stage goes on where it was.
+    fn resume(&self, chains: usize, samples: usize, ctx: &Context) -> Result<(Vec<u8>, usize)> {
         let len = 3 * self.config.image_size * self.config.image_size;
-        let mut pixels = vec![];
-        if let Ok(mut file) = File::open(&path) {
-            file.read_to_end(&mut pixels).with_context(|| format!("reading {}", path.display()))?;
+        std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
+        let (mut part, Kept { mut pixels, lost }) = Part::open(&ctx.work.join(PART), len, chains * len)?;
+        let mut done = pixels.len() / len;
+        if lost > 0 || done > 0 {
+            let damage = if lost > 0 { "; what follows them is damaged and sampled again" } else { "" };
+            let text = format!("going on after {done} of {chains} samples{damage}");
+            (ctx.report)(StageEvent::Message { text });
         }
-        // The last image may have been written in part.
-        let mut done = (pixels.len() / len).min(chains);
-        pixels.truncate(done * len);
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        file.set_len(pixels.len() as u64)?;
-        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
 
-        let (begun, start) = (Instant::now(), done);
+        let (begun, start, mut reported) = (Instant::now(), done, Instant::now());
         while done < chains {
             let batch: Vec<(usize, usize)> =
                 (done..chains.min(done + self.params.batch_size)).map(|j| (j / samples, j % samples)).collect();
-            let mut reported = Instant::now();
             let progress = |fraction: f64| {
                 if (ctx.interrupted)() {
                     return Err(anyhow::Error::from(Interrupted));
@@ -119,15 +120,16 @@ impl Sampler<'_> {
                 Ok(())
             };
             let finished = self.chains(&batch, progress)?;
-            file.write_all(&finished).with_context(|| format!("writing {}", path.display()))?;
+            part.append(&finished)?;
             pixels.extend(finished);
             done += batch.len();
         }
-        Ok(pixels)
+        Ok((pixels, done - start))
     }
 
     /// The images of a batch of (image, sample), 8 bits. `progress` hears the fraction done.
     fn chains(&self, batch: &[(usize, usize)], mut progress: impl FnMut(f64) -> Result<()>) -> Result<Vec<u8>> {
+        progress(0.0)?;
         let diffusion = &self.config.diffusion;
         let space = TargetSpace::new(diffusion);
         let up: Vec<f64> = batch.iter().flat_map(|&(i, _)| &self.up[i]).copied().collect();
@@ -159,7 +161,7 @@ impl Sampler<'_> {
             let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
             sample(&self.params.sampler, &steps, &mut x, denoise, chain)?;
         }
-        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(space.decode(x, up))).collect())
+        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(to_grey(space.decode(x, up)))).collect())
     }
 
     /// Makes clean values stand for images that agree with their low-resolution images, where that was asked for. After

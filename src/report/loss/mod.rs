@@ -1,0 +1,229 @@
+//! `loss.csv` as training writes it, and `loss.png`: the arms' losses against the steps.
+//!
+//! Losses of different objectives, targets or noise are errors of different things, and none says anything about
+//! another. So each kind has a plot of its own: [`panels`] sorts the trainings, `plot` draws.
+
+mod plot;
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::axis::label;
+use crate::pipeline::params::{DiffusionParams, Objective, ScheduleKind, Target};
+
+pub use plot::loss_curves;
+
+/// A row of `loss.csv`: what was measured after a step.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct LossRow {
+    pub step: u64,
+    /// The mean of the training loss over the steps since the row before.
+    pub loss: Option<f64>,
+    pub heldout_loss: Option<f64>,
+    /// Floating-point operations of training so far.
+    #[serde(default)]
+    pub flops: Option<f64>,
+}
+
+/// One training's losses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curve {
+    pub name: String,
+    pub rows: Vec<LossRow>,
+    /// How it learned, and so what its losses measure.
+    pub diffusion: DiffusionParams,
+}
+
+/// Reads `loss.csv`; other columns are left alone.
+pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
+    let rows: Result<_, _> = csv::Reader::from_reader(csv).into_deserialize().collect();
+    rows.context("reading loss.csv")
+}
+
+/// Trainings whose losses measure the same.
+pub(super) struct Panel {
+    pub title: String,
+    /// Their places among all.
+    pub curves: Vec<usize>,
+}
+
+/// What a loss is of, whatever else differs.
+const TITLE: [&str; 2] = ["objective", "target"];
+
+/// One panel for each kind of loss, in the order in which they come. Titles say the objective, the target, and whatever
+/// else panels differ in.
+pub(super) fn panels(curves: &[Curve]) -> Vec<Panel> {
+    let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
+    for (i, curve) in curves.iter().enumerate() {
+        let measured = measured(&curve.diffusion);
+        match kinds.iter_mut().find(|(known, _)| *known == measured) {
+            Some((_, members)) => members.push(i),
+            None => kinds.push((measured, vec![i])),
+        }
+    }
+    let is_told = |field: &str| {
+        let mut values = kinds.iter().filter_map(|(kind, _)| kind.get(field));
+        let first = values.next();
+        TITLE.contains(&field) || values.any(|value| Some(value) != first)
+    };
+    let title = |kind: &Map<String, Value>| {
+        let (named, others): (Vec<_>, Vec<_>) =
+            kind.iter().filter(|(field, _)| is_told(field)).partition(|(field, _)| TITLE.contains(&field.as_str()));
+        let told = named.into_iter().chain(others).map(|(field, value)| match (value.as_str(), value.as_f64()) {
+            (Some(text), _) => format!("{field} {text}"),
+            (None, Some(number)) => format!("{field} {}", label(format!("{number:.3e}").parse().unwrap_or(number))),
+            (None, None) => format!("{field} {value}"),
+        });
+        told.collect::<Vec<_>>().join(", ")
+    };
+    let titles: Vec<String> = kinds.iter().map(|(kind, _)| title(kind)).collect();
+    titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
+}
+
+/// The parameters that decide what a held-out loss is the mean of. It is never weighted.
+fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(diffusion) else { unreachable!("a struct is an object") };
+    let mut leave_out = |names: &[&str]| names.iter().for_each(|name| drop(fields.remove(*name)));
+    leave_out(&["loss_weighting", "min_snr_gamma"]);
+    if diffusion.objective == Objective::Regression {
+        leave_out(&["schedule", "timesteps", "beta_start", "beta_end"]);
+    }
+    if !matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic) {
+        leave_out(&["beta_start", "beta_end"]);
+    }
+    if diffusion.target == Target::Image {
+        leave_out(&["residual_scale"]);
+    }
+    fields
+}
+
+/// Above so many curves in a panel, training losses are drawn only of those that have no held-out loss.
+pub(super) const CROWD: usize = 6;
+
+/// A curve's points that can be drawn: (step, loss).
+pub(super) struct Lines {
+    pub training: Vec<(f64, f64)>,
+    pub heldout: Vec<(f64, f64)>,
+}
+
+impl Lines {
+    pub fn of(curve: &Curve, crowded: bool) -> Self {
+        let points = |value: fn(&LossRow) -> Option<f64>| -> Vec<(f64, f64)> {
+            let all = curve.rows.iter().filter_map(|r| value(r).map(|v| (r.step as f64, v)));
+            all.filter(|(_, v)| v.is_finite() && *v > 0.0).collect()
+        };
+        let heldout = points(|r| r.heldout_loss);
+        let training = if crowded && !heldout.is_empty() { vec![] } else { smooth(&points(|r| r.loss)) };
+        Self { training, heldout }
+    }
+}
+
+/// The mean over a window of a twentieth of the points about each; of more than a thousand points some are left out.
+fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 40;
+    let stride = points.len() / 1000 + 1;
+    let mean = |i: usize| {
+        // As far to either side, so that the ends are not drawn towards the middle.
+        let reach = reach.min(i).min(points.len() - 1 - i);
+        let window = &points[i - reach..=i + reach];
+        (points[i].0, window.iter().map(|p| p.1).sum::<f64>() / window.len() as f64)
+    };
+    let mut kept: Vec<usize> = (0..points.len()).step_by(stride).collect();
+    if let Some(last) = points.len().checked_sub(1).filter(|last| kept.last() != Some(last)) {
+        kept.push(last);
+    }
+    kept.into_iter().map(mean).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub fn row(step: u64, loss: Option<f64>, heldout_loss: Option<f64>) -> LossRow {
+        LossRow { step, loss, heldout_loss, flops: None }
+    }
+
+    pub fn curve(name: &str, rows: Vec<LossRow>) -> Curve {
+        Curve { name: name.into(), rows, diffusion: DiffusionParams::default() }
+    }
+
+    #[test]
+    fn empty_cells_and_other_columns_are_allowed() {
+        let csv = b"step,loss,heldout_loss,lr,gradient_norm\n10,0.5,,1e-3,2\n20,NaN,0.25,1e-3,\n";
+        let rows = read_loss(csv).unwrap();
+        assert_eq!(rows[0], row(10, Some(0.5), None));
+        assert!(rows[1].loss.unwrap().is_nan() && rows[1].heldout_loss == Some(0.25));
+        assert_eq!(read_loss(b"step,loss,heldout_loss,lr,gradient_norm\n").unwrap(), []);
+        assert!(read_loss(b"step,loss,heldout_loss\nten,1,\n").is_err());
+        assert!(read_loss(b"when,loss\n1,1\n").is_err());
+    }
+
+    #[test]
+    fn smoothing_keeps_lines_straight_and_evens_out_noise() {
+        let line: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 3.0 + 2.0 * i as f64)).collect();
+        assert!(smooth(&line).iter().all(|(x, y)| (y - 3.0 - 2.0 * x).abs() < 1e-9));
+        let noise: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 5.0 + f64::from(i % 2))).collect();
+        let smoothed = smooth(&noise);
+        assert!(smoothed[11..389].iter().all(|(_, y)| (y - 5.5).abs() < 0.05));
+        let many: Vec<(f64, f64)> = (0..12_345).map(|i| (i as f64, 1.0)).collect();
+        let kept = smooth(&many);
+        assert!(kept.len() <= 1001 && kept.last() == many.last());
+        assert_eq!(smooth(&[]), []);
+    }
+
+    #[test]
+    fn many_curves_are_drawn_without_noise() {
+        let measured = curve("a", vec![row(1, Some(1.0), Some(2.0))]);
+        let unmeasured = curve("b", vec![row(1, Some(1.0), None)]);
+        assert_eq!(Lines::of(&measured, false).training, [(1.0, 1.0)]);
+        assert_eq!(
+            (Lines::of(&measured, true).training, Lines::of(&measured, true).heldout),
+            (vec![], vec![(1.0, 2.0)])
+        );
+        assert_eq!(Lines::of(&unmeasured, true).training, [(1.0, 1.0)]);
+    }
+
+    #[test]
+    fn losses_share_a_panel_where_they_measure_the_same() {
+        let learned = |json: Value| Curve { diffusion: serde_json::from_value(json).unwrap(), ..curve("", vec![]) };
+        let titles = |curves: &[Value]| -> Vec<(String, Vec<usize>)> {
+            let curves: Vec<Curve> = curves.iter().cloned().map(learned).collect();
+            panels(&curves).into_iter().map(|panel| (panel.title, panel.curves)).collect()
+        };
+        let same =
+            titles(&[json!({}), json!({"loss_weighting": "min_snr"}), json!({"min_snr_gamma": 1.0, "beta_end": 0.5})]);
+        assert_eq!(same, [("objective v, target residual".to_string(), vec![0, 1, 2])]);
+        let kinds = titles(&[
+            json!({"objective": "regression", "schedule": "linear"}),
+            json!({"objective": "v"}),
+            json!({"objective": "regression", "timesteps": 7}),
+            json!({"objective": "eps"}),
+        ]);
+        let kind = |title: &str, curves: &[usize]| (title.to_string(), curves.to_vec());
+        assert_eq!(
+            kinds,
+            [
+                kind("objective regression, target residual", &[0, 2]),
+                kind("objective v, target residual", &[1]),
+                kind("objective eps, target residual", &[3])
+            ]
+        );
+        let noise = titles(&[
+            json!({"target": "image", "residual_scale": 3.0}),
+            json!({"target": "image"}),
+            json!({"residual_scale": 4.123456, "schedule": "linear"}),
+            json!({"residual_scale": 2.0, "schedule": "linear"}),
+        ]);
+        assert_eq!(
+            noise,
+            [
+                kind("objective v, target image, schedule cosine", &[0, 1]),
+                kind("objective v, target residual, residual_scale 4.123, schedule linear", &[2]),
+                kind("objective v, target residual, residual_scale 2, schedule linear", &[3])
+            ]
+        );
+    }
+}

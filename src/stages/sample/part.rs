@@ -1,0 +1,147 @@
+//! The finished images of a sampling that has not ended: a file of batches that outlives the process.
+//!
+//! A batch is the number of its bytes (u64, little-endian), a SHA-256 over where it begins and its bytes, and the bytes.
+//! It is on the disk before the next one is begun. Whatever a crash or a power cut left behind the last whole batch, and
+//! whatever was altered since, does not fit its digest; there the file is cut off, and sampled again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+const DIGEST: usize = 32;
+const HEAD: usize = 8 + DIGEST;
+
+pub struct Part {
+    file: File,
+    path: PathBuf,
+    /// Bytes of images so far.
+    len: usize,
+}
+
+/// What there is already.
+pub struct Kept {
+    pub pixels: Vec<u8>,
+    /// Bytes behind the last good batch, which were cut off.
+    pub lost: u64,
+}
+
+impl Part {
+    /// Opens the file or makes it, and reads what it holds of images of `image_len` bytes, `max_len` bytes in all.
+    pub fn open(path: &Path, image_len: usize, max_len: usize) -> Result<(Self, Kept)> {
+        let doing = || format!("reading the finished images in {}", path.display());
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).with_context(doing)?;
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).with_context(doing)?;
+        let (mut pixels, mut rest) = (vec![], &bytes[..]);
+        while let Some((batch, behind)) = first_batch(rest, pixels.len()) {
+            if batch.is_empty() || !batch.len().is_multiple_of(image_len) || pixels.len() + batch.len() > max_len {
+                break;
+            }
+            pixels.extend_from_slice(batch);
+            rest = behind;
+        }
+        file.set_len((bytes.len() - rest.len()) as u64).with_context(doing)?;
+        file.seek(SeekFrom::End(0)).with_context(doing)?;
+        let part = Self { file, path: path.to_path_buf(), len: pixels.len() };
+        Ok((part, Kept { pixels, lost: rest.len() as u64 }))
+    }
+
+    /// Adds a batch; when this returns, it outlives a power cut.
+    pub fn append(&mut self, batch: &[u8]) -> Result<()> {
+        let mut record = Vec::with_capacity(HEAD + batch.len());
+        record.extend((batch.len() as u64).to_le_bytes());
+        record.extend(digest(self.len, batch));
+        record.extend(batch);
+        let written = self.file.write_all(&record).and_then(|()| self.file.sync_data());
+        written.with_context(|| format!("keeping finished images in {}", self.path.display()))?;
+        self.len += batch.len();
+        Ok(())
+    }
+}
+
+/// The batch at the start of `bytes` and what follows it; `begin` bytes of images came before. None where there is no
+/// whole one, or another than was written there.
+fn first_batch(bytes: &[u8], begin: usize) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<8>()?;
+    let (expected, rest) = rest.split_at_checked(DIGEST)?;
+    let (batch, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+    (digest(begin, batch)[..] == *expected).then_some((batch, rest))
+}
+
+/// With the place, so that a batch stands for the images of its own chains alone.
+fn digest(begin: usize, batch: &[u8]) -> [u8; DIGEST] {
+    Sha256::new().chain_update((begin as u64).to_le_bytes()).chain_update(batch).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Images of 3 bytes, and no more than 30 of them.
+    fn open(path: &Path) -> (Part, Kept) {
+        Part::open(path, 3, 90).unwrap()
+    }
+
+    /// A file of batches of 2, 1 and 3 images, counted through.
+    fn three_batches(folder: &Path) -> (PathBuf, Vec<u8>) {
+        let path = folder.join("part");
+        let pixels: Vec<u8> = (1..=18).collect();
+        let (mut part, kept) = open(&path);
+        assert!(kept.pixels.is_empty() && kept.lost == 0);
+        [0..6, 6..9, 9..18].into_iter().for_each(|range| part.append(&pixels[range]).unwrap());
+        (path, pixels)
+    }
+
+    #[test]
+    fn batches_come_back_and_more_can_follow() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut pixels) = three_batches(folder.path());
+        let (mut part, kept) = open(&path);
+        assert_eq!((&kept.pixels, kept.lost), (&pixels, 0));
+        part.append(&[7; 3]).unwrap();
+        pixels.extend([7; 3]);
+        assert_eq!(open(&path).1.pixels, pixels);
+    }
+
+    proptest! {
+        // Each case waits for the disk a few times.
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Cut off anywhere, or one byte altered anywhere: what is kept are whole batches, as they were written.
+        #[test]
+        fn damage_costs_its_batch_and_what_follows(at in 0usize..18 + 3 * HEAD, flip in 1u8.., cut in any::<bool>()) {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, pixels) = three_batches(folder.path());
+            let mut bytes = std::fs::read(&path).unwrap();
+            if cut { bytes.truncate(at) } else { bytes[at] ^= flip }
+            std::fs::write(&path, &bytes).unwrap();
+            let ends = [0, HEAD + 6, 2 * HEAD + 9];
+            let whole = ends.iter().rposition(|&end| end <= at).unwrap();
+            let (mut part, kept) = open(&path);
+            prop_assert_eq!(&kept.pixels, &pixels[..[0, 6, 9][whole]]);
+            prop_assert_eq!(kept.lost as usize, bytes.len() - ends[whole]);
+            // What is added follows the last good batch.
+            part.append(&[9; 6]).unwrap();
+            prop_assert_eq!(open(&path).1.pixels, [&kept.pixels[..], &[9; 6]].concat());
+        }
+    }
+
+    #[test]
+    fn batches_of_other_images_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _) = three_batches(folder.path());
+        let bytes = std::fs::read(&path).unwrap();
+        // The last batch in the first one's place; images of another size; more images than there are.
+        std::fs::write(&path, &bytes[2 * HEAD + 9..]).unwrap();
+        assert!(open(&path).1.pixels.is_empty());
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(Part::open(&path, 3, 9).unwrap().1.pixels.len(), 9);
+        assert_eq!(Part::open(&path, 6, 90).unwrap().1.pixels.len(), 6);
+    }
+}

@@ -1,0 +1,142 @@
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::data::images::{Images, lr_metadata};
+use crate::data::resample;
+use crate::model::{Cost, unet};
+use crate::pipeline::params::{DegradeMethod, DiffusionParams, ModelParams, Target};
+use crate::stages::testing::Bench;
+use crate::store::Artifact;
+use crate::train::initial_state;
+
+const IMAGES: usize = 3;
+const SAMPLES: usize = 2;
+
+/// A model that has learned nothing and three test images of 8×8.
+fn bench(objective: Objective) -> (Bench, SampleParams) {
+    let mut bench = Bench::new();
+    let model = ModelParams { base_channels: 2, channel_mults: vec![1, 2], zero_output: false, ..Default::default() };
+    let diffusion = DiffusionParams { objective, target: Target::Image, ..Default::default() };
+    let graph = unet(&model, 8, 4);
+    let config = Config { model, diffusion, image_size: 8, scale: 4, cost: Cost::of(&graph), steps: 0 };
+    let weights = |seed| initial_state(&graph, seed).weights;
+    let checkpoint = |seed| Checkpoint { config: config.clone(), weights: weights(seed) }.to_bytes().unwrap();
+    let hr = Images::new(IMAGES, 8, 8, (0..IMAGES * 192).map(|i| (i * 37 % 251) as u8).collect());
+    let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
+    let model = [
+        (blobs::EMA, checkpoint(1)),
+        (blobs::WEIGHTS, checkpoint(2)),
+        (blobs::LOSS, b"step,loss,heldout_loss\n".to_vec()),
+    ];
+    let data = [
+        (blobs::TEST_HR, hr.to_safetensors(&Default::default())),
+        (blobs::TEST_LR, lr.to_safetensors(&lr_metadata(4, DegradeMethod::Area))),
+    ];
+    let put = |blobs: &[(&str, Vec<u8>)]| -> Artifact {
+        blobs.iter().map(|(name, bytes)| (name.to_string(), bench.store.put(bytes).unwrap())).collect()
+    };
+    let inputs = BTreeMap::from([("model".to_string(), put(&model)), ("data".to_string(), put(&data))]);
+    bench.inputs = inputs;
+    let params = serde_json::json!({"model": "m", "data": "d", "samples": SAMPLES, "sampler": {"steps": 3}});
+    (bench, serde_json::from_value(params).unwrap())
+}
+
+fn samples(bench: &Bench, outcome: &Outcome) -> Samples {
+    let bytes = bench.store.read(&outcome.outputs[blobs::SAMPLES]).unwrap();
+    Samples::from_safetensors(&bytes).unwrap().0
+}
+
+fn whole(bench: &Bench, params: &SampleParams) -> Outcome {
+    let outcome = run(params, &bench.context(&|| false)).unwrap();
+    std::fs::remove_file(part(bench)).unwrap();
+    outcome
+}
+
+fn part(bench: &Bench) -> PathBuf {
+    bench.folder.path().join("work").join(PART)
+}
+
+/// Stops the stage when it asks for the `nth` time; there are four looks a batch of a sampler of three steps.
+fn stop(bench: &Bench, params: &SampleParams, nth: usize) {
+    let asked = AtomicUsize::new(0);
+    let error = run(params, &bench.context(&|| asked.fetch_add(1, Ordering::Relaxed) + 1 >= nth)).unwrap_err();
+    assert!(error.is::<Interrupted>(), "{error:#}");
+}
+
+fn messages(bench: &Bench) -> Vec<String> {
+    let text = |event: StageEvent| match event {
+        StageEvent::Message { text } => Some(text),
+        StageEvent::Progress { .. } => None,
+    };
+    bench.events.lock().unwrap().drain(..).filter_map(text).collect()
+}
+
+#[test]
+fn every_byte_survives_the_way_through_the_model_s_range() {
+    assert!((0..=255).all(|v| to_u8(to_grey(from_u8(v))) == v));
+    assert_eq!([-7.0, -1.0, 1.0, 7.0].map(|v| to_u8(to_grey(v))), [0, 0, 255, 255]);
+}
+
+#[test]
+fn batches_do_not_change_a_byte_and_weights_and_seeds_do() {
+    let (bench, params) = bench(Objective::V);
+    let expected = whole(&bench, &params).outputs;
+    for batch_size in [1, 4, 5] {
+        assert_eq!(whole(&bench, &SampleParams { batch_size, ..params.clone() }).outputs, expected, "{batch_size}");
+    }
+    let raw = whole(&bench, &SampleParams { weights: Weights::Raw, ..params.clone() });
+    assert_ne!(raw.outputs[blobs::SAMPLES], expected[blobs::SAMPLES]);
+    let seeded = run(&params, &Context { seed: 2, ..bench.context(&|| false) }).unwrap();
+    assert_ne!(seeded.outputs[blobs::SAMPLES], expected[blobs::SAMPLES]);
+}
+
+#[test]
+fn a_regression_has_one_answer_and_heeds_an_interruption() {
+    let (bench, params) = bench(Objective::Regression);
+    stop(&bench, &params, 1);
+    let outcome = whole(&bench, &SampleParams { batch_size: 2, ..params });
+    assert_eq!((samples(&bench, &outcome).samples, outcome.metrics["samples"]), (1, 1.0));
+}
+
+#[test]
+fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes() {
+    let (bench, params) = bench(Objective::V);
+    let expected = whole(&bench, &params).outputs;
+    let single = SampleParams { batch_size: 1, ..params.clone() };
+    // In the second batch, at the end of the third of what is left.
+    stop(&bench, &single, 6);
+    stop(&bench, &single, 12);
+    messages(&bench);
+    let last = run(&SampleParams { batch_size: 2, ..params }, &bench.context(&|| false)).unwrap();
+    assert_eq!(last.outputs, expected);
+    assert_eq!(messages(&bench), ["going on after 3 of 6 samples"]);
+}
+
+/// As a power cut or a bad disk may leave it.
+#[test]
+fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
+    let (bench, params) = bench(Objective::V);
+    let expected = whole(&bench, &params).outputs;
+    let single = SampleParams { batch_size: 1, ..params };
+    let record = 8 + 32 + 192;
+    let damages: [(&str, fn(&mut Vec<u8>), usize); 6] = [
+        ("cut within the last", |bytes| bytes.truncate(bytes.len() - 1), 2),
+        ("cut within the first", |bytes| bytes.truncate(100), 0),
+        ("a pixel of the second", |bytes| bytes[232 + 40 + 50] ^= 1, 1),
+        ("the first one's length", |bytes| bytes[7] = 1, 0),
+        ("zeros at the end", |bytes| bytes.extend([0; 4096]), 3),
+        ("the last batch twice", |bytes| bytes.extend_from_within(464..), 3),
+    ];
+    for (what, damage, kept) in damages {
+        stop(&bench, &single, 4 * 3 + 2);
+        let mut bytes = std::fs::read(part(&bench)).unwrap();
+        assert_eq!(bytes.len(), 3 * record);
+        damage(&mut bytes);
+        std::fs::write(part(&bench), bytes).unwrap();
+        messages(&bench);
+        assert_eq!(whole(&bench, &single).outputs, expected, "{what}");
+        let damaged = "; what follows them is damaged and sampled again";
+        assert_eq!(messages(&bench), [format!("going on after {kept} of 6 samples{damaged}")], "{what}");
+    }
+}
