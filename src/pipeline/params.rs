@@ -50,6 +50,14 @@ impl FetchParams {
             Self::Cifar10(_) | Self::Synthetic(_) => 32,
         }
     }
+
+    /// Test images that there are at most.
+    pub fn most_tests(&self) -> usize {
+        match self {
+            Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
+            Self::Synthetic(p) => p.test,
+        }
+    }
 }
 
 impl Default for Cifar10Params {
