@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::server::Server;
-use common::{Folder, Pipeline, Running, archive, is_alive, wait_until};
+use common::{Folder, Pipeline, Running, archive, is_alive, signal, wait_until};
 use serde_json::Value;
 
 /// A run whose `web` stage hangs, while `images` is done.
@@ -31,10 +31,10 @@ impl Folder {
 
 #[test]
 fn an_interrupted_run_says_so_and_goes_on_later() {
-    for signal in ["INT", "TERM"] {
+    for name in ["INT", "TERM"] {
         let server = Server::stalled(archive(4));
         let (folder, run, child) = hanging(&server);
-        run.signal(signal);
+        run.signal(name);
         let output = run.wait();
         assert_eq!(output.code, Some(130), "{output}");
         assert_eq!(output.finished()["state"], "interrupted");
@@ -69,7 +69,7 @@ fn a_second_interrupt_ends_at_once() {
     let server = Server::stalled(archive(4));
     let (_folder, run, child) = hanging(&server);
     // The child cannot answer the first.
-    assert!(std::process::Command::new("kill").args(["-s", "STOP", &child.to_string()]).status().unwrap().success());
+    signal(child, "STOP").unwrap();
     run.signal("INT");
     std::thread::sleep(Duration::from_millis(300));
     let start = Instant::now();
@@ -105,7 +105,7 @@ fn a_killed_run_leaves_no_process_and_no_lock() {
 fn a_child_that_is_killed_fails_its_stage() {
     let server = Server::stalled(archive(4));
     let (_folder, run, child) = hanging(&server);
-    assert!(std::process::Command::new("kill").args(["-s", "KILL", &child.to_string()]).status().unwrap().success());
+    signal(child, "KILL").unwrap();
     let output = run.wait();
     assert_eq!(output.code, Some(1), "{output}");
     assert_eq!(output.finished()["stages"]["web"], "failed");

@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-
-use common::{Folder, Pipeline, is_alive, sha256, wait_until};
+use common::{Folder, Pipeline, is_alive, on_one_core, signal, wait_until};
 use serde_json::Value;
 
 /// A training long enough to be killed on its way, and short enough for a test.
@@ -20,13 +18,6 @@ fn pipeline() -> Pipeline {
 }
 
 impl Folder {
-    /// The digests of the blobs that the latest run has of a stage.
-    fn digests(&self, stage: &str) -> BTreeMap<String, String> {
-        let entries = std::fs::read_dir(self.runs().join("p/latest").join(stage)).unwrap();
-        let digest = |path: &std::path::Path| sha256(&std::fs::read(path).unwrap());
-        entries.map(|e| e.unwrap()).map(|e| (e.file_name().into_string().unwrap(), digest(&e.path()))).collect()
-    }
-
     /// The steps that the training has told of.
     fn steps(&self) -> u64 {
         let status: Value = serde_json::from_str(&self.srpipe(&["status", "p.yaml", "--json"]).stdout).unwrap();
@@ -38,13 +29,8 @@ impl Folder {
 #[test]
 fn threads_and_kills_do_not_change_a_checkpoint() {
     let one = pipeline().folder();
-    // A process that may use one core starts one thread.
-    let output = std::process::Command::new("taskset")
-        .args(["-c", "0", env!("CARGO_BIN_EXE_srpipe"), "run", "p.yaml"])
-        .current_dir(one.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = on_one_core(|| one.run(&[]));
+    assert_eq!(output.code, Some(0), "{output}");
     let expected = one.digests("model");
     assert_eq!(
         expected.keys().collect::<Vec<_>>(),
@@ -63,9 +49,9 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
         let children = run.children();
         // Now and then the training's own process, which then has no time to save either.
         if round == 3 {
-            children.iter().for_each(|pid| {
-                std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap();
-            });
+            for &pid in &children {
+                let _ = signal(pid, "KILL");
+            }
         }
         run.signal("KILL");
         // A run whose training was killed may have ended by itself before the signal came.

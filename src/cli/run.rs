@@ -8,9 +8,7 @@ use anyhow::{Context, Result};
 use super::args::RunArgs;
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
-use super::{
-    EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words,
-};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
 use crate::nn::fused::Level;
 use crate::pipeline::Pipeline;
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress};

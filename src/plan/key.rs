@@ -19,8 +19,8 @@ pub fn code_version(kind: StageKind) -> u32 {
         StageKind::Fetch => 1,
         StageKind::Degrade => 1,
         StageKind::Train => 2,
-        StageKind::Sample => 1,
-        StageKind::Compare => 3,
+        StageKind::Sample => 2,
+        StageKind::Compare => 4,
         StageKind::Command => 1,
     }
 }
@@ -146,8 +146,8 @@ mod tests {
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "3dd01e942ae517dfb1772656e2b7388faba55ce226e0b0c1a461c132a9dbf0a3",
-        "08040c53db1252484cda14357947b09f71bb7690d79aba38f2fab0de48f8ed6d",
-        "0283287c2a76b0b2adfbfdd95ddc17f3cbb829b319ab3cf46a1fa5de36044ebd",
+        "5eaa4b8e576c5acf97b2607b23825aab879136f0401fab90831c95b8bf5a038b",
+        "e8f44b33f9d1bd602d86dfb9d90b800d32f8ce17219291cb97ebe5975eda9a51",
         "7faefbab6a935353c6f69c320e385bbecd8c653385aa595861e36da5c18fc51a",
     ];
 

@@ -246,7 +246,7 @@ fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     (groups.len() > 1).then(|| {
         format!(
             "the arms have different numbers K of samples: {}. The mean of more samples is nearer to the image, so figures \
-             of the mean do not compare arms of different K",
+             of the mean do not compare arms of different K, and decide no claim",
             groups.join(", ")
         )
     })

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -104,6 +106,13 @@ impl Folder {
         Running { child }
     }
 
+    /// The digests of the blobs that the latest run has of a stage.
+    pub fn digests(&self, stage: &str) -> BTreeMap<String, String> {
+        let entries = std::fs::read_dir(self.runs().join("p/latest").join(stage)).unwrap();
+        let digest = |path: &Path| sha256(&std::fs::read(path).unwrap());
+        entries.map(|e| e.unwrap()).map(|e| (e.file_name().into_string().unwrap(), digest(&e.path()))).collect()
+    }
+
     /// Every file and folder under `runs` with its time of change.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut found = BTreeMap::new();
@@ -126,8 +135,7 @@ pub struct Running {
 
 impl Running {
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        signal(self.child.id(), name).unwrap();
     }
 
     /// The processes that it started.
@@ -156,6 +164,33 @@ impl Running {
         let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
         Output { code: status.code(), signal: status.signal(), stdout, stderr }
     }
+}
+
+/// Sends a signal to a process; fails where there is none.
+pub fn signal(pid: u32, name: &str) -> rustix::io::Result<()> {
+    let signal = match name {
+        "INT" => Signal::INT,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        _ => panic!("no test sends {name}"),
+    };
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal)
+}
+
+/// Whatever srpipe is started by `run` may use one core, and so takes one thread.
+pub fn on_one_core<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let narrowed = || {
+        // Processes inherit it from the thread that starts them.
+        let allowed = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap());
+        sched_setaffinity(None, &one).unwrap();
+        assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
+        run()
+    };
+    let result = std::thread::scope(|scope| scope.spawn(narrowed).join());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn read_all(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {

@@ -8,7 +8,7 @@ use super::super::words;
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
 use crate::pipeline::params::{self, CompareParams};
-use crate::pipeline::{Pipeline, StageKind, StageParams, blobs};
+use crate::pipeline::{Pipeline, StageParams, blobs};
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
 use crate::report::{Curve, LossRow, read_loss};
 use crate::stages::StageEvent;
@@ -140,14 +140,19 @@ impl Known<'_> {
         (!rows.is_empty()).then_some((rows, false))
     }
 
-    /// What an arm was asked to be: the parameters of its sampling and of its training.
+    /// What an arm was asked to be: the parameters of its sampling, its training and its data.
     pub fn arm(&self, name: &str, arm: &params::Arm) -> Arm {
         let mut found = BTreeMap::new();
-        let sample = &arm.runs[0].stage;
-        let training = self.training(sample);
-        for stage in std::iter::once(sample.as_str()).chain(training) {
-            let Some(params) = self.params(stage) else { continue };
+        // What stands behind the arm, the nearest first: of several stages of a kind that one is told.
+        let mut behind = vec![arm.runs[0].stage.clone()];
+        let mut kinds = vec![];
+        let mut at = 0;
+        while let Some(stage) = behind.get(at) {
+            at += 1;
+            let Some(params) = self.params(stage).filter(|params| !kinds.contains(&params.kind())) else { continue };
+            kinds.push(params.kind());
             leaves(&own(params), params.kind().name().to_string(), &mut found);
+            behind.extend(params.inputs().into_iter().map(|input| input.stage));
         }
         if arm.runs.len() > 1 {
             found.retain(|path, _| !path.ends_with(".seed"));
@@ -194,7 +199,7 @@ fn own(params: &StageParams) -> Value {
     params.rename_inputs(|name| name.clear());
     let mut value = serde_json::to_value(&params).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
-        fields.remove("kind").filter(|_| params.kind() != StageKind::Fetch);
+        fields.remove("kind");
         fields.retain(|_, value| value.as_str() != Some(""));
     }
     value

@@ -41,8 +41,8 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
         more_stages: record.stages.len().saturating_sub(MOST_STAGES),
         nodes: nodes(&record, pipeline.as_ref()),
         provenance: provenance(store, &record, pipeline.as_ref()),
-        command: command_line(&record.command),
-        yaml: run.pipeline().unwrap_or_default(),
+        command: broken(&command_line(&record.command)),
+        yaml: run.resolved().map(|yaml| String::from_utf8_lossy(&yaml).into_owned()).unwrap_or_default(),
         ..Report::default()
     };
     let Some(pipeline) = &pipeline else { return Ok(report) };
@@ -119,6 +119,11 @@ fn facts(record: &RunRecord) -> Vec<String> {
     facts
 }
 
+/// A line for each flag.
+fn broken(command: &str) -> String {
+    command.replace(" --", " \\\n    --")
+}
+
 /// To the minute, in UTC: whoever reads it may be elsewhere.
 fn moment(time: &str) -> String {
     time.parse::<Timestamp>().map_or(time.to_string(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
@@ -188,12 +193,8 @@ fn concern(state: StageRunState) -> u8 {
 }
 
 fn provenance(store: &Store, record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<(String, String)> {
-    let actions: Vec<Action> = record
-        .stages
-        .iter()
-        .filter_map(|stage| stage.key.as_ref())
-        .filter_map(|key| store.action(key).ok()?)
-        .collect();
+    let actions: Vec<Action> =
+        record.stages.iter().filter_map(|stage| stage.key.as_ref()).filter_map(|key| store.action(key).ok()?).collect();
     let distinct = |of: &dyn Fn(&Action) -> Option<String>| -> Option<String> {
         let all: BTreeSet<String> = actions.iter().filter_map(of).filter(|text| !text.is_empty()).collect();
         (!all.is_empty()).then(|| all.into_iter().collect::<Vec<_>>().join(", "))
@@ -214,9 +215,16 @@ fn provenance(store: &Store, record: &RunRecord, pipeline: Option<&Pipeline>) ->
         ("started", Some(moment(&record.started_at))),
         ("finished", finished),
         ("srpipe", Some(record.srpipe_version.clone())),
-        ("results made by srpipe", distinct(&|action| Some(action.cost.srpipe_version.clone()))),
+        (
+            "results made by srpipe",
+            distinct(&|action| Some(action.cost.srpipe_version.clone())).filter(|v| *v != record.srpipe_version),
+        ),
         ("machine", machine.map(ToString::to_string)),
-        ("results made on", distinct(&|action| Some(action.cost.host.clone()))),
+        (
+            "results made on",
+            distinct(&|action| Some(action.cost.host.clone()))
+                .filter(|host| machine.is_none_or(|machine| machine.host != *host)),
+        ),
         ("networks ran on", distinct(&backend)),
         ("seed of the file", pipeline.map(|pipeline| pipeline.seed.to_string())),
         ("seeds in use", seeds),

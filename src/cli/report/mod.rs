@@ -67,7 +67,8 @@ fn open(path: &Path) -> Result<()> {
     let opener = std::env::var_os("BROWSER").filter(|browser| !browser.is_empty());
     let opener = opener.unwrap_or_else(|| if cfg!(target_os = "macos") { "open" } else { "xdg-open" }.into());
     let path = std::path::absolute(path).context("finding the working folder")?;
-    let status = Command::new(&opener).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status =
+        Command::new(&opener).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let opener = opener.to_string_lossy();
     match status {
         Ok(status) if status.success() => Ok(()),

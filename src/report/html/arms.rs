@@ -47,7 +47,10 @@ impl Differences {
         }
         let row = |arm: &Arm| Row {
             name: arm.name.clone(),
-            cells: differing.iter().map(|path| arm.params.get(*path).map_or(NONE, String::as_str).to_string()).collect(),
+            cells: differing
+                .iter()
+                .map(|path| arm.params.get(*path).map_or(NONE, String::as_str).to_string())
+                .collect(),
             costs: costs
                 .iter()
                 .map(|cost| arm.costs.iter().find(|(name, _)| name == cost).map_or(NONE.to_string(), |c| c.1.clone()))

@@ -65,7 +65,8 @@ impl Chart<'_> {
     /// None where there is no point to draw. Logarithmic axes have none for what is not positive.
     pub fn svg(&self) -> Option<String> {
         let fits = |axis: &Axis, value: f64| value.is_finite() && (!axis.is_logarithmic || value > 0.0);
-        let all = || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
+        let all =
+            || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
         let bands = || {
             self.lines.iter().flat_map(|line| line.band.iter().flat_map(|b| [b.0, b.1])).filter(|v| fits(&self.y, *v))
         };
@@ -105,7 +106,8 @@ impl Chart<'_> {
             let class = line.pen.class();
             let _ = write!(svg, "<g class=\"{class}\" data-name=\"{}\">", escape(&line.name));
             if line.band.len() == line.points.len() {
-                let ends = || line.points.iter().zip(&line.band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
+                let ends =
+                    || line.points.iter().zip(&line.band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
                 let low: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.0)).collect();
                 let high: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.1)).collect();
                 let outline = places(&x, &y, low.iter().chain(high.iter().rev()));

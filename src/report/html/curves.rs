@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::chart::{Axis, Chart, Line, Pen};
 use super::pictures::Pictures;
-use crate::report::loss::{self, Curve, LossRow};
 use crate::report::BICUBIC;
+use crate::report::loss::{self, Curve, LossRow};
 
 /// A training, or those of one arm that differ in their seeds.
 #[derive(Debug, Clone)]

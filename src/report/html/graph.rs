@@ -32,15 +32,14 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
         let (column, row) = places[index];
         (column as f64 * (BOX.0 + GAP.0) + 1.0, row * (BOX.1 + GAP.1) + 1.0)
     };
-    let (width, height) =
-        (columns as f64 * (BOX.0 + GAP.0) - GAP.0 + 2.0, rows as f64 * (BOX.1 + GAP.1) - GAP.1 + 2.0);
+    let (width, height) = (columns as f64 * (BOX.0 + GAP.0) - GAP.0 + 2.0, rows as f64 * (BOX.1 + GAP.1) - GAP.1 + 2.0);
     let mut svg = format!(
         "<svg class=\"graph\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
          aria-label=\"the graph of the stages\">"
     );
-    for (index, node) in nodes.iter().enumerate() {
+    for index in 0..nodes.len() {
         let (to_x, to_y) = corner(index);
-        for &read in &node.reads {
+        for read in direct(nodes, index) {
             let (from_x, from_y) = corner(read);
             let (x0, y0, x1, y1) = (from_x + BOX.0, from_y + BOX.1 / 2.0, to_x, to_y + BOX.1 / 2.0);
             let bend = GAP.0.max((x1 - x0) / 3.0);
@@ -90,6 +89,19 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
     Some(svg)
 }
 
+/// The reads of a node that do not follow from another of its reads: lines for those would run behind other nodes.
+fn direct(nodes: &[Node], index: usize) -> Vec<usize> {
+    let reads = &nodes[index].reads;
+    let mut implied = vec![false; index];
+    // From the nearest back: whatever an input reads, in turn, is implied.
+    for at in (0..index).rev() {
+        if implied[at] || reads.contains(&at) {
+            nodes[at].reads.iter().for_each(|&read| implied[read] = true);
+        }
+    }
+    reads.iter().copied().filter(|&read| !implied[read]).collect()
+}
+
 /// The column and the row of each node: one column right of the last that it reads, rows near those that it reads.
 fn places(nodes: &[Node]) -> Vec<(usize, f64)> {
     let mut columns: Vec<usize> = vec![];
@@ -125,7 +137,9 @@ mod tests {
         let nodes = [node(&[]), node(&[0]), node(&[0]), node(&[1, 0])];
         assert_eq!(places(&nodes), [(0, 0.5), (1, 0.0), (1, 1.0), (2, 0.5)]);
         let svg = draw(&nodes).unwrap();
-        assert_eq!(svg.matches("class=\"edge\"").count(), 4);
+        // Node 3 reads node 0 through node 1 as well.
+        assert_eq!(direct(&nodes, 3), [1]);
+        assert_eq!(svg.matches("class=\"edge\"").count(), 3);
         assert!(svg.contains("&lt;x&gt;") && !svg.contains("<x>"));
         assert_eq!(draw(&[]), None);
     }

@@ -134,7 +134,11 @@ impl Pictures {
 
     fn truth(&self, name: &str, images: &Images, count: usize) -> anyhow::Result<Row> {
         let cell = |i: usize| {
-            Ok(vec![Shown { views: View::ALL.join(" "), src: uri(&rgb(images.image(i), images.width)?), caption: String::new() }])
+            Ok(vec![Shown {
+                views: View::ALL.join(" "),
+                src: uri(&rgb(images.image(i), images.width)?),
+                caption: String::new(),
+            }])
         };
         Ok(Row {
             name: name.to_string(),

@@ -47,7 +47,13 @@ const METRICS: [Metric; 11] = [
     metric("CRPS", "crps", 2, Better::Less, "of all samples, pixel by pixel, in levels of 8 bits"),
     metric("energy score", "energy_score", 2, Better::Less, "of all samples, patches of 8×8, in levels of 8 bits"),
     metric("calibration", "calibration", 2, Better::One, "how much samples vary for how much they err"),
-    metric("spectrum, dB", "spectrum_distance", 2, Better::Less, "distance of the power above what the small image holds"),
+    metric(
+        "spectrum, dB",
+        "spectrum_distance",
+        2,
+        Better::Less,
+        "distance of the power above what the small image holds",
+    ),
     metric("patches", "sliced_wasserstein", 2, Better::Less, "distance of patches of 7×7 as a distribution"),
     metric("held-out loss", "heldout_loss", 5, Better::Unranked, "comparable only between models that learn the same"),
 ];
@@ -115,7 +121,9 @@ impl Table {
             })
             .collect();
         let cell = |name: &str, arm: &Value, metric: &Metric, best: Option<f64>| {
-            let Some(value) = arm[metric.field].as_f64() else { return Cell { value: "–".into(), ..Cell::default() } };
+            let Some(value) = arm[metric.field].as_f64() else {
+                return Cell { value: "–".into(), ..Cell::default() };
+            };
             let decimals = metric.decimals;
             let sd = arm[format!("{}_sd", metric.field)].as_f64();
             // An arm of one seed among others of several has no deviation to show, and none of another kind.
@@ -123,7 +131,8 @@ impl Table {
             Cell {
                 value: format!("{value:.decimals$}"),
                 spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
-                is_best: best == Some(value),
+                // What reads the same is as good.
+                is_best: best.is_some_and(|best| format!("{best:.decimals$}") == format!("{value:.decimals$}")),
             }
         };
         let row = |(name, arm, seeds): &(&str, Value, usize)| Row {

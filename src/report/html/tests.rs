@@ -39,23 +39,22 @@ fn answer(arm: &str) -> ClaimAnswer {
 
 /// A run with these arms, everything named as nobody should.
 fn report(names: &[String]) -> Report {
-    let hr = Images::new(8, 32, 32, (0..8 * 3072).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let hr =
+        Images::new(8, 32, 32, (0..8 * 3072).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
     let lr = Images::new(8, 8, 8, vec![9; 8 * 192]);
     let samples = Samples::new(8, 2, 32, 32, hr.pixels.iter().chain(&hr.pixels).map(|v| v.wrapping_mul(7)).collect());
     let mut arms = measured();
     arms.truncate(1);
     arms.extend(names.iter().map(|name| crate::report::Measured { name: name.clone(), ..measured()[1].clone() }));
-    let summary = Summary {
-        claims: vec![answer(&names[0])],
-        notes: vec![HOSTILE.into()],
-        ..Summary::of(&arms, FLOORS)
-    };
+    let summary =
+        Summary { claims: vec![answer(&names[0])], notes: vec![HOSTILE.into()], ..Summary::of(&arms, FLOORS) };
     let arm = |(i, name): (usize, &String)| Arm {
         name: name.clone(),
         params: BTreeMap::from([("train.model.width".to_string(), i.to_string()), (HOSTILE.into(), HOSTILE.into())]),
         costs: vec![("parameters", "7".into())],
     };
-    let rows: Vec<_> = (1..200).map(|i| row(i, Some(1.0 / i as f64), (i % 10 == 0).then_some(0.5 / i as f64))).collect();
+    let rows: Vec<_> =
+        (1..200).map(|i| row(i, Some(1.0 / i as f64), (i % 10 == 0).then_some(0.5 / i as f64))).collect();
     let training = |(arm, name): (usize, &String)| Training {
         curve: curve(name, rows.clone()),
         other_seeds: vec![rows.clone()],
@@ -89,7 +88,13 @@ fn report(names: &[String]) -> Report {
         nodes: vec![Node { name: HOSTILE.into(), kind: "fetch", count: 1, state: bad.clone(), ..Node::default() }],
         stages: names
             .iter()
-            .map(|name| Stage { name: name.clone(), kind: "train", state: bad.clone(), time: "1 s".into(), key: HOSTILE.into() })
+            .map(|name| Stage {
+                name: name.clone(),
+                kind: "train",
+                state: bad.clone(),
+                time: "1 s".into(),
+                key: HOSTILE.into(),
+            })
             .collect(),
         more_stages: 3,
         provenance: vec![(HOSTILE.into(), HOSTILE.into())],

@@ -105,7 +105,7 @@ impl<'a> Plot<'a> {
 
     fn draw(&self, canvas: &mut Canvas, top: f32, last_step: f64) {
         let (top, bottom) = (top + ABOVE, top + ABOVE + self.height);
-        canvas.text(self.title, LEFT, top - 16.0, Align::Left, TITLE);
+        canvas.text(self.title, LEFT + 12.0, top - 16.0, Align::Left, TITLE);
         let Some(frame) = Frame::around(self.points(), last_step, top, bottom) else {
             let names: Vec<String> = self.lines.iter().map(|(_, name, _)| name.join(" ")).collect();
             let text = format!("no loss was measured of {}", names.join(", "));

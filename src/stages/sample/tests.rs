@@ -120,7 +120,8 @@ fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params };
     let record = 8 + 32 + 192;
-    let damages: [(&str, fn(&mut Vec<u8>), usize); 6] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage, usize); 6] = [
         ("cut within the last", |bytes| bytes.truncate(bytes.len() - 1), 2),
         ("cut within the first", |bytes| bytes.truncate(100), 0),
         ("a pixel of the second", |bytes| bytes[232 + 40 + 50] ^= 1, 1),

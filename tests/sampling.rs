@@ -1,0 +1,137 @@
+//! Sampling and comparison through the real binary: what the samples are is decided by the key alone, not by batches,
+//! threads, or how often the stage was killed.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{Folder, Pipeline, is_alive, on_one_core, signal, wait_until};
+use safetensors::{Dtype, SafeTensors};
+
+const IMAGES: usize = 5;
+const SAMPLES: usize = 3;
+/// Bytes of a sample.
+const LEN: usize = 32 * 32 * 3;
+
+/// Two models that have hardly learned, of a noise process that leaves its images much as they are: a sample then shows
+/// the noise that it started from, whatever the model.
+fn models() -> Pipeline {
+    let train = |attention: &str| {
+        format!(
+            "{{kind: train, data: pairs, model: {{base_channels: 8, attention: {{kind: {attention}}}}}, \
+             diffusion: {{schedule: linear, beta_start: 1e-5, beta_end: 1e-4, target: image}}, \
+             optim: {{steps: 12, batch_size: 4, lr: 1e-2}}}}"
+        )
+    };
+    Pipeline::new()
+        .stage("images", &format!("{{kind: fetch, dataset: synthetic, train: 16, validation: 4, test: {IMAGES}}}"))
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage("baseline", &train("none"))
+        .stage("attention", &train("seed"))
+}
+
+fn compared(batch_size: usize) -> Folder {
+    let sample = |model: &str, weights: &str| {
+        format!(
+            "{{kind: sample, model: {model}, data: pairs, samples: {SAMPLES}, sampler: {{method: ddim, steps: 4}}, \
+             weights: {weights}, batch_size: {batch_size}}}"
+        )
+    };
+    models()
+        .stage("of_ema", &sample("baseline", "ema"))
+        .stage("of_raw", &sample("baseline", "raw"))
+        .stage("of_attention", &sample("attention", "ema"))
+        .stage("compare", "{kind: compare, arms: {ema: of_ema, raw: of_raw, attention: of_attention}, rows: 2}")
+        .folder()
+}
+
+/// The samples of a stage, image by image.
+fn samples(folder: &Folder, stage: &str) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(folder.runs().join("p/latest").join(stage).join("samples.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor("samples").unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::U8, &[IMAGES, SAMPLES, 32, 32, 3][..]));
+    tensor.data().chunks(LEN).map(<[u8]>::to_vec).collect()
+}
+
+/// The mean distance of samples in grey levels.
+fn distance<'a>(pairs: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> f64 {
+    let of_pair = |(a, b): (&Vec<u8>, &Vec<u8>)| {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>() / LEN as f64
+    };
+    let all: Vec<f64> = pairs.map(of_pair).collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}
+
+#[test]
+fn samples_and_figures_depend_neither_on_batches_nor_on_threads() {
+    let (few, many) = (compared(7), compared(32));
+    let one_thread = on_one_core(|| few.run(&[]));
+    assert_eq!(one_thread.code, Some(0), "{one_thread}");
+    let all_threads = many.run(&[]);
+    assert_eq!(all_threads.code, Some(0), "{all_threads}");
+    for stage in ["of_ema", "of_raw", "of_attention", "compare"] {
+        let digests = few.digests(stage);
+        assert!(digests.len() >= 4, "{digests:?}");
+        assert_eq!(digests, many.digests(stage), "{stage}");
+    }
+
+    let [ema, raw, attention] = ["of_ema", "of_raw", "of_attention"].map(|stage| samples(&few, stage));
+    assert!(ema != raw, "the average of the weights, and the weights");
+    // Standard normal noise lies beyond [-1, 1] in a third of its values, and these end at 0 and 255.
+    let ends = ema.concat().iter().filter(|&&v| v == 0 || v == 255).count() as f64 / ema.concat().len() as f64;
+    assert!((0.15..0.5).contains(&ends), "{ends}");
+    // Every arm starts from the same noise, and every chain of an arm from noise of its own.
+    let between_arms = distance(ema.iter().zip(&attention));
+    let between_samples = distance(ema.iter().zip(&ema[1..]));
+    assert!(between_samples > 30.0 && 4.0 * between_arms < between_samples, "{between_arms} {between_samples}");
+    assert!(ema != attention, "models that differ");
+
+    assert!(one_thread.stdout.contains("5 test images, mean of 3"), "{one_thread}");
+}
+
+#[test]
+fn a_sampling_that_is_killed_on_its_way_ends_in_the_same_bytes() {
+    let pipeline = |batch_size: usize| {
+        let sample = format!(
+            "{{kind: sample, model: baseline, data: pairs, samples: 8, sampler: {{method: ddim, steps: 25}}, \
+             batch_size: {batch_size}}}"
+        );
+        models().stage("samples", &sample).folder()
+    };
+    let whole = pipeline(64);
+    assert_eq!(whole.run(&[]).code, Some(0));
+
+    let killed = pipeline(1);
+    assert_eq!(killed.run(&["--set", "stages.samples.limit=1"]).code, Some(0), "its model is known");
+    let mut before = 0;
+    for round in 0..4 {
+        let run = killed.start(&["run", "p.yaml"]);
+        wait_until("more images are finished", || finished(&killed) > before);
+        let children = run.children();
+        // Now and then the stage's own process, which then has no time to stop.
+        if round % 2 == 0 {
+            for &pid in &children {
+                let _ = signal(pid, "KILL");
+            }
+        }
+        run.signal("KILL");
+        // A run whose stage was killed may have ended by itself before the signal came.
+        assert!(run.wait().signal == Some(9) || round % 2 == 0, "killed after its end");
+        wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
+        before = finished(&killed);
+    }
+    let last = killed.run(&["--json"]);
+    assert_eq!(last.code, Some(0), "{last}");
+    let gone_on =
+        |event: serde_json::Value| event["text"].as_str().is_some_and(|text| text.starts_with("going on after "));
+    assert!(last.events().into_iter().any(gone_on), "{last}");
+    assert_eq!(killed.digests("samples"), whole.digests("samples"));
+}
+
+/// Bytes of the images that a sampling has kept so far.
+fn finished(folder: &Folder) -> u64 {
+    let work = std::fs::read_dir(folder.runs().join("store/work")).into_iter().flatten().flatten();
+    let parts = work.map(|key| -> PathBuf { key.path().join("samples.part") });
+    parts.filter_map(|part| std::fs::metadata(part).ok()).map(|part| part.len()).sum()
+}
