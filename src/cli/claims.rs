@@ -116,6 +116,11 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
 /// The command line of the run, with seeds.
 fn study(command: &[String], seeds: usize) -> String {
     let seeds: Vec<String> = (0..seeds).map(|seed| seed.to_string()).collect();
+    format!("{} --sweep seed={}", command_line(command), seeds.join(","))
+}
+
+/// A command line as one would type it.
+pub fn command_line(command: &[String]) -> String {
     let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
     let words = std::iter::once(program).chain(command.iter().skip(1).map(String::as_str));
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
@@ -123,7 +128,7 @@ fn study(command: &[String], seeds: usize) -> String {
         true => word.to_string(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     });
-    format!("{} --sweep seed={}", quoted.collect::<Vec<_>>().join(" "), seeds.join(","))
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod logs;
 mod output;
 mod plan;
 mod progress;
+mod report;
 mod results;
 mod run;
 mod runs;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Report(args) => report::report(args, &cli.runs_dir),
         Command::Bench(args) => bench::bench(args),
         Command::Gc(args) => store::gc(args, &cli.runs_dir),
         Command::Verify(args) => store::verify(args, &cli.runs_dir),

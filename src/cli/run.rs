@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
-use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, settings, words};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
 use crate::nn::fused::Level;
 use crate::pipeline::Pipeline;
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress};
@@ -51,8 +51,12 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         false => Box::new(progress::Lines::default()),
     };
     let record = run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?;
+    let report = report::write(&store, &record.pipeline, &record.id);
     if !args.json {
         finish(args, runs, &store, &record);
+        if report.is_some() {
+            print(&format!("{}\n", runs.join(&record.pipeline).join("latest").join(report::FILE).display()));
+        }
     }
     Ok(match record.state {
         RunState::Ok => EXIT_DONE,

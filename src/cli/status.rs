@@ -44,7 +44,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-fn looks_like_file(what: &str) -> bool {
+pub fn looks_like_file(what: &str) -> bool {
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') || Path::new(what).is_file()
 }
 

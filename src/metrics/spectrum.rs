@@ -35,6 +35,11 @@ impl Spectrum {
         Self { rings: sums.into_iter().map(|(sum, count)| (sum / count as f64).max(rounding)).collect() }
     }
 
+    /// The power of each ring in dB, from ring 0, of what is left of the mean, to half a cycle a pixel.
+    pub fn decibels(&self) -> Vec<f64> {
+        self.rings.iter().map(|power| 10.0 * power.log10()).collect()
+    }
+
     /// The root mean square over the rings of the difference of two sets' power in dB, of the rings above what images
     /// `scale` times smaller can hold (their Nyquist frequency): of what super-resolution had to invent.
     ///

@@ -1,4 +1,4 @@
-//! What people look at: the summary of a comparison, its claims, pictures and loss curves.
+//! What people look at: the summary of a comparison, its claims, pictures, loss curves and the report of a run.
 //!
 //! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
 
@@ -6,6 +6,7 @@ mod axis;
 mod canvas;
 mod claims;
 mod grid;
+pub mod html;
 mod loss;
 mod measured;
 mod summary;

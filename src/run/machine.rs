@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::store;
+
 /// What stages share.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
@@ -26,6 +28,19 @@ impl Machine {
             }
         };
         Self { cores, memory, gpus }
+    }
+
+    /// For the record of a run.
+    pub fn described(&self) -> store::Machine {
+        let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        store::Machine {
+            host: store::host(),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            processor: model.map(|(_, name)| name.trim().to_string()).unwrap_or_default(),
+            cores: self.cores,
+            memory: self.memory,
+        }
     }
 }
 

@@ -119,6 +119,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         seconds: None,
         pid: std::process::id(),
         srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
+        machine: Some(Machine::here().described()),
         command: options.command.clone(),
         stages: prepared.plan.stages.iter().map(stage).collect(),
     }

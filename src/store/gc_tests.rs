@@ -32,6 +32,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         seconds: None,
         pid: 1,
         srpipe_version: String::new(),
+        machine: None,
         command: vec![],
         stages: keys.iter().map(stage).collect(),
     };

@@ -1,6 +1,7 @@
 //! Runs: what was asked for and what became of it. Each is a folder that people may look into, and delete.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
@@ -38,10 +39,39 @@ pub struct RunRecord {
     pub seconds: Option<f64>,
     pub pid: u32,
     pub srpipe_version: String,
+    /// Where it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// The command line.
     pub command: Vec<String>,
     /// In the plan's order.
     pub stages: Vec<StageRecord>,
+}
+
+/// A machine, for people who wonder about times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub host: String,
+    /// Operating system and architecture.
+    pub system: String,
+    /// Empty where the system does not say.
+    pub processor: String,
+    pub cores: usize,
+    /// Bytes.
+    pub memory: Option<u64>,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {} cores", self.host, self.system, self.cores)?;
+        if !self.processor.is_empty() {
+            write!(f, " of {}", self.processor)?;
+        }
+        match self.memory {
+            Some(bytes) => write!(f, ", {:.1} GB", bytes as f64 / 1e9),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +240,14 @@ impl RunDir {
         }
     }
 
+    /// A file of the run's own; returns its path.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        files::check_name("the file's name", name)?;
+        let path = self.path.join(name);
+        files::write(&path, bytes, Durability::Unsynced)?;
+        Ok(path)
+    }
+
     /// Replaces the record.
     pub fn update(&self, record: &RunRecord) -> Result<()> {
         let record = RunRecord { id: self.id.clone(), ..record.clone() };
@@ -294,6 +332,7 @@ mod tests {
             seconds: None,
             pid: 1,
             srpipe_version: "0".to_string(),
+            machine: Some(Machine { cores: 2, ..Machine::default() }),
             command: vec!["srpipe".to_string(), "run".to_string()],
             stages: vec![StageRecord {
                 name: "train".to_string(),

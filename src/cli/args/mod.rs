@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod bench;
+mod report;
 mod store;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::pipeline::{Device, Flags};
 
 pub use bench::{BenchArgs, BenchBackend};
+pub use report::ReportArgs;
 pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
 
 /// Examples and exit codes, to be put before more.
@@ -94,6 +96,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// Write the report of a run: one HTML file.
+    Report(ReportArgs),
     /// Measure how fast a network trains and samples on this machine's CPU.
     Bench(BenchArgs),
     /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.

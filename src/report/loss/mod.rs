@@ -42,10 +42,10 @@ pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
 }
 
 /// Trainings whose losses measure the same.
-struct Panel {
-    title: String,
+pub(super) struct Panel {
+    pub title: String,
     /// Their places among all.
-    curves: Vec<usize>,
+    pub curves: Vec<usize>,
 }
 
 /// What a loss is of, whatever else differs.
@@ -53,7 +53,7 @@ const TITLE: [&str; 2] = ["objective", "target"];
 
 /// One panel for each kind of loss, in the order in which they come. Titles say the objective, the target, and whatever
 /// else panels differ in.
-fn panels(curves: &[Curve]) -> Vec<Panel> {
+pub(super) fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {
         let measured = measured(&curve.diffusion);
@@ -99,16 +99,16 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
 }
 
 /// Above so many curves in a panel, training losses are drawn only of those that have no held-out loss.
-const CROWD: usize = 6;
+pub(super) const CROWD: usize = 6;
 
 /// A curve's points that can be drawn: (step, loss).
-struct Lines {
-    training: Vec<(f64, f64)>,
-    heldout: Vec<(f64, f64)>,
+pub(super) struct Lines {
+    pub training: Vec<(f64, f64)>,
+    pub heldout: Vec<(f64, f64)>,
 }
 
 impl Lines {
-    fn of(curve: &Curve, crowded: bool) -> Self {
+    pub fn of(curve: &Curve, crowded: bool) -> Self {
         let points = |value: fn(&LossRow) -> Option<f64>| -> Vec<(f64, f64)> {
             let all = curve.rows.iter().filter_map(|r| value(r).map(|v| (r.step as f64, v)));
             all.filter(|(_, v)| v.is_finite() && *v > 0.0).collect()

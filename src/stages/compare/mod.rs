@@ -53,7 +53,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
-            diffusion: Some(diffusion),
+            diffusion,
             losses,
             ..Measured::default()
         };

@@ -1,0 +1,231 @@
+//! The arms of a comparison: their parameters, their images, the losses of their trainings.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::words;
+use crate::data::images::lr_scale;
+use crate::data::{Images, Samples};
+use crate::pipeline::params::{self, CompareParams};
+use crate::pipeline::{Pipeline, StageParams, blobs};
+use crate::report::html::{Arm, ArmPictures, Pictures, Training};
+use crate::report::{Curve, LossRow, read_loss};
+use crate::stages::StageEvent;
+use crate::store::{Action, Key, RunRecord, StageRecord, Store};
+
+/// What is known of the stages of a run.
+pub struct Known<'a> {
+    pub store: &'a Store,
+    pub record: &'a RunRecord,
+    pub pipeline: &'a Pipeline,
+}
+
+impl Known<'_> {
+    fn record(&self, stage: &str) -> Option<&StageRecord> {
+        self.record.stages.iter().find(|record| record.name == stage)
+    }
+
+    fn key(&self, stage: &str) -> Option<&Key> {
+        self.record(stage)?.key.as_ref()
+    }
+
+    /// What a stage made; none of one that did not come to its end.
+    pub fn action(&self, stage: &str) -> Option<Action> {
+        self.store.action(self.key(stage)?).ok()?
+    }
+
+    fn read(&self, stage: &str, blob: &str) -> Option<Vec<u8>> {
+        self.store.read(self.action(stage)?.outputs.get(blob)?).ok()
+    }
+
+    fn params(&self, stage: &str) -> Option<&StageParams> {
+        Some(&self.pipeline.stage(stage)?.params)
+    }
+
+    /// The training whose model a `sample` stage reads.
+    fn training(&self, sample: &str) -> Option<&str> {
+        match self.params(sample)? {
+            StageParams::Sample(params) => Some(params.model.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The images and what the arms make of them; none where no arm has any.
+    pub fn pictures(&self, params: &CompareParams) -> Option<Pictures> {
+        let mut arms = vec![];
+        let mut test: Option<(Images, Images, usize)> = None;
+        for (name, arm) in &params.arms {
+            let stage = &arm.runs[0].stage;
+            let Some(bytes) = self.read(stage, blobs::SAMPLES) else { continue };
+            let Ok((samples, _)) = Samples::from_safetensors(&bytes) else { continue };
+            if test.is_none() {
+                test = self.test_images(stage, samples.count);
+            }
+            arms.push(ArmPictures::of(name, &samples, params.rows));
+        }
+        let (hr, lr, scale) = test?;
+        Some(Pictures::new(&hr, &lr, scale, params.rows, arms))
+    }
+
+    /// The first `count`, as the stage `sample` hands them on.
+    fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
+        let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
+        let ((hr, _), (lr, metadata)) = (images(blobs::TEST_HR)?, images(blobs::TEST_LR)?);
+        let scale = lr_scale(&metadata).ok()?;
+        let count = count.min(hr.count).min(lr.count);
+        let fits = (lr.height * scale, lr.width * scale) == (hr.height, hr.width);
+        fits.then(|| (hr.slice(0..count), lr.slice(0..count), scale))
+    }
+
+    /// The trainings of a comparison's arms; arms that sample one model share it. `place` is where the first arm stands.
+    pub fn trainings(&self, params: &CompareParams) -> Vec<Training> {
+        let mut trainings: Vec<(&str, Training)> = vec![];
+        for (place, (name, arm)) in params.arms.iter().enumerate() {
+            let stages: Vec<&str> = arm.runs.iter().filter_map(|run| self.training(&run.stage)).collect();
+            let Some(&first) = stages.first() else { continue };
+            if let Some((_, known)) = trainings.iter_mut().find(|(stage, _)| *stage == first) {
+                known.curve.name += &format!(", {name}");
+            } else if let Some(training) = self.training_of(name, place, &stages) {
+                trainings.push((first, training));
+            }
+        }
+        trainings.into_iter().map(|(_, training)| training).collect()
+    }
+
+    /// One training with its seeds; of one that is not done, what it has told so far.
+    pub fn training_of(&self, name: &str, arm: usize, stages: &[&str]) -> Option<Training> {
+        let StageParams::Train(params) = self.params(stages.first()?)? else { return None };
+        let mut seeds = stages.iter().filter_map(|stage| self.losses(stage));
+        let (rows, is_done) = seeds.next()?;
+        let paces: Vec<f64> = stages
+            .iter()
+            .filter_map(|stage| self.record(stage)?.metrics.get("steps_per_s").copied())
+            .filter(|pace| *pace > 0.0)
+            .map(|pace| 1.0 / pace)
+            .collect();
+        Some(Training {
+            curve: Curve {
+                name: if is_done { name.to_string() } else { format!("{name} (not done)") },
+                rows,
+                diffusion: params.diffusion.clone(),
+            },
+            other_seeds: seeds.map(|(rows, _)| rows).collect(),
+            arm,
+            seconds_per_step: (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64),
+        })
+    }
+
+    fn losses(&self, stage: &str) -> Option<(Vec<LossRow>, bool)> {
+        if let Some(csv) = self.read(stage, blobs::LOSS) {
+            return Some((read_loss(&csv).ok()?, true));
+        }
+        let events = std::fs::read_to_string(self.store.events_path(self.key(stage)?)).ok()?;
+        let row = |line: &str| match serde_json::from_str(line).ok()? {
+            StageEvent::Progress { done, values, .. } => {
+                let value = |name: &str| values.get(name).copied();
+                Some(LossRow { step: done, loss: value("loss"), heldout_loss: value("heldout_loss"), flops: None })
+            }
+            StageEvent::Message { .. } => None,
+        };
+        let mut rows: Vec<LossRow> = events.lines().filter_map(row).collect();
+        // An event tells the held-out loss that was last measured, over and over.
+        let mut last = None;
+        for row in &mut rows {
+            match row.heldout_loss == last {
+                true => row.heldout_loss = None,
+                false => last = row.heldout_loss,
+            }
+        }
+        (!rows.is_empty()).then_some((rows, false))
+    }
+
+    /// What an arm was asked to be: the parameters of its sampling, its training and its data.
+    pub fn arm(&self, name: &str, arm: &params::Arm) -> Arm {
+        let mut found = BTreeMap::new();
+        // What stands behind the arm, the nearest first: of several stages of a kind that one is told.
+        let mut behind = vec![arm.runs[0].stage.clone()];
+        let mut kinds = vec![];
+        let mut at = 0;
+        while let Some(stage) = behind.get(at) {
+            at += 1;
+            let Some(params) = self.params(stage).filter(|params| !kinds.contains(&params.kind())) else { continue };
+            kinds.push(params.kind());
+            leaves(&own(params), params.kind().name().to_string(), &mut found);
+            behind.extend(params.inputs().into_iter().map(|input| input.stage));
+        }
+        if arm.runs.len() > 1 {
+            found.retain(|path, _| !path.ends_with(".seed"));
+        }
+        let trainings: Vec<&StageRecord> = arm
+            .runs
+            .iter()
+            .filter_map(|run| self.record(self.training(&run.stage)?))
+            .filter(|record| !record.metrics.is_empty())
+            .collect();
+        Arm { name: name.to_string(), params: found, costs: self.costs(&trainings) }
+    }
+
+    /// Of trainings that differ in their seeds, the means.
+    fn costs(&self, trainings: &[&StageRecord]) -> Vec<(&'static str, String)> {
+        let mean = |value: &dyn Fn(&StageRecord) -> Option<f64>| {
+            let values: Vec<f64> = trainings.iter().filter_map(|record| value(record)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let flops = |record: &StageRecord| self.losses(&record.name)?.0.last()?.flops;
+        let told = [
+            ("parameters", mean(&|record| record.metrics.get("parameters").copied()).map(thousands)),
+            ("TFLOP", mean(&flops).map(|flops| format!("{:.2}", flops / 1e12))),
+            ("images/s", mean(&|record| record.metrics.get("images_per_s").copied()).map(|v| format!("{v:.0}"))),
+            ("training took", mean(&|record| record.seconds).map(words::duration)),
+        ];
+        told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// `1 234 567`, with spaces that don't break.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let group = |(i, c): (usize, char)| {
+        let space = i > 0 && (digits.len() - i).is_multiple_of(3);
+        space.then_some('\u{202f}').into_iter().chain([c])
+    };
+    digits.chars().enumerate().flat_map(group).collect()
+}
+
+/// The parameters of a stage, without the stages that it reads.
+fn own(params: &StageParams) -> Value {
+    let mut params = params.clone();
+    params.rename_inputs(|name| name.clear());
+    let mut value = serde_json::to_value(&params).unwrap_or_default();
+    if let Value::Object(fields) = &mut value {
+        fields.remove("kind");
+        fields.retain(|_, value| value.as_str() != Some(""));
+    }
+    value
+}
+
+fn leaves(value: &Value, path: String, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| leaves(value, format!("{path}.{name}"), found));
+        }
+        Value::Null => {}
+        Value::String(text) => drop(found.insert(path, text.clone())),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            found.insert(path, format!("[{}]", items.join(", ")));
+        }
+        other => drop(found.insert(path, other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([7.0, 1234.0, 1234567.4].map(thousands), ["7", "1\u{202f}234", "1\u{202f}234\u{202f}567"]);
+    }
+}

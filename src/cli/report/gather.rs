@@ -1,0 +1,234 @@
+//! What is known of a run, from its folder and the store, as the report wants it. What cannot be read is left out: a
+//! report of a run that failed, or that another version made, has what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::super::claims::command_line;
+use super::super::groups::base;
+use super::super::words;
+use super::arms::Known;
+use crate::pipeline::{self, Flags, Pipeline, StageParams, blobs};
+use crate::plan::Preimage;
+use crate::report::Summary;
+use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
+use crate::run::watch::{RunView, ViewState};
+use crate::store::{Action, RunDir, RunRecord, StageRecord, StageRunState, Store};
+use crate::train::fix_steps;
+
+/// Stages that are listed one by one.
+const MOST_STAGES: usize = 500;
+
+/// Lines of the log of a stage that failed.
+const LOG_LINES: usize = 20;
+
+/// What is known of a run that is there.
+pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
+    let record = run.record()?;
+    let state = RunView::of(run).map_or(ViewState::Died, |view| view.state);
+    let pipeline = pipeline::load(&run.path().join("pipeline.yaml"), &Flags::default()).ok().map(|mut pipeline| {
+        fix_steps(&mut pipeline);
+        pipeline
+    });
+    let mut report = Report {
+        pipeline: record.pipeline.clone(),
+        state: run_state(state),
+        facts: facts(&record),
+        failures: record.stages.iter().filter_map(|stage| failure(store, stage)).collect(),
+        stages: record.stages.iter().take(MOST_STAGES).map(stage).collect(),
+        more_stages: record.stages.len().saturating_sub(MOST_STAGES),
+        nodes: nodes(&record, pipeline.as_ref()),
+        provenance: provenance(store, &record, pipeline.as_ref()),
+        command: broken(&command_line(&record.command)),
+        yaml: run.resolved().map(|yaml| String::from_utf8_lossy(&yaml).into_owned()).unwrap_or_default(),
+        ..Report::default()
+    };
+    let Some(pipeline) = &pipeline else { return Ok(report) };
+    report.description = pipeline.description.clone();
+    let known = Known { store, record: &record, pipeline };
+    for stage in &pipeline.stages {
+        let StageParams::Compare(params) = &stage.params else { continue };
+        if !record.stages.iter().any(|record| record.name == stage.name) {
+            continue;
+        }
+        let action = known.action(&stage.name);
+        let read = |blob: &str| store.read(action.as_ref()?.outputs.get(blob)?).ok();
+        report.comparisons.push(Comparison {
+            name: stage.name.clone(),
+            summary: read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok()),
+            metrics: read(blobs::METRICS),
+            arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
+            pictures: known.pictures(params),
+        });
+        let shown: BTreeSet<String> = report.trainings.iter().map(|t| t.curve.name.clone()).collect();
+        report.trainings.extend(known.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));
+    }
+    if report.comparisons.is_empty() {
+        report.trainings = alone(&known);
+    }
+    Ok(report)
+}
+
+/// The trainings of a pipeline without a comparison, each on its own.
+fn alone(known: &Known) -> Vec<Training> {
+    let stages = known.pipeline.stages.iter().filter(|stage| matches!(stage.params, StageParams::Train(_)));
+    stages.enumerate().filter_map(|(i, stage)| known.training_of(&stage.name, i, &[&stage.name])).collect()
+}
+
+fn run_state(state: ViewState) -> Badge {
+    let (tone, word) = match state {
+        ViewState::Running => (Tone::Attention, "running"),
+        ViewState::Ok => (Tone::Good, "done"),
+        ViewState::Failed => (Tone::Bad, "failed"),
+        ViewState::Interrupted => (Tone::Attention, "interrupted"),
+        ViewState::Died => (Tone::Bad, "died"),
+    };
+    Badge { word: word.to_string(), tone }
+}
+
+fn stage_state(state: StageRunState) -> Badge {
+    let (tone, word) = match state {
+        StageRunState::Pending => (Tone::Plain, "pending"),
+        StageRunState::Running => (Tone::Attention, "running"),
+        StageRunState::Ran => (Tone::Good, "ran"),
+        StageRunState::Cached => (Tone::Good, "cached"),
+        StageRunState::Failed => (Tone::Bad, "failed"),
+        StageRunState::Skipped => (Tone::Plain, "skipped"),
+        StageRunState::Interrupted => (Tone::Attention, "interrupted"),
+    };
+    Badge { word: word.to_string(), tone }
+}
+
+fn facts(record: &RunRecord) -> Vec<String> {
+    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
+    let states = [
+        (StageRunState::Ran, "ran"),
+        (StageRunState::Cached, "cached"),
+        (StageRunState::Failed, "failed"),
+        (StageRunState::Skipped, "skipped"),
+        (StageRunState::Interrupted, "interrupted"),
+    ];
+    let counts = states.iter().filter(|(state, _)| count(*state) > 0);
+    let counts: Vec<String> = counts.map(|(state, word)| format!("{} {word}", count(*state))).collect();
+    let stages = words::count(record.stages.len(), "stage");
+    let mut facts = vec![format!("run {}", record.id), moment(&record.started_at)];
+    facts.extend(record.seconds.map(|seconds| format!("took {}", words::duration(seconds))));
+    facts.push(if counts.is_empty() { stages } else { format!("{stages}: {}", counts.join(", ")) });
+    facts
+}
+
+/// A line for each flag.
+fn broken(command: &str) -> String {
+    command.replace(" --", " \\\n    --")
+}
+
+/// To the minute, in UTC: whoever reads it may be elsewhere.
+fn moment(time: &str) -> String {
+    time.parse::<Timestamp>().map_or(time.to_string(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}
+
+fn failure(store: &Store, stage: &StageRecord) -> Option<Failure> {
+    let is_bad = stage.state == StageRunState::Failed;
+    let error = stage.error.clone().filter(|_| is_bad)?;
+    let log = stage.key.as_ref().and_then(|key| std::fs::read(store.log_path(key)).ok()).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let lines: Vec<&str> = log.lines().collect();
+    let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    Some(Failure { stage: stage.name.clone(), error, log })
+}
+
+fn stage(stage: &StageRecord) -> Stage {
+    Stage {
+        name: stage.name.clone(),
+        kind: stage.kind.name(),
+        state: stage_state(stage.state),
+        time: stage.seconds.map(words::duration).unwrap_or_default(),
+        key: stage.key.as_ref().map(|key| key.to_string()).unwrap_or_default(),
+    }
+}
+
+/// The stages as they stand in the file, the instances of one together.
+fn nodes(record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<Node> {
+    let mut nodes: Vec<Node> = vec![];
+    let mut members: Vec<Vec<&StageRecord>> = vec![];
+    let mut index: BTreeMap<&str, usize> = BTreeMap::new();
+    for stage in &record.stages {
+        let name = base(&stage.name);
+        let at = *index.entry(name).or_insert_with(|| {
+            nodes.push(Node { name: name.to_string(), kind: stage.kind.name(), ..Node::default() });
+            members.push(vec![]);
+            nodes.len() - 1
+        });
+        members[at].push(stage);
+        let inputs = pipeline.and_then(|p| p.stage(&stage.name)).map(|stage| stage.params.inputs()).unwrap_or_default();
+        let reads = inputs.iter().filter_map(|input| index.get(base(&input.stage)).copied()).filter(|&read| read < at);
+        let reads: Vec<usize> = reads.collect();
+        nodes[at].reads.extend(reads);
+        nodes[at].reads.sort_unstable();
+        nodes[at].reads.dedup();
+    }
+    for (node, members) in nodes.iter_mut().zip(members) {
+        node.count = members.len();
+        let worst = members.iter().map(|stage| stage.state).max_by_key(|state| concern(*state));
+        node.state = worst.map(stage_state).unwrap_or_default();
+        let seconds: f64 = members.iter().filter_map(|stage| stage.seconds).sum();
+        node.time = if seconds > 0.0 { words::duration(seconds) } else { String::new() };
+    }
+    nodes
+}
+
+/// The state that is told of several.
+fn concern(state: StageRunState) -> u8 {
+    match state {
+        StageRunState::Cached => 0,
+        StageRunState::Ran => 1,
+        StageRunState::Pending => 2,
+        StageRunState::Skipped => 3,
+        StageRunState::Running => 4,
+        StageRunState::Interrupted => 5,
+        StageRunState::Failed => 6,
+    }
+}
+
+fn provenance(store: &Store, record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<(String, String)> {
+    let actions: Vec<Action> =
+        record.stages.iter().filter_map(|stage| stage.key.as_ref()).filter_map(|key| store.action(key).ok()?).collect();
+    let distinct = |of: &dyn Fn(&Action) -> Option<String>| -> Option<String> {
+        let all: BTreeSet<String> = actions.iter().filter_map(of).filter(|text| !text.is_empty()).collect();
+        (!all.is_empty()).then(|| all.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    let backend = |action: &Action| {
+        let backend = serde_json::to_value(Preimage::of(action)?.backend?).ok()?;
+        backend.as_str().map(str::to_string)
+    };
+    let seeds = distinct(&|action| Some(Preimage::of(action)?.seed?.to_string()));
+    let sources = actions.iter().filter_map(Preimage::of).flat_map(|preimage| preimage.sources);
+    let sources: BTreeSet<String> = sources.map(|(role, digest)| format!("{role} sha256:{digest}")).collect();
+    let finished = record.finished_at.as_deref().map(moment);
+    let file = record.file.as_ref().map(|file| file.display().to_string());
+    let machine = record.machine.as_ref();
+    let facts = [
+        ("run", Some(record.id.clone())),
+        ("pipeline file", file),
+        ("started", Some(moment(&record.started_at))),
+        ("finished", finished),
+        ("srpipe", Some(record.srpipe_version.clone())),
+        (
+            "results made by srpipe",
+            distinct(&|action| Some(action.cost.srpipe_version.clone())).filter(|v| *v != record.srpipe_version),
+        ),
+        ("machine", machine.map(ToString::to_string)),
+        (
+            "results made on",
+            distinct(&|action| Some(action.cost.host.clone()))
+                .filter(|host| machine.is_none_or(|machine| machine.host != *host)),
+        ),
+        ("networks ran on", distinct(&backend)),
+        ("seed of the file", pipeline.map(|pipeline| pipeline.seed.to_string())),
+        ("seeds in use", seeds),
+        ("content from outside", (!sources.is_empty()).then(|| sources.into_iter().collect::<Vec<_>>().join(", "))),
+    ];
+    facts.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect()
+}

@@ -1,0 +1,81 @@
+//! `srpipe report`, and the report that every run leaves in its folder.
+
+mod arms;
+mod gather;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::args::ReportArgs;
+use super::output::{note, print};
+use super::store::find_run;
+use super::{EXIT_DONE, status};
+use crate::run::InputError;
+use crate::store::{RunDir, Store};
+
+/// In the folder of a run.
+pub const FILE: &str = "report.html";
+
+pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
+    let none = || InputError(format!("there are no runs in {}; `srpipe run FILE` makes one", runs.display()));
+    let store = Store::open_existing(runs).ok_or_else(none)?;
+    let run = match &args.what {
+        Some(what) if status::looks_like_file(what) => {
+            let pipeline = super::load(Path::new(what), &super::FlagArgs { set: vec![], sweep: vec![] })?;
+            find_run(&store, &pipeline.name)?
+        }
+        Some(what) => find_run(&store, what)?,
+        None => newest(&store).ok_or_else(none)?,
+    };
+    let page = gather::gather(&store, &run)?.render()?;
+    let path = match &args.output {
+        Some(path) if path == Path::new("-") => {
+            std::io::stdout().lock().write_all(page.as_bytes()).context("writing to stdout")?;
+            return Ok(EXIT_DONE);
+        }
+        Some(path) => {
+            std::fs::write(path, &page).with_context(|| format!("writing {}", path.display()))?;
+            path.clone()
+        }
+        None => run.write(FILE, page.as_bytes())?,
+    };
+    print(&format!("{}\n", path.display()));
+    if args.open {
+        open(&path)?;
+    }
+    Ok(EXIT_DONE)
+}
+
+/// Writes the report of a run that has ended. A run is as good without it: what goes wrong is told, nothing else.
+pub fn write(store: &Store, pipeline: &str, id: &str) -> Option<PathBuf> {
+    let run = store.runs(pipeline).into_iter().find(|run| run.id() == id)?;
+    let written = gather::gather(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
+    written.map_err(|error| note(&format!("warning: there is no report of this run: {error:#}"))).ok()
+}
+
+fn newest(store: &Store) -> Option<RunDir> {
+    let runs = store.pipelines().into_iter().filter_map(|pipeline| store.runs(&pipeline).pop());
+    // Ids sort by time.
+    runs.max_by(|a, b| a.id().cmp(b.id()))
+}
+
+/// Hands a file to what the user's system opens such files with.
+fn open(path: &Path) -> Result<()> {
+    let opener = std::env::var_os("BROWSER").filter(|browser| !browser.is_empty());
+    let opener = opener.unwrap_or_else(|| if cfg!(target_os = "macos") { "open" } else { "xdg-open" }.into());
+    let path = std::path::absolute(path).context("finding the working folder")?;
+    let status =
+        Command::new(&opener).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let opener = opener.to_string_lossy();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => anyhow::bail!("{opener} could not open {} ({status}); open it by hand", path.display()),
+        Err(error) => anyhow::bail!(
+            "cannot start {opener} ({error}): set BROWSER to your browser, or open {} by hand",
+            path.display()
+        ),
+    }
+}

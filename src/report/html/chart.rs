@@ -1,0 +1,278 @@
+//! Line charts as SVG. Colours and fonts are the style sheet's, so that they follow light and dark; what stands under the
+//! pointer is worked out by the script from the lines themselves and the ranges that the drawing carries.
+
+use std::fmt::Write;
+
+use super::super::axis::{label, linear_ticks, log_ticks};
+
+/// Lines on two axes.
+pub struct Chart<'a> {
+    pub x: Axis<'a>,
+    pub y: Axis<'a>,
+    pub lines: Vec<Line>,
+    /// A vertical line, and what stands beside it.
+    pub mark: Option<(f64, &'a str)>,
+}
+
+pub struct Axis<'a> {
+    pub title: &'a str,
+    pub is_logarithmic: bool,
+}
+
+#[derive(Default)]
+pub struct Line {
+    pub name: String,
+    pub pen: Pen,
+    /// Behind the others, pale, and silent under the pointer.
+    pub is_background: bool,
+    pub has_dots: bool,
+    pub points: Vec<(f64, f64)>,
+    /// The range about the line at each of its points, where it is the mean of several.
+    pub band: Vec<(f64, f64)>,
+}
+
+/// The look of a line: of an arm, the same in all charts of a comparison.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pen {
+    #[default]
+    Truth,
+    Bicubic,
+    Arm(usize),
+}
+
+impl Pen {
+    /// Seven colours that colour-blind readers can tell apart, then dashes, then dots.
+    pub fn class(self) -> String {
+        match self {
+            Self::Truth => "truth".into(),
+            Self::Bicubic => "bicubic".into(),
+            Self::Arm(index) => format!("p{} d{}", index % 7, index / 7 % 3),
+        }
+    }
+}
+
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 320.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 588.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = 276.0;
+
+/// More points than these have no dots.
+const MANY_POINTS: usize = 40;
+
+impl Chart<'_> {
+    /// None where there is no point to draw. Logarithmic axes have none for what is not positive.
+    pub fn svg(&self) -> Option<String> {
+        let fits = |axis: &Axis, value: f64| value.is_finite() && (!axis.is_logarithmic || value > 0.0);
+        let all =
+            || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
+        let bands = || {
+            self.lines.iter().flat_map(|line| line.band.iter().flat_map(|b| [b.0, b.1])).filter(|v| fits(&self.y, *v))
+        };
+        let x = Scale::around(all().map(|p| p.0), self.x.is_logarithmic, 0.0, [LEFT, RIGHT])?;
+        let y = Scale::around(all().map(|p| p.1).chain(bands()), self.y.is_logarithmic, 0.04, [BOTTOM, TOP])?;
+        let mut svg = format!(
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\" \
+             data-x=\"{} {} {LEFT} {RIGHT} {}\" data-y=\"{} {} {BOTTOM} {TOP} {}\" data-unit=\"{}\">",
+            escape(self.y.title),
+            escape(self.x.title),
+            x.low,
+            x.high,
+            u8::from(self.x.is_logarithmic),
+            y.low,
+            y.high,
+            u8::from(self.y.is_logarithmic),
+            escape(self.x.title),
+        );
+        self.axes(&mut svg, &x, &y);
+        if let Some((at, text)) = self.mark.filter(|(at, _)| (x.low..=x.high).contains(at)) {
+            let at = number(x.place(at));
+            let _ = write!(
+                svg,
+                "<line class=\"mark\" x1=\"{at}\" x2=\"{at}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>\
+                 <text class=\"mark\" x=\"{at}\" dx=\"5\" y=\"{}\">{}</text>",
+                TOP + 12.0,
+                escape(text)
+            );
+        }
+        for line in self.lines.iter().filter(|line| line.is_background) {
+            let points = places(&x, &y, line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1)));
+            let _ = write!(svg, "<polyline class=\"back {}\" points=\"{points}\"/>", line.pen.class());
+        }
+        for line in self.lines.iter().filter(|line| !line.is_background) {
+            let kept: Vec<&(f64, f64)> =
+                line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1)).collect();
+            let class = line.pen.class();
+            let _ = write!(svg, "<g class=\"{class}\" data-name=\"{}\">", escape(&line.name));
+            if line.band.len() == line.points.len() {
+                let ends =
+                    || line.points.iter().zip(&line.band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
+                let low: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.0)).collect();
+                let high: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.1)).collect();
+                let outline = places(&x, &y, low.iter().chain(high.iter().rev()));
+                let _ = write!(svg, "<polygon points=\"{outline}\"/>");
+            }
+            let _ = write!(svg, "<polyline points=\"{}\"/>", places(&x, &y, kept.iter().copied()));
+            if line.has_dots && kept.len() <= MANY_POINTS {
+                for &&(at, value) in &kept {
+                    let (cx, cy) = (number(x.place(at)), number(y.place(value)));
+                    let told = format!("{}: {} at {} {}", line.name, figure(value), label(rounded(at)), self.x.title);
+                    let _ = write!(
+                        svg,
+                        "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"3\"><title>{}</title></circle>",
+                        escape(&told)
+                    );
+                }
+            }
+            svg.push_str("</g>");
+        }
+        svg.push_str("</svg>");
+        Some(svg)
+    }
+
+    fn axes(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        for tick in x.ticks(6) {
+            let at = number(x.place(tick));
+            let _ = write!(
+                svg,
+                "<line class=\"grid\" x1=\"{at}\" x2=\"{at}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>\
+                 <text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                BOTTOM + 17.0,
+                label(tick)
+            );
+        }
+        for tick in y.ticks(5) {
+            let at = y.place(tick);
+            let _ = write!(
+                svg,
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{0}\" y2=\"{0}\"/>\
+                 <text x=\"{1}\" y=\"{2}\" text-anchor=\"end\">{3}</text>",
+                number(at),
+                LEFT - 7.0,
+                number(at + 4.0),
+                label(tick)
+            );
+        }
+        let _ = write!(
+            svg,
+            "<polyline class=\"axis\" points=\"{LEFT},{TOP} {LEFT},{BOTTOM} {RIGHT},{BOTTOM}\"/>\
+             <text class=\"title\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\
+             <text class=\"title\" x=\"4\" y=\"14\">{}</text>",
+            (LEFT + RIGHT) / 2.0,
+            HEIGHT - 6.0,
+            escape(self.x.title),
+            escape(self.y.title),
+        );
+    }
+}
+
+/// From values to places.
+struct Scale {
+    low: f64,
+    high: f64,
+    is_logarithmic: bool,
+    places: [f64; 2],
+}
+
+impl Scale {
+    /// With `room` of the range at either end. None without values.
+    fn around(values: impl Iterator<Item = f64>, is_logarithmic: bool, room: f64, places: [f64; 2]) -> Option<Self> {
+        let range = values.fold(None, |range: Option<(f64, f64)>, v| {
+            Some(range.map_or((v, v), |(low, high)| (low.min(v), high.max(v))))
+        });
+        let (low, high) = range?;
+        let (low, high) = match is_logarithmic {
+            true => {
+                let factor = (high / low).powf(room).max(if low < high { 1.0 } else { 1.05 });
+                (low / factor, high * factor)
+            }
+            false => {
+                let span = if low < high { (high - low) * room } else { 0.5 };
+                (low - span, high + span)
+            }
+        };
+        Some(Self { low, high, is_logarithmic, places })
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let share = match self.is_logarithmic {
+            true => (value / self.low).ln() / (self.high / self.low).ln(),
+            false => (value - self.low) / (self.high - self.low),
+        };
+        self.places[0] + share * (self.places[1] - self.places[0])
+    }
+
+    fn ticks(&self, count: usize) -> Vec<f64> {
+        let ticks = match self.is_logarithmic {
+            true => log_ticks(self.low, self.high),
+            false => linear_ticks(self.low, self.high, count),
+        };
+        ticks.into_iter().filter(|t| (self.low..=self.high).contains(t)).collect()
+    }
+}
+
+fn places<'a>(x: &Scale, y: &Scale, points: impl Iterator<Item = &'a (f64, f64)>) -> String {
+    let place = |&(at, value): &(f64, f64)| format!("{},{}", number(x.place(at)), number(y.place(value)));
+    points.map(place).collect::<Vec<_>>().join(" ")
+}
+
+/// A length in a drawing: hundredths tell values apart that are read back from it.
+pub fn number(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}
+
+/// Four digits.
+pub fn figure(value: f64) -> String {
+    label(format!("{value:.3e}").parse().unwrap_or(value))
+}
+
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+/// Text between tags or in quotes.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(points: &[(f64, f64)], is_logarithmic: bool) -> Option<String> {
+        let line = Line { name: "<a> & \"b\"".into(), has_dots: true, points: points.to_vec(), ..Line::default() };
+        let axis = |title| Axis { title, is_logarithmic: false };
+        Chart { x: axis("step"), y: Axis { title: "loss", is_logarithmic }, lines: vec![line], mark: None }.svg()
+    }
+
+    #[test]
+    fn values_have_their_places() {
+        let svg = chart(&[(0.0, 1.0), (100.0, 0.01), (200.0, f64::NAN), (300.0, 0.0)], true).unwrap();
+        // The axis of steps has no room at its ends, and what has no place is left out.
+        let points = svg.split("points=\"").last().unwrap().split('"').next().unwrap();
+        let x: Vec<&str> = points.split(' ').map(|p| p.split(',').next().unwrap()).collect();
+        assert_eq!(x, ["58", "588"]);
+        assert!(svg.contains("&lt;a&gt; &amp; &quot;b&quot;: 0.01 at 100 step"), "{svg}");
+        assert!(!svg.contains("<a>"));
+        assert_eq!(chart(&[(0.0, 0.0)], true), None);
+        assert!(chart(&[(0.0, 0.0)], false).is_some());
+    }
+
+    #[test]
+    fn lengths_are_short() {
+        assert_eq!([1.0, 1.5, 1.234, 100.0].map(number), ["1", "1.5", "1.23", "100"]);
+    }
+}

@@ -1,0 +1,190 @@
+//! Losses of trainings, and spectra of images, as charts.
+
+use serde::Serialize;
+
+use super::chart::{Axis, Chart, Line, Pen};
+use super::pictures::Pictures;
+use crate::report::BICUBIC;
+use crate::report::loss::{self, Curve, LossRow};
+
+/// A training, or those of one arm that differ in their seeds.
+#[derive(Debug, Clone)]
+pub struct Training {
+    /// The curve of the first seed.
+    pub curve: Curve,
+    /// Those of the others.
+    pub other_seeds: Vec<Vec<LossRow>>,
+    /// The place of its arm, for the colour.
+    pub arm: usize,
+    /// Where it is known: the mean of the trainings as they ran.
+    pub seconds_per_step: Option<f64>,
+}
+
+/// Charts of the same lines, of which one is seen.
+#[derive(Debug, Serialize)]
+pub struct Panel {
+    title: String,
+    /// What chooses a chart, and the chart.
+    charts: Vec<(&'static str, String)>,
+    /// The look of each line, and its name.
+    legend: Vec<(String, String)>,
+    /// Lines that are not drawn, because they are too many.
+    more: usize,
+}
+
+/// The high-resolution images in legends.
+const TRUTH: &str = "true images";
+
+/// More curves than these are not drawn.
+const MOST_CURVES: usize = 80;
+
+/// A chart's lines have no more points together.
+const MOST_POINTS: usize = 12_000;
+
+/// A panel for each kind of loss.
+pub fn panels(trainings: &[Training]) -> Vec<Panel> {
+    let curves: Vec<Curve> = trainings.iter().map(|training| training.curve.clone()).collect();
+    let panel = |panel: loss::Panel| {
+        let shown: Vec<&Training> = panel.curves.iter().take(MOST_CURVES).map(|&i| &trainings[i]).collect();
+        let crowded = shown.len() > loss::CROWD;
+        let most = MOST_POINTS / shown.len().max(1);
+        let lines: Vec<Vec<Line>> = shown.iter().map(|training| lines(training, crowded, most)).collect();
+        let against = |title: &'static str, scale: &dyn Fn(&Training) -> Option<f64>| {
+            let scaled = shown.iter().zip(&lines).filter_map(|(training, lines)| {
+                let factor = scale(training)?;
+                let line = |line: &Line| Line {
+                    name: line.name.clone(),
+                    points: line.points.iter().map(|(step, loss)| (factor * step, *loss)).collect(),
+                    band: line.band.clone(),
+                    ..*line
+                };
+                Some(lines.iter().map(line).collect::<Vec<_>>())
+            });
+            let lines: Vec<Line> = scaled.flatten().collect();
+            let x = Axis { title, is_logarithmic: false };
+            Chart { x, y: Axis { title: "loss", is_logarithmic: true }, lines, mark: None }.svg()
+        };
+        let charts = [
+            ("steps", against("steps", &|_| Some(1.0))),
+            ("operations", against("TFLOP", &|training| flops_per_step(&training.curve.rows).map(|f| f / 1e12))),
+            ("seconds", against("seconds", &|training| training.seconds_per_step)),
+        ];
+        Panel {
+            title: panel.title,
+            charts: charts.into_iter().filter_map(|(name, chart)| Some((name, chart?))).collect(),
+            legend: shown.iter().map(|t| (Pen::Arm(t.arm).class(), t.curve.name.clone())).collect(),
+            more: panel.curves.len() - shown.len(),
+        }
+    };
+    loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
+}
+
+/// Operations a step: as many at each.
+fn flops_per_step(rows: &[LossRow]) -> Option<f64> {
+    rows.iter().rev().find_map(|row| Some(row.flops? / row.step as f64)).filter(|flops| *flops > 0.0)
+}
+
+/// The held-out losses, over the seeds; behind them the training loss of the first, smoothed, unless there are many.
+fn lines(training: &Training, crowded: bool, most: usize) -> Vec<Line> {
+    let first = loss::Lines::of(&training.curve, crowded);
+    let pen = Pen::Arm(training.arm);
+    let name = &training.curve.name;
+    let back = Line { pen, is_background: true, points: thin(first.training, most / 2), ..Line::default() };
+    let seeds: Vec<&[LossRow]> =
+        std::iter::once(&training.curve.rows).chain(&training.other_seeds).map(Vec::as_slice).collect();
+    let mut front = Line { name: name.clone(), pen, has_dots: true, ..Line::default() };
+    for (step, loss) in thin(first.heldout, most) {
+        let at_step = |rows: &&[LossRow]| rows.iter().find(|row| row.step as f64 == step)?.heldout_loss;
+        let losses: Vec<f64> = seeds.iter().filter_map(at_step).filter(|loss| loss.is_finite()).collect();
+        if losses.len() < 2 {
+            front.points.push((step, loss));
+            front.band.push((loss, loss));
+            continue;
+        }
+        front.points.push((step, losses.iter().sum::<f64>() / losses.len() as f64));
+        let ends = losses.iter().fold((loss, loss), |(low, high), loss| (low.min(*loss), high.max(*loss)));
+        front.band.push(ends);
+    }
+    if training.other_seeds.is_empty() {
+        front.band.clear();
+    }
+    if front.points.is_empty() {
+        // The training loss is all there is.
+        return vec![Line { name: name.clone(), is_background: false, ..back }];
+    }
+    vec![back, front].into_iter().filter(|line| !line.points.is_empty()).collect()
+}
+
+/// Some of the points where they are more than `most`, the last among them.
+fn thin(points: Vec<(f64, f64)>, most: usize) -> Vec<(f64, f64)> {
+    let stride = points.len().div_ceil(most.max(2)).max(1);
+    let last = points.len().saturating_sub(1);
+    points.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(stride)).map(|(_, point)| point).collect()
+}
+
+/// The power of images by frequency: of the true images, of bicubic enlargement and of each arm's samples.
+pub fn spectra(pictures: &Pictures) -> Panel {
+    let truth = pictures.spectrum().decibels();
+    let arms = pictures.arms().iter().enumerate().take(MOST_CURVES);
+    let of_arms = arms.map(|(i, arm)| (Pen::Arm(i), arm.name.as_str(), arm.spectrum().decibels()));
+    let bicubic = (Pen::Bicubic, BICUBIC, pictures.bicubic().spectrum().decibels());
+    let all: Vec<(Pen, &str, Vec<f64>)> =
+        [(Pen::Truth, TRUTH, truth.clone()), bicubic].into_iter().chain(of_arms).collect();
+    let size = 2.0 * (truth.len() - 1) as f64;
+    // Ring 0 is what is left of the mean, which was taken away.
+    let against = |title: &'static str, reference: &dyn Fn(usize) -> f64| {
+        let line = |(pen, name, decibels): &(Pen, &str, Vec<f64>)| Line {
+            name: name.to_string(),
+            pen: *pen,
+            points: (1..decibels.len()).map(|ring| (ring as f64 / size, decibels[ring] - reference(ring))).collect(),
+            ..Line::default()
+        };
+        let x = Axis { title: "cycles per pixel", is_logarithmic: false };
+        let mark = Some((0.5 / pictures.scale() as f64, "limit of the small image"));
+        let y = Axis { title, is_logarithmic: false };
+        Chart { x, y, lines: all.iter().map(line).collect(), mark }.svg()
+    };
+    let charts = [
+        ("power", against("dB", &|_| truth.get(1).copied().unwrap_or_default())),
+        ("beside the true images", against("dB above the true images", &|ring| truth[ring])),
+    ];
+    Panel {
+        title: String::new(),
+        charts: charts.into_iter().filter_map(|(name, chart)| Some((name, chart?))).collect(),
+        legend: all.iter().map(|(pen, name, _)| (pen.class(), name.to_string())).collect(),
+        more: pictures.arms().len().saturating_sub(MOST_CURVES),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::loss::tests::{curve, row};
+
+    #[test]
+    fn thinning_keeps_the_last_point() {
+        let points: Vec<(f64, f64)> = (0..100).map(|i| (i as f64, 0.0)).collect();
+        let thinned = thin(points.clone(), 30);
+        assert_eq!((thinned.len(), thinned.last()), (25, points.last()));
+        assert_eq!(thin(points.clone(), 100), points);
+        assert_eq!(thin(vec![], 5), []);
+    }
+
+    #[test]
+    fn seeds_are_a_line_with_a_band() {
+        let rows = |loss: f64| vec![row(10, None, Some(loss)), row(20, None, Some(loss / 2.0))];
+        let training = Training {
+            curve: curve("a", rows(1.0)),
+            other_seeds: vec![rows(2.0), rows(6.0)],
+            arm: 3,
+            seconds_per_step: Some(0.5),
+        };
+        let lines = lines(&training, false, 100);
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0].points[0], lines[0].band[0]), ((10.0, 3.0), (1.0, 6.0)));
+        let panels = panels(&[training]);
+        let names: Vec<&str> = panels[0].charts.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["steps", "seconds"], "operations are not known");
+        assert!(panels[0].charts[1].1.contains("data-x=\"5 10 "));
+    }
+}

@@ -1,0 +1,237 @@
+//! The figures of a comparison as a table, each with how far it is to be trusted.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::report::{BICUBIC, Summary};
+
+/// A figure of `summary.json`.
+struct Metric {
+    head: &'static str,
+    field: &'static str,
+    decimals: usize,
+    better: Better,
+    about: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Better {
+    More,
+    Less,
+    /// The nearer to 1.
+    One,
+    /// Arms cannot be ranked by it.
+    Unranked,
+}
+
+const fn metric(
+    head: &'static str,
+    field: &'static str,
+    decimals: usize,
+    better: Better,
+    about: &'static str,
+) -> Metric {
+    Metric { head, field, decimals, better, about }
+}
+
+const METRICS: [Metric; 11] = [
+    metric("PSNR, dB", "psnr_sample", 2, Better::More, "of one sample"),
+    metric("PSNR of mean, dB", "psnr_mean", 2, Better::More, "of the mean of all samples of an image"),
+    metric("SSIM", "ssim_sample", 4, Better::More, "of one sample"),
+    metric("SSIM of mean", "ssim_mean", 4, Better::More, "of the mean of all samples of an image"),
+    metric("LR-PSNR, dB", "consistency_psnr", 1, Better::More, "of a sample made small again, to the small image"),
+    metric("CRPS", "crps", 2, Better::Less, "of all samples, pixel by pixel, in levels of 8 bits"),
+    metric("energy score", "energy_score", 2, Better::Less, "of all samples, patches of 8×8, in levels of 8 bits"),
+    metric("calibration", "calibration", 2, Better::One, "how much samples vary for how much they err"),
+    metric(
+        "spectrum, dB",
+        "spectrum_distance",
+        2,
+        Better::Less,
+        "distance of the power above what the small image holds",
+    ),
+    metric("patches", "sliced_wasserstein", 2, Better::Less, "distance of patches of 7×7 as a distribution"),
+    metric("held-out loss", "heldout_loss", 5, Better::Unranked, "comparable only between models that learn the same"),
+];
+
+#[derive(Debug, Serialize)]
+pub struct Table {
+    heads: Vec<Head>,
+    rows: Vec<Row>,
+    /// What "±" means.
+    legend: String,
+    /// The distances that true images have from one another.
+    floor: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Head {
+    text: &'static str,
+    about: &'static str,
+    arrow: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    seeds: usize,
+    cells: Vec<Cell>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Cell {
+    value: String,
+    /// Half the width of its interval.
+    spread: String,
+    is_best: bool,
+}
+
+impl Table {
+    /// `metrics` is `metrics.csv`: without it, figures of single seeds have no interval.
+    pub fn of(summary: &Summary, metrics: Option<&[u8]>) -> anyhow::Result<Self> {
+        let images = metrics.map(by_image).transpose()?.unwrap_or_default();
+        let mut arms: Vec<(&str, Value, usize)> = summary
+            .arms
+            .iter()
+            .map(|(name, arm)| (name.as_str(), serde_json::to_value(arm).unwrap_or_default(), arm.seeds.len()))
+            .collect();
+        arms.sort_by_key(|(name, ..)| *name != BICUBIC);
+        let several = arms.iter().any(|(_, _, seeds)| *seeds > 1);
+        let draws = summary.arms.values().any(|arm| arm.samples > 1);
+        let applies = |metric: &&Metric| {
+            let is_of_mean = metric.field.ends_with("_mean");
+            (draws || !is_of_mean) && arms.iter().any(|(_, arm, _)| arm[metric.field].is_f64())
+        };
+        let shown: Vec<&Metric> = METRICS.iter().filter(applies).collect();
+        let best: Vec<Option<f64>> = shown
+            .iter()
+            .map(|metric| {
+                let ranked = arms.iter().filter(|(name, ..)| arms.len() > 2 || *name != BICUBIC);
+                let values = ranked.filter_map(|(_, arm, _)| arm[metric.field].as_f64());
+                let loss = |value: &f64| match metric.better {
+                    Better::More => -value,
+                    Better::Less | Better::Unranked => *value,
+                    Better::One => (value - 1.0).abs(),
+                };
+                values.min_by(|a, b| loss(a).total_cmp(&loss(b))).filter(|_| metric.better != Better::Unranked)
+            })
+            .collect();
+        let cell = |name: &str, arm: &Value, metric: &Metric, best: Option<f64>| {
+            let Some(value) = arm[metric.field].as_f64() else {
+                return Cell { value: "–".into(), ..Cell::default() };
+            };
+            let decimals = metric.decimals;
+            let sd = arm[format!("{}_sd", metric.field)].as_f64();
+            // An arm of one seed among others of several has no deviation to show, and none of another kind.
+            let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.field)?)) };
+            Cell {
+                value: format!("{value:.decimals$}"),
+                spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
+                // What reads the same is as good.
+                is_best: best.is_some_and(|best| format!("{best:.decimals$}") == format!("{value:.decimals$}")),
+            }
+        };
+        let row = |(name, arm, seeds): &(&str, Value, usize)| Row {
+            name: name.to_string(),
+            seeds: *seeds,
+            cells: shown.iter().zip(&best).map(|(metric, best)| cell(name, arm, metric, *best)).collect(),
+        };
+        let floors = serde_json::to_value(summary.floors).unwrap_or_default();
+        let floor = |metric: &&Metric| floors[metric.field].as_f64().map(|v| format!("{v:.0$}", metric.decimals));
+        let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
+        let legend = match several {
+            true => "± is the standard deviation over the seeds.",
+            false => "± is half the 95 % interval of the mean over the test images: it says nothing of other seeds.",
+        };
+        Ok(Self {
+            heads: shown
+                .iter()
+                .map(|metric| Head {
+                    text: metric.head,
+                    about: metric.about,
+                    arrow: match metric.better {
+                        Better::More => "↑",
+                        Better::Less => "↓",
+                        Better::One => "→1",
+                        Better::Unranked => "",
+                    },
+                })
+                .collect(),
+            rows: arms.iter().map(row).collect(),
+            legend: legend.to_string(),
+            floor: floor
+                .iter()
+                .any(Option::is_some)
+                .then(|| floor.into_iter().map(Option::unwrap_or_default).collect()),
+        })
+    }
+}
+
+/// Figures image by image, by arm and then by name.
+type ByImage = HashMap<String, BTreeMap<String, Vec<f64>>>;
+
+fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
+    let mut found = ByImage::new();
+    let mut reader = csv::Reader::from_reader(metrics);
+    let heads = reader.headers().context("reading metrics.csv")?.clone();
+    let arm = heads.iter().position(|head| head == "arm").context("metrics.csv has no column `arm`")?;
+    for record in reader.records() {
+        let record = record.context("reading metrics.csv")?;
+        let of_arm = found.entry(record[arm].to_string()).or_default();
+        for metric in &METRICS {
+            let Some(column) = heads.iter().position(|head| head == metric.field) else { continue };
+            if let Ok(value) = record[column].parse() {
+                of_arm.entry(metric.field.to_string()).or_default().push(value);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Half the width of Student's 95 % interval of the mean; none of fewer than two values, or where they are not finite.
+fn half_width(values: &Vec<f64>) -> Option<f64> {
+    let n = values.len() as f64;
+    let student = StudentsT::new(0.0, 1.0, n - 1.0).ok().filter(|_| n > 1.0)?;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Some(student.inverse_cdf(0.975) * (variance / n).sqrt()).filter(|half| half.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::metrics_csv;
+    use crate::report::summary::tests::{FLOORS, measured, with_seeds};
+
+    fn cells(table: &Table, arm: &str) -> Vec<String> {
+        let row = table.rows.iter().find(|row| row.name == arm).unwrap();
+        row.cells.iter().map(|c| format!("{} {}{}", c.value, c.spread, if c.is_best { "*" } else { "" })).collect()
+    }
+
+    #[test]
+    fn figures_of_one_seed_have_the_interval_over_images() {
+        let arms = measured();
+        let table = Table::of(&Summary::of(&arms, FLOORS), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        assert!(table.legend.contains("test images"));
+        // 18 and 19: mean 18.5, standard error 0.5, and Student's t of one degree of freedom is 12.706.
+        assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35*"]);
+        assert_eq!(cells(&table, "bicubic")[0], "21.25 ± 15.88*");
+        assert!(table.heads.iter().all(|head| !head.text.contains("SSIM")), "no arm has it");
+        assert!(table.floor.unwrap().contains(&"0.25".to_string()));
+    }
+
+    #[test]
+    fn figures_of_several_seeds_have_the_deviation_over_them() {
+        let arms = with_seeds();
+        let table = Table::of(&Summary::of(&arms, FLOORS), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        assert!(table.legend.contains("over the seeds"));
+        assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
+        assert_eq!(cells(&table, "bicubic")[0], "21.25 *");
+        // None of the arms' losses is there in both seeds.
+        assert_eq!(cells(&table, "baseline[base_channels=16]").last().unwrap(), "– ");
+    }
+}

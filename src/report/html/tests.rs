@@ -1,0 +1,192 @@
+//! The whole page, parsed.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::data::{Images, Samples};
+use crate::pipeline::claims::{Endpoint, Unit};
+use crate::report::loss::tests::{curve, row};
+use crate::report::summary::tests::{FLOORS, measured};
+use crate::report::{ClaimAnswer, Convergence, Effort, metrics_csv};
+use crate::stats::Verdict;
+
+/// What nobody should name anything, in text, in quotes and in a script.
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' {{ 7 * 7 }}";
+
+fn answer(arm: &str) -> ClaimAnswer {
+    ClaimAnswer {
+        claim: HOSTILE.into(),
+        arm: arm.into(),
+        control: "bicubic".into(),
+        endpoint: Endpoint::Crps,
+        unit: Unit::Percent,
+        margin: 1.0,
+        verdict: Verdict::Inconclusive,
+        effect: Some(-3.0),
+        interval: Some([-5.0, 1.5]),
+        p: 0.5,
+        p_holm: 1.0,
+        n: 3,
+        by_design: true,
+        seeds_needed: 6,
+        convergence: Some(Convergence {
+            loss: 0.5,
+            arm: Effort { steps: 5.0, flops: Some(1e12) },
+            control: Effort { steps: 6.0, flops: None },
+        }),
+    }
+}
+
+/// A run with these arms, everything named as nobody should.
+fn report(names: &[String]) -> Report {
+    let hr =
+        Images::new(8, 32, 32, (0..8 * 3072).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let lr = Images::new(8, 8, 8, vec![9; 8 * 192]);
+    let samples = Samples::new(8, 2, 32, 32, hr.pixels.iter().chain(&hr.pixels).map(|v| v.wrapping_mul(7)).collect());
+    let mut arms = measured();
+    arms.truncate(1);
+    arms.extend(names.iter().map(|name| crate::report::Measured { name: name.clone(), ..measured()[1].clone() }));
+    let summary =
+        Summary { claims: vec![answer(&names[0])], notes: vec![HOSTILE.into()], ..Summary::of(&arms, FLOORS) };
+    let arm = |(i, name): (usize, &String)| Arm {
+        name: name.clone(),
+        params: BTreeMap::from([("train.model.width".to_string(), i.to_string()), (HOSTILE.into(), HOSTILE.into())]),
+        costs: vec![("parameters", "7".into())],
+    };
+    let rows: Vec<_> =
+        (1..200).map(|i| row(i, Some(1.0 / i as f64), (i % 10 == 0).then_some(0.5 / i as f64))).collect();
+    let training = |(arm, name): (usize, &String)| Training {
+        curve: curve(name, rows.clone()),
+        other_seeds: vec![rows.clone()],
+        arm,
+        seconds_per_step: Some(0.1),
+    };
+    let bad = Badge { word: "failed".into(), tone: Tone::Bad };
+    Report {
+        pipeline: HOSTILE.into(),
+        description: Some(HOSTILE.into()),
+        state: bad.clone(),
+        facts: vec![HOSTILE.into()],
+        failures: vec![Failure { stage: HOSTILE.into(), error: HOSTILE.into(), log: HOSTILE.into() }],
+        comparisons: vec![
+            Comparison {
+                name: HOSTILE.into(),
+                metrics: Some(metrics_csv(&arms).unwrap()),
+                summary: Some(summary),
+                arms: names.iter().enumerate().map(arm).collect(),
+                pictures: Some(Pictures::new(
+                    &hr,
+                    &lr,
+                    4,
+                    8,
+                    names.iter().map(|name| ArmPictures::of(name, &samples, 8)).collect(),
+                )),
+            },
+            Comparison { name: "not made".into(), ..Comparison::default() },
+        ],
+        trainings: names.iter().enumerate().map(training).collect(),
+        nodes: vec![Node { name: HOSTILE.into(), kind: "fetch", count: 1, state: bad.clone(), ..Node::default() }],
+        stages: names
+            .iter()
+            .map(|name| Stage {
+                name: name.clone(),
+                kind: "train",
+                state: bad.clone(),
+                time: "1 s".into(),
+                key: HOSTILE.into(),
+            })
+            .collect(),
+        more_stages: 3,
+        provenance: vec![(HOSTILE.into(), HOSTILE.into())],
+        command: HOSTILE.into(),
+        yaml: HOSTILE.into(),
+    }
+}
+
+/// Elements, and the text outside of scripts and styles. Panics where the parser finds an error, or an element is not
+/// closed where it should be.
+fn parse(page: &str) -> (Vec<html5gum::StartTag<()>>, String) {
+    const VOID: [&[u8]; 5] = [b"meta", b"img", b"input", b"br", b"link"];
+    // In SVG, elements may close themselves.
+    const DRAWN: [&[u8]; 6] = [b"rect", b"line", b"circle", b"polyline", b"polygon", b"path"];
+    let mut emitter = html5gum::DefaultEmitter::default();
+    emitter.naively_switch_states(true);
+    let (mut open, mut tags, mut text) = (vec![], vec![], String::new());
+    for token in html5gum::Tokenizer::new_with_emitter(page, emitter) {
+        match token.unwrap() {
+            html5gum::Token::StartTag(tag) => {
+                if !(VOID.contains(&&tag.name[..]) || tag.self_closing && DRAWN.contains(&&tag.name[..])) {
+                    open.push(tag.name.clone());
+                }
+                tags.push(tag);
+            }
+            html5gum::Token::EndTag(tag) => assert_eq!(open.pop().as_ref(), Some(&tag.name), "{:?}", tag.name),
+            html5gum::Token::String(part) => {
+                if !open.last().is_some_and(|name| [&b"script"[..], b"style"].contains(&&name[..])) {
+                    text += &String::from_utf8_lossy(&part);
+                }
+            }
+            html5gum::Token::Error(error) => panic!("{error:?}, after … {}", &text[text.len().saturating_sub(200)..]),
+            _ => {}
+        }
+    }
+    assert!(open.is_empty(), "not closed: {open:?}");
+    (tags, text)
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("baseline[base_channels={i},schedule={HOSTILE}]")).collect()
+}
+
+#[test]
+fn a_page_is_well_formed_and_escapes_every_name() {
+    let names = names(3);
+    let page = report(&names).render().unwrap();
+    let (tags, text) = parse(&page);
+    // 14 places in text show it as it is, the arms' names aside.
+    assert!(text.matches(HOSTILE).count() > 20, "{}", text.matches(HOSTILE).count());
+    assert!(!text.contains("49"), "a name is no template");
+    assert!(tags.iter().all(|tag| !tag.attributes.keys().any(|name| name.starts_with(b"on"))), "nothing runs");
+    assert_eq!(tags.iter().filter(|tag| tag.name[..] == b"script"[..]).count(), 1);
+    for name in &names {
+        assert!(text.matches(name.as_str()).count() >= 5, "{name} in tables, images, legends and stages");
+    }
+    assert_eq!(page, report(&names).render().unwrap());
+}
+
+#[test]
+fn a_page_needs_nothing_beside_it() {
+    let page = report(&names(2)).render().unwrap();
+    let (tags, _) = parse(&page);
+    for tag in &tags {
+        for (name, value) in &tag.attributes {
+            let value = String::from_utf8_lossy(value);
+            match &name[..] {
+                b"src" => assert!(value.starts_with("data:image/png;base64,"), "{value}"),
+                b"href" => assert!(value.starts_with('#'), "{value}"),
+                _ => {}
+            }
+        }
+    }
+    assert!(!include_str!("style.css").contains("url(") && !include_str!("style.css").contains("@import"));
+    assert!(!include_str!("script.js").contains("fetch(") && !include_str!("script.js").contains("import"));
+    let anchors: Vec<_> = tags.iter().filter_map(|tag| tag.attributes.get(&b"href"[..])).collect();
+    let ids: Vec<_> = tags.iter().filter_map(|tag| tag.attributes.get(&b"id"[..])).collect();
+    assert!(anchors.len() >= 7 && anchors.iter().all(|anchor| ids.iter().any(|id| id[..] == anchor[1..])));
+}
+
+#[test]
+fn many_arms_are_all_there_and_the_page_stays_small() {
+    let names = names(80);
+    let page = report(&names).render().unwrap();
+    assert!(page.len() < MAX_SIZE, "{}", page.len());
+    let (tags, text) = parse(&page);
+    assert!(names.iter().all(|name| text.matches(name.as_str()).count() >= 5));
+    assert!(tags.iter().filter(|tag| tag.name[..] == b"img"[..]).count() > 400);
+}
+
+#[test]
+fn a_run_of_which_nothing_is_known_has_a_page() {
+    let (_, text) = parse(&Report { pipeline: "p".into(), ..Report::default() }.render().unwrap());
+    assert!(text.contains("Provenance"), "{text}");
+}

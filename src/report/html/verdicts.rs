@@ -1,0 +1,107 @@
+//! What the comparison answers to its claims, a card each.
+
+use serde::Serialize;
+
+use super::chart::number;
+use super::{Badge, Tone};
+use crate::pipeline::claims::Unit;
+use crate::report::{ClaimAnswer, Effort};
+use crate::stats::Verdict;
+
+/// A claim and its answer.
+#[derive(Debug, Serialize)]
+pub struct Card {
+    claim: String,
+    verdict: Badge,
+    arm: String,
+    control: String,
+    endpoint: String,
+    /// The figures behind it.
+    facts: Vec<String>,
+    /// Why nothing else could come out, or what it took to reach the same loss.
+    remarks: Vec<String>,
+    /// The interval beside the margin, drawn.
+    plot: Option<String>,
+}
+
+impl Card {
+    pub fn of(answer: &ClaimAnswer) -> Self {
+        let (tone, word) = match answer.verdict {
+            Verdict::Confirmed => (Tone::Good, "confirmed"),
+            Verdict::Refuted => (Tone::Bad, "refuted"),
+            Verdict::Equivalent => (Tone::Plain, "equivalent"),
+            Verdict::Inconclusive => (Tone::Attention, "inconclusive"),
+        };
+        let (unit, decimals) = match answer.unit {
+            Unit::Decibel => (" dB", 2),
+            Unit::Percent => (" %", 2),
+            Unit::One => ("", 4),
+        };
+        let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
+        let interval =
+            answer.interval.map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}"));
+        let mut facts = vec![effect];
+        facts.extend(interval);
+        facts.push(format!("margin ±{}{unit}", answer.margin));
+        if answer.n > 1 {
+            facts.push(format!("p = {:.3} after Holm", answer.p_holm));
+        }
+        facts.push(if answer.n == 1 { "1 seed".to_string() } else { format!("{} seeds", answer.n) });
+        let mut remarks = vec![];
+        if answer.by_design {
+            remarks.push(format!(
+                "By design: with fewer than {} seeds nothing can be shown, whatever is measured.",
+                answer.seeds_needed
+            ));
+        }
+        remarks.extend(answer.convergence.as_ref().map(|found| {
+            format!(
+                "A held-out loss of {:.5} took {} {}; {} {}.",
+                found.loss,
+                answer.arm,
+                effort(&found.arm),
+                answer.control,
+                effort(&found.control)
+            )
+        }));
+        Self {
+            claim: answer.claim.clone(),
+            verdict: Badge { word: word.to_string(), tone },
+            arm: answer.arm.clone(),
+            control: answer.control.clone(),
+            endpoint: answer.endpoint.to_string(),
+            facts,
+            remarks,
+            plot: answer.effect.filter(|effect| effect.is_finite()).map(|effect| plot(effect, answer, unit)),
+        }
+    }
+}
+
+fn effort(effort: &Effort) -> String {
+    let flops = effort.flops.map_or_else(String::new, |flops| format!(" ({:.3} TFLOP)", flops / 1e12));
+    format!("{:.0} steps{flops}", effort.steps)
+}
+
+const WIDTH: f64 = 300.0;
+
+/// Zero in the middle, the margin as a band about it, the effect as a dot with its interval.
+fn plot(effect: f64, answer: &ClaimAnswer, unit: &str) -> String {
+    let ends = answer.interval.unwrap_or([effect, effect]);
+    let reach = ends.iter().chain(&[effect, answer.margin]).map(|v| v.abs()).fold(f64::MIN_POSITIVE, f64::max) * 1.12;
+    let x = |value: f64| number(WIDTH / 2.0 * (1.0 + value / reach));
+    let margin = number(WIDTH * answer.margin / reach);
+    let (left, low, high, at) = (x(-answer.margin), x(ends[0]), x(ends[1]), x(effect));
+    let end = reach / 1.12;
+    let tick = |value: f64| super::super::axis::label(format!("{value:.2e}").parse().unwrap_or(value));
+    format!(
+        "<svg class=\"forest\" viewBox=\"0 0 {WIDTH} 46\" role=\"img\" aria-label=\"effect, interval and margin\">\
+         <rect class=\"margin\" x=\"{left}\" y=\"4\" width=\"{margin}\" height=\"22\"/>\
+         <line class=\"axis\" x1=\"0\" x2=\"{WIDTH}\" y1=\"26.5\" y2=\"26.5\"/>\
+         <line class=\"zero\" x1=\"150\" x2=\"150\" y1=\"2\" y2=\"30\"/>\
+         <line class=\"interval\" x1=\"{low}\" x2=\"{high}\" y1=\"15\" y2=\"15\"/>\
+         <circle class=\"effect\" cx=\"{at}\" cy=\"15\" r=\"5\"/>\
+         <text x=\"2\" y=\"42\">−{0}{unit}</text><text x=\"150\" y=\"42\" text-anchor=\"middle\">0</text>\
+         <text x=\"298\" y=\"42\" text-anchor=\"end\">+{0}{unit}</text></svg>",
+        tick(end)
+    )
+}

@@ -1,0 +1,89 @@
+//! The report that a run leaves, and `srpipe report`.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Folder, Pipeline};
+
+const MODEL: &str = "kind: train, data: pairs, model: {base_channels: 4, channel_mults: [1]}, \
+                     optim: {steps: 4, batch_size: 4}, heldout: {every: 2, images: 4}";
+
+/// Two arms of tiny models, with a claim.
+fn arms() -> Pipeline {
+    Pipeline::small()
+        .stage("one", &format!("{{{MODEL}}}"))
+        .stage("two", &format!("{{{MODEL}, diffusion: {{objective: regression}}}}"))
+        .stage("draw_one", "{kind: sample, model: one, data: pairs, samples: 2, sampler: {steps: 2}}")
+        .stage("draw_two", "{kind: sample, model: two, data: pairs}")
+        .stage(
+            "compare",
+            "{kind: compare, arms: {first <arm>: draw_one, second: draw_two}, \
+             claims: {better: {arm: second, control: bicubic, endpoint: crps}}}",
+        )
+}
+
+fn latest(folder: &Folder) -> PathBuf {
+    folder.runs().join("p/latest/report.html")
+}
+
+#[test]
+fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
+    let folder = arms().folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert!(output.stdout.contains("runs/p/latest/report.html\n"), "{output}");
+    let page = fs::read_to_string(latest(&folder)).unwrap();
+    assert!(page.len() < 1_000_000, "{}", page.len());
+    assert!(page.contains("first &lt;arm&gt;") && !page.contains("first <arm>"));
+    // HR, LR, bicubic and the two arms: 4 test images each, and what else the arms show.
+    assert_eq!(page.matches("alt=\"HR, image ").count(), 4);
+    assert_eq!(page.matches("alt=\"first &lt;arm&gt;, image ").count(), 4 * 5);
+    assert_eq!(page.matches("alt=\"second, image ").count(), 4 * 2);
+    for part in ["<b>second</b> is better than <b>bicubic</b>", "inconclusive", "id=\"losses\"", "id=\"spectra-1\""] {
+        assert!(page.contains(part), "{part}");
+    }
+    let key = folder.srpipe(&["status", "p", "--json"]);
+    let key: serde_json::Value = serde_json::from_str(&key.stdout).unwrap();
+    assert!(page.contains(key["stages"][0]["key"].as_str().unwrap()));
+
+    // Written again it is the same, wherever to.
+    let again = folder.srpipe(&["report", "p.yaml", "-o", "-"]);
+    assert!(again.stdout == page, "{}", again.stderr);
+    assert_eq!(folder.srpipe(&["report", "-o", "out.html"]).stdout, "out.html\n");
+    assert!(fs::read_to_string(folder.path().join("out.html")).unwrap() == page);
+}
+
+#[test]
+fn a_run_that_failed_has_a_report_with_what_there_is() {
+    let folder = Pipeline::small()
+        .stage("bad", "{kind: command, command: [sh, -c, 'echo <so> it goes >&2; exit 3'], outputs: [x]}")
+        .folder();
+    let output = folder.run(&["--keep-going", "--json"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    let page = fs::read_to_string(latest(&folder)).unwrap();
+    assert!(page.contains("id=\"failures\"") && page.contains("&lt;so&gt; it goes"), "the log of what failed");
+    assert_eq!(page.matches("class=\"node ").count(), 4);
+}
+
+#[test]
+fn a_report_is_opened_and_what_has_no_run_is_told() {
+    let folder = Pipeline::small().folder();
+    let none = folder.srpipe(&["report"]);
+    assert_eq!(none.code, Some(2), "{none}");
+    assert!(none.stderr.contains("srpipe run"), "{none}");
+    folder.run(&[]);
+    let unknown = folder.srpipe(&["report", "nothing"]);
+    assert_eq!(unknown.code, Some(2), "{unknown}");
+
+    let opened = |browser: &str| {
+        let output = folder.command(&["report", "p", "--open"]).env("BROWSER", browser).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(opened("true"), (Some(0), String::new()));
+    for browser in ["false", "/no/such/browser"] {
+        let (code, error) = opened(browser);
+        assert!(code == Some(1) && error.contains("by hand") && error.contains("report.html"), "{error}");
+    }
+}
