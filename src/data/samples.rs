@@ -95,11 +95,11 @@ pub fn samples_metadata(diffusion: &DiffusionParams) -> Metadata {
     Metadata::from([(DIFFUSION.to_string(), json)])
 }
 
-/// How the model learned that drew the samples, from their metadata.
-pub fn samples_diffusion(metadata: &Metadata) -> anyhow::Result<DiffusionParams> {
-    let json =
-        metadata.get(DIFFUSION).context("the samples' header has no `diffusion`; were they made by `sample`?")?;
-    serde_json::from_str(json).context("reading `diffusion` in the samples' header")
+/// How the model learned that drew the samples, from their metadata; none where another program made them and does not
+/// say.
+pub fn samples_diffusion(metadata: &Metadata) -> anyhow::Result<Option<DiffusionParams>> {
+    let read = |json: &String| serde_json::from_str(json).context("reading `diffusion` in the samples' header");
+    metadata.get(DIFFUSION).map(read).transpose()
 }
 
 #[cfg(test)]
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn how_the_model_learned_is_read_back() {
         let diffusion = DiffusionParams { residual_scale: Some(1.0 / 3.0), timesteps: 7, ..Default::default() };
-        assert_eq!(samples_diffusion(&samples_metadata(&diffusion)).unwrap(), diffusion);
-        assert!(samples_diffusion(&Metadata::new()).unwrap_err().to_string().contains("made by `sample`"));
+        assert_eq!(samples_diffusion(&samples_metadata(&diffusion)).unwrap(), Some(diffusion));
+        assert_eq!(samples_diffusion(&Metadata::new()).unwrap(), None);
         let other = Metadata::from([(DIFFUSION.to_string(), "{\"timesteps\": \"many\"}".to_string())]);
         assert!(samples_diffusion(&other).is_err());
     }

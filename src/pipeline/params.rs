@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claims::Claim;
 
+pub use super::command::CommandParams;
+
 /// Gets a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
@@ -46,6 +48,14 @@ impl FetchParams {
     pub fn image_size(&self) -> usize {
         match self {
             Self::Cifar10(_) | Self::Synthetic(_) => 32,
+        }
+    }
+
+    /// Test images that there are at most.
+    pub fn most_tests(&self) -> usize {
+        match self {
+            Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
+            Self::Synthetic(p) => p.test,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::machine::Machine;
+use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::pipeline::params::FetchParams;
 use crate::pipeline::{Device, Pipeline, StageParams};
@@ -52,6 +54,21 @@ impl Prepared {
         if self.cuda.is_some() { BackendClass::Cuda } else { BackendClass::Cpu }
     }
 
+    /// Fails where a stage that is not known asks for more than a machine can ever give.
+    pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
+        let slots = Slots { machine: machine.clone(), jobs: None, cuda: self.cuda };
+        let stages = self.plan.stages.iter().zip(&self.states);
+        let errors =
+            stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
+                let (field, why) = slots.never(&stage.resources)?;
+                let place = pipeline.nearest_position(&stage.name, &format!("resources.{field}"));
+                let place = place.map_or(String::new(), |place| format!("{place}: "));
+                Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))
+            });
+        let errors: Vec<String> = errors.collect();
+        if errors.is_empty() { Ok(()) } else { Err(InputError(errors.join("\n"))) }
+    }
+
     pub fn is_done(&self) -> bool {
         self.states.iter().all(|state| matches!(state, StageState::Cached { .. }))
     }
@@ -90,22 +107,38 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read one archive.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
-    for PlannedStage { name, params, .. } in &plan.stages {
-        let StageParams::Fetch(FetchParams::Cifar10(params)) = params else { continue };
+    for PlannedStage { name, base, params, .. } in &plan.stages {
+        let params = match params {
+            StageParams::Fetch(FetchParams::Cifar10(params)) => params,
+            StageParams::Command(params) if !params.files.is_empty() => {
+                let mut digests = BTreeMap::new();
+                for file in &params.files {
+                    let digest = match hashed.get(Path::new(file)) {
+                        Some(digest) => digest.clone(),
+                        None => hash_needed(Path::new(file), base, store)?,
+                    };
+                    hashed.insert(file.into(), digest.clone());
+                    digests.insert(format!("files.{file}"), digest);
+                }
+                sources.insert(name.clone(), digests);
+                continue;
+            }
+            _ => continue,
+        };
         let wrong = |error: String| InputError(format!("stage {name}: {error}"));
-        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{name}.sha256: {e}")));
+        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{base}.sha256: {e}")));
         let digest = match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
             Source::Web { sha256, .. } => pinned(&sha256)?,
             Source::File { path, sha256 } => {
                 let digest = match hashed.get(&path) {
                     Some(digest) => digest.clone(),
-                    None => hash_local(&path, name, store)?,
+                    None => hash_local(&path, base, store)?,
                 };
                 if let Some(sha256) = sha256
                     && pinned(&sha256)? != digest
                 {
                     return Err(wrong(format!(
-                        "{path} has the SHA-256\n  {digest}, and stages.{name}.sha256 says\n  {sha256}.\n\
+                        "{path} has the SHA-256\n  {digest}, and stages.{base}.sha256 says\n  {sha256}.\n\
                          Get the file again, or correct the field",
                         path = path.display()
                     ))
@@ -118,6 +151,25 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
         sources.insert(name.clone(), BTreeMap::from([("archive".to_string(), digest)]));
     }
     Ok(sources)
+}
+
+/// The digest of a file that a command needs.
+fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
+    let shown = path.display();
+    if !path.is_file() {
+        let what = if path.exists() { "is not a file" } else { "does not exist" };
+        let folder = std::env::current_dir().map(|folder| format!(" in {}", folder.display())).unwrap_or_default();
+        return Err(InputError(format!(
+            "stage {stage}: stages.{stage}.files: {shown} {what}{folder}. Paths are relative to the folder that srpipe \
+             is started in"
+        ))
+        .into());
+    }
+    let digest = match store {
+        Some(store) => store.hash_file_cached(path),
+        None => hash_file(path).map_err(Into::into),
+    };
+    digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.files: reading {shown}: {e:#}")).into())
 }
 
 fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {

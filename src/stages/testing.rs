@@ -29,11 +29,16 @@ impl Bench {
         Context {
             store: &self.store,
             inputs: self.inputs.clone(),
+            sources: BTreeMap::new(),
             seed: 1,
+            threads: 2,
+            gpus: String::new(),
             device: crate::pipeline::Device::Cpu,
             work: self.folder.path().join("work"),
             report: &*self.report,
             interrupted,
+            program: &|_| {},
+            launcher: None,
         }
     }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::de::DeserializeOwned;
 
+use super::super::command::has_seed_below;
 use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::resources::CommonParams;
 use super::super::tree::{Entry, Mapping, Node, Value};
 use super::super::words::quote;
-use super::super::{StageKind, StageParams, resolve, schema};
+use super::super::{Resources, Retry, StageKind, StageParams, resolve, schema};
 use super::matrix::too_many;
 use super::names::value_label;
 use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
@@ -36,8 +38,18 @@ pub(in super::super) struct Applied {
 #[derive(Debug, Clone)]
 pub(in super::super) struct Variant {
     pub combination: Combination,
-    /// Absent where they are in error.
-    pub params: Option<StageParams>,
+    /// Those that are in error have their defaults here; absent where they have none.
+    pub typed: Option<Typed>,
+    /// Whether some are in error.
+    pub in_error: bool,
+}
+
+/// The parameters of a kind, and those that every stage may have.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Typed {
+    pub params: StageParams,
+    pub resources: Resources,
+    pub retry: Retry,
 }
 
 impl Sweeps {
@@ -54,7 +66,15 @@ impl Sweeps {
             shared.push(only(&matrix.combinations, &open));
             axes.extend(open);
         }
-        let has_seed = schema::of(kind)["properties"][SEED].is_object();
+        let has_seed = match kind {
+            // A program that is not told the seed makes the same of every one.
+            StageKind::Command => {
+                let given = merged.values().map(|entry| &entry.node);
+                let swept = axes.iter().flat_map(|&axis| &self.axes[axis].values).map(|value| &value.node);
+                given.chain(swept).any(has_seed_below)
+            }
+            _ => schema::of(kind)["properties"][SEED].is_object(),
+        };
         let is_open = merged.get(SEED).is_none_or(|entry| entry.node.is_null());
         if let Some(matrix) = &self.pipeline
             && has_seed
@@ -131,10 +151,12 @@ pub(in super::super) fn variants(
         }
         let mut found = Errors::default();
         schema::validate_stage(kind, name, key, &mut node, &mut found);
-        let mut params = None;
-        if found.is_empty() {
-            params = typed(kind, &node).map_err(|e| found.push(leftover(key, name, &e))).ok();
-        }
+        let in_error = !found.is_empty();
+        let typed = match in_error {
+            false => self::typed(kind, (name, key), &node).map_err(|error| found.push(error)).ok(),
+            // What is right can still be held against the other stages.
+            true => self::typed(kind, (name, key), &without(&node, &found.places().collect())).ok(),
+        };
         for &(axis, value) in &combination {
             let Axis { path, values, .. } = &mut axes[axis];
             if values[value].label.is_empty() {
@@ -144,9 +166,21 @@ pub(in super::super) fn variants(
         }
         see(&node);
         errors.append(found);
-        variants.push(Variant { combination, params });
+        variants.push(Variant { combination, typed, in_error });
     }
     variants
+}
+
+/// The parameters less those at these places.
+fn without(node: &Node, places: &HashSet<Span>) -> Node {
+    let is_wrong = |node: &Node| match &node.value {
+        Value::List(items) => items.iter().any(|item| places.contains(&item.span)),
+        _ => false,
+    } || places.contains(&node.span);
+    let Some(mapping) = node.as_mapping() else { return node.clone() };
+    let right = mapping.iter().filter(|(_, entry)| !places.contains(&entry.key) && !is_wrong(&entry.node));
+    let entry = |entry: &Entry| Entry { key: entry.key, node: without(&entry.node, places) };
+    Node { value: Value::Mapping(right.map(|(key, e)| (key.clone(), entry(e))).collect()), span: node.span }
 }
 
 /// What the types refuse and the schema does not.
@@ -154,17 +188,39 @@ fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
     Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
 }
 
-fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
-    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
-        serde_yaml::from_value(node.to_yaml())
+fn typed(kind: StageKind, (name, key): (&str, Span), node: &Node) -> Result<Typed, Diagnostic> {
+    let (params, common) = read(kind, node).map_err(|error| leftover(key, name, &error))?;
+    let resources = Resources::of(&common.resources).map_err(|(field, what)| {
+        let entry = node.entry(["resources", field]);
+        let span = entry.map_or(key, |entry| entry.node.span);
+        let found = entry.map_or(String::new(), |entry| format!(", found {}", entry.node.describe()));
+        Diagnostic::new(span, format!("`resources.{field}` must be {what}{found}"))
+    })?;
+    Ok(Typed { params, resources, retry: common.retry.into() })
+}
+
+fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), serde_yaml::Error> {
+    fn read<T: DeserializeOwned>(yaml: serde_yaml::Value) -> Result<T, serde_yaml::Error> {
+        serde_yaml::from_value(yaml)
     }
-    Ok(match kind {
-        StageKind::Fetch => StageParams::Fetch(read(node)?),
-        StageKind::Degrade => StageParams::Degrade(read(node)?),
-        StageKind::Train => StageParams::Train(read(node)?),
-        StageKind::Sample => StageParams::Sample(read(node)?),
-        StageKind::Compare => StageParams::Compare(read(node)?),
-    })
+    let mut own = node.to_yaml();
+    let mut common = serde_yaml::Mapping::new();
+    if let Some(own) = own.as_mapping_mut() {
+        for name in CommonParams::NAMES {
+            common.extend(own.shift_remove(name).filter(|v| !v.is_null()).map(|value| (name.into(), value)));
+        }
+    }
+    let params = match kind {
+        StageKind::Fetch => StageParams::Fetch(read(own)?),
+        StageKind::Degrade => StageParams::Degrade(read(own)?),
+        StageKind::Train => StageParams::Train(read(own)?),
+        StageKind::Sample => StageParams::Sample(read(own)?),
+        StageKind::Compare => StageParams::Compare(read(own)?),
+        StageKind::Command => StageParams::Command(read(own)?),
+    };
+    let mut params = params;
+    params.forget_unread();
+    Ok((params, read(common.into())?))
 }
 
 impl Node {

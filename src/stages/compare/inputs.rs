@@ -101,8 +101,8 @@ impl Pairs {
     }
 }
 
-/// The samples, and how the model learned that drew them.
-pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, DiffusionParams)> {
+/// The samples, and how the model learned that drew them, where they say so.
+pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
     let bytes = arm.read(blobs::SAMPLES, store)?;
     let of_arm = || format!("{} of {arm}", blobs::SAMPLES);
     let (samples, metadata) = Samples::from_safetensors(&bytes).with_context(of_arm)?;
@@ -118,24 +118,29 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
     Ok(())
 }
 
-/// The losses of the arm's training.
+/// The losses of the arm's training; none of an arm without one: a command that stands for a sample stage need not know
+/// of a training.
 pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
+    if !arm.artifact.contains_key(blobs::LOSS) {
+        return Ok(vec![]);
+    }
     let csv = arm.read(blobs::LOSS, store)?;
     read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))
 }
 
 /// A curve for each training, of the arms' first seeds; arms that sample one model share it. `measured` are the arms, in
 /// their order.
-pub fn curves(arms: &[Arm], measured: &[Measured]) -> anyhow::Result<Vec<Curve>> {
+pub fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
     let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();
     for (arm, measured) in arms.iter().zip(measured).filter(|(arm, _)| arm.is_first) {
-        let diffusion = measured.diffusion.clone().unwrap_or_default();
+        let Some(digest) = arm.artifact.get(blobs::LOSS) else { continue };
+        let diffusion = measured.diffusion.clone();
         let curve = || Curve { name: String::new(), rows: measured.losses.clone(), diffusion };
-        let curve = trainings.entry(arm.digest(blobs::LOSS)?).or_insert_with(curve);
+        let curve = trainings.entry(digest).or_insert_with(curve);
         if !curve.name.is_empty() {
             curve.name.push_str(", ");
         }
         curve.name.push_str(arm.name);
     }
-    Ok(trainings.into_values().collect())
+    trainings.into_values().collect()
 }

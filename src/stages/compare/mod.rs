@@ -53,7 +53,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
-            diffusion: Some(diffusion),
+            diffusion,
             losses,
             ..Measured::default()
         };
@@ -68,7 +68,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     }
     let columns = columns(&pairs, &measured, &pictures);
     // Bicubic enlargement, the first, was not trained.
-    let curves = curves(&arms, &measured[1..])?;
+    let curves = curves(&arms, &measured[1..]);
     let outputs = [
         (blobs::METRICS, report::metrics_csv(&measured)?),
         (blobs::SUMMARY, summary.to_json()?),

@@ -72,11 +72,16 @@ impl Bed {
         let ctx = Context {
             store: &self.store,
             inputs: self.inputs.clone(),
+            sources: BTreeMap::new(),
             seed: 0,
+            threads: 1,
+            gpus: String::new(),
             device: Device::Cpu,
             work: self.folder.path().join("work"),
             report: &|event| self.events.lock().unwrap().push(event),
             interrupted: &|| self.interrupted.load(Ordering::Relaxed),
+            program: &|_| {},
+            launcher: None,
         };
         run(&self.params, &ctx)
     }
@@ -246,8 +251,13 @@ fn arms_that_cannot_be_compared_are_refused() {
     assert!(broken.error().starts_with("loss.csv of arm `broken` (stage `sample_broken`): "), "{}", broken.error());
 
     let mut missing = bed();
-    missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::LOSS);
-    assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no loss.csv");
+    missing.inputs.get_mut("arms.diffusion").unwrap().remove(blobs::LOSS);
+    let outcome = missing.run().unwrap();
+    let summary = Summary::from_json(&missing.blob(&outcome, blobs::SUMMARY)).unwrap();
+    assert_eq!(summary.arms.keys().collect::<Vec<_>>(), [BICUBIC, "diffusion", "regression"]);
+    assert_eq!(summary.arms["diffusion"].figures.heldout_loss, None);
+    missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::SAMPLES);
+    assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no samples.safetensors");
     assert!(Bed::new().error().contains("nothing to compare"));
 }
 
@@ -265,15 +275,20 @@ fn arms_of_one_training_share_a_curve() {
     let ctx = Context {
         store: &bed.store,
         inputs: bed.inputs.clone(),
+        sources: BTreeMap::new(),
         seed: 0,
+        threads: 1,
+        gpus: String::new(),
         device: Device::Cpu,
         work: bed.folder.path().into(),
         report: &|_| {},
         interrupted: &|| false,
+        program: &|_| {},
+        launcher: None,
     };
     let arms = arms(&bed.params, &ctx).unwrap();
     let measured: Vec<Measured> = arms.iter().map(|arm| Measured::named(arm.name)).collect();
-    let names: Vec<String> = curves(&arms, &measured).unwrap().into_iter().map(|curve| curve.name).collect();
+    let names: Vec<String> = curves(&arms, &measured).into_iter().map(|curve| curve.name).collect();
     assert_eq!(names, ["again, diffusion", "regression"]);
 }
 
