@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Folder, Pipeline, is_alive, sha256, wait_until};
+use common::{Folder, Pipeline, is_alive, sha256, signal, wait_until};
 use serde_json::Value;
 
 fn pipeline() -> Pipeline {
@@ -68,7 +67,7 @@ fn killed_at_random_moments_it_comes_out_the_same() {
         // Every third time the stage itself, and then the run at once.
         if round % 3 == 2 {
             for pid in &children {
-                Command::new("kill").args(["-s", "KILL", &pid.to_string()]).output().unwrap();
+                let _ = signal(*pid, "KILL");
             }
         }
         let mut child = run.child;

@@ -95,8 +95,8 @@ pub fn samples_metadata(diffusion: &DiffusionParams) -> Metadata {
     Metadata::from([(DIFFUSION.to_string(), json)])
 }
 
-/// How the model learned that drew the samples, from their metadata; `None` where that does not say, as of samples that
-/// a user's own program made.
+/// How the model learned that drew the samples, from their metadata; none where another program made them and does not
+/// say.
 pub fn samples_diffusion(metadata: &Metadata) -> anyhow::Result<Option<DiffusionParams>> {
     let read = |json: &String| serde_json::from_str(json).context("reading `diffusion` in the samples' header");
     metadata.get(DIFFUSION).map(read).transpose()

@@ -18,7 +18,7 @@ pub struct Measured {
     pub seed: Option<String>,
     /// Samples K an image.
     pub samples: usize,
-    /// How its model learned; none of what has no model.
+    /// How its model learned; none of what has no model, or none that is known.
     pub diffusion: Option<DiffusionParams>,
     /// Of the first sample of each image.
     pub sample: Vec<Scores>,
@@ -42,9 +42,10 @@ impl Measured {
         self.diffusion.as_ref().map(|diffusion| diffusion.objective)
     }
 
-    /// Whether its K samples are draws. Enlargement and regression have one answer, which K says nothing of.
+    /// Whether its K samples are draws. Enlargement and regression have one answer, which K says nothing of; of what is
+    /// not known, several answers are draws.
     pub fn draws(&self) -> bool {
-        self.objective().is_some_and(|objective| objective != Objective::Regression)
+        self.objective().map_or(self.samples > 1, |objective| objective != Objective::Regression)
     }
 
     /// The last that training measured; `None` also where it is no number, which JSON has no word for.

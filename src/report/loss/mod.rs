@@ -31,8 +31,8 @@ pub struct LossRow {
 pub struct Curve {
     pub name: String,
     pub rows: Vec<LossRow>,
-    /// How it learned, and so what its losses measure.
-    pub diffusion: DiffusionParams,
+    /// How it learned, and so what its losses measure, where that is known.
+    pub diffusion: Option<DiffusionParams>,
 }
 
 /// Reads `loss.csv`; other columns are left alone.
@@ -56,7 +56,7 @@ const TITLE: [&str; 2] = ["objective", "target"];
 pub(super) fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {
-        let measured = measured(&curve.diffusion);
+        let measured = curve.diffusion.as_ref().map(measured).unwrap_or_default();
         match kinds.iter_mut().find(|(known, _)| *known == measured) {
             Some((_, members)) => members.push(i),
             None => kinds.push((measured, vec![i])),
@@ -75,7 +75,8 @@ pub(super) fn panels(curves: &[Curve]) -> Vec<Panel> {
             (None, Some(number)) => format!("{field} {}", label(format!("{number:.3e}").parse().unwrap_or(number))),
             (None, None) => format!("{field} {value}"),
         });
-        told.collect::<Vec<_>>().join(", ")
+        let told = told.collect::<Vec<_>>().join(", ");
+        if told.is_empty() { "of an objective that is not known".to_string() } else { told }
     };
     let titles: Vec<String> = kinds.iter().map(|(kind, _)| title(kind)).collect();
     titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
@@ -147,7 +148,7 @@ pub(super) mod tests {
     }
 
     pub fn curve(name: &str, rows: Vec<LossRow>) -> Curve {
-        Curve { name: name.into(), rows, diffusion: DiffusionParams::default() }
+        Curve { name: name.into(), rows, diffusion: Some(DiffusionParams::default()) }
     }
 
     #[test]
@@ -188,7 +189,8 @@ pub(super) mod tests {
 
     #[test]
     fn losses_share_a_panel_where_they_measure_the_same() {
-        let learned = |json: Value| Curve { diffusion: serde_json::from_value(json).unwrap(), ..curve("", vec![]) };
+        let learned =
+            |json: Value| Curve { diffusion: Some(serde_json::from_value(json).unwrap()), ..curve("", vec![]) };
         let titles = |curves: &[Value]| -> Vec<(String, Vec<usize>)> {
             let curves: Vec<Curve> = curves.iter().cloned().map(learned).collect();
             panels(&curves).into_iter().map(|panel| (panel.title, panel.curves)).collect()
@@ -211,6 +213,9 @@ pub(super) mod tests {
                 kind("objective eps, target residual", &[3])
             ]
         );
+        let unknown = [Curve { diffusion: None, ..curve("", vec![]) }, learned(json!({}))];
+        let told: Vec<String> = panels(&unknown).into_iter().map(|panel| panel.title).collect();
+        assert_eq!(told, ["of an objective that is not known", "objective v, target residual"]);
         let noise = titles(&[
             json!({"target": "image", "residual_scale": 3.0}),
             json!({"target": "image"}),

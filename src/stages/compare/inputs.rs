@@ -101,7 +101,7 @@ impl Pairs {
     }
 }
 
-/// The samples, and how the model learned that drew them, where they say.
+/// The samples, and how the model learned that drew them, where they say so.
 pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
     let bytes = arm.read(blobs::SAMPLES, store)?;
     let of_arm = || format!("{} of {arm}", blobs::SAMPLES);
@@ -118,8 +118,8 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
     Ok(())
 }
 
-/// The losses of the arm's training; none where it has none: a command that stands for a sample stage need not know of
-/// one.
+/// The losses of the arm's training; none of an arm without one: a command that stands for a sample stage need not know
+/// of a training.
 pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
     if !arm.artifact.contains_key(blobs::LOSS) {
         return Ok(vec![]);
@@ -133,9 +133,9 @@ pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
 pub fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
     let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();
     for (arm, measured) in arms.iter().zip(measured).filter(|(arm, _)| arm.is_first) {
-        let diffusion = measured.diffusion.clone().unwrap_or_default();
-        let curve = || Curve { name: String::new(), rows: measured.losses.clone(), diffusion };
         let Some(digest) = arm.artifact.get(blobs::LOSS) else { continue };
+        let diffusion = measured.diffusion.clone();
+        let curve = || Curve { name: String::new(), rows: measured.losses.clone(), diffusion };
         let curve = trainings.entry(digest).or_insert_with(curve);
         if !curve.name.is_empty() {
             curve.name.push_str(", ");
