@@ -21,7 +21,7 @@ mod verdicts;
 use anyhow::Context;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use super::Summary;
@@ -128,6 +128,7 @@ impl Report {
         // Lines of the template that only say what to do leave nothing behind.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.context("the template's syntax")?);
+        environment.add_filter("breakable", |text: String| Value::from_safe_string(breakable(&text)));
         environment.add_template("report.html", include_str!("report.html")).context("the report's template")?;
         let share = pictures / self.comparisons.iter().filter(|c| c.pictures.is_some()).count().max(1);
         let comparisons: Vec<View> =
@@ -152,6 +153,11 @@ impl Report {
         });
         page.context("filling in the report's template")
     }
+}
+
+/// Escaped, and free to go on in a new line where a part of it ends: names of instances are long.
+fn breakable(text: &str) -> String {
+    chart::escape(text).replace(',', ",<wbr>").replace('[', "<wbr>[")
 }
 
 /// A comparison as the template shows it.

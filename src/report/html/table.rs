@@ -193,7 +193,7 @@ fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
 }
 
 /// Half the width of Student's 95 % interval of the mean; none of fewer than two values, or where they are not finite.
-fn half_width(values: &Vec<f64>) -> Option<f64> {
+fn half_width(values: &[f64]) -> Option<f64> {
     let n = values.len() as f64;
     let student = StudentsT::new(0.0, 1.0, n - 1.0).ok().filter(|_| n > 1.0)?;
     let mean = values.iter().sum::<f64>() / n;
