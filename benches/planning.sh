@@ -4,8 +4,8 @@
 #     benches/planning.sh [CIFAR-10 BINARY ARCHIVE]
 #
 # Nothing to do: six stages on the archive (on generated images where none is given), and a thousand instances.
-# Planning: ten thousand trainings with their samplings, before any run and beside a thousand results. Of ten tries the
-# fastest and the median; memory where GNU time is installed.
+# Planning: ten thousand instances, and twice as many, which are ten thousand trainings with their samplings; before any
+# run and beside results. Of ten tries the fastest and the median; memory where GNU time is installed.
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -69,14 +69,16 @@ stages:
   compare: {kind: compare, arms: {only: samples}}
 END
 }
+plan instances "seed: [$(list 1 1 500)], model.base_channels: [$(list 8 8 80)]" > instances.yaml
 plan seeds "seed: [$(list 1 1 500)], model.base_channels: [$(list 8 8 160)]" > seeds.yaml
 plan models "model.base_channels: [$(list 4 4 1000)], model.blocks_per_level: [$(list 1 1 10)],
     model.channel_mults: [[1,2,4],[1,2,2],[1,1,1],[1,2,3]]" > models.yaml
 
 planning() { # WHERE
-    seconds "plan 10,000 instances, 20 models, $1" "$srpipe" plan seeds.yaml
-    seconds "plan 10,000 instances, 10,000 models, $1" "$srpipe" plan models.yaml
-    seconds "plan 10,000 instances, 10,000 models, JSON, $1" "$srpipe" plan models.yaml --json
+    seconds "plan 10,000 instances, $1" "$srpipe" plan instances.yaml
+    seconds "plan 10,000 trainings, 20 models, $1" "$srpipe" plan seeds.yaml
+    seconds "plan 10,000 trainings, all different, $1" "$srpipe" plan models.yaml
+    seconds "the same as JSON, $1" "$srpipe" plan models.yaml --json
 }
 
 planning "no store"

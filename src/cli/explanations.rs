@@ -1,5 +1,7 @@
 //! What a stage would do and why, in words and as JSON; for `plan`, `why` and `run --dry-run`.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::words;
@@ -15,7 +17,7 @@ pub struct Explained<'a> {
     pub prepared: &'a Prepared,
     pub explanations: Vec<Explanation>,
     /// The keys of the pipeline's latest run, by stage.
-    latest: Option<RunView>,
+    latest: HashMap<String, Key>,
 }
 
 /// Differences of one stage that are told; the others are counted.
@@ -30,6 +32,8 @@ impl<'a> Explained<'a> {
         let Prepared { plan, states, forced, sources, .. } = prepared;
         let explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
         let latest = store.and_then(|store| RunView::latest(store, &pipeline.name));
+        let latest = latest.into_iter().flat_map(|run| run.record.stages);
+        let latest = latest.filter_map(|stage| Some((stage.name, stage.key?))).collect();
         Self { pipeline, prepared, explanations, latest }
     }
 
@@ -70,8 +74,7 @@ impl<'a> Explained<'a> {
 
     /// Whether the latest run has this result for this stage, so that running it now is running it again.
     fn is_of_latest_run(&self, stage: usize, key: &Key) -> bool {
-        let stages = self.latest.iter().flat_map(|run| &run.record.stages);
-        stages.into_iter().any(|record| record.name == self.name(stage) && record.key.as_ref() == Some(key))
+        self.latest.get(self.name(stage)) == Some(key)
     }
 
     /// The reason after the colon of a sentence.
@@ -167,7 +170,7 @@ impl<'a> Explained<'a> {
 
     /// Where the field is given; of a parameter that is left to its default, what encloses it.
     fn place(&self, stage: usize, field: &Field) -> Option<Position> {
-        let stage = self.name(stage);
+        let stage = &self.pipeline.stages[stage];
         match field {
             Field::Param(path) => self.pipeline.nearest_position(stage, path),
             Field::Seed => self.pipeline.position(stage, "seed"),

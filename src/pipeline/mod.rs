@@ -109,12 +109,12 @@ impl Pipeline {
 
     /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
     /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
-    pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
-        self.draft.position(self.stage(stage)?, path)
+    pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
+        self.draft.position(stage, path)
     }
 
     /// As [`Pipeline::position`], of what encloses the parameter where it is left to its default itself.
-    pub fn nearest_position(&self, stage: &str, path: &str) -> Option<Position> {
+    pub fn nearest_position(&self, stage: &Stage, path: &str) -> Option<Position> {
         let shorter = std::iter::successors(Some(path), |p| match p.rsplit_once('.') {
             Some((outer, _)) => Some(outer),
             None => (!p.is_empty()).then_some(""),

@@ -69,11 +69,11 @@ impl Prepared {
     /// Fails where a stage that is not known asks for more than a machine can ever give.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
         let slots = Slots { machine: machine.clone(), jobs: None, cuda: self.cuda };
-        let stages = self.plan.stages.iter().zip(&self.states);
+        let stages = pipeline.stages.iter().zip(&self.states);
         let errors =
             stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
                 let (field, why) = slots.never(&stage.resources)?;
-                let place = pipeline.nearest_position(&stage.name, &format!("resources.{field}"));
+                let place = pipeline.nearest_position(stage, &format!("resources.{field}"));
                 let place = place.map_or(String::new(), |place| format!("{place}: "));
                 Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))
             });

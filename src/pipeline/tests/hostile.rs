@@ -29,7 +29,7 @@ fn survives_flags(text: &[u8], flags: &Flags) {
             let again = parse("again.yaml", pipeline.resolved(), &Flags::default()).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(again.resolved(), pipeline.resolved());
             for stage in &pipeline.stages {
-                assert!(pipeline.position(&stage.name, "").is_some());
+                assert!(pipeline.position(stage, "").is_some());
             }
         }
     }

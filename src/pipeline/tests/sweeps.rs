@@ -242,7 +242,7 @@ fn spelling_does_not_matter_and_names_are_safe() {
 fn the_place_of_a_swept_parameter_is_its_value() {
     let text = swept(", matrix: { model.base_channels: [8, 16], model.attention: [{ kind: seed }] }", "");
     let pipeline = valid(&text);
-    let place = |stage: &str, path: &str| pipeline.position(stage, path).map(|p| p.to_string());
+    let place = |stage: &str, path: &str| pipeline.position(pipeline.stage(stage)?, path).map(|p| p.to_string());
     let [of_8, of_16] =
         ["model[base_channels=8,attention=(kind:seed)]", "model[base_channels=16,attention=(kind:seed)]"];
     let column = |what: &str| text.lines().nth(6).unwrap().find(what).unwrap() + 1;
@@ -254,7 +254,10 @@ fn the_place_of_a_swept_parameter_is_its_value() {
     // What came down is no parameter of the stage.
     assert_eq!(place("samples[base_channels=8,attention=(kind:seed)]", "model.base_channels"), None);
     let flag = valid_sweep(SMALL, &["stages.model.seed=1,2"]);
-    assert_eq!(flag.position("model[seed=2]", "seed").unwrap().to_string(), "--sweep stages.model.seed=1,2");
+    assert_eq!(
+        flag.position(flag.stage("model[seed=2]").unwrap(), "seed").unwrap().to_string(),
+        "--sweep stages.model.seed=1,2"
+    );
 }
 
 #[test]

@@ -198,14 +198,14 @@ fn names_that_yaml_reads_as_something_else_stay_names() {
 #[test]
 fn positions_are_those_of_the_file_the_defaults_or_the_flag() {
     let pipeline = valid_with(SMALL, &["stages.model.model.base_channels=8"]);
-    let at = |stage: &str, path: &str| pipeline.position(stage, path).map(|p| p.to_string());
+    let at = |stage: &str, path: &str| pipeline.position(pipeline.stage(stage)?, path).map(|p| p.to_string());
     assert_eq!(at("model", "").as_deref(), Some("test.yaml:7:3"));
     assert_eq!(at("model", "optim.steps").as_deref(), Some("test.yaml:3:34"));
     assert_eq!(at("model", "model.base_channels").as_deref(), Some("--set stages.model.model.base_channels=8"));
     assert_eq!(at("compare", "arms.only").as_deref(), Some("test.yaml:9:37"));
     assert_eq!(at("model", "diffusion.schedule"), None);
     assert_eq!(at("nobody", ""), None);
-    let nearest = |path: &str| pipeline.nearest_position("model", path).map(|p| p.to_string());
+    let nearest = |path: &str| pipeline.nearest_position(pipeline.stage("model")?, path).map(|p| p.to_string());
     assert_eq!(nearest("optim.lr").as_deref(), Some("test.yaml:3:25"));
     assert_eq!(nearest("diffusion.schedule").as_deref(), Some("test.yaml:7:3"));
 }
