@@ -108,7 +108,7 @@ impl Known<'_> {
             curve: Curve {
                 name: if is_done { name.to_string() } else { format!("{name} (not done)") },
                 rows,
-                diffusion: params.diffusion.clone(),
+                diffusion: Some(params.diffusion.clone()),
             },
             other_seeds: seeds.map(|(rows, _)| rows).collect(),
             arm,
