@@ -116,9 +116,9 @@ mod tests {
 
     use super::*;
 
-    /// Red grows with x, green with y.
+    /// Red is twice x, green twice y.
     fn gradient(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]))
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([2 * x as u8, 2 * y as u8, 7]))
     }
 
     fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -139,15 +139,15 @@ mod tests {
     fn fits_cut_where_they_say() {
         let file = png(gradient(40, 20));
         let crop = images(&file, 8, Fit::Crop).unwrap();
-        assert_eq!(crop.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[16, 6, 7]]);
+        assert_eq!(crop.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[32, 12, 7]]);
         let tiles = images(&file, 16, Fit::Tiles).unwrap();
-        assert_eq!(tiles.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[0, 0, 7], [16, 0, 7]]);
+        assert_eq!(tiles.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[0, 0, 7], [32, 0, 7]]);
         // The central 20×20, from column 10 on; exactly as it is where nothing is to be scaled.
-        assert_eq!(first_pixel(&images(&file, 20, Fit::Cover).unwrap()[0]), [10, 0, 7]);
+        assert_eq!(first_pixel(&images(&file, 20, Fit::Cover).unwrap()[0]), [20, 0, 7]);
         let half = images(&file, 10, Fit::Cover).unwrap().remove(0);
         assert_eq!(half.len(), 300);
         // Half-pixel centres: pixel (4, 4) lies between columns 18 and 19 of the file, rows 8 and 9.
-        assert_eq!(half[3 * 44..3 * 45], [19, 9, 7]);
+        assert_eq!(half[3 * 44..3 * 45], [37, 17, 7]);
         for fit in [Fit::Crop, Fit::Tiles] {
             assert_eq!(images(&file, 24, fit).unwrap_err().to_string(), "40×20 pixels, less than 24×24");
         }

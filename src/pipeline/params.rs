@@ -94,7 +94,6 @@ impl Default for SyntheticParams {
 pub struct FolderParams {
     /// The folder, relative to the working directory.
     #[serde(skip_serializing)]
-    #[schemars(length(min = 1))]
     pub path: String,
     /// Height and width of the images that are made of the files, in pixels.
     #[serde(default = "default_size")]
