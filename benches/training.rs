@@ -7,7 +7,7 @@ use srpipe::model::unet;
 use srpipe::nn::composed::Composed;
 use srpipe::nn::fused::Fused;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
-use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams, Weights};
+use srpipe::pipeline::params::{AttentionKind, ModelParams, Weights};
 
 const BATCH: usize = 32;
 
@@ -22,13 +22,13 @@ struct Setup {
 
 impl Setup {
     fn new(base_channels: usize, kind: AttentionKind, fused: bool) -> Self {
-        let graph = unet(&ModelParams { base_channels, attention: AttentionParams { kind } }, 32);
+        let graph = unet(&ModelParams::tutorial(base_channels, kind), 32, 4);
         let state = TrainState::initial(&graph, |name, n| noise(name.len(), n));
         let x = noise(1, BATCH * graph.input_shape().len());
         let target = noise(2, BATCH * graph.output_shape().len());
         let t = (0..BATCH).map(|i| i as f32 / BATCH as f32).collect();
         let network = match fused {
-            true => on(Fused::new(graph), &state),
+            true => on(Fused::new(graph).expect("an instruction set"), &state),
             false => on(Composed::new(graph, dfdx::prelude::Cpu::default()), &state),
         };
         Self { network: network.expect("the state is the graph's"), x, t, target, weights: vec![1.0; BATCH] }
@@ -37,7 +37,7 @@ impl Setup {
     fn train(&mut self) -> f32 {
         let batch = Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights };
         let settings = StepSettings { lr: 1e-4, clip: Some(1.0), ema_decay: 0.999, ..Default::default() };
-        self.network.train_step(batch, &settings).expect("shapes fit").loss
+        self.network.train_step(batch, 1, &settings).expect("shapes fit").loss
     }
 
     fn forward(&self) -> Vec<f32> {

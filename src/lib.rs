@@ -12,7 +12,8 @@
 //! run                   what is to be done, in which order, in which processes
 //! stages                one file a kind of stage: typed parameters and input artifacts in, output artifacts out
 //! train      report     the training loop and its snapshots      tables, pictures, curves
-//! diffusion  metrics    schedules, objectives, samplers          PSNR, SSIM, consistency
+//! diffusion  metrics    schedules, objectives, samplers          PSNR, SSIM, CRPS, spectra
+//!            stats                                               from paired differences to a verdict
 //! model      data       U-Net, checkpoints, target spaces        CIFAR-10, generated images, resampling
 //! nn                    networks as graphs, and the backends that run them; the only `unsafe`
 //! plan                  the graph of stages, their keys and states; pure
@@ -42,10 +43,10 @@
 //! - **The same key, the same bytes.** Results depend neither on the number of threads nor on what ran beside, nor on
 //!   an interruption. Sums have a fixed order, and every random number is a function of (seed, purpose, step, index):
 //!   see [`random`].
-//! - **Decisions are pure, effects at the edge.** `pipeline`, `plan`, `diffusion` and `metrics` compute values from
+//! - **Decisions are pure, effects at the edge.** `pipeline`, `plan`, `diffusion`, `metrics` and `stats` compute values from
 //!   values. Files are touched in `store`, `data` and `run`, the terminal in `cli`.
 //! - **Numbers have a reference.** Network, gradients, optimiser, schedules, samplers, resampling and metrics are held
-//!   against numbers of PyTorch, NumPy and scikit-image in `tests/fixtures`; our own kernels against dfdx's operations.
+//!   against numbers of PyTorch, NumPy, SciPy and scikit-image in `tests/fixtures`; our own kernels against dfdx's operations.
 
 pub mod cli;
 pub mod data;
@@ -59,5 +60,6 @@ pub mod random;
 pub mod report;
 pub mod run;
 pub mod stages;
+pub mod stats;
 pub mod store;
 pub mod train;

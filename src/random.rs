@@ -27,6 +27,12 @@ pub enum Purpose {
     Chain = 8,
     /// Generated images; index: the image.
     Synthetic = 9,
+    /// Directions that patches are projected to; index: the direction.
+    Directions = 10,
+    /// What a bootstrap draws; index: the resample.
+    Bootstrap = 11,
+    /// Signs of a test that are drawn; index: the draw.
+    Signs = 12,
 }
 
 /// An independent stream of numbers.

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 11] = [
     &["run"],
     &["stages"],
     &["train", "report"],
-    &["diffusion", "metrics"],
+    &["diffusion", "metrics", "stats"],
     &["model", "data"],
     &["nn"],
     &["plan"],

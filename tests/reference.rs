@@ -6,42 +6,54 @@ mod fixtures;
 use std::convert::Infallible;
 
 use srpipe::diffusion::{Schedule, Step, sample, steps};
-use srpipe::model::{Checkpoint, Config, unet};
+use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::nn::composed::Composed;
 use srpipe::nn::fused::Fused;
-use srpipe::nn::{Batch, Network, StepSettings, TrainState, on};
+use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, on};
 use srpipe::pipeline::params::*;
 
 use fixtures::Fixtures;
 
-/// The reference's U-Net with its weights, on `open`'s backend.
+type Open = fn(Graph, &TrainState) -> Box<dyn Network>;
+
+fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
+    on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap()
+}
+
+fn fused(graph: Graph, state: &TrainState) -> Box<dyn Network> {
+    on(Fused::new(graph).unwrap(), state).unwrap()
+}
+
+/// A network of the reference with its weights, on `open`'s backend.
 struct Reference<'a> {
     fixtures: &'a Fixtures,
-    name: &'a str,
+    /// What the names of its tensors begin with.
+    name: String,
     network: Box<dyn Network>,
+    weight_decay: f64,
 }
 
 impl<'a> Reference<'a> {
-    fn new(
-        fixtures: &'a Fixtures,
-        name: &'a str,
-        open: fn(srpipe::nn::Graph, &TrainState) -> Box<dyn Network>,
-    ) -> Self {
-        let kind = if name == "seed" { AttentionKind::Seed } else { AttentionKind::None };
-        let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
-        let graph = unet(&ModelParams { base_channels, attention: AttentionParams { kind } }, 32);
+    fn new(fixtures: &'a Fixtures, name: &str, graph: Graph, weight_decay: f64, open: Open) -> Self {
         let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
-        state.weights = graph.params.iter().map(|p| fixtures.f32(&format!("unet.{name}.w.{}", p.name))).collect();
-        Self { fixtures, name, network: open(graph, &state) }
+        state.weights = graph.params.iter().map(|p| fixtures.f32(&format!("{name}.w.{}", p.name))).collect();
+        Self { fixtures, name: name.to_string(), network: open(graph, &state), weight_decay }
+    }
+
+    /// The tutorial's, of the first fixtures.
+    fn tutorial(fixtures: &'a Fixtures, kind: AttentionKind, open: Open) -> Self {
+        let name = if kind == AttentionKind::Seed { "unet.seed" } else { "unet.none" };
+        let base_channels = fixtures.shape(&format!("{name}.w.enc1.0.weight"))[0];
+        Self::new(fixtures, name, unet(&ModelParams::tutorial(base_channels, kind), 32, 4), 0.0, open)
     }
 
     fn get(&self, key: &str) -> Vec<f32> {
-        self.fixtures.f32(&format!("unet.{}.{key}", self.name))
+        self.fixtures.f32(&format!("{}.{key}", self.name))
     }
 
     /// An image tensor, channels-last.
     fn images(&self, key: &str) -> Vec<f32> {
-        let shape = self.fixtures.shape(&format!("unet.{}.{key}", self.name));
+        let shape = self.fixtures.shape(&format!("{}.{key}", self.name));
         let (n, c, p) = (shape[0], shape[1], shape[2] * shape[3]);
         let values = self.get(key);
         let at = |i: usize| values[(i / (c * p)) * c * p + (i % c) * p + i / c % p];
@@ -66,28 +78,45 @@ impl<'a> Reference<'a> {
             assert!(gap <= bound, "{}: gradient of {} off by {gap} of {size}", self.name, param.name);
         }
 
-        let settings = StepSettings { lr: 1e-3, ..Default::default() };
+        let settings = StepSettings { lr: 1e-3, weight_decay: self.weight_decay, ..Default::default() };
         for (i, expected) in self.get("losses").into_iter().enumerate() {
-            let loss = self.network.train_step(batch, &settings).unwrap().loss;
+            let loss = self.network.train_step(batch, 1, &settings).unwrap().loss;
             assert!((loss - expected).abs() < 1e-4, "{}: loss {loss} at step {i}, not {expected}", self.name);
         }
     }
 }
 
 #[test]
-fn composed_unet_is_pytorchs() {
+fn unets_of_the_tutorial_are_pytorchs() {
     let fixtures = Fixtures::read();
-    for name in ["none", "seed"] {
-        let open = |graph, state: &TrainState| on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap();
-        Reference::new(&fixtures, name, open).check();
+    for kind in [AttentionKind::None, AttentionKind::Seed] {
+        for open in [composed as Open, fused] {
+            Reference::tutorial(&fixtures, kind, open).check();
+        }
     }
 }
 
+/// Every kind of block, embedding and attention: outputs, gradients, counts of parameters and steps of AdamW.
 #[test]
-fn fused_unet_is_pytorchs() {
-    let fixtures = Fixtures::read();
-    for name in ["none", "seed"] {
-        Reference::new(&fixtures, name, |graph, state| on(Fused::new(graph), state).unwrap()).check();
+fn every_kind_of_network_is_pytorchs() {
+    let fixtures = Fixtures::models();
+    let header: serde_json::Value = serde_json::from_str(&fixtures.metadata("models")).unwrap();
+    let size = |key: &str| header[key].as_u64().unwrap() as usize;
+    let models = header["models"].as_object().unwrap();
+    assert!(models.len() >= 10, "{}", models.len());
+    for (name, params) in models {
+        let params: ModelParams = serde_json::from_value(params.clone()).unwrap();
+        let graph = unet(&params, size("size"), size("scale"));
+        assert_eq!(Cost::of(&graph).parameters, fixtures.count(&format!("{name}.count")), "{name}");
+        let mut names: Vec<String> = graph.params.iter().map(|p| p.name.clone()).collect();
+        names.sort();
+        let mut expected = fixtures.names();
+        expected.retain_mut(|n| n.strip_prefix(&format!("{name}.w.")).map(str::to_string).map(|s| *n = s).is_some());
+        expected.sort();
+        assert_eq!(names, expected, "{name}");
+        for open in [composed as Open, fused] {
+            Reference::new(&fixtures, name, graph.clone(), 0.1, open).check();
+        }
     }
 }
 
@@ -97,15 +126,14 @@ fn a_checkpoint_is_a_state_dict() {
     let fixtures = Fixtures::read();
     for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Seed)] {
         let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
-        let model = ModelParams { base_channels, attention: AttentionParams { kind } };
+        let model = ModelParams::tutorial(base_channels, kind);
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
         let mut weights = vec![];
-        let graph = unet(&model, 32);
+        let graph = unet(&model, 32, 4);
         for p in &graph.params {
             weights.push(fixtures.f32(&format!("unet.{name}.w.{}", p.name)));
         }
-        let config =
-            Config { model, diffusion, image_size: 32, scale: 4, parameters: graph.parameter_count(), steps: 7 };
+        let config = Config { model, diffusion, image_size: 32, scale: 4, cost: Cost::of(&graph), steps: 7 };
         let checkpoint = Checkpoint { config, weights };
         let bytes = checkpoint.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);
@@ -154,7 +182,7 @@ fn assert_close(a: &[f64], b: &[f64]) {
 fn ddim_is_the_reference_chain() {
     let fixtures = Fixtures::read();
     let mut x = fixtures.f64("ddim.x_T");
-    let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, eta: 0.0, spacing: Spacing::Trailing };
+    let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, ..Default::default() };
     let no_noise = |_| unreachable!("eta is 0");
     let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
     sample(&params, &steps, &mut x, toy, no_noise).unwrap();
@@ -165,7 +193,7 @@ fn ddim_is_the_reference_chain() {
 fn ddpm_is_the_reference_chain() {
     let fixtures = Fixtures::read();
     let (mut x, z) = (fixtures.f64("ddpm.x_49"), fixtures.f64("ddpm.z"));
-    let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, eta: 0.0, spacing: Spacing::Trailing };
+    let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, ..Default::default() };
     let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
     let n = x.len();
     let noise = |step: Step| z[(49 - step.t) * n..][..n].to_vec();

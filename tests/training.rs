@@ -46,7 +46,10 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let expected = one.digests("model");
-    assert_eq!(expected.keys().collect::<Vec<_>>(), ["ema.safetensors", "loss.csv", "weights.safetensors"]);
+    assert_eq!(
+        expected.keys().collect::<Vec<_>>(),
+        ["attention.csv", "ema.safetensors", "loss.csv", "weights.safetensors"]
+    );
 
     let all = pipeline().folder();
     assert_eq!(all.run(&[]).code, Some(0));

@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::Device;
+use crate::pipeline::params::AttentionParams;
+use crate::pipeline::{Device, Flags};
 
 const EXAMPLES: &str = "\
 Examples:
   srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
+  srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      what that would run, and how long it would take
+  srpipe why pipelines/ablation.yaml attention what has changed, with its line in the file
   srpipe status                                the latest run of every pipeline
   srpipe status pipelines/ablation.yaml        every stage of one
   srpipe logs baseline -f                      what a stage says while it runs
+  srpipe bench                                 how fast this machine trains and samples
 
 Exit codes:
     0  done
@@ -40,13 +44,43 @@ pub enum Command {
     Run(RunArgs),
     /// Show where runs and stages stand.
     Status(StatusArgs),
+    /// Show what would run, in which order, why, and how long it would take.
+    Plan(PlanArgs),
+    /// Say why a stage would run or is cached, and what it waits for.
+    Why(WhyArgs),
+    /// Show what two runs differ in: parameters and metrics.
+    Diff(DiffArgs),
+    /// List runs with the parameters and metrics in which they differ.
+    Runs(RunsArgs),
+    /// Show which stage reads which, with their states.
+    Graph(GraphArgs),
     /// Say whether pipeline files are right, and all that is wrong with them.
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// Measure how fast a network trains and samples on this machine's CPU.
+    Bench(BenchArgs),
     /// Run one stage, as ordered on stdin.
     #[command(hide = true)]
     Exec,
+}
+
+/// What the command line says of a pipeline file; the same for every command that reads one.
+#[derive(Debug, Args)]
+pub struct FlagArgs {
+    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Give a parameter several values, and train and sample with each: `defaults.train.optim.lr=1e-3,2e-3`,
+    /// `stages.baseline.model.base_channels=16,32`, `seed=0,1,2`.
+    #[arg(long, value_name = "PATH=A,B")]
+    pub sweep: Vec<String>,
+}
+
+impl FlagArgs {
+    pub fn flags(&self) -> Flags {
+        Flags { set: self.set.clone(), sweep: self.sweep.clone() }
+    }
 }
 
 /// Stages that fail leave those running that do not need them. Ctrl-C asks running stages to save their progress; run
@@ -56,9 +90,8 @@ pub enum Command {
 pub struct RunArgs {
     /// The pipeline file.
     pub file: PathBuf,
-    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
     /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -78,9 +111,137 @@ pub struct RunArgs {
 pub struct StatusArgs {
     /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
     pub what: Option<String>,
-    /// Set a value of the file, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE", requires = "what")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PLAN_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
+cached|ready|waiting, \"reason\": known|new|lost|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
+known result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
+\"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
+
+/// Nothing is started or written. Times are those of the nearest known results, scaled by the arithmetic.
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_JSON)]
+pub struct PlanArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Where networks would run, as for `run`.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const WHY_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"stages\": [as in `plan --json`, and \"sentence\", \"follow\": the stages that
+read of it]}";
+
+/// A stage is compared with the nearest result that is known; what differs is told with its place in the file.
+#[derive(Debug, Args)]
+#[command(after_help = WHY_JSON)]
+pub struct WhyArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// A stage; of one that is swept, an instance or all.
+    pub stage: String,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    /// Where networks would run, as for `run`.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Option<Device>,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DIFF_JSON: &str = "\
+With --json: {\"schema\": 1, \"runs\": [ID, ID], \"params\": {PATH: [before, after]}, \"metrics\": {STAGE.NAME: [before,
+after]}}; null where a run has none.";
+
+/// A run is named by its id, by the beginning of it, or by its pipeline, whose latest is meant.
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_JSON)]
+pub struct DiffArgs {
+    #[arg(value_name = "RUN")]
+    pub before: String,
+    #[arg(value_name = "RUN")]
+    pub after: String,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const RUNS_HELP: &str = "\
+Examples:
+  srpipe runs ablation --filter state=ok --sort psnr_mean.baseline --reverse
+  srpipe runs ablation --filter 'base_channels>=32'
+
+With --json: {\"schema\": 1, \"runs\": [{\"id\", \"pipeline\", \"state\": running|ok|failed|interrupted|died, \"started_at\",
+\"seconds\", \"params\": {PATH: text}, \"metrics\": {STAGE.NAME: number}}]}";
+
+/// Parameters are named by their path in the file, metrics by stage and name; the end of it is enough.
+#[derive(Debug, Args)]
+#[command(after_help = RUNS_HELP)]
+pub struct RunsArgs {
+    /// Those of one pipeline.
+    pub pipeline: Option<String>,
+    /// Only runs for which this holds: NAME=VALUE, or with != < <= > >=.
+    #[arg(long, value_name = "TEST")]
+    pub filter: Vec<String>,
+    /// In the order of this: run, pipeline, state, age, took, a parameter or a metric. Newest first without it.
+    #[arg(long, value_name = "NAME")]
+    pub sort: Option<String>,
+    /// The other way round.
+    #[arg(long)]
+    pub reverse: bool,
+    /// Every parameter and metric, also those that are the same in all.
+    #[arg(long)]
+    pub all: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// A tree for the terminal: each stage below the last that it reads.
+    Ascii,
+    /// For Graphviz.
+    Dot,
+    /// For Markdown.
+    Mermaid,
+}
+
+const GRAPH_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipeline\", \"nodes\": [{\"name\", \"kind\", \"count\", \"states\": {STATE: count}, \"reads\":
+[names]}]}";
+
+#[derive(Debug, Args)]
+#[command(after_help = GRAPH_JSON)]
+pub struct GraphArgs {
+    /// The pipeline file.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub flags: FlagArgs,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Ascii)]
+    pub format: GraphFormat,
+    /// Show every instance of a sweep.
+    #[arg(long)]
+    pub all: bool,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,
@@ -91,9 +252,8 @@ pub struct CheckArgs {
     /// Pipeline files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Set a value of the files, as for `run`.
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub flags: FlagArgs,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +263,79 @@ pub struct LogsArgs {
     /// Go on as long as the stage runs.
     #[arg(short, long)]
     pub follow: bool,
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  srpipe bench                                       the default network, on all cores
+  srpipe bench --base-channels 64 --attention seed   the network of a pipeline file
+  srpipe bench --threads 1 --json                    for scripts
+  SRPIPE_SIMD=avx2 srpipe bench                      with an older instruction set (avx512, avx2, neon, portable)
+
+Fields of the JSON object:
+  train_step_ms, train_images_per_s   a training step: both passes, clipping, Adam, moving average; the median
+  forward_images_per_s                a forward pass, as sampling makes one for every step; the median
+  gflops                              arithmetic of the training step, as direct convolutions would do it; the fused
+                                      backend needs less, so that this may lie above peak_gflops
+  peak_gflops                         what the threads do in registers, measured; fused backend only
+  peak_rss_mib                        the most memory this process had, in MiB (Linux)
+  threads, simd, backend, base_channels, attention, batch, image_size, parameters";
+
+/// Trains the U-Net on noise for a few seconds, then runs it forward. Real trainings and samplings on the CPU go as
+/// fast. Measure on an idle machine.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArgs {
+    /// Channels at full resolution, as `model.base_channels`.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<2>)]
+    pub base_channels: usize,
+    /// Images at a time, as `optim.batch_size`.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<1>)]
+    pub batch: usize,
+    /// Attention at the bottleneck, as `model.attention.kind`.
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = attention)]
+    pub attention: AttentionParams,
+    /// Height and width of the images, a multiple of 4.
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = image_size)]
+    pub image_size: usize,
+    /// Threads; without it as many as there are cores.
+    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    pub threads: Option<usize>,
+    /// The kernels: srpipe's own, which pipelines use, or the reference composed of dfdx's operations.
+    #[arg(long, value_enum, default_value = "fused")]
+    pub backend: BenchBackend,
+    /// How long each of the two measurements goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Write one JSON object to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchBackend {
+    Fused,
+    Composed,
+}
+
+fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (MIN..=65_536).contains(n));
+    number.ok_or_else(|| format!("must be a whole number of at least {MIN}"))
+}
+
+fn image_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|n: &usize| (4..=4096).contains(n) && n.is_multiple_of(4));
+    size.ok_or_else(|| "must be a multiple of 4".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| (0.0..=3600.0).contains(s));
+    seconds.ok_or_else(|| "must be a number of seconds".into())
+}
+
+/// As the pipeline file has it.
+fn attention(text: &str) -> Result<AttentionParams, String> {
+    serde_json::from_value(serde_json::json!({ "kind": text })).map_err(|error| error.to_string())
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -124,5 +357,12 @@ mod tests {
         let read = ["auto", "cpu", "cuda", "cuda:3"].map(|text| device(text).unwrap());
         assert_eq!(read, [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)]);
         assert!(["gpu", "cuda:", "cuda:x", ""].iter().all(|text| device(text).is_err()));
+    }
+
+    #[test]
+    fn attention_kinds_are_those_of_pipeline_files() {
+        assert_eq!(attention("none").unwrap(), AttentionParams::default());
+        assert_ne!(attention("seed").unwrap(), AttentionParams::default());
+        assert!(attention("sede").unwrap_err().contains("`seed`"));
     }
 }

@@ -70,13 +70,13 @@ pub fn can_draw() -> bool {
 
 /// Rows under headings, in columns as wide as they must be; numbers to the right.
 pub struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<(Look, String)>>,
 }
 
 impl Table {
-    pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: vec![] }
+    pub fn new(headings: &[&str]) -> Self {
+        Self { headings: headings.iter().map(|heading| heading.to_string()).collect(), rows: vec![] }
     }
 
     /// As many cells as there are headings.
@@ -91,8 +91,13 @@ impl Table {
         let columns: Vec<(usize, usize, bool)> = columns
             .map(|c| {
                 let cells = || self.rows.iter().map(|row| row[c].1.as_str());
-                let width = cells().chain([self.headings[c]]).map(|cell| cell.chars().count()).max().unwrap_or(0);
-                (c, width, cells().all(|cell| cell.is_empty() || cell.parse::<f64>().is_ok()))
+                let width =
+                    cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+                (
+                    c,
+                    width,
+                    cells().all(|cell| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok())),
+                )
             })
             .collect();
         let line = |cell: &dyn Fn(usize) -> (Look, String)| {
@@ -104,7 +109,7 @@ impl Table {
             });
             cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
         };
-        let head = line(&|c| (Look::Dim, self.headings[c].to_string()));
+        let head = line(&|c| (Look::Dim, self.headings[c].clone()));
         let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
         std::iter::once(head).chain(rows).collect()
     }

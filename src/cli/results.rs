@@ -4,20 +4,28 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::claims;
 use super::output::{Look, Paint, Table};
 use crate::pipeline::{StageKind, blobs};
 use crate::store::{Key, RunRecord, StageRunState, Store};
 
 /// Figures of an arm in `summary.json`: heading, field, decimals.
-const COLUMNS: [(&str, &str, usize); 7] = [
+const COLUMNS: [(&str, &str, usize); 11] = [
     ("PSNR 1 sample", "psnr_sample", 2),
     ("PSNR mean", "psnr_mean", 2),
-    ("PSNR-Y", "psnr_y_sample", 2),
     ("SSIM", "ssim_sample", 4),
     ("SSIM mean", "ssim_mean", 4),
     ("LR-PSNR", "consistency_psnr", 1),
+    ("CRPS", "crps", 2),
+    ("energy", "energy_score", 2),
+    ("calibration", "calibration", 2),
+    ("spectrum", "spectrum_distance", 2),
+    ("patches", "sliced_wasserstein", 2),
     ("held-out loss", "heldout_loss", 5),
 ];
+
+/// The row of the distances that true images have from one another.
+const FLOOR: &str = "(real against real)";
 
 /// Empty where no comparison was made. `runs` is named as the user names it.
 pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
@@ -28,6 +36,7 @@ pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
+            text += &claims::show(&summary, store, record, &action);
         }
         let folder = runs.join(&record.pipeline).join("latest").join(&stage.name);
         let shown = [blobs::COMPARISON, blobs::LOSS_CURVES, blobs::METRICS, blobs::SUMMARY];
@@ -62,12 +71,19 @@ fn title(summary: &Value) -> String {
 fn table(summary: &Value) -> String {
     let headings: Vec<&str> = std::iter::once("arm").chain(COLUMNS.map(|(heading, ..)| heading)).collect();
     let mut table = Table::new(&headings);
-    for (name, arm) in summary["arms"].as_object().into_iter().flatten() {
+    let arms = summary["arms"].as_object().into_iter().flatten().map(|(name, arm)| (name.as_str(), arm));
+    let floor = summary["floors"].as_object().map(|_| (FLOOR, &summary["floors"]));
+    for (name, arm) in arms.chain(floor) {
         let figures = COLUMNS.iter().map(|&(_, field, decimals)| {
-            let text = arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
+            let figure = |field: &str| arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
+            // Over seeds, where there are several.
+            let text = match (figure(field), figure(&format!("{field}_sd"))) {
+                (Some(mean), Some(sd)) => Some(format!("{mean} ± {sd}")),
+                (mean, _) => mean,
+            };
             (Look::Plain, text.unwrap_or_default())
         });
-        table.row(std::iter::once((Look::Plain, name.clone())).chain(figures).collect());
+        table.row(std::iter::once((Look::Plain, name.to_string())).chain(figures).collect());
     }
     table.render(Paint::stdout())
 }
@@ -79,13 +95,16 @@ mod tests {
     #[test]
     fn a_summary_becomes_a_table_without_empty_columns() {
         let summary = serde_json::json!({"schema": 1, "images": 256, "samples": 4, "arms": {
-            "bicubic": {"psnr_sample": 21.17}, "baseline": {"psnr_sample": 19.061, "psnr_mean": 20.93}}});
+            "bicubic": {"psnr_sample": 21.17},
+            "baseline": {"psnr_sample": 19.061, "psnr_sample_sd": 0.123, "psnr_mean": 20.93}},
+            "floors": {"spectrum_distance": 0.5}});
         assert_eq!(title(&summary), "256 test images, mean of 4");
         let table = table(&summary);
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines[0], "arm       PSNR 1 sample  PSNR mean");
-        assert!(lines[1..].contains(&"baseline          19.06      20.93"), "{table}");
-        assert!(lines[1..].contains(&"bicubic           21.17"), "{table}");
+        assert_eq!(lines[0], "arm                  PSNR 1 sample  PSNR mean  spectrum");
+        assert!(lines[1..].contains(&"baseline              19.06 ± 0.12      20.93"), "{table}");
+        assert!(lines[1..].contains(&"bicubic                      21.17"), "{table}");
+        assert_eq!(lines[3], "(real against real)                                0.50");
         assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
     }
 }

@@ -5,19 +5,20 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::args::RunArgs;
-use super::output::{Look, Paint, Table, can_draw, note, print};
-use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, progress, results, words};
-use crate::plan::StageState;
-use crate::run::{self, Options, Prepared, Progress};
+use super::explanations::Explained;
+use super::output::{Look, Paint, can_draw, note, print};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, words};
+use crate::nn::fused::Level;
+use crate::run::{self, InputError, Options, Prepared, Progress};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
-    let mut pipeline = load(&args.file, &args.set)?;
+    let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);
     let known = Store::open_existing(runs);
     let prepared = Prepared::new(&pipeline, known.as_ref())?;
     if args.dry_run {
-        print(&dry_run(&prepared));
+        print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), false));
         return Ok(EXIT_DONE);
     }
     if prepared.is_done()
@@ -27,6 +28,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Ok(nothing_to_do(args, store, &latest.record()?));
     }
 
+    Level::chosen().map_err(|error| InputError(error.to_string()))?;
     let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
     let options = Options {
         file: Some(args.file.clone()),
@@ -109,23 +111,4 @@ fn again() -> String {
         if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
     };
     std::env::args().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-fn dry_run(prepared: &Prepared) -> String {
-    let mut table = Table::new(&["stage", "kind", "would", "because"]);
-    for (stage, state) in prepared.plan.stages.iter().zip(&prepared.states) {
-        let (look, would, because) = match state {
-            StageState::Cached { .. } => (Look::Dim, "stay", "its result is known".to_string()),
-            StageState::Ready { .. } => (Look::Good, "run", "nothing with these parameters and inputs is known".into()),
-            StageState::Waiting { on } => {
-                let names: Vec<&str> = on.iter().map(|&i| prepared.plan.stages[i].name.as_str()).collect();
-                let because = format!("it waits for {}; should that come out as before, it stays", names.join(", "));
-                (Look::Attention, "run", because)
-            }
-        };
-        let plain = |text: &str| (Look::Plain, text.to_string());
-        let kind = super::status::kind_name(stage.kind);
-        table.row(vec![plain(&stage.name), plain(&kind), (look, would.into()), plain(&because)]);
-    }
-    table.render(Paint::stdout())
 }

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::args::StatusArgs;
+use super::explanations::few;
+use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
 use super::{EXIT_DONE, load, results, words};
 use crate::pipeline::StageKind;
@@ -22,11 +24,11 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     match &args.what {
         None => all(store.as_ref(), runs, args.json),
         Some(what) if looks_like_file(what) => {
-            let mut pipeline = load(Path::new(what), &args.set)?;
+            let mut pipeline = load(Path::new(what), &args.flags)?;
             let prepared = Prepared::new(&pipeline, store.as_ref())?;
             let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
-            show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args.json);
+            show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
         }
         Some(what) => {
             let view = store.as_ref().and_then(|store| find_run(store, what));
@@ -39,7 +41,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             };
             let stages: Vec<StageView> =
                 view.record.stages.iter().map(|stage| stage_of_run(store, &view, stage)).collect();
-            show(view.record.pipeline.clone(), Some(&view), &stages, args.json);
+            show(view.record.pipeline.clone(), Some(&view), &stages, args);
         }
     }
     Ok(EXIT_DONE)
@@ -57,10 +59,10 @@ fn find_run(store: &Store, what: &str) -> Option<RunView> {
 
 /// A stage as `status` shows it, in words and in JSON.
 #[derive(Debug, Serialize)]
-struct StageView {
+pub struct StageView {
     name: String,
     kind: StageKind,
-    state: State,
+    pub state: State,
     /// The stages that it waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     waits_for: Vec<String>,
@@ -75,22 +77,40 @@ struct StageView {
     highlight: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The less there is to worry about, the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+pub enum State {
     Cached,
     Ran,
-    WouldRun,
     Waiting,
-    Running,
-    Failed,
+    WouldRun,
     Skipped,
+    Running,
     Interrupted,
     Died,
+    Failed,
+}
+
+impl State {
+    /// Without what is to be said of a single stage.
+    pub fn words(self) -> (Look, &'static str) {
+        match self {
+            Self::Cached => (Look::Good, "cached"),
+            Self::Ran => (Look::Good, "ran"),
+            Self::WouldRun => (Look::Attention, "would run"),
+            Self::Waiting => (Look::Plain, "waiting"),
+            Self::Running => (Look::Attention, "running"),
+            Self::Failed => (Look::Bad, "failed"),
+            Self::Skipped => (Look::Attention, "skipped"),
+            Self::Interrupted => (Look::Attention, "interrupted"),
+            Self::Died => (Look::Bad, "died"),
+        }
+    }
 }
 
 /// What the file asks for now, with what the latest run says of the very same keys.
-fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
+pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
     let names = |on: &[usize]| on.iter().map(|&i| prepared.plan.stages[i].name.clone()).collect();
     let stages = prepared.plan.stages.iter().zip(&prepared.states).map(|(stage, state)| {
         let mut view = StageView {
@@ -197,18 +217,19 @@ impl StageView {
     }
 
     fn words(&self) -> (Look, String) {
-        match self.state {
-            State::Cached => (Look::Good, "cached".into()),
-            State::Ran => (Look::Good, "ran".into()),
-            State::WouldRun => (Look::Attention, self.with_progress("would run")),
-            State::Waiting if self.waits_for.is_empty() => (Look::Plain, "waiting".into()),
-            State::Waiting => (Look::Plain, format!("waits for {}", self.waits_for.join(", "))),
-            State::Running => (Look::Attention, self.with_progress("running")),
-            State::Failed => (Look::Bad, format!("failed: {}", first_line(self.error.as_deref().unwrap_or("?")))),
-            State::Skipped => (Look::Attention, "skipped".into()),
-            State::Interrupted => (Look::Attention, self.with_progress("interrupted; run again to continue")),
-            State::Died => (Look::Bad, self.with_progress("died; run again to continue")),
-        }
+        let (look, plain) = self.state.words();
+        let text = match self.state {
+            State::Cached | State::Ran | State::Skipped => plain.to_string(),
+            State::WouldRun | State::Running => self.with_progress(plain),
+            State::Waiting if self.waits_for.is_empty() => plain.to_string(),
+            State::Waiting => {
+                let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
+                format!("waits for {}", few(&names))
+            }
+            State::Failed => format!("failed: {}", first_line(self.error.as_deref().unwrap_or("?"))),
+            State::Interrupted | State::Died => self.with_progress(&format!("{plain}; run again to continue")),
+        };
+        (look, text)
     }
 
     fn with_progress(&self, text: &str) -> String {
@@ -242,7 +263,7 @@ pub fn kind_name(kind: StageKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-fn run_words(state: ViewState) -> (Look, &'static str) {
+pub fn run_words(state: ViewState) -> (Look, &'static str) {
     match state {
         ViewState::Running => (Look::Attention, "running"),
         ViewState::Ok => (Look::Good, "ok"),
@@ -252,7 +273,7 @@ fn run_words(state: ViewState) -> (Look, &'static str) {
     }
 }
 
-fn run_state_name(state: ViewState) -> &'static str {
+pub fn run_state_name(state: ViewState) -> &'static str {
     match state {
         ViewState::Running => "running",
         ViewState::Ok => "ok",
@@ -263,9 +284,10 @@ fn run_state_name(state: ViewState) -> &'static str {
 }
 
 /// Every stage of a file or of a run.
-fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], as_json: bool) {
-    if as_json {
+fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &StatusArgs) {
+    if args.json {
         let value = serde_json::json!({
+            "schema": 1,
             "pipeline": pipeline,
             "run": run.map(|run| run_json(&run.record, run.state)),
             "stages": stages,
@@ -283,10 +305,17 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], as_json: 
         None => format!("{pipeline}: no run yet\n"),
     };
     let mut table = Table::new(&["stage", "kind", "state", "age", "took", "figure"]);
-    for stage in stages {
-        let plain = |text: String| (Look::Plain, text);
+    let plain = |text: String| (Look::Plain, text);
+    for Group { name, members } in groups(stages.iter().map(|stage| stage.name.as_str()), args.all) {
+        let stage = &stages[members.start];
+        if members.len() > 1 {
+            let (state, seconds) = together(&stages[members]);
+            let none = || plain(String::new());
+            table.row(vec![plain(name), plain(kind_name(stage.kind)), state, none(), plain(seconds), none()]);
+            continue;
+        }
         table.row(vec![
-            plain(stage.name.clone()),
+            plain(name),
             plain(kind_name(stage.kind)),
             stage.words(),
             plain(stage.finished_at.as_ref().map_or(String::new(), |then| words::age(then, now))),
@@ -296,6 +325,16 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], as_json: 
     }
     text += &table.render(paint);
     print(&text);
+}
+
+/// Many instances: how many are in each state, and what those took that are done.
+fn together(stages: &[StageView]) -> ((Look, String), String) {
+    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    stages.iter().for_each(|stage| *counts.entry(stage.state).or_default() += 1);
+    let worst = counts.keys().next_back().map_or(Look::Plain, |state| state.words().0);
+    let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {}", state.words().1)).collect();
+    let seconds: Option<f64> = stages.iter().filter_map(|stage| stage.seconds).reduce(|a, b| a + b);
+    ((worst, counts.join(", ")), seconds.map_or(String::new(), words::duration))
 }
 
 fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
@@ -323,7 +362,7 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
                 |view| serde_json::json!({"pipeline": view.record.pipeline, "run": run_json(&view.record, view.state)}),
             )
             .collect();
-        return print(&format!("{:#}\n", serde_json::json!({ "pipelines": pipelines })));
+        return print(&format!("{:#}\n", serde_json::json!({ "schema": 1, "pipelines": pipelines })));
     }
     if views.is_empty() {
         return print(&format!("no runs in {} yet: srpipe run <file> makes one\n", runs.display()));

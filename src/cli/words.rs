@@ -13,6 +13,16 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// An estimate: `12 s`, `41 min`, `2.5 h`.
+pub fn about(seconds: f64) -> String {
+    match seconds.max(0.0) {
+        s if s < 9.5 => format!("{s:.1} s"),
+        s if s < 59.5 => format!("{s:.0} s"),
+        s if s < 3570.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
 /// How long ago an RFC 3339 time was: `now`, `5 min ago`, `3 days ago`; empty for what is no time.
 pub fn age(then: &str, now: Timestamp) -> String {
     let Ok(then) = then.parse::<Timestamp>() else { return String::new() };
@@ -63,6 +73,11 @@ mod tests {
     fn durations_carry_into_the_next_unit() {
         let said = [0.04, 9.96, 59.4, 59.6, 245.0, 3599.6, 7800.0].map(duration);
         assert_eq!(said, ["0.0 s", "10 s", "59 s", "1:00 min", "4:05 min", "1:00 h", "2:10 h"]);
+    }
+
+    #[test]
+    fn estimates_are_rounded() {
+        assert_eq!([0.04, 30.4, 59.6, 2460.0, 9000.0].map(about), ["0.0 s", "30 s", "1 min", "41 min", "2.5 h"]);
     }
 
     #[test]

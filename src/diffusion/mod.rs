@@ -3,8 +3,10 @@
 
 mod objective;
 mod sampler;
+#[cfg(test)]
+mod sampler_tests;
 mod schedule;
 
-pub use objective::{clean, training_target};
+pub use objective::{clean, half_log_snr, loss_weight, training_target};
 pub use sampler::{Step, sample, steps, times};
 pub use schedule::Schedule;

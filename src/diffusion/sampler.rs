@@ -3,8 +3,12 @@
 //! One loop; the methods differ in how they step from x_t and the clean image x̂_0 that the denoiser sees in it to the
 //! next, less noisy x. Noise is always re-derived from x̂_0, so that a denoiser which clamps x̂_0 stays consistent.
 
-use super::Schedule;
+use super::{Schedule, half_log_snr};
 use crate::pipeline::params::{SamplerMethod, SamplerParams, Spacing};
+
+/// DPM-Solver++ is unstable from times that are noise to the last bit, which the cosine and the sigmoid schedule have:
+/// its chains begin at this half log-SNR (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).
+const NOISIEST: f64 = -5.1;
 
 /// One step of a chain: its time and how much of the image is left now and after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +30,11 @@ pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
 
 /// The steps of a chain from pure noise to the clean image.
 pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
-    let times = times(params.spacing, schedule.timesteps(), params.steps);
+    let visited = match params.method {
+        SamplerMethod::Dpmpp2m => schedule.times_above(NOISIEST).max(1),
+        SamplerMethod::Ddim | SamplerMethod::Ddpm => schedule.timesteps(),
+    };
+    let times = times(params.spacing, visited, params.steps.min(visited));
     let next = |i: usize| times.get(i + 1).map_or(1.0, |&t| schedule.alpha_bar(t));
     let step = |(i, &t): (usize, &usize)| Step { t, alpha_bar: schedule.alpha_bar(t), alpha_bar_next: next(i) };
     times.iter().enumerate().map(step).collect()
@@ -43,12 +51,16 @@ pub fn sample<E>(
     mut denoise: impl FnMut(&[f64], Step) -> Result<Vec<f64>, E>,
     mut noise: impl FnMut(Step) -> Vec<f64>,
 ) -> Result<(), E> {
+    let mut multistep = Multistep::default();
     for &step in steps {
         let x0 = denoise(x, step)?;
-        let Update { clean, current, deviation } = match params.method {
+        let update = match params.method {
             SamplerMethod::Ddim => ddim(step, params.eta),
             SamplerMethod::Ddpm => ddpm(step),
+            SamplerMethod::Dpmpp2m => dpmpp(step),
         };
+        let Update { clean, current, deviation } = update;
+        let x0 = if params.method == SamplerMethod::Dpmpp2m { multistep.extrapolate(step, x0) } else { x0 };
         for (x, x0) in x.iter_mut().zip(&x0) {
             *x = clean * x0 + current * *x;
         }
@@ -62,15 +74,15 @@ pub fn sample<E>(
 }
 
 /// The next x as `clean · x̂_0 + current · x + deviation · z`, z standard normal.
-struct Update {
-    clean: f64,
-    current: f64,
-    deviation: f64,
+pub(super) struct Update {
+    pub clean: f64,
+    pub current: f64,
+    pub deviation: f64,
 }
 
 /// Song et al. 2021, eq. 12: √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ z, with ε̂ = (x − √ᾱ x̂_0) / √(1−ᾱ) and
 /// σ = η √((1−ᾱ')/(1−ᾱ)) √(1 − ᾱ/ᾱ').
-fn ddim(step: Step, eta: f64) -> Update {
+pub(super) fn ddim(step: Step, eta: f64) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     let deviation = eta * ((1.0 - next) / (1.0 - now)).sqrt() * (1.0 - now / next).sqrt();
     let direction = (1.0 - next - deviation * deviation).max(0.0).sqrt() / (1.0 - now).sqrt();
@@ -78,7 +90,7 @@ fn ddim(step: Step, eta: f64) -> Update {
 }
 
 /// Ho et al. 2020, eq. 7, with σ² = β̃, the posterior's variance; α is the ratio of two visited ᾱ.
-fn ddpm(step: Step) -> Update {
+pub(super) fn ddpm(step: Step) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     let alpha = now / next;
     Update {
@@ -88,63 +100,38 @@ fn ddpm(step: Step) -> Update {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::random::{Purpose, stream};
-    use std::convert::Infallible;
+/// Lu et al. 2022, eq. 8 of the ODE in λ = ln(√ᾱ/√(1−ᾱ)): σ'/σ x − √ᾱ' (e^(−h) − 1) x̂_0, h the step in λ.
+fn dpmpp(step: Step) -> Update {
+    let (now, next) = (step.alpha_bar, step.alpha_bar_next);
+    // λ is infinite where the image is clean.
+    let h = if next < 1.0 { half_log_snr(next) - half_log_snr(now) } else { f64::INFINITY };
+    Update { clean: -next.sqrt() * (-h).exp_m1(), current: (1.0 - next).sqrt() / (1.0 - now).sqrt(), deviation: 0.0 }
+}
 
-    #[test]
-    fn spacings_visit_what_they_say() {
-        assert_eq!(times(Spacing::Trailing, 1000, 4), [999, 749, 499, 249]);
-        assert_eq!(times(Spacing::Leading, 1000, 4), [750, 500, 250, 0]);
-        assert_eq!(times(Spacing::Trailing, 1000, 25), (0..25).map(|i| 999 - 40 * i).collect::<Vec<_>>());
-        for spacing in [Spacing::Trailing, Spacing::Leading] {
-            assert_eq!(times(spacing, 7, 7), [6, 5, 4, 3, 2, 1, 0]);
-            for steps in 1..=100 {
-                let times = times(spacing, 100, steps);
-                assert!(times.len() == steps && times.windows(2).all(|w| w[1] < w[0]) && times[0] < 100);
+/// What DPM-Solver++(2M) knows of the step before.
+#[derive(Default)]
+struct Multistep {
+    /// x̂_0 and the step in λ.
+    last: Option<(Vec<f64>, f64)>,
+}
+
+impl Multistep {
+    /// x̂_0 with what it changed since the last step, ahead by half of this one: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h'.
+    /// The last step is of the first order always: its h is infinite, so there is nothing to extrapolate to; with few
+    /// steps it would be unstable at any rate.
+    fn extrapolate(&mut self, step: Step, x0: Vec<f64>) -> Vec<f64> {
+        if step.alpha_bar_next >= 1.0 {
+            return x0;
+        }
+        let h = half_log_snr(step.alpha_bar_next) - half_log_snr(step.alpha_bar);
+        let ahead = match &self.last {
+            None => x0.clone(),
+            Some((last, last_h)) => {
+                let half = h / last_h / 2.0;
+                x0.iter().zip(last).map(|(x0, last)| (1.0 + half) * x0 - half * last).collect()
             }
-        }
-    }
-
-    #[test]
-    fn eta_one_over_all_times_is_ddpm() {
-        let schedule = Schedule::linear(1000, 1e-4, 0.02);
-        for t in [1, 10, 500, 999] {
-            let step = Step { t, alpha_bar: schedule.alpha_bar(t), alpha_bar_next: schedule.alpha_bar(t - 1) };
-            let (a, b) = (ddim(step, 1.0), ddpm(step));
-            for (a, b) in [(a.clean, b.clean), (a.current, b.current), (a.deviation, b.deviation)] {
-                assert!((a - b).abs() < 1e-12, "{a} {b} at {t}");
-            }
-        }
-    }
-
-    /// For data N(m, s²) the best denoiser is known, so the chain must end with that mean and variance.
-    #[test]
-    fn the_exact_denoiser_of_a_gaussian_gives_the_gaussian() {
-        let (mean, variance, n) = (0.4, 0.25, 40_000);
-        let schedule = Schedule::cosine(1000);
-        for (method, eta, steps) in
-            [(SamplerMethod::Ddim, 0.0, 200), (SamplerMethod::Ddim, 1.0, 400), (SamplerMethod::Ddpm, 0.0, 400)]
-        {
-            let params = SamplerParams { method, eta, steps, spacing: Spacing::Trailing };
-            let draw = |step: u64| {
-                let mut rng = stream(1, Purpose::Chain, step, 0);
-                (0..n).map(|_| rng.normal()).collect::<Vec<f64>>()
-            };
-            let mut x = draw(u64::MAX);
-            let denoise = |x: &[f64], step: Step| {
-                let (a, s2) = (step.alpha_bar.sqrt(), 1.0 - step.alpha_bar);
-                let gain = a * variance / (step.alpha_bar * variance + s2);
-                Ok::<_, Infallible>(x.iter().map(|x| mean + gain * (x - a * mean)).collect())
-            };
-            sample(&params, &super::steps(&schedule, &params), &mut x, denoise, |step| draw(step.t as u64)).unwrap();
-            let m = x.iter().sum::<f64>() / n as f64;
-            let v = x.iter().map(|x| (x - m).powi(2)).sum::<f64>() / n as f64;
-            // Five standard errors of the mean and of the variance, and what finitely many steps leave.
-            assert!((m - mean).abs() < 0.0125 + 0.002, "{method:?} η {eta}: mean {m}");
-            assert!((v - variance).abs() < 0.009 + 0.006, "{method:?} η {eta}: variance {v}");
-        }
+        };
+        self.last = Some((x0, h));
+        ahead
     }
 }

@@ -1,19 +1,93 @@
-//! How good a super-resolved image is: numbers in f64 from 8-bit pixels, each a pure function of its images.
+//! How good super-resolved images are: numbers in f64 from 8-bit pixels, each a pure function of its images.
+//!
+//! - `psnr`, `ssim`: how near an image is to the true one, and with `scores` how near to the low-resolution one.
+//! - `forecast`: how well several samples tell what the image may be.
+//! - `spectrum`, `patches`: distances of two sets of images as distributions; which image answers which does not
+//!   matter. Such a distance is not 0 between two sets of true images: that of the [`halves`] of the true ones, its
+//!   floor, is to stand beside it, and `distances` has both.
 //!
 //! Images are `(height, width, 3)` slices of u8, as [`Images::image`](crate::data::Images::image) gives them. What is
 //! averaged, drawn or written down is decided above, in `report` and in the `compare` stage.
 
+mod distances;
+mod forecast;
+mod patches;
 mod psnr;
 mod scores;
+mod spectrum;
 mod ssim;
 
+use crate::data::Images;
+
+pub use distances::{Distances, Population};
+pub use forecast::{Errors, Forecast, calibration, crps, energy_score, errors, forecasts};
+pub use patches::{Projections, directions};
 pub use psnr::{finite_psnr, psnr, psnr_y};
 pub use scores::{Scores, mean_image, score};
+pub use spectrum::Spectrum;
 pub use ssim::{SSIM_WINDOW, ssim};
+
+/// The images with even and those with odd numbers, equally many: the last of an odd number is left out.
+pub fn halves(images: &Images) -> (Images, Images) {
+    let half = |parity: usize| {
+        let pixels = (0..images.count / 2).flat_map(|i| images.image(2 * i + parity)).copied().collect();
+        Images::new(images.count / 2, images.height, images.width, pixels)
+    };
+    (half(0), half(1))
+}
+
+/// The first pixels of the patches of `side`×`side` that fit, `stride` apart, row by row.
+fn patch_corners(height: usize, width: usize, side: usize, stride: usize) -> impl Iterator<Item = usize> {
+    let starts = move |length: usize| (0..(length + 1).saturating_sub(side)).step_by(stride);
+    starts(height).flat_map(move |y| starts(width).map(move |x| y * width + x))
+}
 
 #[cfg(test)]
 mod tests {
-    use crate::data::Images;
+    use super::*;
+    use crate::data::Samples;
+
+    /// The images and numbers of `tests/fixtures/make_metrics.py`.
+    pub struct Evaluation {
+        pub hr: Images,
+        pub samples: Samples,
+        file: Vec<u8>,
+    }
+
+    impl Evaluation {
+        pub fn numbers(&self, name: &str) -> Vec<f64> {
+            let file = safetensors::SafeTensors::deserialize(&self.file).unwrap();
+            let tensor = file.tensor(name).unwrap();
+            assert_eq!(tensor.dtype(), safetensors::Dtype::F64);
+            tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+        }
+    }
+
+    pub fn evaluation() -> Evaluation {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/metrics.safetensors");
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("reading {path}: {e}"));
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let (hr, samples) = (file.tensor("hr").unwrap(), file.tensor("samples").unwrap());
+        let &[count, height, width, 3] = hr.shape() else { panic!("{:?}", hr.shape()) };
+        let hr = Images::new(count, height, width, hr.data().to_vec());
+        let samples = Samples::new(count, samples.shape()[1], height, width, samples.data().to_vec());
+        Evaluation { hr, samples, file: bytes }
+    }
+
+    #[test]
+    fn halves_are_even_and_odd() {
+        let images = Images::new(5, 1, 1, (0..15).collect());
+        let (even, odd) = halves(&images);
+        assert_eq!((even.pixels, odd.pixels), (vec![0, 1, 2, 6, 7, 8], vec![3, 4, 5, 9, 10, 11]));
+    }
+
+    #[test]
+    fn patches_lie_within_the_image() {
+        let corners = |height, width, side, stride| patch_corners(height, width, side, stride).collect::<Vec<_>>();
+        assert_eq!(corners(5, 6, 3, 2), [0, 2, 12, 14]);
+        assert_eq!(corners(8, 8, 8, 8), [0]);
+        assert!(corners(7, 8, 8, 8).is_empty());
+    }
 
     /// Two sets of images, and their metrics as NumPy and scikit-image compute them.
     pub struct Fixture {

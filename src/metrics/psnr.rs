@@ -50,7 +50,7 @@ fn decibels(mse: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::tests::{assert_near, fixture};
+    use crate::metrics::tests::{assert_near, evaluation, fixture};
 
     #[test]
     fn agrees_with_numpy() {
@@ -59,6 +59,15 @@ mod tests {
             assert_near(psnr(f.a.image(i), f.b.image(i)), f.psnr[i], 1e-9);
             let y = psnr_y(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
             assert_near(y, f.psnr_y[i], 1e-9);
+        }
+    }
+
+    #[test]
+    fn agrees_with_scikit_image() {
+        let f = evaluation();
+        let samples = f.samples.first(0..f.samples.count);
+        for (i, expected) in f.numbers("psnr").into_iter().enumerate() {
+            assert_near(psnr(f.hr.image(i), samples.image(i)), expected, 1e-9);
         }
     }
 

@@ -69,7 +69,7 @@ fn filter(plane: &[f64], height: usize, width: usize, window: &[f64; SSIM_WINDOW
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::tests::{assert_near, fixture};
+    use crate::metrics::tests::{assert_near, evaluation, fixture};
 
     #[test]
     fn agrees_with_scikit_image() {
@@ -77,6 +77,13 @@ mod tests {
         for i in 0..f.a.count {
             let s = ssim(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
             assert_near(s, f.ssim[i], 1e-9);
+        }
+        // Images that are not square.
+        let f = evaluation();
+        let samples = f.samples.first(0..f.samples.count);
+        for (i, expected) in f.numbers("ssim").into_iter().enumerate() {
+            let s = ssim(f.hr.image(i), samples.image(i), f.hr.height, f.hr.width).unwrap();
+            assert_near(s, expected, 1e-9);
         }
     }
 

@@ -9,6 +9,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use super::Cost;
 use crate::nn::Graph;
 use crate::pipeline::params::{DiffusionParams, ModelParams};
 
@@ -22,8 +23,8 @@ pub struct Config {
     pub image_size: usize,
     /// How many times smaller the low-resolution images are.
     pub scale: usize,
-    /// Learned values.
-    pub parameters: usize,
+    #[serde(flatten)]
+    pub cost: Cost,
     /// Optimiser steps behind the weights.
     pub steps: u64,
 }
@@ -39,7 +40,7 @@ const METADATA_KEY: &str = "srpipe";
 
 impl Checkpoint {
     pub fn graph(&self) -> Graph {
-        super::unet(&self.config.model, self.config.image_size)
+        super::unet(&self.config.model, self.config.image_size, self.config.scale)
     }
 
     /// The same bytes for the same checkpoint.
@@ -64,7 +65,7 @@ impl Checkpoint {
             .context("the checkpoint was not made by srpipe: its header holds no configuration")?;
         let config: Config = serde_json::from_str(config).context("the checkpoint's configuration can't be read")?;
         let tensors = SafeTensors::deserialize(bytes)?;
-        let graph = super::unet(&config.model, config.image_size);
+        let graph = super::unet(&config.model, config.image_size, config.scale);
         let weights = (graph.params.iter())
             .map(|p| {
                 let tensor = tensors.tensor(&p.name).with_context(|| format!("the checkpoint lacks {}", p.name))?;

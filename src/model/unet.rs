@@ -1,82 +1,201 @@
-//! The tutorial's U-Net, corrected: two levels below the image's resolution, a time embedding added at the bottleneck,
-//! and there, where it was asked for, attention. Its parameters have the names of the PyTorch reference.
+//! The U-Net: levels of halved resolution, blocks of convolutions, a time embedding, attention where it was asked for.
+//!
+//! With plain blocks and the seed's time embedding it is the tutorial's network, corrected, and its parameters have the
+//! names of the PyTorch reference. `attention` has the layers that look at a whole map.
 
+use super::attention::{Place, attend};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
-use crate::pipeline::params::{AttentionKind, ModelParams};
+use crate::pipeline::params::{Block, ModelParams, TimeEmbedding};
 
 /// Channels of the input: the noisy image's, then those of the enlarged low-resolution image.
 pub const INPUT_CHANNELS: usize = 6;
 
-/// The U-Net for square images of `size` pixels, a multiple of 4: `(size, size, 6)` and a time to `(size, size, 3)`.
-pub fn unet(params: &ModelParams, size: usize) -> Graph {
-    let c = params.base_channels;
-    let (mut graph, x, t) = Graph::new(Shape::new(size, size, INPUT_CHANNELS));
-    let g = &mut graph;
-    let enc1 = block(g, x, "enc1", c);
-    let down1 = g.max_pool2x2(enc1);
-    let enc2 = block(g, down1, "enc2", 2 * c);
-    let down2 = g.max_pool2x2(enc2);
-    let bottleneck = block(g, down2, "bottleneck", 4 * c);
-
-    let hidden = g.linear(t, "time_embed.0", c);
-    let hidden = g.silu(hidden);
-    let embedding = g.linear(hidden, "time_embed.2", 4 * c);
-    let timed = g.add_vector(bottleneck, embedding);
-    let attended = match params.attention.kind {
-        AttentionKind::None => timed,
-        AttentionKind::Seed => seed_attention(g, timed),
+/// The U-Net for square images of `size` pixels, `scale` times larger than their low-resolution images:
+/// `(size, size, 6)` and a time to `(size, size, 3)`. `size` is divisible by 2 as often as there are levels below the
+/// first.
+pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
+    let (graph, image, t) = Graph::new(Shape::new(size, size, INPUT_CHANNELS));
+    let mut net = Builder { graph, params, image, scale, film: None };
+    if params.time_embedding == TimeEmbedding::Sinusoidal {
+        net.film = Some(net.sinusoidal(t));
+    }
+    let deepest = params.channel_mults.len() - 1;
+    let mut x = image;
+    if params.block == Block::Residual {
+        x = net.graph.conv3x3(x, "stem", net.channels(0));
+    }
+    let mut skips = vec![];
+    for level in 0..deepest {
+        let name = format!("enc{}", level + 1);
+        x = net.blocks(x, &name, level);
+        x = net.attend(x, &format!("{name}_attention"));
+        skips.push(x);
+        x = match params.block {
+            Block::Plain => net.graph.max_pool2x2(x),
+            Block::Residual => net.graph.mean_pool(x, 2),
+        };
+    }
+    x = net.blocks(x, "bottleneck", deepest);
+    if params.time_embedding == TimeEmbedding::Seed {
+        x = net.add_time(x, t);
+    }
+    x = net.attend(x, "attention");
+    for (level, skip) in skips.into_iter().enumerate().rev() {
+        let (number, outputs) = (level + 1, net.channels(level));
+        x = net.graph.up_conv2x2(x, &format!("upconv{number}"), outputs);
+        x = net.graph.concat(x, skip);
+        x = net.blocks(x, &format!("dec{number}"), level);
+        x = net.attend(x, &format!("dec{number}_attention"));
+    }
+    let g = &mut net.graph;
+    if params.block == Block::Residual {
+        x = g.group_norm(x, "out_norm", groups(g.shape(x).channels));
+        x = g.silu(x);
+    }
+    if params.zero_output {
+        g.zero_conv1x1(x, "out", 3)
+    } else {
+        g.conv1x1(x, "out", 3)
     };
-
-    let up2 = g.up_conv2x2(attended, "upconv2", 2 * c);
-    let skip2 = g.concat(up2, enc2);
-    let dec2 = block(g, skip2, "dec2", 2 * c);
-    let up1 = g.up_conv2x2(dec2, "upconv1", c);
-    let skip1 = g.concat(up1, enc1);
-    let dec1 = block(g, skip1, "dec1", c);
-    g.conv1x1(dec1, "out", 3);
-    graph
-}
-
-/// Twice: 3×3 convolution, group normalisation, SiLU.
-fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
-    [(0, 1), (3, 4)].into_iter().fold(x, |x, (convolution, norm)| {
-        let x = g.conv3x3(x, &format!("{name}.{convolution}"), outputs);
-        let x = g.group_norm(x, &format!("{name}.{norm}"), groups(outputs));
-        g.silu(x)
-    })
+    net.graph
 }
 
 /// Groups of a normalisation: the largest divisor of the channels up to 8.
-fn groups(channels: usize) -> usize {
+pub fn groups(channels: usize) -> usize {
     (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
 }
 
-/// gamma · attention(x) + x with one head, queries and keys of C/8 channels, gamma starting at 0.
-fn seed_attention(g: &mut Graph, x: NodeId) -> NodeId {
-    let channels = g.shape(x).channels;
-    let q = g.conv1x1(x, "attention.query", channels / 8);
-    let k = g.conv1x1(x, "attention.key", channels / 8);
-    let v = g.conv1x1(x, "attention.value", channels);
-    let attended = g.attention(q, k, v, 1);
-    g.gate(attended, x, "attention.gamma")
+struct Builder<'a> {
+    graph: Graph,
+    params: &'a ModelParams,
+    image: NodeId,
+    scale: usize,
+    /// The vector that every block takes its scales and shifts from.
+    film: Option<NodeId>,
+}
+
+impl Builder<'_> {
+    fn channels(&self, level: usize) -> usize {
+        self.params.base_channels * self.params.channel_mults[level]
+    }
+
+    /// Sines and cosines of the time, through two layers.
+    fn sinusoidal(&mut self, t: NodeId) -> NodeId {
+        let (g, base) = (&mut self.graph, self.params.base_channels);
+        let waves = g.sinusoid(t, base.next_multiple_of(2));
+        let hidden = g.linear(waves, "time_embed.0", 4 * base);
+        let hidden = g.silu(hidden);
+        let embedding = g.linear(hidden, "time_embed.2", 4 * base);
+        g.silu(embedding)
+    }
+
+    /// The tutorial's: two layers on the time itself, added once.
+    fn add_time(&mut self, x: NodeId, t: NodeId) -> NodeId {
+        let (g, base) = (&mut self.graph, self.params.base_channels);
+        let hidden = g.linear(t, "time_embed.0", base);
+        let hidden = g.silu(hidden);
+        let embedding = g.linear(hidden, "time_embed.2", g.shape(x).channels);
+        g.add_vector(x, embedding)
+    }
+
+    /// The blocks of one level: `name`, then `name_2`, `name_3`, ..
+    fn blocks(&mut self, x: NodeId, name: &str, level: usize) -> NodeId {
+        let outputs = self.channels(level);
+        (0..self.params.blocks_per_level).fold(x, |x, i| {
+            let name = if i == 0 { name.to_string() } else { format!("{name}_{}", i + 1) };
+            match self.params.block {
+                Block::Plain => self.plain(x, &name, outputs),
+                Block::Residual => self.residual(x, &name, outputs),
+            }
+        })
+    }
+
+    /// Twice: 3×3 convolution, group normalisation, SiLU.
+    fn plain(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
+        let x = self.graph.conv3x3(x, &format!("{name}.0"), outputs);
+        let x = self.graph.group_norm(x, &format!("{name}.1"), groups(outputs));
+        let x = self.graph.silu(x);
+        let x = self.graph.conv3x3(x, &format!("{name}.3"), outputs);
+        let x = self.timed_norm(x, &format!("{name}.4"), &format!("{name}.film"));
+        self.graph.silu(x)
+    }
+
+    /// Twice: group normalisation, SiLU, 3×3 convolution; added to the input.
+    fn residual(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
+        let inputs = self.graph.shape(x).channels;
+        let y = self.graph.group_norm(x, &format!("{name}.norm1"), groups(inputs));
+        let y = self.graph.silu(y);
+        let y = self.graph.conv3x3(y, &format!("{name}.conv1"), outputs);
+        let y = self.timed_norm(y, &format!("{name}.norm2"), &format!("{name}.film"));
+        let y = self.graph.silu(y);
+        let y = self.graph.conv3x3(y, &format!("{name}.conv2"), outputs);
+        let skip = if inputs == outputs { x } else { self.graph.conv1x1(x, &format!("{name}.skip"), outputs) };
+        self.graph.add(y, skip)
+    }
+
+    /// A normalisation that the time scales and shifts, where it reaches every block.
+    fn timed_norm(&mut self, x: NodeId, name: &str, film: &str) -> NodeId {
+        let channels = self.graph.shape(x).channels;
+        match self.film {
+            None => self.graph.group_norm(x, name, groups(channels)),
+            Some(time) => {
+                let v = self.graph.linear(time, film, 2 * channels);
+                self.graph.film_norm(x, v, name, groups(channels))
+            }
+        }
+    }
+
+    fn attend(&mut self, x: NodeId, name: &str) -> NodeId {
+        let size = self.graph.shape(x).height;
+        if !self.params.attention.resolutions.contains(&size) {
+            return x;
+        }
+        let place = Place { image: self.image, scale: self.scale, name };
+        attend(&mut self.graph, x, &self.params.attention, &place)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::params::AttentionParams;
+    use crate::pipeline::params::{AttentionKind, AttentionParams};
 
     #[test]
-    fn sizes_are_those_of_the_pytorch_reference() {
+    fn sizes_of_the_tutorials_are_those_of_the_pytorch_reference() {
         let count = |kind| {
-            let params = ModelParams { base_channels: 32, attention: AttentionParams { kind } };
-            let graph = unet(&params, 32);
-            (graph.parameter_count(), graph.forward_flops() as f64 / 1e6)
+            let graph = unet(&ModelParams::tutorial(32, kind), 32, 4);
+            (graph.parameter_count(), graph.forward_flops() as f64 / 1e6, graph.training_flops() as f64 / 1e6)
         };
         let (none, seed) = (count(AttentionKind::None), count(AttentionKind::Seed));
         assert_eq!((none.0, seed.0), (473_027, 493_668));
         assert!((none.1 - 200.9).abs() < 0.2 && (seed.1 - 204.7).abs() < 0.2, "{} {}", none.1, seed.1);
+        assert!((none.2 - 599.0).abs() < 0.5 && (seed.2 - 610.0).abs() < 1.0, "{} {}", none.2, seed.2);
+    }
+
+    #[test]
+    fn every_shape_of_network_gives_an_image() {
+        for block in [Block::Plain, Block::Residual] {
+            for time_embedding in [TimeEmbedding::Seed, TimeEmbedding::Sinusoidal] {
+                for (channel_mults, blocks_per_level) in [(vec![1], 1), (vec![1, 3], 2), (vec![1, 2, 2, 4], 1)] {
+                    let params = ModelParams {
+                        base_channels: 4,
+                        channel_mults,
+                        blocks_per_level,
+                        block,
+                        time_embedding,
+                        zero_output: true,
+                        attention: AttentionParams { kind: AttentionKind::Mhsa, ..Default::default() },
+                    };
+                    let graph = unet(&params, 16, 2);
+                    assert_eq!(graph.output_shape(), Shape::new(16, 16, 3));
+                    let mut names: Vec<&str> = graph.params.iter().map(|p| p.name.as_str()).collect();
+                    names.sort();
+                    names.dedup();
+                    assert_eq!(names.len(), graph.params.len(), "{params:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use anyhow::Result;
 use dfdx::prelude::*;
 
-use super::graph::{Graph, Node, NodeId, Op, ParamId};
+use super::graph::{self, Graph, Node, NodeId, Op, ParamId};
 use super::{
     Backend, Device, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor,
     device_error,
@@ -39,11 +39,24 @@ impl<D: Device + Send + 'static> Backend for Composed<D> {
     }
 
     fn forward(&self, params: &[VectorTensor<D>], x: ImageTensor<D>, t: VectorTensor<D>) -> Result<ImageTensor<D>> {
-        Ok(run(&self.graph, params, x, t, NoneTape).0)
+        let (mut values, _) = run(&self.graph, params, x, t, NoneTape);
+        Ok(values.pop().expect("a graph has nodes"))
+    }
+
+    fn values(
+        &self,
+        params: &[VectorTensor<D>],
+        x: ImageTensor<D>,
+        t: VectorTensor<D>,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Vec<f32>>> {
+        let (values, _) = run(&self.graph, params, x, t, NoneTape);
+        Ok(nodes.iter().map(|n| values[n.0].as_vec()).collect())
     }
 
     fn loss(&self, params: &[VectorTensor<D>], batch: DeviceBatch<D>) -> Result<LossTensor<D>> {
-        let (y, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+        let (mut values, tape) = run(&self.graph, params, batch.x, batch.t, OwnedTape::default());
+        let y = values.pop().expect("a graph has nodes");
         let shape = *y.shape();
         let error = (y.put_tape(tape) - batch.target).square();
         let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
@@ -68,7 +81,8 @@ impl<D: Device + Send + 'static> Backend for Composed<D> {
             *v = v.clone() * s.betas[1] as f32 + g.square() * (1.0 - s.betas[1]) as f32;
             let denominator = (v.clone() / correct(s.betas[1]) as f32).sqrt() + s.eps as f32;
             let change = m.clone() * (s.lr / correct(s.betas[0])) as f32 / denominator;
-            state.params[i] = state.params[i].clone() - change;
+            let kept = 1.0 - s.lr * s.weight_decay;
+            state.params[i] = state.params[i].clone() * kept as f32 - change;
             state.ema[i] =
                 state.ema[i].clone() * s.ema_decay as f32 + state.params[i].clone() * (1.0 - s.ema_decay) as f32;
         }
@@ -83,14 +97,14 @@ struct Run<'a, D: Device, T: Tape<f32, D>> {
     tape: Option<T>,
 }
 
-/// The output of `graph`, apart from the tape it was recorded on.
+/// The values of `graph`'s nodes, apart from the tape they were recorded on.
 fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
     graph: &Graph,
     params: &[VectorTensor<D>],
     x: ImageTensor<D>,
     t: VectorTensor<D>,
     tape: T,
-) -> (ImageTensor<D>, T) {
+) -> (Vec<ImageTensor<D>>, T) {
     let mut run = Run { params, values: Vec::with_capacity(graph.nodes.len()), tape: Some(tape) };
     let t = t.clone().reshape_like(&(t.shape().0, 1usize, 1usize, 1usize));
     for node in &graph.nodes {
@@ -105,7 +119,7 @@ fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
         };
         run.values.push(value);
     }
-    (run.values.pop().expect("a graph has nodes"), run.tape.expect("every operation hands the tape on"))
+    (run.values, run.tape.expect("every operation hands the tape on"))
 }
 
 impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
@@ -113,6 +127,11 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
     fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
         let tape = self.tape.take().expect("one value at a time carries the tape");
         self.values[id.0].clone().put_tape(tape)
+    }
+
+    /// The tape, for a value that nothing learns through.
+    fn any_tape(&mut self) -> T {
+        self.tape.take().expect("one value at a time carries the tape")
     }
 
     fn param(&self, id: ParamId) -> VectorTensor<D, T> {
@@ -153,11 +172,49 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
                 group_norm(x, groups) * self.param(weight).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
                     + self.param(bias).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
             }
+            Op::FilmNorm { x, v, groups, weight, bias } => {
+                let x = self.taped(x);
+                let shape = *x.shape();
+                let part = |channels: std::ops::Range<usize>| -> ImageTensor<D, T> {
+                    let v: Matrix<D, T> = self.values[v.0].retaped::<T>().reshape_like(&(shape.0, 2 * shape.3));
+                    own_gradient(v).slice((.., channels)).broadcast_like::<_, Axes2<1, 2>>(&shape)
+                };
+                let y = group_norm(x, groups) * self.param(weight).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
+                    + self.param(bias).broadcast_like::<_, Axes3<0, 1, 2>>(&shape);
+                y * (part(0..shape.3) + 1.0) + part(shape.3..2 * shape.3)
+            }
+            Op::Sinusoid { t } => {
+                let device = self.values[t.0].device().clone();
+                let waves = graph::sinusoid(node.shape.channels);
+                let (b, n) = (self.values[t.0].shape().0, waves.len());
+                let waves: Matrix<D> = device.tensor_from_vec(waves, (1, n));
+                let t: Matrix<D> = self.values[t.0].clone().reshape_like(&(b, 1usize));
+                let angles = t.matmul(waves);
+                let both: Matrix<D> = (angles.clone().sin(), angles.cos()).concat_along(Axis::<1>);
+                both.reshape_like(&(b, 1usize, 1usize, 2 * n)).put_tape(self.any_tape())
+            }
+            Op::Positions { cell } => {
+                let s = node.shape;
+                let places = graph::positions(s, cell);
+                let places = self.values[0].device().tensor_from_vec(places, (s.height, s.width, s.channels));
+                let shape = (self.values[0].shape().0, s.height, s.width, s.channels);
+                places.broadcast_like::<_, Axis<0>>(&shape).put_tape(self.any_tape())
+            }
             Op::Silu { x } => {
                 let x = self.taped(x);
                 x.with_empty_tape().sigmoid() * x
             }
             Op::MaxPool2x2 { x } => max_pool(self.taped(x)),
+            Op::MeanPool { x, first, factor: f } => {
+                let (b, h, w, _) = *self.values[x.0].shape();
+                let c = node.shape.channels;
+                let part: ImageTensor<D, T> = own_gradient(self.taped(x)).slice((.., .., .., first..first + c));
+                let blocks: Tensor<(usize, usize, usize, usize, usize), f32, D, T> =
+                    part.reshape_like(&(b * (h / f), f, w / f, f, c));
+                let means: Positions<D, T> = blocks.mean::<_, Axes2<1, 3>>();
+                means.reshape_like(&(b, h / f, w / f, c))
+            }
+            Op::Add { a, b } => self.taped(a) + self.values[b.0].clone(),
             Op::Concat { a, b } => {
                 let b = self.values[b.0].retaped::<T>();
                 (self.taped(a), b).concat_along(Axis::<3>)
@@ -181,6 +238,19 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
                 let weighted = scores.softmax::<Axis<3>>().matmul(v);
                 let y = weighted.permute::<_, Axes4<0, 2, 1, 3>>();
                 y.reshape_like(&(query.0, query.1, query.2, value.3))
+            }
+            Op::LinearAttention { q, k, v, heads } => {
+                let (b, h, w, d) = *self.values[q.0].shape();
+                let keys = self.values[k.0].shape().1 * self.values[k.0].shape().2;
+                let q: ImageTensor<D, T> = self.taped(q).reshape_like(&(b, h * w, heads, d / heads));
+                let k: ImageTensor<D, T> = self.values[k.0].retaped::<T>().reshape_like(&(b, keys, heads, d / heads));
+                // Before they are permuted: dfdx differentiates the softmax of a permuted tensor wrongly.
+                let q = q.softmax::<Axis<3>>().permute::<_, Axes4<0, 2, 1, 3>>();
+                let k = k.softmax::<Axis<1>>().permute::<_, Axes4<0, 2, 3, 1>>();
+                let v = split_heads(self.values[v.0].retaped::<T>(), heads);
+                let context = k.matmul(v);
+                let y = q.matmul(context).permute::<_, Axes4<0, 2, 1, 3>>();
+                y.reshape_like(&(b, h, w, node.shape.channels))
             }
             Op::Gate { branch, skip, gamma } => {
                 let branch = self.taped(branch);
@@ -244,6 +314,11 @@ fn max_pool<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>) -> ImageTensor<D, 
     let rows = x.reshape_like(&(b, h / 2, 2usize, w / 2, 2usize * c));
     let rows: ImageTensor<D, T> = rows.max::<_, Axis<2>>();
     rows.reshape_like(&(b, h / 2, w / 2, 2usize, c)).max::<_, Axis<3>>()
+}
+
+/// A copy for `slice`, whose gradient on the CPU replaces what others have added to its input's.
+fn own_gradient<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
+    x * 1.0
 }
 
 /// `(B, H, W, heads · D)` to `(B, heads, H·W, D)`.

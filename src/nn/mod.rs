@@ -61,6 +61,15 @@ pub trait Backend: 'static {
         t: VectorTensor<Self::Device>,
     ) -> anyhow::Result<ImageTensor<Self::Device>>;
 
+    /// The values of some nodes, `(B, H, W, C)` each, in host memory.
+    fn values(
+        &self,
+        params: &[VectorTensor<Self::Device>],
+        x: ImageTensor<Self::Device>,
+        t: VectorTensor<Self::Device>,
+        nodes: &[graph::NodeId],
+    ) -> anyhow::Result<Vec<Vec<f32>>>;
+
     /// The mean over images of `weight · mean((output − target)²)`; `backward` on it fills the gradients of `params`.
     fn loss(
         &self,
@@ -68,7 +77,7 @@ pub trait Backend: 'static {
         batch: DeviceBatch<Self::Device>,
     ) -> anyhow::Result<LossTensor<Self::Device>>;
 
-    /// One Adam step (Kingma and Ba 2015) on clipped gradients, then one step of the moving average.
+    /// One AdamW step (Loshchilov and Hutter 2019) on clipped gradients, then one step of the moving average.
     /// Returns the gradients' global norm before clipping.
     fn update(
         &self,
@@ -94,7 +103,7 @@ pub struct DeviceState<D: Device> {
 pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     use crate::pipeline::Device;
     match device {
-        Device::Auto | Device::Cpu => on(fused::Fused::new(graph), state),
+        Device::Auto | Device::Cpu => open_on_cpu(CpuBackend::Fused, graph, state),
         #[cfg(feature = "cuda")]
         Device::Cuda(i) => {
             let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;
@@ -102,6 +111,23 @@ pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -
         }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
+    }
+}
+
+/// How a network runs on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuBackend {
+    /// Kernels of our own; what every pipeline uses.
+    Fused,
+    /// dfdx's operations: the reference.
+    Composed,
+}
+
+/// A network on the CPU, by a backend of choice.
+pub fn open_on_cpu(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+    match backend {
+        CpuBackend::Fused => on(fused::Fused::new(graph)?, state),
+        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
     }
 }
 

@@ -1,10 +1,10 @@
 //! A network with its parameters on a device, ready to train and to run; the face of `nn` towards the rest.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
 
-use super::graph::{Graph, Init};
-use super::{Backend, DeviceBatch, DeviceState, ImageTensor, VectorTensor, device_error};
+use super::graph::{Graph, Init, NodeId};
+use super::{Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, VectorTensor, device_error};
 use crate::pipeline::params::Weights;
 
 /// A training batch in host memory, channels-last.
@@ -26,15 +26,34 @@ pub struct StepSettings {
     pub lr: f64,
     pub betas: [f64; 2],
     pub eps: f64,
+    /// Each step takes `lr · weight_decay` of every weight off it, apart from the gradient (Loshchilov and Hutter 2019).
+    pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; `None` leaves them.
     pub clip: Option<f64>,
     /// `ema = decay · ema + (1 − decay) · weights`, after the step.
     pub ema_decay: f64,
 }
 
+impl Batch<'_> {
+    /// Equal parts, one after the other; `parts` must divide the images.
+    fn parts(&self, parts: usize) -> impl Iterator<Item = Batch<'_>> {
+        let n = self.t.len() / parts;
+        let part = move |values: &[f32], i: usize| {
+            let len = values.len() / parts;
+            i * len..(i + 1) * len
+        };
+        (0..parts).map(move |i| Batch {
+            x: &self.x[part(self.x, i)],
+            t: &self.t[i * n..(i + 1) * n],
+            target: &self.target[part(self.target, i)],
+            weights: &self.weights[i * n..(i + 1) * n],
+        })
+    }
+}
+
 impl Default for StepSettings {
     fn default() -> Self {
-        Self { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, clip: None, ema_decay: 0.0 }
+        Self { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, clip: None, ema_decay: 0.0 }
     }
 }
 
@@ -82,7 +101,11 @@ pub trait Network {
     /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
 
-    fn train_step(&mut self, batch: Batch, settings: &StepSettings) -> Result<StepReport>;
+    /// One step on a batch, which goes through the network in `parts` equal parts one after the other.
+    fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport>;
+
+    /// The values of some nodes for a batch, `(B, H, W, C)` each.
+    fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>>;
 
     fn state(&self) -> TrainState;
 
@@ -124,6 +147,38 @@ impl<B: Backend> OnDevice<B> {
         })
     }
 
+    fn params(&self, weights: Weights) -> &[VectorTensor<B::Device>] {
+        match weights {
+            Weights::Raw => &self.state.params,
+            Weights::Ema => &self.state.ema,
+        }
+    }
+
+    /// The loss of a batch and its gradients, by the means over its parts.
+    fn accumulated(&self, batch: Batch, parts: usize) -> Result<(f32, Gradients<B::Device>)> {
+        let params = &self.state.params;
+        let share = 1.0 / parts as f32;
+        let (mut value, mut sums) = (0.0, vec![]);
+        for part in batch.parts(parts) {
+            let loss = self.backend.loss(params, self.batch(part)?)?;
+            value += share * loss.as_vec()[0];
+            let mut gradients = loss.try_backward().map_err(device_error)?;
+            for (i, p) in params.iter().enumerate() {
+                gradients.try_alloc_for(p).map_err(device_error)?;
+                let gradient = gradients.get(p) * share;
+                match sums.get_mut(i) {
+                    None => sums.push(gradient),
+                    Some(sum) => *sum = sum.clone() + gradient,
+                }
+            }
+        }
+        // dfdx lends no way to put a gradient in its place, but the gradient of Σ p · g is g.
+        let mut terms = params.iter().zip(sums).map(|(p, g)| (p.leaky_trace() * g).sum::<Rank0, _>());
+        let first = terms.next().context("a network without parameters")?;
+        let sum = terms.fold(first, |sum, term| sum + term);
+        Ok((value, sum.try_backward().map_err(device_error)?))
+    }
+
     fn download(&self, values: &[VectorTensor<B::Device>]) -> Vec<Vec<f32>> {
         values.iter().zip(&self.graph().params).map(|(v, p)| p.layout.to_torch(&v.as_vec())).collect()
     }
@@ -145,11 +200,7 @@ impl<B: Backend> Network for OnDevice<B> {
 
     fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
         let x = self.images(x, t.len(), self.graph().input_shape())?;
-        let params = match weights {
-            Weights::Raw => &self.state.params,
-            Weights::Ema => &self.state.ema,
-        };
-        let y = self.backend.forward(params, x, self.vector(t)?)?;
+        let y = self.backend.forward(self.params(weights), x, self.vector(t)?)?;
         let mut values = vec![0.0; t.len() * self.graph().output_shape().len()];
         y.copy_into(&mut values);
         Ok(values)
@@ -167,10 +218,20 @@ impl<B: Backend> Network for OnDevice<B> {
         Ok((value, self.download(&result)))
     }
 
-    fn train_step(&mut self, batch: Batch, settings: &StepSettings) -> Result<StepReport> {
-        let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
-        let value = loss.as_vec()[0];
-        let gradients = loss.try_backward().map_err(device_error)?;
+    fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
+        let x = self.images(x, t.len(), self.graph().input_shape())?;
+        self.backend.values(self.params(weights), x, self.vector(t)?, nodes)
+    }
+
+    fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
+        ensure!(batch.t.len().is_multiple_of(parts), "{} images in {parts} parts", batch.t.len());
+        let (value, gradients) = match parts {
+            1 => {
+                let loss = self.backend.loss(&self.state.params, self.batch(batch)?)?;
+                (loss.as_vec()[0], loss.try_backward().map_err(device_error)?)
+            }
+            _ => self.accumulated(batch, parts)?,
+        };
         let gradient_norm = self.backend.update(&mut self.state, gradients, settings)?;
         Ok(StepReport { loss: value, gradient_norm })
     }

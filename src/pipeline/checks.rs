@@ -1,39 +1,94 @@
 //! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
 //! between stages.
 
+mod claims;
+
 use std::collections::HashMap;
 
 use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
-use super::resolve::{StageDraft, name_error};
+use super::resolve::{Draft, name_error};
+use super::sweep::Instance;
+use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
 
-/// Levels of the U-Net below the image's resolution, each half of the one above.
-const UNET_LEVELS: u32 = 2;
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
 
-pub(super) fn check(stages: &[StageDraft], errors: &mut Errors) {
-    let pipeline = Stages(stages.iter().map(|s| (s.name.as_str(), s)).collect());
-    for stage in stages {
-        match &stage.params {
-            Some(StageParams::Fetch(p)) => check_fetch(stage, p, errors),
-            Some(StageParams::Degrade(p)) => check_degrade(stage, p, &pipeline, errors),
-            Some(StageParams::Train(p)) => check_train(stage, p, &pipeline, errors),
-            Some(StageParams::Sample(p)) => check_sample(stage, p, &pipeline, errors),
-            Some(StageParams::Compare(p)) => check_compare(stage, p, &pipeline, errors),
-            None => {}
+pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) {
+    let by_name = instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
+    let pipeline = Stages { draft, by_name };
+    for instance in instances {
+        let stage = Stage { draft, instance };
+        match &instance.params {
+            StageParams::Fetch(p) => check_fetch(stage, p, errors),
+            StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, errors),
+            StageParams::Train(p) => check_train(stage, p, &pipeline, errors),
+            StageParams::Sample(p) => check_sample(stage, p, &pipeline, errors),
+            StageParams::Compare(p) => check_compare(stage, p, &pipeline, errors),
+        }
+    }
+}
+
+/// A stage that is checked.
+#[derive(Clone, Copy)]
+struct Stage<'a> {
+    draft: &'a Draft,
+    instance: &'a Instance,
+}
+
+impl<'a> Stage<'a> {
+    fn name(self) -> &'a str {
+        &self.instance.name
+    }
+
+    /// Where its name stands.
+    fn key(self) -> Span {
+        self.draft.stages[self.instance.stage].key
+    }
+
+    /// The value of a parameter that is given.
+    fn given(self, path: &str) -> Option<Span> {
+        Some(self.node(path)?.1.span)
+    }
+
+    fn node(self, path: &str) -> Option<(Span, &'a Node)> {
+        self.draft.place(self.instance.stage, self.instance.variant, path)
+    }
+
+    /// Key and value of a parameter.
+    fn entry(self, path: &str) -> (Span, Span) {
+        self.node(path).map_or((self.key(), self.key()), |(key, node)| (key, node.span))
+    }
+
+    /// The value of a parameter, or the stage's name where the parameter is left to its default.
+    fn place(self, path: &str) -> Span {
+        self.entry(path).1
+    }
+
+    /// A value of a parameter that is a list.
+    fn item(self, path: &str, index: usize) -> Span {
+        match self.node(path).map(|(_, node)| &node.value) {
+            Some(Value::List(items)) => items.get(index).map_or(self.place(path), |item| item.span),
+            _ => self.place(path),
         }
     }
 }
 
 /// The stages by name. Looks up what can be known; a reference in error is reported elsewhere.
-struct Stages<'a>(HashMap<&'a str, &'a StageDraft>);
+struct Stages<'a> {
+    draft: &'a Draft,
+    by_name: HashMap<&'a str, &'a Instance>,
+}
 
-impl Stages<'_> {
+impl<'a> Stages<'a> {
+    fn stage(&self, name: &str) -> Option<Stage<'a>> {
+        Some(Stage { draft: self.draft, instance: self.by_name.get(name)? })
+    }
+
     fn params(&self, name: &str) -> Option<&StageParams> {
-        self.0.get(name)?.params.as_ref()
+        Some(&self.by_name.get(name)?.params)
     }
 
     fn fetch(&self, name: &str) -> Option<&FetchParams> {
@@ -58,12 +113,7 @@ impl Stages<'_> {
     }
 }
 
-/// The value of a parameter, or the stage's name where the parameter is left to its default.
-fn place(stage: &StageDraft, path: &[&str]) -> Span {
-    stage.node.entry(path.iter().copied()).map_or(stage.key, |e| e.node.span)
-}
-
-fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
+fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
     let FetchParams::Cifar10(p) = params else { return };
     let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
@@ -71,7 +121,7 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
         host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
     };
     if let Some(url) = &p.url {
-        let span = place(stage, &["url"]);
+        let span = stage.place("url");
         if is_web(url) {
             if p.sha256.is_none() {
                 errors.push(
@@ -89,26 +139,22 @@ fn check_fetch(stage: &StageDraft, params: &FetchParams, errors: &mut Errors) {
             errors.push(Diagnostic::new(span, message).maybe_help(help));
         }
     }
-    if let Some(entry) = stage.node.entry(["mirrors"])
-        && let super::tree::Value::List(items) = &entry.node.value
-    {
-        for (item, url) in items.iter().zip(&p.mirrors).filter(|(_, url)| !is_web(url)) {
-            let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
-            errors.push(Diagnostic::new(item.span, message));
-        }
+    for (index, url) in p.mirrors.iter().enumerate().filter(|(_, url)| !is_web(url)) {
+        let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
+        errors.push(Diagnostic::new(stage.item("mirrors", index), message));
     }
     if let Some(digest) = &p.sha256
         && !(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
     {
         let message = format!("`sha256` must be 64 hexadecimal digits, found {}", quote(digest));
-        errors.push(Diagnostic::new(place(stage, &["sha256"]), message));
+        errors.push(Diagnostic::new(stage.place("sha256"), message));
     }
 }
 
-fn check_degrade(stage: &StageDraft, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
+fn check_degrade(stage: Stage, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
     let Some(size) = stages.fetch(&params.input).map(FetchParams::image_size) else { return };
     if let Some(message) = scale_error(size, params.scale) {
-        errors.push(Diagnostic::new(place(stage, &["scale"]), message));
+        errors.push(Diagnostic::new(stage.place("scale"), message));
     }
 }
 
@@ -117,62 +163,120 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
         .then(|| format!("images of {size}×{size} pixels cannot be made {scale} times smaller"))
 }
 
-fn check_train(stage: &StageDraft, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
-    let TrainParams { model: _, diffusion, optim, .. } = params;
-    match (optim.steps, optim.epochs) {
-        (Some(_), Some(_)) => errors.push(
-            Diagnostic::new(
-                place(stage, &["optim", "epochs"]),
-                "`optim.steps` and `optim.epochs` contradict each other",
-            )
-            .related(place(stage, &["optim", "steps"]), "also given")
-            .help("leave one of them out"),
-        ),
-        (None, None) => errors.push(
-            Diagnostic::new(stage.key, format!("stage {} needs `optim.steps` or `optim.epochs`", quote(&stage.name)))
-                .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
-        ),
-        _ => {}
+fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
+    let TrainParams { model, diffusion, optim, .. } = params;
+    check_length(stage, optim, errors);
+    if !optim.batch_size.is_multiple_of(optim.accumulate) {
+        let message = format!("a batch of {} can't be divided into {} parts", optim.batch_size, optim.accumulate);
+        let span = stage.place("optim.accumulate");
+        errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
-    if diffusion.objective != Objective::Regression && diffusion.schedule == ScheduleKind::Linear {
+    if diffusion.objective != Objective::Regression
+        && matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic)
+    {
         if diffusion.beta_start > diffusion.beta_end {
             let message = format!(
                 "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
                 diffusion.beta_start, diffusion.beta_end
             );
-            let span = match stage.node.entry(["diffusion", "beta_start"]) {
-                Some(entry) => entry.node.span,
-                None => place(stage, &["diffusion", "beta_end"]),
-            };
+            let span = stage.given("diffusion.beta_start").unwrap_or_else(|| stage.place("diffusion.beta_end"));
             errors.push(Diagnostic::new(span, message).help("noise grows from the first step to the last"));
         }
         // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
         let last = diffusion.beta_end * 1000.0 / diffusion.timesteps as f64;
         if last > 0.999 {
             let message = format!(
-                "{} timesteps are too few for a linear schedule: its last beta would be {last:.3}",
+                "{} timesteps are too few for a schedule of betas: the last would be {last:.3}",
                 diffusion.timesteps
             );
             let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
             errors.push(
-                Diagnostic::new(place(stage, &["diffusion", "timesteps"]), message)
+                Diagnostic::new(stage.place("diffusion.timesteps"), message)
                     .help(format!("at least {least}, or `schedule: cosine`")),
             );
         }
     }
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
-    if let Some(message) = size.and_then(unet_error) {
-        errors.push(Diagnostic::new(place(stage, &["data"]), message));
+    if let Some(size) = size {
+        match unet_error(size, model.channel_mults.len()) {
+            Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
+            None => check_attention(stage, model, size, errors),
+        }
     }
 }
 
-fn unet_error(size: usize) -> Option<String> {
-    let divisor = 1 << UNET_LEVELS;
-    (!size.is_multiple_of(divisor))
-        .then(|| format!("images of {size}×{size} pixels: the U-Net needs a size divisible by {divisor}"))
+/// How long a training is: one of three says.
+fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
+    let said =
+        [("steps", optim.steps.is_some()), ("epochs", optim.epochs.is_some()), ("budget", optim.budget.is_some())];
+    let said: Vec<&str> = said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect();
+    match said[..] {
+        [] => errors.push(
+            Diagnostic::new(
+                stage.key(),
+                format!("stage {} needs `optim.steps`, `optim.epochs` or `optim.budget`", quote(stage.name())),
+            )
+            .help("such as `optim: { steps: 1500 }`, or the same under `defaults.train`"),
+        ),
+        [_] => {}
+        [first, second, ..] => {
+            let message = format!("`optim.{first}` and `optim.{second}` contradict each other");
+            errors.push(
+                Diagnostic::new(stage.place(&format!("optim.{second}")), message)
+                    .related(stage.place(&format!("optim.{first}")), "also given")
+                    .help("leave one of them out"),
+            );
+        }
+    }
+    if optim.budget.is_some() && optim.gflops.is_none() {
+        let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
+        let span = stage.place("optim.budget");
+        errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
+    }
 }
 
-fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
+fn unet_error(size: usize, levels: usize) -> Option<String> {
+    let divisor = 1 << (levels - 1);
+    (!size.is_multiple_of(divisor))
+        .then(|| format!("images of {size}×{size} pixels: {levels} levels need a size divisible by {divisor}"))
+}
+
+/// Whether each layer has a map to stand at, and channels that divide.
+fn check_attention(stage: Stage, model: &ModelParams, size: usize, errors: &mut Errors) {
+    let attention = &model.attention;
+    if attention.kind == AttentionKind::None {
+        return;
+    }
+    let levels: Vec<usize> = (0..model.channel_mults.len()).map(|level| size >> level).collect();
+    for &resolution in &attention.resolutions {
+        let Some(level) = levels.iter().position(|&l| l == resolution) else {
+            let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+            let message = format!("no map of the U-Net is {resolution}×{resolution}");
+            let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
+            let span = stage.place("model.attention.resolutions");
+            errors.push(Diagnostic::new(span, message).help(help));
+            continue;
+        };
+        let channels = model.base_channels * model.channel_mults[level];
+        let seed = attention.kind == AttentionKind::Seed
+            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
+        if seed && channels < 8 {
+            let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
+            let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
+            let span = stage.place("model.base_channels");
+            errors.push(Diagnostic::new(span, message).help(help));
+        } else if !seed && !channels.is_multiple_of(attention.heads) {
+            let message = format!(
+                "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
+                attention.heads
+            );
+            let span = stage.place("model.attention.heads");
+            errors.push(Diagnostic::new(span, message).help("`heads` must divide the channels of every resolution"));
+        }
+    }
+}
+
+fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
     let Some(model) = stages.train(&params.model) else { return };
     let timesteps = model.diffusion.timesteps;
     if model.diffusion.objective != Objective::Regression && params.sampler.steps > timesteps {
@@ -181,7 +285,16 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             params.sampler.steps,
             quote(&params.model)
         );
-        errors.push(Diagnostic::new(place(stage, &["sampler", "steps"]), message).help(format!("at most {timesteps}")));
+        errors.push(Diagnostic::new(stage.place("sampler.steps"), message).help(format!("at most {timesteps}")));
+    }
+    if stages.degrade(&params.data).is_some_and(|d| d.method != DegradeMethod::Area) && params.sampler.project_lr {
+        let message =
+            "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
+        let mut error = Diagnostic::new(stage.place("sampler.project_lr"), message).help("it goes with `method: area`");
+        if let Some(degrade) = stages.stage(&params.data) {
+            error = error.related(degrade.place("method"), "not the mean of each block");
+        }
+        errors.push(error);
     }
     if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
         && data.scale != learned.scale
@@ -194,45 +307,51 @@ fn check_sample(stage: &StageDraft, params: &SampleParams, stages: &Stages, erro
             quote(&model.data),
             learned.scale
         );
-        let mut error = Diagnostic::new(place(stage, &["data"]), message).help("sample from data of the model's scale");
-        if let Some(train) = stages.0.get(params.model.as_str()) {
-            error = error.related(place(train, &["data"]), "the model's data");
+        let mut error = Diagnostic::new(stage.place("data"), message).help("sample from data of the model's scale");
+        if let Some(train) = stages.stage(&params.model) {
+            error = error.related(train.place("data"), "the model's data");
         }
         errors.push(error);
     }
 }
 
-fn check_compare(stage: &StageDraft, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
-    let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return };
+fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, String, Span)> = None;
-    for (name, entry) in arms {
-        if name == RESERVED_ARM {
-            let message = format!("an arm cannot be called {}", quote(name));
-            errors
-                .push(Diagnostic::new(entry.key, message).help("bicubic enlargement is measured in every comparison"));
-        } else if let Some(help) = name_error(name) {
-            errors.push(Diagnostic::new(entry.key, format!("{} cannot be the name of an arm", quote(name))).help(help));
+    let place = |arm: &Arm| stage.entry(&format!("arms.{}", arm.of));
+    let mut arms: Vec<_> = params.arms.iter().collect();
+    arms.sort_by_key(|(_, arm)| place(arm).0);
+    for (name, arm) in arms {
+        let (key, span) = place(arm);
+        if arm.of == RESERVED_ARM {
+            let message = format!("an arm cannot be called {}", quote(&arm.of));
+            errors.push(Diagnostic::new(key, message).help("bicubic enlargement is measured in every comparison"));
+        } else if let Some(help) = name_error(&arm.of) {
+            errors.push(Diagnostic::new(key, format!("{} cannot be the name of an arm", quote(&arm.of))).help(help));
         }
-        let Some(StageParams::Sample(sample)) = params.arms.get(name).and_then(|s| stages.params(s)) else { continue };
-        match &first {
-            None => first = Some((name, sample.data.clone(), entry.node.span)),
-            Some((other, data, span)) if *data != sample.data => {
-                let message = format!(
-                    "arm {} samples {}, arm {} samples {}: their images cannot be compared",
-                    quote(name),
-                    quote(&sample.data),
-                    quote(other),
-                    quote(data)
-                );
-                errors.push(
-                    Diagnostic::new(entry.node.span, message)
-                        .related(*span, format!("samples {}", quote(data)))
-                        .help("give the `sample` stages of all arms the same `data`"),
-                );
+        for run in &arm.runs {
+            let Some(StageParams::Sample(sample)) = stages.params(&run.stage) else { continue };
+            match &first {
+                None => first = Some((name, sample.data.clone(), span)),
+                Some((other, data, other_span)) if *data != sample.data => {
+                    let message = format!(
+                        "arm {} samples {}, arm {} samples {}: their images cannot be compared",
+                        quote(name),
+                        quote(&sample.data),
+                        quote(other),
+                        quote(data)
+                    );
+                    let mut error =
+                        Diagnostic::new(span, message).help("give the `sample` stages of all arms the same `data`");
+                    if *other_span != span {
+                        error = error.related(*other_span, format!("samples {}", quote(data)));
+                    }
+                    errors.push(error);
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
     }
+    claims::check_claims(stage, params, stages, errors);
 }
 
 #[cfg(test)]
@@ -243,7 +362,8 @@ mod tests {
     fn sizes_must_divide() {
         assert_eq!(scale_error(32, 8), None);
         assert!(scale_error(36, 8).unwrap().contains("36×36"));
-        assert_eq!(unet_error(32), None);
-        assert!(unet_error(30).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(32, 3), None);
+        assert!(unet_error(30, 3).unwrap().contains("divisible by 4"));
+        assert_eq!(unet_error(30, 2), None);
     }
 }

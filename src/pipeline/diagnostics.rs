@@ -13,14 +13,14 @@ const SNIPPET_LINES: usize = 12;
 
 /// A text that errors point into.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
+pub(super) enum Text {
     /// The pipeline file, under the name it has in messages.
     File { name: String, text: String },
-    /// A `--set` as it was typed, the flag included.
+    /// A `--set` or `--sweep` as it was typed, the flag included.
     Flag(String),
 }
 
-impl Source {
+impl Text {
     pub fn text(&self) -> &str {
         match self {
             Self::File { text, .. } | Self::Flag(text) => text,
@@ -65,10 +65,10 @@ impl fmt::Display for Position {
     }
 }
 
-pub(super) fn position(sources: &[Source], span: Span) -> Option<Position> {
+pub(super) fn position(sources: &[Text], span: Span) -> Option<Position> {
     match sources.get(span.source as usize)? {
-        Source::Flag(flag) => Some(Position::Flag(flag.clone())),
-        Source::File { name, text } => {
+        Text::Flag(flag) => Some(Position::Flag(flag.clone())),
+        Text::File { name, text } => {
             let before = text.get(..span.start as usize)?;
             let line_start = before.rfind('\n').map_or(0, |i| i + 1);
             Some(Position::File {
@@ -138,23 +138,27 @@ impl Errors {
         self.found.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
     pub fn append(&mut self, other: Self) {
         other.found.into_iter().for_each(|e| self.push(e));
     }
 
     /// In the order of the file; those of the command line come last.
-    pub fn finish(mut self, sources: Arc<[Source]>) -> Diagnostics {
+    pub fn finish(mut self, sources: Arc<[Text]>) -> Diagnostics {
         self.found.sort_by_key(|e| e.span);
         Diagnostics { sources, errors: self.found }
     }
 }
 
-/// All the errors of a pipeline file and of the `--set` values applied to it; never empty.
+/// All the errors of a pipeline file and of the flags applied to it; never empty.
 ///
 /// Prints in full, without colour; [`Diagnostics::render`] chooses.
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
-    sources: Arc<[Source]>,
+    sources: Arc<[Text]>,
     errors: Vec<Diagnostic>,
 }
 
@@ -243,10 +247,8 @@ impl Diagnostics {
         });
         let snippet = Snippet::source(&text[start..end]).annotations(annotations);
         match source {
-            Source::Flag(_) => snippet.line_numbering(false),
-            Source::File { name, .. } => {
-                snippet.path(name.as_str()).line_start(text[..start].matches('\n').count() + 1)
-            }
+            Text::Flag(_) => snippet.line_numbering(false),
+            Text::File { name, .. } => snippet.path(name.as_str()).line_start(text[..start].matches('\n').count() + 1),
         }
     }
 }

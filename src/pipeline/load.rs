@@ -1,23 +1,20 @@
 //! The way from a file, or its text, to a pipeline.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Diagnostics, Errors, Position, Source, Span, position};
+use super::diagnostics::{Diagnostics, Errors, Position, Text, position};
+use super::resolve::Draft;
 use super::tree::Node;
 use super::words::nearest;
-use super::{Pipeline, Stage, checks, reader, references, resolve, resolved, sets};
+use super::{Flags, Pipeline, Stage, checks, flags, reader, references, resolve, resolved, sweep};
 
-/// Reads and checks a pipeline.
-///
-/// `sets` are values of the command line, each `path=value` with a path from the file's root
-/// (`defaults.train.optim.steps=1500`) and a value in YAML; later ones win.
+/// Reads and checks a pipeline, with the values of the command line in the place of the file's.
 ///
 /// # Errors
 /// All that is wrong at once; a file that cannot be read is an error too.
-pub fn load(path: &Path, sets: &[String]) -> Result<Pipeline, Diagnostics> {
+pub fn load(path: &Path, flags: &Flags) -> Result<Pipeline, Diagnostics> {
     let name = path.display().to_string();
     let mut bytes = vec![];
     // One byte more than is allowed tells a file that is too large, even if it has no end.
@@ -27,7 +24,7 @@ pub fn load(path: &Path, sets: &[String]) -> Result<Pipeline, Diagnostics> {
         let help = if missing { similar_file(path) } else { None };
         return Err(Diagnostics::without_place(format!("cannot read the pipeline {name}: {error}"), help));
     }
-    let mut pipeline = parse(&name, bytes, sets)?;
+    let mut pipeline = parse(&name, bytes, flags)?;
     pipeline.file = path.to_path_buf();
     Ok(pipeline)
 }
@@ -49,45 +46,38 @@ fn similar_file(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// All that is wrong at once.
-pub fn parse(name: &str, text: impl AsRef<[u8]>, sets: &[String]) -> Result<Pipeline, Diagnostics> {
+pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeline, Diagnostics> {
     let text = match decode(text.as_ref()) {
         Ok(text) => text,
         Err((message, help)) => return Err(Diagnostics::without_place(format!("{name}: {message}"), help)),
     };
-    let file = Source::File { name: name.to_string(), text: text.to_string() };
-    let flags = sets.iter().map(|set| Source::Flag(format!("{}{set}", sets::PREFIX)));
-    let sources: Arc<[Source]> = std::iter::once(file).chain(flags).collect();
+    let file = Text::File { name: name.to_string(), text: text.to_string() };
+    let sources: Arc<[Text]> = std::iter::once(file).chain(flags.sources()).collect();
 
     let mut errors = Errors::default();
     let Some(root) = tree(&sources, &mut errors) else { return Err(errors.finish(sources)) };
     let Some(mut draft) = resolve::resolve(root, &mut errors) else { return Err(errors.finish(sources)) };
     draft.stages = references::check_and_sort(draft.stages, &mut errors);
-    checks::check(&draft.stages, &mut errors);
-    let resolved = if errors.is_empty() { resolved::to_yaml(&draft) } else { Ok(String::new()) };
-    let resolved = resolved.unwrap_or_else(|error| {
-        errors.push(Diagnostic::new(Span::new(0, 0..0), format!("cannot be written as YAML: {error}")));
-        String::new()
-    });
+    let instances = sweep::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
+    checks::check(&draft, &instances, &mut errors);
     if !errors.is_empty() {
         return Err(errors.finish(sources));
     }
-
-    let mut stages = vec![];
-    let mut places = HashMap::new();
-    for stage in draft.stages {
-        // Without errors every stage has its parameters.
-        stages.extend(stage.params.map(|params| Stage { name: stage.name.clone(), params }));
-        places.insert(stage.name, (stage.key, stage.node));
-    }
+    let stage = |instance: sweep::Instance| Stage {
+        name: instance.name,
+        base: draft.stages[instance.stage].name.clone(),
+        labels: instance.labels,
+        params: instance.params,
+        origin: (instance.stage, instance.variant),
+    };
     Ok(Pipeline {
         file: name.into(),
-        name: draft.name,
-        description: draft.description,
+        name: draft.name.clone(),
+        description: draft.description.clone(),
         seed: draft.seed,
         device: draft.device,
-        stages,
-        resolved,
-        places: Places { sources, stages: Arc::new(places) },
+        stages: instances.into_iter().map(stage).collect(),
+        draft: Arc::new(Source { texts: sources, draft }),
     })
 }
 
@@ -108,32 +98,36 @@ fn decode(bytes: &[u8]) -> Result<&str, (String, Option<String>)> {
 }
 
 /// The file's document with the flags applied.
-fn tree(sources: &[Source], errors: &mut Errors) -> Option<Node> {
+fn tree(sources: &[Text], errors: &mut Errors) -> Option<Node> {
     let mut root = reader::read(sources[0].text(), reader::Place { source: 0, offset: 0 }, errors)?;
     if root.is_null() || root.as_mapping().is_none() {
         return Some(root);
     }
     for (index, flag) in sources.iter().enumerate().skip(1) {
-        sets::apply(&mut root, flag.text(), index as u32, errors);
+        flags::apply(&mut root, flag.text(), index as u32, errors);
     }
     Some(root)
 }
 
-/// Where every parameter is given.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Places {
-    sources: Arc<[Source]>,
-    /// The name of every stage with its parameters.
-    stages: Arc<HashMap<String, (Span, Node)>>,
+/// What a pipeline was read from.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    texts: Arc<[Text]>,
+    draft: Draft,
 }
 
-impl Places {
-    pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
-        let (key, node) = self.stages.get(stage)?;
+impl Source {
+    pub fn resolved(&self) -> String {
+        resolved::to_yaml(&self.draft).expect("numbers, texts, lists and mappings are YAML")
+    }
+
+    /// Where a stage's parameter is given.
+    pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
+        let (base, variant) = stage.origin;
         let span = match path {
-            "" => *key,
-            _ => node.entry_at(path)?.key,
+            "" => self.draft.stages.get(base)?.key,
+            _ => self.draft.place(base, variant, path)?.0,
         };
-        position(&self.sources, span)
+        position(&self.texts, span)
     }
 }

@@ -2,22 +2,25 @@
 //!
 //! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
 //!
-//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `sets` puts the
-//! values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of its
-//! type in [`params`], `references` finds missing stages and cycles and sorts, `checks` has what only several values
-//! together tell. Each adds to the same list of errors, which [`Diagnostics`] shows.
+//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `flags` puts
+//! the values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of
+//! its type in [`params`], `references` finds missing stages and cycles and sorts, `sweep` makes instances of stages that
+//! are swept, `checks` has what only several values together tell. Each adds to the same list of errors, which
+//! [`Diagnostics`] shows.
 
+pub mod claims;
 pub mod params;
 
 mod checks;
 mod diagnostics;
+mod flags;
 mod load;
 mod reader;
 mod references;
 mod resolve;
 mod resolved;
 mod schema;
-mod sets;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -27,10 +30,12 @@ mod writer;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
+pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
 
@@ -43,11 +48,11 @@ pub struct Pipeline {
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
-    /// In an order in which every stage comes after those it names; otherwise as in the file.
+    /// In an order in which every stage comes after those it names; otherwise as in the file, instances of one stage
+    /// together.
     pub stages: Vec<Stage>,
-    /// The whole pipeline as YAML, every default and `--set` filled in; reads as this pipeline.
-    pub resolved: String,
-    places: load::Places,
+    /// What the file says; where, is told by its positions.
+    draft: Arc<load::Source>,
 }
 
 impl Pipeline {
@@ -61,9 +66,13 @@ impl Pipeline {
             seed: 0,
             device: Device::Cpu,
             stages,
-            resolved: String::new(),
-            places: load::Places::default(),
+            draft: Arc::default(),
         }
+    }
+
+    /// The whole pipeline as YAML, every default and what the command line says filled in; reads as this pipeline.
+    pub fn resolved(&self) -> String {
+        self.draft.resolved()
     }
 
     pub fn stage(&self, name: &str) -> Option<&Stage> {
@@ -73,7 +82,7 @@ impl Pipeline {
     /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
     /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
     pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
-        self.places.position(stage, path)
+        self.draft.position(self.stage(stage)?, path)
     }
 
     /// As [`Pipeline::position`], of what encloses the parameter where it is left to its default itself.
@@ -86,11 +95,25 @@ impl Pipeline {
     }
 }
 
-/// One stage of a pipeline.
+/// One stage of a pipeline, or one instance of a stage that is swept.
 #[derive(Debug, Clone)]
 pub struct Stage {
     pub name: String,
+    /// Its name in the file, which the instances of one stage have in common.
+    pub base: String,
+    /// The values that tell it from other instances of its stage, by axis; those of stages before it first.
+    pub labels: Vec<Label>,
     pub params: StageParams,
+    /// Where in the draft it comes from: the stage, and which combination of it.
+    origin: (usize, usize),
+}
+
+impl Stage {
+    /// For tests of what comes after the file.
+    #[cfg(test)]
+    pub fn new(name: &str, params: StageParams) -> Self {
+        Self { name: name.to_string(), base: name.to_string(), labels: vec![], params, origin: (0, 0) }
+    }
 }
 
 /// Where networks run.
@@ -133,6 +156,8 @@ impl fmt::Display for Device {
 }
 
 /// What a stage does, with its parameters.
+// There are few of them, one a stage.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StageParams {
@@ -200,6 +225,8 @@ pub mod blobs {
     pub const EMA: &str = "ema.safetensors";
     /// Training and held-out loss by step.
     pub const LOSS: &str = "loss.csv";
+    /// What layers of attention do on held-out images, by step; of models that have any.
+    pub const ATTENTION: &str = "attention.csv";
     /// `samples`: u8 `(N, K, H, W, 3)`.
     pub const SAMPLES: &str = "samples.safetensors";
     pub const METRICS: &str = "metrics.csv";
@@ -239,10 +266,21 @@ impl StageParams {
                 vec![input("model", &p.model, &[weights, LOSS]), input("data", &p.data, &[TEST_HR, TEST_LR])]
             }
             Self::Compare(p) => {
-                let arm = |(name, stage): (&String, &String)| {
-                    input(&format!("arms.{name}"), stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])
-                };
-                p.arms.iter().map(arm).collect::<Vec<_>>()
+                let runs = p.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
+                runs.map(|(name, run)| input(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
+            }
+        }
+    }
+
+    /// Passes the stages of [`inputs`](Self::inputs), in their order, to somebody who may call them otherwise.
+    pub fn rename_inputs(&mut self, mut rename: impl FnMut(&mut String)) {
+        match self {
+            Self::Fetch(_) => {}
+            Self::Degrade(p) => rename(&mut p.input),
+            Self::Train(p) => rename(&mut p.data),
+            Self::Sample(p) => [&mut p.model, &mut p.data].into_iter().for_each(rename),
+            Self::Compare(p) => {
+                p.arms.values_mut().flat_map(|arm| &mut arm.runs).for_each(|run| rename(&mut run.stage));
             }
         }
     }

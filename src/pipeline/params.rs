@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::claims::Claim;
 
 /// Gets a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -195,28 +197,94 @@ pub struct TrainParams {
     pub heldout: HeldoutParams,
 }
 
-/// The network: the tutorial's U-Net with two levels below the image's resolution.
+/// The network: a U-Net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelParams {
-    /// Channels at full resolution; twice and four times as many at the levels below. At least 2, so that the queries
-    /// of the tutorial's attention, an eighth of the deepest level's channels, have one.
+    /// Channels that `channel_mults` multiplies.
     #[schemars(range(min = 2, max = 1024))]
     pub base_channels: usize,
+    /// By level, each of half the resolution of the one before: the channels, as multiples of `base_channels`.
+    #[schemars(length(min = 1, max = 6), inner(range(min = 1, max = 64)))]
+    pub channel_mults: Vec<usize>,
+    /// Blocks on the way down and again on the way up, at each level.
+    #[schemars(range(min = 1, max = 16))]
+    pub blocks_per_level: usize,
+    pub block: Block,
+    pub time_embedding: TimeEmbedding,
+    /// The last layer starts at zero, and so the network's first answer.
+    pub zero_output: bool,
     pub attention: AttentionParams,
 }
 
 impl Default for ModelParams {
     fn default() -> Self {
-        Self { base_channels: 32, attention: AttentionParams::default() }
+        Self {
+            base_channels: 32,
+            channel_mults: vec![1, 2, 4],
+            blocks_per_level: 1,
+            block: Block::default(),
+            time_embedding: TimeEmbedding::default(),
+            zero_output: true,
+            attention: AttentionParams::default(),
+        }
     }
 }
 
-/// Attention at the bottleneck.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+impl ModelParams {
+    /// The tutorial's network, corrected.
+    pub fn tutorial(base_channels: usize, kind: AttentionKind) -> Self {
+        Self {
+            base_channels,
+            block: Block::Plain,
+            time_embedding: TimeEmbedding::Seed,
+            zero_output: false,
+            attention: AttentionParams { kind, ..Default::default() },
+            ..Default::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// The tutorial's: twice convolution, normalisation, activation.
+    Plain,
+    /// Twice normalisation, activation, convolution, added to the input.
+    #[default]
+    Residual,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeEmbedding {
+    /// Sines and cosines of the time, through two layers to a scale and a shift in every block.
+    #[default]
+    Sinusoidal,
+    /// The tutorial's: the time itself through two layers, added at the deepest level.
+    Seed,
+}
+
+/// Layers in which distant parts of a map see each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionParams {
     pub kind: AttentionKind,
+    /// Parts of the channels that attend on their own; the tutorial's attention has one, whatever is said here.
+    #[schemars(range(min = 1, max = 64))]
+    pub heads: usize,
+    /// Heights of the maps that have a layer: of 32×32 images 32, 16 or 8, if the U-Net has so many levels. The deepest
+    /// has one, the others one on the way down and one on the way up.
+    #[schemars(length(min = 1), inner(range(min = 1)))]
+    pub resolutions: Vec<usize>,
+    /// With `conv_control`: the kind whose parameters it has.
+    pub matches: Matched,
+}
+
+impl Default for AttentionParams {
+    fn default() -> Self {
+        Self { kind: AttentionKind::None, heads: 4, resolutions: vec![8], matches: Matched::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -227,6 +295,28 @@ pub enum AttentionKind {
     None,
     /// The tutorial's: one head, queries and keys of C/8 channels, a gate gamma that starts at 0.
     Seed,
+    /// Heads of softmax attention between a normalisation and a projection that starts at zero.
+    Mhsa,
+    /// The same with linear attention (Shen et al. 2021): its cost grows with the places, not with their square. That
+    /// pays at 32×32, hardly at 8×8.
+    Linear,
+    /// The same, to the pixels of the low-resolution image, with position encodings.
+    Cross,
+    /// A control: as `mhsa`, all weights equal.
+    Uniform,
+    /// A control: two 1×1 convolutions with the parameters of the kind that `matches` names.
+    ConvControl,
+}
+
+/// What a control has the parameters of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Matched {
+    Seed,
+    #[default]
+    Mhsa,
+    Linear,
+    Cross,
 }
 
 /// The noise process and what the network learns of it.
@@ -237,10 +327,10 @@ pub struct DiffusionParams {
     /// Steps T of the noise process.
     #[schemars(range(min = 2, max = 100_000))]
     pub timesteps: usize,
-    /// Linear schedule: the first beta at T = 1000, scaled by 1000/T for other T.
+    /// Linear and quadratic schedule: the first beta at T = 1000, scaled by 1000/T for other T.
     #[schemars(range(min = 1e-8, max = 0.5))]
     pub beta_start: f64,
-    /// Linear schedule: the last beta at T = 1000, scaled by 1000/T for other T.
+    /// Linear and quadratic schedule: the last beta at T = 1000, scaled by 1000/T for other T.
     #[schemars(range(min = 1e-8, max = 0.999))]
     pub beta_end: f64,
     pub objective: Objective,
@@ -249,6 +339,10 @@ pub struct DiffusionParams {
     /// said, half the reciprocal of its standard deviation over the training images.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1000))]
     pub residual_scale: Option<f64>,
+    pub loss_weighting: LossWeighting,
+    /// The signal-to-noise ratio at which `min_snr` cuts off.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub min_snr_gamma: f64,
 }
 
 impl Default for DiffusionParams {
@@ -261,6 +355,8 @@ impl Default for DiffusionParams {
             objective: Objective::default(),
             target: Target::default(),
             residual_scale: None,
+            loss_weighting: LossWeighting::default(),
+            min_snr_gamma: 5.0,
         }
     }
 }
@@ -273,6 +369,21 @@ pub enum ScheduleKind {
     /// Squared cosine alpha-bar (Nichol and Dhariwal 2021, eq. 17).
     #[default]
     Cosine,
+    /// A falling sigmoid of alpha-bar from -3 to 3 (Chen 2023, section 2.2).
+    Sigmoid,
+    /// Roots of the betas on a line (Song et al. 2021, appendix D).
+    Quadratic,
+}
+
+/// What the squared error at each time is multiplied by in training; the held-out loss is never weighted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossWeighting {
+    /// 1 at every time.
+    #[default]
+    None,
+    /// The signal-to-noise ratio, at most `min_snr_gamma`, as a weight on the clean image's error (Hang et al. 2023).
+    MinSnr,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -303,17 +414,30 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimParams {
-    /// Peak learning rate of Adam.
+    /// Peak learning rate of AdamW.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
     pub lr: f64,
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
-    /// Optimiser steps; or say `epochs`.
+    /// Parts in which a batch goes through the network, their gradients added: less memory for the same step.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub accumulate: usize,
+    /// Optimiser steps; or say `epochs` or `budget`.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: Option<u64>,
-    /// Passes over the training images; or say `steps`.
+    /// Passes over the training images; or say `steps` or `budget`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: Option<u64>,
+    /// Seconds of training at `gflops`; or say `steps` or `epochs`. All trainings of the file with one budget take the
+    /// same number of steps, which the costliest of them has time for.
+    #[serde(skip_serializing)]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub budget: Option<u64>,
+    /// With `budget`: the machine's speed in training, in billions of operations a second, as `srpipe bench` measures
+    /// it. Stated, not measured in the run, because the same file must mean the same steps.
+    #[serde(skip_serializing)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub gflops: Option<f64>,
     /// The fraction of the steps in which the learning rate rises from 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warmup: f64,
@@ -327,6 +451,9 @@ pub struct OptimParams {
     /// Adam's decay rates of the first and second moment.
     #[schemars(inner(range(min = 0.0, max = 0.999_999)))]
     pub betas: [f64; 2],
+    /// Of AdamW (Loshchilov and Hutter 2019): each step takes this fraction, times the learning rate, off every weight.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub weight_decay: f64,
     /// Mirror images left to right at random.
     pub flips: bool,
 }
@@ -336,13 +463,17 @@ impl Default for OptimParams {
         Self {
             lr: 1e-3,
             batch_size: 32,
+            accumulate: 1,
             steps: None,
             epochs: None,
+            budget: None,
+            gflops: None,
             warmup: 0.05,
             decay: Decay::default(),
             clip: Some(1.0),
             ema: 0.999,
             betas: [0.9, 0.999],
+            weight_decay: 0.0,
             flips: true,
         }
     }
@@ -426,11 +557,13 @@ pub struct SamplerParams {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub eta: f64,
     pub spacing: Spacing,
+    /// Correct each estimate of the clean image so that the means of its blocks are exactly the low-resolution image.
+    pub project_lr: bool,
 }
 
 impl Default for SamplerParams {
     fn default() -> Self {
-        Self { method: SamplerMethod::default(), steps: 25, eta: 0.0, spacing: Spacing::default() }
+        Self { method: SamplerMethod::default(), steps: 25, eta: 0.0, spacing: Spacing::default(), project_lr: false }
     }
 }
 
@@ -442,6 +575,9 @@ pub enum SamplerMethod {
     /// Implicit sampling (Song et al. 2021, eq. 12).
     #[default]
     Ddim,
+    /// DPM-Solver++ of second order, multistep (Lu et al. 2022, algorithm 2); deterministic.
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2m,
 }
 
 /// Which of the T times are visited.
@@ -470,9 +606,12 @@ pub enum Weights {
 #[serde(deny_unknown_fields)]
 pub struct CompareParams {
     /// The arms by the name they have in tables and pictures, each a `sample` stage.
-    #[serde(skip_serializing)]
-    #[schemars(extend("minProperties" = 1))]
-    pub arms: BTreeMap<String, String>,
+    #[serde(deserialize_with = "arms")]
+    #[schemars(with = "BTreeMap<String, String>", extend("minProperties" = 1))]
+    pub arms: BTreeMap<String, Arm>,
+    /// What the comparison is asked, by a name of each claim. All are answered together, in `summary.json`.
+    #[serde(default)]
+    pub claims: BTreeMap<String, Claim>,
     /// Test images in `comparison.png`, a row each.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]
@@ -481,4 +620,72 @@ pub struct CompareParams {
 
 fn default_rows() -> usize {
     8
+}
+
+/// An arm of a comparison: the stage that the file names, or those of its instances that differ in their seeds alone.
+/// Which stages they are does not matter to the result, so their names stay out of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    /// Its name in the file, which the arms of a sweep have in common.
+    pub of: String,
+    /// Where it lies on the axes of the sweep.
+    pub axes: Vec<Label>,
+    /// At least one; several have different seeds.
+    pub runs: Vec<ArmRun>,
+}
+
+/// One `sample` stage of an arm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmRun {
+    /// Its value on the axis of seeds, where that was swept; of several such axes, with commas between.
+    pub seed: Option<String>,
+    #[serde(skip_serializing)]
+    pub stage: String,
+}
+
+/// A value on an axis of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Label {
+    pub axis: String,
+    pub value: String,
+}
+
+impl Arm {
+    /// An arm that nothing sweeps.
+    pub fn single(name: &str, stage: &str) -> Self {
+        let run = ArmRun { seed: None, stage: stage.to_string() };
+        Self { of: name.to_string(), axes: vec![], runs: vec![run] }
+    }
+}
+
+impl ArmRun {
+    /// What its samples are to the comparison.
+    pub fn role(&self, arm: &str) -> String {
+        match &self.seed {
+            None => format!("arms.{arm}"),
+            Some(seed) => format!("arms.{arm}[seed={seed}]"),
+        }
+    }
+}
+
+/// As the file has them, the name of a stage each, or as [`StageParams::complete`](super::StageParams::complete) writes
+/// them.
+fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Arm>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Stage(String),
+        Arm(Arm),
+    }
+    let written = BTreeMap::<String, Written>::deserialize(deserializer)?;
+    let arm = |(name, written): (String, Written)| {
+        let arm = match written {
+            Written::Stage(stage) => Arm::single(&name, &stage),
+            Written::Arm(arm) => arm,
+        };
+        (name, arm)
+    };
+    Ok(written.into_iter().map(arm).collect())
 }

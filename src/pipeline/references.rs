@@ -6,41 +6,39 @@ use std::collections::{BinaryHeap, HashMap};
 use super::StageKind;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
+use super::tree::{Entry, Node};
 use super::words::{did_you_mean, quote};
 
 /// A stage's parameter that names another stage.
-struct Reference<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Reference {
     /// The parameter: `data`, `arms.baseline`.
     role: String,
-    target: &'a str,
+    target: String,
     span: Span,
     wants: StageKind,
 }
 
-fn references(stage: &StageDraft) -> Vec<Reference<'_>> {
-    let roles: &[(&str, StageKind)] = match stage.kind {
-        Some(StageKind::Degrade) => &[("input", StageKind::Fetch)],
-        Some(StageKind::Train) => &[("data", StageKind::Degrade)],
-        Some(StageKind::Sample) => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
-        Some(StageKind::Compare) => {
-            let Some(arms) = stage.node.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
-            let reference = |(name, entry): (&String, &'_ super::tree::Entry)| {
+/// The stages that a stage's parameters name.
+pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
+    let roles: &[(&str, StageKind)] = match kind {
+        StageKind::Degrade => &[("input", StageKind::Fetch)],
+        StageKind::Train => &[("data", StageKind::Degrade)],
+        StageKind::Sample => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
+        StageKind::Compare => {
+            let Some(arms) = params.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
+            let reference = |(name, entry): (&String, &Entry)| {
                 let role = format!("arms.{}", quote(name).trim_matches('`'));
-                (role, entry.node.span)
+                let target = entry.node.as_text()?.to_string();
+                Some(Reference { role, target, span: entry.node.span, wants: StageKind::Sample })
             };
-            return arms
-                .iter()
-                .filter_map(|arm| {
-                    let (role, span) = reference(arm);
-                    Some(Reference { role, target: arm.1.node.as_text()?, span, wants: StageKind::Sample })
-                })
-                .collect();
+            return arms.iter().filter_map(reference).collect();
         }
-        Some(StageKind::Fetch) | None => &[],
+        StageKind::Fetch => &[],
     };
     let reference = |&(role, wants): &(&str, StageKind)| {
-        let node = &stage.node.entry([role])?.node;
-        Some(Reference { role: role.to_string(), target: node.as_text()?, span: node.span, wants })
+        let node = &params.entry([role])?.node;
+        Some(Reference { role: role.to_string(), target: node.as_text()?.to_string(), span: node.span, wants })
     };
     roles.iter().filter_map(reference).collect()
 }
@@ -53,19 +51,19 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     let mut edges: Vec<Vec<(usize, Span)>> = vec![];
     for stage in &stages {
         let mut named = vec![];
-        for reference in references(stage) {
-            match index.get(reference.target) {
+        for reference in &stage.references {
+            match index.get(reference.target.as_str()) {
                 Some(&target) => {
-                    check_kind(&reference, &stages[target], &stages, errors);
+                    check_kind(reference, &stages[target], &stages, errors);
                     named.push((target, reference.span));
                 }
                 None if errors.is_full() => {}
                 None => {
                     let fitting = stages.iter().filter(|s| s.kind == Some(reference.wants));
-                    let help = did_you_mean(reference.target, fitting.map(|s| s.name.as_str()))
-                        .or_else(|| did_you_mean(reference.target, stages.iter().map(|s| s.name.as_str())))
+                    let help = did_you_mean(&reference.target, fitting.map(|s| s.name.as_str()))
+                        .or_else(|| did_you_mean(&reference.target, stages.iter().map(|s| s.name.as_str())))
                         .or_else(|| only_one(&stages, reference.wants));
-                    let message = format!("`{}` names {}, which is no stage", reference.role, quote(reference.target));
+                    let message = format!("`{}` names {}, which is no stage", reference.role, quote(&reference.target));
                     errors.push(Diagnostic::new(reference.span, message).maybe_help(help));
                 }
             }

@@ -1,50 +1,61 @@
 //! From tree to pipeline: the top level, `defaults`, the parameters of every stage.
 
-use serde::de::DeserializeOwned;
-
 use super::diagnostics::{Diagnostic, Errors, Span};
+use super::references::Reference;
+use super::sweep::{self, Applied, Scope, Sweeps, Variant};
 use super::tree::{Mapping, Node, Number, Value};
 use super::words::{alternatives, did_you_mean, is_invisible, quote};
-use super::{Device, StageKind, StageParams, schema};
+use super::{Device, StageKind, schema};
 
 /// Names end up as names of files, with more around them.
 const MAX_NAME_BYTES: usize = 100;
 /// What stands in `runs/` beside the pipelines.
 const RESERVED_PIPELINES: [&str; 3] = ["latest", "store", "cachedir.tag"];
+/// The key of a sweep, wherever it may stand.
+const MATRIX: &str = "matrix";
 /// What stands in a run's folder beside the stages.
 const RESERVED_STAGES: [&str; 2] = ["run.json", "pipeline.yaml"];
 
 /// What a file says before its stages are held against each other.
+#[derive(Debug, Default)]
 pub(super) struct Draft {
     pub name: String,
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
     pub stages: Vec<StageDraft>,
+    pub sweeps: Sweeps,
 }
 
+/// A stage as the file has it: one, however many instances a sweep makes of it.
+#[derive(Debug)]
 pub(super) struct StageDraft {
     pub name: String,
     pub key: Span,
     /// Absent where the file does not say, or says nonsense.
     pub kind: Option<StageKind>,
-    /// The parameters with the defaults under them, without `kind`.
+    /// The parameters with the defaults under them, without `kind` and `matrix`.
     pub node: Node,
-    /// Absent where they are in error.
-    pub params: Option<StageParams>,
+    /// What sweeps it.
+    pub applied: Applied,
+    /// One where nothing sweeps it; none where its kind is in error.
+    pub variants: Vec<Variant>,
+    /// The stages that it names, those of all variants together.
+    pub references: Vec<Reference>,
 }
 
 /// What may be said instead of a key of `optim`.
-pub(super) fn alternative(key: &str) -> Option<&'static str> {
+pub(super) fn alternatives_of(key: &str) -> &'static [&'static str] {
     match key {
-        "steps" => Some("epochs"),
-        "epochs" => Some("steps"),
-        _ => None,
+        "steps" => &["epochs", "budget"],
+        "epochs" => &["steps", "budget"],
+        "budget" => &["steps", "epochs"],
+        _ => &[],
     }
 }
 
 pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
-    const KEYS: [&str; 6] = ["name", "description", "seed", "device", "defaults", "stages"];
+    const KEYS: [&str; 7] = ["name", "description", "seed", "device", "matrix", "defaults", "stages"];
     let start = Span { end: root.span.start, ..root.span };
     let Some(top) = root.as_mapping_mut() else {
         let message = if root.is_null() { "the file is empty" } else { "a pipeline is a mapping" };
@@ -70,14 +81,19 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     };
     let name = needed("name", errors).and_then(|entry| pipeline_name(&entry.node, errors));
     let stages = needed("stages", errors);
+    let mut sweeps = Sweeps::default();
+    if let Some(entry) = top.shift_remove(MATRIX) {
+        sweeps.pipeline = sweep::read(&Scope::Pipeline, &entry, top, &mut sweeps.axes, errors);
+    }
     let description = top.shift_remove("description").and_then(|entry| description(&entry.node, errors));
     let seed = top.shift_remove("seed").map_or(Some(0), |entry| seed(&entry.node, errors));
     let device = top.shift_remove("device").map_or(Some(Device::Auto), |entry| device(&entry.node, errors));
     let mut defaults = top.shift_remove("defaults").map(|entry| entry.node);
     if let Some(defaults) = &mut defaults {
-        check_defaults(defaults, errors);
+        check_defaults(defaults, &mut sweeps, errors);
     }
-    let stages = drafts(stages?.node, defaults.as_ref(), errors);
+    let stages = drafts(stages?.node, defaults.as_ref(), &mut sweeps, errors);
+    sweeps.check_use(errors);
     // Errors of the top level don't hide those of the references: names that are in error are no longer needed.
     Some(Draft {
         name: name.unwrap_or_default(),
@@ -85,6 +101,7 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
         seed: seed.unwrap_or(0),
         device: device.unwrap_or_default(),
         stages,
+        sweeps,
     })
 }
 
@@ -165,7 +182,7 @@ fn kind_names() -> [&'static str; 5] {
     StageKind::ALL.map(StageKind::name)
 }
 
-fn check_defaults(defaults: &mut Node, errors: &mut Errors) {
+fn check_defaults(defaults: &mut Node, sweeps: &mut Sweeps, errors: &mut Errors) {
     // `defaults:` with all below it commented out.
     if defaults.is_null() {
         return;
@@ -179,7 +196,14 @@ fn check_defaults(defaults: &mut Node, errors: &mut Errors) {
     for (key, entry) in mapping.iter_mut() {
         match kind_names().iter().position(|k| k == key) {
             Some(kind) if !entry.node.is_null() => {
-                schema::validate_defaults(StageKind::ALL[kind], &mut entry.node, errors);
+                let kind = StageKind::ALL[kind];
+                if let Some(mapping) = entry.node.as_mapping_mut()
+                    && let Some(matrix) = mapping.shift_remove(MATRIX)
+                {
+                    let read = sweep::read(&Scope::Kind(kind), &matrix, mapping, &mut sweeps.axes, errors);
+                    sweeps.kinds.extend(read.map(|read| (kind, read)));
+                }
+                schema::validate_defaults(kind, &mut entry.node, errors);
             }
             Some(_) => {}
             None => {
@@ -191,7 +215,7 @@ fn check_defaults(defaults: &mut Node, errors: &mut Errors) {
     }
 }
 
-fn drafts(stages: Node, defaults: Option<&Node>, errors: &mut Errors) -> Vec<StageDraft> {
+fn drafts(stages: Node, defaults: Option<&Node>, sweeps: &mut Sweeps, errors: &mut Errors) -> Vec<StageDraft> {
     let (span, found) = (stages.span, stages.describe());
     let Value::Mapping(stages) = stages.value else {
         let message = format!("`stages` must be a mapping of names to stages, found {found}");
@@ -201,39 +225,46 @@ fn drafts(stages: Node, defaults: Option<&Node>, errors: &mut Errors) -> Vec<Sta
     if stages.is_empty() {
         errors.push(Diagnostic::new(span, "the pipeline has no stages"));
     }
-    stages.into_iter().map(|(name, entry)| draft(name, entry.key, entry.node, defaults, errors)).collect()
+    stages.into_iter().map(|(name, entry)| draft(name, entry.key, entry.node, defaults, sweeps, errors)).collect()
 }
 
-fn draft(name: String, key: Span, mut node: Node, defaults: Option<&Node>, errors: &mut Errors) -> StageDraft {
+fn draft(
+    name: String,
+    key: Span,
+    node: Node,
+    defaults: Option<&Node>,
+    sweeps: &mut Sweeps,
+    errors: &mut Errors,
+) -> StageDraft {
     let reserved = RESERVED_STAGES.contains(&name.to_lowercase().as_str());
     if let Some(help) = name_error(&name).or(reserved.then_some("a run keeps this name for itself")) {
         errors.push(Diagnostic::new(key, format!("{} cannot be the name of a stage", quote(&name))).help(help));
     }
-    let found = node.describe();
-    let Some(mapping) = node.as_mapping_mut() else {
-        let message = format!("stage {} must be a mapping, found {found}", quote(&name));
-        errors.push(Diagnostic::new(node.span, message).help("such as `{ kind: degrade, input: photos }`"));
-        return StageDraft { name, key, kind: None, node, params: None };
+    let mut draft =
+        StageDraft { name, key, kind: None, node, applied: Applied::default(), variants: vec![], references: vec![] };
+    let (name, found) = (&draft.name, draft.node.describe());
+    let Some(mapping) = draft.node.as_mapping_mut() else {
+        let message = format!("stage {} must be a mapping, found {found}", quote(name));
+        errors.push(Diagnostic::new(draft.node.span, message).help("such as `{ kind: degrade, input: photos }`"));
+        return draft;
     };
-    let kind = stage_kind(&name, key, mapping, errors);
-    let mut params = None;
-    if let Some(kind) = kind {
-        if let Some(defaults) = defaults.and_then(|d| d.entry([kind.name()])).and_then(|e| e.node.as_mapping()) {
-            merge(mapping, defaults);
-        }
-        let mut found = Errors::default();
-        schema::validate_stage(kind, &name, key, &mut node, &mut found);
-        if found.is_empty() {
-            params = typed(kind, &node).map_err(|e| found.push(leftover(key, &name, &e))).ok();
-        }
-        errors.append(found);
+    draft.kind = stage_kind(name, key, mapping, errors);
+    let matrix = mapping.shift_remove(MATRIX);
+    let scope = Scope::Stage(name.clone());
+    let own = matrix.and_then(|entry| sweep::read(&scope, &entry, mapping, &mut sweeps.axes, errors));
+    let Some(kind) = draft.kind else { return draft };
+    let given = draft.node.clone();
+    let Some(mapping) = draft.node.as_mapping_mut() else { return draft };
+    if let Some(defaults) = defaults.and_then(|d| d.entry([kind.name()])).and_then(|e| e.node.as_mapping()) {
+        merge(mapping, defaults);
     }
-    StageDraft { name, key, kind, node, params }
-}
-
-/// What the types refuse and the schema does not.
-fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
-    Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
+    draft.applied = sweeps.applied(kind, own, &given, mapping);
+    let mut references = indexmap::IndexSet::new();
+    let see = |node: &Node| references.extend(super::references::references(kind, node));
+    let (node, applied) = (&draft.node, &draft.applied);
+    draft.variants = sweep::variants(kind, (name, key), node, applied, &mut sweeps.axes, errors, see);
+    draft.references = references.into_iter().collect();
+    draft
 }
 
 fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors) -> Option<StageKind> {
@@ -258,9 +289,9 @@ fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors)
 
 /// Puts `defaults` under `mapping`: mappings merge key by key, anything else of the stage's own stays.
 fn merge(mapping: &mut Mapping, defaults: &Mapping) {
-    // Looked up before anything is added: of `steps` and `epochs`, the stage's own is meant.
+    // Looked up before anything is added: of `steps`, `epochs` and `budget`, the stage's own is meant.
     let own = |key: &str| mapping.get(key).is_some_and(|e| !e.node.is_null());
-    let skipped: Vec<bool> = defaults.keys().map(|key| alternative(key).is_some_and(own)).collect();
+    let skipped: Vec<bool> = defaults.keys().map(|key| alternatives_of(key).iter().any(|other| own(other))).collect();
     for ((key, default), skipped) in defaults.iter().zip(skipped) {
         match mapping.get_mut(key) {
             Some(entry) => {
@@ -276,15 +307,21 @@ fn merge(mapping: &mut Mapping, defaults: &Mapping) {
     }
 }
 
-fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
-    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
-        serde_yaml::from_value(node.to_yaml())
+impl Draft {
+    /// Where a parameter of a stage's variant is given: its key (of a value on an axis, where the value stands) and its
+    /// value.
+    pub fn place(&self, stage: usize, variant: usize, path: &str) -> Option<(Span, &Node)> {
+        let stage = &self.stages[stage];
+        for &(axis, value) in &stage.variants[variant].combination {
+            let axis = &self.sweeps.axes[axis];
+            let node = &axis.values[value].node;
+            if path == axis.path {
+                return Some((node.span, node));
+            }
+            if let Some(inner) = path.strip_prefix(&axis.path).and_then(|rest| rest.strip_prefix('.')) {
+                return node.entry_at(inner).map(|entry| (entry.key, &entry.node));
+            }
+        }
+        stage.node.entry_at(path).map(|entry| (entry.key, &entry.node))
     }
-    Ok(match kind {
-        StageKind::Fetch => StageParams::Fetch(read(node)?),
-        StageKind::Degrade => StageParams::Degrade(read(node)?),
-        StageKind::Train => StageParams::Train(read(node)?),
-        StageKind::Sample => StageParams::Sample(read(node)?),
-        StageKind::Compare => StageParams::Compare(read(node)?),
-    })
 }

@@ -1,45 +1,125 @@
 //! The resolved pipeline as text: what a run keeps beside its results.
 
-use super::resolve::Draft;
+use std::collections::BTreeMap;
 
-/// The whole pipeline as YAML that reads as the same pipeline: defaults filled in, `--set` applied.
+use serde_yaml::{Mapping, Value as Yaml};
+
+use super::resolve::{Draft, StageDraft};
+use super::sweep::{Axis, Matrix};
+
+/// The whole pipeline as YAML that reads as the same pipeline: defaults filled in, what the command line says applied.
 pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
-    use serde_yaml::Value as Yaml;
-    let mut stages = serde_yaml::Mapping::new();
-    for stage in &draft.stages {
-        let mut written = serde_yaml::Mapping::new();
-        if let Some(kind) = stage.kind {
-            written.insert("kind".into(), kind.name().into());
-        }
-        let mut params = stage.node.to_yaml();
-        fill(&mut params, serde_yaml::to_value(&stage.params)?);
-        written.extend(params.as_mapping().cloned().unwrap_or_default());
-        stages.insert(stage.name.as_str().into(), written.into());
-    }
-    let mut root = serde_yaml::Mapping::new();
+    let axes = &draft.sweeps.axes;
+    let mut root = Mapping::new();
     root.insert("name".into(), draft.name.as_str().into());
     if let Some(description) = &draft.description {
         root.insert("description".into(), description.as_str().into());
     }
     root.insert("seed".into(), draft.seed.into());
     root.insert("device".into(), draft.device.to_string().into());
+    if let Some(matrix) = draft.sweeps.pipeline.as_ref().and_then(|matrix| written(matrix, axes)) {
+        root.insert("matrix".into(), matrix);
+    }
+    let kinds = draft.sweeps.kinds.iter().filter_map(|(kind, matrix)| Some((kind, written(matrix, axes)?)));
+    let defaults: Mapping = kinds
+        .map(|(kind, matrix)| (kind.name().into(), Mapping::from_iter([("matrix".into(), matrix)]).into()))
+        .collect();
+    if !defaults.is_empty() {
+        root.insert("defaults".into(), defaults.into());
+    }
+    let mut stages = Mapping::new();
+    for stage in &draft.stages {
+        stages.insert(stage.name.as_str().into(), stage_to_yaml(stage, axes)?);
+    }
     root.insert("stages".into(), stages.into());
     serde_yaml::to_string(&Yaml::Mapping(root))
 }
 
+fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::Error> {
+    let mut params = stage.node.to_yaml();
+    // A default that depends on what is swept (there are some that belong to one dataset alone) stays unsaid.
+    let mut common: Option<Yaml> = None;
+    for variant in &stage.variants {
+        let typed = serde_yaml::to_value(&variant.params)?;
+        common = Some(match common {
+            Some(common) => in_common(common, &typed),
+            None => typed,
+        });
+    }
+    fill(&mut params, common.unwrap_or_default());
+    // What is swept is not given: a matrix of `defaults` leaves alone what a stage gives.
+    for &axis in &stage.applied.axes {
+        remove(&mut params, &axes[axis].path);
+    }
+    let mut written = Mapping::new();
+    if let Some(kind) = stage.kind {
+        written.insert("kind".into(), kind.name().into());
+    }
+    if let Some(matrix) = stage.applied.own.as_ref().and_then(|matrix| self::written(matrix, axes)) {
+        written.insert("matrix".into(), matrix);
+    }
+    written.extend(params.as_mapping().cloned().unwrap_or_default());
+    Ok(written.into())
+}
+
+/// A matrix as it was written, or as the list of what is left of it; None where nothing is.
+fn written(matrix: &Matrix, axes: &[Axis]) -> Option<Yaml> {
+    if let Some(node) = &matrix.written {
+        return Some(node.to_yaml());
+    }
+    let combination = |combination: &Vec<(usize, usize)>| -> Yaml {
+        let value = |&(axis, value): &(usize, usize)| {
+            let axis = &axes[axis];
+            (axis.path.as_str().into(), axis.values[value].node.to_yaml())
+        };
+        combination.iter().map(value).collect::<Mapping>().into()
+    };
+    let left: Vec<Yaml> = matrix.combinations.iter().filter(|c| !c.is_empty()).map(combination).collect();
+    (!left.is_empty()).then(|| Mapping::from_iter([("include".into(), Yaml::Sequence(left))]).into())
+}
+
+/// What two values have in common, mappings key by key.
+fn in_common(a: Yaml, b: &Yaml) -> Yaml {
+    match (a, b) {
+        (Yaml::Mapping(a), Yaml::Mapping(b)) => {
+            let both = a.into_iter().filter_map(|(key, a)| {
+                let b = b.get(&key)?;
+                let is_mapping = a.is_mapping() && b.is_mapping();
+                (is_mapping || a == *b).then(|| (key, if is_mapping { in_common(a, b) } else { a }))
+            });
+            Yaml::Mapping(both.collect())
+        }
+        (a, b) if a == *b => a,
+        _ => Yaml::Null,
+    }
+}
+
 /// Adds what `typed` has and `written` has not: the defaults of the types.
-fn fill(written: &mut serde_yaml::Value, typed: serde_yaml::Value) {
-    if let (serde_yaml::Value::Mapping(written), serde_yaml::Value::Mapping(typed)) = (written, typed) {
+fn fill(written: &mut Yaml, typed: Yaml) {
+    if let (Yaml::Mapping(written), Yaml::Mapping(typed)) = (written, typed) {
         for (key, value) in typed {
             match written.get_mut(&key) {
                 Some(inner) => fill(inner, value),
                 None if value.is_null() => {}
                 None => {
                     // Filled in as well, which leaves out what is null further in.
-                    let mut own = if value.is_mapping() { serde_yaml::Mapping::new().into() } else { value.clone() };
+                    let mut own = if value.is_mapping() { Mapping::new().into() } else { value.clone() };
                     fill(&mut own, value);
                     written.insert(key, own);
                 }
+            }
+        }
+    }
+}
+
+/// Takes away what stands at a dotted path.
+fn remove(yaml: &mut Yaml, path: &str) {
+    let Yaml::Mapping(mapping) = yaml else { return };
+    if mapping.remove(path).is_none() {
+        let dots: BTreeMap<usize, &str> = path.match_indices('.').map(|(dot, _)| (dot, &path[..dot])).collect();
+        for (dot, key) in dots.into_iter().rev() {
+            if let Some(inner) = mapping.get_mut(key) {
+                return remove(inner, &path[dot + 1..]);
             }
         }
     }

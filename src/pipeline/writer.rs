@@ -50,7 +50,13 @@ impl StageParams {
                     ("batch_size", json!(batch_size)),
                 ],
             ),
-            Self::Compare(CompareParams { arms, rows: _ }) => add(fields, [("arms", json!(arms))]),
+            Self::Compare(CompareParams { arms, claims: _, rows: _ }) => {
+                for (name, arm) in arms {
+                    for (index, run) in arm.runs.iter().enumerate() {
+                        fields["arms"][name]["runs"][index]["stage"] = json!(run.stage);
+                    }
+                }
+            }
         }
         value
     }
@@ -74,6 +80,8 @@ mod tests {
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
             "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
             "{kind: compare, arms: {one: a, two: b}, rows: 3}",
+            "{kind: compare, arms: {one: a, two: b}, claims: {quality: {arm: one, control: two, margin: 2.5}}}",
+            "{kind: compare, arms: {one: {of: a, axes: [{axis: b, value: c}], runs: [{seed: '0', stage: d}]}}}",
         ];
         for file in files {
             let params: StageParams = serde_yaml::from_str(file).unwrap();

@@ -18,9 +18,9 @@ pub fn code_version(kind: StageKind) -> u32 {
     match kind {
         StageKind::Fetch => 1,
         StageKind::Degrade => 1,
-        StageKind::Train => 1,
+        StageKind::Train => 2,
         StageKind::Sample => 1,
-        StageKind::Compare => 1,
+        StageKind::Compare => 3,
     }
 }
 
@@ -139,8 +139,8 @@ mod tests {
         "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
-        "7e289aa8cf671713864888a641089844c6a7e8ca0c761d16f553b898f4b4913a",
-        "d2a352005908e6e28fd1d78f386a13461c43d31fcbe2353ba8e7cf1d81e5ecc9",
+        "3dd01e942ae517dfb1772656e2b7388faba55ce226e0b0c1a461c132a9dbf0a3",
+        "08040c53db1252484cda14357947b09f71bb7690d79aba38f2fab0de48f8ed6d",
         "386a8f6a48bf2f1cb14d4a6ab682538de2b3bcd83689ff21040394e8668dc6a2",
     ];
 
@@ -196,7 +196,7 @@ mod tests {
         let others = [
             Preimage { format: 2, ..base.clone() },
             Preimage { kind: StageKind::Sample, ..base.clone() },
-            Preimage { code_version: 2, ..base.clone() },
+            Preimage { code_version: base.code_version + 1, ..base.clone() },
             Preimage { params: json!({}), ..base.clone() },
             Preimage { seed: Some(8), ..base.clone() },
             Preimage { seed: None, ..base.clone() },

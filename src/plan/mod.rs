@@ -3,10 +3,12 @@
 //! Pure: no files, no clocks. What is known comes through [`Known`], which the store answers and in tests a map.
 //!
 //! - [`Preimage`]: everything that a stage's result depends on; its SHA-256 is the stage's [`Key`](crate::store::Key).
+//! - [`explain`]: why a stage runs, by what differs from what was made before, and about how long it takes.
 //! - [`states`]: which stages are known, which can run, which wait. A key holds the *content* of inputs, so it is known
 //!   only when they are; an input made again with the same bytes changes nothing below it.
 
 mod canonical;
+mod explain;
 mod key;
 #[cfg(test)]
 mod simulation;
@@ -19,6 +21,7 @@ use std::collections::HashMap;
 use crate::pipeline::{Pipeline, StageKind, StageParams};
 
 pub use canonical::canonical_json;
+pub use explain::{Difference, Explanation, Field, History, Reason, explain};
 pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
 pub use state::{Known, Sources, StageState, advance, states};
 
@@ -32,6 +35,10 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct PlannedStage {
     pub name: String,
+    /// Its name in the file, which the instances of a swept stage have in common.
+    pub base: String,
+    /// Whether it is one of the instances of a sweep.
+    pub is_swept: bool,
     pub kind: StageKind,
     pub params: StageParams,
     /// What it reads of other stages.
@@ -73,6 +80,8 @@ pub fn plan(pipeline: &Pipeline) -> Plan {
         index.insert(stage.name.as_str(), i);
         stages.push(PlannedStage {
             name: stage.name.clone(),
+            base: stage.base.clone(),
+            is_swept: !stage.labels.is_empty(),
             kind: stage.params.kind(),
             params: stage.params.clone(),
             inputs,

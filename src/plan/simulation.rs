@@ -11,7 +11,7 @@ use crate::store::{Action, Artifact, Cost, Digest, Key};
 pub type World = BTreeMap<Key, Action>;
 
 pub fn stage(name: &str, params: Value) -> Stage {
-    Stage { name: name.to_string(), params: serde_json::from_value(params).unwrap() }
+    Stage::new(name, serde_json::from_value(params).unwrap())
 }
 
 pub fn pipeline(stages: Vec<Stage>) -> Pipeline {

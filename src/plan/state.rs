@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::key::semantic_params;
-use super::{BackendClass, KEY_FORMAT, Plan, Preimage, code_version};
+use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage, code_version};
 use crate::store::{Action, Digest, Key, Store};
 
 /// Content from outside by stage and by what it is to the stage; for a `fetch` of cifar10, `archive`.
@@ -98,27 +98,31 @@ fn state(
     if !on.is_empty() {
         return StageState::Waiting { on };
     }
-    let mut inputs = BTreeMap::new();
+    let mut preimage = preimage_without_inputs(stage, sources, backend);
     for input in &stage.inputs {
         if let StageState::Cached { action, .. } = &before[input.stage] {
             // A blob that the artifact lacks is left out, which is a fact of its own.
             let read = |&name: &&str| Some((name.to_string(), action.outputs.get(name)?.clone()));
-            inputs.insert(input.role.clone(), input.blobs.iter().filter_map(read).collect());
+            preimage.inputs.insert(input.role.clone(), input.blobs.iter().filter_map(read).collect());
         }
     }
-    let preimage = Preimage {
+    let key = preimage.key();
+    match known.action(&key) {
+        Some(action) => StageState::Cached { key, action },
+        None => StageState::Ready { key, preimage },
+    }
+}
+
+/// What of a stage's preimage is known before its inputs are.
+pub(super) fn preimage_without_inputs(stage: &PlannedStage, sources: &Sources, backend: BackendClass) -> Preimage {
+    Preimage {
         format: KEY_FORMAT,
         kind: stage.kind,
         code_version: code_version(stage.kind),
         params: semantic_params(&stage.params),
         seed: stage.seed,
         backend: stage.params.runs_network().then_some(backend),
-        inputs,
+        inputs: BTreeMap::new(),
         sources: sources.get(&stage.name).cloned().unwrap_or_default(),
-    };
-    let key = preimage.key();
-    match known.action(&key) {
-        Some(action) => StageState::Cached { key, action },
-        None => StageState::Ready { key, preimage },
     }
 }

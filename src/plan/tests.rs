@@ -172,13 +172,7 @@ proptest! {
         let new = |name: &mut String| name.insert_str(0, "other_");
         for stage in &mut renamed.stages {
             new(&mut stage.name);
-            match &mut stage.params {
-                StageParams::Fetch(_) => {}
-                StageParams::Degrade(p) => new(&mut p.input),
-                StageParams::Train(p) => new(&mut p.data),
-                StageParams::Sample(p) => [&mut p.model, &mut p.data].map(new).into_iter().collect(),
-                StageParams::Compare(p) => p.arms.values_mut().for_each(new),
-            }
+            stage.params.rename_inputs(new);
         }
         let mut world = World::new();
         let (states, _) = run_all(&plan(&pipeline), &mut world);
@@ -256,7 +250,7 @@ fn the_names_of_arms_matter() {
     let rename = |p: &mut Pipeline| match &mut p.stages[4].params {
         StageParams::Compare(compare) => {
             let arm = compare.arms.remove("a").unwrap();
-            compare.arms.insert("z".to_string(), arm);
+            compare.arms.insert("z".to_string(), Arm { of: "z".to_string(), ..arm });
         }
         _ => unreachable!(),
     };
@@ -337,4 +331,73 @@ fn ten_thousand_stages_are_planned_in_a_second() {
 fn cpu_seconds() -> Option<f64> {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     schedstat.split(' ').next()?.parse::<f64>().ok().map(|ns| ns * 1e-9)
+}
+
+/// A pipeline of a text, with a sweep in it: `lr`s and seeds as they are spelled, the keys of each stage in the order of
+/// `order`.
+fn swept(lrs: &[String], seeds: &[u64], order: &[usize]) -> Pipeline {
+    let sorted = |parts: &[&str]| {
+        let chosen = order.iter().filter(|&&i| i < parts.len()).map(|&i| parts[i].to_string());
+        chosen.collect::<Vec<_>>().join(", ")
+    };
+    let model =
+        sorted(&["kind: train", "data: pairs", "optim: { steps: 3, batch_size: 1e1 }", "model: { base_channels: 8 }"]);
+    let samples = sorted(&["kind: sample", "model: model", "data: pairs", "samples: 2"]);
+    let text = format!(
+        "name: x\nstages:\n  images: {{ dataset: synthetic, kind: fetch }}\n  pairs: {{ input: images, kind: degrade }}\n  \
+         model: {{ {model}, matrix: {{ optim.lr: [{}], seed: {seeds:?} }} }}\n  samples: {{ {samples} }}\n  \
+         compare: {{ kind: compare, arms: {{ a: samples }} }}\n",
+        lrs.join(", ")
+    );
+    crate::pipeline::parse("x.yaml", text, &crate::pipeline::Flags::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The key of every stage, by its name, once all is run.
+fn keys_by_name(pipeline: &Pipeline, world: &mut World) -> std::collections::BTreeMap<String, crate::store::Key> {
+    let plan = plan(pipeline);
+    let (states, _) = run_all(&plan, world);
+    plan.stages.iter().map(|stage| stage.name.clone()).zip(keys(&states)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn neither_order_nor_spelling_of_a_file_is_in_a_key(
+        exponents in prop::collection::btree_set(1..9u32, 1..4),
+        order in Just((0..4).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        let short: Vec<String> = exponents.iter().map(|e| format!("1e-{e}")).collect();
+        let long: Vec<String> = exponents.iter().map(|e| format!("{:.*}", *e as usize, 10f64.powi(-(*e as i32)))).collect();
+        let mut world = World::new();
+        let one = keys_by_name(&swept(&short, &[0, 1], &[0, 1, 2, 3]), &mut world);
+        prop_assert_eq!(one, keys_by_name(&swept(&long, &[0, 1], &order), &mut world));
+    }
+
+    #[test]
+    fn a_value_of_an_axis_is_in_the_keys_of_its_instances_alone(
+        lrs in prop::collection::btree_set(1..100u32, 1..4),
+        seeds in prop::collection::btree_set(0..100u64, 1..4),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let text = |lr: &u32| format!("{lr}e-3");
+        let seeds: Vec<u64> = seeds.into_iter().collect();
+        let before: Vec<String> = lrs.iter().map(text).collect();
+        let mut after = before.clone();
+        let changed = which.index(after.len());
+        after[changed] = "5.0e-1".to_string();
+        let mut world = World::new();
+        let old = keys_by_name(&swept(&before, &seeds, &[0, 1, 2, 3]), &mut world);
+        let new = keys_by_name(&swept(&after, &seeds, &[0, 1, 2, 3]), &mut world);
+        prop_assert_eq!(old.len(), 3 + 2 * lrs.len() * seeds.len());
+        for (name, key) in &new {
+            match old.get(name) {
+                Some(known) => prop_assert_eq!(known == key, name != "compare", "{}", name),
+                None => prop_assert!(name.contains("lr=0.5"), "{}", name),
+            }
+        }
+        prop_assert_eq!(new.len(), old.len());
+        // Every seed is a key of its own, and what is swept alike is one.
+        prop_assert_eq!(new.values().collect::<BTreeSet<_>>().len(), new.len());
+    }
 }

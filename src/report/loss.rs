@@ -14,6 +14,9 @@ pub struct LossRow {
     /// The mean of the training loss over the steps since the row before.
     pub loss: Option<f64>,
     pub heldout_loss: Option<f64>,
+    /// Floating-point operations of training so far.
+    #[serde(default)]
+    pub flops: Option<f64>,
 }
 
 /// One training's losses.
@@ -23,7 +26,7 @@ pub struct Curve {
     pub rows: Vec<LossRow>,
 }
 
-/// Reads `loss.csv`; columns but `step`, `loss` and `heldout_loss` are left alone.
+/// Reads `loss.csv`; other columns are left alone.
 pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
     let rows: Result<_, _> = csv::Reader::from_reader(csv).into_deserialize().collect();
     rows.context("reading loss.csv")
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     fn row(step: u64, loss: Option<f64>, heldout_loss: Option<f64>) -> LossRow {
-        LossRow { step, loss, heldout_loss }
+        LossRow { step, loss, heldout_loss, flops: None }
     }
 
     fn size(png: &[u8]) -> (u32, u32) {

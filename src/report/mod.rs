@@ -1,16 +1,20 @@
-//! What people look at: the summary of a comparison, its table, pictures and loss curves.
+//! What people look at: the summary of a comparison, its claims, its table, pictures and loss curves.
 //!
 //! Values go in, bytes or strings come out, the same for the same values; nothing here reads files or prints.
 
 mod axis;
 mod canvas;
+mod claims;
 mod grid;
 mod loss;
+mod measured;
 mod summary;
 mod table;
 mod text;
 
+pub use claims::{ClaimAnswer, Convergence, Effort, answers};
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
-pub use summary::{ArmSummary, BICUBIC, Measured, SCHEMA, Summary, metrics_csv};
+pub use measured::{Measured, metrics_csv};
+pub use summary::{ArmSummary, BICUBIC, Figures, Floors, SCHEMA, Summary};
 pub use table::table;

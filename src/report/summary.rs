@@ -1,11 +1,13 @@
-//! The figures of a comparison: per image in `metrics.csv`, their means in `summary.json`.
+//! `summary.json`: the figures of a comparison, means of what was measured.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Scores;
+use super::claims::ClaimAnswer;
+use super::measured::Measured;
+use crate::metrics::Distances;
 
 /// The version of `summary.json`.
 pub const SCHEMA: u32 = 1;
@@ -22,15 +24,56 @@ pub struct Summary {
     /// Samples K an image, the most of any arm.
     pub samples: usize,
     pub arms: BTreeMap<String, ArmSummary>,
+    #[serde(default, skip_serializing_if = "Floors::is_empty")]
+    pub floors: Floors,
+    /// Of the claims that the file makes, in the order of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimAnswer>,
 }
 
-/// One arm's means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to
-/// 8 bits; of an arm with one sample they are the same. PSNR is in dB, and at most
-/// [`finite_psnr`](crate::metrics::finite_psnr). A value that does not apply is absent.
+/// The distances of one half of the true images from the other, for the distances of the arms to be read beside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floors {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum_distance: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliced_wasserstein: Option<f64>,
+}
+
+impl Floors {
+    pub fn new(distances: Distances) -> Self {
+        Self { spectrum_distance: distances.spectrum, sliced_wasserstein: distances.sliced_wasserstein }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One arm: its figures, of several seeds their means, and then also the figures of each seed and, as `psnr_mean_sd`, the
+/// standard deviations over the seeds (n - 1).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
     /// Samples K an image.
     pub samples: usize,
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// None of fewer than two seeds.
+    #[serde(flatten, with = "deviations")]
+    pub sd: Option<Figures>,
+    /// Where it lies on the axes of a sweep.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
+    /// Where seeds were swept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seeds: BTreeMap<String, Figures>,
+}
+
+/// Means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to 8 bits; of an
+/// arm with one sample they are the same. PSNR is in dB, and at most [`finite_psnr`](crate::metrics::finite_psnr). A value
+/// that does not apply is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
     pub psnr_sample: f64,
     pub psnr_mean: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,32 +87,105 @@ pub struct ArmSummary {
     /// Of the first sample, degraded, against the low-resolution image.
     pub consistency_psnr: f64,
     pub consistency_psnr_mean: f64,
+    /// In levels of 8 bits, the less the better: see [`crps`](crate::metrics::crps).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crps: Option<f64>,
+    /// In levels of 8 bits, the less the better: see [`energy_score`](crate::metrics::energy_score).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_score: Option<f64>,
+    /// 1 where samples vary as much as they err, less where they vary less: see
+    /// [`calibration`](crate::metrics::calibration).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<f64>,
+    /// Of the first samples, in dB; read it beside its floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum_distance: Option<f64>,
+    /// Of the first samples, in levels of 8 bits; read it beside its floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliced_wasserstein: Option<f64>,
     /// The last that training measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heldout_loss: Option<f64>,
 }
 
-/// What was measured of one arm, image by image.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    pub name: String,
-    /// Samples K an image.
-    pub samples: usize,
-    /// Of the first sample of each image.
-    pub sample: Vec<Scores>,
-    /// Of the mean of the K samples.
-    pub mean: Vec<Scores>,
-    pub heldout_loss: Option<f64>,
+impl Figures {
+    /// Each figure over several, such as their mean; absent where one of them lacks it.
+    fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
+        let one = |get: fn(&Self) -> f64| of(&all.iter().map(get).collect::<Vec<_>>());
+        let optional = |get: fn(&Self) -> Option<f64>| {
+            let values: Option<Vec<f64>> = all.iter().map(get).collect();
+            values.map(|values| of(&values))
+        };
+        Self {
+            psnr_sample: one(|f| f.psnr_sample),
+            psnr_mean: one(|f| f.psnr_mean),
+            psnr_y_sample: optional(|f| f.psnr_y_sample),
+            psnr_y_mean: optional(|f| f.psnr_y_mean),
+            ssim_sample: optional(|f| f.ssim_sample),
+            ssim_mean: optional(|f| f.ssim_mean),
+            consistency_psnr: one(|f| f.consistency_psnr),
+            consistency_psnr_mean: one(|f| f.consistency_psnr_mean),
+            crps: optional(|f| f.crps),
+            energy_score: optional(|f| f.energy_score),
+            calibration: optional(|f| f.calibration),
+            spectrum_distance: optional(|f| f.spectrum_distance),
+            sliced_wasserstein: optional(|f| f.sliced_wasserstein),
+            heldout_loss: optional(|f| f.heldout_loss),
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The standard deviation of a sample, with n - 1.
+fn sd(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+}
+
+/// Figures under their names with `_sd` after them.
+mod deviations {
+    use std::collections::BTreeMap;
+
+    use serde::de::{Deserialize, Deserializer, Error as _};
+    use serde::ser::{Error as _, Serialize, Serializer};
+    use serde_json::{Map, Value};
+
+    use super::Figures;
+
+    const SUFFIX: &str = "_sd";
+
+    pub fn serialize<S: Serializer>(figures: &Option<Figures>, serializer: S) -> Result<S::Ok, S::Error> {
+        let value = serde_json::to_value(figures).map_err(S::Error::custom)?;
+        let named = value.as_object().into_iter().flatten().map(|(name, value)| (format!("{name}{SUFFIX}"), value));
+        named.collect::<BTreeMap<_, _>>().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Figures>, D::Error> {
+        let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
+        let named = all.into_iter().filter_map(|(name, value)| Some((name.strip_suffix(SUFFIX)?.to_string(), value)));
+        let named: Map<String, Value> = named.collect();
+        if named.is_empty() {
+            Ok(None)
+        } else {
+            Figures::deserialize(Value::Object(named)).map(Some).map_err(D::Error::custom)
+        }
+    }
 }
 
 impl Summary {
-    /// Means over the images of each arm, summed in their order; all arms have as many.
-    pub fn of(arms: &[Measured]) -> Self {
+    /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
+    /// another. Without claims.
+    pub fn of(arms: &[Measured], floors: Floors) -> Self {
         Self {
             schema: SCHEMA,
             images: arms.first().map_or(0, |a| a.sample.len()),
             samples: arms.iter().map(|a| a.samples).max().unwrap_or(1),
-            arms: arms.iter().map(|a| (a.name.clone(), a.summary())).collect(),
+            arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
+            floors,
+            claims: vec![],
         }
     }
 
@@ -99,74 +215,42 @@ impl Summary {
     }
 }
 
-impl Measured {
-    fn summary(&self) -> ArmSummary {
-        let of = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| {
-            let sum: Option<f64> = scores.iter().map(value).sum();
-            sum.filter(|_| !scores.is_empty()).map(|sum| sum / scores.len() as f64)
-        };
-        let psnr = |scores| of(scores, |s| Some(s.psnr)).unwrap_or_default();
-        let consistency = |scores| of(scores, |s| Some(s.consistency_psnr)).unwrap_or_default();
-        ArmSummary {
-            samples: self.samples,
-            psnr_sample: psnr(&self.sample),
-            psnr_mean: psnr(&self.mean),
-            psnr_y_sample: of(&self.sample, |s| s.psnr_y),
-            psnr_y_mean: of(&self.mean, |s| s.psnr_y),
-            ssim_sample: of(&self.sample, |s| s.ssim),
-            ssim_mean: of(&self.mean, |s| s.ssim),
-            consistency_psnr: consistency(&self.sample),
-            consistency_psnr_mean: consistency(&self.mean),
-            // JSON has no number for a loss that went to infinity.
-            heldout_loss: self.heldout_loss.filter(|l| l.is_finite()),
+impl ArmSummary {
+    /// Of one arm's seeds, at least one.
+    fn of(seeds: &[Measured]) -> Self {
+        let figures: Vec<Figures> = seeds.iter().map(Measured::figures).collect();
+        let named = seeds.iter().zip(&figures).filter_map(|(m, figures)| Some((m.seed.clone()?, figures.clone())));
+        Self {
+            samples: seeds[0].samples,
+            figures: Figures::over(&figures, mean),
+            sd: (figures.len() > 1).then(|| Figures::over(&figures, sd)),
+            axes: seeds[0].axes.iter().map(|label| (label.axis.clone(), label.value.clone())).collect(),
+            seeds: named.collect(),
         }
     }
-}
-
-/// `metrics.csv`: a row for each image and arm, the columns named as in `summary.json`; cells that do not apply are
-/// empty.
-pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        image: usize,
-        arm: &'a str,
-        psnr_sample: f64,
-        psnr_mean: f64,
-        psnr_y_sample: Option<f64>,
-        psnr_y_mean: Option<f64>,
-        ssim_sample: Option<f64>,
-        ssim_mean: Option<f64>,
-        consistency_psnr: f64,
-        consistency_psnr_mean: f64,
-    }
-    let mut csv = csv::Writer::from_writer(vec![]);
-    for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {
-        for arm in arms {
-            let (sample, mean) = (&arm.sample[image], &arm.mean[image]);
-            csv.serialize(Row {
-                image,
-                arm: &arm.name,
-                psnr_sample: sample.psnr,
-                psnr_mean: mean.psnr,
-                psnr_y_sample: sample.psnr_y,
-                psnr_y_mean: mean.psnr_y,
-                ssim_sample: sample.ssim,
-                ssim_mean: mean.ssim,
-                consistency_psnr: sample.consistency_psnr,
-                consistency_psnr_mean: mean.consistency_psnr,
-            })
-            .context("writing the metrics as CSV")?;
-        }
-    }
-    csv.into_inner().context("writing the metrics as CSV")
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::metrics::{Errors, Forecast, Scores};
+    use crate::pipeline::params::Label;
+    use crate::report::loss::LossRow;
+
+    pub const FLOORS: Floors = Floors { spectrum_distance: Some(0.25), sliced_wasserstein: None };
 
     fn scores(psnr: f64) -> Scores {
         Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, consistency_psnr: 2.0 * psnr }
+    }
+
+    fn forecast(psnr: f64) -> Forecast {
+        let errors = Errors { of_sample: 8.0, of_mean: 5.0 };
+        Forecast { crps: psnr / 4.0, energy_score: None, errors }
+    }
+
+    fn loss(heldout_loss: Option<f64>) -> Vec<LossRow> {
+        let row = |heldout_loss| LossRow { step: 1, loss: None, heldout_loss, flops: None };
+        heldout_loss.map(|loss| row(Some(loss))).into_iter().collect()
     }
 
     pub fn measured() -> Vec<Measured> {
@@ -175,7 +259,10 @@ pub(super) mod tests {
             samples,
             sample: sample.map(scores).into(),
             mean: mean.map(scores).into(),
-            heldout_loss,
+            forecasts: mean.map(forecast).into(),
+            distances: Distances { spectrum: Some(1.5), sliced_wasserstein: None },
+            losses: loss(heldout_loss),
+            ..Measured::default()
         };
         vec![
             arm("bicubic", 1, [20.0, 22.5], [20.0, 22.5], None),
@@ -186,42 +273,81 @@ pub(super) mod tests {
 
     #[test]
     fn the_summary_is_pinned() {
-        let json = Summary::of(&measured()).to_json().unwrap();
+        let json = Summary::of(&measured(), FLOORS).to_json().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let expected = serde_json::json!({
             "schema": 1, "images": 2, "samples": 4,
             "arms": {
                 "attention, 2": {
                     "samples": 4, "psnr_sample": 18.5, "psnr_mean": 21.5, "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
-                    "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "heldout_loss": 0.125
+                    "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "crps": 5.375, "calibration": 1.0,
+                    "spectrum_distance": 1.5, "heldout_loss": 0.125
                 },
                 "baseline": {
                     "samples": 4, "psnr_sample": 18.25, "psnr_mean": 21.0, "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
-                    "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0
+                    "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0, "crps": 5.25, "calibration": 1.0,
+                    "spectrum_distance": 1.5
                 },
                 "bicubic": {
                     "samples": 1, "psnr_sample": 21.25, "psnr_mean": 21.25, "psnr_y_sample": 22.25,
-                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5
+                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5, "crps": 5.3125,
+                    "spectrum_distance": 1.5
                 }
-            }
+            },
+            "floors": {"spectrum_distance": 0.25}
         });
         assert_eq!(value, expected);
-        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured()));
+        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured(), FLOORS));
         let newer = String::from_utf8(json).unwrap().replace("\"schema\": 1", "\"schema\": 2");
         assert!(Summary::from_json(newer.as_bytes()).unwrap_err().to_string().contains("schema 2"));
     }
 
+    /// An arm with seeds 0 and 1, between arms without.
+    pub fn with_seeds() -> Vec<Measured> {
+        let mut arms = measured();
+        let axes = vec![Label { axis: "base_channels".into(), value: "16".into() }];
+        let of_seed = |seed: &str, psnr| Measured {
+            name: "baseline[base_channels=16]".into(),
+            axes: axes.clone(),
+            seed: Some(seed.into()),
+            samples: 4,
+            sample: [psnr, psnr].map(scores).into(),
+            mean: [psnr, psnr].map(scores).into(),
+            forecasts: [psnr, psnr].map(forecast).into(),
+            losses: loss((seed == "0").then_some(0.5)),
+            ..Measured::default()
+        };
+        arms.splice(2.., [of_seed("0", 18.0), of_seed("1", 20.0)]);
+        arms
+    }
+
     #[test]
-    fn the_csv_is_pinned() {
-        let csv = String::from_utf8(metrics_csv(&measured()).unwrap()).unwrap();
-        let lines: Vec<&str> = csv.lines().collect();
-        assert_eq!(
-            lines[0],
-            "image,arm,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
-             consistency_psnr_mean"
-        );
-        assert_eq!(lines[2], "0,\"attention, 2\",18.0,21.0,19.0,22.0,,,36.0,42.0");
-        assert_eq!(lines[4], "1,bicubic,22.5,22.5,23.5,23.5,,,45.0,45.0");
-        assert_eq!(lines.len(), 7);
+    fn an_arm_with_seeds_has_their_means_their_deviations_and_each_of_them() {
+        let summary = Summary::of(&with_seeds(), FLOORS);
+        assert_eq!(summary.arms.len(), 3);
+        let json = summary.to_json().unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let sd = 2f64.sqrt();
+        let expected = serde_json::json!({
+            "samples": 4, "axes": {"base_channels": "16"},
+            "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
+            "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0, "crps": 4.75, "calibration": 1.0,
+            "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
+            "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd, "crps_sd": sd / 4.0,
+            "calibration_sd": 0.0,
+            "seeds": {
+                "0": {
+                    "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,
+                    "consistency_psnr": 36.0, "consistency_psnr_mean": 36.0, "crps": 4.5, "calibration": 1.0,
+                    "heldout_loss": 0.5
+                },
+                "1": {
+                    "psnr_sample": 20.0, "psnr_mean": 20.0, "psnr_y_sample": 21.0, "psnr_y_mean": 21.0,
+                    "consistency_psnr": 40.0, "consistency_psnr_mean": 40.0, "crps": 5.0, "calibration": 1.0
+                }
+            }
+        });
+        assert_eq!(value["arms"]["baseline[base_channels=16]"], expected);
+        assert_eq!(Summary::from_json(&json).unwrap(), summary);
     }
 }

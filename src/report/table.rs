@@ -15,14 +15,14 @@ struct Metric {
 }
 
 const METRICS: [Metric; 8] = [
-    Metric { head: "PSNR", value: |a| Some(a.psnr_sample), decimals: 2, ranks: true, of_mean: false },
-    Metric { head: "of mean", value: |a| Some(a.psnr_mean), decimals: 2, ranks: true, of_mean: true },
-    Metric { head: "PSNR-Y", value: |a| a.psnr_y_sample, decimals: 2, ranks: true, of_mean: false },
-    Metric { head: "of mean", value: |a| a.psnr_y_mean, decimals: 2, ranks: true, of_mean: true },
-    Metric { head: "SSIM", value: |a| a.ssim_sample, decimals: 4, ranks: true, of_mean: false },
-    Metric { head: "of mean", value: |a| a.ssim_mean, decimals: 4, ranks: true, of_mean: true },
-    Metric { head: "LR-PSNR", value: |a| Some(a.consistency_psnr), decimals: 2, ranks: true, of_mean: false },
-    Metric { head: "loss", value: |a| a.heldout_loss, decimals: 5, ranks: false, of_mean: false },
+    Metric { head: "PSNR", value: |a| Some(a.figures.psnr_sample), decimals: 2, ranks: true, of_mean: false },
+    Metric { head: "of mean", value: |a| Some(a.figures.psnr_mean), decimals: 2, ranks: true, of_mean: true },
+    Metric { head: "PSNR-Y", value: |a| a.figures.psnr_y_sample, decimals: 2, ranks: true, of_mean: false },
+    Metric { head: "of mean", value: |a| a.figures.psnr_y_mean, decimals: 2, ranks: true, of_mean: true },
+    Metric { head: "SSIM", value: |a| a.figures.ssim_sample, decimals: 4, ranks: true, of_mean: false },
+    Metric { head: "of mean", value: |a| a.figures.ssim_mean, decimals: 4, ranks: true, of_mean: true },
+    Metric { head: "LR-PSNR", value: |a| Some(a.figures.consistency_psnr), decimals: 2, ranks: true, of_mean: false },
+    Metric { head: "loss", value: |a| a.figures.heldout_loss, decimals: 5, ranks: false, of_mean: false },
 ];
 
 /// Arms × metrics as rows of strings, the heads first; the best of a column ends in `*`, the others in a space, so
@@ -49,11 +49,11 @@ pub fn table(summary: &Summary) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::summary::tests::measured;
+    use crate::report::summary::tests::{FLOORS, measured};
 
     #[test]
     fn the_best_of_a_column_is_marked() {
-        let rows = table(&Summary::of(&measured()));
+        let rows = table(&Summary::of(&measured(), FLOORS));
         let rows: Vec<String> = rows.iter().map(|r| r.join("|")).collect();
         assert_eq!(
             rows,
@@ -70,6 +70,6 @@ mod tests {
     fn one_sample_has_no_mean() {
         let mut arms = measured();
         arms.truncate(1);
-        assert_eq!(table(&Summary::of(&arms))[0], ["arm", "PSNR ", "PSNR-Y ", "LR-PSNR "]);
+        assert_eq!(table(&Summary::of(&arms, FLOORS))[0], ["arm", "PSNR ", "PSNR-Y ", "LR-PSNR "]);
     }
 }

@@ -67,7 +67,7 @@ pub fn run(
     std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
 
     let mut record = new_record(pipeline, prepared, options);
-    let run = store.create_run(&pipeline.name, &pipeline.resolved, &record)?;
+    let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
     record.id = run.id().to_string();
     run.make_latest()?;
 

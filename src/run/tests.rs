@@ -122,7 +122,8 @@ struct Ran {
 fn pipeline(stages: &[(&str, &str)]) -> Pipeline {
     let stages: String = stages.iter().map(|(name, yaml)| format!("  {name}: {yaml}\n")).collect();
     let text = format!("name: p\nseed: 0\ndevice: cpu\nstages:\n{stages}");
-    crate::pipeline::parse("p.yaml", text, &[]).unwrap_or_else(|errors| panic!("{}", errors.render(false)))
+    crate::pipeline::parse("p.yaml", text, &Default::default())
+        .unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }
 
 /// Two datasets degraded apart.

@@ -13,7 +13,7 @@ use safetensors::tensor::TensorView;
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
 use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, Step, clean, sample, steps};
-use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_u8};
+use crate::model::{Checkpoint, Config, TargetSpace, from_u8, interleave, match_means, to_u8};
 use crate::nn::{self, Network, TrainState};
 use crate::pipeline::blobs;
 use crate::pipeline::params::{Objective, SampleParams, Weights};
@@ -49,7 +49,8 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
     state.weights = checkpoint.weights.clone();
     let network = nn::open(ctx.device, graph, &state)?;
-    let sampler = Sampler { params, config, network: network.as_ref(), seed: ctx.seed, up: &up };
+    let low = (0..images).map(|i| lr.image(i).iter().map(|&v| from_u8(v)).collect()).collect();
+    let sampler = Sampler { params, config, network: network.as_ref(), seed: ctx.seed, up: &up, low };
 
     let begun = Instant::now();
     let pixels = sampler.resume(images * samples, samples, ctx)?;
@@ -78,6 +79,8 @@ struct Sampler<'a> {
     seed: u64,
     /// The enlarged low-resolution images, in [-1, 1].
     up: &'a [Vec<f64>],
+    /// The low-resolution images, in [-1, 1].
+    low: Vec<Vec<f64>>,
 }
 
 impl Sampler<'_> {
@@ -134,6 +137,7 @@ impl Sampler<'_> {
             let input = interleave(std::iter::repeat(0.0), &up_f32);
             let output = self.network.predict(Weights::Raw, &input, &vec![0.0; batch.len()])?;
             x = output.iter().map(|&v| v as f64).collect();
+            self.project(batch, space, &up, &mut x);
         } else {
             let schedule = Schedule::new(diffusion);
             let steps = steps(&schedule, &self.params.sampler);
@@ -147,13 +151,29 @@ impl Sampler<'_> {
                 let output = self.network.predict(Weights::Raw, &input, &t)?;
                 let denoised = (x.par_iter().zip(&output).zip(&up))
                     .map(|((&x, &y), &up)| space.clamp(clean(diffusion.objective, step.alpha_bar, x, y as f64), up));
-                Ok::<_, anyhow::Error>(denoised.collect())
+                let mut denoised: Vec<f64> = denoised.collect();
+                self.project(batch, space, &up, &mut denoised);
+                Ok::<_, anyhow::Error>(denoised)
             };
             // A sample's times are fewer than 2³².
             let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
             sample(&self.params.sampler, &steps, &mut x, denoise, chain)?;
         }
         Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(space.decode(x, up))).collect())
+    }
+
+    /// Makes clean values stand for images that agree with their low-resolution images, where that was asked for. After
+    /// the clamp, so that the means are exact; what leaves [-1, 1] by it is cut off in the finished image alone.
+    fn project(&self, batch: &[(usize, usize)], space: TargetSpace, up: &[f64], clean: &mut [f64]) {
+        if !self.params.sampler.project_lr {
+            return;
+        }
+        let (len, low, scale) = (3 * self.config.image_size * self.config.image_size, &self.low, self.config.scale);
+        clean.par_chunks_mut(len).zip(up.par_chunks(len)).zip(batch).for_each(|((clean, up), &(image, _))| {
+            let mut pixels: Vec<f64> = clean.iter().zip(up).map(|(&v, &up)| space.decode(v, up)).collect();
+            match_means(&mut pixels, &low[image], scale);
+            clean.iter_mut().zip(&pixels).zip(up).for_each(|((v, &pixel), &up)| *v = space.encode(pixel, up));
+        });
     }
 
     /// Standard normal noise for every chain; `step` makes the stream's step of the sample's number.

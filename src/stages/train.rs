@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
-use crate::model::{Checkpoint, Config, unet};
+use crate::model::{Checkpoint, Config, Cost, unet};
 use crate::nn;
 use crate::pipeline::blobs;
 use crate::pipeline::params::TrainParams;
@@ -24,7 +24,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let recipe = Recipe::new(&params.optim, pairs.len());
     let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
 
-    let graph = unet(&params.model, image_size);
+    let graph = unet(&params.model, image_size, scale);
     let path = ctx.work.join("snapshot.safetensors");
     let resumed = Snapshot::load(&graph, &path).unwrap_or_else(|e| {
         let text = format!("{e:#}; starting again");
@@ -34,12 +34,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let Snapshot { state, mut log } =
         resumed.unwrap_or_else(|| Snapshot { state: initial_state(&graph, ctx.seed), log: LossLog::default() });
     let start = state.step;
-    let text = format!(
-        "{} parameters, {:.1} MFLOP an image forward; steps {start} to {}",
-        graph.parameter_count(),
-        graph.forward_flops() as f64 / 1e6,
-        recipe.steps()
-    );
+    let cost = Cost::of(&graph);
+    let text = format!("{cost}; steps {start} to {}", recipe.steps());
     (ctx.report)(StageEvent::Message { text });
 
     let mut network = nn::open(ctx.device, graph, &state)?;
@@ -69,19 +65,28 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         diffusion: task.diffusion().clone(),
         image_size,
         scale,
-        parameters: network.graph().parameter_count(),
+        cost: cost.clone(),
         steps: recipe.steps(),
     };
     let state = network.state();
     let weights = Checkpoint { config: config.clone(), weights: state.weights };
     let ema = Checkpoint { config, weights: state.ema };
-    let outputs = [(blobs::WEIGHTS, weights.to_bytes()?), (blobs::EMA, ema.to_bytes()?), (blobs::LOSS, log.to_csv()?)];
+    let step_flops = cost.training_flops * recipe.batch_size() as u64;
+    let mut outputs = vec![
+        (blobs::WEIGHTS, weights.to_bytes()?),
+        (blobs::EMA, ema.to_bytes()?),
+        (blobs::LOSS, log.to_csv(step_flops)?),
+    ];
+    outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
     let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
     let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);
-    metrics.insert("parameters".to_string(), network.graph().parameter_count() as f64);
+    metrics.insert("parameters".to_string(), cost.parameters as f64);
+    metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);
+    metrics.insert("training_flops".to_string(), cost.training_flops as f64);
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);
+        metrics.insert("steps_per_s".to_string(), images_per_s / recipe.batch_size() as f64);
     }
     Ok(Outcome { outputs: outputs.collect::<Result<_>>()?, metrics })
 }

@@ -53,6 +53,24 @@ impl Store {
         Ok(Some(Action { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }))
     }
 
+    /// Every action on record, whether its blobs are there or not. What cannot be read is passed over: these are for
+    /// questions about what was made, not for results.
+    pub fn recorded(&self) -> Vec<(Key, Action)> {
+        let folders = fs::read_dir(self.folder("actions")).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+        let action = |path: PathBuf| {
+            let key: Key = path.file_stem()?.to_str()?.parse().ok()?;
+            let file: File = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
+            (file.key == key)
+                .then_some((key, Action { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }))
+        };
+        let mut actions: Vec<_> = files.filter_map(|file| action(file.path())).collect();
+        // Folders list their files in any order.
+        actions.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        actions
+    }
+
     /// Records that `key` is known: the commit point. The action's blobs must be in the store.
     pub fn commit(&self, key: &Key, action: &Action) -> Result<()> {
         let mut outputs = BTreeMap::new();
@@ -124,6 +142,18 @@ mod tests {
         made.outputs = [("../b".to_string(), store.put(b"2").unwrap())].into();
         assert!(store.commit(&key(), &made).is_err());
         assert!(!store.action_path(&key()).exists());
+    }
+
+    #[test]
+    fn what_was_made_is_told_although_a_blob_is_gone() {
+        let (_folder, store) = store();
+        assert!(store.recorded().is_empty());
+        let made = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &made).unwrap();
+        fs::remove_file(store.blob_path(&made.outputs["a"])).unwrap();
+        fs::write(store.folder("actions").join(key().shard()).join("note.json"), b"{}").unwrap();
+        assert_eq!(store.recorded(), [(key(), made)]);
+        assert_eq!(store.action(&key()).unwrap(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The losses of a training, by step.
+//! The losses of a training, by step, and what its watched layers do.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,26 @@ struct Row {
     gradient_norm: Option<f64>,
 }
 
+/// One row of `attention.csv`: a layer on held-out images, under the moving average of the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRow {
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// The name of its parameters.
+    pub layer: String,
+    /// Root mean square of what the layer adds over that of what it adds to.
+    pub branch_norm: f64,
+    /// The gate of the tutorial's attention.
+    pub gamma: Option<f64>,
+    /// Mean entropy of the weights of a position, as a fraction of the largest there is: 1 where all are equal.
+    pub entropy: Option<f64>,
+}
+
 /// The rows so far, and the steps since the last of them. Survives an interruption exactly.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossLog {
     rows: Vec<Row>,
+    layers: Vec<LayerRow>,
     sums: Sums,
 }
 
@@ -56,8 +72,17 @@ impl LossLog {
         });
     }
 
+    pub fn layers(&mut self, rows: Vec<LayerRow>) {
+        self.layers.extend(rows);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// The held-out loss before the first step.
+    pub fn first_heldout_loss(&self) -> Option<f64> {
+        self.rows.first().map(|r| r.heldout_loss)
     }
 
     /// The held-out loss measured last.
@@ -65,13 +90,27 @@ impl LossLog {
         self.rows.last().map(|r| r.heldout_loss)
     }
 
-    /// `step,loss,heldout_loss,lr,gradient_norm`; a cell is empty where nothing was measured.
-    pub fn to_csv(&self) -> Result<Vec<u8>> {
-        let mut writer = csv::Writer::from_writer(vec![]);
+    /// `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty where nothing was measured. `flops` are the
+    /// floating-point operations of the steps so far, `flops` each. Seconds are not told: they are others every time.
+    pub fn to_csv(&self, flops: u64) -> Result<Vec<u8>> {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
+        writer.write_record(["step", "loss", "heldout_loss", "lr", "gradient_norm", "flops"])?;
         for row in &self.rows {
-            writer.serialize(row)?;
+            writer.serialize((row, row.step * flops))?;
         }
         Ok(writer.into_inner()?)
+    }
+
+    /// `step,layer,branch_norm,gamma,entropy`; none where no layer is watched.
+    pub fn layers_csv(&self) -> Result<Option<Vec<u8>>> {
+        if self.layers.is_empty() {
+            return Ok(None);
+        }
+        let mut writer = csv::Writer::from_writer(vec![]);
+        for row in &self.layers {
+            writer.serialize(row)?;
+        }
+        Ok(Some(writer.into_inner()?))
     }
 
     /// Bit by bit: decimal numbers would have to be read back exactly.
@@ -80,17 +119,22 @@ impl LossLog {
         let rows: Vec<_> = (self.rows.iter())
             .map(|r| (r.step, bits(r.loss), r.heldout_loss.to_bits(), bits(r.lr), bits(r.gradient_norm)))
             .collect();
+        let layers: Vec<_> = (self.layers.iter())
+            .map(|l| (l.step, &l.layer, l.branch_norm.to_bits(), bits(l.gamma), bits(l.entropy)))
+            .collect();
         let s = self.sums;
         serde_json::json!({
-            "rows": rows, "sums": (s.steps, s.loss.to_bits(), s.gradient_norm.to_bits(), s.lr.to_bits()),
+            "rows": rows, "layers": layers, "sums": (s.steps, s.loss.to_bits(), s.gradient_norm.to_bits(), s.lr.to_bits()),
         })
     }
 
     pub fn from_json(value: serde_json::Value) -> Result<Self> {
         type SavedRow = (u64, Option<u64>, u64, Option<u64>, Option<u64>);
+        type SavedLayer = (u64, String, u64, Option<u64>, Option<u64>);
         #[derive(Deserialize)]
         struct Saved {
             rows: Vec<SavedRow>,
+            layers: Vec<SavedLayer>,
             sums: (u64, u64, u64, u64),
         }
         let saved: Saved = serde_json::from_value(value).context("the saved losses can't be read")?;
@@ -102,9 +146,16 @@ impl LossLog {
             lr: float(lr),
             gradient_norm: float(norm),
         });
+        let layers = saved.layers.into_iter().map(|(step, layer, branch_norm, gamma, entropy)| LayerRow {
+            step,
+            layer,
+            branch_norm: f64::from_bits(branch_norm),
+            gamma: float(gamma),
+            entropy: float(entropy),
+        });
         let (steps, loss, gradient_norm, lr) = saved.sums;
         let [loss, gradient_norm, lr] = [loss, gradient_norm, lr].map(f64::from_bits);
-        Ok(Self { rows: rows.collect(), sums: Sums { steps, loss, gradient_norm, lr } })
+        Ok(Self { rows: rows.collect(), layers: layers.collect(), sums: Sums { steps, loss, gradient_norm, lr } })
     }
 }
 
@@ -118,14 +169,22 @@ mod tests {
         log.record(StepReport { loss: 1.0, gradient_norm: 3.0 }, 0.1);
         log.record(StepReport { loss: 2.0, gradient_norm: 4.0 }, 0.2);
         log.row(2, 0.7);
+        let layer = |step, gamma| LayerRow {
+            step,
+            layer: "attention".to_string(),
+            branch_norm: 0.1 + 0.2,
+            gamma,
+            entropy: Some(1.0 / 3.0),
+        };
+        log.layers(vec![layer(2, Some(0.1)), layer(2, None)]);
         log.record(StepReport { loss: 1.0 / 3.0, gradient_norm: 0.1 }, 0.3);
         log
     }
 
     #[test]
     fn rows_are_means_since_the_row_before() {
-        let csv = String::from_utf8(log().to_csv().unwrap()).unwrap();
-        assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm\n0,,1.5,,\n2,1.5,0.7,0.2,3.5\n");
+        let csv = String::from_utf8(log().to_csv(10).unwrap()).unwrap();
+        assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm,flops\n0,,1.5,,,0\n2,1.5,0.7,0.2,3.5,20\n");
     }
 
     #[test]

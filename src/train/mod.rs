@@ -3,14 +3,19 @@
 //! The loop knows nothing of diffusion and the task nothing of optimisers. Every random number is a function of the
 //! seed and the step, so a training that goes on from a [`Snapshot`] ends in the same bytes as one that never stopped.
 
+mod budget;
+mod layers;
 mod log;
 mod recipe;
 mod snapshot;
+mod speed;
 mod task;
 mod trainer;
 
+pub use budget::fix_steps;
 pub use log::LossLog;
 pub use recipe::Recipe;
 pub use snapshot::Snapshot;
+pub use speed::{Speed, measure};
 pub use task::{Pairs, Task, initial_state};
 pub use trainer::{Tick, train};

@@ -14,9 +14,11 @@ pub struct Recipe {
 
 impl Recipe {
     /// For `images` training images; epochs become steps, the last batch of an epoch running into the next.
+    ///
+    /// Panics where neither is given: [`super::fix_steps`] has made steps of every budget before a stage runs.
     pub fn new(optim: &OptimParams, images: usize) -> Self {
         let per_epoch = (images as u64).div_ceil(optim.batch_size as u64);
-        let steps = optim.steps.unwrap_or_else(|| optim.epochs.unwrap_or(1) * per_epoch);
+        let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("a training has a length");
         Self { optim: optim.clone(), steps }
     }
 
@@ -29,6 +31,11 @@ impl Recipe {
         self.optim.batch_size
     }
 
+    /// Parts that a batch is taken in.
+    pub fn parts(&self) -> usize {
+        self.optim.accumulate
+    }
+
     /// The settings of step `step`, counted from 0.
     pub fn settings(&self, step: u64) -> StepSettings {
         let n = (step + 1) as f64;
@@ -36,6 +43,7 @@ impl Recipe {
             lr: self.optim.lr * self.factor(step),
             betas: self.optim.betas,
             eps: 1e-8,
+            weight_decay: self.optim.weight_decay,
             clip: self.optim.clip,
             // A moving average that starts at the initial weights must forget them: a decay of 0.9999 alone keeps 95 %
             // of them for 500 steps.
@@ -87,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_moving_average_forgets_the_start() {
-        let recipe = Recipe::new(&OptimParams { ema: 0.9999, ..Default::default() }, 1);
+        let recipe = Recipe::new(&OptimParams { ema: 0.9999, steps: Some(1), ..Default::default() }, 1);
         assert_eq!(recipe.settings(0).ema_decay, 2.0 / 11.0);
         assert_eq!(recipe.settings(1_000_000).ema_decay, 0.9999);
         // What is left of the initial weights after 500 steps.

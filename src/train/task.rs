@@ -1,11 +1,15 @@
 //! What is learned: noisy images and conditions from pairs of low- and high-resolution images.
 
+use std::sync::{Arc, Mutex};
+
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 
+use super::layers::watch;
+use super::log::LayerRow;
 use crate::data::Images;
 use crate::data::resample::Resampler;
-use crate::diffusion::{Schedule, training_target};
+use crate::diffusion::{Schedule, loss_weight, training_target};
 use crate::model::{TargetSpace, from_u8, interleave};
 use crate::nn::{Batch, Graph, Network, TrainState};
 use crate::pipeline::params::{DiffusionParams, Objective, Target, Weights};
@@ -13,6 +17,8 @@ use crate::random::{Purpose, stream};
 
 /// Images of a batch that one task of the thread pool prepares.
 const HELDOUT_BATCH: usize = 64;
+/// Held-out images on which layers are watched.
+const WATCHED_IMAGES: usize = 8;
 /// The held-out loss has the same times and noise in every training, whatever its seed.
 const HELDOUT_SEED: u64 = 0;
 
@@ -109,6 +115,8 @@ pub struct Task {
     space: TargetSpace,
     flips: bool,
     seed: u64,
+    /// The orders of the latest passes, by pass.
+    orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Task {
@@ -127,7 +135,7 @@ impl Task {
         }
         let (schedule, space) = (Schedule::new(&diffusion), TargetSpace::new(&diffusion));
         let heldout_images = heldout_images.min(heldout.len());
-        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed }
+        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed, orders: Mutex::default() }
     }
 
     /// With the residual's scale filled in.
@@ -140,9 +148,7 @@ impl Task {
         let images = self.train.len() as u64;
         let first = step * size as u64;
         let epochs: Vec<u64> = (first / images..=(first + size as u64 - 1) / images).collect();
-        let orders: Vec<Vec<u32>> = (epochs.iter())
-            .map(|&epoch| stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()))
-            .collect();
+        let orders: Vec<Arc<Vec<u32>>> = epochs.iter().map(|&epoch| self.order(epoch)).collect();
         let examples = (0..size as u64).into_par_iter().map(|place| {
             let position = first + place;
             let order = &orders[(position / images - epochs[0]) as usize];
@@ -156,17 +162,27 @@ impl Task {
         HostBatch::join(examples.collect())
     }
 
+    /// The order of the images in one pass, remembered from step to step.
+    fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((_, order)) = orders.iter().find(|(known, _)| *known == epoch) {
+            return order.clone();
+        }
+        let order = Arc::new(stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()));
+        // A batch in which one pass ends and the next begins needs both.
+        if orders.len() == 2 {
+            orders.remove(0);
+        }
+        orders.push((epoch, order.clone()));
+        order
+    }
+
     /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
     pub fn heldout_loss(&self, network: &dyn Network) -> Result<f64> {
         let n = self.heldout_images;
         let (mut sum, mut count) = (0.0, 0);
         for first in (0..n).step_by(HELDOUT_BATCH) {
-            let examples = (first..n.min(first + HELDOUT_BATCH)).into_par_iter().map(|i| {
-                let pair = self.heldout.pair(i, false);
-                let mut noise = vec![0.0; pair.image.len()];
-                stream(HELDOUT_SEED, Purpose::Heldout, 0, i as u64).fill_normal(&mut noise);
-                self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * n), &noise)
-            });
+            let examples = (first..n.min(first + HELDOUT_BATCH)).into_par_iter().map(|i| self.heldout_example(i));
             let batch = HostBatch::join(examples.collect());
             let output = network.predict(Weights::Ema, &batch.x, &batch.t)?;
             sum += output.iter().zip(&batch.target).map(|(y, t)| ((y - t) as f64).powi(2)).sum::<f64>();
@@ -175,13 +191,31 @@ impl Task {
         Ok(sum / count as f64)
     }
 
+    /// What the network's watched layers do on some of the held-out images, spread over the times as in the loss.
+    pub fn watch(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
+        if network.graph().watched.is_empty() {
+            return Ok(vec![]);
+        }
+        let (n, count) = (self.heldout_images, WATCHED_IMAGES.min(self.heldout_images));
+        let examples = (0..count).map(|j| self.heldout_example((2 * j + 1) * n / (2 * count)));
+        let batch = HostBatch::join(examples.collect());
+        watch(network, step, &batch.x, &batch.t)
+    }
+
+    fn heldout_example(&self, i: usize) -> Example {
+        let pair = self.heldout.pair(i, false);
+        let mut noise = vec![0.0; pair.image.len()];
+        stream(HELDOUT_SEED, Purpose::Heldout, 0, i as u64).fill_normal(&mut noise);
+        self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * self.heldout_images), &noise)
+    }
+
     fn example(&self, pair: &Pair, t: usize, noise: &[f32]) -> Example {
         let objective = self.diffusion.objective;
         let up: Vec<f32> = pair.up.iter().map(|&u| u as f32).collect();
         let clean = pair.image.iter().zip(&pair.up).map(|(&v, &u)| self.space.encode(v, u));
         if objective == Objective::Regression {
             let target = clean.map(|c| c as f32).collect();
-            return Example { x: interleave(std::iter::repeat(0.0), &up), t: 0.0, target };
+            return Example { x: interleave(std::iter::repeat(0.0), &up), t: 0.0, target, weight: 1.0 };
         }
         let alpha_bar = self.schedule.alpha_bar(t);
         let (a, s) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
@@ -193,7 +227,8 @@ impl Task {
             })
             .unzip();
         let t = t as f32 / self.schedule.timesteps() as f32;
-        Example { x: interleave(noisy.into_iter(), &up), t, target }
+        let weight = loss_weight(&self.diffusion, alpha_bar) as f32;
+        Example { x: interleave(noisy.into_iter(), &up), t, target, weight }
     }
 }
 
@@ -201,6 +236,7 @@ struct Example {
     x: Vec<f32>,
     t: f32,
     target: Vec<f32>,
+    weight: f32,
 }
 
 /// A batch in host memory, channels-last.
@@ -213,11 +249,12 @@ pub struct HostBatch {
 
 impl HostBatch {
     fn join(examples: Vec<Example>) -> Self {
+        let joined = |of: fn(&Example) -> &[f32]| examples.iter().map(of).collect::<Vec<_>>().concat();
         Self {
-            x: examples.iter().flat_map(|e| &e.x).copied().collect(),
+            x: joined(|e| &e.x),
             t: examples.iter().map(|e| e.t).collect(),
-            target: examples.iter().flat_map(|e| &e.target).copied().collect(),
-            weights: vec![1.0; examples.len()],
+            target: joined(|e| &e.target),
+            weights: examples.iter().map(|e| e.weight).collect(),
         }
     }
 

@@ -5,6 +5,10 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
+/// A held-out loss of so many times the first is no learning any more.
+const DIVERGED: f64 = 10.0;
+const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
+
 /// What is told after every step.
 pub struct Tick<'a> {
     /// Steps taken, of all.
@@ -26,17 +30,22 @@ pub fn train(
     mut after: impl FnMut(Tick) -> Result<()>,
 ) -> Result<()> {
     if log.is_empty() {
-        log.row(0, task.heldout_loss(network)?);
+        measure(network, task, 0, log)?;
     }
     let steps = recipe.steps();
+    let batch_of = |step: u64| (step < steps).then(|| task.batch(step, recipe.batch_size()));
+    let mut batch = batch_of(start);
     for step in start..steps {
         let settings = recipe.settings(step);
-        let batch = task.batch(step, recipe.batch_size());
-        let report = network.train_step(batch.view(), &settings)?;
+        let current = batch.take().expect("every step has a batch");
+        // The next batch is made while the network works, by threads that would wait.
+        let report = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| batch = batch_of(step + 1));
+            network.train_step(current.view(), recipe.parts(), &settings)
+        })?;
         ensure!(
             report.loss.is_finite() && report.gradient_norm.is_finite(),
-            "the training diverged at step {}: the loss is {}, the gradients' norm {}; try a lower optim.lr, a longer \
-             optim.warmup or a smaller optim.clip",
+            "the training diverged at step {}: the loss is {}, the gradients' norm {}; {REMEDY}",
             step + 1,
             report.loss,
             report.gradient_norm
@@ -44,10 +53,23 @@ pub fn train(
         log.record(report, settings.lr);
         let done = step + 1;
         if done % every == 0 || done == steps {
-            log.row(done, task.heldout_loss(network)?);
+            measure(network, task, done, log)?;
         }
         after(Tick { step: done, steps, loss: report.loss as f64, network, log })?;
     }
+    Ok(())
+}
+
+/// Measures the held-out loss and the watched layers after `step` steps.
+fn measure(network: &dyn Network, task: &Task, step: u64, log: &mut LossLog) -> Result<()> {
+    let loss = task.heldout_loss(network)?;
+    let first = log.first_heldout_loss().unwrap_or(loss);
+    ensure!(
+        loss.is_finite() && loss <= DIVERGED * first,
+        "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
+    );
+    log.row(step, loss);
+    log.layers(task.watch(network, step)?);
     Ok(())
 }
 
@@ -76,9 +98,13 @@ mod tests {
         OptimParams { steps: Some(steps), batch_size: 2, lr: 3e-3, ..Default::default() }
     }
 
+    fn graph() -> nn::Graph {
+        unet(&ModelParams::tutorial(4, AttentionKind::Seed), 32, 4)
+    }
+
     /// Trains from `snapshot` or from the start, up to an error at `stop`.
     fn run(task: &Task, steps: u64, snapshot: Option<Snapshot>, stop: Option<u64>) -> Snapshot {
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = graph();
         let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
         let Snapshot { state, mut log } = snapshot.unwrap_or(start);
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
@@ -97,7 +123,7 @@ mod tests {
         let whole = run(&task, 5, None, None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = graph();
         assert_eq!(Snapshot::load(&graph, &path).unwrap(), None);
         let mut snapshot = None;
         for stop in [1, 3, 4] {
@@ -107,7 +133,7 @@ mod tests {
         }
         let resumed = run(&task, 5, snapshot, None);
         assert_eq!(resumed, whole);
-        assert_eq!(whole.log.to_csv().unwrap(), resumed.log.to_csv().unwrap());
+        assert_eq!(whole.log.to_csv(1).unwrap(), resumed.log.to_csv(1).unwrap());
     }
 
     #[test]
@@ -115,7 +141,7 @@ mod tests {
         for objective in [Objective::V, Objective::Eps, Objective::X0, Objective::Regression] {
             let task = task(objective);
             let log = run(&task, 30, None, None).log;
-            let csv = String::from_utf8(log.to_csv().unwrap()).unwrap();
+            let csv = String::from_utf8(log.to_csv(1).unwrap()).unwrap();
             let heldout = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
             let (first, last) = (heldout(csv.lines().nth(1).unwrap()), heldout(csv.lines().last().unwrap()));
             assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");
@@ -123,9 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_that_explodes_stops_the_training() {
+        let task = task(Objective::V);
+        let graph = graph();
+        let mut network = nn::open(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
+        let recipe = Recipe::new(&OptimParams { lr: 10.0, clip: None, warmup: 0.0, ema: 0.0, ..optim(4) }, 5);
+        let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut LossLog::default()), |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("diverged") && error.to_string().contains("optim.lr"), "{error}");
+    }
+
+    #[test]
     fn a_training_that_diverges_says_what_to_try() {
         let task = task(Objective::V);
-        let graph = unet(&ModelParams { base_channels: 4, ..Default::default() }, 32);
+        let graph = graph();
         let mut state = initial_state(&graph, 7);
         state.weights[0][0] = f32::NAN;
         let mut network = nn::open(Device::Cpu, graph, &state).unwrap();

@@ -1,4 +1,4 @@
-//! Clipping, Adam and the moving average in one pass over the parameters.
+//! Clipping, AdamW and the moving average in one pass over the parameters.
 
 use anyhow::Result;
 use dfdx::prelude::*;
@@ -20,6 +20,8 @@ struct Constants {
     /// The learning rate over the first moment's bias correction.
     rate: f32,
     correction: f32,
+    /// What weight decay leaves of a weight.
+    kept: f32,
     eps: f32,
     decay: f32,
     gain: f32,
@@ -48,6 +50,7 @@ pub fn update(
         rest: s.betas.map(|b| (1.0 - b) as f32),
         rate: (s.lr / correct(s.betas[0])) as f32,
         correction: correct(s.betas[1]) as f32,
+        kept: (1.0 - s.lr * s.weight_decay) as f32,
         eps: s.eps as f32,
         decay: s.ema_decay as f32,
         gain: (1.0 - s.ema_decay) as f32,
@@ -98,7 +101,7 @@ kernel! {
             let second = S::fma(S::mul(g, g), S::splat(c.rest[1]), second);
             let deviation = S::sqrt(S::div(second, S::splat(c.correction)));
             let change = S::div(S::mul(first, S::splat(c.rate)), S::add(deviation, S::splat(c.eps)));
-            let value = S::sub(lanes.load(at(p)), change);
+            let value = S::sub(S::mul(lanes.load(at(p)), S::splat(c.kept)), change);
             let average = S::mul(lanes.load(at(ema)), S::splat(c.decay));
             lanes.store(at(m), first);
             lanes.store(at(v), second);

@@ -69,7 +69,6 @@ pub type Target = Option<(View, bool)>;
 ///
 /// As [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
 pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Target; 3]) {
-    let init = |accumulate| if accumulate { Init::Accumulate } else { Init::Zero };
     let keys = a.k.rows();
     for head in 0..a.heads {
         let part = |view: &View| slice(view, a.heads, head);
@@ -165,11 +164,17 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
     }
 }
 
+/// Whether a product adds to what its target holds.
+pub fn init(accumulate: bool) -> Init {
+    if accumulate { Init::Accumulate } else { Init::Zero }
+}
+
 fn columns(a: &Attention) -> usize {
     a.k.rows().next_multiple_of(PANEL)
 }
 
-fn slice(view: &View, heads: usize, head: usize) -> View {
+/// The channels of one head.
+pub fn slice(view: &View, heads: usize, head: usize) -> View {
     let channels = view.channels() / heads;
     view.slice(head * channels, channels)
 }
@@ -204,7 +209,11 @@ unsafe fn attention_weights(level: Level, a: &Attention, head: usize, free: usiz
 }
 
 /// The transpose of a view's matrix in panels, `(rows / 16, channels, 16)`, zeros where there is no row.
-unsafe fn pack_transposed(x: &View, to: *mut f32) {
+///
+/// # Safety
+///
+/// The view may be read and as much be written.
+pub unsafe fn pack_transposed(x: &View, to: *mut f32) {
     for row in 0..x.rows().next_multiple_of(PANEL) {
         for c in 0..x.channels() {
             // SAFETY: the caller's, passed on.
@@ -218,7 +227,11 @@ unsafe fn pack_transposed(x: &View, to: *mut f32) {
 
 kernel! {
     /// Rows of softmax(scale · row), in place; `n` columns of rows padded to whole panels, the padding left zero.
-    unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
+    ///
+    /// # Safety
+    ///
+    /// As many rows may be written.
+    pub unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
         for row in 0..count {
             let row = rows.add(row * n.next_multiple_of(PANEL));
             let mut highest = f32::NEG_INFINITY;
@@ -254,7 +267,11 @@ kernel! {
 
 kernel! {
     /// The gradient of the scores, scale · w (g − Σ w g), over the weights' gradient g.
-    unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
+    ///
+    /// # Safety
+    ///
+    /// As [`softmax`]; the gradients' padding holds numbers, and the weights' zeros.
+    pub unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
         let columns = n.next_multiple_of(PANEL);
         for row in 0..count {
             let (w, g) = (weights.add(row * columns), gradients.add(row * columns));

@@ -6,7 +6,7 @@
 //! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
 //!
 //! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
-//! `pointwise`, `attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
+//! `mean_pool`, `pointwise`, `attention`, `linear_attention`; `simd` compiles each for every instruction set. All `unsafe` of the crate is here, and
 //! rests on two things: the plan keeps apart what a step reads and writes, and a task has its workspace to itself.
 //!
 //! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
@@ -18,6 +18,8 @@
 mod adam;
 mod attention;
 mod gemm;
+mod linear_attention;
+mod mean_pool;
 mod norm;
 mod pass;
 mod peak;
@@ -38,11 +40,12 @@ use anyhow::{Result, ensure};
 use dfdx::prelude::*;
 use rayon::prelude::*;
 
-use super::graph::Graph;
+use super::graph::{Graph, NodeId};
 use super::{
     Backend, DeviceBatch, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
 };
 use pass::{Inputs, Pass, Shared};
+pub use peak::peak_flops;
 use plan::Plan;
 pub use simd::Level;
 use weights::Weights;
@@ -61,9 +64,9 @@ pub struct Fused {
 }
 
 impl Fused {
-    /// With the instruction set of [`Level::detect`].
-    pub fn new(graph: Graph) -> Self {
-        Self::with_level(graph, Level::detect())
+    /// With the instruction set of [`Level::chosen`].
+    pub fn new(graph: Graph) -> Result<Self> {
+        Ok(Self::with_level(graph, Level::chosen()?))
     }
 
     /// Panics if the machine lacks the instruction set.
@@ -73,15 +76,6 @@ impl Fused {
         let weights = Mutex::new(Weights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
         Self { graph, device: Cpu::default(), level, training, inference, weights, workspaces, buffers }
-    }
-
-    pub fn level(&self) -> Level {
-        self.level
-    }
-
-    /// Floating-point operations a second of one core, measured with multiply-adds in registers.
-    pub fn peak_flops(&self) -> f64 {
-        peak::peak_flops(self.level)
     }
 
     /// A copy of a tensor's numbers in a buffer of the pool.
@@ -141,6 +135,37 @@ impl Backend for Fused {
         self.buffers.give(x);
         self.buffers.give(t);
         self.device.try_tensor_from_vec(y, (images, output.height, output.width, output.channels)).map_err(device_error)
+    }
+
+    fn values(
+        &self,
+        params: &[VectorTensor<Cpu>],
+        x: ImageTensor<Cpu>,
+        t: VectorTensor<Cpu>,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Vec<f32>>> {
+        let images = self.check(params, &x, &t)?;
+        let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
+        weights.refresh(&self.graph, &self.training, self.level, params, None);
+        let (x, t) = (self.copied(&x), self.copied(&t));
+        let plan = Plan::with_values(&self.graph, false, nodes);
+        let shared = Shared { graph: &self.graph, plan: &plan, level: self.level, weights: &weights };
+        let len = self.graph.input_shape().len();
+        let of_image = |i: usize| {
+            let mut workspace = self.workspaces.take(Workspace::default);
+            let mut pass = Pass::new(shared, &mut workspace, 1, false);
+            pass.forward(Inputs { x: &x[i * len..(i + 1) * len], t: &t[i..i + 1] });
+            let values = nodes.iter().map(|&node| {
+                let mut values = vec![0.0; self.graph.shape(node).len()];
+                pass::copy_out(&pass.value(node), &mut values);
+                values
+            });
+            let values: Vec<Vec<f32>> = values.collect();
+            self.workspaces.give(workspace);
+            values
+        };
+        let by_image: Vec<Vec<Vec<f32>>> = (0..images).into_par_iter().map(of_image).collect();
+        Ok((0..nodes.len()).map(|n| by_image.iter().flat_map(|values| &values[n]).copied().collect()).collect())
     }
 
     fn loss(&self, params: &[VectorTensor<Cpu>], batch: DeviceBatch<Cpu>) -> Result<LossTensor<Cpu>> {

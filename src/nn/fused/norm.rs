@@ -11,7 +11,7 @@ const EPSILON: f64 = 1e-5;
 /// Rows are summed in this many interleaved chains, so that an addition need not wait for the one before it.
 const PHASES: usize = 4;
 
-/// y = norm(x) · weight + bias, through SiLU if `silu`.
+/// y = norm(x) · weight + bias, with `film` times 1 + its first half and plus its second, through SiLU if `silu`.
 #[derive(Clone, Copy)]
 pub struct Norm {
     pub x: View,
@@ -20,6 +20,8 @@ pub struct Norm {
     pub silu: bool,
     pub weight: *const f32,
     pub bias: *const f32,
+    /// A pixel an image of two numbers a channel.
+    pub film: Option<View>,
     /// `(images, 2, groups)`: means, then reciprocal deviations; written forward, read backward.
     pub moments: *mut f32,
     /// [`scratch_len`] numbers.
@@ -35,6 +37,27 @@ pub struct NormBackward {
     pub accumulate: bool,
     pub d_weight: *mut f32,
     pub d_bias: *mut f32,
+    /// Of `norm.film`, and whether to add to it.
+    pub d_film: Option<(View, bool)>,
+}
+
+impl Norm {
+    /// Scale and shift of channel `c` in image `i`, the film's included.
+    unsafe fn affine(&self, i: usize, c: usize) -> (f32, f32) {
+        // SAFETY: the caller's, passed on.
+        unsafe {
+            let (weight, bias) = (*self.weight.add(c), *self.bias.add(c));
+            let Some(film) = &self.film else { return (weight, bias) };
+            let gain = self.gain(i, c);
+            (weight * gain, bias.mul_add(gain, *film.image(i).at.add(self.x.channels() + c)))
+        }
+    }
+
+    /// What the film multiplies channel `c` of image `i` by.
+    unsafe fn gain(&self, i: usize, c: usize) -> f32 {
+        // SAFETY: the caller's, passed on.
+        self.film.map_or(1.0, |film| 1.0 + unsafe { *film.image(i).at.add(c) })
+    }
 }
 
 pub fn scratch_len(channels: usize) -> usize {
@@ -137,8 +160,19 @@ kernel! {
                 lanes.store(products.add(c), total::<S>(product));
             });
             for c in 0..channels {
-                *b.d_bias.add(c) += *sums.add(c);
-                *b.d_weight.add(c) += *products.add(c);
+                let gain = n.gain(i, c);
+                *b.d_bias.add(c) += *sums.add(c) * gain;
+                *b.d_weight.add(c) += *products.add(c) * gain;
+            }
+            if let Some((d_film, accumulate)) = b.d_film {
+                let to = d_film.image(i).at;
+                for c in 0..channels {
+                    let (sum, product) = (*sums.add(c), *products.add(c));
+                    let gain = product.mul_add(*n.weight.add(c), sum * *n.bias.add(c));
+                    for (at, d) in [(to.add(c), gain), (to.add(channels + c), sum)] {
+                        *at = if accumulate { *at + d } else { d };
+                    }
+                }
             }
             if b.dx.at.is_null() {
                 continue;
@@ -234,8 +268,9 @@ unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) 
         for c in 0..channels {
             let group = c / (channels / n.groups);
             let (mean, deviation) = (*moments.add(group), *moments.add(n.groups + group));
-            *scale.add(c) = deviation * *n.weight.add(c);
-            *shift.add(c) = (-mean).mul_add(*scale.add(c), *n.bias.add(c));
+            let (weight, bias) = n.affine(i, c);
+            *scale.add(c) = deviation * weight;
+            *shift.add(c) = (-mean).mul_add(*scale.add(c), bias);
         }
     }
 }
@@ -265,8 +300,9 @@ unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2]
         for group in 0..n.groups {
             let (mut sum, mut product) = (0.0f64, 0.0f64);
             for c in group * per_group..(group + 1) * per_group {
-                sum += f64::from(*n.weight.add(c)) * f64::from(*sums.add(c));
-                product += f64::from(*n.weight.add(c)) * f64::from(*products.add(c));
+                let (weight, _) = n.affine(i, c);
+                sum += f64::from(weight) * f64::from(*sums.add(c));
+                product += f64::from(weight) * f64::from(*products.add(c));
             }
             let mean = f64::from(*moments.add(group));
             let deviation = f64::from(*moments.add(n.groups + group));

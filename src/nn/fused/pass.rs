@@ -2,6 +2,8 @@
 
 use super::attention::{self, Attention};
 use super::gemm::{Gemm, Init, gemm};
+use super::linear_attention;
+use super::mean_pool::{mean_pool, mean_pool_backward};
 use super::norm::{self, Norm, NormBackward};
 use super::plan::{Place, Plan, Step};
 use super::pointwise;
@@ -10,7 +12,7 @@ use super::view::View;
 use super::weights::Weights;
 use super::winograd::{self, Convolve, FilterGradient};
 use super::workspace::Workspace;
-use crate::nn::graph::{Graph, NodeId, Op, ParamId};
+use crate::nn::graph::{self, Graph, NodeId, Op, ParamId};
 
 /// What all tasks of one call share.
 #[derive(Clone, Copy)]
@@ -48,12 +50,17 @@ pub fn scratch_len(graph: &Graph, plan: &Plan, images: usize, training: bool) ->
                 if training { passes.max(winograd::filter_gradient_scratch(c, out.channels)) } else { passes }
             }
             Op::UpConv2x2 { .. } => images * out.len(),
-            Op::GroupNorm { .. } => norm::scratch_len(out.channels),
+            Op::GroupNorm { .. } | Op::FilmNorm { .. } => norm::scratch_len(out.channels),
             Op::Gate { .. } => out.channels,
             Op::Attention { q, k, .. } => {
                 let (queries, keys) = (graph.shape(q), graph.shape(k));
                 let channels = [queries.channels, out.channels];
                 attention::scratch_len(queries.positions(), keys.positions(), channels, training)
+            }
+            Op::LinearAttention { q, k, heads, .. } => {
+                let (queries, keys) = (graph.shape(q), graph.shape(k));
+                let channels = [queries.channels, out.channels];
+                linear_attention::scratch_len(queries.positions(), keys.positions(), channels, heads)
             }
             _ => 0,
         }
@@ -75,7 +82,8 @@ impl<'a> Pass<'a> {
         View { at, stride: place.stride, images: self.images, shape: place.shape }
     }
 
-    fn value(&self, node: NodeId) -> View {
+    /// A node's value, there until something else needs its place.
+    pub fn value(&self, node: NodeId) -> View {
         self.view(self.shared.plan.values[node.0])
     }
 
@@ -127,9 +135,27 @@ impl<'a> Pass<'a> {
                     self.multiply(&x, self.shared.weights.forward(index), &windows, Init::Zero);
                     pointwise::windows_to_pixels(level, windows.at, self.param(bias), x.shape, &y);
                 }
-                Op::GroupNorm { .. } => norm::forward(level, &self.norm(step, y)),
+                Op::GroupNorm { .. } | Op::FilmNorm { .. } => norm::forward(level, &self.norm(step, y)),
+                Op::Sinusoid { t } => {
+                    let (t, waves) = (self.value(t), graph::sinusoid(y.channels()));
+                    for i in 0..self.images {
+                        let (t, to) = (*t.image(i).at, y.image(i).at);
+                        for (j, wave) in waves.iter().enumerate() {
+                            *to.add(j) = (t * wave).sin();
+                            *to.add(waves.len() + j) = (t * wave).cos();
+                        }
+                    }
+                }
+                Op::Positions { cell } => {
+                    let places = graph::positions(y.shape, cell);
+                    (0..self.images).for_each(|i| copy_in(&places, &y.image(i)));
+                }
                 Op::Silu { x } => pointwise::silu(level, &self.value(x), &y),
                 Op::MaxPool2x2 { x } => pointwise::max_pool(level, &self.value(x), &y),
+                Op::MeanPool { x, first, factor } => {
+                    mean_pool(level, &self.value(x).slice(first, y.channels()), factor, &y);
+                }
+                Op::Add { a, b } => pointwise::gate(level, &self.value(a), &self.value(b), 1.0, &y),
                 Op::Concat { a, b } => {
                     let (a, b) = (self.value(a), self.value(b));
                     let parts = [y.slice(0, a.channels()), y.slice(a.channels(), b.channels())];
@@ -143,6 +169,11 @@ impl<'a> Pass<'a> {
                 Op::Attention { q, k, v, heads } => {
                     for i in 0..self.images {
                         attention::forward(level, &self.attention([q, k, v], heads, i), &y.image(i));
+                    }
+                }
+                Op::LinearAttention { q, k, v, heads } => {
+                    for i in 0..self.images {
+                        linear_attention::forward(level, &self.attention([q, k, v], heads, i), &y.image(i));
                     }
                 }
                 Op::Gate { branch, skip, gamma } => {
@@ -175,7 +206,7 @@ impl<'a> Pass<'a> {
         // SAFETY: the caller's, passed on.
         unsafe {
             match step.op {
-                Op::Input | Op::Time => {}
+                Op::Input | Op::Time | Op::Sinusoid { .. } | Op::Positions { .. } => {}
                 Op::Conv3x3 { x, weight, bias } => {
                     let x = self.value(x);
                     let scratch = self.scratch;
@@ -203,12 +234,13 @@ impl<'a> Pass<'a> {
                         self.multiply(&windows, self.shared.weights.backward(index), &dx, init(accumulate));
                     }
                 }
-                Op::GroupNorm { weight, bias, .. } => {
+                Op::GroupNorm { weight, bias, .. } | Op::FilmNorm { weight, bias, .. } => {
                     let nothing = View { at: std::ptr::null_mut(), ..dy };
                     let (dx, accumulate) = target(0).unwrap_or((nothing, false));
                     let (d_weight, d_bias) = (of(weight), of(bias));
                     let norm = self.norm(step, dy);
-                    norm::backward(level, &NormBackward { norm, dx, accumulate, d_weight, d_bias });
+                    let d_film = norm.film.and_then(|_| target(1));
+                    norm::backward(level, &NormBackward { norm, dx, accumulate, d_weight, d_bias, d_film });
                 }
                 Op::Silu { x } => {
                     if let Some((dx, accumulate)) = target(0) {
@@ -218,6 +250,22 @@ impl<'a> Pass<'a> {
                 Op::MaxPool2x2 { x } => {
                     if let Some((dx, accumulate)) = target(0) {
                         pointwise::max_pool_backward(level, &self.value(x), &dy, &dx, accumulate);
+                    }
+                }
+                Op::MeanPool { first, factor, .. } => {
+                    if let Some((dx, accumulate)) = target(0) {
+                        let part = dx.slice(first, dy.channels());
+                        if !accumulate && part.channels() < dx.channels() {
+                            pointwise::fill_zero(level, &dx);
+                        }
+                        mean_pool_backward(level, &dy, factor, &part, accumulate);
+                    }
+                }
+                Op::Add { .. } => {
+                    for i in [1, 0] {
+                        if let Some((dx, accumulate)) = target(i).filter(|(dx, _)| dx.at != dy.at) {
+                            pointwise::scale(level, &dy, 1.0, &dx, accumulate);
+                        }
                     }
                 }
                 Op::Concat { a, b } => {
@@ -248,6 +296,12 @@ impl<'a> Pass<'a> {
                         attention::backward(level, &self.attention([q, k, v], heads, i), &dy.image(i), targets);
                     }
                 }
+                Op::LinearAttention { q, k, v, heads } => {
+                    for i in 0..self.images {
+                        let targets = [0, 1, 2].map(|n| target(n).map(|(view, add)| (view.image(i), add)));
+                        linear_attention::backward(level, &self.attention([q, k, v], heads, i), &dy.image(i), targets);
+                    }
+                }
                 Op::Gate { branch, gamma, .. } => {
                     std::ptr::write_bytes(self.scratch, 0, dy.channels());
                     pointwise::channel_products(level, &self.value(branch), &dy, self.scratch);
@@ -265,7 +319,11 @@ impl<'a> Pass<'a> {
     }
 
     fn norm(&self, step: &Step, y: View) -> Norm {
-        let Op::GroupNorm { x, groups, weight, bias } = step.op else { unreachable!("called for normalisations") };
+        let (x, groups, weight, bias, film) = match step.op {
+            Op::GroupNorm { x, groups, weight, bias } => (x, groups, weight, bias, None),
+            Op::FilmNorm { x, v, groups, weight, bias } => (x, groups, weight, bias, Some(self.value(v))),
+            _ => unreachable!("called for normalisations"),
+        };
         Norm {
             x: self.value(x),
             y,
@@ -273,6 +331,7 @@ impl<'a> Pass<'a> {
             silu: step.silu,
             weight: self.param(weight),
             bias: self.param(bias),
+            film,
             // SAFETY: the plan keeps two numbers a group and image there.
             moments: unsafe { self.arena.add(step.kept * self.images) },
             scratch: self.scratch,

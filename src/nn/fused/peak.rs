@@ -1,4 +1,4 @@
-//! The arithmetic that one core can do: what every kernel is measured against.
+//! The arithmetic that the machine can do: what every kernel is measured against.
 
 use std::time::{Duration, Instant};
 
@@ -27,14 +27,22 @@ kernel! {
     }
 }
 
-/// Floating-point operations a second of one core with an instruction set, the best of a few milliseconds' trials.
+/// Floating-point operations a second that the current threads do together with an instruction set, of multiply-adds in
+/// registers: the sum over the threads of the best of a few milliseconds' trials, all at once.
+///
+/// Panics if the machine lacks the instruction set.
 pub fn peak_flops(level: Level) -> f64 {
+    assert!(level.is_available(), "this machine has no {}", level.name());
+    rayon::broadcast(|_| of_this_thread(level)).into_iter().sum()
+}
+
+fn of_this_thread(level: Level) -> f64 {
     let mut best = 0.0f64;
     let end = Instant::now() + Duration::from_millis(50);
     while Instant::now() < end {
         let (mut flops, mut result) = (0.0, 0.0);
         let start = Instant::now();
-        // SAFETY: touches nothing but its arguments; callers hold a level that the machine has.
+        // SAFETY: touches nothing but its arguments; the machine has the level.
         unsafe { chains(level, ROUNDS, &mut flops, &mut result) };
         std::hint::black_box(result);
         best = best.max(flops / start.elapsed().as_secs_f64());

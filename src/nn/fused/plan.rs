@@ -1,8 +1,8 @@
 //! A graph compiled: what runs in which order, and where every value and gradient lies in one arena.
 //!
-//! - A `GroupNorm` whose only reader is a `Silu` runs as one step; what lies between is never stored.
-//! - Operands of a `Concat` are written into its channels, and what an `AddVector` adds to is changed in place, when
-//!   nothing else can notice.
+//! - A normalisation whose only reader is a `Silu` runs as one step; what lies between is never stored.
+//! - Operands of a `Concat` are written into its channels, and what an `Add` or `AddVector` adds to is changed in place,
+//!   when nothing else can notice.
 //! - The gradient of a value that one step reads takes the place of the gradient that the step turns it from.
 //! - Everything has a first and a last moment of use; buffers whose times don't overlap share memory.
 //!
@@ -37,7 +37,7 @@ pub struct GradientTo {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     pub node: NodeId,
-    /// The operation; a `GroupNorm` for the fused pair.
+    /// The operation; the normalisation for the fused pair.
     pub op: Op,
     /// Whether SiLU follows the normalisation.
     pub silu: bool,
@@ -62,9 +62,14 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(graph: &Graph, training: bool) -> Self {
-        let mut steps = steps(graph);
-        let readers = readers(graph, &steps);
-        let needs = needs_gradient(graph);
+        Self::with_values(graph, training, &[])
+    }
+
+    /// One whose pass leaves the values of some `kept` nodes as they are, whatever else the output needs.
+    pub fn with_values(graph: &Graph, training: bool, kept_values: &[NodeId]) -> Self {
+        let mut steps = steps(graph, kept_values);
+        let readers = readers(graph, &steps, kept_values);
+        let needs = graph.learns();
         let value_parent = value_parents(graph, &steps, &readers);
         for step in &mut steps {
             if let Op::Concat { a, b } = step.op {
@@ -85,6 +90,9 @@ impl Plan {
                     buffers.touch(root, graph, 0, backward_time(time));
                 }
             }
+        }
+        for x in kept_values {
+            buffers.touch(root(&value_parent, *x), graph, 0, steps.len());
         }
         // The loss is taken between the passes.
         buffers.touch(root(&value_parent, last), graph, 0, steps.len());
@@ -114,7 +122,7 @@ impl Plan {
             }
         }
         for (time, step) in steps.iter().enumerate() {
-            if let Op::GroupNorm { groups, .. } = step.op {
+            if let Op::GroupNorm { groups, .. } | Op::FilmNorm { groups, .. } = step.op {
                 let last = if training { backward_time(time) } else { time };
                 kept[time] = Some(buffers.push(2 * groups, time, last));
             }
@@ -151,24 +159,17 @@ fn root(parents: &Parents, node: NodeId) -> (NodeId, usize) {
 }
 
 /// The nodes that the output depends on, normalisations joined with the activations after them.
-fn steps(graph: &Graph) -> Vec<Step> {
-    let mut wanted = vec![false; graph.nodes.len()];
-    wanted[graph.output().0] = true;
+fn steps(graph: &Graph, kept_values: &[NodeId]) -> Vec<Step> {
+    let live: Vec<NodeId> = graph.live().collect();
     let mut readers = vec![0; graph.nodes.len()];
-    for (i, node) in graph.nodes.iter().enumerate().rev() {
-        if wanted[i] {
-            for x in node.op.inputs() {
-                wanted[x.0] = true;
-                readers[x.0] += 1;
-            }
-        }
-    }
+    let read = live.iter().flat_map(|n| graph.nodes[n.0].op.inputs());
+    read.chain(kept_values.iter().copied()).for_each(|x| readers[x.0] += 1);
     let mut steps: Vec<Step> = vec![];
-    for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
-        let mut step =
-            Step { node: NodeId(i), op: node.op, silu: false, kept: 0, gradients: vec![], copies: [false; 2] };
-        if let Op::Silu { x } = node.op
-            && let norm @ Op::GroupNorm { .. } = graph.nodes[x.0].op
+    for node in live {
+        let op = graph.nodes[node.0].op;
+        let mut step = Step { node, op, silu: false, kept: 0, gradients: vec![], copies: [false; 2] };
+        if let Op::Silu { x } = op
+            && let norm @ (Op::GroupNorm { .. } | Op::FilmNorm { .. }) = graph.nodes[x.0].op
             && readers[x.0] == 1
         {
             steps.retain(|s| s.node != x);
@@ -180,35 +181,33 @@ fn steps(graph: &Graph) -> Vec<Step> {
     steps
 }
 
-/// By node, the positions in `steps` of what reads it.
-fn readers(graph: &Graph, steps: &[Step]) -> Vec<Vec<usize>> {
+/// By node, the positions in `steps` of what reads it; who asked for a value reads it after all steps.
+fn readers(graph: &Graph, steps: &[Step], kept_values: &[NodeId]) -> Vec<Vec<usize>> {
     let mut readers = vec![vec![]; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         for x in step.op.inputs() {
             readers[x.0].push(time);
         }
     }
-    readers
-}
-
-/// Whether something learned lies at a node or above it.
-fn needs_gradient(graph: &Graph) -> Vec<bool> {
-    let mut needs: Vec<bool> = vec![];
-    for node in &graph.nodes {
-        let learns = match node.op {
-            Op::Conv3x3 { .. } | Op::Linear { .. } | Op::UpConv2x2 { .. } | Op::GroupNorm { .. } | Op::Gate { .. } => {
-                true
-            }
-            _ => node.op.inputs().iter().any(|x| needs[x.0]),
-        };
-        needs.push(learns);
+    for x in kept_values {
+        readers[x.0].push(steps.len());
     }
-    needs
+    readers
 }
 
 /// Whether a step's backward pass looks at the values it read. None looks at the value it wrote.
 fn reads_inputs_backward(op: &Op) -> bool {
-    !matches!(op, Op::Concat { .. } | Op::AddVector { .. } | Op::Input | Op::Time)
+    !matches!(
+        op,
+        Op::Concat { .. }
+            | Op::Add { .. }
+            | Op::AddVector { .. }
+            | Op::MeanPool { .. }
+            | Op::Input
+            | Op::Time
+            | Op::Sinusoid { .. }
+            | Op::Positions { .. }
+    )
 }
 
 fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Parents {
@@ -224,7 +223,9 @@ fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Paren
                 }
             }
             // In place, unless the values before it are wanted again.
-            Op::AddVector { x, .. } if readers[x.0].len() == 1 => parents[x.0] = Some((step.node, 0)),
+            Op::AddVector { x, .. } | Op::Add { a: x, .. } if readers[x.0].len() == 1 => {
+                parents[x.0] = Some((step.node, 0));
+            }
             _ => {}
         }
     }
@@ -240,7 +241,13 @@ fn gradient_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>], value
                     parents[x.0] = values[x.0].filter(|(parent, _)| *parent == step.node).or(parents[x.0]);
                 }
             }
-            Op::GroupNorm { x, .. } | Op::Silu { x } | Op::AddVector { x, .. } if readers[x.0].len() == 1 => {
+            Op::GroupNorm { x, .. }
+            | Op::FilmNorm { x, .. }
+            | Op::Silu { x }
+            | Op::AddVector { x, .. }
+            | Op::Add { a: x, .. }
+                if readers[x.0].len() == 1 =>
+            {
                 parents[x.0] = Some((step.node, 0));
             }
             _ => {}

@@ -68,6 +68,22 @@ kernel! {
 }
 
 kernel! {
+    /// y = 0.
+    ///
+    /// # Safety
+    ///
+    /// The view may be written.
+    pub unsafe fn fill_zero<S>(y: &View) {
+        for row in 0..y.rows() {
+            let to = y.at.add(row * y.stride);
+            for_lanes!(S, y.channels(), |c, lanes| {
+                lanes.store(to.add(c), S::splat(0.0));
+            });
+        }
+    }
+}
+
+kernel! {
     /// y = gamma · branch + skip.
     ///
     /// # Safety

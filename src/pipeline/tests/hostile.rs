@@ -7,8 +7,15 @@ use proptest::prelude::*;
 use super::*;
 
 /// Refused or not, the answer comes and can be shown; where a pipeline comes out, it is a consistent one.
-fn survives(text: &[u8], sets: &[String]) {
-    match parse("x.yaml", text, sets) {
+fn survives(text: &[u8], set: &[String]) {
+    // What a flag may set, another may sweep.
+    for sweep in [&[], set] {
+        survives_flags(text, &Flags { set: set.to_vec(), sweep: sweep.to_vec() });
+    }
+}
+
+fn survives_flags(text: &[u8], flags: &Flags) {
+    match parse("x.yaml", text, flags) {
         Err(errors) => {
             assert!(!errors.errors().is_empty());
             for error in errors.errors() {
@@ -19,8 +26,8 @@ fn survives(text: &[u8], sets: &[String]) {
             errors.render(false);
         }
         Ok(pipeline) => {
-            let again = parse("again.yaml", &pipeline.resolved, &[]).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(again.resolved, pipeline.resolved);
+            let again = parse("again.yaml", pipeline.resolved(), &Flags::default()).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(again.resolved(), pipeline.resolved());
             for stage in &pipeline.stages {
                 assert!(pipeline.position(&stage.name, "").is_some());
             }
@@ -198,7 +205,7 @@ fn monsters_are_refused_quickly() {
     ];
     for monster in monsters {
         let started = Instant::now();
-        let errors = parse("x.yaml", &monster, &[]).expect_err("refused");
+        let errors = parse("x.yaml", &monster, &Flags::default()).expect_err("refused");
         let shown = errors.render(false);
         let head: String = monster.chars().take(20).collect();
         assert!(started.elapsed() < Duration::from_secs(5), "{head:?}: {:?}", started.elapsed());
@@ -236,13 +243,13 @@ fn a_large_pipeline_is_read_quickly() {
 
 #[test]
 fn what_is_no_text_is_refused() {
-    let message = |bytes: &[u8]| parse("x.yaml", bytes, &[]).unwrap_err().to_string();
+    let message = |bytes: &[u8]| parse("x.yaml", bytes, &Flags::default()).unwrap_err().to_string();
     assert_eq!(message(b"name: a\nstages: \xff\n"), "error: x.yaml: line 2 is not UTF-8\nhelp: save the file as UTF-8");
     assert_eq!(message(b"\xff\xfen\0"), "error: x.yaml: the text is UTF-16\nhelp: save the file as UTF-8");
     assert_eq!(message(&vec![b'#'; 10 << 20]), "error: x.yaml: a pipeline file has at most 1 MiB");
     #[cfg(unix)]
     assert_eq!(
-        load(std::path::Path::new("/dev/zero"), &[]).unwrap_err().to_string(),
+        load(std::path::Path::new("/dev/zero"), &Flags::default()).unwrap_err().to_string(),
         "error: /dev/zero: a pipeline file has at most 1 MiB"
     );
 }

@@ -1,8 +1,10 @@
 //! Whole files: what they become, the messages that wrong ones get, and that nothing stops the program.
 
+mod claims;
 mod hostile;
 mod messages;
 mod not_yaml;
+mod sweeps;
 mod values;
 mod values_refused;
 
@@ -28,8 +30,8 @@ stages:
 ";
 
 fn parse_with(text: &str, sets: &[&str]) -> Result<Pipeline, Diagnostics> {
-    let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
-    parse("test.yaml", text, &sets)
+    let flags = Flags { set: sets.iter().map(|s| s.to_string()).collect(), sweep: vec![] };
+    parse("test.yaml", text, &flags)
 }
 
 /// The one pipeline in `text`; its errors are the test's.

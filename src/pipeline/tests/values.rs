@@ -31,7 +31,7 @@ fn the_seed_file_has_the_settings_of_the_tutorial() {
     let pipeline = valid(SEED);
     for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Seed)] {
         let p = train(&pipeline, stage);
-        assert_eq!(p.model, ModelParams { base_channels: 32, attention: AttentionParams { kind } });
+        assert_eq!(p.model, ModelParams::tutorial(32, kind));
         let d = &p.diffusion;
         assert_eq!((d.schedule, d.timesteps, d.beta_start, d.beta_end), (ScheduleKind::Linear, 1000, 1e-4, 0.02));
         assert_eq!((d.objective, d.target), (Objective::Eps, Target::Image));
@@ -112,7 +112,8 @@ fn defaults_reach_their_kind_and_give_way() {
     );
     let pipeline = valid(&text);
     let p = train(&pipeline, "model");
-    assert_eq!(p.model, ModelParams { base_channels: 8, attention: AttentionParams { kind: AttentionKind::Seed } });
+    let attention = AttentionParams { kind: AttentionKind::Seed, ..Default::default() };
+    assert_eq!(p.model, ModelParams { base_channels: 8, attention, ..Default::default() });
     assert_eq!((p.optim.betas, p.optim.clip, p.optim.lr), ([0.5, 0.6], None, 0.1));
 }
 
@@ -170,15 +171,15 @@ name: a
 fn the_resolved_text_reads_as_the_same_pipeline() {
     for text in FILES.into_iter().chain([SMALL]) {
         let pipeline = valid_with(text, &["seed=18446744073709551615"]);
-        let again = valid(&pipeline.resolved);
+        let again = valid(&pipeline.resolved());
         assert_eq!((&again.name, again.seed, again.device), (&pipeline.name, pipeline.seed, pipeline.device));
         assert_eq!(again.description, pipeline.description);
         assert_eq!(names(&again), names(&pipeline));
         for (a, b) in again.stages.iter().zip(&pipeline.stages) {
             assert_eq!(a.params, b.params);
         }
-        assert_eq!(again.resolved, pipeline.resolved);
-        assert!(!pipeline.resolved.contains("defaults"));
+        assert_eq!(again.resolved(), pipeline.resolved());
+        assert!(!pipeline.resolved().contains("defaults"));
     }
 }
 
@@ -188,9 +189,9 @@ fn names_that_yaml_reads_as_something_else_stay_names() {
         let text = SMALL.replace("  pairs: {", &format!("  {name}: {{")).replace(": pairs", &format!(": \"{name}\""));
         let pipeline = valid(&text);
         assert!(pipeline.stage(name).is_some(), "{name}");
-        let again = valid(&pipeline.resolved);
+        let again = valid(&pipeline.resolved());
         assert!(again.stage(name).is_some(), "{name}");
-        assert_eq!(again.resolved, pipeline.resolved);
+        assert_eq!(again.resolved(), pipeline.resolved());
     }
 }
 
@@ -247,16 +248,16 @@ fn a_file_is_read_under_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("small.yaml");
     std::fs::write(&path, format!("\u{FEFF}{}", SMALL.replace('\n', "\r\n"))).unwrap();
-    let pipeline = load(&path, &[]).unwrap();
+    let pipeline = load(&path, &Flags::default()).unwrap();
     assert_eq!(pipeline.file, path);
     assert_eq!(pipeline.stages.len(), 5);
     let missing = folder.path().join("smal.yaml");
-    let error = load(&missing, &[]).unwrap_err().to_string();
+    let error = load(&missing, &Flags::default()).unwrap_err().to_string();
     let expected = format!(
         "error: cannot read the pipeline {}: No such file or directory (os error 2)\nhelp: did you mean `{}`?",
         missing.display(),
         path.display()
     );
     assert_eq!(error, expected);
-    assert!(load(folder.path(), &[]).unwrap_err().to_string().contains("cannot read the pipeline"));
+    assert!(load(folder.path(), &Flags::default()).unwrap_err().to_string().contains("cannot read the pipeline"));
 }

@@ -14,7 +14,7 @@ stages:
   model:
     kind: train
     data: pairs
-    model: { base_channels: 1, attention: { kind: mhsa } }
+    model: { base_channels: 1, attention: { kind: mhsaa } }
     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
     heldout: 100
@@ -48,14 +48,16 @@ error: `method` must be `area`, `bicubic` or `bilinear`, found a list
 error: `model.base_channels` must be at least 2, found `1`
  --> test.yaml:9:29
   |
-9 |     model: { base_channels: 1, attention: { kind: mhsa } }
+9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
   |                             ^
 
-error: `model.attention.kind` must be `none` or `seed`, found `mhsa`
+error: `model.attention.kind` must be `none`, `seed`, `mhsa`, `linear`, `cross`, `uniform` or `conv_control`, found `mhsaa`
  --> test.yaml:9:51
   |
-9 |     model: { base_channels: 1, attention: { kind: mhsa } }
-  |                                                   ^^^^
+9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
+  |                                                   ^^^^^
+  |
+  = help: did you mean `mhsa`?
 
 error: `diffusion.beta_start` must be a finite number, found `.nan`
   --> test.yaml:10:30
@@ -69,7 +71,7 @@ error: `diffusion.timesteps` must be at least 2, found `1`
 10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
    |                                               ^
 
-error: `diffusion.schedule` must be `linear` or `cosine`, found `cosin`
+error: `diffusion.schedule` must be `linear`, `cosine`, `sigmoid` or `quadratic`, found `cosin`
   --> test.yaml:10:60
    |
 10 |     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
@@ -259,7 +261,7 @@ error: `optim.steps` and `optim.epochs` contradict each other
   |
   = help: leave one of them out
 
-error: stage `short` needs `optim.steps` or `optim.epochs`
+error: stage `short` needs `optim.steps`, `optim.epochs` or `optim.budget`
  --> test.yaml:7:3
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
@@ -267,7 +269,7 @@ error: stage `short` needs `optim.steps` or `optim.epochs`
   |
   = help: such as `optim: { steps: 1500 }`, or the same under `defaults.train`
 
-error: 20 timesteps are too few for a linear schedule: its last beta would be 1.000
+error: 20 timesteps are too few for a schedule of betas: the last would be 1.000
  --> test.yaml:7:78
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
@@ -385,6 +387,80 @@ error: unknown key `url` of dataset `synthetic`
   |                                         ^^^
   |
   = help: known here: `dataset`, `test`, `train`, `validation`
+"#,
+    );
+}
+
+#[test]
+fn models_must_fit_their_images() {
+    says(
+        "\
+name: models
+defaults:
+  train: { data: four, optim: { steps: 1 } }
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  four: { kind: degrade, input: images, method: bicubic }
+  flat: { kind: train, model: { attention: { kind: mhsa, resolutions: [8, 4] } } }
+  heads: { kind: train, model: { base_channels: 6, attention: { kind: linear, resolutions: [32] } } }
+  narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
+  deep: { kind: train, model: { channel_mults: [1, 1, 1, 1, 1, 1], attention: { kind: cross } } }
+  parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
+  hasty: { kind: train, optim: { budget: 45 } }
+  sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
+",
+        &[],
+        r#"
+error: no map of the U-Net is 4×4
+ --> test.yaml:7:71
+  |
+7 |   flat: { kind: train, model: { attention: { kind: mhsa, resolutions: [8, 4] } } }
+  |                                                                       ^^^^^^
+  |
+  = help: of images of 32×32 with 3 levels there are: 32, 16, 8
+
+error: 6 channels at 32×32 can't be divided among 4 heads
+ --> test.yaml:8:3
+  |
+8 |   heads: { kind: train, model: { base_channels: 6, attention: { kind: linear, resolutions: [32] } } }
+  |   ^^^^^
+  |
+  = help: `heads` must divide the channels of every resolution
+
+error: the tutorial's attention asks with an eighth of 4 channels, which is none
+ --> test.yaml:9:50
+  |
+9 |   narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
+  |                                                  ^
+  |
+  = help: at 32×32 it needs 8 channels or more
+
+error: a batch of 32 can't be divided into 5 parts
+  --> test.yaml:11:62
+   |
+11 |   parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
+   |                                                              ^
+   |
+   = help: `optim.accumulate` must divide `optim.batch_size`
+
+error: a budget of seconds needs `optim.gflops`
+  --> test.yaml:12:42
+   |
+12 |   hasty: { kind: train, optim: { budget: 45 } }
+   |                                          ^^
+   |
+   = help: such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for
+
+error: `sampler.project_lr` makes the means of blocks right, and these low-resolution images are others
+  --> test.yaml:13:75
+   |
+ 6 |   four: { kind: degrade, input: images, method: bicubic }
+   |                                                 ------- not the mean of each block
+...
+13 |   sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
+   |                                                                           ^^^^
+   |
+   = help: it goes with `method: area`
 "#,
     );
 }

@@ -1,20 +1,22 @@
 //! The arms' artifacts, read and checked against one another.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, bail, ensure};
 
 use super::Context;
 use crate::data::images::{lr_method, lr_scale};
 use crate::data::{Images, Samples};
 use crate::pipeline::blobs;
-use crate::pipeline::params::{CompareParams, DegradeMethod};
-use crate::report::{BICUBIC, Curve, read_loss};
+use crate::pipeline::params::{self, CompareParams, DegradeMethod};
+use crate::report::{BICUBIC, Curve, LossRow, read_loss};
 use crate::store::{Artifact, Digest, Store};
 
-/// What is compared, by the name it has in the pipeline file.
+/// What is compared: an arm with one of its seeds.
 pub struct Arm<'a> {
-    pub name: String,
+    pub name: &'a str,
+    pub params: &'a params::Arm,
+    pub seed: Option<&'a str>,
+    /// Whether the arm's pictures and curves are this seed's.
+    pub is_first: bool,
     /// The `sample` stage.
     pub stage: &'a str,
     artifact: &'a Artifact,
@@ -30,19 +32,23 @@ impl Arm<'_> {
     }
 }
 
-/// The arms in the order of their names, at least one.
+/// The arms in the order of their names, each with its seeds; at least one.
 pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<Vec<Arm<'a>>> {
     ensure!(!params.arms.is_empty(), "nothing to compare: name a sample stage under `arms`");
     ensure!(
         !params.arms.contains_key(BICUBIC),
         "an arm is named `{BICUBIC}`, as the enlargement that every comparison has; give it another name"
     );
-    let arm = |(name, stage): (&'a String, &'a String)| {
-        let role = format!("arms.{name}");
-        let artifact = ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
-        Ok(Arm { name: name.clone(), stage, artifact })
-    };
-    params.arms.iter().map(arm).collect()
+    let mut arms = vec![];
+    for (name, params) in &params.arms {
+        for (index, run) in params.runs.iter().enumerate() {
+            let (role, stage) = (run.role(name), run.stage.as_str());
+            let artifact =
+                ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
+            arms.push(Arm { name, params, seed: run.seed.as_deref(), is_first: index == 0, stage, artifact });
+        }
+    }
+    Ok(arms)
 }
 
 /// The test images of all arms.
@@ -110,15 +116,15 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
 
 /// The losses of the arms' trainings.
 pub struct Curves {
-    /// One a training; arms that sample one model share it.
+    /// One a training, of an arm's first seed; arms that sample one model share it.
     pub curves: Vec<Curve>,
-    /// The last held-out loss, by arm.
-    pub heldout: BTreeMap<String, f64>,
+    /// Those of each arm, in the order of the arms.
+    pub losses: Vec<Vec<LossRow>>,
 }
 
 pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
     let mut trainings: Vec<(&Digest, Curve)> = vec![];
-    let mut heldout = BTreeMap::new();
+    let mut losses = vec![];
     for arm in arms {
         let digest = arm.digest(blobs::LOSS)?;
         let known = trainings.iter().position(|(d, _)| *d == digest);
@@ -132,13 +138,14 @@ pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
             }
         };
         let curve = &mut trainings[index].1;
-        if !curve.name.is_empty() {
-            curve.name.push_str(", ");
+        if arm.is_first {
+            if !curve.name.is_empty() {
+                curve.name.push_str(", ");
+            }
+            curve.name.push_str(arm.name);
         }
-        curve.name.push_str(&arm.name);
-        if let Some(loss) = curve.rows.iter().rev().find_map(|r| r.heldout_loss) {
-            heldout.insert(arm.name.clone(), loss);
-        }
+        losses.push(curve.rows.clone());
     }
-    Ok(Curves { curves: trainings.into_iter().map(|(_, curve)| curve).collect(), heldout })
+    let shown = trainings.into_iter().map(|(_, curve)| curve).filter(|curve| !curve.name.is_empty());
+    Ok(Curves { curves: shown.collect(), losses })
 }

@@ -14,10 +14,10 @@ use anyhow::Context as _;
 use self::inputs::{Arm, Pairs, arms, read_curves, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::data::{Images, Samples, resample};
-use crate::metrics::{mean_image, score};
+use crate::metrics::{Population, forecasts, mean_image, score};
 use crate::pipeline::blobs;
 use crate::pipeline::params::CompareParams;
-use crate::report::{self, BICUBIC, Column, MANY_COLUMNS, Measured, Summary};
+use crate::report::{self, BICUBIC, Column, Floors, MANY_COLUMNS, Measured, Summary};
 
 /// Images measured between two progress events.
 const CHUNK: usize = 256;
@@ -34,27 +34,34 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let first = read_samples(&arms[0], ctx.store)?;
     let pairs = Pairs::read(&arms, first.count, ctx.store)?;
     let count = first.count;
-    let mut bench =
-        Bench { ctx, pairs: &pairs, rows: params.rows.min(count), done: 0, total: count * (arms.len() + 1) };
+    let population = Population::new(&pairs.hr, pairs.scale);
+    let (rows, total) = (params.rows.min(count), count * (arms.len() + 1));
+    let mut bench = Bench { ctx, pairs: &pairs, population: &population, rows, done: 0, total };
 
     let enlarged = resample::enlarge(&pairs.lr, pairs.scale);
     let enlarged = Samples::new(count, 1, enlarged.height, enlarged.width, enlarged.pixels);
-    let mut measured = vec![bench.measure(BICUBIC, &enlarged)?];
+    let mut measured = vec![bench.measure(Measured::named(BICUBIC), &enlarged, true)?];
     drop(enlarged);
     let mut first = Some(first);
-    for arm in &arms {
+    for (arm, losses) in arms.iter().zip(curves.losses) {
         let samples = match first.take() {
             Some(samples) => samples,
             None => read_samples(arm, ctx.store)?,
         };
         same_count(&arms[0], count, arm, samples.count)?;
-        let (mut of_arm, pictures) = bench.measure(&arm.name, &samples).with_context(|| format!("measuring {arm}"))?;
-        of_arm.heldout_loss = curves.heldout.get(&arm.name).copied();
-        measured.push((of_arm, pictures));
+        let of_arm = Measured {
+            name: arm.name.to_string(),
+            axes: arm.params.axes.clone(),
+            seed: arm.seed.map(str::to_string),
+            losses,
+            ..Measured::default()
+        };
+        measured.push(bench.measure(of_arm, &samples, arm.is_first).with_context(|| format!("measuring {arm}"))?);
     }
 
-    let (measured, pictures): (Vec<Measured>, Vec<Pictures>) = measured.into_iter().unzip();
-    let summary = Summary::of(&measured);
+    let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
+    let claims = report::answers(&params.claims, &measured);
+    let summary = Summary { claims, ..Summary::of(&measured, Floors::new(population.floor())) };
     let columns = columns(&pairs, &measured, &pictures);
     let outputs = [
         (blobs::METRICS, report::metrics_csv(&measured)?),
@@ -66,7 +73,8 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     for (name, bytes) in outputs {
         outcome.outputs.insert(name.to_string(), ctx.store.put(&bytes).with_context(|| format!("storing {name}"))?);
     }
-    outcome.metrics = summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.psnr_mean)).collect();
+    outcome.metrics =
+        summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.figures.psnr_mean)).collect();
     Ok(outcome)
 }
 
@@ -80,6 +88,8 @@ struct Pictures {
 struct Bench<'a> {
     ctx: &'a Context<'a>,
     pairs: &'a Pairs,
+    /// The high-resolution images as a distribution.
+    population: &'a Population,
     /// Rows of `comparison.png`.
     rows: usize,
     /// Images measured of `total`.
@@ -88,8 +98,14 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn measure(&mut self, name: &str, samples: &Samples) -> anyhow::Result<(Measured, Pictures)> {
-        let (mut of_sample, mut of_mean) = (vec![], vec![]);
+    /// Measures `samples`, for what `arm` says of them already; with their pictures where they are shown.
+    fn measure(
+        &mut self,
+        arm: Measured,
+        samples: &Samples,
+        is_shown: bool,
+    ) -> anyhow::Result<(Measured, Option<Pictures>)> {
+        let (mut of_sample, mut of_mean, mut of_all) = (vec![], vec![], vec![]);
         for start in (0..samples.count).step_by(CHUNK) {
             if (self.ctx.interrupted)() {
                 return Err(Interrupted.into());
@@ -101,6 +117,7 @@ impl Bench<'_> {
             if samples.samples > 1 {
                 of_mean.extend(score(&samples.each(range.clone(), mean_image))?);
             }
+            of_all.extend(forecasts(&self.pairs.hr, samples, range.clone()));
             self.done += range.len();
             let progress = StageEvent::Progress {
                 done: self.done as u64,
@@ -113,16 +130,23 @@ impl Bench<'_> {
         if samples.samples == 1 {
             of_mean.clone_from(&of_sample);
         }
-        let pictures = Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
-        let name = name.to_string();
-        let measured =
-            Measured { name, samples: samples.samples, sample: of_sample, mean: of_mean, heldout_loss: None };
-        Ok((measured, pictures))
+        let pictures =
+            || Pictures { sample: samples.first(0..self.rows), mean: samples.each(0..self.rows, mean_image) };
+        let distances = self.population.distances(&samples.first(0..samples.count));
+        let measured = Measured {
+            samples: samples.samples,
+            sample: of_sample,
+            mean: of_mean,
+            forecasts: of_all,
+            distances,
+            ..arm
+        };
+        Ok((measured, is_shown.then(pictures)))
     }
 }
 
 /// HR, LR, bicubic, and each arm's first sample; beside it the mean of its samples, unless the columns get many.
-fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Pictures]) -> Vec<Column<'a>> {
+fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pictures>]) -> Vec<Column<'a>> {
     let size = |i: &Images| format!("{}×{}", i.width, i.height);
     let plain = |head: &str, images: &'a Images| Column {
         head: head.to_string(),
@@ -132,9 +156,10 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Pictures]
     };
     let decibels = |psnr: f64| format!("{psnr:.2} dB");
     let mut columns = vec![plain("HR", &pairs.hr), plain("LR", &pairs.lr)];
-    let several = measured.iter().filter(|m| m.samples > 1).count();
-    let means = 2 + measured.len() + several <= MANY_COLUMNS;
-    for (arm, pictures) in measured.iter().zip(pictures) {
+    let shown = || measured.iter().zip(pictures).filter_map(|(arm, pictures)| Some((arm, pictures.as_ref()?)));
+    let several = shown().filter(|(arm, _)| arm.samples > 1).count();
+    let means = 2 + shown().count() + several <= MANY_COLUMNS;
+    for (arm, pictures) in shown() {
         let note = match (arm.name.as_str(), arm.samples) {
             (BICUBIC, _) => format!("enlarged ×{}", pairs.scale),
             (_, 1) => "one answer".to_string(),

@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::data::images::{Metadata, lr_metadata};
-use crate::metrics::{psnr, ssim};
+use crate::metrics::{crps, psnr, ssim};
 use crate::pipeline::Device;
-use crate::pipeline::params::DegradeMethod;
+use crate::pipeline::params::{self, DegradeMethod};
 use crate::random::{Purpose, stream};
 use crate::store::{Artifact, Store};
 
@@ -43,7 +43,7 @@ impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let params = CompareParams { arms: BTreeMap::new(), rows: 3 };
+        let params = CompareParams { arms: BTreeMap::new(), claims: BTreeMap::new(), rows: 3 };
         let (events, interrupted) = (Mutex::new(vec![]), AtomicBool::new(false));
         Self { store, inputs: BTreeMap::new(), params, events, interrupted, folder }
     }
@@ -59,7 +59,7 @@ impl Bed {
             (blobs::LOSS, format!("step,loss,heldout_loss,lr,gradient_norm\n{loss}").into_bytes()),
         ];
         let artifact = blobs.iter().map(|(blob, bytes)| (blob.to_string(), self.store.put(bytes).unwrap())).collect();
-        self.params.arms.insert(name.to_string(), format!("sample_{name}"));
+        self.params.arms.insert(name.to_string(), params::Arm::single(name, &format!("sample_{name}")));
         self.inputs.insert(format!("arms.{name}"), artifact);
         self
     }
@@ -111,12 +111,12 @@ fn figures_are_those_of_the_images() {
     let mean = |f: &dyn Fn(usize) -> f64| (0..COUNT).map(f).sum::<f64>() / COUNT as f64;
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
     let bicubic = resample::enlarge(&lr, 4);
-    near(summary.arms["bicubic"].psnr_sample, mean(&|i| psnr(hr.image(i), bicubic.image(i))));
-    near(summary.arms["bicubic"].psnr_mean, summary.arms["bicubic"].psnr_sample);
+    near(summary.arms["bicubic"].figures.psnr_sample, mean(&|i| psnr(hr.image(i), bicubic.image(i))));
+    near(summary.arms["bicubic"].figures.psnr_mean, summary.arms["bicubic"].figures.psnr_sample);
 
     let samples = noisy(&hr, COUNT, 4, 30.0);
     let len = hr.image(0).len();
-    let diffusion = &summary.arms["diffusion"];
+    let diffusion = &summary.arms["diffusion"].figures;
     near(diffusion.psnr_sample, mean(&|i| psnr(hr.image(i), &samples.of_image(i)[..len])));
     near(diffusion.ssim_sample.unwrap(), mean(&|i| ssim(hr.image(i), &samples.of_image(i)[..len], 16, 16).unwrap()));
     let down = resample::degrade(&samples.first(0..COUNT), 4, DegradeMethod::Area).unwrap();
@@ -125,14 +125,41 @@ fn figures_are_those_of_the_images() {
     let gain = diffusion.psnr_mean - diffusion.psnr_sample;
     assert!((5.0..7.0).contains(&gain), "{gain}");
     assert_eq!(diffusion.heldout_loss, Some(0.375));
-    let regression = &summary.arms["regression"];
-    assert_eq!((regression.samples, regression.psnr_mean), (1, regression.psnr_sample));
+    assert_eq!(summary.arms["regression"].samples, 1);
+    let regression = &summary.arms["regression"].figures;
+    assert_eq!(regression.psnr_mean, regression.psnr_sample);
     assert_eq!((regression.consistency_psnr, regression.heldout_loss), (regression.consistency_psnr_mean, None));
     assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.psnr_mean);
+    near(diffusion.crps.unwrap(), mean(&|i| crps(hr.image(i), samples.of_image(i))));
+    let (population, first) = (Population::new(&hr, 4), samples.first(0..COUNT));
+    assert_eq!(diffusion.spectrum_distance, population.distances(&first).spectrum);
+    assert_eq!(diffusion.sliced_wasserstein, population.distances(&first).sliced_wasserstein);
+    assert_eq!(summary.floors.spectrum_distance, population.floor().spectrum);
+    assert!(diffusion.calibration.is_some() && regression.calibration.is_none());
+    assert!(summary.claims.is_empty());
 
     let csv = String::from_utf8(bed.blob(&outcome, blobs::METRICS)).unwrap();
     assert_eq!(csv.lines().count(), 1 + 3 * COUNT);
-    assert!(csv.lines().nth(2).unwrap().starts_with("0,diffusion,"));
+    assert!(csv.lines().nth(2).unwrap().starts_with("0,diffusion,,"));
+}
+
+#[test]
+fn claims_are_answered_in_the_summary() {
+    let mut bed = bed();
+    let claim = |endpoint: &str| {
+        let claim = serde_json::json!({"arm": "regression", "control": "diffusion", "endpoint": endpoint});
+        serde_json::from_value(claim).unwrap()
+    };
+    bed.params.claims = [("blurred", claim("psnr_sample")), ("losses", claim("steps_to_loss"))]
+        .map(|(name, claim)| (name.to_string(), claim))
+        .into();
+    let summary = Summary::from_json(&bed.blob(&bed.run().unwrap(), blobs::SUMMARY)).unwrap();
+    let psnr = |arm: &str| summary.arms[arm].figures.psnr_sample;
+    let [blurred, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
+    assert!((blurred.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
+    assert_eq!((blurred.n, blurred.by_design, blurred.interval), (1, true, None));
+    // One of them has no held-out loss.
+    assert_eq!((losses.n, losses.effect, losses.convergence), (0, None, None));
 }
 
 #[test]

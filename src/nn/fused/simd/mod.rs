@@ -6,6 +6,8 @@
 
 use std::marker::PhantomData;
 
+use anyhow::{Result, bail};
+
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
@@ -86,12 +88,28 @@ impl Level {
         }
     }
 
-    /// The best that this machine has, or the one that `SRPIPE_SIMD` names if the machine has that.
-    pub fn detect() -> Self {
-        let wanted = std::env::var("SRPIPE_SIMD").unwrap_or_default();
-        let available = || Level::ALL.into_iter().filter(|l| l.is_available());
-        let named = available().find(|l| l.name() == wanted);
-        named.or_else(|| available().next()).unwrap_or(Level::Portable)
+    /// The best that this machine has.
+    pub fn best() -> Self {
+        Level::ALL.into_iter().find(|l| l.is_available()).unwrap_or(Level::Portable)
+    }
+
+    /// The one that the environment's `SRPIPE_SIMD` names, else the best that this machine has.
+    pub fn chosen() -> Result<Self> {
+        match std::env::var_os("SRPIPE_SIMD").filter(|name| !name.is_empty()) {
+            Some(name) => Self::named(&name.to_string_lossy()),
+            None => Ok(Self::best()),
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let known = Level::ALL.into_iter().find(|l| l.name() == name);
+        let available: Vec<&str> = Level::ALL.into_iter().filter(|l| l.is_available()).map(Level::name).collect();
+        let remedy = format!("set it to {}, or leave it out for the first of these", available.join(" or "));
+        match known {
+            None => bail!("SRPIPE_SIMD={name} names no instruction set; {remedy}"),
+            Some(level) if !level.is_available() => bail!("SRPIPE_SIMD={name}: this machine has no {name}; {remedy}"),
+            Some(level) => Ok(level),
+        }
     }
 }
 
@@ -239,5 +257,22 @@ pub unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let e = exp::<S>(S::sub(S::splat(0.0), x));
         S::div(S::splat(1.0), S::add(S::splat(1.0), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_set_is_named_or_the_error_says_which_there_are() {
+        assert_eq!(Level::named("portable").unwrap(), Level::Portable);
+        assert_eq!(Level::named(Level::best().name()).unwrap(), Level::best());
+        let error = Level::named("avx3").unwrap_err().to_string();
+        assert!(error.contains("SRPIPE_SIMD=avx3") && error.contains("portable"), "{error}");
+        for missing in Level::ALL.into_iter().filter(|l| !l.is_available()) {
+            let error = Level::named(missing.name()).unwrap_err().to_string();
+            assert!(error.contains("this machine has no") && error.contains("portable"), "{error}");
+        }
     }
 }

@@ -1,0 +1,136 @@
+//! `srpipe bench`: how long will my pipeline take here?
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::EXIT_DONE;
+use super::args::{BenchArgs, BenchBackend};
+use super::output::{can_draw, note, print};
+use super::words;
+use crate::model::unet;
+use crate::nn::fused::{Level, peak_flops};
+use crate::nn::{self, CpuBackend};
+use crate::pipeline::params::{AttentionParams, ModelParams};
+use crate::run::InputError;
+use crate::train::{initial_state, measure};
+
+/// What the estimates are made for: CIFAR-10's training images, and test images in as many steps as samplers take.
+const EPOCH: f64 = 50_000.0;
+const SAMPLES: f64 = 1000.0;
+const SAMPLING_STEPS: f64 = 50.0;
+
+#[derive(Serialize)]
+struct Report {
+    train_step_ms: f64,
+    train_images_per_s: f64,
+    forward_images_per_s: f64,
+    /// A training step's, as direct convolutions would need them.
+    gflops: f64,
+    /// None for dfdx's operations, which choose their instructions themselves.
+    peak_gflops: Option<f64>,
+    /// None where the system doesn't tell.
+    peak_rss_mib: Option<f64>,
+    threads: usize,
+    simd: &'static str,
+    backend: &'static str,
+    base_channels: usize,
+    attention: AttentionParams,
+    batch: usize,
+    image_size: usize,
+    parameters: usize,
+}
+
+pub fn bench(args: &BenchArgs) -> Result<u8> {
+    let level = Level::chosen().map_err(|error| InputError(error.to_string()))?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0));
+    pool.build_global().context("starting the threads")?;
+    if can_draw() && !args.json {
+        note(&format!("measuring for {} ...", words::duration(2.0 * args.seconds)));
+    }
+    let report = report(args, level)?;
+    match args.json {
+        true => print(&(serde_json::to_string(&report)? + "\n")),
+        false => print(&report.text()),
+    }
+    Ok(EXIT_DONE)
+}
+
+fn report(args: &BenchArgs, level: Level) -> Result<Report> {
+    let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
+    // The deepest level's maps.
+    model.attention.resolutions = vec![args.image_size >> (model.channel_mults.len() - 1)];
+    let graph = unet(&model, args.image_size, 4);
+    let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
+    let state = initial_state(&graph, 0);
+    let (backend, backend_name) = match args.backend {
+        BenchBackend::Fused => (CpuBackend::Fused, "fused"),
+        BenchBackend::Composed => (CpuBackend::Composed, "composed"),
+    };
+    let mut network = nn::open_on_cpu(backend, graph, &state)?;
+    let speed = measure(network.as_mut(), args.batch, Duration::from_secs_f64(args.seconds))?;
+    let per_second = |time: Duration| args.batch as f64 / time.as_secs_f64();
+    let train_images_per_s = per_second(speed.train_step);
+    let fused = backend == CpuBackend::Fused;
+    Ok(Report {
+        train_step_ms: 1e3 * speed.train_step.as_secs_f64(),
+        train_images_per_s,
+        forward_images_per_s: per_second(speed.forward),
+        gflops: flops * train_images_per_s / 1e9,
+        peak_gflops: fused.then(|| peak_flops(level) / 1e9),
+        peak_rss_mib: peak_rss_mib(),
+        threads: rayon::current_num_threads(),
+        simd: if fused { level.name() } else { "dfdx" },
+        backend: backend_name,
+        base_channels: args.base_channels,
+        attention: args.attention.clone(),
+        batch: args.batch,
+        image_size: args.image_size,
+        parameters,
+    })
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let attention = serde_json::to_value(&self.attention).unwrap_or_default();
+        let attention = attention["kind"].as_str().unwrap_or("none");
+        let peak = self.peak_gflops.map_or(String::new(), |peak| format!("; the peak is {peak:.0}"));
+        let memory = self.peak_rss_mib.map_or("unknown".into(), |mib| format!("{mib:.0} MiB"));
+        let epoch = EPOCH / self.train_images_per_s;
+        let steps = self.train_step_ms;
+        let sampling = SAMPLES * SAMPLING_STEPS / self.forward_images_per_s;
+        let row =
+            |name: &str, value: &str, rest: &str| format!("  {name:<42}{value:>10}  {rest}").trim_end().to_string();
+        [
+            format!(
+                "U-Net of base {}, attention {attention}, {} parameters; batches of {}, {3}×{3} pixels",
+                self.base_channels, self.parameters, self.batch, self.image_size
+            ),
+            format!("{} kernels ({}) on {}", self.backend, self.simd, words::count(self.threads, "thread")),
+            String::new(),
+            row(
+                "training",
+                &format!("{:.1} ms", self.train_step_ms),
+                &format!("a step; {:.0} images/s, {:.0} GFLOP/s{peak}", self.train_images_per_s, self.gflops),
+            ),
+            row("forward pass", &format!("{:.0}", self.forward_images_per_s), "images/s"),
+            row("peak memory", &memory, ""),
+            String::new(),
+            "At this speed".into(),
+            row("1000 optimiser steps take", &words::duration(steps), ""),
+            row("an epoch of 50,000 images", &words::duration(epoch), ""),
+            row("sampling 1000 images in 50 steps", &words::duration(sampling), ""),
+            String::new(),
+        ]
+        .join("\n")
+    }
+}
+
+/// The most memory that this process has had.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}

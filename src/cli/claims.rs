@@ -1,0 +1,187 @@
+//! What a comparison answers to its claims: a table, what convergence took, and the study that would tell more.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::output::{Look, Paint, Table};
+use super::words::duration;
+use crate::pipeline::claims::Unit;
+use crate::pipeline::{StageKind, blobs};
+use crate::plan::Preimage;
+use crate::report::{ClaimAnswer, Effort};
+use crate::stats::Verdict;
+use crate::store::{Action, RunRecord, Store};
+
+/// A study has no fewer seeds than this.
+const STUDY_SEEDS: usize = 8;
+
+/// Empty where the summary has no claims. `compare` is what is known of the comparison that it is of.
+pub fn show(summary: &Value, store: &Store, record: &RunRecord, compare: &Action) -> String {
+    let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
+    if answers.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}", table(&answers).render(Paint::stdout()));
+    for answer in &answers {
+        let pace = |arm: &str| seconds_per_step(arm, store, record, compare);
+        text += &convergence(answer, pace(&answer.arm), pace(&answer.control)).unwrap_or_default();
+    }
+    if let Some(answer) = answers.iter().find(|a| a.by_design) {
+        let seeds = answer.seeds_needed.max(STUDY_SEEDS);
+        text += &format!(
+            "inconclusive by design, n = {}: nothing can be significant with fewer than {} seeds. The full study:\n  {}\n",
+            answer.n,
+            answer.seeds_needed,
+            study(&record.command, seeds)
+        );
+    }
+    text
+}
+
+fn table(answers: &[ClaimAnswer]) -> Table {
+    let mut table =
+        Table::new(&["claim", "better", "than", "by", "verdict", "effect", "95 % interval", "margin", "p (Holm)", "n"]);
+    for answer in answers {
+        let verdict = match (answer.verdict, answer.by_design) {
+            (Verdict::Confirmed, _) => (Look::Good, "confirmed"),
+            (Verdict::Refuted, _) => (Look::Bad, "refuted"),
+            (Verdict::Equivalent, _) => (Look::Plain, "equivalent"),
+            (Verdict::Inconclusive, true) => (Look::Attention, "inconclusive by design"),
+            (Verdict::Inconclusive, false) => (Look::Attention, "inconclusive"),
+        };
+        let (unit, decimals) = match answer.unit {
+            Unit::Decibel => (" dB", 2),
+            Unit::Percent => (" %", 2),
+            Unit::One => ("", 4),
+        };
+        let interval = |[low, high]: [f64; 2]| format!("{low:+.decimals$} to {high:+.decimals$}");
+        let plain = |text: String| (Look::Plain, text);
+        table.row(vec![
+            plain(answer.claim.clone()),
+            plain(answer.arm.clone()),
+            plain(answer.control.clone()),
+            plain(answer.endpoint.to_string()),
+            (verdict.0, verdict.1.to_string()),
+            plain(answer.effect.map(|e| format!("{e:+.decimals$}{unit}")).unwrap_or("not measured".to_string())),
+            plain(answer.interval.map(interval).unwrap_or_default()),
+            plain(format!("±{}{unit}", answer.margin)),
+            plain(format!("{:.3}", answer.p_holm)),
+            plain(answer.n.to_string()),
+        ]);
+    }
+    table
+}
+
+/// What each took to the loss that both reach; with seconds, from the pace of trainings as they ran, where it is known.
+fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> Option<String> {
+    let found = answer.convergence.as_ref()?;
+    let said = |effort: &Effort, pace: Option<f64>| {
+        let flops = effort.flops.map(|flops| format!("{:.3} TFLOP", flops / 1e12));
+        let seconds = pace.map(|pace| format!("about {}", duration(pace * effort.steps)));
+        let steps = format!("{:.0} steps", effort.steps);
+        std::iter::once(steps).chain(flops).chain(seconds).collect::<Vec<_>>().join(", ")
+    };
+    Some(format!(
+        "{}: a held-out loss of {:.5} took {} {}; {} {}\n",
+        answer.claim,
+        found.loss,
+        answer.arm,
+        said(&found.arm, arm),
+        answer.control,
+        said(&found.control, control),
+    ))
+}
+
+/// Of the trainings of an arm, the mean: those that wrote the `loss.csv` that the comparison read.
+fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Action) -> Option<f64> {
+    let preimage = Preimage::of(compare)?;
+    let of_seed = format!("arms.{arm}[seed=");
+    let is_its = |role: &str| role.strip_prefix("arms.") == Some(arm) || role.starts_with(&of_seed);
+    let losses: Vec<_> = preimage
+        .inputs
+        .iter()
+        .filter(|(role, _)| is_its(role))
+        .filter_map(|(_, blobs)| blobs.get(blobs::LOSS))
+        .collect();
+    let mut paces = vec![];
+    for key in record.stages.iter().filter(|s| s.kind == StageKind::Train).filter_map(|s| s.key.as_ref()) {
+        let Ok(Some(action)) = store.action(key) else { continue };
+        if action.outputs.get(blobs::LOSS).is_some_and(|loss| losses.contains(&loss)) {
+            paces.extend(action.metrics.get("steps_per_s").filter(|pace| **pace > 0.0).map(|pace| 1.0 / pace));
+        }
+    }
+    (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
+}
+
+/// The command line of the run, with seeds.
+fn study(command: &[String], seeds: usize) -> String {
+    let seeds: Vec<String> = (0..seeds).map(|seed| seed.to_string()).collect();
+    let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
+    let words = std::iter::once(program).chain(command.iter().skip(1).map(String::as_str));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
+    let quoted = words.map(|word| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    });
+    format!("{} --sweep seed={}", quoted.collect::<Vec<_>>().join(" "), seeds.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::claims::Endpoint;
+    use crate::report::Convergence;
+
+    fn answer() -> ClaimAnswer {
+        ClaimAnswer {
+            claim: "convergence".into(),
+            arm: "attention".into(),
+            control: "baseline".into(),
+            endpoint: Endpoint::FlopsToLoss,
+            unit: Unit::Percent,
+            margin: 5.0,
+            verdict: Verdict::Inconclusive,
+            effect: Some(12.25),
+            interval: Some([-1.0, 20.0]),
+            p: 0.25,
+            p_holm: 0.5,
+            n: 3,
+            by_design: true,
+            seeds_needed: 6,
+            convergence: Some(Convergence {
+                loss: 0.0123,
+                arm: Effort { steps: 900.4, flops: Some(1.5e12) },
+                control: Effort { steps: 1200.0, flops: None },
+            }),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_row() {
+        let rows = table(&[answer(), ClaimAnswer { effect: None, interval: None, ..answer() }]);
+        let text = rows.render(Paint::stdout());
+        let lines: Vec<&str> = text.lines().collect();
+        let cells =
+            |line: &str| line.split("  ").filter(|c| !c.is_empty()).map(|c| c.trim().to_string()).collect::<Vec<_>>();
+        let expected =
+            "convergence|attention|baseline|flops_to_loss|inconclusive by design|+12.25 %|-1.00 to +20.00|±5 %|0.500|3";
+        assert_eq!(cells(lines[1]).join("|"), expected);
+        assert!(lines[2].contains("not measured"), "{text}");
+    }
+
+    #[test]
+    fn convergence_is_told_in_steps_operations_and_seconds() {
+        assert_eq!(
+            convergence(&answer(), Some(0.05), None).unwrap(),
+            "convergence: a held-out loss of 0.01230 took attention 900 steps, 1.500 TFLOP, about 45 s; baseline 1200 steps\n"
+        );
+        assert_eq!(convergence(&ClaimAnswer { convergence: None, ..answer() }, None, None), None);
+    }
+
+    #[test]
+    fn the_study_is_the_same_command_with_seeds() {
+        let command = ["/usr/bin/srpipe", "run", "a b.yaml", "--set", "seed=3"].map(String::from);
+        assert_eq!(study(&command, 3), "srpipe run 'a b.yaml' --set seed=3 --sweep seed=0,1,2");
+        assert_eq!(study(&[], 1), "srpipe --sweep seed=0");
+    }
+}

@@ -1,0 +1,82 @@
+//! `srpipe diff`: what two runs differ in, parameters and metrics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::args::DiffArgs;
+use super::facts::{Facts, find};
+use super::output::{Look, Paint, Table, print};
+use super::{EXIT_DONE, words};
+use crate::store::Store;
+
+pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs);
+    let facts = |what: &str| {
+        let run = find(store.as_ref(), what)?;
+        Facts::of(&run).with_context(|| format!("run {} cannot be read", run.id()))
+    };
+    let (a, b) = (facts(&args.before)?, facts(&args.after)?);
+    let params = changed(&a.params, &b.params);
+    let metrics = changed(&a.metrics, &b.metrics);
+    if args.json {
+        let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
+        let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
+        let runs = [&a, &b].map(|facts| &facts.view.record.id);
+        print(&format!("{:#}\n", json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics})));
+        return Ok(EXIT_DONE);
+    }
+    print(&show(&a, &b, &params, &metrics));
+    Ok(EXIT_DONE)
+}
+
+type Changes<'a, T> = Vec<(&'a str, Option<&'a T>, Option<&'a T>)>;
+
+/// What is not the same in both.
+fn changed<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> Changes<'a, T> {
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let both = names.into_iter().map(|name| (name.as_str(), a.get(name), b.get(name)));
+    both.filter(|(_, a, b)| a != b).collect()
+}
+
+fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) -> String {
+    let (a_id, b_id) = (&a.view.record.id, &b.view.record.id);
+    if params.is_empty() && metrics.is_empty() {
+        return format!("{a_id} and {b_id} have the same parameters and metrics\n");
+    }
+    let mut text = format!("{a_id} → {b_id}\n");
+    let mut table = Table::new(&["changed", "before", "after", "by"]);
+    let plain = |text: String| (Look::Plain, text);
+    let mut told: Option<String> = None;
+    for (path, before, after) in params {
+        // A stage that only one of the runs has is one line.
+        let stage = path.split('.').take(2).collect::<Vec<_>>().join(".");
+        let is_whole = path.starts_with("stages.") && {
+            let has = |facts: &Facts| facts.params.contains_key(&format!("{stage}.kind"));
+            has(a) != has(b)
+        };
+        if is_whole && told.as_ref() == Some(&stage) {
+            continue;
+        }
+        let shown = |value: &Option<&String>| match (value, is_whole) {
+            (None, _) => "-".to_string(),
+            (Some(_), true) => "a stage".to_string(),
+            (Some(value), false) => value.to_string(),
+        };
+        let name = if is_whole { stage.clone() } else { path.to_string() };
+        table.row(vec![plain(name), plain(shown(before)), plain(shown(after)), plain(String::new())]);
+        told = is_whole.then_some(stage);
+    }
+    for (path, before, after) in metrics {
+        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| words::figure(*value));
+        let by = match (before, after) {
+            (Some(before), Some(after)) => format!("{:+.4}", **after - **before),
+            _ => String::new(),
+        };
+        table.row(vec![plain(path.to_string()), plain(shown(before)), plain(shown(after)), plain(by)]);
+    }
+    text += &table.render(Paint::stdout());
+    text
+}

@@ -1,0 +1,81 @@
+//! Runs by their parameters and metrics, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, under
+//! the paths that `--set` takes; read as plain YAML, so that runs of other versions can be compared too.
+
+use std::collections::BTreeMap;
+
+use serde_yaml::Value as Yaml;
+
+use crate::run::InputError;
+use crate::run::watch::RunView;
+use crate::store::{RunDir, Store};
+
+/// What can be compared of a run.
+pub struct Facts {
+    pub view: RunView,
+    /// By path from the file's root.
+    pub params: BTreeMap<String, String>,
+    /// By stage and name: `compare.psnr_mean.baseline`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Facts {
+    /// None where the run cannot be read.
+    pub fn of(run: &RunDir) -> Option<Self> {
+        let view = RunView::of(run)?;
+        let yaml = run.pipeline().ok().and_then(|text| serde_yaml::from_str(&text).ok()).unwrap_or(Yaml::Null);
+        let mut params = BTreeMap::new();
+        leaves(&yaml, String::new(), &mut params);
+        ["name", "description"].iter().for_each(|key| drop(params.remove(*key)));
+        let stages = view.record.stages.iter();
+        let metrics = stages
+            .flat_map(|stage| stage.metrics.iter().map(|(name, value)| (format!("{}.{name}", stage.name), *value)));
+        let metrics = metrics.collect();
+        Some(Self { view, params, metrics })
+    }
+}
+
+fn leaves(yaml: &Yaml, path: String, found: &mut BTreeMap<String, String>) {
+    match yaml {
+        Yaml::Mapping(mapping) => {
+            for (key, value) in mapping {
+                let key = scalar(key);
+                leaves(value, if path.is_empty() { key } else { format!("{path}.{key}") }, found);
+            }
+        }
+        Yaml::Null => {}
+        _ => drop(found.insert(path, scalar(yaml))),
+    }
+}
+
+fn scalar(yaml: &Yaml) -> String {
+    match yaml {
+        Yaml::Null => "null".to_string(),
+        Yaml::Bool(b) => b.to_string(),
+        Yaml::Number(n) => n.to_string(),
+        Yaml::String(text) => text.clone(),
+        Yaml::Sequence(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
+        Yaml::Mapping(mapping) => {
+            let entries = mapping.iter().map(|(key, value)| format!("{}: {}", scalar(key), scalar(value)));
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Yaml::Tagged(tagged) => scalar(&tagged.value),
+    }
+}
+
+/// A run by its id, by the beginning of one, or the latest of a pipeline by its name.
+pub fn find(store: Option<&Store>, what: &str) -> Result<RunDir, InputError> {
+    let runs: Vec<RunDir> =
+        store.into_iter().flat_map(|store| store.pipelines().into_iter().flat_map(|name| store.runs(&name))).collect();
+    if let Some(run) = runs.iter().find(|run| run.id() == what) {
+        return Ok(run.clone());
+    }
+    if let Some(run) = store.and_then(|store| store.latest_run(what)) {
+        return Ok(run);
+    }
+    let begin: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
+    match begin[..] {
+        [only] => Ok(only.clone()),
+        [] => Err(InputError(format!("there is no run {what}; `srpipe runs` lists them"))),
+        _ => Err(InputError(format!("{} runs begin with {what}; `srpipe runs` lists them", begin.len()))),
+    }
+}

@@ -1,0 +1,167 @@
+//! `srpipe graph`: which stage reads which, with their states.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::args::{GraphArgs, GraphFormat};
+use super::groups::base;
+use super::output::{Look, Paint, print};
+use super::status::{State, stages_of_file};
+use super::{EXIT_DONE, load};
+use crate::pipeline::StageKind;
+use crate::run::Prepared;
+use crate::run::watch::RunView;
+use crate::store::Store;
+
+/// A stage, or all instances of one.
+struct Node {
+    name: String,
+    kind: StageKind,
+    /// How many instances are in each state.
+    states: BTreeMap<State, usize>,
+    /// What it reads, by index: all of them before it.
+    reads: Vec<usize>,
+}
+
+pub fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs);
+    let pipeline = load(&args.file, &args.flags)?;
+    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
+    let nodes = nodes(&prepared, store.as_ref(), view.as_ref(), args.all);
+    print(&match args.format {
+        _ if args.json => json(&pipeline.name, &nodes),
+        GraphFormat::Ascii => ascii(&nodes, Paint::stdout()),
+        GraphFormat::Dot => dot(&pipeline.name, &nodes),
+        GraphFormat::Mermaid => mermaid(&nodes),
+    });
+    Ok(EXIT_DONE)
+}
+
+/// The instances of a stage are one node, unless `all` are asked for.
+fn nodes(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>, all: bool) -> Vec<Node> {
+    let mut nodes: Vec<Node> = vec![];
+    let mut node_of = vec![];
+    let stages = prepared.plan.stages.iter();
+    for (stage, view) in stages.zip(stages_of_file(prepared, store, latest)) {
+        let name = if all { stage.name.as_str() } else { base(&stage.name) };
+        if nodes.last().is_none_or(|node| node.name != name) {
+            nodes.push(Node { name: name.to_string(), kind: stage.kind, states: BTreeMap::new(), reads: vec![] });
+        }
+        let index = nodes.len() - 1;
+        node_of.push(index);
+        *nodes[index].states.entry(view.state).or_default() += 1;
+        let reads: Vec<usize> = stage.dependencies.iter().map(|&dependency| node_of[dependency]).collect();
+        nodes[index].reads.extend(reads);
+        nodes[index].reads.sort_unstable();
+        nodes[index].reads.dedup();
+    }
+    nodes
+}
+
+impl Node {
+    fn count(&self) -> usize {
+        self.states.values().sum()
+    }
+
+    fn title(&self) -> String {
+        if self.count() == 1 { self.name.clone() } else { format!("{} × {}", self.name, self.count()) }
+    }
+
+    fn states(&self) -> String {
+        match self.count() {
+            1 => self.states.keys().map(|state| state.words().1.to_string()).collect(),
+            _ => {
+                let counts = self.states.iter().map(|(state, n)| format!("{n} {}", state.words().1));
+                counts.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// The state that matters most.
+    fn state(&self) -> State {
+        *self.states.keys().next_back().expect("a node has a stage")
+    }
+}
+
+/// A tree, each stage below the last of those that it reads; the others are named beside it.
+fn ascii(nodes: &[Node], paint: Paint) -> String {
+    let mut children: Vec<Vec<usize>> = vec![vec![]; nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        if let Some(&parent) = node.reads.last() {
+            children[parent].push(index);
+        }
+    }
+    let mut lines: Vec<(String, usize)> = vec![];
+    for root in (0..nodes.len()).filter(|&index| nodes[index].reads.is_empty()) {
+        // Iterative: a file may chain more stages than the call stack holds.
+        let mut left = vec![(root, String::new(), String::new())];
+        while let Some((index, lead, inner)) = left.pop() {
+            lines.push((format!("{lead}{}", nodes[index].title()), index));
+            for (i, &child) in children[index].iter().enumerate().rev() {
+                let is_last = i + 1 == children[index].len();
+                let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                left.push((child, format!("{inner}{branch}"), format!("{inner}{below}")));
+            }
+        }
+    }
+    let width = lines.iter().map(|(text, _)| text.chars().count()).max().unwrap_or(0);
+    let line = |(text, index): &(String, usize)| {
+        let node = &nodes[*index];
+        let space = " ".repeat(width - text.chars().count());
+        let also: Vec<&str> = node.reads.iter().rev().skip(1).rev().map(|&read| nodes[read].name.as_str()).collect();
+        let also = if also.is_empty() { String::new() } else { format!("  (and {})", super::explanations::few(&also)) };
+        let states = paint.paint(node.state().words().0, &node.states());
+        format!("{text}{space}  {:8} {states}{}\n", node.kind.name(), paint.paint(Look::Dim, &also))
+    };
+    lines.iter().map(line).collect()
+}
+
+/// The fill of a state's nodes.
+fn colour(state: State) -> &'static str {
+    match state.words().0 {
+        Look::Good => "#d3efd3",
+        Look::Bad => "#f6d0d0",
+        Look::Attention => "#fdeecb",
+        Look::Dim | Look::Plain => "#eeeeee",
+    }
+}
+
+fn dot(pipeline: &str, nodes: &[Node]) -> String {
+    let mut text = format!("digraph \"{pipeline}\" {{\n  rankdir=LR;\n  node [shape=box, style=filled];\n");
+    for (index, node) in nodes.iter().enumerate() {
+        let (title, kind, states) = (node.title(), node.kind.name(), node.states());
+        let title = title.replace('\\', "\\\\").replace('"', "\\\"");
+        text +=
+            &format!("  n{index} [label=\"{title}\\n{kind}: {states}\", fillcolor=\"{}\"];\n", colour(node.state()));
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        node.reads.iter().for_each(|read| text += &format!("  n{read} -> n{index};\n"));
+    }
+    text + "}\n"
+}
+
+fn mermaid(nodes: &[Node]) -> String {
+    let mut text = "graph LR\n".to_string();
+    for (index, node) in nodes.iter().enumerate() {
+        let (title, kind, states) = (node.title().replace('"', "#quot;"), node.kind.name(), node.states());
+        text += &format!("  n{index}[\"{title}<br>{kind}: {states}\"]\n");
+        text += &format!("  style n{index} fill:{}\n", colour(node.state()));
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        node.reads.iter().for_each(|read| text += &format!("  n{read} --> n{index}\n"));
+    }
+    text
+}
+
+fn json(pipeline: &str, nodes: &[Node]) -> String {
+    let node = |node: &Node| {
+        let reads: Vec<&str> = node.reads.iter().map(|&read| nodes[read].name.as_str()).collect();
+        json!({"name": node.name, "kind": node.kind, "count": node.count(), "states": node.states, "reads": reads})
+    };
+    let nodes: Vec<_> = nodes.iter().map(node).collect();
+    format!("{:#}\n", json!({"schema": 1, "pipeline": pipeline, "nodes": nodes}))
+}

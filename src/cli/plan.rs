@@ -1,0 +1,126 @@
+//! `srpipe plan`: what would run, in which order, why, and how long it would take.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::args::PlanArgs;
+use super::explanations::Explained;
+use super::groups::{Group, groups};
+use super::output::{Look, Paint, Table, print};
+use super::{EXIT_DONE, load, words};
+use crate::plan::StageState;
+use crate::run::Prepared;
+use crate::store::Store;
+
+pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs);
+    let mut pipeline = load(&args.file, &args.flags)?;
+    pipeline.device = args.device.unwrap_or(pipeline.device);
+    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let explained = Explained::new(&pipeline, &prepared, store.as_ref());
+    if args.json {
+        let stages: Vec<_> = (0..prepared.plan.stages.len()).map(|stage| explained.json(stage)).collect();
+        let summary = Summary::of(&explained);
+        let value = json!({
+            "schema": 1, "pipeline": pipeline.name, "stages": stages,
+            "summary": {
+                "instances": summary.instances, "shared": summary.shared, "cached": summary.cached,
+                "to_run": summary.to_run, "seconds": summary.seconds, "without_estimate": summary.unknown,
+            },
+        });
+        print(&format!("{value:#}\n"));
+    } else {
+        print(&show(&explained, args.all));
+    }
+    Ok(EXIT_DONE)
+}
+
+/// The plan as a table, and the line that sums it up.
+pub fn show(explained: &Explained, all: bool) -> String {
+    let plan = explained.plan();
+    let mut table = Table::new(&["stage", "kind", "would", "takes", "because"]);
+    for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
+        let first = members.start;
+        let cached = members.clone().filter(|&stage| explained.is_cached(stage)).count();
+        let waits = members.clone().any(|stage| matches!(explained.state(stage), StageState::Waiting { .. }));
+        let (look, would) = match members.len() {
+            1 if cached == 1 => (Look::Dim, "stay".to_string()),
+            1 if waits => (Look::Attention, "run".to_string()),
+            1 => (Look::Good, "run".to_string()),
+            n if cached == n => (Look::Dim, format!("{n} stay")),
+            n if cached == 0 => (Look::Attention, format!("{n} run")),
+            n => (Look::Attention, format!("{} run, {cached} stay", n - cached)),
+        };
+        let seconds = |stage: usize| explained.explanations[stage].seconds.filter(|_| !explained.is_cached(stage));
+        let takes: Option<f64> = members.clone().filter_map(seconds).reduce(|a, b| a + b);
+        // Of a group, the first that runs has a reason worth telling.
+        let told = members.clone().find(|&stage| !explained.is_cached(stage)).unwrap_or(first);
+        let because = match members.len() {
+            1 => explained.because(told),
+            _ if told == first && explained.is_cached(told) => explained.because(told),
+            _ => format!("{}: {}", plan.stages[told].name, explained.because(told)),
+        };
+        let plain = |text: String| (Look::Plain, text);
+        table.row(vec![
+            plain(name),
+            plain(plan.stages[first].kind.name().to_string()),
+            (look, would),
+            plain(takes.map_or(String::new(), |seconds| format!("about {}", words::about(seconds)))),
+            plain(because),
+        ]);
+    }
+    format!("{}\n{}\n", table.render(Paint::stdout()), Summary::of(explained).line())
+}
+
+/// How much there is to do.
+struct Summary {
+    /// Stages that a sweep has made.
+    instances: usize,
+    /// The others; beside a sweep, what its instances have in common.
+    shared: usize,
+    cached: usize,
+    to_run: usize,
+    /// Of all that would run and for which there is an estimate.
+    seconds: f64,
+    /// Stages that would run, and of which nothing alike was run before.
+    unknown: usize,
+}
+
+impl Summary {
+    fn of(explained: &Explained) -> Self {
+        let stages = &explained.plan().stages;
+        let to_run: Vec<usize> = (0..stages.len()).filter(|&stage| !explained.is_cached(stage)).collect();
+        let estimates: Vec<Option<f64>> = to_run.iter().map(|&stage| explained.explanations[stage].seconds).collect();
+        let instances = stages.iter().filter(|stage| stage.is_swept).count();
+        Self {
+            instances,
+            shared: stages.len() - instances,
+            cached: stages.len() - to_run.len(),
+            to_run: to_run.len(),
+            seconds: estimates.iter().flatten().sum(),
+            unknown: estimates.iter().filter(|seconds| seconds.is_none()).count(),
+        }
+    }
+
+    /// "24 instances, 2 shared, 5 cached, about 41 min".
+    fn line(&self) -> String {
+        let mut parts = match self.instances {
+            0 => vec![words::count(self.shared, "stage")],
+            n => vec![words::count(n, "instance"), format!("{} shared", self.shared)],
+        };
+        parts.push(format!("{} cached", self.cached));
+        parts.push(match (self.to_run, self.unknown) {
+            (0, _) => "nothing to run".to_string(),
+            (_, 0) => format!("about {}", words::about(self.seconds)),
+            (n, unknown) if n == unknown => "how long is not known: nothing alike was run before".to_string(),
+            (_, unknown) => format!(
+                "about {} and {} of which nothing alike was run before",
+                words::about(self.seconds),
+                words::count(unknown, "stage")
+            ),
+        });
+        parts.join(", ")
+    }
+}

@@ -1,0 +1,220 @@
+//! `srpipe runs`: every run as a row, with the parameters and metrics in which they differ.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::RunsArgs;
+use super::facts::Facts;
+use super::output::{Look, Paint, Table, print};
+use super::status::{run_state_name, run_words};
+use super::{EXIT_DONE, words};
+use crate::run::InputError;
+use crate::store::Store;
+
+pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs);
+    let pipelines = match (&args.pipeline, &store) {
+        (Some(name), _) => vec![name.clone()],
+        (None, Some(store)) => store.pipelines(),
+        (None, None) => vec![],
+    };
+    let dirs = pipelines.iter().flat_map(|name| store.as_ref().map_or(vec![], |store| store.runs(name)));
+    let mut rows: Vec<Facts> = dirs.filter_map(|run| Facts::of(&run)).collect();
+    if rows.is_empty() && args.pipeline.is_some() {
+        let text = format!("{} has no runs of a pipeline {}", runs.display(), pipelines[0]);
+        return Err(InputError(text).into());
+    }
+    for filter in &args.filter {
+        let filter = Filter::parse(filter)?;
+        rows.retain(|row| filter.holds(row));
+    }
+    // Newest first, unless another order is asked for.
+    rows.sort_by(|a, b| b.view.record.id.cmp(&a.view.record.id));
+    if let Some(key) = &args.sort {
+        rows.sort_by(|a, b| compare(value(a, key).as_deref(), value(b, key).as_deref()));
+    }
+    if args.reverse {
+        rows.reverse();
+    }
+    if args.json {
+        let rows: Vec<_> = rows.iter().map(json).collect();
+        print(&format!("{:#}\n", json!({"schema": 1, "runs": rows})));
+    } else if rows.is_empty() {
+        print("no runs\n");
+    } else {
+        print(&table(&rows, args.all).render(Paint::stdout()));
+    }
+    Ok(EXIT_DONE)
+}
+
+fn json(facts: &Facts) -> serde_json::Value {
+    let record = &facts.view.record;
+    json!({
+        "id": record.id, "pipeline": record.pipeline, "state": run_state_name(facts.view.state),
+        "started_at": record.started_at, "seconds": record.seconds, "params": facts.params, "metrics": facts.metrics,
+    })
+}
+
+fn table(rows: &[Facts], all: bool) -> Table {
+    // Runs of different pipelines have little to compare.
+    let one_pipeline = rows.iter().all(|row| row.view.record.pipeline == rows[0].view.record.pipeline);
+    let columns = if one_pipeline || all { columns(rows, all) } else { vec![] };
+    let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let short = short_names(&names);
+    let fixed = ["run", "pipeline", "state", "age", "took"];
+    let headings: Vec<&str> = fixed.into_iter().chain(short.iter().map(String::as_str)).collect();
+    let mut table = Table::new(&headings);
+    let now = Timestamp::now();
+    for row in rows {
+        let record = &row.view.record;
+        let (look, state) = run_words(row.view.state);
+        let plain = |text: String| (Look::Plain, text);
+        let mut cells = vec![
+            plain(record.id.clone()),
+            plain(if one_pipeline { String::new() } else { record.pipeline.clone() }),
+            (look, state.to_string()),
+            plain(words::age(&record.started_at, now)),
+            plain(record.seconds.map_or(String::new(), words::duration)),
+        ];
+        let cell = |column: &String| match row.params.get(column) {
+            Some(text) => text.clone(),
+            None => row.metrics.get(column).map_or(String::new(), |value| words::figure(*value)),
+        };
+        cells.extend(columns.iter().map(cell).map(plain));
+        table.row(cells);
+    }
+    table
+}
+
+/// The parameters, then the metrics, that are not the same in all rows; or every one.
+fn columns(rows: &[Facts], all: bool) -> Vec<String> {
+    fn differing<T: PartialEq>(maps: Vec<&BTreeMap<String, T>>, all: bool) -> Vec<String> {
+        let names: BTreeSet<&String> = maps.iter().flat_map(|map| map.keys()).collect();
+        // How fast a stage was never is the same.
+        let differs = |name: &&String| {
+            all || !name.ends_with("_per_s") && maps.iter().any(|map| map.get(*name) != maps[0].get(*name))
+        };
+        names.into_iter().filter(differs).cloned().collect()
+    }
+    let params = differing(rows.iter().map(|row| &row.params).collect(), all);
+    let metrics = differing(rows.iter().map(|row| &row.metrics).collect(), all);
+    params.into_iter().chain(metrics).collect()
+}
+
+/// Each name from as far back as tells it from the others.
+fn short_names(names: &[&str]) -> Vec<String> {
+    let suffixes = |name: &str| -> Vec<String> {
+        let dots = name.rmatch_indices('.').map(|(dot, _)| name[dot + 1..].to_string());
+        // Not from within the brackets of an instance; and a metric needs more than the name of an arm.
+        let is_whole = |suffix: &String| {
+            suffix.matches('[').count() == suffix.matches(']').count()
+                && (name.starts_with("stages.") || suffix.contains('.'))
+        };
+        dots.filter(is_whole).chain([name.to_string()]).collect()
+    };
+    let mut endings: BTreeMap<String, usize> = BTreeMap::new();
+    for suffix in names.iter().flat_map(|name| suffixes(name)) {
+        *endings.entry(suffix).or_default() += 1;
+    }
+    let short = |name: &&str| suffixes(name).into_iter().find(|suffix| endings[suffix] == 1);
+    names.iter().map(|name| short(name).unwrap_or_else(|| name.to_string())).collect()
+}
+
+/// What a run has under a name: of itself, of its parameters or metrics; those may be named by their end.
+fn value(facts: &Facts, name: &str) -> Option<String> {
+    let record = &facts.view.record;
+    match name {
+        "run" | "id" => return Some(record.id.clone()),
+        "pipeline" => return Some(record.pipeline.clone()),
+        "state" => return Some(run_state_name(facts.view.state).to_string()),
+        "age" | "started_at" => return Some(record.started_at.clone()),
+        "took" | "seconds" => return record.seconds.map(|seconds| seconds.to_string()),
+        _ => {}
+    }
+    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    let param = facts.params.iter().find(|(path, _)| ends(path)).map(|(_, text)| text.clone());
+    param.or_else(|| facts.metrics.iter().find(|(path, _)| ends(path)).map(|(_, value)| value.to_string()))
+}
+
+/// Numbers as numbers, what is missing last.
+fn compare(a: Option<&str>, b: Option<&str>) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) => match (a.parse::<f64>(), b.parse::<f64>()) {
+            (Ok(a), Ok(b)) => a.total_cmp(&b),
+            _ => a.cmp(b),
+        },
+        (None, None) => Ordering::Equal,
+        (None, _) => Ordering::Greater,
+        (_, None) => Ordering::Less,
+    }
+}
+
+/// `name=value` and the like.
+#[derive(Debug)]
+struct Filter {
+    name: String,
+    operator: &'static str,
+    value: String,
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self, InputError> {
+        // Those of two characters first.
+        const OPERATORS: [&str; 6] = ["!=", "<=", ">=", "=", "<", ">"];
+        let at = text.find(['!', '<', '>', '=']);
+        let operator = at.and_then(|at| OPERATORS.into_iter().find(|operator| text[at..].starts_with(operator)));
+        let (Some(at), Some(operator)) = (at.filter(|at| *at > 0), operator) else {
+            return Err(InputError(format!(
+                "--filter {text}: must be a name, one of = != < <= > >=, and a value, such as state=ok or base_channels>=32"
+            )));
+        };
+        let value = text[at + operator.len()..].to_string();
+        Ok(Self { name: text[..at].to_string(), operator, value })
+    }
+
+    /// A run without the value fits no filter but `!=`.
+    fn holds(&self, facts: &Facts) -> bool {
+        let found = value(facts, &self.name);
+        let order = found.as_deref().map(|found| compare(Some(found), Some(&self.value)));
+        match self.operator {
+            "=" => order == Some(Ordering::Equal),
+            "!=" => order != Some(Ordering::Equal),
+            "<" => order == Some(Ordering::Less),
+            "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+            ">" => order == Some(Ordering::Greater),
+            _ => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_read() {
+        let read = |text: &str| Filter::parse(text).map(|f| (f.name, f.operator, f.value)).ok();
+        assert_eq!(read("a.b=c=d"), Some(("a.b".into(), "=", "c=d".into())));
+        assert_eq!(read("x>=3"), Some(("x".into(), ">=", "3".into())));
+        assert_eq!(read("x!=ok"), Some(("x".into(), "!=", "ok".into())));
+        assert_eq!((read("x"), read("=3"), read("x!3")), (None, None, None));
+    }
+
+    #[test]
+    fn numbers_sort_as_numbers_and_what_is_missing_last() {
+        let mut values = vec![None, Some("10"), Some("9"), Some("1e-3")];
+        values.sort_by(|a, b| compare(*a, *b));
+        assert_eq!(values, [Some("1e-3"), Some("9"), Some("10"), None]);
+    }
+
+    #[test]
+    fn columns_have_short_names() {
+        assert_eq!(short_names(&["stages.a.lr", "stages.a.steps", "b.steps"]), ["lr", "steps", "b.steps"]);
+        assert_eq!(short_names(&["a[x=0.5].loss", "c.psnr.a"]), ["a[x=0.5].loss", "psnr.a"]);
+    }
+}

@@ -1,0 +1,52 @@
+//! `srpipe why`: in one sentence, why a stage runs or does not.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::args::WhyArgs;
+use super::explanations::{Explained, few};
+use super::output::print;
+use super::{EXIT_DONE, load};
+use crate::run::{InputError, Prepared};
+use crate::store::Store;
+
+/// Instances of a swept stage that are explained one by one.
+const MOST: usize = 20;
+
+pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
+    let store = Store::open_existing(runs);
+    let mut pipeline = load(&args.file, &args.flags)?;
+    pipeline.device = args.device.unwrap_or(pipeline.device);
+    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let stages = &prepared.plan.stages;
+    // The name of a swept stage means all of its instances.
+    let named = |stage: &usize| stages[*stage].name == args.stage || stages[*stage].base == args.stage;
+    let chosen: Vec<usize> = (0..stages.len()).filter(named).collect();
+    if chosen.is_empty() {
+        let mut names: Vec<&str> = stages.iter().map(|stage| stage.base.as_str()).collect();
+        names.dedup();
+        let text = format!("{} has no stage {}; there are {}", args.file.display(), args.stage, few(&names));
+        return Err(InputError(text).into());
+    }
+    let explained = Explained::new(&pipeline, &prepared, store.as_ref());
+    if args.json {
+        let json = |&stage: &usize| {
+            let mut json = explained.json(stage);
+            json["sentence"] = json!(explained.sentence(stage));
+            json["follow"] = json!(explained.follow(stage));
+            json
+        };
+        let stages: Vec<_> = chosen.iter().map(json).collect();
+        print(&format!("{:#}\n", json!({"schema": 1, "pipeline": pipeline.name, "stages": stages})));
+        return Ok(EXIT_DONE);
+    }
+    for &stage in chosen.iter().take(MOST) {
+        print(&format!("{}\n", explained.sentence(stage)));
+    }
+    if let more @ 1.. = chosen.len().saturating_sub(MOST) {
+        print(&format!("and {more} more; name one, or use --json\n"));
+    }
+    Ok(EXIT_DONE)
+}

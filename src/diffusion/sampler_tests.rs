@@ -1,0 +1,169 @@
+//! Samplers against formulas, numbers of NumPy, and distributions whose exact denoiser is known.
+
+use std::convert::Infallible;
+
+use super::sampler::{ddim, ddpm};
+use super::*;
+use crate::pipeline::params::{SamplerMethod, SamplerParams, Spacing};
+use crate::random::{Purpose, stream};
+
+#[test]
+fn spacings_visit_what_they_say() {
+    assert_eq!(times(Spacing::Trailing, 1000, 4), [999, 749, 499, 249]);
+    assert_eq!(times(Spacing::Leading, 1000, 4), [750, 500, 250, 0]);
+    assert_eq!(times(Spacing::Trailing, 1000, 25), (0..25).map(|i| 999 - 40 * i).collect::<Vec<_>>());
+    for spacing in [Spacing::Trailing, Spacing::Leading] {
+        assert_eq!(times(spacing, 7, 7), [6, 5, 4, 3, 2, 1, 0]);
+        for steps in 1..=100 {
+            let times = times(spacing, 100, steps);
+            assert!(times.len() == steps && times.windows(2).all(|w| w[1] < w[0]) && times[0] < 100);
+        }
+    }
+}
+
+#[test]
+fn eta_one_over_all_times_is_ddpm() {
+    let schedule = Schedule::linear(1000, 1e-4, 0.02);
+    for t in [1, 10, 500, 999] {
+        let step = Step { t, alpha_bar: schedule.alpha_bar(t), alpha_bar_next: schedule.alpha_bar(t - 1) };
+        let (a, b) = (ddim(step, 1.0), ddpm(step));
+        for (a, b) in [(a.clean, b.clean), (a.current, b.current), (a.deviation, b.deviation)] {
+            assert!((a - b).abs() < 1e-12, "{a} {b} at {t}");
+        }
+    }
+}
+
+/// Numbers of `tests/fixtures/make_diffusion.py`: 10 steps on the cosine's times that are not all noise.
+#[test]
+fn dpmpp_is_numpys_chain() {
+    let schedule = Schedule::cosine(1000);
+    assert_eq!(schedule.times_above(-5.1), 996);
+    let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: 10, ..Default::default() };
+    let chain = steps(&schedule, &params);
+    let visited: Vec<usize> = chain.iter().map(|s| s.t).collect();
+    assert_eq!(visited, [995, 895, 796, 696, 597, 497, 397, 298, 198, 99]);
+    let mut x = [1.5, -0.3, 0.02, -2.0];
+    let denoise = |x: &[f64], step: Step| {
+        Ok::<_, Infallible>(x.iter().map(|x| x.tanh() * (1.0 - step.t as f64 / 1000.0)).collect())
+    };
+    sample(&params, &chain, &mut x, denoise, |_| unreachable!("no noise is added")).unwrap();
+    let expected = [0.5750916316419414, -0.18143268211769836, 0.012565115805559883, -0.6450321289751858];
+    assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{x:?}");
+}
+
+/// As many steps as there are times, or more than there are that are not all noise.
+#[test]
+fn dpmpp_takes_any_number_of_steps() {
+    for timesteps in [2, 10, 1000] {
+        let schedule = Schedule::cosine(timesteps);
+        for steps_wanted in [1, 2, timesteps] {
+            let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: steps_wanted, ..Default::default() };
+            let mut x = vec![0.7; 3];
+            let chain = steps(&schedule, &params);
+            let denoise = |x: &[f64], _| Ok::<_, Infallible>(x.iter().map(|x| 0.5 * x).collect());
+            sample(&params, &chain, &mut x, denoise, |_| unreachable!()).unwrap();
+            assert!(x.iter().all(|v| v.is_finite()), "{timesteps} {steps_wanted}: {x:?}");
+        }
+    }
+}
+
+/// A mixture of two normal distributions of the plane.
+struct Mixture {
+    weights: [f64; 2],
+    means: [[f64; 2]; 2],
+    /// Of the first axis, of the second, and between them.
+    covariances: [[f64; 3]; 2],
+}
+
+const MIXTURE: Mixture = Mixture {
+    weights: [0.3, 0.7],
+    means: [[-0.6, 0.3], [0.5, -0.2]],
+    covariances: [[0.04, 0.09, 0.03], [0.08, 0.02, -0.02]],
+};
+
+impl Mixture {
+    /// E[x_0 | x_t]: each part's, weighted by how likely the part is.
+    fn denoise(&self, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
+        let (a, noise) = (alpha_bar.sqrt(), 1.0 - alpha_bar);
+        let parts = [0, 1].map(|i| {
+            let (m, [p, q, r]) = (self.means[i], self.covariances[i]);
+            // x_t of this part has the covariance a² C + noise.
+            let (sp, sq, sr) = (alpha_bar * p + noise, alpha_bar * q + noise, alpha_bar * r);
+            let det = sp * sq - sr * sr;
+            let d = [x[0] - a * m[0], x[1] - a * m[1]];
+            let solved = [(sq * d[0] - sr * d[1]) / det, (sp * d[1] - sr * d[0]) / det];
+            let log = -0.5 * (d[0] * solved[0] + d[1] * solved[1]) - 0.5 * det.ln() + self.weights[i].ln();
+            let mean = [m[0] + a * (p * solved[0] + r * solved[1]), m[1] + a * (r * solved[0] + q * solved[1])];
+            (log, mean)
+        });
+        let first = 1.0 / (1.0 + (parts[1].0 - parts[0].0).exp());
+        [0, 1].map(|c| first * parts[0].1[c] + (1.0 - first) * parts[1].1[c])
+    }
+
+    /// Means and covariances: of both axes, of the first, of the second, between them.
+    fn moments(&self) -> [f64; 5] {
+        let mean = [0, 1].map(|c| (0..2).map(|i| self.weights[i] * self.means[i][c]).sum::<f64>());
+        let moment = |covariance: usize, a: usize, b: usize| {
+            let of = |i: usize| self.covariances[i][covariance] + self.means[i][a] * self.means[i][b];
+            (0..2).map(|i| self.weights[i] * of(i)).sum::<f64>() - mean[a] * mean[b]
+        };
+        [mean[0], mean[1], moment(0, 0, 0), moment(1, 1, 1), moment(2, 0, 1)]
+    }
+}
+
+/// The largest deviation of the samples' moments from the mixture's.
+fn deviation(schedule: &Schedule, params: &SamplerParams) -> f64 {
+    const N: usize = 8_000;
+    let draw = |step: u64| {
+        let mut rng = stream(1, Purpose::Chain, step, 0);
+        (0..2 * N).map(|_| rng.normal()).collect::<Vec<f64>>()
+    };
+    let mut x = draw(u64::MAX);
+    let denoise = |x: &[f64], step: Step| {
+        Ok::<_, Infallible>(x.chunks_exact(2).flat_map(|x| MIXTURE.denoise([x[0], x[1]], step.alpha_bar)).collect())
+    };
+    sample(params, &steps(schedule, params), &mut x, denoise, |step| draw(step.t as u64)).unwrap();
+    let axis = |c: usize| x.iter().skip(c).step_by(2);
+    let mean = [0, 1].map(|c| axis(c).sum::<f64>() / N as f64);
+    let moment =
+        |a: usize, b: usize| axis(a).zip(axis(b)).map(|(x, y)| (x - mean[a]) * (y - mean[b])).sum::<f64>() / N as f64;
+    let found = [mean[0], mean[1], moment(0, 0), moment(1, 1), moment(0, 1)];
+    found.iter().zip(MIXTURE.moments()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// With the exact denoiser every sampler ends in the mixture, up to the error of 8,000 draws (the widest moment's
+/// standard error is 0.007) and of its steps.
+#[test]
+fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
+    let schedules = [
+        Schedule::cosine(1000),
+        Schedule::linear(1000, 1e-4, 0.02),
+        Schedule::sigmoid(1000),
+        Schedule::quadratic(1000, 1e-4, 0.02),
+    ];
+    let methods = [
+        (SamplerMethod::Ddpm, 0.0, 200),
+        (SamplerMethod::Ddim, 0.0, 100),
+        (SamplerMethod::Ddim, 0.5, 100),
+        (SamplerMethod::Ddim, 1.0, 200),
+        (SamplerMethod::Dpmpp2m, 0.0, 40),
+    ];
+    for (i, schedule) in schedules.iter().enumerate() {
+        // All methods on the cosine schedule, and on each other schedule one of them.
+        for (method, eta, steps) in methods.into_iter().enumerate().filter(|(m, _)| i == 0 || *m == i).map(|(_, m)| m) {
+            let params = SamplerParams { method, eta, steps, ..Default::default() };
+            let deviation = deviation(schedule, &params);
+            assert!(deviation < 0.025, "{method:?} η {eta}, schedule {i}: off by {deviation}");
+        }
+    }
+}
+
+#[test]
+fn more_steps_come_nearer_and_the_second_order_needs_fewer() {
+    let schedule = Schedule::cosine(1000);
+    let off = |method, steps| deviation(&schedule, &SamplerParams { method, steps, ..Default::default() });
+    let [few, many] = [5, 80].map(|steps| off(SamplerMethod::Ddim, steps));
+    assert!(many < 0.5 * few, "{few} then {many}");
+    let [first, second] = [SamplerMethod::Ddim, SamplerMethod::Dpmpp2m].map(|method| off(method, 10));
+    assert!(second < first, "{second} with the second order, {first} with the first");
+}

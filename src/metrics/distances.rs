@@ -1,0 +1,75 @@
+//! Sets of images held against the set of the true ones.
+
+use super::{Projections, Spectrum, directions, halves};
+use crate::data::Images;
+
+/// How far a set of images is from the true ones as a distribution; a distance that is not defined is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Distances {
+    /// In dB: see [`Spectrum::distance`].
+    pub spectrum: Option<f64>,
+    /// In levels of 8 bits: see [`Projections::distance`].
+    pub sliced_wasserstein: Option<f64>,
+}
+
+/// The true images as a distribution.
+pub struct Population {
+    scale: usize,
+    directions: Vec<Vec<f64>>,
+    spectrum: Spectrum,
+    projections: Projections,
+    floor: Distances,
+}
+
+impl Population {
+    /// Of images that are to be recovered from ones `scale` times smaller.
+    pub fn new(images: &Images, scale: usize) -> Self {
+        let directions = directions();
+        let of = |images: &Images| (Spectrum::of(images), Projections::new(images, &directions));
+        let (even, odd) = halves(images);
+        let floor = match even.count {
+            0 => Distances::default(),
+            _ => distances(&of(&even), &of(&odd), scale),
+        };
+        let (spectrum, projections) = of(images);
+        Self { scale, directions, spectrum, projections, floor }
+    }
+
+    /// Of equally many images of the same size.
+    pub fn distances(&self, images: &Images) -> Distances {
+        let (spectrum, projections) = (Spectrum::of(images), Projections::new(images, &self.directions));
+        Distances {
+            spectrum: spectrum.distance(&self.spectrum, self.scale),
+            sliced_wasserstein: projections.distance(&self.projections),
+        }
+    }
+
+    /// Between the two [`halves`] of the true images: no set of images can be told from them below it. Half as many
+    /// images vary more, and other ones than the true ones are on both sides, so that a good arm may well lie below.
+    pub fn floor(&self) -> Distances {
+        self.floor
+    }
+}
+
+fn distances(a: &(Spectrum, Projections), b: &(Spectrum, Projections), scale: usize) -> Distances {
+    Distances { spectrum: a.0.distance(&b.0, scale), sliced_wasserstein: a.1.distance(&b.1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::tests::{assert_near, evaluation};
+
+    #[test]
+    fn the_true_images_have_no_distance_and_their_halves_the_floor() {
+        let f = evaluation();
+        let population = Population::new(&f.hr, 2);
+        let none = Distances { spectrum: Some(0.0), sliced_wasserstein: Some(0.0) };
+        assert_eq!(population.distances(&f.hr), none);
+        let (even, odd) = halves(&f.hr);
+        let floor = population.floor();
+        assert_eq!(floor, Population::new(&odd, 2).distances(&even));
+        assert_near(floor.sliced_wasserstein.unwrap(), f.numbers("sliced")[1], 4.0);
+        assert_eq!(Population::new(&f.hr.slice(0..1), 2).floor(), Distances::default());
+    }
+}

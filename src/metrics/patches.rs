@@ -1,0 +1,133 @@
+//! The distribution of small patches.
+
+use rayon::prelude::*;
+
+use super::patch_corners;
+use crate::data::Images;
+use crate::random::{Purpose, stream};
+
+/// Side of a patch.
+const SIDE: usize = 7;
+/// From one patch to the next: in an image of 32×32, 36 patches that reach every pixel.
+const STRIDE: usize = 5;
+/// Values of a patch.
+const VALUES: usize = 3 * SIDE * SIDE;
+/// Random directions of the sliced distance.
+const DIRECTIONS: usize = 128;
+/// No more patches are taken, those of the first images: 3,600 images of 32×32.
+const MAX_PATCHES: usize = 1 << 17;
+
+/// Directions in the space of patches: independent normals of length 1, the same in every comparison.
+pub fn directions() -> Vec<Vec<f64>> {
+    let direction = |index| {
+        let mut noise = stream(0, Purpose::Directions, 0, index);
+        let values: Vec<f64> = (0..VALUES).map(|_| noise.normal()).collect();
+        let norm = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+        values.into_iter().map(|v| v / norm).collect()
+    };
+    (0..DIRECTIONS as u64).map(direction).collect()
+}
+
+/// The 7×7 patches of a set of images, projected to some directions.
+///
+/// Each channel of a patch is taken less its mean: what is left is structure; the mean is what the low-resolution image
+/// knows, and consistency with that has a figure of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projections {
+    /// One a direction, in order of size.
+    of: Vec<Vec<f64>>,
+}
+
+impl Projections {
+    /// In parallel over the directions.
+    pub fn new(images: &Images, directions: &[Vec<f64>]) -> Self {
+        let corners: Vec<usize> = patch_corners(images.height, images.width, SIDE, STRIDE).collect();
+        let count = images.count.min(MAX_PATCHES / corners.len().max(1));
+        let patches: Vec<[f32; VALUES]> = (0..count)
+            .into_par_iter()
+            .flat_map_iter(|i| corners.iter().map(move |&corner| patch(images.image(i), corner, images.width)))
+            .collect();
+        let project = |direction: &Vec<f64>| {
+            let dot = |patch: &[f32; VALUES]| patch.iter().zip(direction).map(|(&p, d)| f64::from(p) * d).sum::<f64>();
+            let mut values: Vec<f64> = patches.iter().map(dot).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values
+        };
+        Self { of: directions.par_iter().map(project).collect() }
+    }
+
+    /// Sliced Wasserstein distance of two sets with equally many patches, in levels of 8 bits: along each direction the
+    /// mean difference of the patches in their order (the 1-Wasserstein distance), and of these the mean.
+    ///
+    /// `None` where the images are smaller than a patch. Panics where the sets differ in size.
+    pub fn distance(&self, other: &Self) -> Option<f64> {
+        let one = |(a, b): (&Vec<f64>, &Vec<f64>)| {
+            assert_eq!(a.len(), b.len());
+            a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64
+        };
+        let each: Vec<f64> = self.of.par_iter().zip(&other.of).map(one).collect();
+        let mean = each.iter().sum::<f64>() / each.len() as f64;
+        mean.is_finite().then_some(mean)
+    }
+}
+
+/// The patch whose first pixel is `corner`, each channel less its mean.
+fn patch(image: &[u8], corner: usize, width: usize) -> [f32; VALUES] {
+    let mut values = [0.0; VALUES];
+    for (y, out) in values.chunks_exact_mut(3 * SIDE).enumerate() {
+        let row = &image[3 * (corner + y * width)..][..3 * SIDE];
+        out.iter_mut().zip(row).for_each(|(o, &v)| *o = f32::from(v));
+    }
+    for channel in 0..3 {
+        // Whole numbers: exact.
+        let mean = values[channel..].iter().step_by(3).sum::<f32>() / (SIDE * SIDE) as f32;
+        values[channel..].iter_mut().step_by(3).for_each(|v| *v -= mean);
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::halves;
+    use crate::metrics::tests::{assert_near, evaluation};
+
+    #[test]
+    fn the_distance_is_scipys() {
+        let f = evaluation();
+        let directions: Vec<Vec<f64>> = f.numbers("directions").chunks(VALUES).map(<[f64]>::to_vec).collect();
+        let of = |images: &Images| Projections::new(images, &directions);
+        let samples = f.samples.first(0..f.samples.count);
+        let (even, odd) = halves(&f.hr);
+        let expected = f.numbers("sliced");
+        // Patches are kept in single precision.
+        assert_near(of(&samples).distance(&of(&f.hr)).unwrap(), expected[0], 1e-5);
+        assert_near(of(&even).distance(&of(&odd)).unwrap(), expected[1], 1e-5);
+    }
+
+    #[test]
+    fn directions_are_fixed_and_of_length_one() {
+        let all = directions();
+        assert_eq!((all.len(), &all), (DIRECTIONS, &directions()));
+        assert_ne!(all[0], all[1]);
+        for direction in all {
+            assert_near(direction.iter().map(|v| v * v).sum(), 1.0, 1e-12);
+        }
+    }
+
+    #[test]
+    fn structure_counts_and_brightness_and_order_do_not() {
+        let f = evaluation();
+        let of = |images: &Images| Projections::new(images, &directions());
+        let shifted: Vec<u8> = f.hr.pixels.iter().map(|&v| v / 2 + 20).collect();
+        let darker: Vec<u8> = f.hr.pixels.iter().map(|&v| v / 2).collect();
+        let images = |pixels| Images::new(f.hr.count, f.hr.height, f.hr.width, pixels);
+        let (shifted, darker) = (of(&images(shifted)), of(&images(darker)));
+        assert_near(shifted.distance(&darker).unwrap(), 0.0, 1e-5);
+        assert!(darker.distance(&of(&f.hr)).unwrap() > 1.0);
+        let reversed = (0..f.hr.count).rev().flat_map(|i| f.hr.image(i).to_vec()).collect();
+        assert_eq!(of(&images(reversed)), of(&f.hr));
+        let small = of(&Images::new(1, 6, 9, vec![0; 162]));
+        assert_eq!(small.distance(&small), None);
+    }
+}

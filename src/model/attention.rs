@@ -1,0 +1,167 @@
+//! Layers that look at a whole map: the kinds of attention, and the controls that tell what attention is good for.
+//!
+//! All but the tutorial's begin with a normalisation and end in a projection that starts at zero, added to what they
+//! began with.
+
+use super::unet::groups;
+use crate::nn::Graph;
+use crate::nn::graph::{NodeId, Shape, Watched};
+use crate::pipeline::params::{AttentionKind, AttentionParams, Matched};
+
+/// Where a layer stands.
+pub struct Place<'a> {
+    /// The network's input.
+    pub image: NodeId,
+    /// How many pixels of it a pixel of the low-resolution image is high and wide.
+    pub scale: usize,
+    /// Of the layer, before the names of its parameters.
+    pub name: &'a str,
+}
+
+/// `x` with what attention of the wanted kind makes of it.
+pub fn attend(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place) -> NodeId {
+    let name = place.name;
+    let kind = match params.kind {
+        AttentionKind::None => return x,
+        AttentionKind::Seed => return seed(g, x, name),
+        AttentionKind::ConvControl => return conv_control(g, x, params, place),
+        kind => kind,
+    };
+    let shape = g.shape(x);
+    let channels = shape.channels;
+    let normed = g.group_norm(x, &format!("{name}.norm"), groups(channels));
+    let (asking, told) = match kind {
+        AttentionKind::Cross => {
+            let cell = g.input_shape().height / shape.height;
+            (with_positions(g, normed, cell), low_resolution_tokens(g, channels, place))
+        }
+        _ => (normed, normed),
+    };
+    let q = g.conv1x1(asking, &format!("{name}.query"), channels);
+    let k = g.conv1x1(told, &format!("{name}.key"), channels);
+    let v = g.conv1x1(told, &format!("{name}.value"), channels);
+    let attended = match kind {
+        AttentionKind::Linear => g.linear_attention(q, k, v, params.heads),
+        // Equal weights give every position the same mean.
+        AttentionKind::Uniform => g.mean_pool(v, shape.height),
+        _ => g.attention(q, k, v, params.heads),
+    };
+    let branch = g.zero_conv1x1(attended, &format!("{name}.proj"), channels);
+    let weighed = (kind != AttentionKind::Uniform).then_some(attended);
+    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma: None, attention: weighed, width: None });
+    if kind == AttentionKind::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
+}
+
+/// gamma · attention(x) + x with one head, queries and keys of C/8 channels, gamma starting at 0.
+fn seed(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
+    let channels = g.shape(x).channels;
+    let q = g.conv1x1(x, &format!("{name}.query"), channels / 8);
+    let k = g.conv1x1(x, &format!("{name}.key"), channels / 8);
+    let v = g.conv1x1(x, &format!("{name}.value"), channels);
+    let branch = g.attention(q, k, v, 1);
+    let (sum, gamma) = g.gate(branch, x, &format!("{name}.gamma"));
+    let (gamma, attention) = (Some(gamma), Some(branch));
+    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma, attention, width: None });
+    sum
+}
+
+/// Two 1×1 convolutions, as many parameters as the layer that they stand for: what more weights alone are good for.
+fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place) -> NodeId {
+    let (channels, name) = (g.shape(x).channels, place.name);
+    let width = control_width(g.shape(x), params, place.scale, g.input_shape());
+    let y = g.group_norm(x, &format!("{name}.norm"), groups(channels));
+    let y = g.conv1x1(y, &format!("{name}.conv1"), width);
+    let y = g.silu(y);
+    let branch = g.zero_conv1x1(y, &format!("{name}.conv2"), channels);
+    let width = Some(width);
+    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma: None, attention: None, width });
+    g.add(branch, x)
+}
+
+/// The hidden channels with which [`conv_control`] comes nearest to the parameters of the layer it stands for: of
+/// w (2C + 1) + 3C, its own.
+fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Shape) -> usize {
+    let kind = match params.matches {
+        Matched::Seed => AttentionKind::Seed,
+        Matched::Mhsa => AttentionKind::Mhsa,
+        Matched::Linear => AttentionKind::Linear,
+        Matched::Cross => AttentionKind::Cross,
+    };
+    let (mut g, image, _) = Graph::new(image);
+    let x = g.positions(shape, 1);
+    attend(&mut g, x, &AttentionParams { kind, ..params.clone() }, &Place { image, scale, name: "" });
+    let (c, count) = (shape.channels, g.parameter_count());
+    ((count.saturating_sub(3 * c) + c) / (2 * c + 1)).max(1)
+}
+
+fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
+    let places = g.positions(g.shape(x), cell);
+    g.add(x, places)
+}
+
+/// A token a pixel of the low-resolution image, which is what the means of blocks of the enlarged one are, but for what
+/// enlarging them has sharpened.
+fn low_resolution_tokens(g: &mut Graph, channels: usize, place: &Place) -> NodeId {
+    let pixels = g.mean_pool_of(place.image, 3..6, place.scale);
+    let tokens = g.conv1x1(pixels, &format!("{}.tokens", place.name), channels);
+    with_positions(g, tokens, place.scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::unet;
+    use crate::pipeline::params::ModelParams;
+
+    fn model(base_channels: usize, kind: AttentionKind, matches: Matched, resolutions: &[usize]) -> Graph {
+        let attention = AttentionParams { kind, matches, resolutions: resolutions.to_vec(), ..Default::default() };
+        unet(&ModelParams { base_channels, attention, ..Default::default() }, 32, 4)
+    }
+
+    #[test]
+    fn a_control_has_the_parameters_of_its_arm() {
+        for base_channels in [4, 8, 12, 16, 24, 32, 64] {
+            for (matches, kind) in [
+                (Matched::Seed, AttentionKind::Seed),
+                (Matched::Mhsa, AttentionKind::Mhsa),
+                (Matched::Linear, AttentionKind::Linear),
+                (Matched::Cross, AttentionKind::Cross),
+            ] {
+                for resolutions in [&[8][..], &[16, 8], &[8, 16, 32]] {
+                    if kind == AttentionKind::Seed && base_channels < 8 {
+                        continue;
+                    }
+                    let control = model(base_channels, AttentionKind::ConvControl, matches, resolutions);
+                    let arm = model(base_channels, kind, Matched::default(), resolutions);
+                    let (a, b) = (control.parameter_count() as f64, arm.parameter_count() as f64);
+                    assert!((a / b - 1.0).abs() < 0.005, "{kind:?} {base_channels} {resolutions:?}: {a} for {b}");
+                    assert!(control.watched.iter().all(|w| w.width.is_some()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn uniform_attention_has_the_parameters_of_attention_and_less_arithmetic() {
+        let [uniform, mhsa] =
+            [AttentionKind::Uniform, AttentionKind::Mhsa].map(|kind| model(16, kind, Matched::default(), &[8]));
+        assert_eq!(uniform.parameter_count(), mhsa.parameter_count());
+        assert!(uniform.forward_flops() < mhsa.forward_flops());
+    }
+
+    /// Attention over 32×32 places costs the square of their number, linear attention the number.
+    #[test]
+    fn linear_attention_pays_at_many_places() {
+        let flops = |kind, resolution| model(16, kind, Matched::default(), &[resolution]).forward_flops() as f64;
+        let saved = |resolution| flops(AttentionKind::Linear, resolution) / flops(AttentionKind::Mhsa, resolution);
+        assert!(saved(32) < 0.6, "{}", saved(32));
+        assert!(saved(8) > 0.95, "{}", saved(8));
+    }
+
+    #[test]
+    fn a_layer_stands_at_every_resolution_that_was_asked_for() {
+        let graph = model(8, AttentionKind::Mhsa, Matched::default(), &[16, 8]);
+        let names: Vec<&str> = graph.watched.iter().map(|w| w.name.as_str()).collect();
+        assert_eq!(names, ["enc2_attention", "attention", "dec2_attention"]);
+    }
+}

@@ -1,0 +1,234 @@
+//! softmax(q) (softmax(k)ᵀ v) of one image, a head at a time, and its gradients.
+//!
+//! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v, y = Q C.
+//! K is kept transposed, so that both softmaxes run along rows. All is recomputed backward.
+
+use super::attention::{Attention, Target, init, pack_transposed, slice, softmax, softmax_backward};
+use super::gemm::{Gemm, Init, gemm};
+use super::pointwise;
+use super::simd::{Level, PANEL};
+use super::view::View;
+use crate::nn::graph::Shape;
+
+/// One head's parts of the scratch; rows are padded to whole panels.
+struct Parts {
+    /// Q, `(queries, D)`.
+    queries: Matrix,
+    /// Kᵀ, `(D, keys)`.
+    keys: Matrix,
+    /// C, `(D, values)`.
+    context: Matrix,
+    d_queries: Matrix,
+    d_keys: Matrix,
+    d_context: Matrix,
+    /// Cᵀ, `(values, D)`.
+    context_t: Matrix,
+    /// vᵀ in panels.
+    values_t: *mut f32,
+}
+
+#[derive(Clone, Copy)]
+struct Matrix {
+    at: *mut f32,
+    row: usize,
+}
+
+/// Scratch of one image for `queries` and `keys` positions, of `[q and k, v]` channels.
+pub fn scratch_len(queries: usize, keys: usize, channels: [usize; 2], heads: usize) -> usize {
+    let [d, v] = channels.map(|c| c / heads);
+    layout(queries, keys, d, v).iter().map(|(rows, row)| rows * row).sum()
+}
+
+/// Rows and numbers a row of the [`Parts`].
+fn layout(queries: usize, keys: usize, d: usize, v: usize) -> [(usize, usize); 8] {
+    let padded = |n: usize| n.next_multiple_of(PANEL);
+    let (q, k, c) = ((queries, padded(d)), (d, padded(keys)), (d, padded(v)));
+    [q, k, c, q, k, c, (v, padded(d)), (padded(keys), v)]
+}
+
+unsafe fn parts(a: &Attention) -> Parts {
+    let [d, v] = [a.q.channels(), a.v.channels()].map(|c| c / a.heads);
+    let mut at = a.scratch;
+    let [queries, keys, context, d_queries, d_keys, d_context, context_t, values_t] =
+        layout(a.q.rows(), a.k.rows(), d, v).map(|(rows, row)| {
+            let matrix = Matrix { at, row };
+            // SAFETY: the scratch is as long as all of them.
+            at = unsafe { at.add(rows * row) };
+            matrix
+        });
+    Parts { queries, keys, context, d_queries, d_keys, d_context, context_t, values_t: values_t.at }
+}
+
+/// Q, Kᵀ and C of one head.
+unsafe fn prepare(level: Level, p: &Parts, q: &View, k: &View, v: &View) {
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        for row in 0..q.rows() {
+            std::ptr::copy_nonoverlapping(
+                q.at.add(row * q.stride),
+                p.queries.at.add(row * p.queries.row),
+                q.channels(),
+            );
+        }
+        softmax(level, p.queries.at, q.rows(), q.channels(), 1.0);
+        for row in 0..k.rows() {
+            for c in 0..k.channels() {
+                *p.keys.at.add(c * p.keys.row + row) = *k.at.add(row * k.stride + c);
+            }
+        }
+        softmax(level, p.keys.at, k.channels(), k.rows(), 1.0);
+        let sums = Gemm {
+            m: k.channels(),
+            n: v.channels(),
+            k: k.rows(),
+            a: p.keys.at,
+            a_row: p.keys.row,
+            a_column: 1,
+            b: v.at,
+            b_row: v.stride,
+            b_panel: PANEL,
+            c: p.context.at,
+            c_row: p.context.row,
+            c_panel: PANEL,
+            init: Init::Zero,
+        };
+        gemm(level, &sums);
+    }
+}
+
+/// # Safety
+///
+/// The views are of one image each, of fitting shapes; `y` overlaps none of them.
+pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
+    for head in 0..a.heads {
+        let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
+        // SAFETY: the caller's, passed on.
+        unsafe {
+            let p = parts(a);
+            prepare(level, &p, &q, &k, &v);
+            let product = Gemm {
+                m: q.rows(),
+                n: v.channels(),
+                k: q.channels(),
+                a: p.queries.at,
+                a_row: p.queries.row,
+                a_column: 1,
+                b: p.context.at,
+                b_row: p.context.row,
+                b_panel: PANEL,
+                c: y.at,
+                c_row: y.stride,
+                c_panel: PANEL,
+                init: Init::Zero,
+            };
+            gemm(level, &product);
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
+pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Target; 3]) {
+    for head in 0..a.heads {
+        let part = |view: &View| slice(view, a.heads, head);
+        let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));
+        let (d, channels) = (q.channels(), v.channels());
+        // SAFETY: the caller's, passed on.
+        unsafe {
+            let p = parts(a);
+            prepare(level, &p, &q, &k, &v);
+            for c in 0..channels {
+                for i in 0..p.context_t.row {
+                    let value = if i < d { *p.context.at.add(i * p.context.row + c) } else { 0.0 };
+                    *p.context_t.at.add(c * p.context_t.row + i) = value;
+                }
+            }
+            let d_context = Gemm {
+                m: d,
+                n: channels,
+                k: q.rows(),
+                a: p.queries.at,
+                a_row: 1,
+                a_column: p.queries.row,
+                b: dy.at,
+                b_row: dy.stride,
+                b_panel: PANEL,
+                c: p.d_context.at,
+                c_row: p.d_context.row,
+                c_panel: PANEL,
+                init: Init::Zero,
+            };
+            gemm(level, &d_context);
+            if let Some((dq, accumulate)) = dq {
+                let d_queries = Gemm {
+                    m: q.rows(),
+                    n: p.d_queries.row,
+                    k: channels,
+                    a: dy.at,
+                    a_row: dy.stride,
+                    a_column: 1,
+                    b: p.context_t.at,
+                    b_row: p.context_t.row,
+                    b_panel: PANEL,
+                    c: p.d_queries.at,
+                    c_row: p.d_queries.row,
+                    c_panel: PANEL,
+                    init: Init::Zero,
+                };
+                gemm(level, &d_queries);
+                softmax_backward(level, p.queries.at, p.d_queries.at, q.rows(), d, 1.0);
+                let shape = Shape::new(1, q.rows(), d);
+                let from = View { at: p.d_queries.at, stride: p.d_queries.row, images: 1, shape };
+                pointwise::scale(level, &from, 1.0, &part(&dq).pixels(0, q.rows()), accumulate);
+            }
+            if let Some((dk, accumulate)) = dk {
+                pack_transposed(&v, p.values_t);
+                let d_keys = Gemm {
+                    m: d,
+                    n: p.d_keys.row,
+                    k: channels,
+                    a: p.d_context.at,
+                    a_row: p.d_context.row,
+                    a_column: 1,
+                    b: p.values_t,
+                    b_row: PANEL,
+                    b_panel: PANEL * channels,
+                    c: p.d_keys.at,
+                    c_row: p.d_keys.row,
+                    c_panel: PANEL,
+                    init: Init::Zero,
+                };
+                gemm(level, &d_keys);
+                softmax_backward(level, p.keys.at, p.d_keys.at, d, k.rows(), 1.0);
+                let dk = part(&dk);
+                for row in 0..k.rows() {
+                    for c in 0..d {
+                        let to = dk.at.add(row * dk.stride + c);
+                        let value = *p.d_keys.at.add(c * p.d_keys.row + row);
+                        *to = if accumulate { *to + value } else { value };
+                    }
+                }
+            }
+            if let Some((dv, accumulate)) = dv {
+                let dv = part(&dv);
+                let d_values = Gemm {
+                    m: k.rows(),
+                    n: channels,
+                    k: d,
+                    a: p.keys.at,
+                    a_row: 1,
+                    a_column: p.keys.row,
+                    b: p.d_context.at,
+                    b_row: p.d_context.row,
+                    b_panel: PANEL,
+                    c: dv.at,
+                    c_row: dv.stride,
+                    c_panel: PANEL,
+                    init: init(accumulate),
+                };
+                gemm(level, &d_values);
+            }
+        }
+    }
+}

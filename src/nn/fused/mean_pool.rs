@@ -1,0 +1,63 @@
+//! Means of square blocks of pixels.
+
+use super::simd::kernel;
+use super::view::View;
+
+kernel! {
+    /// y = the mean of every `factor × factor` block of x.
+    ///
+    /// # Safety
+    ///
+    /// `y` has a `factor`-th of the height and width of `x` and its channels; they don't overlap.
+    pub unsafe fn mean_pool<S>(x: &View, factor: usize, y: &View) {
+        let share = S::splat(1.0 / (factor * factor) as f32);
+        for row in 0..y.rows() {
+            let corner = x.at.add(corner(x, factor, y, row) * x.stride);
+            let to = y.at.add(row * y.stride);
+            super::simd::for_lanes!(S, y.channels(), |c, lanes| {
+                let mut sum = S::splat(0.0);
+                for i in 0..factor {
+                    let line = corner.add(i * x.shape.width * x.stride + c);
+                    for j in 0..factor {
+                        sum = S::add(sum, lanes.load(line.add(j * x.stride)));
+                    }
+                }
+                lanes.store(to.add(c), S::mul(sum, share));
+            });
+        }
+    }
+}
+
+kernel! {
+    /// dx (+)= each block's part of its mean's gradient.
+    ///
+    /// # Safety
+    ///
+    /// As [`mean_pool`].
+    pub unsafe fn mean_pool_backward<S>(dy: &View, factor: usize, dx: &View, accumulate: bool) {
+        let share = S::splat(1.0 / (factor * factor) as f32);
+        for row in 0..dy.rows() {
+            let corner = dx.at.add(corner(dx, factor, dy, row) * dx.stride);
+            let from = dy.at.add(row * dy.stride);
+            super::simd::for_lanes!(S, dy.channels(), |c, lanes| {
+                let part = S::mul(lanes.load(from.add(c)), share);
+                for i in 0..factor {
+                    let line = corner.add(i * dx.shape.width * dx.stride + c);
+                    for j in 0..factor {
+                        let to = line.add(j * dx.stride);
+                        let d = if accumulate { S::add(lanes.load(to), part) } else { part };
+                        lanes.store(to, d);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// The pixel of `large`, of all images, at the upper left of the block whose mean is pixel `row` of `small`.
+#[inline(always)]
+fn corner(large: &View, factor: usize, small: &View, row: usize) -> usize {
+    let (image, rest) = (row / small.shape.positions(), row % small.shape.positions());
+    let (y, x) = (rest / small.shape.width * factor, rest % small.shape.width * factor);
+    (image * large.shape.height + y) * large.shape.width + x
+}

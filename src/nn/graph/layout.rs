@@ -1,0 +1,82 @@
+//! How parameters lie: as PyTorch's state dicts have them, and as backends want them.
+
+/// How a parameter lies in a PyTorch state dict; in a backend it lies as the [`Op`] that uses it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Convolution `(O, I, k, k)` to `(k, k, I, O)`.
+    Conv { outputs: usize, inputs: usize, kernel: usize },
+    /// Linear `(O, I)` to `(I, O)`.
+    Linear { outputs: usize, inputs: usize },
+    /// Transposed convolution `(I, O, 2, 2)` to `(I, 2, 2, O)`.
+    UpConv { inputs: usize, outputs: usize },
+    /// A vector, the same in both.
+    Vector(usize),
+}
+
+impl Layout {
+    pub fn len(self) -> usize {
+        self.torch_shape().iter().product()
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape in a PyTorch state dict.
+    pub fn torch_shape(self) -> Vec<usize> {
+        match self {
+            Layout::Conv { outputs, inputs, kernel } => vec![outputs, inputs, kernel, kernel],
+            Layout::Linear { outputs, inputs } => vec![outputs, inputs],
+            Layout::UpConv { inputs, outputs } => vec![inputs, outputs, 2, 2],
+            Layout::Vector(n) => vec![n],
+        }
+    }
+
+    /// From PyTorch's order of values to a backend's.
+    pub fn from_torch(self, values: &[f32]) -> Vec<f32> {
+        self.permuted(values)
+    }
+
+    /// From a backend's order of values to PyTorch's.
+    pub fn to_torch(self, values: &[f32]) -> Vec<f32> {
+        let mut result = vec![0.0; values.len()];
+        let order: Vec<usize> = (0..values.len()).collect();
+        let indices = self.permuted(&order);
+        for (value, index) in values.iter().zip(indices) {
+            result[index] = *value;
+        }
+        result
+    }
+
+    /// The values in PyTorch's order, rearranged into a backend's.
+    fn permuted<T: Copy>(self, values: &[T]) -> Vec<T> {
+        assert_eq!(values.len(), self.len());
+        match self {
+            Layout::Vector(_) => values.to_vec(),
+            Layout::Linear { outputs, inputs } => transpose(values, outputs, inputs),
+            Layout::Conv { outputs, inputs, kernel } => {
+                // (O, I, K) to (K, I, O)
+                let taps = kernel * kernel;
+                let mut result = Vec::with_capacity(values.len());
+                for tap in 0..taps {
+                    for i in 0..inputs {
+                        result.extend((0..outputs).map(|o| values[(o * inputs + i) * taps + tap]));
+                    }
+                }
+                result
+            }
+            Layout::UpConv { inputs, outputs } => {
+                // (I, O, 4) to (I, 4, O)
+                let mut result = Vec::with_capacity(values.len());
+                for i in 0..inputs {
+                    result.extend(transpose(&values[i * outputs * 4..][..outputs * 4], outputs, 4));
+                }
+                result
+            }
+        }
+    }
+}
+
+fn transpose<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect()
+}

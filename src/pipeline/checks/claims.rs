@@ -1,0 +1,137 @@
+//! Whether what a comparison claims can be answered by its arms.
+
+use std::collections::BTreeSet;
+
+use super::super::StageParams;
+use super::super::claims::{Claim, Endpoint};
+use super::super::diagnostics::{Diagnostic, Errors};
+use super::super::params::{Arm, CompareParams, DiffusionParams, TrainParams};
+use super::super::resolve::name_error;
+use super::super::words::{alternatives, did_you_mean, quote};
+use super::{RESERVED_ARM, Stage, Stages};
+
+pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+    for (name, claim) in &params.claims {
+        if let Some(help) = name_error(name) {
+            let key = stage.entry(&format!("claims.{name}")).0;
+            errors.push(Diagnostic::new(key, format!("{} cannot be the name of a claim", quote(name))).help(help));
+            continue;
+        }
+        let checked = ClaimOf { stage, name, claim };
+        let arms = [("arm", &claim.arm), ("control", &claim.control)]
+            .map(|(role, arm)| checked.arm(role, arm, params, errors));
+        let [Some(arm), Some(control)] = arms else { continue };
+        if claim.arm == claim.control {
+            let message = format!("claim {} holds {} against itself", quote(name), quote(&claim.arm));
+            errors.push(Diagnostic::new(checked.place("control"), message));
+            continue;
+        }
+        let Some(endpoint) = claim.endpoint(name) else {
+            let key = stage.entry(&format!("claims.{name}")).0;
+            let endpoints: Vec<String> = Endpoint::ALL.iter().map(Endpoint::to_string).collect();
+            errors.push(
+                Diagnostic::new(key, format!("claim {} needs an `endpoint`", quote(name)))
+                    .help(format!("one of {}", alternatives(&endpoints))),
+            );
+            continue;
+        };
+        checked.pairs(arm, control, errors);
+        if endpoint.is_of_training() {
+            checked.trainings(endpoint, [arm, control], stages, errors);
+        }
+    }
+}
+
+struct ClaimOf<'a> {
+    stage: Stage<'a>,
+    name: &'a str,
+    claim: &'a Claim,
+}
+
+/// An arm, none for bicubic enlargement.
+type Side<'a> = Option<&'a Arm>;
+
+impl ClaimOf<'_> {
+    fn place(&self, field: &str) -> super::Span {
+        let path = format!("claims.{}.{field}", self.name);
+        self.stage.given(&path).unwrap_or_else(|| self.stage.entry(&format!("claims.{}", self.name)).0)
+    }
+
+    fn arm<'p>(&self, role: &str, arm: &str, params: &'p CompareParams, errors: &mut Errors) -> Option<Side<'p>> {
+        match params.arms.get(arm) {
+            Some(found) => Some(Some(found)),
+            None if arm == RESERVED_ARM => Some(None),
+            None => {
+                let names = params.arms.keys().map(String::as_str).chain([RESERVED_ARM]);
+                // A swept arm has the values of its axes in its name.
+                let swept = params.arms.iter().find(|(name, found)| found.of == arm && *name != arm);
+                let help = match swept {
+                    Some((name, _)) => Some(format!("it is swept: say which, such as {}", quote(name))),
+                    None => did_you_mean(arm, names),
+                };
+                let message = format!("`claims.{}.{role}` names {}, which is no arm", self.name, quote(arm));
+                errors.push(Diagnostic::new(self.place(role), message).maybe_help(help));
+                None
+            }
+        }
+    }
+
+    /// Whether there are seeds of one to be held against those of the other.
+    fn pairs(&self, arm: Side, control: Side, errors: &mut Errors) {
+        let seeds =
+            |side: Side| -> Option<BTreeSet<String>> { side?.runs.iter().map(|run| run.seed.clone()).collect() };
+        if let (Some(of_arm), Some(of_control)) = (seeds(arm), seeds(control))
+            && of_arm.is_disjoint(&of_control)
+        {
+            let message =
+                format!("arms {} and {} have no seed in common", quote(&self.claim.arm), quote(&self.claim.control));
+            let help = "claims are decided by differences within a seed; give both the same ones";
+            errors.push(Diagnostic::new(self.place("control"), message).help(help));
+        }
+    }
+
+    /// Whether the losses of both are measured alike.
+    fn trainings(&self, endpoint: Endpoint, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
+        let mut trainings = vec![];
+        for (role, side) in ["arm", "control"].into_iter().zip(sides) {
+            let Some(arm) = side else {
+                let message = format!("`{RESERVED_ARM}` is not trained and has no `{endpoint}`");
+                errors.push(Diagnostic::new(self.place(role), message).help("choose another endpoint, such as `crps`"));
+                return;
+            };
+            let Some(StageParams::Sample(sample)) = arm.runs.first().and_then(|run| stages.params(&run.stage)) else {
+                return;
+            };
+            trainings.extend(stages.train(&sample.model));
+        }
+        if let [a, b] = trainings[..]
+            && let Some(what) = differs(a, b)
+        {
+            let message = format!(
+                "`{endpoint}` cannot decide between {} and {}: they differ in `{what}`, and with it in what their held-out loss measures",
+                quote(&self.claim.arm),
+                quote(&self.claim.control),
+            );
+            let place = match self.claim.endpoint {
+                Some(_) => self.place("endpoint"),
+                None => self.place("arm"),
+            };
+            errors.push(Diagnostic::new(place, message).help("choose an endpoint of the images, such as `crps`"));
+        }
+    }
+}
+
+/// The first parameter in which two trainings' held-out losses differ.
+fn differs(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
+    let both = |is_other: fn(&DiffusionParams, &DiffusionParams) -> bool| is_other(&a.diffusion, &b.diffusion);
+    let checks: [(&str, bool); 7] = [
+        ("data", a.data != b.data),
+        ("diffusion.objective", both(|a, b| a.objective != b.objective)),
+        ("diffusion.target", both(|a, b| a.target != b.target)),
+        ("diffusion.residual_scale", both(|a, b| a.residual_scale != b.residual_scale)),
+        ("diffusion.schedule", both(|a, b| a.schedule != b.schedule)),
+        ("diffusion.timesteps", both(|a, b| a.timesteps != b.timesteps)),
+        ("heldout.images", a.heldout.images != b.heldout.images),
+    ];
+    checks.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
+}

@@ -1,0 +1,205 @@
+//! From stages with variants to instances: what comes down from swept inputs, and what a comparison gathers.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use indexmap::IndexMap;
+
+use super::super::StageParams;
+use super::super::diagnostics::{Diagnostic, Errors};
+use super::super::params::{Arm, ArmRun, CompareParams, Label};
+use super::super::resolve::StageDraft;
+use super::super::words::quote;
+use super::matrix::too_many;
+use super::names::{axis_names, with_labels};
+use super::{Axis, Combination, MAX_INSTANCES, SEED};
+
+/// A stage of the expanded pipeline.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Instance {
+    pub name: String,
+    /// The stage of the file, and which of its variants.
+    pub stage: usize,
+    pub variant: usize,
+    pub labels: Vec<Label>,
+    pub params: StageParams,
+}
+
+/// An instance by what it consists of.
+struct Drawn {
+    stage: usize,
+    variant: usize,
+    /// The axes that reach it, those of its inputs first.
+    combination: Combination,
+    /// By input, in the order of [`StageParams::inputs`]: an instance before it.
+    inputs: Vec<Option<usize>>,
+}
+
+/// The instances of all stages, which come in an order in which each stands after those it names. Variants that are in
+/// error are left out.
+pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) -> Vec<Instance> {
+    let Some((drawn, of_stage)) = draw(stages, errors) else { return vec![] };
+    let axis_names = axis_names(axes, drawn.iter().map(|d| &d.combination));
+    let label = |&(axis, value): &(usize, usize)| Label {
+        axis: axis_names[axis].clone(),
+        value: axes[axis].values[value].label.clone(),
+    };
+    let mut instances: Vec<Instance> = Vec::with_capacity(drawn.len());
+    for Drawn { stage, variant, combination, inputs } in &drawn {
+        let labels: Vec<Label> = combination.iter().map(label).collect();
+        let name = name(&stages[*stage].name, &labels);
+        let mut params = stages[*stage].variants[*variant].params.clone().expect("only valid variants are drawn");
+        match &mut params {
+            StageParams::Compare(compare) => gather(compare, |arm| {
+                let found = of_stage.get(arm).cloned().unwrap_or(0..0);
+                let seeds = |i: usize| drawn[i].combination.iter().map(|&(axis, _)| axes[axis].path == SEED);
+                found.map(|i| (&instances[i], seeds(i).collect())).collect()
+            }),
+            _ => {
+                let mut inputs = inputs.iter();
+                params.rename_inputs(|stage| {
+                    if let Some(Some(input)) = inputs.next() {
+                        stage.clone_from(&instances[*input].name);
+                    }
+                });
+            }
+        }
+        instances.push(Instance { name, stage: *stage, variant: *variant, labels, params });
+    }
+    let mut names = HashSet::new();
+    for instance in &instances {
+        if !names.insert(instance.name.as_str()) {
+            let message = format!("two instances would be called {}", quote(&instance.name));
+            errors.push(Diagnostic::new(stages[instance.stage].key, message));
+        }
+    }
+    instances
+}
+
+fn name(base: &str, labels: &[Label]) -> String {
+    with_labels(base, labels.iter().map(|label| (label.axis.as_str(), label.value.as_str())))
+}
+
+/// The instances of each stage, by its name.
+type Ranges<'a> = HashMap<&'a str, Range<usize>>;
+
+/// Which instances there are; none where there are too many.
+fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>, Ranges<'a>)> {
+    let mut drawn: Vec<Drawn> = vec![];
+    let mut of_stage = Ranges::new();
+    for (index, stage) in stages.iter().enumerate() {
+        let first = drawn.len();
+        for (variant, own) in stage.variants.iter().enumerate() {
+            let Some(params) = &own.params else { continue };
+            let mut joined = vec![(vec![], vec![])];
+            if !matches!(params, StageParams::Compare(_)) {
+                for input in params.inputs() {
+                    // What is not there is an error of its own.
+                    let range = of_stage.get(input.stage.as_str()).cloned().unwrap_or(0..0);
+                    joined = match join(joined, &drawn, range, MAX_INSTANCES - drawn.len().min(MAX_INSTANCES)) {
+                        Ok(joined) => joined,
+                        Err(count) => {
+                            let count = count.saturating_add(drawn.len() as u128);
+                            errors.push(too_many(
+                                stage.key,
+                                &format!("with stage {} there are at least", quote(&stage.name)),
+                                count,
+                            ));
+                            return None;
+                        }
+                    };
+                }
+            }
+            for (mut combination, inputs) in joined {
+                // An axis that came down and is the stage's own as well holds one value for both.
+                let agrees =
+                    |pair: &(usize, usize)| combination.iter().all(|(axis, value)| *axis != pair.0 || *value == pair.1);
+                if own.combination.iter().all(agrees) {
+                    let new: Combination =
+                        own.combination.iter().filter(|pair| !combination.contains(pair)).copied().collect();
+                    combination.extend(new);
+                    drawn.push(Drawn { stage: index, variant, combination, inputs });
+                }
+            }
+            if drawn.len() > MAX_INSTANCES {
+                let what = format!("with stage {} there are at least", quote(&stage.name));
+                errors.push(too_many(stage.key, &what, drawn.len() as u128));
+                return None;
+            }
+        }
+        // What comes down changes slowest.
+        drawn[first..].sort_by(|a, b| (&a.inputs, a.variant).cmp(&(&b.inputs, b.variant)));
+        of_stage.insert(&stage.name, first..drawn.len());
+    }
+    Some((drawn, of_stage))
+}
+
+type Joined = Vec<(Combination, Vec<Option<usize>>)>;
+
+/// Every pair of what is joined so far and an instance of `range` that agrees with it on the axes that both have; or how
+/// many there would be, where that is more than `limit`.
+fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> Result<Joined, u128> {
+    if range.is_empty() {
+        let with_nothing = |(combination, mut inputs): (Combination, Vec<_>)| {
+            inputs.push(None);
+            (combination, inputs)
+        };
+        return Ok(joined.into_iter().map(with_nothing).collect());
+    }
+    let axes = |combination: &Combination| combination.iter().map(|&(axis, _)| axis).collect::<Vec<_>>();
+    let left: HashSet<usize> = joined.iter().flat_map(|(c, _)| axes(c)).collect();
+    let mut shared: Vec<usize> = drawn[range.clone()].iter().flat_map(|d| axes(&d.combination)).collect();
+    shared.sort_unstable();
+    shared.dedup();
+    shared.retain(|axis| left.contains(axis));
+    let on = |combination: &Combination| -> Combination {
+        shared.iter().filter_map(|axis| combination.iter().find(|pair| pair.0 == *axis).copied()).collect()
+    };
+    let mut right: HashMap<Combination, Vec<usize>> = HashMap::new();
+    for index in range {
+        right.entry(on(&drawn[index].combination)).or_default().push(index);
+    }
+    let matching: Vec<&[usize]> =
+        joined.iter().map(|(c, _)| right.get(&on(c)).map_or(&[][..], Vec::as_slice)).collect();
+    let count: u128 = matching.iter().map(|m| m.len() as u128).sum();
+    if count > limit as u128 {
+        return Err(count);
+    }
+    let mut pairs = Vec::with_capacity(count as usize);
+    for ((combination, inputs), matching) in joined.into_iter().zip(matching) {
+        for &index in matching {
+            let mut longer = combination.clone();
+            let new = drawn[index].combination.iter().filter(|pair| !combination.contains(pair));
+            longer.extend(new);
+            pairs.push((longer, inputs.iter().copied().chain([Some(index)]).collect()));
+        }
+    }
+    Ok(pairs)
+}
+
+/// Makes arms of the instances of each arm's stage: those that differ in seeds alone are one arm. `instances` gives those
+/// of a stage, with which of their labels are seeds.
+fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a Instance, Vec<bool>)>) {
+    let mut gathered: IndexMap<String, Arm> = IndexMap::new();
+    for (name, arm) in std::mem::take(&mut compare.arms) {
+        let stage = arm.runs.first().map(|run| run.stage.clone()).unwrap_or_default();
+        let found = instances(&stage);
+        if found.is_empty() {
+            gathered.insert(name, arm);
+            continue;
+        }
+        for (instance, is_seed) in found {
+            let labels = |seeds: bool| {
+                let chosen = instance.labels.iter().zip(&is_seed).filter(move |(_, is_seed)| **is_seed == seeds);
+                chosen.map(|(label, _)| label.clone()).collect::<Vec<_>>()
+            };
+            let (seeds, axes) = (labels(true), labels(false));
+            let seeds: Vec<String> = seeds.into_iter().map(|label| label.value).collect();
+            let seed = (!seeds.is_empty()).then(|| seeds.join(","));
+            let empty = Arm { of: name.clone(), axes: axes.clone(), runs: vec![] };
+            let arm = gathered.entry(self::name(&name, &axes)).or_insert(empty);
+            arm.runs.push(ArmRun { seed, stage: instance.name.clone() });
+        }
+    }
+    compare.arms = gathered.into_iter().collect();
+}

@@ -1,0 +1,208 @@
+//! The combinations that a stage has of its own, each with its typed parameters.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::de::DeserializeOwned;
+
+use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::tree::{Entry, Mapping, Node, Value};
+use super::super::words::quote;
+use super::super::{StageKind, StageParams, resolve, schema};
+use super::matrix::too_many;
+use super::names::value_label;
+use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
+
+/// The matrices of a file that belong to no single stage, and the axes of all.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Sweeps {
+    pub axes: Vec<Axis>,
+    pub pipeline: Option<Matrix>,
+    pub kinds: BTreeMap<StageKind, Matrix>,
+    /// Axes that have reached a stage.
+    pub used: BTreeSet<usize>,
+}
+
+/// The matrices that reach a stage.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Applied {
+    pub own: Option<Matrix>,
+    /// Those of its kind and of the pipeline, as far as the stage leaves their parameters open.
+    shared: Vec<Vec<Combination>>,
+    /// The axes of all.
+    pub axes: Vec<usize>,
+}
+
+/// One combination of a stage.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Variant {
+    pub combination: Combination,
+    /// Absent where they are in error.
+    pub params: Option<StageParams>,
+}
+
+impl Sweeps {
+    /// What reaches a stage of `kind` with `own` matrix. `given` are the parameters that the stage gives itself, `merged`
+    /// those with the defaults under them.
+    pub fn applied(&mut self, kind: StageKind, own: Option<Matrix>, given: &Node, merged: &Mapping) -> Applied {
+        let mut axes: Vec<usize> = own.iter().flat_map(|matrix| matrix.axes.iter().copied()).collect();
+        let mut shared = vec![];
+        if let Some(matrix) = self.kinds.get(&kind) {
+            let open = |axis: &Axis, own: &[usize]| {
+                given.entry_at(&axis.path).is_none() && !own.iter().any(|&o| overlap(&self.axes[o].path, &axis.path))
+            };
+            let open: Vec<usize> = matrix.axes.iter().copied().filter(|&a| open(&self.axes[a], &axes)).collect();
+            shared.push(only(&matrix.combinations, &open));
+            axes.extend(open);
+        }
+        let has_seed = schema::of(kind)["properties"][SEED].is_object();
+        let is_open = merged.get(SEED).is_none_or(|entry| entry.node.is_null());
+        if let Some(matrix) = &self.pipeline
+            && has_seed
+            && is_open
+            && !axes.iter().any(|&axis| self.axes[axis].path == SEED)
+        {
+            shared.push(matrix.combinations.clone());
+            axes.extend(&matrix.axes);
+        }
+        self.used.extend(&axes);
+        Applied { own, shared, axes }
+    }
+
+    /// Axes that belong to several stages and reach none are a mistake.
+    pub fn check_use(&self, errors: &mut Errors) {
+        let shared = self.kinds.values().chain(&self.pipeline).flat_map(|matrix| &matrix.axes);
+        for axis in shared.filter(|axis| !self.used.contains(axis)).map(|&axis| &self.axes[axis]) {
+            let (message, help) = match &axis.scope {
+                Scope::Kind(kind) => (
+                    format!("{} is swept for no {} stage", quote(&axis.path), kind.name()),
+                    "a stage that gives the parameter itself is not swept by `defaults`; sweep the stage",
+                ),
+                _ => (
+                    format!("{} is swept for no stage", quote(&axis.path)),
+                    "a stage that gives `seed` itself is not swept by the pipeline's; sweep the stage",
+                ),
+            };
+            errors.push(Diagnostic::new(axis.key, message).help(help));
+        }
+    }
+}
+
+/// The combinations with these axes alone, each once.
+fn only(combinations: &[Combination], axes: &[usize]) -> Vec<Combination> {
+    let mut known = HashSet::new();
+    let projected = combinations.iter().map(|c| c.iter().copied().filter(|(axis, _)| axes.contains(axis)).collect());
+    projected.filter(|c: &Combination| known.insert(c.clone())).collect()
+}
+
+/// The variants of a stage whose parameters, without those of its axes, are `node`. Each is checked as if it had been
+/// written; `see` gets the parameters of every one.
+pub(in super::super) fn variants(
+    kind: StageKind,
+    (name, key): (&str, Span),
+    node: &Node,
+    applied: &Applied,
+    axes: &mut [Axis],
+    errors: &mut Errors,
+    mut see: impl FnMut(&Node),
+) -> Vec<Variant> {
+    let mut combinations = applied.own.as_ref().map_or_else(|| vec![vec![]], |own| own.combinations.clone());
+    for shared in &applied.shared {
+        let count = combinations.len() as u128 * shared.len() as u128;
+        if count > MAX_INSTANCES as u128 {
+            errors.push(too_many(key, &format!("stage {} has", quote(name)), count));
+            return vec![];
+        }
+        let longer = |c: Combination| shared.iter().map(move |s| [&c[..], s].concat());
+        combinations = combinations.into_iter().flat_map(longer).collect();
+    }
+    let mut variants = Vec::with_capacity(combinations.len());
+    for combination in combinations {
+        if errors.is_full() {
+            break;
+        }
+        let mut node = node.clone();
+        for &(axis, _) in &combination {
+            node.remove_alternative(&axes[axis].path);
+        }
+        for &(axis, value) in &combination {
+            let Axis { path, key, values, .. } = &axes[axis];
+            // Where it does not fit into what is there, the check of that says so.
+            node.assign(path, *key, values[value].node.clone());
+        }
+        let mut found = Errors::default();
+        schema::validate_stage(kind, name, key, &mut node, &mut found);
+        let mut params = None;
+        if found.is_empty() {
+            params = typed(kind, &node).map_err(|e| found.push(leftover(key, name, &e))).ok();
+        }
+        for &(axis, value) in &combination {
+            let Axis { path, values, .. } = &mut axes[axis];
+            if values[value].label.is_empty() {
+                let valid = node.entry_at(path).map_or(&values[value].node, |entry| &entry.node);
+                values[value].label = value_label(valid);
+            }
+        }
+        see(&node);
+        errors.append(found);
+        variants.push(Variant { combination, params });
+    }
+    variants
+}
+
+/// What the types refuse and the schema does not.
+fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
+    Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
+}
+
+fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
+    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
+        serde_yaml::from_value(node.to_yaml())
+    }
+    Ok(match kind {
+        StageKind::Fetch => StageParams::Fetch(read(node)?),
+        StageKind::Degrade => StageParams::Degrade(read(node)?),
+        StageKind::Train => StageParams::Train(read(node)?),
+        StageKind::Sample => StageParams::Sample(read(node)?),
+        StageKind::Compare => StageParams::Compare(read(node)?),
+    })
+}
+
+impl Node {
+    /// Puts a value at a dotted path below this mapping; mappings that are not there are made. Nothing happens where
+    /// something else stands in the way.
+    fn assign(&mut self, path: &str, key: Span, value: Node) {
+        if self.is_null() {
+            self.value = Value::Mapping(Mapping::new());
+        }
+        let span = self.span;
+        let Some(mapping) = self.as_mapping_mut() else { return };
+        // Keys may have dots themselves: the longest that exists is meant.
+        let dots = path.rmatch_indices('.').map(|(dot, _)| dot).filter(|&dot| mapping.contains_key(&path[..dot]));
+        let dot = dots.max().or(path.find('.')).filter(|_| !mapping.contains_key(path));
+        match dot {
+            None => {
+                mapping.insert(path.to_string(), Entry { key, node: value });
+            }
+            Some(dot) => {
+                let missing = || Entry { key, node: Node::null(span) };
+                let inner = mapping.entry(path[..dot].to_string()).or_insert_with(missing);
+                inner.node.assign(&path[dot + 1..], key, value);
+            }
+        }
+    }
+
+    /// Of `optim.steps`, `optim.epochs` and `optim.budget`, the one that is swept is meant.
+    fn remove_alternative(&mut self, path: &str) {
+        let (outer, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut node = self;
+        for key in outer.split('.').filter(|key| !key.is_empty()) {
+            let Some(inner) = node.as_mapping_mut().and_then(|mapping| mapping.get_mut(key)) else { return };
+            node = &mut inner.node;
+        }
+        if let Some(mapping) = node.as_mapping_mut() {
+            for &other in resolve::alternatives_of(last) {
+                mapping.shift_remove(other);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The claims of a comparison, answered from what was measured.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::loss::LossRow;
+use super::measured::Measured;
+use crate::metrics::Scores;
+use crate::pipeline::claims::{Claim, Endpoint, Unit};
+use crate::stats::{self, Question, Verdict, seeds_needed};
+
+/// A claim's answer, in `summary.json`. Effect, interval and margin are in `unit`, and positive where the arm is better.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimAnswer {
+    pub claim: String,
+    pub arm: String,
+    pub control: String,
+    pub endpoint: Endpoint,
+    /// `dB`, `%` of the control's value, or nothing.
+    pub unit: Unit,
+    pub margin: f64,
+    pub verdict: Verdict,
+    /// The mean over seeds and images; absent where an arm has no such figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<f64>,
+    /// 95 %, over seeds and images; absent of fewer than two seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// Of the exact sign-flip test over seeds, two-sided.
+    pub p: f64,
+    /// After Holm's correction for all claims of the comparison.
+    pub p_holm: f64,
+    /// Seeds that both have.
+    pub n: usize,
+    /// So few seeds that nothing could be shown, whatever was measured; `seeds_needed` could.
+    pub by_design: bool,
+    pub seeds_needed: usize,
+    /// What it took to reach the same loss; of claims on convergence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<Convergence>,
+}
+
+/// What training took until the held-out loss was what both arms reach: the control's last loss, or the arm's where
+/// that is higher. Means over the seeds. Seconds are not here: the same run takes others the next time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Convergence {
+    pub loss: f64,
+    pub arm: Effort,
+    pub control: Effort,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effort {
+    pub steps: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
+}
+
+/// Answers all `claims` together, in the order of their names. Claims whose endpoint is not known are left out: no file
+/// has such.
+pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<ClaimAnswer> {
+    let asked: Vec<(&String, &Claim, Endpoint)> =
+        claims.iter().filter_map(|(name, claim)| Some((name, claim, claim.endpoint(name)?))).collect();
+    let margin = |claim: &Claim, endpoint: Endpoint| claim.margin.unwrap_or(endpoint.default_margin());
+    let pairs: Vec<Vec<(&Measured, &Measured)>> =
+        asked.iter().map(|(_, claim, _)| pairs(&claim.arm, &claim.control, measured)).collect();
+    let question = |((_, claim, endpoint), pairs): (&(_, &Claim, Endpoint), &Vec<_>)| Question {
+        differences: differences(*endpoint, pairs).unwrap_or_default(),
+        margin: margin(claim, *endpoint),
+    };
+    let questions: Vec<Question> = asked.iter().zip(&pairs).map(question).collect();
+    let answer =
+        |(((name, claim, endpoint), pairs), answer): ((&(&String, &Claim, Endpoint), &Vec<_>), stats::Answer)| {
+            ClaimAnswer {
+                claim: name.to_string(),
+                arm: claim.arm.clone(),
+                control: claim.control.clone(),
+                endpoint: *endpoint,
+                unit: endpoint.unit(),
+                margin: margin(claim, *endpoint),
+                verdict: answer.verdict,
+                effect: Some(answer.effect).filter(|effect| effect.is_finite()),
+                interval: answer.interval,
+                p: answer.p,
+                p_holm: answer.p_holm,
+                n: answer.seeds,
+                by_design: answer.by_design,
+                seeds_needed: seeds_needed(asked.len()),
+                convergence: endpoint.is_of_convergence().then(|| convergence(pairs)).flatten(),
+            }
+        };
+    asked.iter().zip(&pairs).zip(stats::answer(&questions)).map(answer).collect()
+}
+
+/// The seeds that both arms have. An arm without seeds, such as bicubic enlargement, stands beside every seed.
+fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<(&'a Measured, &'a Measured)> {
+    let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
+    let (arms, controls) = (of(arm), of(control));
+    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || a.seed.is_none() || b.seed.is_none();
+    let with = |a: &'a Measured| controls.iter().filter(move |c| beside(a, c)).map(move |c| (a, *c));
+    arms.into_iter().flat_map(with).collect()
+}
+
+/// In the endpoint's unit: a row a seed and a column an image, positive where the arm is better. `None` where a value is
+/// missing or no number.
+fn differences(endpoint: Endpoint, pairs: &[(&Measured, &Measured)]) -> Option<Vec<Vec<f64>>> {
+    let mut values = vec![];
+    for (arm, control) in pairs {
+        values.push(match endpoint.is_of_convergence() {
+            true => {
+                let Convergence { arm, control, .. } = reached(arm, control)?;
+                let effort = |e: Effort| if endpoint == Endpoint::StepsToLoss { Some(e.steps) } else { e.flops };
+                (vec![effort(arm)?], vec![effort(control)?])
+            }
+            false => (values_of(endpoint, arm)?, values_of(endpoint, control)?),
+        });
+    }
+    let all = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let of_control = all(&values.iter().map(|(_, control)| all(control)).collect::<Vec<_>>());
+    let unit = match endpoint.unit() {
+        Unit::Percent => 100.0 / of_control,
+        Unit::Decibel | Unit::One => 1.0,
+    };
+    let sign = if endpoint.more_is_better() { unit } else { -unit };
+    let row = |(arm, control): &(Vec<f64>, Vec<f64>)| arm.iter().zip(control).map(|(a, c)| sign * (a - c)).collect();
+    let rows: Vec<Vec<f64>> = values.iter().map(row).collect();
+    rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
+}
+
+/// One value an image, or one of all.
+fn values_of(endpoint: Endpoint, of: &Measured) -> Option<Vec<f64>> {
+    let scores = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| scores.iter().map(value).collect();
+    match endpoint {
+        Endpoint::HeldoutLoss => Some(vec![of.heldout_loss()?]),
+        Endpoint::PsnrSample => scores(&of.sample, |s| Some(s.psnr)),
+        Endpoint::PsnrMean => scores(&of.mean, |s| Some(s.psnr)),
+        Endpoint::PsnrYSample => scores(&of.sample, |s| s.psnr_y),
+        Endpoint::PsnrYMean => scores(&of.mean, |s| s.psnr_y),
+        Endpoint::SsimSample => scores(&of.sample, |s| s.ssim),
+        Endpoint::SsimMean => scores(&of.mean, |s| s.ssim),
+        Endpoint::ConsistencyPsnr => scores(&of.sample, |s| Some(s.consistency_psnr)),
+        Endpoint::Crps => Some(of.forecasts.iter().map(|f| f.crps).collect()),
+        Endpoint::EnergyScore => of.forecasts.iter().map(|f| f.energy_score).collect(),
+        Endpoint::SpectrumDistance => Some(vec![of.distances.spectrum?]),
+        Endpoint::SlicedWasserstein => Some(vec![of.distances.sliced_wasserstein?]),
+        Endpoint::StepsToLoss | Endpoint::FlopsToLoss => None,
+    }
+}
+
+/// The loss that both reach, and what it took each.
+///
+/// With the control's last loss alone, an arm that never gets there would have no time. The higher of the two last
+/// losses is reached by both, and is the control's wherever the arm is better; exchanging the arms changes the sign of
+/// their difference and nothing else, which is what the test of signs rests on.
+fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
+    let loss = arm.heldout_loss()?.max(control.heldout_loss()?);
+    Some(Convergence { loss, arm: effort(&arm.losses, loss)?, control: effort(&control.losses, loss)? })
+}
+
+/// When the held-out loss first was `loss`, on straight lines between its measurements.
+fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
+    let mut before: Option<(&LossRow, f64)> = None;
+    for row in rows {
+        let Some(heldout) = row.heldout_loss else { continue };
+        if heldout <= loss {
+            let (from, part) = match before {
+                Some((from, above)) if above.is_finite() => (from, (above - loss) / (above - heldout)),
+                _ => (row, 1.0),
+            };
+            let between = |a: f64, b: f64| a + part * (b - a);
+            return Some(Effort {
+                steps: between(from.step as f64, row.step as f64),
+                flops: from.flops.zip(row.flops).map(|(a, b)| between(a, b)),
+            });
+        }
+        before = Some((row, heldout));
+    }
+    None
+}
+
+/// The means over the pairs.
+fn convergence(pairs: &[(&Measured, &Measured)]) -> Option<Convergence> {
+    let all: Option<Vec<Convergence>> = pairs.iter().map(|(arm, control)| reached(arm, control)).collect();
+    let all = all.filter(|all| !all.is_empty())?;
+    let mean = |sum: f64| sum / all.len() as f64;
+    let effort = |side: fn(&Convergence) -> Effort| Effort {
+        steps: mean(all.iter().map(|c| side(c).steps).sum()),
+        flops: all.iter().map(|c| side(c).flops).sum::<Option<f64>>().map(mean),
+    };
+    let loss = mean(all.iter().map(|c| c.loss).sum());
+    Some(Convergence { loss, arm: effort(|c| c.arm), control: effort(|c| c.control) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Distances, Errors, Forecast};
+
+    /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
+    fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
+        let row = |(i, &loss): (usize, &f64)| LossRow {
+            step: 100 * i as u64,
+            loss: None,
+            heldout_loss: Some(loss),
+            flops: Some(1e9 * i as f64),
+        };
+        let errors = Errors { of_sample: 1.0, of_mean: 1.0 };
+        let forecast = |crps| Forecast { crps, energy_score: None, errors };
+        let of_seed = |seed: usize| Measured {
+            name: name.to_string(),
+            seed: (seeds > 1).then(|| seed.to_string()),
+            forecasts: crps(seed).map(forecast).into(),
+            distances: Distances::default(),
+            losses: losses.iter().enumerate().map(row).collect(),
+            ..Measured::default()
+        };
+        (0..seeds).map(of_seed).collect()
+    }
+
+    fn claim(endpoint: Endpoint) -> Claim {
+        Claim { arm: "a".into(), control: "c".into(), endpoint: Some(endpoint), margin: None }
+    }
+
+    fn ask(claims: &[(&str, Claim)], arms: [Vec<Measured>; 2]) -> Vec<ClaimAnswer> {
+        let claims = claims.iter().map(|(name, claim)| (name.to_string(), claim.clone())).collect();
+        answers(&claims, &arms.concat())
+    }
+
+    #[test]
+    fn lower_scores_are_better_and_in_percent_of_the_control() {
+        let arms = [arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
+        let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
+        // Ten is the control's mean: 1 is 10 %, less 0.035/2 of 10 %.
+        assert!((answer.effect.unwrap() - (10.0 - 0.175)).abs() < 1e-9, "{answer:?}");
+        assert_eq!((answer.verdict, answer.n, answer.p, answer.margin), (Verdict::Confirmed, 8, 1.0 / 128.0, 1.0));
+        let [low, high] = answer.interval.unwrap();
+        assert!(9.0 < low && low < high && high <= 10.0, "{answer:?}");
+    }
+
+    #[test]
+    fn an_arm_without_seeds_stands_beside_every_seed() {
+        let arms = [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm("c", 1, |_| [9.0, 11.0], &[1.0])];
+        assert_eq!(ask(&[("any", claim(Endpoint::Crps))], arms)[0].n, 7);
+        let arms = [arm("a", 3, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
+        let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
+        assert_eq!((answer.n, answer.by_design, answer.verdict), (3, true, Verdict::Inconclusive));
+    }
+
+    #[test]
+    fn the_time_to_a_loss_is_that_of_the_loss_both_reach() {
+        let at = |steps: f64| Effort { steps, flops: Some(steps * 1e7) };
+        // The arm is better: it has the control's 0.5 half way from 0.6 to 0.4.
+        let better = [arm("a", 1, |_| [0.0; 2], &[1.0, 0.6, 0.4]), arm("c", 1, |_| [0.0; 2], &[1.0, 0.7, 0.5])];
+        let answer =
+            ask(&[("convergence", Claim { endpoint: None, ..claim(Endpoint::Crps) })], better.clone()).remove(0);
+        let found = answer.convergence.unwrap();
+        assert_eq!((found.loss, found.control), (0.5, at(200.0)));
+        assert!((found.arm.steps - 150.0).abs() < 1e-9 && (found.arm.flops.unwrap() - 1.5e9).abs() < 1.0, "{found:?}");
+        assert_eq!(answer.endpoint, Endpoint::FlopsToLoss);
+        assert!((answer.effect.unwrap() - 25.0).abs() < 1e-9, "{answer:?}");
+        // Exchanged, the difference is the other way round; it is in percent of the other one, which took less.
+        let [mut a, mut c] = better;
+        (a[0].name, c[0].name) = ("c".into(), "a".into());
+        let worse = ask(&[("steps", claim(Endpoint::StepsToLoss))], [c, a]).remove(0);
+        assert!((worse.effect.unwrap() + 100.0 * 50.0 / 150.0).abs() < 1e-9, "{worse:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_inconclusive() {
+        let diverged = [arm("a", 8, |_| [0.0; 2], &[1.0, f64::NAN]), arm("c", 8, |_| [0.0; 2], &[1.0, 0.5])];
+        for endpoint in [Endpoint::HeldoutLoss, Endpoint::StepsToLoss, Endpoint::SpectrumDistance, Endpoint::SsimMean] {
+            let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
+            assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
+            serde_json::to_string(&answer).unwrap();
+        }
+    }
+
+    #[test]
+    fn claims_are_corrected_for_one_another() {
+        let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
+        let two = [("one", claim(Endpoint::Crps)), ("two", claim(Endpoint::HeldoutLoss))];
+        let found = ask(&two, arms());
+        assert!(found.iter().all(|a| a.p == 1.0 / 64.0 && a.p_holm == 2.0 / 64.0 && a.verdict == Verdict::Confirmed));
+        let four = ["one", "two", "three", "four"].map(|name| (name, claim(Endpoint::Crps)));
+        assert!(ask(&four, arms()).iter().all(|a| a.by_design && a.seeds_needed == 8));
+    }
+}

@@ -1,0 +1,138 @@
+//! What was measured of an arm, image by image, and `metrics.csv`.
+
+use anyhow::Context;
+use indexmap::IndexSet;
+
+use super::loss::LossRow;
+use super::summary::Figures;
+use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
+use crate::pipeline::params::Label;
+
+/// What was measured of one arm with one seed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    pub name: String,
+    /// Where it lies on the axes of a sweep.
+    pub axes: Vec<Label>,
+    /// Where seeds were swept.
+    pub seed: Option<String>,
+    /// Samples K an image.
+    pub samples: usize,
+    /// Of the first sample of each image.
+    pub sample: Vec<Scores>,
+    /// Of the mean of the K samples.
+    pub mean: Vec<Scores>,
+    /// Of all K samples of each image.
+    pub forecasts: Vec<Forecast>,
+    /// Of the first samples as a set.
+    pub distances: Distances,
+    /// `loss.csv` of its training; empty where nothing was trained.
+    pub losses: Vec<LossRow>,
+}
+
+impl Measured {
+    /// An arm of which nothing more is known.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_string(), ..Self::default() }
+    }
+
+    /// The last that training measured; `None` also where it is no number, which JSON has no word for.
+    pub fn heldout_loss(&self) -> Option<f64> {
+        self.losses.iter().rev().find_map(|r| r.heldout_loss).filter(|l| l.is_finite())
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let of = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| mean_of(scores, value);
+        let psnr = |scores| of(scores, |s| Some(s.psnr)).unwrap_or_default();
+        let consistency = |scores| of(scores, |s| Some(s.consistency_psnr)).unwrap_or_default();
+        let errors: Vec<Errors> = self.forecasts.iter().map(|f| f.errors).collect();
+        Figures {
+            psnr_sample: psnr(&self.sample),
+            psnr_mean: psnr(&self.mean),
+            psnr_y_sample: of(&self.sample, |s| s.psnr_y),
+            psnr_y_mean: of(&self.mean, |s| s.psnr_y),
+            ssim_sample: of(&self.sample, |s| s.ssim),
+            ssim_mean: of(&self.mean, |s| s.ssim),
+            consistency_psnr: consistency(&self.sample),
+            consistency_psnr_mean: consistency(&self.mean),
+            crps: mean_of(&self.forecasts, |f| Some(f.crps)),
+            energy_score: mean_of(&self.forecasts, |f| f.energy_score),
+            calibration: calibration(&errors, self.samples),
+            spectrum_distance: self.distances.spectrum,
+            sliced_wasserstein: self.distances.sliced_wasserstein,
+            heldout_loss: self.heldout_loss(),
+        }
+    }
+}
+
+fn mean_of<T>(all: &[T], value: fn(&T) -> Option<f64>) -> Option<f64> {
+    let sum: Option<f64> = all.iter().map(value).sum();
+    sum.filter(|_| !all.is_empty()).map(|sum| sum / all.len() as f64)
+}
+
+/// `metrics.csv`: a row for each image, arm and seed; a column for each axis of the sweep, and the figures named as in
+/// `summary.json`. Cells that do not apply are empty.
+pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
+    const FIGURES: [&str; 10] = [
+        "psnr_sample",
+        "psnr_mean",
+        "psnr_y_sample",
+        "psnr_y_mean",
+        "ssim_sample",
+        "ssim_mean",
+        "consistency_psnr",
+        "consistency_psnr_mean",
+        "crps",
+        "energy_score",
+    ];
+    let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
+    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
+    let head = ["image", "arm", "seed"].into_iter().chain(axes.iter().copied()).chain(FIGURES);
+    csv.write_record(head).context("writing the metrics as CSV")?;
+    for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {
+        for arm in arms {
+            let value = |axis: &&str| arm.axes.iter().find(|label| label.axis == *axis).map(|label| &label.value);
+            let values: Vec<Option<&String>> = axes.iter().map(value).collect();
+            let (sample, mean, forecast) = (&arm.sample[image], &arm.mean[image], &arm.forecasts[image]);
+            let figures = (
+                (sample.psnr, mean.psnr),
+                (sample.psnr_y, mean.psnr_y),
+                (sample.ssim, mean.ssim),
+                (sample.consistency_psnr, mean.consistency_psnr),
+                (forecast.crps, forecast.energy_score),
+            );
+            csv.serialize((image, &arm.name, &arm.seed, values, figures)).context("writing the metrics as CSV")?;
+        }
+    }
+    csv.into_inner().context("writing the metrics as CSV")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::summary::tests::{measured, with_seeds};
+
+    #[test]
+    fn the_csv_is_pinned() {
+        let csv = String::from_utf8(metrics_csv(&measured()).unwrap()).unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(
+            lines[0],
+            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
+             consistency_psnr_mean,crps,energy_score"
+        );
+        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,36.0,42.0,5.25,");
+        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,45.0,45.0,5.625,");
+        assert_eq!(lines.len(), 7);
+    }
+
+    #[test]
+    fn the_csv_has_columns_for_seeds_and_axes() {
+        let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
+        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,40.0,40.0,5.0,");
+        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,40.0,40.0,5.0,");
+        assert_eq!(lines.len(), 9);
+    }
+}

@@ -1,0 +1,96 @@
+//! The sign-flip test.
+
+use crate::random::{Purpose, stream};
+
+/// Up to so many values all 2^n signs are tried.
+const EXACT: usize = 20;
+/// Signs that are drawn for more values.
+const DRAWN: u64 = 100_000;
+
+/// Two-sided p of the hypothesis that each of `differences` was as likely to have the other sign: the share of all
+/// 2^n choices of signs that give a sum at least as far from 0 (Fisher 1935; exact). 1 for none.
+///
+/// Of more than 20 values 100,000 choices are drawn, always the same ones, and what was observed is counted among them.
+pub fn sign_flip(differences: &[f64]) -> f64 {
+    let n = differences.len();
+    let observed = differences.iter().sum::<f64>().abs();
+    // Sums that are equal but for the order of their rounding are equal.
+    let tolerance = 1e-12 * differences.iter().map(|d| d.abs()).sum::<f64>();
+    let is_as_far = |signs: u64| {
+        let signed = differences.iter().enumerate().map(|(i, d)| if signs >> (i % 64) & 1 == 0 { *d } else { -d });
+        signed.sum::<f64>().abs() >= observed - tolerance
+    };
+    match n {
+        0 => 1.0,
+        1..=EXACT => {
+            // A choice and its opposite are as far from 0: the last sign can stay.
+            let half = 1_u64 << (n - 1);
+            (0..half).filter(|&signs| is_as_far(signs)).count() as f64 / half as f64
+        }
+        _ => {
+            let drawn = |i: u64| {
+                let mut signs = stream(0, Purpose::Signs, 0, i);
+                let mut sum = 0.0;
+                for d in differences {
+                    sum += if signs.coin() { *d } else { -d };
+                }
+                sum.abs() >= observed - tolerance
+            };
+            (1 + (0..DRAWN).filter(|&i| drawn(i)).count()) as f64 / (1 + DRAWN) as f64
+        }
+    }
+}
+
+/// The least p that [`sign_flip`] can give for `n` values.
+pub fn least_p(n: usize) -> f64 {
+    match n {
+        0 => 1.0,
+        1..=EXACT => 0.5_f64.powi(n as i32 - 1),
+        _ => 1.0 / (1 + DRAWN) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ```python
+    /// scipy.stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    /// ```
+    #[test]
+    fn p_is_scipys() {
+        let x = [0.31, -0.12, 0.55, 0.20, 0.44, -0.05, 0.38, 0.27];
+        assert_eq!(sign_flip(&x), 0.03125);
+    }
+
+    #[test]
+    fn seeds_that_agree_have_the_least_p() {
+        for n in 1..=12 {
+            let x: Vec<f64> = (1..=n).map(|i| 0.1 * i as f64).collect();
+            assert_eq!(sign_flip(&x), least_p(n));
+            assert_eq!(sign_flip(&x.iter().map(|v| -v).collect::<Vec<_>>()), least_p(n));
+        }
+    }
+
+    #[test]
+    fn no_difference_is_no_evidence() {
+        assert_eq!(sign_flip(&[]), 1.0);
+        assert_eq!(sign_flip(&[0.0; 8]), 1.0);
+        // ±0.1 ±0.2 ±0.3: 0.1 + 0.2 is 0.3 here, however it is rounded.
+        assert_eq!(sign_flip(&[0.1, 0.2, -0.3]), 1.0);
+    }
+
+    #[test]
+    fn many_values_are_drawn_near_the_exact_p() {
+        let x: Vec<f64> = (0..24).map(|i| ((i * 7 % 24) as f64 - 8.0) / 10.0).collect();
+        let exact = (0..1_u64 << 23).filter(|signs| {
+            let sum =
+                |signs: u64| x.iter().enumerate().map(|(i, d)| if signs >> i & 1 == 0 { *d } else { -d }).sum::<f64>();
+            sum(*signs).abs() >= sum(0).abs() - 1e-9
+        });
+        let exact = exact.count() as f64 / f64::from(1 << 23);
+        // Five standard errors.
+        assert!((sign_flip(&x) - exact).abs() < 5.0 * (exact / 1e5).sqrt(), "{} {exact}", sign_flip(&x));
+        assert_eq!(sign_flip(&[1.0; 40]), least_p(40));
+    }
+}

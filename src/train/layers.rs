@@ -1,0 +1,162 @@
+//! What the layers that a network lets us watch do on held-out images.
+
+use anyhow::Result;
+use rayon::prelude::*;
+
+use super::log::LayerRow;
+use crate::nn::Network;
+use crate::nn::graph::{Graph, NodeId, Op, Watched};
+use crate::pipeline::params::Weights;
+
+/// Positions whose weights are looked at, of each image and head; of larger maps every so many.
+const QUERIES: usize = 64;
+
+/// A row for every watched layer.
+pub fn watch(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
+    let graph = network.graph();
+    if graph.watched.is_empty() {
+        return Ok(vec![]);
+    }
+    let nodes: Vec<NodeId> = graph.watched.iter().flat_map(|w| nodes(graph, w)).collect();
+    let values = network.values(Weights::Ema, x, t, &nodes)?;
+    let mut at = 0;
+    let ema = graph.watched.iter().any(|w| w.gamma.is_some()).then(|| network.state().ema);
+    let rows = graph.watched.iter().map(|w| {
+        let wanted = nodes_of(graph, w);
+        let values = &values[at..at + wanted];
+        at += wanted;
+        let gamma = w.gamma.zip(ema.as_ref()).map(|(p, ema)| f64::from(ema[p.0][0]));
+        LayerRow {
+            step,
+            layer: w.name.clone(),
+            branch_norm: gamma.unwrap_or(1.0).abs() * rms(&values[0]) / rms(&values[1]),
+            gamma,
+            entropy: w.attention.map(|a| entropy(graph, a, &values[2], &values[3], t.len())),
+        }
+    });
+    Ok(rows.collect())
+}
+
+/// Branch, skip, and of attention queries and keys.
+fn nodes(graph: &Graph, w: &Watched) -> Vec<NodeId> {
+    let mut nodes = vec![w.branch, w.skip];
+    if let Some(Op::Attention { q, k, .. } | Op::LinearAttention { q, k, .. }) =
+        w.attention.map(|a| graph.nodes[a.0].op)
+    {
+        nodes.extend([q, k]);
+    }
+    nodes
+}
+
+fn nodes_of(graph: &Graph, w: &Watched) -> usize {
+    nodes(graph, w).len()
+}
+
+fn rms(values: &[f32]) -> f64 {
+    (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+}
+
+/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query. Linear
+/// attention's are those that it comes down to, softmax(q) · softmax(k)ᵀ.
+fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> f64 {
+    let (heads, linear) = match graph.nodes[attention.0].op {
+        Op::Attention { heads, .. } => (heads, false),
+        Op::LinearAttention { heads, .. } => (heads, true),
+        _ => unreachable!("only attention has weights"),
+    };
+    let per_image = [q, k].map(|v| v.len() / images);
+    let op = graph.nodes[attention.0].op.inputs();
+    let [queries, keys] = [op[0], op[1]].map(|n| graph.shape(n));
+    let (channels, d) = (queries.channels, queries.channels / heads);
+    let stride = queries.positions().div_ceil(QUERIES);
+    let of_image = |image: usize| {
+        let [q, k] = [(q, 0), (k, 1)].map(|(v, i)| &v[image * per_image[i]..][..per_image[i]]);
+        let row = |v: &[f32], position: usize, head: usize| -> Vec<f64> {
+            v[position * channels + head * d..][..d].iter().map(|&v| f64::from(v)).collect()
+        };
+        let (mut sum, mut count) = (0.0, 0);
+        for head in 0..heads {
+            let mut key_rows: Vec<Vec<f64>> = (0..keys.positions()).map(|n| row(k, n, head)).collect();
+            if linear {
+                for c in 0..d {
+                    let column = softmax(key_rows.iter().map(|r| r[c]).collect());
+                    key_rows.iter_mut().zip(column).for_each(|(r, v)| r[c] = v);
+                }
+            }
+            for position in (0..queries.positions()).step_by(stride) {
+                let mut query = row(q, position, head);
+                if linear {
+                    query = softmax(query);
+                }
+                let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                let weights: Vec<f64> = key_rows.iter().map(dot).collect();
+                let weights = if linear {
+                    weights
+                } else {
+                    softmax(weights.into_iter().map(|w| w / (d as f64).sqrt()).collect())
+                };
+                sum -= weights.iter().filter(|w| **w > 0.0).map(|w| w * w.ln()).sum::<f64>();
+                count += 1;
+            }
+        }
+        (sum, count)
+    };
+    let parts: Vec<(f64, usize)> = (0..images).into_par_iter().map(of_image).collect();
+    let (sum, count) = parts.iter().fold((0.0, 0), |(s, n), (a, b)| (s + a, n + b));
+    sum / count as f64 / (keys.positions() as f64).ln()
+}
+
+fn softmax(values: Vec<f64>) -> Vec<f64> {
+    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = values.iter().map(|v| (v - highest).exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::unet;
+    use crate::nn;
+    use crate::pipeline::Device;
+    use crate::pipeline::params::{AttentionKind, AttentionParams, ModelParams};
+
+    /// The row of one kind of layer, its queries and keys multiplied by `factor`.
+    fn row(kind: AttentionKind, factor: f32, projection: f32) -> LayerRow {
+        let attention = AttentionParams { kind, ..Default::default() };
+        let graph = unet(&ModelParams { base_channels: 4, attention, ..Default::default() }, 32, 4);
+        let mut state = crate::train::initial_state(&graph, 1);
+        for (values, p) in state.ema.iter_mut().zip(&graph.params) {
+            if p.name.contains("query") || p.name.contains("key") {
+                values.iter_mut().for_each(|v| *v *= factor);
+            }
+            if p.name.contains("proj") || p.name.contains("gamma") {
+                values.iter_mut().for_each(|v| *v = projection);
+            }
+        }
+        let network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let x: Vec<f32> = (0..2 * 32 * 32 * 6).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        watch(network.as_ref(), 3, &x, &[0.2, 0.7]).unwrap().remove(0)
+    }
+
+    #[test]
+    fn equal_weights_have_the_whole_entropy_and_sharp_ones_little() {
+        for kind in [AttentionKind::Mhsa, AttentionKind::Seed, AttentionKind::Cross, AttentionKind::Linear] {
+            let [equal, some, sharp] = [0.0, 1.0, 1000.0].map(|factor| row(kind, factor, 0.1).entropy.unwrap());
+            assert!((equal - 1.0).abs() < 1e-9, "{kind:?}: {equal}");
+            assert!(some < 1.0 && sharp < 0.7 * some, "{kind:?}: {some} {sharp}");
+        }
+        assert_eq!(row(AttentionKind::Uniform, 1.0, 0.1).entropy, None);
+    }
+
+    #[test]
+    fn a_branch_that_starts_at_zero_has_no_norm() {
+        for kind in [AttentionKind::Mhsa, AttentionKind::Seed, AttentionKind::Uniform, AttentionKind::Linear] {
+            let zero = row(kind, 1.0, 0.0);
+            assert_eq!(zero.branch_norm, 0.0, "{kind:?}");
+            assert_eq!(zero.gamma, (kind == AttentionKind::Seed).then_some(0.0));
+            let (one, two) = (row(kind, 1.0, 0.1), row(kind, 1.0, 0.2));
+            assert!(one.branch_norm > 0.0 && two.branch_norm > 1.9 * one.branch_norm, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! How fast a network trains and predicts on this machine.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::nn::{Batch, Network, StepSettings};
+use crate::pipeline::params::Weights;
+use crate::random::{Purpose, stream};
+
+/// Calls before the first that counts: caches, buffers and clocks settle.
+const WARM_UP: usize = 3;
+
+/// Medians over the calls of a measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Forward pass, loss, gradients, clipping, Adam and the moving average of one batch.
+    pub train_step: Duration,
+    /// The output for one batch.
+    pub forward: Duration,
+}
+
+/// Measures training steps, then forward passes, on batches of noise for `time` each, and no fewer than three of either.
+pub fn measure(network: &mut dyn Network, batch: usize, time: Duration) -> Result<Speed> {
+    let (input, output) = (network.graph().input_shape().len(), network.graph().output_shape().len());
+    let noise = |index: u64, n: usize| {
+        let mut values = vec![0.0; n];
+        stream(0, Purpose::TrainNoise, 0, index).fill_normal(&mut values);
+        values
+    };
+    let (x, target) = (noise(0, batch * input), noise(1, batch * output));
+    let t: Vec<f32> = (0..batch).map(|i| i as f32 / batch as f32).collect();
+    let weights = vec![1.0; batch];
+    let batch = Batch { x: &x, t: &t, target: &target, weights: &weights };
+    let settings = StepSettings { lr: 1e-4, clip: Some(1.0), ema_decay: 0.999, ..Default::default() };
+    let train_step = median(time, || network.train_step(batch, 1, &settings).map(drop))?;
+    let forward = median(time, || network.predict(Weights::Ema, &x, &t).map(drop))?;
+    Ok(Speed { train_step, forward })
+}
+
+fn median(time: Duration, mut call: impl FnMut() -> Result<()>) -> Result<Duration> {
+    for _ in 0..WARM_UP {
+        call()?;
+    }
+    let (begun, mut times) = (Instant::now(), vec![]);
+    while times.len() < 3 || begun.elapsed() < time {
+        let start = Instant::now();
+        call()?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_needs_three_calls_and_leaves_out_the_first() {
+        let mut calls = 0;
+        let slow = Duration::from_millis(40);
+        let found = median(Duration::ZERO, || {
+            calls += 1;
+            // Warm-up, then one slow call of three.
+            if calls <= WARM_UP || calls == WARM_UP + 2 {
+                std::thread::sleep(slow);
+            }
+            Ok(())
+        });
+        assert_eq!(calls, WARM_UP + 3);
+        assert!(found.unwrap() < slow);
+        assert!(median(Duration::ZERO, || anyhow::bail!("no")).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! Sweeps and what is told of them, through the real binary.
+
+mod common;
+
+use common::{Folder, Pipeline};
+use serde_json::Value;
+
+/// Degradations in two ways, of which a sweep makes four, and the smallest trainings.
+fn pipeline() -> Folder {
+    Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage(
+            "model",
+            "{kind: train, data: pairs, model: {base_channels: 2}, optim: {steps: 1, batch_size: 2}, \
+             matrix: {optim.lr: [1e-3, 0.002], seed: [0, 1]}}",
+        )
+        .stage("samples", "{kind: sample, model: model, data: pairs, samples: 1, sampler: {steps: 1}}")
+        .stage("compare", "{kind: compare, arms: {model: samples}, rows: 1}")
+        .folder()
+}
+
+fn json(folder: &Folder, args: &[&str]) -> Value {
+    let output = folder.srpipe(args);
+    assert_eq!(output.code, Some(0), "{output}");
+    let value: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"));
+    assert_eq!(value["schema"], 1, "{value}");
+    value
+}
+
+#[test]
+fn a_sweep_runs_is_gathered_and_explained() {
+    let folder = pipeline();
+    let plan = folder.srpipe(&["plan", "p.yaml"]);
+    assert!(
+        plan.stdout.ends_with("8 instances, 3 shared, 0 cached, how long is not known: nothing alike was run before\n"),
+        "{plan}"
+    );
+    assert!(!folder.runs().exists(), "a plan writes nothing");
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert!(run.stdout.contains(" ± "), "{run}");
+    let latest = folder.runs().join("p/latest");
+    assert!(latest.join("samples[lr=2e-3,seed=1]/samples.safetensors").is_file());
+    let summary: Value = serde_json::from_slice(&std::fs::read(latest.join("compare/summary.json")).unwrap()).unwrap();
+    let arm = &summary["arms"]["model[lr=1e-3]"];
+    let seeds = ["0", "1"].map(|seed| arm["seeds"][seed]["psnr_mean"].as_f64().unwrap());
+    assert!((arm["psnr_mean"].as_f64().unwrap() - (seeds[0] + seeds[1]) / 2.0).abs() < 1e-12, "{summary}");
+    assert!(arm["psnr_mean_sd"].is_number() && arm["axes"]["lr"] == "1e-3", "{summary}");
+    let metrics = std::fs::read_to_string(latest.join("compare/metrics.csv")).unwrap();
+    assert!(metrics.starts_with("image,arm,seed,lr,psnr_sample,"), "{metrics}");
+    // Five arms and seeds, bicubic among them, of four images.
+    assert_eq!(metrics.lines().count(), 1 + 4 * 5);
+
+    // What is kept beside the results is the same pipeline; so is a sweep of the command line.
+    let resolved = latest.join("pipeline.yaml");
+    let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
+    assert!(again.stdout.starts_with("everything is known: 11 stages cached\n"), "{again}");
+    let flags = ["--sweep", "stages.model.optim.lr=0.001,2e-3", "--sweep", "stages.model.seed=0,1"];
+    let again = folder.run(&flags);
+    assert!(again.stdout.starts_with("everything is known: 11 stages cached\n"), "{again}");
+
+    // Another value runs alone.
+    let wider = ["--sweep", "stages.model.seed=0,1,2", "--json"];
+    let planned = json(&folder, &[&["plan", "p.yaml"], &wider[..]].concat());
+    let to_run = |stage: &&Value| stage["state"] != "cached";
+    let names = planned["stages"].as_array().unwrap().iter().filter(to_run).map(|s| s["name"].as_str().unwrap());
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            "model[lr=1e-3,seed=2]",
+            "model[lr=2e-3,seed=2]",
+            "samples[lr=1e-3,seed=2]",
+            "samples[lr=2e-3,seed=2]",
+            "compare"
+        ]
+    );
+    let summary = &planned["summary"];
+    assert_eq!((&summary["instances"], &summary["shared"], &summary["cached"]), (&12.into(), &3.into(), &10.into()));
+    assert!(summary["seconds"].as_f64().unwrap() > 0.0 && summary["without_estimate"] == 0, "{summary}");
+    let run = folder.run(&wider);
+    let ran = run.finished()["stages"].as_object().unwrap().values().filter(|state| *state == "ran").count();
+    assert_eq!(ran, 5, "{run}");
+}
+
+#[test]
+fn why_names_the_parameter_with_its_place_and_what_follows() {
+    let folder = pipeline();
+    folder.run(&[]);
+    let before = folder.snapshot();
+    let text = std::fs::read_to_string(folder.path().join("p.yaml")).unwrap();
+    folder.write("p.yaml", text.replace("scale: 4", "scale: 2").replace("[1e-3, 0.002]", "[1e-3, 0.004]"));
+    let why = |stage: &str| folder.srpipe(&["why", "p.yaml", stage]).stdout;
+    assert_eq!(why("pairs"), "pairs reruns: scale 4 → 2 (p.yaml:6:41); 9 stages follow\n");
+    let line = text.lines().position(|line| line.starts_with("  model:")).unwrap() + 1;
+    let column = text.lines().nth(line - 1).unwrap().find("0.002").unwrap() + 1;
+    assert_eq!(
+        why("model[lr=4e-3,seed=1]"),
+        format!(
+            "model[lr=4e-3,seed=1] runs: nearest to what is known, it has optim.lr 0.002 → 0.004 \
+                 (p.yaml:{line}:{column}); it waits for pairs; 2 stages follow\n"
+        )
+    );
+    assert_eq!(why("model").lines().count(), 4, "a swept stage is all of its instances");
+    assert!(why("images").starts_with("images is cached: its result is known (key "));
+    assert!(
+        why("compare").starts_with("compare waits for ") || why("compare").contains("other arms"),
+        "{}",
+        why("compare")
+    );
+    let unknown = folder.srpipe(&["why", "p.yaml", "modle"]);
+    assert_eq!(unknown.code, Some(2), "{unknown}");
+    let json = json(&folder, &["why", "p.yaml", "pairs", "--json"]);
+    let stage = &json["stages"][0];
+    assert_eq!((&stage["reason"], &stage["state"]), (&"changed".into(), &"ready".into()), "{json}");
+    let difference = &stage["differences"][0];
+    assert_eq!(
+        [&difference["field"], &difference["before"], &difference["now"], &difference["place"]],
+        [&Value::from("scale"), &4.into(), &2.into(), &"p.yaml:6:41".into()]
+    );
+    assert_eq!(folder.snapshot(), before, "asking changes nothing");
+}
+
+#[test]
+fn runs_are_listed_and_compared() {
+    let folder = Pipeline::small().folder();
+    folder.run(&[]);
+    folder.run(&["--set", "stages.pairs.scale=8", "--set", "stages.others.method=bicubic"]);
+    let table = folder.srpipe(&["runs"]).stdout;
+    let heads: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(heads, ["run", "state", "age", "took", "method", "scale"], "{table}");
+    assert_eq!(table.lines().count(), 3);
+    let chosen = json(&folder, &["runs", "p", "--filter", "pairs.scale>=8", "--json"]);
+    assert_eq!(chosen["runs"].as_array().unwrap().len(), 1, "{chosen}");
+    assert_eq!(chosen["runs"][0]["params"]["stages.others.method"], "bicubic");
+    let sorted = json(&folder, &["runs", "--sort", "pairs.scale", "--json"]);
+    assert_eq!(sorted["runs"][1]["id"], chosen["runs"][0]["id"]);
+    assert_eq!(folder.srpipe(&["runs", "--filter", "scale"]).code, Some(2));
+    assert_eq!(folder.srpipe(&["runs", "nothing"]).code, Some(2));
+
+    let ids = [0, 1].map(|i| sorted["runs"][i]["id"].as_str().unwrap().to_string());
+    let diff = folder.srpipe(&["diff", &ids[0], "p"]).stdout;
+    let lines: Vec<Vec<&str>> = diff.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [["stages.others.method", "area", "bicubic"], ["stages.pairs.scale", "4", "8"]], "{diff}");
+    let diff = json(&folder, &["diff", &ids[0], &ids[1], "--json"]);
+    assert_eq!(diff["params"]["stages.pairs.scale"], serde_json::json!(["4", "8"]));
+    let same = folder.srpipe(&["diff", &ids[0], &ids[0]]);
+    assert!(same.stdout.contains("have the same parameters"), "{same}");
+    assert_eq!(folder.srpipe(&["diff", &ids[0], "nothing"]).code, Some(2));
+}
+
+#[test]
+fn graphs_show_stages_with_their_states() {
+    let folder = pipeline();
+    let ascii = folder.srpipe(&["graph", "p.yaml"]).stdout;
+    assert_eq!(
+        ascii,
+        "images                fetch    would run\n\
+         └─ pairs              degrade  waiting\n   \
+         └─ model × 4       train    4 waiting\n      \
+         └─ samples × 4  sample   4 waiting  (and pairs)\n         \
+         └─ compare   compare  waiting\n"
+    );
+    folder.run(&[]);
+    let dot = folder.srpipe(&["graph", "p.yaml", "--format", "dot"]).stdout;
+    assert!(dot.starts_with("digraph \"p\" {") && dot.contains("n2 [label=\"model × 4\\ntrain: 4 cached\""), "{dot}");
+    assert!(dot.contains("n1 -> n2;") && dot.contains("n2 -> n3;"), "{dot}");
+    let mermaid = folder.srpipe(&["graph", "p.yaml", "--format", "mermaid", "--all"]).stdout;
+    assert!(
+        mermaid.starts_with("graph LR\n") && mermaid.contains("[\"model[lr=1e-3,seed=0]<br>train: cached\"]"),
+        "{mermaid}"
+    );
+    assert_eq!(json(&folder, &["graph", "p.yaml", "--json"])["nodes"][2]["states"]["cached"], 4);
+}
+
+#[test]
+fn many_instances_are_told_together() {
+    let folder = pipeline();
+    let seeds = (0..50).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",");
+    let sweep = format!("stages.model.seed={seeds}");
+    let status = folder.srpipe(&["status", "p.yaml", "--sweep", &sweep]);
+    assert!(status.stdout.contains("model[…] × 100    train    100 waiting"), "{status}");
+    assert!(status.stdout.lines().count() < 10, "{status}");
+    let all = folder.srpipe(&["status", "p.yaml", "--sweep", &sweep, "--all"]);
+    assert!(all.stdout.contains("model[lr=1e-3,seed=49]"), "{all}");
+    let plan = folder.srpipe(&["plan", "p.yaml", "--sweep", &sweep]);
+    assert!(plan.stdout.contains("100 run") && plan.stdout.lines().count() < 10, "{plan}");
+}
