@@ -375,6 +375,13 @@ pub enum ScheduleKind {
     Quadratic,
 }
 
+impl ScheduleKind {
+    /// Whether it goes from `beta_start` to `beta_end`.
+    pub fn has_betas(self) -> bool {
+        matches!(self, Self::Linear | Self::Quadratic)
+    }
+}
+
 /// What the squared error at each time is multiplied by in training; the held-out loss is never weighted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -141,7 +141,7 @@ mod tests {
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "3dd01e942ae517dfb1772656e2b7388faba55ce226e0b0c1a461c132a9dbf0a3",
         "08040c53db1252484cda14357947b09f71bb7690d79aba38f2fab0de48f8ed6d",
-        "386a8f6a48bf2f1cb14d4a6ab682538de2b3bcd83689ff21040394e8668dc6a2",
+        "0283287c2a76b0b2adfbfdd95ddc17f3cbb829b319ab3cf46a1fa5de36044ebd",
     ];
 
     #[test]

@@ -124,13 +124,15 @@ impl ClaimOf<'_> {
 /// The first parameter in which two trainings' held-out losses differ.
 fn differs(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
     let both = |is_other: fn(&DiffusionParams, &DiffusionParams) -> bool| is_other(&a.diffusion, &b.diffusion);
-    let checks: [(&str, bool); 7] = [
+    let checks: [(&str, bool); 9] = [
         ("data", a.data != b.data),
         ("diffusion.objective", both(|a, b| a.objective != b.objective)),
         ("diffusion.target", both(|a, b| a.target != b.target)),
         ("diffusion.residual_scale", both(|a, b| a.residual_scale != b.residual_scale)),
         ("diffusion.schedule", both(|a, b| a.schedule != b.schedule)),
         ("diffusion.timesteps", both(|a, b| a.timesteps != b.timesteps)),
+        ("diffusion.beta_start", both(|a, b| a.schedule.has_betas() && a.beta_start != b.beta_start)),
+        ("diffusion.beta_end", both(|a, b| a.schedule.has_betas() && a.beta_end != b.beta_end)),
         ("heldout.images", a.heldout.images != b.heldout.images),
     ];
     checks.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
