@@ -22,7 +22,9 @@ fn send(value: Value) {
 impl Progress for Json {
     fn started(&mut self, run: &RunRecord) {
         self.names = run.stages.iter().map(|stage| stage.name.clone()).collect();
-        send(json!({"event": "run_started", "run": run.id, "pipeline": run.pipeline, "stages": self.names}));
+        send(
+            json!({"event": "run_started", "schema": 1, "run": run.id, "pipeline": run.pipeline, "stages": self.names}),
+        );
     }
 
     fn stage(&mut self, stage: usize, status: &Status) {
@@ -32,6 +34,7 @@ impl Progress for Json {
             Status::Ran { seconds } => event["seconds"] = json!(seconds),
             Status::Failed(failure) => {
                 event["error"] = json!(failure.error);
+                event["cause"] = json!(failure.cause);
                 event["log"] = json!(failure.log);
             }
             Status::Skipped { because } => event["because"] = json!(because),

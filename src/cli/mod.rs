@@ -16,20 +16,25 @@ mod progress;
 mod results;
 mod run;
 mod runs;
+mod settings;
+mod share;
 mod status;
+mod store;
 mod why;
 mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+use crate::stages::command::launch;
 use crate::train::fix_steps;
 
-use args::{Cli, Command, FlagArgs};
+use args::{CheckArgs, Cli, Command, FlagArgs};
 use output::{Look, Paint, note, print};
 
 /// Everything that was asked for is done.
@@ -38,6 +43,8 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
 pub const EXIT_INPUT: u8 = 2;
+/// As shells have it: the program of a stage cannot be started.
+const EXIT_NO_PROGRAM: u8 = 127;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -51,10 +58,31 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::diff(args, &cli.runs_dir),
         Command::Runs(args) => runs::runs(args, &cli.runs_dir),
         Command::Graph(args) => graph::graph(args, &cli.runs_dir),
-        Command::Check(args) => Ok(check(&args.files, &args.flags)),
+        Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
         Command::Bench(args) => bench::bench(args),
+        Command::Gc(args) => store::gc(args, &cli.runs_dir),
+        Command::Verify(args) => store::verify(args, &cli.runs_dir),
+        Command::Export(args) => share::export(args, &cli.runs_dir),
+        Command::Import(args) => share::import(args, &cli.runs_dir),
+        Command::Push(args) => share::push(args, &cli.runs_dir),
+        Command::Pin(args) => store::pin(args, &cli.runs_dir, true),
+        Command::Unpin(args) => store::pin(args, &cli.runs_dir, false),
+        Command::Schema => {
+            print(&format!("{:#}\n", pipeline::file_schema()));
+            Ok(EXIT_DONE)
+        }
+        Command::Completions { shell } => {
+            let mut text = vec![];
+            clap_complete::generate(*shell, &mut Cli::command(), "srpipe", &mut text);
+            print(&String::from_utf8_lossy(&text));
+            Ok(EXIT_DONE)
+        }
         Command::Exec => return ExitCode::from(exec()),
+        Command::Launch { argv } => {
+            note(&format!("error: {:#}", launch(argv)));
+            return ExitCode::from(EXIT_NO_PROGRAM);
+        }
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         let head = Paint::stderr().paint(Look::Bad, "error:");
@@ -90,15 +118,37 @@ fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
     Ok(pipeline)
 }
 
-fn check(files: &[std::path::PathBuf], flags: &FlagArgs) -> u8 {
+fn check(args: &CheckArgs) -> u8 {
+    if args.json {
+        return check_json(args);
+    }
     let mut code = EXIT_DONE;
-    for file in files {
-        match load(file, flags) {
+    for file in &args.files {
+        match load(file, &args.flags) {
             Ok(pipeline) => {
                 print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
             }
             Err(Reported(wrong)) => code = wrong,
         }
     }
+    code
+}
+
+fn check_json(args: &CheckArgs) -> u8 {
+    let mut code = EXIT_DONE;
+    let files = args.files.iter().map(|file| match pipeline::load(file, &args.flags.flags()) {
+        Ok(pipeline) => json!({"file": file, "stages": pipeline.stages.len(), "errors": []}),
+        Err(errors) => {
+            code = EXIT_INPUT;
+            let error = |error: &pipeline::Diagnostic| {
+                let place = errors.position(error).map(|place| place.to_string());
+                json!({"message": error.message, "place": place, "help": error.help})
+            };
+            let all: Vec<Value> = errors.errors().iter().map(error).collect();
+            json!({"file": file, "stages": null, "errors": all})
+        }
+    });
+    let files: Vec<Value> = files.collect();
+    print(&format!("{:#}\n", json!({"schema": 1, "files": files})));
     code
 }

@@ -1,5 +1,6 @@
 //! `srpipe run`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -7,21 +8,31 @@ use anyhow::{Context, Result};
 use super::args::RunArgs;
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
-use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, words};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, results, settings, words};
 use crate::nn::fused::Level;
-use crate::run::{self, InputError, Options, Prepared, Progress};
+use crate::pipeline::Pipeline;
+use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);
+    if !args.only.is_empty() {
+        let wanted = stages(&pipeline, "--only", &args.only)?;
+        pipeline.keep(wanted);
+    }
+    let force = stages(&pipeline, "--force", &args.force)?;
     let known = Store::open_existing(runs);
+    // What is found known now stays, until the run's record names it.
+    let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
     let prepared = Prepared::new(&pipeline, known.as_ref())?;
+    prepared.check_fits(&pipeline, &Machine::here())?;
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), false));
         return Ok(EXIT_DONE);
     }
     if prepared.is_done()
+        && force.is_empty()
         && let Some(store) = &known
         && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
     {
@@ -30,19 +41,23 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
 
     Level::chosen().map_err(|error| InputError(error.to_string()))?;
     let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
+    let hold = hold.map_or_else(|| store.hold(), Ok)?;
     let options = Options {
         file: Some(args.file.clone()),
         jobs: args.jobs.map(|jobs| jobs as usize),
+        on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::StartNothing },
+        force,
+        remote: settings::remote()?,
         exe: std::env::current_exe().context("finding the srpipe binary")?,
         command: std::env::args().collect(),
     };
     let mut progress: Box<dyn Progress> = match args.json {
         true => Box::new(json::Json::default()),
-        false if prepared.is_done() => Box::new(progress::Quiet),
+        false if prepared.is_done() && options.force.is_empty() => Box::new(progress::Quiet),
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
-    let record = run::run(&pipeline, &prepared, &store, &options, progress.as_mut())?;
+    let record = run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?;
     if !args.json {
         finish(args, runs, &store, &record);
     }
@@ -51,6 +66,20 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         RunState::Interrupted => EXIT_INTERRUPTED,
         RunState::Failed | RunState::Running => EXIT_FAILED,
     })
+}
+
+/// The stages that a flag names.
+fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<usize>, InputError> {
+    let mut found = BTreeSet::new();
+    for name in names {
+        let named = pipeline.named(name);
+        if named.is_empty() {
+            let there: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(20).collect();
+            return Err(InputError(format!("{flag} {name}: there is no such stage; there are {}", there.join(", "))));
+        }
+        found.extend(named);
+    }
+    Ok(found)
 }
 
 /// All is known and in the latest run: nothing is written, not even that somebody asked.

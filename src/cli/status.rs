@@ -11,6 +11,7 @@ use super::args::StatusArgs;
 use super::explanations::few;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
+use super::store::find_run;
 use super::{EXIT_DONE, load, results, words};
 use crate::pipeline::StageKind;
 use crate::plan::StageState;
@@ -31,7 +32,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
         }
         Some(what) => {
-            let view = store.as_ref().and_then(|store| find_run(store, what));
+            let view = store.as_ref().and_then(|store| RunView::of(&find_run(store, what)?));
             let (Some(store), Some(view)) = (&store, view) else {
                 return Err(InputError(format!(
                     "{what} is no pipeline file, and {} has neither a run nor a pipeline of that name",
@@ -49,12 +50,6 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
 
 fn looks_like_file(what: &str) -> bool {
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') || Path::new(what).is_file()
-}
-
-fn find_run(store: &Store, what: &str) -> Option<RunView> {
-    let pipelines = store.pipelines();
-    let by_id = pipelines.iter().flat_map(|pipeline| store.runs(pipeline)).find(|run| run.id() == what);
-    by_id.or_else(|| store.latest_run(what)).and_then(|run| RunView::of(&run))
 }
 
 /// A stage as `status` shows it, in words and in JSON.
@@ -250,8 +245,12 @@ fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
         StageKind::Compare => &["psnr_mean", "psnr_sample"],
         StageKind::Sample => &["images_per_s"],
         StageKind::Fetch | StageKind::Degrade => &["train", "images"],
+        StageKind::Command => &[],
     };
-    let found = wanted.iter().find_map(|name| Some((name, metrics.get(*name)?)));
+    let found = wanted.iter().find_map(|name| Some((*name, metrics.get(*name)?)));
+    // A command's are the user's own.
+    let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
+    let found = found.or_else(|| if kind == StageKind::Command { first() } else { None });
     found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), words::figure(*value)))
 }
 
@@ -362,7 +361,10 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
                 |view| serde_json::json!({"pipeline": view.record.pipeline, "run": run_json(&view.record, view.state)}),
             )
             .collect();
-        return print(&format!("{:#}\n", serde_json::json!({ "schema": 1, "pipelines": pipelines })));
+        return print(&format!(
+            "{:#}\n",
+            serde_json::json!({ "schema": 1, "pipelines": pipelines, "store": store.map(Store::contents) })
+        ));
     }
     if views.is_empty() {
         return print(&format!("no runs in {} yet: srpipe run <file> makes one\n", runs.display()));
@@ -381,7 +383,8 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
             plain(record.seconds.map_or(String::new(), words::duration)),
         ]);
     }
-    print(&table.render(Paint::stdout()));
+    let text = table.render(Paint::stdout());
+    print(&format!("{text}\n{}\n", store.map_or(String::new(), |store| super::store::contents(&store.contents()))));
 }
 
 fn counts(record: &RunRecord) -> String {

@@ -43,6 +43,15 @@ pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// `12 B`, `4.2 kB`, `1.3 GB`.
+pub fn size(bytes: u64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.iter().find(|(unit, _)| bytes as f64 >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// `300/1500 steps`, `17/170 MB`; a `total` of 0 is not known.
 pub fn progress(done: u64, total: u64, unit: &str) -> String {
     let (scale, unit) = match unit {

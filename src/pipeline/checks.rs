@@ -2,6 +2,7 @@
 //! between stages.
 
 mod claims;
+mod command;
 
 use std::collections::HashMap;
 
@@ -21,12 +22,13 @@ pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) 
     let pipeline = Stages { draft, by_name };
     for instance in instances {
         let stage = Stage { draft, instance };
-        match &instance.params {
+        match &instance.typed.params {
             StageParams::Fetch(p) => check_fetch(stage, p, errors),
             StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, errors),
             StageParams::Train(p) => check_train(stage, p, &pipeline, errors),
             StageParams::Sample(p) => check_sample(stage, p, &pipeline, errors),
             StageParams::Compare(p) => check_compare(stage, p, &pipeline, errors),
+            StageParams::Command(p) => command::check(stage, p, errors),
         }
     }
 }
@@ -88,7 +90,7 @@ impl<'a> Stages<'a> {
     }
 
     fn params(&self, name: &str) -> Option<&StageParams> {
-        Some(&self.by_name.get(name)?.params)
+        Some(&self.by_name.get(name)?.typed.params)
     }
 
     fn fetch(&self, name: &str) -> Option<&FetchParams> {

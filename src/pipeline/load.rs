@@ -67,7 +67,9 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
         name: instance.name,
         base: draft.stages[instance.stage].name.clone(),
         labels: instance.labels,
-        params: instance.params,
+        params: instance.typed.params,
+        resources: instance.typed.resources,
+        retry: instance.typed.retry,
         origin: (instance.stage, instance.variant),
     };
     Ok(Pipeline {

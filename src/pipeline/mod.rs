@@ -9,6 +9,7 @@
 //! [`Diagnostics`] shows.
 
 pub mod claims;
+pub mod command;
 pub mod params;
 
 mod checks;
@@ -19,6 +20,7 @@ mod reader;
 mod references;
 mod resolve;
 mod resolved;
+mod resources;
 mod schema;
 mod sweep;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod tree;
 mod words;
 mod writer;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -38,6 +41,8 @@ pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
+pub use resources::{Resources, Retry, bytes};
+pub use schema::file as file_schema;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
@@ -79,6 +84,29 @@ impl Pipeline {
         self.stages.iter().find(|s| s.name == name)
     }
 
+    /// The stages that `name` means: the one of that name, or all instances of it.
+    pub fn named(&self, name: &str) -> Vec<usize> {
+        let is =
+            |stage: &Stage| stage.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('['));
+        (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
+    }
+
+    /// Leaves these stages and those that they need.
+    pub fn keep(&mut self, wanted: impl IntoIterator<Item = usize>) {
+        let mut keep = vec![false; self.stages.len()];
+        wanted.into_iter().for_each(|i| keep[i] = true);
+        let index: std::collections::HashMap<String, usize> =
+            self.stages.iter().enumerate().map(|(i, stage)| (stage.name.clone(), i)).collect();
+        // What a stage needs comes before it.
+        for i in (0..self.stages.len()).rev() {
+            if keep[i] {
+                self.stages[i].params.inputs().iter().for_each(|input| keep[index[&input.stage]] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        self.stages.retain(|_| keep.next().unwrap_or(false));
+    }
+
     /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
     /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
     pub fn position(&self, stage: &str, path: &str) -> Option<Position> {
@@ -104,6 +132,8 @@ pub struct Stage {
     /// The values that tell it from other instances of its stage, by axis; those of stages before it first.
     pub labels: Vec<Label>,
     pub params: StageParams,
+    pub resources: Resources,
+    pub retry: Retry,
     /// Where in the draft it comes from: the stage, and which combination of it.
     origin: (usize, usize),
 }
@@ -112,7 +142,15 @@ impl Stage {
     /// For tests of what comes after the file.
     #[cfg(test)]
     pub fn new(name: &str, params: StageParams) -> Self {
-        Self { name: name.to_string(), base: name.to_string(), labels: vec![], params, origin: (0, 0) }
+        Self {
+            name: name.to_string(),
+            base: name.to_string(),
+            labels: vec![],
+            params,
+            resources: Resources::default(),
+            retry: Retry::default(),
+            origin: (0, 0),
+        }
     }
 }
 
@@ -166,6 +204,7 @@ pub enum StageParams {
     Train(TrainParams),
     Sample(SampleParams),
     Compare(CompareParams),
+    Command(CommandParams),
 }
 
 /// The kinds of stages.
@@ -177,10 +216,11 @@ pub enum StageKind {
     Train,
     Sample,
     Compare,
+    Command,
 }
 
 impl StageKind {
-    pub const ALL: [Self; 5] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare];
+    pub const ALL: [Self; 6] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare, Self::Command];
 
     /// As in a pipeline file.
     pub fn name(self) -> &'static str {
@@ -190,6 +230,7 @@ impl StageKind {
             Self::Train => "train",
             Self::Sample => "sample",
             Self::Compare => "compare",
+            Self::Command => "command",
         }
     }
 }
@@ -208,7 +249,23 @@ pub struct Input {
     /// The stage that makes it.
     pub stage: String,
     /// The blobs of it that are read; the content of others does not matter.
-    pub blobs: Vec<&'static str>,
+    pub blobs: Blobs,
+}
+
+/// Which blobs of an artifact are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blobs {
+    All,
+    Only(Vec<Cow<'static, str>>),
+}
+
+impl Blobs {
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|n| n == name),
+        }
+    }
 }
 
 /// The three splits of a dataset, and the names of their blobs.
@@ -243,6 +300,20 @@ impl StageParams {
             Self::Train(_) => StageKind::Train,
             Self::Sample(_) => StageKind::Sample,
             Self::Compare(_) => StageKind::Compare,
+            Self::Command(_) => StageKind::Command,
+        }
+    }
+
+    /// The blobs that the stage makes.
+    pub fn outputs(&self) -> Vec<&str> {
+        use blobs::*;
+        match self {
+            Self::Fetch(_) => vec![TRAIN_HR, VALIDATION_HR, TEST_HR],
+            Self::Degrade(_) => vec![TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
+            Self::Train(_) => vec![WEIGHTS, EMA, LOSS],
+            Self::Sample(_) => vec![SAMPLES, TEST_HR, TEST_LR, LOSS],
+            Self::Compare(_) => vec![METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
+            Self::Command(p) => p.outputs.iter().map(String::as_str).collect(),
         }
     }
 
@@ -252,7 +323,7 @@ impl StageParams {
         let input = |role: &str, stage: &str, blobs: &[&'static str]| Input {
             role: role.to_string(),
             stage: stage.to_string(),
-            blobs: blobs.to_vec(),
+            blobs: Blobs::Only(blobs.iter().map(|&name| name.into()).collect()),
         };
         match self {
             Self::Fetch(_) => vec![],
@@ -269,6 +340,14 @@ impl StageParams {
                 let runs = p.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
                 runs.map(|(name, run)| input(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
             }
+            Self::Command(p) => {
+                let input = |(name, input): (&String, &String)| Input {
+                    role: format!("inputs.{name}"),
+                    stage: command::split(input).0.to_string(),
+                    blobs: command::blobs(input),
+                };
+                p.inputs.iter().map(input).collect()
+            }
         }
     }
 
@@ -282,6 +361,7 @@ impl StageParams {
             Self::Compare(p) => {
                 p.arms.values_mut().flat_map(|arm| &mut arm.runs).for_each(|run| rename(&mut run.stage));
             }
+            Self::Command(p) => p.inputs.values_mut().for_each(|input| command::rename(input, &mut rename)),
         }
     }
 
@@ -291,6 +371,7 @@ impl StageParams {
             Self::Fetch(FetchParams::Synthetic(_)) => Some(pipeline),
             Self::Train(p) => Some(p.seed.unwrap_or(pipeline)),
             Self::Sample(p) => Some(p.seed.unwrap_or(pipeline)),
+            Self::Command(p) => p.uses_seed().then(|| p.seed.unwrap_or(pipeline)),
             Self::Fetch(_) | Self::Degrade(_) | Self::Compare(_) => None,
         }
     }

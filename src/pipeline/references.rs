@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::StageKind;
+use super::command::split;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
 use super::tree::{Entry, Node};
-use super::words::{did_you_mean, quote};
+use super::words::{alternatives, did_you_mean, quote};
+use super::{Blobs, StageKind, StageParams, blobs};
 
 /// A stage's parameter that names another stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,29 +17,59 @@ pub(super) struct Reference {
     role: String,
     target: String,
     span: Span,
-    wants: StageKind,
+    wants: Wants,
+}
+
+/// What a reference must lead to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Wants {
+    /// A stage of this kind, or a `command` that makes the same blobs.
+    Kind(StageKind),
+    /// Any stage.
+    Artifact,
+    /// A stage that makes this blob.
+    Blob(String),
+}
+
+impl Wants {
+    fn fits(&self, stage: &StageDraft) -> bool {
+        match self {
+            Self::Kind(kind) => stage.kind == Some(*kind),
+            Self::Artifact | Self::Blob(_) => true,
+        }
+    }
 }
 
 /// The stages that a stage's parameters name.
 pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
+    let below = |key: &str| params.entry([key]).and_then(|e| e.node.as_mapping()).into_iter().flatten();
+    let role = |key: &str, name: &str| format!("{key}.{}", quote(name).trim_matches('`'));
     let roles: &[(&str, StageKind)] = match kind {
+        StageKind::Fetch => &[],
         StageKind::Degrade => &[("input", StageKind::Fetch)],
         StageKind::Train => &[("data", StageKind::Degrade)],
         StageKind::Sample => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
         StageKind::Compare => {
-            let Some(arms) = params.entry(["arms"]).and_then(|e| e.node.as_mapping()) else { return vec![] };
             let reference = |(name, entry): (&String, &Entry)| {
-                let role = format!("arms.{}", quote(name).trim_matches('`'));
                 let target = entry.node.as_text()?.to_string();
-                Some(Reference { role, target, span: entry.node.span, wants: StageKind::Sample })
+                let wants = Wants::Kind(StageKind::Sample);
+                Some(Reference { role: role("arms", name), target, span: entry.node.span, wants })
             };
-            return arms.iter().filter_map(reference).collect();
+            return below("arms").filter_map(reference).collect();
         }
-        StageKind::Fetch => &[],
+        StageKind::Command => {
+            let reference = |(name, entry): (&String, &Entry)| {
+                let (target, blob) = split(entry.node.as_text()?);
+                let wants = blob.map_or(Wants::Artifact, |blob| Wants::Blob(blob.to_string()));
+                Some(Reference { role: role("inputs", name), target: target.to_string(), span: entry.node.span, wants })
+            };
+            return below("inputs").filter_map(reference).collect();
+        }
     };
-    let reference = |&(role, wants): &(&str, StageKind)| {
+    let reference = |&(role, kind): &(&str, StageKind)| {
         let node = &params.entry([role])?.node;
-        Some(Reference { role: role.to_string(), target: node.as_text()?.to_string(), span: node.span, wants })
+        let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(kind));
+        Some(Reference { role: role.to_string(), target, span: node.span, wants })
     };
     roles.iter().filter_map(reference).collect()
 }
@@ -54,15 +85,18 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
         for reference in &stage.references {
             match index.get(reference.target.as_str()) {
                 Some(&target) => {
-                    check_kind(reference, &stages[target], &stages, errors);
+                    check_target(stage, reference, &stages[target], &stages, errors);
                     named.push((target, reference.span));
                 }
                 None if errors.is_full() => {}
                 None => {
-                    let fitting = stages.iter().filter(|s| s.kind == Some(reference.wants));
+                    let fitting = stages.iter().filter(|s| reference.wants.fits(s));
                     let help = did_you_mean(&reference.target, fitting.map(|s| s.name.as_str()))
                         .or_else(|| did_you_mean(&reference.target, stages.iter().map(|s| s.name.as_str())))
-                        .or_else(|| only_one(&stages, reference.wants));
+                        .or_else(|| match reference.wants {
+                            Wants::Kind(kind) => only_one(&stages, kind),
+                            Wants::Artifact | Wants::Blob(_) => None,
+                        });
                     let message = format!("`{}` names {}, which is no stage", reference.role, quote(&reference.target));
                     errors.push(Diagnostic::new(reference.span, message).maybe_help(help));
                 }
@@ -76,18 +110,84 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     order.into_iter().filter_map(|i| stages[i].take()).collect()
 }
 
-fn check_kind(reference: &Reference, target: &StageDraft, stages: &[StageDraft], errors: &mut Errors) {
-    if let Some(kind) = target.kind.filter(|&kind| kind != reference.wants && !errors.is_full()) {
-        let message = format!(
-            "`{}` must name a {} stage, {} is a {} stage",
-            reference.role,
-            reference.wants.name(),
-            quote(&target.name),
-            kind.name()
-        );
-        let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, reference.wants));
-        errors.push(error);
+fn check_target(
+    stage: &StageDraft,
+    reference: &Reference,
+    target: &StageDraft,
+    stages: &[StageDraft],
+    errors: &mut Errors,
+) {
+    match (&reference.wants, target.kind) {
+        _ if errors.is_full() => {}
+        (Wants::Kind(_), Some(StageKind::Command)) => check_blobs(stage, reference, target, errors),
+        (Wants::Kind(wants), Some(kind)) if kind != *wants => {
+            wrong_kind(reference, *wants, target, kind, stages, errors);
+        }
+        (Wants::Blob(blob), _) => {
+            let Some(outputs) = outputs(target) else { return };
+            if !outputs.contains(&blob.as_str()) {
+                let message = format!("stage {} makes no {}", quote(&target.name), quote(blob));
+                let help = did_you_mean(blob, outputs.iter().copied());
+                let help = help.unwrap_or_else(|| format!("it makes {}", alternatives(&outputs).replace(" or ", ", ")));
+                errors.push(Diagnostic::new(reference.span, message).help(help));
+            }
+        }
+        _ => {}
     }
+}
+
+/// The blobs that a stage makes, whichever of its variants is run; None where its parameters are in error.
+fn outputs(stage: &StageDraft) -> Option<Vec<&str>> {
+    let mut variants = stage.params().map(StageParams::outputs);
+    let first = variants.next()?;
+    Some(variants.fold(first, |common, more| common.into_iter().filter(|name| more.contains(name)).collect()))
+}
+
+/// A command stands for a stage of another kind where it makes the blobs that are read of it.
+fn check_blobs(stage: &StageDraft, reference: &Reference, target: &StageDraft, errors: &mut Errors) {
+    let Some(made) = outputs(target) else { return };
+    // An arm without losses is measured all the same.
+    let optional = |name: &str| stage.kind == Some(StageKind::Compare) && name == blobs::LOSS;
+    let mut missing: Vec<String> = vec![];
+    for input in stage.params().flat_map(StageParams::inputs) {
+        if input.role == reference.role
+            && input.stage == reference.target
+            && let Blobs::Only(read) = input.blobs
+        {
+            let lacks = |name: &str| !made.contains(&name) && !optional(name) && !missing.iter().any(|m| m == name);
+            let more: Vec<String> = read.iter().filter(|name| lacks(name)).map(|name| name.to_string()).collect();
+            missing.extend(more);
+        }
+    }
+    if !missing.is_empty() {
+        let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+        let message = format!(
+            "`{}` reads {}, which the command {} does not make",
+            reference.role,
+            alternatives(&missing).replace(" or ", ", "),
+            quote(&target.name)
+        );
+        errors.push(Diagnostic::new(reference.span, message).help("declare them as its `outputs`"));
+    }
+}
+
+fn wrong_kind(
+    reference: &Reference,
+    wants: StageKind,
+    target: &StageDraft,
+    kind: StageKind,
+    stages: &[StageDraft],
+    errors: &mut Errors,
+) {
+    let message = format!(
+        "`{}` must name a {} stage, {} is a {} stage",
+        reference.role,
+        wants.name(),
+        quote(&target.name),
+        kind.name()
+    );
+    let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, wants));
+    errors.push(error);
 }
 
 /// The only stage of a kind is what was meant.

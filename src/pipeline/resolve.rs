@@ -5,7 +5,7 @@ use super::references::Reference;
 use super::sweep::{self, Applied, Scope, Sweeps, Variant};
 use super::tree::{Mapping, Node, Number, Value};
 use super::words::{alternatives, did_you_mean, is_invisible, quote};
-use super::{Device, StageKind, schema};
+use super::{Device, StageKind, StageParams, schema};
 
 /// Names end up as names of files, with more around them.
 const MAX_NAME_BYTES: usize = 100;
@@ -178,7 +178,7 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
     }
 }
 
-fn kind_names() -> [&'static str; 5] {
+fn kind_names() -> [&'static str; 6] {
     StageKind::ALL.map(StageKind::name)
 }
 
@@ -304,6 +304,13 @@ fn merge(mapping: &mut Mapping, defaults: &Mapping) {
                 mapping.insert(key.clone(), default.clone());
             }
         }
+    }
+}
+
+impl StageDraft {
+    /// The parameters of the variants that are not in error.
+    pub fn params(&self) -> impl Iterator<Item = &StageParams> {
+        self.variants.iter().filter_map(|variant| Some(&variant.typed.as_ref()?.params))
     }
 }
 

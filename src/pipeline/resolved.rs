@@ -39,8 +39,8 @@ fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::
     let mut params = stage.node.to_yaml();
     // A default that depends on what is swept (there are some that belong to one dataset alone) stays unsaid.
     let mut common: Option<Yaml> = None;
-    for variant in &stage.variants {
-        let typed = serde_yaml::to_value(&variant.params)?;
+    for params in stage.params() {
+        let typed = serde_yaml::to_value(params)?;
         common = Some(match common {
             Some(common) => in_common(common, &typed),
             None => typed,

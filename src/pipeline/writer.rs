@@ -50,6 +50,9 @@ impl StageParams {
                     ("batch_size", json!(batch_size)),
                 ],
             ),
+            Self::Command(CommandParams { command: _, inputs, outputs: _, env: _, files: _, metrics: _, seed }) => {
+                add(fields, [("inputs", json!(inputs)), ("seed", json!(seed))]);
+            }
             Self::Compare(CompareParams { arms, claims: _, rows: _ }) => {
                 for (name, arm) in arms {
                     for (index, run) in arm.runs.iter().enumerate() {
@@ -80,6 +83,7 @@ mod tests {
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
             "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
             "{kind: compare, arms: {one: a, two: b}, rows: 3}",
+            "{kind: command, command: [a, b], inputs: {x: s, y: s/b}, outputs: [o], env: {A: b}, files: [f], seed: 3}",
             "{kind: compare, arms: {one: a, two: b}, claims: {quality: {arm: one, control: two, margin: 2.5}}}",
             "{kind: compare, arms: {one: {of: a, axes: [{axis: b, value: c}], runs: [{seed: '0', stage: d}]}}}",
         ];

@@ -21,6 +21,7 @@ pub fn code_version(kind: StageKind) -> u32 {
         StageKind::Train => 2,
         StageKind::Sample => 1,
         StageKind::Compare => 3,
+        StageKind::Command => 1,
     }
 }
 
@@ -78,6 +79,7 @@ pub(super) fn semantic_params(params: &StageParams) -> Value {
         StageParams::Train(p) => serde_json::to_value(p),
         StageParams::Sample(p) => serde_json::to_value(p),
         StageParams::Compare(p) => serde_json::to_value(p),
+        StageParams::Command(p) => serde_json::to_value(p),
     };
     value.expect("parameters have names for keys")
 }
@@ -87,13 +89,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pipeline::params::*;
+    use crate::pipeline::{Blobs, params::*};
 
     fn preimage(params: &StageParams) -> Preimage {
         let digest = |text: &str| Digest::of(text.as_bytes());
         let inputs = params.inputs().into_iter().map(|input| {
-            let blobs = input.blobs.iter().map(|&name| (name.to_string(), digest(name)));
-            (input.role, blobs.collect())
+            let blobs = match input.blobs {
+                Blobs::All => vec!["blob".into()],
+                Blobs::Only(names) => names,
+            };
+            (input.role, blobs.iter().map(|name| (name.to_string(), digest(name))).collect())
         });
         Preimage {
             format: KEY_FORMAT,
@@ -122,6 +127,7 @@ mod tests {
             json!({"kind": "train", "data": "x", "optim": {"steps": 1500}}),
             json!({"kind": "sample", "model": "x", "data": "y"}),
             json!({"kind": "compare", "arms": {"a": "x", "b": "y"}}),
+            json!({"kind": "command", "command": ["a", "{inputs.x}"], "inputs": {"x": "s/b", "y": "s"}, "outputs": ["o"]}),
         ]
         .map(params)
         .into()
@@ -135,13 +141,14 @@ mod tests {
         assert_eq!(keys, GOLDEN);
     }
 
-    const GOLDEN: [&str; 6] = [
+    const GOLDEN: [&str; 7] = [
         "98ede84f9cddefcf79bde48aceb773d546a1f30ab8d07c746b2f12eed2795d2f",
         "b3ac8e97a72ad7b7e53b5a1f7555e95e2b0350ed945452ae728230ade6850f2c",
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "3dd01e942ae517dfb1772656e2b7388faba55ce226e0b0c1a461c132a9dbf0a3",
         "08040c53db1252484cda14357947b09f71bb7690d79aba38f2fab0de48f8ed6d",
         "0283287c2a76b0b2adfbfdd95ddc17f3cbb829b319ab3cf46a1fa5de36044ebd",
+        "7faefbab6a935353c6f69c320e385bbecd8c653385aa595861e36da5c18fc51a",
     ];
 
     #[test]

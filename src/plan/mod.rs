@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use crate::pipeline::{Pipeline, StageKind, StageParams};
+use crate::pipeline::{Blobs, Pipeline, Resources, Retry, StageKind, StageParams};
 
 pub use canonical::canonical_json;
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
@@ -49,6 +49,8 @@ pub struct PlannedStage {
     pub dependents: Vec<usize>,
     /// Where it draws random numbers.
     pub seed: Option<u64>,
+    pub resources: Resources,
+    pub retry: Retry,
 }
 
 /// An input, its stage by index.
@@ -56,7 +58,7 @@ pub struct PlannedStage {
 pub struct PlannedInput {
     pub role: String,
     pub stage: usize,
-    pub blobs: Vec<&'static str>,
+    pub blobs: Blobs,
 }
 
 /// The graph of a pipeline. Panics unless each stage comes after those it names, which a [`Pipeline`] promises.
@@ -88,6 +90,8 @@ pub fn plan(pipeline: &Pipeline) -> Plan {
             dependencies,
             dependents: vec![],
             seed: stage.params.seed(pipeline.seed),
+            resources: stage.resources,
+            retry: stage.retry,
         });
     }
     Plan { stages }

@@ -48,6 +48,7 @@ pub fn run(preimage: &Preimage) -> Artifact {
             [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
         }
         StageKind::Compare => [METRICS, SUMMARY].map(|name| (name, all(name))).into(),
+        StageKind::Command => vec![("output", all("output"))],
     };
     outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
 }

@@ -1,9 +1,11 @@
 //! The state of every stage, given what is known.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::key::semantic_params;
 use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage, code_version};
+use crate::pipeline::Blobs;
 use crate::store::{Action, Digest, Key, Store};
 
 /// Content from outside by stage and by what it is to the stage; for a `fetch` of cifar10, `archive`.
@@ -102,8 +104,14 @@ fn state(
     for input in &stage.inputs {
         if let StageState::Cached { action, .. } = &before[input.stage] {
             // A blob that the artifact lacks is left out, which is a fact of its own.
-            let read = |&name: &&str| Some((name.to_string(), action.outputs.get(name)?.clone()));
-            preimage.inputs.insert(input.role.clone(), input.blobs.iter().filter_map(read).collect());
+            let read = match &input.blobs {
+                Blobs::All => action.outputs.clone(),
+                Blobs::Only(names) => {
+                    let read = |name: &Cow<str>| Some((name.to_string(), action.outputs.get(name.as_ref())?.clone()));
+                    names.iter().filter_map(read).collect()
+                }
+            };
+            preimage.inputs.insert(input.role.clone(), read);
         }
     }
     let key = preimage.key();

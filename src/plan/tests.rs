@@ -64,7 +64,9 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             p.test += 1000;
             (vec![TEST_HR], true)
         }
-        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_)) => unreachable!("it is not grown"),
+        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_)) | StageParams::Command(_) => {
+            unreachable!("it is not grown")
+        }
         StageParams::Degrade(p) => {
             p.scale = 8;
             (vec![TRAIN_LR, VALIDATION_LR, TEST_LR], true)
@@ -107,6 +109,7 @@ fn spread(kind: StageKind, changed: &[(String, &'static str)]) -> Vec<&'static s
             data.chain(is_changed("model", LOSS).then_some(LOSS)).chain([SAMPLES]).collect()
         }
         StageKind::Compare => vec![METRICS, SUMMARY],
+        StageKind::Command => unreachable!("it is not grown"),
     }
 }
 
@@ -142,7 +145,7 @@ proptest! {
         let mut changed_keys = vec![];
         for (i, stage) in before.stages.iter().enumerate() {
             let inputs = stage.inputs.iter().flat_map(|input| {
-                let changed = input.blobs.iter().filter(|name| changed_blobs[input.stage].contains(name));
+                let changed = changed_blobs[input.stage].iter().filter(|name| input.blobs.contains(name));
                 changed.map(|name| (input.role.clone(), *name))
             });
             let inputs: Vec<_> = inputs.collect();

@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::machine::oom_kills;
+use super::remote::Remote;
+use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::pipeline::Device;
+use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
 use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store};
 
@@ -42,7 +46,7 @@ pub fn exec() -> u8 {
         Err(error) => {
             // Also for a person who calls the hidden command by hand.
             eprintln!("error: {error:#}");
-            send(&ProcessEvent::Failed { error: format!("{error:#}"), damaged: None });
+            send(&ProcessEvent::Failed { error: format!("{error:#}"), cause: Cause::Failed, damaged: None });
             1
         }
     }
@@ -70,7 +74,7 @@ fn attempt() -> Result<Ended> {
             store.lock(&order.key)?
         }
     };
-    if store.action(&order.key)?.is_some() {
+    if !order.force && store.action(&order.key)?.is_some() {
         // Locking made the work folder again. The log in it is this process's and empty, unless whoever committed died
         // before cleaning up; an empty one must not take the place of the one that was kept.
         let log = store.work_dir(&order.key).join(LOG_FILE);
@@ -81,6 +85,23 @@ fn attempt() -> Result<Ended> {
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
+    if let Some(address) = order.remote.as_ref().filter(|_| !order.force) {
+        store.lease(&lock)?;
+        match Remote::open(address).and_then(|remote| remote.fetch(&store, &order.key)) {
+            Ok(true) => {
+                send(&StageEvent::Message { text: format!("taken from {address}") });
+                clean_up(&store, lock);
+                send(&ProcessEvent::Done { adopted: true });
+                return Ok(Ended::Done);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("warning: {address} does not help: {error:#}; the stage runs here");
+                eprintln!("{text}");
+                send(&StageEvent::Message { text });
+            }
+        }
+    }
     if !stop.begin() {
         send(&ProcessEvent::Interrupted);
         return Ok(Ended::Interrupted);
@@ -90,7 +111,9 @@ fn attempt() -> Result<Ended> {
 
     let work = store.work_dir(&order.key);
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    store.lease(&lock)?;
     let clock = Clock::new(&work);
+    let oom_kills_before = oom_kills();
     let result = run_stage(&order, &store, &stop, &clock);
     clock.save();
     match result {
@@ -113,7 +136,12 @@ fn attempt() -> Result<Ended> {
         Err(error) => {
             eprintln!("error: {error:#}");
             let damaged = error.chain().find_map(|cause| cause.downcast_ref()).and_then(damaged_blob);
-            send(&ProcessEvent::Failed { error: format!("{error:#}"), damaged });
+            let cause = match error.downcast_ref::<Killed>() {
+                Some(Killed { signal: 9 }) if oom_kills() > oom_kills_before => Cause::OutOfMemory,
+                Some(Killed { signal: 9 | 15 }) => Cause::Lost,
+                _ => Cause::Failed,
+            };
+            send(&ProcessEvent::Failed { error: format!("{error:#}"), cause, damaged });
             Ok(Ended::Failed)
         }
     }
@@ -136,10 +164,14 @@ fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result
         inputs: order.preimage.inputs.clone(),
         sources: order.preimage.sources.clone(),
         seed: order.preimage.seed.unwrap_or(0),
+        threads: order.threads,
+        gpus: order.gpus.join(","),
         device: order.cuda.map_or(Device::Cpu, Device::Cuda),
         work,
         report: &report,
         interrupted: &interrupted,
+        program: &|group| send(&ProcessEvent::Program { group }),
+        launcher: std::env::current_exe().ok(),
     };
     // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
     catch_unwind(AssertUnwindSafe(|| stages::execute(&order.params, &context))).unwrap_or_else(|panic| {

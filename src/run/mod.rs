@@ -8,9 +8,14 @@
 //!
 //! Nothing here prints, and nothing here knows what a stage computes.
 
+pub mod archive;
 mod exec;
+mod known;
+mod limits;
 mod local;
+mod machine;
 mod prepare;
+mod remote;
 mod scheduler;
 mod slots;
 mod status;
@@ -19,6 +24,7 @@ mod tests;
 pub mod watch;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -27,12 +33,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::pipeline::Pipeline;
-use crate::store::{RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::store::{Hold, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 pub use exec::exec;
+pub use machine::Machine;
 pub use prepare::{InputError, Prepared};
-pub use scheduler::{Executor, Progress, Report};
-pub use status::{Failure, Status};
+pub use remote::Remote;
+pub use scheduler::{Executor, OnFailure, Progress, Report};
+pub use status::{Cause, Failure, Status};
 pub use wire::EXIT_INTERRUPTED;
 
 use scheduler::{Job, Scheduler};
@@ -45,18 +53,24 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Stages at once, where the user says so.
     pub jobs: Option<usize>,
+    pub on_failure: OnFailure,
+    /// Stages that run although they are known, by index in the plan.
+    pub force: BTreeSet<usize>,
+    /// A shared cache, as the user's settings name it.
+    pub remote: Option<String>,
     /// The srpipe binary.
     pub exe: PathBuf,
     /// The command line, for the record.
     pub command: Vec<String>,
 }
 
-/// Runs what is not known; returns the finished record. A stage that fails is in the record, an error here is one of
+/// Runs what is not known; `hold` goes back to when `prepared` was made. Returns the finished record. A stage that fails is in the record, an error here is one of
 /// the store or the machine.
 pub fn run(
     pipeline: &Pipeline,
     prepared: &Prepared,
     store: &Store,
+    hold: Hold,
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
@@ -71,22 +85,21 @@ pub fn run(
     record.id = run.id().to_string();
     run.make_latest()?;
 
-    let slots = Slots {
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        jobs: options.jobs,
-        cuda: prepared.cuda.is_some(),
-    };
+    let slots = Slots { machine: Machine::here(), jobs: options.jobs, cuda: prepared.cuda };
     let job = Job {
         plan: &prepared.plan,
         sources: &prepared.sources,
         backend: prepared.backend(),
         cuda: prepared.cuda,
         slots,
+        on_failure: options.on_failure,
+        remote: options.remote.clone(),
         store,
         run: &run,
     };
     let mut executor = local::Local::new(options.exe.clone(), sender);
-    Scheduler::new(job, prepared.states.clone(), record, &mut executor, progress).run(&reports)
+    Scheduler::new(job, prepared.states.clone(), options.force.clone(), record, &mut executor, progress)
+        .run(&reports, hold)
 }
 
 fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::machine::Machine;
+use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
 use crate::pipeline::params::{Cifar10Params, FetchParams};
@@ -53,6 +55,21 @@ impl Prepared {
         if self.cuda.is_some() { BackendClass::Cuda } else { BackendClass::Cpu }
     }
 
+    /// Fails where a stage that is not known asks for more than a machine can ever give.
+    pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
+        let slots = Slots { machine: machine.clone(), jobs: None, cuda: self.cuda };
+        let stages = self.plan.stages.iter().zip(&self.states);
+        let errors =
+            stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
+                let (field, why) = slots.never(&stage.resources)?;
+                let place = pipeline.nearest_position(&stage.name, &format!("resources.{field}"));
+                let place = place.map_or(String::new(), |place| format!("{place}: "));
+                Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))
+            });
+        let errors: Vec<String> = errors.collect();
+        if errors.is_empty() { Ok(()) } else { Err(InputError(errors.join("\n"))) }
+    }
+
     pub fn is_done(&self) -> bool {
         self.states.iter().all(|state| matches!(state, StageState::Cached { .. }))
     }
@@ -71,7 +88,7 @@ impl Prepared {
 }
 
 /// The CUDA device that networks run on, if any.
-fn cuda(device: Device) -> Result<Option<usize>, InputError> {
+pub fn cuda(device: Device) -> Result<Option<usize>, InputError> {
     const BUILT: bool = cfg!(feature = "cuda");
     match device {
         Device::Cpu => Ok(None),
@@ -93,14 +110,29 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     let mut sources = Sources::new();
     for PlannedStage { name, params, .. } in &plan.stages {
         let wrong = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
-        let source = match params {
-            StageParams::Fetch(FetchParams::Cifar10(params)) => ("archive", archive(params, name, store, &mut hashed)?),
+        let one = |role: &str, digest| BTreeMap::from([(role.to_string(), digest)]);
+        let found = match params {
+            StageParams::Fetch(FetchParams::Cifar10(params)) => {
+                one("archive", archive(params, name, store, &mut hashed)?)
+            }
             StageParams::Fetch(FetchParams::Folder(params)) => {
-                ("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
+                one("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
+            }
+            StageParams::Command(params) if !params.files.is_empty() => {
+                let mut digests = BTreeMap::new();
+                for file in &params.files {
+                    let digest = match hashed.get(Path::new(file)) {
+                        Some(digest) => digest.clone(),
+                        None => hash_needed(Path::new(file), name, store)?,
+                    };
+                    hashed.insert(file.into(), digest.clone());
+                    digests.insert(format!("files.{file}"), digest);
+                }
+                digests
             }
             _ => continue,
         };
-        sources.insert(name.clone(), BTreeMap::from([(source.0.to_string(), source.1)]));
+        sources.insert(name.clone(), found);
     }
     Ok(sources)
 }
@@ -144,6 +176,25 @@ fn archive(
             Ok(digest)
         }
     }
+}
+
+/// The digest of a file that a command needs.
+fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
+    let shown = path.display();
+    if !path.is_file() {
+        let what = if path.exists() { "is not a file" } else { "does not exist" };
+        let folder = std::env::current_dir().map(|folder| format!(" in {}", folder.display())).unwrap_or_default();
+        return Err(InputError(format!(
+            "stage {stage}: stages.{stage}.files: {shown} {what}{folder}. Paths are relative to the folder that srpipe \
+             is started in"
+        ))
+        .into());
+    }
+    let digest = match store {
+        Some(store) => store.hash_file_cached(path),
+        None => hash_file(path).map_err(Into::into),
+    };
+    digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.files: reading {shown}: {e:#}")).into())
 }
 
 fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {

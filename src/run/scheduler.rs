@@ -1,23 +1,27 @@
 //! The one thread that decides. Executors run stages and report; every transition of a stage goes through
 //! [`Scheduler::set`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
 use super::exec::LOG_FILE;
-use super::slots::{Load, Slots};
-use super::status::{Failure, Status};
+use super::known::Visible;
+use super::limits::{Limits, Over};
+use super::slots::{Demand, Load, Place, Slots};
+use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
 use crate::plan::{BackendClass, Plan, Sources, StageState, advance};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Digest, Hold, Key, RunDir, RunRecord, RunState, Store};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
+/// How often stages are held against their limits.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Runs stages somewhere. Reports come over a channel that the executor was made with: events of a stage while it
 /// lives, and [`Report::Closed`] after the last of them.
@@ -26,10 +30,12 @@ pub trait Executor {
     fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()>;
     /// Asks a stage to save what it has and end.
     fn stop(&mut self, stage: usize);
-    /// Ends a stage at once.
+    /// Ends a stage at once, with all that it started.
     fn kill(&mut self, stage: usize);
+    /// The memory that a stage's processes take now, in bytes.
+    fn memory(&self, stage: usize) -> u64;
     /// Called once after a stage closed: how it ended, for one that did not say so itself.
-    fn ended(&mut self, stage: usize) -> String;
+    fn ended(&mut self, stage: usize) -> (Cause, String);
 }
 
 /// Shows a run to somebody. Stages are counted as in the run's record.
@@ -65,8 +71,19 @@ pub struct Job<'a> {
     /// The CUDA device of stages that run a network, or none for the CPU.
     pub cuda: Option<usize>,
     pub slots: Slots,
+    pub on_failure: OnFailure,
+    pub remote: Option<String>,
     pub store: &'a Store,
     pub run: &'a RunDir,
+}
+
+/// What a failed stage means for those that do not need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// What runs goes on to its end; nothing else is started.
+    #[default]
+    StartNothing,
+    KeepGoing,
 }
 
 pub struct Scheduler<'a> {
@@ -80,6 +97,15 @@ pub struct Scheduler<'a> {
     /// The last word of each stage's process.
     last_words: Vec<Option<ProcessEvent>>,
     started: Vec<Instant>,
+    /// What each stage at work was given.
+    places: BTreeMap<usize, Place>,
+    limits: Limits,
+    /// How often each stage was tried again, by what had ended it.
+    retries: BTreeMap<(usize, Cause), usize>,
+    /// Stages that have yet to run although they are known.
+    forced: BTreeSet<usize>,
+    /// Their keys, which count as unknown until then.
+    hidden: BTreeSet<Key>,
     record: RunRecord,
     record_is_stale: bool,
     healed: BTreeSet<Digest>,
@@ -98,6 +124,7 @@ impl<'a> Scheduler<'a> {
     pub fn new(
         job: Job<'a>,
         states: Vec<StageState>,
+        forced: BTreeSet<usize>,
         record: RunRecord,
         executor: &'a mut dyn Executor,
         progress: &'a mut dyn Progress,
@@ -111,6 +138,11 @@ impl<'a> Scheduler<'a> {
             statuses: vec![Status::Pending; n],
             last_words: vec![None; n],
             started: vec![Instant::now(); n],
+            places: BTreeMap::new(),
+            limits: Limits::default(),
+            retries: BTreeMap::new(),
+            forced,
+            hidden: BTreeSet::new(),
             record,
             record_is_stale: true,
             healed: BTreeSet::new(),
@@ -119,9 +151,11 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Runs all that can be run; returns the finished record. An error is of the store or the machine, not of a stage.
-    pub fn run(mut self, reports: &Receiver<Report>) -> Result<RunRecord> {
+    /// `hold` goes back to when `states` were looked up.
+    pub fn run(mut self, reports: &Receiver<Report>, mut hold: Hold) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
+        self.tell_of_damage();
         loop {
             self.settle()?;
             if self.stop == Stop::No {
@@ -130,13 +164,23 @@ impl<'a> Scheduler<'a> {
             if !self.statuses.iter().any(Status::is_active) {
                 break;
             }
+            // From here on the record says what this run counts on.
             self.save_record()?;
-            match reports.recv().context("all reporters are gone")? {
-                Report::Event { stage, event: Event::Stage(event) } => self.progress.event(stage, &event),
-                Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
-                Report::Closed { stage } => self.close(stage)?,
-                Report::Signal => self.end_stages(),
+            drop(hold);
+            let report = match self.has_limits() {
+                true => reports.recv_timeout(TICK),
+                false => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            hold = self.job.store.hold()?;
+            match report {
+                Ok(Report::Event { stage, event: Event::Stage(event) }) => self.progress.event(stage, &event),
+                Ok(Report::Event { stage, event: Event::Process(event) }) => self.hear(stage, event),
+                Ok(Report::Closed { stage }) => self.close(stage)?,
+                Ok(Report::Signal) => self.end_stages(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
             }
+            self.hold_to_limits();
         }
         for stage in 0..self.statuses.len() {
             if self.statuses[stage] == Status::Pending {
@@ -157,11 +201,29 @@ impl<'a> Scheduler<'a> {
         Ok(self.record)
     }
 
+    /// Says of stages that run because something happened to their result.
+    fn tell_of_damage(&mut self) {
+        for (stage, state) in self.states.iter().enumerate() {
+            if let StageState::Ready { key, .. } = state
+                && let Some(problem) = self.job.store.problem(key)
+            {
+                let text = format!("its result is damaged: {problem}; it runs again");
+                self.progress.event(stage, &StageEvent::Message { text });
+            }
+        }
+    }
+
     /// Marks pending stages that are known, and those that can never run.
     fn settle(&mut self) -> Result<()> {
         for stage in 0..self.states.len() {
             if self.statuses[stage] != Status::Pending {
                 continue;
+            }
+            if self.forced.contains(&stage)
+                && let StageState::Cached { key, .. } = &self.states[stage]
+            {
+                self.hidden.insert(key.clone());
+                self.advance(stage);
             }
             match &self.states[stage] {
                 StageState::Cached { action, .. } => {
@@ -182,33 +244,49 @@ impl<'a> Scheduler<'a> {
     }
 
     fn start_what_can(&mut self) -> Result<()> {
-        let network = |stage: usize| self.job.plan.stages[stage].params.runs_network();
+        if self.job.on_failure == OnFailure::StartNothing
+            && self.statuses.iter().any(|status| matches!(status, Status::Failed(_)))
+        {
+            return Ok(());
+        }
+        let demand = |stage: usize| {
+            let planned = &self.job.plan.stages[stage];
+            Demand { network: planned.params.runs_network(), resources: planned.resources }
+        };
         let ready = |stage: &usize| {
             self.statuses[*stage] == Status::Pending && matches!(self.states[*stage], StageState::Ready { .. })
         };
         let active = |stage: &usize| self.statuses[*stage].is_active();
         let stages = 0..self.states.len();
         let candidates: Vec<usize> = stages.clone().filter(ready).collect();
-        let mut running = Load::count(stages.clone().filter(active).map(network));
-        let wanting = Load::count(stages.filter(|stage| active(stage) || ready(stage)).map(network));
+        let unsaid = stages.filter(|stage| active(stage) || ready(stage)).map(demand);
+        let unsaid = unsaid.filter(|demand| demand.resources.cpus.is_none());
+        let wanting = Load::count(unsaid.map(|demand| demand.network));
+        let mut running: Vec<(Demand, Place)> =
+            self.places.iter().map(|(&stage, place)| (demand(stage), place.clone())).collect();
         let mut keys: BTreeSet<Key> =
             (0..self.states.len()).filter(active).filter_map(|stage| self.key(stage)).cloned().collect();
 
         for stage in candidates {
             let StageState::Ready { key, preimage } = &self.states[stage] else { continue };
             let planned = &self.job.plan.stages[stage];
-            let network = planned.params.runs_network();
+            let demand = Demand { network: planned.params.runs_network(), resources: planned.resources };
             // Two stages of one key: the second is cached when the first is done.
-            if !self.job.slots.has_place(network, running) || !keys.insert(key.clone()) {
+            if keys.contains(key) {
                 continue;
             }
-            let threads = self.job.slots.threads(network, wanting);
+            let Some(place) = self.job.slots.place(demand, &running, wanting) else { continue };
+            keys.insert(key.clone());
             let order = Order {
                 key: key.clone(),
                 preimage: preimage.clone(),
                 params: planned.params.clone(),
-                cuda: self.job.cuda,
-                threads,
+                // Among those it sees, the first.
+                cuda: self.job.cuda.map(|index| if place.gpus.is_empty() { index } else { 0 }),
+                threads: place.threads,
+                gpus: place.gpus.clone(),
+                force: self.forced.contains(&stage),
+                remote: self.job.remote.clone(),
                 runs: self.job.store.runs_dir().to_path_buf(),
             };
             self.last_words[stage] = None;
@@ -216,11 +294,11 @@ impl<'a> Scheduler<'a> {
             let log = self.job.store.work_dir(key).join(LOG_FILE);
             match self.executor.start(stage, &order, &log) {
                 Ok(()) => {
-                    let one = Load::count(std::iter::once(network));
-                    running = Load { networks: running.networks + one.networks, others: running.others + one.others };
+                    self.places.insert(stage, place.clone());
+                    running.push((demand, place));
                     self.set(stage, Status::Running);
                 }
-                Err(error) => self.fail(stage, format!("{error:#}")),
+                Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
             }
         }
         // What failed to start may be what others wait for.
@@ -244,26 +322,73 @@ impl<'a> Scheduler<'a> {
 
     /// A process is gone.
     fn close(&mut self, stage: usize) -> Result<()> {
-        let how = self.executor.ended(stage);
-        match self.last_words[stage].take() {
-            Some(ProcessEvent::Done { adopted }) => self.conclude(stage, adopted)?,
-            Some(ProcessEvent::Failed { error, damaged }) => match damaged {
+        let (cause, how) = self.executor.ended(stage);
+        self.places.remove(&stage);
+        let over = self.limits.ended(stage);
+        match (self.last_words[stage].take(), over) {
+            (Some(ProcessEvent::Done { adopted }), _) => self.conclude(stage, adopted)?,
+            (_, Some(over)) if self.stop == Stop::No => self.end_badly(stage, over.cause, over.error),
+            (Some(ProcessEvent::Failed { error, cause, damaged }), _) => match damaged {
                 Some(digest) if self.heal(stage, &digest)? => {}
-                _ => self.fail(stage, error),
+                _ => self.end_badly(stage, cause, error),
             },
-            Some(ProcessEvent::Interrupted) => self.set(stage, Status::Interrupted),
             // It was killed, or did not save within its time.
             _ if self.stop != Stop::No => self.set(stage, Status::Interrupted),
-            _ => self.fail(stage, how),
+            (Some(ProcessEvent::Interrupted), _) => {
+                self.end_badly(stage, Cause::Lost, "the stage's process was asked from outside to stop".into());
+            }
+            _ => self.end_badly(stage, cause, how),
         }
         Ok(())
+    }
+
+    /// Tries a stage again, as far as its `retry` allows.
+    fn end_badly(&mut self, stage: usize, cause: Cause, error: String) {
+        let allowed = cause.retries(&self.job.plan.stages[stage].retry);
+        let used = self.retries.entry((stage, cause)).or_default();
+        if self.stop != Stop::No || *used >= allowed {
+            return self.fail(stage, cause, error);
+        }
+        *used += 1;
+        let text = format!("{error}; trying again ({used} of {allowed})");
+        self.progress.event(stage, &StageEvent::Message { text });
+        self.set(stage, Status::Pending);
+    }
+
+    fn has_limits(&self) -> bool {
+        self.places.keys().any(|&stage| {
+            let asked = &self.job.plan.stages[stage].resources;
+            asked.time.is_some() || asked.memory.is_some()
+        })
+    }
+
+    /// Ends stages that take more than they asked for.
+    fn hold_to_limits(&mut self) {
+        for &stage in self.places.keys() {
+            // One that waits for another run takes nothing.
+            if self.statuses[stage] != Status::Running {
+                continue;
+            }
+            let asked = &self.job.plan.stages[stage].resources;
+            let memory = asked.memory.map(|_| self.executor.memory(stage));
+            match self.limits.check(stage, asked, self.started[stage].elapsed(), memory, Instant::now()) {
+                Some(Over::Stop) => self.executor.stop(stage),
+                Some(Over::Kill) => self.executor.kill(stage),
+                None => {}
+            }
+        }
     }
 
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
         // Whatever has the same key is known now too.
-        let same: Vec<usize> = (stage..self.states.len()).filter(|&other| self.key(other) == self.key(stage)).collect();
+        let key = self.key(stage).cloned();
+        let same: Vec<usize> = (0..self.states.len()).filter(|&other| self.key(other) == key.as_ref()).collect();
+        if let Some(key) = &key {
+            self.hidden.remove(key);
+        }
         for other in same {
+            self.forced.remove(&other);
             self.advance(other);
         }
         let seconds = self.started[stage].elapsed().as_secs_f64();
@@ -276,7 +401,7 @@ impl<'a> Scheduler<'a> {
             StageState::Waiting { .. } => self.set(stage, Status::Pending),
             StageState::Ready { key, .. } => {
                 let error = format!("the stage is done, but the store does not have its result (key {key})");
-                self.fail(stage, error);
+                self.fail(stage, Cause::Failed, error);
             }
         }
         Ok(())
@@ -284,8 +409,9 @@ impl<'a> Scheduler<'a> {
 
     /// Looks again at what is known of a stage and of all that depends on it.
     fn advance(&mut self, stage: usize) -> Vec<usize> {
-        let Job { plan, sources, backend, store, .. } = self.job;
-        advance(plan, &mut self.states, stage, store, sources, backend)
+        let Job { plan, sources, backend, store, .. } = &self.job;
+        let known = Visible { store, hidden: &self.hidden };
+        advance(plan, &mut self.states, stage, &known, sources, *backend)
     }
 
     /// `stage` met a damaged blob: forgets what claims to have made it, so that it is made again. False where that was
@@ -334,10 +460,10 @@ impl<'a> Scheduler<'a> {
         };
     }
 
-    fn fail(&mut self, stage: usize, error: String) {
+    fn fail(&mut self, stage: usize, cause: Cause, error: String) {
         let log = self.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
         let tail = std::fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
-        self.set(stage, Status::Failed(Failure { error, log, tail }));
+        self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 
     /// Every transition of a stage.

@@ -4,18 +4,38 @@
 //! are filled with few networks on many threads: results come one after the other, the first one early, in the memory
 //! of one. Other stages are short, and run beside. Where the user says `--jobs`, that many stages run at once and share
 //! the cores.
+//!
+//! A stage that says what it needs (`resources`) starts when that is free, and gets just that.
+
+use super::machine::Machine;
+use crate::pipeline::Resources;
 
 /// More threads than this gain a network of our size little.
 const CORES_A_NETWORK: usize = 8;
 
 /// The places that stages run in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Slots {
-    pub cores: usize,
+    pub machine: Machine,
     /// As the user says it.
     pub jobs: Option<usize>,
-    /// Networks run on one CUDA device, which is shared by time, and so to nobody's gain.
-    pub cuda: bool,
+    /// Networks run on this CUDA device, which is shared by time, and so to nobody's gain.
+    pub cuda: Option<usize>,
+}
+
+/// What a stage needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    pub network: bool,
+    pub resources: Resources,
+}
+
+/// What a stage gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub threads: usize,
+    /// As `CUDA_VISIBLE_DEVICES` names them.
+    pub gpus: Vec<String>,
 }
 
 /// Stages by what they need.
@@ -39,17 +59,73 @@ impl Load {
 }
 
 impl Slots {
+    /// A place for a stage beside those that run; None where it must wait. `wanting` is what runs or could without
+    /// saying how many cores it needs, itself among them.
+    pub fn place(&self, demand: Demand, running: &[(Demand, Place)], wanting: Load) -> Option<Place> {
+        if self.jobs.is_some_and(|jobs| running.len() >= jobs) {
+            return None;
+        }
+        let asked = demand.resources;
+        let memory = running.iter().filter_map(|(other, _)| other.resources.memory).sum::<u64>();
+        let has_memory = |need: u64| self.machine.memory.is_none_or(|all| memory + need <= all);
+        if !asked.memory.is_none_or(has_memory) {
+            return None;
+        }
+        let taken = |gpu: &&String| running.iter().any(|(_, place)| place.gpus.contains(gpu));
+        let gpus: Vec<String> = match (asked.gpus, self.cuda.filter(|_| demand.network)) {
+            (Some(count), _) => self.machine.gpus.iter().filter(|gpu| !taken(gpu)).take(count).cloned().collect(),
+            (None, Some(index)) => match self.machine.gpus.get(index) {
+                Some(gpu) if taken(&gpu) => return None,
+                gpu => gpu.cloned().into_iter().collect(),
+            },
+            (None, None) => vec![],
+        };
+        if asked.gpus.is_some_and(|count| gpus.len() < count) {
+            return None;
+        }
+        let cores_taken = running.iter().filter_map(|(other, _)| other.resources.cpus).sum::<usize>();
+        let others = running.iter().filter(|(other, _)| other.resources.cpus.is_none());
+        let threads = match asked.cpus {
+            Some(cpus) if cores_taken + cpus > self.machine.cores => return None,
+            Some(cpus) => cpus,
+            None if asked.gpus.is_some_and(|count| count > 0) => self.machine.cores / self.machine.gpus.len().max(1),
+            None if !self.has_place(demand.network, Load::count(others.map(|(other, _)| other.network))) => {
+                return None;
+            }
+            None => self.threads(demand.network, wanting, self.machine.cores.saturating_sub(cores_taken)),
+        };
+        Some(Place { threads: threads.max(1), gpus })
+    }
+
+    /// Why this machine can never give what is asked for: the field, what is asked and what there is.
+    pub fn never(&self, asked: &Resources) -> Option<(&'static str, String)> {
+        let Machine { cores, memory, gpus } = &self.machine;
+        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        let too_many =
+            |field, asked: String, there: String| Some((field, format!("{asked}; this machine has {there}")));
+        match asked {
+            Resources { cpus: Some(n), .. } if n > cores => too_many("cpus", n.to_string(), cores.to_string()),
+            Resources { memory: Some(n), .. } if memory.is_some_and(|all| *n > all) => {
+                too_many("memory", gigabytes(*n), gigabytes(memory.unwrap_or(0)))
+            }
+            Resources { gpus: Some(n), .. } if *n > gpus.len() => {
+                too_many("gpus", n.to_string(), gpus.len().to_string())
+            }
+            _ => None,
+        }
+    }
+
     fn networks(&self) -> usize {
         match self.jobs {
             Some(jobs) => jobs,
-            None if self.cuda => 1,
-            None => (self.cores / CORES_A_NETWORK).max(1),
+            None if self.cuda.is_some() => 1,
+            None => (self.machine.cores / CORES_A_NETWORK).max(1),
         }
     }
 
     /// Whether another stage may start beside those that run.
-    pub fn has_place(&self, network: bool, running: Load) -> bool {
-        let stages = self.jobs.unwrap_or(self.cores).max(1);
+    fn has_place(&self, network: bool, running: Load) -> bool {
+        let stages = self.jobs.unwrap_or(self.machine.cores).max(1);
         match network {
             // Without `--jobs`, short stages never hold up a network.
             true => running.networks < self.networks() && (self.jobs.is_none() || running.total() < stages),
@@ -59,12 +135,12 @@ impl Slots {
     }
 
     /// The threads of a stage that starts now, when `wanting` is what runs or could, itself among them.
-    pub fn threads(&self, network: bool, wanting: Load) -> usize {
+    fn threads(&self, network: bool, wanting: Load, cores: usize) -> usize {
         let sharers = match network {
             true => wanting.networks.min(self.networks()),
-            false => wanting.total().min(self.jobs.unwrap_or(self.cores)),
+            false => wanting.total().min(self.jobs.unwrap_or(self.machine.cores)),
         };
-        (self.cores / sharers.max(1)).max(1)
+        (cores / sharers.max(1)).max(1)
     }
 }
 
@@ -72,36 +148,92 @@ impl Slots {
 mod tests {
     use super::*;
 
-    /// Starts networks as long as there is place, and says on how many threads each.
-    fn start(slots: Slots, ready: usize) -> Vec<usize> {
-        let wanting = Load { networks: ready, others: 0 };
-        (0..ready)
-            .take_while(|&running| slots.has_place(true, Load { networks: running, others: 0 }))
-            .map(|_| slots.threads(true, wanting))
-            .collect()
+    fn slots(cores: usize, jobs: Option<usize>) -> Slots {
+        let memory = Some(16_000_000_000);
+        Slots { machine: Machine { cores, memory, gpus: vec![] }, jobs, cuda: None }
+    }
+
+    const NETWORK: Demand =
+        Demand { network: true, resources: Resources { cpus: None, memory: None, gpus: None, time: None } };
+    const SHORT: Demand = Demand { network: false, ..NETWORK };
+
+    fn asking(resources: Resources) -> Demand {
+        Demand { resources, ..NETWORK }
+    }
+
+    /// Starts what there is place for, in order, and gives the places of those that start.
+    fn start(slots: &Slots, demands: &[Demand]) -> Vec<Place> {
+        let unsaid = demands.iter().filter(|demand| demand.resources.cpus.is_none());
+        let wanting = Load::count(unsaid.map(|demand| demand.network));
+        let mut running = vec![];
+        for demand in demands {
+            let place = slots.place(*demand, &running, wanting);
+            running.extend(place.map(|place| (*demand, place)));
+        }
+        running.into_iter().map(|(_, place)| place).collect()
+    }
+
+    fn threads(slots: &Slots, demands: &[Demand]) -> Vec<usize> {
+        start(slots, demands).iter().map(|place| place.threads).collect()
     }
 
     #[test]
     fn networks_share_the_cores() {
-        let slots = |cores, jobs| Slots { cores, jobs, cuda: false };
-        assert_eq!(start(slots(2, None), 3), [2]);
-        assert_eq!(start(slots(2, Some(2)), 3), [1, 1]);
-        assert_eq!(start(slots(1, Some(3)), 3), [1, 1, 1]);
-        assert_eq!(start(slots(32, None), 1), [32]);
-        assert_eq!(start(slots(32, None), 9), [8, 8, 8, 8]);
-        assert_eq!(start(slots(32, Some(2)), 9), [16, 16]);
-        assert_eq!(start(Slots { cores: 32, jobs: None, cuda: true }, 9), [32]);
+        assert_eq!(threads(&slots(2, None), &[NETWORK; 3]), [2]);
+        assert_eq!(threads(&slots(2, Some(2)), &[NETWORK; 3]), [1, 1]);
+        assert_eq!(threads(&slots(1, Some(3)), &[NETWORK; 3]), [1, 1, 1]);
+        assert_eq!(threads(&slots(32, None), &[NETWORK]), [32]);
+        assert_eq!(threads(&slots(32, None), &[NETWORK; 9]), [8, 8, 8, 8]);
+        assert_eq!(threads(&slots(32, Some(2)), &[NETWORK; 9]), [16, 16]);
+        let cuda = Slots { cuda: Some(0), ..slots(32, None) };
+        assert_eq!(threads(&cuda, &[NETWORK; 9]), [32]);
     }
 
     #[test]
     fn short_stages_run_beside_a_network() {
-        let slots = Slots { cores: 2, jobs: None, cuda: false };
-        assert!(slots.has_place(false, Load { networks: 1, others: 1 }));
-        assert!(!slots.has_place(false, Load { networks: 1, others: 2 }));
-        assert!(slots.has_place(true, Load { networks: 0, others: 2 }));
-        assert_eq!(slots.threads(false, Load { networks: 1, others: 1 }), 1);
-        let one = Slots { jobs: Some(1), ..slots };
-        assert!(!one.has_place(false, Load { networks: 1, others: 0 }));
-        assert!(!one.has_place(true, Load { networks: 0, others: 1 }));
+        assert_eq!(start(&slots(2, None), &[NETWORK, SHORT, SHORT, SHORT]).len(), 3);
+        assert_eq!(start(&slots(2, None), &[SHORT, SHORT, NETWORK]).len(), 3);
+        assert_eq!(start(&slots(2, Some(1)), &[NETWORK, SHORT]).len(), 1);
+        assert_eq!(start(&slots(2, Some(1)), &[SHORT, NETWORK]).len(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_given_as_long_as_there_is_some() {
+        let cpus = |n| asking(Resources { cpus: Some(n), ..Resources::default() });
+        assert_eq!(threads(&slots(8, None), &[cpus(3), cpus(3), cpus(3), cpus(2)]), [3, 3, 2]);
+        assert_eq!(threads(&slots(8, Some(2)), &[cpus(1), cpus(1), cpus(1)]), [1, 1]);
+        // What says nothing shares the rest.
+        assert_eq!(threads(&slots(8, None), &[cpus(3), NETWORK]), [3, 5]);
+        let memory =
+            |gb: u64| asking(Resources { memory: Some(gb * 1_000_000_000), cpus: Some(1), ..Resources::default() });
+        assert_eq!(start(&slots(8, None), &[memory(10), memory(7), memory(6), memory(1)]).len(), 2);
+    }
+
+    #[test]
+    fn graphics_cards_are_handed_out() {
+        let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..slots(8, None).machine };
+        let gpus = |n| asking(Resources { gpus: Some(n), ..Resources::default() });
+        let slots = Slots { machine, jobs: None, cuda: Some(0) };
+        let given = |demands: &[Demand]| start(&slots, demands).into_iter().map(|place| place.gpus).collect::<Vec<_>>();
+        assert_eq!(given(&[gpus(1), gpus(1), gpus(1)]), [["3"], ["5"]]);
+        assert_eq!(given(&[gpus(2), gpus(1)]), [["3", "5"]]);
+        // A network that says nothing has the device of the pipeline.
+        assert_eq!(given(&[NETWORK, NETWORK, gpus(1)]), [["3"], ["5"]]);
+        assert_eq!(given(&[gpus(1), NETWORK]), [["3"]]);
+        assert_eq!(given(&[gpus(0)]), [[] as [&str; 0]]);
+    }
+
+    #[test]
+    fn what_can_never_be_given_is_said() {
+        let slots = slots(2, None);
+        let asked = Resources { cpus: Some(2), memory: Some(16_000_000_000), gpus: Some(0), time: None };
+        assert_eq!(slots.never(&asked), None);
+        let never = |asked| slots.never(&asked).unwrap();
+        assert_eq!(never(Resources { cpus: Some(3), ..asked }), ("cpus", "3; this machine has 2".into()));
+        assert_eq!(
+            never(Resources { memory: Some(17_000_000_000), ..asked }),
+            ("memory", "17.0 GB; this machine has 16.0 GB".into())
+        );
+        assert_eq!(never(Resources { gpus: Some(1), ..asked }), ("gpus", "1; this machine has 0".into()));
     }
 }

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::Retry;
 use crate::store::StageRunState as Recorded;
 
 /// Where a stage of a run stands.
@@ -27,9 +30,35 @@ pub enum Status {
     Interrupted,
 }
 
+/// What ended a stage badly; each is tried again as often as the stage's `retry` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Its process was killed from outside, or vanished.
+    Lost,
+    /// It took more memory than it asked for, or than there was.
+    OutOfMemory,
+    /// It said itself that it failed, or crashed.
+    Failed,
+    /// It took longer than it asked for.
+    Time,
+}
+
+impl Cause {
+    pub fn retries(self, retry: &Retry) -> usize {
+        match self {
+            Self::Lost => retry.lost,
+            Self::OutOfMemory => retry.out_of_memory,
+            Self::Failed => retry.failed,
+            Self::Time => retry.time,
+        }
+    }
+}
+
 /// Why a stage failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
+    pub cause: Cause,
     pub error: String,
     pub log: PathBuf,
     /// The log's last lines, without the error itself.
@@ -45,6 +74,7 @@ impl Status {
             (Running, Blocked) | (Blocked, Running) => true,
             (Running | Blocked, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
             // A damaged blob was found: what made it runs again, and what wanted it waits for that.
+            // So it does where a stage is tried again.
             (Running | Blocked | Cached | Ran { .. }, Pending) => true,
             _ => false,
         }

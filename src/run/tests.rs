@@ -9,8 +9,9 @@ use tempfile::TempDir;
 
 use super::scheduler::{Executor, Job, Progress, Report, Scheduler};
 use super::slots::Slots;
+use super::status::Cause;
 use super::wire::{Event, Order, ProcessEvent};
-use super::{Options, Prepared, Status, new_record};
+use super::{Machine, OnFailure, Options, Prepared, Status, new_record};
 use crate::pipeline::Pipeline;
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
@@ -20,6 +21,8 @@ use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, S
 enum Act {
     Fail,
     Die,
+    /// Dies once.
+    DieOnce,
     /// Finds the blob that it read first damaged, once.
     FindDamage,
     /// Works until it is asked to stop.
@@ -37,6 +40,8 @@ struct Fake<'a> {
     signal_at: Option<&'static str>,
     active: BTreeSet<usize>,
     most_active: usize,
+    /// What every stage takes, in bytes.
+    memory: u64,
 }
 
 impl Fake<'_> {
@@ -53,12 +58,15 @@ impl Executor for Fake<'_> {
         self.most_active = self.most_active.max(self.active.len());
         self.say(stage, ProcessEvent::Started);
         match self.acts.get(name.as_str()) {
-            Some(Act::Fail) => self.say(stage, ProcessEvent::Failed { error: "it broke".into(), damaged: None }),
+            Some(Act::Fail) => {
+                self.say(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
+            }
             Some(Act::Die) => {}
+            Some(Act::DieOnce) => self.acts.retain(|&other, _| other != name),
             Some(Act::FindDamage) => {
                 self.acts.retain(|&other, _| other != name);
                 let damaged = order.preimage.inputs.values().next().and_then(|blobs| blobs.values().next()).cloned();
-                self.say(stage, ProcessEvent::Failed { error: "damaged".into(), damaged });
+                self.say(stage, ProcessEvent::Failed { error: "damaged".into(), cause: Cause::Failed, damaged });
             }
             Some(Act::Linger) => {
                 if self.signal_at == Some(name.as_str()) {
@@ -95,9 +103,13 @@ impl Executor for Fake<'_> {
         self.reports.send(Report::Closed { stage }).unwrap();
     }
 
-    fn ended(&mut self, stage: usize) -> String {
+    fn memory(&self, _: usize) -> u64 {
+        self.memory
+    }
+
+    fn ended(&mut self, stage: usize) -> (Cause, String) {
         self.active.remove(&stage);
-        "died".into()
+        (Cause::Lost, "died".into())
     }
 }
 
@@ -139,18 +151,22 @@ fn two_branches() -> Pipeline {
 }
 
 fn run(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize) -> Ran {
-    run_with_signal(store, pipeline, acts, jobs, None)
+    run_as(store, pipeline, acts, jobs, &How::default())
 }
 
-fn run_with_signal(
-    store: &Store,
-    pipeline: &Pipeline,
-    acts: &[(&'static str, Act)],
-    jobs: usize,
+/// What else decides how a pipeline runs.
+#[derive(Default)]
+struct How {
     signal_at: Option<&'static str>,
-) -> Ran {
+    on_failure: OnFailure,
+    force: &'static [&'static str],
+}
+
+fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize, how: &How) -> Ran {
     let prepared = Prepared::new(pipeline, Some(store)).unwrap();
-    let options = Options { file: None, jobs: None, exe: "srpipe".into(), command: vec![] };
+    let (on_failure, force) = (how.on_failure, BTreeSet::new());
+    let (exe, command) = ("srpipe".into(), vec![]);
+    let options = Options { file: None, jobs: None, on_failure, force, remote: None, exe, command };
     let record = new_record(pipeline, &prepared, &options);
     let run = store.create_run("p", "", &record).unwrap();
     let (sender, reports) = channel();
@@ -160,20 +176,27 @@ fn run_with_signal(
         reports: sender,
         acts: acts.iter().copied().collect(),
         started: vec![],
-        signal_at,
+        signal_at: how.signal_at,
         active: BTreeSet::new(),
         most_active: 0,
+        memory: 1_000_000,
     };
     let job = Job {
         plan: &prepared.plan,
         sources: &prepared.sources,
         backend: prepared.backend(),
         cuda: None,
-        slots: Slots { cores: jobs, jobs: Some(jobs), cuda: false },
+        slots: Slots { machine: Machine { cores: jobs, ..Machine::default() }, jobs: Some(jobs), cuda: None },
+        on_failure: how.on_failure,
+        remote: None,
         store,
         run: &run,
     };
-    let record = Scheduler::new(job, prepared.states.clone(), record, &mut fake, &mut Silent).run(&reports).unwrap();
+    let is_forced = |&stage: &usize| how.force.contains(&pipeline.stages[stage].name.as_str());
+    let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
+    let mut silent = Silent;
+    let scheduler = Scheduler::new(job, prepared.states.clone(), forced, record, &mut fake, &mut silent);
+    let record = scheduler.run(&reports, store.hold().unwrap()).unwrap();
     assert_eq!(run.record().unwrap().stages, record.stages, "what is on disk is what was returned");
     Ran {
         state: record.state,
@@ -206,7 +229,8 @@ fn every_stage_runs_once_and_then_never() {
 fn a_failure_skips_what_needs_it_and_nothing_else() {
     for act in [Act::Fail, Act::Die] {
         let (_folder, store) = store();
-        let ran = run(&store, &two_branches(), &[("left_pairs", act)], 1);
+        let how = How { on_failure: OnFailure::KeepGoing, ..How::default() };
+        let ran = run_as(&store, &two_branches(), &[("left_pairs", act)], 1, &how);
         assert_eq!(ran.state, RunState::Failed);
         let expected = [
             ("left", StageRunState::Ran),
@@ -254,9 +278,66 @@ fn what_made_a_damaged_blob_runs_again() {
 #[test]
 fn a_signal_lets_stages_save_and_starts_no_more() {
     let (_folder, store) = store();
-    let ran = run_with_signal(&store, &two_branches(), &[("left_pairs", Act::Linger)], 1, Some("left_pairs"));
+    let how = How { signal_at: Some("left_pairs"), ..How::default() };
+    let ran = run_as(&store, &two_branches(), &[("left_pairs", Act::Linger)], 1, &how);
     assert_eq!(ran.state, RunState::Interrupted);
     assert_eq!(ran.stages["left_pairs"], StageRunState::Interrupted);
     assert_eq!(ran.stages["left_model"], StageRunState::Skipped);
     assert!(!ran.started.contains(&"left_model".to_string()));
+}
+
+#[test]
+fn after_a_failure_nothing_else_is_started() {
+    let (_folder, store) = store();
+    let ran = run(&store, &two_branches(), &[("left", Act::Fail)], 1);
+    assert_eq!((ran.state, ran.started), (RunState::Failed, vec!["left".to_string()]));
+    assert_eq!(ran.stages["right"], StageRunState::Skipped);
+}
+
+#[test]
+fn a_stage_is_tried_again_as_often_as_it_says_for_what_ended_it() {
+    let with = |retry: &str| pipeline(&[("one", &format!("{{kind: fetch, dataset: synthetic, retry: {retry}}}"))]);
+    for (retry, act, state, starts) in [
+        ("{lost: 1}", Act::DieOnce, RunState::Ok, 2),
+        ("0", Act::DieOnce, RunState::Failed, 1),
+        ("2", Act::Die, RunState::Failed, 3),
+        ("{failed: 2}", Act::Die, RunState::Failed, 1),
+        ("{failed: 2}", Act::Fail, RunState::Failed, 3),
+    ] {
+        let (_folder, store) = store();
+        let ran = run(&store, &with(retry), &[("one", act)], 1);
+        assert_eq!((ran.state, ran.started.len()), (state, starts), "{retry}");
+    }
+}
+
+#[test]
+fn what_takes_more_than_it_asked_for_is_ended() {
+    let with = |resources: &str| {
+        pipeline(&[(
+            "one",
+            &format!("{{kind: fetch, dataset: synthetic, resources: {{{resources}}}, retry: {{time: 1}}}}"),
+        )])
+    };
+    let (_folder, store) = store();
+    let ran = run(&store, &with("memory: 900 kB"), &[("one", Act::Linger)], 1);
+    assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 1));
+    assert_eq!(ran.errors, ["it took 1 MB of memory, more than the 1 MB of its `resources.memory`"]);
+    let ran = run(&store, &with("time: 0.05 s, memory: 2 MB"), &[("one", Act::Linger)], 1);
+    assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 2));
+    assert_eq!(ran.errors, ["it took longer than the 0.05 s of its `resources.time`"]);
+}
+
+#[test]
+fn a_forced_stage_runs_again_and_the_rest_stays_when_it_comes_out_the_same() {
+    let (_folder, store) = store();
+    run(&store, &two_branches(), &[], 1);
+    let how = How { force: &["left_pairs", "right_model"], ..How::default() };
+    let ran = run_as(&store, &two_branches(), &[], 1, &how);
+    assert_eq!((ran.state, ran.started), (RunState::Ok, vec!["left_pairs".into(), "right_model".into()]));
+    assert_eq!(ran.stages["left_pairs"], StageRunState::Ran);
+    assert_eq!(ran.stages["left_model"], StageRunState::Cached);
+    // Where it fails, what was known before is known still.
+    let failed = run_as(&store, &two_branches(), &[("left_pairs", Act::Fail)], 1, &how);
+    assert_eq!(failed.state, RunState::Failed);
+    assert_eq!(run(&store, &two_branches(), &[], 1).started.len(), 0);
 }

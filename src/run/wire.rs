@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::status::Cause;
 use crate::pipeline::StageParams;
 use crate::plan::Preimage;
 use crate::stages::StageEvent;
@@ -28,6 +29,12 @@ pub struct Order {
     /// The CUDA device, or none for the CPU.
     pub cuda: Option<usize>,
     pub threads: usize,
+    /// The graphics cards that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
+    pub gpus: Vec<String>,
+    /// To run although the key is known.
+    pub force: bool,
+    /// A cache that may know the key.
+    pub remote: Option<String>,
     /// The folder of the store.
     pub runs: PathBuf,
 }
@@ -54,8 +61,10 @@ pub enum ProcessEvent {
     Started,
     /// The action is in the store; `adopted` from another process.
     Done { adopted: bool },
+    /// A program was started that leads this process group.
+    Program { group: u32 },
     /// `damaged`: an input blob that is missing or does not have the content its name says.
-    Failed { error: String, damaged: Option<Digest> },
+    Failed { error: String, cause: Cause, damaged: Option<Digest> },
     /// Stopped as asked.
     Interrupted,
 }
@@ -75,7 +84,12 @@ mod tests {
             Event::Process(ProcessEvent::WaitingForLock),
             Event::Process(ProcessEvent::Started),
             Event::Process(ProcessEvent::Done { adopted: true }),
-            Event::Process(ProcessEvent::Failed { error: "no".into(), damaged: Some(Digest::of(b"")) }),
+            Event::Process(ProcessEvent::Program { group: 7 }),
+            Event::Process(ProcessEvent::Failed {
+                error: "no".into(),
+                cause: Cause::OutOfMemory,
+                damaged: Some(Digest::of(b"")),
+            }),
             Event::Process(ProcessEvent::Interrupted),
         ];
         for event in events {

@@ -2,6 +2,7 @@
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 
+pub mod command;
 pub mod compare;
 pub mod degrade;
 pub mod fetch;
@@ -41,16 +42,23 @@ pub struct Context<'a> {
     pub store: &'a Store,
     /// The artifact of each input, by role.
     pub inputs: BTreeMap<String, Artifact>,
-    /// The digests of content from outside that the key was made of.
+    /// Digests of content from outside, as the stage's key has them.
     pub sources: BTreeMap<String, Digest>,
     /// For stages that draw random numbers.
     pub seed: u64,
+    pub threads: usize,
+    /// What the stage may see of the graphics cards, as `CUDA_VISIBLE_DEVICES` has it.
+    pub gpus: String,
     pub device: crate::pipeline::Device,
     /// A folder of the stage's own that survives an interruption; gone when the stage is done.
     pub work: PathBuf,
     pub report: &'a (dyn Fn(StageEvent) + Sync),
     /// Becomes true when the stage should save what it has and return [`Interrupted`].
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
+    /// Is told the process group of a program that the stage has started.
+    pub program: &'a (dyn Fn(u32) + Sync),
+    /// A program that starts the one it is given and lets it not outlive this process; see [`command::launch`].
+    pub launcher: Option<PathBuf>,
 }
 
 /// What a stage made.
@@ -81,6 +89,7 @@ pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
         StageParams::Compare(p) => compare::run(p, ctx),
+        StageParams::Command(p) => command::run(p, ctx),
     }
 }
 

@@ -32,10 +32,14 @@ impl Bench {
             inputs: self.inputs.clone(),
             sources: self.sources.clone(),
             seed: 1,
+            threads: 2,
+            gpus: String::new(),
             device: crate::pipeline::Device::Cpu,
             work: self.folder.path().join("work"),
             report: &*self.report,
             interrupted,
+            program: &|_| {},
+            launcher: None,
         }
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
-use super::{Action, Cost, Digest, Key, Store, numbers};
+use super::{Action, Artifact, Cost, Digest, Key, Store, numbers};
 
 /// An action's file. It says its own key, and each blob's size so that a truncated one is noticed without reading it.
 #[derive(Serialize, Deserialize)]
@@ -28,29 +28,41 @@ struct Output {
     size: u64,
 }
 
+impl From<File> for Action {
+    fn from(file: File) -> Self {
+        let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
+        Self { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }
+    }
+}
+
 impl Store {
-    fn action_path(&self, key: &Key) -> PathBuf {
+    pub(super) fn action_path(&self, key: &Key) -> PathBuf {
         self.folder("actions").join(key.shard()).join(format!("{key}.json"))
     }
 
     /// What is known of `key`. None where nothing is, where the record is garbled, or where one of its blobs is missing
     /// or has another size: running the stage again heals all three. An error where the store cannot be read at all.
     pub fn action(&self, key: &Key) -> Result<Option<Action>> {
+        let Some(file) = self.action_file(key)? else { return Ok(None) };
+        if !file.outputs.values().all(|output| self.is_whole(&output.digest, output.size)) {
+            return Ok(None);
+        }
+        Ok(Some(file.into()))
+    }
+
+    /// The outputs that an action names, whether or not its blobs are there; None where it is garbled.
+    pub(super) fn recorded_outputs(&self, key: &Key) -> Result<Option<Artifact>> {
+        Ok(self.action_file(key)?.map(|file| Action::from(file).outputs))
+    }
+
+    fn action_file(&self, key: &Key) -> Result<Option<File>> {
         let path = self.action_path(key);
         let mut bytes = vec![];
         match files::open(&path).and_then(|(mut file, _)| file.read_to_end(&mut bytes)) {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => return Ok(None),
             read => read.with_context(|| format!("reading {}", path.display()))?,
         };
-        let Ok(file) = serde_json::from_slice::<File>(&bytes) else { return Ok(None) };
-        let whole = |(name, output): (&String, &Output)| {
-            files::check_name("blob", name).is_ok() && self.size(&output.digest).is_ok_and(|size| size == output.size)
-        };
-        if file.key != *key || !file.outputs.iter().all(whole) {
-            return Ok(None);
-        }
-        let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
-        Ok(Some(Action { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }))
+        Ok(read(key, &bytes))
     }
 
     /// Every action on record, whether its blobs are there or not. What cannot be read is passed over: these are for
@@ -60,10 +72,8 @@ impl Store {
         let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
         let action = |path: PathBuf| {
             let key: Key = path.file_stem()?.to_str()?.parse().ok()?;
-            let file: File = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-            let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
-            (file.key == key)
-                .then_some((key, Action { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }))
+            let action = self.action_file(&key).ok()??.into();
+            Some((key, action))
         };
         let mut actions: Vec<_> = files.filter_map(|file| action(file.path())).collect();
         // Folders list their files in any order.
@@ -73,6 +83,7 @@ impl Store {
 
     /// Records that `key` is known: the commit point. The action's blobs must be in the store.
     pub fn commit(&self, key: &Key, action: &Action) -> Result<()> {
+        let _hold = self.hold()?;
         let mut outputs = BTreeMap::new();
         for (name, digest) in &action.outputs {
             files::check_name("blob", name)?;
@@ -99,6 +110,23 @@ impl Store {
             removed => removed.with_context(|| format!("removing {}", path.display())),
         }
     }
+}
+
+/// The record of `key` in an action's file, if it is one.
+fn read(key: &Key, bytes: &[u8]) -> Option<File> {
+    let file = serde_json::from_slice::<File>(bytes).ok()?;
+    let names = file.outputs.keys().all(|name| files::check_name("blob", name).is_ok());
+    (file.key == *key && names).then_some(file)
+}
+
+/// Blobs by name, with their lengths.
+pub type SizedArtifact = BTreeMap<String, (Digest, u64)>;
+
+/// The preimage and the outputs in an action's file from elsewhere.
+pub(super) fn parse(key: &Key, bytes: &[u8]) -> Option<(serde_json::Value, SizedArtifact)> {
+    let file = read(key, bytes)?;
+    let outputs = file.outputs.into_iter().map(|(name, output)| (name, (output.digest, output.size)));
+    Some((file.preimage, outputs.collect()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
@@ -61,6 +62,8 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
+        let _hold = self.hold()?;
+        self.count_on(&digest)?;
         if !self.size(&digest).is_ok_and(|size| size == bytes.len() as u64) || self.check(&digest).is_err() {
             let mut file = files::temporary(&self.folder("blobs").join(digest.shard()))?;
             file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -72,6 +75,7 @@ impl Store {
     /// Keeps the content of a file, which may be larger than memory.
     pub fn put_file(&self, path: &Path) -> Result<Digest> {
         let mut source = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let _hold = self.hold()?;
         let blobs = self.folder("blobs");
         let mut file = files::temporary(&blobs)?;
         let mut hasher = Hasher::default();
@@ -88,6 +92,7 @@ impl Store {
             size += n as u64;
         }
         let digest = hasher.finish();
+        self.count_on(&digest)?;
         if !self.size(&digest).is_ok_and(|there| there == size) || self.check(&digest).is_err() {
             files::create_folder(&blobs.join(digest.shard()))?;
             publish_blob(file, &self.blob_path(&digest))?;
@@ -121,6 +126,25 @@ impl Store {
         }
     }
 
+    /// Whether a blob of this length is there, without reading it where nobody has written to it: every blob gets the
+    /// same time of modification when it is put, and whoever changes it, by hand or by copying the store, changes that.
+    /// Then it is read, and where it proves whole its time is set again.
+    pub(super) fn is_whole(&self, digest: &Digest, size: u64) -> bool {
+        let metadata = match fs::symlink_metadata(self.blob_path(digest)) {
+            Ok(metadata) if metadata.is_file() && metadata.len() == size => metadata,
+            _ => return false,
+        };
+        if metadata.modified().is_ok_and(|time| time == blob_time()) {
+            return true;
+        }
+        let whole = self.check(digest).is_ok();
+        if whole {
+            // Without it, the blob is read again next time.
+            let _ = File::open(self.blob_path(digest)).and_then(|file| file.set_modified(blob_time()));
+        }
+        whole
+    }
+
     /// A blob's length in bytes, without reading it. A link is no blob: it could lead out of the store.
     pub(super) fn size(&self, digest: &Digest) -> Result<u64, ReadError> {
         let path = self.blob_path(digest);
@@ -140,9 +164,15 @@ fn read_error(path: PathBuf, source: io::Error) -> ReadError {
     }
 }
 
-fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
+/// The time of modification that all blobs have; a second after the epoch, as some programs take the epoch for none.
+fn blob_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1)
+}
+
+pub(super) fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
     let read_only = || {
         let mode = file.as_file().metadata()?.permissions().mode();
+        file.as_file().set_modified(blob_time())?;
         file.as_file().set_permissions(Permissions::from_mode(mode & 0o444))
     };
     read_only().with_context(|| format!("making {} read-only", path.display()))?;

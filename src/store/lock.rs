@@ -68,6 +68,11 @@ impl Store {
         self.folder("logs").join(key.shard()).join(format!("{key}.{extension}"))
     }
 
+    /// What is kept of finished work.
+    pub(super) fn kept_logs(&self, key: &Key) -> [PathBuf; 2] {
+        [self.kept(key, "log"), self.kept(key, "jsonl")]
+    }
+
     /// The lock of a key, with its work folder made; None where another process, or another lock of this one, has it.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>> {
         self.acquire(key, Wait::No)
@@ -110,7 +115,7 @@ impl Store {
                 opened => opened.with_context(|| format!("opening {}", path.display()))?,
             };
             let locked = match wait {
-                Wait::Yes => lock_uninterrupted(&file),
+                Wait::Yes => lock_uninterrupted(&file, File::lock),
                 Wait::No => match file.try_lock() {
                     Err(TryLockError::WouldBlock) => return Ok(None),
                     Err(TryLockError::Error(e)) => Err(e),
@@ -133,6 +138,7 @@ impl Store {
 
     /// Removes the work folder of a key that is done, keeping its log and events, and gives up the lock.
     pub fn clean_work(&self, lock: KeyLock) -> Result<()> {
+        let _hold = self.hold()?;
         let folder = self.work_dir(&lock.key);
         for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
             let (from, to) = (folder.join(live), self.kept(&lock.key, extension));
@@ -165,13 +171,18 @@ fn remove(folder: TempDir) -> io::Result<()> {
 }
 
 /// Waits for the lock, whatever signals come in between.
-fn lock_uninterrupted(file: &File) -> io::Result<()> {
+pub(super) fn lock_uninterrupted(file: &File, lock: fn(&File) -> io::Result<()>) -> io::Result<()> {
     loop {
-        match file.lock() {
+        match lock(file) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             done => return done,
         }
     }
+}
+
+/// Whether somebody has locked a file.
+pub(super) fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether `path` names the very file that is open.

@@ -9,6 +9,7 @@
 //!   store/work/<key>/                live: lock, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of files from outside
+//!   store/gc.lock                    held while something is counted on, or removed
 //!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder a stage linking its outputs
 //!   <pipeline>/latest                the newest of them
 //! ```
@@ -18,6 +19,7 @@
 //! - Every file is written to a temporary sibling (`.tmp-…`) and renamed: it is whole or not there. Blobs and actions are
 //!   synced before that, so that a loss of power keeps them as well; records of runs are not, for speed.
 //! - An action is written after its blobs, so a known key has its blobs. Blobs without an action are harmless.
+//! - What a live run or worker counts on is not removed; see `hold`.
 //! - Bytes that are read from a blob hash to its name. Damage is noticed and healed by running the stage again.
 //! - Names that come from outside, and links, do not lead out of the folder.
 
@@ -27,15 +29,21 @@ mod blobs;
 mod crash_tests;
 mod digest;
 mod files;
+mod foreign;
+mod gc;
+mod hold;
 mod lock;
 pub mod numbers;
 mod runs;
 mod stat_cache;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
@@ -45,8 +53,12 @@ pub use blobs::{ReadError, hash_file};
 pub use digest::{Digest, Key, NotHex};
 use files::Durability;
 pub use files::host;
+pub use foreign::{MAX_RECORD_BYTES, Record};
+pub use gc::{Removed, Retention};
+pub use hold::Hold;
 pub use lock::{KeyLock, LockHolder};
 pub use runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
+pub use verify::{Contents, Problem, Verified};
 
 /// The blobs that a stage made, by name.
 pub type Artifact = BTreeMap<String, Digest>;
@@ -77,6 +89,8 @@ pub struct Cost {
 #[derive(Debug)]
 pub struct Store {
     runs: PathBuf,
+    /// Where this process notes what it puts; see `hold`.
+    lease: Mutex<Option<File>>,
 }
 
 /// https://bford.info/cachedir/: backup programs leave the folder out.
@@ -86,7 +100,7 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 impl Store {
     /// The store under `runs`, which is made where it is not there. An error where nothing can be written to it.
     pub fn open(runs: &Path) -> Result<Self> {
-        let store = Self { runs: runs.to_path_buf() };
+        let store = Self::at(runs);
         let tag = runs.join("CACHEDIR.TAG");
         let folder = runs.join("store");
         let make = || {
@@ -109,8 +123,12 @@ impl Store {
 
     /// The store under `runs` if there is one; for readers, nothing is made.
     pub fn open_existing(runs: &Path) -> Option<Self> {
-        let store = Self { runs: runs.to_path_buf() };
+        let store = Self::at(runs);
         runs.join("store").is_dir().then_some(store)
+    }
+
+    fn at(runs: &Path) -> Self {
+        Self { runs: runs.to_path_buf(), lease: Mutex::new(None) }
     }
 
     pub fn runs_dir(&self) -> &Path {

@@ -1,7 +1,7 @@
 //! Runs: what was asked for and what became of it. Each is a folder that people may look into, and delete.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
+use super::lock::is_held;
 use super::{Artifact, Key, Store, numbers};
 use crate::pipeline::StageKind;
 
@@ -20,6 +21,7 @@ const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
 const LATEST: &str = "latest";
 const LOCK: &str = ".lock";
+const PINNED: &str = ".pinned";
 
 /// What `run.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,24 +97,38 @@ pub struct RunDir {
 impl Store {
     /// Makes the folder of a new run, with `record` (its id and pipeline filled in) and the pipeline as it was resolved.
     pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
+        self.make_run(pipeline, None, resolved_yaml.as_bytes(), record)
+    }
+
+    /// `id`: that of a run from elsewhere.
+    pub(super) fn make_run(
+        &self,
+        pipeline: &str,
+        id: Option<&str>,
+        resolved_yaml: &[u8],
+        record: &RunRecord,
+    ) -> Result<RunDir> {
         files::check_name("the pipeline's name", pipeline)?;
         if pipeline == "store" {
             bail!("a pipeline cannot be named \"store\", because runs/store holds the artifacts; rename the pipeline");
         }
         let parent = self.runs.join(pipeline);
         files::create_folder(&parent)?;
+        if fs::symlink_metadata(&parent).is_ok_and(|metadata| metadata.is_symlink()) {
+            bail!("{} is a link, which srpipe does not follow: remove it", parent.display());
+        }
         let run = loop {
-            let id = new_id(Timestamp::now());
-            let path = parent.join(&id);
+            let made_id = id.map_or_else(|| new_id(Timestamp::now()), str::to_string);
+            let path = parent.join(&made_id);
             match fs::create_dir(&path) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && id.is_none() => {}
                 made => {
                     made.with_context(|| format!("creating the folder {}", path.display()))?;
-                    break RunDir { _lock: lock(&path.join(LOCK))?, path, id };
+                    break RunDir { _lock: lock(&path.join(LOCK))?, path, id: made_id };
                 }
             }
         };
-        files::write(&run.path.join(PIPELINE), resolved_yaml.as_bytes(), Durability::Unsynced)?;
+        files::write(&run.path.join(PIPELINE), resolved_yaml, Durability::Unsynced)?;
         // The record comes last: a folder without one is no run.
         run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
         Ok(run)
@@ -159,6 +175,12 @@ impl RunDir {
         &self.path
     }
 
+    /// The pipeline as it was resolved.
+    pub fn resolved(&self) -> Result<Vec<u8>> {
+        let path = self.path.join(PIPELINE);
+        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
     pub fn record(&self) -> Result<RunRecord> {
         let path = self.path.join(RECORD);
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -174,8 +196,24 @@ impl RunDir {
     /// Whether the process that made the run is still there, wherever it is. One whose record says `Running` and that is
     /// not live was killed.
     pub fn is_live(&self) -> bool {
-        File::open(self.path.join(LOCK))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        is_held(&self.path.join(LOCK))
+    }
+
+    /// Whether `gc` leaves the run, however old it gets.
+    pub fn is_pinned(&self) -> bool {
+        self.path.join(PINNED).exists()
+    }
+
+    pub fn pin(&self) -> Result<()> {
+        files::write(&self.path.join(PINNED), b"", Durability::Synced)
+    }
+
+    pub fn unpin(&self) -> Result<()> {
+        let path = self.path.join(PINNED);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.with_context(|| format!("removing {}", path.display())),
+        }
     }
 
     /// Replaces the record.

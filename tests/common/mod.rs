@@ -84,6 +84,8 @@ impl Folder {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
         command.args(args).current_dir(self.path()).env_remove("SRPIPE_RUNS").env_remove("http_proxy");
+        // What whoever runs the tests has set for themselves.
+        command.env_remove("SRPIPE_REMOTE").env("XDG_CONFIG_HOME", self.path());
         command
     }
 

@@ -9,17 +9,18 @@ mod values;
 use std::sync::OnceLock;
 
 use schemars::schema_for;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::StageKind;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
+use super::resources::CommonParams;
 use super::tree::Node;
 use super::words::{alternatives, did_you_mean, nearest, quote};
 
 /// The schema of the parameters of a stage kind, without `kind` itself.
 pub(super) fn of(kind: StageKind) -> &'static Json {
-    static SCHEMAS: OnceLock<[Json; 5]> = OnceLock::new();
+    static SCHEMAS: OnceLock<[Json; 6]> = OnceLock::new();
     let schemas = SCHEMAS.get_or_init(|| {
         [
             schema_for!(FetchParams),
@@ -27,10 +28,108 @@ pub(super) fn of(kind: StageKind) -> &'static Json {
             schema_for!(TrainParams),
             schema_for!(SampleParams),
             schema_for!(CompareParams),
+            schema_for!(CommandParams),
         ]
-        .map(Json::from)
+        .map(|schema| with_common(schema.into()))
     });
     &schemas[kind as usize]
+}
+
+/// The JSON Schema (draft 2020-12) of whole pipeline files, for editors and other programs. srpipe itself holds files
+/// against the same schemas of kinds, and beyond that checks what a schema cannot say.
+pub fn file() -> Json {
+    let mut definitions = serde_json::Map::new();
+    let mut defaults = serde_json::Map::new();
+    let mut kinds = vec![];
+    for kind in StageKind::ALL {
+        // The definitions of all kinds go into one place, where references find them.
+        let mut schema = of(kind).clone();
+        if let Some(Json::Object(own)) = schema.as_object_mut().and_then(|schema| schema.remove("$defs")) {
+            definitions.extend(own);
+        }
+        schema.as_object_mut().map(|schema| schema.remove("$schema"));
+        let mut whole = schema.clone();
+        let add_kind = |object: &mut Json| {
+            if let Some(properties) = object.get_mut("properties").and_then(Json::as_object_mut) {
+                properties.insert("kind".to_string(), json!({ "const": kind.name() }));
+            }
+        };
+        match whole.get_mut("oneOf").and_then(Json::as_array_mut) {
+            Some(options) => options.iter_mut().for_each(add_kind),
+            None => add_kind(&mut whole),
+        }
+        // What `defaults` give need not stand in the stage, and the other way round.
+        without_required(&mut whole);
+        without_required(&mut schema);
+        whole["required"] = json!(["kind"]);
+        definitions.insert(format!("stage_{}", kind.name()), whole);
+        defaults.insert(kind.name().to_string(), schema);
+        kinds.push(json!({
+            "if": { "properties": { "kind": { "const": kind.name() } } },
+            "then": { "$ref": format!("#/$defs/stage_{}", kind.name()) },
+        }));
+    }
+    let names: Vec<&str> = StageKind::ALL.iter().map(|kind| kind.name()).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "srpipe pipeline",
+        "type": "object",
+        "required": ["name", "stages"],
+        "additionalProperties": false,
+        "properties": {
+            "name": { "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
+            "description": { "type": ["string", "null"] },
+            "seed": { "type": "integer", "minimum": 0, "default": 0 },
+            "device": { "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$", "default": "auto" },
+            "defaults": {
+                "description": "Merged under every stage of the kind.",
+                "type": ["object", "null"],
+                "additionalProperties": false,
+                "properties": defaults,
+            },
+            "stages": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
+                "additionalProperties": {
+                    "type": "object",
+                    "required": ["kind"],
+                    "properties": { "kind": { "enum": names } },
+                    "allOf": kinds,
+                },
+            },
+        },
+        "$defs": definitions,
+    })
+}
+
+fn without_required(schema: &mut Json) {
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("required");
+        object.get_mut("oneOf").and_then(Json::as_array_mut).into_iter().flatten().for_each(without_required);
+    }
+}
+
+/// Adds what every stage may have to the schema of a kind, and to each of its alternatives.
+fn with_common(mut schema: Json) -> Json {
+    let mut common = Json::from(schema_for!(CommonParams));
+    let definitions = common["$defs"].take();
+    let add = |object: &mut Json| {
+        if let Some(properties) = object.get_mut("properties").and_then(Json::as_object_mut) {
+            properties.extend(common["properties"].as_object().cloned().unwrap_or_default());
+        }
+    };
+    match schema.get_mut("oneOf").and_then(Json::as_array_mut) {
+        Some(options) => options.iter_mut().for_each(add),
+        None => add(&mut schema),
+    }
+    if !schema["$defs"].is_object() {
+        schema["$defs"] = Json::Object(Default::default());
+    }
+    if let (Some(own), Json::Object(more)) = (schema["$defs"].as_object_mut(), definitions) {
+        own.extend(more);
+    }
+    schema
 }
 
 /// Checks the parameters of a stage. Numbers become what their parameter is: `1e3` an integer, a digest of digits a
@@ -71,7 +170,7 @@ impl Validator<'_> {
         if let Some(options) = schema["anyOf"].as_array() {
             let is_null = |s: &&Json| s["type"] == "null";
             if !(node.is_null() && options.iter().any(|s| is_null(&s)))
-                && let Some(option) = options.iter().find(|s| !is_null(s))
+                && let Some(option) = self.option_for(options, node)
             {
                 self.check(option, path, node);
             }
@@ -100,6 +199,17 @@ impl Validator<'_> {
             "number" => self.check_number(schema, false, path, node),
             _ => {}
         }
+    }
+
+    /// Of the alternatives that are not null, the one for a mapping or the first for anything else.
+    fn option_for(&self, options: &'static [Json], node: &Node) -> Option<&'static Json> {
+        let is_object = |s: &'static Json| {
+            let resolved = self.resolve(s);
+            resolved["type"] == "object" || resolved["oneOf"].is_array()
+        };
+        let mut there = options.iter().filter(|s| s["type"] != "null");
+        let wanted = there.clone().find(|&s| is_object(s) == node.as_mapping().is_some());
+        wanted.or_else(|| there.next())
     }
 
     fn expected(&mut self, what: &str, path: &str, node: &Node, help: Option<String>) {
@@ -257,6 +367,29 @@ fn discriminator(options: &'static [Json]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_schema_of_files_has_all_that_it_refers_to() {
+        let schema = file();
+        fn references(value: &Json, found: &mut Vec<String>) {
+            match value {
+                Json::Object(members) => {
+                    found.extend(members.get("$ref").and_then(Json::as_str).map(str::to_string));
+                    members.values().for_each(|value| references(value, found));
+                }
+                Json::Array(items) => items.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let mut found = vec![];
+        references(&schema, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            assert!(schema.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
+        }
+        assert_eq!(schema["$defs"]["stage_train"]["properties"]["kind"]["const"], "train");
+        assert!(schema["$defs"]["stage_fetch"]["oneOf"][0]["properties"]["retry"].is_object());
+    }
 
     #[test]
     fn every_keyword_of_the_schemas_is_understood() {

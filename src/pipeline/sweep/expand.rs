@@ -12,7 +12,7 @@ use super::super::resolve::StageDraft;
 use super::super::words::quote;
 use super::matrix::too_many;
 use super::names::{axis_names, with_labels};
-use super::{Axis, Combination, MAX_INSTANCES, SEED};
+use super::{Axis, Combination, MAX_INSTANCES, SEED, Typed};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(in super::super) struct Instance {
     pub stage: usize,
     pub variant: usize,
     pub labels: Vec<Label>,
-    pub params: StageParams,
+    pub typed: Typed,
 }
 
 /// An instance by what it consists of.
@@ -48,14 +48,14 @@ pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mu
     for Drawn { stage, variant, combination, inputs } in &drawn {
         let labels: Vec<Label> = combination.iter().map(label).collect();
         let name = name(&stages[*stage].name, &labels);
-        let mut params = stages[*stage].variants[*variant].params.clone().expect("only valid variants are drawn");
-        match &mut params {
+        let mut typed = stages[*stage].variants[*variant].typed.clone().expect("only valid variants are drawn");
+        match &mut typed.params {
             StageParams::Compare(compare) => gather(compare, |arm| {
                 let found = of_stage.get(arm).cloned().unwrap_or(0..0);
                 let seeds = |i: usize| drawn[i].combination.iter().map(|&(axis, _)| axes[axis].path == SEED);
                 found.map(|i| (&instances[i], seeds(i).collect())).collect()
             }),
-            _ => {
+            params => {
                 let mut inputs = inputs.iter();
                 params.rename_inputs(|stage| {
                     if let Some(Some(input)) = inputs.next() {
@@ -64,7 +64,7 @@ pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mu
                 });
             }
         }
-        instances.push(Instance { name, stage: *stage, variant: *variant, labels, params });
+        instances.push(Instance { name, stage: *stage, variant: *variant, labels, typed });
     }
     let mut names = HashSet::new();
     for instance in &instances {
@@ -90,7 +90,7 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
     for (index, stage) in stages.iter().enumerate() {
         let first = drawn.len();
         for (variant, own) in stage.variants.iter().enumerate() {
-            let Some(params) = &own.params else { continue };
+            let Some(Typed { params, .. }) = &own.typed else { continue };
             let mut joined = vec![(vec![], vec![])];
             if !matches!(params, StageParams::Compare(_)) {
                 for input in params.inputs() {

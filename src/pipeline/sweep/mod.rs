@@ -23,7 +23,7 @@ use super::tree::Node;
 
 pub(super) use expand::{Instance, expand};
 pub(super) use matrix::{Matrix, read};
-pub(super) use variants::{Applied, Sweeps, Variant, variants};
+pub(super) use variants::{Applied, Sweeps, Typed, Variant, variants};
 
 /// Instances that a pipeline may have, all stages together.
 pub(super) const MAX_INSTANCES: usize = 100_000;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde::de::DeserializeOwned;
 
 use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::resources::CommonParams;
 use super::super::tree::{Entry, Mapping, Node, Value};
 use super::super::words::quote;
-use super::super::{StageKind, StageParams, resolve, schema};
+use super::super::{Resources, Retry, StageKind, StageParams, resolve, schema};
 use super::matrix::too_many;
 use super::names::value_label;
 use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
@@ -37,7 +38,15 @@ pub(in super::super) struct Applied {
 pub(in super::super) struct Variant {
     pub combination: Combination,
     /// Absent where they are in error.
-    pub params: Option<StageParams>,
+    pub typed: Option<Typed>,
+}
+
+/// The parameters of a kind, and those that every stage may have.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Typed {
+    pub params: StageParams,
+    pub resources: Resources,
+    pub retry: Retry,
 }
 
 impl Sweeps {
@@ -131,9 +140,9 @@ pub(in super::super) fn variants(
         }
         let mut found = Errors::default();
         schema::validate_stage(kind, name, key, &mut node, &mut found);
-        let mut params = None;
+        let mut typed = None;
         if found.is_empty() {
-            params = typed(kind, &node).map_err(|e| found.push(leftover(key, name, &e))).ok();
+            typed = self::typed(kind, (name, key), &node).map_err(|error| found.push(error)).ok();
         }
         for &(axis, value) in &combination {
             let Axis { path, values, .. } = &mut axes[axis];
@@ -144,7 +153,7 @@ pub(in super::super) fn variants(
         }
         see(&node);
         errors.append(found);
-        variants.push(Variant { combination, params });
+        variants.push(Variant { combination, typed });
     }
     variants
 }
@@ -154,17 +163,37 @@ fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
     Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
 }
 
-fn typed(kind: StageKind, node: &Node) -> Result<StageParams, serde_yaml::Error> {
-    fn read<T: DeserializeOwned>(node: &Node) -> Result<T, serde_yaml::Error> {
-        serde_yaml::from_value(node.to_yaml())
+fn typed(kind: StageKind, (name, key): (&str, Span), node: &Node) -> Result<Typed, Diagnostic> {
+    let (params, common) = read(kind, node).map_err(|error| leftover(key, name, &error))?;
+    let resources = Resources::of(&common.resources).map_err(|(field, what)| {
+        let entry = node.entry(["resources", field]);
+        let span = entry.map_or(key, |entry| entry.node.span);
+        let found = entry.map_or(String::new(), |entry| format!(", found {}", entry.node.describe()));
+        Diagnostic::new(span, format!("`resources.{field}` must be {what}{found}"))
+    })?;
+    Ok(Typed { params, resources, retry: common.retry.into() })
+}
+
+fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), serde_yaml::Error> {
+    fn read<T: DeserializeOwned>(yaml: serde_yaml::Value) -> Result<T, serde_yaml::Error> {
+        serde_yaml::from_value(yaml)
     }
-    Ok(match kind {
-        StageKind::Fetch => StageParams::Fetch(read(node)?),
-        StageKind::Degrade => StageParams::Degrade(read(node)?),
-        StageKind::Train => StageParams::Train(read(node)?),
-        StageKind::Sample => StageParams::Sample(read(node)?),
-        StageKind::Compare => StageParams::Compare(read(node)?),
-    })
+    let mut own = node.to_yaml();
+    let mut common = serde_yaml::Mapping::new();
+    if let Some(own) = own.as_mapping_mut() {
+        for name in CommonParams::NAMES {
+            common.extend(own.shift_remove(name).filter(|v| !v.is_null()).map(|value| (name.into(), value)));
+        }
+    }
+    let params = match kind {
+        StageKind::Fetch => StageParams::Fetch(read(own)?),
+        StageKind::Degrade => StageParams::Degrade(read(own)?),
+        StageKind::Train => StageParams::Train(read(own)?),
+        StageKind::Sample => StageParams::Sample(read(own)?),
+        StageKind::Compare => StageParams::Compare(read(own)?),
+        StageKind::Command => StageParams::Command(read(own)?),
+    };
+    Ok((params, read(common.into())?))
 }
 
 impl Node {

@@ -123,7 +123,7 @@ error: `steps` is given twice
    |              |
    |              the first time is here
 
-error: `kind` must be `fetch`, `degrade`, `train`, `sample` or `compare`, found `smaple`
+error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare` or `command`, found `smaple`
   --> test.yaml:16:20
    |
 16 |   samples: { kind: smaple }

@@ -1,6 +1,7 @@
 //! Whole files: what they become, the messages that wrong ones get, and that nothing stops the program.
 
 mod claims;
+mod commands;
 mod hostile;
 mod messages;
 mod not_yaml;

@@ -386,7 +386,7 @@ error: unknown key `url` of dataset `synthetic`
 6 |   d: { kind: fetch, dataset: synthetic, url: "file:x" }
   |                                         ^^^
   |
-  = help: known here: `dataset`, `test`, `train`, `validation`
+  = help: known here: `dataset`, `resources`, `retry`, `test`, `train`, `validation`
 "#,
     );
 }

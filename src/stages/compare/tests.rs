@@ -70,10 +70,14 @@ impl Bed {
             inputs: self.inputs.clone(),
             sources: BTreeMap::new(),
             seed: 0,
+            threads: 1,
+            gpus: String::new(),
             device: Device::Cpu,
             work: self.folder.path().join("work"),
             report: &|event| self.events.lock().unwrap().push(event),
             interrupted: &|| self.interrupted.load(Ordering::Relaxed),
+            program: &|_| {},
+            launcher: None,
         };
         run(&self.params, &ctx)
     }
@@ -243,7 +247,9 @@ fn arms_that_cannot_be_compared_are_refused() {
 
     let mut missing = bed();
     missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::LOSS);
-    assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no loss.csv");
+    missing.run().unwrap();
+    missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::SAMPLES);
+    assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no samples.safetensors");
     assert!(Bed::new().error().contains("nothing to compare"));
 }
 
@@ -264,10 +270,14 @@ fn arms_of_one_training_share_a_curve() {
             inputs: bed.inputs.clone(),
             sources: BTreeMap::new(),
             seed: 0,
+            threads: 1,
+            gpus: String::new(),
             device: Device::Cpu,
             work: bed.folder.path().into(),
             report: &|_| {},
             interrupted: &|| false,
+            program: &|_| {},
+            launcher: None,
         };
         let arms = arms(&bed.params, &ctx).unwrap();
         read_curves(&arms, &bed.store).unwrap().curves.into_iter().map(|c| c.name).collect()

@@ -1,13 +1,21 @@
 //! What can be typed.
 
+mod bench;
+mod store;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::params::AttentionParams;
 use crate::pipeline::{Device, Flags};
 
-const EXAMPLES: &str = "\
+pub use bench::{BenchArgs, BenchBackend};
+pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
+
+/// Examples and exit codes, to be put before more.
+macro_rules! examples {
+    () => {
+        "\
 Examples:
   srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
@@ -23,7 +31,35 @@ Exit codes:
     0  done
     1  a stage failed, or the machine did
     2  the pipeline file, the command line or a file that it names is wrong; nothing was started
-  130  interrupted; what ran has saved its progress";
+  130  interrupted; what ran has saved its progress"
+    };
+}
+
+const EXAMPLES: &str = examples!();
+
+const RUN_HELP: &str = concat!(
+    examples!(),
+    "\n
+With --json, one object a line on stdout; within a schema, fields and events are only added:
+  {\"event\": \"run_started\", \"schema\": 1, \"run\": ID, \"pipeline\": NAME, \"stages\": [NAME, ...]}
+  {\"event\": \"stage\", \"stage\": NAME, \"state\": pending|running|cached|ran|failed|skipped|interrupted}
+      ran: \"seconds\"; failed: \"error\", \"cause\" (failed|lost|out_of_memory|time), \"log\" (a path);
+      skipped: \"because\" (a stage, or null); running: \"waiting\" where another run computes the same
+  {\"event\": \"progress\", \"stage\": NAME, \"done\": N, \"total\": N, \"unit\": TEXT, \"values\": {NAME: NUMBER}}
+  {\"event\": \"message\", \"stage\": NAME, \"text\": TEXT}
+  {\"event\": \"stopping\"}
+  {\"event\": \"run_finished\", \"run\": ID, \"state\": ok|failed|interrupted, \"stages\": {NAME: STATE}}"
+);
+
+const STATUS_JSON: &str = "\
+With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
+\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|ok|failed|interrupted|died,
+\"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
+\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"waits_for\"}]}.";
+
+const CHECK_JSON: &str = "\
+With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
+\"place\" (file:line:column, or the flag), \"help\"}]}]}.";
 
 /// Runs super-resolution experiments from YAML: what is known already is not computed again, and what was interrupted
 /// goes on where it stopped.
@@ -60,9 +96,33 @@ pub enum Command {
     Logs(LogsArgs),
     /// Measure how fast a network trains and samples on this machine's CPU.
     Bench(BenchArgs),
+    /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.
+    Gc(GcArgs),
+    /// Read every result and say which are damaged; the next run makes those again.
+    Verify(VerifyArgs),
+    /// Write a run with all its results to one file.
+    Export(ExportArgs),
+    /// Add a run from such a file.
+    Import(ImportArgs),
+    /// Copy a run's results to the shared cache.
+    Push(PushArgs),
+    /// Keep a run, however old it gets.
+    Pin(RunIdArgs),
+    /// Keep a run no longer than others.
+    Unpin(RunIdArgs),
+    /// Print the JSON Schema of pipeline files, for editors and other programs.
+    Schema,
+    /// Print the completions of a shell.
+    Completions { shell: clap_complete::Shell },
     /// Run one stage, as ordered on stdin.
     #[command(hide = true)]
     Exec,
+    /// Start a stage's program.
+    #[command(hide = true)]
+    Launch {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<std::ffi::OsString>,
+    },
 }
 
 /// What the command line says of a pipeline file; the same for every command that reads one.
@@ -83,10 +143,10 @@ impl FlagArgs {
     }
 }
 
-/// Stages that fail leave those running that do not need them. Ctrl-C asks running stages to save their progress; run
-/// again to go on. A run that is killed loses what was done since the last checkpoint, and goes on the same way.
+/// Ctrl-C asks running stages to save their progress; run again to go on. A run that is killed loses what was done since
+/// the last checkpoint, and goes on the same way.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, after_long_help = RUN_HELP)]
 pub struct RunArgs {
     /// The pipeline file.
     pub file: PathBuf,
@@ -96,6 +156,16 @@ pub struct RunArgs {
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
+    /// Go on with stages that do not need one that failed. Without it, what runs goes on to its end and nothing else is
+    /// started.
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// Run this stage although its result is known; of a swept stage, every instance.
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Run this stage and what it needs, nothing else.
+    #[arg(long, value_name = "STAGE")]
+    pub only: Vec<String>,
     /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
@@ -108,6 +178,7 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_JSON)]
 pub struct StatusArgs {
     /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
     pub what: Option<String>,
@@ -248,12 +319,16 @@ pub struct GraphArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = CHECK_JSON)]
 pub struct CheckArgs {
     /// Pipeline files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub flags: FlagArgs,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -263,79 +338,6 @@ pub struct LogsArgs {
     /// Go on as long as the stage runs.
     #[arg(short, long)]
     pub follow: bool,
-}
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  srpipe bench                                       the default network, on all cores
-  srpipe bench --base-channels 64 --attention seed   the network of a pipeline file
-  srpipe bench --threads 1 --json                    for scripts
-  SRPIPE_SIMD=avx2 srpipe bench                      with an older instruction set (avx512, avx2, neon, portable)
-
-Fields of the JSON object:
-  train_step_ms, train_images_per_s   a training step: both passes, clipping, Adam, moving average; the median
-  forward_images_per_s                a forward pass, as sampling makes one for every step; the median
-  gflops                              arithmetic of the training step, as direct convolutions would do it; the fused
-                                      backend needs less, so that this may lie above peak_gflops
-  peak_gflops                         what the threads do in registers, measured; fused backend only
-  peak_rss_mib                        the most memory this process had, in MiB (Linux)
-  threads, simd, backend, base_channels, attention, batch, image_size, parameters";
-
-/// Trains the U-Net on noise for a few seconds, then runs it forward. Real trainings and samplings on the CPU go as
-/// fast. Measure on an idle machine.
-#[derive(Debug, Args)]
-#[command(after_help = BENCH_EXAMPLES)]
-pub struct BenchArgs {
-    /// Channels at full resolution, as `model.base_channels`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<2>)]
-    pub base_channels: usize,
-    /// Images at a time, as `optim.batch_size`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<1>)]
-    pub batch: usize,
-    /// Attention at the bottleneck, as `model.attention.kind`.
-    #[arg(long, value_name = "KIND", default_value = "none", value_parser = attention)]
-    pub attention: AttentionParams,
-    /// Height and width of the images, a multiple of 4.
-    #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = image_size)]
-    pub image_size: usize,
-    /// Threads; without it as many as there are cores.
-    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
-    pub threads: Option<usize>,
-    /// The kernels: srpipe's own, which pipelines use, or the reference composed of dfdx's operations.
-    #[arg(long, value_enum, default_value = "fused")]
-    pub backend: BenchBackend,
-    /// How long each of the two measurements goes on.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
-    pub seconds: f64,
-    /// Write one JSON object to stdout.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchBackend {
-    Fused,
-    Composed,
-}
-
-fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n| (MIN..=65_536).contains(n));
-    number.ok_or_else(|| format!("must be a whole number of at least {MIN}"))
-}
-
-fn image_size(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|n: &usize| (4..=4096).contains(n) && n.is_multiple_of(4));
-    size.ok_or_else(|| "must be a multiple of 4".into())
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|s| (0.0..=3600.0).contains(s));
-    seconds.ok_or_else(|| "must be a number of seconds".into())
-}
-
-/// As the pipeline file has it.
-fn attention(text: &str) -> Result<AttentionParams, String> {
-    serde_json::from_value(serde_json::json!({ "kind": text })).map_err(|error| error.to_string())
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -357,12 +359,5 @@ mod tests {
         let read = ["auto", "cpu", "cuda", "cuda:3"].map(|text| device(text).unwrap());
         assert_eq!(read, [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)]);
         assert!(["gpu", "cuda:", "cuda:x", ""].iter().all(|text| device(text).is_err()));
-    }
-
-    #[test]
-    fn attention_kinds_are_those_of_pipeline_files() {
-        assert_eq!(attention("none").unwrap(), AttentionParams::default());
-        assert_ne!(attention("seed").unwrap(), AttentionParams::default());
-        assert!(attention("sede").unwrap_err().contains("`seed`"));
     }
 }

@@ -1,0 +1,87 @@
+//! What looks after results and moves them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+const GC_JSON: &str = "\
+With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID], \"actions\", \"blobs\", \"bytes\", \"work\",
+\"temporaries\", \"blobs_left\", \"bytes_left\"}}.";
+
+const VERIFY_JSON: &str = "\
+With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
+[{\"problem\": garbled|damaged|missing, \"key\", \"output\", \"digest\"}], \"unreferenced\"}}. Exit code 1 where there are problems.";
+
+const SHARE_JSON: &str = "\
+With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"blobs\", \"bytes\"}}.";
+
+/// Runs that are going on and those that are pinned stay, and so does the latest of each pipeline. What a run that is
+/// going on counts on is never removed.
+#[derive(Debug, Args)]
+#[command(after_help = GC_JSON)]
+pub struct GcArgs {
+    /// Of each pipeline, keep this many of the newest runs.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: u32,
+    /// Keep fewer runs, without the oldest, where the results take more than this: `20 GB`, `500 MiB`.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Tell what would be removed, and remove nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_JSON)]
+pub struct VerifyArgs {
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SHARE_JSON)]
+pub struct ExportArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+    /// The archive, compressed where it ends in `.gz` (weights and images hardly shrink).
+    pub file: PathBuf,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Nothing in the file is believed: what is not what it says is refused.
+#[derive(Debug, Args)]
+#[command(after_help = SHARE_JSON)]
+pub struct ImportArgs {
+    /// The archive.
+    pub file: PathBuf,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The cache is `remote` in $XDG_CONFIG_HOME/srpipe/config.yaml (or ~/.config/srpipe/config.yaml), or SRPIPE_REMOTE: a
+/// folder, or `s3://BUCKET/PREFIX`. `run` takes from it what is known there.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunIdArgs {
+    /// A run's id, or a pipeline's name for its latest run.
+    pub run: String,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::pipeline::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
+}

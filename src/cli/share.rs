@@ -1,0 +1,94 @@
+//! Giving results to others: `export`, `import` and `push`.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::args::{ExportArgs, ImportArgs, PushArgs};
+use super::output::print;
+use super::store::{needed_run, open};
+use super::{EXIT_DONE, settings, words};
+use crate::run::archive::{self, Moved};
+use crate::run::{InputError, Remote};
+use crate::store::Store;
+
+pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
+    let store = open(runs)?;
+    let run = needed_run(&store, &args.run)?;
+    let shown = args.file.display();
+    let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Whole or not there: a half-written archive looks like one.
+    let file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
+    let file = file.map_err(|e| InputError(format!("writing to {}: {e}", folder.display())))?;
+    let mut out = BufWriter::new(file.as_file());
+    let moved = if archive::is_compressed(&args.file) {
+        // The lightest: images and weights hardly shrink, and tables shrink anyway.
+        let mut gzip = GzEncoder::new(&mut out, Compression::fast());
+        let moved = archive::export(&store, &run, &mut gzip)?;
+        gzip.finish().with_context(|| format!("writing {shown}"))?;
+        moved
+    } else {
+        archive::export(&store, &run, &mut out)?
+    };
+    out.flush().with_context(|| format!("writing {shown}"))?;
+    drop(out);
+    file.as_file().sync_all().with_context(|| format!("writing {shown}"))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).with_context(|| format!("writing {shown}"))?;
+    file.persist(&args.file).with_context(|| format!("writing {shown}"))?;
+    tell(&moved, args.json, &format!("written to {shown}"));
+    Ok(EXIT_DONE)
+}
+
+pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
+    let shown = args.file.display();
+    let file = File::open(&args.file).map_err(|e| InputError(format!("opening {shown}: {e}")))?;
+    let store = Store::open(runs)?;
+    let moved = archive::import(&store, BufReader::new(file)).with_context(|| format!("importing {shown}"))?;
+    tell(&moved, args.json, &format!("taken from {shown}"));
+    Ok(EXIT_DONE)
+}
+
+pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
+    let store = open(runs)?;
+    let run = needed_run(&store, &args.run)?;
+    let address = settings::remote()?.ok_or_else(|| {
+        InputError(
+            "there is no shared cache: name one in SRPIPE_REMOTE or in srpipe/config.yaml (`push --help`)".into(),
+        )
+    })?;
+    let remote = Remote::open(&address)?;
+    let record = run.record()?;
+    let _hold = store.hold()?;
+    let (mut pushed, mut there) = (0, 0);
+    for key in record.stages.iter().filter_map(|stage| stage.key.as_ref()) {
+        if store.action(key)?.is_some() {
+            let new = remote.push(&store, key).with_context(|| format!("pushing to {address}"))?;
+            *(if new { &mut pushed } else { &mut there }) += 1;
+        }
+    }
+    if args.json {
+        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "run": record.id, "pushed": pushed, "there": there})));
+    } else {
+        print(&format!("{} pushed to {address}, {there} there already\n", words::count(pushed, "result")));
+    }
+    Ok(EXIT_DONE)
+}
+
+fn tell(moved: &Moved, as_json: bool, what: &str) {
+    if as_json {
+        return print(&format!("{:#}\n", serde_json::json!({"schema": 1, "moved": moved})));
+    }
+    print(&format!(
+        "{} run {}: {} in {} ({}) {what}\n",
+        moved.pipeline,
+        moved.run,
+        words::count(moved.results, "result"),
+        words::count(moved.blobs, "blob"),
+        words::size(moved.bytes)
+    ));
+}

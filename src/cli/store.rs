@@ -1,0 +1,127 @@
+//! What looks after the store: `gc`, `verify`, `pin` and `unpin`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::args::{GcArgs, RunIdArgs, VerifyArgs};
+use super::output::{Look, Paint, note, print};
+use super::{EXIT_DONE, EXIT_FAILED, words};
+use crate::plan::Preimage;
+use crate::run::InputError;
+use crate::store::{Contents, Key, Problem, Removed, Retention, RunDir, Store};
+
+pub fn open(runs: &Path) -> Result<Store, InputError> {
+    Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))
+}
+
+pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
+    let store = match args.dry_run {
+        true => open(runs)?,
+        // An error where it cannot be written to.
+        false => open(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
+    };
+    let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
+    let removed = store.gc(retention, args.dry_run)?;
+    if args.json {
+        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed})));
+    } else {
+        print(&told(&removed, args.dry_run));
+    }
+    Ok(EXIT_DONE)
+}
+
+fn told(removed: &Removed, dry_run: bool) -> String {
+    let mut text: String = removed.runs.iter().map(|run| format!("run {run}\n")).collect();
+    let others = [
+        (removed.runs.len(), "run"),
+        (removed.actions, "result"),
+        (removed.blobs, "blob"),
+        (removed.work, "unfinished stage"),
+        (removed.temporaries, "half-written file"),
+    ];
+    let counts: Vec<String> = others.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| words::count(n, noun)).collect();
+    let verb = if dry_run { "would remove" } else { "removed" };
+    text += &match counts.is_empty() {
+        true => "nothing to remove".to_string(),
+        false => format!("{verb} {} ({})", counts.join(", "), words::size(removed.bytes)),
+    };
+    text + &format!("; {} with {} left\n", words::count(removed.blobs_left, "blob"), words::size(removed.bytes_left))
+}
+
+pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
+    let store = open(runs)?;
+    let verified = store.verify()?;
+    if args.json {
+        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "verified": verified})));
+    } else {
+        let paint = Paint::stdout();
+        for problem in &verified.problems {
+            let (key, what) = match problem {
+                Problem::Garbled { key } => (key, "its record cannot be read".to_string()),
+                Problem::Damaged { key, output, digest } => (key, format!("{output} is damaged (blob {digest})")),
+                Problem::Missing { key, output, digest } => (key, format!("{output} is missing (blob {digest})")),
+            };
+            print(&format!("{} {}: {what}\n", paint.paint(Look::Bad, "damaged:"), described(&store, key)));
+        }
+        let verdict = match verified.problems.len() {
+            0 => "all as it should be".to_string(),
+            n => format!("{}: the next run of what needs them makes them again", words::count(n, "problem")),
+        };
+        print(&format!("{}; {verdict}\n", contents(&verified.contents)));
+        if verified.unreferenced > 0 {
+            note(&format!("{} of no result; `srpipe gc` removes them", words::count(verified.unreferenced, "blob")));
+        }
+    }
+    Ok(if verified.problems.is_empty() { EXIT_DONE } else { EXIT_FAILED })
+}
+
+/// The stages that have this key in a run, else its kind.
+fn described(store: &Store, key: &Key) -> String {
+    let runs = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
+    let stages = runs.filter_map(|run| run.record().ok()).flat_map(|record| {
+        let has_key = record.stages.into_iter().filter(|stage| stage.key.as_ref() == Some(key));
+        has_key.map(|stage| format!("{}/{}", record.pipeline, stage.name)).collect::<Vec<_>>()
+    });
+    let stages: Vec<String> = stages.collect();
+    if !stages.is_empty() {
+        return stages.join(", ");
+    }
+    let kind = store.action(key).ok().flatten().and_then(|action| Some(Preimage::of(&action)?.kind.to_string()));
+    format!("{} {key}", kind.unwrap_or_else(|| "result".to_string()))
+}
+
+pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
+    let store = open(runs)?;
+    let run = needed_run(&store, &args.run)?;
+    if pin {
+        run.pin()?
+    } else {
+        run.unpin()?
+    }
+    let what = if pin { "is kept until it is unpinned" } else { "is kept no longer than others" };
+    print(&format!("run {} {what}\n", run.id()));
+    Ok(EXIT_DONE)
+}
+
+pub fn needed_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
+    let runs = store.runs_dir().display();
+    find_run(store, what).ok_or_else(|| InputError(format!("{runs} has neither a run nor a pipeline named {what}")))
+}
+
+/// A run by its id, or the latest of a pipeline by its name.
+pub fn find_run(store: &Store, what: &str) -> Option<RunDir> {
+    let pipelines = store.pipelines();
+    let by_id = pipelines.iter().flat_map(|pipeline| store.runs(pipeline)).find(|run| run.id() == what);
+    by_id.or_else(|| store.latest_run(what))
+}
+
+pub fn contents(contents: &Contents) -> String {
+    let Contents { results, blobs, bytes, unfinished } = *contents;
+    let unfinished = match unfinished {
+        0 => String::new(),
+        n => format!(", {} unfinished", words::count(n, "stage")),
+    };
+    let results = words::count(results, "result");
+    format!("store: {results} in {}, {}{unfinished}", words::count(blobs, "blob"), words::size(bytes))
+}

@@ -1,0 +1,157 @@
+//! `command`: a program of the user's own as a stage. Here are its parameters, and what may stand in its arguments.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::Blobs;
+
+/// Runs a program on blobs of other stages, and keeps the files that it makes.
+///
+/// The program starts in an empty folder, where `inputs/NAME`, `outputs/` and the declared `files` lie; of srpipe's
+/// environment it has PATH, HOME and TMPDIR, nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandParams {
+    /// The program and its arguments, without a shell. `{inputs.NAME}` and `{outputs.NAME}` stand for paths, `{seed}`
+    /// for the seed, `{threads}` for the number of threads that the stage may use.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+    /// What it reads, by a name of its own: all blobs of a stage (`STAGE`, a folder), or one of them (`STAGE/BLOB`, a
+    /// file).
+    #[serde(default, serialize_with = "without_stages")]
+    pub inputs: BTreeMap<String, String>,
+    /// The files that it makes, which are the blobs of this stage.
+    #[schemars(length(min = 1))]
+    pub outputs: Vec<String>,
+    /// Its environment, beside PATH, HOME and TMPDIR.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Files that it needs, such as a script, relative to the working directory; they lie under the same names in the
+    /// folder that it starts in, and when their content changes it runs again.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// One of `outputs`, a JSON object whose numbers become the figures of this stage.
+    #[serde(default)]
+    pub metrics: Option<String>,
+    /// Instead of the pipeline's seed, where `{seed}` is used.
+    #[serde(default, skip_serializing)]
+    pub seed: Option<u64>,
+}
+
+/// The names of stages do not change the result, and whether one blob or all are read does.
+fn without_stages<S: Serializer>(inputs: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(inputs.iter().map(|(name, input)| (name, split(input).1.unwrap_or("*"))))
+}
+
+/// The stage of an input, and the blob where only one is read.
+pub fn split(input: &str) -> (&str, Option<&str>) {
+    match input.split_once('/') {
+        Some((stage, blob)) => (stage, Some(blob)),
+        None => (input, None),
+    }
+}
+
+/// Passes the stage of an input to somebody who may call it otherwise; the blob stays.
+pub(super) fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
+    let (stage, blob) = split(input);
+    let (mut stage, blob) = (stage.to_string(), blob.map(|blob| format!("/{blob}")));
+    rename(&mut stage);
+    *input = stage + &blob.unwrap_or_default();
+}
+
+/// The blobs that an input reads.
+pub(super) fn blobs(input: &str) -> Blobs {
+    split(input).1.map_or(Blobs::All, |blob| Blobs::Only(vec![blob.to_string().into()]))
+}
+
+/// What stands between braces in an argument or a value of the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholder<'a> {
+    Input(&'a str),
+    Output(&'a str),
+    Seed,
+    Threads,
+}
+
+/// Puts values in the place of placeholders. Braces around anything else are left as they are.
+pub fn substitute<'a, E>(
+    text: &'a str,
+    mut value: impl FnMut(Placeholder<'a>) -> Result<String, E>,
+) -> Result<String, E> {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find('{') {
+        let (before, braces) = rest.split_at(start);
+        result += before;
+        let inside = braces[1..].split_once('}').map(|(inside, _)| inside);
+        match inside.and_then(placeholder) {
+            Some(found) => {
+                result += &value(found)?;
+                rest = &braces[inside.unwrap_or_default().len() + 2..];
+            }
+            None => {
+                result.push('{');
+                rest = &braces[1..];
+            }
+        }
+    }
+    Ok(result + rest)
+}
+
+fn placeholder(inside: &str) -> Option<Placeholder<'_>> {
+    match inside {
+        "seed" => Some(Placeholder::Seed),
+        "threads" => Some(Placeholder::Threads),
+        _ => {
+            let input = inside.strip_prefix("inputs.").map(Placeholder::Input);
+            input.or_else(|| inside.strip_prefix("outputs.").map(Placeholder::Output))
+        }
+    }
+}
+
+impl CommandParams {
+    /// Where placeholders may stand.
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        self.command.iter().chain(self.env.values())
+    }
+
+    pub fn uses_seed(&self) -> bool {
+        let mut uses = false;
+        for text in self.texts() {
+            let _ = substitute(text, |placeholder| {
+                uses |= placeholder == Placeholder::Seed;
+                Ok::<_, ()>(String::new())
+            });
+        }
+        uses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> String {
+        substitute(text, |placeholder| Ok::<_, ()>(format!("<{placeholder:?}>"))).unwrap()
+    }
+
+    #[test]
+    fn placeholders_are_filled_and_other_braces_stay() {
+        assert_eq!(filled("--in={inputs.a}:{outputs.b.csv}"), r#"--in=<Input("a")>:<Output("b.csv")>"#);
+        assert_eq!(filled("{seed}{threads}"), "<Seed><Threads>");
+        for plain in ["", "{", "}", "{}", "{other}", r#"{"a": {"b": 1}}"#, "{input.a}", "{{", "ä{ö}"] {
+            assert_eq!(filled(plain), plain);
+        }
+        assert_eq!(filled(r#"{"a": "{inputs.x}"}"#), r#"{"a": "<Input("x")>"}"#);
+    }
+
+    #[test]
+    fn the_seed_counts_where_it_is_used() {
+        let params = |text: &str| serde_yaml::from_str::<CommandParams>(text).unwrap();
+        assert!(params("{command: [a, '-s{seed}'], outputs: [b]}").uses_seed());
+        assert!(params("{command: [a], outputs: [b], env: {SEED: '{seed}'}}").uses_seed());
+        assert!(!params("{command: [a, seed], outputs: [b]}").uses_seed());
+    }
+}

@@ -1,0 +1,160 @@
+//! What a stage of any kind may ask of the machine, and how often it may be tried; none of it changes results.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What may stand in a stage beside the parameters of its kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommonParams {
+    /// What the stage needs of the machine.
+    pub resources: ResourceParams,
+    /// How often the stage is tried again after it ended badly: a number for every cause, or one for each.
+    pub retry: Option<RetryParams>,
+}
+
+impl CommonParams {
+    pub const NAMES: [&str; 2] = ["resources", "retry"];
+}
+
+/// What a stage needs of the machine while it runs. It waits until that is free, and gets no more.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceParams {
+    /// Cores, which is how many threads the stage gets.
+    #[schemars(range(min = 1, max = 4096))]
+    pub cpus: Option<usize>,
+    /// Memory of all its processes, such as `8 GB` or `512 MiB`. A stage that takes more is ended.
+    pub memory: Option<String>,
+    /// Graphics cards, which it sees as `CUDA_VISIBLE_DEVICES`.
+    #[schemars(range(max = 1024))]
+    pub gpus: Option<usize>,
+    /// The longest that it may take, such as `90 s`, `30 min` or `2 h`. Then it is asked to save, and ended.
+    pub time: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RetryParams {
+    Each(#[schemars(range(max = 100))] usize),
+    ByCause(Retry),
+}
+
+/// How often a stage is tried again, by what ended it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Its process was killed from outside, or vanished.
+    #[schemars(range(max = 100))]
+    pub lost: usize,
+    /// It took more memory than it asked for, or than there was.
+    #[schemars(range(max = 100))]
+    pub out_of_memory: usize,
+    /// It said itself that it failed.
+    #[schemars(range(max = 100))]
+    pub failed: usize,
+    /// It took longer than it asked for; a training goes on where it was.
+    #[schemars(range(max = 100))]
+    pub time: usize,
+}
+
+impl From<Option<RetryParams>> for Retry {
+    fn from(params: Option<RetryParams>) -> Self {
+        match params {
+            None => Self::default(),
+            Some(RetryParams::Each(n)) => Self { lost: n, out_of_memory: n, failed: n, time: n },
+            Some(RetryParams::ByCause(retry)) => retry,
+        }
+    }
+}
+
+/// What a stage asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub cpus: Option<usize>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    pub gpus: Option<usize>,
+    pub time: Option<Duration>,
+}
+
+impl Resources {
+    /// The error is a field and what it must be.
+    pub(super) fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
+        let memory = params.memory.as_deref().map(|text| bytes(text).ok_or(("memory", SIZE)));
+        let time = params.time.as_deref().map(|text| duration(text).ok_or(("time", TIME)));
+        Ok(Self { cpus: params.cpus, memory: memory.transpose()?, gpus: params.gpus, time: time.transpose()? })
+    }
+}
+
+const SIZE: &str = "a number with a unit, such as `8 GB` or `512 MiB`";
+const TIME: &str = "a number with a unit, such as `90 s`, `30 min` or `2 h`";
+
+/// `8 GB` (8·10⁹), `512 MiB` (512·2²⁰); a letter alone counts in powers of two, as Slurm's does.
+pub fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let unit: f64 = match unit.to_ascii_lowercase().as_str() {
+        "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024f64.powi(2),
+        "g" | "gib" => 1024f64.powi(3),
+        "t" | "tib" => 1024f64.powi(4),
+        _ => return None,
+    };
+    let bytes = number * unit;
+    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let unit = match unit {
+        "s" => 1.0,
+        "min" | "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    let seconds = number * unit;
+    // A year: no stage takes longer, and clocks can add it.
+    (seconds > 0.0 && seconds < 3.2e7).then(|| Duration::from_secs_f64(seconds))
+}
+
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let number = text[..digits].parse().ok()?;
+    Some((number, text[digits..].trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let sizes = ["8 GB", "512MiB", "1.5 k", "2G", "7 b"].map(|text| bytes(text).unwrap());
+        assert_eq!(sizes, [8_000_000_000, 512 << 20, 1536, 2 << 30, 7]);
+        for wrong in ["", "8", "GB", "-1 GB", "1 XB", "0 GB", "1e3 GB", "999999999 TB", "1..5 GB", "nan GB"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+        let times = ["90 s", "1.5min", "2h", "1 d"].map(|text| duration(text).unwrap().as_secs());
+        assert_eq!(times, [90, 90, 7200, 86_400]);
+        for wrong in ["", "90", "0 s", "-1 s", "2 hours", "1000 d"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_retries_is_that_of_every_cause() {
+        let read = |text: &str| Retry::from(serde_yaml::from_str::<Option<RetryParams>>(text).unwrap());
+        assert_eq!(read("2"), Retry { lost: 2, out_of_memory: 2, failed: 2, time: 2 });
+        assert_eq!(read("{lost: 3}"), Retry { lost: 3, ..Retry::default() });
+        assert_eq!(read("null"), Retry::default());
+    }
+}

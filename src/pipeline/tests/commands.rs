@@ -1,0 +1,94 @@
+//! Stages of kind `command`, and what stages of any kind may ask of the machine.
+
+use std::time::Duration;
+
+use super::*;
+
+fn pipeline(stages: &str) -> String {
+    format!("{SMALL}{stages}")
+}
+
+#[test]
+fn a_command_names_stages_and_blobs() {
+    let pipeline = valid(&pipeline(
+        "  score: { kind: command, command: [score, '{inputs.samples}', '{inputs.pairs}', '{seed}'], \
+         inputs: { samples: samples/samples.safetensors, pairs: pairs }, outputs: [score.json], \
+         resources: { cpus: 2, memory: 1 GB, gpus: 1, time: 2 h }, retry: { lost: 2 } }\n",
+    ));
+    let stage = pipeline.stage("score").unwrap();
+    let inputs = stage.params.inputs();
+    assert_eq!(
+        (inputs[0].role.as_str(), inputs[0].stage.as_str(), &inputs[0].blobs),
+        ("inputs.pairs", "pairs", &Blobs::All)
+    );
+    assert_eq!(inputs[1].blobs, Blobs::Only(vec!["samples.safetensors".into()]));
+    assert_eq!(stage.params.seed(7), Some(7));
+    assert_eq!(stage.resources.memory, Some(1_000_000_000));
+    assert_eq!(stage.resources.time, Some(Duration::from_secs(7200)));
+    assert_eq!((stage.retry.lost, stage.retry.failed), (2, 0));
+    // The resolved pipeline is the same pipeline.
+    let again = valid(&pipeline.resolved());
+    let again = again.stage("score").unwrap();
+    assert_eq!((&again.params, again.resources, again.retry), (&stage.params, stage.resources, stage.retry));
+}
+
+#[test]
+fn resources_may_stand_in_defaults() {
+    let text = SMALL.replace("optim: { steps: 10 } }", "optim: { steps: 10 }, resources: { cpus: 1 }, retry: 3 }");
+    let pipeline = valid(&text);
+    let model = pipeline.stage("model").unwrap();
+    assert_eq!((model.resources.cpus, model.retry.time), (Some(1), 3));
+    assert_eq!(pipeline.stage("samples").unwrap().resources, Resources::default());
+}
+
+#[test]
+fn what_is_wrong_with_a_command_is_said_where_it_is() {
+    let wrong = |stage: &str| messages(&pipeline(&format!("  x: {{ kind: command, {stage} }}\n")), &[]);
+    for (stage, expected) in [
+        ("command: [], outputs: [o]", "`command` must be a list of at least 1, found one of 0"),
+        ("command: a b, outputs: [o]", "`command` must be a list, found `a b`"),
+        ("command: [a]", "stage `x` needs `outputs`"),
+        ("command: ['{inputs.y}'], outputs: [o]", "`{inputs.y}` is not declared"),
+        ("command: ['{outputs.p}'], outputs: [o]", "`{outputs.p}` is not declared"),
+        ("command: [a], outputs: [o, o]", "the output `o` is declared twice"),
+        ("command: [a], outputs: [../o]", "`../o` cannot be the name of an output"),
+        ("command: [a], outputs: ['o\\n']", "`o\\n` cannot be the name of an output"),
+        ("command: [a], outputs: [o], inputs: { a/b: pairs }", "`a/b` cannot be the name of an input"),
+        ("command: [a], outputs: [o], inputs: { a: pears }", "`inputs.a` names `pears`, which is no stage"),
+        ("command: [a], outputs: [o], inputs: { a: pairs/none }", "stage `pairs` makes no `none`"),
+        ("command: [a], outputs: [o], inputs: { a: x/o }", "stages wait for each other: `x` → `x`"),
+        ("command: [a], outputs: [o], files: [../a]", "`../a` cannot be one of `files`"),
+        ("command: [a], outputs: [o], files: [/etc/passwd]", "`/etc/passwd` cannot be one of `files`"),
+        ("command: [a], outputs: [o], files: [inputs/a]", "`inputs/a` cannot be one of `files`"),
+        ("command: [a], outputs: [o], env: { 1A: b }", "`1A` cannot be the name of a variable"),
+        ("command: [a], outputs: [o], env: { A: \"\\0\" }", "an argument cannot hold a NUL character"),
+        ("command: [a], outputs: [o], metrics: p", "`metrics` names `p`, which is none of the `outputs`"),
+        ("command: [a], outputs: [o], resources: { cpus: 0 }", "`resources.cpus` must be at least 1, found `0`"),
+        (
+            "command: [a], outputs: [o], resources: { memory: 8 }",
+            "`resources.memory` must be a number with a unit, such as `8 GB` or `512 MiB`, found `8`",
+        ),
+        (
+            "command: [a], outputs: [o], resources: { time: soon }",
+            "`resources.time` must be a number with a unit, such as `90 s`, `30 min` or `2 h`, found `soon`",
+        ),
+        ("command: [a], outputs: [o], resources: { core: 1 }", "unknown key `core` in `resources`"),
+        ("command: [a], outputs: [o], retry: many", "`retry` must be an integer, found `many`"),
+        ("command: [a], outputs: [o], retry: { lots: 1 }", "unknown key `lots` in `retry`"),
+    ] {
+        let found = wrong(stage);
+        assert!(found.iter().any(|message| message == expected), "{stage}\nfound {found:#?}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn a_command_stands_for_a_kind_whose_blobs_it_makes() {
+    let made = "  own: { kind: command, command: [a], outputs: [test_hr.safetensors, test_lr.safetensors, samples.safetensors] }\n\
+                \x20 both: { kind: compare, arms: { own: own, only: samples } }\n";
+    valid(&pipeline(made));
+    let missing = made.replace(", samples.safetensors", "");
+    assert_eq!(
+        messages(&pipeline(&missing), &[]),
+        ["`arms.own` reads `samples.safetensors`, which the command `own` does not make"]
+    );
+}

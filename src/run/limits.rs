@@ -1,0 +1,93 @@
+//! Stages that take more than they asked for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::status::Cause;
+use crate::pipeline::Resources;
+
+/// What a stage gets to save when its time is up.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The stages that went over a limit and have not ended yet.
+#[derive(Debug, Default)]
+pub struct Limits {
+    over: BTreeMap<usize, Excess>,
+}
+
+/// Which limit a stage went over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    pub cause: Cause,
+    pub error: String,
+    kill_at: Instant,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// It is asked to save and end.
+    Stop,
+    Kill,
+}
+
+impl Limits {
+    /// Holds a stage that has run for `elapsed` and takes `memory` bytes against what it asked for.
+    pub fn check(
+        &mut self,
+        stage: usize,
+        asked: &Resources,
+        elapsed: Duration,
+        memory: Option<u64>,
+        now: Instant,
+    ) -> Option<Over> {
+        if let Some(excess) = self.over.get(&stage) {
+            return (now >= excess.kill_at).then_some(Over::Kill);
+        }
+        if let (Some(limit), Some(taken)) = (asked.memory, memory)
+            && taken > limit
+        {
+            let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+            let error = format!(
+                "it took {} MB of memory, more than the {} MB of its `resources.memory`",
+                megabytes(taken),
+                megabytes(limit)
+            );
+            // There is no time to save: it takes more by the moment.
+            self.over.insert(stage, Excess { cause: Cause::OutOfMemory, error, kill_at: now });
+            return Some(Over::Kill);
+        }
+        let limit = asked.time.filter(|limit| elapsed > *limit)?;
+        let error = format!("it took longer than the {} s of its `resources.time`", limit.as_secs_f64());
+        self.over.insert(stage, Excess { cause: Cause::Time, error, kill_at: now + GRACE });
+        Some(Over::Stop)
+    }
+
+    /// A stage has ended: whether that was for a limit.
+    pub fn ended(&mut self, stage: usize) -> Option<Excess> {
+        self.over.remove(&stage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_up_gently_and_memory_at_once() {
+        let asked = Resources { time: Some(Duration::from_secs(60)), memory: Some(5_000_000), ..Resources::default() };
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        let mut limits = Limits::default();
+        assert_eq!(limits.check(1, &asked, seconds(60), Some(5_000_000), now), None);
+        assert_eq!(limits.check(1, &asked, seconds(61), Some(5_000_000), now), Some(Over::Stop));
+        assert_eq!(limits.check(1, &asked, seconds(62), Some(9_000_000), now), None, "it is saving");
+        assert_eq!(limits.check(1, &asked, seconds(80), None, now + seconds(11)), Some(Over::Kill));
+        let excess = limits.ended(1).unwrap();
+        assert_eq!((excess.cause, excess.error.contains("60 s")), (Cause::Time, true));
+        assert_eq!(limits.ended(1), None);
+        assert_eq!(limits.check(2, &asked, seconds(1), Some(5_100_000), now), Some(Over::Kill));
+        assert_eq!(limits.ended(2).unwrap().cause, Cause::OutOfMemory);
+        assert_eq!(limits.check(3, &Resources::default(), seconds(1_000_000), None, now), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! `command`: a program of the user's own.
+//!
+//! It starts in an empty folder of its own, with relative paths in its arguments, so that it sees the same wherever the
+//! store lies:
+//!
+//! ```text
+//! inputs/NAME/<blob>     links to the blobs of an input, one or all
+//! outputs/               what it makes
+//! <path>                 copies of the declared files
+//! ```
+//!
+//! What it writes to stdout and stderr goes into the stage's log. It leads a process group, which is ended with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+use super::{Context, Interrupted, Outcome};
+use crate::pipeline::command::{Placeholder, split, substitute};
+use crate::pipeline::params::CommandParams;
+use crate::store::{Artifact, hash_file};
+
+/// What the program has of srpipe's own environment.
+const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+/// How often a stop is looked for.
+const POLL: Duration = Duration::from_millis(50);
+/// What the program gets to end by itself when it is asked to.
+const GRACE: Duration = Duration::from_secs(1);
+/// Figures that are kept of a program's metrics.
+const MAX_METRICS: usize = 1000;
+
+/// The program was ended by a signal.
+#[derive(Debug)]
+pub struct Killed {
+    pub signal: i32,
+}
+
+impl std::fmt::Display for Killed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the program was killed by signal {}", self.signal)
+    }
+}
+
+impl std::error::Error for Killed {}
+
+/// Runs the program and stores its outputs.
+///
+/// Fails where it ends with another exit code than 0, where it did not make what it declares, and where it changed what
+/// it was given. Interrupted, it starts anew.
+pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
+    let scratch = ctx.work.join("scratch");
+    remove(&scratch)?;
+    let outputs = scratch.join("outputs");
+    fs::create_dir_all(&outputs).with_context(|| format!("creating {}", outputs.display()))?;
+    let inputs = link_inputs(params, &scratch, ctx)?;
+    copy_files(params, &scratch, ctx)?;
+    let before = states(&inputs)?;
+
+    let status = execute(params, &scratch, ctx)?;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => {}
+        (Some(127), _) => bail!("the program `{}` ended with exit code 127: is it installed?", params.command[0]),
+        (Some(code), _) => bail!("the program `{}` ended with exit code {code}", params.command[0]),
+        (None, signal) => return Err(Killed { signal: signal.unwrap_or(0) }.into()),
+    }
+    ensure!(
+        states(&inputs).is_ok_and(|after| after == before),
+        "the program changed one of its inputs, which belong to other stages too. Let it write to {{outputs.NAME}} only"
+    );
+
+    let mut outcome = Outcome::default();
+    for name in &params.outputs {
+        let path = outputs.join(name);
+        let made = fs::symlink_metadata(&path);
+        ensure!(made.is_ok(), "the program ended well, but did not make {{outputs.{name}}}");
+        ensure!(made.is_ok_and(|m| m.is_file()), "the program made {{outputs.{name}}} as something else than a file");
+        let digest = ctx.store.put_file(&path).with_context(|| format!("storing {name}"))?;
+        outcome.outputs.insert(name.clone(), digest);
+    }
+    if let Some(name) = &params.metrics {
+        outcome.metrics = metrics(&outputs.join(name)).with_context(|| format!("reading the metrics in {name}"))?;
+    }
+    remove(&scratch)?;
+    Ok(outcome)
+}
+
+/// Starts the program that it is given in this process's place. It is killed when the process that started this one is
+/// gone, however that went. Returns what went wrong.
+pub fn launch(argv: &[std::ffi::OsString]) -> anyhow::Error {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = rustix::process::getppid();
+        if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+            return anyhow::Error::new(e).context("tying the program to its stage");
+        }
+        if rustix::process::getppid() != parent {
+            return Interrupted.into();
+        }
+    }
+    let Some((program, arguments)) = argv.split_first() else { return anyhow::anyhow!("no program") };
+    let error = Command::new(program).args(arguments).exec();
+    anyhow::Error::new(error).context(format!("starting {}", program.display()))
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("removing {}", folder.display())),
+    }
+}
+
+/// Links every blob that is read, its digest checked; gives the blobs' files.
+fn link_inputs(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Result<Vec<PathBuf>> {
+    let mut linked = vec![];
+    for (name, input) in &params.inputs {
+        let artifact: &Artifact =
+            ctx.inputs.get(&format!("inputs.{name}")).with_context(|| format!("the stage has no input `{name}`"))?;
+        if let (stage, Some(blob)) = split(input) {
+            ensure!(artifact.contains_key(blob), "stage `{stage}` made no {blob}");
+        }
+        let folder = scratch.join("inputs").join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        for (blob, digest) in artifact {
+            ctx.store.check(digest).with_context(|| format!("reading {blob} of `{input}`"))?;
+            let path = ctx.store.blob_path(digest);
+            symlink(&path, folder.join(blob)).with_context(|| format!("linking {blob} of `{input}`"))?;
+            linked.push(path);
+        }
+    }
+    Ok(linked)
+}
+
+fn copy_files(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Result<()> {
+    for file in &params.files {
+        let copy = scratch.join(file);
+        if let Some(folder) = copy.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        }
+        fs::copy(file, &copy).with_context(|| format!("copying {file}"))?;
+        let digest = hash_file(&copy).with_context(|| format!("reading {file}"))?;
+        ensure!(
+            ctx.sources.get(&format!("files.{file}")) == Some(&digest),
+            "{file} was changed after the run was planned; run again"
+        );
+    }
+    Ok(())
+}
+
+/// What changes when somebody writes to a file.
+fn states(paths: &[PathBuf]) -> anyhow::Result<Vec<(u64, SystemTime)>> {
+    let state = |path: &PathBuf| {
+        let metadata = fs::metadata(path)?;
+        Ok::<_, std::io::Error>((metadata.len(), metadata.modified()?))
+    };
+    paths.iter().map(|path| state(path).with_context(|| format!("reading the state of {}", path.display()))).collect()
+}
+
+fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Result<ExitStatus> {
+    let fill = |text: &String| {
+        substitute(text, |placeholder| {
+            Ok::<_, anyhow::Error>(match placeholder {
+                Placeholder::Seed => ctx.seed.to_string(),
+                Placeholder::Threads => ctx.threads.to_string(),
+                Placeholder::Output(name) => format!("outputs/{name}"),
+                Placeholder::Input(name) => match params.inputs.get(name).map(|input| split(input)) {
+                    Some((_, Some(blob))) => format!("inputs/{name}/{blob}"),
+                    Some((_, None)) => format!("inputs/{name}"),
+                    None => bail!("there is no input `{name}`"),
+                },
+            })
+        })
+    };
+    let argv: Vec<String> = params.command.iter().map(fill).collect::<anyhow::Result<_>>()?;
+    let mut command = match &ctx.launcher {
+        Some(launcher) => {
+            let mut command = Command::new(launcher);
+            command.arg("launch").arg("--").args(&argv);
+            command
+        }
+        None => {
+            let mut command = Command::new(&argv[0]);
+            command.args(&argv[1..]);
+            command
+        }
+    };
+    command.env_clear().envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.env("OMP_NUM_THREADS", ctx.threads.to_string()).env("CUDA_VISIBLE_DEVICES", &ctx.gpus);
+    for (name, value) in &params.env {
+        command.env(name, fill(value)?);
+    }
+    let log = || std::io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).context("opening the log");
+    command.current_dir(scratch).stdin(Stdio::null()).stdout(log()?).stderr(log()?).process_group(0);
+    let mut child = command.spawn().with_context(|| format!("starting `{}`", argv[0]))?;
+    (ctx.program)(child.id());
+    let group = Pid::from_child(&child);
+
+    // Waits in a thread, so that the program's end is noticed at once and a stop soon.
+    let (sender, ended) = mpsc::channel();
+    let wait = move || drop(sender.send(child.wait()));
+    std::thread::Builder::new().name("program".into()).spawn(wait).context("starting a thread")?;
+    let status = loop {
+        match ended.recv_timeout(POLL) {
+            Ok(status) => break status.context("waiting for the program")?,
+            Err(RecvTimeoutError::Disconnected) => bail!("nobody waits for the program"),
+            Err(RecvTimeoutError::Timeout) if (ctx.interrupted)() => {
+                let _ = kill_process_group(group, Signal::TERM);
+                let _ = ended.recv_timeout(GRACE);
+                let _ = kill_process_group(group, Signal::KILL);
+                return Err(Interrupted.into());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    // What it left running in the background.
+    let _ = kill_process_group(group, Signal::KILL);
+    Ok(status)
+}
+
+/// The numbers of a JSON object, those of objects in it too, by their path.
+fn metrics(path: &Path) -> anyhow::Result<BTreeMap<String, f64>> {
+    fn collect(value: &Value, path: &str, found: &mut BTreeMap<String, f64>) {
+        match value {
+            Value::Number(number) => found.extend(number.as_f64().map(|n| (path.to_string(), n))),
+            Value::Object(members) => {
+                for (name, value) in members {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    collect(value, &path, found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let value: Value = serde_json::from_slice(&fs::read(path)?).context("it is not JSON")?;
+    ensure!(value.is_object(), "it is not a JSON object");
+    let mut found = BTreeMap::new();
+    collect(&value, "", &mut found);
+    ensure!(found.len() <= MAX_METRICS, "it has {} numbers; at most {MAX_METRICS} are kept", found.len());
+    Ok(found)
+}
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! Results that were made elsewhere: nothing of them is believed.
+//!
+//! What comes from an archive or a shared cache is a record (an action's file) and blobs. A record is read as strictly as
+//! one of our own; that its key belongs to its preimage is for whoever knows how keys are made. Blobs are hashed while they
+//! come in. As everywhere, the action is written after its blobs.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use super::actions::SizedArtifact;
+use super::digest::Hasher;
+use super::files::{self, Durability};
+use super::{Artifact, Digest, Key, RunDir, RunRecord, StageRunState, Store};
+
+/// The largest record that is read from elsewhere.
+pub const MAX_RECORD_BYTES: u64 = 64 << 20;
+
+/// An action's file of another store, read and found in order; its blobs may be anywhere yet.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub key: Key,
+    pub preimage: serde_json::Value,
+    pub outputs: SizedArtifact,
+    bytes: Vec<u8>,
+}
+
+impl Store {
+    /// The bytes of a known key's record, for another store.
+    pub fn record_of(&self, key: &Key) -> Result<Option<Record>> {
+        if self.action(key)?.is_none() {
+            return Ok(None);
+        }
+        let path = self.action_path(key);
+        Record::read(key, fs::read(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
+    }
+
+    /// Keeps a blob that comes from elsewhere, if it is what its name and its length say.
+    pub fn adopt_blob(&self, digest: &Digest, size: u64, content: impl Read) -> Result<()> {
+        let _hold = self.hold()?;
+        self.count_on(digest)?;
+        if self.is_whole(digest, size) {
+            return Ok(());
+        }
+        let path = self.blob_path(digest);
+        let mut file = files::temporary(files::folder_of(&path))?;
+        let (mut hasher, mut buffer, mut length) = (Hasher::default(), vec![0; 1 << 18], 0);
+        // One byte more than there may be tells that there are more.
+        let mut content = content.take(size + 1);
+        loop {
+            let n = match content.read(&mut buffer) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                read => read.with_context(|| format!("reading the blob {digest}"))?,
+            };
+            if n == 0 {
+                break;
+            }
+            length += n as u64;
+            hasher.update(&buffer[..n]);
+            file.write_all(&buffer[..n]).with_context(|| format!("writing {}", path.display()))?;
+        }
+        ensure!(length == size, "the blob {digest} is not the {size} bytes long that its record says");
+        let found = hasher.finish();
+        ensure!(found == *digest, "the blob {digest} is damaged: its content has the SHA-256 {found}");
+        super::blobs::publish_blob(file, &path)
+    }
+
+    /// Records a key that was made known elsewhere, once its blobs are here. A key that is known already stays as it is.
+    pub fn adopt(&self, record: &Record) -> Result<()> {
+        let _hold = self.hold()?;
+        if self.action(&record.key)?.is_some() {
+            return Ok(());
+        }
+        for (name, (digest, size)) in &record.outputs {
+            ensure!(self.is_whole(digest, *size), "the blob {digest} ({name}) is missing");
+        }
+        files::write(&self.action_path(&record.key), &record.bytes, Durability::Synced)
+    }
+
+    /// Adds a run of another store with the links to what is known of it; None where a run of this name is there.
+    pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
+        let plain = |name: &str| !name.chars().any(char::is_control);
+        let names = record.stages.iter().map(|stage| &stage.name).chain([&record.pipeline, &record.id]);
+        for name in names {
+            files::check_name("the name", name)?;
+            ensure!(plain(name), "the name {name:?} holds control characters");
+        }
+        let is_id = record.id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+        ensure!(is_id, "{:?} is not the id of a run", record.id);
+        if self.runs(&record.pipeline).iter().any(|run| run.id() == record.id) {
+            return Ok(None);
+        }
+        let had_runs = self.latest_run(&record.pipeline).is_some();
+        let run = self.make_run(&record.pipeline, Some(&record.id), resolved_yaml, record)?;
+        for stage in &record.stages {
+            let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
+            if let (true, Some(key)) = (known, &stage.key)
+                && let Some(action) = self.action(key)?
+            {
+                run.link_stage(&stage.name, &action.outputs)?;
+            }
+        }
+        if !had_runs {
+            run.make_latest()?;
+        }
+        Ok(Some(run))
+    }
+}
+
+impl Record {
+    /// The record in `bytes`, if it is one of `key`.
+    pub fn read(key: &Key, bytes: Vec<u8>) -> Result<Self> {
+        let (preimage, outputs) =
+            super::actions::parse(key, &bytes).with_context(|| format!("the record of the key {key} is garbled"))?;
+        Ok(Self { key: key.clone(), preimage, outputs, bytes })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where it lies below a store's folder, here as elsewhere.
+    pub fn path(key: &Key) -> PathBuf {
+        PathBuf::from("actions").join(key.shard()).join(format!("{key}.json"))
+    }
+
+    pub fn blob_path(digest: &Digest) -> PathBuf {
+        PathBuf::from("blobs").join(digest.shard()).join(digest.as_str())
+    }
+
+    pub fn artifact(&self) -> Artifact {
+        self.outputs.iter().map(|(name, (digest, _))| (name.clone(), digest.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{action, store, temporaries};
+    use super::*;
+
+    #[test]
+    fn a_result_goes_from_store_to_store() {
+        let ((_one, from), (_two, to)) = (store(), store());
+        let key = Key::of(b"key");
+        from.commit(&key, &action(&from, &[("a", b"content")])).unwrap();
+        let record = from.record_of(&key).unwrap().unwrap();
+        assert!(to.adopt(&record).is_err(), "its blob is missing");
+        let digest = Digest::of(b"content");
+        to.adopt_blob(&digest, 7, &b"content"[..]).unwrap();
+        to.adopt(&record).unwrap();
+        assert_eq!(to.action(&key).unwrap(), from.action(&key).unwrap());
+        assert!(from.record_of(&Key::of(b"other")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_what_it_says_is_refused() {
+        let (_folder, store) = store();
+        let digest = Digest::of(b"content");
+        for (size, content) in [(7, &b"CONTENT"[..]), (7, b"conten"), (7, b"content and more"), (6, b"content")] {
+            assert!(store.adopt_blob(&digest, size, content).is_err());
+        }
+        assert!(store.check(&digest).is_err());
+        assert_eq!(temporaries(&store), 0);
+        assert!(Record::read(&Key::of(b"key"), b"{}".to_vec()).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! Removing what no run needs any more.
+//!
+//! Roots are the runs that are kept (live ones, pinned ones, the newest of each pipeline) and the keys that are worked on.
+//! What they name stays: actions by key, blobs through actions, work that was interrupted. Everything else goes: first
+//! runs, then actions, blobs last, so that an interrupted removal leaves unreferenced blobs and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::files::TEMPORARY;
+use super::{Action, Digest, Key, RunDir, Store};
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Of each pipeline, this many of the newest runs, at least one.
+    pub keep: usize,
+    /// Fewer of them, the oldest first, where their blobs take more bytes than this; never the latest of a pipeline.
+    pub max_bytes: Option<u64>,
+}
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// `PIPELINE/ID`
+    pub runs: Vec<String>,
+    pub actions: usize,
+    pub blobs: usize,
+    /// Of the blobs.
+    pub bytes: u64,
+    /// Unfinished work that no kept run can go on with.
+    pub work: usize,
+    /// What killed processes left half-written.
+    pub temporaries: usize,
+    pub blobs_left: usize,
+    pub bytes_left: u64,
+}
+
+/// What decides about a run.
+#[derive(Debug, Clone)]
+struct Facts {
+    /// Pipeline and id; ids sort by time.
+    pipeline: String,
+    id: String,
+    /// Live, pinned or the latest of its pipeline.
+    must_stay: bool,
+    keys: BTreeSet<Key>,
+}
+
+/// Which runs stay. `size`: the bytes that the blobs of these keys take.
+fn choose(runs: &[Facts], retention: Retention, size: impl Fn(&BTreeSet<&Key>) -> u64) -> Vec<bool> {
+    let mut newest_first: Vec<usize> = (0..runs.len()).collect();
+    newest_first.sort_by(|&a, &b| runs[b].id.cmp(&runs[a].id));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut stays = vec![false; runs.len()];
+    for &run in &newest_first {
+        let count = counts.entry(&runs[run].pipeline).or_default();
+        *count += 1;
+        stays[run] = runs[run].must_stay || *count <= retention.keep.max(1);
+    }
+    let Some(max) = retention.max_bytes else { return stays };
+    for &run in newest_first.iter().rev() {
+        let kept = runs.iter().zip(&stays).filter(|(_, stays)| **stays).flat_map(|(run, _)| &run.keys).collect();
+        if size(&kept) <= max {
+            break;
+        }
+        stays[run] = runs[run].must_stay;
+    }
+    stays
+}
+
+impl Store {
+    /// Removes what `retention` does not keep; `dry_run` only tells.
+    pub fn gc(&self, retention: Retention, dry_run: bool) -> Result<Removed> {
+        let _hold = self.hold_alone()?;
+        let runs: Vec<(RunDir, Facts)> = self
+            .pipelines()
+            .into_iter()
+            .flat_map(|pipeline| {
+                let latest = self.latest_run(&pipeline).map(|run| run.id().to_string());
+                self.runs(&pipeline).into_iter().map(move |run| {
+                    let keys =
+                        run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
+                    let facts = Facts {
+                        pipeline: pipeline.clone(),
+                        id: run.id().to_string(),
+                        must_stay: run.is_live() || run.is_pinned() || latest.as_deref() == Some(run.id()),
+                        keys: keys.unwrap_or_default(),
+                    };
+                    (run, facts)
+                })
+            })
+            .collect();
+        let actions: BTreeMap<Key, Option<Action>> =
+            self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten())).collect();
+        let sizes: BTreeMap<Digest, u64> = self.blob_sizes();
+        let blobs = |keys: &BTreeSet<&Key>| -> BTreeSet<&Digest> {
+            let kept = keys.iter().filter_map(|key| actions.get(key)?.as_ref());
+            kept.flat_map(|action| action.outputs.values()).collect()
+        };
+        let size = |keys: &BTreeSet<&Key>| blobs(keys).iter().filter_map(|digest| sizes.get(digest)).sum();
+
+        let facts: Vec<Facts> = runs.iter().map(|(_, facts)| facts.clone()).collect();
+        let stays = choose(&facts, retention, size);
+        let live = self.live_keys();
+        let kept_runs = facts.iter().zip(&stays).filter(|(_, stays)| **stays);
+        let kept: BTreeSet<&Key> = kept_runs.flat_map(|(run, _)| &run.keys).chain(&live).collect();
+        let leased: Vec<Digest> = live.iter().flat_map(|key| self.leased(key)).collect();
+        let mut kept_blobs = blobs(&kept);
+        kept_blobs.extend(&leased);
+
+        let mut removed = Removed::default();
+        let mut doomed: Vec<PathBuf> = vec![];
+        for ((run, facts), _) in runs.iter().zip(&stays).filter(|(_, stays)| !**stays) {
+            removed.runs.push(format!("{}/{}", facts.pipeline, facts.id));
+            doomed.push(run.path().to_path_buf());
+        }
+        for key in actions.keys().filter(|key| !kept.contains(key)) {
+            removed.actions += 1;
+            doomed.push(self.action_path(key));
+            doomed.extend(self.kept_logs(key));
+        }
+        for key in self.work_keys().iter().filter(|key| !kept.contains(key)) {
+            removed.work += 1;
+            doomed.push(self.work_dir(key));
+        }
+        for (digest, size) in &sizes {
+            if kept_blobs.contains(digest) {
+                removed.blobs_left += 1;
+                removed.bytes_left += size;
+            } else {
+                removed.blobs += 1;
+                removed.bytes += size;
+                doomed.push(self.blob_path(digest));
+            }
+        }
+        let temporaries = self.temporaries();
+        removed.temporaries = temporaries.len();
+        doomed.extend(temporaries);
+        if !dry_run {
+            doomed.iter().try_for_each(|path| remove(path))?;
+        }
+        Ok(removed)
+    }
+
+    /// Half-written files and half-removed folders. Nobody writes while `gc` holds the store alone.
+    fn temporaries(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.folder("blobs"), self.folder("actions"), self.folder("work"), self.folder("")];
+        for kind in ["blobs", "actions"] {
+            folders.extend(entries(&self.folder(kind)).into_iter().filter(|path| path.is_dir()));
+        }
+        let is_temporary = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
+        };
+        let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| entries(folder)).filter(is_temporary).collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The lengths of all blobs.
+    pub(super) fn blob_sizes(&self) -> BTreeMap<Digest, u64> {
+        let shards = entries(&self.folder("blobs"));
+        let blobs = shards.iter().flat_map(|shard| entries(shard)).filter_map(|path| {
+            let digest: Digest = path.file_name()?.to_str()?.parse().ok()?;
+            let metadata = fs::symlink_metadata(&path).ok()?;
+            (path == self.blob_path(&digest)).then_some((digest, metadata.len()))
+        });
+        blobs.collect()
+    }
+
+    /// The keys that have an action, readable or not.
+    pub(super) fn action_keys(&self) -> Vec<Key> {
+        let shards = entries(&self.folder("actions"));
+        let keys = shards.iter().flat_map(|shard| entries(shard));
+        keys.filter_map(|path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()).collect()
+    }
+}
+
+/// What lies in a folder; nothing where it is none.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir());
+    let entries = is_folder.then(|| fs::read_dir(folder).ok()).flatten();
+    entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Removes a file, a link or a folder with all in it; links in it are not followed.
+fn remove(path: &Path) -> Result<()> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("removing {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+use super::super::testing::{action, store, temporaries};
+use super::super::{RunRecord, RunState, StageRecord, StageRunState};
+use super::*;
+use crate::pipeline::StageKind;
+
+fn key(i: usize) -> Key {
+    Key::of(&i.to_le_bytes())
+}
+
+/// Makes key `i` known, with a blob of its own of 100 bytes and one that all share.
+fn know(store: &Store, i: usize) {
+    store.commit(&key(i), &action(store, &[("own", &[i as u8; 100]), ("shared", b"shared")])).unwrap();
+}
+
+fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
+    let stage = |&i: &usize| StageRecord {
+        name: format!("stage{i}"),
+        kind: StageKind::Fetch,
+        key: Some(key(i)),
+        state: StageRunState::Ran,
+        seconds: None,
+        metrics: BTreeMap::new(),
+        error: None,
+    };
+    let record = RunRecord {
+        id: String::new(),
+        pipeline: String::new(),
+        file: None,
+        state: RunState::Ok,
+        started_at: String::new(),
+        finished_at: None,
+        seconds: None,
+        pid: 1,
+        srpipe_version: String::new(),
+        command: vec![],
+        stages: keys.iter().map(stage).collect(),
+    };
+    // Ids have milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let run = store.create_run(pipeline, "", &record).unwrap();
+    run.make_latest().unwrap();
+    run
+}
+
+fn known(store: &Store, keys: usize) -> Vec<usize> {
+    (0..keys).filter(|&i| store.action(&key(i)).unwrap().is_some()).collect()
+}
+
+const KEEP_1: Retention = Retention { keep: 1, max_bytes: None };
+
+#[test]
+fn what_no_kept_run_needs_is_removed() {
+    let (_folder, store) = store();
+    (0..6).for_each(|i| know(&store, i));
+    drop(run(&store, "a", &[0, 1]));
+    let pinned = run(&store, "a", &[2]);
+    pinned.pin().unwrap();
+    drop(pinned);
+    drop(run(&store, "a", &[1, 3]));
+    let live = run(&store, "b", &[4]);
+    drop(run(&store, "b", &[3]));
+    store.put(b"of nobody").unwrap();
+
+    let would = store.gc(KEEP_1, true).unwrap();
+    assert_eq!(known(&store, 6), [0, 1, 2, 3, 4, 5]);
+    let removed = store.gc(KEEP_1, false).unwrap();
+    assert_eq!(removed, would);
+    assert_eq!(known(&store, 6), [1, 2, 3, 4]);
+    assert_eq!((removed.runs.len(), removed.actions, removed.blobs, removed.bytes), (1, 2, 3, 209));
+    assert_eq!((removed.blobs_left, removed.bytes_left), (5, 406));
+    assert_eq!(store.runs("a").len(), 2);
+    assert_eq!(store.gc(KEEP_1, false).unwrap().runs, [""; 0]);
+    drop(live);
+    assert!(super::super::testing::soon(|| store.gc(KEEP_1, false).unwrap().actions == 1));
+    assert_eq!(known(&store, 6), [1, 2, 3]);
+}
+
+#[test]
+fn a_limit_removes_the_oldest_and_never_the_latest() {
+    let (_folder, store) = store();
+    (0..4).for_each(|i| know(&store, i));
+    (0..4).for_each(|i| drop(run(&store, "a", &[i])));
+    let limit = |bytes| Retention { keep: 10, max_bytes: Some(bytes) };
+    assert_eq!(store.gc(limit(406), false).unwrap().actions, 0);
+    assert_eq!(store.gc(limit(250), false).unwrap().actions, 2);
+    assert_eq!(known(&store, 4), [2, 3]);
+    store.gc(limit(1), false).unwrap();
+    assert_eq!(known(&store, 4), [3]);
+}
+
+#[test]
+fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
+    let (_folder, store) = store();
+    drop(run(&store, "a", &[0]));
+    for i in 0..2 {
+        drop(store.lock(&key(i)).unwrap());
+        fs::write(store.work_dir(&key(i)).join("snapshot"), b"half").unwrap();
+    }
+    let lock = store.lock(&key(2)).unwrap();
+    store.lease(&lock).unwrap();
+    let put = store.put(b"put by a worker").unwrap();
+    fs::create_dir_all(store.folder("work/.tmp-gone")).unwrap();
+    fs::write(store.blob_path(&put).with_file_name(".tmp-half"), b"ha").unwrap();
+
+    let live = || super::super::testing::soon(|| store.live_keys() == [key(2)]);
+    assert!(live());
+    let removed = store.gc(KEEP_1, false).unwrap();
+    assert_eq!((removed.work, removed.temporaries, removed.blobs), (1, 2, 0));
+    assert_eq!(temporaries(&store), 0);
+    assert!(store.work_dir(&key(0)).exists() && !store.work_dir(&key(1)).exists());
+    assert_eq!(store.read(&put).unwrap(), b"put by a worker");
+    drop(lock);
+    assert!(super::super::testing::soon(|| store.gc(KEEP_1, false).unwrap().blobs == 1));
+    assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
+}
+
+#[test]
+fn nothing_is_removed_while_somebody_counts_on_it() {
+    let (_folder, store) = store();
+    know(&store, 0);
+    std::thread::scope(|scope| {
+        let hold = store.hold().unwrap();
+        let gc = scope.spawn(|| store.gc(KEEP_1, false).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!gc.is_finished());
+        assert_eq!(known(&store, 1), [0], "reading does not wait");
+        // The run's record names the key before the hold ends.
+        let run = run(&store, "a", &[0]);
+        drop(hold);
+        assert_eq!(gc.join().unwrap().actions, 0);
+        drop(run);
+    });
+}
+
+#[test]
+fn links_are_not_followed() {
+    let (folder, store) = store();
+    let outside = folder.path().join("outside");
+    fs::create_dir_all(outside.join("ab")).unwrap();
+    let digest = Digest::of(b"outside");
+    fs::write(outside.join("ab").join(digest.as_str()), b"outside").unwrap();
+    fs::create_dir_all(store.folder("")).unwrap();
+    std::os::unix::fs::symlink(&outside, store.folder("blobs")).unwrap();
+    std::os::unix::fs::symlink(&outside, store.folder(".tmp-link")).unwrap();
+    let removed = store.gc(KEEP_1, false).unwrap();
+    assert_eq!((removed.blobs, removed.temporaries), (0, 1));
+    assert!(outside.join("ab").join(digest.as_str()).exists());
+}

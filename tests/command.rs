@@ -1,0 +1,132 @@
+//! `command` stages from outside: a user's own program among srpipe's stages.
+
+mod common;
+
+use common::{Pipeline, is_alive, wait_until};
+use serde_json::json;
+
+const COUNT: &str = "{kind: command, command: [sh, count.sh, '{inputs.images}', '{outputs.count.json}'], \
+    inputs: {images: pairs/test_lr.safetensors}, outputs: [count.json], files: [count.sh], metrics: count.json}";
+
+#[test]
+fn a_program_of_ones_own_is_a_stage() {
+    let folder = Pipeline::small().stage("count", COUNT).folder();
+    folder.write("count.sh", "echo counting; printf '{\"bytes\": %d}' $(wc -c <$1) >$2\n");
+    let first = folder.run(&["--json"]);
+    assert_eq!(first.finished()["stages"]["count"], "ran", "{first}");
+    let made = std::fs::read_to_string(folder.runs().join("p/latest/count/count.json")).unwrap();
+    assert!(made.starts_with("{\"bytes\": "), "{made}");
+    assert_eq!(folder.srpipe(&["logs", "count"]).stdout, "counting\n");
+    let status = folder.srpipe(&["status", "p.yaml"]);
+    assert!(status.stdout.contains("bytes "), "{status}");
+
+    let again = folder.run(&["--json"]);
+    assert_eq!(again.finished()["stages"]["count"], "cached", "{again}");
+    folder.write("count.sh", "printf '{\"bytes\": 1}' >$2\n");
+    let changed = folder.run(&["--json"]);
+    assert_eq!(changed.finished()["stages"]["count"], "ran", "{changed}");
+    let env = folder.run(&["--json", "--set", "stages.count.env.A=b"]);
+    assert_eq!(env.finished()["stages"]["count"], "ran", "{env}");
+    // What is not read of the input does not matter.
+    let method = folder.run(&["--json", "--set", "stages.images.train=9"]);
+    assert_eq!(method.finished()["stages"]["count"], "cached", "{method}");
+}
+
+#[test]
+fn the_exit_code_and_the_log_tell_what_went_wrong() {
+    let bad = "{kind: command, command: [sh, -c, 'echo what happened; exit 3'], outputs: [o]}";
+    let none = "{kind: command, command: [no-such-program], outputs: [o]}";
+    let folder = Pipeline::new().stage("bad", bad).stage("none", none).folder();
+    let output = folder.run(&["--keep-going"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(output.stderr.contains("the program `sh` ended with exit code 3"), "{output}");
+    assert!(output.stderr.contains("| what happened"), "{output}");
+    assert!(output.stderr.contains("`no-such-program` ended with exit code 127: is it installed?"), "{output}");
+    assert!(output.stderr.contains("starting no-such-program: No such file"), "{output}");
+    let folder = Pipeline::new().stage("bad", &bad.replace("}", ", files: [none.sh]}")).folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(2), "{output}");
+    assert!(output.stderr.contains("stages.bad.files: none.sh does not exist"), "{output}");
+}
+
+#[test]
+fn a_command_makes_what_another_kind_reads() {
+    let copy = "{kind: command, command: [sh, -c, 'cp {inputs.of}/* outputs/'], inputs: {of: images}, \
+        outputs: [train_hr.safetensors, validation_hr.safetensors, test_hr.safetensors]}";
+    let folder = Pipeline::small().stage("copy", copy).stage("small", "{kind: degrade, input: copy}").folder();
+    let output = folder.run(&["--json"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    // The same images, and so the same key.
+    assert_eq!(output.finished()["stages"]["pairs"], "ran", "{output}");
+    assert_eq!(output.finished()["stages"]["small"], "cached", "{output}");
+}
+
+#[test]
+fn no_program_outlives_its_run() {
+    let linger =
+        "{kind: command, command: [sh, -c, 'trap \"\" TERM; echo $$ >'$0'; sleep 1000 & sleep 1000'], outputs: [o]}";
+    for signals in [&["INT"][..], &["KILL"], &["INT", "INT"]] {
+        let folder = Pipeline::new().folder();
+        let pid_file = folder.path().join("pid");
+        let linger = linger.replace("'$0'", pid_file.to_str().unwrap());
+        folder.write("p.yaml", format!("name: p\nstages:\n  linger: {linger}\n"));
+        let run = folder.start(&["run", "p.yaml", "--json"]);
+        let read = || std::fs::read_to_string(&pid_file).unwrap_or_default().trim().parse::<u32>().ok();
+        wait_until("the program runs", || read().is_some());
+        let program = read().unwrap();
+        let group = || -> Vec<u32> {
+            let text = std::process::Command::new("pgrep").args(["-g", &program.to_string()]).output().unwrap().stdout;
+            String::from_utf8(text).unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        };
+        assert!(group().len() >= 2);
+        for signal in signals {
+            run.signal(signal);
+        }
+        let output = run.wait();
+        assert_eq!(output.code, (signals != ["KILL"]).then_some(130), "{output}");
+        wait_until("nothing is left of it", || !group().into_iter().any(is_alive));
+    }
+}
+
+#[test]
+fn resources_are_given_and_limits_hold() {
+    let ask = "{kind: command, command: [sh, -c, 'echo {threads} $OMP_NUM_THREADS \"<$CUDA_VISIBLE_DEVICES>\" >outputs/o'], \
+        outputs: [o], resources: {cpus: 1}}";
+    let folder = Pipeline::new().stage("ask", ask).folder();
+    assert_eq!(folder.run(&[]).code, Some(0));
+    assert_eq!(std::fs::read_to_string(folder.runs().join("p/latest/ask/o")).unwrap(), "1 1 <>\n");
+    // No part of the key.
+    let more = folder.run(&["--json", "--set", "stages.ask.resources.time=1 h"]);
+    assert_eq!(more.finished()["stages"]["ask"], "cached", "{more}");
+
+    let slow = "{kind: command, command: [sleep, 1000], outputs: [o], resources: {time: 0.3 s}, retry: {time: 1}}";
+    let large = "{kind: command, command: [python3, -c, 'x = bytearray(300_000_000); import time; time.sleep(1000)'], \
+        outputs: [o], resources: {memory: 150 MB}}";
+    let folder = Pipeline::new().stage("slow", slow).stage("large", large).folder();
+    let output = folder.run(&["--json", "--keep-going"]);
+    assert_eq!(output.finished()["stages"], json!({"slow": "failed", "large": "failed"}), "{output}");
+    let cause = |stage: &str| {
+        let events = output.events();
+        let failed = events.iter().find(|event| event["stage"] == stage && event["state"] == "failed").unwrap();
+        failed["cause"].clone()
+    };
+    assert_eq!([cause("slow"), cause("large")], ["time", "out_of_memory"]);
+    assert!(output.stdout.contains("trying again (1 of 1)"), "{output}");
+
+    let never = folder.run(&["--set", "stages.slow.resources.cpus=4000"]);
+    assert_eq!(never.code, Some(2), "{never}");
+    assert!(never.stderr.contains("stage slow asks for `resources.cpus` of 4000; this machine has"), "{never}");
+}
+
+#[test]
+fn a_stage_can_be_forced_and_a_part_be_run() {
+    let folder = Pipeline::small().folder();
+    let only = folder.run(&["--json", "--only", "pairs"]);
+    assert_eq!(only.finished()["stages"], json!({"images": "ran", "pairs": "ran"}), "{only}");
+    let force = folder.run(&["--json", "--force", "images"]);
+    assert_eq!(force.finished()["stages"], json!({"images": "ran", "pairs": "cached", "others": "ran"}), "{force}");
+    let all = folder.run(&["--json", "--force", "pairs"]);
+    assert_eq!(all.finished()["stages"], json!({"images": "cached", "pairs": "ran", "others": "cached"}), "{all}");
+    let none = folder.run(&["--only", "pears"]);
+    assert_eq!((none.code, none.stderr.contains("there are images, pairs, others")), (Some(2), true), "{none}");
+}

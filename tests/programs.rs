@@ -1,0 +1,74 @@
+//! What other programs read: JSON of every command, the schema of files, completions.
+
+mod common;
+
+use common::{Folder, Pipeline};
+use serde_json::{Value, json};
+
+fn json_of(folder: &Folder, args: &[&str]) -> Value {
+    let output = folder.srpipe(args);
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}\n{output}"))
+}
+
+#[test]
+fn every_json_names_its_schema() {
+    let folder = Pipeline::small().folder();
+    let run = folder.run(&["--json"]);
+    assert_eq!(run.events()[0]["schema"], 1, "{run}");
+    for args in [
+        &["status", "--json"][..],
+        &["status", "p.yaml", "--json"],
+        &["status", "p", "--json"],
+        &["check", "p.yaml", "--json"],
+        &["verify", "--json"],
+        &["gc", "--json"],
+        &["export", "p", "x.tar", "--json"],
+        &["import", "x.tar", "--json"],
+    ] {
+        assert_eq!(json_of(&folder, args)["schema"], 1, "{args:?}");
+    }
+    let status = json_of(&folder, &["status", "--json"]);
+    assert_eq!((&status["store"]["results"], &status["store"]["unfinished"]), (&json!(3), &json!(0)), "{status}");
+}
+
+#[test]
+fn errors_of_a_file_are_told_with_their_places() {
+    let folder = Pipeline::small().folder();
+    folder.write("bad.yaml", "name: bad\nstages:\n  a: {kind: command, command: ['{inputs.x}'], outputs: [../o]}\n");
+    let output = folder.srpipe(&["check", "--json", "p.yaml", "bad.yaml"]);
+    assert_eq!(output.code, Some(2), "{output}");
+    let value: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(value["files"][0], json!({"file": "p.yaml", "stages": 3, "errors": []}));
+    let errors = value["files"][1]["errors"].as_array().unwrap();
+    let told: Vec<(&str, &str)> =
+        errors.iter().map(|e| (e["place"].as_str().unwrap(), e["message"].as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [
+            ("bad.yaml:3:32", "`{inputs.x}` is not declared"),
+            ("bad.yaml:3:57", "`../o` cannot be the name of an output")
+        ]
+    );
+}
+
+#[test]
+fn the_schema_is_json_and_shells_get_completions() {
+    let folder = Pipeline::small().folder();
+    let schema = json_of(&folder, &["schema"]);
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert!(schema["properties"]["defaults"]["properties"]["train"]["properties"]["optim"].is_object());
+    for shell in ["bash", "zsh", "fish"] {
+        let output = folder.srpipe(&["completions", shell]);
+        assert!(output.code == Some(0) && output.stdout.contains("srpipe"), "{output}");
+    }
+    assert!(!folder.runs().exists());
+}
+
+#[test]
+fn help_documents_events_and_exit_codes() {
+    let folder = Pipeline::new().folder();
+    let help = folder.srpipe(&["run", "--help"]);
+    for text in ["run_finished", "out_of_memory", "\"schema\": 1", "130  interrupted"] {
+        assert!(help.stdout.contains(text), "{text}: {help}");
+    }
+}
