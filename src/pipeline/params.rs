@@ -121,6 +121,14 @@ pub struct FolderParams {
     pub limit: Limits,
 }
 
+impl FolderParams {
+    /// No split has more images than these.
+    pub fn most_of_a_split(&self) -> usize {
+        let Limits { train, validation, test } = self.limit;
+        [train, validation, test].into_iter().map(|limit| limit.unwrap_or(usize::MAX)).max().unwrap_or(usize::MAX)
+    }
+}
+
 fn default_size() -> usize {
     32
 }
@@ -134,7 +142,8 @@ pub enum Fit {
     Cover,
     /// One image: the central `size`×`size` pixels, not scaled.
     Crop,
-    /// As many images as fit side by side, not scaled; those of a file stay in one split.
+    /// As many images as fit side by side, not scaled; those of a file stay in one split. Where `limit` is less than
+    /// all, they are from all over all files.
     Tiles,
 }
 

@@ -113,7 +113,7 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
         progress(ctx, (done * FILES) as u64, files.len() as u64, "files");
         let read = chunk.par_iter().map(|file| {
             let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-            Ok((Digest::of(&bytes), folder::images(&bytes, params.size, params.fit)))
+            Ok((Digest::of(&bytes), folder::images(&bytes, params)))
         });
         let read: Vec<_> = read.collect::<anyhow::Result<_>>()?;
         for (file, (digest, images)) in chunk.iter().zip(read) {
