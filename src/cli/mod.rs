@@ -8,6 +8,7 @@ mod explanations;
 mod facts;
 mod graph;
 mod groups;
+mod init;
 mod json;
 mod logs;
 mod output;
@@ -20,6 +21,7 @@ mod settings;
 mod share;
 mod status;
 mod store;
+mod upscale;
 mod why;
 mod words;
 
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 of itself where arguments are wrong.
     let cli = Cli::parse();
     let code = match &cli.command {
+        Command::Init(args) => init::init(args),
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
         Command::Plan(args) => plan::plan(args, &cli.runs_dir),
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Upscale(args) => upscale::upscale(args, &cli.runs_dir),
         Command::Bench(args) => bench::bench(args),
         Command::Gc(args) => store::gc(args, &cli.runs_dir),
         Command::Verify(args) => store::verify(args, &cli.runs_dir),
