@@ -130,3 +130,45 @@ fn a_stage_can_be_forced_and_a_part_be_run() {
     let none = folder.run(&["--only", "pears"]);
     assert_eq!((none.code, none.stderr.contains("there are images, pairs, others")), (Some(2), true), "{none}");
 }
+
+#[test]
+fn a_program_is_mapped_over_a_sweep() {
+    let with_both = "{kind: command, command: [sh, -c, 'cat {inputs.count} {inputs.images} | wc -c >outputs/o'], \
+        inputs: {count: count/count.json, images: pairs/test_lr.safetensors}, outputs: [o]}";
+    let folder = Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 4, validation: 2, test: 2}")
+        .stage("pairs", "{kind: degrade, input: images, matrix: {scale: [2, 4]}}")
+        .stage("count", COUNT)
+        .stage("both", with_both)
+        .folder();
+    folder.write("count.sh", "printf '{\"bytes\": %d}' $(wc -c <$1) >$2\n");
+    let one = folder.run(&["--json", "--only", "count[scale=4]"]);
+    let expected = json!({"images": "ran", "pairs[scale=4]": "ran", "count[scale=4]": "ran"});
+    assert_eq!(one.finished()["stages"], expected, "{one}");
+    let all = folder.run(&["--json"]);
+    let expected = json!({
+        "images": "cached", "pairs[scale=2]": "ran", "pairs[scale=4]": "cached", "count[scale=2]": "ran",
+        "count[scale=4]": "cached", "both[scale=2]": "ran", "both[scale=4]": "ran",
+    });
+    assert_eq!(all.finished()["stages"], expected, "{all}");
+    // Each has seen the images of its own scale, and the count of those.
+    let read = |name: &str| std::fs::read_to_string(folder.runs().join("p/latest").join(name)).unwrap();
+    let bytes = |scale: usize| -> usize {
+        let count: serde_json::Value =
+            serde_json::from_str(&read(&format!("count[scale={scale}]/count.json"))).unwrap();
+        count["bytes"].as_u64().unwrap() as usize
+    };
+    assert!(bytes(2) > bytes(4));
+    for scale in [2, 4] {
+        let count = read(&format!("count[scale={scale}]/count.json"));
+        assert_eq!(read(&format!("both[scale={scale}]/o")).trim(), (count.len() + bytes(scale)).to_string());
+    }
+    // The name in the file means all instances, the full name one.
+    let forced = folder.run(&["--json", "--force", "count"]).finished()["stages"].clone();
+    assert_eq!([&forced["count[scale=2]"], &forced["count[scale=4]"]], ["ran", "ran"], "{forced}");
+    let forced = folder.run(&["--json", "--force", "count[scale=2]"]).finished()["stages"].clone();
+    assert_eq!([&forced["count[scale=2]"], &forced["count[scale=4]"]], ["ran", "cached"], "{forced}");
+    folder.write("count.sh", "printf '{\"bytes\": 1}' >$2\n");
+    let why = folder.srpipe(&["why", "p.yaml", "count[scale=4]"]);
+    assert!(why.stdout.contains("count[scale=4] reruns: other content of count.sh (p.yaml:"), "{why}");
+}

@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::DiffArgs;
-use super::facts::{Facts, find};
+use super::facts::Facts;
 use super::output::{Look, Paint, Table, print};
+use super::store::{find_run, open};
 use super::{EXIT_DONE, words};
-use crate::store::Store;
 
 pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
-    let store = Store::open_existing(runs);
+    let store = open(runs)?;
     let facts = |what: &str| {
-        let run = find(store.as_ref(), what)?;
+        let run = find_run(&store, what)?;
         Facts::of(&run).with_context(|| format!("run {} cannot be read", run.id()))
     };
     let (a, b) = (facts(&args.before)?, facts(&args.after)?);

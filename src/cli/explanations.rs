@@ -147,7 +147,10 @@ impl<'a> Explained<'a> {
                     let kind = self.plan().stages[stage].kind.name();
                     format!("srpipe computes {kind} stages otherwise (version {before} → {now})")
                 }
-                Field::Source(name) => format!("other content of the {name}"),
+                Field::Source(name) => match name.strip_prefix("files.") {
+                    Some(file) => format!("other content of {file}{place}"),
+                    None => format!("other content of the {name}{place}"),
+                },
                 // Nor is there more to say of what those arms hold.
                 Field::Input { role, .. } if arms && role.starts_with("arms.") => continue,
                 Field::Input { role, .. } if roles.contains(&role.as_str()) => continue,
@@ -162,11 +165,12 @@ impl<'a> Explained<'a> {
 
     /// Where the field is given; of a parameter that is left to its default, what encloses it.
     fn place(&self, stage: usize, field: &Field) -> Option<Position> {
-        let name = self.name(stage);
+        let stage = self.name(stage);
         match field {
-            Field::Param(path) => self.pipeline.nearest_position(name, path),
-            Field::Seed => self.pipeline.position(name, "seed"),
-            Field::Input { role, .. } => self.pipeline.nearest_position(name, role),
+            Field::Param(path) => self.pipeline.nearest_position(stage, path),
+            Field::Seed => self.pipeline.position(stage, "seed"),
+            Field::Input { role, .. } => self.pipeline.nearest_position(stage, role),
+            Field::Source(name) if name.starts_with("files.") => self.pipeline.position(stage, "files"),
             Field::Backend | Field::CodeVersion | Field::Source(_) => None,
         }
     }

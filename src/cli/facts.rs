@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_yaml::Value as Yaml;
 
-use crate::run::InputError;
 use crate::run::watch::RunView;
-use crate::store::{RunDir, Store};
+use crate::store::RunDir;
 
 /// What can be compared of a run.
 pub struct Facts {
@@ -59,23 +58,5 @@ fn scalar(yaml: &Yaml) -> String {
             format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
         Yaml::Tagged(tagged) => scalar(&tagged.value),
-    }
-}
-
-/// A run by its id, by the beginning of one, or the latest of a pipeline by its name.
-pub fn find(store: Option<&Store>, what: &str) -> Result<RunDir, InputError> {
-    let runs: Vec<RunDir> =
-        store.into_iter().flat_map(|store| store.pipelines().into_iter().flat_map(|name| store.runs(&name))).collect();
-    if let Some(run) = runs.iter().find(|run| run.id() == what) {
-        return Ok(run.clone());
-    }
-    if let Some(run) = store.and_then(|store| store.latest_run(what)) {
-        return Ok(run);
-    }
-    let begin: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
-    match begin[..] {
-        [only] => Ok(only.clone()),
-        [] => Err(InputError(format!("there is no run {what}; `srpipe runs` lists them"))),
-        _ => Err(InputError(format!("{} runs begin with {what}; `srpipe runs` lists them", begin.len()))),
     }
 }

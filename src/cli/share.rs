@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::args::{ExportArgs, ImportArgs, PushArgs};
 use super::output::print;
-use super::store::{needed_run, open};
+use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
 use crate::run::archive::{self, Moved};
 use crate::run::{InputError, Remote};
@@ -18,7 +18,7 @@ use crate::store::Store;
 
 pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
-    let run = needed_run(&store, &args.run)?;
+    let run = find_run(&store, &args.run)?;
     let shown = args.file.display();
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Whole or not there: a half-written archive looks like one.
@@ -55,7 +55,7 @@ pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
 
 pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
-    let run = needed_run(&store, &args.run)?;
+    let run = find_run(&store, &args.run)?;
     let address = settings::remote()?.ok_or_else(|| {
         InputError(
             "there is no shared cache: name one in SRPIPE_REMOTE or in srpipe/config.yaml (`push --help`)".into(),

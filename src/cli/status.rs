@@ -32,7 +32,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
         }
         Some(what) => {
-            let view = store.as_ref().and_then(|store| RunView::of(&find_run(store, what)?));
+            let view = store.as_ref().and_then(|store| RunView::of(&find_run(store, what).ok()?));
             let (Some(store), Some(view)) = (&store, view) else {
                 return Err(InputError(format!(
                     "{what} is no pipeline file, and {} has neither a run nor a pipeline of that name",

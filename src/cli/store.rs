@@ -93,7 +93,7 @@ fn described(store: &Store, key: &Key) -> String {
 
 pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     let store = open(runs)?;
-    let run = needed_run(&store, &args.run)?;
+    let run = find_run(&store, &args.run)?;
     if pin {
         run.pin()?
     } else {
@@ -104,16 +104,22 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-pub fn needed_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
-    let runs = store.runs_dir().display();
-    find_run(store, what).ok_or_else(|| InputError(format!("{runs} has neither a run nor a pipeline named {what}")))
-}
-
-/// A run by its id, or the latest of a pipeline by its name.
-pub fn find_run(store: &Store, what: &str) -> Option<RunDir> {
-    let pipelines = store.pipelines();
-    let by_id = pipelines.iter().flat_map(|pipeline| store.runs(pipeline)).find(|run| run.id() == what);
-    by_id.or_else(|| store.latest_run(what))
+/// A run by its id or the beginning of it, or the latest of a pipeline by its name.
+pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
+    let runs: Vec<RunDir> = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)).collect();
+    let exact = runs.iter().find(|run| run.id() == what).cloned();
+    if let Some(run) = exact.or_else(|| store.latest_run(what)) {
+        return Ok(run);
+    }
+    let begin: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
+    match begin[..] {
+        [only] => Ok(only.clone()),
+        [] => Err(InputError(format!(
+            "{} has neither a run nor a pipeline named {what}; `srpipe runs` lists them",
+            store.runs_dir().display()
+        ))),
+        _ => Err(InputError(format!("{} runs begin with {what}; `srpipe runs` lists them", begin.len()))),
+    }
 }
 
 pub fn contents(contents: &Contents) -> String {

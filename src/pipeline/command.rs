@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Blobs;
+use super::tree::{Node, Value};
 
 /// Runs a program on blobs of other stages, and keeps the files that it makes.
 ///
@@ -111,6 +112,25 @@ fn placeholder(inside: &str) -> Option<Placeholder<'_>> {
     }
 }
 
+fn has_seed(text: &str) -> bool {
+    let mut found = false;
+    let _ = substitute(text, |placeholder| {
+        found |= placeholder == Placeholder::Seed;
+        Ok::<_, ()>(String::new())
+    });
+    found
+}
+
+/// Whether `{seed}` stands in a parameter, before it is typed.
+pub(super) fn has_seed_below(node: &Node) -> bool {
+    match &node.value {
+        Value::Text(text) => has_seed(text),
+        Value::List(items) => items.iter().any(has_seed_below),
+        Value::Mapping(mapping) => mapping.values().any(|entry| has_seed_below(&entry.node)),
+        Value::Null | Value::Bool(_) | Value::Number { .. } => false,
+    }
+}
+
 impl CommandParams {
     /// Where placeholders may stand.
     fn texts(&self) -> impl Iterator<Item = &String> {
@@ -118,14 +138,7 @@ impl CommandParams {
     }
 
     pub fn uses_seed(&self) -> bool {
-        let mut uses = false;
-        for text in self.texts() {
-            let _ = substitute(text, |placeholder| {
-                uses |= placeholder == Placeholder::Seed;
-                Ok::<_, ()>(String::new())
-            });
-        }
-        uses
+        self.texts().any(|text| has_seed(text))
     }
 }
 

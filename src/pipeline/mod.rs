@@ -86,8 +86,7 @@ impl Pipeline {
 
     /// The stages that `name` means: the one of that name, or all instances of it.
     pub fn named(&self, name: &str) -> Vec<usize> {
-        let is =
-            |stage: &Stage| stage.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('['));
+        let is = |stage: &Stage| stage.name == name || stage.base == name;
         (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
     }
 

@@ -133,7 +133,7 @@ pub fn explain(
         let Some((made, differences)) = history.nearest(stage.kind, &facts(&preimage), inputs) else {
             return Explanation { reason: Reason::New, seconds: None };
         };
-        let seconds = made.seconds * effort(&preimage) / effort(&made.preimage);
+        let seconds = made.seconds * ratio(&preimage, &made.preimage);
         let reason = match differences.is_empty() {
             true if inputs => Reason::Lost,
             true => Reason::Waits,
@@ -263,6 +263,15 @@ fn for_each_difference(
     }
     for (field, is) in now.iter().filter(|(field, _)| counts(field) && !before.contains_key(field)) {
         see(field, None, Some(is));
+    }
+}
+
+/// How much longer a stage takes than another of its kind; not a number where nobody can tell.
+fn ratio(now: &Preimage, before: &Preimage) -> f64 {
+    match now.kind {
+        // Of another program nothing is known.
+        StageKind::Command if now.params["command"] != before.params["command"] => f64::NAN,
+        _ => effort(now) / effort(before),
     }
 }
 

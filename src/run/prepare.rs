@@ -108,12 +108,12 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read one archive.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
-    for PlannedStage { name, params, .. } in &plan.stages {
+    for PlannedStage { name, base, params, .. } in &plan.stages {
         let wrong = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
         let one = |role: &str, digest| BTreeMap::from([(role.to_string(), digest)]);
         let found = match params {
             StageParams::Fetch(FetchParams::Cifar10(params)) => {
-                one("archive", archive(params, name, store, &mut hashed)?)
+                one("archive", archive(params, base, store, &mut hashed)?)
             }
             StageParams::Fetch(FetchParams::Folder(params)) => {
                 one("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
@@ -123,7 +123,7 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                 for file in &params.files {
                     let digest = match hashed.get(Path::new(file)) {
                         Some(digest) => digest.clone(),
-                        None => hash_needed(Path::new(file), name, store)?,
+                        None => hash_needed(Path::new(file), base, store)?,
                     };
                     hashed.insert(file.into(), digest.clone());
                     digests.insert(format!("files.{file}"), digest);

@@ -88,7 +88,11 @@ fn progress_is_told_and_can_stop() {
     // Every 2 of 4 low-resolution pixels: 2 rows of 19, each seen at 4 steps.
     assert_eq!(upscaling.evaluations(), 2 * 19 * 4);
     let told = Cell::new(0);
-    upscaling.sample(0, &mut |n| Ok(told.set(told.get() + n))).unwrap();
+    let mut count = |n| {
+        told.set(told.get() + n);
+        Ok(())
+    };
+    upscaling.sample(0, &mut count).unwrap();
     assert_eq!(told.get(), upscaling.evaluations());
     let error = upscaling.sample(0, &mut |_| anyhow::bail!("enough")).unwrap_err();
     assert_eq!(error.to_string(), "enough");

@@ -50,14 +50,12 @@ pub fn file() -> Json {
         schema.as_object_mut().map(|schema| schema.remove("$schema"));
         let mut whole = schema.clone();
         let add_kind = |object: &mut Json| {
-            if let Some(properties) = object.get_mut("properties").and_then(Json::as_object_mut) {
-                properties.insert("kind".to_string(), json!({ "const": kind.name() }));
-            }
+            add_property(object, "kind", json!({ "const": kind.name() }));
         };
-        match whole.get_mut("oneOf").and_then(Json::as_array_mut) {
-            Some(options) => options.iter_mut().for_each(add_kind),
-            None => add_kind(&mut whole),
-        }
+        let add_matrix = |object: &mut Json| add_property(object, "matrix", json!({ "$ref": "#/$defs/matrix" }));
+        for_each_alternative(&mut whole, add_kind);
+        for_each_alternative(&mut whole, add_matrix);
+        for_each_alternative(&mut schema, add_matrix);
         // What `defaults` give need not stand in the stage, and the other way round.
         without_required(&mut whole);
         without_required(&mut schema);
@@ -69,6 +67,7 @@ pub fn file() -> Json {
             "then": { "$ref": format!("#/$defs/stage_{}", kind.name()) },
         }));
     }
+    definitions.insert("matrix".to_string(), matrix());
     let names: Vec<&str> = StageKind::ALL.iter().map(|kind| kind.name()).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -81,6 +80,7 @@ pub fn file() -> Json {
             "description": { "type": ["string", "null"] },
             "seed": { "type": "integer", "minimum": 0, "default": 0 },
             "device": { "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$", "default": "auto" },
+            "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
                 "description": "Merged under every stage of the kind.",
                 "type": ["object", "null"],
@@ -103,6 +103,31 @@ pub fn file() -> Json {
     })
 }
 
+/// A sweep. What an axis may hold is what its parameter may, which this schema does not say.
+fn matrix() -> Json {
+    let combinations = json!({ "type": "array", "items": { "type": "object", "minProperties": 1 } });
+    json!({
+        "description": "Parameters, by their paths, with the values that they take.",
+        "type": ["object", "null"],
+        "properties": { "exclude": combinations, "include": combinations },
+        "additionalProperties": { "type": "array", "minItems": 1 },
+    })
+}
+
+fn add_property(object: &mut Json, name: &str, schema: Json) {
+    if let Some(properties) = object.get_mut("properties").and_then(Json::as_object_mut) {
+        properties.insert(name.to_string(), schema);
+    }
+}
+
+/// The schema, or each of those that it chooses from.
+fn for_each_alternative(schema: &mut Json, mut see: impl FnMut(&mut Json)) {
+    match schema.get_mut("oneOf").and_then(Json::as_array_mut) {
+        Some(options) => options.iter_mut().for_each(see),
+        None => see(schema),
+    }
+}
+
 fn without_required(schema: &mut Json) {
     if let Some(object) = schema.as_object_mut() {
         object.remove("required");
@@ -119,10 +144,7 @@ fn with_common(mut schema: Json) -> Json {
             properties.extend(common["properties"].as_object().cloned().unwrap_or_default());
         }
     };
-    match schema.get_mut("oneOf").and_then(Json::as_array_mut) {
-        Some(options) => options.iter_mut().for_each(add),
-        None => add(&mut schema),
-    }
+    for_each_alternative(&mut schema, add);
     if !schema["$defs"].is_object() {
         schema["$defs"] = Json::Object(Default::default());
     }

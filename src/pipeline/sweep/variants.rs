@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::de::DeserializeOwned;
 
+use super::super::command::has_seed_below;
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::resources::CommonParams;
 use super::super::tree::{Entry, Mapping, Node, Value};
@@ -63,7 +64,15 @@ impl Sweeps {
             shared.push(only(&matrix.combinations, &open));
             axes.extend(open);
         }
-        let has_seed = schema::of(kind)["properties"][SEED].is_object();
+        let has_seed = match kind {
+            // A program that is not told the seed makes the same of every one.
+            StageKind::Command => {
+                let given = merged.values().map(|entry| &entry.node);
+                let swept = axes.iter().flat_map(|&axis| &self.axes[axis].values).map(|value| &value.node);
+                given.chain(swept).any(has_seed_below)
+            }
+            _ => schema::of(kind)["properties"][SEED].is_object(),
+        };
         let is_open = merged.get(SEED).is_none_or(|entry| entry.node.is_null());
         if let Some(matrix) = &self.pipeline
             && has_seed

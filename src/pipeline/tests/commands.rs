@@ -33,6 +33,40 @@ fn a_command_names_stages_and_blobs() {
 }
 
 #[test]
+fn a_command_is_mapped_over_what_it_names_and_swept_itself() {
+    let text = pipeline(
+        "  score: { kind: command, command: [score, '{inputs.samples}', '{inputs.model}'], \
+         inputs: { samples: samples/samples.safetensors, model: model }, outputs: [score.json], \
+         matrix: { env.METRIC: [l1, l2], resources.cpus: [1, 2] } }\n",
+    );
+    let text = text.replace("{ kind: train }", "{ kind: train, matrix: { model.base_channels: [8, 16] } }");
+    let pipeline = valid(&text);
+    assert_eq!(pipeline.named("score").len(), 8);
+    assert_eq!(pipeline.named("score[base_channels=8,METRIC=l2,cpus=2]").len(), 1);
+    let stage = pipeline.stage("score[base_channels=8,METRIC=l2,cpus=2]").unwrap();
+    let StageParams::Command(params) = &stage.params else { panic!() };
+    assert_eq!(params.env["METRIC"], "l2");
+    assert_eq!(params.inputs["samples"], "samples[base_channels=8]/samples.safetensors");
+    assert_eq!(params.inputs["model"], "model[base_channels=8]");
+    assert_eq!(stage.resources.cpus, Some(2));
+    let inputs = stage.params.inputs();
+    assert_eq!((inputs[0].stage.as_str(), &inputs[0].blobs), ("model[base_channels=8]", &Blobs::All));
+    assert_eq!(inputs[1].stage, "samples[base_channels=8]");
+    let again = valid(&pipeline.resolved());
+    let same = |(a, b): (&Stage, &Stage)| (&a.name, &a.params, a.resources) == (&b.name, &b.params, b.resources);
+    assert!(again.stages.iter().zip(&pipeline.stages).all(same), "{}", pipeline.resolved());
+}
+
+#[test]
+fn the_pipelines_seeds_reach_a_command_that_is_told_them() {
+    let seeds = |command: &str| {
+        let stage = format!("  x: {{ kind: command, command: [{command}], outputs: [o] }}\n");
+        valid(&pipeline(&stage).replace("stages:", "matrix: { seed: [0, 1, 2] }\nstages:")).named("x").len()
+    };
+    assert_eq!([seeds("a"), seeds("a, '--seed={seed}'")], [1, 3]);
+}
+
+#[test]
 fn resources_may_stand_in_defaults() {
     let text = SMALL.replace("optim: { steps: 10 } }", "optim: { steps: 10 }, resources: { cpus: 1 }, retry: 3 }");
     let pipeline = valid(&text);
@@ -61,6 +95,12 @@ fn what_is_wrong_with_a_command_is_said_where_it_is() {
         ("command: [a], outputs: [o], files: [/etc/passwd]", "`/etc/passwd` cannot be one of `files`"),
         ("command: [a], outputs: [o], files: [inputs/a]", "`inputs/a` cannot be one of `files`"),
         ("command: [a], outputs: [o], env: { 1A: b }", "`1A` cannot be the name of a variable"),
+        ("command: [a], outputs: [o], matrix: { env.1A: [b] }", "`1A` cannot be the name of a variable"),
+        ("command: [a], outputs: [o], matrix: { env.A: ['{inputs.y}'] }", "`{inputs.y}` is not declared"),
+        (
+            "command: [a], outputs: [o], matrix: { resources.memory: [8] }",
+            "`resources.memory` must be a number with a unit, such as `8 GB` or `512 MiB`, found `8`",
+        ),
         ("command: [a], outputs: [o], env: { A: \"\\0\" }", "an argument cannot hold a NUL character"),
         ("command: [a], outputs: [o], metrics: p", "`metrics` names `p`, which is none of the `outputs`"),
         ("command: [a], outputs: [o], resources: { cpus: 0 }", "`resources.cpus` must be at least 1, found `0`"),
@@ -90,5 +130,11 @@ fn a_command_stands_for_a_kind_whose_blobs_it_makes() {
     assert_eq!(
         messages(&pipeline(&missing), &[]),
         ["`arms.own` reads `samples.safetensors`, which the command `own` does not make"]
+    );
+    // Each of its instances must make them, and every instance that reads must be satisfied.
+    let swept = made.replace("outputs: [", "matrix: { outputs: [[samples.safetensors], [").replace("] }\n", "]] } }\n");
+    assert_eq!(
+        messages(&pipeline(&swept), &[]),
+        ["`arms.own` reads `test_hr.safetensors`, `test_lr.safetensors`, which the command `own` does not make"]
     );
 }

@@ -118,7 +118,7 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
 pub struct Curves {
     /// One a training, of an arm's first seed; arms that sample one model share it.
     pub curves: Vec<Curve>,
-    /// Those of each arm, in the order of the arms.
+    /// Those of each arm, in the order of the arms; none of an arm without a training.
     pub losses: Vec<Vec<LossRow>>,
 }
 
@@ -127,7 +127,10 @@ pub fn read_curves(arms: &[Arm], store: &Store) -> anyhow::Result<Curves> {
     let mut losses = vec![];
     for arm in arms {
         // A command that stands for a sample stage need not know of a training.
-        let Some(digest) = arm.artifact.get(blobs::LOSS) else { continue };
+        let Some(digest) = arm.artifact.get(blobs::LOSS) else {
+            losses.push(vec![]);
+            continue;
+        };
         let known = trainings.iter().position(|(d, _)| *d == digest);
         let index = match known {
             Some(index) => index,

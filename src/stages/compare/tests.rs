@@ -246,8 +246,11 @@ fn arms_that_cannot_be_compared_are_refused() {
     assert!(broken.error().starts_with("loss.csv of arm `broken` (stage `sample_broken`): "), "{}", broken.error());
 
     let mut missing = bed();
-    missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::LOSS);
-    missing.run().unwrap();
+    missing.inputs.get_mut("arms.diffusion").unwrap().remove(blobs::LOSS);
+    let outcome = missing.run().unwrap();
+    let summary = Summary::from_json(&missing.blob(&outcome, blobs::SUMMARY)).unwrap();
+    assert_eq!(summary.arms.keys().collect::<Vec<_>>(), [BICUBIC, "diffusion", "regression"]);
+    assert_eq!(summary.arms["diffusion"].figures.heldout_loss, None);
     missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::SAMPLES);
     assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no samples.safetensors");
     assert!(Bed::new().error().contains("nothing to compare"));
