@@ -129,6 +129,9 @@ fn a_dry_run_tells_and_writes_nothing() {
     let before = folder.snapshot();
     let output = folder.run(&["--dry-run", "--set", "stages.pairs.method=bicubic"]);
     assert_eq!(output.stdout.matches("its result is known").count(), 2, "{output}");
+    let planned = folder.srpipe(&["plan", "p.yaml", "--json"]);
+    assert_eq!(folder.run(&["--dry-run", "--json"]).stdout, planned.stdout);
+    assert!(serde_json::from_str::<serde_json::Value>(&planned.stdout).is_ok(), "{planned}");
     assert_eq!(folder.snapshot(), before);
 }
 

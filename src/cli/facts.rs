@@ -21,7 +21,7 @@ impl Facts {
     /// None where the run cannot be read.
     pub fn of(run: &RunDir) -> Option<Self> {
         let view = RunView::of(run)?;
-        let yaml = run.pipeline().ok().and_then(|text| serde_yaml::from_str(&text).ok()).unwrap_or(Yaml::Null);
+        let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok()).unwrap_or(Yaml::Null);
         let mut params = BTreeMap::new();
         leaves(&yaml, String::new(), &mut params);
         ["name", "description"].iter().for_each(|key| drop(params.remove(*key)));

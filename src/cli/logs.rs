@@ -20,6 +20,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
+    let mut is_empty = true;
     // Its key is known when its inputs are.
     while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
         std::thread::sleep(POLL);
@@ -42,7 +43,11 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
         print(&String::from_utf8_lossy(&bytes));
+        is_empty &= bytes.is_empty();
         if !goes_on {
+            if is_empty {
+                note(&format!("the log of {name} in run {} is empty", run.id()));
+            }
             return Ok(EXIT_DONE);
         }
         std::thread::sleep(POLL);
@@ -59,6 +64,10 @@ fn record(run: &RunDir, name: &str) -> Option<StageRecord> {
     run.record().ok()?.stages.into_iter().find(|stage| stage.name == name)
 }
 
+fn pipeline_of(run: &RunDir) -> Option<String> {
+    Some(run.record().ok()?.pipeline)
+}
+
 /// `STAGE` or `PIPELINE/STAGE`: the stage in the newest of the latest runs that have it.
 pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
     let (pipeline, name) = match stage.split_once('/') {
@@ -67,9 +76,16 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
     };
     let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
     let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
-    let found = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?)));
+    let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?))).collect();
     // Ids sort by time.
-    found.max_by_key(|(run, _)| run.id().to_string()).ok_or_else(|| {
+    let newest = found.iter().max_by_key(|(run, _)| run.id()).and_then(|(run, _)| pipeline_of(run));
+    let others =
+        found.iter().filter_map(|(run, _)| pipeline_of(run)).filter(|pipeline| Some(pipeline) != newest.as_ref());
+    let others: Vec<String> = others.map(|pipeline| format!("{pipeline}/{name}")).collect();
+    if let Some(pipeline) = newest.filter(|_| !others.is_empty()) {
+        note(&format!("of {pipeline}, which ran last; there is also {}", others.join(", ")));
+    }
+    found.into_iter().max_by_key(|(run, _)| run.id().to_string()).ok_or_else(|| {
         let mut names: Vec<String> = runs
             .iter()
             .filter_map(|run| run.record().ok())

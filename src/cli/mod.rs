@@ -37,7 +37,7 @@ use crate::stages::command::launch;
 use crate::train::fix_steps;
 
 use args::{CheckArgs, Cli, Command, FlagArgs};
-use output::{Look, Paint, note, print};
+use output::{Look, Paint, is_written, note, print};
 
 /// Everything that was asked for is done.
 pub const EXIT_DONE: u8 = 0;
@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_NO_PROGRAM);
         }
     };
-    ExitCode::from(code.unwrap_or_else(|error| {
+    let code = code.unwrap_or_else(|error| {
         let head = Paint::stderr().paint(Look::Bad, "error:");
         match error.downcast::<Reported>() {
             Ok(Reported(code)) => code,
@@ -97,7 +97,8 @@ pub fn main() -> ExitCode {
                 if error.is::<InputError>() { EXIT_INPUT } else { EXIT_FAILED }
             }
         }
-    }))
+    });
+    ExitCode::from(if code == EXIT_DONE && !is_written() { EXIT_FAILED } else { code })
 }
 
 /// An error that the user has read by now, with its exit code.

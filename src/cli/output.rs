@@ -1,11 +1,25 @@
 //! Where text goes, and whether it has colours.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Writes to stdout. A reader that has seen enough (`| head`) is no error.
+/// Whether something could not be written to stdout.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error; anything else that goes wrong is said, once.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        note(&format!("error: cannot write the output: {error}"));
+    }
+}
+
+/// Whether all that was printed was written, or not wanted any more.
+pub fn is_written() -> bool {
+    !LOST.load(Ordering::Relaxed)
 }
 
 /// Writes to stderr.

@@ -3,16 +3,20 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::PlanArgs;
 use super::explanations::Explained;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
 use super::{EXIT_DONE, load, words};
+use crate::model::Cost;
+use crate::pipeline::params::ModelParams;
+use crate::pipeline::{Pipeline, StageParams};
 use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::store::Store;
+use crate::train::training_cost;
 
 pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
@@ -20,27 +24,56 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     pipeline.device = args.device.unwrap_or(pipeline.device);
     let prepared = Prepared::new(&pipeline, store.as_ref())?;
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
-    if args.json {
-        let stages: Vec<_> = (0..prepared.plan.stages.len()).map(|stage| explained.json(stage)).collect();
-        let summary = Summary::of(&explained);
-        let value = json!({
-            "schema": 1, "pipeline": pipeline.name, "stages": stages,
-            "summary": {
-                "instances": summary.instances, "shared": summary.shared, "cached": summary.cached,
-                "to_run": summary.to_run, "seconds": summary.seconds, "without_estimate": summary.unknown,
-            },
-        });
-        print(&format!("{value:#}\n"));
-    } else {
-        print(&show(&explained, args.all));
-    }
+    print(&show(&explained, args.json, args.all));
     Ok(EXIT_DONE)
 }
 
-/// The plan as a table, and the line that sums it up.
-pub fn show(explained: &Explained, all: bool) -> String {
+/// The plan, as JSON or as a table with a line that sums it up.
+pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
+    let costs = costs(explained.pipeline);
+    match as_json {
+        true => format!("{:#}\n", to_json(explained, &costs)),
+        false => to_table(explained, &costs, all),
+    }
+}
+
+/// What the networks cost, by stage.
+fn costs<'a>(pipeline: &'a Pipeline) -> Vec<Option<Cost>> {
+    // The seeds of an arm have the same network.
+    let mut known: Vec<(&'a ModelParams, &str, Option<Cost>)> = vec![];
+    let mut cost = |params: &'a StageParams| {
+        let StageParams::Train(params) = params else { return None };
+        let found = known.iter().find(|(model, data, _)| **model == params.model && *data == params.data);
+        let cost = found.map_or_else(|| training_cost(pipeline, params), |(_, _, cost)| cost.clone());
+        if found.is_none() {
+            known.push((&params.model, &params.data, cost.clone()));
+        }
+        cost
+    };
+    pipeline.stages.iter().map(|stage| cost(&stage.params)).collect()
+}
+
+fn to_json(explained: &Explained, costs: &[Option<Cost>]) -> Value {
+    let stages = costs.iter().enumerate().map(|(stage, cost)| {
+        let mut value = explained.json(stage);
+        if let Some(cost) = cost {
+            value["network"] = json!(cost);
+        }
+        value
+    });
+    let summary = Summary::of(explained);
+    json!({
+        "schema": 1, "pipeline": explained.pipeline.name, "stages": stages.collect::<Vec<_>>(),
+        "summary": {
+            "instances": summary.instances, "shared": summary.shared, "cached": summary.cached,
+            "to_run": summary.to_run, "seconds": summary.seconds, "without_estimate": summary.unknown,
+        },
+    })
+}
+
+fn to_table(explained: &Explained, costs: &[Option<Cost>], all: bool) -> String {
     let plan = explained.plan();
-    let mut table = Table::new(&["stage", "kind", "would", "takes", "because"]);
+    let mut table = Table::new(&["stage", "kind", "parameters", "MFLOP", "would", "takes", "because"]);
     for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
         let first = members.start;
         let cached = members.clone().filter(|&stage| explained.is_cached(stage)).count();
@@ -63,9 +96,13 @@ pub fn show(explained: &Explained, all: bool) -> String {
             _ => format!("{}: {}", plan.stages[told].name, explained.because(told)),
         };
         let plain = |text: String| (Look::Plain, text);
+        // Of a group whose networks differ, neither is told.
+        let cost = costs[first].as_ref().filter(|_| members.clone().all(|stage| costs[stage] == costs[first]));
         table.row(vec![
             plain(name),
             plain(plan.stages[first].kind.name().to_string()),
+            plain(cost.map_or(String::new(), |cost| cost.parameters.to_string())),
+            plain(cost.map_or(String::new(), |cost| format!("{:.1}", cost.training_flops as f64 / 1e6))),
             (look, would),
             plain(takes.map_or(String::new(), |seconds| format!("about {}", words::about(seconds)))),
             plain(because),

@@ -28,7 +28,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let prepared = Prepared::new(&pipeline, known.as_ref())?;
     prepared.check_fits(&pipeline, &Machine::here())?;
     if args.dry_run {
-        print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), false));
+        print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
     }
     if prepared.is_done()

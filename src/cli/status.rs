@@ -221,7 +221,9 @@ impl StageView {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
                 format!("waits for {}", few(&names))
             }
-            State::Failed => format!("failed: {}", first_line(self.error.as_deref().unwrap_or("?"))),
+            State::Failed => {
+                format!("failed: {}", words::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
+            }
             State::Interrupted | State::Died => self.with_progress(&format!("{plain}; run again to continue")),
         };
         (look, text)

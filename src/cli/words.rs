@@ -38,6 +38,14 @@ pub fn age(then: &str, now: Timestamp) -> String {
     }
 }
 
+/// At most so many characters; what is cut off is an ellipsis.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_string(),
+        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+    }
+}
+
 /// `1 stage`, `2 stages`.
 pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }

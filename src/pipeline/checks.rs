@@ -22,14 +22,18 @@ pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) 
     let pipeline = Stages { draft, by_name };
     for instance in instances {
         let stage = Stage { draft, instance };
+        let mut found = Errors::default();
         match &instance.typed.params {
-            StageParams::Fetch(p) => check_fetch(stage, p, errors),
-            StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, errors),
-            StageParams::Train(p) => check_train(stage, p, &pipeline, errors),
-            StageParams::Sample(p) => check_sample(stage, p, &pipeline, errors),
-            StageParams::Compare(p) => check_compare(stage, p, &pipeline, errors),
-            StageParams::Command(p) => command::check(stage, p, errors),
+            StageParams::Fetch(p) => check_fetch(stage, p, &mut found),
+            StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, &mut found),
+            StageParams::Train(p) => check_train(stage, p, &pipeline, &mut found),
+            StageParams::Sample(p) => check_sample(stage, p, &pipeline, &mut found),
+            StageParams::Compare(p) => check_compare(stage, p, &pipeline, &mut found),
+            StageParams::Command(p) => command::check(stage, p, &mut found),
         }
+        // What is said of the stage as a whole may come of a parameter that is in error and was left out.
+        let in_error = draft.stages[instance.stage].variants[instance.variant].in_error;
+        errors.append(found.filter(|place| !in_error || place != stage.key()));
     }
 }
 
@@ -363,7 +367,51 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
             }
         }
     }
+    check_counts(stage, params, stages, errors);
     claims::check_claims(stage, params, stages, errors);
+}
+
+/// Images are compared one by one: every arm needs the same.
+fn check_counts(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+    let mut first: Option<(&str, usize, Option<Span>)> = None;
+    let mut arms: Vec<_> = params.arms.iter().collect();
+    arms.sort_by_key(|(_, arm)| stage.entry(&format!("arms.{}", arm.of)).0);
+    for (name, arm) in arms {
+        for run in &arm.runs {
+            let (Some(of), Some(StageParams::Sample(sample))) = (stages.stage(&run.stage), stages.params(&run.stage))
+            else {
+                continue;
+            };
+            let fetch = stages.degrade(&sample.data).and_then(|d| stages.fetch(&d.input));
+            let images = sample.limit.unwrap_or(usize::MAX).min(fetch.map_or(usize::MAX, FetchParams::most_tests));
+            let place = of.given("limit");
+            match first {
+                None => first = Some((name, images, place)),
+                Some((other, others, other_place)) if images != others => {
+                    let count = |images| match images {
+                        usize::MAX => "all".to_string(),
+                        images => images.to_string(),
+                    };
+                    let message = format!(
+                        "arm {} has {} test images, arm {} {}: they are compared image by image",
+                        quote(name),
+                        count(images),
+                        quote(other),
+                        count(others)
+                    );
+                    let span = place.or(other_place).unwrap_or(stage.key());
+                    let mut error = Diagnostic::new(span, message)
+                        .help("give the `sample` stages of all arms the same `limit`, best under `defaults.sample`");
+                    if let Some(other_place) = other_place.filter(|&p| p != span) {
+                        error = error.related(other_place, format!("of arm {}", quote(other)));
+                    }
+                    errors.push(error);
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 #[cfg(test)]

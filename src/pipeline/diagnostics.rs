@@ -142,6 +142,17 @@ impl Errors {
         self.found.len()
     }
 
+    /// Those at places of which something is true.
+    pub fn filter(mut self, is_so: impl Fn(Span) -> bool) -> Self {
+        self.found.retain(|error| error.span.is_none_or(&is_so));
+        self
+    }
+
+    /// Where they are.
+    pub fn places(&self) -> impl Iterator<Item = Span> {
+        self.found.iter().filter_map(|error| error.span)
+    }
+
     pub fn append(&mut self, other: Self) {
         other.found.into_iter().for_each(|e| self.push(e));
     }

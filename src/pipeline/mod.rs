@@ -26,6 +26,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unread;
 mod words;
 mod writer;
 

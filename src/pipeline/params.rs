@@ -53,6 +53,15 @@ impl FetchParams {
             Self::Folder(p) => p.size,
         }
     }
+
+    /// Test images that there are at most.
+    pub fn most_tests(&self) -> usize {
+        match self {
+            Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
+            Self::Synthetic(p) => p.test,
+            Self::Folder(p) => p.limit.test.unwrap_or(usize::MAX),
+        }
+    }
 }
 
 impl Default for Cifar10Params {

@@ -187,12 +187,6 @@ impl RunDir {
         serde_json::from_slice(&bytes).with_context(|| format!("reading {} as the record of a run", path.display()))
     }
 
-    /// The pipeline as it was resolved.
-    pub fn pipeline(&self) -> Result<String> {
-        let path = self.path.join(PIPELINE);
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-    }
-
     /// Whether the process that made the run is still there, wherever it is. One whose record says `Running` and that is
     /// not live was killed.
     pub fn is_live(&self) -> bool {

@@ -17,7 +17,8 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
         .map(|stage| {
             let StageParams::Train(p) = &stage.params else { return None };
             // Every file passes here before anything else; most have no budget, and need no networks built.
-            p.optim.budget.and_then(|_| step_cost(pipeline, p))
+            p.optim.budget?;
+            Some(training_cost(pipeline, p)?.training_flops as f64 * p.optim.batch_size as f64)
         })
         .collect();
     let budget = |params: &StageParams| match params {
@@ -33,14 +34,13 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
     }
 }
 
-/// Operations of one training step of a stage.
-fn step_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<f64> {
+/// What the network of a training costs; none where its data are no images that a stage makes.
+pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<Cost> {
     let stage = |name: &str| pipeline.stage(name).map(|s| &s.params);
     let Some(StageParams::Degrade(degrade)) = stage(&params.data) else { return None };
     let Some(StageParams::Fetch(fetch)) = stage(&degrade.input) else { return None };
     let size = FetchParams::image_size(fetch);
-    let cost = Cost::of(&unet(&params.model, size, degrade.scale));
-    Some(cost.training_flops as f64 * params.optim.batch_size as f64)
+    Some(Cost::of(&unet(&params.model, size, degrade.scale)))
 }
 
 #[cfg(test)]

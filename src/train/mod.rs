@@ -12,7 +12,7 @@ mod speed;
 mod task;
 mod trainer;
 
-pub use budget::fix_steps;
+pub use budget::{fix_steps, training_cost};
 pub use log::LossLog;
 pub use recipe::Recipe;
 pub use snapshot::Snapshot;

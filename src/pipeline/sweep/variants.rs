@@ -38,8 +38,10 @@ pub(in super::super) struct Applied {
 #[derive(Debug, Clone)]
 pub(in super::super) struct Variant {
     pub combination: Combination,
-    /// Absent where they are in error.
+    /// Those that are in error have their defaults here; absent where they have none.
     pub typed: Option<Typed>,
+    /// Whether some are in error.
+    pub in_error: bool,
 }
 
 /// The parameters of a kind, and those that every stage may have.
@@ -149,10 +151,12 @@ pub(in super::super) fn variants(
         }
         let mut found = Errors::default();
         schema::validate_stage(kind, name, key, &mut node, &mut found);
-        let mut typed = None;
-        if found.is_empty() {
-            typed = self::typed(kind, (name, key), &node).map_err(|error| found.push(error)).ok();
-        }
+        let in_error = !found.is_empty();
+        let typed = match in_error {
+            false => self::typed(kind, (name, key), &node).map_err(|error| found.push(error)).ok(),
+            // What is right can still be held against the other stages.
+            true => self::typed(kind, (name, key), &without(&node, &found.places().collect())).ok(),
+        };
         for &(axis, value) in &combination {
             let Axis { path, values, .. } = &mut axes[axis];
             if values[value].label.is_empty() {
@@ -162,9 +166,21 @@ pub(in super::super) fn variants(
         }
         see(&node);
         errors.append(found);
-        variants.push(Variant { combination, typed });
+        variants.push(Variant { combination, typed, in_error });
     }
     variants
+}
+
+/// The parameters less those at these places.
+fn without(node: &Node, places: &HashSet<Span>) -> Node {
+    let is_wrong = |node: &Node| match &node.value {
+        Value::List(items) => items.iter().any(|item| places.contains(&item.span)),
+        _ => false,
+    } || places.contains(&node.span);
+    let Some(mapping) = node.as_mapping() else { return node.clone() };
+    let right = mapping.iter().filter(|(_, entry)| !places.contains(&entry.key) && !is_wrong(&entry.node));
+    let entry = |entry: &Entry| Entry { key: entry.key, node: without(&entry.node, places) };
+    Node { value: Value::Mapping(right.map(|(key, e)| (key.clone(), entry(e))).collect()), span: node.span }
 }
 
 /// What the types refuse and the schema does not.
@@ -202,6 +218,8 @@ fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), ser
         StageKind::Compare => StageParams::Compare(read(own)?),
         StageKind::Command => StageParams::Command(read(own)?),
     };
+    let mut params = params;
+    params.forget_unread();
     Ok((params, read(common.into())?))
 }
 

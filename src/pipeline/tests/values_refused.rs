@@ -503,3 +503,100 @@ error: `sampler.project_lr` makes the means of blocks right, and these low-resol
 "#,
     );
 }
+
+#[test]
+fn a_value_in_error_hides_nothing_of_what_is_said_beside_it() {
+    says(
+        "\
+name: both
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  pairs: { kind: degrade, input: images }
+  model: { kind: train, data: pairs, optim: { lr: fast, steps: 5, epochs: 3 } }
+  other: { kind: train, data: pairs, optim: { steps: many } }
+  samples: { kind: sample, model: model, data: pairs, sampler: { steps: 2000 } }
+",
+        &[],
+        r#"
+error: `optim.lr` must be a number, found `fast`
+ --> test.yaml:5:51
+  |
+5 |   model: { kind: train, data: pairs, optim: { lr: fast, steps: 5, epochs: 3 } }
+  |                                                   ^^^^
+
+error: `optim.steps` and `optim.epochs` contradict each other
+ --> test.yaml:5:75
+  |
+5 |   model: { kind: train, data: pairs, optim: { lr: fast, steps: 5, epochs: 3 } }
+  |                                                                -          ^
+  |                                                                |
+  |                                                                also given
+  |
+  = help: leave one of them out
+
+error: `optim.steps` must be an integer, found `many`
+ --> test.yaml:6:54
+  |
+6 |   other: { kind: train, data: pairs, optim: { steps: many } }
+  |                                                      ^^^^
+
+error: `sampler.steps` is 2000, but `model` is trained with 1000 timesteps
+ --> test.yaml:7:73
+  |
+7 |   samples: { kind: sample, model: model, data: pairs, sampler: { steps: 2000 } }
+  |                                                                         ^^^^
+  |
+  = help: at most 1000
+"#,
+    );
+}
+
+#[test]
+fn arms_have_the_same_test_images() {
+    let text = |a: &str, b: &str| {
+        format!(
+            "\
+name: counts
+stages:
+  images: {{ kind: fetch, dataset: synthetic, test: 64 }}
+  pairs: {{ kind: degrade, input: images }}
+  model: {{ kind: train, data: pairs, optim: {{ steps: 5 }} }}
+  a: {{ kind: sample, model: model, data: pairs{a} }}
+  b: {{ kind: sample, model: model, data: pairs{b} }}
+  compare: {{ kind: compare, arms: {{ a: a, b: b }} }}
+"
+        )
+    };
+    // More than there are is all of them.
+    valid(&text(", limit: 8", ", limit: 8"));
+    valid(&text("", ", limit: 64"));
+    valid(&text(", limit: 100", ", limit: 1000"));
+    says(
+        &text(", limit: 8", ", limit: 16"),
+        &[],
+        r#"
+error: arm `b` has 16 test images, arm `a` 8: they are compared image by image
+ --> test.yaml:7:56
+  |
+6 |   a: { kind: sample, model: model, data: pairs, limit: 8 }
+  |                                                        - of arm `a`
+7 |   b: { kind: sample, model: model, data: pairs, limit: 16 }
+  |                                                        ^^
+  |
+  = help: give the `sample` stages of all arms the same `limit`, best under `defaults.sample`
+"#,
+    );
+    says(
+        &text(", limit: 8", ""),
+        &[],
+        r#"
+error: arm `b` has 64 test images, arm `a` 8: they are compared image by image
+ --> test.yaml:6:56
+  |
+6 |   a: { kind: sample, model: model, data: pairs, limit: 8 }
+  |                                                        ^
+  |
+  = help: give the `sample` stages of all arms the same `limit`, best under `defaults.sample`
+"#,
+    );
+}
