@@ -50,7 +50,7 @@ Examples:
 
 The model says by how much: 4 times, if it has learned from images 4 times smaller. It fills in what it has seen: one
 that was trained on CIFAR-10 knows photographs, one that was trained on generated images does not. Time grows with the
-area, and so does memory: about 200 bytes a pixel of the result.";
+area, and so does memory: about 60 bytes a pixel of the result.";
 
 /// The picture is sampled as a whole, in overlapping tiles of the size that the model has learned: the tiles are blended
 /// at every step, so that there are no seams. The same seed gives the same picture.
