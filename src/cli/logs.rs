@@ -19,11 +19,8 @@ const POLL: Duration = Duration::from_millis(200);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
-    let (pipeline, name) = match args.stage.split_once('/') {
-        Some((pipeline, stage)) => (Some(pipeline), stage),
-        None => (None, args.stage.as_str()),
-    };
-    let (run, mut stage) = find(&store, pipeline, name)?;
+    let (run, mut stage) = find_stage(&store, &args.stage)?;
+    let name = &stage.name.clone();
     let mut is_empty = true;
     // Its key is known when its inputs are.
     while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
@@ -86,8 +83,12 @@ fn pipeline_of(run: &RunDir) -> Option<String> {
     Some(run.record().ok()?.pipeline)
 }
 
-/// The stage in the newest of the latest runs that have it.
-fn find(store: &Store, pipeline: Option<&str>, name: &str) -> Result<(RunDir, StageRecord), InputError> {
+/// `STAGE` or `PIPELINE/STAGE`: the stage in the newest of the latest runs that have it.
+pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
+    let (pipeline, name) = match stage.split_once('/') {
+        Some((pipeline, stage)) => (Some(pipeline), stage),
+        None => (None, stage),
+    };
     let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
     let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?))).collect();

@@ -8,6 +8,7 @@ mod explanations;
 mod facts;
 mod graph;
 mod groups;
+mod init;
 mod json;
 mod logs;
 mod output;
@@ -22,6 +23,7 @@ mod share;
 mod stage_view;
 mod status;
 mod store;
+mod upscale;
 mod why;
 mod words;
 
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
     // clap exits with 2 of itself where arguments are wrong.
     let cli = Cli::parse();
     let code = match &cli.command {
+        Command::Init(args) => init::init(args),
         Command::Run(args) => run::run(args, &cli.runs_dir),
         Command::Status(args) => status::status(args, &cli.runs_dir),
         Command::Plan(args) => plan::plan(args, &cli.runs_dir),
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
         Command::Report(args) => report::report(args, &cli.runs_dir),
+        Command::Upscale(args) => upscale::upscale(args, &cli.runs_dir),
         Command::Bench(args) => bench::bench(args),
         Command::Gc(args) => store::gc(args, &cli.runs_dir),
         Command::Verify(args) => store::verify(args, &cli.runs_dir),

@@ -3,17 +3,22 @@
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
 //! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
 //!   [`download`] gets that archive over a line that breaks.
+//! - [`folder`]: the user's own files, cut to one size; [`picture`] reads and writes such files.
 //! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file.
 //! - [`synthetic`]: generated images, every one a function of (seed, split, index).
 //! - [`resample`]: enlarging and shrinking by whole factors.
+//! - [`tiles`]: large images as overlapping tiles, and back.
 
 pub mod archive;
 pub mod cifar;
 pub mod download;
+pub mod folder;
 pub mod images;
+pub mod picture;
 pub mod resample;
 pub mod samples;
 pub mod synthetic;
+pub mod tiles;
 
 pub use images::Images;
 pub use samples::Samples;

@@ -120,7 +120,17 @@ impl<'a> Stages<'a> {
 }
 
 fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
-    let FetchParams::Cifar10(p) = params else { return };
+    match params {
+        FetchParams::Cifar10(p) => check_archive(stage, p, errors),
+        FetchParams::Folder(p) if p.path.is_empty() || p.path.contains(is_invisible) => {
+            let message = format!("`path` must name a folder, found {}", quote(&p.path));
+            errors.push(Diagnostic::new(stage.place("path"), message).help("`.` is the folder srpipe is started in"));
+        }
+        FetchParams::Folder(_) | FetchParams::Synthetic(_) => {}
+    }
+}
+
+fn check_archive(stage: Stage, p: &Cifar10Params, errors: &mut Errors) {
     let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
         let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));

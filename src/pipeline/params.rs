@@ -21,6 +21,8 @@ pub enum FetchParams {
     Cifar10(Cifar10Params),
     /// Generated images of 32×32 with edges, textures, repetition and symmetry; needs no network.
     Synthetic(SyntheticParams),
+    /// PNG, JPEG and WebP files of any size, in a folder and the folders in it.
+    Folder(FolderParams),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +50,7 @@ impl FetchParams {
     pub fn image_size(&self) -> usize {
         match self {
             Self::Cifar10(_) | Self::Synthetic(_) => 32,
+            Self::Folder(p) => p.size,
         }
     }
 
@@ -56,6 +59,7 @@ impl FetchParams {
         match self {
             Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
             Self::Synthetic(p) => p.test,
+            Self::Folder(p) => p.limit.test.unwrap_or(usize::MAX),
         }
     }
 }
@@ -96,6 +100,70 @@ impl Default for SyntheticParams {
     fn default() -> Self {
         Self { train: 4096, validation: 256, test: 256 }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FolderParams {
+    /// The folder, relative to the working directory.
+    #[serde(skip_serializing)]
+    pub path: String,
+    /// Height and width of the images that are made of the files, in pixels.
+    #[serde(default = "default_size")]
+    #[schemars(range(min = 8, max = 1024))]
+    pub size: usize,
+    #[serde(default)]
+    pub fit: Fit,
+    /// Files for validation; a tenth of all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub validation: Option<usize>,
+    /// Files for testing; a tenth of all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub test: Option<usize>,
+    /// What becomes of files that cannot be decoded, or are smaller than `size` where nothing is scaled.
+    #[serde(default)]
+    pub broken: Broken,
+    /// At most this many images of each split.
+    #[serde(default)]
+    pub limit: Limits,
+}
+
+impl FolderParams {
+    /// No split has more images than these.
+    pub fn most_of_a_split(&self) -> usize {
+        let Limits { train, validation, test } = self.limit;
+        [train, validation, test].into_iter().map(|limit| limit.unwrap_or(usize::MAX)).max().unwrap_or(usize::MAX)
+    }
+}
+
+fn default_size() -> usize {
+    32
+}
+
+/// How a file of any size becomes square images of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// One image: the central square, scaled (Lanczos, antialiased).
+    #[default]
+    Cover,
+    /// One image: the central `size`×`size` pixels, not scaled.
+    Crop,
+    /// As many images as fit side by side, not scaled; those of a file stay in one split. Where `limit` is less than
+    /// all, they are from all over all files.
+    Tiles,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Broken {
+    /// The stage fails and names them.
+    #[default]
+    Refuse,
+    /// They are named in the log and left out.
+    Skip,
 }
 
 /// Makes the low-resolution image of every image of a dataset, rounded to 8 bits.

@@ -19,6 +19,15 @@ impl StageParams {
                 add(fields, [("url", json!(url)), ("mirrors", json!(mirrors)), ("sha256", json!(sha256))]);
             }
             Self::Fetch(FetchParams::Synthetic(SyntheticParams { train: _, validation: _, test: _ })) => {}
+            Self::Fetch(FetchParams::Folder(FolderParams {
+                path,
+                size: _,
+                fit: _,
+                validation: _,
+                test: _,
+                broken: _,
+                limit: _,
+            })) => add(fields, [("path", json!(path))]),
             Self::Degrade(DegradeParams { input, scale: _, method: _ }) => add(fields, [("input", json!(input))]),
             Self::Train(TrainParams { data, seed, model: _, diffusion: _, optim: _, heldout: _ }) => {
                 add(fields, [("data", json!(data)), ("seed", json!(seed))]);
@@ -69,6 +78,7 @@ mod tests {
         let files = [
             "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', mirrors: [b], sha256: c, validation: 3, limit: {train: 4}}",
             "{kind: fetch, dataset: synthetic, train: 5}",
+            "{kind: fetch, dataset: folder, path: photos, size: 64, fit: tiles, test: 3, broken: skip}",
             "{kind: degrade, input: a, scale: 8, method: bicubic}",
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
             "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",

@@ -64,7 +64,9 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             p.test += 1000;
             (vec![TEST_HR], true)
         }
-        StageParams::Fetch(FetchParams::Cifar10(_)) | StageParams::Command(_) => unreachable!("it is not grown"),
+        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_)) | StageParams::Command(_) => {
+            unreachable!("it is not grown")
+        }
         StageParams::Degrade(p) => {
             p.scale = 8;
             (vec![TRAIN_LR, VALIDATION_LR, TEST_LR], true)

@@ -37,7 +37,7 @@ use crate::store::{Hold, RunRecord, RunState, StageRecord, StageRunState, Store}
 
 pub use exec::exec;
 pub use machine::Machine;
-pub use prepare::{InputError, Prepared};
+pub use prepare::{InputError, Prepared, cuda};
 pub use remote::Remote;
 pub use roles::{Executor, Progress, Report};
 pub use scheduler::OnFailure;

@@ -9,7 +9,8 @@ use super::knowledge::Knowledge;
 use super::machine::Machine;
 use super::slots::Slots;
 use crate::data::cifar::{self, Source};
-use crate::pipeline::params::FetchParams;
+use crate::data::folder;
+use crate::pipeline::params::{Cifar10Params, FetchParams};
 use crate::pipeline::{Device, Pipeline, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
@@ -99,7 +100,7 @@ impl Prepared {
 }
 
 /// The CUDA device that networks run on, if any.
-fn cuda(device: Device) -> Result<Option<usize>, InputError> {
+pub fn cuda(device: Device) -> Result<Option<usize>, InputError> {
     const BUILT: bool = cfg!(feature = "cuda");
     match device {
         Device::Cpu => Ok(None),
@@ -120,8 +121,15 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
     for PlannedStage { name, base, params, .. } in &plan.stages {
-        let params = match params {
-            StageParams::Fetch(FetchParams::Cifar10(params)) => params,
+        let wrong = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
+        let one = |role: &str, digest| BTreeMap::from([(role.to_string(), digest)]);
+        let found = match params {
+            StageParams::Fetch(FetchParams::Cifar10(params)) => {
+                one("archive", archive(params, base, store, &mut hashed)?)
+            }
+            StageParams::Fetch(FetchParams::Folder(params)) => {
+                one("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
+            }
             StageParams::Command(params) if !params.files.is_empty() => {
                 let mut digests = BTreeMap::new();
                 for file in &params.files {
@@ -132,37 +140,54 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                     hashed.insert(file.into(), digest.clone());
                     digests.insert(format!("files.{file}"), digest);
                 }
-                sources.insert(name.clone(), digests);
-                continue;
+                digests
             }
             _ => continue,
         };
-        let wrong = |error: String| InputError(format!("stage {name}: {error}"));
-        let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{base}.sha256: {e}")));
-        let digest = match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
-            Source::Web { sha256, .. } => pinned(&sha256)?,
-            Source::File { path, sha256 } => {
-                let digest = match hashed.get(&path) {
-                    Some(digest) => digest.clone(),
-                    None => hash_local(&path, base, store)?,
-                };
-                if let Some(sha256) = sha256
-                    && pinned(&sha256)? != digest
-                {
-                    return Err(wrong(format!(
-                        "{path} has the SHA-256\n  {digest}, and stages.{base}.sha256 says\n  {sha256}.\n\
-                         Get the file again, or correct the field",
-                        path = path.display()
-                    ))
-                    .into());
-                }
-                hashed.insert(path, digest.clone());
-                digest
-            }
-        };
-        sources.insert(name.clone(), BTreeMap::from([("archive".to_string(), digest)]));
+        sources.insert(name.clone(), found);
     }
     Ok(sources)
+}
+
+fn folder_content(path: &Path, store: Option<&Store>) -> Result<Digest> {
+    let files = folder::files(path)?;
+    let digests = match store {
+        Some(store) => store.hash_files_cached(&files)?,
+        None => files.iter().map(|file| hash_file(file).map_err(Into::into)).collect::<Result<_>>()?,
+    };
+    Ok(folder::content(&digests))
+}
+
+/// The digest of a CIFAR-10 archive. `hashed`: those that other stages read, too.
+fn archive(
+    params: &Cifar10Params,
+    stage: &str,
+    store: Option<&Store>,
+    hashed: &mut HashMap<PathBuf, Digest>,
+) -> Result<Digest> {
+    let wrong = |error: String| InputError(format!("stage {stage}: {error}"));
+    let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{stage}.sha256: {e}")));
+    match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
+        Source::Web { sha256, .. } => Ok(pinned(&sha256)?),
+        Source::File { path, sha256 } => {
+            let digest = match hashed.get(&path) {
+                Some(digest) => digest.clone(),
+                None => hash_local(&path, stage, store)?,
+            };
+            if let Some(sha256) = sha256
+                && pinned(&sha256)? != digest
+            {
+                return Err(wrong(format!(
+                    "{path} has the SHA-256\n  {digest}, and stages.{stage}.sha256 says\n  {sha256}.\n\
+                     Get the file again, or correct the field",
+                    path = path.display()
+                ))
+                .into());
+            }
+            hashed.insert(path, digest.clone());
+            Ok(digest)
+        }
+    }
 }
 
 /// The digest of a file that a command needs.

@@ -5,16 +5,18 @@ use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
+use rayon::prelude::*;
 
 use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::data::cifar::{self, Source};
 use crate::data::download::{self, DownloadError, Patience};
 use crate::data::images::Metadata;
 use crate::data::synthetic::{self, Split};
-use crate::data::{Images, Splits};
+use crate::data::{Images, Splits, folder};
 use crate::pipeline::blobs;
-use crate::pipeline::params::{Cifar10Params, FetchParams, SyntheticParams};
+use crate::pipeline::params::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticParams};
+use crate::store::Digest;
 
 /// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].
 ///
@@ -24,6 +26,7 @@ pub fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let splits = match params {
         FetchParams::Cifar10(p) => fetch_cifar10(p, ctx)?,
         FetchParams::Synthetic(p) => generate(p, ctx)?,
+        FetchParams::Folder(p) => read_folder(p, ctx)?,
     };
     let mut outcome = Outcome::default();
     for (name, blob, images) in [
@@ -40,11 +43,11 @@ pub fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
 
 fn fetch_cifar10(params: &Cifar10Params, ctx: &Context) -> anyhow::Result<Splits> {
     let (train, test) = match cifar::source(params)? {
-        Source::File { path, sha256 } => read_archive(&path, sha256.as_deref(), ctx)?,
+        Source::File { path, .. } => read_archive(&path, true, ctx)?,
         Source::Web { addresses, sha256 } => {
             let part = ctx.work.join("archive.part");
             get_archive(&addresses, &sha256, &part, ctx)?;
-            let images = read_archive(&part, None, ctx)?;
+            let images = read_archive(&part, false, ctx)?;
             std::fs::remove_file(&part).with_context(|| format!("removing {}", part.display()))?;
             images
         }
@@ -78,24 +81,74 @@ fn get_archive(addresses: &[String], sha256: &str, part: &Path, ctx: &Context) -
     }
 }
 
-/// The images of the archive at `path`, whose digest is checked first where one is given.
-fn read_archive(path: &Path, sha256: Option<&str>, ctx: &Context) -> anyhow::Result<(Images, Images)> {
+/// The images of the archive at `path`; `check`: whether it is still the one that the key names.
+fn read_archive(path: &Path, check: bool, ctx: &Context) -> anyhow::Result<(Images, Images)> {
     let doing = || format!("reading the archive {}", path.display());
     let mut file = File::open(path).with_context(doing)?;
-    if let Some(expected) = sha256 {
+    if check {
         let digest = download::sha256_of(&mut file).with_context(doing)?;
-        ensure!(
-            digest == expected,
-            "{} has SHA-256 {digest}, not {expected}: it is not the archive that `sha256` names. Get it again, or \
-             correct `sha256`",
-            path.display()
-        );
+        unchanged(path, "archive", &digest, ctx)?;
         file.rewind().with_context(doing)?;
     }
     message(ctx, format!("unpacking {}", path.display()));
     let images = cifar::read_archive(BufReader::new(file)).with_context(doing)?;
     stop_if_asked(ctx)?;
     Ok(images)
+}
+
+/// Fails where content from outside is not what it was when the stage's key was made of it.
+fn unchanged(path: &Path, source: &str, digest: &str, ctx: &Context) -> anyhow::Result<()> {
+    let expected = ctx.sources.get(source).with_context(|| format!("the stage has no source `{source}`"))?;
+    let changed = format!("{} has changed since this run was started; run again", path.display());
+    ensure!(expected.to_string() == digest, changed);
+    Ok(())
+}
+
+/// Files that are decoded between two looks at whether to stop.
+const FILES: usize = 64;
+
+fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
+    let path = Path::new(&params.path);
+    let files = folder::files(path)?;
+    let mut found = BTreeMap::new();
+    let mut broken = vec![];
+    let mut digests = vec![];
+    for (done, chunk) in files.chunks(FILES).enumerate() {
+        stop_if_asked(ctx)?;
+        progress(ctx, (done * FILES) as u64, files.len() as u64, "files");
+        let read = chunk.par_iter().map(|file| {
+            let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            Ok((Digest::of(&bytes), folder::images(&bytes, params)))
+        });
+        let read: Vec<_> = read.collect::<anyhow::Result<_>>()?;
+        for (file, (digest, images)) in chunk.iter().zip(read) {
+            digests.push(digest.clone());
+            match images {
+                Ok(images) => _ = found.insert(digest, images),
+                Err(error) => broken.push(format!("{}: {error:#}", file.display())),
+            }
+        }
+    }
+    unchanged(path, "images", &folder::content(&digests).to_string(), ctx)?;
+    match params.broken {
+        Broken::Refuse if !broken.is_empty() => {
+            const SHOWN: usize = 10;
+            let more = broken.len().saturating_sub(SHOWN);
+            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+            bail!(
+                "{} of {} files cannot be used:\n  {}{more}\nMend or remove them, or say `broken: skip`",
+                broken.len(),
+                files.len(),
+                broken[..broken.len().min(SHOWN)].join("\n  ")
+            );
+        }
+        _ => broken.iter().for_each(|broken| message(ctx, format!("skipped {broken}"))),
+    }
+    let copies = files.len() - broken.len() - found.len();
+    if copies > 0 {
+        message(ctx, format!("{copies} files have the content of another; each content is taken once"));
+    }
+    folder::split(found.into_values().collect(), params)
 }
 
 /// Images that are generated between two looks at whether to stop.

@@ -34,18 +34,19 @@ fn levels(images: &Images) -> Vec<u8> {
 }
 
 /// Where [`archive`] of 2 images a batch lies, its address as `file:`, and its digest.
-fn archive_file(bench: &Bench) -> (PathBuf, String, String) {
+fn archive_file(bench: &mut Bench) -> (PathBuf, String, String) {
     let path = bench.folder.path().join("archive.tar.gz");
     std::fs::write(&path, archive(2)).unwrap();
     let sha256 = download::file_sha256(&path).unwrap();
+    bench.sources.insert("archive".to_string(), sha256.parse().unwrap());
     let url = format!("file:{}", path.display());
     (path, url, sha256)
 }
 
 #[test]
 fn a_local_archive_is_split() {
-    let bench = Bench::new();
-    let (_, url, sha256) = archive_file(&bench);
+    let mut bench = Bench::new();
+    let (_, url, sha256) = archive_file(&mut bench);
     for sha256 in [None, Some(sha256.to_uppercase())] {
         let outcome = run(&params(&url, sha256.as_deref()), &bench.context(&|| false)).unwrap();
         assert_eq!(levels(&bench.images(&outcome, blobs::TRAIN_HR).0), [0, 1, 2, 3, 4, 5, 6]);
@@ -56,21 +57,22 @@ fn a_local_archive_is_split() {
 }
 
 #[test]
-fn a_wrong_digest_a_missing_file_and_a_broken_archive_are_named() {
-    let bench = Bench::new();
-    let (path, url, _) = archive_file(&bench);
-    let error =
-        |sha256: Option<&str>| format!("{:#}", run(&params(&url, sha256), &bench.context(&|| false)).unwrap_err());
-    assert!(error(Some(&"00".repeat(32))).contains("correct `sha256`"));
+fn a_changed_a_missing_and_a_broken_archive_are_named() {
+    let mut bench = Bench::new();
+    let (path, url, _) = archive_file(&mut bench);
+    let error = |bench: &Bench| format!("{:#}", run(&params(&url, None), &bench.context(&|| false)).unwrap_err());
     std::fs::write(&path, &archive(2)[..300]).unwrap();
-    let broken = error(None);
+    let changed = error(&bench);
+    assert!(changed.contains("archive.tar.gz has changed since"), "{changed}");
+    bench.sources.insert("archive".to_string(), Digest::of(&archive(2)[..300]));
+    let broken = error(&bench);
     let (doing, cause) = broken.split_once(": the archive cannot be read (").unwrap();
     assert!(doing.starts_with("reading the archive ") && doing.ends_with("archive.tar.gz"), "{broken}");
     // The cause is told, once.
     let (advice, cause) = cause.split_once("): ").unwrap();
     assert!(advice.contains("cut off") && !cause.is_empty() && broken.matches(cause).count() == 1, "{broken}");
     std::fs::remove_file(&path).unwrap();
-    assert!(error(None).contains("archive.tar.gz"));
+    assert!(error(&bench).contains("archive.tar.gz"));
 }
 
 /// A server that sends `body` as often as it is asked, with `status`.
@@ -91,8 +93,8 @@ fn serve(status: u16, body: Vec<u8>) -> String {
 
 #[test]
 fn a_downloaded_archive_gives_the_same_blobs_and_leaves_nothing() {
-    let bench = Bench::new();
-    let (_, url, sha256) = archive_file(&bench);
+    let mut bench = Bench::new();
+    let (_, url, sha256) = archive_file(&mut bench);
     let local = run(&params(&url, None), &bench.context(&|| false)).unwrap();
     let address = serve(200, archive(2));
     let remote = run(&params(&address, Some(&sha256)), &bench.context(&|| false)).unwrap();
@@ -135,8 +137,8 @@ fn what_has_arrived_is_kept_only_where_it_may_be_right() {
 
 #[test]
 fn interruptions_are_told_apart_from_failures() {
-    let bench = Bench::new();
-    let (_, url, sha256) = archive_file(&bench);
+    let mut bench = Bench::new();
+    let (_, url, sha256) = archive_file(&mut bench);
     let synthetic = FetchParams::Synthetic(SyntheticParams { train: 3, validation: 1, test: 1 });
     for params in [params(&url, None), params(&serve(200, archive(2)), Some(&sha256)), synthetic] {
         assert!(run(&params, &bench.context(&|| true)).unwrap_err().is::<Interrupted>());
@@ -154,4 +156,50 @@ fn synthetic_images_are_a_function_of_the_seed() {
     assert_eq!(first.metrics["validation_images"], 3.0);
     let other = run(&params, &Context { seed: 2, ..bench.context(&|| false) }).unwrap();
     assert_ne!(first.outputs, other.outputs);
+}
+
+#[test]
+fn a_folder_of_images_is_split_by_content_and_broken_files_are_named() {
+    let mut bench = Bench::new();
+    let at = |name: &str| bench.folder.path().join(name);
+    let save = |name: &str, level: u8| image::RgbImage::from_pixel(40, 33, image::Rgb([level; 3])).save(at(name));
+    for level in 0..6 {
+        save(&format!("{level}.png"), level).unwrap();
+    }
+    save("copy.png", 3).unwrap();
+    std::fs::write(at("broken.jpg"), "no image").unwrap();
+    let path = bench.folder.path().to_str().unwrap().to_string();
+    let digests = || -> Vec<Digest> {
+        let files = folder::files(Path::new(&path)).unwrap();
+        files.iter().map(|file| Digest::of(&std::fs::read(file).unwrap())).collect()
+    };
+    let sources = BTreeMap::from([("images".to_string(), folder::content(&digests()))]);
+    let params = |broken: &str| {
+        let json = serde_json::json!({"dataset": "folder", "path": path, "size": 32, "test": 2, "broken": broken});
+        serde_json::from_value::<FetchParams>(json).unwrap()
+    };
+    let error = format!("{:#}", run(&params("refuse"), &bench.context(&|| false)).unwrap_err());
+    assert!(error.contains("no source `images`"), "{error}");
+    bench.sources = sources;
+    let error = format!("{:#}", run(&params("refuse"), &bench.context(&|| false)).unwrap_err());
+    assert!(error.contains("1 of 8 files cannot be used") && error.contains("broken.jpg: "), "{error}");
+
+    let outcome = run(&params("skip"), &bench.context(&|| false)).unwrap();
+    let split = |blob: &str| levels(&bench.images(&outcome, blob).0);
+    let all = [split(blobs::TEST_HR), split(blobs::VALIDATION_HR), split(blobs::TRAIN_HR)];
+    assert_eq!(all.each_ref().map(Vec::len), [2, 1, 3]);
+    let mut found = all.concat();
+    found.sort();
+    assert_eq!(found, [0, 1, 2, 3, 4, 5]);
+    let said = format!("{:?}", bench.events.lock().unwrap());
+    assert!(said.contains("skipped ") && said.contains("1 files have the content of another"), "{said}");
+
+    // Other names, and the copy gone: the same splits.
+    std::fs::remove_file(at("copy.png")).unwrap();
+    std::fs::rename(at("0.png"), at("z.png")).unwrap();
+    let again = run(&params("skip"), &bench.context(&|| false)).unwrap();
+    assert_eq!(again.outputs, outcome.outputs);
+    std::fs::remove_file(at("5.png")).unwrap();
+    let error = format!("{:#}", run(&params("skip"), &bench.context(&|| false)).unwrap_err());
+    assert!(error.contains("has changed since"), "{error}");
 }

@@ -5,12 +5,13 @@ use std::sync::Mutex;
 
 use super::{Context, Outcome, StageEvent};
 use crate::data::images::{Images, Metadata};
-use crate::store::{Artifact, Store};
+use crate::store::{Artifact, Digest, Store};
 
 pub struct Bench {
     pub folder: tempfile::TempDir,
     pub store: Store,
     pub inputs: BTreeMap<String, Artifact>,
+    pub sources: BTreeMap<String, Digest>,
     pub events: &'static Mutex<Vec<StageEvent>>,
     report: Box<dyn Fn(StageEvent) + Sync>,
 }
@@ -22,14 +23,14 @@ impl Bench {
         // Leaked: a test's few events live as long as the test.
         let events: &'static Mutex<Vec<StageEvent>> = Box::leak(Box::default());
         let report = Box::new(|event| events.lock().unwrap().push(event));
-        Self { folder, store, inputs: BTreeMap::new(), events, report }
+        Self { folder, store, inputs: BTreeMap::new(), sources: BTreeMap::new(), events, report }
     }
 
     pub fn context<'a>(&'a self, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Context<'a> {
         Context {
             store: &self.store,
             inputs: self.inputs.clone(),
-            sources: BTreeMap::new(),
+            sources: self.sources.clone(),
             seed: 1,
             threads: 2,
             gpus: String::new(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
@@ -15,7 +16,7 @@ use super::{Digest, Store, blobs};
 /// A file changed more recently than this may change again without its times telling (git's "racy" entries).
 const SETTLED_NS: i64 = 2_000_000_000;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Entry {
     stat: Stat,
     digest: Digest,
@@ -53,40 +54,61 @@ type Cache = BTreeMap<String, Entry>;
 impl Store {
     /// The digest of a file's content, without reading it where it is known of a file that has not been touched since.
     pub fn hash_file_cached(&self, path: &Path) -> Result<Digest> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        self.hash_file_cached_at(path, now.map_or(0, |d| d.as_nanos() as i64))
+        let digests = self.hash_files_cached(&[path])?;
+        Ok(digests.into_iter().next().expect("a digest a file"))
     }
 
-    fn hash_file_cached_at(&self, path: &Path, now_ns: i64) -> Result<Digest> {
-        let reading = || format!("reading {}", path.display());
-        let path = path.canonicalize().with_context(reading)?;
-        let stat = || Ok::<_, anyhow::Error>(Stat::of(&fs::metadata(&path).with_context(reading)?));
-        let before = stat()?;
+    /// The digests of several files, in their order; as [`Store::hash_file_cached`] of each.
+    pub fn hash_files_cached<P: AsRef<Path> + Sync>(&self, paths: &[P]) -> Result<Vec<Digest>> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.hash_files_cached_at(paths, now.map_or(0, |d| d.as_nanos() as i64))
+    }
+
+    fn hash_files_cached_at<P: AsRef<Path> + Sync>(&self, paths: &[P], now_ns: i64) -> Result<Vec<Digest>> {
         let file = self.folder("stat-cache.json");
         // A cache that is not there, or garbled, is an empty one.
         let load =
             || -> Cache { fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default() };
-        // JSON names are text; a file whose path is not is hashed every time.
-        let name = path.to_str();
-        if let Some(entry) = name.and_then(|name| load().remove(name)).filter(|entry| entry.stat == before) {
-            return Ok(entry.digest);
-        }
-        let digest = File::open(&path).and_then(blobs::hash).with_context(reading)?;
-        if let Some(name) = name
-            && before.is_settled(now_ns)
-            && stat()? == before
-        {
+        let known = load();
+        let hashed: Vec<Hashed> =
+            paths.par_iter().map(|path| hash_unless_known(path.as_ref(), &known, now_ns)).collect::<Result<_>>()?;
+        if hashed.iter().any(|hashed| hashed.news.is_some()) {
             let mut cache = load();
             cache.retain(|path, _| Path::new(path).exists());
-            cache.insert(name.to_string(), Entry { stat: before, digest: digest.clone() });
+            cache.extend(hashed.iter().filter_map(|hashed| hashed.news.clone()));
             // What another process writes at this moment may be lost, and is then hashed once more. So it is where the
             // store cannot be written: the digest is right all the same.
             if let Ok(json) = serde_json::to_vec(&cache) {
                 files::write(&file, &json, Durability::Unsynced).ok();
             }
         }
-        Ok(digest)
+        Ok(hashed.into_iter().map(|hashed| hashed.digest).collect())
     }
+}
+
+struct Hashed {
+    digest: Digest,
+    /// What the cache does not know yet and may.
+    news: Option<(String, Entry)>,
+}
+
+fn hash_unless_known(path: &Path, known: &Cache, now_ns: i64) -> Result<Hashed> {
+    let reading = || format!("reading {}", path.display());
+    let path = path.canonicalize().with_context(reading)?;
+    let stat = || Ok::<_, anyhow::Error>(Stat::of(&fs::metadata(&path).with_context(reading)?));
+    let before = stat()?;
+    // JSON names are text; a file whose path is not is hashed every time.
+    let name = path.to_str();
+    if let Some(entry) = name.and_then(|name| known.get(name)).filter(|entry| entry.stat == before) {
+        return Ok(Hashed { digest: entry.digest.clone(), news: None });
+    }
+    let digest = File::open(&path).and_then(blobs::hash).with_context(reading)?;
+    let untouched = before.is_settled(now_ns) && stat()? == before;
+    let news = name.filter(|_| untouched).map(|name| {
+        let entry = Entry { stat: before, digest: digest.clone() };
+        (name.to_string(), entry)
+    });
+    Ok(Hashed { digest, news })
 }
 
 #[cfg(test)]
@@ -100,6 +122,10 @@ mod tests {
     fn later(seconds: u64) -> i64 {
         let now = SystemTime::now() + Duration::from_secs(seconds);
         now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64
+    }
+
+    fn at_ten(store: &Store, path: &Path) -> Digest {
+        store.hash_files_cached_at(&[path], later(10)).unwrap().remove(0)
     }
 
     /// Marks the entries of the cache, so that an answer from it can be told from a fresh one.
@@ -116,7 +142,7 @@ mod tests {
         let (folder, store) = store();
         let path = folder.path().join("archive");
         fs::write(&path, b"one").unwrap();
-        assert_eq!(store.hash_file_cached_at(&path, later(10)).unwrap(), Digest::of(b"one"));
+        assert_eq!(at_ten(&store, &path), Digest::of(b"one"));
         let forged = forge(&store);
         assert_eq!(store.hash_file_cached(&path).unwrap(), forged);
         // By another name, too.
@@ -129,7 +155,7 @@ mod tests {
         fs::write(&other, b"two").unwrap();
         File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!(store.hash_file_cached_at(&path, later(10)).unwrap(), Digest::of(b"two"));
+        assert_eq!(at_ten(&store, &path), Digest::of(b"two"));
 
         // Written in place, the time of modification set back: the time of the change tells.
         forge(&store);
@@ -155,7 +181,7 @@ mod tests {
             .unwrap()
             .set_modified(SystemTime::now() + Duration::from_secs(99))
             .unwrap();
-        store.hash_file_cached_at(&path, later(10)).unwrap();
+        at_ten(&store, &path);
         assert!(!store.folder("stat-cache.json").exists());
     }
 
@@ -165,13 +191,13 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), b"a").unwrap();
         fs::write(at("b"), b"b").unwrap();
-        store.hash_file_cached_at(&at("a"), later(10)).unwrap();
+        at_ten(&store, &at("a"));
         fs::remove_file(at("a")).unwrap();
-        store.hash_file_cached_at(&at("b"), later(10)).unwrap();
+        at_ten(&store, &at("b"));
         let cache: Cache = serde_json::from_slice(&fs::read(store.folder("stat-cache.json")).unwrap()).unwrap();
         assert_eq!(cache.len(), 1);
         fs::write(store.folder("stat-cache.json"), b"{\"garbled").unwrap();
-        assert_eq!(store.hash_file_cached_at(&at("b"), later(10)).unwrap(), Digest::of(b"b"));
+        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
         assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was remembered again");
         let error = format!("{:#}", store.hash_file_cached(&at("none")).unwrap_err());

@@ -3,6 +3,7 @@
 mod bench;
 mod report;
 mod store;
+mod user;
 
 use std::path::PathBuf;
 
@@ -13,12 +14,14 @@ use crate::pipeline::{Device, Flags};
 pub use bench::{BenchArgs, BenchBackend};
 pub use report::ReportArgs;
 pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
+pub use user::{InitArgs, Template, UpscaleArgs};
 
 /// Examples and exit codes, to be put before more.
 macro_rules! examples {
     () => {
         "\
 Examples:
+  srpipe init                                  writes a pipeline to start from, with comments
   srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
@@ -27,6 +30,7 @@ Examples:
   srpipe status                                the latest run of every pipeline
   srpipe status pipelines/ablation.yaml        every stage of one
   srpipe logs baseline -f                      what a stage says while it runs
+  srpipe upscale photo.png --model attention -o out.png    what a trained model makes of it
   srpipe bench                                 how fast this machine trains and samples
 
 Exit codes:
@@ -78,6 +82,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a pipeline to start from.
+    Init(InitArgs),
     /// Run the stages of a pipeline that are not known yet.
     Run(RunArgs),
     /// Show where runs and stages stand.
@@ -98,6 +104,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Write the report of a run: one HTML file.
     Report(ReportArgs),
+    /// Enlarge a picture of your own with a trained model.
+    Upscale(UpscaleArgs),
     /// Measure how fast a network trains and samples on this machine's CPU.
     Bench(BenchArgs),
     /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.

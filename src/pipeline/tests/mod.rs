@@ -16,7 +16,8 @@ const QUICKSTART: &str = include_str!("../../../pipelines/quickstart.yaml");
 const ABLATION: &str = include_str!("../../../pipelines/ablation.yaml");
 const SEED: &str = include_str!("../../../pipelines/seed.yaml");
 const SWEEP: &str = include_str!("../../../pipelines/sweep.yaml");
-const FILES: [&str; 4] = [QUICKSTART, ABLATION, SEED, SWEEP];
+const FOLDER: &str = include_str!("../../../pipelines/folder.yaml");
+const FILES: [&str; 5] = [QUICKSTART, ABLATION, SEED, SWEEP, FOLDER];
 
 /// A small valid pipeline, to which a test adds what it is about.
 const SMALL: &str = "\

@@ -334,6 +334,45 @@ error: arm `a/b` samples `four`, arm `bicubic` samples `two`: their images canno
 }
 
 #[test]
+fn a_folder_has_a_name() {
+    says(
+        "\
+name: folders
+stages:
+  a: { kind: fetch, dataset: folder, path: \"\" }
+  b: { kind: fetch, dataset: folder }
+  c: { kind: fetch, dataset: folder, path: photos, fit: tile }
+",
+        &[],
+        r#"
+error: `path` must name a folder, found ``
+ --> test.yaml:3:44
+  |
+3 |   a: { kind: fetch, dataset: folder, path: "" }
+  |                                            ^^
+  |
+  = help: `.` is the folder srpipe is started in
+
+error: stage `b` needs `path`
+ --> test.yaml:4:3
+  |
+4 |   b: { kind: fetch, dataset: folder }
+  |   ^
+  |
+  = help: `path`: The folder, relative to the working directory.
+
+error: `fit` must be `cover`, `crop` or `tiles`, found `tile`
+ --> test.yaml:5:57
+  |
+5 |   c: { kind: fetch, dataset: folder, path: photos, fit: tile }
+  |                                                         ^^^^
+  |
+  = help: did you mean `tiles`?
+"#,
+    );
+}
+
+#[test]
 fn archives_are_named_safely() {
     says(
         "\

@@ -11,16 +11,16 @@ use anyhow::{Context as _, Result, ensure};
 use rayon::prelude::*;
 
 use self::part::{Kept, Part};
+use super::denoiser::Denoiser;
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
 use crate::data::Samples;
 use crate::data::images::to_u8;
 use crate::data::resample::Resampler;
 use crate::data::samples::samples_metadata;
-use crate::diffusion::{Schedule, Step, clean, sample, steps};
-use crate::model::{Checkpoint, Config, TargetSpace, from_u8, interleave, match_means, to_grey};
-use crate::nn::{self, Network, TrainState};
+use crate::diffusion::{Step, sample};
+use crate::model::{Checkpoint, from_u8, match_means, to_grey};
 use crate::pipeline::blobs;
-use crate::pipeline::params::{Objective, SampleParams, Weights};
+use crate::pipeline::params::{SampleParams, Weights};
 use crate::random::{Purpose, stream};
 
 /// In the work folder.
@@ -33,8 +33,9 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
         Weights::Raw => blobs::WEIGHTS,
     };
     let checkpoint = Checkpoint::from_bytes(&ctx.store.read(input(ctx, "model", weights)?)?)?;
+    let denoiser = Denoiser::open(checkpoint, ctx.device)?;
     let lr = read_images(ctx, "data", blobs::TEST_LR)?;
-    let config = &checkpoint.config;
+    let config = &denoiser.config;
     ensure!(
         lr.height * config.scale == config.image_size && lr.width == lr.height,
         "the model enlarges ×{} to {2}×{2}, and the test images are {}×{3}",
@@ -44,19 +45,15 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
         lr.width
     );
     let images = params.limit.map_or(lr.count, |limit| limit.min(lr.count));
-    let samples = if config.diffusion.objective == Objective::Regression { 1 } else { params.samples };
+    let samples = if denoiser.is_regression() { 1 } else { params.samples };
     let enlarge = Resampler::enlarge(lr.height, lr.width, config.scale);
     let up: Vec<Vec<f64>> = (0..images)
         .into_par_iter()
         .map(|i| enlarge.apply_u8(lr.image(i)).iter().map(|v| v / 127.5 - 1.0).collect())
         .collect();
 
-    let graph = checkpoint.graph();
-    let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
-    state.weights = checkpoint.weights.clone();
-    let network = nn::open(ctx.device, graph, &state)?;
     let low = (0..images).map(|i| lr.image(i).iter().map(|&v| from_u8(v)).collect()).collect();
-    let sampler = Sampler { params, config, network: network.as_ref(), seed: ctx.seed, up: &up, low };
+    let sampler = Sampler { params, denoiser: &denoiser, seed: ctx.seed, up: &up, low };
 
     let begun = Instant::now();
     let (pixels, drawn) = sampler.resume(images * samples, samples, ctx)?;
@@ -79,8 +76,7 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
 /// interruption nor the arm changes it.
 struct Sampler<'a> {
     params: &'a SampleParams,
-    config: &'a Config,
-    network: &'a dyn Network,
+    denoiser: &'a Denoiser,
     seed: u64,
     /// The enlarged low-resolution images, in [-1, 1].
     up: &'a [Vec<f64>],
@@ -92,7 +88,7 @@ impl Sampler<'_> {
     /// All `chains`, in batches, and how many of them were drawn now. Finished batches are kept in the work folder, so
     /// that an interrupted stage goes on where it was.
     fn resume(&self, chains: usize, samples: usize, ctx: &Context) -> Result<(Vec<u8>, usize)> {
-        let len = 3 * self.config.image_size * self.config.image_size;
+        let len = self.denoiser.image_len();
         std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
         let (mut part, Kept { mut pixels, lost }) = Part::open(&ctx.work.join(PART), len, chains * len)?;
         let mut done = pixels.len() / len;
@@ -130,47 +126,38 @@ impl Sampler<'_> {
     /// The images of a batch of (image, sample), 8 bits. `progress` hears the fraction done.
     fn chains(&self, batch: &[(usize, usize)], mut progress: impl FnMut(f64) -> Result<()>) -> Result<Vec<u8>> {
         progress(0.0)?;
-        let diffusion = &self.config.diffusion;
-        let space = TargetSpace::new(diffusion);
+        let denoiser = self.denoiser;
         let up: Vec<f64> = batch.iter().flat_map(|&(i, _)| &self.up[i]).copied().collect();
-        let up_f32: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let mut x: Vec<f64>;
-        if diffusion.objective == Objective::Regression {
-            let input = interleave(std::iter::repeat(0.0), &up_f32);
-            let output = self.network.predict(Weights::Raw, &input, &vec![0.0; batch.len()])?;
-            x = output.iter().map(|&v| v as f64).collect();
-            self.project(batch, space, &up, &mut x);
+        if denoiser.is_regression() {
+            x = denoiser.answer(&up)?;
+            self.project(batch, &up, &mut x);
         } else {
-            let schedule = Schedule::new(diffusion);
-            let steps = steps(&schedule, &self.params.sampler);
-            let (mut evaluated, mut output) = (0, vec![0.0; up.len()]);
+            let steps = denoiser.steps(&self.params.sampler);
+            let mut evaluated = 0;
             x = self.noise(batch, Purpose::Start, |k| k);
             let denoise = |x: &[f64], step: Step| {
                 progress(evaluated as f64 / steps.len() as f64)?;
                 evaluated += 1;
-                let t = vec![step.t as f32 / schedule.timesteps() as f32; batch.len()];
-                let input = interleave(x.iter().map(|&v| v as f32), &up_f32);
-                self.network.predict_into(Weights::Raw, &input, &t, &mut output)?;
-                let denoised = (x.par_iter().zip(&output).zip(&up))
-                    .map(|((&x, &y), &up)| space.clamp(clean(diffusion.objective, step.alpha_bar, x, y as f64), up));
-                let mut denoised: Vec<f64> = denoised.collect();
-                self.project(batch, space, &up, &mut denoised);
-                Ok::<_, anyhow::Error>(denoised)
+                let mut clean = denoiser.clean(x, &up, step)?;
+                self.project(batch, &up, &mut clean);
+                Ok::<_, anyhow::Error>(clean)
             };
             // A sample's times are fewer than 2³².
             let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
             sample(&self.params.sampler, &steps, &mut x, denoise, chain)?;
         }
-        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(to_grey(space.decode(x, up)))).collect())
+        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(to_grey(denoiser.space.decode(x, up)))).collect())
     }
 
     /// Makes clean values stand for images that agree with their low-resolution images, where that was asked for. After
     /// the clamp, so that the means are exact; what leaves [-1, 1] by it is cut off in the finished image alone.
-    fn project(&self, batch: &[(usize, usize)], space: TargetSpace, up: &[f64], clean: &mut [f64]) {
+    fn project(&self, batch: &[(usize, usize)], up: &[f64], clean: &mut [f64]) {
         if !self.params.sampler.project_lr {
             return;
         }
-        let (len, low, scale) = (3 * self.config.image_size * self.config.image_size, &self.low, self.config.scale);
+        let (len, low) = (self.denoiser.image_len(), &self.low);
+        let (space, scale) = (self.denoiser.space, self.denoiser.config.scale);
         clean.par_chunks_mut(len).zip(up.par_chunks(len)).zip(batch).for_each(|((clean, up), &(image, _))| {
             let mut pixels: Vec<f64> = clean.iter().zip(up).map(|(&v, &up)| space.decode(v, up)).collect();
             match_means(&mut pixels, &low[image], scale);
@@ -180,7 +167,7 @@ impl Sampler<'_> {
 
     /// Standard normal noise for every chain; `step` makes the stream's step of the sample's number.
     fn noise(&self, batch: &[(usize, usize)], purpose: Purpose, step: impl Fn(u64) -> u64 + Sync) -> Vec<f64> {
-        let (len, seed) = (3 * self.config.image_size * self.config.image_size, self.seed);
+        let (len, seed) = (self.denoiser.image_len(), self.seed);
         let chains = batch.par_iter().map(|&(image, k)| {
             let mut rng = stream(seed, purpose, step(k as u64), image as u64);
             (0..len).map(|_| rng.normal()).collect::<Vec<f64>>()

@@ -1,0 +1,83 @@
+//! `srpipe init`: the pipelines of this repository, for who has only the binary.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::EXIT_DONE;
+use super::args::{InitArgs, Template};
+use super::output::{note, print};
+use crate::pipeline;
+use crate::run::InputError;
+
+/// What editors hold pipeline files against.
+const SCHEMA: &str = "srpipe.schema.json";
+
+pub fn init(args: &InitArgs) -> Result<u8> {
+    let (name, text) = template(args.template);
+    let file = args.folder.join(format!("{name}.yaml"));
+    if file.exists() && !args.force {
+        return Err(InputError(format!(
+            "{} is there already; say --force to write over it, or name another folder: srpipe init FOLDER",
+            file.display()
+        ))
+        .into());
+    }
+    let folder = args.folder.display();
+    std::fs::create_dir_all(&args.folder).with_context(|| format!("creating the folder {folder}"))?;
+    // The schema is this srpipe's, whatever an older one left.
+    for (path, content) in
+        [(args.folder.join(SCHEMA), format!("{:#}\n", pipeline::file_schema())), (file.clone(), text)]
+    {
+        std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        print(&format!("{}\n", path.display()));
+    }
+    note(&next(args, &file));
+    Ok(EXIT_DONE)
+}
+
+/// The name of a template and its text, as it reads in a folder of its own.
+fn template(template: Template) -> (&'static str, String) {
+    let (name, text) = match template {
+        Template::Quickstart => ("quickstart", include_str!("../../pipelines/quickstart.yaml")),
+        Template::Ablation => ("ablation", include_str!("../../pipelines/ablation.yaml")),
+        Template::Sweep => ("sweep", include_str!("../../pipelines/sweep.yaml")),
+        Template::Folder => ("folder", include_str!("../../pipelines/folder.yaml")),
+        Template::Seed => ("seed", include_str!("../../pipelines/seed.yaml")),
+    };
+    let text = text.replace("pipelines/", "");
+    (name, format!("# yaml-language-server: $schema={SCHEMA}\n{text}"))
+}
+
+fn next(args: &InitArgs, file: &Path) -> String {
+    let mut steps = vec![];
+    if args.folder != Path::new(".") {
+        steps.push(format!("  cd {}", args.folder.display()));
+    }
+    let file = file.file_name().unwrap_or_default().to_string_lossy();
+    if args.template == Template::Folder {
+        steps.push("  mkdir photos                 your PNG, JPEG or WebP files go there".into());
+    }
+    steps.push(format!("  srpipe plan {file:17}what would run"));
+    steps.push(format!("  srpipe run {file:18}runs it; run it again after any change or interruption"));
+    format!("\nNext:\n{}", steps.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::pipeline::Flags;
+
+    #[test]
+    fn every_template_is_a_pipeline_and_names_its_schema() {
+        for each in Template::value_variants() {
+            let (name, text) = template(*each);
+            assert!(text.starts_with("# yaml-language-server: $schema=srpipe.schema.json\n# "), "{name}");
+            assert!(!text.contains("pipelines/"), "{name} speaks of a folder that is not there");
+            let pipeline = pipeline::parse("x.yaml", &text, &Flags::default()).unwrap();
+            assert_eq!(pipeline.name, name);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `srpipe upscale`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::args::UpscaleArgs;
+use super::logs::find_stage;
+use super::output::{can_draw, note, print};
+use super::{EXIT_DONE, words};
+use crate::data::picture::{Format, Picture};
+use crate::data::{Images, resample};
+use crate::model::Checkpoint;
+use crate::pipeline::params::{SamplerMethod, SamplerParams};
+use crate::pipeline::{Device, StageKind, blobs};
+use crate::run::{InputError, cuda};
+use crate::stages::denoiser::Denoiser;
+use crate::stages::upscale::Upscaling;
+use crate::store::Store;
+
+/// Between two lines on the progress, where no bar can be drawn.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
+    let outputs = Outputs::new(args)?;
+    let picture = read_picture(&args.image)?;
+    let checkpoint = find_model(&args.model, runs)?;
+    let device = cuda(args.device)?.map_or(Device::Cpu, Device::Cuda);
+    let denoiser = Denoiser::open(checkpoint, device)?;
+    let sampler = sampler(args, &denoiser)?;
+
+    let image = picture.colours();
+    let scale = denoiser.config.scale;
+    let write = |path: &Path, colours: &Images| {
+        let writing = || format!("writing {}", path.display());
+        let bytes = picture.enlarged(colours, scale).encode(outputs.format).with_context(writing)?;
+        std::fs::write(path, bytes).with_context(writing)
+    };
+    if args.bicubic {
+        write(&outputs.bicubic(), &resample::enlarge(&image, scale))?;
+    }
+    let upscaling = Upscaling::new(&denoiser, &sampler, args.seed, &image);
+    let begun = Instant::now();
+    let mut meter = Meter::new(upscaling.evaluations() as u64 * args.samples);
+    for k in 0..args.samples {
+        let image = upscaling.sample(k, &mut |evaluations| {
+            meter.advance(evaluations as u64);
+            Ok(())
+        })?;
+        write(&outputs.sample(k), &image)?;
+    }
+    meter.bar.finish_and_clear();
+    let time = words::duration(begun.elapsed().as_secs_f64());
+    let mut text = String::new();
+    for path in (0..args.samples).map(|k| outputs.sample(k)).chain(args.bicubic.then(|| outputs.bicubic())) {
+        text += &format!("{}\n", path.display());
+    }
+    print(&text);
+    let [width, height] = [image.width, image.height];
+    note(&format!("{width}×{height} pixels became {}×{} in {time}", scale * width, scale * height));
+    Ok(EXIT_DONE)
+}
+
+/// The files that are written.
+struct Outputs {
+    path: PathBuf,
+    format: Format,
+    samples: u64,
+}
+
+impl Outputs {
+    fn new(args: &UpscaleArgs) -> Result<Self, InputError> {
+        let path = args.output.clone();
+        let format = path.extension().and_then(|ending| Format::of_ending(&ending.to_string_lossy()));
+        let format = format.ok_or_else(|| {
+            InputError(format!("{}: give the result a name that ends in .png, .jpg or .webp", path.display()))
+        })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(InputError(format!("{}: there is no folder {}; make it", path.display(), folder.display())));
+        }
+        let outputs = Self { path, format, samples: args.samples };
+        let same =
+            |path: &Path| path.canonicalize().is_ok_and(|path| args.image.canonicalize().is_ok_and(|i| i == path));
+        if (0..args.samples).any(|k| same(&outputs.sample(k))) || args.bicubic && same(&outputs.bicubic()) {
+            return Err(InputError(format!(
+                "{}: that would write over the picture itself; give the result another name",
+                args.image.display()
+            )));
+        }
+        Ok(outputs)
+    }
+
+    fn sample(&self, k: u64) -> PathBuf {
+        if self.samples == 1 { self.path.clone() } else { self.named(&(k + 1).to_string()) }
+    }
+
+    fn bicubic(&self) -> PathBuf {
+        self.named("bicubic")
+    }
+
+    /// `out-NAME.png` for `out.png`.
+    fn named(&self, name: &str) -> PathBuf {
+        let mut file = self.path.file_stem().unwrap_or_default().to_os_string();
+        file.push(format!("-{name}."));
+        file.push(self.path.extension().unwrap_or_default());
+        self.path.with_file_name(file)
+    }
+}
+
+fn read_picture(path: &Path) -> Result<Picture> {
+    let wrong = |error: String| InputError(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let picture = Picture::decode(&bytes);
+    Ok(picture.map_err(|error| wrong(format!("this cannot be read as a PNG, JPEG or WebP picture: {error:#}")))?)
+}
+
+/// The checkpoint in a file, or the averaged weights of a `train` stage.
+fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
+    let path = Path::new(model);
+    let bytes = if path.is_file() {
+        std::fs::read(path).with_context(|| format!("reading {model}"))?
+    } else if path.extension().is_some_and(|ending| ending == "safetensors") {
+        return Err(InputError(format!("--model: there is no file {model}")).into());
+    } else {
+        let store = Store::open_existing(runs).ok_or_else(|| {
+            InputError(format!("--model: there is no file {model}, and no runs in {} yet", runs.display()))
+        })?;
+        weights_of_stage(&store, model)?
+    };
+    Ok(Checkpoint::from_bytes(&bytes).map_err(|error| InputError(format!("--model: {model}: {error:#}")))?)
+}
+
+fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
+    let (run, stage) = find_stage(store, model)?;
+    if stage.kind != StageKind::Train {
+        let stages = run.record()?.stages;
+        let trained = stages.iter().filter(|stage| stage.kind == StageKind::Train).map(|stage| stage.name.as_str());
+        let trained: Vec<&str> = trained.collect();
+        let there = if trained.is_empty() { "none".into() } else { trained.join(", ") };
+        let kind = stage.kind;
+        return Err(InputError(format!("--model: {model} is a {kind} stage; its run trains {there}")).into());
+    }
+    let action = stage.key.as_ref().map(|key| store.action(key)).transpose()?.flatten();
+    let Some(digest) = action.as_ref().and_then(|action| action.outputs.get(blobs::EMA)) else {
+        let file = run.record()?.file.map_or_else(|| "the pipeline".into(), |file| file.display().to_string());
+        return Err(InputError(format!(
+            "--model: {model} has no weights in the latest run ({}); run {file} to its end",
+            run.id()
+        ))
+        .into());
+    };
+    store.read(digest).with_context(|| format!("reading the weights of {model}"))
+}
+
+fn sampler(args: &UpscaleArgs, denoiser: &Denoiser) -> Result<SamplerParams, InputError> {
+    let timesteps = denoiser.config.diffusion.timesteps;
+    let steps = args.steps as usize;
+    if denoiser.is_regression() {
+        if args.samples > 1 {
+            return Err(InputError(format!(
+                "--samples {}: {} is a regression, which has one answer; leave it out",
+                args.samples, args.model
+            )));
+        }
+    } else if steps > timesteps {
+        return Err(InputError(format!("--steps {steps}: {} has {timesteps} timesteps; at most those", args.model)));
+    }
+    Ok(SamplerParams { method: SamplerMethod::Ddim, steps, ..Default::default() })
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Meter {
+    bar: ProgressBar,
+    begun: Instant,
+    said: Instant,
+}
+
+impl Meter {
+    fn new(total: u64) -> Self {
+        let bar = if can_draw() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+        let template = "{bar:24} {percent} %  {elapsed}  ETA {eta}";
+        let style = ProgressStyle::with_template(template).expect("the template is a constant");
+        bar.set_style(style.progress_chars("━╸─"));
+        bar.set_length(total);
+        Self { bar, begun: Instant::now(), said: Instant::now() }
+    }
+
+    fn advance(&mut self, evaluations: u64) {
+        self.bar.inc(evaluations);
+        if self.bar.is_hidden() && self.said.elapsed() >= LINE_INTERVAL {
+            self.said = Instant::now();
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let left = self.begun.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
+            note(&format!("{} %  ETA {}", 100 * done / total, words::duration(left)));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The user's own images: PNG, JPEG and WebP files in a folder.
+//!
+//! What they are called and where they lie does not matter: a folder is the set of its files' contents. They are taken
+//! in the order of their digests, each content once, so that another name or a copy changes neither the key nor the
+//! splits, and what is in no order a camera or a person gave it is as good as shuffled.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use image::imageops::{self, FilterType};
+use walkdir::WalkDir;
+
+use super::picture::Picture;
+use super::{Images, Splits};
+use crate::pipeline::params::{Fit, FolderParams, Limits};
+use crate::store::Digest;
+
+/// Endings of the files that are taken, in lower case.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// The image files under `folder`, sorted by path; links to folders are followed.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    ensure!(folder.is_dir(), "{} is not a folder", folder.display());
+    let mut found = vec![];
+    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("looking through {}", folder.display()))?;
+        let ending = entry.path().extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        if entry.file_type().is_file() && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+            found.push(entry.into_path());
+        }
+    }
+    ensure!(!found.is_empty(), "{} has no files that end in .{}", folder.display(), ENDINGS.join(", ."));
+    Ok(found)
+}
+
+/// The digest of a set of files with these digests.
+pub fn content(digests: &[Digest]) -> Digest {
+    let mut names: Vec<String> = digests.iter().map(Digest::to_string).collect();
+    names.sort_unstable();
+    names.dedup();
+    Digest::of(names.join("\n").as_bytes())
+}
+
+/// The images of a file, each `(size, size, 3)`; at least one. Tiles come from all over it, however few are taken.
+pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
+    let FolderParams { size, fit, .. } = *params;
+    let image = Picture::decode(bytes)?.rgb;
+    let side = size as u32;
+    let (width, height) = image.dimensions();
+    let shorter = width.min(height);
+    if fit != Fit::Cover && shorter < side {
+        bail!("{width}×{height} pixels, less than {size}×{size}");
+    }
+    let square = |side: u32| imageops::crop_imm(&image, (width - side) / 2, (height - side) / 2, side, side).to_image();
+    Ok(match fit {
+        Fit::Cover if shorter == side => vec![square(side).into_raw()],
+        Fit::Cover => vec![imageops::resize(&square(shorter), side, side, FilterType::Lanczos3).into_raw()],
+        Fit::Crop => vec![square(side).into_raw()],
+        Fit::Tiles => {
+            let corners = (0..height / side).flat_map(|y| (0..width / side).map(move |x| (x * side, y * side)));
+            let tile = |(x, y)| imageops::crop_imm(&image, x, y, side, side).to_image().into_raw();
+            spread(corners.collect()).into_iter().take(params.most_of_a_split()).map(tile).collect()
+        }
+    })
+}
+
+/// Such an order that the first few are from all over: by the fractional parts of multiples of the golden ratio, which
+/// fall into the widest gap always.
+fn spread<T>(items: Vec<T>) -> Vec<T> {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut items: Vec<(u64, T)> = (0..).map(|i: u64| i.wrapping_mul(GOLDEN)).zip(items).collect();
+    items.sort_by_key(|(place, _)| *place);
+    items.into_iter().map(|(_, item)| item).collect()
+}
+
+/// The first of every list, then the second of every that has one, and so on.
+fn in_turn<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
+    let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
+    std::iter::from_fn(move || {
+        let round: Vec<T> = lists.iter_mut().filter_map(Iterator::next).collect();
+        (!round.is_empty()).then_some(round)
+    })
+    .flatten()
+}
+
+/// The first files are for testing, the next for validation, the rest for training; then as many images of each as
+/// `limit` asks for, from all its files. `files`: the images of each file.
+pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> {
+    let count = files.len();
+    let [test, validation] = [params.test, params.validation].map(|given| given.unwrap_or((count / 10).max(1)));
+    ensure!(
+        test.saturating_add(validation) < count,
+        "{test} files for testing and {validation} for validation leave none of {count} to train on: choose smaller \
+         `test` and `validation`, or add images"
+    );
+    let mut files = files.into_iter();
+    let mut images = |count: usize, limit: Option<usize>| {
+        let images = in_turn(files.by_ref().take(count).collect());
+        let images: Vec<Vec<u8>> = images.take(limit.unwrap_or(usize::MAX)).collect();
+        Images::new(images.len(), params.size, params.size, images.concat())
+    };
+    let Limits { train, validation: of_validation, test: of_test } = params.limit;
+    let test = images(test, of_test);
+    let validation = images(validation, of_validation);
+    Ok(Splits { train: images(usize::MAX, train), validation, test })
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+    use crate::data::picture::Format;
+
+    /// Red is twice x, green twice y.
+    fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([2 * x as u8, 2 * y as u8, 7]))
+    }
+
+    fn png(rgb: RgbImage) -> Vec<u8> {
+        Picture { rgb, alpha: None, is_grey: false, profile: None }.encode(Format::Png).unwrap()
+    }
+
+    fn params(json: serde_json::Value) -> FolderParams {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn of(size: usize, fit: Fit) -> FolderParams {
+        FolderParams { size, fit, ..params(serde_json::json!({"path": "x"})) }
+    }
+
+    fn first_pixel(image: &[u8]) -> [u8; 3] {
+        [image[0], image[1], image[2]]
+    }
+
+    #[test]
+    fn fits_cut_where_they_say() {
+        let file = png(gradient(40, 20));
+        let crop = images(&file, &of(8, Fit::Crop)).unwrap();
+        assert_eq!(crop.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[32, 12, 7]]);
+        let tiles = images(&file, &of(16, Fit::Tiles)).unwrap();
+        assert_eq!(tiles.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[0, 0, 7], [32, 0, 7]]);
+        // The central 20×20, from column 10 on; exactly as it is where nothing is to be scaled.
+        assert_eq!(first_pixel(&images(&file, &of(20, Fit::Cover)).unwrap()[0]), [20, 0, 7]);
+        let half = images(&file, &of(10, Fit::Cover)).unwrap().remove(0);
+        assert_eq!(half.len(), 300);
+        // Half-pixel centres: pixel (4, 4) lies between columns 18 and 19 of the file, rows 8 and 9.
+        assert_eq!(half[3 * 44..3 * 45], [37, 17, 7]);
+        for fit in [Fit::Crop, Fit::Tiles] {
+            assert_eq!(images(&file, &of(24, fit)).unwrap_err().to_string(), "40×20 pixels, less than 24×24");
+        }
+        assert_eq!(images(&file, &of(24, Fit::Cover)).unwrap()[0].len(), 3 * 24 * 24);
+    }
+
+    #[test]
+    fn a_folder_is_its_content() {
+        let digests = ["a", "b", "c"].map(|text| Digest::of(text.as_bytes()));
+        let [a, b, c] = digests.clone();
+        assert_eq!(content(&digests), content(&[c.clone(), a.clone(), b.clone(), a.clone()]));
+        assert_ne!(content(&digests), content(&[a, b]));
+    }
+
+    #[test]
+    fn a_file_is_in_one_split() {
+        // File i has i + 1 images of level i.
+        let files = |count: u8| (0..count).map(|i| vec![vec![i; 3]; i as usize + 1]).collect::<Vec<_>>();
+        let levels = |images: &Images| images.pixels.iter().step_by(3).copied().collect::<Vec<u8>>();
+        let mut tenth = params(serde_json::json!({"path": "x"}));
+        tenth.size = 1;
+        let splits = split(files(4), &tenth).unwrap();
+        assert_eq!(
+            [&splits.test, &splits.validation, &splits.train].map(levels),
+            [vec![0], vec![1, 1], vec![2, 3, 2, 3, 2, 3, 3]]
+        );
+        let given = params(serde_json::json!({"path": "x", "test": 2, "validation": 1, "limit": {"train": 2}}));
+        let splits = split(files(4), &FolderParams { size: 1, ..given.clone() }).unwrap();
+        assert_eq!(
+            [&splits.test, &splits.validation, &splits.train].map(levels),
+            [vec![0, 1, 1], vec![2, 2, 2], vec![3, 3]]
+        );
+        let error = split(files(3), &given).unwrap_err().to_string();
+        assert!(error.contains("leave none of 3"), "{error}");
+    }
+
+    #[test]
+    fn few_tiles_are_from_all_over() {
+        let file = png(gradient(120, 80));
+        let limit = |n: usize| Limits { train: Some(n), validation: Some(2), test: Some(1) };
+        let tiles = |n| images(&file, &FolderParams { limit: limit(n), ..of(8, Fit::Tiles) }).unwrap();
+        let some = tiles(16);
+        assert_eq!(some.len(), 16);
+        // Of 15×10 tiles, some in each quarter.
+        let quarter = |tile: &Vec<u8>| (tile[0] >= 120, tile[1] >= 80);
+        for wanted in [(false, false), (false, true), (true, false), (true, true)] {
+            assert!(some.iter().filter(|tile| quarter(tile) == wanted).count() >= 2, "{wanted:?}");
+        }
+        let mut all = tiles(1000);
+        assert_eq!((all.len(), &all[..16]), (150, &some[..]));
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 150);
+    }
+
+    #[test]
+    fn files_are_found_at_any_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(files(folder.path()).unwrap_err().to_string().contains("no files that end in .png"));
+        std::fs::create_dir_all(at("b/c")).unwrap();
+        for name in ["b/c/x.JPG", "a.png", "notes.txt", "z.webp", "png"] {
+            std::fs::write(at(name), "").unwrap();
+        }
+        assert_eq!(files(folder.path()).unwrap(), ["a.png", "b/c/x.JPG", "z.webp"].map(at));
+        assert!(files(&at("a.png")).unwrap_err().to_string().contains("is not a folder"));
+    }
+}

@@ -1,0 +1,181 @@
+//! Canvases of any size as overlapping square tiles of one size, and back.
+//!
+//! What the tiles say of a place is averaged, each with a weight that rises from a tile's edge inwards over the overlap.
+//! The weights of a place sum to 1, so that tiles which agree are reproduced; where they differ, one fades into the
+//! next, and there is no line at which anything changes.
+
+use std::f64::consts::FRAC_PI_2;
+use std::ops::Range;
+
+/// Where tiles lie on a canvas of `(height, width, 3)` values, and what each counts. Tiles are numbered row by row.
+pub struct Tiling {
+    size: usize,
+    rows: Axis,
+    columns: Axis,
+}
+
+/// The tiles along one axis.
+struct Axis {
+    length: usize,
+    starts: Vec<usize>,
+    /// A weight for each place in a tile, of each tile; those of a place on the canvas sum to 1.
+    weights: Vec<Vec<f64>>,
+}
+
+impl Tiling {
+    /// Tiles of `size`×`size` that overlap by at least `overlap` and start at multiples of `unit`, which must divide
+    /// height, width, `size` and `overlap`. No side of the canvas may be shorter than a tile, and `overlap` must be
+    /// less than `size`.
+    pub fn new(height: usize, width: usize, size: usize, overlap: usize, unit: usize) -> Self {
+        let axis = |length| Axis::new(length, size, overlap, unit);
+        Self { size, rows: axis(height), columns: axis(width) }
+    }
+
+    /// How many tiles there are.
+    pub fn count(&self) -> usize {
+        self.rows.starts.len() * self.columns.starts.len()
+    }
+
+    /// The values of some tiles, `(tiles, size, size, 3)`.
+    pub fn cut(&self, canvas: &[f64], tiles: Range<usize>) -> Vec<f64> {
+        let mut values = Vec::with_capacity(tiles.len() * 3 * self.size * self.size);
+        for tile in tiles {
+            let (top, left) = (self.rows.starts[self.row(tile)], self.columns.starts[self.column(tile)]);
+            for y in top..top + self.size {
+                values.extend(&canvas[3 * (y * self.columns.length + left)..][..3 * self.size]);
+            }
+        }
+        values
+    }
+
+    /// Adds what some tiles, as [`cut`](Self::cut) has them, give to the canvas, which was 0 before the first of all.
+    pub fn add(&self, canvas: &mut [f64], tiles: Range<usize>, values: &[f64]) {
+        for (tile, values) in tiles.zip(values.chunks_exact(3 * self.size * self.size)) {
+            let (row, column) = (self.row(tile), self.column(tile));
+            let (top, left) = (self.rows.starts[row], self.columns.starts[column]);
+            for (y, values) in values.chunks_exact(3 * self.size).enumerate() {
+                let canvas = &mut canvas[3 * ((top + y) * self.columns.length + left)..][..3 * self.size];
+                let pixels = canvas.chunks_exact_mut(3).zip(values.chunks_exact(3));
+                for ((canvas, values), along) in pixels.zip(&self.columns.weights[column]) {
+                    let weight = self.rows.weights[row][y] * along;
+                    canvas.iter_mut().zip(values).for_each(|(canvas, value)| *canvas += weight * value);
+                }
+            }
+        }
+    }
+
+    fn row(&self, tile: usize) -> usize {
+        tile / self.columns.starts.len()
+    }
+
+    fn column(&self, tile: usize) -> usize {
+        tile % self.columns.starts.len()
+    }
+}
+
+impl Axis {
+    fn new(length: usize, size: usize, overlap: usize, unit: usize) -> Self {
+        assert!(length >= size && overlap < size, "{length} {size} {overlap}");
+        assert!([length, size, overlap].iter().all(|n| n.is_multiple_of(unit)), "{length} {size} {overlap} {unit}");
+        // Evenly spread, so that the last tile ends at the edge and no two overlap much more than others.
+        let room = (length - size) / unit;
+        let strides = room.div_ceil((size - overlap) / unit);
+        let starts: Vec<usize> = (0..=strides).map(|i| unit * (i * room / strides.max(1))).collect();
+        let mut weights: Vec<Vec<f64>> = (starts.iter().enumerate())
+            .map(|(i, _)| (0..size).map(|at| weight(at, size, overlap, i == 0, i == strides)).collect())
+            .collect();
+        let mut sums = vec![0.0; length];
+        for (start, weights) in starts.iter().zip(&weights) {
+            sums[*start..].iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+        }
+        for (start, weights) in starts.iter().zip(&mut weights) {
+            weights.iter_mut().zip(&sums[*start..]).for_each(|(weight, sum)| *weight /= sum);
+        }
+        Self { length, starts, weights }
+    }
+}
+
+/// A squared sine over the overlap, which two tiles that overlap by just that make 1 together. At the canvas's own edges
+/// there is nobody to hand over to.
+fn weight(at: usize, size: usize, overlap: usize, first: bool, last: bool) -> f64 {
+    let ramp = |distance: usize| match distance < overlap {
+        true => (FRAC_PI_2 * (distance as f64 + 0.5) / overlap as f64).sin().powi(2),
+        false => 1.0,
+    };
+    let rise = if first { 1.0 } else { ramp(at) };
+    let fall = if last { 1.0 } else { ramp(size - 1 - at) };
+    rise * fall
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cuts a canvas up and puts it together again.
+    fn there_and_back(tiling: &Tiling, canvas: &[f64]) -> Vec<f64> {
+        let mut back = vec![0.0; canvas.len()];
+        for tile in 0..tiling.count() {
+            tiling.add(&mut back, tile..tile + 1, &tiling.cut(canvas, tile..tile + 1));
+        }
+        back
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_of_a_canvas_make_the_canvas(
+            unit in 1usize..5, size in 2usize..9, extra in (0usize..30, 0usize..30), overlap in 0usize..8,
+        ) {
+            let overlap = overlap.min(size - 1);
+            let (height, width) = (unit * (size + extra.0), unit * (size + extra.1));
+            let tiling = Tiling::new(height, width, unit * size, unit * overlap, unit);
+            let canvas: Vec<f64> = (0..3 * height * width).map(|i| (i * 7919 % 1013) as f64).collect();
+            let back = there_and_back(&tiling, &canvas);
+            prop_assert!(canvas.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-9));
+            for axis in [&tiling.rows, &tiling.columns] {
+                prop_assert_eq!(axis.starts.last().copied(), Some(axis.length - tiling.size));
+                for pair in axis.starts.windows(2) {
+                    prop_assert!(pair[0] < pair[1] && pair[0] + tiling.size >= pair[1] + unit * overlap);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_tile_is_taken_as_it_is() {
+        let tiling = Tiling::new(8, 8, 8, 4, 4);
+        assert_eq!(tiling.count(), 1);
+        let canvas: Vec<f64> = (0..192).map(f64::from).collect();
+        assert_eq!(there_and_back(&tiling, &canvas), canvas);
+    }
+
+    #[test]
+    fn several_tiles_are_cut_at_once() {
+        let tiling = Tiling::new(8, 12, 8, 4, 4);
+        let canvas: Vec<f64> = (0..288).map(f64::from).collect();
+        let both = tiling.cut(&canvas, 0..2);
+        assert_eq!(both, [tiling.cut(&canvas, 0..1), tiling.cut(&canvas, 1..2)].concat());
+        let mut back = vec![0.0; 288];
+        tiling.add(&mut back, 0..2, &both);
+        assert!(back.iter().zip(&canvas).all(|(a, b)| (a - b).abs() < 1e-12));
+    }
+
+    /// The largest step from one column to the next where each tile says its own number.
+    fn largest_step(overlap: usize) -> f64 {
+        let tiling = Tiling::new(16, 64, 16, overlap, 4);
+        let mut canvas = vec![0.0; 3 * 16 * 64];
+        for tile in 0..tiling.count() {
+            tiling.add(&mut canvas, tile..tile + 1, &[[0.0, 1.0][tile % 2]; 3 * 16 * 16]);
+        }
+        let row: Vec<f64> = canvas.iter().step_by(3).take(64).copied().collect();
+        row.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn tiles_that_differ_fade_into_each_other() {
+        assert_eq!(largest_step(0), 1.0, "tiles side by side show where they meet");
+        // The steepest part of a squared sine over 8: sin(π/8).
+        assert!(largest_step(8) < 0.2, "{}", largest_step(8));
+    }
+}

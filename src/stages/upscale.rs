@@ -1,0 +1,154 @@
+//! A picture of any size, enlarged by a trained model: what `sample` is for test images, for those of the user.
+//!
+//! The network has learned images of one size, and its normalisation and attention look at the whole of one. So it sees
+//! tiles of that size, which overlap. Tiles sampled one by one would each invent detail of their own, and there is no
+//! good way to join two finished images that differ: a cut is a seam, a blend a ghost of both. Here the picture is
+//! sampled as a whole instead. There is one canvas of noise; at every step the tiles' clean values are blended into one
+//! clean canvas, from which the sampler takes its step (MultiDiffusion, Bar-Tal et al. 2023, eq. 5, with a window that
+//! falls towards a tile's edge). Neighbours see each other's choices from the first step on, and at every step the noise
+//! in the canvas is that of the schedule, which it would not be if noisy tiles were averaged.
+//!
+//! The noise of a place is a function of (seed, sample, row, column), wherever tiles begin.
+
+use anyhow::Result;
+use rayon::prelude::*;
+
+use super::denoiser::Denoiser;
+use crate::data::Images;
+use crate::data::images::to_u8;
+use crate::data::resample::Resampler;
+use crate::data::tiles::Tiling;
+use crate::diffusion::{Step, sample};
+use crate::model::to_grey;
+use crate::pipeline::params::SamplerParams;
+use crate::random::{Purpose, stream};
+
+/// Tiles that the network sees at once.
+const BATCH: usize = 64;
+
+/// A picture on its way.
+pub struct Upscaling<'a> {
+    denoiser: &'a Denoiser,
+    /// Empty for a regression.
+    steps: Vec<Step>,
+    sampler: SamplerParams,
+    seed: u64,
+    /// Height and width of the result; the canvas may be larger.
+    size: (usize, usize),
+    /// Height and width of the canvas.
+    canvas: (usize, usize),
+    tiling: Tiling,
+    /// The canvas of the enlarged picture, in [-1, 1].
+    up: Vec<f64>,
+}
+
+impl<'a> Upscaling<'a> {
+    /// Of the one image in `image`. `sampler.steps` must not be above the model's timesteps.
+    pub fn new(denoiser: &'a Denoiser, sampler: &SamplerParams, seed: u64, image: &Images) -> Self {
+        let small = denoiser.config.image_size / denoiser.config.scale;
+        Self::with_overlap(denoiser, sampler, seed, image, overlap(small))
+    }
+
+    /// Tiles overlap by `overlap` low-resolution pixels.
+    fn with_overlap(
+        denoiser: &'a Denoiser,
+        sampler: &SamplerParams,
+        seed: u64,
+        image: &Images,
+        overlap: usize,
+    ) -> Self {
+        let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
+        let small = size / scale;
+        let low = mirrored(image, small);
+        let up = Resampler::enlarge(low.height, low.width, scale).apply_u8(&low.pixels);
+        let canvas = (scale * low.height, scale * low.width);
+        Self {
+            denoiser,
+            steps: if denoiser.is_regression() { vec![] } else { denoiser.steps(sampler) },
+            sampler: sampler.clone(),
+            seed,
+            size: (scale * image.height, scale * image.width),
+            canvas,
+            tiling: Tiling::new(canvas.0, canvas.1, size, scale * overlap, scale),
+            up: up.iter().map(|v| v / 127.5 - 1.0).collect(),
+        }
+    }
+
+    /// Evaluations of the network on a tile that a sample takes.
+    pub fn evaluations(&self) -> usize {
+        self.tiling.count() * self.steps.len().max(1)
+    }
+
+    /// Sample `k`. `progress` hears how many evaluations were made since it was last asked, and may stop with an error.
+    pub fn sample(&self, k: u64, progress: &mut dyn FnMut(usize) -> Result<()>) -> Result<Images> {
+        let x = if self.denoiser.is_regression() {
+            self.blend(progress, |_, up| self.denoiser.answer(up), &self.up)?
+        } else {
+            let mut x = self.noise(Purpose::Start, k);
+            let denoise = |x: &[f64], step| self.blend(progress, |x, up| self.denoiser.clean(x, up, step), x);
+            // A sample's times are fewer than 2³².
+            let chain = |step: Step| self.noise(Purpose::Chain, (k << 32) | step.t as u64);
+            sample(&self.sampler, &self.steps, &mut x, denoise, chain)?;
+            x
+        };
+        let (height, width) = self.size;
+        let rows = x.chunks_exact(3 * self.canvas.1).zip(self.up.chunks_exact(3 * self.canvas.1)).take(height);
+        let pixels = rows.flat_map(|(x, up)| x.iter().zip(up).take(3 * width));
+        let pixels = pixels.map(|(&x, &up)| to_u8(to_grey(self.denoiser.space.decode(x, up)))).collect();
+        Ok(Images::new(1, height, width, pixels))
+    }
+
+    /// One canvas of what `clean(x, up)` says of each tile of the canvas `x`.
+    fn blend(
+        &self,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+        clean: impl Fn(&[f64], &[f64]) -> Result<Vec<f64>>,
+        x: &[f64],
+    ) -> Result<Vec<f64>> {
+        let mut canvas = vec![0.0; x.len()];
+        let count = self.tiling.count();
+        for first in (0..count).step_by(BATCH) {
+            let tiles = first..count.min(first + BATCH);
+            let values = clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone()))?;
+            self.tiling.add(&mut canvas, tiles.clone(), &values);
+            progress(tiles.len())?;
+        }
+        Ok(canvas)
+    }
+
+    /// A canvas of standard normal noise.
+    fn noise(&self, purpose: Purpose, step: u64) -> Vec<f64> {
+        let mut values = vec![0.0; self.up.len()];
+        let seed = self.seed;
+        values.par_chunks_exact_mut(3 * self.canvas.1).enumerate().for_each(|(y, row)| {
+            let mut rng = stream(seed, purpose, step, y as u64);
+            row.iter_mut().for_each(|value| *value = rng.normal());
+        });
+        values
+    }
+}
+
+/// By how much tiles of `small` low-resolution pixels overlap.
+fn overlap(small: usize) -> usize {
+    (small / 2).min(small - 1)
+}
+
+/// An image whose sides have at least `side` pixels: what is missing on the right and below is mirrored there, as often
+/// as it takes.
+fn mirrored(image: &Images, side: usize) -> Images {
+    let (height, width) = (image.height.max(side), image.width.max(side));
+    let mirror = |at: usize, length: usize| {
+        let at = at % (2 * length);
+        if at < length { at } else { 2 * length - 1 - at }
+    };
+    let places = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+    let pixels = places.flat_map(|(y, x)| {
+        let at = 3 * (mirror(y, image.height) * image.width + mirror(x, image.width));
+        image.pixels[at..at + 3].iter().copied()
+    });
+    Images::new(1, height, width, pixels.collect())
+}
+
+#[cfg(test)]
+#[path = "upscale_tests.rs"]
+mod tests;
