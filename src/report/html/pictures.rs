@@ -95,7 +95,7 @@ impl Pictures {
         // In base64; a map is paletted, and noise is all there is in it.
         let (picture, map) = (4 * pixels + 400, pixels + 400);
         let cost = |arm: &ArmPictures| if arm.samples > 1 { 2 * picture + 3 * map } else { picture + map };
-        let column = self.arms.iter().map(cost).sum::<usize>() + 2 * picture;
+        let column = self.arms.iter().chain([&self.bicubic]).map(cost).sum::<usize>() + 2 * picture;
         let images = (size / column.max(1)).clamp(1, self.hr.count.max(1)).min(self.hr.count);
         let top = self.top(images);
 
@@ -356,7 +356,7 @@ mod tests {
         let names: Vec<&str> = gallery.rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["HR", "LR", "bicubic", "arm 0", "arm 1", "arm 2", "arm 3", "arm 4"]);
         assert_eq!((gallery.images, gallery.left_out, gallery.rows[3].cells[0].len()), (4, 0, 5));
-        let tight = pictures(arms()).gallery(12_000).unwrap();
+        let tight = pictures(arms()).gallery(40_000).unwrap();
         assert!(tight.images < 4 && tight.left_out == 0, "{} {}", tight.images, tight.left_out);
         let tiny = pictures(arms()).gallery(5_000).unwrap();
         assert!(tiny.images == 1 && tiny.left_out > 0 && tiny.rows.len() > 2);

@@ -11,7 +11,7 @@ use crate::report::{ClaimAnswer, Convergence, Effort, metrics_csv};
 use crate::stats::Verdict;
 
 /// What nobody should name anything, in text, in quotes and in a script.
-const HOSTILE: &str = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' {{ 7 * 7 }}";
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' {{ 1234567 * 3 }}";
 
 fn answer(arm: &str) -> ClaimAnswer {
     ClaimAnswer {
@@ -144,7 +144,7 @@ fn a_page_is_well_formed_and_escapes_every_name() {
     let page = report(&names).render().unwrap();
     let (tags, text) = parse(&page);
     assert!(text.matches(HOSTILE).count() > 20, "{}", text.matches(HOSTILE).count());
-    assert!(!text.contains("49"), "a name is no template");
+    assert!(!text.contains("3703701"), "a name is no template");
     assert!(tags.iter().all(|tag| !tag.attributes.keys().any(|name| name.starts_with(b"on"))), "nothing runs");
     assert_eq!(tags.iter().filter(|tag| tag.name[..] == b"script"[..]).count(), 1);
     for name in &names {
