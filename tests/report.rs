@@ -19,7 +19,7 @@ fn arms() -> Pipeline {
         .stage("draw_two", "{kind: sample, model: two, data: pairs}")
         .stage(
             "compare",
-            "{kind: compare, arms: {first <arm>: draw_one, second: draw_two}, \
+            "{kind: compare, arms: {first: draw_one, second: draw_two}, \
              claims: {better: {arm: second, control: bicubic, endpoint: crps}}}",
         )
 }
@@ -31,15 +31,15 @@ fn latest(folder: &Folder) -> PathBuf {
 #[test]
 fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     let folder = arms().folder();
-    let output = folder.run(&[]);
+    let output = folder.run(&["--set", "description=<b>so</b>"]);
     assert_eq!(output.code, Some(0), "{output}");
     assert!(output.stdout.contains("runs/p/latest/report.html\n"), "{output}");
     let page = fs::read_to_string(latest(&folder)).unwrap();
     assert!(page.len() < 1_000_000, "{}", page.len());
-    assert!(page.contains("first &lt;arm&gt;") && !page.contains("first <arm>"));
+    assert!(page.contains("&lt;b&gt;so&lt;") && !page.contains("<b>so</b>"));
     // HR, LR, bicubic and the two arms: 4 test images each, and what else the arms show.
     assert_eq!(page.matches("alt=\"HR, image ").count(), 4);
-    assert_eq!(page.matches("alt=\"first &lt;arm&gt;, image ").count(), 4 * 5);
+    assert_eq!(page.matches("alt=\"first, image ").count(), 4 * 5);
     assert_eq!(page.matches("alt=\"second, image ").count(), 4 * 2);
     for part in ["<b>second</b> is better than <b>bicubic</b>", "inconclusive", "id=\"losses\"", "id=\"spectra-1\""] {
         assert!(page.contains(part), "{part}");
