@@ -16,6 +16,7 @@ name: edits
 stages:
   images: { kind: fetch, dataset: synthetic }
   archive: { kind: fetch, dataset: cifar10 }
+  photos: { kind: fetch, dataset: folder, path: photos }
   pairs: { kind: degrade, input: images }
   model: { kind: train, data: pairs, optim: { steps: 10 } }
   samples: { kind: sample, model: model, data: pairs }
@@ -38,6 +39,13 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.archive.limit.train", &["100"]),
     ("stages.archive.limit.validation", &["100"]),
     ("stages.archive.limit.test", &["100"]),
+    ("stages.photos.path", &["others"]),
+    ("stages.photos.size", &["64"]),
+    ("stages.photos.fit", &["crop", "tiles"]),
+    ("stages.photos.validation", &["5"]),
+    ("stages.photos.test", &["5"]),
+    ("stages.photos.broken", &["skip"]),
+    ("stages.photos.limit.train", &["100"]),
     ("stages.pairs.scale", &["2", "8"]),
     ("stages.pairs.method", &["bicubic", "bilinear"]),
     ("stages.model.seed", &["7", "8"]),
@@ -128,7 +136,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
     }
     match path {
         "description" | "device" | "stages.samples.batch_size" => vec![],
-        "stages.archive.url" | "stages.archive.mirrors" | "stages.archive.sha256" => vec![],
+        "stages.archive.url" | "stages.archive.mirrors" | "stages.archive.sha256" | "stages.photos.path" => vec![],
         "seed" => {
             let own = |stage: &str| given.contains_key(format!("stages.{stage}.seed").as_str());
             let all = [("images", true), ("model", true), ("samples", true), ("count", uses_seed)];
@@ -153,7 +161,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.samples.sampler.eta" => only("samples", is("stages.samples.sampler.method", "ddim", &["ddim"])),
         _ => {
             let stage = path.strip_prefix("stages.").and_then(|rest| rest.split('.').next());
-            let names = ["images", "archive", "pairs", "model", "samples", "compare", "count"];
+            let names = ["images", "archive", "photos", "pairs", "model", "samples", "compare", "count"];
             names.into_iter().filter(|name| stage == Some(name)).collect()
         }
     }
@@ -238,6 +246,7 @@ fn every_parameter_is_edited() {
     let kinds = [
         ("images", "fetch"),
         ("archive", "fetch"),
+        ("photos", "fetch"),
         ("pairs", "degrade"),
         ("model", "train"),
         ("samples", "sample"),
