@@ -36,6 +36,12 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     Level::chosen().map_err(|error| InputError(error.to_string()))?;
     let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
     let hold = hold.map_or_else(|| store.hold(), Ok)?;
+    // Content from outside is hashed once more, now that there is a store which remembers it: the next run then finds
+    // nothing to do and nothing to write.
+    let prepared = match known {
+        Some(_) => prepared,
+        None => Prepared::forced(&pipeline, Some(&store), prepared.forced)?,
+    };
     let options = Options {
         file: Some(args.file.clone()),
         jobs: args.jobs.map(|jobs| jobs as usize),
