@@ -55,7 +55,7 @@ fn a_stage_that_fails_is_shown_and_its_siblings_run() {
         .stage("bad_pairs", "{kind: degrade, input: bad}")
         .folder();
     folder.write("bad.tar.gz", "this is no archive");
-    let output = folder.run(&["--json", "--keep-going"]);
+    let output = folder.run(&["--json"]);
     assert_eq!(output.code, Some(1), "{output}");
     let finished = output.finished();
     assert_eq!(finished["state"], "failed");

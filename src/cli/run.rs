@@ -45,7 +45,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let options = Options {
         file: Some(args.file.clone()),
         jobs: args.jobs.map(|jobs| jobs as usize),
-        on_failure: if args.keep_going { OnFailure::KeepGoing } else { OnFailure::StartNothing },
+        on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
         remote: settings::remote()?,
         exe: std::env::current_exe().context("finding the srpipe binary")?,
         command: std::env::args().collect(),

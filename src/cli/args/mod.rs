@@ -182,9 +182,11 @@ pub struct RunArgs {
     /// more if there is nothing else to run, and short stages beside.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
-    /// Go on with stages that do not need one that failed. Without it, what runs goes on to its end and nothing else is
-    /// started.
-    #[arg(short, long)]
+    /// After a failure start nothing more; what runs goes on to its end.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Go on with stages that do not need one that failed: so it is without `--fail-fast`.
+    #[arg(short, long, conflicts_with = "fail_fast")]
     pub keep_going: bool,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
