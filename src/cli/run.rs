@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
+use super::stage_view::counts;
 use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
 use crate::nn::fused::Level;
 use crate::pipeline::Pipeline;
@@ -40,6 +41,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     // nothing to do and nothing to write.
     let prepared = match known {
         Some(_) => prepared,
+        None if prepared.sources.is_empty() => prepared,
         None => Prepared::forced(&pipeline, Some(&store), prepared.forced)?,
     };
     let options = Options {
@@ -116,23 +118,13 @@ fn everything_is_known(record: &RunRecord) -> String {
 }
 
 fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
-    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
-    if count(StageRunState::Cached) == record.stages.len() {
+    if record.stages.iter().all(|stage| stage.state == StageRunState::Cached) {
         print(&everything_is_known(record));
     }
     print(&results::show(store, runs, record));
     let paint = Paint::stderr();
-    let states = [
-        (StageRunState::Ran, "ran"),
-        (StageRunState::Cached, "cached"),
-        (StageRunState::Failed, "failed"),
-        (StageRunState::Interrupted, "interrupted"),
-        (StageRunState::Skipped, "skipped"),
-    ];
-    let counts: Vec<String> =
-        states.iter().filter(|(s, _)| count(*s) > 0).map(|(s, word)| format!("{} {word}", count(*s))).collect();
     let took = words::duration(record.seconds.unwrap_or(0.0));
-    let counts = format!("{} in {took}", counts.join(", "));
+    let counts = format!("{} in {took}", counts(record));
     match record.state {
         RunState::Ok => note(&format!("{} {counts}", paint.paint(Look::Good, "done:"))),
         RunState::Interrupted => note(&format!(

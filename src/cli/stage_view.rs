@@ -12,7 +12,7 @@ use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};
 use crate::stages::StageEvent;
-use crate::store::{Action, Key, StageRecord, StageRunState, Store};
+use crate::store::{Action, Key, RunRecord, StageRecord, StageRunState, Store};
 
 /// A stage as `status` shows it, in words and in JSON.
 #[derive(Debug, Serialize)]
@@ -217,6 +217,23 @@ fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
     let found = found.or_else(|| if kind == StageKind::Command { first() } else { None });
     found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), words::figure(*value)))
+}
+
+/// How many stages of a run are in each state: `5 ran, 1 failed`.
+pub fn counts(record: &RunRecord) -> String {
+    use StageRunState::*;
+    let words = [
+        (Ran, "ran"),
+        (Cached, "cached"),
+        (Running, "running"),
+        (Failed, "failed"),
+        (Skipped, "skipped"),
+        (Interrupted, "interrupted"),
+        (Pending, "to do"),
+    ];
+    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
+    let counts = words.iter().map(|&(state, word)| (count(state), word)).filter(|(n, _)| *n > 0);
+    counts.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 fn first_line(text: &str) -> &str {

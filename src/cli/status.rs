@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
-use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
+use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
 use super::store::find_run;
 use super::{EXIT_DONE, load, words};
 use crate::run::watch::{RunView, ViewState};
 use crate::run::{InputError, Prepared};
-use crate::store::{RunRecord, StageRunState, Store};
+use crate::store::{RunRecord, Store};
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
@@ -171,20 +171,4 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
     }
     let text = table.render(Paint::stdout());
     print(&format!("{text}\n{}\n", store.map_or(String::new(), |store| super::store::contents(&store.contents()))));
-}
-
-fn counts(record: &RunRecord) -> String {
-    use StageRunState::*;
-    let words = [
-        (Ran, "ran"),
-        (Cached, "cached"),
-        (Running, "running"),
-        (Failed, "failed"),
-        (Skipped, "skipped"),
-        (Interrupted, "interrupted"),
-        (Pending, "to do"),
-    ];
-    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
-    let counts = words.iter().map(|&(state, word)| (count(state), word)).filter(|(n, _)| *n > 0);
-    counts.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
 }

@@ -336,7 +336,7 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
     let place = |arm: &Arm| stage.entry(&format!("arms.{}", arm.of));
     let mut arms: Vec<_> = params.arms.iter().collect();
     arms.sort_by_key(|(_, arm)| place(arm).0);
-    for (name, arm) in arms {
+    for &(name, arm) in &arms {
         let (key, span) = place(arm);
         if arm.of == RESERVED_ARM {
             let message = format!("an arm cannot be called {}", quote(&arm.of));
@@ -367,15 +367,13 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
             }
         }
     }
-    check_counts(stage, params, stages, errors);
+    check_counts(stage, &arms, stages, errors);
     claims::check_claims(stage, params, stages, errors);
 }
 
-/// Images are compared one by one: every arm needs the same.
-fn check_counts(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+/// Images are compared one by one: every arm needs the same. `arms` come in the order of the file.
+fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, usize, Option<Span>)> = None;
-    let mut arms: Vec<_> = params.arms.iter().collect();
-    arms.sort_by_key(|(_, arm)| stage.entry(&format!("arms.{}", arm.of)).0);
     for (name, arm) in arms {
         for run in &arm.runs {
             let (Some(of), Some(StageParams::Sample(sample))) = (stages.stage(&run.stage), stages.params(&run.stage))

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::super::claims::command_line;
 use super::super::groups::base;
+use super::super::stage_view::counts;
 use super::super::words;
 use super::arms::Known;
 use crate::pipeline::{self, Flags, Pipeline, StageParams, blobs};
@@ -102,20 +103,10 @@ fn stage_state(state: StageRunState) -> Badge {
 }
 
 fn facts(record: &RunRecord) -> Vec<String> {
-    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
-    let states = [
-        (StageRunState::Ran, "ran"),
-        (StageRunState::Cached, "cached"),
-        (StageRunState::Failed, "failed"),
-        (StageRunState::Skipped, "skipped"),
-        (StageRunState::Interrupted, "interrupted"),
-    ];
-    let counts = states.iter().filter(|(state, _)| count(*state) > 0);
-    let counts: Vec<String> = counts.map(|(state, word)| format!("{} {word}", count(*state))).collect();
     let stages = words::count(record.stages.len(), "stage");
     let mut facts = vec![format!("run {}", record.id), moment(&record.started_at)];
     facts.extend(record.seconds.map(|seconds| format!("took {}", words::duration(seconds))));
-    facts.push(if counts.is_empty() { stages } else { format!("{stages}: {}", counts.join(", ")) });
+    facts.push(format!("{stages}: {}", counts(record)));
     facts
 }
 
