@@ -86,17 +86,26 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
 /// The text of a file, or what is wrong with it and what to do.
 fn decode(bytes: &[u8]) -> Result<&str, (String, Option<String>)> {
     if bytes.len() > reader::MAX_BYTES {
-        let message = format!("a pipeline file has at most {} MiB", reader::MAX_BYTES >> 20);
-        return Err((message, None));
+        let message = format!(
+            "line {} is beyond {} MiB, the most that a pipeline file has",
+            line_of(bytes, reader::MAX_BYTES),
+            reader::MAX_BYTES >> 20
+        );
+        return Err((message, Some("stages that differ in a few values are one stage with a `matrix`".to_string())));
     }
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         return Err(("the text is UTF-16".to_string(), Some("save the file as UTF-8".to_string())));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+        let line = line_of(bytes, error.valid_up_to());
         (format!("line {line} is not UTF-8"), Some("save the file as UTF-8".to_string()))
     })?;
     Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text))
+}
+
+/// The line, counted from 1, in which the byte at `offset` stands.
+fn line_of(bytes: &[u8], offset: usize) -> usize {
+    bytes[..offset].iter().filter(|&&b| b == b'\n').count() + 1
 }
 
 /// The file's document with the flags applied.

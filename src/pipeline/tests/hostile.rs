@@ -246,10 +246,17 @@ fn what_is_no_text_is_refused() {
     let message = |bytes: &[u8]| parse("x.yaml", bytes, &Flags::default()).unwrap_err().to_string();
     assert_eq!(message(b"name: a\nstages: \xff\n"), "error: x.yaml: line 2 is not UTF-8\nhelp: save the file as UTF-8");
     assert_eq!(message(b"\xff\xfen\0"), "error: x.yaml: the text is UTF-16\nhelp: save the file as UTF-8");
-    assert_eq!(message(&vec![b'#'; 10 << 20]), "error: x.yaml: a pipeline file has at most 1 MiB");
+    let too_large = |file: &str, line: usize| {
+        format!(
+            "error: {file}: line {line} is beyond 1 MiB, the most that a pipeline file has\n\
+             help: stages that differ in a few values are one stage with a `matrix`"
+        )
+    };
+    assert_eq!(message(&vec![b'#'; 10 << 20]), too_large("x.yaml", 1));
+    assert_eq!(message("a: 1234\n".repeat(10 << 17).as_bytes()), too_large("x.yaml", (1 << 17) + 1));
     #[cfg(unix)]
     assert_eq!(
         load(std::path::Path::new("/dev/zero"), &Flags::default()).unwrap_err().to_string(),
-        "error: /dev/zero: a pipeline file has at most 1 MiB"
+        too_large("/dev/zero", 1)
     );
 }
