@@ -1,7 +1,7 @@
 //! Single operations on batches of 32, forward and in training steps, each as a chain of several of its kind, lest
 //! copying the batch in and out be what is measured. Products count floating-point operations as a direct convolution
-//! would need them (GFLOP/s), the others the bytes of their inputs and outputs (GB/s); what the machine can do is
-//! printed first.
+//! would need them (an "item" is one, "Gitem/s" GFLOP/s; by Winograd's way a 3×3 convolution may pass the peak), the
+//! others the bytes of their inputs and outputs (GB/s); what the machine can do is printed first.
 //!
 //!     RAYON_NUM_THREADS=1 SRPIPE_SIMD=avx2 cargo bench --bench operations -- products
 
@@ -30,11 +30,18 @@ enum Kind {
     UpConvolution,
     /// Of so many heads.
     Attention(usize),
+    /// To a quarter of the places, as attention to the tokens of a smaller image.
+    CrossAttention(usize),
     LinearAttention(usize),
     NormSilu,
+    /// With scale and shift from a vector.
+    FilmSilu,
     Silu,
+    /// Each time of the first value.
+    Add,
     /// Halved three times.
     MaxPool,
+    MeanPool,
     /// Each time with the first value.
     Concat,
     AddVector,
@@ -53,7 +60,7 @@ const fn case(kind: Kind, size: usize, channels: usize) -> Case {
     Case { kind, size, channels }
 }
 
-const PRODUCTS: [Case; 17] = [
+const PRODUCTS: [Case; 18] = [
     case(Kind::Convolution(6), 32, 16),
     case(Kind::Convolution(16), 32, 16),
     case(Kind::Convolution(32), 32, 32),
@@ -69,14 +76,18 @@ const PRODUCTS: [Case; 17] = [
     case(Kind::Attention(4), 16, 64),
     case(Kind::Attention(4), 32, 32),
     case(Kind::Attention(1), 32, 32),
+    case(Kind::CrossAttention(4), 16, 64),
     case(Kind::LinearAttention(4), 16, 64),
     case(Kind::LinearAttention(4), 32, 32),
 ];
 
-const STREAMS: [Case; 6] = [
+const STREAMS: [Case; 9] = [
     case(Kind::NormSilu, 32, 32),
+    case(Kind::FilmSilu, 32, 32),
     case(Kind::Silu, 32, 32),
+    case(Kind::Add, 32, 32),
     case(Kind::MaxPool, 32, 32),
+    case(Kind::MeanPool, 32, 32),
     case(Kind::Concat, 32, 16),
     case(Kind::AddVector, 8, 128),
     case(Kind::Gate, 8, 128),
@@ -89,6 +100,7 @@ impl fmt::Display for Case {
             Kind::Convolution(outputs) => write!(f, "3×3 at {size}², {channels} to {outputs}"),
             Kind::Linear(outputs) => write!(f, "1×1 at {size}², {channels} to {outputs}"),
             Kind::Attention(heads) => write!(f, "attention of {heads} at {size}², {channels}"),
+            Kind::CrossAttention(heads) => write!(f, "cross attention of {heads} at {size}², {channels}"),
             Kind::LinearAttention(heads) => write!(f, "linear attention of {heads} at {size}², {channels}"),
             _ => write!(f, "{kind:?} at {size}², {channels}"),
         }
@@ -102,14 +114,15 @@ impl Case {
         let (mut g, x, t) = Graph::new(Shape::new(size, size, 1));
         let first = g.conv1x1(x, "first", self.channels);
         let vector = g.linear(t, "vector", self.channels);
+        let film = g.linear(t, "film", 2 * self.channels);
         let mut x = first;
         for i in 0..CHAIN {
-            x = self.link(&mut g, (x, first, vector), i);
+            x = self.link(&mut g, (x, first, vector, film), i);
         }
         g
     }
 
-    fn link(&self, g: &mut Graph, (x, first, vector): (NodeId, NodeId, NodeId), i: usize) -> NodeId {
+    fn link(&self, g: &mut Graph, (x, first, vector, film): (NodeId, NodeId, NodeId, NodeId), i: usize) -> NodeId {
         let name = format!("{i}");
         let back_and_forth = |outputs| if i.is_multiple_of(2) { outputs } else { self.channels };
         match self.kind {
@@ -117,14 +130,24 @@ impl Case {
             Kind::Linear(outputs) => g.conv1x1(x, &name, back_and_forth(outputs)),
             Kind::UpConvolution if i < 3 => g.up_conv2x2(x, &name, self.channels),
             Kind::MaxPool if i < 3 => g.max_pool2x2(x),
-            Kind::UpConvolution | Kind::MaxPool => x,
+            Kind::MeanPool if i < 3 => g.mean_pool(x, 2),
+            Kind::UpConvolution | Kind::MaxPool | Kind::MeanPool => x,
             Kind::Attention(heads) => g.attention(x, x, x, heads),
+            Kind::CrossAttention(heads) => {
+                let tokens = g.max_pool2x2(first);
+                g.attention(x, tokens, tokens, heads)
+            }
             Kind::LinearAttention(heads) => g.linear_attention(x, x, x, heads),
             Kind::NormSilu => {
                 let x = g.group_norm(x, &name, 8);
                 g.silu(x)
             }
+            Kind::FilmSilu => {
+                let x = g.film_norm(x, film, &name, 8);
+                g.silu(x)
+            }
             Kind::Silu => g.silu(x),
+            Kind::Add => g.add(x, first),
             Kind::Concat => g.concat(x, first),
             Kind::AddVector => g.add_vector(x, vector),
             Kind::Gate => g.gate(x, first, &name).0,
@@ -139,7 +162,7 @@ impl Case {
     /// The bytes of what a batch's operations read and write, forward; a normalisation and its activation are one.
     fn bytes(&self) -> usize {
         let graph = self.graph();
-        let fused = |op: &Op| matches!(*op, Op::Silu { x } if matches!(graph.nodes[x.0].op, Op::GroupNorm { .. }));
+        let fused = |op: &Op| matches!(*op, Op::Silu { x } if matches!(graph.nodes[x.0].op, Op::GroupNorm { .. } | Op::FilmNorm { .. }));
         let of = |id: NodeId| graph.shape(id).len();
         let values = graph.nodes.iter().filter(|n| !fused(&n.op));
         let values = values.map(|n| n.shape.len() + n.op.inputs().into_iter().map(of).sum::<usize>());

@@ -61,18 +61,19 @@ pub enum BenchBackend {
 }
 
 fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n| (MIN..=65_536).contains(n));
-    number.ok_or_else(|| format!("must be a whole number of at least {MIN}"))
+    const MAX: usize = 1024;
+    let number = text.parse().ok().filter(|n| (MIN..=MAX).contains(n));
+    number.ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
 }
 
 fn image_size(text: &str) -> Result<usize, String> {
     let size = text.parse().ok().filter(|n: &usize| (4..=4096).contains(n) && n.is_multiple_of(4));
-    size.ok_or_else(|| "must be a multiple of 4".into())
+    size.ok_or_else(|| "must be a multiple of 4 from 4 to 4096".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|s| (0.0..=3600.0).contains(s));
-    seconds.ok_or_else(|| "must be a number of seconds".into())
+    seconds.ok_or_else(|| "must be a number of seconds from 0 to 3600".into())
 }
 
 /// As the pipeline file has it.

@@ -209,7 +209,7 @@ fn sums_and_means() {
 
 #[test]
 fn times_and_places() {
-    for channels in [8, 10, 34] {
+    for channels in [8, 10, 12, 24, 34] {
         check_op(channels, |g, x, t| {
             let wave = g.sinusoid(t, channels);
             let v = g.linear(wave, "v", channels);
