@@ -80,6 +80,26 @@ fn the_schema_is_json_and_shells_get_completions() {
     assert!(!folder.runs().exists());
 }
 
+/// Written anew by `srpipe schema > pipelines/srpipe.schema.json; srpipe schema --markdown > docs/reference.md`.
+#[test]
+fn the_committed_schema_and_reference_are_of_this_version() {
+    let folder = Pipeline::new().folder();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (file, args) in
+        [("pipelines/srpipe.schema.json", &["schema"][..]), ("docs/reference.md", &["schema", "--markdown"])]
+    {
+        let committed = std::fs::read_to_string(root.join(file)).unwrap();
+        let told = folder.srpipe(args).stdout;
+        assert!(committed == told, "{file} is out of date: srpipe {} > {file}", args.join(" "));
+    }
+    for file in std::fs::read_dir(root.join("pipelines")).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "yaml") {
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.starts_with("# yaml-language-server: $schema=srpipe.schema.json\n"), "{}", file.display());
+        }
+    }
+}
+
 #[test]
 fn help_documents_events_and_exit_codes() {
     let folder = Pipeline::new().folder();

@@ -45,8 +45,7 @@ fn template(template: Template) -> (&'static str, String) {
         Template::Folder => ("folder", include_str!("../../pipelines/folder.yaml")),
         Template::Seed => ("seed", include_str!("../../pipelines/seed.yaml")),
     };
-    let text = text.replace("pipelines/", "");
-    (name, format!("# yaml-language-server: $schema={SCHEMA}\n{text}"))
+    (name, text.replace("pipelines/", ""))
 }
 
 fn next(args: &InitArgs, file: &Path) -> String {

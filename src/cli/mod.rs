@@ -75,8 +75,8 @@ pub fn main() -> ExitCode {
         Command::Push(args) => share::push(args, &cli.runs_dir),
         Command::Pin(args) => store::pin(args, &cli.runs_dir, true),
         Command::Unpin(args) => store::pin(args, &cli.runs_dir, false),
-        Command::Schema => {
-            print(&format!("{:#}\n", pipeline::file_schema()));
+        Command::Schema { markdown } => {
+            print(&if *markdown { pipeline::reference() } else { format!("{:#}\n", pipeline::file_schema()) });
             Ok(EXIT_DONE)
         }
         Command::Completions { shell } => {

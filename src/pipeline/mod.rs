@@ -43,7 +43,7 @@ pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
 pub use resources::{Resources, Retry, bytes};
-pub use schema::file as file_schema;
+pub use schema::{file as file_schema, reference};
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]

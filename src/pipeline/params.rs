@@ -74,10 +74,13 @@ impl Default for Cifar10Params {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Training images.
     #[schemars(range(min = 1))]
     pub train: Option<usize>,
+    /// Validation images.
     #[schemars(range(min = 1))]
     pub validation: Option<usize>,
+    /// Test images.
     #[schemars(range(min = 1))]
     pub test: Option<usize>,
 }
@@ -444,6 +447,7 @@ pub struct OptimParams {
     /// Peak learning rate of AdamW.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
     pub lr: f64,
+    /// Images in an optimiser step.
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Parts in which a batch goes through the network, their gradients added: less memory for the same step.
@@ -573,6 +577,7 @@ fn default_sample_batch() -> usize {
     64
 }
 
+/// The way from noise to an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerParams {

@@ -123,7 +123,11 @@ pub enum Command {
     /// Keep a run no longer than others.
     Unpin(RunIdArgs),
     /// Print the JSON Schema of pipeline files, for editors and other programs.
-    Schema,
+    Schema {
+        /// Print the reference of pipeline files instead, for people.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Print the completions of a shell.
     Completions { shell: clap_complete::Shell },
     /// Run one stage, as ordered on stdin.

@@ -1,6 +1,6 @@
 //! How parameters lie: as PyTorch's state dicts have them, and as backends want them.
 
-/// How a parameter lies in a PyTorch state dict; in a backend it lies as the [`Op`] that uses it says.
+/// How a parameter lies in a PyTorch state dict; in a backend it lies as the [`Op`](super::Op) that uses it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Convolution `(O, I, k, k)` to `(k, k, I, O)`.

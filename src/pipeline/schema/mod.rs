@@ -4,6 +4,7 @@
 //! The schemas are those that schemars derives from [`params`](super::params), so that the types stay the one
 //! description of the file. Interpreted are the keywords that occur there; a test holds that no other does.
 
+mod reference;
 mod values;
 
 use std::sync::OnceLock;
@@ -17,6 +18,8 @@ use super::params::*;
 use super::resources::CommonParams;
 use super::tree::Node;
 use super::words::{alternatives, did_you_mean, nearest, quote};
+
+pub use reference::reference;
 
 /// The schema of the parameters of a stage kind, without `kind` itself.
 pub(super) fn of(kind: StageKind) -> &'static Json {
@@ -76,10 +79,19 @@ pub fn file() -> Json {
         "required": ["name", "stages"],
         "additionalProperties": false,
         "properties": {
-            "name": { "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
-            "description": { "type": ["string", "null"] },
-            "seed": { "type": "integer", "minimum": 0, "default": 0 },
-            "device": { "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$", "default": "auto" },
+            "name": { "description": "The pipeline's name; its runs lie in `runs/NAME/`.", "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
+            "description": { "description": "What it is for, in tables and reports.", "type": ["string", "null"] },
+            "seed": {
+                "description": "What all that is random is drawn from, where a stage does not say its own.",
+                "type": "integer",
+                "minimum": 0,
+                "default": 0,
+            },
+            "device": {
+                "description": "Where networks run: `auto` takes a GPU where there is one.",
+                "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$",
+                "default": "auto",
+            },
             "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
                 "description": "Merged under every stage of the kind.",
@@ -88,6 +100,7 @@ pub fn file() -> Json {
                 "properties": defaults,
             },
             "stages": {
+                "description": "The stages by their names, each with its `kind`.",
                 "type": "object",
                 "minProperties": 1,
                 "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },

@@ -3,7 +3,7 @@
 //! [`Report`] is what is known of a run, in the terms of this module: whoever gathers it decides where from. `render`
 //! makes the page of it: `table`, `verdicts` and `arms` sort figures and parameters into rows, `pictures` encodes images,
 //! `chart` and `graph` draw SVG, and `report.html` says where everything stands. Everything that users name is escaped:
-//! the template does it for text, [`chart::escape`] for what is drawn.
+//! the template does it for text, `chart::escape` for what is drawn.
 //!
 //! Without JavaScript the page lacks the slider between two arms and what charts say under the pointer; choices are made
 //! by radio buttons and style sheets alone.
