@@ -141,6 +141,17 @@ impl Endpoint {
         self == Self::HeldoutLoss || self.is_of_convergence()
     }
 
+    /// Whether it is of the same thing in two arms that draw so many samples of an image. Means of more samples are nearer
+    /// to the image; proper scores are estimated without bias from any number but one.
+    pub fn allows(self, samples: [usize; 2]) -> bool {
+        let [a, b] = samples;
+        match self {
+            Self::PsnrMean | Self::PsnrYMean | Self::SsimMean => a == b,
+            Self::Crps | Self::EnergyScore => a == b || (a > 1 && b > 1),
+            _ => true,
+        }
+    }
+
     pub fn is_of_convergence(self) -> bool {
         matches!(self, Self::StepsToLoss | Self::FlopsToLoss)
     }

@@ -102,17 +102,9 @@ fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<(&'a Mea
     arms.into_iter().flat_map(with).collect()
 }
 
-/// Whether the endpoint is of the same thing in both. Two that draw samples must draw as many for their means to be held
-/// against each other; proper scores are estimated without bias from any number but one.
+/// Whether the endpoint is of the same thing in both. What has one answer is no draw, however often it is said.
 fn is_fair(endpoint: Endpoint, arm: &Measured, control: &Measured) -> bool {
-    if !(arm.draws() && control.draws()) || arm.samples == control.samples {
-        return true;
-    }
-    match endpoint {
-        Endpoint::PsnrMean | Endpoint::PsnrYMean | Endpoint::SsimMean => false,
-        Endpoint::Crps | Endpoint::EnergyScore => arm.samples > 1 && control.samples > 1,
-        _ => true,
-    }
+    !(arm.draws() && control.draws()) || endpoint.allows([arm.samples, control.samples])
 }
 
 /// In the endpoint's unit: a row a seed and a column an image, positive where the arm is better. `None` where a value is

@@ -40,10 +40,13 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
 
     let mut network = nn::open(ctx.device, graph, &state)?;
     let (begun, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
-    let mut images_per_s = 0.0;
+    let (mut images_per_s, mut waited, mut data_wait) = (0.0, Duration::ZERO, 0.0);
     let after = |tick: Tick| {
         let interrupted = (ctx.interrupted)();
-        images_per_s = ((tick.step - start) * recipe.batch_size() as u64) as f64 / begun.elapsed().as_secs_f64();
+        waited += tick.waited;
+        let seconds = begun.elapsed().as_secs_f64();
+        images_per_s = ((tick.step - start) * recipe.batch_size() as u64) as f64 / seconds;
+        data_wait = waited.as_secs_f64() / seconds;
         if reported.elapsed() >= REPORT_EVERY || interrupted || tick.step == tick.steps {
             reported = Instant::now();
             let mut values = BTreeMap::from([("loss".into(), tick.loss), ("images_per_s".into(), images_per_s)]);
@@ -86,6 +89,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);
+        metrics.insert("data_wait".to_string(), data_wait);
         metrics.insert("steps_per_s".to_string(), images_per_s / recipe.batch_size() as f64);
     }
     Ok(Outcome { outputs: outputs.collect::<Result<_>>()?, metrics })

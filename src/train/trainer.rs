@@ -1,5 +1,7 @@
 //! The loop. It knows neither what is trained nor on what.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 
 use super::{LossLog, Recipe, Task};
@@ -15,6 +17,8 @@ pub struct Tick<'a> {
     pub step: u64,
     pub steps: u64,
     pub loss: f64,
+    /// How long the step's end had to wait for the data of the next one.
+    pub waited: Duration,
     pub network: &'a dyn Network,
     pub log: &'a LossLog,
 }
@@ -39,10 +43,12 @@ pub fn train(
         let settings = recipe.settings(step);
         let current = batch.take().expect("every step has a batch");
         // The next batch is made while the network works, by threads that would wait.
-        let report = rayon::in_place_scope(|scope| {
+        let (report, stepped) = rayon::in_place_scope(|scope| {
             scope.spawn(|_| batch = batch_of(step + 1));
-            network.train_step(current.view(), recipe.parts(), &settings)
-        })?;
+            let report = network.train_step(current.view(), recipe.parts(), &settings);
+            (report, Instant::now())
+        });
+        let (report, waited) = (report?, stepped.elapsed());
         ensure!(
             report.loss.is_finite() && report.gradient_norm.is_finite(),
             "the training diverged at step {}: the loss is {}, the gradients' norm {}; {REMEDY}",
@@ -55,7 +61,7 @@ pub fn train(
         if done % every == 0 || done == steps {
             measure(network, task, done, log)?;
         }
-        after(Tick { step: done, steps, loss: report.loss as f64, network, log })?;
+        after(Tick { step: done, steps, loss: report.loss as f64, waited, network, log })?;
     }
     Ok(())
 }

@@ -173,10 +173,15 @@ impl Known<'_> {
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         };
         let flops = |record: &StageRecord| self.losses(&record.name)?.0.last()?.flops;
+        let metric = |name: &str| mean(&|record| record.metrics.get(name).copied());
+        let millions = |flops: f64| format!("{:.1}", flops / 1e6);
         let told = [
-            ("parameters", mean(&|record| record.metrics.get("parameters").copied()).map(thousands)),
+            ("parameters", metric("parameters").map(thousands)),
+            ("MFLOP an image", metric("forward_flops").map(millions)),
+            ("in training", metric("training_flops").map(millions)),
             ("TFLOP", mean(&flops).map(|flops| format!("{:.2}", flops / 1e12))),
-            ("images/s", mean(&|record| record.metrics.get("images_per_s").copied()).map(|v| format!("{v:.0}"))),
+            ("images/s", metric("images_per_s").map(|v| format!("{v:.0}"))),
+            ("waits for data", metric("data_wait").map(|share| format!("{:.1} %", 100.0 * share))),
             ("training took", mean(&|record| record.seconds).map(words::duration)),
         ];
         told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::StageParams;
 use super::super::claims::{Claim, Endpoint};
 use super::super::diagnostics::{Diagnostic, Errors};
-use super::super::params::{Arm, CompareParams, DiffusionParams, TrainParams};
+use super::super::params::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
 use super::super::resolve::name_error;
 use super::super::words::{alternatives, did_you_mean, quote};
 use super::{RESERVED_ARM, Stage, Stages};
@@ -36,6 +36,7 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
             continue;
         };
         checked.pairs(arm, control, errors);
+        checked.samples(endpoint, [arm, control], stages, errors);
         if endpoint.is_of_training() {
             checked.trainings(endpoint, [arm, control], stages, errors);
         }
@@ -90,6 +91,29 @@ impl ClaimOf<'_> {
         }
     }
 
+    /// Whether both draw numbers of samples that the endpoint can be held against.
+    fn samples(&self, endpoint: Endpoint, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
+        let [Some(arm), Some(control)] = sides.map(|side| drawn(side?, stages)) else { return };
+        if endpoint.allows([arm, control]) {
+            return;
+        }
+        let message = format!(
+            "`{endpoint}` cannot decide between {} and {}: they draw {arm} and {control} samples of an image",
+            quote(&self.claim.arm),
+            quote(&self.claim.control),
+        );
+        let help = "give the `sample` stages of both the same `samples`, best under `defaults.sample`";
+        errors.push(Diagnostic::new(self.endpoint_place(), message).help(help));
+    }
+
+    /// Where the endpoint is said, or what it follows from.
+    fn endpoint_place(&self) -> super::Span {
+        match self.claim.endpoint {
+            Some(_) => self.place("endpoint"),
+            None => self.place("arm"),
+        }
+    }
+
     /// Whether the losses of both are measured alike.
     fn trainings(&self, endpoint: Endpoint, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let mut trainings = vec![];
@@ -112,13 +136,19 @@ impl ClaimOf<'_> {
                 quote(&self.claim.arm),
                 quote(&self.claim.control),
             );
-            let place = match self.claim.endpoint {
-                Some(_) => self.place("endpoint"),
-                None => self.place("arm"),
-            };
-            errors.push(Diagnostic::new(place, message).help("choose an endpoint of the images, such as `crps`"));
+            errors.push(
+                Diagnostic::new(self.endpoint_place(), message)
+                    .help("choose an endpoint of the images, such as `crps`"),
+            );
         }
     }
+}
+
+/// How many samples of an image an arm draws; none where that is not known, and of regression, which has one answer.
+fn drawn(arm: &Arm, stages: &Stages) -> Option<usize> {
+    let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
+    let draws = stages.train(&sample.model)?.diffusion.objective != Objective::Regression;
+    draws.then_some(sample.samples)
 }
 
 /// The first parameter in which two trainings' held-out losses differ.
