@@ -492,8 +492,8 @@ pub struct OptimParams {
 impl Default for OptimParams {
     fn default() -> Self {
         Self {
-            lr: 1e-3,
-            batch_size: 32,
+            lr: 2e-3,
+            batch_size: 16,
             accumulate: 1,
             steps: None,
             epochs: None,

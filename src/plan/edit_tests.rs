@@ -69,7 +69,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.model.diffusion.loss_weighting", &["min_snr"]),
     ("stages.model.diffusion.min_snr_gamma", &["3", "4"]),
     ("stages.model.optim.lr", &["0.01", "3e-4"]),
-    ("stages.model.optim.batch_size", &["16"]),
+    ("stages.model.optim.batch_size", &["32"]),
     ("stages.model.optim.accumulate", &["2"]),
     ("stages.model.optim.steps", &["20", "30"]),
     ("stages.model.optim.epochs", &["3"]),

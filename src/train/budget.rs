@@ -76,7 +76,7 @@ stages:
         let [narrow, wide, longer, fixed] = steps(FILE)[..] else { unreachable!("four") };
         let graph = |base_channels| {
             let model = crate::pipeline::params::ModelParams { base_channels, ..Default::default() };
-            unet(&model, 32, 4).training_flops() as f64 * 32.0
+            unet(&model, 32, 4).training_flops() as f64 * 16.0
         };
         assert_eq!(wide, Some((10.0 * 50e9 / graph(16)) as u64));
         assert_eq!(narrow, wide);

@@ -115,7 +115,7 @@ proptest! {
             params.iter().map(|p| (p.optim.batch_size as u64, p.seed, p.model.base_channels as u64)).collect();
         let expected: Vec<_> = expected
             .iter()
-            .map(|c| (c.get(&0).copied().unwrap_or(32), c.get(&1).copied(), c.get(&2).copied().unwrap_or(32)))
+            .map(|c| (c.get(&0).copied().unwrap_or(16), c.get(&1).copied(), c.get(&2).copied().unwrap_or(32)))
             .collect();
         prop_assert_eq!(&found, &expected, "{}", text);
         // One sampling of each, of the same place; every one of them in an arm, once.
