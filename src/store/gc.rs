@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::files::TEMPORARY;
 use super::{Action, Digest, Key, RunDir, Store};
@@ -76,6 +76,7 @@ impl Store {
     /// Removes what `retention` does not keep; `dry_run` only tells.
     pub fn gc(&self, retention: Retention, dry_run: bool) -> Result<Removed> {
         let _hold = self.hold_alone()?;
+        self.refuse_links()?;
         let runs: Vec<(RunDir, Facts)> = self
             .pipelines()
             .into_iter()
@@ -151,6 +152,20 @@ impl Store {
             doomed.iter().try_for_each(|path| remove(path))?;
         }
         Ok(removed)
+    }
+
+    /// An error where a link stands for a folder of the store, or of a pipeline's runs: stages may read through it, and what
+    /// is behind it would be taken for missing.
+    pub(super) fn refuse_links(&self) -> Result<()> {
+        let mut places: Vec<PathBuf> = ["actions", "blobs", "work"].map(|kind| self.folder(kind)).into();
+        places.extend(["actions", "blobs"].iter().flat_map(|kind| entries(&self.folder(kind))));
+        // All results may lie elsewhere; of one kind alone they may not.
+        places.extend(entries(&self.runs).into_iter().filter(|path| *path != self.folder("")));
+        places.sort();
+        let is_link = |path: &PathBuf| path.is_symlink() && path.is_dir();
+        let Some(link) = places.into_iter().find(is_link) else { return Ok(()) };
+        let link = link.display();
+        bail!("{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store")
     }
 
     /// Half-written files and half-removed folders. Nobody writes while `gc` holds the store alone.

@@ -153,13 +153,35 @@ fn nothing_is_removed_while_somebody_counts_on_it() {
 fn links_are_not_followed() {
     let (folder, store) = store();
     let outside = folder.path().join("outside");
-    fs::create_dir_all(outside.join("ab")).unwrap();
-    let digest = Digest::of(b"outside");
-    fs::write(outside.join("ab").join(digest.as_str()), b"outside").unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), b"outside").unwrap();
     fs::create_dir_all(store.folder("")).unwrap();
-    std::os::unix::fs::symlink(&outside, store.folder("blobs")).unwrap();
     std::os::unix::fs::symlink(&outside, store.folder(".tmp-link")).unwrap();
-    let removed = store.gc(KEEP_1, false).unwrap();
-    assert_eq!((removed.blobs, removed.temporaries), (0, 1));
-    assert!(outside.join("ab").join(digest.as_str()).exists());
+    assert_eq!(store.gc(KEEP_1, false).unwrap().temporaries, 1);
+    assert!(outside.join("file").exists());
+}
+
+/// Nothing is removed because it is behind a link: that is what reads of results go through.
+#[test]
+fn a_link_for_a_folder_is_refused() {
+    let (folder, store) = store();
+    know(&store, 0);
+    drop(run(&store, "a", &[0]));
+    let kept = store.gc(KEEP_1, false).unwrap();
+    assert!(kept.blobs_left > 0 && kept.actions == 0, "{kept:?}");
+    let outside = folder.path().join("outside");
+    let shard = |kind: &str| entries(&store.folder(kind)).remove(0);
+    for place in
+        [store.folder("actions"), store.folder("blobs"), shard("actions"), shard("blobs"), store.runs.join("a")]
+    {
+        fs::rename(&place, &outside).unwrap();
+        std::os::unix::fs::symlink(&outside, &place).unwrap();
+        for error in [store.gc(KEEP_1, false).unwrap_err(), store.verify().unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.starts_with(&format!("{} is a link", place.display())), "{error}");
+        }
+        fs::remove_file(&place).unwrap();
+        fs::rename(&outside, &place).unwrap();
+    }
+    assert_eq!(store.gc(KEEP_1, false).unwrap(), kept);
 }

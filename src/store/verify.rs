@@ -63,6 +63,7 @@ impl Store {
     /// Reads every blob. A damaged one is marked, so that the next run that comes across it makes it again; nothing
     /// else is changed, and nothing is waited for.
     pub fn verify(&self) -> Result<Verified> {
+        self.refuse_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
         let mut checked: BTreeMap<Digest, Option<ReadError>> = BTreeMap::new();
         for key in self.action_keys() {
