@@ -5,6 +5,7 @@ mod fixtures;
 
 use std::convert::Infallible;
 
+use sha2::{Digest, Sha256};
 use srpipe::diffusion::{Schedule, Step, sample, steps};
 use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::nn::composed::Composed;
@@ -102,6 +103,10 @@ fn every_kind_of_network_is_pytorchs() {
     let fixtures = Fixtures::models();
     let header: serde_json::Value = serde_json::from_str(&fixtures.metadata("models")).unwrap();
     let size = |key: &str| header[key].as_u64().unwrap() as usize;
+    // The model that users are given for checkpoints is the one that made the numbers.
+    let digest: String =
+        Sha256::digest(include_bytes!("../docs/unet.py")).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(header["unet"], digest, "say: python3 tests/fixtures/make_models.py tests/fixtures/models.safetensors");
     let models = header["models"].as_object().unwrap();
     assert!(models.len() >= 10, "{}", models.len());
     for (name, params) in models {
