@@ -114,6 +114,8 @@ fn half_written_things_are_no_results() {
             fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         }
     }
+    let why = folder.srpipe(&["why", "p.yaml", "images"]);
+    assert!(why.stdout.contains("images reruns: it was computed before, but its record"), "{why}");
     fs::write(store.join("blobs/.tmp-half"), b"ha").unwrap();
     fs::write(store.join("stat-cache.json"), b"{\"half").unwrap();
     fs::write(folder.runs().join("p/latest/run.json"), b"").unwrap();

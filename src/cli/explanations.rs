@@ -30,7 +30,14 @@ impl<'a> Explained<'a> {
             false => store.map(Store::recorded).unwrap_or_default(),
         });
         let Prepared { plan, states, forced, sources, .. } = prepared;
-        let explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
+        let mut explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
+        // What cannot be read is no history, but it was made.
+        for (explanation, state) in explanations.iter_mut().zip(states) {
+            let is_new = matches!(explanation.reason, Reason::New | Reason::Changed { .. });
+            if is_new && state.key().is_some_and(|key| store.is_some_and(|store| store.is_garbled(key))) {
+                explanation.reason = Reason::Lost;
+            }
+        }
         let latest = store.and_then(|store| RunView::latest(store, &pipeline.name));
         let latest = latest.into_iter().flat_map(|run| run.record.stages);
         let latest = latest.filter_map(|stage| Some((stage.name, stage.key?))).collect();
@@ -86,7 +93,7 @@ impl<'a> Explained<'a> {
                 format!("no {} stage was computed before", self.plan().stages[stage].kind.name())
             }
             Reason::New => format!("it waits for {waits_for}"),
-            Reason::Lost => "its result is recorded, but a blob of it is missing or damaged".to_string(),
+            Reason::Lost => "it was computed before, but its record or a blob of it is missing or damaged".to_string(),
             Reason::Forced if waits_for.is_empty() => "it is forced".to_string(),
             Reason::Forced => format!("it is forced; it waits for {waits_for}"),
             Reason::Waits => format!("it waits for {waits_for}; should that come out as before, it stays"),

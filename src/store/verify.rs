@@ -88,6 +88,11 @@ impl Store {
         Ok(verified)
     }
 
+    /// Whether there is a record that cannot be read.
+    pub fn is_garbled(&self, key: &Key) -> bool {
+        self.action_path(key).exists() && matches!(self.recorded_outputs(key), Ok(None) | Err(_))
+    }
+
     /// What became of a result that was recorded once and is not whole, to be told; None where nothing is wrong.
     pub fn problem(&self, key: &Key) -> Option<String> {
         if !self.action_path(key).exists() || self.action(key).is_ok_and(|action| action.is_some()) {
