@@ -80,6 +80,7 @@ pub fn file() -> Json {
             "description": { "type": ["string", "null"] },
             "seed": { "type": "integer", "minimum": 0, "default": 0 },
             "device": { "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$", "default": "auto" },
+            "executor": { "enum": ["local", "slurm"] },
             "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
                 "description": "Merged under every stage of the kind.",
