@@ -83,6 +83,71 @@ fn a_sweep_runs_is_gathered_and_explained() {
     assert_eq!(ran, 5, "{run}");
 }
 
+/// Two arms of the smallest trainings, and a claim. `of` goes into the stages of both models and of both samples.
+fn claimed(of: [&str; 2]) -> Folder {
+    let model = |name: &str, kind: &str| {
+        let params = "optim: {steps: 1, batch_size: 2}, heldout: {every: 1, images: 2}";
+        let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
+        (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", of[0]))
+    };
+    let sample = |model: &str| {
+        (
+            format!("of_{model}"),
+            format!("{{kind: sample, model: {model}, data: pairs, samples: 1, sampler: {{steps: 1}}{}}}", of[1]),
+        )
+    };
+    let stages = [model("with", "seed"), model("without", "none"), sample("with"), sample("without")];
+    let pipeline = Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}");
+    let pipeline = stages.iter().fold(pipeline, |pipeline, (name, yaml)| pipeline.stage(name, yaml));
+    let compare = "{kind: compare, arms: {with: of_with, without: of_without}, rows: 1, \
+                   claims: {quality: {arm: with, control: without}}}";
+    pipeline.stage("compare", compare).folder()
+}
+
+fn claim_of(folder: &Folder) -> Value {
+    let summary = folder.runs().join("p/latest/compare/summary.json");
+    serde_json::from_slice::<Value>(&std::fs::read(summary).unwrap()).unwrap()["claims"][0].clone()
+}
+
+#[test]
+fn the_command_for_the_full_study_makes_it() {
+    let folder = claimed(["", ""]);
+    let run = folder.run(&["--set", "seed=5"]);
+    assert_eq!(claim_of(&folder)["n"], 1);
+    let command = run.stdout.lines().skip_while(|line| !line.ends_with("The full study:")).nth(1).unwrap().trim();
+    assert_eq!(command, "srpipe run p.yaml --sweep seed=0,1,2,3,4,5,6,7", "{run}");
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let study = folder.srpipe(&words);
+    assert_eq!(study.code, Some(0), "{study}");
+    assert!(!study.stdout.contains("by design"), "{study}");
+    assert_eq!(claim_of(&folder)["n"], 8);
+}
+
+#[test]
+fn where_no_command_makes_the_full_study_the_file_is_to() {
+    for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
+        let folder = claimed([own, ""]);
+        let run = folder.run(&[]);
+        let advice = "  give the trainings of `with` and `without` the same 8 seeds in the file: \
+                      `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` of the pipeline, and no `seed` in their stages and `defaults`\n";
+        assert!(run.stdout.contains(advice), "{run}");
+    }
+}
+
+#[test]
+fn one_training_sampled_with_many_seeds_is_one() {
+    let folder = claimed(["", ", matrix: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}"]);
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let claim = claim_of(&folder);
+    assert_eq!(
+        (&claim["n"], &claim["by_design"], &claim["verdict"]),
+        (&1.into(), &true.into(), &"inconclusive".into())
+    );
+}
+
 #[test]
 fn why_names_the_parameter_with_its_place_and_what_follows() {
     let folder = pipeline();

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::{Look, Paint, Table};
+use super::study::study;
 use super::words::duration;
 use crate::pipeline::claims::Unit;
 use crate::pipeline::{StageKind, blobs};
@@ -15,8 +16,8 @@ use crate::store::{Action, RunRecord, Store};
 /// A study has no fewer seeds than this.
 const STUDY_SEEDS: usize = 8;
 
-/// Empty where the summary has no claims. `compare` is what is known of the comparison that it is of.
-pub fn show(summary: &Value, store: &Store, record: &RunRecord, compare: &Action) -> String {
+/// Empty where the summary has no claims. `compare` is what is known of the comparison that it is of, the stage `stage`.
+pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, compare: &Action) -> String {
     let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
     if answers.is_empty() {
         return String::new();
@@ -32,7 +33,7 @@ pub fn show(summary: &Value, store: &Store, record: &RunRecord, compare: &Action
             "inconclusive by design, n = {}: nothing can be significant with fewer than {} seeds. The full study:\n  {}\n",
             answer.n,
             answer.seeds_needed,
-            study(&record.command, seeds)
+            study(&record.command, stage, answer, seeds)
         );
     }
     text
@@ -113,12 +114,6 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
     (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
 }
 
-/// The command line of the run, with seeds.
-fn study(command: &[String], seeds: usize) -> String {
-    let seeds: Vec<String> = (0..seeds).map(|seed| seed.to_string()).collect();
-    format!("{} --sweep seed={}", command_line(command), seeds.join(","))
-}
-
 /// A command line as one would type it.
 pub fn command_line(command: &[String]) -> String {
     let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
@@ -181,12 +176,5 @@ mod tests {
             "convergence: a held-out loss of 0.01230 took attention 900 steps, 1.500 TFLOP, about 45 s; baseline 1200 steps\n"
         );
         assert_eq!(convergence(&ClaimAnswer { convergence: None, ..answer() }, None, None), None);
-    }
-
-    #[test]
-    fn the_study_is_the_same_command_with_seeds() {
-        let command = ["/usr/bin/srpipe", "run", "a b.yaml", "--set", "seed=3"].map(String::from);
-        assert_eq!(study(&command, 3), "srpipe run 'a b.yaml' --set seed=3 --sweep seed=0,1,2");
-        assert_eq!(study(&[], 1), "srpipe --sweep seed=0");
     }
 }

@@ -23,6 +23,7 @@ mod share;
 mod stage_view;
 mod status;
 mod store;
+mod study;
 mod upscale;
 mod why;
 mod words;

@@ -40,7 +40,7 @@ pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
             for note in summary["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 text += &format!("note: {note}\n");
             }
-            text += &claims::show(&summary, store, record, &action);
+            text += &claims::show(&summary, store, record, &stage.name, &action);
         }
         let folder = runs.join(&record.pipeline).join("latest").join(&stage.name);
         let shown = [blobs::COMPARISON, blobs::LOSS_CURVES, blobs::METRICS, blobs::SUMMARY];

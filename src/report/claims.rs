@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::loss::LossRow;
 use super::measured::Measured;
+use super::summary::BICUBIC;
 use crate::metrics::Scores;
 use crate::pipeline::claims::{Claim, Endpoint, Unit};
 use crate::stats::{self, Question, Verdict, seeds_needed};
+use crate::store::Digest;
 
 /// A claim's answer, in `summary.json`. Effect, interval and margin are in `unit`, and positive where the arm is better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct ClaimAnswer {
     pub p: f64,
     /// After Holm's correction for all claims of the comparison.
     pub p_holm: f64,
-    /// Seeds that both have.
+    /// Seeds that both have, each a training of its own: what was trained once counts once, however often it is sampled.
     pub n: usize,
     /// So few seeds that nothing could be shown, whatever was measured; `seeds_needed` could.
     pub by_design: bool,
@@ -63,43 +65,66 @@ pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<C
     let asked: Vec<(&String, &Claim, Endpoint)> =
         claims.iter().filter_map(|(name, claim)| Some((name, claim, claim.endpoint(name)?))).collect();
     let margin = |claim: &Claim, endpoint: Endpoint| claim.margin.unwrap_or(endpoint.default_margin());
-    let pairs: Vec<Vec<(&Measured, &Measured)>> =
-        asked.iter().map(|(_, claim, _)| pairs(&claim.arm, &claim.control, measured)).collect();
-    let question = |((_, claim, endpoint), pairs): (&(_, &Claim, Endpoint), &Vec<_>)| Question {
-        differences: differences(*endpoint, pairs).unwrap_or_default(),
+    let replicates: Vec<Vec<Replicate>> =
+        asked.iter().map(|(_, claim, _)| replicates(pairs(&claim.arm, &claim.control, measured))).collect();
+    let question = |((_, claim, endpoint), replicates): (&(_, &Claim, Endpoint), &Vec<_>)| Question {
+        differences: differences(*endpoint, replicates).unwrap_or_default(),
         margin: margin(claim, *endpoint),
     };
-    let questions: Vec<Question> = asked.iter().zip(&pairs).map(question).collect();
-    let answer =
-        |(((name, claim, endpoint), pairs), answer): ((&(&String, &Claim, Endpoint), &Vec<_>), stats::Answer)| {
-            ClaimAnswer {
-                claim: name.to_string(),
-                arm: claim.arm.clone(),
-                control: claim.control.clone(),
-                endpoint: *endpoint,
-                unit: endpoint.unit(),
-                margin: margin(claim, *endpoint),
-                verdict: answer.verdict,
-                effect: Some(answer.effect).filter(|effect| effect.is_finite()),
-                interval: answer.interval,
-                p: answer.p,
-                p_holm: answer.p_holm,
-                n: answer.seeds,
-                by_design: answer.by_design,
-                seeds_needed: seeds_needed(asked.len()),
-                convergence: endpoint.is_of_convergence().then(|| convergence(pairs)).flatten(),
-            }
-        };
-    asked.iter().zip(&pairs).zip(stats::answer(&questions)).map(answer).collect()
+    let questions: Vec<Question> = asked.iter().zip(&replicates).map(question).collect();
+    let needed = seeds_needed(asked.len());
+    let answer = |(((name, claim, endpoint), replicates), answer): (
+        (&(&String, &Claim, Endpoint), &Vec<Replicate>),
+        stats::Answer,
+    )| ClaimAnswer {
+        claim: name.to_string(),
+        arm: claim.arm.clone(),
+        control: claim.control.clone(),
+        endpoint: *endpoint,
+        unit: endpoint.unit(),
+        margin: margin(claim, *endpoint),
+        verdict: answer.verdict,
+        effect: Some(answer.effect).filter(|effect| effect.is_finite()),
+        interval: answer.interval,
+        p: answer.p,
+        p_holm: answer.p_holm,
+        n: replicates.len(),
+        by_design: answer.verdict == Verdict::Inconclusive && replicates.len() < needed,
+        seeds_needed: needed,
+        convergence: endpoint.is_of_convergence().then(|| convergence(replicates)).flatten(),
+    };
+    asked.iter().zip(&replicates).zip(stats::answer(&questions)).map(answer).collect()
 }
 
-/// The seeds that both arms have. An arm without seeds, such as bicubic enlargement, stands beside every seed.
-fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<(&'a Measured, &'a Measured)> {
+type Pair<'a> = (&'a Measured, &'a Measured);
+
+/// Pairs that share a training with one another, and with no other pair: one draw of what is random, however many of
+/// them there are.
+type Replicate<'a> = Vec<Pair<'a>>;
+
+/// The seeds that both arms have. Bicubic enlargement, which has nothing random, stands beside every seed.
+fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>> {
     let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
     let (arms, controls) = (of(arm), of(control));
-    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || a.seed.is_none() || b.seed.is_none();
+    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || [a, b].iter().any(|m| m.name == BICUBIC);
     let with = |a: &'a Measured| controls.iter().filter(move |c| beside(a, c)).map(move |c| (a, *c));
     arms.into_iter().flat_map(with).collect()
+}
+
+/// In the order of their first pairs. What has no training known shares none.
+fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
+    fn trainings<'a>(&(arm, control): &Pair<'a>) -> impl Iterator<Item = &'a Digest> {
+        [&arm.training, &control.training].into_iter().flatten()
+    }
+    let mut replicates: Vec<Replicate> = vec![];
+    for pair in pairs {
+        let of_pair: Vec<&Digest> = trainings(&pair).collect();
+        let (shared, others): (Vec<Replicate>, Vec<Replicate>) =
+            replicates.into_iter().partition(|r| r.iter().flat_map(trainings).any(|t| of_pair.contains(&t)));
+        replicates = others;
+        replicates.push(shared.into_iter().flatten().chain([pair]).collect());
+    }
+    replicates
 }
 
 /// Whether the endpoint is of the same thing in both. What has one answer is no draw, however often it is said.
@@ -107,33 +132,39 @@ fn is_fair(endpoint: Endpoint, arm: &Measured, control: &Measured) -> bool {
     !(arm.draws() && control.draws()) || endpoint.allows([arm.samples, control.samples])
 }
 
-/// In the endpoint's unit: a row a seed and a column an image, positive where the arm is better. `None` where a value is
-/// missing or no number, or not of the same thing in both.
-fn differences(endpoint: Endpoint, pairs: &[(&Measured, &Measured)]) -> Option<Vec<Vec<f64>>> {
-    let mut values = vec![];
-    for (arm, control) in pairs {
-        if !is_fair(endpoint, arm, control) {
-            return None;
-        }
-        values.push(match endpoint.is_of_convergence() {
-            true => {
-                let Convergence { arm, control, .. } = reached(arm, control)?;
-                let effort = |e: Effort| if endpoint == Endpoint::StepsToLoss { Some(e.steps) } else { e.flops };
-                (vec![effort(arm)?], vec![effort(control)?])
-            }
-            false => (values_of(endpoint, arm)?, values_of(endpoint, control)?),
-        });
+/// In the endpoint's unit: a row a replicate, the mean of its pairs, and a column an image; positive where the arm is
+/// better. `None` where a value is missing or no number, or not of the same thing in both.
+fn differences(endpoint: Endpoint, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
+    let mut values: Vec<Vec<[Vec<f64>; 2]>> = vec![];
+    for replicate in replicates {
+        values.push(replicate.iter().map(|pair| values_of_pair(endpoint, pair)).collect::<Option<_>>()?);
     }
     let all = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let of_control = all(&values.iter().map(|(_, control)| all(control)).collect::<Vec<_>>());
+    let of_controls = |pairs: &Vec<[Vec<f64>; 2]>| all(&pairs.iter().map(|[_, c]| all(c)).collect::<Vec<_>>());
     let unit = match endpoint.unit() {
-        Unit::Percent => 100.0 / of_control,
+        Unit::Percent => 100.0 / all(&values.iter().map(of_controls).collect::<Vec<_>>()),
         Unit::Decibel | Unit::One => 1.0,
     };
     let sign = if endpoint.more_is_better() { unit } else { -unit };
-    let row = |(arm, control): &(Vec<f64>, Vec<f64>)| arm.iter().zip(control).map(|(a, c)| sign * (a - c)).collect();
+    let row = |pairs: &Vec<[Vec<f64>; 2]>| -> Vec<f64> {
+        let difference = |column: usize| all(&pairs.iter().map(|[a, c]| a[column] - c[column]).collect::<Vec<_>>());
+        (0..pairs[0][0].len()).map(|column| sign * difference(column)).collect()
+    };
     let rows: Vec<Vec<f64>> = values.iter().map(row).collect();
     rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
+}
+
+/// The endpoint of the arm and of its control, of as many images each.
+fn values_of_pair(endpoint: Endpoint, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
+    if !is_fair(endpoint, arm, control) {
+        return None;
+    }
+    if endpoint.is_of_convergence() {
+        let Convergence { arm, control, .. } = reached(arm, control)?;
+        let effort = |e: Effort| if endpoint == Endpoint::StepsToLoss { Some(e.steps) } else { e.flops };
+        return Some([vec![effort(arm)?], vec![effort(control)?]]);
+    }
+    Some([values_of(endpoint, arm)?, values_of(endpoint, control)?])
 }
 
 /// One value an image, or one of all.
@@ -188,8 +219,9 @@ fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
 }
 
 /// The means over the pairs.
-fn convergence(pairs: &[(&Measured, &Measured)]) -> Option<Convergence> {
-    let all: Option<Vec<Convergence>> = pairs.iter().map(|(arm, control)| reached(arm, control)).collect();
+fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
+    let all: Option<Vec<Convergence>> =
+        replicates.iter().flatten().map(|(arm, control)| reached(arm, control)).collect();
     let all = all.filter(|all| !all.is_empty())?;
     let mean = |sum: f64| sum / all.len() as f64;
     let effort = |side: fn(&Convergence) -> Effort| Effort {
@@ -248,12 +280,46 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_without_seeds_stands_beside_every_seed() {
-        let arms = [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm("c", 1, |_| [9.0, 11.0], &[1.0])];
-        assert_eq!(ask(&[("any", claim(Endpoint::Crps))], arms)[0].n, 7);
-        let arms = [arm("a", 3, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
-        let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
-        assert_eq!((answer.n, answer.by_design, answer.verdict), (3, true, Verdict::Inconclusive));
+    fn bicubic_enlargement_stands_beside_every_seed() {
+        let bicubic = || Claim { control: BICUBIC.into(), ..claim(Endpoint::Crps) };
+        let arms = || [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm(BICUBIC, 1, |_| [9.0, 11.0], &[])];
+        assert_eq!(ask(&[("any", bicubic())], arms())[0].n, 7);
+        let turned = Claim { arm: BICUBIC.into(), control: "a".into(), ..bicubic() };
+        assert_eq!(ask(&[("any", turned)], arms())[0].n, 7);
+    }
+
+    #[test]
+    fn seeds_that_only_one_has_are_no_pairs() {
+        // Trained once, without a seed of the sweep: it is no control of eight others.
+        for (of_control, pairs) in [(1, 0), (3, 3)] {
+            let arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", of_control, |_| [9.0, 11.0], &[1.0])];
+            let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
+            assert_eq!((answer.n, answer.by_design, answer.verdict), (pairs, true, Verdict::Inconclusive));
+        }
+    }
+
+    #[test]
+    fn what_was_trained_once_counts_once() {
+        let training = |i: usize| Some(Digest::of(&[i as u8]));
+        let of = |trainings: [fn(usize) -> usize; 2]| {
+            let mut arms = [arm("a", 8, |seed| [8.0 + seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [20.0; 2], &[1.0])];
+            for (side, training_of) in trainings.into_iter().enumerate() {
+                for (seed, measured) in arms[side].iter_mut().enumerate() {
+                    measured.training = training(100 * side + training_of(seed));
+                }
+            }
+            ask(&[("any", claim(Endpoint::Crps))], arms).remove(0)
+        };
+        let whole = of([|seed| seed, |seed| seed]);
+        assert_eq!((whole.n, whole.verdict), (8, Verdict::Confirmed));
+        // One model of either side that was sampled with eight seeds.
+        for once in [of([|_| 0, |_| 0]), of([|seed| seed, |_| 0]), of([|_| 0, |seed| seed])] {
+            assert_eq!((once.n, once.by_design, once.interval), (1, true, None));
+            assert!((once.effect.unwrap() - whole.effect.unwrap()).abs() < 1e-12, "{once:?}");
+        }
+        // Chains: 0 and 1 share the arm's, 1 and 2 the control's.
+        assert_eq!(of([|seed| seed / 2, |seed| seed.div_ceil(2)]).n, 1);
+        assert_eq!(of([|seed| seed / 2, |seed| seed / 2]).n, 4);
     }
 
     #[test]
@@ -281,6 +347,7 @@ mod tests {
         for endpoint in [Endpoint::HeldoutLoss, Endpoint::StepsToLoss, Endpoint::SpectrumDistance, Endpoint::SsimMean] {
             let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
             assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
+            assert_eq!((answer.n, answer.by_design), (8, false));
             serde_json::to_string(&answer).unwrap();
         }
     }

@@ -7,6 +7,7 @@ use super::loss::LossRow;
 use super::summary::Figures;
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::pipeline::params::{DiffusionParams, Label, Objective};
+use crate::store::Digest;
 
 /// What was measured of one arm with one seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Measured {
     pub axes: Vec<Label>,
     /// Where seeds were swept.
     pub seed: Option<String>,
+    /// What tells its training from others: the digest of its `loss.csv`. None of what has no training, or none known.
+    pub training: Option<Digest>,
     /// Samples K an image.
     pub samples: usize,
     /// How its model learned; none of what has no model, or none that is known.

@@ -40,13 +40,10 @@ pub struct Answer {
     pub p: f64,
     /// `p` after Holm's correction for all questions of the study.
     pub p_holm: f64,
-    /// Seeds n.
-    pub seeds: usize,
-    /// The seeds were too few for any outcome to be significant: the verdict was settled before anything was measured.
-    pub by_design: bool,
 }
 
-/// The least number of seeds with which one of `claims` can be shown.
+/// The least number of seeds with which one of `claims` can be shown. With fewer no outcome is significant: the verdict
+/// is settled before anything is measured.
 pub fn seeds_needed(claims: usize) -> usize {
     (LEAST_SEEDS..).find(|&n| claims as f64 * least_p(n) <= ALPHA || n >= 64).unwrap_or(LEAST_SEEDS)
 }
@@ -59,20 +56,10 @@ pub fn answer(questions: &[Question]) -> Vec<Answer> {
 pub(super) fn answer_with(questions: &[Question], resamples: usize) -> Vec<Answer> {
     let of_seeds = |q: &Question| q.differences.iter().map(|row| mean(row)).collect::<Vec<_>>();
     let p: Vec<f64> = questions.iter().map(|q| sign_flip(&of_seeds(q))).collect();
-    let needed = seeds_needed(questions.len());
     let one = |((question, &p), p_holm): ((&Question, &f64), f64)| {
-        let seeds = question.differences.len();
         let interval = interval(&question.differences, resamples);
-        let verdict = verdict(seeds, interval, p_holm, question.margin);
-        Answer {
-            verdict,
-            effect: effect(&question.differences),
-            interval,
-            p,
-            p_holm,
-            seeds,
-            by_design: verdict == Verdict::Inconclusive && seeds < needed,
-        }
+        let verdict = verdict(question.differences.len(), interval, p_holm, question.margin);
+        Answer { verdict, effect: effect(&question.differences), interval, p, p_holm }
     };
     questions.iter().zip(&p).zip(holm(&p)).map(one).collect()
 }
@@ -100,21 +87,21 @@ mod tests {
     fn verdicts_say_which_way_and_whether_it_matters() {
         let one = |q: Question| answer(&[q]).remove(0);
         let clear = one(question(8, |i| 1.0 + 0.1 * i as f64));
-        assert_eq!((clear.verdict, clear.p, clear.seeds, clear.by_design), (Verdict::Confirmed, 1.0 / 128.0, 8, false));
+        assert_eq!((clear.verdict, clear.p), (Verdict::Confirmed, 1.0 / 128.0));
         assert!((clear.effect - 1.35).abs() < 1e-12);
         assert_eq!(one(question(8, |i| -1.0 - 0.1 * i as f64)).verdict, Verdict::Refuted);
         // Significant, and of no interest.
         let small = one(question(8, |i| 0.01 + 0.001 * i as f64));
         assert_eq!((small.verdict, small.p), (Verdict::Equivalent, 1.0 / 128.0));
         let wide = one(question(8, |i| if i % 2 == 0 { 1.0 } else { -0.9 }));
-        assert_eq!((wide.verdict, wide.by_design), (Verdict::Inconclusive, false));
+        assert_eq!(wide.verdict, Verdict::Inconclusive);
     }
 
     #[test]
-    fn too_few_seeds_decide_nothing_by_design() {
+    fn too_few_seeds_decide_nothing() {
         for n in 0..LEAST_SEEDS {
             let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }]).remove(0);
-            assert_eq!((answer.verdict, answer.by_design, answer.seeds), (Verdict::Inconclusive, true, n));
+            assert_eq!(answer.verdict, Verdict::Inconclusive);
         }
         assert_eq!(answer(&[question(6, |i| 1.0 + 0.1 * i as f64)])[0].verdict, Verdict::Confirmed);
     }
@@ -123,7 +110,11 @@ mod tests {
     fn more_claims_need_more_seeds() {
         assert_eq!([1, 2, 3, 4, 6, 7, 12, 13].map(seeds_needed), [6, 7, 7, 8, 8, 9, 9, 10]);
         let four = vec![question(7, |i| 1.0 + 0.1 * i as f64); 4];
-        assert!(answer(&four).iter().all(|a| a.by_design && a.p == 1.0 / 64.0 && a.p_holm == 4.0 / 64.0));
+        assert!(
+            answer(&four)
+                .iter()
+                .all(|a| a.verdict == Verdict::Inconclusive && a.p == 1.0 / 64.0 && a.p_holm == 4.0 / 64.0)
+        );
         let four = vec![question(8, |i| 1.0 + 0.1 * i as f64); 4];
         assert!(answer(&four).iter().all(|a| a.verdict == Verdict::Confirmed && a.p_holm == 4.0 / 128.0));
     }

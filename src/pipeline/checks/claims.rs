@@ -79,16 +79,28 @@ impl ClaimOf<'_> {
 
     /// Whether there are seeds of one to be held against those of the other.
     fn pairs(&self, arm: Side, control: Side, errors: &mut Errors) {
-        let seeds =
-            |side: Side| -> Option<BTreeSet<String>> { side?.runs.iter().map(|run| run.seed.clone()).collect() };
-        if let (Some(of_arm), Some(of_control)) = (seeds(arm), seeds(control))
-            && of_arm.is_disjoint(&of_control)
-        {
-            let message =
-                format!("arms {} and {} have no seed in common", quote(&self.claim.arm), quote(&self.claim.control));
-            let help = "claims are decided by differences within a seed; give both the same ones";
-            errors.push(Diagnostic::new(self.place("control"), message).help(help));
+        let (Some(arm), Some(control)) = (arm, control) else { return };
+        let seeds = |arm: &Arm| -> BTreeSet<Option<String>> { arm.runs.iter().map(|run| run.seed.clone()).collect() };
+        let (of_arm, of_control) = (seeds(arm), seeds(control));
+        if !of_arm.is_disjoint(&of_control) {
+            return;
         }
+        let names = [&self.claim.arm, &self.claim.control].map(|name| quote(name));
+        let is_swept = |seeds: &BTreeSet<Option<String>>| !seeds.contains(&None);
+        let (message, help) = match (is_swept(&of_arm), is_swept(&of_control)) {
+            (true, true) => (
+                format!("arms {} and {} have no seed in common", names[0], names[1]),
+                "claims are decided by differences within a seed; give both the same ones".to_string(),
+            ),
+            (arm, _) => {
+                let [swept, single] = if arm { [0, 1] } else { [1, 0] }.map(|side| names[side].clone());
+                (
+                    format!("arm {swept} has several seeds and arm {single} one"),
+                    format!("claims are decided by differences within a seed; sweep the seed of {single} as well"),
+                )
+            }
+        };
+        errors.push(Diagnostic::new(self.place("control"), message).help(help));
     }
 
     /// Whether both draw numbers of samples that the endpoint can be held against.

@@ -93,5 +93,13 @@ fn arms_of_a_sweep_are_named_with_their_values_and_paired_by_seed() {
     let named = "quality: { arm: 'first[base_channels=8]', control: second }";
     assert!(swept(named, widths).is_empty());
     let seeds = "first: { kind: train, matrix: { seed: [0, 1] } }";
-    assert!(swept("quality: { arm: first, control: second }", seeds).is_empty());
+    assert!(swept("quality: { arm: first, control: bicubic, endpoint: crps }", seeds).is_empty());
+    assert_eq!(
+        swept("quality: { arm: first, control: second }", seeds),
+        ["arm `first` has several seeds and arm `second` one"]
+    );
+    assert_eq!(
+        swept("quality: { arm: second, control: first }", seeds),
+        ["arm `first` has several seeds and arm `second` one"]
+    );
 }

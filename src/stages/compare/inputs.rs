@@ -25,6 +25,11 @@ pub struct Arm<'a> {
 }
 
 impl Arm<'_> {
+    /// What tells its training from others: trainings with other seeds have other losses.
+    pub fn training(&self) -> Option<Digest> {
+        self.artifact.get(blobs::LOSS).cloned()
+    }
+
     fn digest(&self, blob: &str) -> anyhow::Result<&Digest> {
         self.artifact.get(blob).with_context(|| format!("{self} has no {blob}"))
     }

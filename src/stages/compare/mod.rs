@@ -53,6 +53,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
+            training: arm.training(),
             diffusion,
             losses,
             ..Measured::default()

@@ -1,0 +1,79 @@
+//! The study that could decide a claim: the command of the run that could not, with enough seeds.
+
+use std::collections::BTreeSet;
+
+use clap::Parser;
+
+use super::args::{Cli, Command};
+use super::claims::command_line;
+use crate::pipeline::params::CompareParams;
+use crate::pipeline::{Pipeline, StageParams, load};
+use crate::report::{BICUBIC, ClaimAnswer};
+
+/// What to do to have `claim` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A
+/// command is shown only where the file, as it is now, would train each arm with so many seeds.
+pub fn study(command: &[String], stage: &str, claim: &ClaimAnswer, seeds: usize) -> String {
+    let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
+    let sweep = format!("seed={}", list.join(","));
+    let mut words = without_seeds(command);
+    words.extend(["--sweep".to_string(), sweep]);
+    match trainings(&words, stage, claim) {
+        Some(trained) if trained >= seeds => command_line(&words),
+        _ => format!(
+            "give the trainings of `{}` and `{}` the same {seeds} seeds in the file: `matrix: {{ seed: [{}] }}` of the \
+             pipeline, and no `seed` in their stages and `defaults`",
+            claim.arm,
+            claim.control,
+            list.join(", ")
+        ),
+    }
+}
+
+/// The command line less what it says of the pipeline's seed.
+fn without_seeds(command: &[String]) -> Vec<String> {
+    let is_seed = |value: &str| value.starts_with("seed=");
+    let mut words = vec![];
+    let mut rest = command.iter().peekable();
+    while let Some(word) = rest.next() {
+        let follows = ["--set", "--sweep"].contains(&word.as_str());
+        if follows && rest.peek().is_some_and(|value| is_seed(value)) {
+            rest.next();
+        } else if !["--set=", "--sweep="].iter().any(|flag| word.strip_prefix(flag).is_some_and(is_seed)) {
+            words.push(word.clone());
+        }
+    }
+    words
+}
+
+/// With how many seeds the command would train the arm of the claim, or its control where that has fewer. `None` where it
+/// cannot run.
+fn trainings(command: &[String], stage: &str, claim: &ClaimAnswer) -> Option<usize> {
+    let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
+    let pipeline = load(&args.file, &args.flags.flags()).ok()?;
+    let StageParams::Compare(params) = &pipeline.stage(stage)?.params else { return None };
+    let trained = [&claim.arm, &claim.control].into_iter().filter(|arm| *arm != BICUBIC);
+    trained.map(|arm| Some(seeds_of(arm, params, &pipeline)?.len())).min()?
+}
+
+/// The seeds that the models of an arm are trained with.
+fn seeds_of(arm: &str, params: &CompareParams, pipeline: &Pipeline) -> Option<BTreeSet<u64>> {
+    let seed = |sample: &str| {
+        let StageParams::Sample(sample) = &pipeline.stage(sample)?.params else { return None };
+        pipeline.stage(&sample.model)?.params.seed(pipeline.seed)
+    };
+    params.arms.get(arm)?.runs.iter().map(|run| seed(&run.stage)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_of_the_command_line_give_way() {
+        let command =
+            ["srpipe", "run", "a.yaml", "--sweep", "seed=0,1", "--set=seed=3", "--set", "name=b", "--sweep=x=1"];
+        let left = without_seeds(&command.map(String::from));
+        assert_eq!(left, ["srpipe", "run", "a.yaml", "--set", "name=b", "--sweep=x=1"]);
+        assert_eq!(without_seeds(&["--set".to_string()]), ["--set"]);
+    }
+}
