@@ -97,7 +97,7 @@ fn unets_of_the_tutorial_are_pytorchs() {
     }
 }
 
-/// Every kind of block, embedding and attention: outputs, gradients, counts of parameters and steps of AdamW.
+/// Every kind of block, embedding and attention: outputs, gradients, counts of parameters and operations, and steps of AdamW.
 #[test]
 fn every_kind_of_network_is_pytorchs() {
     let fixtures = Fixtures::models();
@@ -112,7 +112,15 @@ fn every_kind_of_network_is_pytorchs() {
     for (name, params) in models {
         let params: ModelParams = serde_json::from_value(params.clone()).unwrap();
         let graph = unet(&params, size("size"), size("scale"));
-        assert_eq!(Cost::of(&graph).parameters, fixtures.count(&format!("{name}.count")), "{name}");
+        let cost = Cost::of(&graph);
+        assert_eq!(cost.parameters, fixtures.counts(&format!("{name}.count"))[0], "{name}");
+        let flops = [cost.forward_flops, cost.training_flops].map(|flops| flops as usize);
+        let expected = fixtures.counts(&format!("{name}.flops"));
+        match params.attention.kind {
+            // PyTorch's asks for queries and keys that nothing reads, and projects the same mean at every place.
+            AttentionKind::Uniform => assert!(flops[0] < expected[0] && flops[1] < expected[1], "{name}"),
+            _ => assert_eq!(flops[..], expected, "{name}"),
+        }
         let mut names: Vec<String> = graph.params.iter().map(|p| p.name.clone()).collect();
         names.sort();
         let mut expected = fixtures.names();
