@@ -52,6 +52,11 @@ impl Paint {
         Self { colours: wanted() && std::io::stderr().is_terminal() }
     }
 
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self { colours: false }
+    }
+
     pub fn has_colours(self) -> bool {
         self.colours
     }

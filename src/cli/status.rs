@@ -1,6 +1,7 @@
-//! `srpipe status`: reads what others wrote, waits for nothing.
+//! `srpipe status`: reads what others wrote. On a terminal it follows a run that is on until that ends.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,27 +9,41 @@ use jiff::Timestamp;
 
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
-use super::output::{Look, Paint, Table, print};
+use super::output::{Look, Paint, Table, can_draw, print};
 use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
 use super::store::find_run;
-use super::{EXIT_DONE, load, words};
+use super::{EXIT_DONE, load, progress, results, words};
 use crate::run::watch::{RunView, ViewState};
 use crate::run::{InputError, Prepared};
-use crate::store::{RunRecord, Store};
+use crate::store::{RunDir, RunRecord, Store};
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     match &args.what {
-        None => all(store.as_ref(), runs, args.json),
+        None => {
+            all(store.as_ref(), runs, args.json);
+            let store = store.as_ref();
+            let latest =
+                store.into_iter().flat_map(|store| store.pipelines().into_iter().zip(std::iter::repeat(store)));
+            let ended =
+                latest.filter_map(|(pipeline, store)| follow(store, &store.latest_run(&pipeline)?, args)).next();
+            show_results(store, runs, ended.as_ref());
+        }
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
             let prepared = Prepared::new(&pipeline, store.as_ref())?;
-            let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
+            let run = store.as_ref().and_then(|store| store.latest_run(&pipeline.name));
+            let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
+            let prepared = if ended.is_some() { Prepared::new(&pipeline, store.as_ref())? } else { prepared };
+            let view = run.as_ref().and_then(RunView::of);
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
+            show_results(store.as_ref(), runs, ended.as_ref());
         }
         Some(what) => {
-            let view = store.as_ref().and_then(|store| RunView::of(&find_run(store, what).ok()?));
+            let run = store.as_ref().and_then(|store| find_run(store, what).ok());
+            let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
+            let view = run.as_ref().and_then(RunView::of);
             let (Some(store), Some(view)) = (&store, view) else {
                 return Err(InputError(format!(
                     "{what} is no pipeline file, and {} has neither a run nor a pipeline of that name",
@@ -39,9 +54,26 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             let stages: Vec<StageView> =
                 view.record.stages.iter().map(|stage| stage_of_run(store, &view, stage)).collect();
             show(view.record.pipeline.clone(), Some(&view), &stages, args);
+            show_results(Some(store), runs, ended.as_ref());
         }
     }
     Ok(EXIT_DONE)
+}
+
+/// Shows a run that is on until it ends, to somebody at a terminal. None where there is nothing to follow.
+fn follow(store: &Store, run: &RunDir, args: &StatusArgs) -> Option<RunView> {
+    let is_wanted = !args.json && !args.once && can_draw() && std::io::stdout().is_terminal();
+    if !is_wanted || RunView::of(run)?.state != ViewState::Running {
+        return None;
+    }
+    progress::watch(store, run, &mut progress::Bars::new())
+}
+
+/// Of a run that was followed to its end, what it found.
+fn show_results(store: Option<&Store>, runs: &Path, ended: Option<&RunView>) {
+    if let (Some(store), Some(view)) = (store, ended) {
+        print(&results::show(store, runs, &view.record));
+    }
 }
 
 pub fn looks_like_file(what: &str) -> bool {

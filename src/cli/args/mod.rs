@@ -212,6 +212,9 @@ pub struct StatusArgs {
     /// Show every instance of a sweep.
     #[arg(long)]
     pub all: bool,
+    /// On a terminal, too, show where a run stands now and end: without it, one that is on is followed until it ends.
+    #[arg(long)]
+    pub once: bool,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,

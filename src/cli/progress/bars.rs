@@ -1,0 +1,228 @@
+//! A run on a terminal: a line for each stage that ended, which stays; below them a bar for each at work, and a footer
+//! with the whole run.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use console::{Term, truncate_str};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::columns::{Columns, Work};
+use super::trail::Trail;
+use super::{Stages, log_lines, sentence, stopping};
+use crate::cli::groups::base;
+use crate::cli::output::{Look, Paint};
+use crate::cli::words;
+use crate::run::{Progress, Status};
+use crate::stages::StageEvent;
+use crate::store::{RunRecord, StageRunState};
+
+/// Between two drawings of what nothing happens to.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Rows that are left to what was said before.
+const ROWS_LEFT: usize = 4;
+
+/// A stage at work.
+struct Working {
+    bar: ProgressBar,
+    losses: Trail,
+    left: Option<f64>,
+}
+
+pub struct Bars {
+    paint: Paint,
+    stages: Stages,
+    all: MultiProgress,
+    footer: ProgressBar,
+    working: BTreeMap<usize, Working>,
+    states: Vec<StageRunState>,
+    /// What stages took that ran, by their names in the file: their number and sum of seconds.
+    took: BTreeMap<String, (f64, f64)>,
+    /// Stages that are known and not told yet: they are told together.
+    cached: Vec<usize>,
+    footer_drawn: Option<Instant>,
+}
+
+impl Bars {
+    pub fn new() -> Self {
+        Self {
+            paint: Paint::stderr(),
+            stages: Stages::default(),
+            all: MultiProgress::new(),
+            footer: ProgressBar::hidden(),
+            working: BTreeMap::new(),
+            states: vec![],
+            took: BTreeMap::new(),
+            cached: vec![],
+            footer_drawn: None,
+        }
+    }
+
+    fn above(&self, text: &str) {
+        // Above the bars; a terminal that is gone is no reason to stop.
+        let _ = self.all.println(text);
+    }
+
+    /// One line for all that are known, before anything else is said.
+    fn tell_cached(&mut self) {
+        let cached = std::mem::take(&mut self.cached);
+        let text = match cached[..] {
+            [] => return,
+            [one] => format!("{}  cached", self.stages.padded(one)),
+            _ => {
+                let names: Vec<&str> = cached.iter().map(|&stage| self.stages.names[stage].as_str()).collect();
+                format!("{} cached: {}", words::count(names.len(), "stage"), names.join(", "))
+            }
+        };
+        self.above(&self.paint.paint(Look::Dim, &truncate_str(&text, width(), "…")));
+    }
+
+    fn start(&mut self, stage: usize, said: String) {
+        // What does not fit on the terminal is at work all the same: the footer counts it.
+        let is_shown = self.working.len() + ROWS_LEFT < height();
+        let working = self.working.entry(stage).or_insert_with(|| {
+            let bar = match is_shown {
+                true => self.all.insert_before(&self.footer, ProgressBar::no_length()),
+                false => ProgressBar::hidden(),
+            };
+            bar.enable_steady_tick(TICK);
+            Working { bar, losses: Trail::default(), left: None }
+        });
+        working.bar.set_style(style("{prefix}  {wide_msg}"));
+        working.bar.set_prefix(self.stages.padded(stage));
+        working.bar.set_message(said);
+    }
+
+    /// What it ended with is said with the course of its loss.
+    fn end(&mut self, stage: usize, status: &Status) {
+        let losses = self.working.remove(&stage).map(|working| {
+            working.bar.finish_and_clear();
+            self.all.remove(&working.bar);
+            working.losses
+        });
+        self.stages.paces.remove(&stage);
+        if let Status::Ran { seconds } = status {
+            let (count, sum) = self.took.entry(base(&self.stages.names[stage]).to_string()).or_default();
+            (*count, *sum) = (*count + 1.0, *sum + seconds);
+        }
+        if *status == Status::Cached {
+            return self.cached.push(stage);
+        }
+        self.tell_cached();
+        if let Some((look, text)) = sentence(status) {
+            let course = losses.map(|losses| losses.sparkline(24)).filter(|course| !course.is_empty());
+            let course = course.map_or(String::new(), |course| format!("  {}", self.paint.paint(Look::Dim, &course)));
+            self.above(&format!("{}  {}{course}", self.stages.padded(stage), self.paint.paint(look, &text)));
+        }
+        if let Status::Failed(failure) = status {
+            log_lines(failure).iter().for_each(|line| self.above(line));
+        }
+    }
+
+    fn draw_footer(&mut self) {
+        self.footer_drawn = Some(Instant::now());
+        use StageRunState::*;
+        let count = |wanted: &[StageRunState]| self.states.iter().filter(|state| wanted.contains(state)).count();
+        let mut text = format!("{}/{} done", count(&[Ran, Cached]), self.states.len());
+        for (state, word) in [(Running, "running"), (Failed, "failed"), (Skipped, "skipped"), (Pending, "to come")] {
+            match count(&[state]) {
+                0 => {}
+                n => text += &format!(", {n} {word}"),
+            }
+        }
+        self.footer.set_message(text + &self.left().unwrap_or_default());
+    }
+
+    /// How long the rest will take: what runs by its pace, what is to come by what took stages of the same name, so many at
+    /// once as now.
+    fn left(&self) -> Option<String> {
+        let mut seconds: f64 = self.working.values().filter_map(|working| working.left).sum();
+        let mut is_all = self.working.values().all(|working| working.left.is_some());
+        for (stage, _) in self.states.iter().enumerate().filter(|(_, state)| **state == StageRunState::Pending) {
+            match self.took.get(base(&self.stages.names[stage])) {
+                Some((count, sum)) => seconds += sum / count,
+                None => is_all = false,
+            }
+        }
+        let words = if is_all { "about" } else { "more than" };
+        let seconds = seconds / self.working.len().max(1) as f64;
+        (seconds >= 1.0).then(|| format!(", {words} {} left", words::about(seconds)))
+    }
+}
+
+impl Progress for Bars {
+    fn started(&mut self, run: &RunRecord) {
+        self.stages = Stages::new(&run.stages);
+        self.states = vec![StageRunState::Pending; run.stages.len()];
+        self.footer = self.all.add(ProgressBar::no_length());
+        self.footer.set_style(style("{prefix}  {elapsed}  {wide_msg}"));
+        self.footer.set_prefix(self.paint.paint(Look::Attention, &run.pipeline));
+        self.footer.enable_steady_tick(TICK);
+        self.draw_footer();
+    }
+
+    fn stage(&mut self, stage: usize, status: &Status) {
+        self.states[stage] = status.recorded();
+        match status {
+            Status::Running | Status::Blocked => {
+                self.tell_cached();
+                let (_, text) = sentence(status).expect("it has one");
+                self.start(stage, text);
+            }
+            _ => self.end(stage, status),
+        }
+        self.draw_footer();
+    }
+
+    fn event(&mut self, stage: usize, event: &StageEvent) {
+        match event {
+            StageEvent::Message { text } => {
+                self.tell_cached();
+                self.above(&format!("{}  {text}", self.stages.padded(stage)));
+            }
+            StageEvent::Progress { done, total, unit, values } => {
+                let left = self.stages.eta(stage, *done, *total);
+                let Some(working) = self.working.get_mut(&stage) else { return };
+                working.left = left;
+                values.get("loss").into_iter().for_each(|loss| working.losses.push(*loss));
+                let columns = Columns::fit(width(), self.stages.width);
+                let bar =
+                    if *total > 0 { format!("{{bar:{}.green/dim}} {{percent:>3}}%", columns.bar) } else { "".into() };
+                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{wide_msg}}")).progress_chars("━╸─"));
+                if *total > 0 {
+                    working.bar.set_length(*total);
+                }
+                working.bar.set_position(*done);
+                let work = Work { done: *done, total: *total, unit, values, left, losses: &working.losses };
+                working.bar.set_message(columns.text(&work, self.paint));
+                if self.footer_drawn.is_none_or(|drawn| drawn.elapsed() >= TICK) {
+                    self.draw_footer();
+                }
+            }
+        }
+    }
+
+    fn stopping(&mut self) {
+        self.above(stopping());
+    }
+
+    fn finished(&mut self, _: &RunRecord) {
+        self.tell_cached();
+        self.footer.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is ours")
+}
+
+/// Characters in a row of the terminal.
+fn width() -> usize {
+    Term::stderr().size().1.into()
+}
+
+/// Rows of the terminal.
+fn height() -> usize {
+    Term::stderr().size().0.into()
+}

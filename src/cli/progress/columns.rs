@@ -1,0 +1,161 @@
+//! What is said of a stage at work, in as many columns of text as there is room for.
+
+use std::collections::BTreeMap;
+
+use console::{measure_text_width, pad_str};
+
+use super::trail::Trail;
+use crate::cli::output::{Look, Paint};
+use crate::cli::words;
+
+/// Between two columns.
+const GAP: usize = 2;
+
+/// Behind a bar: ` 100%`.
+const PERCENT: usize = 5;
+
+/// A stage at work: how far it is, and what it told last.
+pub struct Work<'a> {
+    pub done: u64,
+    pub total: u64,
+    pub unit: &'a str,
+    pub values: &'a BTreeMap<String, f64>,
+    /// Seconds that are left.
+    pub left: Option<f64>,
+    pub losses: &'a Trail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Amount,
+    Left,
+    Rate,
+    Loss,
+    Spark,
+    HeldoutLoss,
+}
+
+/// With the width of each, what may be missing last.
+const BY_WORTH: [(Column, usize); 6] = [
+    (Column::Left, 14),
+    (Column::Loss, 11),
+    (Column::Spark, 8),
+    (Column::Rate, 14),
+    (Column::Amount, 17),
+    (Column::HeldoutLoss, 15),
+];
+
+/// From left to right.
+const IN_ORDER: [Column; 6] =
+    [Column::Amount, Column::Rate, Column::Loss, Column::Spark, Column::HeldoutLoss, Column::Left];
+
+/// The columns of all stages at work, behind their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    /// Characters of the bar.
+    pub bar: usize,
+    columns: Vec<(Column, usize)>,
+}
+
+impl Columns {
+    /// Those that fit beside names of `name` characters on a terminal of `width`; what room is left over lengthens the bar
+    /// and the course of the loss.
+    pub fn fit(width: usize, name: usize) -> Self {
+        let mut bar = 8;
+        let mut room = width.saturating_sub(name + GAP + bar + PERCENT);
+        let mut kept = vec![];
+        for (column, width) in BY_WORTH {
+            if room < GAP + width {
+                break;
+            }
+            room -= GAP + width;
+            kept.push((column, width));
+        }
+        let longer = room.min(16);
+        bar += longer;
+        if let Some((_, spark)) = kept.iter_mut().find(|(column, _)| *column == Column::Spark) {
+            *spark += (room - longer).min(16);
+        }
+        kept.sort_by_key(|(column, _)| IN_ORDER.iter().position(|other| other == column));
+        Self { bar, columns: kept }
+    }
+
+    /// What stands behind the bar. A column that nothing is known for is empty, and missing where no later one has anything.
+    pub fn text(&self, work: &Work, paint: Paint) -> String {
+        let cells = self.columns.iter().map(|&(column, width)| {
+            let (look, text) = cell(column, width, work);
+            let padded = pad_str(&text, width, console::Alignment::Left, Some("…")).into_owned();
+            if text.is_empty() { padded } else { paint.paint(look, &padded) }
+        });
+        let gap = " ".repeat(GAP);
+        let text = cells.map(|cell| gap.clone() + &cell).collect::<String>();
+        if measure_text_width(text.trim()) == 0 { String::new() } else { text.trim_end().to_string() }
+    }
+}
+
+fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
+    let value = |name: &str| work.values.get(name).map(|value| words::figure(*value));
+    let said = |text: Option<String>| text.unwrap_or_default();
+    match column {
+        Column::Amount => (Look::Plain, words::progress(work.done, work.total, work.unit)),
+        Column::Rate => (Look::Plain, said(value("images_per_s").map(|rate| format!("{rate} images/s")))),
+        Column::Loss => (Look::Plain, said(value("loss").map(|loss| format!("loss {loss}")))),
+        Column::Spark => (Look::Dim, work.losses.sparkline(width)),
+        Column::HeldoutLoss => (Look::Plain, said(value("heldout_loss").map(|loss| format!("held-out {loss}")))),
+        Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", words::duration(seconds))))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn losses() -> Trail {
+        let mut trail = Trail::default();
+        (1..100).for_each(|step| trail.push(1.0 / f64::from(step)));
+        trail
+    }
+
+    fn text(width: usize, name: usize) -> (usize, String) {
+        let values = [("loss", 0.30125), ("heldout_loss", 0.2841), ("images_per_s", 1234.5)];
+        let values = values.map(|(name, value)| (name.to_string(), value)).into();
+        let losses = losses();
+        let work = Work { done: 300, total: 1500, unit: "steps", values: &values, left: Some(754.2), losses: &losses };
+        let columns = Columns::fit(width, name);
+        (columns.bar, columns.text(&work, Paint::none()))
+    }
+
+    #[test]
+    fn a_wide_terminal_has_everything() {
+        let (bar, text) = text(160, 16);
+        let expected = "  300/1500 steps     1234 images/s   loss 0.3013  █▇▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁  held-out 0.2841  12:34 min left";
+        assert_eq!((bar, text.as_str()), (24, expected));
+    }
+
+    #[test]
+    fn eighty_columns_have_what_matters() {
+        let (bar, text) = text(80, 16);
+        assert_eq!((bar, text.as_str()), (12, "  loss 0.3013  █▆▄▃▂▂▁▁  12:34 min left"));
+        assert_eq!(Columns::fit(40, 16), Columns { bar: 17, columns: vec![] });
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in 30..200 {
+            for name in 0..17 {
+                let (bar, text) = text(width, name);
+                let all = name + GAP + bar + PERCENT + measure_text_width(&text);
+                assert!(all <= width, "{all} on {width}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said() {
+        let work =
+            Work { done: 0, total: 0, unit: "", values: &BTreeMap::new(), left: None, losses: &Trail::default() };
+        assert_eq!(Columns::fit(80, 10).text(&work, Paint::none()), "");
+        let work = Work { done: 3, total: 9, unit: "images", ..work };
+        assert_eq!(Columns::fit(120, 10).text(&work, Paint::none()), "  3/9 images");
+    }
+}

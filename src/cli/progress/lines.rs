@@ -1,0 +1,70 @@
+//! A run as dated lines: for logs, and for terminals that cannot draw.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Stages, log_lines, sentence, stopping};
+use crate::cli::output::note;
+use crate::cli::words;
+use crate::run::{Progress, Status};
+use crate::stages::StageEvent;
+use crate::store::RunRecord;
+
+/// Between two lines on one stage's progress.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+fn figures(values: &BTreeMap<String, f64>) -> String {
+    let name = |name: &str| if name == "images_per_s" { "images/s".to_string() } else { name.replace('_', " ") };
+    values.iter().map(|(key, value)| format!("  {} {}", name(key), words::figure(*value))).collect()
+}
+
+/// A dated line for everything that happens.
+#[derive(Default)]
+pub struct Lines {
+    stages: Stages,
+    last: BTreeMap<usize, Instant>,
+}
+
+impl Lines {
+    fn line(&self, text: &str) {
+        note(&format!("{} {text}", jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S")));
+    }
+}
+
+impl Progress for Lines {
+    fn started(&mut self, run: &RunRecord) {
+        self.stages = Stages::new(&run.stages);
+        self.line(&format!("{} run {}: {}", run.pipeline, run.id, words::count(run.stages.len(), "stage")));
+    }
+
+    fn stage(&mut self, stage: usize, status: &Status) {
+        let Some((_, text)) = sentence(status) else { return };
+        self.line(&format!("{}  {text}", self.stages.padded(stage)));
+        if let Status::Failed(failure) = status {
+            log_lines(failure).iter().for_each(|line| note(line));
+        }
+    }
+
+    fn event(&mut self, stage: usize, event: &StageEvent) {
+        match event {
+            StageEvent::Message { text } => self.line(&format!("{}  {text}", self.stages.padded(stage))),
+            StageEvent::Progress { done, total, unit, values } => {
+                let eta = self.stages.eta(stage, *done, *total);
+                let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", words::duration(seconds)));
+                // Not the first moment either: a stage that is done by then needs no line.
+                let last = *self.last.entry(stage).or_insert_with(Instant::now);
+                if last.elapsed() >= LINE_INTERVAL {
+                    self.last.insert(stage, Instant::now());
+                    let name = self.stages.padded(stage);
+                    self.line(&format!("{name}  {}{}{eta}", words::progress(*done, *total, unit), figures(values)));
+                }
+            }
+        }
+    }
+
+    fn stopping(&mut self) {
+        self.line(stopping());
+    }
+
+    fn finished(&mut self, _: &RunRecord) {}
+}

@@ -1,0 +1,102 @@
+//! A run as people see it: on a terminal bars, elsewhere dated lines. Whoever runs it shows it as it is told of it
+//! ([`crate::run::Progress`]); whoever looks at somebody else's run tells the same from its record ([`watch`]).
+
+mod bars;
+mod columns;
+mod lines;
+mod trail;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::output::Look;
+use super::words;
+use crate::run::{Failure, Progress, Status};
+use crate::stages::StageEvent;
+use crate::store::{RunRecord, StageRecord};
+
+pub use bars::Bars;
+pub use lines::Lines;
+pub use watch::watch;
+
+/// How fast a stage goes, from the first progress that it told of in this run.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    start: Instant,
+    done: u64,
+}
+
+impl Pace {
+    fn eta(&self, done: u64, total: u64) -> Option<f64> {
+        let did = done.checked_sub(self.done).filter(|&did| did > 0 && total > 0)?;
+        Some(self.start.elapsed().as_secs_f64() / did as f64 * total.saturating_sub(done) as f64)
+    }
+}
+
+/// What there is to say of a stage besides its name, and how it looks; none for a state that needs no line.
+fn sentence(status: &Status) -> Option<(Look, String)> {
+    Some(match status {
+        Status::Pending => return None,
+        Status::Running => (Look::Plain, "running".into()),
+        Status::Blocked => (Look::Attention, "waiting for another run, which computes the same".into()),
+        Status::Cached => (Look::Dim, "cached".into()),
+        Status::Ran { seconds } => (Look::Good, format!("done in {}", words::duration(*seconds))),
+        Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
+        Status::Skipped { because: Some(stage) } => {
+            (Look::Attention, format!("skipped, because {stage} did not end well"))
+        }
+        Status::Skipped { because: None } => (Look::Attention, "not started".into()),
+        Status::Interrupted => (Look::Attention, "interrupted".into()),
+    })
+}
+
+/// The last lines of a failed stage's log.
+fn log_lines(failure: &Failure) -> Vec<String> {
+    let mut lines: Vec<String> = failure.tail.iter().map(|line| format!("    | {line}")).collect();
+    if failure.log.is_file() {
+        lines.push(format!("    log: {}", failure.log.display()));
+    }
+    lines
+}
+
+fn stopping() -> &'static str {
+    "stopping: running stages save their progress (interrupt again to stop at once)"
+}
+
+/// Names and widths that both ways of showing need.
+#[derive(Default)]
+struct Stages {
+    names: Vec<String>,
+    width: usize,
+    paces: BTreeMap<usize, Pace>,
+}
+
+impl Stages {
+    fn new(records: &[StageRecord]) -> Self {
+        let names: Vec<String> = records.iter().map(|stage| stage.name.clone()).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(40);
+        Self { names, width, paces: BTreeMap::new() }
+    }
+
+    fn padded(&self, stage: usize) -> String {
+        format!("{:width$}", self.names[stage], width = self.width)
+    }
+
+    /// Seconds until a stage has done all.
+    fn eta(&mut self, stage: usize, done: u64, total: u64) -> Option<f64> {
+        let pace = *self.paces.entry(stage).or_insert(Pace { start: Instant::now(), done });
+        pace.eta(done, total)
+    }
+}
+
+/// Nothing: for a run that only links what is known.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn started(&mut self, _: &RunRecord) {}
+    fn stage(&mut self, _: usize, _: &Status) {}
+    fn event(&mut self, _: usize, _: &StageEvent) {}
+    fn stopping(&mut self) {}
+    fn finished(&mut self, _: &RunRecord) {}
+}
