@@ -62,38 +62,55 @@ pub struct Effort {
 /// Answers all `claims` together, in the order of their names. Claims whose endpoint is not known are left out: no file
 /// has such.
 pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<ClaimAnswer> {
-    let asked: Vec<(&String, &Claim, Endpoint)> =
-        claims.iter().filter_map(|(name, claim)| Some((name, claim, claim.endpoint(name)?))).collect();
-    let margin = |claim: &Claim, endpoint: Endpoint| claim.margin.unwrap_or(endpoint.default_margin());
-    let replicates: Vec<Vec<Replicate>> =
-        asked.iter().map(|(_, claim, _)| replicates(pairs(&claim.arm, &claim.control, measured))).collect();
-    let question = |((_, claim, endpoint), replicates): (&(_, &Claim, Endpoint), &Vec<_>)| Question {
-        differences: differences(*endpoint, replicates).unwrap_or_default(),
-        margin: margin(claim, *endpoint),
+    let asked: Vec<Asked> = claims
+        .iter()
+        .filter_map(|(name, claim)| {
+            let endpoint = claim.endpoint(name)?;
+            let replicates = replicates(pairs(&claim.arm, &claim.control, measured));
+            let margin = claim.margin.unwrap_or(endpoint.default_margin());
+            Some(Asked { name, claim, endpoint, margin, replicates })
+        })
+        .collect();
+    let question = |asked: &Asked| Question {
+        differences: differences(asked.endpoint, &asked.replicates).unwrap_or_default(),
+        margin: asked.margin,
     };
-    let questions: Vec<Question> = asked.iter().zip(&replicates).map(question).collect();
+    let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>());
     let needed = seeds_needed(asked.len());
-    let answer = |(((name, claim, endpoint), replicates), answer): (
-        (&(&String, &Claim, Endpoint), &Vec<Replicate>),
-        stats::Answer,
-    )| ClaimAnswer {
-        claim: name.to_string(),
-        arm: claim.arm.clone(),
-        control: claim.control.clone(),
-        endpoint: *endpoint,
-        unit: endpoint.unit(),
-        margin: margin(claim, *endpoint),
-        verdict: answer.verdict,
-        effect: Some(answer.effect).filter(|effect| effect.is_finite()),
-        interval: answer.interval,
-        p: answer.p,
-        p_holm: answer.p_holm,
-        n: replicates.len(),
-        by_design: answer.verdict == Verdict::Inconclusive && replicates.len() < needed,
-        seeds_needed: needed,
-        convergence: endpoint.is_of_convergence().then(|| convergence(replicates)).flatten(),
-    };
-    asked.iter().zip(&replicates).zip(stats::answer(&questions)).map(answer).collect()
+    asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, needed)).collect()
+}
+
+/// A claim with what was measured for it.
+struct Asked<'a> {
+    name: &'a str,
+    claim: &'a Claim,
+    endpoint: Endpoint,
+    margin: f64,
+    replicates: Vec<Replicate<'a>>,
+}
+
+impl Asked<'_> {
+    /// `needed` seeds are the least that could show anything.
+    fn answer(&self, answer: stats::Answer, needed: usize) -> ClaimAnswer {
+        let n = self.replicates.len();
+        ClaimAnswer {
+            claim: self.name.to_string(),
+            arm: self.claim.arm.clone(),
+            control: self.claim.control.clone(),
+            endpoint: self.endpoint,
+            unit: self.endpoint.unit(),
+            margin: self.margin,
+            verdict: answer.verdict,
+            effect: Some(answer.effect).filter(|effect| effect.is_finite()),
+            interval: answer.interval,
+            p: answer.p,
+            p_holm: answer.p_holm,
+            n,
+            by_design: answer.verdict == Verdict::Inconclusive && n < needed,
+            seeds_needed: needed,
+            convergence: self.endpoint.is_of_convergence().then(|| convergence(&self.replicates)).flatten(),
+        }
+    }
 }
 
 type Pair<'a> = (&'a Measured, &'a Measured);

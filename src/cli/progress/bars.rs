@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use console::{Term, truncate_str};
+use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::columns::{Columns, Work};
@@ -179,7 +179,7 @@ impl Progress for Bars {
         match event {
             StageEvent::Message { text } => {
                 self.tell_cached();
-                self.above(&format!("{}  {text}", self.stages.padded(stage)));
+                self.above(&broken(&format!("{}  {text}", self.stages.padded(stage)), self.stages.width + 2, width()));
             }
             StageEvent::Progress { done, total, unit, values } => {
                 let left = self.stages.eta(stage, *done, *total);
@@ -213,6 +213,20 @@ impl Progress for Bars {
     }
 }
 
+/// In lines of at most `width` characters, between words where that can be; what follows the first is indented.
+fn broken(text: &str, indent: usize, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let line = lines.last_mut().expect("there is one");
+        let is_full = measure_text_width(line) + measure_text_width(word.trim_end()) > width;
+        match is_full && !line.trim().is_empty() && indent < width / 2 {
+            true => lines.push(" ".repeat(indent) + word),
+            false => line.push_str(word),
+        }
+    }
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is ours")
 }
@@ -225,4 +239,18 @@ fn width() -> usize {
 /// Rows of the terminal.
 fn height() -> usize {
     Term::stderr().size().0.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_break_between_words() {
+        let text = "name   of some words, and a/path/that/is/longer/than/a/line";
+        let expected = "name   of some\n       words, and\n       a/path/that/is/longer/than/a/line";
+        assert_eq!(broken(text, 7, 18), expected);
+        assert_eq!(broken("short", 7, 18), "short");
+        assert_eq!(broken("", 2, 10), "");
+    }
 }

