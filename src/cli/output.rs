@@ -87,6 +87,11 @@ pub fn can_draw() -> bool {
     std::io::stderr().is_terminal() && !is_dumb()
 }
 
+/// The columns of the terminal on stdout; without one, lines may be of any length.
+pub fn width() -> usize {
+    console::Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
+}
+
 /// Rows under headings, in columns as wide as they must be; numbers to the right.
 pub struct Table {
     headings: Vec<String>,
@@ -106,21 +111,41 @@ impl Table {
 
     /// Columns without any content are left out.
     pub fn render(&self, paint: Paint) -> String {
+        self.render_within(paint, usize::MAX)
+    }
+
+    /// In at most so many columns of a terminal, if possible: what does not fit stands below, beside the first column once
+    /// more.
+    pub fn render_within(&self, paint: Paint, most: usize) -> String {
         let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
-        let columns: Vec<(usize, usize, bool)> = columns
-            .map(|c| {
-                let cells = || self.rows.iter().map(|row| row[c].1.as_str());
-                let width =
-                    cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
-                (
-                    c,
-                    width,
-                    cells().all(|cell| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok())),
-                )
-            })
-            .collect();
+        let columns: Vec<Column> = columns.map(|c| self.column(c)).collect();
+        let Some((first, rest)) = columns.split_first() else { return self.block(&columns, paint) };
+        let mut blocks: Vec<Vec<Column>> = vec![];
+        let mut room = 0;
+        for column in rest {
+            if blocks.is_empty() || column.width + 2 > room {
+                blocks.push(vec![*first]);
+                room = most.saturating_sub(first.width);
+            }
+            room = room.saturating_sub(column.width + 2);
+            blocks.last_mut().expect("one was pushed").push(*column);
+        }
+        if blocks.is_empty() {
+            blocks.push(vec![*first]);
+        }
+        blocks.iter().map(|block| self.block(block, paint)).collect::<Vec<_>>().join("\n")
+    }
+
+    fn column(&self, c: usize) -> Column {
+        let cells = || self.rows.iter().map(|row| row[c].1.as_str());
+        let width = cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let is_number = |cell: &str| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok());
+        Column { c, width, right: cells().all(is_number) }
+    }
+
+    fn block(&self, columns: &[Column], paint: Paint) -> String {
         let line = |cell: &dyn Fn(usize) -> (Look, String)| {
-            let cells = columns.iter().map(|&(c, width, right)| {
+            let cells = columns.iter().map(|&Column { c, width, right }| {
                 let (look, text) = cell(c);
                 let space = " ".repeat(width.saturating_sub(text.chars().count()));
                 let text = if text.is_empty() { text } else { paint.paint(look, &text) };
@@ -132,6 +157,14 @@ impl Table {
         let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
         std::iter::once(head).chain(rows).collect()
     }
+}
+
+/// A column of a table: its number, and how it is set.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    c: usize,
+    width: usize,
+    right: bool,
 }
 
 #[cfg(test)]
@@ -146,6 +179,13 @@ mod tests {
             table.row(vec![cell(arm), cell(db), cell("")]);
         }
         assert_eq!(table.render(Paint { colours: false }), "arm         dB\nbicubic  21.17\nsüß        9.5\n");
+        let narrow = "arm         dB\nbicubic  21.17\nsüß        9.5\n\narm        SSIM\nbicubic  0.7004\n";
+        let mut wide = Table::new(&["arm", "dB", "SSIM"]);
+        let cells = |row: [&str; 3]| row.map(|cell| (Look::Plain, cell.to_string())).to_vec();
+        wide.row(cells(["bicubic", "21.17", "0.7004"]));
+        wide.row(cells(["süß", "9.5", ""]));
+        assert_eq!(wide.render_within(Paint::none(), 21), narrow.to_string() + "süß\n");
+        assert_eq!(wide.render_within(Paint::none(), 22).lines().count(), 3);
         assert!(table.render(Paint { colours: true }).contains("\x1b[32msüß\x1b[0m      "));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::claims;
-use super::output::{Look, Paint, Table};
+use super::output::{Look, Paint, Table, width};
 use crate::pipeline::{StageKind, blobs};
 use crate::store::{Key, RunRecord, StageRunState, Store};
 
@@ -89,7 +89,7 @@ fn table(summary: &Value) -> String {
         });
         table.row(std::iter::once((Look::Plain, name.to_string())).chain(figures).collect());
     }
-    table.render(Paint::stdout())
+    table.render_within(Paint::stdout(), width())
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 //! - [`graph`]: a network as a list of operations on one image's values, channels-last. `model` wires it.
 //! - [`Backend`]: how a graph runs on dfdx tensors. [`composed`] builds every operation of dfdx's own, on any device;
 //!   `fused` runs whole images through our own kernels on dfdx's `Cpu`. The first is the reference of the second.
+//! - [`attention_weights`]: what a layer of attention looks at, for people.
 //! - `network`: a graph, its backend, its parameters and their optimiser state behind one trait object, [`Network`],
 //!   which is all that the layers above see.
 //!
 //! Nothing here knows what diffusion is, and nothing outside names a dfdx type. All `unsafe` of the crate is in
 //! `fused`'s kernels.
 
+pub mod attention_weights;
 pub mod composed;
 pub mod fused;
 pub mod graph;

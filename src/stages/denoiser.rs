@@ -5,9 +5,35 @@ use rayon::prelude::*;
 
 use crate::diffusion::{self, Schedule, Step, clean};
 use crate::model::{Checkpoint, Config, TargetSpace, interleave};
+use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
+use crate::nn::graph::NodeId;
 use crate::nn::{self, Network, TrainState};
 use crate::pipeline::Device;
 use crate::pipeline::params::{Objective, SamplerParams, Weights};
+use crate::random::{Purpose, stream};
+
+/// What the positions of a layer's map look at, the mean over its heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionMaps {
+    pub layer: String,
+    /// Positions of the map, row by row.
+    pub queries: usize,
+    /// Positions that are looked at: of the same map, or of the low-resolution image.
+    pub keys: usize,
+    /// By image: weights `(queries, keys)`, whose rows sum to 1.
+    pub images: Vec<Vec<f64>>,
+}
+
+fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; weights.queries * weights.keys];
+    for head in 0..weights.heads {
+        let head = weights.head(image, head);
+        for (position, row) in mean.chunks_exact_mut(weights.keys).enumerate() {
+            row.iter_mut().zip(head.weights(position)).for_each(|(mean, w)| *mean += w / weights.heads as f64);
+        }
+    }
+    mean
+}
 
 /// A checkpoint's network on its device, with what its numbers mean. Images are in batches, one after the other, each
 /// `(size, size, 3)` with the model's size.
@@ -58,11 +84,92 @@ impl Denoiser {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
     }
 
+    /// The layers of attention that there are, each at its name: for every image of `hr` in [-1, 1], half noise by now, what
+    /// each position of the layer's map looks at. Empty where there are none.
+    pub fn attention(&self, hr: &[f64], up: &[f64], seed: u64) -> Result<Vec<AttentionMaps>> {
+        let graph = self.network.graph();
+        let layers: Vec<(&str, NodeId)> =
+            graph.watched.iter().filter_map(|watched| Some((watched.name.as_str(), watched.attention?))).collect();
+        let nodes: Vec<NodeId> =
+            layers.iter().filter_map(|(_, node)| queries_and_keys(graph, *node)).flatten().collect();
+        if nodes.is_empty() {
+            return Ok(vec![]);
+        }
+        let (t, noisy) = self.half_noise(hr, up, seed);
+        let images = up.len() / self.image_len();
+        let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
+        let x = interleave(noisy.into_iter(), &up);
+        let values = self.network.values(Weights::Raw, &x, &vec![t; images], &nodes)?;
+        let maps = layers.iter().zip(values.chunks_exact(2)).map(|((name, node), values)| {
+            let weights = AttentionWeights::new(graph, *node, &values[0], &values[1]);
+            AttentionMaps {
+                layer: name.to_string(),
+                queries: weights.queries,
+                keys: weights.keys,
+                images: (0..images).map(|image| mean_over_heads(&weights, image)).collect(),
+            }
+        });
+        Ok(maps.collect())
+    }
+
+    /// The time at which ᾱ is nearest to 1/2, as the network is told it, and the images at that time. A regression sees no
+    /// image and no time.
+    fn half_noise(&self, hr: &[f64], up: &[f64], seed: u64) -> (f32, Vec<f32>) {
+        if self.is_regression() {
+            return (0.0, vec![0.0; hr.len()]);
+        }
+        let schedule = Schedule::new(&self.config.diffusion);
+        let off = |t: &usize| (schedule.alpha_bar(*t) - 0.5).abs();
+        let t = (0..schedule.timesteps()).min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(0);
+        let (signal, noise) = (schedule.alpha_bar(t).sqrt(), (1.0 - schedule.alpha_bar(t)).sqrt());
+        let of_image = |(i, (hr, up)): (usize, (&[f64], &[f64]))| -> Vec<f32> {
+            let mut rng = stream(seed, Purpose::Heldout, 0, i as u64);
+            let one = |(&hr, &up): (&f64, &f64)| (signal * self.space.encode(hr, up) + noise * rng.normal()) as f32;
+            hr.iter().zip(up).map(one).collect()
+        };
+        let len = self.image_len();
+        let noisy = hr.chunks_exact(len).zip(up.chunks_exact(len)).enumerate().flat_map(of_image).collect();
+        (t as f32 / self.config.diffusion.timesteps as f32, noisy)
+    }
+
     fn predict(&self, noisy: impl Iterator<Item = f32>, up: &[f64], t: f32) -> Result<Vec<f32>> {
         let images = up.len() / self.image_len();
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let mut output = vec![0.0; up.len()];
         self.network.predict_into(Weights::Raw, &interleave(noisy, &up), &vec![t; images], &mut output)?;
         Ok(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::unet;
+    use crate::pipeline::params::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
+
+    fn denoiser(kind: AttentionKind) -> Denoiser {
+        let attention = AttentionParams { kind, ..Default::default() };
+        let model = ModelParams { base_channels: 4, attention, ..Default::default() };
+        let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
+        let graph = unet(&model, 16, 4);
+        let weights = crate::train::initial_state(&graph, 1).weights;
+        let config = Config { model, diffusion, image_size: 16, scale: 4 };
+        Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn attention_is_asked_of_every_image_and_position() {
+        let values: Vec<f64> = (0..2 * 16 * 16 * 3).map(|i| (i * 37 % 101) as f64 / 50.0 - 1.0).collect();
+        let maps = denoiser(AttentionKind::Mhsa).attention(&values, &values, 0).unwrap();
+        let [layer] = &maps[..] else { panic!("{maps:?}") };
+        assert_eq!((layer.queries, layer.keys, layer.images.len()), (16, 16, 2));
+        assert_ne!(layer.images[0], layer.images[1]);
+        for row in layer.images.iter().flat_map(|image| image.chunks_exact(layer.keys)) {
+            assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-9 && row.iter().all(|w| *w > 0.0), "{row:?}");
+        }
+        let alone = denoiser(AttentionKind::Mhsa).attention(&values[..768], &values[..768], 0).unwrap();
+        assert_eq!(alone[0].images[0], layer.images[0]);
+        assert!(denoiser(AttentionKind::None).attention(&values, &values, 0).unwrap().is_empty());
+        assert!(denoiser(AttentionKind::Uniform).attention(&values, &values, 0).unwrap().is_empty());
     }
 }

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::log::LayerRow;
 use crate::nn::Network;
-use crate::nn::graph::{Graph, NodeId, Op, Watched};
+use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
+use crate::nn::graph::{Graph, NodeId, Watched};
 use crate::pipeline::params::Weights;
 
 /// Positions whose weights are looked at, of each image and head; of larger maps every so many.
@@ -39,13 +40,8 @@ pub fn watch(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<V
 
 /// Branch, skip, and of attention queries and keys.
 fn nodes(graph: &Graph, w: &Watched) -> Vec<NodeId> {
-    let mut nodes = vec![w.branch, w.skip];
-    if let Some(Op::Attention { q, k, .. } | Op::LinearAttention { q, k, .. }) =
-        w.attention.map(|a| graph.nodes[a.0].op)
-    {
-        nodes.extend([q, k]);
-    }
-    nodes
+    let attention = w.attention.and_then(|attention| queries_and_keys(graph, attention));
+    [w.branch, w.skip].into_iter().chain(attention.into_iter().flatten()).collect()
 }
 
 fn nodes_of(graph: &Graph, w: &Watched) -> usize {
@@ -56,46 +52,16 @@ fn rms(values: &[f32]) -> f64 {
     (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }
 
-/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query. Linear
-/// attention's are those that it comes down to, softmax(q) · softmax(k)ᵀ.
+/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query.
 fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> f64 {
-    let (heads, linear) = match graph.nodes[attention.0].op {
-        Op::Attention { heads, .. } => (heads, false),
-        Op::LinearAttention { heads, .. } => (heads, true),
-        _ => unreachable!("only attention has weights"),
-    };
-    let per_image = [q, k].map(|v| v.len() / images);
-    let op = graph.nodes[attention.0].op.inputs();
-    let [queries, keys] = [op[0], op[1]].map(|n| graph.shape(n));
-    let (channels, d) = (queries.channels, queries.channels / heads);
-    let stride = queries.positions().div_ceil(QUERIES);
+    let weights = AttentionWeights::new(graph, attention, q, k);
+    let stride = weights.queries.div_ceil(QUERIES);
     let of_image = |image: usize| {
-        let [q, k] = [(q, 0), (k, 1)].map(|(v, i)| &v[image * per_image[i]..][..per_image[i]]);
-        let row = |v: &[f32], position: usize, head: usize| -> Vec<f64> {
-            v[position * channels + head * d..][..d].iter().map(|&v| f64::from(v)).collect()
-        };
         let (mut sum, mut count) = (0.0, 0);
-        for head in 0..heads {
-            let mut key_rows: Vec<Vec<f64>> = (0..keys.positions()).map(|n| row(k, n, head)).collect();
-            if linear {
-                for c in 0..d {
-                    let column = softmax(key_rows.iter().map(|r| r[c]).collect());
-                    key_rows.iter_mut().zip(column).for_each(|(r, v)| r[c] = v);
-                }
-            }
-            for position in (0..queries.positions()).step_by(stride) {
-                let mut query = row(q, position, head);
-                if linear {
-                    query = softmax(query);
-                }
-                let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
-                let weights: Vec<f64> = key_rows.iter().map(dot).collect();
-                let weights = if linear {
-                    weights
-                } else {
-                    softmax(weights.into_iter().map(|w| w / (d as f64).sqrt()).collect())
-                };
-                sum -= weights.iter().filter(|w| **w > 0.0).map(|w| w * w.ln()).sum::<f64>();
+        for head in 0..weights.heads {
+            let head = weights.head(image, head);
+            for position in (0..weights.queries).step_by(stride) {
+                sum -= head.weights(position).iter().filter(|w| **w > 0.0).map(|w| w * w.ln()).sum::<f64>();
                 count += 1;
             }
         }
@@ -103,14 +69,7 @@ fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize
     };
     let parts: Vec<(f64, usize)> = (0..images).into_par_iter().map(of_image).collect();
     let (sum, count) = parts.iter().fold((0.0, 0), |(s, n), (a, b)| (s + a, n + b));
-    sum / count as f64 / (keys.positions() as f64).ln()
-}
-
-fn softmax(values: Vec<f64>) -> Vec<f64> {
-    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = values.iter().map(|v| (v - highest).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / sum).collect()
+    sum / count as f64 / (weights.keys as f64).ln()
 }
 
 #[cfg(test)]

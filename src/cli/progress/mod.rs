@@ -53,11 +53,18 @@ fn sentence(status: &Status) -> Option<(Look, String)> {
 
 /// The last lines of a failed stage's log.
 fn log_lines(failure: &Failure) -> Vec<String> {
-    let mut lines: Vec<String> = failure.tail.iter().map(|line| format!("    | {line}")).collect();
+    let mut lines: Vec<String> = failure.tail.iter().map(|line| format!("    | {}", printable(line))).collect();
     if failure.log.is_file() {
         lines.push(format!("    log: {}", failure.log.display()));
     }
     lines
+}
+
+/// A program's line as a terminal would show it at last, without colours: what it has drawn over (`\r`) is gone.
+fn printable(line: &str) -> String {
+    let plain = console::strip_ansi_codes(line);
+    let last = plain.trim_end().rsplit('\r').next().unwrap_or("");
+    last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn stopping() -> &'static str {
@@ -99,4 +106,15 @@ impl Progress for Quiet {
     fn event(&mut self, _: usize, _: &StageEvent) {}
     fn stopping(&mut self) {}
     fn finished(&mut self, _: &RunRecord) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_programs_are_cleaned() {
+        let said = ["\x1b[32m10%\x1b[0m\r\x1b[2K20%\r", "a\tb\x07", "süß"].map(printable);
+        assert_eq!(said, ["20%", "a b ", "süß"]);
+    }
 }

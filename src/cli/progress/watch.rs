@@ -20,7 +20,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
     loop {
         for (i, stage) in view.record.stages.iter().enumerate() {
             if stage.state != shown[i] {
-                progress.stage(i, &status(stage));
+                progress.stage(i, &status(stage, store));
                 (shown[i], told[i]) = (stage.state, None);
             }
             if stage.state == StageRunState::Running
@@ -41,7 +41,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
 }
 
 /// As far as a record tells it.
-fn status(stage: &StageRecord) -> Status {
+fn status(stage: &StageRecord, store: &Store) -> Status {
     match stage.state {
         StageRunState::Pending => Status::Pending,
         StageRunState::Running => Status::Running,
@@ -52,7 +52,7 @@ fn status(stage: &StageRecord) -> Status {
         StageRunState::Failed => Status::Failed(Failure {
             cause: Cause::Failed,
             error: stage.error.clone().unwrap_or_default(),
-            log: Default::default(),
+            log: stage.key.as_ref().map(|key| store.log_path(key)).unwrap_or_default(),
             tail: vec![],
         }),
     }

@@ -35,11 +35,11 @@ impl Known<'_> {
         self.store.action(self.key(stage)?).ok()?
     }
 
-    fn read(&self, stage: &str, blob: &str) -> Option<Vec<u8>> {
+    pub fn read(&self, stage: &str, blob: &str) -> Option<Vec<u8>> {
         self.store.read(self.action(stage)?.outputs.get(blob)?).ok()
     }
 
-    fn params(&self, stage: &str) -> Option<&StageParams> {
+    pub fn params(&self, stage: &str) -> Option<&StageParams> {
         Some(&self.pipeline.stage(stage)?.params)
     }
 
@@ -69,7 +69,7 @@ impl Known<'_> {
     }
 
     /// The first `count`, as the stage `sample` hands them on.
-    fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
+    pub fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
         let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
         let ((hr, _), (lr, metadata)) = (images(blobs::TEST_HR)?, images(blobs::TEST_LR)?);
         let scale = lr_scale(&metadata).ok()?;

@@ -62,6 +62,7 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
             pictures: known.pictures(params),
+            attention: super::attention::of_arms(&known, params),
         });
         let shown: BTreeSet<String> = report.trainings.iter().map(|t| t.curve.name.clone()).collect();
         report.trainings.extend(known.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));

@@ -1,6 +1,7 @@
 //! `srpipe report`, and the report that every run leaves in its folder.
 
 mod arms;
+mod attention;
 mod gather;
 
 use std::io::Write;

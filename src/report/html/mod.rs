@@ -9,6 +9,7 @@
 //! by radio buttons and style sheets alone.
 
 mod arms;
+mod attention;
 mod chart;
 mod curves;
 mod graph;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use super::Summary;
 
 pub use arms::Arm;
+pub use attention::Attention;
 pub use curves::Training;
 pub use graph::Node;
 pub use pictures::{ArmPictures, Pictures};
@@ -107,6 +109,8 @@ pub struct Comparison {
     pub arms: Vec<Arm>,
     /// None where no arm has images.
     pub pictures: Option<Pictures>,
+    /// What layers of attention look at.
+    pub attention: Vec<Attention>,
 }
 
 impl Report {
@@ -171,6 +175,7 @@ struct View {
     claims: Vec<verdicts::Card>,
     table: Option<table::Table>,
     differences: arms::Differences,
+    looks: Vec<attention::Looks>,
     gallery: Option<pictures::Gallery>,
     spectra: Option<curves::Panel>,
 }
@@ -188,6 +193,7 @@ impl View {
             claims: summary.map(|s| s.claims.iter().map(verdicts::Card::of).collect()).unwrap_or_default(),
             table: summary.map(|s| table::Table::of(s, comparison.metrics.as_deref())).transpose()?,
             differences: arms::Differences::of(&comparison.arms),
+            looks: comparison.attention.iter().filter_map(|a| a.shown().transpose()).collect::<anyhow::Result<_>>()?,
             gallery: comparison.pictures.as_ref().map(|p| p.gallery(size)).transpose()?,
             spectra: comparison.pictures.as_ref().map(curves::spectra),
         })

@@ -285,14 +285,14 @@ fn palette() -> Vec<u8> {
 }
 
 /// A map of values from 0 to `top` as a PNG.
-fn map(values: &[f64], width: usize, top: f64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn map(values: &[f64], width: usize, top: f64) -> anyhow::Result<Vec<u8>> {
     let level = |v: &f64| (v / top * (LEVELS - 1) as f64).round().clamp(0.0, (LEVELS - 1) as f64) as u8;
     let levels: Vec<u8> = values.iter().map(level).collect();
     encode(&levels, width, ColorType::Indexed)
 }
 
 /// An image `(height, width, 3)` as a PNG.
-fn rgb(image: &[u8], width: usize) -> anyhow::Result<Vec<u8>> {
+pub(super) fn rgb(image: &[u8], width: usize) -> anyhow::Result<Vec<u8>> {
     encode(image, width, ColorType::Rgb)
 }
 
@@ -312,7 +312,7 @@ fn encode(pixels: &[u8], width: usize, color: ColorType) -> anyhow::Result<Vec<u
     Ok(bytes)
 }
 
-fn uri(png: &[u8]) -> String {
+pub(super) fn uri(png: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(png))
 }
 

@@ -56,6 +56,44 @@ for (const section of document.querySelectorAll(".images")) {
   slide();
 }
 
+// What a position of a layer of attention looks at, drawn in the colours that the page's own maps have.
+for (const looks of document.querySelectorAll(".looks")) {
+  const [n, keys] = [Number(looks.dataset.queries), Number(looks.dataset.keys)];
+  const inferno = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
+  const colour = level => {
+    const at = level / 255 * 8, below = Math.min(7, Math.floor(at)), part = at - below;
+    return inferno[below].map((from, c) => from + part * (inferno[below + 1][c] - from));
+  };
+  for (const figure of looks.querySelectorAll("figure")) {
+    const weights = Uint8Array.from(atob(figure.dataset.weights), c => c.charCodeAt(0));
+    const [asks, looked] = [figure.querySelector(".asks"), figure.querySelector(".looked")];
+    let [x, y] = [n >> 1, n >> 1];
+    const ask = (toX, toY) => {
+      [x, y] = [toX, toY].map(v => Math.max(0, Math.min(n - 1, v)));
+      figure.style.setProperty("--x", x);
+      figure.style.setProperty("--y", y);
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = keys;
+      const context = canvas.getContext("2d"), drawn = context.createImageData(keys, keys);
+      weights.subarray((y * n + x) * keys * keys).subarray(0, keys * keys).forEach((level, i) => drawn.data.set([...colour(level), 255], 4 * i));
+      context.putImageData(drawn, 0, 0);
+      looked.src = canvas.toDataURL();
+    };
+    const point = event => {
+      const box = asks.getBoundingClientRect();
+      ask(Math.floor((event.clientX - box.left) / box.width * n), Math.floor((event.clientY - box.top) / box.height * n));
+    };
+    asks.addEventListener("pointermove", point);
+    asks.addEventListener("pointerdown", point);
+    asks.addEventListener("keydown", event => {
+      const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      ask(x + by[0], y + by[1]);
+    });
+  }
+}
+
 for (const chart of document.querySelectorAll(".chart")) {
   // Values at two places of an axis, the places, and whether it is logarithmic.
   const scale = text => {
