@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
             print(&String::from_utf8_lossy(&text));
             Ok(EXIT_DONE)
         }
-        Command::Exec => return ExitCode::from(exec()),
+        Command::Exec { job } => return ExitCode::from(exec(job.as_deref())),
         Command::Launch { argv } => {
             note(&format!("error: {:#}", launch(argv)));
             return ExitCode::from(EXIT_NO_PROGRAM);

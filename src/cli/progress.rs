@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output::{Look, Paint, note};
 use super::words;
-use crate::run::{Failure, Progress, Status};
+use crate::run::{Failure, Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::{RunRecord, StageRecord, StageRunState};
 
@@ -33,7 +33,7 @@ fn sentence(status: &Status) -> Option<(Look, String)> {
     Some(match status {
         Status::Pending => return None,
         Status::Running => (Look::Plain, "running".into()),
-        Status::Blocked => (Look::Attention, "waiting for another run, which computes the same".into()),
+        Status::Blocked { why } => (Look::Attention, format!("waiting: {why}")),
         Status::Cached => (Look::Dim, "cached".into()),
         Status::Ran { seconds } => (Look::Good, format!("done in {}", words::duration(*seconds))),
         Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
@@ -59,8 +59,15 @@ fn figures(values: &BTreeMap<String, f64>) -> String {
     values.iter().map(|(key, value)| format!("  {} {}", name(key), words::figure(*value))).collect()
 }
 
-fn stopping() -> &'static str {
-    "stopping: running stages save their progress (interrupt again to stop at once)"
+fn stopping(how: Stopping) -> String {
+    match how {
+        Stopping::Saving => "stopping: running stages save their progress (interrupt again to stop at once)".into(),
+        Stopping::Leaving(wait) => format!(
+            "leaving: jobs go on without this process. Interrupt again within {} s to cancel them instead",
+            wait.as_secs()
+        ),
+        Stopping::Cancelling => "cancelling the jobs, which save their progress (interrupt again to leave)".into(),
+    }
 }
 
 /// Names and widths that both ways of showing need.
@@ -131,8 +138,8 @@ impl Progress for Lines {
         }
     }
 
-    fn stopping(&mut self) {
-        self.line(stopping());
+    fn stopping(&mut self, how: Stopping) {
+        self.line(&stopping(how));
     }
 
     fn finished(&mut self, _: &RunRecord) {}
@@ -145,7 +152,7 @@ impl Progress for Quiet {
     fn started(&mut self, _: &RunRecord) {}
     fn stage(&mut self, _: usize, _: &Status) {}
     fn event(&mut self, _: usize, _: &StageEvent) {}
-    fn stopping(&mut self) {}
+    fn stopping(&mut self, _: Stopping) {}
     fn finished(&mut self, _: &RunRecord) {}
 }
 
@@ -205,7 +212,7 @@ impl Progress for Bars {
     fn stage(&mut self, stage: usize, status: &Status) {
         self.states[stage] = status.recorded();
         let name = self.stages.padded(stage);
-        if matches!(status, Status::Running | Status::Blocked) {
+        if matches!(status, Status::Running | Status::Blocked { .. }) {
             let (_, text) = sentence(status).expect("it has one");
             let bar = self.bars.entry(stage).or_insert_with(|| {
                 let bar = self.all.insert_before(&self.footer, ProgressBar::no_length());
@@ -247,8 +254,8 @@ impl Progress for Bars {
         }
     }
 
-    fn stopping(&mut self) {
-        self.above(stopping());
+    fn stopping(&mut self, how: Stopping) {
+        self.above(&stopping(how));
     }
 
     fn finished(&mut self, _: &RunRecord) {

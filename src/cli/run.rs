@@ -11,18 +11,21 @@ use super::output::{Look, Paint, can_draw, note, print};
 use super::stage_view::counts;
 use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
 use crate::nn::fused::Level;
-use crate::pipeline::Pipeline;
-use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress};
-use crate::store::{RunRecord, RunState, StageRunState, Store};
+use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
+use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
+    let executor = args.chosen.executor(&mut pipeline)?;
     let known = Store::open_existing(runs);
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
-    prepared.check_fits(&pipeline, &Machine::here())?;
+    if executor == ExecutorKind::Local {
+        prepared.check_fits(&pipeline, &Machine::here())?;
+    }
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
@@ -49,6 +52,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
         remote: settings::remote()?,
+        executor,
+        slurm: settings::slurm()?,
         exe: std::env::current_exe().context("finding the srpipe binary")?,
         command: std::env::args().collect(),
     };
@@ -58,7 +63,10 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
-    let record = run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?;
+    let record = match resumable(&pipeline, &prepared, &store, executor)? {
+        Some((run, record)) => run::go_on(&prepared, &store, hold, &run, record, &options, progress.as_mut())?,
+        None => run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?,
+    };
     let report = report::write(&store, &record.pipeline, &record.id);
     if !args.json {
         finish(args, runs, &store, &record);
@@ -68,12 +76,41 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     Ok(match record.state {
         RunState::Ok => EXIT_DONE,
-        RunState::Interrupted => EXIT_INTERRUPTED,
-        RunState::Failed | RunState::Running => EXIT_FAILED,
+        RunState::Interrupted | RunState::Running => EXIT_INTERRUPTED,
+        RunState::Failed => EXIT_FAILED,
     })
 }
 
+/// The latest run, if its jobs on a cluster go on without the process that submitted them and it asks for the same.
+fn resumable(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    executor: ExecutorKind,
+) -> Result<Option<(RunDir, RunRecord)>> {
+    let Some(latest) = store.latest_run(&pipeline.name).filter(|_| executor == ExecutorKind::Slurm) else {
+        return Ok(None);
+    };
+    let record = latest.record()?;
+    if record.executor != executor || record.state != RunState::Running {
+        return Ok(None);
+    }
+    let same = slurm::Book::of(&latest).charter().is_ok_and(|charter| charter.asks_for(prepared));
+    Ok(if same { latest.take_over()?.map(|run| (run, record)) } else { None })
+}
+
 impl ChoiceArgs {
+    /// What runs the stages; where that is a cluster, networks run on what its nodes have.
+    pub fn executor(&self, pipeline: &mut Pipeline) -> Result<ExecutorKind, InputError> {
+        let executor = self.executor.or(pipeline.executor);
+        let executor = executor.map_or_else(settings::executor, |said| Ok(Some(said)))?.unwrap_or_default();
+        if executor == ExecutorKind::Slurm {
+            slurm::is_there().map_err(InputError)?;
+            pipeline.device = slurm::device(pipeline, &settings::slurm()?);
+        }
+        Ok(executor)
+    }
+
     /// Leaves the stages that are wanted and says where they run; gives those that run in any case.
     pub fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
         pipeline.device = self.device.unwrap_or(pipeline.device);
@@ -132,7 +169,13 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
             paint.paint(Look::Attention, "interrupted:"),
             again()
         )),
-        RunState::Failed | RunState::Running => note(&format!(
+        RunState::Running => note(&format!(
+            "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
+             ends them",
+            paint.paint(Look::Attention, "left:"),
+            record.id
+        )),
+        RunState::Failed => note(&format!(
             "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
             paint.paint(Look::Bad, "failed:"),
             args.file.display()

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use super::exec::LOG_FILE;
 use super::knowledge::Knowledge;
 use super::limits::{Limits, Over};
-use super::roles::{Executor, Progress, Report};
+use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
@@ -69,6 +69,8 @@ pub struct Scheduler<'a> {
 enum Stop {
     No,
     Asked,
+    /// Jobs that outlive the run go on, unless it is asked once more until then.
+    Leave(Instant),
     AtOnce,
 }
 
@@ -115,7 +117,7 @@ impl<'a> Scheduler<'a> {
             // From here on the record says what this run counts on.
             self.save_record()?;
             drop(hold);
-            let report = match self.has_limits() {
+            let report = match self.has_limits() || matches!(self.stop, Stop::Leave(_)) {
                 true => reports.recv_timeout(TICK),
                 false => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -129,6 +131,12 @@ impl<'a> Scheduler<'a> {
                 Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
             }
             self.hold_to_limits();
+            if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
+                // The record says what goes on, for whoever takes the run up again.
+                self.save_record()?;
+                self.progress.finished(&self.record);
+                return Ok(self.record);
+            }
         }
         for stage in 0..self.statuses.len() {
             if self.statuses[stage] == Status::Pending {
@@ -244,6 +252,7 @@ impl<'a> Scheduler<'a> {
                 Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
             }
         }
+        self.executor.send();
         // What failed to start may be what others wait for.
         self.settle()
     }
@@ -251,16 +260,25 @@ impl<'a> Scheduler<'a> {
     /// A process says something about itself.
     fn hear(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
-            ProcessEvent::WaitingForLock => self.set(stage, Status::Blocked),
+            ProcessEvent::WaitingForLock => self.wait(stage, "another run computes the same key".into()),
+            ProcessEvent::Queued { job, reason } => self.wait(stage, format!("job {job} is queued ({reason})")),
+            ProcessEvent::Placed { job, node } => {
+                let text = format!("job {job} is on {node}");
+                self.progress.event(stage, &StageEvent::Message { text });
+            }
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
-                if self.statuses[stage] == Status::Blocked {
+                if matches!(self.statuses[stage], Status::Blocked { .. }) {
                     self.set(stage, Status::Running);
                 }
             }
             _ => {}
         }
         self.last_words[stage] = Some(event);
+    }
+
+    fn wait(&mut self, stage: usize, why: String) {
+        self.set(stage, Status::Blocked { why });
     }
 
     /// A process is gone.
@@ -299,14 +317,18 @@ impl<'a> Scheduler<'a> {
     }
 
     fn has_limits(&self) -> bool {
-        self.places.keys().any(|&stage| {
-            let asked = &self.job.plan.stages[stage].resources;
-            asked.time.is_some() || asked.memory.is_some()
-        })
+        !self.job.slots.is_cluster()
+            && self.places.keys().any(|&stage| {
+                let asked = &self.job.plan.stages[stage].resources;
+                asked.time.is_some() || asked.memory.is_some()
+            })
     }
 
     /// Ends stages that take more than they asked for.
     fn hold_to_limits(&mut self) {
+        if !self.has_limits() {
+            return;
+        }
         for &stage in self.places.keys() {
             // One that waits for another run takes nothing.
             if self.statuses[stage] != Status::Running {
@@ -366,13 +388,22 @@ impl<'a> Scheduler<'a> {
 
     fn end_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
-        self.stop = match self.stop {
-            Stop::No => {
+        self.stop = match (self.stop, self.executor.outlives()) {
+            (Stop::No, None) => {
                 active.iter().for_each(|&stage| self.executor.stop(stage));
-                self.progress.stopping();
+                self.progress.stopping(Stopping::Saving);
                 Stop::Asked
             }
-            Stop::Asked | Stop::AtOnce => {
+            (Stop::No, Some(wait)) => {
+                self.progress.stopping(Stopping::Leaving(wait));
+                Stop::Leave(Instant::now() + wait)
+            }
+            // Cancelling needs an answer of the cluster, which may not come.
+            (Stop::AtOnce, Some(_)) => Stop::Leave(Instant::now()),
+            (_, outlives) => {
+                if outlives.is_some() {
+                    self.progress.stopping(Stopping::Cancelling);
+                }
                 active.iter().for_each(|&stage| self.executor.kill(stage));
                 Stop::AtOnce
             }

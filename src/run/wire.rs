@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::status::Cause;
 use crate::pipeline::StageParams;
@@ -24,7 +24,7 @@ pub struct Order {
     /// What was hashed into the key: inputs and seed are taken from it, and it goes into the action.
     pub preimage: Preimage,
     /// Those too that are not in the preimage.
-    #[serde(serialize_with = "complete")]
+    #[serde(serialize_with = "StageParams::serialize_complete")]
     pub params: StageParams,
     /// The CUDA device, or none for the CPU.
     pub cuda: Option<usize>,
@@ -37,10 +37,6 @@ pub struct Order {
     pub remote: Option<String>,
     /// The folder of the store.
     pub runs: PathBuf,
-}
-
-fn complete<S: Serializer>(params: &StageParams, serializer: S) -> Result<S::Ok, S::Error> {
-    params.complete().serialize(serializer)
 }
 
 /// What a child reports.
@@ -57,6 +53,10 @@ pub enum Event {
 pub enum ProcessEvent {
     /// Another process is computing the same key.
     WaitingForLock,
+    /// Its job waits in the queue of a cluster, for a reason in the cluster's words.
+    Queued { job: String, reason: String },
+    /// Its job has a node.
+    Placed { job: String, node: String },
     /// The key's lock is held and its action is not there: the stage runs from here on.
     Started,
     /// The action is in the store; `adopted` from another process.
@@ -82,6 +82,8 @@ mod tests {
             Event::Stage(StageEvent::Progress { done: 3, total: 9, unit: "steps".into(), values }),
             Event::Stage(StageEvent::Message { text: "a\nb".into() }),
             Event::Process(ProcessEvent::WaitingForLock),
+            Event::Process(ProcessEvent::Queued { job: "1_2".into(), reason: "Priority".into() }),
+            Event::Process(ProcessEvent::Placed { job: "1_2".into(), node: "n7".into() }),
             Event::Process(ProcessEvent::Started),
             Event::Process(ProcessEvent::Done { adopted: true }),
             Event::Process(ProcessEvent::Program { group: 7 }),

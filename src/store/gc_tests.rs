@@ -33,6 +33,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         pid: 1,
         srpipe_version: String::new(),
         machine: None,
+        executor: Default::default(),
         command: vec![],
         stages: keys.iter().map(stage).collect(),
     };

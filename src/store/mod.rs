@@ -6,11 +6,12 @@
 //!   CACHEDIR.TAG
 //!   store/blobs/ab/<sha256>          read-only content
 //!   store/actions/ab/<key>.json      what made it: key preimage, outputs, metrics, cost. The commit point.
-//!   store/work/<key>/                live: lock, checkpoint, events.jsonl, log.txt
+//!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of files from outside
 //!   store/gc.lock                    held while something is counted on, or removed
 //!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder a stage linking its outputs
+//!   <pipeline>/<run-id>/.slurm/      of a run on a cluster: what its jobs are to do, and what they say
 //!   <pipeline>/latest                the newest of them
 //! ```
 //!
@@ -25,6 +26,7 @@
 
 mod actions;
 mod blobs;
+mod cluster;
 #[cfg(test)]
 mod crash_tests;
 mod digest;
@@ -50,6 +52,7 @@ use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
 pub use blobs::{ReadError, hash_file};
+pub use cluster::Heart;
 pub use digest::{Digest, Key, NotHex};
 use files::Durability;
 pub use files::host;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Durability};
 use super::lock::is_held;
 use super::{Artifact, Key, Store, numbers};
-use crate::pipeline::StageKind;
+use crate::pipeline::{ExecutorKind, StageKind};
 
 const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
@@ -42,10 +42,17 @@ pub struct RunRecord {
     /// Where it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
+    /// What runs its stages.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub executor: ExecutorKind,
     /// The command line.
     pub command: Vec<String>,
     /// In the plan's order.
     pub stages: Vec<StageRecord>,
+}
+
+fn is_default(executor: &ExecutorKind) -> bool {
+    *executor == ExecutorKind::default()
 }
 
 /// A machine, for people who wonder about times.
@@ -223,6 +230,12 @@ impl RunDir {
         is_held(&self.path.join(LOCK))
     }
 
+    /// Takes over a run whose process is gone; None where it is not.
+    pub fn take_over(&self) -> Result<Option<Self>> {
+        let taken = lock(&self.path.join(LOCK))?;
+        Ok(taken.map(|lock| Self { _lock: Some(lock), ..self.clone() }))
+    }
+
     /// Whether `gc` leaves the run, however old it gets.
     pub fn is_pinned(&self) -> bool {
         self.path.join(PINNED).exists()
@@ -333,6 +346,7 @@ mod tests {
             pid: 1,
             srpipe_version: "0".to_string(),
             machine: Some(Machine { cores: 2, ..Machine::default() }),
+            executor: ExecutorKind::Local,
             command: vec!["srpipe".to_string(), "run".to_string()],
             stages: vec![StageRecord {
                 name: "train".to_string(),

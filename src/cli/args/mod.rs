@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::{Device, Flags};
+use crate::pipeline::{Device, ExecutorKind, Flags};
 
 pub use bench::{BenchArgs, BenchBackend};
 pub use report::ReportArgs;
@@ -132,7 +132,11 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Run one stage, as ordered on stdin.
     #[command(hide = true)]
-    Exec,
+    Exec {
+        /// In a job of Slurm: the file of its batch.
+        #[arg(long)]
+        job: Option<PathBuf>,
+    },
     /// Start a stage's program.
     #[command(hide = true)]
     Launch {
@@ -168,6 +172,9 @@ pub struct ChoiceArgs {
     /// Run this stage and what it needs, nothing else.
     #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
+    /// What runs stages, instead of what the file and your settings say: local, slurm.
+    #[arg(long, value_name = "EXECUTOR", value_parser = executor)]
+    pub executor: Option<ExecutorKind>,
     /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
@@ -371,6 +378,10 @@ pub struct LogsArgs {
     /// Write JSON to stdout.
     #[arg(long, conflicts_with = "follow")]
     pub json: bool,
+}
+
+fn executor(text: &str) -> Result<ExecutorKind, String> {
+    text.parse().map_err(|expected| format!("must be {expected}"))
 }
 
 fn device(text: &str) -> Result<Device, String> {
