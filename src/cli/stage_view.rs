@@ -30,6 +30,9 @@ pub struct StageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<StageEvent>,
     error: Option<String>,
+    /// On a cluster: its job, and where that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
     #[serde(skip)]
     pub highlight: String,
 }
@@ -84,6 +87,7 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
             metrics: BTreeMap::new(),
             progress: None,
             error: None,
+            place: None,
             highlight: String::new(),
         };
         match state {
@@ -143,6 +147,7 @@ pub fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageV
         metrics: stage.metrics.clone(),
         progress: None,
         error: stage.error.clone(),
+        place: stage.place.clone(),
         highlight: String::new(),
     };
     let Some(key) = &stage.key else { return view };

@@ -290,7 +290,7 @@ impl Stop {
     /// Says that the stage has stopped as asked.
     fn last_word(&self) {
         let word = match &self.job {
-            None => Some(ProcessEvent::Interrupted),
+            None => ProcessEvent::Interrupted,
             Some(job) => {
                 let say = |text: String| {
                     eprintln!("{text}");
@@ -299,7 +299,7 @@ impl Stop {
                 job.leave(self.signal.load(SeqCst), say)
             }
         };
-        word.into_iter().for_each(|word| send(&word));
+        send(&word);
     }
 
     fn ask(&self) {

@@ -133,6 +133,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         seconds: None,
         metrics: Default::default(),
         error: None,
+        place: None,
     };
     RunRecord {
         id: String::new(),

@@ -12,6 +12,7 @@ use super::knowledge::Knowledge;
 use super::limits::{Limits, Over};
 use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
+use super::slurm::{queued, running};
 use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
 use crate::plan::{Plan, StageState};
@@ -247,7 +248,13 @@ impl<'a> Scheduler<'a> {
                 Ok(()) => {
                     self.places.insert(stage, place.clone());
                     running.push((demand, place));
-                    self.set(stage, Status::Running);
+                    self.set(
+                        stage,
+                        match self.job.slots.is_cluster() {
+                            true => Status::Blocked { why: "its job is being submitted".into() },
+                            false => Status::Running,
+                        },
+                    );
                 }
                 Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
             }
@@ -261,11 +268,18 @@ impl<'a> Scheduler<'a> {
     fn hear(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
             ProcessEvent::WaitingForLock => self.wait(stage, "another run computes the same key".into()),
-            ProcessEvent::Queued { job, reason } => self.wait(stage, format!("job {job} is queued ({reason})")),
+            ProcessEvent::Queued { job, reason } => {
+                let why = queued(job, reason);
+                self.record.stages[stage].place = Some(why.clone());
+                self.wait(stage, why);
+            }
             ProcessEvent::Placed { job, node } => {
-                let text = format!("job {job} is on {node}");
+                let text = running(job, node);
+                self.record.stages[stage].place = Some(text.clone());
+                self.record_is_stale = true;
                 self.progress.event(stage, &StageEvent::Message { text });
             }
+            ProcessEvent::Requeued { cause } => *self.retries.entry((stage, *cause)).or_default() += 1,
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
                 if matches!(self.statuses[stage], Status::Blocked { .. }) {
@@ -347,10 +361,12 @@ impl<'a> Scheduler<'a> {
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
         self.known.computed(stage);
-        let seconds = self.started[stage].elapsed().as_secs_f64();
+        let elapsed = self.started[stage].elapsed().as_secs_f64();
         match &self.known.states()[stage] {
             StageState::Cached { action, .. } => {
                 self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                // What a job tells is heard late.
+                let seconds = if self.job.slots.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
             // What it read is being made again; afterwards it is cached, if that comes out the same.

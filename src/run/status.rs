@@ -79,7 +79,7 @@ impl Status {
     pub fn may_become(&self, next: &Status) -> bool {
         use Status::*;
         match (self, next) {
-            (Pending, Cached | Running | Failed(_) | Skipped { .. }) => true,
+            (Pending, Cached | Running | Blocked { .. } | Failed(_) | Skipped { .. }) => true,
             (Running | Blocked { .. }, Blocked { .. }) | (Blocked { .. }, Running) => true,
             (Running | Blocked { .. }, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
             // A damaged blob was found: what made it runs again, and what wanted it waits for that.

@@ -65,6 +65,8 @@ pub enum ProcessEvent {
     Program { group: u32 },
     /// `damaged`: an input blob that is missing or does not have the content its name says.
     Failed { error: String, cause: Cause, damaged: Option<Digest> },
+    /// Its job goes into the queue of the cluster again, its progress saved.
+    Requeued { cause: Cause },
     /// Stopped as asked.
     Interrupted,
 }
@@ -92,6 +94,7 @@ mod tests {
                 cause: Cause::OutOfMemory,
                 damaged: Some(Digest::of(b"")),
             }),
+            Event::Process(ProcessEvent::Requeued { cause: Cause::Preempted }),
             Event::Process(ProcessEvent::Interrupted),
         ];
         for event in events {

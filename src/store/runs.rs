@@ -104,6 +104,9 @@ pub struct StageRecord {
     #[serde(with = "numbers")]
     pub metrics: BTreeMap<String, f64>,
     pub error: Option<String>,
+    /// On a cluster: its job, and where that is or was, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -356,6 +359,7 @@ mod tests {
                 seconds: Some(0.1),
                 metrics: [("psnr".to_string(), f64::INFINITY)].into(),
                 error: None,
+                place: None,
             }],
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{Place, tag};
-use crate::plan::{BackendClass, Plan, Sources};
+use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
 use crate::store::{Key, RunDir, Store};
 
@@ -41,6 +41,13 @@ impl Charter {
             forced: prepared.forced.clone(),
             remote,
         }
+    }
+
+    /// What there is to do, as it stands by now.
+    pub fn prepared(self, store: &Store) -> Prepared {
+        let states = states(&self.plan, store, &self.sources, self.backend);
+        let cuda = (self.backend == BackendClass::Cuda).then_some(0);
+        Prepared { plan: self.plan, sources: self.sources, cuda, states, forced: self.forced }
     }
 
     /// Whether a run that is prepared now asks for the very same.

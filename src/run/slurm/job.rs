@@ -94,8 +94,8 @@ impl Job {
     }
 
     /// The last word of a stage that has saved its progress because of a signal. Before the time is up, and where the job
-    /// has to make room for another, it goes into the queue again, as far as its `retry` allows: then there is none.
-    pub fn leave(&self, signal: i32, say: impl Fn(String)) -> Option<ProcessEvent> {
+    /// has to make room for another, it goes into the queue again, as far as its `retry` allows.
+    pub fn leave(&self, signal: i32, say: impl Fn(String)) -> ProcessEvent {
         let cause = if signal == SIGUSR2 { Cause::Time } else { Cause::Preempted };
         let allowed = cause.retries(&self.charter.plan.stages[self.stage].retry);
         let error = match cause {
@@ -107,14 +107,14 @@ impl Job {
         if self.restarts < allowed && is_wanted {
             say(format!("{error}; it goes into the queue again ({} of {allowed})", self.restarts + 1));
             match queue::requeue(&self.id) {
-                Ok(()) => return None,
+                Ok(()) => return ProcessEvent::Requeued { cause },
                 Err(error) => say(format!("it cannot: {error:#}")),
             }
         }
         match cause {
-            Cause::Time => Some(ProcessEvent::Failed { error: error.into(), cause, damaged: None }),
+            Cause::Time => ProcessEvent::Failed { error: error.into(), cause, damaged: None },
             // Why it was, Slurm knows.
-            _ => Some(ProcessEvent::Interrupted),
+            _ => ProcessEvent::Interrupted,
         }
     }
 }

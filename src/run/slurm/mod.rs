@@ -1,18 +1,27 @@
 //! Stages as jobs of a Slurm cluster, over a file system that its machines share.
 //!
 //! - `book`: what a run keeps of its jobs. `options`: what a stage asks for, in the words of `sbatch`.
-//! - `queue`: Slurm's commands and their answers. `verdict`: what became of a job, by all that is seen of it.
-//! - `clerk`: the thread that submits and watches, job by job (`watched`). [`Slurm`]: what the scheduler sees of it.
+//! - `queue`: Slurm's commands and their answers, which `command` waits for. `verdict`: what became of a job, by all that is
+//!   seen of it.
+//! - `clerk`: the thread that submits (`submit`, `outbox`), asks (`poll`) and watches, job by job (`watched`). [`Slurm`]: what
+//!   the scheduler sees of it.
+//! - `detach`: a whole graph handed over at once. `adopt`: what became of jobs that nobody watched.
 //! - `job`: the other side, the process that Slurm starts on a node.
 //!
 //! The result in the store is what counts, and jobs go on without the process that submitted them. Whoever takes up the
 //! run later finds them by the run's id, which is their name, and by the tag in their comment.
 
+mod adopt;
 mod book;
 mod clerk;
+mod command;
+mod detach;
 mod job;
 mod options;
+mod outbox;
+mod poll;
 mod queue;
+mod submit;
 mod verdict;
 mod watched;
 
@@ -27,14 +36,19 @@ use super::status::Cause;
 use super::wire::Order;
 use crate::pipeline::{Device, Pipeline};
 use crate::plan::plan;
-use crate::store::Store;
+use crate::store::{RunDir, Store};
 
+pub use adopt::adopt;
 pub use book::{Book, Charter};
+pub use detach::detach;
 pub use job::{Job, Task, log_to};
 pub use options::Defaults;
 pub use queue::is_there;
 
-use clerk::{Clerk, Ends, Ready, Wish};
+use clerk::{Clerk, Ready, Wish};
+use poll::Poll;
+use submit::Submitter;
+use verdict::JobState;
 
 /// How long a run that was asked to end waits for somebody who wants its jobs cancelled.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -45,12 +59,36 @@ pub struct Settings {
     pub defaults: Defaults,
     /// See `verdict`.
     pub grace: Duration,
+    /// How long a command of Slurm may take.
+    pub timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { defaults: Defaults::default(), grace: Duration::from_secs(60) }
+        Self { defaults: Defaults::default(), grace: Duration::from_secs(60), timeout: queue::TIMEOUT }
     }
+}
+
+/// A job and where it is, in words; None once it has ended.
+fn place(job: &str, state: &JobState) -> Option<String> {
+    match state {
+        JobState::Queued { reason } => Some(queued(job, reason)),
+        JobState::Running { node } => Some(running(job, node)),
+        JobState::Ended(_) | JobState::Unknown => None,
+    }
+}
+
+pub fn queued(job: &str, reason: &str) -> String {
+    format!("job {job} is queued ({reason})")
+}
+
+pub fn running(job: &str, node: &str) -> String {
+    format!("job {job} is on {node}")
+}
+
+/// Ends all jobs of a run.
+pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
+    queue::scancel(run.id(), settings.timeout)
 }
 
 /// Where networks run, seen from a machine that need not have what the nodes have: on a card, where one that is trained
@@ -70,7 +108,6 @@ pub fn device(pipeline: &Pipeline, settings: &Settings) -> Device {
 pub struct Slurm {
     wishes: Sender<Wish>,
     ready: Vec<Ready>,
-    ends: Ends,
 }
 
 impl Slurm {
@@ -84,22 +121,11 @@ impl Slurm {
         reports: Sender<Report>,
     ) -> Result<Self> {
         let (wishes, granted) = channel();
-        let ends = Ends::default();
-        let clerk = Clerk {
-            charter: book.charter()?,
-            book,
-            store: Store::open(runs)?,
-            exe,
-            defaults: settings.defaults,
-            grace: settings.grace,
-            since,
-            wishes: granted,
-            answers: wishes.clone(),
-            reports,
-            ends: ends.clone(),
-        };
+        let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
+        let submitter = Submitter { charter: book.charter()?, book, settings, exe };
+        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports);
         std::thread::Builder::new().name("slurm".into()).spawn(|| clerk.work()).context("starting a thread")?;
-        Ok(Self { wishes, ready: vec![], ends })
+        Ok(Self { wishes, ready: vec![] })
     }
 
     fn wish(&self, wish: Wish) {
@@ -139,9 +165,9 @@ impl Executor for Slurm {
         0
     }
 
-    fn ended(&mut self, stage: usize) -> (Cause, String) {
-        let ended = self.ends.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&stage);
-        ended.unwrap_or_else(|| (Cause::Lost, "its job ended without a result".into()))
+    /// The clerk says of each how it ended.
+    fn ended(&mut self, _: usize) -> (Cause, String) {
+        (Cause::Lost, "its job ended without a result".into())
     }
 
     fn outlives(&self) -> Option<Duration> {

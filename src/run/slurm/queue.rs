@@ -1,20 +1,17 @@
 //! Slurm's commands: `sbatch`, `squeue`, `sacct`, `scancel`, and what they say. Each may fail, hang, or answer nonsense.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::command::{answer, shortened};
 use super::verdict::JobState;
 
 /// No command of Slurm takes longer where its controller answers at all.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A job as the place in the run's book that it was submitted for: the batch, and the task of it.
 pub type Place = (usize, usize);
@@ -24,9 +21,16 @@ pub type Jobs = BTreeMap<Place, Row>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// As `scancel` takes it: of a task of an array `12_3`.
+    /// As Slurm's commands take it: of a task of an array `12_3`.
     pub id: String,
     pub state: JobState,
+}
+
+impl Row {
+    /// The number that a task of an array shares with the others.
+    pub fn job(&self) -> Option<u64> {
+        self.id.split('_').next()?.parse().ok()
+    }
 }
 
 /// Why `sbatch` took nothing.
@@ -46,10 +50,10 @@ pub fn tag(batch: usize) -> String {
 }
 
 /// Hands a script to `sbatch`; gives the job's number.
-pub fn sbatch(options: &[String], script: &str) -> Result<u64, Refusal> {
+pub fn sbatch(options: &[String], script: &str, timeout: Duration) -> Result<u64, Refusal> {
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options);
-    let said = answer(&mut command, script).map_err(|error| Refusal::Uncertain(format!("{error:#}")))?;
+    let said = answer(&mut command, script, timeout).map_err(|error| Refusal::Uncertain(format!("{error:#}")))?;
     if !said.ok {
         return Err(refusal(&said.stderr));
     }
@@ -82,11 +86,12 @@ fn refusal(stderr: &str) -> Refusal {
     }
 }
 
-/// Asks for all jobs of a run, of whatever state, by its name.
-pub fn squeue(run: &str) -> Result<Jobs> {
+/// Asks for all jobs of a run, of whatever state, by its name. Only the user's own jobs are sent by the controller.
+pub fn squeue(run: &str, timeout: Duration) -> Result<Jobs> {
     let mut command = Command::new("squeue");
+    command.arg(format!("--user={}", rustix::process::getuid().as_raw()));
     command.args(["--noheader", "--array", "--states=all", "--format=%F|%K|%T|%N|%k|%r"]).arg(format!("--name={run}"));
-    let said = answer(&mut command, "")?;
+    let said = answer(&mut command, "", timeout)?;
     if !said.ok {
         bail!("squeue: {}", shortened(&said.stderr));
     }
@@ -121,10 +126,10 @@ fn jobs(text: &str) -> Result<Jobs> {
 }
 
 /// The states of a run's jobs by their ids, from the accounting, where there is one.
-pub fn sacct(run: &str, since: &str) -> Result<BTreeMap<String, JobState>> {
+pub fn sacct(run: &str, since: &str, timeout: Duration) -> Result<BTreeMap<String, JobState>> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,NodeList"]);
-    let said = answer(command.arg(format!("--name={run}")).arg(format!("--starttime={since}")), "")?;
+    let said = answer(command.arg(format!("--name={run}")).arg(format!("--starttime={since}")), "", timeout)?;
     if !said.ok {
         bail!("sacct: {}", shortened(&said.stderr));
     }
@@ -136,11 +141,9 @@ pub fn sacct(run: &str, since: &str) -> Result<BTreeMap<String, JobState>> {
     Ok(said.stdout.lines().filter_map(row).collect())
 }
 
-/// Ends jobs of a run: those of these ids, or all.
-pub fn scancel(run: &str, ids: Option<&[String]>) -> Result<()> {
-    // With the name beside it, an id that was given to somebody else's job since does no harm.
-    let mut command = Command::new("scancel");
-    let said = answer(command.arg(format!("--name={run}")).args(ids.unwrap_or_default()), "")?;
+/// Ends all jobs of a run.
+pub fn scancel(run: &str, timeout: Duration) -> Result<()> {
+    let said = answer(Command::new("scancel").arg(format!("--name={run}")), "", timeout)?;
     if !said.ok {
         bail!("scancel: {}", shortened(&said.stderr));
     }
@@ -149,7 +152,7 @@ pub fn scancel(run: &str, ids: Option<&[String]>) -> Result<()> {
 
 /// Puts a running job into the queue again.
 pub fn requeue(job: &str) -> Result<()> {
-    let said = answer(Command::new("scontrol").args(["requeue", job]), "")?;
+    let said = answer(Command::new("scontrol").args(["requeue", job]), "", TIMEOUT)?;
     if !said.ok {
         bail!("scontrol: {}", shortened(&said.stderr));
     }
@@ -158,7 +161,7 @@ pub fn requeue(job: &str) -> Result<()> {
 
 /// Whether Slurm lets a job run on: not, once it was cancelled or its time was up.
 pub fn is_running(job: &str) -> bool {
-    let said = answer(Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", job]), "");
+    let said = answer(Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", job]), "", TIMEOUT);
     said.is_ok_and(|said| said.ok && said.stdout.trim() == "RUNNING")
 }
 
@@ -180,56 +183,6 @@ pub fn script(exe: &Path, batch: &Path) -> String {
     let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     // In the shell's place, so that Slurm's signals reach it.
     format!("#!/bin/sh\nexec {} exec --job {}\n", quoted(exe), quoted(batch))
-}
-
-struct Said {
-    ok: bool,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs a command to its end, or ends it when that takes too long.
-fn answer(command: &mut Command, input: &str) -> Result<Said> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    // A group of its own: Ctrl-C is not for it, and what it started ends with it.
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
-    let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    // It may end without reading.
-    let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
-    let deadline = Instant::now() + TIMEOUT;
-    let status = loop {
-        match child.try_wait().with_context(|| format!("waiting for {name}"))? {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                let _ = child.wait();
-                bail!("{name} did not answer within {} s", TIMEOUT.as_secs());
-            }
-            None => thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    let text =
-        |handle: thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&handle.join().unwrap_or_default()).into_owned();
-    Ok(Said { ok: status.success(), stdout: text(stdout), stderr: text(stderr) })
-}
-
-fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = vec![];
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        bytes
-    })
-}
-
-/// What fits into a message.
-fn shortened(text: &str) -> String {
-    let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]

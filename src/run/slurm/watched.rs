@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::book::Book;
 use super::queue::Place;
-use super::verdict::{Answer, End, JobState, Seen};
+use super::verdict::{Answer, Dead, End, JobState, Seen};
 use crate::run::status::Cause;
 use crate::run::wire::{Event, ProcessEvent};
 use crate::stages::StageEvent;
@@ -20,7 +20,9 @@ pub struct Watched {
     pub place: Place,
     pub key: Key,
     /// Its result counts only when it says so itself: there may be an older one.
-    forced: bool,
+    pub forced: bool,
+    /// When it was last heard to start, or else watched first.
+    pub since: Instant,
     out: Tail,
     err: PathBuf,
     /// Its last word, where that was the last.
@@ -35,11 +37,12 @@ impl Watched {
     pub fn new(book: &Book, place: Place, key: Key, forced: bool) -> Self {
         let out = Tail { path: book.file(place, "out"), offset: 0, rest: vec![] };
         let err = book.file(place, "err");
-        Self { place, key, forced, out, err, word: None, beat: None, gone_since: None, shown: None }
+        let since = Instant::now();
+        Self { place, key, forced, since, out, err, word: None, beat: None, gone_since: None, shown: None }
     }
 
     /// What it said since the last time, as far as others may want to hear it before it ends.
-    pub fn listen(&mut self) -> Vec<Event> {
+    pub fn listen(&mut self, now: Instant) -> Vec<Event> {
         let mut heard = vec![];
         for line in self.out.lines() {
             // What is not an event was printed by a library.
@@ -52,6 +55,9 @@ impl Watched {
                 event => {
                     // Another attempt: what the last one said was not the last word.
                     self.word = None;
+                    if event == Event::Process(ProcessEvent::Started) {
+                        self.since = now;
+                    }
                     // Of progress, the newest is enough.
                     let is_progress = |event: &Event| matches!(event, Event::Stage(StageEvent::Progress { .. }));
                     if is_progress(&event) && heard.last().is_some_and(is_progress) {
@@ -67,10 +73,10 @@ impl Watched {
     /// All that is seen of it now.
     pub fn see(&mut self, store: &Store, answer: Answer, now: Instant) -> Seen {
         let is_gone = matches!(answer, Answer::Absent | Answer::Is(JobState::Ended(_)));
-        if is_gone {
+        let said_done = matches!(self.word, Some(ProcessEvent::Done { .. }));
+        if is_gone || said_done {
             store.refresh(&self.key);
         }
-        let said_done = matches!(self.word, Some(ProcessEvent::Done { .. }));
         let has_result = (!self.forced || said_done) && store.action(&self.key).is_ok_and(|action| action.is_some());
         match (is_gone, self.gone_since) {
             (false, _) => self.gone_since = None,
@@ -104,14 +110,15 @@ impl Watched {
     }
 
     /// How it ended, for one that did not say so itself.
-    pub fn ended(&self, end: Option<End>, id: &str) -> (Cause, String) {
-        let asked = self.word == Some(ProcessEvent::Interrupted);
-        match end {
-            None => (Cause::Lost, format!("job {id} is gone from Slurm's queue, and left neither a result nor a word")),
-            Some(End::Failed | End::Completed) if asked => {
+    pub fn ended(&self, dead: Dead, id: &str) -> (Cause, String) {
+        match dead {
+            Dead::Lost => {
+                (Cause::Lost, format!("job {id} is gone from Slurm's queue, and left neither a result nor a word"))
+            }
+            Dead::Ended(End::Failed | End::Completed) if self.word == Some(ProcessEvent::Interrupted) => {
                 (Cause::Lost, format!("job {id} was asked from outside to stop; its progress is saved"))
             }
-            Some(end) => {
+            Dead::Ended(end) => {
                 let line = self.stderr().and_then(|text| Some(text.trim().lines().last()?.trim().to_string()));
                 let line = line.filter(|line| !line.is_empty() && end.cause() == Cause::Failed);
                 (end.cause(), format!("job {id} {}{}", end.words(), line.map_or(String::new(), |l| format!(": {l}"))))
