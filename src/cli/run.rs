@@ -9,16 +9,22 @@ use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::stage_view::counts;
-use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
+use super::{
+    EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
+};
 use crate::nn::fused::Level;
 use crate::pipeline::{ExecutorKind, Pipeline};
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
-use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store};
+use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
-    let executor = args.chosen.executor(&mut pipeline)?;
+    let executor = cluster::executor(args.chosen.executor, &mut pipeline)?;
+    if args.detach && executor != ExecutorKind::Slurm {
+        let why = "--detach hands all stages to a cluster, so it needs `--executor slurm`";
+        return Err(InputError(why.into()).into());
+    }
     let known = Store::open_existing(runs);
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
@@ -29,6 +35,9 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
+    }
+    if executor == ExecutorKind::Slurm && !prepared.is_done() {
+        slurm::is_there().map_err(InputError)?;
     }
     if prepared.is_done()
         && let Some(store) = &known
@@ -63,7 +72,22 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
-    let record = match resumable(&pipeline, &prepared, &store, executor)? {
+    let earlier = match executor {
+        ExecutorKind::Slurm => cluster::resumable(&pipeline, &prepared, &store)?,
+        ExecutorKind::Local => None,
+    };
+    if args.detach {
+        let (record, jobs) = match earlier {
+            Some((_, record)) => (record, 0),
+            None => run::detach(&pipeline, &prepared, &store, hold, &options)?,
+        };
+        match args.json {
+            true => json::finished(&record, record.state),
+            false => note(&cluster::left(&record, jobs, &args.file)),
+        }
+        return Ok(EXIT_DONE);
+    }
+    let record = match earlier {
         Some((run, record)) => run::go_on(&prepared, &store, hold, &run, record, &options, progress.as_mut())?,
         None => run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?,
     };
@@ -81,36 +105,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     })
 }
 
-/// The latest run, if its jobs on a cluster go on without the process that submitted them and it asks for the same.
-fn resumable(
-    pipeline: &Pipeline,
-    prepared: &Prepared,
-    store: &Store,
-    executor: ExecutorKind,
-) -> Result<Option<(RunDir, RunRecord)>> {
-    let Some(latest) = store.latest_run(&pipeline.name).filter(|_| executor == ExecutorKind::Slurm) else {
-        return Ok(None);
-    };
-    let record = latest.record()?;
-    if record.executor != executor || record.state != RunState::Running {
-        return Ok(None);
-    }
-    let same = slurm::Book::of(&latest).charter().is_ok_and(|charter| charter.asks_for(prepared));
-    Ok(if same { latest.take_over()?.map(|run| (run, record)) } else { None })
-}
-
 impl ChoiceArgs {
-    /// What runs the stages; where that is a cluster, networks run on what its nodes have.
-    pub fn executor(&self, pipeline: &mut Pipeline) -> Result<ExecutorKind, InputError> {
-        let executor = self.executor.or(pipeline.executor);
-        let executor = executor.map_or_else(settings::executor, |said| Ok(Some(said)))?.unwrap_or_default();
-        if executor == ExecutorKind::Slurm {
-            slurm::is_there().map_err(InputError)?;
-            pipeline.device = slurm::device(pipeline, &settings::slurm()?);
-        }
-        Ok(executor)
-    }
-
     /// Leaves the stages that are wanted and says where they run; gives those that run in any case.
     pub fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
         pipeline.device = self.device.unwrap_or(pipeline.device);

@@ -6,6 +6,7 @@
 //! executor: slurm                # where neither the command line nor the pipeline's file says
 //! slurm:
 //!   grace: 60 s                  # how long the cluster's file system may take to show what a job wrote
+//!   timeout: 30 s                # how long a command of Slurm may take to answer
 //!   all: { account: lab }        # `resources` of stages that do not say so themselves: of all of them,
 //!   train: { partition: gpu, gpus: 1, time: 4 h }    # and of a kind
 //! ```
@@ -48,9 +49,10 @@ pub fn slurm() -> Result<slurm::Settings, InputError> {
 fn of_slurm(said: BTreeMap<String, serde_yaml::Value>) -> Result<slurm::Settings, String> {
     let mut settings = slurm::Settings::default();
     for (name, value) in said {
-        if name == "grace" {
-            let grace = value.as_str().and_then(duration).ok_or("`slurm.grace` must be a time, such as `60 s`")?;
-            settings.grace = grace;
+        if ["grace", "timeout"].contains(&name.as_str()) {
+            let time = value.as_str().and_then(duration);
+            let time = time.ok_or_else(|| format!("`slurm.{name}` must be a time, such as `60 s`"))?;
+            *(if name == "grace" { &mut settings.grace } else { &mut settings.timeout }) = time;
             continue;
         }
         let asked: ResourceParams = serde_yaml::from_value(value).map_err(|e| format!("`slurm.{name}`: {e}"))?;
@@ -58,7 +60,11 @@ fn of_slurm(said: BTreeMap<String, serde_yaml::Value>) -> Result<slurm::Settings
         match StageKind::ALL.into_iter().find(|kind| kind.name() == name) {
             _ if name == "all" => settings.defaults.all = asked,
             Some(kind) => drop(settings.defaults.kinds.insert(kind, asked)),
-            None => return Err(format!("`slurm.{name}`: known here are `grace`, `all` and the kinds of stages")),
+            None => {
+                return Err(format!(
+                    "`slurm.{name}`: known here are `grace`, `timeout`, `all` and the kinds of stages"
+                ));
+            }
         }
     }
     Ok(settings)

@@ -104,13 +104,14 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
                 view.key = Some(key.clone());
                 if let Some((run, record)) = recorded.get(key).copied() {
                     view.state = match state_of_run(run, record) {
-                        State::Running => State::Running,
+                        state @ (State::Running | State::Waiting) => state,
                         State::Failed => State::Failed,
                         State::Interrupted => State::Interrupted,
                         State::Died => State::Died,
                         _ => State::WouldRun,
                     };
                     view.error = record.error.clone();
+                    view.place = record.place.clone();
                     view.seconds = record.seconds;
                 }
                 view.progress = store.and_then(|store| last_progress(store, key));
@@ -122,10 +123,11 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
 }
 
 fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
+    let goes_on = matches!(run.state, ViewState::Running | ViewState::Left);
     match stage.state {
-        StageRunState::Pending if run.state == ViewState::Running => State::Waiting,
+        StageRunState::Pending if goes_on => State::Waiting,
         StageRunState::Pending => State::Skipped,
-        StageRunState::Running if run.state == ViewState::Running => State::Running,
+        StageRunState::Running if goes_on => State::Running,
         StageRunState::Running => State::Died,
         StageRunState::Ran => State::Ran,
         StageRunState::Cached => State::Cached,
@@ -183,8 +185,15 @@ impl StageView {
         let (look, plain) = self.state.words();
         let text = match self.state {
             State::Cached | State::Ran | State::Skipped => plain.to_string(),
-            State::WouldRun | State::Running => self.with_progress(plain),
-            State::Waiting if self.waits_for.is_empty() => plain.to_string(),
+            State::WouldRun => self.with_progress(plain),
+            State::Running => self.with_progress(&match &self.place {
+                Some(place) => format!("{plain}: {place}"),
+                None => plain.to_string(),
+            }),
+            State::Waiting if self.waits_for.is_empty() => match &self.place {
+                Some(place) => format!("{plain}: {place}"),
+                None => plain.to_string(),
+            },
             State::Waiting => {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
                 format!("waits for {}", few(&names))

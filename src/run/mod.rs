@@ -34,6 +34,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::plan::StageState;
 use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 pub use exec::exec;
@@ -77,6 +78,11 @@ pub fn run(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
+    let (run, record) = begin(pipeline, prepared, store, options)?;
+    go_on(prepared, store, hold, &run, record, options, progress)
+}
+
+fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> Result<(RunDir, RunRecord)> {
     let mut record = new_record(pipeline, prepared, options);
     let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
     record.id = run.id().to_string();
@@ -84,7 +90,30 @@ pub fn run(
     if options.executor == ExecutorKind::Slurm {
         slurm::Book::begin(&run, &slurm::Charter::new(prepared, store, options.remote.clone()))?;
     }
-    go_on(prepared, store, hold, &run, record, options, progress)
+    Ok((run, record))
+}
+
+/// Begins a run on a cluster that needs nobody to watch it. Returns its record and the number of jobs; where some could not
+/// be submitted, the others go on.
+pub fn detach(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    hold: Hold,
+    options: &Options,
+) -> Result<(RunRecord, usize)> {
+    let (run, mut record) = begin(pipeline, prepared, store, options)?;
+    for ((stage, state), planned) in record.stages.iter_mut().zip(&prepared.states).zip(&prepared.plan.stages) {
+        stage.key = state.key().cloned();
+        if let StageState::Cached { action, .. } = state {
+            run.link_stage(&planned.name, &action.outputs)?;
+            stage.state = StageRunState::Cached;
+        }
+    }
+    run.update(&record)?;
+    drop(hold);
+    let jobs = slurm::detach(&run, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
+    Ok((record, jobs))
 }
 
 /// Does what there is to do in a run that has begun: now, or in another process that is gone.

@@ -59,9 +59,9 @@ With --json, one object a line on stdout; within a schema, fields and events are
 
 const STATUS_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
-\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|ok|failed|interrupted|died,
+\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
 \"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
-\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"waits_for\"}]}.";
+\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"place\", \"waits_for\"}]}.";
 
 const CHECK_JSON: &str = "\
 With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
@@ -102,6 +102,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// End a run: its stages save their progress, and the next run goes on from there.
+    Cancel(RunIdArgs),
     /// Write the report of a run: one HTML file.
     Report(ReportArgs),
     /// Enlarge a picture of your own with a trained model.
@@ -201,6 +203,9 @@ pub struct RunArgs {
     pub keep_going: bool,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
+    /// On a cluster: submit all stages at once, each after those that it needs, and do not wait for them.
+    #[arg(long)]
+    pub detach: bool,
     /// Show what would run and why; start and write nothing.
     #[arg(long)]
     pub dry_run: bool,

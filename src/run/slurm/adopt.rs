@@ -23,13 +23,17 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(());
     }
+    if run.is_live() {
+        return Ok(());
+    }
+    let jobs = queue::squeue(run.id(), settings.timeout).ok();
+    // Whoever wants to watch the run finds it taken for no longer than needed.
     let Some(run) = run.take_over()? else { return Ok(()) };
     let _hold = store.hold()?;
     let before = record.clone();
     let book = Book::of(&run);
     let prepared = book.charter()?.prepared(store);
     let mut known = Knowledge::new(&prepared, store);
-    let jobs = queue::squeue(run.id(), settings.timeout).ok();
     // The last that has a stage is the one that counts.
     let mut tasks: BTreeMap<usize, (Batch, usize)> = BTreeMap::new();
     for batch in book.batches() {
