@@ -12,7 +12,7 @@ use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};
 use crate::stages::StageEvent;
-use crate::store::{Action, Key, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{Action, JobRecord, Key, RunRecord, StageRecord, StageRunState, Store};
 
 /// A stage as `status` shows it, in words and in JSON.
 #[derive(Debug, Serialize)]
@@ -30,9 +30,9 @@ pub struct StageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<StageEvent>,
     error: Option<String>,
-    /// On a cluster: its job, and where that is.
+    /// Its job, where it has one on a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<String>,
+    job: Option<JobRecord>,
     #[serde(skip)]
     pub highlight: String,
 }
@@ -87,7 +87,7 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
             metrics: BTreeMap::new(),
             progress: None,
             error: None,
-            place: None,
+            job: None,
             highlight: String::new(),
         };
         match state {
@@ -111,7 +111,7 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
                         _ => State::WouldRun,
                     };
                     view.error = record.error.clone();
-                    view.place = record.place.clone();
+                    view.job = record.job.clone();
                     view.seconds = record.seconds;
                 }
                 view.progress = store.and_then(|store| last_progress(store, key));
@@ -127,6 +127,10 @@ fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
     match stage.state {
         StageRunState::Pending if goes_on => State::Waiting,
         StageRunState::Pending => State::Skipped,
+        // For those who look on, what waits in a queue does not run.
+        StageRunState::Running if goes_on && stage.job.as_ref().is_some_and(|job| job.queued.is_some()) => {
+            State::Waiting
+        }
         StageRunState::Running if goes_on => State::Running,
         StageRunState::Running => State::Died,
         StageRunState::Ran => State::Ran,
@@ -149,7 +153,7 @@ pub fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageV
         metrics: stage.metrics.clone(),
         progress: None,
         error: stage.error.clone(),
-        place: stage.place.clone(),
+        job: stage.job.clone(),
         highlight: String::new(),
     };
     let Some(key) = &stage.key else { return view };
@@ -186,12 +190,12 @@ impl StageView {
         let text = match self.state {
             State::Cached | State::Ran | State::Skipped => plain.to_string(),
             State::WouldRun => self.with_progress(plain),
-            State::Running => self.with_progress(&match &self.place {
-                Some(place) => format!("{plain}: {place}"),
+            State::Running => self.with_progress(&match &self.job {
+                Some(job) => format!("{plain}: {job}"),
                 None => plain.to_string(),
             }),
-            State::Waiting if self.waits_for.is_empty() => match &self.place {
-                Some(place) => format!("{plain}: {place}"),
+            State::Waiting if self.waits_for.is_empty() => match &self.job {
+                Some(job) => format!("{plain}: {job}"),
                 None => plain.to_string(),
             },
             State::Waiting => {

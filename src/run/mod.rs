@@ -162,7 +162,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         seconds: None,
         metrics: Default::default(),
         error: None,
-        place: None,
+        job: None,
     };
     RunRecord {
         id: String::new(),

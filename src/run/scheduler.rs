@@ -12,12 +12,11 @@ use super::knowledge::Knowledge;
 use super::limits::{Limits, Over};
 use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
-use super::slurm::{queued, running};
 use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
 use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Hold, Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
@@ -269,13 +268,13 @@ impl<'a> Scheduler<'a> {
         match &event {
             ProcessEvent::WaitingForLock => self.wait(stage, "another run computes the same key".into()),
             ProcessEvent::Queued { job, reason } => {
-                let why = queued(job, reason);
-                self.record.stages[stage].place = Some(why.clone());
+                let job = self.record.stages[stage].job.insert(JobRecord::queued(job, reason));
+                let why = job.to_string();
                 self.wait(stage, why);
             }
             ProcessEvent::Placed { job, node } => {
-                let text = running(job, node);
-                self.record.stages[stage].place = Some(text.clone());
+                let job = self.record.stages[stage].job.insert(JobRecord::running(job, node));
+                let text = job.to_string();
                 self.record_is_stale = true;
                 self.progress.event(stage, &StageEvent::Message { text });
             }

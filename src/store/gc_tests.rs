@@ -21,7 +21,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         seconds: None,
         metrics: BTreeMap::new(),
         error: None,
-        place: None,
+        job: None,
     };
     let record = RunRecord {
         id: String::new(),

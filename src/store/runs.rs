@@ -104,9 +104,45 @@ pub struct StageRecord {
     #[serde(with = "numbers")]
     pub metrics: BTreeMap<String, f64>,
     pub error: Option<String>,
-    /// On a cluster: its job, and where that is or was, in words.
+    /// Its job, where it has one on a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<String>,
+    pub job: Option<JobRecord>,
+}
+
+/// A stage's job on a cluster, and where it is or was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub id: String,
+    /// Why it waits in the queue, in the cluster's words; None where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl JobRecord {
+    pub fn queued(id: &str, reason: &str) -> Self {
+        Self { queued: Some(reason.to_string()), ..Self::absent(id) }
+    }
+
+    pub fn running(id: &str, node: &str) -> Self {
+        Self { node: Some(node.to_string()), ..Self::absent(id) }
+    }
+
+    /// Not in the queue as the cluster tells it.
+    pub fn absent(id: &str) -> Self {
+        Self { id: id.to_string(), queued: None, node: None }
+    }
+}
+
+impl fmt::Display for JobRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.queued, &self.node) {
+            (Some(reason), _) => write!(f, "job {} is queued ({reason})", self.id),
+            (_, Some(node)) => write!(f, "job {} is on {node}", self.id),
+            _ => write!(f, "job {} is not in the queue", self.id),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -359,7 +395,7 @@ mod tests {
                 seconds: Some(0.1),
                 metrics: [("psnr".to_string(), f64::INFINITY)].into(),
                 error: None,
-                place: None,
+                job: Some(JobRecord::queued("7_1", "Priority")),
             }],
         }
     }

@@ -61,7 +61,8 @@ const STATUS_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
 \"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
 \"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
-\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"place\", \"waits_for\"}]}.";
+\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"job\": {\"id\", \"queued\" (why),
+\"node\"}, \"waits_for\"}]}.";
 
 const CHECK_JSON: &str = "\
 With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",

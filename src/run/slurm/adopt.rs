@@ -10,12 +10,12 @@ use super::book::{Batch, Book};
 use super::queue::{self, Jobs};
 use super::verdict::{Answer, Dead, End, JobState, Verdict, verdict};
 use super::watched::Watched;
-use super::{Settings, place};
+use super::{Settings, recorded};
 use crate::pipeline::ExecutorKind;
 use crate::plan::StageState;
 use crate::run::knowledge::Knowledge;
 use crate::run::wire::ProcessEvent;
-use crate::store::{RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::store::{JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 /// Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
 pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
@@ -34,6 +34,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     let book = Book::of(&run);
     let prepared = book.charter()?.prepared(store);
     let mut known = Knowledge::new(&prepared, store);
+    let mut last: Option<Timestamp> = None;
     // The last that has a stage is the one that counts.
     let mut tasks: BTreeMap<usize, (Batch, usize)> = BTreeMap::new();
     for batch in book.batches() {
@@ -61,6 +62,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
         match (&known.states()[stage], seen) {
             (StageState::Cached { action, .. }, job) => {
                 run.link_stage(&planned.name, &action.outputs)?;
+                last = last.max(action.cost.finished_at.parse().ok());
                 entry.metrics = action.metrics.clone();
                 entry.seconds = Some(action.cost.seconds);
                 let adopted = job.is_none_or(|job| job.watched.word == Some(ProcessEvent::Done { adopted: true }));
@@ -70,14 +72,14 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
             (_, None) if lost => entry.state = StageRunState::Skipped,
             (_, None) => {
                 entry.state = StageRunState::Pending;
-                entry.place = task.and_then(|(batch, task)| {
+                entry.job = task.and_then(|(batch, task)| {
                     let row = jobs.as_ref()?.get(&(batch.number, *task))?;
-                    place(&row.id, &row.state)
+                    recorded(&row.id, &row.state)
                 });
             }
         }
     }
-    conclude(&mut record);
+    conclude(&mut record, last.unwrap_or_else(Timestamp::now));
     if record != before { run.update(&record) } else { Ok(()) }
 }
 
@@ -113,10 +115,10 @@ impl Job {
     fn judge(mut self, store: &Store, settings: &Settings, entry: &mut StageRecord) {
         let answer = self.answer.clone();
         let judged = verdict(&self.watched.see(store, answer, Instant::now()), settings.grace);
-        entry.place = match &self.answer {
-            Answer::Is(state) => place(&self.id, state),
-            Answer::Absent => Some(format!("job {} is not in the queue", self.id)),
-            Answer::None => entry.place.take(),
+        entry.job = match &self.answer {
+            Answer::Is(state) => recorded(&self.id, state),
+            Answer::Absent => Some(JobRecord::absent(&self.id)),
+            Answer::None => entry.job.take(),
         };
         (entry.state, entry.error) = match judged {
             Verdict::Dead(Dead::Ended(End::NeverStarted)) => (StageRunState::Skipped, None),
@@ -133,15 +135,14 @@ impl Job {
     }
 }
 
-/// Ends a run in which nothing is left to come.
-fn conclude(record: &mut RunRecord) {
+/// Ends a run in which nothing is left to come. `last`: when the last of its results was made.
+fn conclude(record: &mut RunRecord, last: Timestamp) {
     let any = |states: &[StageRunState]| record.stages.iter().any(|stage| states.contains(&stage.state));
     if any(&[StageRunState::Pending, StageRunState::Running]) {
         return;
     }
     let bad = any(&[StageRunState::Failed, StageRunState::Skipped, StageRunState::Interrupted]);
     record.state = if bad { RunState::Failed } else { RunState::Ok };
-    let now = Timestamp::now();
-    record.seconds = record.started_at.parse().ok().map(|then: Timestamp| now.duration_since(then).as_secs_f64());
-    record.finished_at = Some(now.to_string());
+    record.seconds = record.started_at.parse().ok().map(|then: Timestamp| last.duration_since(then).as_secs_f64());
+    record.finished_at = Some(last.to_string());
 }

@@ -36,7 +36,7 @@ use super::status::Cause;
 use super::wire::Order;
 use crate::pipeline::{Device, Pipeline};
 use crate::plan::plan;
-use crate::store::{RunDir, Store};
+use crate::store::{JobRecord, RunDir, Store};
 
 pub use adopt::adopt;
 pub use book::{Book, Charter};
@@ -69,21 +69,13 @@ impl Default for Settings {
     }
 }
 
-/// A job and where it is, in words; None once it has ended.
-fn place(job: &str, state: &JobState) -> Option<String> {
+/// A job in the record of a run; None once it has ended.
+fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
     match state {
-        JobState::Queued { reason } => Some(queued(job, reason)),
-        JobState::Running { node } => Some(running(job, node)),
+        JobState::Queued { reason } => Some(JobRecord::queued(id, reason)),
+        JobState::Running { node } => Some(JobRecord::running(id, node)),
         JobState::Ended(_) | JobState::Unknown => None,
     }
-}
-
-pub fn queued(job: &str, reason: &str) -> String {
-    format!("job {job} is queued ({reason})")
-}
-
-pub fn running(job: &str, node: &str) -> String {
-    format!("job {job} is on {node}")
 }
 
 /// Ends all jobs of a run.
