@@ -159,6 +159,15 @@ pub fn requeue(job: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lets a job of the queue start as soon as there is room: one that was put there again waits for minutes otherwise.
+pub fn start_now(job: &str) -> Result<()> {
+    let said = answer(Command::new("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]), "", TIMEOUT)?;
+    if !said.ok {
+        bail!("scontrol: {}", shortened(&said.stderr));
+    }
+    Ok(())
+}
+
 /// Whether Slurm lets a job run on: not, once it was cancelled or its time was up.
 pub fn is_running(job: &str) -> bool {
     let said = answer(Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", job]), "", TIMEOUT);
