@@ -230,6 +230,13 @@ impl Clerk {
             {
                 self.tell(stage, Event::Process(news));
             }
+            if watched.is_requeued
+                && matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
+            {
+                watched.is_requeued = false;
+                // Where that is not allowed, it starts later.
+                let _ = queue::start_now(&id);
+            }
             let word = match verdict(&watched.see(&self.store, answer, now), grace) {
                 Verdict::Wait => {
                     self.watched.insert(stage, watched);

@@ -107,10 +107,7 @@ impl Job {
         if self.restarts < allowed && is_wanted {
             say(format!("{error}; it goes into the queue again ({} of {allowed})", self.restarts + 1));
             match queue::requeue(&self.id) {
-                Ok(()) => {
-                    let _ = queue::start_now(&self.id);
-                    return ProcessEvent::Requeued { cause };
-                }
+                Ok(()) => return ProcessEvent::Requeued { cause },
                 Err(error) => say(format!("it cannot: {error:#}")),
             }
         }

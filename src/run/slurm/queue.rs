@@ -161,7 +161,8 @@ pub fn requeue(job: &str) -> Result<()> {
 
 /// Lets a job of the queue start as soon as there is room: one that was put there again waits for minutes otherwise.
 pub fn start_now(job: &str) -> Result<()> {
-    let said = answer(Command::new("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]), "", TIMEOUT)?;
+    let said =
+        answer(Command::new("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]), "", TIMEOUT)?;
     if !said.ok {
         bail!("scontrol: {}", shortened(&said.stderr));
     }

@@ -25,6 +25,8 @@ pub struct Watched {
     pub since: Instant,
     out: Tail,
     err: PathBuf,
+    /// It went into the queue again by itself.
+    pub is_requeued: bool,
     /// Its last word, where that was the last.
     pub word: Option<ProcessEvent>,
     beat: Option<(String, Instant)>,
@@ -38,7 +40,19 @@ impl Watched {
         let out = Tail { path: book.file(place, "out"), offset: 0, rest: vec![] };
         let err = book.file(place, "err");
         let since = Instant::now();
-        Self { place, key, forced, since, out, err, word: None, beat: None, gone_since: None, shown: None }
+        Self {
+            place,
+            key,
+            forced,
+            since,
+            out,
+            err,
+            is_requeued: false,
+            word: None,
+            beat: None,
+            gone_since: None,
+            shown: None,
+        }
     }
 
     /// What it said since the last time, as far as others may want to hear it before it ends.
@@ -55,6 +69,7 @@ impl Watched {
                 event => {
                     // Another attempt: what the last one said was not the last word.
                     self.word = None;
+                    self.is_requeued = matches!(event, Event::Process(ProcessEvent::Requeued { .. }));
                     if event == Event::Process(ProcessEvent::Started) {
                         self.since = now;
                     }
