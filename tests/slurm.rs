@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::{Folder, Output, Pipeline, Running, wait_until};
@@ -14,11 +15,25 @@ use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm");
 
+/// Settings for what hangs.
+const IMPATIENT: &str = "executor: slurm\nslurm: {grace: 1 s, timeout: 2 s}\n";
+
+/// And for what is missing for a while.
+const PATIENT: &str = "executor: slurm\nslurm: {grace: 30 s, timeout: 20 s}\n";
+
 /// A working folder beside a Slurm.
 struct Cluster {
     folder: Folder,
     /// Of the stub; none for the real Slurm.
     stub: Option<PathBuf>,
+    /// What `waiting` waits for.
+    go: PathBuf,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.go);
+    }
 }
 
 impl Cluster {
@@ -26,15 +41,15 @@ impl Cluster {
         let folder = pipeline.folder();
         let stub = folder.path().join("stub");
         fs::create_dir_all(stub.join("jobs")).unwrap();
-        let cluster = Self { folder, stub: Some(stub) };
-        cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 1 s}\n");
+        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new() };
+        cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
         cluster
     }
 
     /// None where there is no real Slurm to test against.
     fn real(pipeline: Pipeline) -> Option<Self> {
         std::env::var_os("SRPIPE_TEST_SLURM")?;
-        let cluster = Self { folder: pipeline.folder(), stub: None };
+        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new() };
         cluster.settings("executor: slurm\nslurm: {grace: 10 s, all: {cpus: 1}}\n");
         Some(cluster)
     }
@@ -70,6 +85,10 @@ impl Cluster {
 
     fn run(&self, args: &[&str]) -> Output {
         self.srpipe(&[&["run", "p.yaml"], args].concat())
+    }
+
+    fn go(&self) {
+        fs::write(&self.go, "").unwrap();
     }
 
     /// Makes something go wrong in the stub: `what` is shell, `when` for example `squeue.2` or `squeue.all`.
@@ -141,12 +160,16 @@ fn swept(instances: usize) -> Pipeline {
     )
 }
 
-/// A stage that ends when the file `go` appears.
-fn waiting() -> Pipeline {
-    Pipeline::new().stage(
-        "wait",
-        "{kind: command, command: [sh, -c, 'while [ ! -f go ]; do sleep 0.02; done; echo 1 > {outputs.n}'], outputs: [n]}",
-    )
+/// A stage that ends when a file appears, beside a stub.
+fn waiting() -> Cluster {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("srpipe-test-go-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+    let go = std::env::temp_dir().join(name);
+    let script = format!("while [ ! -f {} ]; do sleep 0.02; done; echo 1 > {{outputs.n}}", go.display());
+    let stage = format!("{{kind: command, command: [sh, -c, '{script}'], outputs: [n]}}");
+    let mut cluster = Cluster::stub(Pipeline::new().stage("wait", &stage));
+    cluster.go = go;
+    cluster
 }
 
 #[test]
@@ -224,6 +247,7 @@ fn a_queue_that_errs_hangs_or_talks_nonsense_fails_nothing() {
         ("other jobs of the same numbers", "echo '1|N/A|FAILED|n1|(null)|None'; sleep 0.01"),
     ] {
         let cluster = Cluster::stub(Pipeline::small());
+        cluster.settings(IMPATIENT);
         cluster.inject("squeue.all", injected);
         let output = cluster.run(&[]);
         assert_eq!(output.code, Some(0), "{name}: {output}");
@@ -233,11 +257,12 @@ fn a_queue_that_errs_hangs_or_talks_nonsense_fails_nothing() {
 
 #[test]
 fn empty_answers_for_less_than_the_grace_fail_nothing() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
+    cluster.settings(PATIENT);
     cluster.inject("squeue.2", "exit 0");
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the queue was asked three times", || cluster.calls("squeue") >= 3);
-    cluster.folder.write("go", "");
+    cluster.go();
     assert_done(&run.wait());
     assert_eq!(cluster.calls("sbatch"), 1);
 }
@@ -249,11 +274,12 @@ fn a_submission_that_slurm_took_without_saying_so_is_found_in_the_queue() {
         ("garbage", "echo 'Submitted, I think'; exit 0"),
         ("a hang", "sleep 60"),
     ] {
-        let cluster = Cluster::stub(waiting());
+        let cluster = waiting();
+        cluster.settings(IMPATIENT);
         cluster.inject("after.1", injected);
         let run = cluster.start(&["run", "p.yaml"]);
         wait_until("the queue was asked", || cluster.calls("squeue") >= 2);
-        cluster.folder.write("go", "");
+        cluster.go();
         let output = run.wait();
         assert_eq!(output.code, Some(0), "{name}: {output}");
         assert_eq!(cluster.calls("sbatch"), 1, "{name}: {output}");
@@ -311,53 +337,54 @@ fn ends_are_told_apart() {
         ("PREEMPTED", "had to make room for another"),
         ("CANCELLED", "was cancelled"),
     ] {
-        let cluster = Cluster::stub(waiting());
+        let cluster = waiting();
         let run = cluster.start(&["run", "p.yaml"]);
         wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
         cluster.inject("squeue.all", &format!("echo '1|N/A|{state}|n1|b1|None'; exit 0"));
         let output = run.wait();
         assert_eq!(output.code, Some(1), "{output}");
         assert!(output.stderr.contains(&format!("job 1 {words}")), "{state}: {output}");
-        cluster.folder.write("go", "");
+        cluster.go();
     }
 }
 
 #[test]
 fn accounts_tell_what_the_queue_has_forgotten() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
+    cluster.settings(PATIENT);
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     cluster.inject("sacct.all", "echo '1|OUT_OF_MEMORY|n1'; exit 0");
     cluster.inject("squeue.all", "exit 0");
     let output = run.wait();
     assert!(output.stderr.contains("job 1 took more memory"), "{output}");
-    cluster.folder.write("go", "");
+    cluster.go();
 }
 
 #[test]
 fn a_head_that_was_killed_is_replaced_and_nothing_is_submitted_twice() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     run.signal("KILL");
     run.wait();
     assert_eq!(cluster.status()["run"]["state"], "left");
     let run = cluster.start(&["run", "p.yaml"]);
-    cluster.folder.write("go", "");
+    cluster.go();
     assert_done(&run.wait());
     assert_eq!(cluster.calls("sbatch"), 1);
 }
 
 #[test]
 fn what_ended_while_nobody_watched_is_adopted_by_status() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     run.signal("KILL");
     run.wait();
     let status = cluster.status();
     assert_eq!(status["stages"][0]["job"], serde_json::json!({"id": "1", "node": "n1"}), "{status:#}");
-    cluster.folder.write("go", "");
+    cluster.go();
     wait_until("the job is done", || cluster.state("1.0") == "COMPLETED");
     let status = cluster.status();
     assert_eq!(status["run"]["state"], "ok", "{status:#}");
@@ -368,11 +395,11 @@ fn what_ended_while_nobody_watched_is_adopted_by_status() {
 #[test]
 fn whoever_dies_between_intent_and_submission_leaves_no_job_twice_and_none_behind() {
     for (name, when, submissions) in [("before", "sbatch.1", 2), ("after", "after.1", 1)] {
-        let cluster = Cluster::stub(waiting());
+        let cluster = waiting();
         cluster.inject(when, "kill -9 $PPID; exit 1");
         let output = cluster.run(&[]);
         assert_eq!(output.signal, Some(9), "{name}: {output}");
-        cluster.folder.write("go", "");
+        cluster.go();
         let output = cluster.run(&[]);
         assert_eq!(output.code, Some(0), "{name}: {output}");
         assert_eq!(cluster.calls("sbatch"), submissions, "{name}: {output}");
@@ -419,7 +446,7 @@ fn of_a_graph_that_nobody_watches_what_needs_a_failure_is_skipped() {
 
 #[test]
 fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     let gc = cluster.srpipe(&["gc"]);
     assert!(gc.code == Some(1) && gc.stderr.contains("go on without a process"), "{gc}");
@@ -434,7 +461,7 @@ fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
 
 #[test]
 fn asked_twice_to_end_a_run_cancels_its_jobs() {
-    let cluster = Cluster::stub(waiting());
+    let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml", "--json"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     run.signal("INT");
@@ -450,12 +477,11 @@ fn asked_twice_to_end_a_run_cancels_its_jobs() {
 #[test]
 fn without_slurm_the_error_says_what_to_do() {
     let folder = Pipeline::small().folder();
-    let output = folder.run(&["--executor", "slurm"]);
-    // Where the tests run beside a real one, it is there.
-    if output.code != Some(0) {
-        assert_eq!(output.code, Some(2), "{output}");
-        assert!(output.stderr.contains("login node") && output.stderr.contains("--executor local"), "{output}");
-    }
+    let mut command = folder.command(&["run", "p.yaml", "--executor", "slurm"]);
+    let output = command.env("PATH", folder.path()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("login node") && error.contains("--executor local"), "{error}");
     let output = folder.run(&["--detach"]);
     assert!(output.code == Some(2) && output.stderr.contains("--executor slurm"), "{output}");
 }

@@ -110,8 +110,8 @@ impl Poll {
     pub fn hear_accounts(&mut self, answer: Result<BTreeMap<String, JobState>>) {
         match answer {
             Ok(accounts) => self.accounts = accounts,
-            // There is none, as on many clusters.
-            Err(_) => self.has_accounting = false,
+            // There is none, as on many clusters; any other error may pass.
+            Err(error) => self.has_accounting = !format!("{error:#}").contains("disabled"),
         }
     }
 }
