@@ -95,7 +95,8 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&order.key)? {
         Some(lock) => lock,
         None => {
-            send(&ProcessEvent::WaitingForLock);
+            let holder = store.lock_holder(&order.key).map(|holder| holder.to_string());
+            send(&ProcessEvent::WaitingForLock { holder });
             store.lock(&order.key)?
         }
     };
@@ -110,7 +111,6 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
-    let heart = store.beat(&lock)?;
     if stop.job.is_some() {
         log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
     }
@@ -119,7 +119,6 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         match Remote::open(address).and_then(|remote| remote.fetch(store, &order.key)) {
             Ok(true) => {
                 send(&StageEvent::Message { text: format!("taken from {address}") });
-                drop(heart);
                 clean_up(store, lock);
                 send(&ProcessEvent::Done { adopted: true });
                 return Ok(Ended::Done);
@@ -155,7 +154,6 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                 srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
             };
             store.commit(&order.key, &Action { preimage: order.preimage.to_value(), outputs, metrics, cost })?;
-            drop(heart);
             clean_up(store, lock);
             send(&ProcessEvent::Done { adopted: false });
             Ok(Ended::Done)

@@ -266,7 +266,10 @@ impl<'a> Scheduler<'a> {
     /// A process says something about itself.
     fn hear(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
-            ProcessEvent::WaitingForLock => self.wait(stage, "another run computes the same key".into()),
+            ProcessEvent::WaitingForLock { holder } => {
+                let holder = holder.as_ref().map_or(String::new(), |holder| format!(" ({holder})"));
+                self.wait(stage, format!("another run computes the same key{holder}"));
+            }
             ProcessEvent::Queued { job, reason } => {
                 let job = self.record.stages[stage].job.insert(JobRecord::queued(job, reason));
                 let why = job.to_string();

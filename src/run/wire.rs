@@ -51,8 +51,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ProcessEvent {
-    /// Another process is computing the same key.
-    WaitingForLock,
+    /// Another process is computing the same key: which, in words.
+    WaitingForLock { holder: Option<String> },
     /// Its job waits in the queue of a cluster, for a reason in the cluster's words.
     Queued { job: String, reason: String },
     /// Its job has a node.
@@ -83,7 +83,7 @@ mod tests {
         let events = [
             Event::Stage(StageEvent::Progress { done: 3, total: 9, unit: "steps".into(), values }),
             Event::Stage(StageEvent::Message { text: "a\nb".into() }),
-            Event::Process(ProcessEvent::WaitingForLock),
+            Event::Process(ProcessEvent::WaitingForLock { holder: Some("process 7 on n1".into()) }),
             Event::Process(ProcessEvent::Queued { job: "1_2".into(), reason: "Priority".into() }),
             Event::Process(ProcessEvent::Placed { job: "1_2".into(), node: "n7".into() }),
             Event::Process(ProcessEvent::Started),

@@ -52,7 +52,6 @@ use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
 pub use blobs::{ReadError, hash_file};
-pub use cluster::Heart;
 pub use digest::{Digest, Key, NotHex};
 use files::Durability;
 pub use files::host;
