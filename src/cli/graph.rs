@@ -10,7 +10,7 @@ use super::args::{GraphArgs, GraphFormat};
 use super::groups::base;
 use super::output::{Look, Paint, print};
 use super::stage_view::{State, stages_of_file};
-use super::{EXIT_DONE, load};
+use super::{EXIT_DONE, cluster, load};
 use crate::pipeline::StageKind;
 use crate::run::Prepared;
 use crate::run::watch::RunView;
@@ -28,7 +28,8 @@ struct Node {
 
 pub fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
-    let pipeline = load(&args.file, &args.flags)?;
+    let mut pipeline = load(&args.file, &args.flags)?;
+    cluster::executor(None, &mut pipeline)?;
     let prepared = Prepared::new(&pipeline, store.as_ref())?;
     let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
     let nodes = nodes(&prepared, store.as_ref(), view.as_ref(), args.all);

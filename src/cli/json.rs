@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::output::print;
-use crate::run::{Progress, Status};
+use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::{RunRecord, RunState};
 
@@ -30,7 +30,7 @@ impl Progress for Json {
     fn stage(&mut self, stage: usize, status: &Status) {
         let mut event = json!({"event": "stage", "stage": self.names[stage], "state": status.recorded()});
         match status {
-            Status::Blocked => event["waiting"] = json!("another run computes the same key"),
+            Status::Blocked { why } => event["waiting"] = json!(why),
             Status::Ran { seconds } => event["seconds"] = json!(seconds),
             Status::Failed(failure) => {
                 event["error"] = json!(failure.error);
@@ -49,8 +49,8 @@ impl Progress for Json {
         send(event);
     }
 
-    fn stopping(&mut self) {
-        send(json!({"event": "stopping"}));
+    fn stopping(&mut self, how: Stopping) {
+        send(json!({"event": "stopping", "jobs_go_on": matches!(how, Stopping::Leaving(_))}));
     }
 
     fn finished(&mut self, run: &RunRecord) {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::LogsArgs;
 use super::output::{note, print};
-use super::{EXIT_DONE, EXIT_FAILED};
+use super::{EXIT_DONE, EXIT_FAILED, cluster};
 use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
 use crate::store::{RunDir, StageRecord, StageRunState, Store};
@@ -19,6 +19,7 @@ const POLL: Duration = Duration::from_millis(200);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
+    cluster::adopt(&store);
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
     let mut is_empty = true;
@@ -71,8 +72,9 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
 }
 
 fn is_going_on(run: &RunDir, stage: &StageRecord) -> bool {
+    let goes_on = [ViewState::Running, ViewState::Left];
     matches!(stage.state, StageRunState::Pending | StageRunState::Running)
-        && RunView::of(run).is_some_and(|view| view.state == ViewState::Running)
+        && RunView::of(run).is_some_and(|view| goes_on.contains(&view.state))
 }
 
 fn record(run: &RunDir, name: &str) -> Option<StageRecord> {

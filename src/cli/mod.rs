@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod claims;
+mod cluster;
 mod diff;
 mod explanations;
 mod facts;
@@ -66,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => graph::graph(args, &cli.runs_dir),
         Command::Check(args) => Ok(check(args)),
         Command::Logs(args) => logs::logs(args, &cli.runs_dir),
+        Command::Cancel(args) => cluster::cancel(args, &cli.runs_dir),
         Command::Report(args) => report::report(args, &cli.runs_dir),
         Command::Upscale(args) => upscale::upscale(args, &cli.runs_dir),
         Command::Bench(args) => bench::bench(args),
@@ -86,7 +88,7 @@ pub fn main() -> ExitCode {
             print(&String::from_utf8_lossy(&text));
             Ok(EXIT_DONE)
         }
-        Command::Exec => return ExitCode::from(exec()),
+        Command::Exec { job } => return ExitCode::from(exec(job.as_deref())),
         Command::Launch { argv } => {
             note(&format!("error: {:#}", launch(argv)));
             return ExitCode::from(EXIT_NO_PROGRAM);

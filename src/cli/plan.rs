@@ -11,7 +11,7 @@ use super::args::PlanArgs;
 use super::explanations::Explained;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, print};
-use super::{EXIT_DONE, load, words};
+use super::{EXIT_DONE, cluster, load, words};
 use crate::model::Cost;
 use crate::pipeline::params::ModelParams;
 use crate::pipeline::{Pipeline, StageParams};
@@ -24,6 +24,7 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
+    cluster::executor(args.chosen.executor, &mut pipeline)?;
     let prepared = Prepared::forced(&pipeline, store.as_ref(), forced)?;
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
     print(&show(&explained, args.json, args.all));

@@ -9,23 +9,35 @@ use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::stage_view::counts;
-use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, json, load, plan, progress, report, results, settings, words};
+use super::{
+    EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
+};
 use crate::nn::fused::Level;
-use crate::pipeline::Pipeline;
-use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress};
+use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
+    let executor = cluster::executor(args.chosen.executor, &mut pipeline)?;
+    if args.detach && executor != ExecutorKind::Slurm {
+        let why = "--detach hands all stages to a cluster, so it needs `--executor slurm`";
+        return Err(InputError(why.into()).into());
+    }
     let known = Store::open_existing(runs);
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
-    prepared.check_fits(&pipeline, &Machine::here())?;
+    if executor == ExecutorKind::Local {
+        prepared.check_fits(&pipeline, &Machine::here())?;
+    }
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
+    }
+    if executor == ExecutorKind::Slurm && !prepared.is_done() {
+        slurm::is_there().map_err(InputError)?;
     }
     if prepared.is_done()
         && let Some(store) = &known
@@ -49,6 +61,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
         remote: settings::remote()?,
+        executor,
+        slurm: settings::slurm()?,
         exe: std::env::current_exe().context("finding the srpipe binary")?,
         command: std::env::args().collect(),
     };
@@ -58,7 +72,25 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
-    let record = run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?;
+    let earlier = match executor {
+        ExecutorKind::Slurm => cluster::resumable(&pipeline, &prepared, &store)?,
+        ExecutorKind::Local => None,
+    };
+    if args.detach {
+        let (record, jobs) = match earlier {
+            Some((_, record)) => (record, 0),
+            None => run::detach(&pipeline, &prepared, &store, hold, &options)?,
+        };
+        match args.json {
+            true => json::finished(&record, record.state),
+            false => note(&cluster::left(&record, jobs, &args.file)),
+        }
+        return Ok(EXIT_DONE);
+    }
+    let record = match earlier {
+        Some((run, record)) => run::go_on(&prepared, &store, hold, &run, record, &options, progress.as_mut())?,
+        None => run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?,
+    };
     let report = report::write(&store, &record.pipeline, &record.id);
     if !args.json {
         finish(args, runs, &store, &record);
@@ -68,8 +100,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     Ok(match record.state {
         RunState::Ok => EXIT_DONE,
-        RunState::Interrupted => EXIT_INTERRUPTED,
-        RunState::Failed | RunState::Running => EXIT_FAILED,
+        RunState::Interrupted | RunState::Running => EXIT_INTERRUPTED,
+        RunState::Failed => EXIT_FAILED,
     })
 }
 
@@ -132,7 +164,13 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
             paint.paint(Look::Attention, "interrupted:"),
             again()
         )),
-        RunState::Failed | RunState::Running => note(&format!(
+        RunState::Running => note(&format!(
+            "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
+             ends them",
+            paint.paint(Look::Attention, "left:"),
+            record.id
+        )),
+        RunState::Failed => note(&format!(
             "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
             paint.paint(Look::Bad, "failed:"),
             args.file.display()

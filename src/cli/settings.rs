@@ -3,18 +3,28 @@
 //!
 //! ```yaml
 //! remote: s3://bucket/prefix     # or a folder; SRPIPE_REMOTE goes before it, and empty means none
+//! executor: slurm                # where neither the command line nor the pipeline's file says
+//! slurm:
+//!   grace: 60 s                  # how long the cluster's file system may take to show what a job wrote
+//!   timeout: 30 s                # how long a command of Slurm may take to answer
+//!   all: { account: lab }        # `resources` of stages that do not say so themselves: of all of them,
+//!   train: { partition: gpu, gpus: 1, time: 4 h }    # and of a kind
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::run::InputError;
+use crate::pipeline::{ExecutorKind, ResourceParams, StageKind, duration};
+use crate::run::{InputError, slurm};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
     remote: Option<String>,
+    executor: Option<ExecutorKind>,
+    slurm: BTreeMap<String, serde_yaml::Value>,
 }
 
 /// The cache that results are taken from.
@@ -23,12 +33,50 @@ pub fn remote() -> Result<Option<String>, InputError> {
         let address = address.into_string().map_err(|_| InputError("SRPIPE_REMOTE is not UTF-8".into()))?;
         return Ok(Some(address).filter(|address| !address.is_empty()));
     }
-    let Some(path) = path() else { return Ok(None) };
+    Ok(settings()?.remote)
+}
+
+/// What runs stages, where nobody says otherwise.
+pub fn executor() -> Result<Option<ExecutorKind>, InputError> {
+    Ok(settings()?.executor)
+}
+
+/// How runs on a cluster are done.
+pub fn slurm() -> Result<slurm::Settings, InputError> {
+    of_slurm(settings()?.slurm).map_err(|e| InputError(format!("{}: {e}", path().unwrap_or_default().display())))
+}
+
+fn of_slurm(said: BTreeMap<String, serde_yaml::Value>) -> Result<slurm::Settings, String> {
+    let mut settings = slurm::Settings::default();
+    for (name, value) in said {
+        if ["grace", "timeout"].contains(&name.as_str()) {
+            let time = value.as_str().and_then(duration);
+            let time = time.ok_or_else(|| format!("`slurm.{name}` must be a time, such as `60 s`"))?;
+            *(if name == "grace" { &mut settings.grace } else { &mut settings.timeout }) = time;
+            continue;
+        }
+        let asked: ResourceParams = serde_yaml::from_value(value).map_err(|e| format!("`slurm.{name}`: {e}"))?;
+        let asked = asked.resolve().map_err(|(field, what)| format!("`slurm.{name}.{field}` must be {what}"))?;
+        match StageKind::ALL.into_iter().find(|kind| kind.name() == name) {
+            _ if name == "all" => settings.defaults.all = asked,
+            Some(kind) => drop(settings.defaults.kinds.insert(kind, asked)),
+            None => {
+                return Err(format!(
+                    "`slurm.{name}`: known here are `grace`, `timeout`, `all` and the kinds of stages"
+                ));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+fn settings() -> Result<Settings, InputError> {
+    let Some(path) = path() else { return Ok(Settings::default()) };
     let text = match std::fs::read_to_string(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
         read => read.map_err(|e| InputError(format!("reading {}: {e}", path.display())))?,
     };
-    read(&text).map(|settings| settings.remote).map_err(|e| InputError(format!("{}: {e}", path.display())))
+    read(&text).map_err(|e| InputError(format!("{}: {e}", path.display())))
 }
 
 fn path() -> Option<PathBuf> {
@@ -50,6 +98,24 @@ mod tests {
         assert_eq!(read("remote: s3://a/b\n").unwrap().remote.as_deref(), Some("s3://a/b"));
         assert_eq!(read(" \n").unwrap().remote, None);
         let error = read("remot: x\n").unwrap_err().to_string();
-        assert!(error.contains("unknown field `remot`, expected `remote`"), "{error}");
+        assert!(error.contains("unknown field `remot`, expected one of `remote`"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_has_settings_of_its_own() {
+        let slurm = |text: &str| of_slurm(read(&format!("slurm: {text}")).unwrap().slurm);
+        let settings = slurm("{grace: 5 s, all: {account: lab}, train: {gpus: 1, partition: gpu}}").unwrap();
+        assert_eq!(settings.grace.as_secs(), 5);
+        assert_eq!(settings.defaults.all.1.account.as_deref(), Some("lab"));
+        assert_eq!(settings.defaults.kinds[&StageKind::Train].0.gpus, Some(1));
+        for (wrong, expected) in [
+            ("{grace: 5}", "`slurm.grace` must be a time"),
+            ("{trian: {gpus: 1}}", "`slurm.trian`: known here are"),
+            ("{train: {gpu: 1}}", "`slurm.train`: unknown field `gpu`"),
+            ("{all: {extra: [--wrap=ls]}}", "`slurm.all.extra` must be without"),
+        ] {
+            let error = slurm(wrong).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

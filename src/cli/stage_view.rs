@@ -12,7 +12,7 @@ use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};
 use crate::stages::StageEvent;
-use crate::store::{Action, Key, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{Action, JobRecord, Key, RunRecord, StageRecord, StageRunState, Store};
 
 /// A stage as `status` shows it, in words and in JSON.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,9 @@ pub struct StageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<StageEvent>,
     error: Option<String>,
+    /// Its job, where it has one on a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<JobRecord>,
     #[serde(skip)]
     pub highlight: String,
 }
@@ -84,6 +87,7 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
             metrics: BTreeMap::new(),
             progress: None,
             error: None,
+            job: None,
             highlight: String::new(),
         };
         match state {
@@ -100,13 +104,14 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
                 view.key = Some(key.clone());
                 if let Some((run, record)) = recorded.get(key).copied() {
                     view.state = match state_of_run(run, record) {
-                        State::Running => State::Running,
+                        state @ (State::Running | State::Waiting) => state,
                         State::Failed => State::Failed,
                         State::Interrupted => State::Interrupted,
                         State::Died => State::Died,
                         _ => State::WouldRun,
                     };
                     view.error = record.error.clone();
+                    view.job = record.job.clone();
                     view.seconds = record.seconds;
                 }
                 view.progress = store.and_then(|store| last_progress(store, key));
@@ -118,10 +123,15 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
 }
 
 fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
+    let goes_on = matches!(run.state, ViewState::Running | ViewState::Left);
     match stage.state {
-        StageRunState::Pending if run.state == ViewState::Running => State::Waiting,
+        StageRunState::Pending if goes_on => State::Waiting,
         StageRunState::Pending => State::Skipped,
-        StageRunState::Running if run.state == ViewState::Running => State::Running,
+        // For those who look on, what waits in a queue does not run.
+        StageRunState::Running if goes_on && stage.job.as_ref().is_some_and(|job| job.queued.is_some()) => {
+            State::Waiting
+        }
+        StageRunState::Running if goes_on => State::Running,
         StageRunState::Running => State::Died,
         StageRunState::Ran => State::Ran,
         StageRunState::Cached => State::Cached,
@@ -143,6 +153,7 @@ pub fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageV
         metrics: stage.metrics.clone(),
         progress: None,
         error: stage.error.clone(),
+        job: stage.job.clone(),
         highlight: String::new(),
     };
     let Some(key) = &stage.key else { return view };
@@ -178,8 +189,15 @@ impl StageView {
         let (look, plain) = self.state.words();
         let text = match self.state {
             State::Cached | State::Ran | State::Skipped => plain.to_string(),
-            State::WouldRun | State::Running => self.with_progress(plain),
-            State::Waiting if self.waits_for.is_empty() => plain.to_string(),
+            State::WouldRun => self.with_progress(plain),
+            State::Running => self.with_progress(&match &self.job {
+                Some(job) => format!("{plain}: {job}"),
+                None => plain.to_string(),
+            }),
+            State::Waiting if self.waits_for.is_empty() => match &self.job {
+                Some(job) => format!("{plain}: {job}"),
+                None => plain.to_string(),
+            },
             State::Waiting => {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
                 format!("waits for {}", few(&names))

@@ -12,13 +12,14 @@ use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, can_draw, print};
 use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
 use super::store::find_run;
-use super::{EXIT_DONE, load, progress, results, words};
+use super::{EXIT_DONE, cluster, load, progress, results, words};
 use crate::run::watch::{RunView, ViewState};
 use crate::run::{InputError, Prepared};
 use crate::store::{RunDir, RunRecord, Store};
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
+    store.iter().for_each(cluster::adopt);
     match &args.what {
         None => {
             all(store.as_ref(), runs, args.json);
@@ -31,6 +32,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         }
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
+            cluster::executor(None, &mut pipeline)?;
             let prepared = Prepared::new(&pipeline, store.as_ref())?;
             let run = store.as_ref().and_then(|store| store.latest_run(&pipeline.name));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
@@ -83,6 +85,7 @@ pub fn looks_like_file(what: &str) -> bool {
 pub fn run_words(state: ViewState) -> (Look, &'static str) {
     match state {
         ViewState::Running => (Look::Attention, "running"),
+        ViewState::Left => (Look::Attention, "left to the cluster; run again to watch it"),
         ViewState::Ok => (Look::Good, "ok"),
         ViewState::Failed => (Look::Bad, "failed"),
         ViewState::Interrupted => (Look::Attention, "interrupted; run again to continue"),
@@ -93,6 +96,7 @@ pub fn run_words(state: ViewState) -> (Look, &'static str) {
 pub fn run_state_name(state: ViewState) -> &'static str {
     match state {
         ViewState::Running => "running",
+        ViewState::Left => "left",
         ViewState::Ok => "ok",
         ViewState::Failed => "failed",
         ViewState::Interrupted => "interrupted",

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::WhyArgs;
 use super::explanations::{Explained, few};
 use super::output::print;
-use super::{EXIT_DONE, load};
+use super::{EXIT_DONE, cluster, load};
 use crate::run::{InputError, Prepared};
 use crate::store::Store;
 
@@ -19,6 +19,7 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);
+    cluster::executor(None, &mut pipeline)?;
     let prepared = Prepared::new(&pipeline, store.as_ref())?;
     let stages = &prepared.plan.stages;
     // The name of a swept stage means all of its instances.

@@ -69,6 +69,7 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
         labels: instance.labels,
         params: instance.typed.params,
         resources: instance.typed.resources,
+        site: instance.typed.site,
         retry: instance.typed.retry,
         origin: (instance.stage, instance.variant),
     };
@@ -78,6 +79,7 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
         description: draft.description.clone(),
         seed: draft.seed,
         device: draft.device,
+        executor: draft.executor,
         stages: instances.into_iter().map(stage).collect(),
         draft: Arc::new(Source { texts: sources, draft }),
     })

@@ -42,7 +42,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
-pub use resources::{Resources, Retry, bytes};
+pub use resources::{ResourceParams, Resources, Retry, Site, bytes, duration};
 pub use schema::{file as file_schema, reference};
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
+    /// Where it says so.
+    pub executor: Option<ExecutorKind>,
     /// In an order in which every stage comes after those it names; otherwise as in the file, instances of one stage
     /// together.
     pub stages: Vec<Stage>,
@@ -71,6 +73,7 @@ impl Pipeline {
             description: None,
             seed: 0,
             device: Device::Cpu,
+            executor: None,
             stages,
             draft: Arc::default(),
         }
@@ -133,6 +136,7 @@ pub struct Stage {
     pub labels: Vec<Label>,
     pub params: StageParams,
     pub resources: Resources,
+    pub site: Site,
     pub retry: Retry,
     /// Where in the draft it comes from: the stage, and which combination of it.
     origin: (usize, usize),
@@ -148,6 +152,7 @@ impl Stage {
             labels: vec![],
             params,
             resources: Resources::default(),
+            site: Site::default(),
             retry: Retry::default(),
             origin: (0, 0),
         }
@@ -190,6 +195,35 @@ impl fmt::Display for Device {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(n) => write!(f, "cuda:{n}"),
         }
+    }
+}
+
+/// What stages are run by; no part of any key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorKind {
+    /// This machine.
+    #[default]
+    Local,
+    /// A cluster, by jobs of Slurm.
+    Slurm,
+}
+
+impl ExecutorKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Slurm => "slurm",
+        }
+    }
+}
+
+impl FromStr for ExecutorKind {
+    type Err = &'static str;
+
+    /// The error says what there is, to follow "must be".
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Local, Self::Slurm].into_iter().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
     }
 }
 
@@ -253,7 +287,7 @@ pub struct Input {
 }
 
 /// Which blobs of an artifact are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Blobs {
     All,
     Only(Vec<Cow<'static, str>>),

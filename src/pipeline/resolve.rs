@@ -5,7 +5,7 @@ use super::references::Reference;
 use super::sweep::{self, Applied, Scope, Sweeps, Variant};
 use super::tree::{Mapping, Node, Number, Value};
 use super::words::{alternatives, did_you_mean, is_invisible, quote};
-use super::{Device, StageKind, StageParams, schema};
+use super::{Device, ExecutorKind, StageKind, StageParams, schema};
 
 /// Names end up as names of files, with more around them.
 const MAX_NAME_BYTES: usize = 100;
@@ -23,6 +23,7 @@ pub(super) struct Draft {
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
+    pub executor: Option<ExecutorKind>,
     pub stages: Vec<StageDraft>,
     pub sweeps: Sweeps,
 }
@@ -55,7 +56,7 @@ pub(super) fn alternatives_of(key: &str) -> &'static [&'static str] {
 }
 
 pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
-    const KEYS: [&str; 7] = ["name", "description", "seed", "device", "matrix", "defaults", "stages"];
+    const KEYS: [&str; 8] = ["name", "description", "seed", "device", "executor", "matrix", "defaults", "stages"];
     let start = Span { end: root.span.start, ..root.span };
     let Some(top) = root.as_mapping_mut() else {
         let message = if root.is_null() { "the file is empty" } else { "a pipeline is a mapping" };
@@ -88,6 +89,7 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     let description = top.shift_remove("description").and_then(|entry| description(&entry.node, errors));
     let seed = top.shift_remove("seed").map_or(Some(0), |entry| seed(&entry.node, errors));
     let device = top.shift_remove("device").map_or(Some(Device::Auto), |entry| device(&entry.node, errors));
+    let executor = top.shift_remove("executor").and_then(|entry| executor(&entry.node, errors));
     let mut defaults = top.shift_remove("defaults").map(|entry| entry.node);
     if let Some(defaults) = &mut defaults {
         check_defaults(defaults, &mut sweeps, errors);
@@ -100,6 +102,7 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
         description,
         seed: seed.unwrap_or(0),
         device: device.unwrap_or_default(),
+        executor,
         stages,
         sweeps,
     })
@@ -176,6 +179,16 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
             None
         }
     }
+}
+
+fn executor(node: &Node, errors: &mut Errors) -> Option<ExecutorKind> {
+    let text = node.as_text().unwrap_or_default();
+    text.parse()
+        .inspect_err(|what| {
+            let message = format!("`executor` must be {what}, found {}", node.describe());
+            errors.push(Diagnostic::new(node.span, message).maybe_help(did_you_mean(text, ["local", "slurm"])));
+        })
+        .ok()
 }
 
 fn kind_names() -> [&'static str; 6] {

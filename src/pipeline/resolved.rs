@@ -17,6 +17,9 @@ pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
     }
     root.insert("seed".into(), draft.seed.into());
     root.insert("device".into(), draft.device.to_string().into());
+    if let Some(executor) = draft.executor {
+        root.insert("executor".into(), executor.name().into());
+    }
     if let Some(matrix) = draft.sweeps.pipeline.as_ref().and_then(|matrix| written(matrix, axes)) {
         root.insert("matrix".into(), matrix);
     }

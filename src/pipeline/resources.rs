@@ -33,6 +33,16 @@ pub struct ResourceParams {
     pub gpus: Option<usize>,
     /// The longest that it may take, such as `90 s`, `30 min` or `2 h`. Then it is asked to save, and ended.
     pub time: Option<String>,
+    /// On a cluster: the partition.
+    pub partition: Option<String>,
+    /// On a cluster: the account that is charged.
+    pub account: Option<String>,
+    /// On a cluster: the quality of service.
+    pub qos: Option<String>,
+    /// On a cluster: features that the node must have.
+    pub constraint: Option<String>,
+    /// On a cluster: further options of `sbatch`, word for word, such as `--exclude=node7`.
+    pub extra: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,7 +81,7 @@ impl From<Option<RetryParams>> for Retry {
 }
 
 /// What a stage asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     pub cpus: Option<usize>,
     /// Bytes.
@@ -80,12 +90,58 @@ pub struct Resources {
     pub time: Option<Duration>,
 }
 
+impl ResourceParams {
+    /// The error is a field and what it must be.
+    pub fn resolve(&self) -> Result<(Resources, Site), (&'static str, &'static str)> {
+        Ok((Resources::of(self)?, Site::of(self)?))
+    }
+}
+
 impl Resources {
     /// The error is a field and what it must be.
-    pub(super) fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
+    fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
         let memory = params.memory.as_deref().map(|text| bytes(text).ok_or(("memory", SIZE)));
         let time = params.time.as_deref().map(|text| duration(text).ok_or(("time", TIME)));
         Ok(Self { cpus: params.cpus, memory: memory.transpose()?, gpus: params.gpus, time: time.transpose()? })
+    }
+}
+
+/// What a stage asks of a cluster beyond [`Resources`]; a single machine has nothing of the kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    pub qos: Option<String>,
+    pub constraint: Option<String>,
+    /// Options of `sbatch`.
+    pub extra: Vec<String>,
+}
+
+impl Site {
+    /// What srpipe says itself, and finds its jobs by.
+    const OURS: [&str; 9] = [
+        "--array",
+        "--chdir",
+        "--comment",
+        "--dependency",
+        "--error",
+        "--job-name",
+        "--output",
+        "--parsable",
+        "--wrap",
+    ];
+
+    /// The error is a field and what it must be.
+    fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
+        let is_ours = |option: &String| Self::OURS.contains(&option.split('=').next().unwrap_or(option));
+        if params.extra.iter().any(|option| !option.starts_with("--")) {
+            return Err(("extra", "a list of long options of sbatch, such as `[--exclude=node7]`"));
+        }
+        if params.extra.iter().any(is_ours) {
+            return Err(("extra", "without the options by which srpipe finds its jobs (name, comment, files, array)"));
+        }
+        let ResourceParams { partition, account, qos, constraint, extra, .. } = params.clone();
+        Ok(Self { partition, account, qos, constraint, extra })
     }
 }
 
@@ -111,7 +167,8 @@ pub fn bytes(text: &str) -> Option<u64> {
     (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// `90 s`, `30 min`, `2 h` or `1 d`.
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let unit = match unit {
         "s" => 1.0,

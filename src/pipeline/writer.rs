@@ -3,12 +3,18 @@
 //! Their own serialisation leaves out what does not change a stage's result, since stage keys are made of it;
 //! here those fields are added. What is written here reads back as the same values.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::StageParams;
 use super::params::*;
 
 impl StageParams {
+    /// For a field that is to hold all of them.
+    pub fn serialize_complete<S: Serializer>(params: &Self, serializer: S) -> Result<S::Ok, S::Error> {
+        params.complete().serialize(serializer)
+    }
+
     /// Every parameter, those too that stay out of keys.
     pub fn complete(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("parameters are strings, numbers and maps of them");

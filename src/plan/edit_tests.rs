@@ -29,6 +29,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("description", &["words"]),
     ("seed", &["1", "2"]),
     ("device", &["cpu", "cuda"]),
+    ("executor", &["local", "slurm"]),
     ("stages.images.train", &["100", "200"]),
     ("stages.images.validation", &["100"]),
     ("stages.images.test", &["100"]),
@@ -105,6 +106,11 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.model.resources.memory", &["1 GB"]),
     ("stages.model.resources.gpus", &["1"]),
     ("stages.model.resources.time", &["1 h"]),
+    ("stages.model.resources.partition", &["gpu"]),
+    ("stages.model.resources.account", &["lab"]),
+    ("stages.model.resources.qos", &["high"]),
+    ("stages.model.resources.constraint", &["a100"]),
+    ("stages.model.resources.extra", &["[--exclude=node7]"]),
 ];
 
 /// Parameters that are none of these: they name stages, say which others there are, or become `steps` before there is a
@@ -135,7 +141,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         return vec![];
     }
     match path {
-        "description" | "device" | "stages.samples.batch_size" => vec![],
+        "description" | "device" | "executor" | "stages.samples.batch_size" => vec![],
         "stages.archive.url" | "stages.archive.mirrors" | "stages.archive.sha256" | "stages.photos.path" => vec![],
         "seed" => {
             let own = |stage: &str| given.contains_key(format!("stages.{stage}.seed").as_str());

@@ -20,21 +20,23 @@ mod tests;
 
 use std::collections::HashMap;
 
-use crate::pipeline::{Blobs, Pipeline, Resources, Retry, StageKind, StageParams};
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::{Blobs, Pipeline, Resources, Retry, Site, StageKind, StageParams};
 
 pub use canonical::canonical_json;
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
 pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
-pub use state::{Known, Sources, StageState, advance, states};
+pub use state::{Known, Sources, StageState, advance, state_of, states};
 
 /// The stages of a pipeline as a graph.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Each after those that it reads.
     pub stages: Vec<PlannedStage>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedStage {
     pub name: String,
     /// Its name in the file, which the instances of a swept stage have in common.
@@ -42,6 +44,7 @@ pub struct PlannedStage {
     /// Whether it is one of the instances of a sweep.
     pub is_swept: bool,
     pub kind: StageKind,
+    #[serde(serialize_with = "StageParams::serialize_complete")]
     pub params: StageParams,
     /// What it reads of other stages.
     pub inputs: Vec<PlannedInput>,
@@ -52,11 +55,12 @@ pub struct PlannedStage {
     /// Where it draws random numbers.
     pub seed: Option<u64>,
     pub resources: Resources,
+    pub site: Site,
     pub retry: Retry,
 }
 
 /// An input, its stage by index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedInput {
     pub role: String,
     pub stage: usize,
@@ -93,6 +97,7 @@ pub fn plan(pipeline: &Pipeline) -> Plan {
             dependents: vec![],
             seed: stage.params.seed(pipeline.seed),
             resources: stage.resources,
+            site: stage.site.clone(),
             retry: stage.retry,
         });
     }

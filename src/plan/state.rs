@@ -60,6 +60,25 @@ pub fn states(plan: &Plan, known: &dyn Known, sources: &Sources, backend: Backen
     states
 }
 
+/// The state of one stage, looking at nothing but what it needs.
+pub fn state_of(plan: &Plan, wanted: usize, known: &dyn Known, sources: &Sources, backend: BackendClass) -> StageState {
+    let mut needed = vec![false; wanted + 1];
+    needed[wanted] = true;
+    for index in (0..=wanted).rev() {
+        if needed[index] {
+            plan.stages[index].dependencies.iter().for_each(|&dependency| needed[dependency] = true);
+        }
+    }
+    let mut states = Vec::with_capacity(needed.len());
+    for (index, is_needed) in needed.into_iter().enumerate() {
+        states.push(match is_needed {
+            true => state(plan, index, &states, known, sources, backend),
+            false => StageState::Waiting { on: vec![] },
+        });
+    }
+    states.pop().expect("it holds the wanted one")
+}
+
 /// Brings `states` up to date after the key of `changed` became known, or unknown: the stages of that key (there may be
 /// several) and what depends on them are looked at again, nothing else. Gives those, ascending.
 pub fn advance(

@@ -7,15 +7,17 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::Signals;
 
 use super::machine::oom_kills;
 use super::remote::Remote;
+use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::pipeline::Device;
@@ -37,9 +39,14 @@ const EVENTS_FILE: &str = "events.jsonl";
 /// In the key's work folder: the seconds that the attempts so far took.
 const SECONDS_FILE: &str = "seconds";
 
-/// Runs the stage that is ordered on stdin; returns the process's exit code.
-pub fn exec() -> u8 {
-    match attempt() {
+/// Runs a stage: the one that is ordered on stdin, or in a job of Slurm that of its `batch`. Returns the process's exit
+/// code.
+pub fn exec(batch: Option<&Path>) -> u8 {
+    let ended = match batch {
+        None => ordered(),
+        Some(batch) => in_job(batch),
+    };
+    match ended {
         Ok(Ended::Done) => 0,
         Ok(Ended::Failed) => 1,
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
@@ -58,19 +65,38 @@ enum Ended {
     Interrupted,
 }
 
-fn attempt() -> Result<Ended> {
+fn ordered() -> Result<Ended> {
     let mut orders = BufReader::new(std::io::stdin());
     let mut line = String::new();
     orders.read_line(&mut line).context("reading the order")?;
     let order: Order = serde_json::from_str(&line).context("the order on stdin (this command is run by `run`)")?;
     let stop = Arc::new(Stop::default());
     stop.listen(orders)?;
+    attempt(&order, &Store::open(&order.runs)?, &stop)
+}
 
-    let store = Store::open(&order.runs)?;
+/// What the stage is, its job finds out itself.
+fn in_job(batch: &Path) -> Result<Ended> {
+    let job = Job::new(batch)?;
+    let store = Store::open(job.runs())?;
+    let order = match job.task(&store)? {
+        Task::Run(order) => order,
+        Task::Known => {
+            send(&ProcessEvent::Done { adopted: true });
+            return Ok(Ended::Done);
+        }
+    };
+    let stop = Arc::new(Stop { job: Some(job), ..Stop::default() });
+    stop.heed_signals()?;
+    attempt(&order, &store, &stop)
+}
+
+fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&order.key)? {
         Some(lock) => lock,
         None => {
-            send(&ProcessEvent::WaitingForLock);
+            let holder = store.lock_holder(&order.key).map(|holder| holder.to_string());
+            send(&ProcessEvent::WaitingForLock { holder });
             store.lock(&order.key)?
         }
     };
@@ -81,16 +107,19 @@ fn attempt() -> Result<Ended> {
         if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
             let _ = std::fs::remove_file(&log);
         }
-        clean_up(&store, lock);
+        clean_up(store, lock);
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
+    if stop.job.is_some() {
+        log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
+    }
     if let Some(address) = order.remote.as_ref().filter(|_| !order.force) {
         store.lease(&lock)?;
-        match Remote::open(address).and_then(|remote| remote.fetch(&store, &order.key)) {
+        match Remote::open(address).and_then(|remote| remote.fetch(store, &order.key)) {
             Ok(true) => {
                 send(&StageEvent::Message { text: format!("taken from {address}") });
-                clean_up(&store, lock);
+                clean_up(store, lock);
                 send(&ProcessEvent::Done { adopted: true });
                 return Ok(Ended::Done);
             }
@@ -103,7 +132,7 @@ fn attempt() -> Result<Ended> {
         }
     }
     if !stop.begin() {
-        send(&ProcessEvent::Interrupted);
+        stop.last_word();
         return Ok(Ended::Interrupted);
     }
     rayon::ThreadPoolBuilder::new().num_threads(order.threads).build_global().context("starting the threads")?;
@@ -114,7 +143,7 @@ fn attempt() -> Result<Ended> {
     store.lease(&lock)?;
     let clock = Clock::new(&work);
     let oom_kills_before = oom_kills();
-    let result = run_stage(&order, &store, &stop, &clock);
+    let result = run_stage(order, store, stop, &clock);
     clock.save();
     match result {
         Ok(Outcome { outputs, metrics }) => {
@@ -125,12 +154,12 @@ fn attempt() -> Result<Ended> {
                 srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
             };
             store.commit(&order.key, &Action { preimage: order.preimage.to_value(), outputs, metrics, cost })?;
-            clean_up(&store, lock);
+            clean_up(store, lock);
             send(&ProcessEvent::Done { adopted: false });
             Ok(Ended::Done)
         }
         Err(error) if error.is::<Interrupted>() => {
-            send(&ProcessEvent::Interrupted);
+            stop.last_word();
             Ok(Ended::Interrupted)
         }
         Err(error) => {
@@ -204,6 +233,10 @@ struct Stop {
     asked: Arc<AtomicBool>,
     /// Set once there is something to save; before, a stop is an exit.
     running: Mutex<bool>,
+    /// That this process is, on a cluster.
+    job: Option<Job>,
+    /// The one that asked.
+    signal: AtomicI32,
 }
 
 impl Stop {
@@ -236,10 +269,41 @@ impl Stop {
         Ok(())
     }
 
+    /// In a job: those by which Slurm says that the time is nearly up, or that the job has to go. It ends the job itself
+    /// when that takes too long.
+    fn heed_signals(self: &Arc<Self>) -> Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2]).context("listening for signals")?;
+        let stop = self.clone();
+        let watch = move || {
+            for signal in signals.forever() {
+                // The first one counts: a job that is over its time is sent others.
+                let _ = stop.signal.compare_exchange(0, signal, SeqCst, SeqCst);
+                stop.ask();
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(watch).context("starting a thread")?;
+        Ok(())
+    }
+
+    /// Says that the stage has stopped as asked.
+    fn last_word(&self) {
+        let word = match &self.job {
+            None => ProcessEvent::Interrupted,
+            Some(job) => {
+                let say = |text: String| {
+                    eprintln!("{text}");
+                    send(&StageEvent::Message { text });
+                };
+                job.leave(self.signal.load(SeqCst), say)
+            }
+        };
+        send(&word);
+    }
+
     fn ask(&self) {
         self.asked.store(true, SeqCst);
         if !*self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            send(&ProcessEvent::Interrupted);
+            self.last_word();
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     }

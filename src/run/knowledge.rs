@@ -25,9 +25,9 @@ pub struct Knowledge<'a> {
 }
 
 /// A store without the keys that are to be computed once more.
-struct Visible<'a> {
-    store: &'a Store,
-    hidden: &'a BTreeSet<Key>,
+pub struct Visible<'a> {
+    pub store: &'a Store,
+    pub hidden: &'a BTreeSet<Key>,
 }
 
 impl Known for Visible<'_> {

@@ -2,7 +2,7 @@
 //!
 //! - [`Prepared`]: a pipeline with all that decides what there is to do; made before anything is started.
 //! - [`run`]: does it. One thread decides (`scheduler`) by what is known (`knowledge`), an [`Executor`] runs stages
-//!   (`local`: as child processes), a [`Progress`] shows it to somebody.
+//!   (`local`: as child processes, `slurm`: as jobs of a cluster), a [`Progress`] shows it to somebody.
 //! - [`exec`]: the child's side. `wire`: what both sides say to each other.
 //! - [`watch`]: where runs stand, for those who did not start them.
 //!
@@ -19,6 +19,7 @@ mod remote;
 mod roles;
 mod scheduler;
 mod slots;
+pub mod slurm;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -32,14 +33,15 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::pipeline::Pipeline;
-use crate::store::{Hold, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::plan::StageState;
+use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 pub use exec::exec;
 pub use machine::Machine;
 pub use prepare::{InputError, Prepared, cuda};
 pub use remote::Remote;
-pub use roles::{Executor, Progress, Report};
+pub use roles::{Executor, Progress, Report, Stopping};
 pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
 pub use wire::EXIT_INTERRUPTED;
@@ -58,6 +60,8 @@ pub struct Options {
     pub on_failure: OnFailure,
     /// A shared cache, as the user's settings name it.
     pub remote: Option<String>,
+    pub executor: ExecutorKind,
+    pub slurm: slurm::Settings,
     /// The srpipe binary.
     pub exe: PathBuf,
     /// The command line, for the record.
@@ -74,18 +78,62 @@ pub fn run(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
+    let (run, record) = begin(pipeline, prepared, store, options)?;
+    go_on(prepared, store, hold, &run, record, options, progress)
+}
+
+fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> Result<(RunDir, RunRecord)> {
+    let mut record = new_record(pipeline, prepared, options);
+    let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
+    record.id = run.id().to_string();
+    run.make_latest()?;
+    if options.executor == ExecutorKind::Slurm {
+        slurm::Book::begin(&run, &slurm::Charter::new(prepared, store, options.remote.clone()))?;
+    }
+    Ok((run, record))
+}
+
+/// Begins a run on a cluster that needs nobody to watch it. Returns its record and the number of jobs; where some could not
+/// be submitted, the others go on.
+pub fn detach(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    hold: Hold,
+    options: &Options,
+) -> Result<(RunRecord, usize)> {
+    let (run, mut record) = begin(pipeline, prepared, store, options)?;
+    for ((stage, state), planned) in record.stages.iter_mut().zip(&prepared.states).zip(&prepared.plan.stages) {
+        stage.key = state.key().cloned();
+        if let StageState::Cached { action, .. } = state {
+            run.link_stage(&planned.name, &action.outputs)?;
+            stage.state = StageRunState::Cached;
+        }
+    }
+    run.update(&record)?;
+    drop(hold);
+    let jobs = slurm::detach(&run, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
+    Ok((record, jobs))
+}
+
+/// Does what there is to do in a run that has begun: now, or in another process that is gone.
+pub fn go_on(
+    prepared: &Prepared,
+    store: &Store,
+    hold: Hold,
+    run: &RunDir,
+    record: RunRecord,
+    options: &Options,
+    progress: &mut dyn Progress,
+) -> Result<RunRecord> {
     let (sender, reports) = mpsc::channel();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
     let tell = sender.clone();
     let listen = move || signals.forever().take_while(|_| tell.send(Report::Signal).is_ok()).for_each(drop);
     std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
 
-    let mut record = new_record(pipeline, prepared, options);
-    let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
-    record.id = run.id().to_string();
-    run.make_latest()?;
-
-    let slots = Slots { machine: Machine::here(), jobs: options.jobs, cuda: prepared.cuda };
+    let machine = (options.executor == ExecutorKind::Local).then(Machine::here);
+    let slots = Slots { machine, jobs: options.jobs, cuda: prepared.cuda };
     let job = Job {
         plan: &prepared.plan,
         cuda: prepared.cuda,
@@ -93,10 +141,16 @@ pub fn run(
         on_failure: options.on_failure,
         remote: options.remote.clone(),
         store,
-        run: &run,
+        run,
     };
-    let mut executor = local::Local::new(options.exe.clone(), sender);
-    Scheduler::new(job, Knowledge::new(prepared, store), record, &mut executor, progress).run(&reports, hold)
+    let mut executor: Box<dyn Executor> = match options.executor {
+        ExecutorKind::Local => Box::new(local::Local::new(options.exe.clone(), sender)),
+        ExecutorKind::Slurm => {
+            let (book, settings, since) = (slurm::Book::of(run), options.slurm.clone(), record.started_at.clone());
+            Box::new(slurm::Slurm::new(book, settings, options.exe.clone(), store.runs_dir(), since, sender)?)
+        }
+    };
+    Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, hold)
 }
 
 fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {
@@ -108,6 +162,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         seconds: None,
         metrics: Default::default(),
         error: None,
+        job: None,
     };
     RunRecord {
         id: String::new(),
@@ -120,6 +175,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         pid: std::process::id(),
         srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
         machine: Some(Machine::here().described()),
+        executor: options.executor,
         command: options.command.clone(),
         stages: prepared.plan.stages.iter().map(stage).collect(),
     }

@@ -69,7 +69,7 @@ impl Prepared {
 
     /// Fails where a stage that is not known asks for more than a machine can ever give.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
-        let slots = Slots { machine: machine.clone(), jobs: None, cuda: self.cuda };
+        let slots = Slots { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
         let stages = pipeline.stages.iter().zip(&self.states);
         let errors =
             stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {

@@ -1,6 +1,7 @@
 //! Who a scheduler works with: somebody who runs stages, and somebody who is shown what happens.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -22,6 +23,13 @@ pub trait Executor {
     fn memory(&self, stage: usize) -> u64;
     /// Called once after a stage closed: how it ended, for one that did not say so itself.
     fn ended(&mut self, stage: usize) -> (Cause, String);
+    /// All that can start by now has been started: what goes on its way together may go now.
+    fn send(&mut self) {}
+    /// When the run is asked to end: how long it waits for another word before it leaves its stages to go on without it.
+    /// None where they end with the run.
+    fn outlives(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What the scheduler hears.
@@ -39,12 +47,23 @@ pub enum Report {
     Signal,
 }
 
+/// What a run does that was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopping {
+    /// It waits for its stages to save. Asked again, it ends them.
+    Saving,
+    /// It leaves its jobs to go on, this long from now. Asked again, it cancels them.
+    Leaving(Duration),
+    /// It cancels its jobs.
+    Cancelling,
+}
+
 /// Shows a run to somebody. Stages are counted as in the run's record.
 pub trait Progress {
     fn started(&mut self, run: &RunRecord);
     fn stage(&mut self, stage: usize, status: &Status);
     fn event(&mut self, stage: usize, event: &StageEvent);
-    /// The run was asked to stop, and waits for its stages to save.
-    fn stopping(&mut self);
+    /// The run was asked to stop.
+    fn stopping(&mut self, how: Stopping);
     fn finished(&mut self, run: &RunRecord);
 }

@@ -10,13 +10,13 @@ use anyhow::{Result, bail};
 use super::exec::LOG_FILE;
 use super::knowledge::Knowledge;
 use super::limits::{Limits, Over};
-use super::roles::{Executor, Progress, Report};
+use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
 use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Hold, Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
@@ -69,6 +69,8 @@ pub struct Scheduler<'a> {
 enum Stop {
     No,
     Asked,
+    /// Jobs that outlive the run go on, unless it is asked once more until then.
+    Leave(Instant),
     AtOnce,
 }
 
@@ -115,7 +117,7 @@ impl<'a> Scheduler<'a> {
             // From here on the record says what this run counts on.
             self.save_record()?;
             drop(hold);
-            let report = match self.has_limits() {
+            let report = match self.has_limits() || matches!(self.stop, Stop::Leave(_)) {
                 true => reports.recv_timeout(TICK),
                 false => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -129,6 +131,12 @@ impl<'a> Scheduler<'a> {
                 Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
             }
             self.hold_to_limits();
+            if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
+                // The record says what goes on, for whoever takes the run up again.
+                self.save_record()?;
+                self.progress.finished(&self.record);
+                return Ok(self.record);
+            }
         }
         for stage in 0..self.statuses.len() {
             if self.statuses[stage] == Status::Pending {
@@ -239,11 +247,18 @@ impl<'a> Scheduler<'a> {
                 Ok(()) => {
                     self.places.insert(stage, place.clone());
                     running.push((demand, place));
-                    self.set(stage, Status::Running);
+                    self.set(
+                        stage,
+                        match self.job.slots.is_cluster() {
+                            true => Status::Blocked { why: "its job is being submitted".into() },
+                            false => Status::Running,
+                        },
+                    );
                 }
                 Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
             }
         }
+        self.executor.send();
         // What failed to start may be what others wait for.
         self.settle()
     }
@@ -251,16 +266,35 @@ impl<'a> Scheduler<'a> {
     /// A process says something about itself.
     fn hear(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
-            ProcessEvent::WaitingForLock => self.set(stage, Status::Blocked),
+            ProcessEvent::WaitingForLock { holder } => {
+                let holder = holder.as_ref().map_or(String::new(), |holder| format!(" ({holder})"));
+                self.wait(stage, format!("another run computes the same key{holder}"));
+            }
+            ProcessEvent::Queued { job, reason } => {
+                let job = self.record.stages[stage].job.insert(JobRecord::queued(job, reason));
+                let why = job.to_string();
+                self.wait(stage, why);
+            }
+            ProcessEvent::Placed { job, node } => {
+                let job = self.record.stages[stage].job.insert(JobRecord::running(job, node));
+                let text = job.to_string();
+                self.record_is_stale = true;
+                self.progress.event(stage, &StageEvent::Message { text });
+            }
+            ProcessEvent::Requeued { cause } => *self.retries.entry((stage, *cause)).or_default() += 1,
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
-                if self.statuses[stage] == Status::Blocked {
+                if matches!(self.statuses[stage], Status::Blocked { .. }) {
                     self.set(stage, Status::Running);
                 }
             }
             _ => {}
         }
         self.last_words[stage] = Some(event);
+    }
+
+    fn wait(&mut self, stage: usize, why: String) {
+        self.set(stage, Status::Blocked { why });
     }
 
     /// A process is gone.
@@ -299,14 +333,18 @@ impl<'a> Scheduler<'a> {
     }
 
     fn has_limits(&self) -> bool {
-        self.places.keys().any(|&stage| {
-            let asked = &self.job.plan.stages[stage].resources;
-            asked.time.is_some() || asked.memory.is_some()
-        })
+        !self.job.slots.is_cluster()
+            && self.places.keys().any(|&stage| {
+                let asked = &self.job.plan.stages[stage].resources;
+                asked.time.is_some() || asked.memory.is_some()
+            })
     }
 
     /// Ends stages that take more than they asked for.
     fn hold_to_limits(&mut self) {
+        if !self.has_limits() {
+            return;
+        }
         for &stage in self.places.keys() {
             // One that waits for another run takes nothing.
             if self.statuses[stage] != Status::Running {
@@ -325,10 +363,12 @@ impl<'a> Scheduler<'a> {
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
         self.known.computed(stage);
-        let seconds = self.started[stage].elapsed().as_secs_f64();
+        let elapsed = self.started[stage].elapsed().as_secs_f64();
         match &self.known.states()[stage] {
             StageState::Cached { action, .. } => {
                 self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                // What a job tells is heard late.
+                let seconds = if self.job.slots.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
             // What it read is being made again; afterwards it is cached, if that comes out the same.
@@ -366,13 +406,22 @@ impl<'a> Scheduler<'a> {
 
     fn end_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
-        self.stop = match self.stop {
-            Stop::No => {
+        self.stop = match (self.stop, self.executor.outlives()) {
+            (Stop::No, None) => {
                 active.iter().for_each(|&stage| self.executor.stop(stage));
-                self.progress.stopping();
+                self.progress.stopping(Stopping::Saving);
                 Stop::Asked
             }
-            Stop::Asked | Stop::AtOnce => {
+            (Stop::No, Some(wait)) => {
+                self.progress.stopping(Stopping::Leaving(wait));
+                Stop::Leave(Instant::now() + wait)
+            }
+            // Cancelling needs an answer of the cluster, which may not come.
+            (Stop::AtOnce, Some(_)) => Stop::Leave(Instant::now()),
+            (_, outlives) => {
+                if outlives.is_some() {
+                    self.progress.stopping(Stopping::Cancelling);
+                }
                 active.iter().for_each(|&stage| self.executor.kill(stage));
                 Stop::AtOnce
             }

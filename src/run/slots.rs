@@ -16,7 +16,8 @@ const CORES_A_NETWORK: usize = 8;
 /// The places that stages run in.
 #[derive(Debug, Clone, Default)]
 pub struct Slots {
-    pub machine: Machine,
+    /// None for a cluster, which has a queue of its own.
+    pub machine: Option<Machine>,
     /// As the user says it.
     pub jobs: Option<usize>,
     /// Networks run on this CUDA device, which is shared by time, and so to nobody's gain.
@@ -65,16 +66,17 @@ impl Slots {
         if self.jobs.is_some_and(|jobs| running.len() >= jobs) {
             return None;
         }
+        let Some(machine) = &self.machine else { return Some(Place { threads: 1, gpus: vec![] }) };
         let asked = demand.resources;
         let memory = running.iter().filter_map(|(other, _)| other.resources.memory).sum::<u64>();
-        let has_memory = |need: u64| self.machine.memory.is_none_or(|all| memory + need <= all);
+        let has_memory = |need: u64| machine.memory.is_none_or(|all| memory + need <= all);
         if !asked.memory.is_none_or(has_memory) {
             return None;
         }
         let taken = |gpu: &&String| running.iter().any(|(_, place)| place.gpus.contains(gpu));
         let gpus: Vec<String> = match (asked.gpus, self.cuda.filter(|_| demand.network)) {
-            (Some(count), _) => self.machine.gpus.iter().filter(|gpu| !taken(gpu)).take(count).cloned().collect(),
-            (None, Some(index)) => match self.machine.gpus.get(index) {
+            (Some(count), _) => machine.gpus.iter().filter(|gpu| !taken(gpu)).take(count).cloned().collect(),
+            (None, Some(index)) => match machine.gpus.get(index) {
                 Some(gpu) if taken(&gpu) => return None,
                 gpu => gpu.cloned().into_iter().collect(),
             },
@@ -86,20 +88,20 @@ impl Slots {
         let cores_taken = running.iter().filter_map(|(other, _)| other.resources.cpus).sum::<usize>();
         let others = running.iter().filter(|(other, _)| other.resources.cpus.is_none());
         let threads = match asked.cpus {
-            Some(cpus) if cores_taken + cpus > self.machine.cores => return None,
+            Some(cpus) if cores_taken + cpus > machine.cores => return None,
             Some(cpus) => cpus,
-            None if asked.gpus.is_some_and(|count| count > 0) => self.machine.cores / self.machine.gpus.len().max(1),
+            None if asked.gpus.is_some_and(|count| count > 0) => machine.cores / machine.gpus.len().max(1),
             None if !self.has_place(demand.network, Load::count(others.map(|(other, _)| other.network))) => {
                 return None;
             }
-            None => self.threads(demand.network, wanting, self.machine.cores.saturating_sub(cores_taken)),
+            None => self.threads(demand.network, wanting, machine.cores.saturating_sub(cores_taken)),
         };
         Some(Place { threads: threads.max(1), gpus })
     }
 
     /// Why this machine can never give what is asked for: the field, what is asked and what there is.
     pub fn never(&self, asked: &Resources) -> Option<(&'static str, String)> {
-        let Machine { cores, memory, gpus } = &self.machine;
+        let Machine { cores, memory, gpus } = self.machine.as_ref()?;
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let too_many =
             |field, asked: String, there: String| Some((field, format!("{asked}; this machine has {there}")));
@@ -115,17 +117,25 @@ impl Slots {
         }
     }
 
+    pub fn is_cluster(&self) -> bool {
+        self.machine.is_none()
+    }
+
+    fn cores(&self) -> usize {
+        self.machine.as_ref().map_or(1, |machine| machine.cores)
+    }
+
     fn networks(&self) -> usize {
         match self.jobs {
             Some(jobs) => jobs,
             None if self.cuda.is_some() => 1,
-            None => (self.machine.cores / CORES_A_NETWORK).max(1),
+            None => (self.cores() / CORES_A_NETWORK).max(1),
         }
     }
 
     /// Whether another stage may start beside those that run.
     fn has_place(&self, network: bool, running: Load) -> bool {
-        let stages = self.jobs.unwrap_or(self.machine.cores).max(1);
+        let stages = self.jobs.unwrap_or(self.cores()).max(1);
         match network {
             // Without `--jobs`, short stages never hold up a network.
             true => running.networks < self.networks() && (self.jobs.is_none() || running.total() < stages),
@@ -138,7 +148,7 @@ impl Slots {
     fn threads(&self, network: bool, wanting: Load, cores: usize) -> usize {
         let sharers = match network {
             true => wanting.networks.min(self.networks()),
-            false => wanting.total().min(self.jobs.unwrap_or(self.machine.cores)),
+            false => wanting.total().min(self.jobs.unwrap_or(self.cores())),
         };
         (cores / sharers.max(1)).max(1)
     }
@@ -150,7 +160,7 @@ mod tests {
 
     fn slots(cores: usize, jobs: Option<usize>) -> Slots {
         let memory = Some(16_000_000_000);
-        Slots { machine: Machine { cores, memory, gpus: vec![] }, jobs, cuda: None }
+        Slots { machine: Some(Machine { cores, memory, gpus: vec![] }), jobs, cuda: None }
     }
 
     const NETWORK: Demand =
@@ -211,9 +221,9 @@ mod tests {
 
     #[test]
     fn graphics_cards_are_handed_out() {
-        let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..slots(8, None).machine };
+        let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..slots(8, None).machine.unwrap() };
         let gpus = |n| asking(Resources { gpus: Some(n), ..Resources::default() });
-        let slots = Slots { machine, jobs: None, cuda: Some(0) };
+        let slots = Slots { machine: Some(machine), jobs: None, cuda: Some(0) };
         let given = |demands: &[Demand]| start(&slots, demands).into_iter().map(|place| place.gpus).collect::<Vec<_>>();
         assert_eq!(given(&[gpus(1), gpus(1), gpus(1)]), [["3"], ["5"]]);
         assert_eq!(given(&[gpus(2), gpus(1)]), [["3", "5"]]);

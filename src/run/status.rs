@@ -14,8 +14,10 @@ pub enum Status {
     Pending,
     /// Its process works.
     Running,
-    /// Its process waits for another run that computes the same key.
-    Blocked,
+    /// Its process waits, or it waits itself for a place on a cluster.
+    Blocked {
+        why: String,
+    },
     /// Its result was there, or another run made it meanwhile.
     Cached,
     Ran {
@@ -42,12 +44,19 @@ pub enum Cause {
     Failed,
     /// It took longer than it asked for.
     Time,
+    /// The node that it ran on failed.
+    NodeFailure,
+    /// It had to make room for another job.
+    Preempted,
+    /// Somebody cancelled it: it is not tried again.
+    Cancelled,
 }
 
 impl Cause {
     pub fn retries(self, retry: &Retry) -> usize {
         match self {
-            Self::Lost => retry.lost,
+            Self::Lost | Self::NodeFailure | Self::Preempted => retry.lost,
+            Self::Cancelled => 0,
             Self::OutOfMemory => retry.out_of_memory,
             Self::Failed => retry.failed,
             Self::Time => retry.time,
@@ -70,19 +79,19 @@ impl Status {
     pub fn may_become(&self, next: &Status) -> bool {
         use Status::*;
         match (self, next) {
-            (Pending, Cached | Running | Failed(_) | Skipped { .. }) => true,
-            (Running, Blocked) | (Blocked, Running) => true,
-            (Running | Blocked, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
+            (Pending, Cached | Running | Blocked { .. } | Failed(_) | Skipped { .. }) => true,
+            (Running | Blocked { .. }, Blocked { .. }) | (Blocked { .. }, Running) => true,
+            (Running | Blocked { .. }, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
             // A damaged blob was found: what made it runs again, and what wanted it waits for that.
             // So it does where a stage is tried again.
-            (Running | Blocked | Cached | Ran { .. }, Pending) => true,
+            (Running | Blocked { .. } | Cached | Ran { .. }, Pending) => true,
             _ => false,
         }
     }
 
     /// Whether a process is at work for it.
     pub fn is_active(&self) -> bool {
-        matches!(self, Self::Running | Self::Blocked)
+        matches!(self, Self::Running | Self::Blocked { .. })
     }
 
     /// Whether stages that need it can never run.
@@ -94,7 +103,7 @@ impl Status {
     pub fn recorded(&self) -> Recorded {
         match self {
             Self::Pending => Recorded::Pending,
-            Self::Running | Self::Blocked => Recorded::Running,
+            Self::Running | Self::Blocked { .. } => Recorded::Running,
             Self::Cached => Recorded::Cached,
             Self::Ran { .. } => Recorded::Ran,
             Self::Failed(_) => Recorded::Failed,

@@ -13,7 +13,7 @@ use super::slots::Slots;
 use super::status::Cause;
 use super::wire::{Event, Order, ProcessEvent};
 use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{ExecutorKind, Pipeline};
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
 
@@ -120,7 +120,7 @@ impl Progress for Silent {
     fn started(&mut self, _: &RunRecord) {}
     fn stage(&mut self, _: usize, _: &Status) {}
     fn event(&mut self, _: usize, _: &StageEvent) {}
-    fn stopping(&mut self) {}
+    fn stopping(&mut self, _: super::roles::Stopping) {}
     fn finished(&mut self, _: &RunRecord) {}
 }
 
@@ -168,7 +168,16 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
     let prepared = Prepared::forced(pipeline, Some(store), forced).unwrap();
     let (exe, command) = ("srpipe".into(), vec![]);
-    let options = Options { file: None, jobs: None, on_failure: how.on_failure, remote: None, exe, command };
+    let options = Options {
+        file: None,
+        jobs: None,
+        on_failure: how.on_failure,
+        remote: None,
+        exe,
+        command,
+        executor: ExecutorKind::Local,
+        slurm: Default::default(),
+    };
     let record = new_record(pipeline, &prepared, &options);
     let run = store.create_run("p", "", &record).unwrap();
     let (sender, reports) = channel();
@@ -186,7 +195,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     let job = Job {
         plan: &prepared.plan,
         cuda: None,
-        slots: Slots { machine: Machine { cores: jobs, ..Machine::default() }, jobs: Some(jobs), cuda: None },
+        slots: Slots { machine: Some(Machine { cores: jobs, ..Machine::default() }), jobs: Some(jobs), cuda: None },
         on_failure: how.on_failure,
         remote: None,
         store,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::pipeline::ExecutorKind;
 use crate::stages::StageEvent;
 use crate::store::{Key, RunDir, RunRecord, RunState, Store};
 
@@ -20,6 +21,8 @@ pub enum ViewState {
     Ok,
     Failed,
     Interrupted,
+    /// Its process is gone, and jobs on a cluster go on without it.
+    Left,
     /// Its process is gone without a word.
     Died,
 }
@@ -33,6 +36,7 @@ impl RunView {
         let record = if live { before } else { run.record().ok()? };
         let state = match record.state {
             RunState::Running if live => ViewState::Running,
+            RunState::Running if record.executor == ExecutorKind::Slurm => ViewState::Left,
             RunState::Running => ViewState::Died,
             RunState::Ok => ViewState::Ok,
             RunState::Failed => ViewState::Failed,

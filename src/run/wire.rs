@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::status::Cause;
 use crate::pipeline::StageParams;
@@ -24,7 +24,7 @@ pub struct Order {
     /// What was hashed into the key: inputs and seed are taken from it, and it goes into the action.
     pub preimage: Preimage,
     /// Those too that are not in the preimage.
-    #[serde(serialize_with = "complete")]
+    #[serde(serialize_with = "StageParams::serialize_complete")]
     pub params: StageParams,
     /// The CUDA device, or none for the CPU.
     pub cuda: Option<usize>,
@@ -39,10 +39,6 @@ pub struct Order {
     pub runs: PathBuf,
 }
 
-fn complete<S: Serializer>(params: &StageParams, serializer: S) -> Result<S::Ok, S::Error> {
-    params.complete().serialize(serializer)
-}
-
 /// What a child reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -55,8 +51,12 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ProcessEvent {
-    /// Another process is computing the same key.
-    WaitingForLock,
+    /// Another process is computing the same key: which, in words.
+    WaitingForLock { holder: Option<String> },
+    /// Its job waits in the queue of a cluster, for a reason in the cluster's words.
+    Queued { job: String, reason: String },
+    /// Its job has a node.
+    Placed { job: String, node: String },
     /// The key's lock is held and its action is not there: the stage runs from here on.
     Started,
     /// The action is in the store; `adopted` from another process.
@@ -65,6 +65,8 @@ pub enum ProcessEvent {
     Program { group: u32 },
     /// `damaged`: an input blob that is missing or does not have the content its name says.
     Failed { error: String, cause: Cause, damaged: Option<Digest> },
+    /// Its job goes into the queue of the cluster again, its progress saved.
+    Requeued { cause: Cause },
     /// Stopped as asked.
     Interrupted,
 }
@@ -81,7 +83,9 @@ mod tests {
         let events = [
             Event::Stage(StageEvent::Progress { done: 3, total: 9, unit: "steps".into(), values }),
             Event::Stage(StageEvent::Message { text: "a\nb".into() }),
-            Event::Process(ProcessEvent::WaitingForLock),
+            Event::Process(ProcessEvent::WaitingForLock { holder: Some("process 7 on n1".into()) }),
+            Event::Process(ProcessEvent::Queued { job: "1_2".into(), reason: "Priority".into() }),
+            Event::Process(ProcessEvent::Placed { job: "1_2".into(), node: "n7".into() }),
             Event::Process(ProcessEvent::Started),
             Event::Process(ProcessEvent::Done { adopted: true }),
             Event::Process(ProcessEvent::Program { group: 7 }),
@@ -90,6 +94,7 @@ mod tests {
                 cause: Cause::OutOfMemory,
                 damaged: Some(Digest::of(b"")),
             }),
+            Event::Process(ProcessEvent::Requeued { cause: Cause::Preempted }),
             Event::Process(ProcessEvent::Interrupted),
         ];
         for event in events {

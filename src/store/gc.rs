@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::files::TEMPORARY;
-use super::{Action, Digest, Key, RunDir, Store};
+use super::{Action, Digest, Key, RunDir, RunState, Store};
+use crate::pipeline::ExecutorKind;
 
 /// What is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,7 @@ impl Store {
     pub fn gc(&self, retention: Retention, dry_run: bool) -> Result<Removed> {
         let _hold = self.hold_alone()?;
         self.refuse_links()?;
+        self.refuse_left_runs()?;
         let runs: Vec<(RunDir, Facts)> = self
             .pipelines()
             .into_iter()
@@ -152,6 +154,21 @@ impl Store {
             doomed.iter().try_for_each(|path| remove(path))?;
         }
         Ok(removed)
+    }
+
+    /// An error where jobs on a cluster may go on that nobody watches: no record says what they count on.
+    fn refuse_left_runs(&self) -> Result<()> {
+        let runs = self.pipelines().into_iter().flat_map(|pipeline| self.runs(&pipeline));
+        let is_left = |run: &RunDir| {
+            let record = run.record();
+            record.is_ok_and(|record| record.executor == ExecutorKind::Slurm && record.state == RunState::Running)
+                && !run.is_live()
+        };
+        let Some(run) = runs.into_iter().find(is_left) else { return Ok(()) };
+        let id = run.id();
+        bail!(
+            "the jobs of run {id} go on without a process: wait for them (`srpipe status {id}`), or `srpipe cancel {id}`"
+        )
     }
 
     /// An error where a link stands for a folder of the store, or of a pipeline's runs: stages may read through it, and what

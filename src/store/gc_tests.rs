@@ -21,6 +21,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         seconds: None,
         metrics: BTreeMap::new(),
         error: None,
+        job: None,
     };
     let record = RunRecord {
         id: String::new(),
@@ -33,6 +34,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         pid: 1,
         srpipe_version: String::new(),
         machine: None,
+        executor: Default::default(),
         command: vec![],
         stages: keys.iter().map(stage).collect(),
     };

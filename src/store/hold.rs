@@ -65,7 +65,8 @@ impl Store {
     /// The keys that are worked on at this moment.
     pub(super) fn live_keys(&self) -> Vec<Key> {
         let keys = self.work_keys();
-        keys.into_iter().filter(|key| is_held(&self.work_dir(key).join("lock"))).collect()
+        let is_live = |key: &Key| is_held(&self.work_dir(key).join("lock")) || self.is_leased_elsewhere(key);
+        keys.into_iter().filter(is_live).collect()
     }
 
     /// The keys of all work folders, of those too whose worker is gone.

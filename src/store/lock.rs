@@ -1,8 +1,10 @@
-//! One writer a key: a lock of the operating system on `work/<key>/lock`, which dies with its process.
+//! One writer a key: a lock of the operating system on `work/<key>/lock`, which dies with its process. Where such locks do not
+//! reach from machine to machine, a lease does (see `cluster`): the holder's heart beats in the work folder.
 //!
 //! The holder may move the whole work folder away. Whoever waited on the old lock file then holds a lock that guards
 //! nothing; so everyone who gets a lock looks again whether the path still names the file that they locked.
 
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,12 +14,15 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::OFlags;
 use tempfile::TempDir;
 
+use super::cluster::{Heart, LEASE};
 use super::{Key, Store, files};
 
 /// The right to work on a key; given up when dropped.
 #[derive(Debug)]
 pub struct KeyLock {
     key: Key,
+    /// Stops before the file is let go.
+    heart: Heart,
     _file: File,
 }
 
@@ -32,13 +37,23 @@ impl KeyLock {
 pub struct LockHolder {
     pub pid: u32,
     pub host: String,
+    /// That of a cluster which it runs in.
+    pub job: Option<String>,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)?;
+        self.job.iter().try_for_each(|job| write!(f, ", job {job}"))
+    }
 }
 
 /// How often a lock may prove to be that of a folder just moved away. Each time, another process did its work in
 /// between; more than this is a file system that does not keep its files' identities.
 const ATTEMPTS: usize = 1000;
 
-enum Wait {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
     No,
     Yes,
 }
@@ -86,8 +101,8 @@ impl Store {
     /// Who said last that they hold the key. Whether they still do, only `try_lock` tells.
     pub fn lock_holder(&self, key: &Key) -> Option<LockHolder> {
         let text = fs::read_to_string(self.work_dir(key).join("lock")).ok()?;
-        let (pid, host) = text.trim_end().split_once(' ')?;
-        Some(LockHolder { pid: pid.parse().ok()?, host: host.to_string() })
+        let mut words = text.split_whitespace().map(str::to_string);
+        Some(LockHolder { pid: words.next()?.parse().ok()?, host: words.next()?, job: words.next() })
     }
 
     fn acquire(&self, key: &Key, wait: Wait) -> Result<Option<KeyLock>> {
@@ -126,11 +141,16 @@ impl Store {
                 format!("locking {}; if its file system has no locks, choose another with --runs-dir", path.display())
             })?;
             if is_at(&file, &path)? {
-                let holder = format!("{} {}\n", std::process::id(), files::host());
+                let is_elsewhere = self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
+                if is_elsewhere && !self.outlasts(key, LEASE, wait) {
+                    return Ok(None);
+                }
+                let job = std::env::var("SLURM_JOB_ID").unwrap_or_default();
+                let holder = format!("{} {} {job}\n", std::process::id(), files::host());
                 file.set_len(0)
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .with_context(|| format!("writing {}", path.display()))?;
-                return Ok(Some(KeyLock { key: key.clone(), _file: file }));
+                return Ok(Some(KeyLock { key: key.clone(), heart: self.beat(key)?, _file: file }));
             }
         }
         bail!("locking {}: it was replaced again and again; choose another file system with --runs-dir", path.display())
@@ -141,11 +161,14 @@ impl Store {
         let _hold = self.hold()?;
         let folder = self.work_dir(&lock.key);
         self.keep_logs(&lock.key)?;
+        let KeyLock { heart, _file: file, .. } = lock;
+        // Nothing is written there any more.
+        drop(heart);
         // Moved first, so that no half-removed work is ever found under the key.
         let gone = tempfile::Builder::new().prefix(files::TEMPORARY).tempdir_in(self.folder("work"));
         let gone = gone.with_context(|| format!("creating a folder in {}", self.folder("work").display()))?;
         fs::rename(&folder, gone.path().join("work")).with_context(|| format!("removing {}", folder.display()))?;
-        drop(lock);
+        drop(file);
         remove(gone).with_context(|| format!("removing the finished work of {}", folder.display()))
     }
 
@@ -226,7 +249,7 @@ mod tests {
         assert!(store.try_lock(&key()).unwrap().is_none());
         assert!(store.try_lock(&Key::of(b"another")).unwrap().is_some());
         let holder = store.lock_holder(&key()).unwrap();
-        assert_eq!(holder, LockHolder { pid: std::process::id(), host: files::host() });
+        assert_eq!(holder, LockHolder { pid: std::process::id(), host: files::host(), job: None });
         drop(lock);
         assert!(soon(|| store.try_lock(&key()).unwrap().is_some()));
     }

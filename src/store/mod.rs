@@ -6,11 +6,12 @@
 //!   CACHEDIR.TAG
 //!   store/blobs/ab/<sha256>          read-only content
 //!   store/actions/ab/<key>.json      what made it: key preimage, outputs, metrics, cost. The commit point.
-//!   store/work/<key>/                live: lock, checkpoint, events.jsonl, log.txt
+//!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of files from outside
 //!   store/gc.lock                    held while something is counted on, or removed
 //!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder a stage linking its outputs
+//!   <pipeline>/<run-id>/.slurm/      of a run on a cluster: what its jobs are to do, and what they say
 //!   <pipeline>/latest                the newest of them
 //! ```
 //!
@@ -25,6 +26,7 @@
 
 mod actions;
 mod blobs;
+mod cluster;
 #[cfg(test)]
 mod crash_tests;
 mod digest;
@@ -57,7 +59,7 @@ pub use foreign::{MAX_RECORD_BYTES, Record};
 pub use gc::{Removed, Retention};
 pub use hold::Hold;
 pub use lock::{KeyLock, LockHolder};
-pub use runs::{Machine, RunDir, RunRecord, RunState, StageRecord, StageRunState};
+pub use runs::{JobRecord, Machine, RunDir, RunRecord, RunState, StageRecord, StageRunState};
 pub use verify::{Contents, Problem, Verified};
 
 /// The blobs that a stage made, by name.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Durability};
 use super::lock::is_held;
 use super::{Artifact, Key, Store, numbers};
-use crate::pipeline::StageKind;
+use crate::pipeline::{ExecutorKind, StageKind};
 
 const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
@@ -42,10 +42,17 @@ pub struct RunRecord {
     /// Where it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
+    /// What runs its stages.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub executor: ExecutorKind,
     /// The command line.
     pub command: Vec<String>,
     /// In the plan's order.
     pub stages: Vec<StageRecord>,
+}
+
+fn is_default(executor: &ExecutorKind) -> bool {
+    *executor == ExecutorKind::default()
 }
 
 /// A machine, for people who wonder about times.
@@ -97,6 +104,45 @@ pub struct StageRecord {
     #[serde(with = "numbers")]
     pub metrics: BTreeMap<String, f64>,
     pub error: Option<String>,
+    /// Its job, where it has one on a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRecord>,
+}
+
+/// A stage's job on a cluster, and where it is or was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub id: String,
+    /// Why it waits in the queue, in the cluster's words; None where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl JobRecord {
+    pub fn queued(id: &str, reason: &str) -> Self {
+        Self { queued: Some(reason.to_string()), ..Self::absent(id) }
+    }
+
+    pub fn running(id: &str, node: &str) -> Self {
+        Self { node: Some(node.to_string()), ..Self::absent(id) }
+    }
+
+    /// Not in the queue as the cluster tells it.
+    pub fn absent(id: &str) -> Self {
+        Self { id: id.to_string(), queued: None, node: None }
+    }
+}
+
+impl fmt::Display for JobRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.queued, &self.node) {
+            (Some(reason), _) => write!(f, "job {} is queued ({reason})", self.id),
+            (_, Some(node)) => write!(f, "job {} is on {node}", self.id),
+            _ => write!(f, "job {} is not in the queue", self.id),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -223,6 +269,12 @@ impl RunDir {
         is_held(&self.path.join(LOCK))
     }
 
+    /// Takes over a run whose process is gone; None where it is not.
+    pub fn take_over(&self) -> Result<Option<Self>> {
+        let taken = lock(&self.path.join(LOCK))?;
+        Ok(taken.map(|lock| Self { _lock: Some(lock), ..self.clone() }))
+    }
+
     /// Whether `gc` leaves the run, however old it gets.
     pub fn is_pinned(&self) -> bool {
         self.path.join(PINNED).exists()
@@ -333,6 +385,7 @@ mod tests {
             pid: 1,
             srpipe_version: "0".to_string(),
             machine: Some(Machine { cores: 2, ..Machine::default() }),
+            executor: ExecutorKind::Local,
             command: vec!["srpipe".to_string(), "run".to_string()],
             stages: vec![StageRecord {
                 name: "train".to_string(),
@@ -342,6 +395,7 @@ mod tests {
                 seconds: Some(0.1),
                 metrics: [("psnr".to_string(), f64::INFINITY)].into(),
                 error: None,
+                job: Some(JobRecord::queued("7_1", "Priority")),
             }],
         }
     }

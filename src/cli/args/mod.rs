@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::{Device, Flags};
+use crate::pipeline::{Device, ExecutorKind, Flags};
 
 pub use bench::{BenchArgs, BenchBackend};
 pub use report::ReportArgs;
@@ -59,9 +59,10 @@ With --json, one object a line on stdout; within a schema, fields and events are
 
 const STATUS_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
-\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|ok|failed|interrupted|died,
+\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
 \"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
-\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"waits_for\"}]}.";
+\"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"job\": {\"id\", \"queued\" (why),
+\"node\"}, \"waits_for\"}]}.";
 
 const CHECK_JSON: &str = "\
 With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
@@ -102,6 +103,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what a stage of the latest run said.
     Logs(LogsArgs),
+    /// End a run: its stages save their progress, and the next run goes on from there.
+    Cancel(RunIdArgs),
     /// Write the report of a run: one HTML file.
     Report(ReportArgs),
     /// Enlarge a picture of your own with a trained model.
@@ -132,7 +135,11 @@ pub enum Command {
     Completions { shell: clap_complete::Shell },
     /// Run one stage, as ordered on stdin.
     #[command(hide = true)]
-    Exec,
+    Exec {
+        /// In a job of Slurm: the file of its batch.
+        #[arg(long)]
+        job: Option<PathBuf>,
+    },
     /// Start a stage's program.
     #[command(hide = true)]
     Launch {
@@ -168,6 +175,9 @@ pub struct ChoiceArgs {
     /// Run this stage and what it needs, nothing else.
     #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
+    /// What runs stages, instead of what the file and your settings say: local, slurm.
+    #[arg(long, value_name = "EXECUTOR", value_parser = executor)]
+    pub executor: Option<ExecutorKind>,
     /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
@@ -194,6 +204,9 @@ pub struct RunArgs {
     pub keep_going: bool,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
+    /// On a cluster: submit all stages at once, each after those that it needs, and do not wait for them.
+    #[arg(long)]
+    pub detach: bool,
     /// Show what would run and why; start and write nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -374,6 +387,10 @@ pub struct LogsArgs {
     /// Write JSON to stdout.
     #[arg(long, conflicts_with = "follow")]
     pub json: bool,
+}
+
+fn executor(text: &str) -> Result<ExecutorKind, String> {
+    text.parse().map_err(|expected| format!("must be {expected}"))
 }
 
 fn device(text: &str) -> Result<Device, String> {

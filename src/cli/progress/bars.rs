@@ -13,7 +13,7 @@ use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::groups::base;
 use crate::cli::output::{Look, Paint};
 use crate::cli::words;
-use crate::run::{Progress, Status};
+use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::{RunRecord, StageRunState};
 
@@ -165,7 +165,7 @@ impl Progress for Bars {
     fn stage(&mut self, stage: usize, status: &Status) {
         self.states[stage] = status.recorded();
         match status {
-            Status::Running | Status::Blocked => {
+            Status::Running | Status::Blocked { .. } => {
                 self.tell_cached();
                 let (_, text) = sentence(status).expect("it has one");
                 self.start(stage, text);
@@ -203,8 +203,8 @@ impl Progress for Bars {
         }
     }
 
-    fn stopping(&mut self) {
-        self.above(stopping());
+    fn stopping(&mut self, how: Stopping) {
+        self.above(&stopping(how));
     }
 
     fn finished(&mut self, _: &RunRecord) {

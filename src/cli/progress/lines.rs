@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::output::note;
 use crate::cli::words;
-use crate::run::{Progress, Status};
+use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::RunRecord;
 
@@ -62,8 +62,8 @@ impl Progress for Lines {
         }
     }
 
-    fn stopping(&mut self) {
-        self.line(stopping());
+    fn stopping(&mut self, how: Stopping) {
+        self.line(&stopping(how));
     }
 
     fn finished(&mut self, _: &RunRecord) {}

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::output::Look;
 use super::words;
-use crate::run::{Failure, Progress, Status};
+use crate::run::{Failure, Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::{RunRecord, StageRecord};
 
@@ -39,7 +39,7 @@ fn sentence(status: &Status) -> Option<(Look, String)> {
     Some(match status {
         Status::Pending => return None,
         Status::Running => (Look::Plain, "running".into()),
-        Status::Blocked => (Look::Attention, "waiting for another run, which computes the same".into()),
+        Status::Blocked { why } => (Look::Attention, format!("waiting: {why}")),
         Status::Cached => (Look::Dim, "cached".into()),
         Status::Ran { seconds } => (Look::Good, format!("done in {}", words::duration(*seconds))),
         Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
@@ -67,8 +67,15 @@ fn printable(line: &str) -> String {
     last.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn stopping() -> &'static str {
-    "stopping: running stages save their progress (interrupt again to stop at once)"
+fn stopping(how: Stopping) -> String {
+    match how {
+        Stopping::Saving => "stopping: running stages save their progress (interrupt again to stop at once)".into(),
+        Stopping::Leaving(wait) => format!(
+            "leaving: jobs go on without this process. Interrupt again within {} s to cancel them instead",
+            wait.as_secs()
+        ),
+        Stopping::Cancelling => "cancelling the jobs, which save their progress (interrupt again to leave)".into(),
+    }
 }
 
 /// Names and widths that both ways of showing need.
@@ -104,7 +111,7 @@ impl Progress for Quiet {
     fn started(&mut self, _: &RunRecord) {}
     fn stage(&mut self, _: usize, _: &Status) {}
     fn event(&mut self, _: usize, _: &StageEvent) {}
-    fn stopping(&mut self) {}
+    fn stopping(&mut self, _: Stopping) {}
     fn finished(&mut self, _: &RunRecord) {}
 }
 

@@ -82,6 +82,7 @@ fn alone(known: &Known) -> Vec<Training> {
 fn run_state(state: ViewState) -> Badge {
     let (tone, word) = match state {
         ViewState::Running => (Tone::Attention, "running"),
+        ViewState::Left => (Tone::Attention, "left to the cluster"),
         ViewState::Ok => (Tone::Good, "done"),
         ViewState::Failed => (Tone::Bad, "failed"),
         ViewState::Interrupted => (Tone::Attention, "interrupted"),

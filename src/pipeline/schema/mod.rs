@@ -92,6 +92,10 @@ pub fn file() -> Json {
                 "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$",
                 "default": "auto",
             },
+            "executor": {
+                "description": "What runs stages: this machine, or a Slurm cluster; the command line goes before it, your settings after.",
+                "enum": ["local", "slurm"],
+            },
             "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
                 "description": "Merged under every stage of the kind.",

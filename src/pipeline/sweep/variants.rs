@@ -9,7 +9,7 @@ use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::resources::CommonParams;
 use super::super::tree::{Entry, Mapping, Node, Value};
 use super::super::words::quote;
-use super::super::{Resources, Retry, StageKind, StageParams, resolve, schema};
+use super::super::{Resources, Retry, Site, StageKind, StageParams, resolve, schema};
 use super::matrix::too_many;
 use super::names::value_label;
 use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
@@ -49,6 +49,7 @@ pub(in super::super) struct Variant {
 pub(in super::super) struct Typed {
     pub params: StageParams,
     pub resources: Resources,
+    pub site: Site,
     pub retry: Retry,
 }
 
@@ -190,13 +191,13 @@ fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
 
 fn typed(kind: StageKind, (name, key): (&str, Span), node: &Node) -> Result<Typed, Diagnostic> {
     let (params, common) = read(kind, node).map_err(|error| leftover(key, name, &error))?;
-    let resources = Resources::of(&common.resources).map_err(|(field, what)| {
+    let (resources, site) = common.resources.resolve().map_err(|(field, what)| {
         let entry = node.entry(["resources", field]);
         let span = entry.map_or(key, |entry| entry.node.span);
         let found = entry.map_or(String::new(), |entry| format!(", found {}", entry.node.describe()));
         Diagnostic::new(span, format!("`resources.{field}` must be {what}{found}"))
     })?;
-    Ok(Typed { params, resources, retry: common.retry.into() })
+    Ok(Typed { params, resources, site, retry: common.retry.into() })
 }
 
 fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), serde_yaml::Error> {

@@ -1,0 +1,123 @@
+//! Runs as jobs of a cluster: where stages run, runs that nobody watches, and `srpipe cancel`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::args::RunIdArgs;
+use super::output::{note, print};
+use super::store::{find_run, open};
+use super::{EXIT_DONE, settings, words};
+use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::run::{InputError, Prepared, slurm};
+use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store, host};
+
+/// What runs the stages, as the command line, the file or the settings say; where that is a cluster, networks run on what
+/// its nodes have.
+pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<ExecutorKind, InputError> {
+    let said = flag.or(pipeline.executor);
+    let executor = said.map_or_else(settings::executor, |said| Ok(Some(said)))?.unwrap_or_default();
+    if executor == ExecutorKind::Slurm {
+        pipeline.device = slurm::device(pipeline, &settings::slurm()?);
+    }
+    Ok(executor)
+}
+
+/// The latest run, if its jobs go on without a process that watches them and it asks for the same.
+pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Result<Option<(RunDir, RunRecord)>> {
+    let Some(latest) = store.latest_run(&pipeline.name) else { return Ok(None) };
+    let record = latest.record()?;
+    if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
+        return Ok(None);
+    }
+    let same = slurm::Book::of(&latest).charter().is_ok_and(|charter| charter.asks_for(prepared));
+    if !same {
+        return Ok(None);
+    }
+    // `status` takes it for a moment.
+    for _ in 0..20 {
+        if let Some(run) = latest.take_over()? {
+            let record = run.record()?;
+            return Ok(Some((run, record)));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(None)
+}
+
+/// Brings the records of the latest runs up to date whose jobs nobody watches.
+pub fn adopt(store: &Store) {
+    let latest = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
+    latest.for_each(|run| adopt_run(store, &run));
+}
+
+pub fn adopt_run(store: &Store, run: &RunDir) {
+    let adopted = settings::slurm().map_err(Into::into).and_then(|settings| slurm::adopt(run, store, &settings));
+    if let Err(error) = adopted {
+        note(&format!("warning: what became of the jobs of run {} cannot be noted: {error:#}", run.id()));
+    }
+}
+
+pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
+    let store = open(runs)?;
+    let run = find_run(&store, &args.run)?;
+    adopt_run(&store, &run);
+    let record = run.record()?;
+    let what = match (record.state, record.executor) {
+        (RunState::Running, ExecutorKind::Slurm) => cancel_jobs(&run)?,
+        (RunState::Running, ExecutorKind::Local) if run.is_live() => interrupt(&record)?,
+        _ => "has ended: there is nothing to cancel",
+    };
+    match args.json {
+        true => {
+            print(&format!("{:#}\n", json!({"schema": 1, "pipeline": record.pipeline, "run": run.id(), "is": what})))
+        }
+        false => print(&format!("run {} {what}\n", run.id())),
+    }
+    Ok(EXIT_DONE)
+}
+
+fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
+    slurm::is_there().map_err(InputError)?;
+    slurm::cancel(run, &settings::slurm()?)?;
+    // Where somebody watches, they see it.
+    if let Some(run) = run.take_over()? {
+        let mut record = run.record()?;
+        for stage in &mut record.stages {
+            stage.state = match stage.state {
+                StageRunState::Running => StageRunState::Interrupted,
+                StageRunState::Pending => StageRunState::Skipped,
+                state => state,
+            };
+        }
+        record.state = RunState::Interrupted;
+        record.finished_at = Some(jiff::Timestamp::now().to_string());
+        run.update(&record)?;
+    }
+    Ok("is cancelled: its jobs save their progress and end")
+}
+
+fn interrupt(record: &RunRecord) -> Result<&'static str> {
+    let there = record.machine.as_ref().map_or("another machine", |machine| machine.host.as_str());
+    if there != host() {
+        return Err(InputError(format!("run {} runs on {there}: cancel it there", record.id)).into());
+    }
+    let pid = Pid::from_raw(record.pid.cast_signed()).context("the run's record has no process")?;
+    kill_process(pid, Signal::INT).context("asking the run's process to stop")?;
+    Ok("is asked to stop: its stages save their progress and end")
+}
+
+/// What `run` says that has left its jobs to themselves.
+pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
+    format!(
+        "{} submitted as run {}. They need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
+         watches them, and `srpipe cancel {}` ends them",
+        words::count(jobs, "job"),
+        record.id,
+        record.id,
+        file = file.display(),
+    )
+}

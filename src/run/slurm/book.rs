@@ -1,0 +1,182 @@
+//! What a run keeps of its jobs, in a folder that they and whoever looks at the run later read: `charter.json` says what
+//! there is to do, and `b1.json`, `b2.json`, … what was handed to `sbatch`. A batch is written down before that, so that
+//! no job is without its entry, whoever dies when.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use super::queue::{Place, tag};
+use crate::plan::{BackendClass, Plan, Sources, states};
+use crate::run::prepare::Prepared;
+use crate::store::{Key, RunDir, Store};
+
+const CHARTER: &str = "charter.json";
+
+/// All that decides what a job does, whenever it starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Charter {
+    /// The folder of the store.
+    pub runs: PathBuf,
+    pub plan: Plan,
+    /// Content from outside, as it was when the run began.
+    pub sources: Sources,
+    pub backend: BackendClass,
+    /// Stages that run although they are known.
+    pub forced: BTreeSet<usize>,
+    /// A cache that may know what the store does not.
+    pub remote: Option<String>,
+}
+
+impl Charter {
+    pub fn new(prepared: &Prepared, store: &Store, remote: Option<String>) -> Self {
+        Self {
+            runs: store.runs_dir().to_path_buf(),
+            plan: prepared.plan.clone(),
+            sources: prepared.sources.clone(),
+            backend: prepared.backend(),
+            forced: prepared.forced.clone(),
+            remote,
+        }
+    }
+
+    /// What there is to do, as it stands by now.
+    pub fn prepared(self, store: &Store) -> Prepared {
+        let states = states(&self.plan, store, &self.sources, self.backend);
+        let cuda = (self.backend == BackendClass::Cuda).then_some(0);
+        Prepared { plan: self.plan, sources: self.sources, cuda, states, forced: self.forced }
+    }
+
+    /// Whether a run that is prepared now asks for the very same.
+    pub fn asks_for(&self, prepared: &Prepared) -> bool {
+        self.plan == prepared.plan
+            && self.sources == prepared.sources
+            && self.backend == prepared.backend()
+            && self.forced == prepared.forced
+    }
+}
+
+/// Stages that are one job, or the tasks of one array.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Counts from one in a run.
+    pub number: usize,
+    /// Of the charter's plan.
+    pub stages: Vec<usize>,
+    /// Where they are known by then.
+    pub keys: Vec<Option<Key>>,
+    /// What `sbatch` answered. Without one, the queue tells whether there is a job.
+    pub job: Option<u64>,
+}
+
+impl Batch {
+    pub fn is_array(&self) -> bool {
+        self.stages.len() > 1
+    }
+
+    /// As Slurm calls a task of it.
+    pub fn task_id(&self, task: usize) -> Option<String> {
+        Some(if self.is_array() { format!("{}_{task}", self.job?) } else { self.job?.to_string() })
+    }
+
+    /// By which Slurm, and people, know it: the tag, and the key of what it makes, or of the first of those.
+    pub fn comment(&self) -> String {
+        let mut comment = tag(self.number);
+        if let Some(key) = self.keys.first().into_iter().flatten().next() {
+            comment += &format!(" {key}");
+        }
+        if self.is_array() {
+            comment += &format!(" +{}", self.stages.len() - 1);
+        }
+        comment
+    }
+}
+
+/// A run's folder of jobs.
+#[derive(Debug, Clone)]
+pub struct Book {
+    run: RunDir,
+}
+
+impl Book {
+    pub fn begin(run: &RunDir, charter: &Charter) -> Result<Self> {
+        run.write_job_file(CHARTER, &serde_json::to_vec(charter).context("writing what jobs are to do as JSON")?)?;
+        Ok(Self { run: run.clone() })
+    }
+
+    pub fn of(run: &RunDir) -> Self {
+        Self { run: run.clone() }
+    }
+
+    pub fn run_id(&self) -> &str {
+        self.run.id()
+    }
+
+    pub fn charter(&self) -> Result<Charter> {
+        charter(&self.run.jobs_dir())
+    }
+
+    /// The file of a batch, for its jobs.
+    pub fn path(&self, batch: usize) -> PathBuf {
+        self.run.jobs_dir().join(format!("{}.json", tag(batch)))
+    }
+
+    pub fn batch(&self, number: usize) -> Option<Batch> {
+        batch(&self.path(number)).ok()
+    }
+
+    /// Before a batch is submitted, and once more when its job is known.
+    pub fn write(&self, batch: &Batch) -> Result<()> {
+        let bytes = serde_json::to_vec(batch).context("writing a batch of jobs as JSON")?;
+        self.run.write_job_file(&format!("{}.json", tag(batch.number)), &bytes)?;
+        Ok(())
+    }
+
+    /// All of them, by number; what is no batch is passed over.
+    pub fn batches(&self) -> Vec<Batch> {
+        let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let numbers = names.filter_map(|name| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok());
+        let mut batches: Vec<Batch> = numbers.filter_map(|number| self.batch(number)).collect();
+        batches.sort_unstable_by_key(|batch| batch.number);
+        batches
+    }
+
+    /// What a task's processes write: events to `.out`, and before they know where their log is, messages to `.err`,
+    /// as Slurm does.
+    pub fn file(&self, (batch, task): Place, extension: &str) -> PathBuf {
+        self.run.jobs_dir().join(format!("{}_{task}.{extension}", tag(batch)))
+    }
+
+    /// The same as a pattern of `sbatch`.
+    pub fn pattern(&self, batch: &Batch, extension: &str) -> String {
+        let folder = self.run.jobs_dir().display().to_string().replace('%', "%%");
+        let task = if batch.is_array() { "%a" } else { "0" };
+        format!("{folder}/{}_{task}.{extension}", tag(batch.number))
+    }
+}
+
+fn charter(folder: &Path) -> Result<Charter> {
+    read(&folder.join(CHARTER))
+}
+
+fn batch(path: &Path) -> Result<Batch> {
+    read(path)
+}
+
+/// The job's side: what the task of a batch is to do.
+pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize)> {
+    let batch = batch(path)?;
+    let charter = charter(path.parent().unwrap_or(Path::new(".")))?;
+    let stage = batch.stages.get(task).copied().filter(|&stage| stage < charter.plan.stages.len());
+    let stage = stage.ok_or_else(|| anyhow!("{} has no task {task}", path.display()))?;
+    Ok((charter, stage))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not what this srpipe writes", path.display()))
+}

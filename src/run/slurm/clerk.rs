@@ -1,0 +1,297 @@
+//! The thread that deals with Slurm for a run: has batches submitted, watches their jobs, and tells what became of them.
+//! What jobs say and make it reads from files, which costs no one else anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::book::Batch;
+use super::outbox::{News, Outbox};
+use super::poll::Poll;
+use super::queue::{self, Jobs, Place};
+use super::submit::Submitter;
+use super::verdict::{Answer, Dead, End, JobState, Verdict, verdict};
+use super::watched::Watched;
+use crate::run::roles::Report;
+use crate::run::status::Cause;
+use crate::run::wire::{Event, ProcessEvent};
+use crate::stages::StageEvent;
+use crate::store::{Key, Store};
+
+/// Between two looks at files, at least and at most; and what a job adds to it.
+const LOOK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const LOOK_PER_JOB: Duration = Duration::from_millis(5);
+/// Before jobs that could not be cancelled are tried again.
+const CANCEL_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the clerk is asked, and answers that come to it.
+pub enum Wish {
+    /// Stages that are ready together.
+    Submit(Vec<Ready>),
+    /// The run is to end: all its jobs are.
+    Cancel(usize),
+    Queue {
+        asked_at: Instant,
+        answer: Result<Jobs>,
+    },
+    Accounts(Result<BTreeMap<String, JobState>>),
+    /// Nobody listens any more; jobs go on.
+    End,
+}
+
+pub struct Ready {
+    pub stage: usize,
+    pub key: Key,
+    pub forced: bool,
+}
+
+pub struct Clerk {
+    store: Store,
+    wishes: Receiver<Wish>,
+    reports: Sender<Report>,
+    outbox: Outbox,
+    poll: Poll,
+    /// By stage.
+    watched: BTreeMap<usize, Watched>,
+    /// Jobs of this run that somebody submitted before us, by stage.
+    earlier: BTreeMap<usize, (Batch, usize)>,
+    /// The number of the last batch.
+    last: usize,
+    to_cancel: BTreeSet<usize>,
+    cancel_at: Instant,
+    /// Stages whose jobs were cancelled as asked.
+    cancelled: BTreeSet<usize>,
+}
+
+impl Clerk {
+    pub fn new(
+        submitter: Submitter,
+        store: Store,
+        poll: Poll,
+        wishes: Receiver<Wish>,
+        reports: Sender<Report>,
+    ) -> Self {
+        let batches = submitter.book.batches();
+        let last = batches.last().map_or(0, |batch| batch.number);
+        // The last that has a stage is the one that counts.
+        let tasks = |batch: Batch| {
+            let stages = batch.stages.clone().into_iter().enumerate();
+            stages.map(move |(task, stage)| (stage, (batch.clone(), task)))
+        };
+        Self {
+            earlier: batches.into_iter().flat_map(tasks).collect(),
+            last,
+            store,
+            wishes,
+            reports,
+            outbox: Outbox::new(submitter),
+            poll,
+            watched: BTreeMap::new(),
+            to_cancel: BTreeSet::new(),
+            cancel_at: Instant::now(),
+            cancelled: BTreeSet::new(),
+        }
+    }
+
+    /// Until nobody listens any more.
+    pub fn work(mut self) {
+        loop {
+            let jobs = u32::try_from(self.watched.len()).unwrap_or(u32::MAX);
+            let mut wait = LOOK_PER_JOB.saturating_mul(jobs).clamp(LOOK.0, LOOK.1);
+            loop {
+                match self.wishes.recv_timeout(wait) {
+                    Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(wish) => self.grant(wish),
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+                wait = Duration::ZERO;
+            }
+            self.send();
+            self.cancel();
+            self.look();
+            if !self.watched.is_empty() {
+                let is_missing = |watched: &Watched| self.answer(watched.place).1 == Answer::Absent;
+                let accounts = self.watched.values().any(is_missing);
+                self.poll.ask(accounts);
+            }
+        }
+    }
+
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Submit(ready) => self.take(ready),
+            Wish::Cancel(stage) => {
+                self.to_cancel.insert(stage);
+                self.cancel_at = Instant::now();
+            }
+            Wish::Queue { asked_at, answer } => {
+                let news = self.poll.hear(asked_at, answer, self.watched.len());
+                // One line, at the first of those that wait.
+                if let (Some(text), Some(&stage)) = (news, self.watched.keys().next()) {
+                    self.say(stage, text);
+                }
+            }
+            Wish::Accounts(answer) => self.poll.hear_accounts(answer),
+            Wish::End => {}
+        }
+    }
+
+    /// Stages are to run: those that have a job of this run by now are watched, the others become batches.
+    fn take(&mut self, ready: Vec<Ready>) {
+        let mut new = BTreeMap::new();
+        for ready in ready {
+            match self.earlier.remove(&ready.stage) {
+                Some((batch, task)) => {
+                    self.watch(&ready, (batch.number, task));
+                    self.outbox.take_up(batch);
+                }
+                None => drop(new.insert(ready.stage, ready)),
+            }
+        }
+        let stages = new.values().map(|ready| (ready.stage, Some(ready.key.clone()))).collect();
+        for batch in self.outbox.submitter().batches(stages, self.last) {
+            self.last = batch.number;
+            for (task, stage) in batch.stages.iter().enumerate() {
+                self.watch(&new[stage], (batch.number, task));
+            }
+            self.outbox.put(batch);
+        }
+        self.poll.soon();
+    }
+
+    fn watch(&mut self, ready: &Ready, place: Place) {
+        let watched = Watched::new(&self.outbox.submitter().book, place, ready.key.clone(), ready.forced);
+        self.watched.insert(ready.stage, watched);
+    }
+
+    fn send(&mut self) {
+        let wanted: BTreeSet<usize> = self.watched.values().map(|watched| watched.place.0).collect();
+        for (batch, news) in self.outbox.send(&self.poll, |number| wanted.contains(&number)) {
+            self.poll.soon();
+            let is_of_it = |watched: &Watched| watched.place.0 == batch.number;
+            for &stage in batch.stages.iter().filter(|stage| self.watched.get(stage).is_some_and(is_of_it)) {
+                match &news {
+                    News::Sent => {}
+                    News::PutOff(text) => self.say(stage, text.clone()),
+                    News::GivenUp(text) => {
+                        self.tell(stage, Event::Process(failed(Cause::Failed, text.clone())));
+                        self.close(stage);
+                    }
+                }
+            }
+            if matches!(news, News::GivenUp(_)) {
+                self.watched.retain(|_, watched| !is_of_it(watched));
+            }
+        }
+    }
+
+    /// Ends the jobs that are to end; where Slurm does not answer, again later.
+    fn cancel(&mut self) {
+        if self.to_cancel.is_empty() || Instant::now() < self.cancel_at {
+            return;
+        }
+        for stage in self.to_cancel.clone() {
+            // What Slurm has not taken for all we know is not handed over any more.
+            if self.watched.get(&stage).is_none_or(|watched| self.outbox.sent(watched.place.0).is_none()) {
+                self.to_cancel.remove(&stage);
+                self.watched.remove(&stage);
+                self.tell(stage, Event::Process(ProcessEvent::Interrupted));
+                self.close(stage);
+            }
+        }
+        let Some(&first) = self.to_cancel.first() else { return };
+        let submitter = self.outbox.submitter();
+        match queue::scancel(submitter.book.run_id(), submitter.settings.timeout) {
+            Ok(()) => self.cancelled.append(&mut self.to_cancel),
+            Err(error) => {
+                self.say(first, format!("not cancelled yet: {error:#}"));
+                self.cancel_at = Instant::now() + CANCEL_AGAIN;
+            }
+        }
+        self.poll.soon();
+    }
+
+    /// Looks at every job, and tells what is new.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let grace = self.outbox.submitter().settings.grace;
+        let stages: Vec<usize> = self.watched.keys().copied().collect();
+        for stage in stages {
+            let Some(mut watched) = self.watched.remove(&stage) else { continue };
+            for event in watched.listen(now) {
+                self.tell(stage, event);
+            }
+            let (id, answer) = self.answer(watched.place);
+            // Of an answer to a question from before it started, nothing is news.
+            if let (Answer::Is(job), Some(_)) = (&answer, self.poll.after(watched.since))
+                && let Some(news) = watched.news(&id, job)
+            {
+                self.tell(stage, Event::Process(news));
+            }
+            if watched.is_requeued
+                && matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
+            {
+                watched.is_requeued = false;
+                // Where that is not allowed, it starts later.
+                let _ = queue::start_now(&id);
+            }
+            let word = match verdict(&watched.see(&self.store, answer, now), grace) {
+                Verdict::Wait => {
+                    self.watched.insert(stage, watched);
+                    continue;
+                }
+                // It waited for what failed, and that was tried again since.
+                Verdict::Dead(Dead::Ended(End::NeverStarted)) => {
+                    self.take(vec![Ready { stage, key: watched.key.clone(), forced: watched.forced }]);
+                    continue;
+                }
+                Verdict::Done => {
+                    let adopted = watched.word == Some(ProcessEvent::Done { adopted: true });
+                    Some(ProcessEvent::Done { adopted })
+                }
+                Verdict::Failed => watched.word.take(),
+                Verdict::Dead(_) if self.cancelled.contains(&stage) => Some(ProcessEvent::Interrupted),
+                Verdict::Dead(dead) => {
+                    let (cause, error) = watched.ended(dead, &id);
+                    Some(failed(cause, error))
+                }
+            };
+            self.to_cancel.remove(&stage);
+            word.into_iter().for_each(|word| self.tell(stage, Event::Process(word)));
+            self.close(stage);
+        }
+    }
+
+    /// What Slurm says of a job, and its id.
+    fn answer(&self, place: Place) -> (String, Answer) {
+        let unknown = || format!("{} of run {}", queue::tag(place.0), self.outbox.submitter().book.run_id());
+        let Some(sent) = self.outbox.sent(place.0) else { return (unknown(), Answer::None) };
+        let id = sent.batch.task_id(place.1);
+        let Some((_, jobs)) = self.poll.after(sent.at) else { return (id.unwrap_or_else(unknown), Answer::None) };
+        if let Some(row) = jobs.get(&place) {
+            return (row.id.clone(), Answer::Is(row.state.clone()));
+        }
+        let accounted = id.as_ref().and_then(|id| self.poll.accounted(id));
+        let answer = accounted.map_or(Answer::Absent, |job| Answer::Is(job.clone()));
+        (id.unwrap_or_else(unknown), answer)
+    }
+
+    fn tell(&self, stage: usize, event: Event) {
+        // When nobody listens any more, the next wish does not come.
+        let _ = self.reports.send(Report::Event { stage, event });
+    }
+
+    fn say(&self, stage: usize, text: String) {
+        self.tell(stage, Event::Stage(StageEvent::Message { text }));
+    }
+
+    fn close(&self, stage: usize) {
+        let _ = self.reports.send(Report::Closed { stage });
+    }
+}
+
+fn failed(cause: Cause, error: String) -> ProcessEvent {
+    ProcessEvent::Failed { error, cause, damaged: None }
+}

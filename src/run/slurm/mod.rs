@@ -1,0 +1,168 @@
+//! Stages as jobs of a Slurm cluster, over a file system that its machines share.
+//!
+//! - `book`: what a run keeps of its jobs. `options`: what a stage asks for, in the words of `sbatch`.
+//! - `queue`: Slurm's commands and their answers, which `command` waits for. `verdict`: what became of a job, by all that is
+//!   seen of it.
+//! - `clerk`: the thread that submits (`submit`, `outbox`), asks (`poll`) and watches, job by job (`watched`). [`Slurm`]: what
+//!   the scheduler sees of it.
+//! - `detach`: a whole graph handed over at once. `adopt`: what became of jobs that nobody watched.
+//! - `job`: the other side, the process that Slurm starts on a node.
+//!
+//! The result in the store is what counts, and jobs go on without the process that submitted them. Whoever takes up the
+//! run later finds them by the run's id, which is their name, and by the tag in their comment.
+
+mod adopt;
+mod book;
+mod clerk;
+mod command;
+mod detach;
+mod job;
+mod options;
+mod outbox;
+mod poll;
+mod queue;
+mod submit;
+mod verdict;
+mod watched;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::roles::{Executor, Report};
+use super::status::Cause;
+use super::wire::Order;
+use crate::pipeline::{Device, Pipeline};
+use crate::plan::plan;
+use crate::store::{JobRecord, RunDir, Store};
+
+pub use adopt::adopt;
+pub use book::{Book, Charter};
+pub use detach::detach;
+pub use job::{Job, Task, log_to};
+pub use options::Defaults;
+pub use queue::is_there;
+
+use clerk::{Clerk, Ready, Wish};
+use poll::Poll;
+use submit::Submitter;
+use verdict::JobState;
+
+/// How long a run that was asked to end waits for somebody who wants its jobs cancelled.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// How runs on a cluster are done, as the user's settings say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub defaults: Defaults,
+    /// See `verdict`.
+    pub grace: Duration,
+    /// How long a command of Slurm may take.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { defaults: Defaults::default(), grace: Duration::from_secs(60), timeout: queue::TIMEOUT }
+    }
+}
+
+/// A job in the record of a run; None once it has ended.
+fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
+    match state {
+        JobState::Queued { reason } => Some(JobRecord::queued(id, reason)),
+        JobState::Running { node } => Some(JobRecord::running(id, node)),
+        JobState::Ended(_) | JobState::Unknown => None,
+    }
+}
+
+/// Ends all jobs of a run.
+pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
+    queue::scancel(run.id(), settings.timeout)
+}
+
+/// Where networks run, seen from a machine that need not have what the nodes have: on a card, where one that is trained
+/// or sampled from asks for one.
+pub fn device(pipeline: &Pipeline, settings: &Settings) -> Device {
+    let asks = |stage: &crate::plan::PlannedStage| {
+        stage.params.runs_network() && settings.defaults.complete(stage, false).0.gpus.is_some_and(|gpus| gpus > 0)
+    };
+    match pipeline.device {
+        Device::Auto if cfg!(feature = "cuda") && plan(pipeline).stages.iter().any(asks) => Device::Cuda(0),
+        Device::Auto => Device::Cpu,
+        device => device,
+    }
+}
+
+/// The jobs of one run.
+pub struct Slurm {
+    wishes: Sender<Wish>,
+    ready: Vec<Ready>,
+}
+
+impl Slurm {
+    /// `since`: when the run began. `runs`: the folder of the store.
+    pub fn new(
+        book: Book,
+        settings: Settings,
+        exe: PathBuf,
+        runs: &Path,
+        since: String,
+        reports: Sender<Report>,
+    ) -> Result<Self> {
+        let (wishes, granted) = channel();
+        let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
+        let submitter = Submitter { charter: book.charter()?, book, settings, exe };
+        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports);
+        std::thread::Builder::new().name("slurm".into()).spawn(|| clerk.work()).context("starting a thread")?;
+        Ok(Self { wishes, ready: vec![] })
+    }
+
+    fn wish(&self, wish: Wish) {
+        // The clerk is there as long as this.
+        let _ = self.wishes.send(wish);
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        self.wish(Wish::End);
+    }
+}
+
+impl Executor for Slurm {
+    fn start(&mut self, stage: usize, order: &Order, _log: &Path) -> Result<()> {
+        self.ready.push(Ready { stage, key: order.key.clone(), forced: order.force });
+        Ok(())
+    }
+
+    fn send(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        if !ready.is_empty() {
+            self.wish(Wish::Submit(ready));
+        }
+    }
+
+    /// The job goes on, or is cancelled by `kill`.
+    fn stop(&mut self, _: usize) {}
+
+    fn kill(&mut self, stage: usize) {
+        self.wish(Wish::Cancel(stage));
+    }
+
+    /// Slurm holds jobs to what they asked for.
+    fn memory(&self, _: usize) -> u64 {
+        0
+    }
+
+    /// The clerk says of each how it ended.
+    fn ended(&mut self, _: usize) -> (Cause, String) {
+        (Cause::Lost, "its job ended without a result".into())
+    }
+
+    fn outlives(&self) -> Option<Duration> {
+        Some(LEAVING)
+    }
+}

@@ -1,0 +1,179 @@
+//! A job that is watched: what it says of itself, and how long ago anybody saw that it lives.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::book::Book;
+use super::queue::Place;
+use super::verdict::{Answer, Dead, End, JobState, Seen};
+use crate::run::status::Cause;
+use crate::run::wire::{Event, ProcessEvent};
+use crate::stages::StageEvent;
+use crate::store::{Key, Store};
+
+/// Slurm's own lines in a job's stderr come last.
+const END_OF_STDERR: u64 = 16 << 10;
+
+pub struct Watched {
+    pub place: Place,
+    pub key: Key,
+    /// Its result counts only when it says so itself: there may be an older one.
+    pub forced: bool,
+    /// When it was last heard to start, or else watched first.
+    pub since: Instant,
+    out: Tail,
+    err: PathBuf,
+    /// It went into the queue again by itself.
+    pub is_requeued: bool,
+    /// Its last word, where that was the last.
+    pub word: Option<ProcessEvent>,
+    beat: Option<(String, Instant)>,
+    gone_since: Option<Instant>,
+    /// What was told of its place last.
+    shown: Option<ProcessEvent>,
+}
+
+impl Watched {
+    pub fn new(book: &Book, place: Place, key: Key, forced: bool) -> Self {
+        let out = Tail { path: book.file(place, "out"), offset: 0, rest: vec![] };
+        let err = book.file(place, "err");
+        let since = Instant::now();
+        Self {
+            place,
+            key,
+            forced,
+            since,
+            out,
+            err,
+            is_requeued: false,
+            word: None,
+            beat: None,
+            gone_since: None,
+            shown: None,
+        }
+    }
+
+    /// What it said since the last time, as far as others may want to hear it before it ends.
+    pub fn listen(&mut self, now: Instant) -> Vec<Event> {
+        let mut heard = vec![];
+        for line in self.out.lines() {
+            // What is not an event was printed by a library.
+            let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+            match event {
+                Event::Process(
+                    word @ (ProcessEvent::Done { .. } | ProcessEvent::Failed { .. } | ProcessEvent::Interrupted),
+                ) => self.word = Some(word),
+                Event::Process(ProcessEvent::Program { .. }) => {}
+                event => {
+                    // Another attempt: what the last one said was not the last word.
+                    self.word = None;
+                    self.is_requeued = matches!(event, Event::Process(ProcessEvent::Requeued { .. }));
+                    if event == Event::Process(ProcessEvent::Started) {
+                        self.since = now;
+                    }
+                    // Of progress, the newest is enough.
+                    let is_progress = |event: &Event| matches!(event, Event::Stage(StageEvent::Progress { .. }));
+                    if is_progress(&event) && heard.last().is_some_and(is_progress) {
+                        heard.pop();
+                    }
+                    heard.push(event);
+                }
+            }
+        }
+        heard
+    }
+
+    /// All that is seen of it now.
+    pub fn see(&mut self, store: &Store, answer: Answer, now: Instant) -> Seen {
+        let is_gone = matches!(answer, Answer::Absent | Answer::Is(JobState::Ended(_)));
+        let said_done = matches!(self.word, Some(ProcessEvent::Done { .. }));
+        if is_gone || said_done {
+            store.refresh(&self.key);
+        }
+        let has_result = (!self.forced || said_done) && store.action(&self.key).is_ok_and(|action| action.is_some());
+        match (is_gone, self.gone_since) {
+            (false, _) => self.gone_since = None,
+            (true, None) => self.gone_since = Some(now),
+            _ => {}
+        }
+        if is_gone && let Some(beat) = store.last_beat(&self.key) {
+            match &self.beat {
+                Some((last, _)) if *last == beat => {}
+                _ => self.beat = Some((beat, now)),
+            }
+        }
+        Seen {
+            has_result,
+            said_failed: matches!(self.word, Some(ProcessEvent::Failed { .. })),
+            answer,
+            told: if is_gone { self.stderr().and_then(|text| End::told_by(&text)) } else { None },
+            gone_for: self.gone_since.map_or_else(Default::default, |since| now - since),
+            silent_for: self.beat.as_ref().map(|(_, at)| now - *at),
+        }
+    }
+
+    /// What to tell of its place, where that is news.
+    pub fn news(&mut self, id: &str, state: &JobState) -> Option<ProcessEvent> {
+        let news = match state {
+            JobState::Queued { reason } => ProcessEvent::Queued { job: id.to_string(), reason: reason.clone() },
+            JobState::Running { node } => ProcessEvent::Placed { job: id.to_string(), node: node.clone() },
+            _ => return None,
+        };
+        (self.shown.as_ref() != Some(&news)).then(|| self.shown.insert(news).clone())
+    }
+
+    /// How it ended, for one that did not say so itself.
+    pub fn ended(&self, dead: Dead, id: &str) -> (Cause, String) {
+        match dead {
+            Dead::Lost => {
+                (Cause::Lost, format!("job {id} is gone from Slurm's queue, and left neither a result nor a word"))
+            }
+            Dead::Ended(End::Failed | End::Completed) if self.word == Some(ProcessEvent::Interrupted) => {
+                (Cause::Lost, format!("job {id} was asked from outside to stop; its progress is saved"))
+            }
+            Dead::Ended(end) => {
+                let line = self.stderr().and_then(|text| Some(text.trim().lines().last()?.trim().to_string()));
+                let line = line.filter(|line| !line.is_empty() && end.cause() == Cause::Failed);
+                (end.cause(), format!("job {id} {}{}", end.words(), line.map_or(String::new(), |l| format!(": {l}"))))
+            }
+        }
+    }
+
+    fn stderr(&self) -> Option<String> {
+        let mut file = File::open(&self.err).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END_OF_STDERR))).ok()?;
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A file that grows by lines.
+struct Tail {
+    path: PathBuf,
+    offset: u64,
+    /// Of a line that has not ended yet.
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    fn lines(&mut self) -> Vec<String> {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut bytes = vec![];
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.offset))?;
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        // It is made when the job starts.
+        let Ok(bytes) = read() else { return vec![] };
+        self.offset += bytes.len() as u64;
+        self.rest.extend(bytes);
+        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return vec![] };
+        let whole: Vec<u8> = self.rest.drain(..=end).collect();
+        String::from_utf8_lossy(&whole).lines().map(str::to_string).collect()
+    }
+}

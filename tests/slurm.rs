@@ -1,0 +1,656 @@
+//! Stages as jobs of Slurm: against a stub of shell scripts, which does on demand what the real one does on bad days, and
+//! where `SRPIPE_TEST_SLURM` names the folder of `tests/slurm/start.sh`, against a real one.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use common::{Folder, Output, Pipeline, Running, wait_until};
+use serde_json::Value;
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm");
+
+/// Settings for what hangs.
+const IMPATIENT: &str = "executor: slurm\nslurm: {grace: 1 s, timeout: 2 s}\n";
+
+/// And for what is missing for a while.
+const PATIENT: &str = "executor: slurm\nslurm: {grace: 30 s, timeout: 20 s}\n";
+
+/// A working folder beside a Slurm.
+struct Cluster {
+    folder: Folder,
+    /// Of the stub; none for the real Slurm.
+    stub: Option<PathBuf>,
+    /// What `waiting` waits for.
+    go: PathBuf,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Jobs outlive a test that fails.
+        if !self.go.as_os_str().is_empty() && fs::write(&self.go, "").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+            let _ = fs::remove_file(&self.go);
+        }
+    }
+}
+
+impl Cluster {
+    fn stub(pipeline: Pipeline) -> Self {
+        let folder = pipeline.folder();
+        let stub = folder.path().join("stub");
+        fs::create_dir_all(stub.join("jobs")).unwrap();
+        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new() };
+        cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
+        cluster
+    }
+
+    /// None where there is no real Slurm to test against.
+    fn real(pipeline: Pipeline) -> Option<Self> {
+        std::env::var_os("SRPIPE_TEST_SLURM")?;
+        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new() };
+        cluster.settings("executor: slurm\nslurm: {grace: 10 s, all: {cpus: 1}}\n");
+        Some(cluster)
+    }
+
+    fn settings(&self, text: &str) {
+        fs::create_dir_all(self.folder.path().join("srpipe")).unwrap();
+        self.folder.write("srpipe/config.yaml", text);
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let mut command = self.folder.command(args);
+        match &self.stub {
+            Some(stub) => {
+                let path = std::env::var("PATH").unwrap();
+                command.env("PATH", format!("{SCRIPTS}/stub:{path}")).env("STUB", stub);
+            }
+            None => {
+                let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
+                command.env("SLURM_CONF", Path::new(&folder).join("slurm.conf"));
+            }
+        }
+        let child = command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn();
+        Running { child: child.unwrap() }
+    }
+
+    fn srpipe(&self, args: &[&str]) -> Output {
+        self.start(args).wait()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.srpipe(&[&["run", "p.yaml"], args].concat())
+    }
+
+    fn go(&self) {
+        fs::write(&self.go, "").unwrap();
+    }
+
+    /// Makes something go wrong in the stub: `what` is shell, `when` for example `squeue.2` or `squeue.all`.
+    fn inject(&self, when: &str, what: &str) {
+        fs::write(self.stub.as_ref().unwrap().join(when), what).unwrap();
+    }
+
+    fn calls(&self, command: &str) -> usize {
+        let calls = self.stub.as_ref().unwrap().join(format!("{command}.calls"));
+        fs::read_to_string(calls).map_or(0, |text| text.trim().parse().unwrap())
+    }
+
+    /// The state of a stub's job.
+    fn state(&self, job: &str) -> String {
+        let state = self.stub.as_ref().unwrap().join("jobs").join(job).join("state");
+        fs::read_to_string(state).unwrap_or_default().trim().to_string()
+    }
+
+    fn submitted(&self) -> String {
+        fs::read_to_string(self.stub.as_ref().unwrap().join("submitted")).unwrap_or_default()
+    }
+
+    fn record(&self) -> Value {
+        let bytes = fs::read(self.folder.runs().join("p/latest/run.json"));
+        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn status(&self) -> Value {
+        let output = self.srpipe(&["status", "p", "--json"]);
+        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output}"))
+    }
+}
+
+fn assert_done(output: &Output) {
+    assert_eq!(output.code, Some(0), "{output}");
+}
+
+/// All of the kinds, in seconds.
+fn whole() -> Pipeline {
+    Pipeline::small()
+        .stage(
+            "model",
+            "{kind: train, data: pairs, model: {base_channels: 4}, optim: {steps: 4, batch_size: 4}, \
+             heldout: {every: 2}}",
+        )
+        .stage("samples", "{kind: sample, model: model, data: pairs, samples: 2, sampler: {steps: 2}}")
+        .stage("compare", "{kind: compare, arms: {only: samples}, rows: 1}")
+}
+
+fn long(steps: usize) -> Pipeline {
+    Pipeline::small().stage(
+        "model",
+        &format!(
+            "{{kind: train, data: pairs, model: {{base_channels: 4}}, optim: {{steps: {steps}, batch_size: 4}}, \
+             heldout: {{every: 50}}, retry: {{time: 3}}}}"
+        ),
+    )
+}
+
+fn swept(instances: usize) -> Pipeline {
+    let seeds: Vec<String> = (0..instances).map(|seed| seed.to_string()).collect();
+    Pipeline::small().stage(
+        "model",
+        &format!(
+            "{{kind: train, data: pairs, model: {{base_channels: 4}}, optim: {{steps: 2, batch_size: 4}}, \
+             heldout: {{every: 2}}, matrix: {{seed: [{}]}}}}",
+            seeds.join(", ")
+        ),
+    )
+}
+
+/// A stage that ends when a file appears, beside a stub.
+fn waiting() -> Cluster {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("srpipe-test-go-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+    let go = std::env::temp_dir().join(name);
+    let script = format!("while [ ! -f {} ]; do sleep 0.02; done; echo 1 > {{outputs.n}}", go.display());
+    let stage = format!("{{kind: command, command: [sh, -c, '{script}'], outputs: [n]}}");
+    let mut cluster = Cluster::stub(Pipeline::new().stage("wait", &stage));
+    cluster.go = go;
+    cluster
+}
+
+#[test]
+fn the_stub_can_be_started() {
+    for command in ["sbatch", "squeue", "sacct", "scancel", "scontrol"] {
+        let mode = fs::metadata(Path::new(SCRIPTS).join("stub").join(command)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{command}");
+    }
+}
+
+#[test]
+fn a_pipeline_comes_out_as_on_one_machine() {
+    let (here, cluster) = (whole().folder(), Cluster::stub(whole()));
+    assert_done(&here.run(&[]));
+    let output = cluster.run(&["--json"]);
+    assert_done(&output);
+    assert_eq!(output.finished()["stages"]["compare"], "ran", "{output}");
+    for stage in ["model", "samples", "compare"] {
+        assert_eq!(cluster.folder.digests(stage), here.digests(stage), "{stage}");
+    }
+    assert_eq!(cluster.record()["executor"], "slurm");
+    let log = cluster.srpipe(&["logs", "model"]);
+    assert!(log.stdout.contains("steps 0 to 4"), "{log}");
+    assert!(cluster.run(&[]).stdout.contains("everything is known"));
+    // One machine finds what the cluster made, and needs no Slurm for that.
+    let output = cluster.folder.run(&["--executor", "local"]);
+    assert!(output.stdout.contains("everything is known"), "{output}");
+}
+
+#[test]
+fn what_a_stage_asks_for_reaches_sbatch() {
+    let cluster = Cluster::stub(Pipeline::new().stage(
+        "images",
+        "{kind: fetch, dataset: synthetic, train: 2, validation: 2, test: 2, resources: {cpus: 3, memory: 1 GiB, gpus: 2, \
+         time: 1 h, partition: gpu, account: lab, qos: high, constraint: a100, extra: [--exclude=n7]}}",
+    ));
+    assert_done(&cluster.run(&[]));
+    let submitted = cluster.submitted();
+    for option in [
+        "--cpus-per-task=3",
+        "--mem=1024M",
+        "--gres=gpu:2",
+        "--time=0-01:00:00",
+        "--partition=gpu",
+        "--account=lab",
+        "--qos=high",
+        "--constraint=a100",
+        "--exclude=n7",
+    ] {
+        assert!(submitted.contains(option), "{option}: {submitted}");
+    }
+    let run = cluster.record()["id"].as_str().unwrap().to_string();
+    assert!(submitted.contains(&format!("--job-name={run}")), "{submitted}");
+    let key = cluster.record()["stages"][0]["key"].as_str().unwrap().to_string();
+    assert!(submitted.contains(&format!("--comment=b1 {key}")), "{submitted}");
+}
+
+#[test]
+fn instances_of_a_sweep_are_one_array() {
+    let cluster = Cluster::stub(swept(16));
+    assert_done(&cluster.run(&[]));
+    let submitted = cluster.submitted();
+    assert_eq!(cluster.calls("sbatch"), 4, "images, two of pairs, one array: {submitted}");
+    assert!(submitted.lines().last().unwrap().contains("--array=0-15"), "{submitted}");
+}
+
+#[test]
+fn a_queue_that_errs_hangs_or_talks_nonsense_fails_nothing() {
+    for (name, injected) in [
+        ("errors", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"),
+        ("hangs", "sleep 60"),
+        ("garbage", "echo 'slurm_load_jobs: <?xml '; exit 0"),
+        ("half a line", "printf '1|N/A|RUN'; exit 0"),
+        ("unknown states", "echo '1|N/A|A_STATE_OF_NEXT_YEAR|n1|b1 x|None'; exit 0"),
+        ("other jobs of the same numbers", "echo '1|N/A|FAILED|n1|(null)|None'; sleep 0.01"),
+    ] {
+        let cluster = Cluster::stub(Pipeline::small());
+        cluster.settings(IMPATIENT);
+        cluster.inject("squeue.all", injected);
+        let output = cluster.run(&[]);
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+        assert_eq!(cluster.calls("sbatch"), 3, "{name}: {output}");
+    }
+}
+
+#[test]
+fn empty_answers_for_less_than_the_grace_fail_nothing() {
+    let cluster = waiting();
+    cluster.settings(PATIENT);
+    cluster.inject("squeue.2", "exit 0");
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the queue was asked three times", || cluster.calls("squeue") >= 3);
+    cluster.go();
+    assert_done(&run.wait());
+    assert_eq!(cluster.calls("sbatch"), 1);
+}
+
+#[test]
+fn a_submission_that_slurm_took_without_saying_so_is_found_in_the_queue() {
+    for (name, injected) in [
+        ("an error", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1"),
+        ("garbage", "echo 'Submitted, I think'; exit 0"),
+        ("a hang", "sleep 60"),
+    ] {
+        let cluster = waiting();
+        cluster.settings(IMPATIENT);
+        cluster.inject("after.1", injected);
+        let run = cluster.start(&["run", "p.yaml"]);
+        wait_until("the queue was asked", || cluster.calls("squeue") >= 2);
+        cluster.go();
+        let output = run.wait();
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+        assert_eq!(cluster.calls("sbatch"), 1, "{name}: {output}");
+    }
+}
+
+#[test]
+fn a_submission_that_slurm_did_not_take_is_made_again() {
+    let cluster =
+        Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
+    cluster.inject("sbatch.1", "echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1");
+    let output = cluster.run(&[]);
+    assert_done(&output);
+    assert!(output.stderr.contains("not submitted yet: Unable to contact slurm controller"), "{output}");
+    assert_eq!(cluster.calls("sbatch"), 2);
+}
+
+#[test]
+fn a_submission_that_is_refused_fails_its_stage_in_slurms_words() {
+    let cluster = Cluster::stub(Pipeline::small());
+    cluster.inject("sbatch.1", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
+    let output = cluster.run(&[]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(
+        output.stderr.contains("sbatch does not take the job: Batch job submission failed: Invalid account"),
+        "{output}"
+    );
+    assert_eq!(cluster.calls("sbatch"), 1);
+}
+
+#[test]
+fn a_job_that_vanishes_before_it_starts_is_lost_and_tried_again_as_often_as_allowed() {
+    let images = |retry: &str| {
+        Pipeline::new().stage("images", &format!("{{kind: fetch, dataset: synthetic, train: 2, test: 2{retry}}}"))
+    };
+    let vanish = "put \"$STUB/next\" 8; cat > /dev/null; echo 7; exit 0";
+    let cluster = Cluster::stub(images(""));
+    cluster.inject("sbatch.1", vanish);
+    let output = cluster.run(&[]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(output.stderr.contains("job 7 is gone from Slurm's queue"), "{output}");
+
+    let cluster = Cluster::stub(images(", retry: {lost: 1}"));
+    cluster.inject("sbatch.1", vanish);
+    assert_done(&cluster.run(&[]));
+    assert_eq!(cluster.calls("sbatch"), 2);
+}
+
+#[test]
+fn ends_are_told_apart() {
+    for (state, words) in [
+        ("OUT_OF_MEMORY", "took more memory than its `resources.memory`"),
+        ("TIMEOUT", "took longer than its `resources.time`"),
+        ("NODE_FAIL", "was lost with its node"),
+        ("PREEMPTED", "had to make room for another"),
+        ("CANCELLED", "was cancelled"),
+    ] {
+        let cluster = waiting();
+        let run = cluster.start(&["run", "p.yaml"]);
+        wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+        cluster.inject("squeue.all", &format!("echo '1|N/A|{state}|n1|b1|None'; exit 0"));
+        let output = run.wait();
+        assert_eq!(output.code, Some(1), "{output}");
+        assert!(output.stderr.contains(&format!("job 1 {words}")), "{state}: {output}");
+        cluster.go();
+    }
+}
+
+#[test]
+fn accounts_tell_what_the_queue_has_forgotten() {
+    let cluster = waiting();
+    cluster.settings(PATIENT);
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    cluster.inject("sacct.all", "echo '1|OUT_OF_MEMORY|n1'; exit 0");
+    cluster.inject("squeue.all", "exit 0");
+    let output = run.wait();
+    assert!(output.stderr.contains("job 1 took more memory"), "{output}");
+    cluster.go();
+}
+
+#[test]
+fn a_head_that_was_killed_is_replaced_and_nothing_is_submitted_twice() {
+    let cluster = waiting();
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("KILL");
+    run.wait();
+    assert_eq!(cluster.status()["run"]["state"], "left");
+    let run = cluster.start(&["run", "p.yaml"]);
+    cluster.go();
+    assert_done(&run.wait());
+    assert_eq!(cluster.calls("sbatch"), 1);
+}
+
+#[test]
+fn what_ended_while_nobody_watched_is_adopted_by_status() {
+    let cluster = waiting();
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("KILL");
+    run.wait();
+    let status = cluster.status();
+    assert_eq!(status["stages"][0]["job"], serde_json::json!({"id": "1", "node": "n1"}), "{status:#}");
+    cluster.go();
+    wait_until("the job is done", || cluster.state("1.0") == "COMPLETED");
+    let status = cluster.status();
+    assert_eq!(status["run"]["state"], "ok", "{status:#}");
+    assert_eq!(status["stages"][0]["state"], "ran", "{status:#}");
+    assert!(cluster.folder.runs().join("p/latest/wait/n").is_file());
+}
+
+#[test]
+fn whoever_dies_between_intent_and_submission_leaves_no_job_twice_and_none_behind() {
+    for (name, when, submissions) in [("before", "sbatch.1", 2), ("after", "after.1", 1)] {
+        let cluster = waiting();
+        cluster.inject(when, "kill -9 $PPID; exit 1");
+        let output = cluster.run(&[]);
+        assert_eq!(output.signal, Some(9), "{name}: {output}");
+        cluster.go();
+        let output = cluster.run(&[]);
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+        assert_eq!(cluster.calls("sbatch"), submissions, "{name}: {output}");
+    }
+}
+
+#[test]
+fn a_graph_is_handed_over_at_once_and_needs_nobody() {
+    let cluster = Cluster::stub(whole());
+    let output = cluster.run(&["--detach"]);
+    assert_done(&output);
+    assert!(output.stderr.contains("6 jobs submitted as run"), "{output}");
+    let submitted = cluster.submitted();
+    assert_eq!(submitted.lines().filter(|line| line.contains("--dependency=afterok:")).count(), 5, "{submitted}");
+    assert_eq!(submitted.lines().filter(|line| line.contains("--kill-on-invalid-dep=yes")).count(), 5, "{submitted}");
+    let state = || cluster.status()["run"]["state"].as_str().unwrap_or_default().to_string();
+    if state() == "left" {
+        let gc = cluster.srpipe(&["gc"]);
+        assert!(gc.code == Some(0) || gc.stderr.contains("go on without a process"), "{gc}");
+    }
+    wait_until("the run is done", || state() == "ok");
+    let here = whole().folder();
+    assert_done(&here.run(&[]));
+    assert_eq!(cluster.folder.digests("compare"), here.digests("compare"));
+    assert_done(&cluster.srpipe(&["gc"]));
+}
+
+#[test]
+fn of_a_graph_that_nobody_watches_what_needs_a_failure_is_skipped() {
+    let broken = Pipeline::new()
+        .stage("broken", "{kind: command, command: [sh, -c, 'echo no luck >&2; exit 3'], outputs: [n]}")
+        .stage(
+            "after",
+            "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: broken/n}, outputs: [n]}",
+        );
+    let cluster = Cluster::stub(broken);
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the run has failed", || cluster.status()["run"]["state"] == "failed");
+    let status = cluster.status();
+    assert_eq!(status["stages"][0]["state"], "failed", "{status:#}");
+    assert_eq!(status["stages"][1]["state"], "skipped", "{status:#}");
+    assert!(status["stages"][0]["error"].as_str().unwrap().contains("exit"), "{status:#}");
+}
+
+#[test]
+fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
+    let cluster = waiting();
+    assert_done(&cluster.run(&["--detach"]));
+    let gc = cluster.srpipe(&["gc"]);
+    assert!(gc.code == Some(1) && gc.stderr.contains("go on without a process"), "{gc}");
+    let cancel = cluster.srpipe(&["cancel", "p"]);
+    assert!(cancel.stdout.contains("is cancelled"), "{cancel}");
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+    assert_eq!(cluster.record()["state"], "interrupted");
+    assert_done(&cluster.srpipe(&["gc"]));
+    let again = cluster.srpipe(&["cancel", "p"]);
+    assert!(again.stdout.contains("nothing to cancel"), "{again}");
+}
+
+#[test]
+fn asked_twice_to_end_a_run_cancels_its_jobs() {
+    let cluster = waiting();
+    let run = cluster.start(&["run", "p.yaml", "--json"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("INT");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(cluster.state("1.0"), "RUNNING", "once leaves it alone");
+    run.signal("INT");
+    let output = run.wait();
+    assert_eq!(output.code, Some(130), "{output}");
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+    assert_eq!(output.finished()["state"], "interrupted", "{output}");
+}
+
+#[test]
+fn without_slurm_the_error_says_what_to_do() {
+    let folder = Pipeline::small().folder();
+    let mut command = folder.command(&["run", "p.yaml", "--executor", "slurm"]);
+    let output = command.env("PATH", folder.path()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("login node") && error.contains("--executor local"), "{error}");
+    let output = folder.run(&["--detach"]);
+    assert!(output.code == Some(2) && output.stderr.contains("--executor slurm"), "{output}");
+}
+
+/// How the processor is spent by a run that watches 1,000 jobs.
+#[test]
+#[ignore = "takes two minutes; run by hand for the figure"]
+fn watching_a_thousand_jobs_costs_little() {
+    let cluster = Cluster::stub(swept(1000));
+    // None of them starts; the answer is the stub's, made beforehand.
+    let rows = |batch: usize, tasks: usize| {
+        (0..tasks).map(move |task| format!("{batch}|{task}|RUNNING|n{task}|b{batch} x|None\n")).collect::<String>()
+    };
+    cluster.inject("sbatch.4", "cat > /dev/null; echo 4; exit 0");
+    cluster.inject("sbatch.5", "cat > /dev/null; echo 5; exit 0");
+    fs::write(cluster.stub.as_ref().unwrap().join("rows"), rows(4, 500) + &rows(5, 500)).unwrap();
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("all is submitted", || cluster.calls("sbatch") == 5);
+    cluster.inject("squeue.all", "exec cat \"$STUB/rows\"");
+    std::thread::sleep(Duration::from_secs(10));
+    let spent = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", run.child.id())).unwrap();
+        let fields: Vec<f64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(4).map(|f| f.parse().unwrap()).collect();
+        // Its own and that of the commands it waited for, in ticks of 10 ms.
+        fields.iter().sum::<f64>() / 100.0
+    };
+    let (before, asked) = (spent(), cluster.calls("squeue"));
+    std::thread::sleep(Duration::from_secs(100));
+    let share = (spent() - before) / 100.0;
+    println!("{:.2} % of a core, {} questions in 100 s", 100.0 * share, cluster.calls("squeue") - asked);
+    run.signal("KILL");
+    run.wait();
+    assert!(share < 0.01, "{share}");
+}
+
+/// The pid file of the job of a real Slurm that has this state, by name.
+fn real_jobs(cluster: &Cluster, format: &str) -> Vec<String> {
+    let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
+    let run = cluster.record()["id"].as_str().unwrap_or("none").to_string();
+    let output = Command::new("squeue")
+        .args(["--noheader", &format!("--format={format}"), &format!("--name={run}")])
+        .env("SLURM_CONF", Path::new(&folder).join("slurm.conf"))
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line.trim().to_string()).collect()
+}
+
+fn slurm(command: &str, args: &[&str]) {
+    let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
+    let ended = Command::new(command).args(args).env("SLURM_CONF", Path::new(&folder).join("slurm.conf")).status();
+    assert!(ended.unwrap().success(), "{command} {args:?}");
+}
+
+/// Waits until the training has got somewhere, and gives its job.
+fn in_training(cluster: &Cluster) -> String {
+    let has_progress = || {
+        let status = cluster.status();
+        let stages = status["stages"].as_array().cloned().unwrap_or_default();
+        stages.iter().any(|stage| stage["name"] == "model" && stage["progress"]["done"].as_u64() >= Some(20))
+    };
+    wait_until("the training is under way", has_progress);
+    real_jobs(cluster, "%i").pop().unwrap()
+}
+
+#[test]
+fn real_a_pipeline_comes_out_as_on_one_machine() {
+    let Some(cluster) = Cluster::real(whole()) else { return };
+    let here = whole().folder();
+    assert_done(&here.run(&[]));
+    assert_done(&cluster.run(&[]));
+    for stage in ["model", "samples", "compare"] {
+        assert_eq!(cluster.folder.digests(stage), here.digests(stage), "{stage}");
+    }
+}
+
+#[test]
+fn real_a_sweep_of_16_is_an_array() {
+    let Some(cluster) = Cluster::real(swept(16)) else { return };
+    let output = cluster.run(&["--json"]);
+    assert_done(&output);
+    let jobs: Vec<Value> =
+        cluster.record()["stages"].as_array().unwrap().iter().map(|s| s["job"]["id"].clone()).collect();
+    let in_array = jobs.iter().filter(|id| id.as_str().is_some_and(|id| id.contains('_'))).count();
+    assert!(in_array >= 1, "{jobs:?}");
+    assert_eq!(
+        fs::read_dir(cluster.folder.runs().join("p/latest/.slurm"))
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+                name.starts_with("b4_") && name.ends_with(".out")
+            })
+            .count(),
+        16
+    );
+}
+
+#[test]
+fn real_a_job_that_is_cancelled_by_hand_goes_on_in_the_next_run_to_the_same_bytes() {
+    let Some(cluster) = Cluster::real(long(600)) else { return };
+    let here = long(600).folder();
+    assert_done(&here.run(&[]));
+    let run = cluster.start(&["run", "p.yaml"]);
+    slurm("scancel", &[&in_training(&cluster)]);
+    let output = run.wait();
+    assert!(output.code == Some(1) && output.stderr.contains("was cancelled"), "{output}");
+    let output = cluster.run(&[]);
+    assert_done(&output);
+    assert!(!output.stderr.contains("steps 0 to 600") && output.stderr.contains("to 600"), "{output}");
+    assert_eq!(cluster.folder.digests("model"), here.digests("model"));
+}
+
+#[test]
+fn real_a_training_whose_time_is_up_goes_into_the_queue_again_and_on_to_the_same_bytes() {
+    let Some(cluster) = Cluster::real(long(600)) else { return };
+    let here = long(600).folder();
+    assert_done(&here.run(&[]));
+    let run = cluster.start(&["run", "p.yaml"]);
+    // As Slurm does before the limit.
+    slurm("scancel", &["--batch", "--signal=USR2", &in_training(&cluster)]);
+    let output = run.wait();
+    assert_done(&output);
+    assert!(output.stderr.contains("it goes into the queue again (1 of 3)"), "{output}");
+    assert_eq!(cluster.folder.digests("model"), here.digests("model"));
+}
+
+#[test]
+fn real_a_head_that_was_killed_is_replaced() {
+    let Some(cluster) = Cluster::real(long(600)) else { return };
+    let run = cluster.start(&["run", "p.yaml"]);
+    let job = in_training(&cluster);
+    run.signal("KILL");
+    run.wait();
+    let first = cluster.record()["id"].clone();
+    assert_done(&cluster.run(&[]));
+    let record = cluster.record();
+    assert_eq!(record["id"], first);
+    assert_eq!(record["stages"].as_array().unwrap().last().unwrap()["job"]["id"], job.as_str());
+}
+
+#[test]
+fn real_a_job_beyond_its_memory_is_told_so() {
+    let hungry = "{kind: command, command: [sh, -c, 'x=$(head -c 900000000 /dev/zero | tr \"\\\\0\" a); sleep 20; echo $x'], \
+                  outputs: [n], resources: {memory: 200 MB}}";
+    let Some(cluster) = Cluster::real(Pipeline::new().stage("hungry", hungry)) else { return };
+    let output = cluster.run(&[]);
+    assert!(output.code == Some(1) && output.stderr.contains("took more memory"), "{output}");
+}
+
+#[test]
+fn real_an_outage_of_the_controller_is_waited_for() {
+    let Some(cluster) = Cluster::real(long(1200)) else { return };
+    let run = cluster.start(&["run", "p.yaml"]);
+    in_training(&cluster);
+    let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
+    slurm(&format!("{SCRIPTS}/start.sh"), &[&folder, "pause"]);
+    std::thread::sleep(Duration::from_secs(8));
+    slurm(&format!("{SCRIPTS}/start.sh"), &[&folder, "resume"]);
+    assert_done(&run.wait());
+}
+
+#[test]
+fn real_a_graph_is_handed_over_at_once_and_needs_nobody() {
+    let Some(cluster) = Cluster::real(whole()) else { return };
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the run is done", || cluster.status()["run"]["state"] == "ok");
+    assert!(cluster.folder.runs().join("p/latest/compare/summary.json").is_file());
+}

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# A Slurm of one node on this machine, for the tests of the Slurm executor against the real thing.
+#
+#   tests/slurm/start.sh FOLDER              starts it; then: export SLURM_CONF=FOLDER/slurm.conf SRPIPE_TEST_SLURM=FOLDER
+#   tests/slurm/start.sh FOLDER pause        stops the controller alone, as in an outage; `resume` starts it again
+#   tests/slurm/start.sh FOLDER stop
+#
+# It takes root, and Debian's packages slurmctld, slurmd, slurm-client and munge. There is no accounting; jobs are ended when
+# they take more memory than they asked for, as a cluster with cgroups does.
+set -euo pipefail
+folder=$(mkdir -p "${1:?usage: start.sh FOLDER [pause|resume|stop]}" && cd "$1" && pwd)
+export SLURM_CONF=$folder/slurm.conf
+
+end() {
+    local pid
+    pid=$(cat "$folder/$1.pid" 2> /dev/null) || return 0
+    kill "$pid" 2> /dev/null || true
+    while kill -0 "$pid" 2> /dev/null; do sleep 0.1; done
+    rm -f "$folder/$1.pid"
+}
+
+answers() {
+    for _ in $(seq 100); do
+        if sinfo --noheader --format=%T 2> /dev/null | grep -Eq 'idle|mixed|allocated'; then return 0; fi
+        sleep 0.2
+    done
+    echo "Slurm does not come up: see slurmctld.log and slurmd.log in $folder" >&2
+    return 1
+}
+
+case ${2:-start} in
+    stop) end slurmd; end slurmctld; exit ;;
+    pause) end slurmctld; exit ;;
+    resume) slurmctld; answers; exit ;;
+esac
+
+for name in munged slurmctld slurmd sinfo; do
+    if ! PATH=$PATH:/usr/sbin command -v $name > /dev/null; then echo "$name is missing: install slurmctld, slurmd, slurm-client and munge" >&2; exit 1; fi
+done
+end slurmd
+end slurmctld
+node=$(hostname -s)
+if ! getent hosts "$node" > /dev/null; then echo "127.0.0.1 $node" >> /etc/hosts; fi
+if ! munge --no-input > /dev/null 2>&1; then
+    install -d -o munge -g munge /run/munge
+    su -s /bin/sh -c /usr/sbin/munged munge
+fi
+mkdir -p "$folder/state" "$folder/spool"
+memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.8)}' /proc/meminfo)
+cat > "$SLURM_CONF" <<CONF
+ClusterName=tests
+SlurmctldHost=$node(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd.pid
+SlurmctldLogFile=$folder/slurmctld.log
+SlurmdLogFile=$folder/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=$((memory / $(nproc)))
+ReturnToService=2
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
+PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
+CONF
+slurmctld -c
+slurmd -c
+answers
