@@ -42,7 +42,7 @@ impl<D: Device> Composed<D> {
     }
 }
 
-impl<D: Device + Send + 'static> Backend for Composed<D> {
+impl<D: Device + 'static> Backend for Composed<D> {
     type Device = D;
 
     fn device(&self) -> &D {
