@@ -18,7 +18,7 @@ use fixtures::Fixtures;
 type Open = fn(Graph, &TrainState) -> Box<dyn Network>;
 
 fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap()
+    on(Composed::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
 }
 
 fn fused(graph: Graph, state: &TrainState) -> Box<dyn Network> {

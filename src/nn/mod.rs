@@ -20,8 +20,8 @@ pub use graph::Graph;
 pub use network::{Batch, Network, StepReport, StepSettings, TrainState, on};
 
 /// A device of dfdx that can run every composed operation.
-pub trait Device: dfdx::prelude::Device<f32> {}
-impl<D: dfdx::prelude::Device<f32>> Device for D {}
+pub trait Device: dfdx::prelude::Device<f32> + dfdx::prelude::Cache {}
+impl<D: dfdx::prelude::Device<f32> + dfdx::prelude::Cache> Device for D {}
 
 /// A batch of images, `(batch, height, width, channels)`.
 pub type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
@@ -87,7 +87,7 @@ pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -
         #[cfg(feature = "cuda")]
         Device::Cuda(i) => {
             let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;
-            on(composed::Composed::new(graph, device), state)
+            on(composed::Composed::new(graph, device)?, state)
         }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
@@ -107,7 +107,7 @@ pub enum CpuBackend {
 pub fn open_on_cpu(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     match backend {
         CpuBackend::Fused => on(fused::Fused::new(graph)?, state),
-        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
+        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default())?, state),
     }
 }
 
