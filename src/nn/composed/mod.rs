@@ -7,6 +7,7 @@
 
 mod adam;
 mod constants;
+pub mod memory;
 mod ops;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub struct Composed<D: Device> {
     constants: Constants<D>,
     /// What the device's memory is laid out for.
     last: Cell<Pass>,
+    /// What the device has for parameters and passes, in bytes, where that is known.
+    memory: Option<u64>,
 }
 
 /// Passes of one kind ask for the same memory again.
@@ -48,7 +51,13 @@ impl<D: Device> Composed<D> {
         // Tensors come from the memory of the step before.
         device.try_enable_cache().map_err(device_error)?;
         let last = Cell::new(Pass { training: false, images: 0 });
-        Ok(Self { graph, constants: Constants::new(device.clone()), device, last })
+        Ok(Self { graph, constants: Constants::new(device.clone()), device, last, memory: None })
+    }
+
+    /// On a device that has so many bytes to give.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
     }
 
     fn vector(&self, values: &[f32]) -> Result<VectorTensor<D>> {
@@ -105,6 +114,11 @@ impl<D: Device + 'static> Backend for Composed<D> {
 
     fn values(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
         Ok(self.run(params, x, t, nodes)?.iter().map(|value| value.as_vec()).collect())
+    }
+
+    fn room(&self, training: bool) -> Option<usize> {
+        let free = self.memory?.saturating_sub(memory::of_the_parameters(&self.graph) as u64);
+        Some((free / memory::of_an_image(&self.graph, training) as u64) as usize)
     }
 
     fn loss(&self, params: &[VectorTensor<D>], batch: Batch) -> Result<LossTensor<D>> {
