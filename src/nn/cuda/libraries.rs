@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
 /// Where a function of a library's is, once it is loaded.
@@ -100,12 +100,12 @@ fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
             None
         }
     });
-    let Some(library) = library else { bail!("{}", problem.map_or_else(String::new, |error| error.to_string())) };
+    let Some(library) = library else { return Err(problem.context("no library was named")?.into()) };
     for function in functions {
         // SAFETY: the address is used as the function's that the library declares under this name.
         match unsafe { library.get::<*mut c_void>(function.name.as_bytes()) } {
             Ok(found) => function.place.store(*found, Relaxed),
-            Err(error) => bail!("it has no {}: {error}", function.name),
+            Err(error) => return Err(anyhow::Error::from(error).context(format!("it has no {}", function.name))),
         }
     }
     // The library stays for as long as the process.
@@ -138,6 +138,6 @@ mod tests {
         let error = load_functions(&["libc.so.6"], &[Function { name: "cuInit", place: &PLACE }]).unwrap_err();
         assert!(error.to_string().contains("has no cuInit"), "{error}");
         let error = load_functions(&["none.so.7"], &[]).unwrap_err();
-        assert!(error.to_string().contains("none.so.7"), "{error}");
+        assert!(format!("{error:#}").contains("none.so.7"), "{error:#}");
     }
 }
