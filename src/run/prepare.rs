@@ -246,3 +246,33 @@ fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest>
     };
     digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.url: reading {shown}: {e:#}")).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_said_before_anything_starts() {
+        let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
+                    pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
+        let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
+        let mut prepared = Prepared::new(&pipeline, None).unwrap();
+        let mut told = |cuda, gpus: &[&str]| {
+            prepared.cuda = cuda;
+            let gpus = gpus.iter().map(|gpu| gpu.to_string()).collect();
+            let machine = Machine { cores: 2, memory: None, gpus };
+            prepared.check_fits(&pipeline, &machine).err().map(|error| error.to_string())
+        };
+        assert_eq!(told(None, &[]), None);
+        assert_eq!(told(Some(1), &["4", "7"]), None);
+        assert!(told(Some(0), &[]).unwrap().contains("nvidia-smi -L"));
+        assert_eq!(told(Some(1), &["0"]).unwrap(), "device cuda:1: there is one GPU, cuda:0");
+        assert_eq!(told(Some(5), &["4", "7"]).unwrap(), "device cuda:5: there are 2 GPUs, cuda:0 to cuda:1");
+        // What runs no network needs none.
+        let images =
+            crate::pipeline::parse("p.yaml", text[..text.find("  pairs").unwrap()].into(), &Default::default());
+        let images = images.ok().unwrap();
+        let prepared = Prepared { cuda: Some(0), ..Prepared::new(&images, None).unwrap() };
+        assert!(prepared.check_fits(&images, &Machine::default()).is_ok());
+    }
+}
