@@ -32,6 +32,7 @@ def arguments():
     ap.add_argument("--avx2", action="store_true", help="neither side may use AVX-512")
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    ap.add_argument("--device", default="cpu", help="where both compute, such as cuda")
     ap.add_argument("--srpipe", type=Path, default=SRPIPE)
     ap.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     return ap.parse_args()
@@ -42,7 +43,7 @@ def main(args):
     if args.avx2:
         environment |= {"SRPIPE_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     work = ["--base-channels", args.base_channels, "--attention", args.attention, "--batch", args.batch]
-    work += ["--threads", args.threads, "--seconds", args.seconds]
+    work += ["--threads", args.threads, "--seconds", args.seconds, "--device", args.device]
 
     def output(*command):
         return subprocess.run([str(c) for c in command], env=environment, check=True, stdout=subprocess.PIPE).stdout
@@ -116,22 +117,28 @@ def peer(args):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
+    def synchronize():
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+
     def images_per_s(call):
         for _ in range(3):
             call()
+        synchronize()
         times, end = [], time.perf_counter() + args.seconds
         while len(times) < 3 or time.perf_counter() < end:
             start = time.perf_counter()
             call()
+            synchronize()
             times.append(time.perf_counter() - start)
         return args.batch / statistics.median(times)
 
     best = dict.fromkeys(MEASURES, 0.0)
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        model = UNet(args.base_channels).to(memory_format=memory_format)
+        model = UNet(args.base_channels).to(args.device, memory_format=memory_format)
         optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-        x = torch.randn(args.batch, 6, 32, 32).to(memory_format=memory_format)
-        target, t = torch.randn(args.batch, 3, 32, 32), torch.rand(args.batch)
+        x = torch.randn(args.batch, 6, 32, 32).to(args.device, memory_format=memory_format)
+        target, t = torch.randn(args.batch, 3, 32, 32).to(args.device), torch.rand(args.batch).to(args.device)
 
         def train():
             optimizer.zero_grad()

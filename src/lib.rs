@@ -40,7 +40,7 @@
 //!
 //! # What holds everywhere
 //!
-//! - **The same key, the same bytes.** Results depend neither on the number of threads nor on what ran beside, nor on
+//! - **The same key, the same bytes**, but for GPUs, whose sums have no fixed order. Results depend neither on the number of threads nor on what ran beside, nor on
 //!   an interruption. Sums have a fixed order, and every random number is a function of (seed, purpose, step, index):
 //!   see [`random`].
 //! - **Decisions are pure, effects at the edge.** `pipeline`, `plan`, `diffusion`, `metrics` and `stats` compute values from

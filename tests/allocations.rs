@@ -4,7 +4,8 @@
 use std::alloc::System;
 
 use srpipe::model::unet;
-use srpipe::nn::{Batch, Network, StepSettings, open};
+use srpipe::nn::composed::memory;
+use srpipe::nn::{Batch, CpuBackend, Network, StepSettings, open, open_on_cpu};
 use srpipe::pipeline::Device;
 use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams, Weights};
 use srpipe::train::initial_state;
@@ -69,4 +70,40 @@ fn a_steady_step_allocates_no_memory_of_the_size_of_data() {
     let (parameters, steps) = (small.network.graph().params.len(), [small.training_step(), large.training_step()]);
     assert!(steps.iter().all(|bytes| *bytes < 320 * parameters), "{steps:?} bytes by training steps");
     assert!(steps[0].abs_diff(steps[1]) < 1024, "{steps:?} bytes by training steps");
+}
+
+/// What the composed operations hold after a pass, and what they are told to take. They give no memory back before a pass
+/// of another kind; a GPU's kernels take as much of its own.
+fn held_and_told(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] {
+    let attention = AttentionParams { kind, resolutions: vec![16, 8], ..Default::default() };
+    let model = ModelParams { base_channels: 8, channel_mults: vec![1, 2], attention, ..Default::default() };
+    let graph = unet(&model, 16, 4);
+    let state = initial_state(&graph, 1);
+    let (x, target) = (vec![0.5; batch * 16 * 16 * 6], vec![0.5; batch * 16 * 16 * 3]);
+    let (t, weights) = (vec![0.5; batch], vec![1.0; batch]);
+    let region = Region::new(ALLOCATOR);
+    let mut network = open_on_cpu(CpuBackend::Composed, graph.clone(), &state).unwrap();
+    if training {
+        let batch = Batch { x: &x, t: &t, target: &target, weights: &weights };
+        network.train_step(batch, 1, &StepSettings::default()).unwrap();
+    } else {
+        network.predict(Weights::Raw, &x, &t).unwrap();
+    }
+    let change = region.change();
+    let held = change.bytes_allocated - change.bytes_deallocated;
+    let told = memory::of_the_parameters(&graph) + batch * memory::of_an_image(&graph, training);
+    [held as f64, told as f64]
+}
+
+#[test]
+fn passes_of_composed_operations_take_about_what_is_told() {
+    // The first pass makes buffers of the products' own.
+    held_and_told(AttentionKind::Mhsa, true, 16);
+    for kind in [AttentionKind::None, AttentionKind::Mhsa, AttentionKind::Linear, AttentionKind::Cross] {
+        for (training, batch) in [(true, 4), (true, 16), (false, 4), (false, 16)] {
+            let [held, told] = held_and_told(kind, training, batch);
+            let ratio = told / held;
+            assert!((0.75..1.5).contains(&ratio), "{kind:?}, training {training}, batch {batch}: {ratio} of {held}");
+        }
+    }
 }

@@ -33,6 +33,20 @@ fn the_json_has_the_figures_and_what_they_are_of() {
     assert!(!folder.runs().exists());
 }
 
+/// As on a GPU, with the same operations on the CPU: every kind of network, and every objective.
+#[test]
+fn the_composed_operations_agree_with_the_kernels() {
+    let folder = Pipeline::small().folder();
+    let output = folder.srpipe(&["bench", "--check", "--backend", "composed", "--steps", "3", "--json"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((&json["agrees"], &json["backend"], &json["device"]), (&true.into(), &"composed".into(), &"cpu".into()));
+    let networks = json["networks"].as_array().unwrap();
+    assert!(networks.len() >= 7, "{output}");
+    // They sum in other orders, and so differ, if little.
+    assert!(networks.iter().all(|network| network["outputs"].as_f64().unwrap() > 0.0), "{output}");
+}
+
 #[test]
 fn people_read_how_long_things_take() {
     let folder = Pipeline::small().folder();
@@ -52,6 +66,13 @@ fn what_cannot_be_measured_is_said() {
         let output = folder.srpipe(&["bench", option, value]);
         assert_eq!(output.code, Some(2), "{output}");
         assert!(output.stderr.contains(option), "{output}");
+    }
+    let output = folder.srpipe(&["bench", "--device", "gpu"]);
+    assert!(output.code == Some(2) && output.stderr.contains("--device"), "{output}");
+    #[cfg(not(feature = "cuda"))]
+    {
+        let output = folder.srpipe(&["bench", "--device", "cuda"]);
+        assert!(output.code == Some(2) && output.stderr.contains("--features cuda"), "{output}");
     }
     for command in [&TINY[..], &["run", "p.yaml"]] {
         let mut command = folder.command(command);

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{Pipeline, is_alive, wait_until};
 use serde_json::json;
 
@@ -86,6 +88,35 @@ fn no_program_outlives_its_run() {
         assert_eq!(output.code, (signals != ["KILL"]).then_some(130), "{output}");
         wait_until("nothing is left of it", || !group().into_iter().any(is_alive));
     }
+}
+
+/// As many GPUs as `nvidia-smi` lists, where the driver's own list is not to be seen.
+#[test]
+fn gpus_are_counted_and_handed_out() {
+    if Path::new("/proc/driver/nvidia/gpus").exists() {
+        return;
+    }
+    let ask = "{kind: command, command: [sh, -c, 'sleep 1; echo \"$CUDA_VISIBLE_DEVICES\" >outputs/o'], outputs: [o], \
+        resources: {gpus: 1}";
+    let twins = ["a", "b"].map(|name| format!("{ask}, env: {{NAME: {name}}}}}"));
+    let folder = Pipeline::new().stage("a", &twins[0]).stage("b", &twins[1]).folder();
+    folder
+        .write("nvidia-smi", "#!/bin/sh\n[ \"$1\" = -L ] && printf 'GPU 0: One (UUID: x)\\nGPU 1: Two (UUID: y)\\n'\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path().join("nvidia-smi"), executable).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let run = |args: &[&str]| {
+        let mut command = folder.command(&[&["run", "p.yaml"], args].concat());
+        command.env("PATH", &path).env_remove("CUDA_VISIBLE_DEVICES").output().unwrap()
+    };
+    let never = run(&["--set", "stages.a.resources.gpus=3"]);
+    let text = String::from_utf8_lossy(&never.stderr);
+    assert!(never.status.code() == Some(2) && text.contains("`resources.gpus` of 3; this machine has 2"), "{text}");
+    assert!(run(&[]).status.success());
+    let mut given =
+        ["a", "b"].map(|stage| std::fs::read_to_string(folder.runs().join("p/latest").join(stage).join("o")).unwrap());
+    given.sort();
+    assert_eq!(given, ["0\n", "1\n"]);
 }
 
 #[test]

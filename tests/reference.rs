@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use srpipe::diffusion::{Schedule, Step, sample, steps};
 use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::nn::composed::Composed;
-use srpipe::nn::fused::Fused;
 use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, on};
+use srpipe::pipeline::Device;
 use srpipe::pipeline::params::*;
 
 use fixtures::Fixtures;
@@ -18,11 +18,13 @@ use fixtures::Fixtures;
 type Open = fn(Graph, &TrainState) -> Box<dyn Network>;
 
 fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    on(Composed::new(graph, dfdx::prelude::Cpu::default()), state).unwrap()
+    on(Composed::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
 }
 
-fn fused(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    on(Fused::new(graph).unwrap(), state).unwrap()
+/// On the device of `SRPIPE_TEST_DEVICE`, such as `cuda`; without it by the kernels that pipelines use on the CPU.
+fn device(graph: Graph, state: &TrainState) -> Box<dyn Network> {
+    let device = std::env::var("SRPIPE_TEST_DEVICE").map_or(Device::Cpu, |text| text.parse().unwrap());
+    srpipe::nn::open(device, graph, state).unwrap()
 }
 
 /// A network of the reference with its weights, on `open`'s backend.
@@ -91,7 +93,7 @@ impl<'a> Reference<'a> {
 fn unets_of_the_tutorial_are_pytorchs() {
     let fixtures = Fixtures::read();
     for kind in [AttentionKind::None, AttentionKind::Seed] {
-        for open in [composed as Open, fused] {
+        for open in [composed as Open, device] {
             Reference::tutorial(&fixtures, kind, open).check();
         }
     }
@@ -127,7 +129,7 @@ fn every_kind_of_network_is_pytorchs() {
         expected.retain_mut(|n| n.strip_prefix(&format!("{name}.w.")).map(str::to_string).map(|s| *n = s).is_some());
         expected.sort();
         assert_eq!(names, expected, "{name}");
-        for open in [composed as Open, fused] {
+        for open in [composed as Open, device] {
             Reference::new(&fixtures, name, graph.clone(), 0.1, open).check();
         }
     }

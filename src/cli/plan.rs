@@ -75,6 +75,9 @@ impl<'a> Costs<'a> {
 fn to_json(explained: &Explained, mut costs: Costs) -> Value {
     let stages = (0..explained.plan().stages.len()).map(|stage| {
         let mut value = explained.json(stage);
+        if explained.plan().stages[stage].params.runs_network() {
+            value["same_bytes"] = explained.prepared.backend().is_exact().into();
+        }
         if let Some(cost) = costs.of(stage) {
             value["network"] = json!(cost);
         }
@@ -127,7 +130,15 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
             plain(because),
         ]);
     }
-    format!("{}\n{}\n", table.render(Paint::stdout()), Summary::of(explained).line())
+    let on_gpu = |stage: usize| plan.stages[stage].params.runs_network() && !explained.is_cached(stage);
+    let rounding = match explained.prepared.backend().is_exact() || !(0..plan.stages.len()).any(on_gpu) {
+        true => "",
+        false => {
+            "Networks run on a GPU, where sums have no fixed order: made again, a result agrees within rounding, not to the \
+             last bit.\n"
+        }
+    };
+    format!("{}\n{}\n{rounding}", table.render(Paint::stdout()), Summary::of(explained).line())
 }
 
 /// How much there is to do.
@@ -178,5 +189,26 @@ impl Summary {
             ),
         });
         parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_s_results_are_not_promised_to_the_last_bit() {
+        let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
+                    pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
+        let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
+        let mut prepared = Prepared::new(&pipeline, None).unwrap();
+        for (cuda, exact) in [(None, true), (Some(0), false)] {
+            prepared.cuda = cuda;
+            let explained = Explained::new(&pipeline, &prepared, None);
+            assert_eq!(show(&explained, false, false).contains("not to the last bit"), !exact);
+            let json: Value = serde_json::from_str(&show(&explained, true, false)).unwrap();
+            assert_eq!(json["stages"][2]["same_bytes"], exact);
+            assert_eq!(json["stages"][0]["same_bytes"], Value::Null);
+        }
     }
 }

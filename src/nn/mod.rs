@@ -7,23 +7,30 @@
 //! - `network`: a graph, its backend, its parameters and their optimiser state behind one trait object, [`Network`],
 //!   which is all that the layers above see.
 //!
+//! - `cuda`: opens the device of GPUs, with the feature of this name. `failure`: what goes wrong on a device.
+//!
 //! Nothing here knows what diffusion is, and nothing outside names a dfdx type. All `unsafe` of the crate is in
-//! `fused`'s kernels.
+//! `fused`'s kernels, but for the loading of CUDA's libraries.
 
 pub mod attention_weights;
 pub mod composed;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod failure;
 pub mod fused;
 pub mod graph;
 mod network;
 
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 
+pub use failure::OutOfMemory;
+pub(crate) use failure::device_error;
 pub use graph::Graph;
 pub use network::{Batch, Network, StepReport, StepSettings, TrainState, on};
 
 /// A device of dfdx that can run every composed operation.
-pub trait Device: dfdx::prelude::Device<f32> {}
-impl<D: dfdx::prelude::Device<f32>> Device for D {}
+pub trait Device: dfdx::prelude::Device<f32> + dfdx::prelude::Cache {}
+impl<D: dfdx::prelude::Device<f32> + dfdx::prelude::Cache> Device for D {}
 
 /// A batch of images, `(batch, height, width, channels)`.
 pub type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
@@ -56,6 +63,11 @@ pub trait Backend: 'static {
         nodes: &[graph::NodeId],
     ) -> anyhow::Result<Vec<Vec<f32>>>;
 
+    /// How many images at a time there is memory for, in training or else in prediction; None where nobody knows.
+    fn room(&self, _training: bool) -> Option<usize> {
+        None
+    }
+
     /// The mean over images of `weight · mean((output − target)²)`; `backward` on it fills the gradients of `params`.
     fn loss(&self, params: &[VectorTensor<Self::Device>], batch: Batch) -> anyhow::Result<LossTensor<Self::Device>>;
 
@@ -87,10 +99,7 @@ pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -
     match device {
         Device::Auto | Device::Cpu => open_on_cpu(CpuBackend::Fused, graph, state),
         #[cfg(feature = "cuda")]
-        Device::Cuda(i) => {
-            let device = dfdx::prelude::Cuda::try_build(i, 0).map_err(device_error)?;
-            on(composed::Composed::new(graph, device), state)
-        }
+        Device::Cuda(index) => on(cuda::open(index, graph)?, state),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
     }
@@ -109,11 +118,6 @@ pub enum CpuBackend {
 pub fn open_on_cpu(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     match backend {
         CpuBackend::Fused => on(fused::Fused::new(graph)?, state),
-        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default()), state),
+        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default())?, state),
     }
-}
-
-/// dfdx's errors print and nothing else; here they become errors with a cause.
-pub(crate) fn device_error<E: std::fmt::Debug>(error: E) -> anyhow::Error {
-    anyhow::anyhow!("the device failed: {error:?}")
 }

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
 
+use super::failure::{OutOfMemory, device_error, guarded};
 use super::graph::{Graph, Init, NodeId};
-use super::{Backend, DeviceState, Gradients, VectorTensor, device_error};
+use super::{Backend, DeviceState, Gradients, VectorTensor};
 use crate::pipeline::params::Weights;
 
 /// A training batch in host memory, channels-last.
@@ -140,7 +141,7 @@ pub trait Network {
 pub fn on<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
     let empty = DeviceState { step: 0, params: vec![], first_moment: vec![], second_moment: vec![], ema: vec![] };
     let mut network = OnDevice { backend, state: empty };
-    network.set_state(state)?;
+    guarded(|| network.set_state(state))?;
     Ok(Box::new(network))
 }
 
@@ -159,6 +160,31 @@ impl<B: Backend> OnDevice<B> {
             Weights::Raw => &self.state.params,
             Weights::Ema => &self.state.ema,
         }
+    }
+
+    /// Of a call that has `images` images on the device at a time: where they have no room, how many would.
+    fn explained<T>(&self, result: Result<T>, training: bool, images: usize) -> Result<T> {
+        result.map_err(|error| match self.backend.room(training).filter(|room| *room < images) {
+            _ if !error.is::<OutOfMemory>() => error,
+            Some(0) => error.context("the network has no room for a single image"),
+            Some(room) => {
+                error.context(format!("there is no room for {images} images at a time, but for about {room}"))
+            }
+            None => error.context(format!("there is no room for {images} images at a time")),
+        })
+    }
+
+    fn step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
+        ensure!(batch.t.len().is_multiple_of(parts), "{} images in {parts} parts", batch.t.len());
+        let (value, gradients) = match parts {
+            1 => {
+                let loss = self.backend.loss(&self.state.params, batch)?;
+                (loss.as_vec()[0], loss.try_backward().map_err(device_error)?)
+            }
+            _ => self.accumulated(batch, parts)?,
+        };
+        let gradient_norm = self.backend.update(&mut self.state, gradients, settings)?;
+        Ok(StepReport { loss: value, gradient_norm })
     }
 
     /// The loss of a batch and its gradients, by the means over its parts.
@@ -206,36 +232,31 @@ impl<B: Backend> Network for OnDevice<B> {
     }
 
     fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
-        self.backend.forward(self.params(weights), x, t, y)
+        self.explained(guarded(|| self.backend.forward(self.params(weights), x, t, y)), false, t.len())
     }
 
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)> {
-        let loss = self.backend.loss(&self.state.params, batch)?;
-        let value = loss.as_vec()[0];
-        let mut gradients = loss.try_backward().map_err(device_error)?;
-        let mut result = vec![];
-        for p in &self.state.params {
-            gradients.try_alloc_for(p).map_err(device_error)?;
-            result.push(gradients.get(p));
-        }
-        Ok((value, self.download(&result)))
+        let gradients = || {
+            let loss = self.backend.loss(&self.state.params, batch)?;
+            let value = loss.as_vec()[0];
+            let mut gradients = loss.try_backward().map_err(device_error)?;
+            let mut result = vec![];
+            for p in &self.state.params {
+                gradients.try_alloc_for(p).map_err(device_error)?;
+                result.push(gradients.get(p));
+            }
+            Ok((value, self.download(&result)))
+        };
+        self.explained(guarded(gradients), true, batch.t.len())
     }
 
     fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
-        self.backend.values(self.params(weights), x, t, nodes)
+        self.explained(guarded(|| self.backend.values(self.params(weights), x, t, nodes)), false, t.len())
     }
 
     fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
-        ensure!(batch.t.len().is_multiple_of(parts), "{} images in {parts} parts", batch.t.len());
-        let (value, gradients) = match parts {
-            1 => {
-                let loss = self.backend.loss(&self.state.params, batch)?;
-                (loss.as_vec()[0], loss.try_backward().map_err(device_error)?)
-            }
-            _ => self.accumulated(batch, parts)?,
-        };
-        let gradient_norm = self.backend.update(&mut self.state, gradients, settings)?;
-        Ok(StepReport { loss: value, gradient_norm })
+        let result = guarded(|| self.step(batch, parts, settings));
+        self.explained(result, true, batch.t.len() / parts)
     }
 
     fn state(&self) -> TrainState {

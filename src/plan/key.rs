@@ -25,12 +25,21 @@ pub fn code_version(kind: StageKind) -> u32 {
     }
 }
 
-/// What computes: devices of one class are expected to agree to the last bit, different classes are not.
+/// What computes. Devices of different classes agree within rounding only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendClass {
+    /// The same key stands for the same bytes.
     Cpu,
+    /// GPUs add up in the order in which their threads come, so that the last bits differ from run to run.
     Cuda,
+}
+
+impl BackendClass {
+    /// Whether a stage that runs again ends in the same bytes.
+    pub fn is_exact(self) -> bool {
+        self == Self::Cpu
+    }
 }
 
 /// Everything that a stage's result depends on. The same struct is hashed into the key and kept in the action, for

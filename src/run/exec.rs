@@ -20,6 +20,7 @@ use super::remote::Remote;
 use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
+use crate::nn::OutOfMemory;
 use crate::pipeline::Device;
 use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
@@ -166,6 +167,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
             eprintln!("error: {error:#}");
             let damaged = error.chain().find_map(|cause| cause.downcast_ref()).and_then(damaged_blob);
             let cause = match error.downcast_ref::<Killed>() {
+                _ if error.is::<OutOfMemory>() => Cause::OutOfMemory,
                 Some(Killed { signal: 9 }) if oom_kills() > oom_kills_before => Cause::OutOfMemory,
                 Some(Killed { signal: 9 | 15 }) => Cause::Lost,
                 _ => Cause::Failed,
@@ -196,6 +198,7 @@ fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result
         threads: order.threads,
         gpus: order.gpus.join(","),
         device: order.cuda.map_or(Device::Cpu, Device::Cuda),
+        split: order.split,
         work,
         report: &report,
         interrupted: &interrupted,

@@ -1,6 +1,7 @@
 //! What this machine has, and what processes take of it; as far as Linux tells.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use crate::store;
 
@@ -22,10 +23,7 @@ impl Machine {
         let memory = [total_memory(), limit].into_iter().flatten().min();
         let gpus = match std::env::var("CUDA_VISIBLE_DEVICES") {
             Ok(text) => text.split(',').map(|id| id.trim().to_string()).filter(|id| !id.is_empty()).collect(),
-            Err(_) => {
-                let cards = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |entries| entries.flatten().count());
-                (0..cards).map(|i| i.to_string()).collect()
-            }
+            Err(_) => (0..count_gpus()).map(|i| i.to_string()).collect(),
         };
         Self { cores, memory, gpus }
     }
@@ -42,6 +40,24 @@ impl Machine {
             memory: self.memory,
         }
     }
+}
+
+/// The driver's own list, or what its `nvidia-smi` lists where that is not to be seen, as in some containers.
+fn count_gpus() -> usize {
+    if let Ok(entries) = fs::read_dir("/proc/driver/nvidia/gpus") {
+        return entries.flatten().count();
+    }
+    let output = Command::new("nvidia-smi").arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    output.map_or(0, |output| listed_gpus(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// "GPU 0: NVIDIA H100 (UUID: GPU-…)" a line.
+fn listed_gpus(text: &str) -> usize {
+    let is_gpu = |line: &&str| {
+        let number = line.strip_prefix("GPU ").and_then(|rest| rest.split_once(':'));
+        number.is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    };
+    text.lines().filter(is_gpu).count()
 }
 
 fn total_memory() -> Option<u64> {
@@ -75,6 +91,17 @@ pub fn memory_of(groups: &[u32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_are_counted_by_their_lines() {
+        let text = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-7b)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA L4 (x)\n";
+        assert_eq!(listed_gpus(text), 2);
+        for text in
+            ["", "compute_cap\n9.0\n", "NVIDIA-SMI has failed because it couldn't communicate with the driver.\n"]
+        {
+            assert_eq!(listed_gpus(text), 0, "{text}");
+        }
+    }
 
     #[test]
     fn this_process_takes_memory_and_there_is_more() {

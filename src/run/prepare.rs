@@ -11,7 +11,7 @@ use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
 use crate::pipeline::params::{Cifar10Params, FetchParams};
-use crate::pipeline::{Device, Pipeline, StageParams};
+use crate::pipeline::{Device, Pipeline, Stage, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
 
@@ -67,7 +67,7 @@ impl Prepared {
         if self.cuda.is_some() { BackendClass::Cuda } else { BackendClass::Cpu }
     }
 
-    /// Fails where a stage that is not known asks for more than a machine can ever give.
+    /// Fails where a stage that is not known asks for more than a machine can ever give, or for a GPU that is not there.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
         let slots = Slots { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
         let stages = pipeline.stages.iter().zip(&self.states);
@@ -78,7 +78,12 @@ impl Prepared {
                 let place = place.map_or(String::new(), |place| format!("{place}: "));
                 Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))
             });
-        let errors: Vec<String> = errors.collect();
+        let on_gpu = |(stage, state): (&Stage, &StageState)| {
+            stage.params.runs_network() && !matches!(state, StageState::Cached { .. })
+        };
+        let no_gpu = self.cuda.and_then(|index| missing(index, machine.gpus.len()));
+        let no_gpu = no_gpu.filter(|_| pipeline.stages.iter().zip(&self.states).any(on_gpu));
+        let errors: Vec<String> = no_gpu.into_iter().chain(errors).collect();
         if errors.is_empty() { Ok(()) } else { Err(InputError(errors.join("\n"))) }
     }
 
@@ -99,13 +104,25 @@ impl Prepared {
     }
 }
 
+/// What is wrong with GPU `index` of as many as there are.
+fn missing(index: usize, gpus: usize) -> Option<String> {
+    match gpus {
+        0 => Some(format!(
+            "device cuda:{index}: there is no NVIDIA GPU here, or no driver for it: `nvidia-smi -L` lists none (or \
+             CUDA_VISIBLE_DEVICES hides them). Say `device: cpu` or `--device cpu`"
+        )),
+        _ if index < gpus => None,
+        1 => Some(format!("device cuda:{index}: there is one GPU, cuda:0")),
+        _ => Some(format!("device cuda:{index}: there are {gpus} GPUs, cuda:0 to cuda:{}", gpus - 1)),
+    }
+}
+
 /// The CUDA device that networks run on, if any.
 pub fn cuda(device: Device) -> Result<Option<usize>, InputError> {
     const BUILT: bool = cfg!(feature = "cuda");
     match device {
         Device::Cpu => Ok(None),
-        // The driver's control node tells without loading the driver.
-        Device::Auto => Ok((BUILT && Path::new("/dev/nvidiactl").exists()).then_some(0)),
+        Device::Auto => Ok((BUILT && !Machine::here().gpus.is_empty()).then_some(0)),
         Device::Cuda(index) if BUILT => Ok(Some(index)),
         Device::Cuda(_) => Err(InputError(
             "device cuda: this srpipe is built without CUDA. Build it with `cargo build --release --features cuda` \
@@ -228,4 +245,34 @@ fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest>
         None => hash_file(path).map_err(Into::into),
     };
     digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.url: reading {shown}: {e:#}")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_said_before_anything_starts() {
+        let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
+                    pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
+        let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
+        let mut prepared = Prepared::new(&pipeline, None).unwrap();
+        let mut told = |cuda, gpus: &[&str]| {
+            prepared.cuda = cuda;
+            let gpus = gpus.iter().map(|gpu| gpu.to_string()).collect();
+            let machine = Machine { cores: 2, memory: None, gpus };
+            prepared.check_fits(&pipeline, &machine).err().map(|error| error.to_string())
+        };
+        assert_eq!(told(None, &[]), None);
+        assert_eq!(told(Some(1), &["4", "7"]), None);
+        assert!(told(Some(0), &[]).unwrap().contains("nvidia-smi -L"));
+        assert_eq!(told(Some(1), &["0"]).unwrap(), "device cuda:1: there is one GPU, cuda:0");
+        assert_eq!(told(Some(5), &["4", "7"]).unwrap(), "device cuda:5: there are 2 GPUs, cuda:0 to cuda:1");
+        // What runs no network needs none.
+        let images =
+            crate::pipeline::parse("p.yaml", text[..text.find("  pairs").unwrap()].into(), &Default::default());
+        let images = images.ok().unwrap();
+        let prepared = Prepared { cuda: Some(0), ..Prepared::new(&images, None).unwrap() };
+        assert!(prepared.check_fits(&images, &Machine::default()).is_ok());
+    }
 }

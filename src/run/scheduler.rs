@@ -59,6 +59,8 @@ pub struct Scheduler<'a> {
     limits: Limits,
     /// How often each stage was tried again, by what had ended it.
     retries: BTreeMap<(usize, Cause), usize>,
+    /// How many times fewer images than its parameters say each network has on a GPU that was too small for them.
+    splits: BTreeMap<usize, usize>,
     record: RunRecord,
     record_is_stale: bool,
     stop: Stop,
@@ -94,6 +96,7 @@ impl<'a> Scheduler<'a> {
             places: BTreeMap::new(),
             limits: Limits::default(),
             retries: BTreeMap::new(),
+            splits: BTreeMap::new(),
             record,
             record_is_stale: true,
             stop: Stop::No,
@@ -235,6 +238,7 @@ impl<'a> Scheduler<'a> {
                 // Among those it sees, the first.
                 cuda: self.job.cuda.map(|index| if place.gpus.is_empty() { index } else { 0 }),
                 threads: place.threads,
+                split: self.splits.get(&stage).copied().unwrap_or(1),
                 gpus: place.gpus.clone(),
                 force: self.known.is_forced(stage),
                 remote: self.job.remote.clone(),
@@ -327,7 +331,12 @@ impl<'a> Scheduler<'a> {
             return self.fail(stage, cause, error);
         }
         *used += 1;
-        let text = format!("{error}; trying again ({used} of {allowed})");
+        let mut text = format!("{error}; trying again ({used} of {allowed})");
+        // On the CPU another split would be another sum, and other bytes under the same key.
+        if cause == Cause::OutOfMemory && self.job.cuda.is_some() && self.job.plan.stages[stage].params.runs_network() {
+            *self.splits.entry(stage).or_insert(1) *= 2;
+            text += ", with half as many images at a time";
+        }
         self.progress.event(stage, &StageEvent::Message { text });
         self.set(stage, Status::Pending);
     }

@@ -28,6 +28,8 @@ enum Act {
     FindDamage,
     /// Works until it is asked to stop.
     Linger,
+    /// Has no room for its images until a quarter of them are taken at a time.
+    RunOut,
 }
 
 struct Fake<'a> {
@@ -43,6 +45,8 @@ struct Fake<'a> {
     most_active: usize,
     /// What every stage takes, in bytes.
     memory: u64,
+    /// What was said about the images at a time, start by start.
+    splits: Vec<usize>,
 }
 
 impl Fake<'_> {
@@ -55,12 +59,17 @@ impl Executor for Fake<'_> {
     fn start(&mut self, stage: usize, order: &Order, _log: &Path) -> Result<()> {
         let name = self.names[stage].clone();
         self.started.push(name.clone());
+        self.splits.push(order.split);
         self.active.insert(stage);
         self.most_active = self.most_active.max(self.active.len());
         self.say(stage, ProcessEvent::Started);
         match self.acts.get(name.as_str()) {
             Some(Act::Fail) => {
                 self.say(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
+            }
+            Some(Act::RunOut) if order.split < 4 => {
+                let error = "no room".into();
+                self.say(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
             }
             Some(Act::Die) => {}
             Some(Act::DieOnce) => self.acts.retain(|&other, _| other != name),
@@ -75,7 +84,7 @@ impl Executor for Fake<'_> {
                 }
                 return Ok(());
             }
-            None => {
+            Some(Act::RunOut) | None => {
                 // Passes its inputs on, as `degrade` does, and adds what depends on its parameters alone.
                 let mut outputs = Artifact::new();
                 for blobs in order.preimage.inputs.values() {
@@ -129,6 +138,7 @@ struct Ran {
     stages: BTreeMap<String, StageRunState>,
     errors: Vec<String>,
     started: Vec<String>,
+    splits: Vec<usize>,
     most_active: usize,
 }
 
@@ -161,6 +171,7 @@ struct How {
     signal_at: Option<&'static str>,
     on_failure: OnFailure,
     force: &'static [&'static str],
+    cuda: Option<usize>,
 }
 
 fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize, how: &How) -> Ran {
@@ -191,10 +202,11 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         active: BTreeSet::new(),
         most_active: 0,
         memory: 1_000_000,
+        splits: vec![],
     };
     let job = Job {
         plan: &prepared.plan,
-        cuda: None,
+        cuda: how.cuda,
         slots: Slots { machine: Some(Machine { cores: jobs, ..Machine::default() }), jobs: Some(jobs), cuda: None },
         on_failure: how.on_failure,
         remote: None,
@@ -210,6 +222,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         errors: record.stages.iter().filter_map(|stage| stage.error.clone()).collect(),
         stages: record.stages.into_iter().map(|stage| (stage.name, stage.state)).collect(),
         started: fake.started,
+        splits: fake.splits,
         most_active: fake.most_active,
     }
 }
@@ -314,6 +327,32 @@ fn a_stage_is_tried_again_as_often_as_it_says_for_what_ended_it() {
         let (_folder, store) = store();
         let ran = run(&store, &with(retry), &[("one", act)], 1);
         assert_eq!((ran.state, ran.started.len()), (state, starts), "{retry}");
+    }
+}
+
+#[test]
+fn a_network_without_room_on_a_gpu_is_tried_with_half_the_images() {
+    let stages = |retry: usize| {
+        let model = format!("{{kind: train, data: pairs, optim: {{steps: 1}}, retry: {{out_of_memory: {retry}}}}}");
+        pipeline(&[
+            ("images", "{kind: fetch, dataset: synthetic, train: 1}"),
+            ("pairs", "{kind: degrade, input: images}"),
+            ("model", &model),
+            ("other", "{kind: train, data: pairs, optim: {steps: 2}}"),
+        ])
+    };
+    let gpu = How { cuda: Some(0), on_failure: OnFailure::KeepGoing, ..How::default() };
+    for (retry, how, state, splits) in [
+        (2, &gpu, RunState::Ok, vec![1, 1, 1, 2, 4, 1]),
+        (1, &gpu, RunState::Failed, vec![1, 1, 1, 2, 1]),
+        (0, &gpu, RunState::Failed, vec![1, 1, 1, 1]),
+        // On the CPU the same key stands for the same bytes.
+        (2, &How { cuda: None, ..gpu }, RunState::Failed, vec![1, 1, 1, 1, 1, 1]),
+    ] {
+        let (_folder, store) = store();
+        let ran = run_as(&store, &stages(retry), &[("model", Act::RunOut)], 1, how);
+        assert_eq!((ran.state, ran.splits), (state, splits), "{retry}");
+        assert_eq!(ran.stages["other"], StageRunState::Ran);
     }
 }
 

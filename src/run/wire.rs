@@ -29,6 +29,8 @@ pub struct Order {
     /// The CUDA device, or none for the CPU.
     pub cuda: Option<usize>,
     pub threads: usize,
+    /// How many times smaller than the stage says the images are that it has on a GPU at a time.
+    pub split: usize,
     /// The graphics cards that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
     pub gpus: Vec<String>,
     /// To run although the key is known.

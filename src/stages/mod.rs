@@ -55,6 +55,8 @@ pub struct Context<'a> {
     /// What the stage may see of the graphics cards, as `CUDA_VISIBLE_DEVICES` has it.
     pub gpus: String,
     pub device: crate::pipeline::Device,
+    /// How many times fewer images than the parameters say go through a network at a time, where memory was short.
+    pub split: usize,
     /// A folder of the stage's own that survives an interruption; gone when the stage is done.
     pub work: PathBuf,
     pub report: &'a (dyn Fn(StageEvent) + Sync),

@@ -35,6 +35,7 @@ impl Bench {
             threads: 2,
             gpus: String::new(),
             device: crate::pipeline::Device::Cpu,
+            split: 1,
             work: self.folder.path().join("work"),
             report: &*self.report,
             interrupted,

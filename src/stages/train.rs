@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
 use crate::model::{Checkpoint, Config, Cost, unet};
-use crate::nn;
+use crate::nn::{self, OutOfMemory};
 use crate::pipeline::blobs;
 use crate::pipeline::params::TrainParams;
 use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
@@ -21,7 +21,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
     let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
     let (image_size, scale) = (pairs.size(), pairs.scale());
-    let recipe = Recipe::new(&params.optim, pairs.len());
+    let mut recipe = Recipe::new(&params.optim, pairs.len());
+    recipe.split(ctx.split);
     let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
 
     let graph = unet(&params.model, image_size, scale);
@@ -61,7 +62,11 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         }
         if interrupted && tick.step < tick.steps { Err(Interrupted.into()) } else { Ok(()) }
     };
-    train(network.as_mut(), &task, &recipe, params.heldout.every, (start, &mut log), after)?;
+    train(network.as_mut(), &task, &recipe, params.heldout.every, (start, &mut log), after).map_err(|error| {
+        let remedy = "a batch is too large for the GPU (a larger `optim.accumulate` takes it in more parts; \
+                      `retry: { out_of_memory: 2 }` tries halves)";
+        if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
+    })?;
 
     let config = Config {
         model: params.model.clone(),
@@ -87,6 +92,9 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     metrics.insert("parameters".to_string(), cost.parameters as f64);
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);
+    if ctx.split > 1 {
+        metrics.insert("batch_parts".to_string(), recipe.parts() as f64);
+    }
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);
         metrics.insert("data_wait".to_string(), data_wait);

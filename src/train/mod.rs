@@ -3,6 +3,7 @@
 //! The loop knows nothing of diffusion and the task nothing of optimisers. Every random number is a function of the
 //! seed and the step, so a training that goes on from a [`Snapshot`] ends in the same bytes as one that never stopped.
 
+pub mod agreement;
 mod budget;
 mod layers;
 mod log;

@@ -36,6 +36,12 @@ impl Recipe {
         self.optim.accumulate
     }
 
+    /// Takes a batch in so many times more parts, or in somewhat more where its images don't divide into so many.
+    pub fn split(&mut self, times: usize) {
+        let (images, wanted) = (self.optim.batch_size, self.optim.accumulate * times);
+        self.optim.accumulate = (wanted..images).find(|&parts| images.is_multiple_of(parts)).unwrap_or(images);
+    }
+
     /// The settings of step `step`, counted from 0.
     pub fn settings(&self, step: u64) -> StepSettings {
         let n = (step + 1) as f64;
@@ -101,5 +107,17 @@ mod tests {
         // What is left of the initial weights after 500 steps.
         let left: f64 = (0..500).map(|s| recipe.settings(s).ema_decay).product();
         assert!(left < 1e-12, "{left}");
+    }
+
+    #[test]
+    fn a_batch_that_was_too_large_is_taken_in_more_parts() {
+        let parts = |batch_size, accumulate, times| {
+            let optim = OptimParams { steps: Some(1), batch_size, accumulate, ..Default::default() };
+            let mut recipe = Recipe::new(&optim, 100);
+            recipe.split(times);
+            recipe.parts()
+        };
+        assert_eq!([parts(32, 1, 1), parts(32, 1, 2), parts(32, 2, 4), parts(32, 1, 64)], [1, 2, 8, 32]);
+        assert_eq!([parts(30, 1, 4), parts(7, 1, 2)], [5, 7]);
     }
 }

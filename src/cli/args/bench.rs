@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::device;
+use crate::pipeline::Device;
 use crate::pipeline::params::AttentionParams;
 
 const BENCH_EXAMPLES: &str = "\
@@ -10,6 +12,8 @@ Examples:
   srpipe bench --base-channels 64 --attention seed   the network of a pipeline file
   srpipe bench --threads 1 --json                    for scripts
   SRPIPE_SIMD=avx2 srpipe bench                      with an older instruction set (avx512, avx2, neon, portable)
+  srpipe bench --device cuda --batch 128             on a GPU
+  srpipe bench --device cuda --check                 whether that computes the same; exits with 1 where it does not
 
 With --json: {\"schema\": 1} with these fields:
   train_step_ms, train_images_per_s   a training step: both passes, clipping, Adam, moving average; the median
@@ -18,7 +22,9 @@ With --json: {\"schema\": 1} with these fields:
                                       backend needs less, so that this may lie above peak_gflops
   peak_gflops                         what the threads do in registers, measured; fused backend only
   peak_rss_mib                        the most memory this process had, in MiB (Linux)
-  threads, simd, backend, base_channels, attention, batch, image_size, parameters";
+  threads, simd, device, backend, base_channels, attention, batch, image_size, parameters
+With --check --json: {\"schema\": 1, \"device\", \"backend\", \"steps\", \"agrees\"} and for each of \"networks\" how far
+apart outputs, gradients and losses are, and the last losses (of the CPU, of the device)";
 
 /// Trains the U-Net on noise for a few seconds, then runs it forward. Real trainings and samplings on the CPU go as
 /// fast. Measure on an idle machine.
@@ -43,9 +49,20 @@ pub struct BenchArgs {
     /// Threads; without it as many as there are cores.
     #[arg(long, value_name = "N", value_parser = at_least::<1>)]
     pub threads: Option<usize>,
-    /// The kernels: srpipe's own, which pipelines use, or the reference composed of dfdx's operations.
-    #[arg(long, value_enum, default_value = "fused")]
-    pub backend: BenchBackend,
+    /// Where the network runs: auto, cpu, cuda, cuda:1.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub device: Device,
+    /// The kernels: srpipe's own, which pipelines use on the CPU, or those composed of dfdx's operations, on a GPU and
+    /// for reference.
+    #[arg(long, value_enum)]
+    pub backend: Option<BenchBackend>,
+    /// Measure no speed, but hold the device against the CPU's kernels: outputs, gradients and losses of every kind of
+    /// network.
+    #[arg(long)]
+    pub check: bool,
+    /// With --check, the steps of each training.
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "check")]
+    pub steps: u64,
     /// How long each of the two measurements goes on.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     pub seconds: f64,

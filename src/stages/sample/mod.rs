@@ -19,6 +19,7 @@ use crate::data::resample::Resampler;
 use crate::data::samples::samples_metadata;
 use crate::diffusion::{Step, sample};
 use crate::model::{Checkpoint, from_u8, match_means, to_grey};
+use crate::nn::OutOfMemory;
 use crate::pipeline::blobs;
 use crate::pipeline::params::{SampleParams, Weights};
 use crate::random::{Purpose, stream};
@@ -53,10 +54,15 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
         .collect();
 
     let low = (0..images).map(|i| lr.image(i).iter().map(|&v| from_u8(v)).collect()).collect();
-    let sampler = Sampler { params, denoiser: &denoiser, seed: ctx.seed, up: &up, low };
+    let batch_size = (params.batch_size / ctx.split).max(1);
+    let sampler = Sampler { params, batch_size, denoiser: &denoiser, seed: ctx.seed, up: &up, low };
 
     let begun = Instant::now();
-    let (pixels, drawn) = sampler.resume(images * samples, samples, ctx)?;
+    let (pixels, drawn) = sampler.resume(images * samples, samples, ctx).map_err(|error| {
+        let remedy = "a batch is too large for the GPU (`batch_size` may be smaller; `retry: { out_of_memory: 2 }` tries \
+                      halves)";
+        if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
+    })?;
     let seconds = begun.elapsed().as_secs_f64();
     let size = config.image_size;
     let bytes = Samples::new(images, samples, size, size, pixels).to_safetensors(&samples_metadata(&config.diffusion));
@@ -66,6 +72,9 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
         outputs.insert(blob.to_string(), input(ctx, role, blob)?.clone());
     }
     let mut metrics = BTreeMap::from([("images".to_string(), images as f64), ("samples".to_string(), samples as f64)]);
+    if ctx.split > 1 {
+        metrics.insert("batch_size".to_string(), batch_size as f64);
+    }
     if drawn > 0 {
         metrics.insert("samples_per_s".to_string(), drawn as f64 / seconds);
     }
@@ -76,6 +85,8 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
 /// interruption nor the arm changes it.
 struct Sampler<'a> {
     params: &'a SampleParams,
+    /// Chains at a time.
+    batch_size: usize,
     denoiser: &'a Denoiser,
     seed: u64,
     /// The enlarged low-resolution images, in [-1, 1].
@@ -101,7 +112,7 @@ impl Sampler<'_> {
         let (begun, start, mut reported) = (Instant::now(), done, Instant::now());
         while done < chains {
             let batch: Vec<(usize, usize)> =
-                (done..chains.min(done + self.params.batch_size)).map(|j| (j / samples, j % samples)).collect();
+                (done..chains.min(done + self.batch_size)).map(|j| (j / samples, j % samples)).collect();
             let progress = |fraction: f64| {
                 if (ctx.interrupted)() {
                     return Err(anyhow::Error::from(Interrupted));

@@ -90,7 +90,7 @@ fn largest(values: &[f32]) -> f64 {
 /// Output, loss and gradients agree with the composed operations', and have the same bits on every instruction set.
 fn check(graph: &Graph, batch: usize) {
     let data = Data::new(graph, batch);
-    let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(graph)).unwrap();
+    let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
     let y = reference.predict(Weights::Raw, &data.x, &data.t).unwrap();
     let (loss, gradients) = reference.gradients(data.batch()).unwrap();
     let steepest = gradients.iter().map(|g| largest(g)).fold(0.0, f64::max);

@@ -75,7 +75,7 @@ fn optimiser_steps_follow_the_reference() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     for clip in [None, Some(0.1)] {
-        let reference = on(Composed::new(graph.clone(), Cpu::default()), &state(&graph)).unwrap();
+        let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(&graph)).unwrap();
         let reference = trained(&graph, &data, clip, reference);
         let ours = trained(&graph, &data, clip, fused(&graph, Level::best()));
         for (a, b) in [(&ours.weights, &reference.weights), (&ours.ema, &reference.ema)] {

@@ -1,5 +1,7 @@
 //! `srpipe bench`: how long will my pipeline take here?
 
+mod check;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,9 +13,10 @@ use super::output::{can_draw, note, print};
 use super::words;
 use crate::model::unet;
 use crate::nn::fused::{Level, peak_flops};
-use crate::nn::{self, CpuBackend};
+use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
+use crate::pipeline::Device;
 use crate::pipeline::params::{AttentionParams, ModelParams};
-use crate::run::InputError;
+use crate::run::{InputError, cuda};
 use crate::train::{initial_state, measure};
 
 /// What the estimates are made for: CIFAR-10's training images, and test images in as many steps as samplers take.
@@ -31,10 +34,11 @@ struct Report {
     gflops: f64,
     /// None for dfdx's operations, which choose their instructions themselves.
     peak_gflops: Option<f64>,
-    /// None where the system doesn't tell.
+    /// Of the host's; None where the system doesn't tell.
     peak_rss_mib: Option<f64>,
     threads: usize,
     simd: &'static str,
+    device: String,
     backend: &'static str,
     base_channels: usize,
     attention: AttentionParams,
@@ -45,12 +49,16 @@ struct Report {
 
 pub fn bench(args: &BenchArgs) -> Result<u8> {
     let level = Level::chosen().map_err(|error| InputError(error.to_string()))?;
+    let machinery = Machinery::new(args)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0));
     pool.build_global().context("starting the threads")?;
+    if args.check {
+        return check::check(&machinery, args.steps, args.json);
+    }
     if can_draw() && !args.json {
         note(&format!("measuring for {} ...", words::duration(2.0 * args.seconds)));
     }
-    let report = report(args, level)?;
+    let report = report(args, &machinery, level)?;
     match args.json {
         true => print(&(serde_json::to_string(&report)? + "\n")),
         false => print(&report.text()),
@@ -58,7 +66,42 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-fn report(args: &BenchArgs, level: Level) -> Result<Report> {
+/// What computes.
+struct Machinery {
+    /// No `auto`.
+    device: Device,
+    cpu: CpuBackend,
+}
+
+impl Machinery {
+    fn new(args: &BenchArgs) -> Result<Self, InputError> {
+        let device = cuda(args.device)?.map_or(Device::Cpu, Device::Cuda);
+        let cpu = match (args.backend, device) {
+            (Some(BenchBackend::Fused), Device::Cuda(_)) => {
+                return Err(InputError("--backend fused: srpipe's own kernels are for the CPU".into()));
+            }
+            (Some(BenchBackend::Composed), _) | (None, Device::Cuda(_)) => CpuBackend::Composed,
+            _ => CpuBackend::Fused,
+        };
+        Ok(Self { device, cpu })
+    }
+
+    fn open(&self, graph: Graph, state: &TrainState) -> Result<Box<dyn Network>> {
+        match self.device {
+            Device::Cuda(_) => nn::open(self.device, graph, state),
+            _ => nn::open_on_cpu(self.cpu, graph, state),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.cpu {
+            CpuBackend::Fused => "fused",
+            CpuBackend::Composed => "composed",
+        }
+    }
+}
+
+fn report(args: &BenchArgs, machinery: &Machinery, level: Level) -> Result<Report> {
     let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
     let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
     if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
@@ -72,15 +115,11 @@ fn report(args: &BenchArgs, level: Level) -> Result<Report> {
     let graph = unet(&model, args.image_size, 4);
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);
-    let (backend, backend_name) = match args.backend {
-        BenchBackend::Fused => (CpuBackend::Fused, "fused"),
-        BenchBackend::Composed => (CpuBackend::Composed, "composed"),
-    };
-    let mut network = nn::open_on_cpu(backend, graph, &state)?;
+    let mut network = machinery.open(graph, &state)?;
     let speed = measure(network.as_mut(), args.batch, Duration::from_secs_f64(args.seconds))?;
     let per_second = |time: Duration| args.batch as f64 / time.as_secs_f64();
     let train_images_per_s = per_second(speed.train_step);
-    let fused = backend == CpuBackend::Fused;
+    let fused = machinery.cpu == CpuBackend::Fused;
     Ok(Report {
         schema: 1,
         train_step_ms: 1e3 * speed.train_step.as_secs_f64(),
@@ -91,7 +130,8 @@ fn report(args: &BenchArgs, level: Level) -> Result<Report> {
         peak_rss_mib: peak_rss_mib(),
         threads: rayon::current_num_threads(),
         simd: if fused { level.name() } else { "dfdx" },
-        backend: backend_name,
+        device: machinery.device.to_string(),
+        backend: machinery.name(),
         base_channels: args.base_channels,
         attention: model.attention,
         batch: args.batch,
@@ -116,7 +156,12 @@ impl Report {
                 "U-Net of base {}, attention {attention}, {} parameters; batches of {}, {3}×{3} pixels",
                 self.base_channels, self.parameters, self.batch, self.image_size
             ),
-            format!("{} kernels ({}) on {}", self.backend, self.simd, words::count(self.threads, "thread")),
+            match self.device.as_str() {
+                "cpu" => {
+                    format!("{} kernels ({}) on {}", self.backend, self.simd, words::count(self.threads, "thread"))
+                }
+                device => format!("{} kernels ({}) on {device}", self.backend, self.simd),
+            },
             String::new(),
             row(
                 "training",

@@ -1,0 +1,166 @@
+//! Numbers that operations take besides their inputs and parameters: made once, and kept on the device.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use dfdx::prelude::*;
+
+use super::{Device, Matrix, Positions, VectorTensor};
+use crate::nn::graph::{self, Shape as ImageShape};
+
+/// Which row of its input each row of a gather is, in one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// The rows of `len`, then another one, of whatever content.
+    AndOne { len: usize },
+    /// The 3×3 neighbours of every position of a map; outside of it, the row behind the last.
+    Neighbours { height: usize, width: usize },
+    /// `(H, W, 2, 2)` to `(2H, 2W)`.
+    Enlarged { height: usize, width: usize },
+    /// `(heads, len)` to `(len, heads)`.
+    HeadsLast { heads: usize, len: usize },
+}
+
+impl Rows {
+    fn list(self) -> Vec<usize> {
+        match self {
+            Self::AndOne { len } => (0..len).chain([0]).collect(),
+            Self::Neighbours { height, width } => {
+                let row = |y: usize, x: usize| {
+                    // Offsets by one, so that nothing is below 0.
+                    let inside = (1..=height).contains(&y) && (1..=width).contains(&x);
+                    if inside { (y - 1) * width + x - 1 } else { height * width }
+                };
+                let offsets = || (0..3).flat_map(|dy| (0..3).map(move |dx| (dy, dx)));
+                positions(height, width).flat_map(|(y, x)| offsets().map(move |(dy, dx)| row(y + dy, x + dx))).collect()
+            }
+            Self::Enlarged { height, width } => positions(2 * height, 2 * width)
+                .map(|(y, x)| ((y / 2 * width + x / 2) * 2 + y % 2) * 2 + x % 2)
+                .collect(),
+            Self::HeadsLast { heads, len } => {
+                positions(len, heads).map(|(position, head)| head * len + position).collect()
+            }
+        }
+    }
+}
+
+/// Row by row.
+fn positions(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Numbers {
+    /// Ones, and a zero at the end.
+    AllButLast {
+        len: usize,
+    },
+    /// A matrix that makes channels out of others: zeros but for ones from channel `first` on.
+    Placing {
+        channels: usize,
+        first: usize,
+        of: usize,
+    },
+    Waves {
+        channels: usize,
+    },
+    Places {
+        shape: ImageShape,
+        cell: usize,
+        images: usize,
+    },
+}
+
+impl Numbers {
+    fn list(self) -> Vec<f32> {
+        match self {
+            Self::AllButLast { len } => (0..len).map(|i| if i + 1 < len { 1.0 } else { 0.0 }).collect(),
+            Self::Placing { channels, first, of } => {
+                let one = |(from, to): (usize, usize)| if to == first + from { 1.0 } else { 0.0 };
+                positions(channels, of).map(one).collect()
+            }
+            Self::Waves { channels } => graph::sinusoid(channels),
+            Self::Places { shape, cell, images } => graph::positions(shape, cell).repeat(images),
+        }
+    }
+}
+
+pub struct Constants<D: Device> {
+    device: D,
+    rows: RefCell<HashMap<(Rows, usize), Tensor<(usize, usize), usize, D>>>,
+    numbers: RefCell<HashMap<Numbers, VectorTensor<D>>>,
+}
+
+impl<D: Device> Constants<D> {
+    pub fn new(device: D) -> Self {
+        Self { device, rows: RefCell::default(), numbers: RefCell::default() }
+    }
+
+    /// `(images, rows)`
+    pub fn rows(&self, rows: Rows, images: usize) -> Tensor<(usize, usize), usize, D> {
+        let make = || {
+            let list = rows.list();
+            let shape = (images, list.len());
+            self.device.tensor_from_vec(list.repeat(images), shape)
+        };
+        self.rows.borrow_mut().entry((rows, images)).or_insert_with(make).clone()
+    }
+
+    fn numbers(&self, numbers: Numbers) -> VectorTensor<D> {
+        let make = || {
+            let list = numbers.list();
+            let len = list.len();
+            self.device.tensor_from_vec(list, (len,))
+        };
+        self.numbers.borrow_mut().entry(numbers).or_insert_with(make).clone()
+    }
+
+    /// Ones, and a zero at the end.
+    pub fn all_but_last(&self, len: usize) -> VectorTensor<D> {
+        self.numbers(Numbers::AllButLast { len })
+    }
+
+    /// What `channels` channels are multiplied by to become those from `first` on, `of` channels.
+    pub fn placing(&self, channels: usize, first: usize, of: usize) -> Matrix<D> {
+        self.numbers(Numbers::Placing { channels, first, of }).reshape_like(&(channels, of))
+    }
+
+    /// See [`graph::sinusoid`].
+    pub fn waves(&self, channels: usize) -> Matrix<D> {
+        let waves = self.numbers(Numbers::Waves { channels });
+        let n = waves.shape().0;
+        waves.reshape_like(&(1usize, n))
+    }
+
+    /// See [`graph::positions`]; `(images, H·W, C)`.
+    pub fn places(&self, shape: ImageShape, cell: usize, images: usize) -> Positions<D> {
+        let places = self.numbers(Numbers::Places { shape, cell, images });
+        places.reshape_like(&(images, shape.positions(), shape.channels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_lie_where_they_should() {
+        assert_eq!(Rows::AndOne { len: 3 }.list(), [0, 1, 2, 0]);
+        let neighbours = Rows::Neighbours { height: 2, width: 2 }.list();
+        assert_eq!(neighbours.len(), 4 * 9);
+        assert_eq!(neighbours[..9], [4, 4, 4, 4, 0, 1, 4, 2, 3]);
+        assert_eq!(neighbours[27..], [0, 1, 4, 2, 3, 4, 4, 4, 4]);
+        // Of the position (0, 1), row 1 below column 0 is the value 4 · 1 + 2 of (1, 2, 2, 2).
+        assert_eq!(Rows::Enlarged { height: 1, width: 2 }.list(), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.list(), [0, 3, 1, 4, 2, 5]);
+    }
+
+    #[test]
+    fn what_is_placed_side_by_side_fills_the_channels() {
+        let (a, b) =
+            (Numbers::Placing { channels: 1, first: 0, of: 3 }, Numbers::Placing { channels: 2, first: 1, of: 3 });
+        assert_eq!(a.list(), [1.0, 0.0, 0.0]);
+        assert_eq!(b.list(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Numbers::AllButLast { len: 3 }.list(), [1.0, 1.0, 0.0]);
+    }
+}

@@ -1,0 +1,63 @@
+//! How much memory passes take, about: what dfdx keeps of each operation, as counted in its tapes.
+
+use std::collections::BTreeSet;
+
+use crate::nn::graph::{Graph, NodeId, Op};
+
+const BYTES: usize = size_of::<f32>();
+/// Lists of the parameters' size: weights, two moments, moving average, gradients, and what the optimiser has in hand.
+const PARAMETER_LISTS: usize = 7;
+
+/// Bytes that every image of a pass takes. Memory is used again for what has the very same size, so that values are
+/// there at once where they are of different sizes; beside them those that wait to be read or, in a training, all
+/// gradients, which are kept to the end of the pass.
+pub fn of_an_image(graph: &Graph, training: bool) -> usize {
+    let sizes: Vec<usize> = (0..graph.nodes.len()).map(|n| of_a_node(graph, NodeId(n), training)).collect();
+    let values: usize = sizes.iter().collect::<BTreeSet<_>>().into_iter().sum();
+    let rest = if training { sizes.iter().sum::<usize>() + 3 * graph.output_shape().len() } else { waiting(graph) };
+    BYTES * (values + rest) + of_the_rows(graph)
+}
+
+/// Bytes that a pass takes whatever its images.
+pub fn of_the_parameters(graph: &Graph) -> usize {
+    PARAMETER_LISTS * BYTES * graph.parameter_count()
+}
+
+/// Numbers between what a node reads and its value, which is among them.
+fn of_a_node(graph: &Graph, id: NodeId, training: bool) -> usize {
+    let (positions, len) = (graph.shape(id).positions(), graph.shape(id).len());
+    match graph.nodes[id.0].op {
+        Op::Input | Op::Time | Op::Sinusoid { .. } | Op::Positions { .. } => len,
+        // Two copies with a row of zeros, nine with neighbours, the product, and that with the bias.
+        Op::Conv3x3 { x, .. } => 11 * positions * graph.shape(x).channels + 2 * len,
+        Op::Linear { .. } | Op::Gate { .. } | Op::Silu { .. } => 2 * len,
+        Op::UpConv2x2 { .. } | Op::Concat { .. } | Op::MaxPool2x2 { .. } => 3 * len,
+        Op::GroupNorm { .. } => 5 * len,
+        Op::FilmNorm { .. } => 7 * len,
+        Op::MeanPool { factor, .. } => (2 * factor * factor + 1) * len,
+        Op::Add { .. } | Op::AddVector { .. } => len,
+        Op::Attention { q, k, heads, .. } => {
+            let weights = heads * graph.shape(q).positions() * graph.shape(k).positions();
+            if training { 2 * weights + 3 * len } else { weights + 3 * len }
+        }
+        Op::LinearAttention { q, k, .. } => graph.shape(q).len() + graph.shape(k).len() + 2 * len,
+    }
+}
+
+/// Bytes of what says where neighbours are, an image.
+fn of_the_rows(graph: &Graph) -> usize {
+    let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3 { .. }));
+    let maps: BTreeSet<(usize, usize)> =
+        maps.map(|n| (graph.nodes[n].shape.height, graph.nodes[n].shape.width)).collect();
+    maps.iter().map(|(height, width)| 10 * height * width * size_of::<usize>()).sum()
+}
+
+/// The most numbers that wait to be read at any time in a prediction.
+fn waiting(graph: &Graph) -> usize {
+    let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        node.op.inputs().into_iter().for_each(|x| last_use[x.0] = i);
+    }
+    let at = |now: usize| (0..now).filter(|&n| last_use[n] >= now).map(|n| graph.shape(NodeId(n)).len()).sum();
+    (0..graph.nodes.len()).map(at).max().unwrap_or(0)
+}

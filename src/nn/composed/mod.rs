@@ -1,0 +1,141 @@
+//! Every operation composed of dfdx's own, on any of its devices, differentiated by its tape.
+//!
+//! The reference of the fused kernels and the path of devices without any. Channels-last makes a convolution a gather
+//! and one matrix product; see `ops`. Only operations whose CUDA kernels are in the binary are used: those that dfdx
+//! compiles where the program runs (`concat_along`, `stack`, `reshape_like` of what lies scattered) want the headers of
+//! the machine that built it.
+
+mod adam;
+mod constants;
+pub mod memory;
+mod ops;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+
+use anyhow::{Result, ensure};
+use dfdx::prelude::*;
+
+use super::graph::{Graph, NodeId, Shape as ImageShape};
+use super::network::count_images;
+use super::{
+    Backend, Batch, Device, DeviceState, Gradients, ImageTensor, LossTensor, StepSettings, VectorTensor, device_error,
+};
+
+use constants::Constants;
+
+type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
+type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
+
+/// Runs a graph operation by operation on a dfdx device.
+pub struct Composed<D: Device> {
+    graph: Graph,
+    device: D,
+    constants: Constants<D>,
+    /// What the device's memory is laid out for.
+    last: Cell<Pass>,
+    /// What the device has for parameters and passes, in bytes, where that is known.
+    memory: Option<u64>,
+}
+
+/// Passes of one kind ask for the same memory again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pass {
+    training: bool,
+    images: usize,
+}
+
+impl<D: Device> Composed<D> {
+    pub fn new(graph: Graph, device: D) -> Result<Self> {
+        // Tensors come from the memory of the step before.
+        device.try_enable_cache().map_err(device_error)?;
+        let last = Cell::new(Pass { training: false, images: 0 });
+        Ok(Self { graph, constants: Constants::new(device.clone()), device, last, memory: None })
+    }
+
+    /// On a device that has so many bytes to give.
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<VectorTensor<D>> {
+        self.device.try_tensor_from_vec(values.to_vec(), (values.len(),)).map_err(device_error)
+    }
+
+    fn images(&self, values: &[f32], count: usize, shape: ImageShape) -> Result<ImageTensor<D>> {
+        let dims = (count, shape.height, shape.width, shape.channels);
+        self.device.try_tensor_from_vec(values.to_vec(), dims).map_err(device_error)
+    }
+
+    /// Memory of other sizes is given back before a pass of another kind, which could not use it.
+    fn begin(&self, pass: Pass) -> Result<()> {
+        if self.last.replace(pass) != pass {
+            self.device.try_empty_cache().map_err(device_error)?;
+        }
+        Ok(())
+    }
+
+    /// The values of some nodes for images on the host.
+    fn run(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<ImageTensor<D>>> {
+        let images = count_images(&self.graph, x, t)?;
+        self.begin(Pass { training: false, images })?;
+        let x = self.images(x, images, self.graph.input_shape())?;
+        Ok(ops::run(&self.graph, &self.constants, params, (x, self.vector(t)?), NoneTape, nodes).0)
+    }
+}
+
+impl<D: Device> Drop for Composed<D> {
+    /// dfdx's cache doesn't free what it holds by itself.
+    fn drop(&mut self) {
+        // A device that has failed fails here too, and its memory goes with the process.
+        let _ = self.device.try_disable_cache();
+    }
+}
+
+impl<D: Device + 'static> Backend for Composed<D> {
+    type Device = D;
+
+    fn device(&self) -> &D {
+        &self.device
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn forward(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
+        let output = &self.run(params, x, t, &[self.graph.output()])?[0];
+        ensure!(y.len() == output.shape().num_elements(), "room for {} values of {:?}", y.len(), output.shape());
+        output.copy_into(y);
+        Ok(())
+    }
+
+    fn values(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.run(params, x, t, nodes)?.iter().map(|value| value.as_vec()).collect())
+    }
+
+    fn room(&self, training: bool) -> Option<usize> {
+        let free = self.memory?.saturating_sub(memory::of_the_parameters(&self.graph) as u64);
+        Some((free / memory::of_an_image(&self.graph, training) as u64) as usize)
+    }
+
+    fn loss(&self, params: &[VectorTensor<D>], batch: Batch) -> Result<LossTensor<D>> {
+        let images = batch.count_images(&self.graph)?;
+        self.begin(Pass { training: true, images })?;
+        let x = self.images(batch.x, images, self.graph.input_shape())?;
+        let target = self.images(batch.target, images, self.graph.output_shape())?;
+        let inputs = (x, self.vector(batch.t)?);
+        let output = [self.graph.output()];
+        let (mut values, tape) = ops::run(&self.graph, &self.constants, params, inputs, OwnedTape::default(), &output);
+        let y = values.pop().expect("one value was asked for");
+        let error = (y.put_tape(tape) - target).square();
+        let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
+        Ok((error * self.vector(batch.weights)?).mean())
+    }
+
+    fn update(&self, state: &mut DeviceState<D>, gradients: Gradients<D>, settings: &StepSettings) -> Result<f32> {
+        adam::update(state, gradients, settings)
+    }
+}

@@ -1,0 +1,143 @@
+//! CUDA's libraries, looked for when a network wants a GPU. Where there is none, the same binary works on the CPU.
+//!
+//! What dfdx calls of them is defined here: each function jumps to where the library's own is found. So the linker has
+//! nothing to ask of the libraries, and the binary starts without them.
+
+use std::ffi::c_void;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use anyhow::{Context, Result};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+/// Where a function of a library's is, once it is loaded.
+struct Function {
+    name: &'static str,
+    place: &'static AtomicPtr<c_void>,
+}
+
+/// Stands for functions that were not found: an error code of every library's.
+extern "C" fn absent() -> i32 {
+    3
+}
+
+macro_rules! functions {
+    ($list:ident: $($name:ident)*) => {
+        #[allow(non_upper_case_globals)]
+        mod $list {
+            use super::*;
+
+            $(
+                pub static $name: AtomicPtr<c_void> = AtomicPtr::new(absent as extern "C" fn() -> i32 as *mut c_void);
+
+                #[cfg(target_arch = "x86_64")]
+                std::arch::global_asm!(
+                    concat!(".globl ", stringify!($name)),
+                    concat!(".type ", stringify!($name), ", @function"),
+                    concat!(stringify!($name), ":"),
+                    "jmp qword ptr [rip + {place}]",
+                    place = sym $name,
+                );
+                #[cfg(target_arch = "aarch64")]
+                std::arch::global_asm!(
+                    concat!(".globl ", stringify!($name)),
+                    concat!(".type ", stringify!($name), ", %function"),
+                    concat!(stringify!($name), ":"),
+                    "adrp x16, {place}",
+                    "ldr x16, [x16, :lo12:{place}]",
+                    "br x16",
+                    place = sym $name,
+                );
+            )*
+
+            #[allow(dead_code)] // of libraries that are never loaded
+            pub static ALL: &[Function] = &[$(Function { name: stringify!($name), place: &$name }),*];
+        }
+    };
+}
+
+functions!(driver:
+    cuCtxSetCurrent cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount cuDevicePrimaryCtxRelease_v2
+    cuDevicePrimaryCtxRetain cuEventCreate cuEventDestroy_v2 cuEventRecord cuGetErrorName cuGetErrorString cuInit
+    cuLaunchKernel cuMemAllocAsync cuMemAlloc_v2 cuMemFreeAsync cuMemFree_v2 cuMemGetInfo_v2 cuMemcpyDtoDAsync_v2
+    cuMemcpyDtoD_v2 cuMemcpyDtoHAsync_v2 cuMemcpyDtoH_v2 cuMemcpyHtoDAsync_v2 cuMemcpyHtoD_v2 cuMemsetD8Async
+    cuMemsetD8_v2 cuModuleGetFunction cuModuleLoad cuModuleLoadData cuModuleUnload cuStreamCreate cuStreamDestroy_v2
+    cuStreamSynchronize cuStreamWaitEvent);
+
+functions!(blas:
+    cublasCreate_v2 cublasDestroy_v2 cublasSetStream_v2 cublasSgemmStridedBatched cublasSgemm_v2);
+
+// Nothing of a network is compiled where it runs, so that this library is never loaded.
+functions!(compiler:
+    nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
+    nvrtcGetProgramLogSize);
+
+/// Loads the driver and cuBLAS, once.
+pub fn load() -> Result<()> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    let load = || {
+        load_functions(&["libcuda.so.1"], driver::ALL).context(
+            "there is no NVIDIA driver: libcuda.so.1, which comes with it, cannot be loaded. Install the driver, or say \
+             `--device cpu`",
+        )?;
+        load_functions(&["libcublas.so.13", "libcublas.so.12"], blas::ALL).context(
+            "cuBLAS cannot be loaded: install the CUDA toolkit's libraries, and name their folder in LD_LIBRARY_PATH or \
+             the toolkit's in CUDA_PATH",
+        )
+    };
+    LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// Loads the first library of these names that there is, and finds the functions in it.
+fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
+    let mut problem = None;
+    let candidates = names.iter().flat_map(|name| places(name));
+    let library = candidates.into_iter().find_map(|path| match open(&path) {
+        Ok(library) => Some(library),
+        Err(error) => {
+            problem.get_or_insert(error);
+            None
+        }
+    });
+    let Some(library) = library else { return Err(problem.context("no library was named")?.into()) };
+    for function in functions {
+        // SAFETY: the address is used as the function's that the library declares under this name.
+        match unsafe { library.get::<*mut c_void>(function.name.as_bytes()) } {
+            Ok(found) => function.place.store(*found, Relaxed),
+            Err(error) => return Err(anyhow::Error::from(error).context(format!("it has no {}", function.name))),
+        }
+    }
+    // The library stays for as long as the process.
+    std::mem::forget(library);
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Library, libloading::Error> {
+    // SAFETY: NVIDIA's libraries may be loaded at any time.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
+}
+
+/// Where the system looks for a library, then where toolkits have theirs.
+fn places(name: &str) -> Vec<PathBuf> {
+    let toolkit = std::env::var_os("CUDA_PATH").map(PathBuf::from);
+    let folders = toolkit.into_iter().chain(["/usr/local/cuda".into()]);
+    let inside = folders.flat_map(|folder| ["lib64", "lib"].map(|lib| folder.join(lib).join(name)));
+    std::iter::once(PathBuf::from(name)).chain(inside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_a_library_are_found_and_what_is_absent_is_said() {
+        static PLACE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+        load_functions(&["none.so.7", "libc.so.6"], &[Function { name: "getpid", place: &PLACE }]).unwrap();
+        assert!(!PLACE.load(Relaxed).is_null());
+        let error = load_functions(&["libc.so.6"], &[Function { name: "cuInit", place: &PLACE }]).unwrap_err();
+        assert!(error.to_string().contains("has no cuInit"), "{error}");
+        let error = load_functions(&["none.so.7"], &[]).unwrap_err();
+        assert!(format!("{error:#}").contains("none.so.7"), "{error:#}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Networks on NVIDIA's GPUs.
+
+mod libraries;
+
+use anyhow::{Result, bail, ensure};
+use cudarc::driver::result;
+use dfdx::prelude::*;
+
+use super::composed::Composed;
+use super::failure::{device_error, guarded};
+
+/// The composed operations on GPU `index` of those that this process may use.
+pub fn open(index: usize, graph: super::Graph) -> Result<Composed<Cuda>> {
+    libraries::load()?;
+    guarded(|| {
+        // cudarc's errors can't print themselves where the driver fails altogether.
+        let count = result::init().and_then(|()| result::device::get_count());
+        let count = count.map_err(|error| device_error(error.0))?;
+        let is_there = usize::try_from(count).is_ok_and(|count| index < count);
+        ensure!(is_there, "device cuda:{index}: there are {count} GPUs that this process may use, counted from 0");
+        let device = Cuda::try_build(index, 0).map_err(device_error)?;
+        // A first kernel tells whether the driver takes what the binary brings.
+        let two = (device.tensor([1.0f32]) + 1.0).as_vec();
+        if two != [2.0] {
+            bail!("GPU {index} computes 1 + 1 = {}", two[0]);
+        }
+        let (free, _) = result::mem_get_info().map_err(|error| device_error(error.0))?;
+        Ok(Composed::new(graph, device)?.with_memory(free as u64))
+    })
+}
