@@ -269,8 +269,7 @@ mod tests {
         assert_eq!(told(Some(1), &["0"]).unwrap(), "device cuda:1: there is one GPU, cuda:0");
         assert_eq!(told(Some(5), &["4", "7"]).unwrap(), "device cuda:5: there are 2 GPUs, cuda:0 to cuda:1");
         // What runs no network needs none.
-        let images =
-            crate::pipeline::parse("p.yaml", text[..text.find("  pairs").unwrap()].into(), &Default::default());
+        let images = crate::pipeline::parse("p.yaml", &text[..text.find("  pairs").unwrap()], &Default::default());
         let images = images.ok().unwrap();
         let prepared = Prepared { cuda: Some(0), ..Prepared::new(&images, None).unwrap() };
         assert!(prepared.check_fits(&images, &Machine::default()).is_ok());

@@ -144,7 +144,7 @@ impl Denoiser {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::unet;
+    use crate::model::{Cost, unet};
     use crate::pipeline::params::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
 
     fn denoiser(kind: AttentionKind) -> Denoiser {
@@ -153,7 +153,7 @@ mod tests {
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
         let graph = unet(&model, 16, 4);
         let weights = crate::train::initial_state(&graph, 1).weights;
-        let config = Config { model, diffusion, image_size: 16, scale: 4 };
+        let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 0 };
         Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
     }
 

@@ -70,6 +70,7 @@ impl Job {
                         params: planned.params.clone(),
                         cuda: (*backend == BackendClass::Cuda).then_some(0),
                         threads: threads(),
+                        split: 1,
                         gpus: gpus(),
                         force,
                         remote: remote.clone(),
