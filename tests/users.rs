@@ -159,3 +159,18 @@ fn what_cannot_be_enlarged_is_said() {
     }
     assert!(!folder.path().join("x.png").exists());
 }
+
+#[test]
+fn a_schema_of_somebody_else_stays() {
+    let folder = Pipeline::new().folder();
+    folder.write("srpipe.schema.json", "{}\n");
+    let output = folder.srpipe(&["init", "--json"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let told: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(told, serde_json::json!({"schema": 1, "files": ["./quickstart.yaml"]}), "{output}");
+    assert!(output.stderr.contains("./srpipe.schema.json is there already"), "{output}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("srpipe.schema.json")).unwrap(), "{}\n");
+    let output = folder.srpipe(&["init", "--force"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert!(std::fs::read_to_string(folder.path().join("srpipe.schema.json")).unwrap().len() > 1000);
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::EXIT_DONE;
 use super::args::{InitArgs, Template};
@@ -25,14 +26,26 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     }
     let folder = args.folder.display();
     std::fs::create_dir_all(&args.folder).with_context(|| format!("creating the folder {folder}"))?;
-    // The schema is this srpipe's, whatever an older one left.
-    for (path, content) in
-        [(args.folder.join(SCHEMA), format!("{:#}\n", pipeline::file_schema())), (file.clone(), text)]
-    {
-        std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-        print(&format!("{}\n", path.display()));
+    let (schema, content) = (args.folder.join(SCHEMA), format!("{:#}\n", pipeline::file_schema()));
+    let is_other = std::fs::read(&schema).is_ok_and(|there| there != content.as_bytes());
+    let mut files = vec![(file.clone(), text)];
+    match is_other && !args.force {
+        true => note(&format!(
+            "{} is there already and not this srpipe's; it is left as it is, --force writes over it",
+            schema.display()
+        )),
+        false => files.insert(0, (schema, content)),
     }
-    note(&next(args, &file));
+    for (path, content) in &files {
+        std::fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+    }
+    let paths = || files.iter().map(|(path, _)| path);
+    if args.json {
+        print(&format!("{:#}\n", json!({"schema": 1, "files": paths().collect::<Vec<_>>()})));
+    } else {
+        print(&paths().map(|path| format!("{}\n", path.display())).collect::<String>());
+        note(&next(args, &file));
+    }
     Ok(EXIT_DONE)
 }
 

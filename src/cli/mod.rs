@@ -32,7 +32,7 @@ mod words;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use serde_json::{Value, json};
 
 use crate::pipeline::{self, Pipeline};
@@ -55,7 +55,7 @@ const EXIT_NO_PROGRAM: u8 = 127;
 /// The whole program.
 pub fn main() -> ExitCode {
     // clap exits with 2 of itself where arguments are wrong.
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&args::command().get_matches()).unwrap_or_else(|error| error.exit());
     let code = match &cli.command {
         Command::Init(args) => init::init(args),
         Command::Run(args) => run::run(args, &cli.runs_dir),
@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
         }
         Command::Completions { shell } => {
             let mut text = vec![];
-            clap_complete::generate(*shell, &mut Cli::command(), "srpipe", &mut text);
+            clap_complete::generate(*shell, &mut args::command(), "srpipe", &mut text);
             print(&String::from_utf8_lossy(&text));
             Ok(EXIT_DONE)
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::args::UpscaleArgs;
 use super::logs::find_stage;
@@ -52,13 +53,20 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
         write(&outputs.sample(k), &image)?;
     }
     meter.bar.finish_and_clear();
-    let time = words::duration(begun.elapsed().as_secs_f64());
-    let mut text = String::new();
-    for path in (0..args.samples).map(|k| outputs.sample(k)).chain(args.bicubic.then(|| outputs.bicubic())) {
-        text += &format!("{}\n", path.display());
-    }
-    print(&text);
+    let seconds = begun.elapsed().as_secs_f64();
+    let images: Vec<PathBuf> = (0..args.samples).map(|k| outputs.sample(k)).collect();
+    let bicubic = args.bicubic.then(|| outputs.bicubic());
     let [width, height] = [image.width, image.height];
+    if args.json {
+        let size = [scale * width, scale * height];
+        let told = json!({
+            "schema": 1, "images": images, "bicubic": bicubic, "width": size[0], "height": size[1], "seconds": seconds,
+        });
+        print(&format!("{told:#}\n"));
+        return Ok(EXIT_DONE);
+    }
+    print(&images.iter().chain(&bicubic).map(|path| format!("{}\n", path.display())).collect::<String>());
+    let time = words::duration(seconds);
     note(&format!("{width}×{height} pixels became {}×{} in {time}", scale * width, scale * height));
     Ok(EXIT_DONE)
 }

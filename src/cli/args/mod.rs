@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod bench;
+mod help;
 mod report;
 mod store;
 mod user;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::pipeline::{Device, ExecutorKind, Flags};
 
 pub use bench::{BenchArgs, BenchBackend};
+pub use help::command;
 pub use report::ReportArgs;
 pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
 pub use user::{InitArgs, Template, UpscaleArgs};

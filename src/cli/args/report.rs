@@ -8,7 +8,9 @@ const REPORT_EXAMPLES: &str = "\
 Examples:
   srpipe report                                   of the newest run
   srpipe report pipelines/quickstart.yaml --open  of the file's latest run, in the browser
-  srpipe report 20261124-091502.118-kqzt -o results.html";
+  srpipe report 20261124-091502.118-kqzt -o results.html
+
+With --json: {\"schema\": 1, \"pipeline\", \"run\", \"report\" (a path)}.";
 
 /// The report of a run: one HTML file that needs nothing beside it, to be mailed or printed. `run` writes it into the
 /// run's folder; this writes it again, of any run and of one that is not done yet.
@@ -23,4 +25,7 @@ pub struct ReportArgs {
     /// Where to write it, instead of the run's folder; `-` is stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }

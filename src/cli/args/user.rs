@@ -11,7 +11,9 @@ const INIT_EXAMPLES: &str = "\
 Examples:
   srpipe init                        quickstart.yaml in this folder
   srpipe init --template folder      to train on images of your own
-  srpipe init study --template sweep in the folder `study`, which is made";
+  srpipe init study --template sweep in the folder `study`, which is made
+
+With --json: {\"schema\": 1, \"files\": [paths of what was written]}.";
 
 /// What is written is yours to change: the comments say what each value does.
 #[derive(Debug, Args)]
@@ -22,9 +24,12 @@ pub struct InitArgs {
     pub folder: PathBuf,
     #[arg(long, value_enum, default_value_t = Template::Quickstart)]
     pub template: Template,
-    /// Write over a file that is there.
+    /// Write over files that are there.
     #[arg(long)]
     pub force: bool,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,7 +55,9 @@ Examples:
 
 The model says by how much: 4 times, if it has learned from images 4 times smaller. It fills in what it has seen: one
 that was trained on CIFAR-10 knows photographs, one that was trained on generated images does not. Time grows with the
-area, and so does memory: about 60 bytes a pixel of the result.";
+area, and so does memory: about 60 bytes a pixel of the result.
+
+With --json: {\"schema\": 1, \"images\": [paths], \"bicubic\": a path or null, \"width\", \"height\", \"seconds\"}.";
 
 /// The picture is sampled as a whole, in overlapping tiles of the size that the model has learned: the tiles are blended
 /// at every step, so that there are no seams. The same seed gives the same picture.
@@ -80,4 +87,7 @@ pub struct UpscaleArgs {
     /// Where the network runs: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: Device,
+    /// Write JSON to stdout.
+    #[arg(long)]
+    pub json: bool,
 }

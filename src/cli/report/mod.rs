@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::args::ReportArgs;
 use super::output::{note, print};
@@ -43,7 +44,14 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
         }
         None => run.write(FILE, page.as_bytes())?,
     };
-    print(&format!("{}\n", path.display()));
+    match args.json {
+        true => {
+            let pipeline = run.record().ok().map(|record| record.pipeline);
+            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": path});
+            print(&format!("{told:#}\n"));
+        }
+        false => print(&format!("{}\n", path.display())),
+    }
     if args.open {
         open(&path)?;
     }
