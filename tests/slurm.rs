@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::{Folder, Output, Pipeline, Running, wait_until};
@@ -28,6 +29,8 @@ struct Cluster {
     stub: Option<PathBuf>,
     /// What `waiting` waits for.
     go: PathBuf,
+    /// Tests of a real Slurm have it to themselves, one after the other.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Drop for Cluster {
@@ -45,15 +48,17 @@ impl Cluster {
         let folder = pipeline.folder();
         let stub = folder.path().join("stub");
         fs::create_dir_all(stub.join("jobs")).unwrap();
-        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new() };
+        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new(), _alone: None };
         cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
         cluster
     }
 
     /// None where there is no real Slurm to test against.
     fn real(pipeline: Pipeline) -> Option<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
         std::env::var_os("SRPIPE_TEST_SLURM")?;
-        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new() };
+        let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new(), _alone: Some(alone) };
         cluster.settings("executor: slurm\nslurm: {grace: 10 s, all: {cpus: 1}}\n");
         Some(cluster)
     }
@@ -122,7 +127,8 @@ impl Cluster {
 
     fn status(&self) -> Value {
         let output = self.srpipe(&["status", "p", "--json"]);
-        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output}"))
+        // Before the run has begun there is none.
+        serde_json::from_str(&output.stdout).unwrap_or_default()
     }
 }
 
