@@ -6,8 +6,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::{Folder, Output, Pipeline, Running, wait_until};
@@ -28,6 +29,8 @@ struct Cluster {
     stub: Option<PathBuf>,
     /// What `waiting` waits for.
     go: PathBuf,
+    /// Tests of a real Slurm have it to themselves, one after the other.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Drop for Cluster {
@@ -45,15 +48,17 @@ impl Cluster {
         let folder = pipeline.folder();
         let stub = folder.path().join("stub");
         fs::create_dir_all(stub.join("jobs")).unwrap();
-        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new() };
+        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new(), _alone: None };
         cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
         cluster
     }
 
     /// None where there is no real Slurm to test against.
     fn real(pipeline: Pipeline) -> Option<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
         std::env::var_os("SRPIPE_TEST_SLURM")?;
-        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new() };
+        let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new(), _alone: Some(alone) };
         cluster.settings("executor: slurm\nslurm: {grace: 10 s, all: {cpus: 1}}\n");
         Some(cluster)
     }
@@ -63,7 +68,7 @@ impl Cluster {
         self.folder.write("srpipe/config.yaml", text);
     }
 
-    fn start(&self, args: &[&str]) -> Running {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.folder.command(args);
         match &self.stub {
             Some(stub) => {
@@ -75,11 +80,12 @@ impl Cluster {
                 command.env("SLURM_CONF", Path::new(&folder).join("slurm.conf"));
             }
         }
-        let child = command
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn();
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let mut command = self.command(args);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Running { child: child.unwrap() }
     }
 
@@ -122,7 +128,8 @@ impl Cluster {
 
     fn status(&self) -> Value {
         let output = self.srpipe(&["status", "p", "--json"]);
-        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output}"))
+        // Before the run has begun there is none.
+        serde_json::from_str(&output.stdout).unwrap_or_default()
     }
 }
 
@@ -502,12 +509,13 @@ fn watching_a_thousand_jobs_costs_little() {
     cluster.inject("sbatch.4", "cat > /dev/null; echo 4; exit 0");
     cluster.inject("sbatch.5", "cat > /dev/null; echo 5; exit 0");
     fs::write(cluster.stub.as_ref().unwrap().join("rows"), rows(4, 500) + &rows(5, 500)).unwrap();
-    let run = cluster.start(&["run", "p.yaml"]);
+    // Nobody reads what it says.
+    let mut run = cluster.command(&["run", "p.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("all is submitted", || cluster.calls("sbatch") == 5);
     cluster.inject("squeue.all", "exec cat \"$STUB/rows\"");
     std::thread::sleep(Duration::from_secs(10));
     let spent = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", run.child.id())).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", run.id())).unwrap();
         let fields: Vec<f64> =
             stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(4).map(|f| f.parse().unwrap()).collect();
         // Its own and that of the commands it waited for, in ticks of 10 ms.
@@ -517,8 +525,8 @@ fn watching_a_thousand_jobs_costs_little() {
     std::thread::sleep(Duration::from_secs(100));
     let share = (spent() - before) / 100.0;
     println!("{:.2} % of a core, {} questions in 100 s", 100.0 * share, cluster.calls("squeue") - asked);
-    run.signal("KILL");
-    run.wait();
+    run.kill().unwrap();
+    run.wait().unwrap();
     assert!(share < 0.01, "{share}");
 }
 

@@ -13,6 +13,9 @@ use crate::store::Key;
 /// Most tasks of one array; Slurm's own limit is 1001 where nobody raised it.
 const MAX_TASKS: usize = 500;
 
+/// A stage of the plan, and its key where it is known by then.
+type Task = (usize, Option<Key>);
+
 /// Whoever submits for a run.
 pub struct Submitter {
     pub book: Book,
@@ -25,14 +28,14 @@ pub struct Submitter {
 impl Submitter {
     /// Stages that can go together as batches: those of one name in the file that ask for the same are an array. They are
     /// counted on from `last`.
-    pub fn batches(&self, stages: Vec<(usize, Option<Key>)>, last: usize) -> Vec<Batch> {
-        let mut groups: BTreeMap<(&str, Vec<String>), Vec<(usize, Option<Key>)>> = BTreeMap::new();
+    pub fn batches(&self, stages: Vec<Task>, last: usize) -> Vec<Batch> {
+        let mut groups: BTreeMap<(&str, Vec<String>), Vec<Task>> = BTreeMap::new();
         for (stage, key) in stages {
             let group = (self.charter.plan.stages[stage].base.as_str(), self.options(stage));
             groups.entry(group).or_default().push((stage, key));
         }
         let arrays = groups.values().flat_map(|group| group.chunks(MAX_TASKS));
-        let batch = |(i, tasks): (usize, &[(usize, Option<Key>)])| {
+        let batch = |(i, tasks): (usize, &[Task])| {
             let (stages, keys) = tasks.iter().cloned().unzip();
             Batch { number: last + 1 + i, stages, keys, job: None }
         };
