@@ -114,7 +114,7 @@ fn claim_of(folder: &Folder) -> Value {
 #[test]
 fn the_command_for_the_full_study_makes_it() {
     let folder = claimed(["", ""]);
-    let run = folder.run(&["--set", "seed=5"]);
+    let run = folder.run(&["--set", "seed=5", "--set", "stages.with.seed=4"]);
     assert_eq!(claim_of(&folder)["n"], 1);
     let command = run.stdout.lines().skip_while(|line| !line.ends_with("The full study:")).nth(1).unwrap().trim();
     assert_eq!(command, "srpipe run p.yaml --sweep seed=0,1,2,3,4,5,6,7", "{run}");
@@ -130,7 +130,7 @@ fn where_no_command_makes_the_full_study_the_file_is_to() {
     for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
         let folder = claimed([own, ""]);
         let run = folder.run(&[]);
-        let advice = "  give the trainings of `with` and `without` the same 8 seeds in the file: \
+        let advice = "  give the trainings of all arms that are claimed about the same 8 seeds in the file: \
                       `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` of the pipeline, and no `seed` in their stages and `defaults`\n";
         assert!(run.stdout.contains(advice), "{run}");
     }

@@ -27,13 +27,13 @@ pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, com
         let pace = |arm: &str| seconds_per_step(arm, store, record, compare);
         text += &convergence(answer, pace(&answer.arm), pace(&answer.control)).unwrap_or_default();
     }
-    if let Some(answer) = answers.iter().find(|a| a.by_design) {
-        let seeds = answer.seeds_needed.max(STUDY_SEEDS);
+    let open: Vec<&ClaimAnswer> = answers.iter().filter(|answer| answer.by_design).collect();
+    if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
         text += &format!(
             "inconclusive by design, n = {}: nothing can be significant with fewer than {} seeds. The full study:\n  {}\n",
-            answer.n,
-            answer.seeds_needed,
-            study(&record.command, stage, answer, seeds)
+            fewest.n,
+            fewest.seeds_needed,
+            study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
         );
     }
     text

@@ -135,6 +135,8 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
 fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
     let mut record = latest.clone();
     record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
+    // What is advised follows from what was asked now.
+    record.command = std::env::args().collect();
     match args.json {
         true => json::finished(&record, RunState::Ok),
         false => {

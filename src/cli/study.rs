@@ -10,28 +10,26 @@ use crate::pipeline::params::CompareParams;
 use crate::pipeline::{Pipeline, StageParams, load};
 use crate::report::{BICUBIC, ClaimAnswer};
 
-/// What to do to have `claim` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A
+/// What to do to have the `claims` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A
 /// command is shown only where the file, as it is now, would train each arm with so many seeds.
-pub fn study(command: &[String], stage: &str, claim: &ClaimAnswer, seeds: usize) -> String {
+pub fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
     let mut words = without_seeds(command);
     words.extend(["--sweep".to_string(), sweep]);
-    match trainings(&words, stage, claim) {
+    match trainings(&words, stage, claims) {
         Some(trained) if trained >= seeds => command_line(&words),
         _ => format!(
-            "give the trainings of `{}` and `{}` the same {seeds} seeds in the file: `matrix: {{ seed: [{}] }}` of the \
-             pipeline, and no `seed` in their stages and `defaults`",
-            claim.arm,
-            claim.control,
+            "give the trainings of all arms that are claimed about the same {seeds} seeds in the file: \
+             `matrix: {{ seed: [{}] }}` of the pipeline, and no `seed` in their stages and `defaults`",
             list.join(", ")
         ),
     }
 }
 
-/// The command line less what it says of the pipeline's seed.
+/// The command line less what it says of seeds.
 fn without_seeds(command: &[String]) -> Vec<String> {
-    let is_seed = |value: &str| value.starts_with("seed=");
+    let is_seed = |value: &str| value.split_once('=').is_some_and(|(path, _)| path.rsplit('.').next() == Some("seed"));
     let mut words = vec![];
     let mut rest = command.iter().peekable();
     while let Some(word) = rest.next() {
@@ -45,14 +43,14 @@ fn without_seeds(command: &[String]) -> Vec<String> {
     words
 }
 
-/// With how many seeds the command would train the arm of the claim, or its control where that has fewer. `None` where it
-/// cannot run.
-fn trainings(command: &[String], stage: &str, claim: &ClaimAnswer) -> Option<usize> {
+/// With how many seeds the command would train that arm of the claims which has the fewest. `None` where it cannot run.
+fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
     let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;
     let StageParams::Compare(params) = &pipeline.stage(stage)?.params else { return None };
-    let trained = [&claim.arm, &claim.control].into_iter().filter(|arm| *arm != BICUBIC);
-    trained.map(|arm| Some(seeds_of(arm, params, &pipeline)?.len())).min()?
+    let arms = claims.iter().flat_map(|claim| [&claim.arm, &claim.control]).filter(|arm| *arm != BICUBIC);
+    let seeds: Option<Vec<usize>> = arms.map(|arm| Some(seeds_of(arm, params, &pipeline)?.len())).collect();
+    seeds?.into_iter().min()
 }
 
 /// The seeds that the models of an arm are trained with.
@@ -70,8 +68,20 @@ mod tests {
 
     #[test]
     fn seeds_of_the_command_line_give_way() {
-        let command =
-            ["srpipe", "run", "a.yaml", "--sweep", "seed=0,1", "--set=seed=3", "--set", "name=b", "--sweep=x=1"];
+        let command = [
+            "srpipe",
+            "run",
+            "a.yaml",
+            "--sweep",
+            "seed=0,1",
+            "--set=seed=3",
+            "--set",
+            "name=b",
+            "--sweep=x=1",
+            "--set",
+            "stages.a.seed=3",
+            "--set=defaults.train.seed=1",
+        ];
         let left = without_seeds(&command.map(String::from));
         assert_eq!(left, ["srpipe", "run", "a.yaml", "--set", "name=b", "--sweep=x=1"]);
         assert_eq!(without_seeds(&["--set".to_string()]), ["--set"]);

@@ -213,6 +213,14 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         }
     }
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
+    if optim.budget.is_some() && size.is_none() && stages.params(&params.data).is_some() {
+        let message = format!(
+            "a budget of seconds needs images whose size the file tells, and {} has none that it tells",
+            quote(&params.data)
+        );
+        let help = "give `steps` or `epochs`, or data that `degrade` makes of a `fetch` stage";
+        errors.push(Diagnostic::new(stage.place("optim.budget"), message).help(help));
+    }
     if let Some(size) = size {
         match unet_error(size, model.channel_mults.len()) {
             Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),

@@ -323,7 +323,7 @@ pub enum AttentionKind {
     /// The same with linear attention (Shen et al. 2021): its cost grows with the places, not with their square. That
     /// pays at 32×32, hardly at 8×8.
     Linear,
-    /// The same, to the pixels of the low-resolution image, with position encodings.
+    /// The same, to the low-resolution image (as the means of its enlargement's blocks), with position encodings.
     Cross,
     /// A control: as `mhsa`, all weights equal.
     Uniform,
@@ -589,7 +589,8 @@ pub struct SamplerParams {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub eta: f64,
     pub spacing: Spacing,
-    /// Correct each estimate of the clean image so that the means of its blocks are exactly the low-resolution image.
+    /// Correct each estimate of the clean image so that the means of its blocks are the low-resolution image: exactly,
+    /// but for values that the range of grey levels then cuts off.
     pub project_lr: bool,
 }
 

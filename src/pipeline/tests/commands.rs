@@ -138,3 +138,19 @@ fn a_command_stands_for_a_kind_whose_blobs_it_makes() {
         ["`arms.own` reads `test_hr.safetensors`, `test_lr.safetensors`, which the command `own` does not make"]
     );
 }
+
+#[test]
+fn a_budget_needs_images_whose_size_is_known() {
+    let text = |optim: &str| {
+        let made = "train_hr.safetensors, train_lr.safetensors, validation_hr.safetensors, validation_lr.safetensors";
+        format!(
+            "name: own\nstages:\n  own: {{ kind: command, command: [a], outputs: [{made}] }}\n  \
+             model: {{ kind: train, data: own, optim: {{ {optim} }} }}\n"
+        )
+    };
+    valid(&text("steps: 3"));
+    assert_eq!(
+        messages(&text("budget: 3, gflops: 50"), &[]),
+        ["a budget of seconds needs images whose size the file tells, and `own` has none that it tells"]
+    );
+}

@@ -87,6 +87,58 @@ fn optimiser_steps_follow_the_reference() {
     }
 }
 
+/// What every backend starts with and does.
+fn both(graph: &Graph) -> [Box<dyn Network>; 2] {
+    let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
+    [reference, fused(graph, Level::best())]
+}
+
+/// Loshchilov and Hutter 2019, algorithm 2: w − lr · (Adam's step) − lr · λ · w, the decay apart from the gradient.
+#[test]
+fn weight_decay_takes_its_share_of_every_weight() {
+    let graph = unet(8, 16, true);
+    let data = Data::new(&graph, 4);
+    let start = state(&graph).weights;
+    let stepped = |weight_decay: f64| {
+        both(&graph).map(|mut network| {
+            network.train_step(data.batch(), 1, &StepSettings { weight_decay, ..Default::default() }).unwrap();
+            network.state().weights
+        })
+    };
+    for (plain, decayed) in stepped(0.0).iter().zip(stepped(30.0)) {
+        for ((plain, decayed), start) in
+            plain.iter().flatten().zip(decayed.iter().flatten()).zip(start.iter().flatten())
+        {
+            let expected = plain - 1e-3 * 30.0 * start;
+            assert!((decayed - expected).abs() < 1e-6, "{decayed} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_in_parts_is_the_same_step() {
+    let graph = unet(8, 16, true);
+    let data = Data::new(&graph, 4);
+    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let stepped = |parts: usize| {
+        both(&graph).map(|mut network| {
+            let report = network.train_step(data.batch(), parts, &StepSettings::default()).unwrap();
+            (report, network.state().first_moment)
+        })
+    };
+    let whole = stepped(1);
+    for parts in [2, 4] {
+        for ((report, moments), (of_whole, expected)) in stepped(parts).iter().zip(&whole) {
+            assert!((report.loss / of_whole.loss - 1.0).abs() < 1e-5, "{report:?} {of_whole:?}");
+            assert!((report.gradient_norm / of_whole.gradient_norm - 1.0).abs() < 1e-4, "{report:?} {of_whole:?}");
+            for (moments, expected) in moments.iter().zip(expected) {
+                let gap = norm(&mut moments.iter().zip(expected).map(|(a, b)| a - b));
+                assert!(gap <= 1e-3 * norm(&mut expected.iter().copied()) + 1e-7, "{parts} parts: {gap}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bytes_depend_neither_on_the_number_of_threads_nor_on_the_instruction_set() {
     let graph = unet(16, 16, true);
