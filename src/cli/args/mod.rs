@@ -28,7 +28,7 @@ Examples:
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
   srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      what that would run, and how long it would take
-  srpipe why pipelines/ablation.yaml attention what has changed, with its line in the file
+  srpipe why pipelines/ablation.yaml attention  what has changed, with its line in the file
   srpipe status                                the latest run of every pipeline
   srpipe status pipelines/ablation.yaml        every stage of one
   srpipe logs baseline -f                      what a stage says while it runs

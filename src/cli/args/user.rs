@@ -9,9 +9,9 @@ use crate::pipeline::Device;
 
 const INIT_EXAMPLES: &str = "\
 Examples:
-  srpipe init                        quickstart.yaml in this folder
-  srpipe init --template folder      to train on images of your own
-  srpipe init study --template sweep in the folder `study`, which is made
+  srpipe init                         quickstart.yaml in this folder
+  srpipe init --template folder       to train on images of your own
+  srpipe init study --template sweep  in the folder `study`, which is made
 
 With --json: {\"schema\": 1, \"files\": [paths of what was written]}.";
 

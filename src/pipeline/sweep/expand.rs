@@ -53,7 +53,8 @@ pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mu
             StageParams::Compare(compare) => gather(compare, |arm| {
                 let found = of_stage.get(arm).cloned().unwrap_or(0..0);
                 let seeds = |i: usize| drawn[i].combination.iter().map(|&(axis, _)| axes[axis].path == SEED);
-                found.map(|i| (&instances[i], seeds(i).collect())).collect()
+                // One that comes later belongs to a cycle, which is an error already.
+                found.filter_map(|i| Some((instances.get(i)?, seeds(i).collect()))).collect()
             }),
             params => {
                 let mut inputs = inputs.iter();

@@ -2,12 +2,12 @@
 #
 # A job is a folder `jobs/ID.TASK` with the files name, comment, task, state, reason and, while it runs, pid. What a test wants
 # to go wrong with the Nth call of a command, or with every, it puts into `$STUB/COMMAND.N` or `$STUB/COMMAND.all`, as shell.
-command=$(basename "$0")
-calls=$(($(cat "$STUB/$command.calls" 2> /dev/null || echo 0) + 1))
-echo "$calls" > "$STUB/$command.calls"
-
 # A file that is there whole or not at all.
 put() { echo "$2" > "$1.new" && mv "$1.new" "$1"; }
+
+command=$(basename "$0")
+calls=$(($(cat "$STUB/$command.calls" 2> /dev/null || echo 0) + 1))
+put "$STUB/$command.calls" "$calls"
 
 for injected in "$STUB/$command.$calls" "$STUB/$command.all"; do
     if [ -f "$injected" ]; then . "$injected"; fi
