@@ -57,12 +57,15 @@ pub fn networks() -> Vec<(&'static str, ModelParams, Objective)> {
     ]
 }
 
+/// Opens a network on a backend.
+pub type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
+
 /// Holds a network on the backend of `open` against the same one on the CPU's kernels: an output, gradients, and the
 /// losses of `steps` steps of training, in two parts each.
 pub fn agreement(
     (name, model, objective): &(&str, ModelParams, Objective),
     steps: u64,
-    open: &dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>>,
+    open: &Open,
 ) -> Result<Agreement> {
     let pairs = |split| -> Result<Pairs> {
         let hr = generate(0, split, IMAGES);

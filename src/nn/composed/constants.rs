@@ -85,9 +85,12 @@ impl Numbers {
     }
 }
 
+/// `(images, rows)`
+type RowTensor<D> = Tensor<(usize, usize), usize, D>;
+
 pub struct Constants<D: Device> {
     device: D,
-    rows: RefCell<HashMap<(Rows, usize), Tensor<(usize, usize), usize, D>>>,
+    rows: RefCell<HashMap<(Rows, usize), RowTensor<D>>>,
     numbers: RefCell<HashMap<Numbers, VectorTensor<D>>>,
 }
 
@@ -97,7 +100,7 @@ impl<D: Device> Constants<D> {
     }
 
     /// `(images, rows)`
-    pub fn rows(&self, rows: Rows, images: usize) -> Tensor<(usize, usize), usize, D> {
+    pub fn rows(&self, rows: Rows, images: usize) -> RowTensor<D> {
         let make = || {
             let list = rows.list();
             let shape = (images, list.len());
