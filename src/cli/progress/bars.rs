@@ -39,8 +39,8 @@ pub struct Bars {
     states: Vec<StageRunState>,
     /// What stages took that ran, by their names in the file: their number and sum of seconds.
     took: BTreeMap<String, (f64, f64)>,
-    /// Stages that are known and not told yet: they are told together.
-    cached: Vec<usize>,
+    /// Stages that are not told yet, all with this to be said of them: they are told together.
+    together: (&'static str, Vec<usize>),
     footer_drawn: Option<Instant>,
 }
 
@@ -54,7 +54,7 @@ impl Bars {
             working: BTreeMap::new(),
             states: vec![],
             took: BTreeMap::new(),
-            cached: vec![],
+            together: ("", vec![]),
             footer_drawn: None,
         }
     }
@@ -64,15 +64,15 @@ impl Bars {
         let _ = self.all.println(text);
     }
 
-    /// One line for all that are known, before anything else is said.
-    fn tell_cached(&mut self) {
-        let cached = std::mem::take(&mut self.cached);
-        let text = match cached[..] {
+    /// One line for all that one thing is to be said of, before anything else is said.
+    fn tell_together(&mut self) {
+        let (word, stages) = std::mem::take(&mut self.together);
+        let text = match stages[..] {
             [] => return,
-            [one] => format!("{}  cached", self.stages.padded(one)),
+            [one] => format!("{}  {word}", self.stages.padded(one)),
             _ => {
-                let names: Vec<&str> = cached.iter().map(|&stage| self.stages.names[stage].as_str()).collect();
-                format!("{} cached: {}", words::count(names.len(), "stage"), names.join(", "))
+                let names: Vec<&str> = stages.iter().map(|&stage| self.stages.names[stage].as_str()).collect();
+                format!("{} {word}: {}", words::count(names.len(), "stage"), names.join(", "))
             }
         };
         self.above(&self.paint.paint(Look::Dim, &truncate_str(&text, width(), "…")));
@@ -106,10 +106,18 @@ impl Bars {
             let (count, sum) = self.took.entry(base(&self.stages.names[stage]).to_string()).or_default();
             (*count, *sum) = (*count + 1.0, *sum + seconds);
         }
-        if *status == Status::Cached {
-            return self.cached.push(stage);
+        let word = match status {
+            Status::Cached => "cached",
+            Status::Skipped { because: None } => "not started",
+            _ => "",
+        };
+        if word != self.together.0 || word.is_empty() {
+            self.tell_together();
         }
-        self.tell_cached();
+        if !word.is_empty() {
+            self.together.0 = word;
+            return self.together.1.push(stage);
+        }
         if let Some((look, text)) = sentence(status) {
             let course = losses.map(|losses| losses.sparkline(24)).filter(|course| !course.is_empty());
             let course = course.map_or(String::new(), |course| format!("  {}", self.paint.paint(Look::Dim, &course)));
@@ -166,7 +174,7 @@ impl Progress for Bars {
         self.states[stage] = status.recorded();
         match status {
             Status::Running | Status::Blocked { .. } => {
-                self.tell_cached();
+                self.tell_together();
                 let (_, text) = sentence(status).expect("it has one");
                 self.start(stage, text);
             }
@@ -178,7 +186,7 @@ impl Progress for Bars {
     fn event(&mut self, stage: usize, event: &StageEvent) {
         match event {
             StageEvent::Message { text } => {
-                self.tell_cached();
+                self.tell_together();
                 self.above(&broken(&format!("{}  {text}", self.stages.padded(stage)), self.stages.width + 2, width()));
             }
             StageEvent::Progress { done, total, unit, values } => {
@@ -208,7 +216,7 @@ impl Progress for Bars {
     }
 
     fn finished(&mut self, _: &RunRecord) {
-        self.tell_cached();
+        self.tell_together();
         self.footer.finish_and_clear();
     }
 }
