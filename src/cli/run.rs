@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::args::{ChoiceArgs, RunArgs};
+use super::claims::command_line;
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::stage_view::counts;
@@ -164,7 +165,7 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
         RunState::Interrupted => note(&format!(
             "{} {counts}. Progress is saved; the same command goes on from there:\n    {}",
             paint.paint(Look::Attention, "interrupted:"),
-            again()
+            command_line(&record.command)
         )),
         RunState::Running => note(&format!(
             "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
@@ -178,13 +179,4 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
             args.file.display()
         )),
     }
-}
-
-/// The command line, to be copied.
-fn again() -> String {
-    let quote = |word: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+[]".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    std::env::args().map(quote).collect::<Vec<_>>().join(" ")
 }
