@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use common::{Folder, Output, Pipeline, Running, wait_until};
+use common::{Folder, Output, Pipeline, Running, archive, wait_until};
 use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm");
@@ -661,4 +661,24 @@ fn real_a_graph_is_handed_over_at_once_and_needs_nobody() {
     assert_done(&cluster.run(&["--detach"]));
     wait_until("the run is done", || cluster.status()["run"]["state"] == "ok");
     assert!(cluster.folder.runs().join("p/latest/compare/summary.json").is_file());
+}
+
+#[test]
+fn the_page_for_people_with_a_cluster_is_right() {
+    let page = include_str!("../docs/cluster.md");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [pipeline, settings] = blocks[..] else { panic!("{} blocks of YAML", blocks.len()) };
+    let cluster = Cluster::stub(Pipeline::new());
+    cluster.folder.write("study.yaml", pipeline);
+    cluster.settings(settings);
+    cluster.folder.write("images.tar.gz", archive(1));
+    let plan = ["plan", "study.yaml", "--set", "stages.cifar.url=file:images.tar.gz"];
+    let output = cluster.srpipe(&plan);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert!(output.stdout.contains("attention[…] × 16"), "{output}");
+    // A typo in the settings is told, so they are read.
+    cluster.settings(&settings.replace("grace", "grase"));
+    let output = cluster.srpipe(&plan);
+    assert_eq!(output.code, Some(2), "{output}");
+    assert!(output.stderr.contains("grase"), "{output}");
 }

@@ -49,22 +49,27 @@ pub fn slurm() -> Result<slurm::Settings, InputError> {
 fn of_slurm(said: BTreeMap<String, serde_yaml::Value>) -> Result<slurm::Settings, String> {
     let mut settings = slurm::Settings::default();
     for (name, value) in said {
-        if ["grace", "timeout"].contains(&name.as_str()) {
-            let time = value.as_str().and_then(duration);
-            let time = time.ok_or_else(|| format!("`slurm.{name}` must be a time, such as `60 s`"))?;
-            *(if name == "grace" { &mut settings.grace } else { &mut settings.timeout }) = time;
+        let kind = StageKind::ALL.into_iter().find(|kind| kind.name() == name);
+        let time = match name.as_str() {
+            "grace" => Some(&mut settings.grace),
+            "timeout" => Some(&mut settings.timeout),
+            "all" => None,
+            _ if kind.is_some() => None,
+            _ => {
+                let known = "known here are `grace`, `timeout`, `all` and the kinds of stages";
+                return Err(format!("`slurm.{name}`: {known}"));
+            }
+        };
+        if let Some(time) = time {
+            let said = value.as_str().and_then(duration);
+            *time = said.ok_or_else(|| format!("`slurm.{name}` must be a time, such as `60 s`"))?;
             continue;
         }
         let asked: ResourceParams = serde_yaml::from_value(value).map_err(|e| format!("`slurm.{name}`: {e}"))?;
         let asked = asked.resolve().map_err(|(field, what)| format!("`slurm.{name}.{field}` must be {what}"))?;
-        match StageKind::ALL.into_iter().find(|kind| kind.name() == name) {
-            _ if name == "all" => settings.defaults.all = asked,
+        match kind {
             Some(kind) => drop(settings.defaults.kinds.insert(kind, asked)),
-            None => {
-                return Err(format!(
-                    "`slurm.{name}`: known here are `grace`, `timeout`, `all` and the kinds of stages"
-                ));
-            }
+            None => settings.defaults.all = asked,
         }
     }
     Ok(settings)
@@ -111,6 +116,7 @@ mod tests {
         for (wrong, expected) in [
             ("{grace: 5}", "`slurm.grace` must be a time"),
             ("{trian: {gpus: 1}}", "`slurm.trian`: known here are"),
+            ("{grase: 60 s}", "`slurm.grase`: known here are"),
             ("{train: {gpu: 1}}", "`slurm.train`: unknown field `gpu`"),
             ("{all: {extra: [--wrap=ls]}}", "`slurm.all.extra` must be without"),
         ] {

@@ -21,6 +21,7 @@ mod scheduler;
 mod slots;
 pub mod slurm;
 mod status;
+mod tail;
 #[cfg(test)]
 mod tests;
 pub mod watch;

@@ -63,6 +63,8 @@ pub trait Progress {
     fn started(&mut self, run: &RunRecord);
     fn stage(&mut self, stage: usize, status: &Status);
     fn event(&mut self, stage: usize, event: &StageEvent);
+    /// What a stage at work told before anybody looked.
+    fn earlier(&mut self, _stage: usize, _events: &[StageEvent]) {}
     /// The run was asked to stop.
     fn stopping(&mut self, how: Stopping);
     fn finished(&mut self, run: &RunRecord);

@@ -20,6 +20,8 @@ use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, St
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
+/// How many reports are heeded before anything is started because of them.
+const BURST: usize = 1000;
 /// How often stages are held against their limits.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -126,13 +128,12 @@ impl<'a> Scheduler<'a> {
             };
             hold = self.job.store.hold()?;
             match report {
-                Ok(Report::Event { stage, event: Event::Stage(event) }) => self.progress.event(stage, &event),
-                Ok(Report::Event { stage, event: Event::Process(event) }) => self.hear(stage, event),
-                Ok(Report::Closed { stage }) => self.close(stage)?,
-                Ok(Report::Signal) => self.end_stages(),
+                Ok(report) => self.heed(report)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
             }
+            // Of many that come at once, the record is written once.
+            reports.try_iter().take(BURST).try_for_each(|report| self.heed(report))?;
             self.hold_to_limits();
             if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
                 // The record says what goes on, for whoever takes the run up again.
@@ -158,6 +159,16 @@ impl<'a> Scheduler<'a> {
         self.save_record()?;
         self.progress.finished(&self.record);
         Ok(self.record)
+    }
+
+    fn heed(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Event { stage, event: Event::Stage(event) } => self.progress.event(stage, &event),
+            Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
+            Report::Closed { stage } => self.close(stage)?,
+            Report::Signal => self.end_stages(),
+        }
+        Ok(())
     }
 
     /// Says of stages that run because something happened to their result.

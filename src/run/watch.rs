@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::tail::Tail;
 use crate::pipeline::ExecutorKind;
 use crate::stages::StageEvent;
 use crate::store::{Key, RunDir, RunRecord, RunState, Store};
@@ -48,6 +49,24 @@ impl RunView {
     /// The newest run of a pipeline.
     pub fn latest(store: &Store, pipeline: &str) -> Option<Self> {
         Self::of(&store.latest_run(pipeline)?)
+    }
+}
+
+/// What the work on a key tells, from its beginning.
+pub struct Events {
+    tail: Tail,
+}
+
+impl Events {
+    pub fn of(store: &Store, key: &Key) -> Self {
+        Self { tail: Tail::new(store.events_path(key)) }
+    }
+
+    /// What is new since the last time.
+    pub fn news(&mut self, store: &Store, key: &Key) -> Vec<StageEvent> {
+        // It moves when the work is done.
+        self.tail.moved_to(store.events_path(key));
+        self.tail.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 

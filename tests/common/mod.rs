@@ -24,7 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longer than anything here takes, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pipeline file in the making.
 pub struct Pipeline {

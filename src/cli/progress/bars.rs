@@ -27,7 +27,19 @@ const ROWS_LEFT: usize = 4;
 struct Working {
     bar: ProgressBar,
     losses: Trail,
+    last_loss: Option<f64>,
     left: Option<f64>,
+}
+
+impl Working {
+    fn hear(&mut self, event: &StageEvent) {
+        if let StageEvent::Progress { values, .. } = event
+            && let Some(&loss) = values.get("loss")
+        {
+            self.losses.push(loss);
+            self.last_loss = Some(loss);
+        }
+    }
 }
 
 pub struct Bars {
@@ -87,19 +99,18 @@ impl Bars {
                 false => ProgressBar::hidden(),
             };
             bar.enable_steady_tick(TICK);
-            Working { bar, losses: Trail::default(), left: None }
+            Working { bar, losses: Trail::default(), last_loss: None, left: None }
         });
         working.bar.set_style(style("{prefix}  {wide_msg}"));
-        working.bar.set_prefix(self.stages.padded(stage));
+        working.bar.set_prefix(self.stages.shortened(stage, width()));
         working.bar.set_message(said);
     }
 
     /// What it ended with is said with the course of its loss.
     fn end(&mut self, stage: usize, status: &Status) {
-        let losses = self.working.remove(&stage).map(|working| {
+        let working = self.working.remove(&stage).inspect(|working| {
             working.bar.finish_and_clear();
             self.all.remove(&working.bar);
-            working.losses
         });
         self.stages.paces.remove(&stage);
         if let Status::Ran { seconds } = status {
@@ -119,8 +130,11 @@ impl Bars {
             return self.together.1.push(stage);
         }
         if let Some((look, text)) = sentence(status) {
-            let course = losses.map(|losses| losses.sparkline(24)).filter(|course| !course.is_empty());
-            let course = course.map_or(String::new(), |course| format!("  {}", self.paint.paint(Look::Dim, &course)));
+            let course = working.and_then(|working| {
+                let text = format!("loss {}  {}", words::figure(working.last_loss?), working.losses.sparkline(24));
+                Some(format!("  {}", self.paint.paint(Look::Dim, text.trim_end())))
+            });
+            let course = course.unwrap_or_default();
             self.above(&format!("{}  {}{course}", self.stages.padded(stage), self.paint.paint(look, &text)));
         }
         if let Status::Failed(failure) = status {
@@ -193,8 +207,9 @@ impl Progress for Bars {
                 let left = self.stages.eta(stage, *done, *total);
                 let Some(working) = self.working.get_mut(&stage) else { return };
                 working.left = left;
-                values.get("loss").into_iter().for_each(|loss| working.losses.push(*loss));
-                let columns = Columns::fit(width(), self.stages.width);
+                working.hear(event);
+                let columns = Columns::fit(width(), self.stages.shown(width()));
+                working.bar.set_prefix(self.stages.shortened(stage, width()));
                 let bar =
                     if *total > 0 { format!("{{bar:{}.green/dim}} {{percent:>3}}%", columns.bar) } else { "".into() };
                 working.bar.set_style(style(&format!("{{prefix}}  {bar}{{wide_msg}}")).progress_chars("━╸─"));
@@ -209,6 +224,16 @@ impl Progress for Bars {
                 }
             }
         }
+    }
+
+    fn earlier(&mut self, stage: usize, events: &[StageEvent]) {
+        let is_progress = |event: &&StageEvent| matches!(event, StageEvent::Progress { .. });
+        let Some(last) = events.iter().rfind(is_progress) else { return };
+        if let Some(working) = self.working.get_mut(&stage) {
+            let before = events.iter().filter(is_progress).filter(|&event| !std::ptr::eq(event, last));
+            before.for_each(|event| working.hear(event));
+        }
+        self.event(stage, last);
     }
 
     fn stopping(&mut self, how: Stopping) {

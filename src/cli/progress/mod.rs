@@ -97,6 +97,23 @@ impl Stages {
         format!("{:width$}", self.names[stage], width = self.width)
     }
 
+    /// How many characters of a name there is room for on a terminal of `width`, beside what is to be seen of its work.
+    fn shown(&self, width: usize) -> usize {
+        self.width.min((width * 3 / 10).max(12))
+    }
+
+    /// The name in that many: its end is what tells instances of a sweep apart.
+    fn shortened(&self, stage: usize, width: usize) -> String {
+        let (name, room) = (&self.names[stage], self.shown(width));
+        let length = name.chars().count();
+        if length <= room {
+            return format!("{name:room$}");
+        }
+        let head: String = name.chars().take(room / 3).collect();
+        let tail: String = name.chars().skip(length - (room - room / 3 - 1)).collect();
+        format!("{head}…{tail}")
+    }
+
     /// Seconds until a stage has done all.
     fn eta(&mut self, stage: usize, done: u64, total: u64) -> Option<f64> {
         let pace = *self.paces.entry(stage).or_insert(Pace { start: Instant::now(), done });
@@ -118,6 +135,20 @@ impl Progress for Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_leave_room_and_stay_apart() {
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+            let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+            Stages { names, width, paces: BTreeMap::new() }
+        };
+        let long = names(&["images", "attention[model.attention.kind=seed,seed=3]"]);
+        assert_eq!(long.shortened(1, 80), "attentio…d=seed,seed=3]");
+        assert_eq!(long.shortened(0, 80), format!("images{}", " ".repeat(18)));
+        assert_eq!(long.shortened(1, 160), "attention[model.attention.kind=seed,seed=3]");
+        assert_eq!(names(&["a", "bcd"]).shortened(0, 80), "a  ");
+    }
 
     #[test]
     fn lines_of_programs_are_cleaned() {

@@ -1,11 +1,11 @@
 //! Somebody else's run, shown as if it were one's own: what its record says is told when it changes.
 
+use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::run::watch::{RunView, ViewState, last_progress};
+use crate::run::watch::{Events, RunView, ViewState};
 use crate::run::{Cause, Failure, Progress, Status};
-use crate::stages::StageEvent;
 use crate::store::{RunDir, StageRecord, StageRunState, Store};
 
 /// Between two looks.
@@ -16,19 +16,22 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
     let mut view = RunView::of(run)?;
     progress.started(&view.record);
     let mut shown = vec![StageRunState::Pending; view.record.stages.len()];
-    let mut told: Vec<Option<StageEvent>> = vec![None; shown.len()];
+    // Of what is at work.
+    let mut events: BTreeMap<usize, Events> = BTreeMap::new();
     loop {
         for (i, stage) in view.record.stages.iter().enumerate() {
-            if stage.state != shown[i] {
-                progress.stage(i, &status(stage, store));
-                (shown[i], told[i]) = (stage.state, None);
+            if let (Some(events), Some(key)) = (events.get_mut(&i), &stage.key) {
+                events.news(store, key).iter().for_each(|event| progress.event(i, event));
             }
-            if stage.state == StageRunState::Running
-                && let Some(event) = stage.key.as_ref().and_then(|key| last_progress(store, key))
-                && told[i].as_ref() != Some(&event)
-            {
-                progress.event(i, &event);
-                told[i] = Some(event);
+            if stage.state == shown[i] {
+                continue;
+            }
+            progress.stage(i, &status(stage, store));
+            shown[i] = stage.state;
+            events.remove(&i);
+            if let (StageRunState::Running, Some(key)) = (stage.state, &stage.key) {
+                let events = events.entry(i).or_insert(Events::of(store, key));
+                progress.earlier(i, &events.news(store, key));
             }
         }
         if view.state != ViewState::Running {

@@ -9,6 +9,7 @@ use super::book::Book;
 use super::queue::Place;
 use super::verdict::{Answer, Dead, End, JobState, Seen};
 use crate::run::status::Cause;
+use crate::run::tail::Tail;
 use crate::run::wire::{Event, ProcessEvent};
 use crate::stages::StageEvent;
 use crate::store::{Key, Store};
@@ -37,7 +38,7 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(book: &Book, place: Place, key: Key, forced: bool) -> Self {
-        let out = Tail { path: book.file(place, "out"), offset: 0, rest: vec![] };
+        let out = Tail::new(book.file(place, "out"));
         let err = book.file(place, "err");
         let since = Instant::now();
         Self {
@@ -148,32 +149,5 @@ impl Watched {
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
-    }
-}
-
-/// A file that grows by lines.
-struct Tail {
-    path: PathBuf,
-    offset: u64,
-    /// Of a line that has not ended yet.
-    rest: Vec<u8>,
-}
-
-impl Tail {
-    fn lines(&mut self) -> Vec<String> {
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut bytes = vec![];
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(self.offset))?;
-            file.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        // It is made when the job starts.
-        let Ok(bytes) = read() else { return vec![] };
-        self.offset += bytes.len() as u64;
-        self.rest.extend(bytes);
-        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return vec![] };
-        let whole: Vec<u8> = self.rest.drain(..=end).collect();
-        String::from_utf8_lossy(&whole).lines().map(str::to_string).collect()
     }
 }

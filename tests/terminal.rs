@@ -1,0 +1,187 @@
+//! What people see on a terminal: the real binary on a pseudo terminal, of which an emulator makes a screen.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZero;
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::{Folder, PATIENCE, Pipeline};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+const ROWS: u16 = 24;
+
+/// srpipe on a terminal of its own.
+struct Terminal {
+    master: OwnedFd,
+    child: Child,
+    screen: Arc<Mutex<vt100::Parser>>,
+    reader: JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(folder: &Folder, columns: u16, args: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, vec![]).unwrap();
+        let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let end = || slave.try_clone().unwrap();
+        let mut command = folder.command(args);
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CI");
+        command.stdin(end()).stdout(end()).stderr(end());
+        tcsetwinsize(&master, size(columns)).unwrap();
+        let child = command.spawn().unwrap();
+        // Then the terminal's end is that of the processes on it.
+        drop((command, slave));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(ROWS), cells(columns), 1000)));
+        let (mut from, to) = (File::from(master.try_clone().unwrap()), Arc::clone(&screen));
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // An error says that nobody has the other end any more.
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                to.lock().unwrap().process(&bytes[..count]);
+            }
+        });
+        Self { master, child, screen, reader }
+    }
+
+    fn resize(&self, columns: u16) {
+        tcsetwinsize(&self.master, size(columns)).unwrap();
+        self.screen.lock().unwrap().screen_mut().set_size(cells(ROWS), cells(columns));
+    }
+
+    /// The rows that are to be seen now.
+    fn rows(&self) -> Vec<String> {
+        rows(self.screen.lock().unwrap().screen())
+    }
+
+    /// Waits until the screen is as wanted, and gives its rows.
+    fn until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.rows();
+            if is_so(&seen) {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "waited in vain until {what}: {seen:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// All that was written by the end, with what has scrolled away.
+    fn wait(mut self) -> Vec<String> {
+        let status = self.child.wait().unwrap();
+        self.reader.join().unwrap();
+        let mut parser = self.screen.lock().unwrap();
+        parser.screen_mut().set_scrollback(usize::MAX);
+        let hidden = parser.screen().scrollback();
+        let mut all = vec![];
+        for offset in (1..=hidden).rev() {
+            parser.screen_mut().set_scrollback(offset);
+            all.push(rows(parser.screen()).swap_remove(0));
+        }
+        parser.screen_mut().set_scrollback(0);
+        all.extend(rows(parser.screen()));
+        assert!(status.success(), "{all:#?}");
+        all
+    }
+}
+
+fn cells(count: u16) -> NonZero<u16> {
+    NonZero::new(count).unwrap()
+}
+
+fn size(columns: u16) -> Winsize {
+    Winsize { ws_row: ROWS, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn rows(screen: &vt100::Screen) -> Vec<String> {
+    screen.rows(0, screen.size().1.get()).collect()
+}
+
+fn trained() -> Folder {
+    Pipeline::small()
+        .stage(
+            "model",
+            "{kind: train, data: pairs, model: {base_channels: 4}, optim: {steps: 1500, batch_size: 4}, \
+             heldout: {every: 500}}",
+        )
+        .folder()
+}
+
+/// Rows that begin with a name.
+fn of<'a>(rows: &'a [String], name: &str) -> Vec<&'a String> {
+    rows.iter().filter(|row| row.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))).collect()
+}
+
+fn has(row: &str, words: &[&str]) -> bool {
+    words.iter().all(|word| row.contains(word))
+}
+
+/// The one row that moves.
+fn bar(rows: &[String]) -> Option<&String> {
+    let mut bars = rows.iter().filter(|row| row.contains('%'));
+    bars.next().filter(|_| bars.next().is_none())
+}
+
+/// Whether a training at work is shown as it is wanted, with the course of its loss.
+fn shows_training(rows: &[String]) -> bool {
+    bar(rows).is_some_and(|row| {
+        row.starts_with("model ") && has(row, &["images/s", "loss 0.", " left"]) && row.contains(['█', '▇'])
+    })
+}
+
+#[test]
+fn a_run_has_a_line_for_each_stage_and_a_footer() {
+    for columns in [80, 160] {
+        let folder = trained();
+        let terminal = Terminal::start(&folder, columns, &["run", "p.yaml"]);
+        let seen = terminal.until("training is shown", shows_training);
+        for done in ["images", "pairs", "others"] {
+            assert!(matches!(of(&seen, done)[..], [row] if row.contains("done in")), "{seen:#?}");
+        }
+        let last = seen.iter().rposition(|row| !row.trim().is_empty()).unwrap();
+        assert!(has(&seen[last], &["p ", "3/4 done, 1 running"]), "the footer comes last: {seen:#?}");
+        let all = terminal.wait();
+        for stage in ["images", "pairs", "others", "model"] {
+            let lines: Vec<_> = of(&all, stage).into_iter().filter(|row| row.contains("done in")).collect();
+            assert_eq!(lines.len(), 1, "{stage}: {all:#?}");
+        }
+        assert!(of(&all, "model").iter().any(|row| has(row, &["done in", "loss 0."])), "{all:#?}");
+        // Of what moved, nothing stays.
+        assert!(all.iter().all(|row| !has(row, &["%", "left"]) && !row.contains("running")), "{all:#?}");
+    }
+}
+
+#[test]
+fn status_beside_a_run_shows_the_same_from_its_beginning() {
+    let folder = trained();
+    let run = Terminal::start(&folder, 80, &["run", "p.yaml"]);
+    run.until("training is shown", shows_training);
+    let status = Terminal::start(&folder, 80, &["status", "p.yaml"]);
+    let seen = status.until("status shows training", shows_training);
+    assert!(seen.iter().any(|row| has(row, &["p ", "3/4 done, 1 running"])), "{seen:#?}");
+    run.wait();
+    let all = status.wait();
+    assert!(all.iter().any(|row| has(row, &["model", "done in", "loss 0."])), "{all:#?}");
+}
+
+#[test]
+fn a_terminal_may_change_its_width_meanwhile() {
+    let folder = trained();
+    let terminal = Terminal::start(&folder, 160, &["run", "p.yaml"]);
+    terminal.until("training is shown", shows_training);
+    terminal.resize(70);
+    let seen = terminal.until("it fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
+    assert!(seen.iter().any(|row| row.contains("3/4 done")), "{seen:#?}");
+    let all = terminal.wait();
+    assert!(of(&all, "model").iter().any(|row| row.contains("done in")), "{all:#?}");
+}
