@@ -196,7 +196,7 @@ pub struct RunArgs {
     pub flags: FlagArgs,
     /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
     /// more if there is nothing else to run, and short stages beside.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
     /// After a failure start nothing more; what runs goes on to its end.
     #[arg(long)]

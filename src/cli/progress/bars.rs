@@ -130,12 +130,16 @@ impl Bars {
             return self.together.1.push(stage);
         }
         if let Some((look, text)) = sentence(status) {
-            let course = working.and_then(|working| {
-                let text = format!("loss {}  {}", words::figure(working.last_loss?), working.losses.sparkline(24));
-                Some(format!("  {}", self.paint.paint(Look::Dim, text.trim_end())))
-            });
-            let course = course.unwrap_or_default();
-            self.above(&format!("{}  {}{course}", self.stages.padded(stage), self.paint.paint(look, &text)));
+            let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
+            if let Some(loss) = working.as_ref().and_then(|working| working.last_loss) {
+                line += &self.paint.paint(Look::Dim, &format!("  loss {}", words::figure(loss)));
+            }
+            let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
+            let course = working.map_or(String::new(), |working| working.losses.sparkline(room));
+            if !course.is_empty() {
+                line += &self.paint.paint(Look::Dim, &format!("  {course}"));
+            }
+            self.above(&line);
         }
         if let Status::Failed(failure) = status {
             log_lines(failure).iter().for_each(|line| self.above(line));
@@ -201,7 +205,9 @@ impl Progress for Bars {
         match event {
             StageEvent::Message { text } => {
                 self.tell_together();
-                self.above(&broken(&format!("{}  {text}", self.stages.padded(stage)), self.stages.width + 2, width()));
+                let indent = self.stages.width + 2;
+                let indent = if indent < width() / 2 { indent } else { 4 };
+                self.above(&broken(&format!("{}  {text}", self.stages.padded(stage)), indent, width()));
             }
             StageEvent::Progress { done, total, unit, values } => {
                 let left = self.stages.eta(stage, *done, *total);
@@ -252,7 +258,7 @@ fn broken(text: &str, indent: usize, width: usize) -> String {
     for word in text.split_inclusive(' ') {
         let line = lines.last_mut().expect("there is one");
         let is_full = measure_text_width(line) + measure_text_width(word.trim_end()) > width;
-        match is_full && !line.trim().is_empty() && indent < width / 2 {
+        match is_full && !line.trim().is_empty() {
             true => lines.push(" ".repeat(indent) + word),
             false => line.push_str(word),
         }
