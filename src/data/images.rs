@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
-use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
+
+use super::byte_tensor::{self, Metadata};
 
 /// 8-bit RGB images of one size, channels-last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,9 +16,6 @@ pub struct Images {
     /// `(count, height, width, 3)`
     pub pixels: Vec<u8>,
 }
-
-/// The strings of a safetensors header.
-pub type Metadata = BTreeMap<String, String>;
 
 /// The grey level nearest to `value`, halves to the even neighbour as in NumPy and PyTorch; beyond 0 and 255, those. The
 /// one way in which values become 8 bits: of generated, shrunk, enlarged and sampled images, and of means of samples.
@@ -59,7 +57,6 @@ impl Images {
 
     /// The file's bytes, a function of pixels and metadata alone.
     pub fn to_safetensors(&self, metadata: &Metadata) -> Vec<u8> {
-        // The safetensors crate keeps metadata in a hash map and so writes it in a new order every time.
         #[derive(Serialize)]
         struct Header<'a> {
             #[serde(rename = "__metadata__", skip_serializing_if = "BTreeMap::is_empty")]
@@ -77,31 +74,20 @@ impl Images {
             shape: [self.count, self.height, self.width, 3],
             data_offsets: [0, self.pixels.len()],
         };
-        let mut header = serde_json::to_vec(&Header { metadata, images }).expect("strings and integers are valid JSON");
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let mut bytes = Vec::with_capacity(8 + header.len() + self.pixels.len());
-        bytes.extend((header.len() as u64).to_le_bytes());
-        bytes.extend(header);
-        bytes.extend(&self.pixels);
-        bytes
+        byte_tensor::write(&Header { metadata, images }, &self.pixels)
     }
 
     /// Reads what [`to_safetensors`](Self::to_safetensors) or any other writer of the format wrote.
     ///
     /// Fails where the bytes are not safetensors, or lack a u8 tensor `images` of shape `(count, height, width, 3)`.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
-        let (_, header) = SafeTensors::read_metadata(bytes).context("reading the safetensors header of images")?;
-        let file = SafeTensors::deserialize(bytes).context("reading images from safetensors")?;
-        let Ok(tensor) = file.tensor(TENSOR) else {
-            bail!("the safetensors file has no tensor `{TENSOR}`; it has: {}", file.names().join(", "));
-        };
-        ensure!(tensor.dtype() == Dtype::U8, "tensor `{TENSOR}` is {:?}; images are U8", tensor.dtype());
-        let &[count, height, width, 3] = tensor.shape() else {
-            bail!("tensor `{TENSOR}` has shape {:?}; images are (count, height, width, 3)", tensor.shape());
-        };
-        ensure!(height > 0 && width > 0, "tensor `{TENSOR}` has shape {:?}; images have pixels", tensor.shape());
-        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok((Self::new(count, height, width, tensor.data().to_vec()), metadata))
+        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, "(count, height, width, 3)")?;
+        let [count, height, width, channels] = shape;
+        ensure!(
+            channels == 3 && height > 0 && width > 0,
+            "tensor `{TENSOR}` has shape {shape:?}; images have RGB pixels"
+        );
+        Ok((Self::new(count, height, width, pixels.to_vec()), metadata))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Images: where they come from and how they are resized. Knows files and pixels, not stages.
 //!
-//! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor.
+//! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor (`byte_tensor`).
 //! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
 //!   [`download`] gets that archive over a line that breaks.
 //! - [`folder`]: the user's own files, cut to one size; [`picture`] reads and writes such files.
@@ -10,6 +10,7 @@
 //! - [`tiles`]: large images as overlapping tiles, and back.
 
 pub mod archive;
+mod byte_tensor;
 pub mod cifar;
 pub mod download;
 pub mod folder;
@@ -20,6 +21,7 @@ pub mod samples;
 pub mod synthetic;
 pub mod tiles;
 
+pub use byte_tensor::Metadata;
 pub use images::Images;
 pub use samples::Samples;
 

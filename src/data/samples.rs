@@ -1,11 +1,10 @@
 //! Several super-resolved versions of each image: safetensors with one u8 tensor `samples`, `(count, samples, height,
 //! width, 3)`, and strings in the header.
 
-use anyhow::{Context, bail, ensure};
-use safetensors::{Dtype, SafeTensors};
+use anyhow::{Context, ensure};
 
 use super::Images;
-use super::images::Metadata;
+use super::byte_tensor::{self, Metadata};
 use crate::pipeline::params::DiffusionParams;
 
 /// Name of the tensor.
@@ -59,14 +58,7 @@ impl Samples {
             "shape": [self.count, self.samples, self.height, self.width, 3],
             "data_offsets": [0, self.pixels.len()],
         });
-        let mut header = serde_json::json!({ "__metadata__": metadata, TENSOR: tensor }).to_string().into_bytes();
-        // The format aligns its data at eight bytes.
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let mut bytes = Vec::with_capacity(8 + header.len() + self.pixels.len());
-        bytes.extend((header.len() as u64).to_le_bytes());
-        bytes.extend(header);
-        bytes.extend(&self.pixels);
-        bytes
+        byte_tensor::write(&serde_json::json!({ "__metadata__": metadata, TENSOR: tensor }), &self.pixels)
     }
 
     /// Reads what [`to_safetensors`](Self::to_safetensors) or any other writer of the format wrote.
@@ -74,18 +66,11 @@ impl Samples {
     /// Fails where the bytes are not safetensors, or lack a u8 tensor `samples` of shape `(count, samples, height,
     /// width, 3)` with at least one sample.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
-        let (_, header) = SafeTensors::read_metadata(bytes).context("reading the safetensors header of samples")?;
-        let file = SafeTensors::deserialize(bytes).context("reading samples from safetensors")?;
-        let Ok(tensor) = file.tensor(TENSOR) else {
-            bail!("the safetensors file has no tensor `{TENSOR}`; it has: {}", file.names().join(", "));
-        };
-        ensure!(tensor.dtype() == Dtype::U8, "tensor `{TENSOR}` is {:?}; samples are U8", tensor.dtype());
-        let &[count, samples, height, width, 3] = tensor.shape() else {
-            bail!("tensor `{TENSOR}` has shape {:?}; samples are (count, samples, height, width, 3)", tensor.shape());
-        };
+        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, "(count, samples, height, width, 3)")?;
+        let [count, samples, height, width, channels] = shape;
+        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; samples are RGB");
         ensure!(samples > 0, "tensor `{TENSOR}` holds no sample of its {count} images");
-        let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        Ok((Self::new(count, samples, height, width, tensor.data().to_vec()), metadata))
+        Ok((Self::new(count, samples, height, width, pixels.to_vec()), metadata))
     }
 }
 

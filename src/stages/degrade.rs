@@ -38,7 +38,8 @@ pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::images::{Metadata, lr_method, lr_scale};
+    use crate::data::Metadata;
+    use crate::data::images::{lr_method, lr_scale};
     use crate::pipeline::params::DegradeMethod;
     use crate::stages::testing::Bench;
     use crate::store::Artifact;

@@ -9,9 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 use rayon::prelude::*;
 
 use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::data::Metadata;
 use crate::data::cifar::{self, Source};
 use crate::data::download::{self, DownloadError, Patience};
-use crate::data::images::Metadata;
 use crate::data::synthetic::{self, Split};
 use crate::data::{Images, Splits, folder};
 use crate::pipeline::blobs;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::{Context, Outcome, StageEvent};
-use crate::data::images::{Images, Metadata};
+use crate::data::{Images, Metadata};
 use crate::store::{Artifact, Digest, Store};
 
 pub struct Bench {

@@ -2,7 +2,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::data::images::{Metadata, lr_metadata, to_u8};
+use crate::data::Metadata;
+use crate::data::images::{lr_metadata, to_u8};
 use crate::data::samples::samples_metadata;
 use crate::metrics::{crps, psnr, ssim};
 use crate::pipeline::Device;
