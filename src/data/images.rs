@@ -81,12 +81,11 @@ impl Images {
     ///
     /// Fails where the bytes are not safetensors, or lack a u8 tensor `images` of shape `(count, height, width, 3)`.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
-        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, "(count, height, width, 3)")?;
+        const AXES: &str = "(count, height, width, 3)";
+        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, AXES)?;
         let [count, height, width, channels] = shape;
-        ensure!(
-            channels == 3 && height > 0 && width > 0,
-            "tensor `{TENSOR}` has shape {shape:?}; images have RGB pixels"
-        );
+        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; images are {AXES}");
+        ensure!(height > 0 && width > 0, "tensor `{TENSOR}` has shape {shape:?}; images have pixels");
         Ok((Self::new(count, height, width, pixels.to_vec()), metadata))
     }
 }

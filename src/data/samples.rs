@@ -66,9 +66,10 @@ impl Samples {
     /// Fails where the bytes are not safetensors, or lack a u8 tensor `samples` of shape `(count, samples, height,
     /// width, 3)` with at least one sample.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
-        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, "(count, samples, height, width, 3)")?;
+        const AXES: &str = "(count, samples, height, width, 3)";
+        let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, AXES)?;
         let [count, samples, height, width, channels] = shape;
-        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; samples are RGB");
+        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; samples are {AXES}");
         ensure!(samples > 0, "tensor `{TENSOR}` holds no sample of its {count} images");
         Ok((Self::new(count, samples, height, width, pixels.to_vec()), metadata))
     }
