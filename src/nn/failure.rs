@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use anyhow::{Result, anyhow};
 
@@ -28,6 +29,16 @@ pub(crate) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
 fn known(text: &str) -> Option<anyhow::Error> {
     if text.contains("CUBLAS_STATUS_ALLOC_FAILED") {
         return Some(OutOfMemory.into());
+    }
+    // cuBLAS starts before any kernel does, and says no more of a driver that is too old for it.
+    if text.contains("CUBLAS_STATUS_NOT_INITIALIZED") {
+        return Some(anyhow!(
+            "cuBLAS does not start: most often the NVIDIA driver is older than it (CUDA 13 needs 580 or newer, CUDA 12 needs \
+             525), or the GPU has no memory left; see `nvidia-smi`"
+        ));
+    }
+    if text.contains("CUBLAS_STATUS_ARCH_MISMATCH") {
+        return Some(anyhow!("this GPU is too old for the cuBLAS that was found: use that of an older CUDA toolkit"));
     }
     let code = &text[text.find("CUDA_ERROR_")? + "CUDA_ERROR_".len()..];
     let code = &code[..code.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(code.len())];
@@ -62,13 +73,23 @@ fn known(text: &str) -> Option<anyhow::Error> {
 
 /// Calls what works on a device. Most operations of dfdx's panic where the device fails; that becomes an error.
 pub fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| match known(words(panic.as_ref())) {
+    static QUIET: Once = Once::new();
+    // What becomes an error is told as one.
+    QUIET.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |panic| {
+            if known(words(panic.payload())).is_none() {
+                others(panic);
+            }
+        }));
+    });
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| match known(words(&*panic)) {
         Some(error) => Err(error),
         None => resume_unwind(panic),
     })
 }
 
-fn words(panic: &(dyn Any + Send)) -> &str {
+fn words(panic: &dyn Any) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("")
 }
@@ -88,6 +109,8 @@ mod tests {
         assert_eq!(error.downcast_ref(), Some(&OutOfMemory));
         let error = unwrapped("Blas(CublasError(CUBLAS_STATUS_ALLOC_FAILED))").unwrap_err();
         assert!(error.is::<OutOfMemory>());
+        let error = unwrapped("Blas(CublasError(CUBLAS_STATUS_NOT_INITIALIZED))").unwrap_err();
+        assert!(error.to_string().contains("driver is older"), "{error}");
         let error = unwrapped("DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"?\")").unwrap_err();
         assert!(error.to_string().contains("update the driver"), "{error}");
         let error = unwrapped("DriverError(CUDA_ERROR_NO_BINARY_FOR_GPU, \"?\")").unwrap_err();

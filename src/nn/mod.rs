@@ -105,6 +105,14 @@ pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -
     }
 }
 
+/// Whether there is a GPU that this srpipe and this process may use.
+pub fn has_gpu() -> bool {
+    #[cfg(feature = "cuda")]
+    return cuda::is_there();
+    #[cfg(not(feature = "cuda"))]
+    false
+}
+
 /// How a network runs on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuBackend {

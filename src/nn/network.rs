@@ -170,7 +170,10 @@ impl<B: Backend> OnDevice<B> {
             Some(room) => {
                 error.context(format!("there is no room for {images} images at a time, but for about {room}"))
             }
-            None => error.context(format!("there is no room for {images} images at a time")),
+            None if images > 1 => {
+                error.context(format!("there is no room for {images} images at a time; half as many may fit"))
+            }
+            None => error.context("there is no room for a single image"),
         })
     }
 
@@ -179,7 +182,10 @@ impl<B: Backend> OnDevice<B> {
         let (value, gradients) = match parts {
             1 => {
                 let loss = self.backend.loss(&self.state.params, batch)?;
-                (loss.as_vec()[0], loss.try_backward().map_err(device_error)?)
+                // Read when the way back is on the device as well: it need not wait for the host.
+                let value = loss.retaped::<NoneTape>();
+                let gradients = loss.try_backward().map_err(device_error)?;
+                (value.as_vec()[0], gradients)
             }
             _ => self.accumulated(batch, parts)?,
         };

@@ -22,7 +22,7 @@ impl Machine {
         let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
         let memory = [total_memory(), limit].into_iter().flatten().min();
         let gpus = match std::env::var("CUDA_VISIBLE_DEVICES") {
-            Ok(text) => text.split(',').map(|id| id.trim().to_string()).filter(|id| !id.is_empty()).collect(),
+            Ok(text) => visible(&text),
             Err(_) => (0..count_gpus()).map(|i| i.to_string()).collect(),
         };
         Self { cores, memory, gpus }
@@ -40,6 +40,12 @@ impl Machine {
             memory: self.memory,
         }
     }
+}
+
+/// What a `CUDA_VISIBLE_DEVICES` lets through: all before the first that is none, such as -1.
+fn visible(text: &str) -> Vec<String> {
+    let ids = text.split(',').map(|id| id.trim().to_string());
+    ids.take_while(|id| !id.is_empty() && !id.starts_with('-')).collect()
 }
 
 /// The driver's own list, or what its `nvidia-smi` lists where that is not to be seen, as in some containers.
@@ -100,6 +106,13 @@ mod tests {
             ["", "compute_cap\n9.0\n", "NVIDIA-SMI has failed because it couldn't communicate with the driver.\n"]
         {
             assert_eq!(listed_gpus(text), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_is_none_ends_the_list() {
+        for (text, gpus) in [("", 0), ("-1", 0), ("0, 2", 2), ("3,-1,2", 1), ("GPU-7b,MIG-1", 2), ("0,,1", 1)] {
+            assert_eq!(visible(text).len(), gpus, "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
+use crate::nn;
 use crate::pipeline::params::{Cifar10Params, FetchParams};
 use crate::pipeline::{Device, Pipeline, Stage, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
@@ -122,7 +123,8 @@ pub fn cuda(device: Device) -> Result<Option<usize>, InputError> {
     const BUILT: bool = cfg!(feature = "cuda");
     match device {
         Device::Cpu => Ok(None),
-        Device::Auto => Ok((BUILT && !Machine::here().gpus.is_empty()).then_some(0)),
+        // A list is no promise: a container may see the machine's GPUs and have no driver, a variable name what is not there.
+        Device::Auto => Ok((BUILT && !Machine::here().gpus.is_empty() && nn::has_gpu()).then_some(0)),
         Device::Cuda(index) if BUILT => Ok(Some(index)),
         Device::Cuda(_) => Err(InputError(
             "device cuda: this srpipe is built without CUDA. Build it with `cargo build --release --features cuda` \

@@ -20,10 +20,11 @@ use crate::data::resample::Resampler;
 use crate::data::tiles::Tiling;
 use crate::diffusion::{Step, sample};
 use crate::model::to_grey;
+use crate::nn::OutOfMemory;
 use crate::pipeline::params::SamplerParams;
 use crate::random::{Purpose, stream};
 
-/// Tiles that the network sees at once.
+/// Tiles that the network sees at once, where it has room for them.
 const BATCH: usize = 64;
 
 /// A picture on its way.
@@ -107,11 +108,20 @@ impl<'a> Upscaling<'a> {
     ) -> Result<Vec<f64>> {
         let mut canvas = vec![0.0; x.len()];
         let count = self.tiling.count();
-        for first in (0..count).step_by(BATCH) {
-            let tiles = first..count.min(first + BATCH);
-            let values = clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone()))?;
+        let (mut first, mut batch) = (0, BATCH);
+        while first < count {
+            let tiles = first..count.min(first + batch);
+            let values = match clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone())) {
+                // A GPU that has no room for so many may have some for fewer.
+                Err(error) if error.is::<OutOfMemory>() && batch > 1 => {
+                    batch /= 2;
+                    continue;
+                }
+                values => values?,
+            };
             self.tiling.add(&mut canvas, tiles.clone(), &values);
             progress(tiles.len())?;
+            first += tiles.len();
         }
         Ok(canvas)
     }

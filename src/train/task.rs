@@ -11,11 +11,11 @@ use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, loss_weight, training_target};
 use crate::model::{TargetSpace, from_u8, interleave};
-use crate::nn::{Batch, Graph, Network, TrainState};
+use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
 use crate::pipeline::params::{DiffusionParams, Objective, Target, Weights};
 use crate::random::{Purpose, stream};
 
-/// Images of a batch that one task of the thread pool prepares.
+/// Held-out images at a time.
 const HELDOUT_BATCH: usize = 64;
 /// Held-out images on which layers are watched.
 const WATCHED_IMAGES: usize = 8;
@@ -179,10 +179,21 @@ impl Task {
 
     /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
     pub fn heldout_loss(&self, network: &dyn Network) -> Result<f64> {
+        let mut size = HELDOUT_BATCH;
+        loop {
+            match self.heldout_loss_by(size, network) {
+                // A GPU that has no room for so many may have some for fewer.
+                Err(error) if error.is::<OutOfMemory>() && size > 1 => size /= 2,
+                result => return result,
+            }
+        }
+    }
+
+    fn heldout_loss_by(&self, size: usize, network: &dyn Network) -> Result<f64> {
         let n = self.heldout_images;
         let (mut sum, mut count) = (0.0, 0);
-        for first in (0..n).step_by(HELDOUT_BATCH) {
-            let examples = (first..n.min(first + HELDOUT_BATCH)).into_par_iter().map(|i| self.heldout_example(i));
+        for first in (0..n).step_by(size) {
+            let examples = (first..n.min(first + size)).into_par_iter().map(|i| self.heldout_example(i));
             let batch = HostBatch::join(examples.collect());
             let output = network.predict(Weights::Ema, &batch.x, &batch.t)?;
             sum += output.iter().zip(&batch.target).map(|(y, t)| ((y - t) as f64).powi(2)).sum::<f64>();

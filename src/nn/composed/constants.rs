@@ -17,6 +17,8 @@ pub enum Rows {
     Neighbours { height: usize, width: usize },
     /// `(H, W, 2, 2)` to `(2H, 2W)`.
     Enlarged { height: usize, width: usize },
+    /// `(len, heads)` to `(heads, len)`.
+    HeadsFirst { heads: usize, len: usize },
     /// `(heads, len)` to `(len, heads)`.
     HeadsLast { heads: usize, len: usize },
 }
@@ -37,6 +39,9 @@ impl Rows {
             Self::Enlarged { height, width } => positions(2 * height, 2 * width)
                 .map(|(y, x)| ((y / 2 * width + x / 2) * 2 + y % 2) * 2 + x % 2)
                 .collect(),
+            Self::HeadsFirst { heads, len } => {
+                positions(heads, len).map(|(head, position)| position * heads + head).collect()
+            }
             Self::HeadsLast { heads, len } => {
                 positions(len, heads).map(|(position, head)| head * len + position).collect()
             }
@@ -155,6 +160,7 @@ mod tests {
         assert_eq!(neighbours[27..], [0, 1, 4, 2, 3, 4, 4, 4, 4]);
         // Of the position (0, 1), row 1 below column 0 is the value 4 · 1 + 2 of (1, 2, 2, 2).
         assert_eq!(Rows::Enlarged { height: 1, width: 2 }.list(), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(Rows::HeadsFirst { heads: 2, len: 3 }.list(), [0, 2, 4, 1, 3, 5]);
         assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.list(), [0, 3, 1, 4, 2, 5]);
     }
 

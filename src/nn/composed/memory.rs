@@ -36,11 +36,15 @@ fn of_a_node(graph: &Graph, id: NodeId, training: bool) -> usize {
         Op::FilmNorm { .. } => 7 * len,
         Op::MeanPool { factor, .. } => (2 * factor * factor + 1) * len,
         Op::Add { .. } | Op::AddVector { .. } => len,
-        Op::Attention { q, k, heads, .. } => {
+        Op::Attention { q, k, v, heads } => {
             let weights = heads * graph.shape(q).positions() * graph.shape(k).positions();
-            if training { 2 * weights + 3 * len } else { weights + 3 * len }
+            // Heads that lie apart are copies.
+            let heads_apart = if heads == 1 { 0 } else { [q, k, v].map(|x| graph.shape(x).len()).iter().sum() };
+            if training { 2 * weights + 3 * len + heads_apart } else { weights + 3 * len + heads_apart }
         }
-        Op::LinearAttention { q, k, .. } => graph.shape(q).len() + graph.shape(k).len() + 2 * len,
+        Op::LinearAttention { q, k, v, .. } => {
+            2 * (graph.shape(q).len() + graph.shape(k).len()) + graph.shape(v).len() + 2 * len
+        }
     }
 }
 

@@ -172,24 +172,23 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
             Op::Attention { q, k, v, heads } => {
                 let (query, key, value) = (*self.value(q).shape(), *self.value(k).shape(), *self.value(v).shape());
                 let scale = 1.0 / ((query.3 / heads) as f32).sqrt();
-                let q = split_heads(self.taped(q), heads);
-                let k = split_heads(self.retaped(k), heads);
-                let v = split_heads(self.retaped(v), heads);
+                let q = self.taped(q);
+                let q = self.split_heads(q, heads);
+                let k = self.split_heads(self.retaped(k), heads);
+                let v = self.split_heads(self.retaped(v), heads);
                 debug_assert_eq!(key.1 * key.2, value.1 * value.2);
-                let scores = q.matmul(k.permute::<_, Axes4<0, 1, 3, 2>>()) * scale;
-                let weighted: ImageTensor<D, T> = scores.softmax::<Axis<3>>().matmul(v);
-                self.join_heads(weighted, (query.1, query.2))
+                let scores = q.matmul(k.permute::<_, Axes3<0, 2, 1>>()) * scale;
+                let weighted: Positions<D, T> = scores.softmax::<Axis<2>>().matmul(v);
+                self.join_heads(weighted, (images, query.1, query.2))
             }
             Op::LinearAttention { q, k, v, heads } => {
-                let (b, h, w, d) = *self.value(q).shape();
-                let keys = self.value(k).shape().1 * self.value(k).shape().2;
-                let q: ImageTensor<D, T> = shaped(self.taped(q), (b, h * w, heads, d / heads));
-                let k: ImageTensor<D, T> = shaped(self.retaped(k), (b, keys, heads, d / heads));
-                // Before they are permuted: dfdx differentiates the softmax of a permuted tensor wrongly.
-                let q = q.softmax::<Axis<3>>().permute::<_, Axes4<0, 2, 1, 3>>();
-                let k = k.softmax::<Axis<1>>().permute::<_, Axes4<0, 2, 3, 1>>();
-                let context = k.matmul(split_heads(self.retaped(v), heads));
-                self.join_heads(q.matmul(context), (h, w))
+                let (b, h, w, _) = *self.value(q).shape();
+                let q = self.taped(q);
+                let q = self.split_heads(q, heads).softmax::<Axis<2>>();
+                // Before it is permuted: dfdx differentiates the softmax of a permuted tensor wrongly.
+                let k = self.split_heads(self.retaped(k), heads).softmax::<Axis<1>>();
+                let context = k.permute::<_, Axes3<0, 2, 1>>().matmul(self.split_heads(self.retaped(v), heads));
+                self.join_heads(q.matmul(context), (b, h, w))
             }
             Op::Gate { branch, skip, gamma } => {
                 let branch = self.taped(branch);
@@ -226,9 +225,20 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         x.gather(self.constants.rows(Rows::Neighbours { height, width }, b))
     }
 
-    /// `(B, heads, H·W, D)` to `(B, H, W, heads · D)`.
-    fn join_heads(&self, x: ImageTensor<D, T>, (h, w): (usize, usize)) -> ImageTensor<D, T> {
-        let (b, heads, len, d) = *x.shape();
+    /// `(B, H, W, heads · D)` to `(B · heads, H·W, D)`: so a product is one call for all images. With another dimension,
+    /// dfdx calls cuBLAS for every image.
+    fn split_heads(&self, x: ImageTensor<D, T>, heads: usize) -> Positions<D, T> {
+        let (b, h, w, c) = *x.shape();
+        let (len, d) = (h * w, c / heads);
+        let x: Positions<D, T> = shaped(x, (b, len * heads, d));
+        let x = if heads == 1 { x } else { x.gather(self.constants.rows(Rows::HeadsFirst { heads, len }, b)) };
+        shaped(x, (b * heads, len, d))
+    }
+
+    /// `(B · heads, H·W, D)` to `(B, H, W, heads · D)`.
+    fn join_heads(&self, x: Positions<D, T>, (b, h, w): (usize, usize, usize)) -> ImageTensor<D, T> {
+        let (all, len, d) = *x.shape();
+        let heads = all / b;
         let x: Positions<D, T> = shaped(x, (b, heads * len, d));
         let x = if heads == 1 { x } else { x.gather(self.constants.rows(Rows::HeadsLast { heads, len }, b)) };
         shaped(x, (b, h, w, heads * d))
@@ -272,14 +282,4 @@ fn max_pool<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>) -> ImageTensor<D, 
 /// A copy for `slice`, whose gradient on the CPU replaces what others have added to its input's.
 fn own_gradient<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
     x * 1.0
-}
-
-/// `(B, H, W, heads · D)` to `(B, heads, H·W, D)`.
-fn split_heads<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>, heads: usize) -> ImageTensor<D, T> {
-    let (b, h, w, c) = *x.shape();
-    if heads == 1 {
-        return shaped(x, (b, 1usize, h * w, c));
-    }
-    let x: ImageTensor<D, T> = shaped(x, (b, h * w, heads, c / heads));
-    x.permute::<_, Axes4<0, 2, 1, 3>>()
 }

@@ -73,14 +73,23 @@ functions!(compiler:
     nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
     nvrtcGetProgramLogSize);
 
-/// Loads the driver and cuBLAS, once.
-pub fn load() -> Result<()> {
+/// Loads the driver, once.
+pub fn load_driver() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     let load = || {
         load_functions(&["libcuda.so.1"], driver::ALL).context(
-            "there is no NVIDIA driver: libcuda.so.1, which comes with it, cannot be loaded. Install the driver, or say \
-             `--device cpu`",
-        )?;
+            "there is no NVIDIA driver, or one that is too old: libcuda.so.1, which comes with it, cannot be used. Install \
+             the driver, or say `--device cpu`",
+        )
+    };
+    LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// Loads the driver and cuBLAS, once.
+pub fn load() -> Result<()> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    load_driver()?;
+    let load = || {
         load_functions(&["libcublas.so.13", "libcublas.so.12"], blas::ALL).context(
             "cuBLAS cannot be loaded: install the CUDA toolkit's libraries, and name their folder in LD_LIBRARY_PATH or \
              the toolkit's in CUDA_PATH",

@@ -9,6 +9,12 @@ use dfdx::prelude::*;
 use super::composed::Composed;
 use super::failure::{device_error, guarded};
 
+/// Whether the driver has a GPU for this process.
+pub fn is_there() -> bool {
+    let count = || result::init().and_then(|()| result::device::get_count());
+    libraries::load_driver().is_ok() && matches!(count(), Ok(1..))
+}
+
 /// The composed operations on GPU `index` of those that this process may use.
 pub fn open(index: usize, graph: super::Graph) -> Result<Composed<Cuda>> {
     libraries::load()?;
@@ -17,7 +23,7 @@ pub fn open(index: usize, graph: super::Graph) -> Result<Composed<Cuda>> {
         let count = result::init().and_then(|()| result::device::get_count());
         let count = count.map_err(|error| device_error(error.0))?;
         let is_there = usize::try_from(count).is_ok_and(|count| index < count);
-        ensure!(is_there, "device cuda:{index}: there are {count} GPUs that this process may use, counted from 0");
+        ensure!(is_there, "device cuda:{index}: this process may use GPUs below cuda:{count}");
         let device = Cuda::try_build(index, 0).map_err(device_error)?;
         // A first kernel tells whether the driver takes what the binary brings.
         let two = (device.tensor([1.0f32]) + 1.0).as_vec();
