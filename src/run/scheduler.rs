@@ -345,8 +345,7 @@ impl<'a> Scheduler<'a> {
         let mut text = format!("{error}; trying again ({used} of {allowed})");
         // On the CPU another split would be another sum, and other bytes under the same key.
         let on_gpu = self.job.cuda.is_some() && self.job.plan.stages[stage].params.runs_network();
-        // A job on a cluster is not told of it.
-        if cause == Cause::OutOfMemory && on_gpu && !self.job.slots.is_cluster() {
+        if cause == Cause::OutOfMemory && on_gpu {
             *self.splits.entry(stage).or_insert(1) *= 2;
             text += ", with half as many images at a time";
         }

@@ -14,12 +14,17 @@ use crate::pipeline::params::*;
 pub const OUTPUTS: f64 = 1e-4;
 /// Of two gradients of one parameter: the norm of the difference over the norm.
 pub const GRADIENTS: f64 = 1e-3;
+/// Of two trainings after a few steps, in what they changed of the weights and their moving average, in Adam's first moment,
+/// and in the gradients' norms: the norm of the difference over the norm.
+pub const STATES: f64 = 2e-2;
 /// Of two losses of one training: the mean difference over the mean. Rounding grows in a training.
 pub const LOSSES: f64 = 2e-2;
 
 const IMAGES: usize = 64;
 const BATCH: usize = 8;
 const SCALE: usize = 4;
+/// After so many steps, before rounding has grown, the states are compared.
+const EARLY: u64 = 10;
 
 /// How far two backends are apart, for one network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,7 +32,9 @@ pub struct Agreement {
     pub network: String,
     pub outputs: f64,
     pub gradients: f64,
-    /// Of a training; None where none was asked for.
+    /// Of a training, early in it; None where none was asked for.
+    pub states: Option<f64>,
+    /// Of a training.
     pub losses: Option<f64>,
     /// The mean loss of the last tenth of the training: the CPU's, and the other's.
     pub last: Option<[f64; 2]>,
@@ -35,7 +42,10 @@ pub struct Agreement {
 
 impl Agreement {
     pub fn holds(&self) -> bool {
-        self.outputs < OUTPUTS && self.gradients < GRADIENTS && self.losses.is_none_or(|losses| losses < LOSSES)
+        self.outputs < OUTPUTS
+            && self.gradients < GRADIENTS
+            && self.states.is_none_or(|states| states < STATES)
+            && self.losses.is_none_or(|losses| losses < LOSSES)
     }
 }
 
@@ -60,8 +70,8 @@ pub fn networks() -> Vec<(&'static str, ModelParams, Objective)> {
 /// Opens a network on a backend.
 pub type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
 
-/// Holds a network on the backend of `open` against the same one on the CPU's kernels: an output, gradients, and the
-/// losses of `steps` steps of training, in two parts each.
+/// Holds a network on the backend of `open` against the same one on the CPU's kernels: an output, gradients, and
+/// `steps` steps of training, in two parts each.
 pub fn agreement(
     (name, model, objective): &(&str, ModelParams, Objective),
     steps: u64,
@@ -72,7 +82,9 @@ pub fn agreement(
         let lr = degrade(&hr, SCALE, DegradeMethod::Area)?;
         Pairs::new(hr, lr)
     };
-    let diffusion = DiffusionParams { objective: *objective, ..Default::default() };
+    // Weights of the loss that differ from image to image.
+    let loss_weighting = LossWeighting::MinSnr;
+    let diffusion = DiffusionParams { objective: *objective, loss_weighting, ..Default::default() };
     let task = Task::new(pairs(Split::Train)?, pairs(Split::Validation)?, &diffusion, true, 1, 1);
     let graph = unet(model, generate(0, Split::Test, 1).height, SCALE);
     let state = initial_state(&graph, 1);
@@ -83,19 +95,29 @@ pub fn agreement(
     let outputs = |network: &dyn Network| network.predict(Weights::Ema, batch.view().x, batch.view().t);
     let outputs = differences(&outputs(&*ours)?, &outputs(&*other)?).fold(0.0, |most: f64, gap| most.max(gap.abs()));
     let ((_, expected), (_, found)) = (ours.gradients(batch.view())?, other.gradients(batch.view())?);
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let size = |g: &[f32]| norm(&mut g.iter().map(|v| f64::from(*v)));
     // Sums of many terms that cancel each other are as exact as their terms, not as what is left.
-    let steepest = expected.iter().map(|g| size(g)).fold(0.0, f64::max);
-    let gap = |(a, b): (&Vec<f32>, &Vec<f32>)| norm(&mut differences(a, b)) / size(a).max(1e-2 * steepest);
+    let steepest = expected.iter().map(|g| norm(g)).fold(0.0, f64::max);
+    let gap = |(a, b): (&Vec<f32>, &Vec<f32>)| norm_of(differences(a, b)) / norm(a).max(1e-2 * steepest);
     let gradients = expected.iter().zip(&found).map(gap).fold(0.0, f64::max);
 
-    let recipe = Recipe::new(&OptimParams { steps: Some(steps), batch_size: BATCH, ..Default::default() }, IMAGES);
+    // Strong enough that a training without them is another.
+    let (weight_decay, clip) = (1.0, Some(0.1));
+    let optim = OptimParams { steps: Some(steps), batch_size: BATCH, weight_decay, clip, ..Default::default() };
+    let recipe = Recipe::new(&optim, IMAGES);
     let mut losses: Vec<[f64; 2]> = vec![];
+    let (mut states, mut steepness) = (None, 0.0_f64);
     for step in 0..steps {
         let (batch, settings) = (task.batch(step, BATCH), recipe.settings(step));
-        let loss = |network: &mut dyn Network| network.train_step(batch.view(), 2, &settings);
-        losses.push([f64::from(loss(&mut *ours)?.loss), f64::from(loss(&mut *other)?.loss)]);
+        let reports = [&mut ours, &mut other].map(|network| network.train_step(batch.view(), 2, &settings));
+        let [a, b] = reports;
+        let (a, b) = (a?, b?);
+        losses.push([f64::from(a.loss), f64::from(b.loss)]);
+        if step < EARLY {
+            steepness = steepness.max(f64::from((a.gradient_norm / b.gradient_norm - 1.0).abs()));
+        }
+        if step + 1 == steps.min(EARLY) {
+            states = Some(states_apart(&state, &ours.state(), &other.state()).max(steepness));
+        }
     }
     let mean = |values: &mut dyn ExactSizeIterator<Item = f64>| {
         let n = values.len() as f64;
@@ -109,9 +131,28 @@ pub fn agreement(
         network: name.to_string(),
         outputs,
         gradients,
+        states,
         losses: trained.then_some(apart),
         last: trained.then_some(last),
     })
+}
+
+/// The largest distance of two trainings that began alike.
+fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
+    let apart = |start: &[Vec<f32>], a: &[Vec<f32>], b: &[Vec<f32>]| {
+        let (start, a, b) = (start.concat(), a.concat(), b.concat());
+        norm_of(differences(&a, &b)) / norm_of(differences(&a, &start))
+    };
+    let parts: [fn(&TrainState) -> &Vec<Vec<f32>>; 3] = [|s| &s.weights, |s| &s.ema, |s| &s.first_moment];
+    parts.map(|of| apart(of(start), of(a), of(b))).into_iter().fold(0.0, f64::max)
+}
+
+fn norm(values: &[f32]) -> f64 {
+    norm_of(values.iter().map(|value| f64::from(*value)))
+}
+
+fn norm_of(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|value| value * value).sum::<f64>().sqrt()
 }
 
 fn differences(a: &[f32], b: &[f32]) -> impl Iterator<Item = f64> {
@@ -121,13 +162,15 @@ fn differences(a: &[f32], b: &[f32]) -> impl Iterator<Item = f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::graph::NodeId;
+    use crate::nn::{Batch, StepReport, StepSettings};
 
     #[test]
     fn a_backend_agrees_with_itself_and_another_network_does_not() {
         let network = &networks()[0];
         let fused = |graph: Graph, state: &TrainState| open_on_cpu(CpuBackend::Fused, graph, state);
         let same = agreement(network, 2, &fused).unwrap();
-        assert_eq!((same.outputs, same.gradients, same.losses), (0.0, 0.0, Some(0.0)));
+        assert_eq!((same.outputs, same.gradients, same.states, same.losses), (0.0, 0.0, Some(0.0), Some(0.0)));
         assert!(same.holds());
         let wrong = |graph: Graph, state: &TrainState| {
             let mut state = state.clone();
@@ -136,5 +179,61 @@ mod tests {
         };
         let other = agreement(network, 2, &wrong).unwrap();
         assert!(!other.holds() && other.gradients > GRADIENTS, "{other:?}");
+    }
+
+    /// A network whose steps are others than it was asked for.
+    struct Off {
+        network: Box<dyn Network>,
+        change: fn(&mut StepSettings),
+    }
+
+    impl Network for Off {
+        fn graph(&self) -> &Graph {
+            self.network.graph()
+        }
+
+        fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
+            self.network.predict_into(weights, x, t, y)
+        }
+
+        fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)> {
+            self.network.gradients(batch)
+        }
+
+        fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
+            let mut settings = settings.clone();
+            (self.change)(&mut settings);
+            self.network.train_step(batch, parts, &settings)
+        }
+
+        fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
+            self.network.values(weights, x, t, nodes)
+        }
+
+        fn state(&self) -> TrainState {
+            self.network.state()
+        }
+
+        fn set_state(&mut self, state: &TrainState) -> Result<()> {
+            self.network.set_state(state)
+        }
+    }
+
+    #[test]
+    fn a_training_without_one_of_its_parts_is_told() {
+        let changes: [fn(&mut StepSettings); 5] = [
+            |settings| settings.clip = None,
+            |settings| settings.weight_decay = 0.0,
+            |settings| settings.ema_decay = 0.0,
+            |settings| settings.betas[0] = 0.8,
+            |settings| settings.lr *= 1.1,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let off = |graph: Graph, state: &TrainState| -> Result<Box<dyn Network>> {
+                Ok(Box::new(Off { network: open_on_cpu(CpuBackend::Fused, graph, state)?, change }))
+            };
+            let found = agreement(&networks()[0], EARLY, &off).unwrap();
+            assert!(!found.holds() && found.states > Some(2.0 * STATES), "change {i}: {found:?}");
+        }
     }
 }

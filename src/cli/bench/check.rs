@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::output::{Look, Paint, Table, note, print};
 use super::super::{EXIT_DONE, EXIT_FAILED, words};
 use super::Machinery;
-use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, agreement, networks};
+use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, STATES, agreement, networks};
 
 pub fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
     let mut found: Vec<Agreement> = vec![];
@@ -29,7 +29,7 @@ pub fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
 }
 
 fn table(found: &[Agreement], agrees: bool) -> String {
-    let mut table = Table::new(&["network", "outputs", "gradients", "losses", "last loss: CPU", "here", ""]);
+    let mut table = Table::new(&["network", "outputs", "gradients", "states", "losses", "last loss: CPU", "here", ""]);
     for row in found {
         let plain = |text: String| (Look::Plain, text);
         let [ours, other] = row.last.map_or([String::new(), String::new()], |last| last.map(|l| format!("{l:.4}")));
@@ -37,6 +37,7 @@ fn table(found: &[Agreement], agrees: bool) -> String {
             plain(row.network.clone()),
             plain(format!("{:.1e}", row.outputs)),
             plain(format!("{:.1e}", row.gradients)),
+            plain(row.states.map_or(String::new(), |states| format!("{states:.1e}"))),
             plain(row.losses.map_or(String::new(), |losses| format!("{losses:.1e}"))),
             plain(ours),
             plain(other),
@@ -45,7 +46,7 @@ fn table(found: &[Agreement], agrees: bool) -> String {
     }
     let verdict = if agrees { "agrees with the CPU's kernels" } else { "does NOT agree with the CPU's kernels" };
     format!(
-        "{}\nThe device {verdict}. Bounds: outputs {OUTPUTS:.0e}, gradients {GRADIENTS:.0e} of their norm, losses {LOSSES:.0e} \
+        "{}\nThe device {verdict}. Bounds: outputs {OUTPUTS:.0e}, gradients {GRADIENTS:.0e} and states {STATES:.0e} of their norm, losses {LOSSES:.0e} \
          of their mean.\n",
         table.render(Paint::stdout())
     )

@@ -9,8 +9,6 @@ mod adam;
 mod constants;
 pub mod memory;
 mod ops;
-#[cfg(test)]
-mod tests;
 
 use std::cell::Cell;
 

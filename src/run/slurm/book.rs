@@ -68,11 +68,32 @@ pub struct Batch {
     pub stages: Vec<usize>,
     /// Where they are known by then.
     pub keys: Vec<Option<Key>>,
+    /// In how many parts each takes its images, on a GPU that was too small for all at once.
+    pub splits: Vec<usize>,
     /// What `sbatch` answered. Without one, the queue tells whether there is a job.
     pub job: Option<u64>,
 }
 
+/// A stage that is to be one of a batch.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub stage: usize,
+    pub key: Option<Key>,
+    pub split: usize,
+}
+
 impl Batch {
+    /// One that nobody has handed over yet.
+    pub fn new(number: usize, wanted: &[Wanted]) -> Self {
+        Self {
+            number,
+            stages: wanted.iter().map(|wanted| wanted.stage).collect(),
+            keys: wanted.iter().map(|wanted| wanted.key.clone()).collect(),
+            splits: wanted.iter().map(|wanted| wanted.split).collect(),
+            job: None,
+        }
+    }
+
     pub fn is_array(&self) -> bool {
         self.stages.len() > 1
     }
@@ -167,16 +188,46 @@ fn batch(path: &Path) -> Result<Batch> {
     read(path)
 }
 
-/// The job's side: what the task of a batch is to do.
-pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize)> {
+/// The job's side: which stage the task of a batch is to run, and in how many parts it takes its images.
+pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize, usize)> {
     let batch = batch(path)?;
     let charter = charter(path.parent().unwrap_or(Path::new(".")))?;
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < charter.plan.stages.len());
     let stage = stage.ok_or_else(|| anyhow!("{} has no task {task}", path.display()))?;
-    Ok((charter, stage))
+    Ok((charter, stage, batch.splits.get(task).copied().unwrap_or(1)))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is not what this srpipe writes", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+
+    #[test]
+    fn a_task_finds_its_stage_and_how_to_take_its_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "name: p\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic}\n  \
+                    pairs: {kind: degrade, input: images}\n";
+        let charter = Charter {
+            runs: folder.path().to_path_buf(),
+            plan: plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap()),
+            sources: Sources::default(),
+            backend: BackendClass::Cuda,
+            forced: BTreeSet::new(),
+            remote: None,
+        };
+        let wanted = |stage, split| Wanted { stage, key: None, split };
+        let batch = Batch::new(3, &[wanted(1, 1), wanted(0, 4)]);
+        let path = folder.path().join("b3.json");
+        std::fs::write(folder.path().join(CHARTER), serde_json::to_vec(&charter).unwrap()).unwrap();
+        std::fs::write(&path, serde_json::to_vec(&batch).unwrap()).unwrap();
+        assert_eq!(entry(&path, 0).unwrap(), (charter.clone(), 1, 1));
+        assert_eq!(entry(&path, 1).unwrap(), (charter, 0, 4));
+        let error = entry(&path, 2).unwrap_err().to_string();
+        assert!(error.contains("has no task 2"), "{error}");
+    }
 }

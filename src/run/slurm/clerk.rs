@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::book::Batch;
+use super::book::{Batch, Wanted};
 use super::outbox::{News, Outbox};
 use super::poll::Poll;
 use super::queue::{self, Jobs, Place};
@@ -45,6 +45,8 @@ pub struct Ready {
     pub stage: usize,
     pub key: Key,
     pub forced: bool,
+    /// In how many parts it takes its images.
+    pub split: usize,
 }
 
 pub struct Clerk {
@@ -150,7 +152,8 @@ impl Clerk {
                 None => drop(new.insert(ready.stage, ready)),
             }
         }
-        let stages = new.values().map(|ready| (ready.stage, Some(ready.key.clone()))).collect();
+        let wanted = |ready: &Ready| Wanted { stage: ready.stage, key: Some(ready.key.clone()), split: ready.split };
+        let stages = new.values().map(wanted).collect();
         for batch in self.outbox.submitter().batches(stages, self.last) {
             self.last = batch.number;
             for (task, stage) in batch.stages.iter().enumerate() {
@@ -244,7 +247,7 @@ impl Clerk {
                 }
                 // It waited for what failed, and that was tried again since.
                 Verdict::Dead(Dead::Ended(End::NeverStarted)) => {
-                    self.take(vec![Ready { stage, key: watched.key.clone(), forced: watched.forced }]);
+                    self.take(vec![Ready { stage, key: watched.key, forced: watched.forced, split: 1 }]);
                     continue;
                 }
                 Verdict::Done => {

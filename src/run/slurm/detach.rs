@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::book::Batch;
+use super::book::{Batch, Wanted};
 use super::queue::{self, Refusal};
 use super::submit::Submitter;
 use super::{Book, Settings};
@@ -24,7 +24,8 @@ pub fn detach(run: &RunDir, settings: Settings, exe: PathBuf, states: &[StageSta
     let plan = &submitter.charter.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {
-        let stages = level.into_iter().map(|stage| (stage, states[stage].key().cloned())).collect();
+        let stages = level.into_iter().map(|stage| Wanted { stage, key: states[stage].key().cloned(), split: 1 });
+        let stages = stages.collect();
         for batch in submitter.batches(stages, sent.len()) {
             let after = after(plan, &batch, &sent);
             let job = hand_over(&submitter, &batch, &after).with_context(|| {
@@ -123,7 +124,9 @@ mod tests {
     }
 
     fn batch(number: usize, stages: &[usize]) -> Batch {
-        Batch { number, stages: stages.to_vec(), keys: vec![], job: Some(number as u64 * 10) }
+        let wanted = |&stage: &usize| Wanted { stage, key: None, split: 1 };
+        let wanted: Vec<Wanted> = stages.iter().map(wanted).collect();
+        Batch { job: Some(number as u64 * 10), ..Batch::new(number, &wanted) }
     }
 
     #[test]

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Job {
     charter: Charter,
     stage: usize,
+    split: usize,
     /// As `scontrol` takes it.
     id: String,
     /// How often it was started before.
@@ -41,9 +42,9 @@ impl Job {
     /// By the file of its batch, and what Slurm has put into the environment.
     pub fn new(batch: &Path) -> Result<Self> {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        let (charter, stage) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
+        let (charter, stage, split) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
         let id = std::env::var("SLURM_JOB_ID").unwrap_or_default();
-        Ok(Self { charter, stage, id, restarts: number("SLURM_RESTART_COUNT").unwrap_or(0) })
+        Ok(Self { charter, stage, split, id, restarts: number("SLURM_RESTART_COUNT").unwrap_or(0) })
     }
 
     pub fn runs(&self) -> &Path {
@@ -70,7 +71,7 @@ impl Job {
                         params: planned.params.clone(),
                         cuda: (*backend == BackendClass::Cuda).then_some(0),
                         threads: threads(),
-                        split: 1,
+                        split: self.split,
                         gpus: gpus(),
                         force,
                         remote: remote.clone(),

@@ -134,7 +134,7 @@ impl Drop for Slurm {
 
 impl Executor for Slurm {
     fn start(&mut self, stage: usize, order: &Order, _log: &Path) -> Result<()> {
-        self.ready.push(Ready { stage, key: order.key.clone(), forced: order.force });
+        self.ready.push(Ready { stage, key: order.key.clone(), forced: order.force, split: order.split });
         Ok(())
     }
 

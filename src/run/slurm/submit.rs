@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Settings;
-use super::book::{Batch, Book, Charter};
+use super::book::{Batch, Book, Charter, Wanted};
 use super::options::options;
 use super::queue::{self, Refusal};
 use crate::plan::BackendClass;
-use crate::store::Key;
 
 /// Most tasks of one array; Slurm's own limit is 1001 where nobody raised it.
 const MAX_TASKS: usize = 500;
-
-/// A stage of the plan, and its key where it is known by then.
-type Task = (usize, Option<Key>);
 
 /// Whoever submits for a run.
 pub struct Submitter {
@@ -28,18 +24,14 @@ pub struct Submitter {
 impl Submitter {
     /// Stages that can go together as batches: those of one name in the file that ask for the same are an array. They are
     /// counted on from `last`.
-    pub fn batches(&self, stages: Vec<Task>, last: usize) -> Vec<Batch> {
-        let mut groups: BTreeMap<(&str, Vec<String>), Vec<Task>> = BTreeMap::new();
-        for (stage, key) in stages {
-            let group = (self.charter.plan.stages[stage].base.as_str(), self.options(stage));
-            groups.entry(group).or_default().push((stage, key));
+    pub fn batches(&self, stages: Vec<Wanted>, last: usize) -> Vec<Batch> {
+        let mut groups: BTreeMap<(&str, Vec<String>), Vec<Wanted>> = BTreeMap::new();
+        for wanted in stages {
+            let group = (self.charter.plan.stages[wanted.stage].base.as_str(), self.options(wanted.stage));
+            groups.entry(group).or_default().push(wanted);
         }
         let arrays = groups.values().flat_map(|group| group.chunks(MAX_TASKS));
-        let batch = |(i, tasks): (usize, &[Task])| {
-            let (stages, keys) = tasks.iter().cloned().unzip();
-            Batch { number: last + 1 + i, stages, keys, job: None }
-        };
-        arrays.enumerate().map(batch).collect()
+        arrays.enumerate().map(|(i, wanted)| Batch::new(last + 1 + i, wanted)).collect()
     }
 
     /// Writes down what is wanted, hands it over, and writes down under which number it goes. `after`: conditions, as
