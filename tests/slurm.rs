@@ -373,6 +373,92 @@ fn accounts_tell_what_the_queue_has_forgotten() {
 }
 
 #[test]
+fn accounts_that_missed_the_end_of_a_job_keep_nobody_waiting() {
+    let cluster =
+        Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
+    cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");
+    cluster.inject("sacct.all", "echo '7|RUNNING|n1'; exit 0");
+    let output = cluster.run(&[]);
+    assert!(output.code == Some(1) && output.stderr.contains("job 7 is gone from Slurm's queue"), "{output}");
+}
+
+#[test]
+fn a_job_that_nobody_watched_and_that_is_gone_counts_as_lost_after_the_grace() {
+    let cluster =
+        Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
+    cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");
+    assert_done(&cluster.run(&["--detach"]));
+    assert_eq!(cluster.status()["run"]["state"], "left");
+    wait_until("the run has failed", || cluster.status()["run"]["state"] == "failed");
+    let status = cluster.status();
+    assert!(status["stages"][0]["error"].as_str().unwrap().contains("is gone from Slurm's queue"), "{status:#}");
+    assert_done(&cluster.srpipe(&["gc"]));
+}
+
+#[test]
+fn a_run_that_is_cancelled_from_elsewhere_submits_nothing_more() {
+    let stage =
+        |n: usize| format!("{{kind: command, command: [sh, -c, 'sleep 20; echo {n} > {{outputs.n}}'], outputs: [n]}}");
+    let cluster = Cluster::stub(Pipeline::new().stage("a", &stage(1)).stage("b", &stage(2)));
+    let run = cluster.start(&["run", "p.yaml", "--jobs", "1"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    assert_done(&cluster.srpipe(&["cancel", "p"]));
+    let output = run.wait();
+    assert_eq!(output.code, Some(130), "{output}");
+    assert_eq!(cluster.calls("sbatch"), 1, "{output}");
+    assert_eq!(cluster.record()["state"], "interrupted");
+}
+
+#[test]
+fn cancelling_ends_a_job_too_that_slurm_took_without_saying_so() {
+    let cluster = waiting();
+    cluster.inject("after.1", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1");
+    cluster.inject("squeue.all", "exit 1");
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("INT");
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal("INT");
+    let output = run.wait();
+    assert_eq!(output.code, Some(130), "{output}");
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+}
+
+#[test]
+fn the_signals_of_a_session_that_ends_leave_jobs_alone() {
+    let cluster = waiting();
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("TERM");
+    std::thread::sleep(Duration::from_millis(100));
+    run.signal("HUP");
+    let output = run.wait();
+    assert!(output.code == Some(130) && output.stderr.contains("left:"), "{output}");
+    assert_eq!(cluster.state("1.0"), "RUNNING");
+    cluster.go();
+}
+
+#[test]
+fn what_is_cancelled_by_hand_is_not_tried_again_even_if_its_program_dies_first() {
+    let stage = "{kind: command, command: [sh, -c, 'exec sleep 20'], outputs: [n], retry: {lost: 1}}";
+    let Some(cluster) = Cluster::real(Pipeline::new().stage("sleep", stage)) else { return };
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.status()["stages"][0]["job"]["node"].is_string());
+    std::thread::sleep(Duration::from_secs(1));
+    slurm("scancel", &[&real_jobs(&cluster, "%i")[0]]);
+    let output = run.wait();
+    assert!(output.code == Some(1) && output.stderr.contains("was cancelled"), "{output}");
+}
+
+#[test]
+fn the_environment_of_a_job_array_that_submits_does_not_matter() {
+    let cluster = Cluster::stub(Pipeline::small());
+    let mut command = cluster.command(&["run", "p.yaml", "--detach"]);
+    assert!(command.env("SLURM_ARRAY_TASK_ID", "3").status().unwrap().success());
+    wait_until("the run is done", || cluster.status()["run"]["state"] == "ok");
+}
+
+#[test]
 fn a_head_that_was_killed_is_replaced_and_nothing_is_submitted_twice() {
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);

@@ -29,6 +29,8 @@ pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<E
 /// The latest run, if its jobs go on without a process that watches them and it asks for the same.
 pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Result<Option<(RunDir, RunRecord)>> {
     let Some(latest) = store.latest_run(&pipeline.name) else { return Ok(None) };
+    // All of its jobs may have ended, and some badly.
+    adopt_run(store, &latest);
     let record = latest.record()?;
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(None);

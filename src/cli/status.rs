@@ -44,6 +44,8 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         }
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
+            // It need not be the latest.
+            store.iter().zip(&run).for_each(|(store, run)| cluster::adopt_run(store, run));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
             let view = run.as_ref().and_then(RunView::of);
             let (Some(store), Some(view)) = (&store, view) else {

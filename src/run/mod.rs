@@ -130,7 +130,16 @@ pub fn go_on(
     let (sender, reports) = mpsc::channel();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
     let tell = sender.clone();
-    let listen = move || signals.forever().take_while(|_| tell.send(Report::Signal).is_ok()).for_each(drop);
+    let outlives = options.executor == ExecutorKind::Slurm;
+    let listen = move || {
+        // A session that ends sends several. Only a person asks for jobs to be cancelled.
+        let mut is_asked = false;
+        let heard = signals.forever().filter(move |&signal| {
+            let is_again = std::mem::replace(&mut is_asked, true);
+            !(outlives && is_again) || signal == SIGINT
+        });
+        heard.take_while(|_| tell.send(Report::Signal).is_ok()).for_each(drop);
+    };
     std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
 
     let machine = (options.executor == ExecutorKind::Local).then(Machine::here);

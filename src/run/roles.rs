@@ -45,6 +45,8 @@ pub enum Report {
     },
     /// Ctrl-C, or a request to end from whoever manages processes.
     Signal,
+    /// Somebody elsewhere wants the run and its jobs to end.
+    Cancel,
 }
 
 /// What a run does that was asked to stop.

@@ -167,6 +167,11 @@ impl<'a> Scheduler<'a> {
             Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
             Report::Closed { stage } => self.close(stage)?,
             Report::Signal => self.end_stages(),
+            Report::Cancel if self.stop == Stop::AtOnce => {}
+            Report::Cancel => {
+                self.stop = Stop::Asked;
+                self.end_stages();
+            }
         }
         Ok(())
     }

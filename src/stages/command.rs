@@ -67,6 +67,13 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let before = states(&inputs)?;
 
     let status = execute(params, &scratch, ctx)?;
+    if status.signal() == Some(Signal::TERM.as_raw()) {
+        // Whoever ends a job tells all its processes, in no order.
+        std::thread::sleep(POLL);
+    }
+    if (ctx.interrupted)() {
+        return Err(Interrupted.into());
+    }
     match (status.code(), status.signal()) {
         (Some(0), _) => {}
         (Some(127), _) => bail!("the program `{}` ended with exit code 127: is it installed?", params.command[0]),

@@ -59,7 +59,7 @@ pub use foreign::{MAX_RECORD_BYTES, Record};
 pub use gc::{Removed, Retention};
 pub use hold::Hold;
 pub use lock::{KeyLock, LockHolder};
-pub use runs::{JobRecord, Machine, RunDir, RunRecord, RunState, StageRecord, StageRunState};
+pub use runs::{Gone, JobRecord, Machine, RunDir, RunRecord, RunState, StageRecord, StageRunState};
 pub use verify::{Contents, Problem, Verified};
 
 /// The blobs that a stage made, by name.

@@ -118,6 +118,16 @@ pub struct JobRecord {
     pub queued: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Since when it is not in the queue, as far as was looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// A job that was not in the queue, with a heart that stood still since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    pub since: String,
+    pub beat: Option<String>,
 }
 
 impl JobRecord {
@@ -131,7 +141,7 @@ impl JobRecord {
 
     /// Not in the queue as the cluster tells it.
     pub fn absent(id: &str) -> Self {
-        Self { id: id.to_string(), queued: None, node: None }
+        Self { id: id.to_string(), queued: None, node: None, gone: None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What became of a run's jobs that nobody watched: brings its record up to date, once.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use crate::pipeline::ExecutorKind;
 use crate::plan::StageState;
 use crate::run::knowledge::Knowledge;
 use crate::run::wire::ProcessEvent;
-use crate::store::{JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::store::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 /// Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
 pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
@@ -113,11 +113,21 @@ impl Job {
 
     /// What it has not come to a result by.
     fn judge(mut self, store: &Store, settings: &Settings, entry: &mut StageRecord) {
-        let answer = self.answer.clone();
-        let judged = verdict(&self.watched.see(store, answer, Instant::now()), settings.grace);
+        let mut seen = self.watched.see(store, self.answer.clone(), Instant::now());
+        // Nobody was there to see since when: the looks before this one noted it.
+        let beat = store.last_beat(&self.watched.key);
+        let before = entry.job.as_ref().and_then(|job| job.gone.clone()).filter(|gone| gone.beat == beat);
+        let now = Timestamp::now();
+        let gone = before.unwrap_or_else(|| Gone { since: now.to_string(), beat });
+        if seen.answer == Answer::Absent {
+            let since = gone.since.parse().unwrap_or(now);
+            seen.gone_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+            seen.silent_for = gone.beat.as_ref().map(|_| seen.gone_for);
+        }
+        let judged = verdict(&seen, settings.grace);
         entry.job = match &self.answer {
             Answer::Is(state) => recorded(&self.id, state),
-            Answer::Absent => Some(JobRecord::absent(&self.id)),
+            Answer::Absent => Some(JobRecord { gone: Some(gone), ..JobRecord::absent(&self.id) }),
             Answer::None => entry.job.take(),
         };
         (entry.state, entry.error) = match judged {

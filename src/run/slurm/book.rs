@@ -15,6 +15,8 @@ use crate::run::prepare::Prepared;
 use crate::store::{Key, RunDir, Store};
 
 const CHARTER: &str = "charter.json";
+/// Is there when somebody wants the run to end.
+const CANCELLED: &str = "cancelled";
 
 /// All that decides what a job does, whenever it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,6 +142,15 @@ impl Book {
         charter(&self.run.jobs_dir())
     }
 
+    /// Says to whoever watches the run that it is to end.
+    pub fn cancel(&self) -> Result<()> {
+        self.run.write_job_file(CANCELLED, b"").map(drop)
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.run.jobs_dir().join(CANCELLED).exists()
+    }
+
     /// The file of a batch, for its jobs.
     pub fn path(&self, batch: usize) -> PathBuf {
         self.run.jobs_dir().join(format!("{}.json", tag(batch)))
@@ -192,6 +203,8 @@ fn batch(path: &Path) -> Result<Batch> {
 pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize, usize)> {
     let batch = batch(path)?;
     let charter = charter(path.parent().unwrap_or(Path::new(".")))?;
+    // Whoever submitted it may itself be a task of an array: its number is in the environment too.
+    let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < charter.plan.stages.len());
     let stage = stage.ok_or_else(|| anyhow!("{} has no task {task}", path.display()))?;
     Ok((charter, stage, batch.splits.get(task).copied().unwrap_or(1)))

@@ -65,6 +65,8 @@ pub struct Clerk {
     cancel_at: Instant,
     /// Stages whose jobs were cancelled as asked.
     cancelled: BTreeSet<usize>,
+    /// `srpipe cancel` was called.
+    is_ending: bool,
 }
 
 impl Clerk {
@@ -94,6 +96,7 @@ impl Clerk {
             to_cancel: BTreeSet::new(),
             cancel_at: Instant::now(),
             cancelled: BTreeSet::new(),
+            is_ending: false,
         }
     }
 
@@ -109,6 +112,10 @@ impl Clerk {
                     Err(RecvTimeoutError::Timeout) => break,
                 }
                 wait = Duration::ZERO;
+            }
+            if !self.is_ending && self.outbox.submitter().book.is_cancelled() {
+                self.is_ending = true;
+                let _ = self.reports.send(Report::Cancel);
             }
             self.send();
             self.cancel();
@@ -147,6 +154,7 @@ impl Clerk {
             match self.earlier.remove(&ready.stage) {
                 Some((batch, task)) => {
                     self.watch(&ready, (batch.number, task));
+                    self.watched.get_mut(&ready.stage).expect("it is watched").is_earlier = true;
                     self.outbox.take_up(batch);
                 }
                 None => drop(new.insert(ready.stage, ready)),
@@ -170,7 +178,10 @@ impl Clerk {
     }
 
     fn send(&mut self) {
-        let wanted: BTreeSet<usize> = self.watched.values().map(|watched| watched.place.0).collect();
+        // What is to be cancelled is not handed over any more.
+        let is_to_go = |stage: &usize| !self.to_cancel.contains(stage);
+        let wanted = self.watched.iter().filter(|(stage, _)| is_to_go(stage));
+        let wanted: BTreeSet<usize> = wanted.map(|(_, watched)| watched.place.0).collect();
         for (batch, news) in self.outbox.send(&self.poll, |number| wanted.contains(&number)) {
             self.poll.soon();
             let is_of_it = |watched: &Watched| watched.place.0 == batch.number;
@@ -195,19 +206,21 @@ impl Clerk {
         if self.to_cancel.is_empty() || Instant::now() < self.cancel_at {
             return;
         }
-        for stage in self.to_cancel.clone() {
-            // What Slurm has not taken for all we know is not handed over any more.
-            if self.watched.get(&stage).is_none_or(|watched| self.outbox.sent(watched.place.0).is_none()) {
-                self.to_cancel.remove(&stage);
-                self.watched.remove(&stage);
-                self.tell(stage, Event::Process(ProcessEvent::Interrupted));
-                self.close(stage);
-            }
-        }
         let Some(&first) = self.to_cancel.first() else { return };
         let submitter = self.outbox.submitter();
         match queue::scancel(submitter.book.run_id(), submitter.settings.timeout) {
-            Ok(()) => self.cancelled.append(&mut self.to_cancel),
+            Ok(()) => {
+                for stage in std::mem::take(&mut self.to_cancel) {
+                    if self.watched.get(&stage).is_some_and(|watched| self.outbox.sent(watched.place.0).is_some()) {
+                        self.cancelled.insert(stage);
+                        continue;
+                    }
+                    // Whether Slurm had taken it or not, it has it no more.
+                    self.watched.remove(&stage);
+                    self.tell(stage, Event::Process(ProcessEvent::Interrupted));
+                    self.close(stage);
+                }
+            }
             Err(error) => {
                 self.say(first, format!("not cancelled yet: {error:#}"));
                 self.cancel_at = Instant::now() + CANCEL_AGAIN;
@@ -245,8 +258,8 @@ impl Clerk {
                     self.watched.insert(stage, watched);
                     continue;
                 }
-                // It waited for what failed, and that was tried again since.
-                Verdict::Dead(Dead::Ended(End::NeverStarted)) => {
+                // It waited for what failed, and that was tried again since; Slurm may have forgotten it by now.
+                Verdict::Dead(dead) if dead == Dead::Ended(End::NeverStarted) || watched.never_started(dead) => {
                     self.take(vec![Ready { stage, key: watched.key, forced: watched.forced, split: 1 }]);
                     continue;
                 }
@@ -276,7 +289,9 @@ impl Clerk {
         if let Some(row) = jobs.get(&place) {
             return (row.id.clone(), Answer::Is(row.state.clone()));
         }
-        let accounted = id.as_ref().and_then(|id| self.poll.accounted(id));
+        // Where it says that a job lives which the queue has not, it missed its end.
+        let ended = |job: &&JobState| matches!(job, JobState::Ended(_));
+        let accounted = id.as_ref().and_then(|id| self.poll.accounted(id)).filter(ended);
         let answer = accounted.map_or(Answer::Absent, |job| Answer::Is(job.clone()));
         (id.unwrap_or_else(unknown), answer)
     }

@@ -78,8 +78,9 @@ fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
     }
 }
 
-/// Ends all jobs of a run.
+/// Ends all jobs of a run; whoever watches it submits no others.
 pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
+    Book::of(run).cancel()?;
     queue::scancel(run.id(), settings.timeout)
 }
 

@@ -125,11 +125,19 @@ fn jobs(text: &str) -> Result<Jobs> {
     Ok(jobs)
 }
 
+/// A moment as `sacct` takes it: of local time, without a zone or parts of a second. An hour is taken off, for clocks that
+/// differ.
+fn local(moment: &str) -> Result<String> {
+    let moment: jiff::Timestamp = moment.parse().context("reading when the run began")?;
+    let early = (moment - jiff::SignedDuration::from_hours(1)).to_zoned(jiff::tz::TimeZone::system());
+    Ok(early.strftime("%Y-%m-%dT%H:%M:%S").to_string())
+}
+
 /// The states of a run's jobs by their ids, from the accounting, where there is one.
 pub fn sacct(run: &str, since: &str, timeout: Duration) -> Result<BTreeMap<String, JobState>> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,NodeList"]);
-    let said = answer(command.arg(format!("--name={run}")).arg(format!("--starttime={since}")), "", timeout)?;
+    let said = answer(command.arg(format!("--name={run}")).arg(format!("--starttime={}", local(since)?)), "", timeout)?;
     if !said.ok {
         bail!("sacct: {}", shortened(&said.stderr));
     }
@@ -249,6 +257,14 @@ mod tests {
         let many = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates \
                     accounting/QOS policy (job submit limit, user's size and/or time limits)";
         assert!(matches!(refusal(many), Refusal::TooMany(_)));
+    }
+
+    #[test]
+    fn the_accounting_is_asked_in_its_own_words_for_time() {
+        let text = local("2026-11-27T01:00:00.123456789Z").unwrap();
+        let digits: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(digits, "0000-00-00T00:00:00", "{text}");
+        assert!(local("yesterday").is_err());
     }
 
     #[test]

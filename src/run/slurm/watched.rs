@@ -24,6 +24,9 @@ pub struct Watched {
     pub forced: bool,
     /// When it was last heard to start, or else watched first.
     pub since: Instant,
+    /// Somebody before us submitted it.
+    pub is_earlier: bool,
+    has_spoken: bool,
     out: Tail,
     err: PathBuf,
     /// It went into the queue again by itself.
@@ -46,6 +49,8 @@ impl Watched {
             key,
             forced,
             since,
+            is_earlier: false,
+            has_spoken: false,
             out,
             err,
             is_requeued: false,
@@ -62,6 +67,7 @@ impl Watched {
         for line in self.out.lines() {
             // What is not an event was printed by a library.
             let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+            self.has_spoken = true;
             match event {
                 Event::Process(
                     word @ (ProcessEvent::Done { .. } | ProcessEvent::Failed { .. } | ProcessEvent::Interrupted),
@@ -123,6 +129,11 @@ impl Watched {
             _ => return None,
         };
         (self.shown.as_ref() != Some(&news)).then(|| self.shown.insert(news).clone())
+    }
+
+    /// Whether a lost job of an earlier process was lost before it began.
+    pub fn never_started(&self, dead: Dead) -> bool {
+        dead == Dead::Lost && self.is_earlier && !self.has_spoken
     }
 
     /// How it ended, for one that did not say so itself.

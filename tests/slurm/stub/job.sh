@@ -13,7 +13,8 @@ for dependency in $(echo "$5" | tr , ' '); do
 done
 put "$job/reason" None
 put "$job/state" RUNNING
-SLURM_JOB_ID=$4 SLURM_ARRAY_TASK_ID=$3 sh "$2" >> "$6" 2>> "$7" < /dev/null &
+if [ "$(cat "$job/task")" != N/A ]; then export SLURM_ARRAY_TASK_ID=$3; fi
+SLURM_JOB_ID=$4 sh "$2" >> "$6" 2>> "$7" < /dev/null &
 put "$job/pid" $!
 wait $!
 ended=$?
