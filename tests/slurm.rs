@@ -451,6 +451,45 @@ fn what_is_cancelled_by_hand_is_not_tried_again_even_if_its_program_dies_first()
 }
 
 #[test]
+fn what_was_left_half_submitted_is_not_told_to_need_nobody() {
+    let cluster = Cluster::stub(
+        Pipeline::new()
+            .stage("a", "{kind: command, command: [sh, -c, 'sleep 3; echo 1 > {outputs.n}'], outputs: [n]}")
+            .stage("b", "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: a/n}, outputs: [n]}"),
+    );
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    run.signal("KILL");
+    run.wait();
+    let output = cluster.run(&["--detach"]);
+    assert!(output.code == Some(2) && output.stderr.contains("1 stage of it have no job"), "{output}");
+    assert_done(&cluster.run(&[]));
+}
+
+#[test]
+fn a_detached_run_that_failed_runs_again_when_what_was_wrong_is_corrected() {
+    let stage = "{kind: command, command: [sh, -c, 'cat $IN > {outputs.n}'], env: {IN: PATH}, outputs: [n]}";
+    let input = std::env::temp_dir().join(format!("srpipe-test-in-{}", std::process::id()));
+    let cluster = Cluster::stub(Pipeline::new().stage("needs", &stage.replace("PATH", input.to_str().unwrap())));
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the job has failed", || cluster.state("1.0") == "FAILED");
+    fs::write(&input, "1").unwrap();
+    let output = cluster.run(&[]);
+    fs::remove_file(&input).unwrap();
+    assert_done(&output);
+}
+
+#[test]
+fn following_the_log_of_a_run_that_nobody_watches_ends_with_its_stage() {
+    let cluster = waiting();
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the job runs", || cluster.status()["stages"][0]["state"] == "running");
+    let logs = cluster.start(&["logs", "wait", "-f"]);
+    cluster.go();
+    assert_done(&logs.wait());
+}
+
+#[test]
 fn the_environment_of_a_job_array_that_submits_does_not_matter() {
     let cluster = Cluster::stub(Pipeline::small());
     let mut command = cluster.command(&["run", "p.yaml", "--detach"]);

@@ -29,8 +29,6 @@ pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<E
 /// The latest run, if its jobs go on without a process that watches them and it asks for the same.
 pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Result<Option<(RunDir, RunRecord)>> {
     let Some(latest) = store.latest_run(&pipeline.name) else { return Ok(None) };
-    // All of its jobs may have ended, and some badly.
-    adopt_run(store, &latest);
     let record = latest.record()?;
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(None);
@@ -112,13 +110,27 @@ fn interrupt(record: &RunRecord) -> Result<&'static str> {
     Ok("is asked to stop: its stages save their progress and end")
 }
 
+/// Why `run --detach` does not take up a run that goes on.
+pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
+    format!(
+        "run {} goes on, and {} of it have no job: `srpipe run {}` watches it and submits them; or end it first with \
+         `srpipe cancel {}`",
+        record.id,
+        words::count(stages, "stage"),
+        file.display(),
+        record.id,
+    )
+}
+
 /// What `run` says that has left its jobs to themselves.
 pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
+    let what = match jobs {
+        0 => format!("run {} goes on as it was submitted", record.id),
+        _ => format!("{} submitted as run {}", words::count(jobs, "job"), record.id),
+    };
     format!(
-        "{} submitted as run {}. They need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
+        "{what}. Its jobs need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
          watches them, and `srpipe cancel {}` ends them",
-        words::count(jobs, "job"),
-        record.id,
         record.id,
         file = file.display(),
     )

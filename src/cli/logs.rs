@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -16,6 +16,8 @@ use crate::run::watch::{RunView, ViewState};
 use crate::store::{RunDir, StageRecord, StageRunState, Store};
 
 const POLL: Duration = Duration::from_millis(200);
+/// How often it is looked what became of jobs that nobody watches.
+const ADOPT: Duration = Duration::from_secs(5);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
@@ -23,10 +25,20 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
     let mut is_empty = true;
+    let mut adopted = Instant::now();
+    let mut wait = |stage: &mut StageRecord| {
+        std::thread::sleep(POLL);
+        if adopted.elapsed() >= ADOPT {
+            cluster::adopt_run(&store, &run);
+            adopted = Instant::now();
+        }
+        if let Some(record) = record(&run, name) {
+            *stage = record;
+        }
+    };
     // Its key is known when its inputs are.
     while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
-        std::thread::sleep(POLL);
-        stage = record(&run, name).unwrap_or(stage);
+        wait(&mut stage);
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
     if args.json {
@@ -55,8 +67,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
             }
             return Ok(EXIT_DONE);
         }
-        std::thread::sleep(POLL);
-        stage = record(&run, name).unwrap_or(stage);
+        wait(&mut stage);
     }
 }
 

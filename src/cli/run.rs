@@ -27,6 +27,11 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Err(InputError(why.into()).into());
     }
     let known = Store::open_existing(runs);
+    // All jobs of a run that nobody watches may have ended, and some badly.
+    let left = known.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
+    if let Some((store, run)) = left.filter(|_| executor == ExecutorKind::Slurm && !args.dry_run) {
+        cluster::adopt_run(store, &run);
+    }
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
@@ -79,7 +84,14 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     };
     if args.detach {
         let (record, jobs) = match earlier {
-            Some((_, record)) => (record, 0),
+            Some((run, record)) => {
+                let rest = slurm::unsubmitted(&run, &prepared.states);
+                if rest > 0 {
+                    let why = cluster::unsubmitted(&record, rest, &args.file);
+                    return Err(InputError(why).into());
+                }
+                (record, 0)
+            }
             None => run::detach(&pipeline, &prepared, &store, hold, &options)?,
         };
         match args.json {

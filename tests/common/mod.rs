@@ -169,6 +169,7 @@ impl Running {
 /// Sends a signal to a process; fails where there is none.
 pub fn signal(pid: u32, name: &str) -> rustix::io::Result<()> {
     let signal = match name {
+        "HUP" => Signal::HUP,
         "INT" => Signal::INT,
         "TERM" => Signal::TERM,
         "KILL" => Signal::KILL,

@@ -11,6 +11,7 @@ use signal_hook::consts::SIGUSR2;
 
 use super::book::{Charter, entry};
 use super::queue;
+use super::verdict::AGAIN;
 use crate::plan::{BackendClass, StageState, state_of};
 use crate::run::knowledge::Visible;
 use crate::run::status::Cause;
@@ -44,7 +45,11 @@ impl Job {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
         let (charter, stage, split) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
         let id = std::env::var("SLURM_JOB_ID").unwrap_or_default();
-        Ok(Self { charter, stage, split, id, restarts: number("SLURM_RESTART_COUNT").unwrap_or(0) })
+        let restarts = number("SLURM_RESTART_COUNT").unwrap_or(0);
+        if restarts > 0 {
+            eprintln!("{AGAIN}");
+        }
+        Ok(Self { charter, stage, split, id, restarts })
     }
 
     pub fn runs(&self) -> &Path {

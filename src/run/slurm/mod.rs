@@ -35,7 +35,7 @@ use super::roles::{Executor, Report};
 use super::status::Cause;
 use super::wire::Order;
 use crate::pipeline::{Device, Pipeline};
-use crate::plan::plan;
+use crate::plan::{StageState, plan};
 use crate::store::{JobRecord, RunDir, Store};
 
 pub use adopt::adopt;
@@ -82,6 +82,13 @@ fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
 pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
     Book::of(run).cancel()?;
     queue::scancel(run.id(), settings.timeout)
+}
+
+/// How many stages of a run have no job and are not known.
+pub fn unsubmitted(run: &RunDir, states: &[StageState]) -> usize {
+    let batches = Book::of(run).batches();
+    let has_job = |stage: usize| batches.iter().any(|batch| batch.job.is_some() && batch.stages.contains(&stage));
+    (0..states.len()).filter(|&stage| !matches!(states[stage], StageState::Cached { .. }) && !has_job(stage)).count()
 }
 
 /// Where networks run, seen from a machine that need not have what the nodes have: on a card, where one that is trained

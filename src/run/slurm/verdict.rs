@@ -60,10 +60,14 @@ impl JobState {
     }
 }
 
+/// A line in a job's stderr: what Slurm wrote before it is of an earlier attempt.
+pub const AGAIN: &str = "srpipe: the job starts again";
+
 impl End {
     /// What Slurm wrote into the job's own stderr says more than the state that it ends with: a job that took too much
     /// memory is `FAILED` or `CANCELLED` where cgroups do not watch it.
     pub fn told_by(stderr: &str) -> Option<Self> {
+        let stderr = stderr.rsplit(AGAIN).next().unwrap_or_default();
         let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
         match () {
             () if says(&["exceeded memory limit", "oom-kill", "oom_kill", "Out Of Memory"]) => Some(Self::OutOfMemory),
@@ -271,6 +275,9 @@ mod tests {
         );
         assert_eq!(told("*** JOB 3 ON n CANCELLED AT 2026 ***"), Some(End::Cancelled));
         assert_eq!(told("error: the disk is full"), None);
+        let again = format!("*** JOB 3 ON n CANCELLED AT 2026 DUE TO JOB REQUEUE ***\n{AGAIN}\n");
+        assert_eq!(told(&again), None);
+        assert_eq!(told(&(again + memory)), Some(End::OutOfMemory));
         let of = |state: &str, stderr| Seen { told: told(stderr), ..seen(squeue(state)) };
         let ended = |end| Verdict::Dead(Dead::Ended(end));
         assert_eq!(verdict(&of("FAILED", memory), GRACE), ended(End::OutOfMemory));

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use super::book::Book;
 use super::queue::Place;
-use super::verdict::{Answer, Dead, End, JobState, Seen};
+use super::verdict::{AGAIN, Answer, Dead, End, JobState, Seen};
 use crate::run::status::Cause;
 use crate::run::tail::Tail;
 use crate::run::wire::{Event, ProcessEvent};
-use crate::stages::StageEvent;
 use crate::store::{Key, Store};
 
 /// Slurm's own lines in a job's stderr come last.
 const END_OF_STDERR: u64 = 16 << 10;
+/// How a line begins that tells of progress.
+const PROGRESS: &str = r#"{"event":"progress""#;
 
 pub struct Watched {
     pub place: Place,
@@ -64,9 +65,16 @@ impl Watched {
     /// What it said since the last time, as far as others may want to hear it before it ends.
     pub fn listen(&mut self, now: Instant) -> Vec<Event> {
         let mut heard = vec![];
-        for line in self.out.lines() {
+        let lines = self.out.lines();
+        let is_progress = |line: &String| line.starts_with(PROGRESS);
+        let newest = lines.iter().rposition(is_progress);
+        for (i, line) in lines.iter().enumerate() {
+            // A thousand jobs say a lot; of progress, the newest is enough.
+            if is_progress(line) && Some(i) != newest {
+                continue;
+            }
             // What is not an event was printed by a library.
-            let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+            let Ok(event) = serde_json::from_str::<Event>(line) else { continue };
             self.has_spoken = true;
             match event {
                 Event::Process(
@@ -79,11 +87,6 @@ impl Watched {
                     self.is_requeued = matches!(event, Event::Process(ProcessEvent::Requeued { .. }));
                     if event == Event::Process(ProcessEvent::Started) {
                         self.since = now;
-                    }
-                    // Of progress, the newest is enough.
-                    let is_progress = |event: &Event| matches!(event, Event::Stage(StageEvent::Progress { .. }));
-                    if is_progress(&event) && heard.last().is_some_and(is_progress) {
-                        heard.pop();
                     }
                     heard.push(event);
                 }
@@ -147,7 +150,7 @@ impl Watched {
             }
             Dead::Ended(end) => {
                 let line = self.stderr().and_then(|text| Some(text.trim().lines().last()?.trim().to_string()));
-                let line = line.filter(|line| !line.is_empty() && end.cause() == Cause::Failed);
+                let line = line.filter(|line| !line.is_empty() && line != AGAIN && end.cause() == Cause::Failed);
                 (end.cause(), format!("job {id} {}{}", end.words(), line.map_or(String::new(), |l| format!(": {l}"))))
             }
         }
