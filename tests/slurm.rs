@@ -480,6 +480,35 @@ fn a_detached_run_that_failed_runs_again_when_what_was_wrong_is_corrected() {
 }
 
 #[test]
+fn gc_waits_for_no_run_whose_jobs_have_ended() {
+    let images = |test: usize| format!("{{kind: fetch, dataset: synthetic, train: 2, test: {test}}}");
+    let cluster = Cluster::stub(Pipeline::new().stage("images", &images(2)));
+    assert_done(&cluster.run(&["--detach"]));
+    let file = cluster.folder.path().join("p.yaml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("test: 2", "test: 3")).unwrap();
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("both jobs are done", || ["1.0", "2.0"].iter().all(|job| cluster.state(job) == "COMPLETED"));
+    let output = cluster.srpipe(&["gc"]);
+    assert_done(&output);
+}
+
+#[test]
+fn what_was_never_submitted_is_not_told_to_run() {
+    let stage = "{kind: command, command: [sh, -c, 'sleep 3; echo 1 > {outputs.n}'], outputs: [n]}";
+    let cluster = Cluster::stub(
+        Pipeline::new()
+            .stage("a", stage)
+            .stage("b", "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: a/n}, outputs: [n]}"),
+    );
+    cluster.inject("sbatch.2", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
+    let output = cluster.run(&["--detach"]);
+    assert!(output.code == Some(1) && output.stderr.contains("Invalid account"), "{output}");
+    let status = cluster.status();
+    let states: Vec<&Value> = status["stages"].as_array().unwrap().iter().map(|stage| &stage["state"]).collect();
+    assert!(states.contains(&&Value::from("pending")), "{status:#}");
+}
+
+#[test]
 fn following_the_log_of_a_run_that_nobody_watches_ends_with_its_stage() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));

@@ -54,6 +54,11 @@ pub fn adopt(store: &Store) {
     latest.for_each(|run| adopt_run(store, &run));
 }
 
+/// The same for all runs.
+pub fn adopt_all(store: &Store) {
+    store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| adopt_run(store, &run));
+}
+
 pub fn adopt_run(store: &Store, run: &RunDir) {
     let adopted = settings::slurm().map_err(Into::into).and_then(|settings| slurm::adopt(run, store, &settings));
     if let Err(error) = adopted {

@@ -118,6 +118,7 @@ mod tests {
             ("{trian: {gpus: 1}}", "`slurm.trian`: known here are"),
             ("{grase: 60 s}", "`slurm.grase`: known here are"),
             ("{train: {gpu: 1}}", "`slurm.train`: unknown field `gpu`"),
+            ("{all: {extra: [--arr=0-3]}}", "`slurm.all.extra` must be without"),
             ("{all: {extra: [--wrap=ls]}}", "`slurm.all.extra` must be without"),
         ] {
             let error = slurm(wrong).unwrap_err();

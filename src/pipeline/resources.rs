@@ -133,7 +133,11 @@ impl Site {
 
     /// The error is a field and what it must be.
     fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
-        let is_ours = |option: &String| Self::OURS.contains(&option.split('=').next().unwrap_or(option));
+        // Options may be cut short, as far as they are no others.
+        let is_ours = |option: &String| {
+            let name = option.split('=').next().unwrap_or(option);
+            Self::OURS.iter().any(|ours| ours.starts_with(name))
+        };
         if params.extra.iter().any(|option| !option.starts_with("--")) {
             return Err(("extra", "a list of long options of sbatch, such as `[--exclude=node7]`"));
         }

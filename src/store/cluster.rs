@@ -98,9 +98,26 @@ impl Store {
         true
     }
 
-    /// Whether a process of another machine said that it works on a key, and has not said that it stopped.
-    pub(super) fn is_leased_elsewhere(&self, key: &Key) -> bool {
-        self.last_beat(key).is_some() && self.lock_holder(key).is_some_and(|holder| holder.host != files::host())
+    /// Those of some keys that a process of another machine works on: it said so, has not said that it stopped, and its
+    /// heart beats within `lease`, for which this waits where there are any.
+    pub(super) fn beating_elsewhere(&self, keys: Vec<Key>, lease: Duration) -> Vec<Key> {
+        let is_elsewhere = |key: &Key| self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
+        let beat = |key: Key| Some((self.last_beat(&key)?, key));
+        let mut silent: Vec<(String, Key)> = keys.into_iter().filter(is_elsewhere).filter_map(beat).collect();
+        let mut beating = vec![];
+        let start = Instant::now();
+        while !silent.is_empty() && start.elapsed() < lease {
+            std::thread::sleep(lease / 20);
+            silent.retain(|(before, key)| match self.last_beat(key) {
+                None => false,
+                Some(beat) if beat == *before => true,
+                Some(_) => {
+                    beating.push(key.clone());
+                    false
+                }
+            });
+        }
+        beating
     }
 
     /// The last beat of whoever works on a key, or did: no more than whether it changes means anything.
@@ -150,7 +167,6 @@ mod tests {
         let key = Key::of(b"a preimage");
         held_elsewhere(&store, &key);
         assert_eq!(store.lock_holder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
-        assert!(store.is_leased_elsewhere(&key));
         let lease = Duration::from_millis(400);
         let beats = || {
             for n in 1..8 {
@@ -165,6 +181,11 @@ mod tests {
             assert!(store.outlasts(&key, lease, Wait::Yes));
             assert!(beating.join().unwrap().elapsed() >= lease / 2, "not before it stopped");
         });
+        std::thread::scope(|scope| {
+            scope.spawn(beats);
+            assert_eq!(store.beating_elsewhere(vec![key.clone()], 10 * lease), [key.clone()]);
+        });
+        assert_eq!(store.beating_elsewhere(vec![key.clone()], lease), [], "one that stands still has stopped");
         // One that stops cleanly is not waited for.
         fs::remove_file(store.work_dir(&key).join(BEAT)).unwrap();
         let start = Instant::now();

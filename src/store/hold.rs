@@ -65,8 +65,10 @@ impl Store {
     /// The keys that are worked on at this moment.
     pub(super) fn live_keys(&self) -> Vec<Key> {
         let keys = self.work_keys();
-        let is_live = |key: &Key| is_held(&self.work_dir(key).join("lock")) || self.is_leased_elsewhere(key);
-        keys.into_iter().filter(is_live).collect()
+        let is_here = |key: &Key| is_held(&self.work_dir(key).join("lock"));
+        let (mut live, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_here);
+        live.extend(self.beating_elsewhere(others, super::cluster::LEASE));
+        live
     }
 
     /// The keys of all work folders, of those too whose worker is gone.

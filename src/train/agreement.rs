@@ -16,7 +16,7 @@ pub const OUTPUTS: f64 = 1e-4;
 pub const GRADIENTS: f64 = 1e-3;
 /// Of two trainings after a few steps, in what they changed of the weights and their moving average, in Adam's first moment,
 /// and in the gradients' norms: the norm of the difference over the norm.
-pub const STATES: f64 = 2e-2;
+pub const STATES: f64 = 2e-3;
 /// Of two losses of one training: the mean difference over the mean. Rounding grows in a training.
 pub const LOSSES: f64 = 2e-2;
 

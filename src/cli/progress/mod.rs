@@ -144,7 +144,7 @@ mod tests {
             Stages { names, width, paces: BTreeMap::new() }
         };
         let long = names(&["images", "attention[model.attention.kind=seed,seed=3]"]);
-        assert_eq!(long.shortened(1, 80), "attentio…d=seed,seed=3]");
+        assert_eq!(long.shortened(1, 80), "attentio…nd=seed,seed=3]");
         assert_eq!(long.shortened(0, 80), format!("images{}", " ".repeat(18)));
         assert_eq!(long.shortened(1, 160), "attention[model.attention.kind=seed,seed=3]");
         assert_eq!(names(&["a", "bcd"]).shortened(0, 80), "a  ");

@@ -27,6 +27,14 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
         return Ok(());
     }
     let jobs = queue::squeue(run.id(), settings.timeout).ok();
+    let tasks = tasks(&Book::of(run));
+    let is_missing =
+        |(batch, task): &&(Batch, usize)| jobs.as_ref().is_some_and(|jobs| !jobs.contains_key(&(batch.number, *task)));
+    let accounts = match tasks.values().any(|task| is_missing(&task)) {
+        true => queue::sacct(run.id(), &record.started_at, settings.timeout).unwrap_or_default(),
+        false => BTreeMap::new(),
+    };
+    let told = Told { jobs, accounts };
     // Whoever wants to watch the run finds it taken for no longer than needed.
     let Some(run) = run.take_over()? else { return Ok(()) };
     let _hold = store.hold()?;
@@ -35,15 +43,10 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     let prepared = book.charter()?.prepared(store);
     let mut known = Knowledge::new(&prepared, store);
     let mut last: Option<Timestamp> = None;
-    // The last that has a stage is the one that counts.
-    let mut tasks: BTreeMap<usize, (Batch, usize)> = BTreeMap::new();
-    for batch in book.batches() {
-        tasks.extend(batch.stages.iter().enumerate().map(|(task, &stage)| (stage, (batch.clone(), task))));
-    }
     for (stage, planned) in prepared.plan.stages.iter().enumerate() {
         let task = tasks.get(&stage);
         let seen = task.zip(known.key(stage).cloned()).map(|(task, key)| {
-            let job = Job::new(&book, task, jobs.as_ref(), key, known.is_forced(stage));
+            let job = Job::new(&book, task, &told, key, known.is_forced(stage));
             if known.is_forced(stage) && matches!(job.watched.word, Some(ProcessEvent::Done { .. })) {
                 known.computed(stage);
             }
@@ -73,7 +76,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
             (_, None) => {
                 entry.state = StageRunState::Pending;
                 entry.job = task.and_then(|(batch, task)| {
-                    let row = jobs.as_ref()?.get(&(batch.number, *task))?;
+                    let row = told.jobs.as_ref()?.get(&(batch.number, *task))?;
                     recorded(&row.id, &row.state)
                 });
             }
@@ -83,32 +86,46 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     if record != before { run.update(&record) } else { Ok(()) }
 }
 
+/// The task of a batch that counts for each stage: of the last that has it.
+fn tasks(book: &Book) -> BTreeMap<usize, (Batch, usize)> {
+    let mut tasks = BTreeMap::new();
+    for batch in book.batches() {
+        tasks.extend(batch.stages.iter().enumerate().map(|(task, &stage)| (stage, (batch.clone(), task))));
+    }
+    tasks
+}
+
+/// What Slurm says: the queue, if it answers, and the accounting of what is not there.
+struct Told {
+    jobs: Option<Jobs>,
+    accounts: BTreeMap<String, JobState>,
+}
+
 /// A job as it is seen at one moment.
 struct Job {
     watched: Watched,
-    id: String,
+    /// As Slurm's commands take it; None where nobody knows that there is one.
+    id: Option<String>,
+    /// By which it is found in the book.
+    tag: String,
     answer: Answer,
 }
 
 impl Job {
-    fn new(
-        book: &Book,
-        (batch, task): &(Batch, usize),
-        jobs: Option<&Jobs>,
-        key: crate::store::Key,
-        forced: bool,
-    ) -> Self {
+    fn new(book: &Book, (batch, task): &(Batch, usize), told: &Told, key: crate::store::Key, forced: bool) -> Self {
         let at = (batch.number, *task);
         let mut watched = Watched::new(book, at, key, forced);
         watched.listen(Instant::now());
-        let row = jobs.and_then(|jobs| jobs.get(&at));
-        let answer = match (row, jobs) {
-            (Some(row), _) => Answer::Is(row.state.clone()),
-            (None, Some(_)) => Answer::Absent,
-            (None, None) => Answer::None,
-        };
+        let row = told.jobs.as_ref().and_then(|jobs| jobs.get(&at));
         let id = row.map(|row| row.id.clone()).or_else(|| batch.task_id(*task));
-        Self { watched, id: id.unwrap_or_else(|| queue::tag(batch.number)), answer }
+        let ended = id.as_ref().and_then(|id| told.accounts.get(id)).filter(|job| matches!(job, JobState::Ended(_)));
+        let answer = match (row, &told.jobs, ended) {
+            (Some(row), ..) => Answer::Is(row.state.clone()),
+            (None, Some(_), Some(job)) => Answer::Is(job.clone()),
+            (None, Some(_), None) => Answer::Absent,
+            (None, None, _) => Answer::None,
+        };
+        Self { watched, id, tag: queue::tag(batch.number), answer }
     }
 
     /// What it has not come to a result by.
@@ -119,26 +136,30 @@ impl Job {
         let before = entry.job.as_ref().and_then(|job| job.gone.clone()).filter(|gone| gone.beat == beat);
         let now = Timestamp::now();
         let gone = before.unwrap_or_else(|| Gone { since: now.to_string(), beat });
-        if seen.answer == Answer::Absent {
+        let is_gone = matches!(seen.answer, Answer::Absent | Answer::Is(JobState::Ended(_)));
+        if is_gone {
             let since = gone.since.parse().unwrap_or(now);
             seen.gone_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             seen.silent_for = gone.beat.as_ref().map(|_| seen.gone_for);
         }
         let judged = verdict(&seen, settings.grace);
+        let name = self.id.as_ref().unwrap_or(&self.tag);
         entry.job = match &self.answer {
-            Answer::Is(state) => recorded(&self.id, state),
-            Answer::Absent => Some(JobRecord { gone: Some(gone), ..JobRecord::absent(&self.id) }),
-            Answer::None => entry.job.take(),
+            _ if is_gone => self.id.as_ref().map(|id| JobRecord { gone: Some(gone), ..JobRecord::absent(id) }),
+            Answer::Is(state) => recorded(name, state),
+            Answer::Absent | Answer::None => entry.job.take(),
         };
         (entry.state, entry.error) = match judged {
             Verdict::Dead(Dead::Ended(End::NeverStarted)) => (StageRunState::Skipped, None),
-            Verdict::Dead(dead) => (StageRunState::Failed, Some(self.watched.ended(dead, &self.id).1)),
+            Verdict::Dead(dead) => (StageRunState::Failed, Some(self.watched.ended(dead, name).1)),
             Verdict::Failed => match self.watched.word {
                 Some(ProcessEvent::Failed { error, .. }) => (StageRunState::Failed, Some(error)),
                 _ => (StageRunState::Failed, None),
             },
             Verdict::Done | Verdict::Wait => match &self.answer {
                 Answer::Is(JobState::Queued { .. }) => (StageRunState::Pending, None),
+                // It was never submitted, for all that is seen.
+                Answer::Absent if self.id.is_none() => (StageRunState::Pending, None),
                 _ => (StageRunState::Running, None),
             },
         };

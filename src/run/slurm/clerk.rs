@@ -246,10 +246,12 @@ impl Clerk {
             {
                 self.tell(stage, Event::Process(news));
             }
-            if watched.is_requeued
+            // In the queue again, by itself or because its node was lost.
+            if watched.has_spoken
+                && !watched.is_hurried
                 && matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
             {
-                watched.is_requeued = false;
+                watched.is_hurried = true;
                 // Where that is not allowed, it starts later.
                 let _ = queue::start_now(&id);
             }

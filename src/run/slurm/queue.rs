@@ -53,6 +53,11 @@ pub fn tag(batch: usize) -> String {
 pub fn sbatch(options: &[String], script: &str, timeout: Duration) -> Result<u64, Refusal> {
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options);
+    // Whoever submits may be a job itself: what Slurm has told it of itself is not for others.
+    let told = |name: &str| name.starts_with("SLURM_") && !["SLURM_CONF", "SLURM_CLUSTERS"].contains(&name);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        command.env_remove(name);
+    }
     let said = answer(&mut command, script, timeout).map_err(|error| Refusal::Uncertain(format!("{error:#}")))?;
     if !said.ok {
         return Err(refusal(&said.stderr));

@@ -27,11 +27,12 @@ pub struct Watched {
     pub since: Instant,
     /// Somebody before us submitted it.
     pub is_earlier: bool,
-    has_spoken: bool,
+    /// It has started once.
+    pub has_spoken: bool,
     out: Tail,
     err: PathBuf,
-    /// It went into the queue again by itself.
-    pub is_requeued: bool,
+    /// It was asked to start at once, since it started last.
+    pub is_hurried: bool,
     /// Its last word, where that was the last.
     pub word: Option<ProcessEvent>,
     beat: Option<(String, Instant)>,
@@ -54,7 +55,7 @@ impl Watched {
             has_spoken: false,
             out,
             err,
-            is_requeued: false,
+            is_hurried: false,
             word: None,
             beat: None,
             gone_since: None,
@@ -84,9 +85,9 @@ impl Watched {
                 event => {
                     // Another attempt: what the last one said was not the last word.
                     self.word = None;
-                    self.is_requeued = matches!(event, Event::Process(ProcessEvent::Requeued { .. }));
                     if event == Event::Process(ProcessEvent::Started) {
                         self.since = now;
+                        self.is_hurried = false;
                     }
                     heard.push(event);
                 }
