@@ -71,7 +71,7 @@ fn next(args: &InitArgs, file: &Path) -> String {
         steps.push("  mkdir photos                 your PNG, JPEG or WebP files go there".into());
     }
     steps.push(format!("  srpipe plan {file:17}what would run"));
-    steps.push(format!("  srpipe run {file:18}runs it; run it again after any change or interruption"));
+    steps.push(format!("  srpipe run {file:18}runs it; run it again after any change"));
     format!("\nNext:\n{}", steps.join("\n"))
 }
 

@@ -1,5 +1,5 @@
-// What needs a script: the slider between two arms, and what stands under the pointer in a chart. Without it the page
-// has everything else.
+// What needs a script: the slider between two arms, other positions for attention, and a table under the pointer in a
+// chart. Without it the page has everything else.
 "use strict";
 document.documentElement.classList.add("js");
 
