@@ -103,6 +103,10 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
         None => (None, stage),
     };
     let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
+    if let Some(pipeline) = pipeline.filter(|pipeline| store.latest_run(pipeline).is_none()) {
+        let there = store.pipelines().join(", ");
+        return Err(InputError(format!("there are no runs of a pipeline {pipeline}; there are of {there}")));
+    }
     let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?))).collect();
     // Ids sort by time.

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
-use image::{DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageReader, RgbImage};
+use image::{
+    DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, RgbImage,
+};
 
 use super::Images;
 use super::resample::enlarge;
@@ -59,7 +61,11 @@ impl Picture {
         let mut limits = image::Limits::default();
         limits.max_alloc = Some(MAX_DECODED);
         reader.limits(limits);
+        // A decoder makes up what is missing.
+        ensure!(reader.format() != Some(ImageFormat::Jpeg) || has_end(bytes), "the file ends before the picture does");
         let mut decoder = reader.into_decoder()?;
+        let (width, height) = decoder.dimensions();
+        ensure!(decoder.total_bytes() <= MAX_DECODED, "{width}×{height} pixels are more than 1 GiB");
         let orientation = decoder.orientation()?;
         let profile = decoder.icc_profile().ok().flatten();
         let mut image = DynamicImage::from_decoder(decoder)?;
@@ -142,6 +148,12 @@ impl Picture {
     }
 }
 
+/// Whether the last scan of a JPEG file is followed by the mark of its end.
+fn has_end(jpeg: &[u8]) -> bool {
+    let last = |marker: u8| jpeg.windows(2).rposition(|pair| pair == [0xFF, marker]);
+    last(0xD9) > last(0xDA)
+}
+
 fn mean([r, g, b]: [u8; 3]) -> u8 {
     ((r as u32 + g as u32 + b as u32 + 1) / 3) as u8
 }
@@ -160,7 +172,7 @@ fn off_white(value: u8, alpha: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use image::{ImageFormat, Rgba, RgbaImage};
+    use image::{Rgba, RgbaImage};
 
     use super::*;
 
@@ -200,7 +212,13 @@ mod tests {
         // A header that claims 60,000×60,000 pixels.
         let mut huge = file.clone();
         huge[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
-        assert!(Picture::decode(&huge).is_err());
+        let mut crc = flate2::Crc::new();
+        crc.update(&huge[12..29]);
+        huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        let error = Picture::decode(&huge).unwrap_err().to_string();
+        assert!(error.contains("60000×60000 pixels"), "{error}");
+        let jpeg = encoded(&RgbImage::new(30, 30).into(), ImageFormat::Jpeg);
+        assert!(Picture::decode(&jpeg).is_ok() && Picture::decode(&jpeg[..jpeg.len() - 2]).is_err());
     }
 
     /// A picture of every kind.

@@ -275,20 +275,28 @@ fn ratio(now: &Preimage, before: &Preimage) -> f64 {
     match now.kind {
         // Of another program nothing is known.
         StageKind::Command if now.params["command"] != before.params["command"] => f64::NAN,
-        _ => effort(now) / effort(before),
+        _ => effort(now, before),
     }
 }
 
-/// The arithmetic of a stage, in a unit of its kind, as far as its parameters tell: for the ratio of two of a kind.
-fn effort(preimage: &Preimage) -> f64 {
-    let factor = |path: &str| preimage.params.pointer(path).and_then(Value::as_f64);
-    let (once, squared): (&[&str], &[&str]) = match preimage.kind {
+/// The arithmetic of a stage beside that of another of its kind, as far as their parameters tell.
+fn effort(now: &Preimage, before: &Preimage) -> f64 {
+    let times = |path: &&str| {
+        let [now, before] = [now, before].map(|preimage| preimage.params.pointer(path).and_then(Value::as_f64));
+        match (now, before) {
+            (None, None) => 1.0,
+            (Some(now), Some(before)) => now / before,
+            // Steps beside epochs, some images beside all.
+            _ => f64::NAN,
+        }
+    };
+    let (once, squared): (&[&str], &[&str]) = match now.kind {
         // A convolution's work grows with both its channels.
         StageKind::Train => (&["/optim/steps", "/optim/epochs", "/optim/batch_size"], &["/model/base_channels"]),
         StageKind::Sample => (&["/sampler/steps", "/samples", "/limit"], &[]),
         _ => (&[], &[]),
     };
-    let product = |paths: &[&str]| paths.iter().filter_map(|path| factor(path)).product::<f64>();
+    let product = |paths: &[&str]| paths.iter().map(times).product::<f64>();
     product(once) * product(squared).powi(2)
 }
 

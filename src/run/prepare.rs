@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::knowledge::Knowledge;
 use super::machine::Machine;
@@ -172,7 +172,10 @@ fn folder_content(path: &Path, store: Option<&Store>) -> Result<Digest> {
     let files = folder::files(path)?;
     let digests = match store {
         Some(store) => store.hash_files_cached(&files)?,
-        None => files.iter().map(|file| hash_file(file).map_err(Into::into)).collect::<Result<_>>()?,
+        None => {
+            let digest = |file: &PathBuf| hash_file(file).with_context(|| format!("reading {}", file.display()));
+            files.iter().map(digest).collect::<Result<_>>()?
+        }
     };
     Ok(folder::content(&digests))
 }

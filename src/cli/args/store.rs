@@ -16,7 +16,7 @@ const PUSH_JSON: &str = "\
 With --json: {\"schema\": 1, \"run\", \"pushed\" (results), \"there\" (that were there already)}.";
 
 const PIN_JSON: &str = "\
-With --json: {\"schema\": 1, \"pipeline\", \"run\", \"pinned\": true|false}.";
+With --json: {\"schema\": 1, \"pipeline\", \"run\", and \"pinned\": true|false, or of `cancel` \"is\": what became of it}.";
 
 const SHARE_JSON: &str = "\
 With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"blobs\", \"bytes\"}}.";

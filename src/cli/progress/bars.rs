@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 
 use super::columns::{Columns, Work};
 use super::trail::Trail;
@@ -181,8 +182,8 @@ impl Progress for Bars {
     fn started(&mut self, run: &RunRecord) {
         self.stages = Stages::new(&run.stages);
         self.states = vec![StageRunState::Pending; run.stages.len()];
-        self.footer = self.all.add(ProgressBar::no_length());
-        self.footer.set_style(style("{prefix}  {elapsed}  {wide_msg}"));
+        self.footer = self.all.add(ProgressBar::no_length().with_elapsed(since(&run.started_at)));
+        self.footer.set_style(style("{prefix}  {elapsed_precise}  {wide_msg}"));
         self.footer.set_prefix(self.paint.paint(Look::Attention, &run.pipeline));
         self.footer.enable_steady_tick(TICK);
         self.draw_footer();
@@ -264,6 +265,13 @@ fn broken(text: &str, indent: usize, width: usize) -> String {
         }
     }
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// How long ago that was; nothing where this machine's clocks cannot tell.
+fn since(moment: &str) -> Duration {
+    let ago = moment.parse::<Timestamp>().ok().map(|moment| Timestamp::now().duration_since(moment));
+    let ago = ago.and_then(|ago| Duration::try_from(ago).ok()).unwrap_or_default();
+    Instant::now().checked_sub(ago).map_or(Duration::ZERO, |_| ago)
 }
 
 fn style(template: &str) -> ProgressStyle {
