@@ -36,6 +36,10 @@ impl Terminal {
         let end = || slave.try_clone().unwrap();
         let mut command = folder.command(args);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CI");
+        // The emulator does not break lines anew.
+        for name in ["TMUX", "TERM_PROGRAM", "VTE_VERSION"] {
+            command.env_remove(name);
+        }
         command.stdin(end()).stdout(end()).stderr(end());
         tcsetwinsize(&master, size(columns)).unwrap();
         let child = command.spawn().unwrap();
@@ -51,6 +55,11 @@ impl Terminal {
             }
         });
         Self { master, child, screen, reader }
+    }
+
+    /// As from the keyboard. Nothing that runs is a session of its own, so that no signal comes of it.
+    fn types(&self, text: &str) {
+        rustix::io::write(&self.master, text.as_bytes()).unwrap();
     }
 
     fn resize(&self, columns: u16) {
@@ -151,13 +160,8 @@ fn a_run_has_a_line_for_each_stage_and_a_footer() {
         let last = seen.iter().rposition(|row| !row.trim().is_empty()).unwrap();
         assert!(has(&seen[last], &["p ", "3/4 done, 1 running"]), "the footer comes last: {seen:#?}");
         let all = terminal.wait();
-        for stage in ["images", "pairs", "others", "model"] {
-            let lines: Vec<_> = of(&all, stage).into_iter().filter(|row| row.contains("done in")).collect();
-            assert_eq!(lines.len(), 1, "{stage}: {all:#?}");
-        }
         assert!(of(&all, "model").iter().any(|row| has(row, &["done in", "loss 0."])), "{all:#?}");
-        // Of what moved, nothing stays.
-        assert!(all.iter().all(|row| !has(row, &["%", "left"]) && !row.contains("running")), "{all:#?}");
+        assert_left(&all);
     }
 }
 
@@ -182,6 +186,24 @@ fn a_terminal_may_change_its_width_meanwhile() {
     terminal.resize(70);
     let seen = terminal.until("it fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
     assert!(seen.iter().any(|row| row.contains("3/4 done")), "{seen:#?}");
-    let all = terminal.wait();
-    assert!(of(&all, "model").iter().any(|row| row.contains("done in")), "{all:#?}");
+    assert_left(&terminal.wait());
+}
+
+#[test]
+fn what_the_terminal_writes_for_an_interrupt_leaves_no_bar_behind() {
+    let folder = trained();
+    let terminal = Terminal::start(&folder, 80, &["run", "p.yaml"]);
+    terminal.until("training is shown", shows_training);
+    terminal.types("\x03");
+    terminal.until("it is written", |rows| rows.iter().any(|row| row.contains("^C")));
+    terminal.until("it is drawn over", |rows| rows.iter().all(|row| !row.contains("^C")));
+    assert_left(&terminal.wait());
+}
+
+/// Of a run that is over: a line for each stage, and nothing of what moved.
+fn assert_left(all: &[String]) {
+    for stage in ["images", "pairs", "others", "model"] {
+        assert_eq!(of(all, stage).into_iter().filter(|row| row.contains("done in")).count(), 1, "{stage}: {all:#?}");
+    }
+    assert!(all.iter().all(|row| !has(row, &["%", "left"]) && !row.contains("running")), "{all:#?}");
 }

@@ -14,7 +14,7 @@ use super::{
     EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
 };
 use crate::nn::fused::Level;
-use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::pipeline::{ExecutorKind, Pipeline, did_you_mean};
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
 use crate::store::{RunRecord, RunState, StageRunState, Store};
 
@@ -137,7 +137,9 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
         let named = pipeline.named(name);
         if named.is_empty() {
             let there: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(20).collect();
-            return Err(InputError(format!("{flag} {name}: there is no such stage; there are {}", there.join(", "))));
+            let meant = did_you_mean(name, pipeline.stages.iter().map(|stage| stage.base.as_str()));
+            let hint = meant.unwrap_or_else(|| format!("there are {}", there.join(", ")));
+            return Err(InputError(format!("{flag} {name}: there is no such stage; {hint}")));
         }
         found.extend(named);
     }

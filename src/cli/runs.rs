@@ -16,6 +16,9 @@ use super::{EXIT_DONE, words};
 use crate::run::InputError;
 use crate::store::Store;
 
+const NO_SUCH_VALUE: &str = "no run has a parameter or a metric of that name; `srpipe runs --all` shows all that there are, \
+    and pipeline, state, age and took can be asked for too";
+
 pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let pipelines = match (&args.pipeline, &store) {
@@ -29,8 +32,15 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         let text = format!("{} has no runs of a pipeline {}", runs.display(), pipelines[0]);
         return Err(InputError(text).into());
     }
-    for filter in &args.filter {
-        let filter = Filter::parse(filter)?;
+    let known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
+    for name in args.sort.iter().filter(|name| !known(name)) {
+        return Err(InputError(format!("--sort {name}: {NO_SUCH_VALUE}")).into());
+    }
+    let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
+    if let Some(filter) = filters.iter().find(|filter| !known(&filter.name)) {
+        return Err(InputError(format!("--filter {}: {NO_SUCH_VALUE}", filter.name)).into());
+    }
+    for filter in &filters {
         rows.retain(|row| filter.holds(row));
     }
     // Newest first, unless another order is asked for.

@@ -16,7 +16,7 @@ use crate::data::{Images, resample};
 use crate::model::Checkpoint;
 use crate::pipeline::params::{SamplerMethod, SamplerParams};
 use crate::pipeline::{Device, StageKind, blobs};
-use crate::run::{InputError, cuda};
+use crate::run::{InputError, available_memory, cuda};
 use crate::stages::denoiser::Denoiser;
 use crate::stages::upscale::Upscaling;
 use crate::store::Store;
@@ -34,6 +34,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
 
     let image = picture.colours();
     let scale = denoiser.config.scale;
+    check_memory(&image, scale)?;
     let write = |path: &Path, colours: &Images| {
         let writing = || format!("writing {}", path.display());
         let bytes = picture.enlarged(colours, scale).encode(outputs.format).with_context(writing)?;
@@ -71,6 +72,24 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
+/// What enlarging takes, in bytes a pixel of the result.
+const MEMORY: u64 = 60;
+
+/// An error rather than an end in the middle.
+fn check_memory(image: &Images, scale: usize) -> Result<(), InputError> {
+    let pixels = (image.width * scale) as u64 * (image.height * scale) as u64;
+    match available_memory() {
+        Some(free) if MEMORY * pixels > free => Err(InputError(format!(
+            "{}×{} pixels enlarged {scale} times take about {} of memory, and {} are free: shrink the picture or cut it up first",
+            image.width,
+            image.height,
+            words::size(MEMORY * pixels),
+            words::size(free)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The files that are written.
 struct Outputs {
     path: PathBuf,
@@ -88,6 +107,10 @@ impl Outputs {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(InputError(format!("{}: there is no folder {}; make it", path.display(), folder.display())));
+        }
+        // Before hours of work, not after.
+        if let Err(error) = tempfile::tempfile_in(folder) {
+            return Err(InputError(format!("{}: cannot be written: {error}", path.display())));
         }
         let outputs = Self { path, format, samples: args.samples };
         let same =

@@ -44,6 +44,7 @@ pub use load::{load, parse};
 use params::*;
 pub use resources::{ResourceParams, Resources, Retry, Site, bytes, duration};
 pub use schema::{file as file_schema, reference};
+pub use words::did_you_mean;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]

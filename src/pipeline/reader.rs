@@ -117,7 +117,11 @@ impl<'a> Reader<'a> {
             let span = Span::new(self.place.source, self.place.offset + tab..self.place.offset + tab + 1);
             return Diagnostic::new(span, "a tab").help("YAML is indented with spaces");
         }
-        Diagnostic::new(span, format!("not valid YAML: {}", error.info()))
+        let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
+        match error.info().contains("flow") {
+            true => said.help("look for a `{` or a `[` above that is not closed"),
+            false => said,
+        }
     }
 
     fn document(mut self, errors: &mut Errors) -> Result<Node> {

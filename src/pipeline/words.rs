@@ -61,7 +61,7 @@ fn fold(word: &str) -> String {
 }
 
 /// "did you mean `x`?", where something is near.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|c| format!("did you mean {}?", quote(c)))
 }
 

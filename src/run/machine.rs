@@ -67,8 +67,21 @@ fn listed_gpus(text: &str) -> usize {
 }
 
 fn total_memory() -> Option<u64> {
+    memory_line("MemTotal:")
+}
+
+/// What a process may take now, in bytes: of the machine, of its container, and of the limit on its addresses.
+pub fn available_memory() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let cgroup = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    let cgroup = cgroup.map(|(most, taken)| most.saturating_sub(taken));
+    let addresses = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    [memory_line("MemAvailable:"), cgroup, addresses].into_iter().flatten().min()
+}
+
+fn memory_line(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 

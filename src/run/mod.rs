@@ -39,7 +39,7 @@ use crate::plan::StageState;
 use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 pub use exec::exec;
-pub use machine::Machine;
+pub use machine::{Machine, available_memory};
 pub use prepare::{InputError, Prepared, cuda};
 pub use remote::Remote;
 pub use roles::{Executor, Progress, Report, Stopping};

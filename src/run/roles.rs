@@ -43,6 +43,8 @@ pub enum Report {
     Closed {
         stage: usize,
     },
+    /// Of several stages, in order.
+    Many(Vec<Report>),
     /// Ctrl-C, or a request to end from whoever manages processes.
     Signal,
     /// Somebody elsewhere wants the run and its jobs to end.

@@ -166,6 +166,7 @@ impl<'a> Scheduler<'a> {
             Report::Event { stage, event: Event::Stage(event) } => self.progress.event(stage, &event),
             Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
             Report::Closed { stage } => self.close(stage)?,
+            Report::Many(reports) => reports.into_iter().try_for_each(|report| self.heed(report))?,
             Report::Signal => self.end_stages(),
             Report::Cancel if self.stop == Stop::AtOnce => {}
             Report::Cancel => {

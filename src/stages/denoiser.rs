@@ -24,6 +24,9 @@ pub struct AttentionMaps {
     pub images: Vec<Vec<f64>>,
 }
 
+/// Weights of a layer that are looked at, of an image and a head.
+const MOST_WEIGHTS: usize = 1 << 22;
+
 fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
     let mut mean = vec![0.0; weights.queries * weights.keys];
     for head in 0..weights.heads {
@@ -85,11 +88,17 @@ impl Denoiser {
     }
 
     /// The layers of attention that there are, each at its name: for every image of `hr` in [-1, 1], half noise by now, what
-    /// each position of the layer's map looks at. Empty where there are none.
+    /// each position of the layer's map looks at. Empty where there are none; layers of more than `MOST_WEIGHTS` are left out.
     pub fn attention(&self, hr: &[f64], up: &[f64], seed: u64) -> Result<Vec<AttentionMaps>> {
         let graph = self.network.graph();
-        let layers: Vec<(&str, NodeId)> =
-            graph.watched.iter().filter_map(|watched| Some((watched.name.as_str(), watched.attention?))).collect();
+        let is_small = |node: &NodeId| {
+            let queries_and_keys = queries_and_keys(graph, *node);
+            queries_and_keys.is_some_and(|nodes| {
+                nodes.map(|n| graph.shape(n).positions()).iter().product::<usize>() <= MOST_WEIGHTS
+            })
+        };
+        let named = graph.watched.iter().filter_map(|watched| Some((watched.name.as_str(), watched.attention?)));
+        let layers: Vec<(&str, NodeId)> = named.filter(|(_, node)| is_small(node)).collect();
         let nodes: Vec<NodeId> =
             layers.iter().filter_map(|(_, node)| queries_and_keys(graph, *node)).flatten().collect();
         if nodes.is_empty() {

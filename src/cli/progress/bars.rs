@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
+use super::canvas::Canvas;
 use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
@@ -20,6 +21,9 @@ use crate::store::{RunRecord, StageRunState};
 
 /// Between two drawings of what nothing happens to.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Characters of the time, with what is between it and the rest.
+const ELAPSED: usize = 12;
 
 /// Rows that are left to what was said before.
 const ROWS_LEFT: usize = 4;
@@ -62,7 +66,7 @@ impl Bars {
         Self {
             paint: Paint::stderr(),
             stages: Stages::default(),
-            all: MultiProgress::new(),
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Canvas::stderr()))),
             footer: ProgressBar::hidden(),
             working: BTreeMap::new(),
             states: vec![],
@@ -102,9 +106,10 @@ impl Bars {
             bar.enable_steady_tick(TICK);
             Working { bar, losses: Trail::default(), last_loss: None, left: None }
         });
-        working.bar.set_style(style("{prefix}  {wide_msg}"));
+        working.bar.set_style(style("{prefix}  {msg}"));
         working.bar.set_prefix(self.stages.shortened(stage, width()));
-        working.bar.set_message(said);
+        let room = width().saturating_sub(self.stages.shown(width()) + 2);
+        working.bar.set_message(truncate_str(&said, room, "…").into_owned());
     }
 
     /// What it ended with is said with the course of its loss.
@@ -158,7 +163,9 @@ impl Bars {
                 n => text += &format!(", {n} {word}"),
             }
         }
-        self.footer.set_message(text + &self.left().unwrap_or_default());
+        text += &self.left().unwrap_or_default();
+        let room = width().saturating_sub(measure_text_width(&self.footer.prefix()) + ELAPSED);
+        self.footer.set_message(truncate_str(&text, room, "…").into_owned());
     }
 
     /// How long the rest will take: what runs by its pace, what is to come by what took stages of the same name, so many at
@@ -183,7 +190,7 @@ impl Progress for Bars {
         self.stages = Stages::new(&run.stages);
         self.states = vec![StageRunState::Pending; run.stages.len()];
         self.footer = self.all.add(ProgressBar::no_length().with_elapsed(since(&run.started_at)));
-        self.footer.set_style(style("{prefix}  {elapsed_precise}  {wide_msg}"));
+        self.footer.set_style(style("{prefix}  {elapsed_precise}  {msg}"));
         self.footer.set_prefix(self.paint.paint(Look::Attention, &run.pipeline));
         self.footer.enable_steady_tick(TICK);
         self.draw_footer();
@@ -219,7 +226,7 @@ impl Progress for Bars {
                 working.bar.set_prefix(self.stages.shortened(stage, width()));
                 let bar =
                     if *total > 0 { format!("{{bar:{}.green/dim}} {{percent:>3}}%", columns.bar) } else { "".into() };
-                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{wide_msg}}")).progress_chars("━╸─"));
+                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
                 if *total > 0 {
                     working.bar.set_length(*total);
                 }
@@ -278,9 +285,9 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is ours")
 }
 
-/// Characters in a row of the terminal.
+/// Characters in a row of the terminal, but for those that the `^C` of an interrupt takes.
 fn width() -> usize {
-    Term::stderr().size().1.into()
+    usize::from(Term::stderr().size().1).saturating_sub(3).max(1)
 }
 
 /// Rows of the terminal.

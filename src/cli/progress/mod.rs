@@ -2,6 +2,7 @@
 //! ([`crate::run::Progress`]); whoever looks at somebody else's run tells the same from its record ([`watch`]).
 
 mod bars;
+mod canvas;
 mod columns;
 mod lines;
 mod trail;

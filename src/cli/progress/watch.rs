@@ -26,6 +26,11 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
             if stage.state == shown[i] {
                 continue;
             }
+            // What ended before anybody looked told of its losses too.
+            if let (StageRunState::Pending, StageRunState::Ran, Some(key)) = (shown[i], stage.state, &stage.key) {
+                progress.stage(i, &Status::Running);
+                progress.earlier(i, &Events::of(store, key).news(store, key));
+            }
             progress.stage(i, &status(stage, store));
             shown[i] = stage.state;
             events.remove(&i);

@@ -9,7 +9,7 @@ use crate::pipeline::Device;
 use crate::pipeline::params::{CompareParams, Weights};
 use crate::pipeline::{StageParams, blobs};
 use crate::report::html::Attention;
-use crate::stages::denoiser::Denoiser;
+use crate::stages::denoiser::{AttentionMaps, Denoiser};
 
 /// Test images that are looked at.
 const IMAGES: usize = 4;
@@ -17,7 +17,7 @@ const IMAGES: usize = 4;
 /// Arms that are shown.
 const ARMS: usize = 6;
 
-/// Positions of a map: its weights are as many squared.
+/// Positions of a map that is shown: its weights are as many squared. Finer ones are shown coarser.
 const MOST: usize = 256;
 
 /// The deepest layer of each arm with attention, of the first arms that have any. What cannot be read is left out.
@@ -45,8 +45,8 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
     let images: Vec<f64> = hr.pixels.iter().map(|&value| from_u8(value)).collect();
     let layers = denoiser.attention(&images, &up, 0)?;
     // The smallest map is the deepest.
-    let layer = layers.into_iter().filter(|layer| layer.queries.max(layer.keys) <= MOST).min_by_key(|l| l.queries);
-    Ok(layer.map(|layer| Attention {
+    let layer = layers.into_iter().min_by_key(|layer| layer.queries);
+    Ok(layer.and_then(coarser).map(|layer| Attention {
         arm: arm.to_string(),
         layer: layer.layer,
         hr,
@@ -54,4 +54,68 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
         queries: layer.queries,
         keys: layer.keys,
     }))
+}
+
+/// Maps of at most `MOST` positions, of square blocks of positions: their means as those that ask, their sums as those that
+/// are looked at. None where squares of one size do not make up a map.
+fn coarser(maps: AttentionMaps) -> Option<AttentionMaps> {
+    let [queries, keys] = [maps.queries, maps.keys].map(Blocks::of);
+    let (queries, keys) = (queries?, keys?);
+    let weights = |fine: &Vec<f64>| {
+        let mut coarse = vec![0.0; queries.count() * keys.count()];
+        for (query, row) in fine.chunks_exact(maps.keys).enumerate() {
+            let row_of = &mut coarse[queries.block(query) * keys.count()..][..keys.count()];
+            for (key, weight) in row.iter().enumerate() {
+                row_of[keys.block(key)] += weight / (queries.size * queries.size) as f64;
+            }
+        }
+        coarse
+    };
+    let images = maps.images.iter().map(weights).collect();
+    Some(AttentionMaps { layer: maps.layer, queries: queries.count(), keys: keys.count(), images })
+}
+
+/// How a square map is made up of blocks of `size`×`size` positions.
+struct Blocks {
+    side: usize,
+    size: usize,
+}
+
+impl Blocks {
+    fn of(positions: usize) -> Option<Self> {
+        let side = positions.isqrt();
+        let size = (1..=side).find(|size| side.is_multiple_of(*size) && (side / size).pow(2) <= MOST)?;
+        (side * side == positions).then_some(Self { side, size })
+    }
+
+    fn count(&self) -> usize {
+        (self.side / self.size).pow(2)
+    }
+
+    fn block(&self, position: usize) -> usize {
+        let (y, x) = (position / self.side, position % self.side);
+        y / self.size * (self.side / self.size) + x / self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fine_maps_become_coarser_and_rows_still_sum_to_one() {
+        let n: usize = 32 * 32;
+        // Every position looks at itself alone.
+        let weights: Vec<f64> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+        let fine = AttentionMaps { layer: "a".into(), queries: n, keys: n, images: vec![weights] };
+        let coarse = coarser(fine).unwrap();
+        assert_eq!((coarse.queries, coarse.keys), (256, 256));
+        for (query, row) in coarse.images[0].chunks_exact(256).enumerate() {
+            assert!((row[query] - 1.0).abs() < 1e-12 && (row.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+        let small = AttentionMaps { layer: "b".into(), queries: 4, keys: 1, images: vec![vec![1.0; 4]] };
+        assert_eq!(coarser(small).unwrap().images, [[1.0; 4]]);
+        let odd = AttentionMaps { layer: "c".into(), queries: 6, keys: 6, images: vec![] };
+        assert!(coarser(odd).is_none());
+    }
 }

@@ -11,6 +11,7 @@ use super::super::groups::base;
 use super::super::stage_view::counts;
 use super::super::words;
 use super::arms::Known;
+use crate::pipeline::params::{Arm, ArmRun, CompareParams};
 use crate::pipeline::{self, Flags, Pipeline, StageParams, blobs};
 use crate::plan::Preimage;
 use crate::report::Summary;
@@ -21,6 +22,9 @@ use crate::train::fix_steps;
 
 /// Stages that are listed one by one.
 const MOST_STAGES: usize = 500;
+
+/// Test images that are shown where no comparison says how many.
+const ROWS: usize = 8;
 
 /// Lines of the log of a stage that failed.
 const LOG_LINES: usize = 20;
@@ -57,7 +61,7 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
         let action = known.action(&stage.name);
         let read = |blob: &str| store.read(action.as_ref()?.outputs.get(blob)?).ok();
         report.comparisons.push(Comparison {
-            name: stage.name.clone(),
+            name: Some(stage.name.clone()),
             summary: read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok()),
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
@@ -69,8 +73,28 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
     }
     if report.comparisons.is_empty() {
         report.trainings = alone(&known);
+        report.comparisons.extend(samples(&known));
     }
     Ok(report)
+}
+
+/// All samples of a pipeline without a comparison, side by side.
+fn samples(known: &Known) -> Option<Comparison> {
+    let is_done = |stage: &&pipeline::Stage| {
+        matches!(stage.params, StageParams::Sample(_)) && known.action(&stage.name).is_some()
+    };
+    let arm = |stage: &pipeline::Stage| {
+        let runs = vec![ArmRun { seed: None, stage: stage.name.clone() }];
+        (stage.name.clone(), Arm { of: stage.name.clone(), axes: vec![], runs })
+    };
+    let arms: BTreeMap<String, Arm> = known.pipeline.stages.iter().filter(is_done).map(arm).collect();
+    let params = CompareParams { arms, claims: BTreeMap::new(), rows: ROWS };
+    (!params.arms.is_empty()).then(|| Comparison {
+        arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
+        pictures: known.pictures(&params),
+        attention: super::attention::of_arms(known, &params),
+        ..Comparison::default()
+    })
 }
 
 /// The trainings of a pipeline without a comparison, each on its own.

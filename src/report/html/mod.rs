@@ -101,7 +101,8 @@ pub struct Stage {
 /// A comparison, as far as it came.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    pub name: String,
+    /// None of samples in a file that compares nothing.
+    pub name: Option<String>,
     /// None until it was made.
     pub summary: Option<Summary>,
     /// `metrics.csv`
@@ -168,6 +169,7 @@ fn breakable(text: &str) -> String {
 #[derive(Serialize)]
 struct View {
     name: String,
+    is_of_samples: bool,
     /// Whether it was made.
     is_done: bool,
     subtitle: String,
@@ -186,7 +188,8 @@ impl View {
         let samples = summary.and_then(|s| s.samples).filter(|samples| *samples > 1);
         let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples of each"));
         Ok(Self {
-            name: comparison.name.clone(),
+            name: comparison.name.clone().unwrap_or_default(),
+            is_of_samples: comparison.name.is_none(),
             is_done: summary.is_some(),
             subtitle: summary.map_or_else(String::new, |s| format!("{} test images{samples}", s.images)),
             notes: summary.map(|s| s.notes.clone()).unwrap_or_default(),

@@ -16,6 +16,8 @@ pub struct ArmPictures {
     /// Samples K an image.
     samples: usize,
     sample: Images,
+    /// The second of several samples.
+    another: Option<Images>,
     mean: Images,
     /// By image and pixel, the standard deviation of the samples in levels of 8 bits; none of single answers.
     spread: Option<Vec<Vec<f64>>>,
@@ -30,6 +32,8 @@ impl ArmPictures {
             name: name.to_string(),
             samples: samples.samples,
             sample: samples.first(0..rows),
+            another: (samples.samples > 1)
+                .then(|| samples.each(0..rows, |samples, len| samples[len..2 * len].to_vec())),
             mean: samples.each(0..rows, mean_image),
             spread: (samples.samples > 1).then(|| (0..rows).map(|i| spread(samples, i)).collect()),
             spectrum: Spectrum::of(&samples.first(0..samples.count)),
@@ -94,7 +98,7 @@ impl Pictures {
         let pixels = self.hr.height * self.hr.width;
         // In base64; a map is paletted, and noise is all there is in it.
         let (picture, map) = (4 * pixels + 400, pixels + 400);
-        let cost = |arm: &ArmPictures| if arm.samples > 1 { 2 * picture + 3 * map } else { picture + map };
+        let cost = |arm: &ArmPictures| if arm.samples > 1 { 3 * picture + 3 * map } else { picture + map };
         let column = self.arms.iter().chain([&self.bicubic]).map(cost).sum::<usize>() + 2 * picture;
         let images = (size / column.max(1)).clamp(1, self.hr.count.max(1)).min(self.hr.count);
         let top = self.top(images);
@@ -160,14 +164,15 @@ impl Pictures {
                 Ok(Shown { views: views.join(" "), src: uri(&map(values, self.hr.width, top)?), caption })
             };
             let (sample, mean) = (arm.sample.image(i), arm.mean.image(i));
-            let Some(spread) = &arm.spread else {
+            let (Some(spread), Some(another)) = (&arm.spread, &arm.another) else {
                 return Ok(vec![
-                    picture(&[View::SAMPLE, View::MEAN], sample)?,
+                    picture(&[View::SAMPLE, View::ANOTHER, View::MEAN], sample)?,
                     map(&[View::ERROR, View::MEAN_ERROR], &errors(hr, sample))?,
                 ]);
             };
             Ok(vec![
                 picture(&[View::SAMPLE], sample)?,
+                picture(&[View::ANOTHER], another.image(i))?,
                 picture(&[View::MEAN], mean)?,
                 map(&[View::SPREAD], &spread[i])?,
                 map(&[View::ERROR], &errors(hr, sample))?,
@@ -188,11 +193,12 @@ struct View;
 
 impl View {
     const SAMPLE: &str = "sample";
+    const ANOTHER: &str = "another";
     const MEAN: &str = "mean";
     const SPREAD: &str = "spread";
     const ERROR: &str = "error";
     const MEAN_ERROR: &str = "mean-error";
-    const ALL: [&str; 5] = [Self::SAMPLE, Self::MEAN, Self::SPREAD, Self::ERROR, Self::MEAN_ERROR];
+    const ALL: [&str; 6] = [Self::SAMPLE, Self::ANOTHER, Self::MEAN, Self::SPREAD, Self::ERROR, Self::MEAN_ERROR];
 }
 
 /// A row for each way to the large image, a column for each test image.

@@ -1,6 +1,7 @@
 //! The thread that deals with Slurm for a run: has batches submitted, watches their jobs, and tells what became of them.
 //! What jobs say and make it reads from files, which costs no one else anything.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ pub struct Clerk {
     store: Store,
     wishes: Receiver<Wish>,
     reports: Sender<Report>,
+    /// What is to be told; together, because whoever hears it looks at the whole run each time.
+    untold: RefCell<Vec<Report>>,
     outbox: Outbox,
     poll: Poll,
     /// By stage.
@@ -90,6 +93,7 @@ impl Clerk {
             store,
             wishes,
             reports,
+            untold: RefCell::default(),
             outbox: Outbox::new(submitter),
             poll,
             watched: BTreeMap::new(),
@@ -115,7 +119,7 @@ impl Clerk {
             }
             if !self.is_ending && self.outbox.submitter().book.is_cancelled() {
                 self.is_ending = true;
-                let _ = self.reports.send(Report::Cancel);
+                self.untold.get_mut().push(Report::Cancel);
             }
             self.send();
             self.cancel();
@@ -124,6 +128,11 @@ impl Clerk {
                 let is_missing = |watched: &Watched| self.answer(watched.place).1 == Answer::Absent;
                 let accounts = self.watched.values().any(is_missing);
                 self.poll.ask(accounts);
+            }
+            let untold = self.untold.take();
+            if !untold.is_empty() {
+                // When nobody listens any more, the next wish does not come.
+                let _ = self.reports.send(Report::Many(untold));
             }
         }
     }
@@ -299,8 +308,7 @@ impl Clerk {
     }
 
     fn tell(&self, stage: usize, event: Event) {
-        // When nobody listens any more, the next wish does not come.
-        let _ = self.reports.send(Report::Event { stage, event });
+        self.untold.borrow_mut().push(Report::Event { stage, event });
     }
 
     fn say(&self, stage: usize, text: String) {
@@ -308,7 +316,7 @@ impl Clerk {
     }
 
     fn close(&self, stage: usize) {
-        let _ = self.reports.send(Report::Closed { stage });
+        self.untold.borrow_mut().push(Report::Closed { stage });
     }
 }
 
