@@ -6,7 +6,10 @@
 #
 # BINARY is built with `--features cuda`. FOLDER is for results (a new one in /tmp by default). Needs the NVIDIA driver,
 # the toolkit's libraries (cuBLAS; LD_LIBRARY_PATH or CUDA_PATH where the system does not know them), and for the
-# comparison PYTHON (python3) with torch for CUDA, without which it is left out. ARCHIVE may name a CIFAR-10 archive, all
+# comparison PYTHON (python3) with torch for CUDA, without which it is left out. REFERENCE names the tests that hold
+# networks against PyTorch's numbers, which are built where the binary is and found at the end of what that says:
+#     cargo test --release --features cuda --test reference --no-run
+# ARCHIVE may name a CIFAR-10 archive, all
 # of it or a small one, and DEVICE another GPU than cuda. Takes about half an hour; SECONDS_EACH=1 makes it shorter.
 # The last lines are the table. Exits with 1 where something failed; what follows a failure still runs.
 set -uo pipefail
@@ -14,6 +17,8 @@ binary=$(realpath "${1:?usage: benches/gpu.sh BINARY [FOLDER]}")
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=${2:-$(mktemp -d)}
 mkdir -p "$folder" && folder=$(realpath "$folder")
+reference=${REFERENCE:+$(realpath "$REFERENCE")}
+archive=${ARCHIVE:+$(realpath "$ARCHIVE")}
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 seconds=${SECONDS_EACH:-5}
@@ -42,14 +47,18 @@ row "GPU" "$(head -1 gpu.txt)"
 
 # Outputs within 1e-4, gradients within 1e-3, and the losses of 200 steps, of every kind of network and every objective.
 step "check" "$binary" bench --device "$device" --check --steps 200
-# The numbers of PyTorch that the tests have, where cargo and this checkout are.
-if [ -n "${CARGO_TESTS:-}" ]; then
-    step "fixtures" env -C "$here" SRPIPE_TEST_DEVICE="$device" cargo test --release --features cuda --test reference
+# PyTorch's numbers: outputs within 1e-4, gradients within 1e-3 of them.
+if [ -n "$reference" ]; then
+    step "fixtures" env CARGO_MANIFEST_DIR="$here" SRPIPE_TEST_DEVICE="$device" "$reference" --test-threads=1
+else
+    row "fixtures" "left out: REFERENCE does not name the tests"
 fi
 step "quickstart" "$binary" run "$here/pipelines/quickstart.yaml" --device "$device"
-if [ -n "${ARCHIVE:-}" ]; then
+if [ -n "$archive" ]; then
     step "ablation" "$binary" run "$here/pipelines/ablation.yaml" --device "$device" \
-        --set "stages.cifar.url=file:$(realpath "$ARCHIVE")" --set stages.cifar.validation=${VALIDATION:-100} ${ABLATION:-}
+        --set "stages.cifar.url=file:$archive" --set stages.cifar.validation=${VALIDATION:-100} ${ABLATION:-}
+else
+    row "ablation" "left out: ARCHIVE does not name the images"
 fi
 
 # Speed, in turn with PyTorch: both are warm, and both have the GPU to themselves.
@@ -65,7 +74,7 @@ speed() { # BASE BATCH
     }
     theirs='{}'
     if [ "$has_torch" = True ]; then
-        theirs=$("$python" "$here/benches/against_pytorch.py" --peer --device cuda --base-channels "$base" \
+        theirs=$("$python" "$here/benches/against_pytorch.py" --peer --device "$device" --base-channels "$base" \
             --batch "$batch" --seconds "$seconds") || theirs='{}'
     fi
     row "base $base, batch $batch" "$("$python" - "$ours" "$theirs" << 'PYTHON'

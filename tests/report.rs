@@ -39,7 +39,7 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     assert!(page.contains("&lt;b&gt;so&lt;") && !page.contains("<b>so</b>"));
     // HR, LR, bicubic and the two arms: 4 test images each, and what else the arms show.
     assert_eq!(page.matches("alt=\"HR, image ").count(), 4);
-    assert_eq!(page.matches("alt=\"first, image ").count(), 4 * 5);
+    assert_eq!(page.matches("alt=\"first, image ").count(), 4 * 6);
     assert_eq!(page.matches("alt=\"second, image ").count(), 4 * 2);
     for part in ["<b>second</b> is better than <b>bicubic</b>", "inconclusive", "id=\"losses\"", "id=\"spectra-1\""] {
         assert!(page.contains(part), "{part}");
@@ -53,6 +53,22 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     assert!(again.stdout == page, "{}", again.stderr);
     assert_eq!(folder.srpipe(&["report", "-o", "out.html"]).stdout, "out.html\n");
     assert!(fs::read_to_string(folder.path().join("out.html")).unwrap() == page);
+}
+
+#[test]
+fn a_run_that_compares_nothing_shows_its_samples() {
+    let folder = Pipeline::small()
+        .stage("one", &format!("{{{MODEL}}}"))
+        .stage("draw", "{kind: sample, model: one, data: pairs, samples: 2, sampler: {steps: 2}}")
+        .folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let page = fs::read_to_string(latest(&folder)).unwrap();
+    for part in ["The file compares nothing", "id=\"arms-1\"", "id=\"spectra-1\"", "id=\"losses\""] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("alt=\"draw, image ").count(), 4 * 6);
+    assert!(!page.contains("id=\"verdicts-1\""));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         return Err(InputError(text).into());
     }
     let known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
-    for name in args.sort.iter().filter(|name| !known(name)) {
+    if let Some(name) = args.sort.as_ref().filter(|name| !known(name)) {
         return Err(InputError(format!("--sort {name}: {NO_SUCH_VALUE}")).into());
     }
     let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;

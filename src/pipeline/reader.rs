@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
         }
         let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
         match error.info().contains("flow") {
-            true => said.help("look for a `{` or a `[` above that is not closed"),
+            true => said.help("a `{` or a `[` before this is not closed"),
             false => said,
         }
     }

@@ -143,8 +143,9 @@ fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
         let (start, a, b) = (start.concat(), a.concat(), b.concat());
         norm_of(differences(&a, &b)) / norm_of(differences(&a, &start))
     };
-    let parts: [fn(&TrainState) -> &Vec<Vec<f32>>; 3] = [|s| &s.weights, |s| &s.ema, |s| &s.first_moment];
-    parts.map(|of| apart(of(start), of(a), of(b))).into_iter().fold(0.0, f64::max)
+    let weights = apart(&start.weights, &a.weights, &b.weights);
+    let ema = apart(&start.ema, &a.ema, &b.ema);
+    weights.max(ema).max(apart(&start.first_moment, &a.first_moment, &b.first_moment))
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -201,7 +202,7 @@ mod tests {
         }
 
         fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
-            let mut settings = settings.clone();
+            let mut settings = *settings;
             (self.change)(&mut settings);
             self.network.train_step(batch, parts, &settings)
         }

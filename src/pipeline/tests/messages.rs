@@ -293,6 +293,8 @@ error: not valid YAML: while parsing a flow sequence, expected ',' or ']'
  |
  | --set stages.model.optim.betas=[0.9
  |                                   ^
+ |
+ = help: a `{` or a `[` before this is not closed
 
 error: a path is keys with dots between them
  |
