@@ -51,6 +51,8 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     // Written again it is the same, wherever to.
     let again = folder.srpipe(&["report", "p.yaml", "-o", "-"]);
     assert!(again.stdout == page, "{}", again.stderr);
+    let of_folder = folder.srpipe(&["report", "runs/p/latest", "-o", "-"]);
+    assert!(of_folder.stdout == page, "{}", of_folder.stderr);
     assert_eq!(folder.srpipe(&["report", "-o", "out.html"]).stdout, "out.html\n");
     assert!(fs::read_to_string(folder.path().join("out.html")).unwrap() == page);
 }

@@ -104,7 +104,7 @@ fn hostile_archives_are_refused() {
     };
     let cases: [(&str, Vec<u8>, &str); 16] = [
         ("nothing", vec![], "ends too early"),
-        ("noise", b"this is no archive, and long enough for a header".repeat(20), "reading the archive"),
+        ("noise", b"this is no archive, and long enough for a header".repeat(20), "this is no archive, such as"),
         ("a link", link, "no plain file"),
         ("zeros in gzip", bomb, "ends too early"),
         ("no head", archive(&good[1..]), "not an export of srpipe"),

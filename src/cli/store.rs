@@ -114,6 +114,14 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
 
 /// A run by its id or the beginning of it, or the latest of a pipeline by its name.
 pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
+    // The folder of a run, `latest` among them.
+    let folder = Path::new(what);
+    if folder.join("run.json").is_file()
+        && let Ok(folder) = folder.canonicalize()
+        && let Some(id) = folder.file_name().and_then(|name| name.to_str()).filter(|id| *id != what)
+    {
+        return find_run(store, id);
+    }
     let runs: Vec<RunDir> = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)).collect();
     let exact = runs.iter().find(|run| run.id() == what).cloned();
     if let Some(run) = exact.or_else(|| store.latest_run(what)) {

@@ -1,6 +1,6 @@
 //! The way from a file, or its text, to a pipeline.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ pub fn load(path: &Path, flags: &Flags) -> Result<Pipeline, Diagnostics> {
     // One byte more than is allowed tells a file that is too large, even if it has no end.
     let limit = reader::MAX_BYTES as u64 + 1;
     if let Err(error) = std::fs::File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes)) {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let help = if missing { similar_file(path) } else { None };
+        let help = match error.kind() {
+            ErrorKind::NotFound => similar_file(path).or(Some("`srpipe init` writes one to start from".into())),
+            ErrorKind::IsADirectory => Some("name a file in it".into()),
+            _ => None,
+        };
         return Err(Diagnostics::without_place(format!("cannot read the pipeline {name}: {error}"), help));
     }
     let mut pipeline = parse(&name, bytes, flags)?;

@@ -80,10 +80,12 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
 pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
     let _hold = store.hold()?;
     let mut from = BufReader::new(from);
-    let is_gzip = from.fill_buf().context("reading the archive")?.starts_with(&[0x1f, 0x8b]);
-    match is_gzip {
+    let start = from.fill_buf().context("reading the archive")?;
+    match start.starts_with(&[0x1f, 0x8b]) {
         true => unpack(store, flate2::bufread::MultiGzDecoder::new(from)),
-        false => unpack(store, from),
+        // Every header of the format has its name there.
+        false if start.get(257..262).is_none_or(|name| name == b"ustar") => unpack(store, from),
+        false => bail!("this is no archive, such as `srpipe export` writes"),
     }
 }
 
