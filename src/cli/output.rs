@@ -92,6 +92,9 @@ pub fn width() -> usize {
     console::Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
+/// Columns of text are not made narrower than this.
+const NARROW: usize = 14;
+
 /// Rows under headings, in columns as wide as they must be; numbers to the right.
 pub struct Table {
     headings: Vec<String>,
@@ -109,16 +112,31 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Columns without any content are left out.
+    /// Columns without any content are left out. On a terminal that is too narrow, texts are broken within their columns.
     pub fn render(&self, paint: Paint) -> String {
-        self.render_within(paint, usize::MAX)
+        self.render_narrowed(paint, width())
+    }
+
+    fn render_narrowed(&self, paint: Paint, most: usize) -> String {
+        let mut columns = self.columns();
+        let width = |columns: &[Column]| columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
+        while width(&columns) > most {
+            let texts = columns.iter_mut().filter(|column| !column.right && column.width > NARROW);
+            let Some(widest) = texts.max_by_key(|column| column.width) else { break };
+            widest.width -= 1;
+        }
+        self.block(&columns, paint)
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
+        columns.map(|c| self.column(c)).collect()
     }
 
     /// In at most so many columns of a terminal, if possible: what does not fit stands below, beside the first column once
     /// more.
     pub fn render_within(&self, paint: Paint, most: usize) -> String {
-        let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
-        let columns: Vec<Column> = columns.map(|c| self.column(c)).collect();
+        let columns = self.columns();
         let Some((first, rest)) = columns.split_first() else { return self.block(&columns, paint) };
         let mut blocks: Vec<Vec<Column>> = vec![];
         let mut room = 0;
@@ -145,18 +163,51 @@ impl Table {
 
     fn block(&self, columns: &[Column], paint: Paint) -> String {
         let line = |cell: &dyn Fn(usize) -> (Look, String)| {
-            let cells = columns.iter().map(|&Column { c, width, right }| {
-                let (look, text) = cell(c);
-                let space = " ".repeat(width.saturating_sub(text.chars().count()));
-                let text = if text.is_empty() { text } else { paint.paint(look, &text) };
-                if right { space + &text } else { text + &space }
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+            let broken: Vec<Vec<String>> =
+                columns.iter().map(|column| broken(&cell(column.c).1, column.width)).collect();
+            let height = broken.iter().map(Vec::len).max().unwrap_or(0);
+            let nth = |i: usize| {
+                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right }, lines)| {
+                    let text = lines.get(i).cloned().unwrap_or_default();
+                    let space = " ".repeat(width.saturating_sub(text.chars().count()));
+                    let text = if text.is_empty() { text } else { paint.paint(cell(c).0, &text) };
+                    if right { space + &text } else { text + &space }
+                });
+                cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+            };
+            (0..height).map(nth).collect::<String>()
         };
         let head = line(&|c| (Look::Dim, self.headings[c].clone()));
         let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
         std::iter::once(head).chain(rows).collect()
     }
+}
+
+/// A text in lines of at most `width` characters, at least one: between words, or parts of a name, where that can be.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    if text.chars().count() <= width {
+        return vec![text.to_string()];
+    }
+    let mut lines = vec![String::new()];
+    let chars: Vec<char> = text.chars().collect();
+    for part in chars.chunk_by(|before, after| !matches!(before, ' ' | ',' | '/') && *after != '[') {
+        let mut part = part.to_vec();
+        loop {
+            let line = lines.last_mut().expect("there is one");
+            let taken = line.chars().count();
+            // A blank at the end of a line is not seen.
+            let seen = part.len() - usize::from(part.last() == Some(&' '));
+            if taken + seen <= width {
+                line.extend(part);
+                break;
+            }
+            if taken == 0 {
+                line.extend(part.drain(..width));
+            }
+            lines.push(String::new());
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_string()).collect()
 }
 
 /// A column of a table: its number, and how it is set.
@@ -174,8 +225,8 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_its_content() {
         let mut table = Table::new(&["arm", "dB", "none"]);
+        let cell = |text: &str| (Look::Good, text.to_string());
         for (arm, db) in [("bicubic", "21.17"), ("süß", "9.5")] {
-            let cell = |text: &str| (Look::Good, text.to_string());
             table.row(vec![cell(arm), cell(db), cell("")]);
         }
         assert_eq!(table.render(Paint { colours: false }), "arm         dB\nbicubic  21.17\nsüß        9.5\n");
@@ -186,6 +237,16 @@ mod tests {
         wide.row(cells(["süß", "9.5", ""]));
         assert_eq!(wide.render_within(Paint::none(), 21), narrow.to_string() + "süß\n");
         assert_eq!(wide.render_within(Paint::none(), 22).lines().count(), 3);
+        let mut long = Table::new(&["stage", "state", "took"]);
+        long.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of images"), cell("3.5")]);
+        long.row(vec![cell("images"), cell("done"), cell("12")]);
+        let expected = "stage             state             took\n\
+                        net[kind=none,    waits for the      3.5\n\
+                        lr=1e-3,seed=0]   result of images\n\
+                        images            done                12\n";
+        assert_eq!(long.render_narrowed(Paint::none(), 40), expected);
+        assert_eq!(broken("ab cdefgh", 3), ["ab", "cde", "fgh"]);
+        assert_eq!(broken("names[a=1,b=2]", 9), ["names", "[a=1,b=2]"]);
         assert!(table.render(Paint { colours: true }).contains("\x1b[32msüß\x1b[0m      "));
     }
 }

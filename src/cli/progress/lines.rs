@@ -10,8 +10,9 @@ use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::RunRecord;
 
-/// Between two lines on one stage's progress.
+/// Between two lines on one stage's progress, at least; and between two of any stages', on average.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+const ANY_INTERVAL: Duration = Duration::from_secs(1);
 
 fn figures(values: &BTreeMap<String, f64>) -> String {
     let name = |name: &str| if name == "images_per_s" { "images/s".to_string() } else { name.replace('_', " ") };
@@ -38,6 +39,9 @@ impl Progress for Lines {
     }
 
     fn stage(&mut self, stage: usize, status: &Status) {
+        if *status != Status::Running {
+            self.last.remove(&stage);
+        }
         let Some((_, text)) = sentence(status) else { return };
         self.line(&format!("{}  {text}", self.stages.padded(stage)));
         if let Status::Failed(failure) = status {
@@ -53,7 +57,8 @@ impl Progress for Lines {
                 let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", words::duration(seconds)));
                 // Not the first moment either: a stage that is done by then needs no line.
                 let last = *self.last.entry(stage).or_insert_with(Instant::now);
-                if last.elapsed() >= LINE_INTERVAL {
+                let at_work = u32::try_from(self.last.len()).unwrap_or(u32::MAX);
+                if last.elapsed() >= LINE_INTERVAL.max(ANY_INTERVAL.saturating_mul(at_work)) {
                     self.last.insert(stage, Instant::now());
                     let name = self.stages.padded(stage);
                     self.line(&format!("{name}  {}{}{eta}", words::progress(*done, *total, unit), figures(values)));
