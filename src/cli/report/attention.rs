@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::arms::Known;
-use crate::data::resample::Resampler;
+use crate::data::Images;
+use crate::data::resample::{Resampler, degrade};
 use crate::model::{Checkpoint, from_u8};
 use crate::pipeline::Device;
-use crate::pipeline::params::{CompareParams, Weights};
+use crate::pipeline::params::{CompareParams, DegradeMethod, Weights};
 use crate::pipeline::{StageParams, blobs};
 use crate::report::html::Attention;
 use crate::stages::denoiser::{AttentionMaps, Denoiser};
@@ -16,6 +17,9 @@ const IMAGES: usize = 4;
 
 /// Arms that are shown.
 const ARMS: usize = 6;
+
+/// Pixels of a side of an image that is shown.
+const MOST_SIDE: usize = 96;
 
 /// Positions of a map that is shown: its weights are as many squared. Finer ones are shown coarser.
 const MOST: usize = 256;
@@ -46,6 +50,7 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
     let layers = denoiser.attention(&images, &up, 0)?;
     // The smallest map is the deepest.
     let layer = layers.into_iter().min_by_key(|layer| layer.queries);
+    let hr = shown(hr)?;
     Ok(layer.and_then(coarser).map(|layer| Attention {
         arm: arm.to_string(),
         layer: layer.layer,
@@ -54,6 +59,12 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
         queries: layer.queries,
         keys: layer.keys,
     }))
+}
+
+/// Images as they are shown, no larger than `MOST_SIDE` where a whole factor makes them so.
+fn shown(hr: Images) -> Result<Images> {
+    let factor = (1..=hr.height).find(|factor| hr.height.is_multiple_of(*factor) && hr.height / factor <= MOST_SIDE);
+    degrade(&hr, factor.unwrap_or(1), DegradeMethod::Area)
 }
 
 /// Maps of at most `MOST` positions, of square blocks of positions: their means as those that ask, their sums as those that

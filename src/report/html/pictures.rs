@@ -13,6 +13,8 @@ use crate::metrics::{Spectrum, mean_image, psnr};
 #[derive(Debug)]
 pub struct ArmPictures {
     pub name: String,
+    /// Height and width of the whole images.
+    whole: (usize, usize),
     /// Samples K an image.
     samples: usize,
     sample: Images,
@@ -28,14 +30,17 @@ impl ArmPictures {
     /// With `rows` images, or as many as there are.
     pub fn of(name: &str, samples: &Samples, rows: usize) -> Self {
         let rows = rows.min(samples.count);
+        let window = Window::of(samples.height, samples.width);
         Self {
             name: name.to_string(),
+            whole: (samples.height, samples.width),
             samples: samples.samples,
-            sample: samples.first(0..rows),
+            sample: window.cut(&samples.first(0..rows)),
             another: (samples.samples > 1)
-                .then(|| samples.each(0..rows, |samples, len| samples[len..2 * len].to_vec())),
-            mean: samples.each(0..rows, mean_image),
-            spread: (samples.samples > 1).then(|| (0..rows).map(|i| spread(samples, i)).collect()),
+                .then(|| window.cut(&samples.each(0..rows, |samples, len| samples[len..2 * len].to_vec()))),
+            mean: window.cut(&samples.each(0..rows, mean_image)),
+            spread: (samples.samples > 1)
+                .then(|| (0..rows).map(|i| window.part(&spread(samples, i), samples.width, 1)).collect()),
             spectrum: Spectrum::of(&samples.first(0..samples.count)),
         }
     }
@@ -45,9 +50,48 @@ impl ArmPictures {
     }
 }
 
+/// Pictures are no larger; of larger images it is the middle.
+const MOST_SIDE: usize = 192;
+
+/// What is shown of an image.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    top: usize,
+    left: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Window {
+    fn of(height: usize, width: usize) -> Self {
+        // Where pixels of a small image begin, by whatever usual factor it is smaller.
+        let begin = |side: usize| side.saturating_sub(MOST_SIDE) / 2 / 48 * 48;
+        Self { top: begin(height), left: begin(width), height: height.min(MOST_SIDE), width: width.min(MOST_SIDE) }
+    }
+
+    /// The same part of an image that is `scale` times smaller.
+    fn smaller(self, scale: usize) -> Self {
+        let Self { top, left, height, width } = self;
+        Self { top: top / scale, left: left / scale, height: height / scale, width: width / scale }
+    }
+
+    fn cut(self, images: &Images) -> Images {
+        let part = |i: usize| self.part(images.image(i), images.width, 3);
+        Images::new(images.count, self.height, self.width, (0..images.count).flat_map(part).collect())
+    }
+
+    /// Of values row by row, `each` for a pixel.
+    fn part<T: Copy>(self, values: &[T], width: usize, each: usize) -> Vec<T> {
+        let rows = values.chunks_exact(width * each).skip(self.top).take(self.height);
+        rows.flat_map(|row| &row[self.left * each..][..self.width * each]).copied().collect()
+    }
+}
+
 /// The pictures of a comparison.
 #[derive(Debug)]
 pub struct Pictures {
+    /// Height and width of the whole images.
+    whole: (usize, usize),
     hr: Images,
     lr: Images,
     scale: usize,
@@ -62,14 +106,14 @@ impl Pictures {
         let enlarged = resample::enlarge(lr, scale);
         let enlarged = Samples::new(enlarged.count, 1, enlarged.height, enlarged.width, enlarged.pixels);
         let rows = rows.min(hr.count).min(lr.count);
-        let fits = |arm: &ArmPictures| {
-            arm.sample.count == rows && (arm.sample.height, arm.sample.width) == (hr.height, hr.width)
-        };
+        let fits = |arm: &ArmPictures| arm.sample.count == rows && arm.whole == (hr.height, hr.width);
+        let window = Window::of(hr.height, hr.width);
         Self {
+            whole: (hr.height, hr.width),
             spectrum: Spectrum::of(hr),
             bicubic: ArmPictures::of(super::super::BICUBIC, &enlarged, rows),
-            hr: hr.slice(0..rows),
-            lr: lr.slice(0..rows),
+            hr: window.cut(&hr.slice(0..rows)),
+            lr: window.smaller(scale).cut(&lr.slice(0..rows)),
             scale,
             arms: arms.into_iter().filter(fits).collect(),
         }
@@ -103,7 +147,7 @@ impl Pictures {
         let images = (size / column.max(1)).clamp(1, self.hr.count.max(1)).min(self.hr.count);
         let top = self.top(images);
 
-        let mut rows = vec![self.truth("HR", &self.hr, images)?, self.truth("LR", &self.lr, images)?];
+        let mut rows = vec![self.truth("HR", &self.hr, 1, images)?, self.truth("LR", &self.lr, self.scale, images)?];
         let (mut taken, mut left_out) = (0, 0);
         for arm in std::iter::once(&self.bicubic).chain(&self.arms) {
             taken += cost(arm) * images;
@@ -117,6 +161,7 @@ impl Pictures {
             images,
             width: self.hr.width,
             height: self.hr.height,
+            is_cut: (self.hr.height, self.hr.width) != self.whole,
             draws: self.arms.iter().any(|arm| arm.samples > 1),
             rows,
             left_out,
@@ -136,7 +181,7 @@ impl Pictures {
         [16.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0].into_iter().find(|top| *top >= high).unwrap_or(255.0)
     }
 
-    fn truth(&self, name: &str, images: &Images, count: usize) -> anyhow::Result<Row> {
+    fn truth(&self, name: &str, images: &Images, scale: usize, count: usize) -> anyhow::Result<Row> {
         let cell = |i: usize| {
             Ok(vec![Shown {
                 views: View::ALL.join(" "),
@@ -146,7 +191,7 @@ impl Pictures {
         };
         Ok(Row {
             name: name.to_string(),
-            note: format!("{}×{}", images.width, images.height),
+            note: format!("{}×{}", self.whole.1 / scale, self.whole.0 / scale),
             is_arm: false,
             cells: (0..count).map(cell).collect::<anyhow::Result<_>>()?,
         })
@@ -207,6 +252,8 @@ pub struct Gallery {
     images: usize,
     width: usize,
     height: usize,
+    /// Whether only the middle of images is shown.
+    is_cut: bool,
     /// Whether an arm has several samples of an image.
     draws: bool,
     rows: Vec<Row>,
@@ -366,6 +413,27 @@ mod tests {
         assert!(tight.images < 4 && tight.left_out == 0, "{} {}", tight.images, tight.left_out);
         let tiny = pictures(arms()).gallery(5_000).unwrap();
         assert!(tiny.images == 1 && tiny.left_out > 0 && tiny.rows.len() > 2);
+    }
+
+    #[test]
+    fn of_large_images_the_middle_is_shown() {
+        // A pixel says where it is, in steps of eight.
+        let pixels = |height: usize, width: usize, scale: usize| -> Vec<u8> {
+            let place = |i: usize| [(i / width * scale / 8) as u8, (i % width * scale / 8) as u8, 0];
+            (0..height * width).flat_map(place).collect()
+        };
+        let (hr, lr) = (Images::new(1, 400, 304, pixels(400, 304, 1)), Images::new(1, 50, 38, pixels(50, 38, 8)));
+        let samples = Samples::new(1, 1, 400, 304, hr.pixels.clone());
+        let pictures = Pictures::new(&hr, &lr, 8, 1, vec![ArmPictures::of("a", &samples, 1)]);
+        assert_eq!((pictures.hr.height, pictures.hr.width), (192, 192));
+        assert_eq!((pictures.lr.height, pictures.lr.width), (24, 24));
+        assert_eq!(pictures.arms[0].sample, pictures.hr);
+        // (400 - 192) / 2 = 104, and 96 is a multiple of 48; (304 - 192) / 2 = 56 likewise.
+        assert_eq!(pictures.hr.pixels[..2], [96 / 8, 48 / 8]);
+        assert_eq!(pictures.lr.pixels[..2], [96 / 8, 48 / 8]);
+        let gallery = pictures.gallery(1 << 22).unwrap();
+        assert!(gallery.is_cut && gallery.left_out == 0);
+        assert_eq!([&gallery.rows[0].note, &gallery.rows[1].note], ["304×400", "38×50"]);
     }
 
     #[test]
