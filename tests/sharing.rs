@@ -103,7 +103,7 @@ fn hostile_archives_are_refused() {
         gzip.finish().unwrap()
     };
     let cases: [(&str, Vec<u8>, &str); 16] = [
-        ("nothing", vec![], "ends too early"),
+        ("nothing", vec![], "this is no archive"),
         ("noise", b"this is no archive, and long enough for a header".repeat(20), "this is no archive, such as"),
         ("a link", link, "no plain file"),
         ("zeros in gzip", bomb, "ends too early"),

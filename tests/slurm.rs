@@ -462,7 +462,7 @@ fn what_was_left_half_submitted_is_not_told_to_need_nobody() {
     run.signal("KILL");
     run.wait();
     let output = cluster.run(&["--detach"]);
-    assert!(output.code == Some(2) && output.stderr.contains("1 stage of it have no job"), "{output}");
+    assert!(output.code == Some(2) && output.stderr.contains("still lacks the jobs of 1 stage"), "{output}");
     assert_done(&cluster.run(&[]));
 }
 

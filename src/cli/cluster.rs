@@ -87,7 +87,13 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
 
 fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
     slurm::is_there().map_err(InputError)?;
-    slurm::cancel(run, &settings::slurm()?)?;
+    if let Err(error) = slurm::cancel(run, &settings::slurm()?) {
+        if !run.is_live() {
+            return Err(error);
+        }
+        note(&format!("warning: {error:#}"));
+        return Ok("will be cancelled by the process that watches it, when Slurm answers");
+    }
     // Where somebody watches, they see it.
     if let Some(run) = run.take_over()? {
         let mut record = run.record()?;
@@ -118,7 +124,7 @@ fn interrupt(record: &RunRecord) -> Result<&'static str> {
 /// Why `run --detach` does not take up a run that goes on.
 pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
     format!(
-        "run {} goes on, and {} of it have no job: `srpipe run {}` watches it and submits them; or end it first with \
+        "run {} goes on, and still lacks the jobs of {}: `srpipe run {}` watches it and submits them; or end it first with \
          `srpipe cancel {}`",
         record.id,
         words::count(stages, "stage"),

@@ -121,8 +121,8 @@ impl Table {
         let mut columns = self.columns();
         let width = |columns: &[Column]| columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
         while width(&columns) > most {
-            let texts = columns.iter_mut().filter(|column| !column.right && column.width > NARROW);
-            let Some(widest) = texts.max_by_key(|column| column.width) else { break };
+            let texts = columns.iter_mut().filter(|column| !column.right && column.width > column.least);
+            let Some(widest) = texts.max_by_key(|column| column.width) else { return self.render_within(paint, most) };
             widest.width -= 1;
         }
         self.block(&columns, paint)
@@ -158,7 +158,9 @@ impl Table {
         let cells = || self.rows.iter().map(|row| row[c].1.as_str());
         let width = cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
         let is_number = |cell: &str| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok());
-        Column { c, width, right: cells().all(is_number) }
+        let least = cells().flat_map(|cell| parts(cell).map(|part| seen(&part)).collect::<Vec<_>>()).max().unwrap_or(0);
+        let least = least.max(self.headings[c].chars().count()).max(NARROW);
+        Column { c, width, least, right: cells().all(is_number) }
     }
 
     fn block(&self, columns: &[Column], paint: Paint) -> String {
@@ -167,7 +169,7 @@ impl Table {
                 columns.iter().map(|column| broken(&cell(column.c).1, column.width)).collect();
             let height = broken.iter().map(Vec::len).max().unwrap_or(0);
             let nth = |i: usize| {
-                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right }, lines)| {
+                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right, .. }, lines)| {
                     let text = lines.get(i).cloned().unwrap_or_default();
                     let space = " ".repeat(width.saturating_sub(text.chars().count()));
                     let text = if text.is_empty() { text } else { paint.paint(cell(c).0, &text) };
@@ -183,21 +185,30 @@ impl Table {
     }
 }
 
+/// Words, and parts of names.
+fn parts(text: &str) -> impl Iterator<Item = Vec<char>> {
+    let chars: Vec<char> = text.chars().collect();
+    let ends = |before: &char, after: &char| matches!(before, ' ' | ',' | '/') || *after == '[';
+    let parts: Vec<Vec<char>> = chars.chunk_by(|a, b| !ends(a, b)).map(<[char]>::to_vec).collect();
+    parts.into_iter()
+}
+
+/// The width of a part at the end of a line, where a blank is not seen.
+fn seen(part: &[char]) -> usize {
+    part.len() - usize::from(part.last() == Some(&' '))
+}
+
 /// A text in lines of at most `width` characters, at least one: between words, or parts of a name, where that can be.
 fn broken(text: &str, width: usize) -> Vec<String> {
     if text.chars().count() <= width {
         return vec![text.to_string()];
     }
     let mut lines = vec![String::new()];
-    let chars: Vec<char> = text.chars().collect();
-    for part in chars.chunk_by(|before, after| !matches!(before, ' ' | ',' | '/') && *after != '[') {
-        let mut part = part.to_vec();
+    for mut part in parts(text) {
         loop {
             let line = lines.last_mut().expect("there is one");
             let taken = line.chars().count();
-            // A blank at the end of a line is not seen.
-            let seen = part.len() - usize::from(part.last() == Some(&' '));
-            if taken + seen <= width {
+            if taken + seen(&part) <= width {
                 line.extend(part);
                 break;
             }
@@ -215,6 +226,8 @@ fn broken(text: &str, width: usize) -> Vec<String> {
 struct Column {
     c: usize,
     width: usize,
+    /// What it can be made as narrow as, without breaking what belongs together.
+    least: usize,
     right: bool,
 }
 

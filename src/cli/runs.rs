@@ -10,11 +10,11 @@ use serde_json::json;
 
 use super::args::RunsArgs;
 use super::facts::Facts;
-use super::output::{Look, Paint, Table, print};
+use super::output::{Look, Paint, Table, note, print};
 use super::status::{run_state_name, run_words};
-use super::{EXIT_DONE, words};
+use super::{EXIT_DONE, cluster, words};
 use crate::run::InputError;
-use crate::store::Store;
+use crate::store::{RunDir, Store};
 
 const NO_SUCH_VALUE: &str = "no run has a parameter or a metric of that name; `srpipe runs --all` shows all that there are, \
     and pipeline, state, age and took can be asked for too";
@@ -27,14 +27,16 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         (None, None) => vec![],
     };
     let dirs = pipelines.iter().flat_map(|name| store.as_ref().map_or(vec![], |store| store.runs(name)));
-    let mut rows: Vec<Facts> = dirs.filter_map(|run| Facts::of(&run)).collect();
+    let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::adopt_run(store, run));
+    let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run)).collect();
     if rows.is_empty() && args.pipeline.is_some() {
         let text = format!("{} has no runs of a pipeline {}", runs.display(), pipelines[0]);
         return Err(InputError(text).into());
     }
     let known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
+    // It may be of a pipeline that has not run yet.
     if let Some(name) = args.sort.as_ref().filter(|name| !known(name)) {
-        return Err(InputError(format!("--sort {name}: {NO_SUCH_VALUE}")).into());
+        note(&format!("warning: --sort {name}: {NO_SUCH_VALUE}"));
     }
     let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
     if let Some(filter) = filters.iter().find(|filter| !known(&filter.name)) {

@@ -50,6 +50,9 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
 pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
     let file = File::open(&args.file).map_err(|e| InputError(format!("opening {shown}: {e}")))?;
+    if args.file.is_dir() {
+        return Err(InputError(format!("{shown} is a folder, and no archive such as `srpipe export` writes")).into());
+    }
     let store = Store::open(runs)?;
     let moved = archive::import(&store, BufReader::new(file)).with_context(|| format!("importing {shown}"))?;
     tell(&moved, args.json, &format!("taken from {shown}"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::explanations::few;
 use super::output::Look;
 use super::{results, words};
-use crate::pipeline::StageKind;
+use crate::pipeline::{ExecutorKind, StageKind};
 use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};
@@ -129,6 +129,10 @@ fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
         StageRunState::Pending => State::Skipped,
         // For those who look on, what waits in a queue does not run.
         StageRunState::Running if goes_on && stage.job.as_ref().is_some_and(|job| job.queued.is_some()) => {
+            State::Waiting
+        }
+        // On a cluster, one without a job is on its way there.
+        StageRunState::Running if goes_on && run.record.executor == ExecutorKind::Slurm && stage.job.is_none() => {
             State::Waiting
         }
         StageRunState::Running if goes_on => State::Running,

@@ -81,7 +81,8 @@ fn show_results(store: Option<&Store>, runs: &Path, ended: Option<&RunView>) {
 }
 
 pub fn looks_like_file(what: &str) -> bool {
-    what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') || Path::new(what).is_file()
+    let path = Path::new(what);
+    what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') && !path.is_dir() || path.is_file()
 }
 
 pub fn run_words(state: ViewState) -> (Look, &'static str) {

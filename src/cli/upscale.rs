@@ -72,18 +72,20 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// What enlarging takes, in bytes a pixel of the result.
-const MEMORY: u64 = 60;
+/// What enlarging takes at most, in bytes: for each pixel of the result, and at all.
+const MEMORY: u64 = 90;
+const MEMORY_AT_ALL: u64 = 64 << 20;
 
 /// An error rather than an end in the middle.
 fn check_memory(image: &Images, scale: usize) -> Result<(), InputError> {
     let pixels = (image.width * scale) as u64 * (image.height * scale) as u64;
+    let needed = MEMORY_AT_ALL + MEMORY * pixels;
     match available_memory() {
-        Some(free) if MEMORY * pixels > free => Err(InputError(format!(
+        Some(free) if needed > free => Err(InputError(format!(
             "{}×{} pixels enlarged {scale} times take about {} of memory, and {} are free: shrink the picture or cut it up first",
             image.width,
             image.height,
-            words::size(MEMORY * pixels),
+            words::size(needed),
             words::size(free)
         ))),
         _ => Ok(()),
@@ -113,6 +115,10 @@ impl Outputs {
             return Err(InputError(format!("{}: cannot be written: {error}", path.display())));
         }
         let outputs = Self { path, format, samples: args.samples };
+        let bicubic = args.bicubic.then(|| outputs.bicubic());
+        if let Some(path) = (0..args.samples).map(|k| outputs.sample(k)).chain(bicubic).find(|path| path.is_dir()) {
+            return Err(InputError(format!("{}: that is a folder; give the result another name", path.display())));
+        }
         let same =
             |path: &Path| path.canonicalize().is_ok_and(|path| args.image.canonicalize().is_ok_and(|i| i == path));
         if (0..args.samples).any(|k| same(&outputs.sample(k))) || args.bicubic && same(&outputs.bicubic()) {

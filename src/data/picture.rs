@@ -148,10 +148,24 @@ impl Picture {
     }
 }
 
-/// Whether the last scan of a JPEG file is followed by the mark of its end.
+/// Whether a JPEG file comes to the mark of its end, whatever follows that: segment by segment (ITU T.81, annex B).
 fn has_end(jpeg: &[u8]) -> bool {
-    let last = |marker: u8| jpeg.windows(2).rposition(|pair| pair == [0xFF, marker]);
-    last(0xD9) > last(0xDA)
+    // Behind the mark of the beginning.
+    let mut at = 2;
+    while let Some(&[first, marker]) = jpeg.get(at..at + 2) {
+        at += match (first, marker) {
+            (0xFF, 0xD9) => return true,
+            // Marks without a length, and a byte of a scan that looks like one.
+            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => 2,
+            (0xFF, 0xFF) => 1,
+            (0xFF, _) => match jpeg.get(at + 2..at + 4) {
+                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+            _ => 1,
+        };
+    }
+    false
 }
 
 fn mean([r, g, b]: [u8; 3]) -> u8 {
@@ -219,6 +233,8 @@ mod tests {
         assert!(error.contains("60000×60000 pixels"), "{error}");
         let jpeg = encoded(&RgbImage::new(30, 30).into(), ImageFormat::Jpeg);
         assert!(Picture::decode(&jpeg).is_ok() && Picture::decode(&jpeg[..jpeg.len() - 2]).is_err());
+        // What follows the picture is not looked at, such as a film.
+        assert!(Picture::decode(&[&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat()).is_ok());
     }
 
     /// A picture of every kind.

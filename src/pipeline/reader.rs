@@ -119,7 +119,9 @@ impl<'a> Reader<'a> {
         }
         let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
         match error.info().contains("flow") {
-            true => said.help("a `{` or a `[` before this is not closed"),
+            true => {
+                said.help("here or before this, a `,` between two entries is missing, or a `}` or `]` at their end")
+            }
             false => said,
         }
     }

@@ -84,7 +84,7 @@ pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
     match start.starts_with(&[0x1f, 0x8b]) {
         true => unpack(store, flate2::bufread::MultiGzDecoder::new(from)),
         // Every header of the format has its name there.
-        false if start.get(257..262).is_none_or(|name| name == b"ustar") => unpack(store, from),
+        false if start.get(257..262).is_some_and(|name| name == b"ustar") => unpack(store, from),
         false => bail!("this is no archive, such as `srpipe export` writes"),
     }
 }

@@ -73,8 +73,11 @@ fn total_memory() -> Option<u64> {
 /// What a process may take now, in bytes: of the machine, of its container, and of the limit on its addresses.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    // What only files keep there is given up when it is needed.
+    let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
     let cgroup = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    let cgroup = cgroup.map(|(most, taken)| most.saturating_sub(taken));
+    let cgroup = cgroup.map(|(most, taken)| most.saturating_sub(taken.saturating_sub(files)));
     let addresses = rustix::process::getrlimit(rustix::process::Resource::As).current;
     [memory_line("MemAvailable:"), cgroup, addresses].into_iter().flatten().min()
 }

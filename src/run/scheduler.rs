@@ -262,6 +262,7 @@ impl<'a> Scheduler<'a> {
                 runs: self.job.store.runs_dir().to_path_buf(),
             };
             self.last_words[stage] = None;
+            self.record.stages[stage].job = None;
             self.started[stage] = Instant::now();
             let log = self.job.store.work_dir(key).join(LOG_FILE);
             match self.executor.start(stage, &order, &log) {

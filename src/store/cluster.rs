@@ -4,6 +4,7 @@
 //! Clocks of machines differ, and times of change come from a file server's: nothing here is read off them. A heart
 //! beats by changing what its file says, and whoever waits measures by a clock of their own how long it has not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -98,26 +99,22 @@ impl Store {
         true
     }
 
-    /// Those of some keys that a process of another machine works on: it said so, has not said that it stopped, and its
-    /// heart beats within `lease`, for which this waits where there are any.
-    pub(super) fn beating_elsewhere(&self, keys: Vec<Key>, lease: Duration) -> Vec<Key> {
-        let is_elsewhere = |key: &Key| self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
-        let beat = |key: Key| Some((self.last_beat(&key)?, key));
-        let mut silent: Vec<(String, Key)> = keys.into_iter().filter(is_elsewhere).filter_map(beat).collect();
-        let mut beating = vec![];
+    /// The beat of a process of another machine which said that it works on a key, and not that it stopped.
+    pub(super) fn beat_elsewhere(&self, key: &Key) -> Option<String> {
+        let holder = self.lock_holder(key).filter(|holder| holder.host != files::host());
+        holder.and_then(|_| self.last_beat(key))
+    }
+
+    /// The beats of other machines that stand still for `lease`, for which this waits where there are any.
+    pub(super) fn stopped_elsewhere(&self, lease: Duration) -> BTreeMap<Key, String> {
+        let beat = |key: Key| Some((key.clone(), self.beat_elsewhere(&key)?));
+        let mut still: BTreeMap<Key, String> = self.work_keys().into_iter().filter_map(beat).collect();
         let start = Instant::now();
-        while !silent.is_empty() && start.elapsed() < lease {
+        while !still.is_empty() && start.elapsed() < lease {
             std::thread::sleep(lease / 20);
-            silent.retain(|(before, key)| match self.last_beat(key) {
-                None => false,
-                Some(beat) if beat == *before => true,
-                Some(_) => {
-                    beating.push(key.clone());
-                    false
-                }
-            });
+            still.retain(|key, before| self.beat_elsewhere(key).as_ref() == Some(before));
         }
-        beating
+        still
     }
 
     /// The last beat of whoever works on a key, or did: no more than whether it changes means anything.
@@ -183,9 +180,12 @@ mod tests {
         });
         std::thread::scope(|scope| {
             scope.spawn(beats);
-            assert_eq!(store.beating_elsewhere(vec![key.clone()], 10 * lease).len(), 1);
+            assert!(store.stopped_elsewhere(lease).is_empty());
+            assert_eq!(store.live_keys(&BTreeMap::new()).len(), 1);
         });
-        assert_eq!(store.beating_elsewhere(vec![key.clone()], lease), [], "one that stands still has stopped");
+        let stopped = store.stopped_elsewhere(lease);
+        assert_eq!(stopped.len(), 1, "one that stands still has stopped");
+        assert!(store.live_keys(&stopped).is_empty());
         // One that stops cleanly is not waited for.
         fs::remove_file(store.work_dir(&key).join(BEAT)).unwrap();
         let start = Instant::now();

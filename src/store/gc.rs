@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::cluster::LEASE;
 use super::files::TEMPORARY;
 use super::{Action, Digest, Key, RunDir, RunState, Store};
 use crate::pipeline::ExecutorKind;
@@ -76,6 +77,8 @@ fn choose(runs: &[Facts], retention: Retention, size: impl Fn(&BTreeSet<&Key>) -
 impl Store {
     /// Removes what `retention` does not keep; `dry_run` only tells.
     pub fn gc(&self, retention: Retention, dry_run: bool) -> Result<Removed> {
+        // Takes a while where another machine's worker may have died, and nobody else has to wait.
+        let stopped = self.stopped_elsewhere(LEASE);
         let _hold = self.hold_alone()?;
         self.refuse_links()?;
         self.refuse_left_runs()?;
@@ -108,7 +111,7 @@ impl Store {
 
         let facts: Vec<Facts> = runs.iter().map(|(_, facts)| facts.clone()).collect();
         let stays = choose(&facts, retention, size);
-        let live = self.live_keys();
+        let live = self.live_keys(&stopped);
         let kept_runs = facts.iter().zip(&stays).filter(|(_, stays)| **stays);
         let kept: BTreeSet<&Key> = kept_runs.flat_map(|(run, _)| &run.keys).chain(&live).collect();
         let leased: Vec<Digest> = live.iter().flat_map(|key| self.leased(key)).collect();

@@ -4,6 +4,7 @@
 //! where `gc` looks for it: in the record of a live run, or in the lease of a live worker. `gc` takes the lock
 //! exclusively, so it sees all of that or comes first. Readers that only tell what they saw take no lock.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::sync::PoisonError;
@@ -63,12 +64,11 @@ impl Store {
     }
 
     /// The keys that are worked on at this moment.
-    pub(super) fn live_keys(&self) -> Vec<Key> {
-        let keys = self.work_keys();
+    /// `stopped`: hearts that were seen to stand still.
+    pub(super) fn live_keys(&self, stopped: &BTreeMap<Key, String>) -> Vec<Key> {
         let is_here = |key: &Key| is_held(&self.work_dir(key).join("lock"));
-        let (mut live, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(is_here);
-        live.extend(self.beating_elsewhere(others, super::cluster::LEASE));
-        live
+        let beats = |key: &Key| self.beat_elsewhere(key).is_some_and(|beat| stopped.get(key) != Some(&beat));
+        self.work_keys().into_iter().filter(|key| is_here(key) || beats(key)).collect()
     }
 
     /// The keys of all work folders, of those too whose worker is gone.

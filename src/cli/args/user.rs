@@ -55,7 +55,7 @@ Examples:
 
 The model says by how much: 4 times, if it has learned from images 4 times smaller. It fills in what it has seen: one
 that was trained on CIFAR-10 knows photographs, one that was trained on generated images does not. Time grows with the
-area, and so does memory: about 60 bytes a pixel of the result.
+area, and so does memory: up to 90 bytes a pixel of the result.
 
 With --json: {\"schema\": 1, \"images\": [paths], \"bicubic\": a path or null, \"width\", \"height\", \"seconds\"}.";
 

@@ -22,6 +22,9 @@ use crate::store::{RunRecord, StageRunState};
 /// Between two drawings of what nothing happens to.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Drawings a second, at most.
+const DRAWINGS: u8 = 20;
+
 /// Characters of the time, with what is between it and the rest.
 const ELAPSED: usize = 12;
 
@@ -32,7 +35,8 @@ const ROWS_LEFT: usize = 4;
 struct Working {
     bar: ProgressBar,
     losses: Trail,
-    last_loss: Option<f64>,
+    /// The held-out loss that was told last.
+    heldout_loss: Option<f64>,
     left: Option<f64>,
 }
 
@@ -42,7 +46,7 @@ impl Working {
             && let Some(&loss) = values.get("loss")
         {
             self.losses.push(loss);
-            self.last_loss = Some(loss);
+            self.heldout_loss = values.get("heldout_loss").copied().or(self.heldout_loss);
         }
     }
 }
@@ -66,7 +70,10 @@ impl Bars {
         Self {
             paint: Paint::stderr(),
             stages: Stages::default(),
-            all: MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Canvas::stderr()))),
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(
+                Box::new(Canvas::stderr()),
+                DRAWINGS,
+            )),
             footer: ProgressBar::hidden(),
             working: BTreeMap::new(),
             states: vec![],
@@ -79,6 +86,12 @@ impl Bars {
     fn above(&self, text: &str) {
         // Above the bars; a terminal that is gone is no reason to stop.
         let _ = self.all.println(text);
+    }
+
+    /// A line of a stage, in as many as it takes.
+    fn broken(&self, line: &str) -> String {
+        let indent = self.stages.width + 2;
+        broken(line, if indent < width() / 2 { indent } else { 4 }, width())
     }
 
     /// One line for all that one thing is to be said of, before anything else is said.
@@ -104,7 +117,7 @@ impl Bars {
                 false => ProgressBar::hidden(),
             };
             bar.enable_steady_tick(TICK);
-            Working { bar, losses: Trail::default(), last_loss: None, left: None }
+            Working { bar, losses: Trail::default(), heldout_loss: None, left: None }
         });
         working.bar.set_style(style("{prefix}  {msg}"));
         working.bar.set_prefix(self.stages.shortened(stage, width()));
@@ -137,15 +150,15 @@ impl Bars {
         }
         if let Some((look, text)) = sentence(status) {
             let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
-            if let Some(loss) = working.as_ref().and_then(|working| working.last_loss) {
-                line += &self.paint.paint(Look::Dim, &format!("  loss {}", words::figure(loss)));
+            if let Some(loss) = working.as_ref().and_then(|working| working.heldout_loss) {
+                line += &self.paint.paint(Look::Dim, &format!("  held-out {}", words::figure(loss)));
             }
             let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
             let course = working.map_or(String::new(), |working| working.losses.sparkline(room));
             if !course.is_empty() {
                 line += &self.paint.paint(Look::Dim, &format!("  {course}"));
             }
-            self.above(&line);
+            self.above(&self.broken(&line));
         }
         if let Status::Failed(failure) = status {
             log_lines(failure).iter().for_each(|line| self.above(line));
@@ -213,9 +226,7 @@ impl Progress for Bars {
         match event {
             StageEvent::Message { text } => {
                 self.tell_together();
-                let indent = self.stages.width + 2;
-                let indent = if indent < width() / 2 { indent } else { 4 };
-                self.above(&broken(&format!("{}  {text}", self.stages.padded(stage)), indent, width()));
+                self.above(&self.broken(&format!("{}  {text}", self.stages.padded(stage))));
             }
             StageEvent::Progress { done, total, unit, values } => {
                 let left = self.stages.eta(stage, *done, *total);

@@ -17,7 +17,7 @@ use crate::plan::Preimage;
 use crate::report::Summary;
 use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
 use crate::run::watch::{RunView, ViewState};
-use crate::store::{Action, RunDir, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store};
 use crate::train::fix_steps;
 
 /// Stages that are listed one by one.
@@ -61,7 +61,8 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
         let action = known.action(&stage.name);
         let read = |blob: &str| store.read(action.as_ref()?.outputs.get(blob)?).ok();
         report.comparisons.push(Comparison {
-            name: Some(stage.name.clone()),
+            name: stage.name.clone(),
+            is_of_samples: false,
             summary: read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok()),
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
@@ -78,23 +79,30 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
     Ok(report)
 }
 
-/// All samples of a pipeline without a comparison, side by side.
-fn samples(known: &Known) -> Option<Comparison> {
-    let is_done = |stage: &&pipeline::Stage| {
-        matches!(stage.params, StageParams::Sample(_)) && known.action(&stage.name).is_some()
-    };
-    let arm = |stage: &pipeline::Stage| {
+/// All samples of a pipeline without a comparison, side by side where they are of the same images.
+fn samples(known: &Known) -> Vec<Comparison> {
+    let mut groups: BTreeMap<Vec<Digest>, (String, BTreeMap<String, Arm>)> = BTreeMap::new();
+    for stage in &known.pipeline.stages {
+        let StageParams::Sample(params) = &stage.params else { continue };
+        let Some(outputs) = known.action(&stage.name).map(|action| action.outputs) else { continue };
+        let images = [blobs::TEST_HR, blobs::TEST_LR].iter().filter_map(|blob| outputs.get(*blob).cloned()).collect();
         let runs = vec![ArmRun { seed: None, stage: stage.name.clone() }];
-        (stage.name.clone(), Arm { of: stage.name.clone(), axes: vec![], runs })
+        let arm = Arm { of: stage.name.clone(), axes: vec![], runs };
+        let (_, arms) = groups.entry(images).or_insert_with(|| (params.data.clone(), BTreeMap::new()));
+        arms.insert(stage.name.clone(), arm);
+    }
+    let comparison = |(name, arms): (String, BTreeMap<String, Arm>)| {
+        let params = CompareParams { arms, claims: BTreeMap::new(), rows: ROWS };
+        Comparison {
+            name,
+            is_of_samples: true,
+            arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
+            pictures: known.pictures(&params),
+            attention: super::attention::of_arms(known, &params),
+            ..Comparison::default()
+        }
     };
-    let arms: BTreeMap<String, Arm> = known.pipeline.stages.iter().filter(is_done).map(arm).collect();
-    let params = CompareParams { arms, claims: BTreeMap::new(), rows: ROWS };
-    (!params.arms.is_empty()).then(|| Comparison {
-        arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
-        pictures: known.pictures(&params),
-        attention: super::attention::of_arms(known, &params),
-        ..Comparison::default()
-    })
+    groups.into_values().map(comparison).collect()
 }
 
 /// The trainings of a pipeline without a comparison, each on its own.

@@ -25,7 +25,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     let none = || InputError(format!("there are no runs in {}; `srpipe run FILE` makes one", runs.display()));
     let store = Store::open_existing(runs).ok_or_else(none)?;
     let run = match &args.what {
-        Some(what) if status::looks_like_file(what) && !Path::new(what).is_dir() => {
+        Some(what) if status::looks_like_file(what) => {
             let pipeline = super::load(Path::new(what), &super::FlagArgs { set: vec![], sweep: vec![] })?;
             find_run(&store, &pipeline.name)?
         }

@@ -294,7 +294,7 @@ error: not valid YAML: while parsing a flow sequence, expected ',' or ']'
  | --set stages.model.optim.betas=[0.9
  |                                   ^
  |
- = help: a `{` or a `[` before this is not closed
+ = help: here or before this, a `,` between two entries is missing, or a `}` or `]` at their end
 
 error: a path is keys with dots between them
  |

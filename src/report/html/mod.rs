@@ -101,8 +101,9 @@ pub struct Stage {
 /// A comparison, as far as it came.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// None of samples in a file that compares nothing.
-    pub name: Option<String>,
+    pub name: String,
+    /// Samples of a file that compares nothing.
+    pub is_of_samples: bool,
     /// None until it was made.
     pub summary: Option<Summary>,
     /// `metrics.csv`
@@ -188,8 +189,8 @@ impl View {
         let samples = summary.and_then(|s| s.samples).filter(|samples| *samples > 1);
         let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples of each"));
         Ok(Self {
-            name: comparison.name.clone().unwrap_or_default(),
-            is_of_samples: comparison.name.is_none(),
+            name: comparison.name.clone(),
+            is_of_samples: comparison.is_of_samples,
             is_done: summary.is_some(),
             subtitle: summary.map_or_else(String::new, |s| format!("{} test images{samples}", s.images)),
             notes: summary.map(|s| s.notes.clone()).unwrap_or_default(),

@@ -70,7 +70,8 @@ fn report(names: &[String]) -> Report {
         failures: vec![Failure { stage: HOSTILE.into(), error: HOSTILE.into(), log: HOSTILE.into() }],
         comparisons: vec![
             Comparison {
-                name: Some(HOSTILE.into()),
+                name: HOSTILE.into(),
+                is_of_samples: false,
                 metrics: Some(metrics_csv(&arms).unwrap()),
                 summary: Some(summary),
                 arms: names.iter().enumerate().map(arm).collect(),
@@ -90,7 +91,7 @@ fn report(names: &[String]) -> Report {
                     keys: 4,
                 }],
             },
-            Comparison { name: Some("not made".into()), ..Comparison::default() },
+            Comparison { name: "not made".into(), ..Comparison::default() },
         ],
         trainings: names.iter().enumerate().map(training).collect(),
         nodes: vec![Node { name: HOSTILE.into(), kind: "fetch", count: 1, state: bad.clone(), ..Node::default() }],

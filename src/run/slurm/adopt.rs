@@ -37,6 +37,10 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     let told = Told { jobs, accounts };
     // Whoever wants to watch the run finds it taken for no longer than needed.
     let Some(run) = run.take_over()? else { return Ok(()) };
+    // While Slurm was asked, somebody else may have been here.
+    if run.record()? != record {
+        return Ok(());
+    }
     let _hold = store.hold()?;
     let before = record.clone();
     let book = Book::of(&run);

@@ -147,6 +147,10 @@ impl Book {
         self.run.write_job_file(CANCELLED, b"").map(drop)
     }
 
+    pub fn forget_cancelling(&self) {
+        let _ = fs::remove_file(self.run.jobs_dir().join(CANCELLED));
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.run.jobs_dir().join(CANCELLED).exists()
     }

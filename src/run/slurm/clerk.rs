@@ -255,14 +255,13 @@ impl Clerk {
             {
                 self.tell(stage, Event::Process(news));
             }
-            // In the queue again, by itself or because its node was lost.
-            if watched.has_spoken
-                && !watched.is_hurried
-                && matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
-            {
-                watched.is_hurried = true;
+            // In the queue again, by itself or because its node was lost; not in an answer from before it started.
+            let waits = matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
+                && self.poll.after(watched.since).is_some();
+            if watched.is_to_hurry(waits, now) {
                 // Where that is not allowed, it starts later.
-                let _ = queue::start_now(&id);
+                let _ = queue::start_now(&id, self.outbox.submitter().settings.timeout);
+                self.poll.soon();
             }
             let word = match verdict(&watched.see(&self.store, answer, now), grace) {
                 Verdict::Wait => {
@@ -270,7 +269,11 @@ impl Clerk {
                     continue;
                 }
                 // It waited for what failed, and that was tried again since; Slurm may have forgotten it by now.
-                Verdict::Dead(dead) if dead == Dead::Ended(End::NeverStarted) || watched.never_started(dead) => {
+                Verdict::Dead(dead)
+                    if !self.is_ending
+                        && !self.cancelled.contains(&stage)
+                        && (dead == Dead::Ended(End::NeverStarted) || watched.never_started(dead)) =>
+                {
                     self.take(vec![Ready { stage, key: watched.key, forced: watched.forced, split: 1 }]);
                     continue;
                 }
@@ -279,7 +282,9 @@ impl Clerk {
                     Some(ProcessEvent::Done { adopted })
                 }
                 Verdict::Failed => watched.word.take(),
-                Verdict::Dead(_) if self.cancelled.contains(&stage) => Some(ProcessEvent::Interrupted),
+                Verdict::Dead(_) if self.is_ending || self.cancelled.contains(&stage) => {
+                    Some(ProcessEvent::Interrupted)
+                }
                 Verdict::Dead(dead) => {
                     let (cause, error) = watched.ended(dead, &id);
                     Some(failed(cause, error))

@@ -80,8 +80,14 @@ fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
 
 /// Ends all jobs of a run; whoever watches it submits no others.
 pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
-    Book::of(run).cancel()?;
-    queue::scancel(run.id(), settings.timeout)
+    let book = Book::of(run);
+    book.cancel()?;
+    queue::scancel(run.id(), settings.timeout).inspect_err(|_| {
+        // It would cancel whoever takes the run up later.
+        if !run.is_live() {
+            book.forget_cancelling();
+        }
+    })
 }
 
 /// How many stages of a run have no job and are not known.

@@ -54,7 +54,8 @@ pub fn sbatch(options: &[String], script: &str, timeout: Duration) -> Result<u64
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options);
     // Whoever submits may be a job itself: what Slurm has told it of itself is not for others.
-    let told = |name: &str| name.starts_with("SLURM_") && !["SLURM_CONF", "SLURM_CLUSTERS"].contains(&name);
+    const OF_COMMANDS: [&str; 4] = ["SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"];
+    let told = |name: &str| name.starts_with("SLURM_") && !OF_COMMANDS.contains(&name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
         command.env_remove(name);
     }
@@ -173,9 +174,9 @@ pub fn requeue(job: &str) -> Result<()> {
 }
 
 /// Lets a job of the queue start as soon as there is room: one that was put there again waits for minutes otherwise.
-pub fn start_now(job: &str) -> Result<()> {
+pub fn start_now(job: &str, timeout: Duration) -> Result<()> {
     let said =
-        answer(Command::new("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]), "", TIMEOUT)?;
+        answer(Command::new("scontrol").args(["update", &format!("JobId={job}"), "StartTime=now"]), "", timeout)?;
     if !said.ok {
         bail!("scontrol: {}", shortened(&said.stderr));
     }

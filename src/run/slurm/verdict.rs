@@ -68,6 +68,9 @@ impl End {
     /// memory is `FAILED` or `CANCELLED` where cgroups do not watch it.
     pub fn told_by(stderr: &str) -> Option<Self> {
         let stderr = stderr.rsplit(AGAIN).next().unwrap_or_default();
+        // Of an attempt that went into the queue again.
+        let lines = stderr.lines().filter(|line| !line.contains("DUE TO JOB REQUEUE"));
+        let stderr = lines.collect::<Vec<_>>().join("\n");
         let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
         match () {
             () if says(&["exceeded memory limit", "oom-kill", "oom_kill", "Out Of Memory"]) => Some(Self::OutOfMemory),
@@ -277,6 +280,7 @@ mod tests {
         assert_eq!(told("error: the disk is full"), None);
         let again = format!("*** JOB 3 ON n CANCELLED AT 2026 DUE TO JOB REQUEUE ***\n{AGAIN}\n");
         assert_eq!(told(&again), None);
+        assert_eq!(told("*** JOB 3 ON n CANCELLED AT 2026 DUE TO JOB REQUEUE ***\n"), None);
         assert_eq!(told(&(again + memory)), Some(End::OutOfMemory));
         let of = |state: &str, stderr| Seen { told: told(stderr), ..seen(squeue(state)) };
         let ended = |end| Verdict::Dead(Dead::Ended(end));

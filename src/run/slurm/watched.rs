@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::book::Book;
 use super::queue::Place;
@@ -18,6 +18,9 @@ const END_OF_STDERR: u64 = 16 << 10;
 /// How a line begins that tells of progress.
 const PROGRESS: &str = r#"{"event":"progress""#;
 
+/// Between a job's end and its next start.
+const BREATH: Duration = Duration::from_secs(3);
+
 pub struct Watched {
     pub place: Place,
     pub key: Key,
@@ -28,11 +31,12 @@ pub struct Watched {
     /// Somebody before us submitted it.
     pub is_earlier: bool,
     /// It has started once.
-    pub has_spoken: bool,
+    has_spoken: bool,
     out: Tail,
     err: PathBuf,
-    /// It was asked to start at once, since it started last.
-    pub is_hurried: bool,
+    /// Since when it is in the queue again after a start, and whether it was asked to start at once.
+    again_since: Option<Instant>,
+    is_hurried: bool,
     /// Its last word, where that was the last.
     pub word: Option<ProcessEvent>,
     beat: Option<(String, Instant)>,
@@ -55,6 +59,7 @@ impl Watched {
             has_spoken: false,
             out,
             err,
+            again_since: None,
             is_hurried: false,
             word: None,
             beat: None,
@@ -87,7 +92,7 @@ impl Watched {
                     self.word = None;
                     if event == Event::Process(ProcessEvent::Started) {
                         self.since = now;
-                        self.is_hurried = false;
+                        (self.again_since, self.is_hurried) = (None, false);
                     }
                     heard.push(event);
                 }
@@ -133,6 +138,17 @@ impl Watched {
             _ => return None,
         };
         (self.shown.as_ref() != Some(&news)).then(|| self.shown.insert(news).clone())
+    }
+
+    /// Whether it is time to have it started at once. `waits`: whether it waits in the queue because it was there before.
+    /// Told once for each start, and not at once: a node refuses a job that comes back in the second in which it went.
+    pub fn is_to_hurry(&mut self, waits: bool, now: Instant) -> bool {
+        if !waits || !self.has_spoken || self.is_hurried {
+            return false;
+        }
+        let since = *self.again_since.get_or_insert(now);
+        self.is_hurried = now - since >= BREATH;
+        self.is_hurried
     }
 
     /// Whether a lost job of an earlier process was lost before it began.
