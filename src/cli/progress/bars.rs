@@ -8,7 +8,7 @@ use console::{Term, measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
-use super::canvas::Canvas;
+use super::canvas::{BAR, Canvas};
 use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
@@ -293,7 +293,7 @@ fn since(moment: &str) -> Duration {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is ours")
+    ProgressStyle::with_template(&format!("{BAR}{template}")).expect("the template is ours")
 }
 
 /// Characters in a row of the terminal, but for those that the `^C` of an interrupt takes.

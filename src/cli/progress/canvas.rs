@@ -2,13 +2,17 @@
 //!
 //! indicatif fills each row with blanks up to the edge and lets it run on into the next: a terminal that breaks its lines
 //! anew when its width changes takes all of them for one, and what it writes itself (`^C`) stands on a row that nobody
-//! clears. Here a row ends where its text does, and rows that were broken meanwhile are cleared as a whole.
+//! clears. Here a row ends where its text does, no bar is longer than a row, and what a change of width has made of the last
+//! bars is cleared as a whole. Where the cursor goes is decided here too: indicatif counts rows of the width that was.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use console::{Term, measure_text_width};
+use console::{Term, measure_text_width, truncate_str};
 use indicatif::TermLike;
+
+/// How rows of bars begin, in contrast to text that stays.
+pub const BAR: char = '\u{1}';
 
 #[derive(Debug)]
 pub struct Canvas {
@@ -20,16 +24,10 @@ pub struct Canvas {
 struct State {
     /// What was not written yet.
     text: String,
-    /// How wide the rows are that were drawn last, and the terminal then was.
-    rows: Vec<usize>,
-    width: usize,
-    /// How wide it is in this drawing, whatever happens meanwhile.
-    now: usize,
-    /// Rows that are drawn now; None before anything is.
-    drawing: Option<Vec<usize>>,
-    /// How far the cursor was moved up, before the first row was cleared.
-    up: usize,
-    is_cleared: bool,
+    /// How wide the bars are that were drawn last, a row each.
+    bars: Vec<usize>,
+    /// The width of the terminal in this drawing, whatever happens meanwhile; None between drawings.
+    width: Option<usize>,
     /// The cursor stands behind a row that is complete.
     is_behind: bool,
     /// What comes next are the blanks behind a row.
@@ -63,69 +61,72 @@ fn breaks_anew() -> bool {
     SIGNS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// Rows that a text of `len` columns takes.
-fn rows(len: usize, width: usize) -> usize {
-    len.div_ceil(width.max(1)).max(1)
-}
-
 impl State {
-    /// How many rows more than `n`, or fewer, the last `n` that were drawn take on a terminal that is `width` wide now.
-    fn more_rows(&self, n: usize, width: usize) -> isize {
-        if !self.breaks_anew || width == self.width {
-            return 0;
+    /// Begins a drawing where the last one has none of its bars any more.
+    fn begin(&mut self, width: usize) {
+        self.width = Some(width);
+        self.is_filler = false;
+        let rows = |len: &usize| if self.breaks_anew { len.div_ceil(width.max(1)).max(1) } else { 1 };
+        let rows: usize = self.bars.iter().map(rows).sum();
+        self.bars.clear();
+        if rows == 0 {
+            return;
         }
-        let (mut before, mut now) = (0, 0);
-        for &len in self.rows.iter().rev() {
-            if before >= n {
-                break;
+        // Row by row from the last up: a terminal that is asked to clear all that is below may keep it as history.
+        self.text += "\r\x1b[2K";
+        self.text += &"\x1b[1A\x1b[2K".repeat(rows - 1);
+        self.is_behind = false;
+    }
+
+    fn write(&mut self, text: &str) {
+        if std::mem::take(&mut self.is_filler) {
+            self.is_behind = true;
+            return;
+        }
+        if std::mem::take(&mut self.is_behind) {
+            self.text += "\r\n";
+        }
+        match (text.strip_prefix(BAR), self.width) {
+            (Some(bar), Some(width)) => {
+                let bar = truncate_str(bar, width, "");
+                self.text += &bar;
+                self.bars.push(measure_text_width(&bar));
             }
-            before += rows(len, self.width);
-            now += rows(len, width);
+            _ => self.text += text,
         }
-        now.cast_signed() - before.cast_signed()
+        self.is_filler = true;
     }
 }
 
 impl TermLike for Canvas {
     fn width(&self) -> u16 {
-        let state = self.state();
-        match state.drawing {
-            Some(_) => u16::try_from(state.now).unwrap_or(u16::MAX),
-            None => self.term.size().1,
-        }
+        let width = self.state().width.and_then(|width| u16::try_from(width).ok());
+        width.unwrap_or_else(|| self.term.size().1)
     }
 
     fn height(&self) -> u16 {
         self.term.size().0
     }
 
-    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
-        let width = usize::from(self.term.size().1);
+    /// With this each drawing begins.
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        let width = self.term.size().1;
         let mut state = self.state();
-        if state.drawing.is_none() {
-            state.now = width;
-            (state.drawing, state.up, state.is_cleared, state.is_filler) = (Some(vec![]), n, false, false);
-        }
-        if n > 0 {
-            state.text += &format!("\x1b[{n}A");
+        if state.width.is_none() {
+            state.begin(width.into());
         }
         Ok(())
     }
 
-    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
-        if n > 0 {
-            self.state().text += &format!("\x1b[{n}B");
-        }
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
         Ok(())
     }
 
-    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
-        self.state().text += &format!("\x1b[{n}C");
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
         Ok(())
     }
 
-    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
-        self.state().text += &format!("\x1b[{n}D");
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
         Ok(())
     }
 
@@ -135,40 +136,17 @@ impl TermLike for Canvas {
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        let mut state = self.state();
-        if std::mem::take(&mut state.is_filler) {
-            state.text += "\x1b[K";
-            state.is_behind = true;
-            return Ok(());
-        }
-        if std::mem::take(&mut state.is_behind) {
-            state.text += "\r\n";
-        }
-        state.text += text;
-        state.is_filler = true;
-        state.drawing.get_or_insert_default().push(measure_text_width(text));
+        self.state().write(text);
         Ok(())
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        let mut state = self.state();
-        if !std::mem::replace(&mut state.is_cleared, true) {
-            let more = state.more_rows(state.up + 1, state.now);
-            match more {
-                0 => {}
-                1.. => state.text += &format!("\x1b[{more}A\r\x1b[J"),
-                _ => state.text += &format!("\x1b[{}B\r\x1b[J", -more),
-            }
-        }
-        state.text += "\r\x1b[2K";
-        state.is_behind = false;
         Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
-        state.rows = state.drawing.take().unwrap_or_default();
-        state.width = state.now;
+        state.width = None;
         let text = std::mem::take(&mut state.text);
         self.term.write_str(&text)?;
         self.term.flush()
@@ -179,17 +157,35 @@ impl TermLike for Canvas {
 mod tests {
     use super::*;
 
+    fn drawn(state: &mut State, width: usize, lines: &[&str]) -> String {
+        state.begin(width);
+        for line in lines {
+            state.write(line);
+            state.write("  ");
+        }
+        state.width = None;
+        std::mem::take(&mut state.text)
+    }
+
     #[test]
-    fn rows_that_were_broken_are_counted() {
-        let state = State { rows: vec![200, 30, 100], width: 160, breaks_anew: true, ..State::default() };
-        assert_eq!(state.more_rows(1, 160), 0);
-        assert_eq!(state.more_rows(1, 80), 1);
-        assert_eq!(state.more_rows(2, 25), 4);
-        // The first was drawn on two.
-        assert_eq!(state.more_rows(4, 80), 2);
-        assert_eq!(state.more_rows(2, 200), 0);
-        // And is on one now.
-        assert_eq!(state.more_rows(4, 200), -1);
-        assert_eq!(State { breaks_anew: false, ..state }.more_rows(2, 25), 0);
+    fn bars_are_drawn_over_and_text_stays() {
+        let mut state = State { breaks_anew: true, ..State::default() };
+        assert_eq!(drawn(&mut state, 9, &["\u{1}one", "\u{1}a long bar"]), "one\r\na long ba");
+        let cleared = "\r\x1b[2K\x1b[1A\x1b[2K";
+        assert_eq!(drawn(&mut state, 9, &["done", "\u{1}two"]), format!("{cleared}done\r\ntwo"));
+        assert_eq!(drawn(&mut state, 9, &["\u{1}two"]), "\r\x1b[2Ktwo");
+        assert_eq!(drawn(&mut state, 9, &[]), "\r\x1b[2K");
+        assert_eq!(drawn(&mut state, 9, &[]), "");
+    }
+
+    #[test]
+    fn rows_that_were_broken_are_cleared() {
+        let bars = ["\u{1}123456", "\u{1}1234"];
+        let mut state = State { breaks_anew: true, ..State::default() };
+        drawn(&mut state, 9, &bars);
+        assert_eq!(drawn(&mut state, 3, &[]).matches("\x1b[2K").count(), 4);
+        let mut other = State::default();
+        drawn(&mut other, 9, &bars);
+        assert_eq!(drawn(&mut other, 3, &[]).matches("\x1b[2K").count(), 2);
     }
 }
