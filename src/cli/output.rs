@@ -120,8 +120,21 @@ impl Table {
     fn render_narrowed(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
         let width = |columns: &[Column]| columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
+        if width(&columns) <= most {
+            return self.block(&columns, paint);
+        }
+        // What belongs together is not broken.
+        let least: Vec<usize> = self
+            .headings
+            .iter()
+            .enumerate()
+            .map(|(c, heading)| {
+                let parts = self.rows.iter().flat_map(|row| parts(&row[c].1)).map(|part| seen(&part));
+                parts.chain([heading.chars().count(), NARROW]).max().unwrap_or(0)
+            })
+            .collect();
         while width(&columns) > most {
-            let texts = columns.iter_mut().filter(|column| !column.right && column.width > column.least);
+            let texts = columns.iter_mut().filter(|column| !column.right && column.width > least[column.c]);
             let Some(widest) = texts.max_by_key(|column| column.width) else { return self.render_within(paint, most) };
             widest.width -= 1;
         }
@@ -158,9 +171,7 @@ impl Table {
         let cells = || self.rows.iter().map(|row| row[c].1.as_str());
         let width = cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
         let is_number = |cell: &str| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok());
-        let least = cells().flat_map(|cell| parts(cell).map(|part| seen(&part)).collect::<Vec<_>>()).max().unwrap_or(0);
-        let least = least.max(self.headings[c].chars().count()).max(NARROW);
-        Column { c, width, least, right: cells().all(is_number) }
+        Column { c, width, right: cells().all(is_number) }
     }
 
     fn block(&self, columns: &[Column], paint: Paint) -> String {
@@ -169,7 +180,7 @@ impl Table {
                 columns.iter().map(|column| broken(&cell(column.c).1, column.width)).collect();
             let height = broken.iter().map(Vec::len).max().unwrap_or(0);
             let nth = |i: usize| {
-                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right, .. }, lines)| {
+                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right }, lines)| {
                     let text = lines.get(i).cloned().unwrap_or_default();
                     let space = " ".repeat(width.saturating_sub(text.chars().count()));
                     let text = if text.is_empty() { text } else { paint.paint(cell(c).0, &text) };
@@ -186,11 +197,10 @@ impl Table {
 }
 
 /// Words, and parts of names.
-fn parts(text: &str) -> impl Iterator<Item = Vec<char>> {
+fn parts(text: &str) -> Vec<Vec<char>> {
     let chars: Vec<char> = text.chars().collect();
     let ends = |before: &char, after: &char| matches!(before, ' ' | ',' | '/') || *after == '[';
-    let parts: Vec<Vec<char>> = chars.chunk_by(|a, b| !ends(a, b)).map(<[char]>::to_vec).collect();
-    parts.into_iter()
+    chars.chunk_by(|a, b| !ends(a, b)).map(<[char]>::to_vec).collect()
 }
 
 /// The width of a part at the end of a line, where a blank is not seen.
@@ -226,8 +236,6 @@ fn broken(text: &str, width: usize) -> Vec<String> {
 struct Column {
     c: usize,
     width: usize,
-    /// What it can be made as narrow as, without breaking what belongs together.
-    least: usize,
     right: bool,
 }
 

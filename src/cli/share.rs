@@ -21,10 +21,10 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let run = find_run(&store, &args.run)?;
     let shown = args.file.display();
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Whole or not there: a half-written archive looks like one.
     if !folder.is_dir() {
         return Err(InputError(format!("{shown}: there is no folder {}; make it", folder.display())).into());
     }
+    // Whole or not there: a half-written archive looks like one.
     let file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
     let file = file.map_err(|e| InputError(format!("writing to {}: {}", folder.display(), e.kind())))?;
     let mut out = BufWriter::new(file.as_file());

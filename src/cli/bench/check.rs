@@ -46,8 +46,8 @@ fn table(found: &[Agreement], agrees: bool) -> String {
     }
     let verdict = if agrees { "agrees with the CPU's kernels" } else { "does NOT agree with the CPU's kernels" };
     format!(
-        "{}\nThe device {verdict}. Bounds: outputs {OUTPUTS:.0e}, gradients {GRADIENTS:.0e} and states {STATES:.0e} of their norm, losses {LOSSES:.0e} \
-         of their mean.\n",
+        "{}\nThe device {verdict}. Bounds: outputs {OUTPUTS:.0e}, gradients {GRADIENTS:.0e} and states {STATES:.0e} of \
+         their norm, losses {LOSSES:.0e} of their mean.\n",
         table.render(Paint::stdout())
     )
 }
