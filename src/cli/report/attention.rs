@@ -49,11 +49,13 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
     let images: Vec<f64> = hr.pixels.iter().map(|&value| from_u8(value)).collect();
     let layers = denoiser.attention(&images, &up, 0)?;
     // The smallest map is the deepest.
-    let layer = layers.into_iter().min_by_key(|layer| layer.queries);
+    let Some(layer) = layers.into_iter().min_by_key(|layer| layer.queries) else { return Ok(None) };
+    let side = layer.queries.isqrt();
     let hr = shown(hr)?;
-    Ok(layer.and_then(coarser).map(|layer| Attention {
+    Ok(coarser(layer).map(|layer| Attention {
         arm: arm.to_string(),
         layer: layer.layer,
+        side,
         hr,
         weights: layer.images,
         queries: layer.queries,

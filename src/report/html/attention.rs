@@ -1,8 +1,6 @@
 //! What layers of attention look at, for a pixel that the reader chooses.
 
 use anyhow::Result;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::pictures::{map, rgb, uri};
@@ -19,6 +17,8 @@ pub struct Attention {
     pub weights: Vec<Vec<f64>>,
     pub queries: usize,
     pub keys: usize,
+    /// Positions in a row of the layer's own map of queries: more where these weights are of blocks of them.
+    pub side: usize,
 }
 
 /// As the page shows it.
@@ -29,6 +29,8 @@ pub struct Looks {
     /// Positions in a row of the map that asks, and of the one that is looked at.
     queries: usize,
     keys: usize,
+    /// Of the layer's own map that asks.
+    side: usize,
     /// Side of the images, in pixels.
     size: usize,
     images: Vec<Look>,
@@ -37,10 +39,15 @@ pub struct Looks {
 #[derive(Debug, Serialize)]
 struct Look {
     image: String,
-    /// A byte a weight, the largest of each query 255; base64.
-    weights: String,
-    /// What the position in the middle looks at, for a page without scripts.
-    middle: String,
+    /// What each position looks at: a map for each, which lie as the positions do.
+    maps: String,
+}
+
+impl Looks {
+    /// Positions in a row that can be chosen.
+    pub fn positions(&self) -> usize {
+        self.queries
+    }
 }
 
 impl Attention {
@@ -51,13 +58,9 @@ impl Attention {
             return Ok(None);
         }
         let look = |(i, weights): (usize, &Vec<f64>)| -> Result<Look> {
-            let levels = levels(weights, self.keys);
-            let middle = (queries / 2 * queries + queries / 2) * self.keys;
-            let middle: Vec<f64> = levels[middle..][..self.keys].iter().map(|&v| f64::from(v)).collect();
             Ok(Look {
                 image: uri(&rgb(self.hr.image(i), self.hr.width)?),
-                weights: STANDARD.encode(&levels),
-                middle: uri(&map(&middle, keys, 255.0)?),
+                maps: uri(&map(&side_by_side(weights, queries, keys), queries * keys, 1.0)?),
             })
         };
         Ok(Some(Looks {
@@ -65,22 +68,32 @@ impl Attention {
             layer: self.layer.clone(),
             queries,
             keys,
+            side: self.side,
             size: self.hr.width,
             images: self.weights.iter().enumerate().map(look).collect::<Result<_>>()?,
         }))
     }
 }
 
-fn levels(weights: &[f64], keys: usize) -> Vec<u8> {
-    let of_row = |row: &[f64]| {
+/// Maps of `keys`×`keys` as one of `queries` times the side; the largest weight of each is one.
+fn side_by_side(weights: &[f64], queries: usize, keys: usize) -> Vec<f64> {
+    let side = queries * keys;
+    let mut all = vec![0.0; side * side];
+    for (query, row) in weights.chunks_exact(keys * keys).enumerate() {
         let most = row.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        row.iter().map(move |w| (255.0 * w / most).round() as u8).collect::<Vec<u8>>()
-    };
-    weights.chunks_exact(keys).flat_map(of_row).collect()
+        let corner = query / queries * keys * side + query % queries * keys;
+        for (key, weight) in row.iter().enumerate() {
+            all[corner + key / keys * side + key % keys] = weight / most;
+        }
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     fn attention(queries: usize, keys: usize) -> Attention {
@@ -92,19 +105,22 @@ mod tests {
             weights: vec![weights.collect()],
             queries,
             keys,
+            side: queries.isqrt(),
         }
     }
 
     #[test]
-    fn every_query_has_its_weights_and_the_middle_one_a_picture() {
+    fn every_position_has_its_map_at_its_place() {
         let looks = attention(16, 16).shown().unwrap().unwrap();
-        let bytes = STANDARD.decode(&looks.images[0].weights).unwrap();
-        assert_eq!((bytes.len(), bytes[17], bytes[16]), (256, 255, 17));
-        let png = STANDARD.decode(looks.images[0].middle.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+        let png = STANDARD.decode(looks.images[0].maps.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
         let png = image::load_from_memory(&png).unwrap().to_rgb8();
-        // Third column of the third row: it looks at itself.
-        let brightest = png.enumerate_pixels().max_by_key(|(.., p)| p.0.iter().map(|&v| u32::from(v)).sum::<u32>());
-        assert_eq!((png.width(), brightest.map(|(x, y, _)| (x, y))), (4, Some((2, 2))));
+        assert_eq!(png.dimensions(), (16, 16));
+        let light = |x: u32, y: u32| png.get_pixel(x, y).0.iter().map(|&v| u32::from(v)).sum::<u32>();
+        for (x, y) in (0..4).flat_map(|y| (0..4).map(move |x| (x, y))) {
+            // A position looks at itself most.
+            let brightest = (0..16).max_by_key(|key| light(4 * x + key % 4, 4 * y + key / 4)).unwrap();
+            assert_eq!(brightest, 4 * y + x);
+        }
     }
 
     #[test]

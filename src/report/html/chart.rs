@@ -1,5 +1,5 @@
-//! Line charts as SVG. Colours and fonts are the style sheet's, so that they follow light and dark; what stands under the
-//! pointer is worked out by the script from the lines themselves and the ranges that the drawing carries.
+//! Line charts as SVG. Colours and fonts are the style sheet's, so that they follow light and dark. Over a drawing lie strips
+//! of the page, of which each shows the values at its place while the pointer is on it: that needs no script.
 
 use std::fmt::Write;
 
@@ -61,10 +61,19 @@ const BOTTOM: f64 = 276.0;
 /// More points than these have no dots.
 const MANY_POINTS: usize = 40;
 
+/// Places of a chart where its values are told.
+const READINGS: usize = 48;
+
+/// Lines whose values are told together.
+const READ_TOGETHER: usize = 10;
+
+/// A line has no value at a place from which its points are this far.
+const NEAR: f64 = 24.0;
+
 impl Chart<'_> {
-    /// None where there is no point to draw. Logarithmic axes have none for what is not positive.
-    pub fn svg(&self) -> Option<String> {
-        let fits = |axis: &Axis, value: f64| value.is_finite() && (!axis.is_logarithmic || value > 0.0);
+    /// The drawing, and its values for the pointer, to be put into one box. None where there is no point to draw.
+    /// Logarithmic axes have none for what is not positive.
+    pub fn html(&self) -> Option<String> {
         let all =
             || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
         let bands = || {
@@ -73,16 +82,8 @@ impl Chart<'_> {
         let x = Scale::around(all().map(|p| p.0), self.x.is_logarithmic, 0.0, [LEFT, RIGHT])?;
         let y = Scale::around(all().map(|p| p.1).chain(bands()), self.y.is_logarithmic, 0.04, [BOTTOM, TOP])?;
         let mut svg = format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\" \
-             data-x=\"{} {} {LEFT} {RIGHT} {}\" data-y=\"{} {} {BOTTOM} {TOP} {}\" data-unit=\"{}\">",
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\">",
             escape(self.y.title),
-            escape(self.x.title),
-            x.low,
-            x.high,
-            u8::from(self.x.is_logarithmic),
-            y.low,
-            y.high,
-            u8::from(self.y.is_logarithmic),
             escape(self.x.title),
         );
         self.axes(&mut svg, &x, &y);
@@ -104,7 +105,7 @@ impl Chart<'_> {
             let kept: Vec<&(f64, f64)> =
                 line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1)).collect();
             let class = line.pen.class();
-            let _ = write!(svg, "<g class=\"{class}\" data-name=\"{}\">", escape(&line.name));
+            let _ = write!(svg, "<g class=\"line {class}\">");
             if line.band.len() == line.points.len() {
                 let ends =
                     || line.points.iter().zip(&line.band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
@@ -117,18 +118,59 @@ impl Chart<'_> {
             if line.has_dots && kept.len() <= MANY_POINTS {
                 for &&(at, value) in &kept {
                     let (cx, cy) = (number(x.place(at)), number(y.place(value)));
-                    let told = format!("{}: {} at {} {}", line.name, figure(value), label(rounded(at)), self.x.title);
-                    let _ = write!(
-                        svg,
-                        "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"3\"><title>{}</title></circle>",
-                        escape(&told)
-                    );
+                    let _ = write!(svg, "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"3\"/>");
                 }
             }
             svg.push_str("</g>");
         }
         svg.push_str("</svg>");
+        self.readings(&mut svg, &x);
         Some(svg)
+    }
+
+    /// What the lines have at each place where they have points; where those are many, at places as far apart.
+    fn readings(&self, html: &mut String, x: &Scale) {
+        let mut lines: Vec<(&Line, Vec<Reading>)> = vec![];
+        for line in self.lines.iter().filter(|line| !line.is_background) {
+            let fitting = line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
+            lines.push((line, fitting.map(|&(at, value)| Reading { place: x.place(at), at, value }).collect()));
+        }
+        let mut places: Vec<f64> = lines.iter().flat_map(|(_, all)| all.iter().map(|reading| reading.place)).collect();
+        places.sort_by(f64::total_cmp);
+        let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return };
+        places.dedup_by(|b, a| *b - *a < 1.0);
+        if places.len() > READINGS {
+            places = (0..READINGS).map(|i| first + (last - first) * i as f64 / (READINGS - 1) as f64).collect();
+        }
+        for (i, &place) in places.iter().enumerate() {
+            let far = |reading: &&Reading| (reading.place - place).abs();
+            let mut near: Vec<(&Line, &Reading)> = (lines.iter())
+                .filter_map(|(line, all)| Some((*line, all.iter().min_by(|a, b| far(a).total_cmp(&far(b)))?)))
+                .filter(|(_, reading)| far(reading) < NEAR)
+                .collect();
+            let Some((_, nearest)) = near.iter().min_by(|a, b| far(&a.1).total_cmp(&far(&b.1))) else { continue };
+            let at = figure(nearest.at);
+            let from = if i == 0 { (place - NEAR).max(0.0) } else { (places[i - 1] + place) / 2.0 };
+            let to = places.get(i + 1).map_or((place + NEAR).min(WIDTH), |next| (place + next) / 2.0);
+            let _ = write!(
+                html,
+                "<div class=\"at{}\" style=\"left:{}%;width:{}%;--at:{}%\"><div class=\"tip\"><b>{at} {}</b>",
+                if place > WIDTH / 2.0 { " late" } else { "" },
+                number(from / WIDTH * 100.0),
+                number((to - from) / WIDTH * 100.0),
+                number((place - from) / (to - from) * 100.0),
+                escape(self.x.title),
+            );
+            near.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
+            for (line, reading) in near.iter().take(READ_TOGETHER) {
+                let (class, value) = (line.pen.class(), figure(reading.value));
+                let _ = write!(html, "<div><i class=\"{class}\"></i>{} <b>{value}</b></div>", escape(&line.name));
+            }
+            if near.len() > READ_TOGETHER {
+                let _ = write!(html, "and {} more", near.len() - READ_TOGETHER);
+            }
+            html.push_str("</div></div>");
+        }
     }
 
     fn axes(&self, svg: &mut String, x: &Scale, y: &Scale) {
@@ -165,6 +207,18 @@ impl Chart<'_> {
             escape(self.y.title),
         );
     }
+}
+
+/// A point of a line, and where it lies.
+struct Reading {
+    place: f64,
+    at: f64,
+    value: f64,
+}
+
+/// Whether a value has a place on an axis.
+fn fits(axis: &Axis, value: f64) -> bool {
+    value.is_finite() && (!axis.is_logarithmic || value > 0.0)
 }
 
 /// From values to places.
@@ -228,10 +282,6 @@ pub fn figure(value: f64) -> String {
     label(format!("{value:.3e}").parse().unwrap_or(value))
 }
 
-fn rounded(value: f64) -> f64 {
-    format!("{value:.3e}").parse().unwrap_or(value)
-}
-
 /// Text between tags or in quotes.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -255,20 +305,56 @@ mod tests {
     fn chart(points: &[(f64, f64)], is_logarithmic: bool) -> Option<String> {
         let line = Line { name: "<a> & \"b\"".into(), has_dots: true, points: points.to_vec(), ..Line::default() };
         let axis = |title| Axis { title, is_logarithmic: false };
-        Chart { x: axis("step"), y: Axis { title: "loss", is_logarithmic }, lines: vec![line], mark: None }.svg()
+        Chart { x: axis("step"), y: Axis { title: "loss", is_logarithmic }, lines: vec![line], mark: None }.html()
     }
 
     #[test]
     fn values_have_their_places() {
         let svg = chart(&[(0.0, 1.0), (100.0, 0.01), (200.0, f64::NAN), (300.0, 0.0)], true).unwrap();
         // The axis of steps has no room at its ends, and what has no place is left out.
-        let points = svg.split("points=\"").last().unwrap().split('"').next().unwrap();
+        let points = svg.rsplit("points=\"").next().unwrap().split('"').next().unwrap();
         let x: Vec<&str> = points.split(' ').map(|p| p.split(',').next().unwrap()).collect();
         assert_eq!(x, ["58", "588"]);
-        assert!(svg.contains("&lt;a&gt; &amp; &quot;b&quot;: 0.01 at 100 step"), "{svg}");
+        assert!(
+            svg.contains("<b>100 step</b><div><i class=\"truth\"></i>&lt;a&gt; &amp; &quot;b&quot; <b>0.01</b>"),
+            "{svg}"
+        );
         assert!(!svg.contains("<a>"));
         assert_eq!(chart(&[(0.0, 0.0)], true), None);
         assert!(chart(&[(0.0, 0.0)], false).is_some());
+    }
+
+    #[test]
+    fn values_are_told_at_every_place_of_few_and_at_some_of_many() {
+        let of =
+            |count: usize| chart(&(0..count).map(|i| (i as f64, 1.0 + i as f64)).collect::<Vec<_>>(), false).unwrap();
+        let few = of(5);
+        let told: Vec<&str> =
+            few.split("<div class=\"tip\"><b>").skip(1).map(|t| t.split(' ').next().unwrap()).collect();
+        assert_eq!(told, ["0", "1", "2", "3", "4"]);
+        // The strips lie side by side, from before the first point to behind the last.
+        let number = |strip: &str, name: &str| -> f64 {
+            strip.split(name).nth(1).unwrap().split('%').next().unwrap().parse().unwrap()
+        };
+        let strips: Vec<(f64, f64)> =
+            few.split("class=\"at").skip(1).map(|s| (number(s, "left:"), number(s, "width:"))).collect();
+        assert!(strips.windows(2).all(|w| (w[0].0 + w[0].1 - w[1].0).abs() < 0.02), "{strips:?}");
+        assert!(strips[0].0 < 100.0 * LEFT / WIDTH && strips[4].0 + strips[4].1 > 100.0 * RIGHT / WIDTH, "{strips:?}");
+        let many = of(1000);
+        assert_eq!(many.matches("class=\"tip\"").count(), READINGS);
+        assert!(many.contains("<b>0 step</b>") && many.contains("<b>999 step</b>"));
+    }
+
+    #[test]
+    fn of_many_lines_the_highest_are_told() {
+        let line = |i: usize| Line { name: format!("n{i}"), points: vec![(1.0, 1.0 + i as f64)], ..Line::default() };
+        let axis = |title| Axis { title, is_logarithmic: false };
+        let lines = (0..READ_TOGETHER + 3).map(line).collect();
+        let html = Chart { x: axis("step"), y: axis("loss"), lines, mark: None }.html().unwrap();
+        assert!(
+            html.contains("</i>n12 <b>13</b>") && !html.contains("</i>n0 ") && html.contains("and 3 more"),
+            "{html}"
+        );
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn panels(trainings: &[Training]) -> Vec<Panel> {
             });
             let lines: Vec<Line> = scaled.flatten().collect();
             let x = Axis { title, is_logarithmic: false };
-            Chart { x, y: Axis { title: "loss", is_logarithmic: true }, lines, mark: None }.svg()
+            Chart { x, y: Axis { title: "loss", is_logarithmic: true }, lines, mark: None }.html()
         };
         let charts = [
             ("steps", against("steps", &|_| Some(1.0))),
@@ -142,7 +142,7 @@ pub fn spectra(pictures: &Pictures) -> Panel {
         let x = Axis { title: "cycles per pixel", is_logarithmic: false };
         let mark = Some((0.5 / pictures.scale() as f64, "limit of the small image"));
         let y = Axis { title, is_logarithmic: false };
-        Chart { x, y, lines: all.iter().map(line).collect(), mark }.svg()
+        Chart { x, y, lines: all.iter().map(line).collect(), mark }.html()
     };
     let charts = [
         ("power", against("dB", &|_| truth.get(1).copied().unwrap_or_default())),
@@ -185,6 +185,8 @@ mod tests {
         let panels = panels(&[training]);
         let names: Vec<&str> = panels[0].charts.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["steps", "seconds"], "operations are not known");
-        assert!(panels[0].charts[1].1.contains("data-x=\"5 10 "));
+        assert!(
+            panels[0].charts[1].1.contains("<b>5 seconds</b>") && panels[0].charts[1].1.contains("<b>10 seconds</b>")
+        );
     }
 }

@@ -142,6 +142,7 @@ impl Report {
         let template = environment.get_template("report.html")?;
         let page = template.render(context! {
             style => include_str!("style.css"),
+            positions => comparisons.iter().flat_map(|c| &c.looks).map(attention::Looks::positions).max(),
             script => include_str!("script.js"),
             pipeline => Serde(&self.pipeline),
             description => Serde(&self.description),

@@ -89,6 +89,7 @@ fn report(names: &[String]) -> Report {
                     weights: vec![vec![0.25; 16]],
                     queries: 4,
                     keys: 4,
+                    side: 2,
                 }],
             },
             Comparison { name: "not made".into(), ..Comparison::default() },
@@ -181,6 +182,23 @@ fn a_page_needs_nothing_beside_it() {
     let anchors: Vec<_> = tags.iter().filter_map(|tag| tag.attributes.get(&b"href"[..])).collect();
     let ids: Vec<_> = tags.iter().filter_map(|tag| tag.attributes.get(&b"id"[..])).collect();
     assert!(anchors.len() >= 7 && anchors.iter().all(|anchor| ids.iter().any(|id| id[..] == anchor[1..])));
+}
+
+#[test]
+fn positions_of_attention_are_chosen_without_a_script() {
+    let page = report(&names(1)).render().unwrap();
+    let (tags, _) = parse(&page);
+    let class =
+        |tag: &html5gum::StartTag<()>| tag.attributes.get(&b"class"[..]).map(|c| String::from_utf8_lossy(c).into());
+    let classes: Vec<String> = tags.iter().filter(|tag| tag.name[..] == b"input"[..]).filter_map(class).collect();
+    for (x, y) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        assert_eq!(classes.iter().filter(|class| **class == format!("x{x} y{y}")).count(), 1, "{classes:?}");
+    }
+    for (axis, i, state) in [("x", 0, "checked"), ("y", 1, "checked"), ("x", 1, "hover"), ("y", 0, "hover")] {
+        let rule = format!(".looks figure:has(.{axis}{i}:{state}) {{ --{axis}: {i}; }}");
+        assert!(page.contains(&rule), "{rule}");
+    }
+    assert!(!page.contains(".x2:"), "there is no third column");
 }
 
 #[test]
