@@ -3,7 +3,8 @@
 //! indicatif fills each row with blanks up to the edge and lets it run on into the next: a terminal that breaks its lines
 //! anew when its width changes takes all of them for one, and what it writes itself (`^C`) stands on a row that nobody
 //! clears. Here a row ends where its text does, no bar is longer than a row, and what a change of width has made of the last
-//! bars is cleared as a whole. Where the cursor goes is decided here too: indicatif counts rows of the width that was.
+//! bars is cleared as a whole. Where the cursor goes is decided here too, once a drawing is complete: indicatif counts rows
+//! of the width that was.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,23 +23,24 @@ pub struct Canvas {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was not written yet.
+    /// What is to be written as it is.
     text: String,
-    /// How wide the bars are that were drawn last, a row each.
-    bars: Vec<usize>,
-    /// The width of the terminal in this drawing, whatever happens meanwhile; None between drawings.
-    width: Option<usize>,
-    /// The cursor stands behind a row that is complete.
-    is_behind: bool,
+    /// The rows of the drawing that is under way; None between drawings.
+    rows: Option<Vec<String>>,
     /// What comes next are the blanks behind a row.
     is_filler: bool,
-    /// Whether the terminal breaks lines anew when its width changes.
-    breaks_anew: bool,
+    /// How wide the bars are that were drawn last, a row each.
+    bars: Vec<usize>,
+    /// Empty rows above them.
+    gap: usize,
+    /// Rows that the screen has above the bars, at least, with the empty ones.
+    above: usize,
+    reflow: Reflow,
 }
 
 impl Canvas {
     pub fn stderr() -> Self {
-        Self { term: Term::stderr(), state: Mutex::new(State { breaks_anew: breaks_anew(), ..State::default() }) }
+        Self { term: Term::stderr(), state: Mutex::new(State { reflow: Reflow::of_terminal(), ..State::default() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -46,62 +48,93 @@ impl Canvas {
     }
 }
 
-/// As most terminals do; those that don't, say nothing of themselves.
-fn breaks_anew() -> bool {
-    const SIGNS: [&str; 8] = [
-        "TMUX",
-        "VTE_VERSION",
-        "KITTY_WINDOW_ID",
-        "ALACRITTY_WINDOW_ID",
-        "KONSOLE_VERSION",
-        "WEZTERM_PANE",
-        "WT_SESSION",
-        "TERM_PROGRAM",
-    ];
-    SIGNS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// What a terminal does with long rows when it becomes narrower.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Reflow {
+    /// It cuts them.
+    #[default]
+    None,
+    /// It breaks them.
+    Broken,
+    /// It breaks them, and as many rows of the top become history even where the bottom is empty: bars come nearer to the
+    /// top with each change, and what of them becomes history cannot be cleared.
+    Pushed,
+}
+
+impl Reflow {
+    /// Most terminals break them; those that don't, say nothing of themselves.
+    fn of_terminal() -> Self {
+        const SIGNS: [&str; 7] = [
+            "VTE_VERSION",
+            "KITTY_WINDOW_ID",
+            "ALACRITTY_WINDOW_ID",
+            "KONSOLE_VERSION",
+            "WEZTERM_PANE",
+            "WT_SESSION",
+            "TERM_PROGRAM",
+        ];
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match is_set("TMUX") {
+            true => Self::Pushed,
+            false if SIGNS.into_iter().any(is_set) => Self::Broken,
+            false => Self::None,
+        }
+    }
 }
 
 impl State {
-    /// Begins a drawing where the last one has none of its bars any more.
-    fn begin(&mut self, width: usize) {
-        self.width = Some(width);
-        self.is_filler = false;
-        let rows = |len: &usize| if self.breaks_anew { len.div_ceil(width.max(1)).max(1) } else { 1 };
-        let rows: usize = self.bars.iter().map(rows).sum();
-        self.bars.clear();
-        if rows == 0 {
-            return;
+    /// Takes a row, then the blanks behind it.
+    fn take(&mut self, text: &str) {
+        match &mut self.rows {
+            Some(rows) if !self.is_filler => rows.push(text.to_string()),
+            Some(_) => {}
+            None => self.text += text,
         }
-        // Row by row from the last up: a terminal that is asked to clear all that is below may keep it as history.
-        self.text += "\r\x1b[2K";
-        self.text += &"\x1b[1A\x1b[2K".repeat(rows - 1);
-        self.is_behind = false;
+        self.is_filler = self.rows.is_some() && !self.is_filler;
     }
 
-    fn write(&mut self, text: &str) {
-        if std::mem::take(&mut self.is_filler) {
-            self.is_behind = true;
-            return;
+    /// What is to be written, on a terminal as wide as it is now. A drawing begins where the last one has none of its bars
+    /// any more.
+    fn drawn(&mut self, width: usize) -> String {
+        let mut text = std::mem::take(&mut self.text);
+        self.is_filler = false;
+        let Some(rows) = self.rows.take() else { return text };
+        let mut is_pushed = false;
+        if !self.bars.is_empty() {
+            let broken = |len: &usize| len.div_ceil(width.max(1)).max(1);
+            let cleared: usize = match self.reflow {
+                Reflow::None => self.bars.len(),
+                Reflow::Broken | Reflow::Pushed => self.bars.iter().map(broken).sum(),
+            };
+            let more = cleared - self.bars.len();
+            is_pushed = self.reflow == Reflow::Pushed && more > 0;
+            self.above = self.above.saturating_sub(more);
+            // Row by row from the last up: a terminal that is asked to clear all that is below may keep it as history.
+            text += "\r\x1b[2K";
+            text += &"\x1b[1A\x1b[2K".repeat(cleared - 1 + self.gap);
         }
-        if std::mem::take(&mut self.is_behind) {
-            self.text += "\r\n";
+        let (bars, stay): (Vec<String>, Vec<String>) = rows.into_iter().partition(|row| row.starts_with(BAR));
+        self.above += stay.len().saturating_sub(self.gap);
+        self.gap = self.gap.saturating_sub(stay.len());
+        let bars: Vec<_> = bars.iter().map(|bar| truncate_str(&bar[BAR.len_utf8()..], width, "")).collect();
+        self.bars = bars.iter().map(|bar| measure_text_width(bar)).collect();
+        if is_pushed {
+            // Each may be broken the next time.
+            self.gap += bars.len().saturating_sub(self.above);
+            self.above = self.above.max(bars.len());
         }
-        match (text.strip_prefix(BAR), self.width) {
-            (Some(bar), Some(width)) => {
-                let bar = truncate_str(bar, width, "");
-                self.text += &bar;
-                self.bars.push(measure_text_width(&bar));
-            }
-            _ => self.text += text,
+        if bars.is_empty() {
+            self.gap = 0;
         }
-        self.is_filler = true;
+        let gap = std::iter::repeat_n("", self.gap);
+        let rows: Vec<&str> = stay.iter().map(String::as_str).chain(gap).chain(bars.iter().map(|b| &**b)).collect();
+        text + &rows.join("\r\n")
     }
 }
 
 impl TermLike for Canvas {
     fn width(&self) -> u16 {
-        let width = self.state().width.and_then(|width| u16::try_from(width).ok());
-        width.unwrap_or_else(|| self.term.size().1)
+        self.term.size().1
     }
 
     fn height(&self) -> u16 {
@@ -110,11 +143,7 @@ impl TermLike for Canvas {
 
     /// With this each drawing begins.
     fn move_cursor_up(&self, _: usize) -> io::Result<()> {
-        let width = self.term.size().1;
-        let mut state = self.state();
-        if state.width.is_none() {
-            state.begin(width.into());
-        }
+        self.state().rows.get_or_insert_default();
         Ok(())
     }
 
@@ -136,7 +165,7 @@ impl TermLike for Canvas {
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        self.state().write(text);
+        self.state().take(text);
         Ok(())
     }
 
@@ -145,9 +174,7 @@ impl TermLike for Canvas {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut state = self.state();
-        state.width = None;
-        let text = std::mem::take(&mut state.text);
+        let text = self.state().drawn(self.term.size().1.into());
         self.term.write_str(&text)?;
         self.term.flush()
     }
@@ -158,18 +185,21 @@ mod tests {
     use super::*;
 
     fn drawn(state: &mut State, width: usize, lines: &[&str]) -> String {
-        state.begin(width);
+        state.rows.get_or_insert_default();
         for line in lines {
-            state.write(line);
-            state.write("  ");
+            state.take(line);
+            state.take("  ");
         }
-        state.width = None;
-        std::mem::take(&mut state.text)
+        state.drawn(width)
+    }
+
+    fn on(reflow: Reflow) -> State {
+        State { reflow, ..State::default() }
     }
 
     #[test]
     fn bars_are_drawn_over_and_text_stays() {
-        let mut state = State { breaks_anew: true, ..State::default() };
+        let mut state = on(Reflow::Broken);
         assert_eq!(drawn(&mut state, 9, &["\u{1}one", "\u{1}a long bar"]), "one\r\na long ba");
         let cleared = "\r\x1b[2K\x1b[1A\x1b[2K";
         assert_eq!(drawn(&mut state, 9, &["done", "\u{1}two"]), format!("{cleared}done\r\ntwo"));
@@ -181,11 +211,30 @@ mod tests {
     #[test]
     fn rows_that_were_broken_are_cleared() {
         let bars = ["\u{1}123456", "\u{1}1234"];
-        let mut state = State { breaks_anew: true, ..State::default() };
-        drawn(&mut state, 9, &bars);
-        assert_eq!(drawn(&mut state, 3, &[]).matches("\x1b[2K").count(), 4);
-        let mut other = State::default();
-        drawn(&mut other, 9, &bars);
-        assert_eq!(drawn(&mut other, 3, &[]).matches("\x1b[2K").count(), 2);
+        let narrower = |reflow| {
+            let mut state = on(reflow);
+            drawn(&mut state, 9, &bars);
+            drawn(&mut state, 3, &[])
+        };
+        assert_eq!(narrower(Reflow::None).matches("\x1b[2K").count(), 2);
+        let broken = narrower(Reflow::Broken);
+        assert_eq!(broken.matches("\x1b[2K").count(), 4);
+        assert_eq!(narrower(Reflow::Pushed), broken);
+    }
+
+    #[test]
+    fn bars_keep_away_from_a_top_that_becomes_history() {
+        let bar = ["\u{1}123456"];
+        let mut state = on(Reflow::Pushed);
+        drawn(&mut state, 9, &["done", bar[0]]);
+        let cleared = "\r\x1b[2K\x1b[1A\x1b[2K";
+        // There was a row above it, which is gone.
+        assert_eq!(drawn(&mut state, 3, &bar), format!("{cleared}\r\n123"));
+        assert_eq!(drawn(&mut state, 9, &bar), format!("{cleared}\r\n123456"));
+        assert_eq!(drawn(&mut state, 3, &bar), format!("{cleared}\x1b[1A\x1b[2K\r\n\r\n123"));
+        // What stays takes the place of empty rows.
+        assert_eq!(drawn(&mut state, 9, &["two", bar[0]]), format!("{cleared}\x1b[1A\x1b[2Ktwo\r\n\r\n123456"));
+        assert_eq!(drawn(&mut state, 9, &["three", "four", bar[0]]), format!("{cleared}three\r\nfour\r\n123456"));
+        assert_eq!(drawn(&mut state, 9, &[]), "\r\x1b[2K");
     }
 }
