@@ -8,12 +8,17 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::TermLike;
 
 /// How rows of bars begin, in contrast to text that stays.
 pub const BAR: char = '\u{1}';
+
+/// A width that lasts as long is not about to change again. Terminals tell it late where it changes often (tmux four times a
+/// second), and rows of a width that was, are broken where they should not.
+const SETTLED: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub struct Canvas {
@@ -27,6 +32,10 @@ struct State {
     text: String,
     /// The rows of the drawing that is under way; None between drawings.
     rows: Option<Vec<String>>,
+    /// Rows of earlier drawings that are to stay, and were not written yet.
+    held: Vec<String>,
+    /// The width of the terminal, and since when.
+    width: Option<(usize, Instant)>,
     /// What comes next are the blanks behind a row.
     is_filler: bool,
     /// How wide the bars are that were drawn last, a row each.
@@ -94,11 +103,21 @@ impl State {
     }
 
     /// What is to be written, on a terminal as wide as it is now. A drawing begins where the last one has none of its bars
-    /// any more.
-    fn drawn(&mut self, width: usize) -> String {
+    /// any more. While the width changes, nothing is drawn.
+    fn drawn(&mut self, width: usize, now: Instant) -> String {
         let mut text = std::mem::take(&mut self.text);
         self.is_filler = false;
         let Some(rows) = self.rows.take() else { return text };
+        let (bars, stay): (Vec<String>, Vec<String>) = rows.into_iter().partition(|row| row.starts_with(BAR));
+        self.held.extend(stay);
+        let (before, since) = *self.width.get_or_insert((width, now - SETTLED));
+        if before != width {
+            self.width = Some((width, now));
+        }
+        if !bars.is_empty() && (before != width || now < since + SETTLED) {
+            return text;
+        }
+        let stay = std::mem::take(&mut self.held);
         let mut is_pushed = false;
         if !self.bars.is_empty() {
             let broken = |len: &usize| len.div_ceil(width.max(1)).max(1);
@@ -113,7 +132,6 @@ impl State {
             text += "\r\x1b[2K";
             text += &"\x1b[1A\x1b[2K".repeat(cleared - 1 + self.gap);
         }
-        let (bars, stay): (Vec<String>, Vec<String>) = rows.into_iter().partition(|row| row.starts_with(BAR));
         self.above += stay.len().saturating_sub(self.gap);
         self.gap = self.gap.saturating_sub(stay.len());
         let bars: Vec<_> = bars.iter().map(|bar| truncate_str(&bar[BAR.len_utf8()..], width, "")).collect();
@@ -126,9 +144,11 @@ impl State {
         if bars.is_empty() {
             self.gap = 0;
         }
-        let gap = std::iter::repeat_n("", self.gap);
-        let rows: Vec<&str> = stay.iter().map(String::as_str).chain(gap).chain(bars.iter().map(|b| &**b)).collect();
-        text + &rows.join("\r\n")
+        for row in stay.iter().map(String::as_str).chain(std::iter::repeat_n("", self.gap)) {
+            text += row;
+            text += "\r\n";
+        }
+        text + &bars.join("\r\n")
     }
 }
 
@@ -174,7 +194,7 @@ impl TermLike for Canvas {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let text = self.state().drawn(self.term.size().1.into());
+        let text = self.state().drawn(self.term.size().1.into(), Instant::now());
         self.term.write_str(&text)?;
         self.term.flush()
     }
@@ -190,7 +210,12 @@ mod tests {
             state.take(line);
             state.take("  ");
         }
-        state.drawn(width)
+        // Long after the drawing before.
+        let now = state.width.map_or_else(Instant::now, |(_, since)| since + 2 * SETTLED);
+        if state.width.is_some_and(|(before, _)| before != width) {
+            state.width = Some((width, now - SETTLED));
+        }
+        state.drawn(width, now)
     }
 
     fn on(reflow: Reflow) -> State {
@@ -206,6 +231,24 @@ mod tests {
         assert_eq!(drawn(&mut state, 9, &["\u{1}two"]), "\r\x1b[2Ktwo");
         assert_eq!(drawn(&mut state, 9, &[]), "\r\x1b[2K");
         assert_eq!(drawn(&mut state, 9, &[]), "");
+    }
+
+    #[test]
+    fn nothing_is_drawn_while_the_width_changes_and_nothing_is_lost() {
+        let mut state = on(Reflow::None);
+        drawn(&mut state, 9, &["\u{1}bar"]);
+        let start = state.width.unwrap().1 + 2 * SETTLED;
+        let mut at = |after: f64, width: usize, rows: &[&str]| {
+            state.rows = Some(rows.iter().map(|row| row.to_string()).collect());
+            state.drawn(width, start + SETTLED.mul_f64(after))
+        };
+        assert_eq!(at(0.0, 8, &["one", "\u{1}bar"]), "");
+        assert_eq!(at(0.9, 8, &["\u{1}bar"]), "");
+        assert_eq!(at(0.95, 7, &["\u{1}bar"]), "");
+        assert_eq!(at(1.9, 7, &["two", "\u{1}bar"]), "");
+        assert_eq!(at(2.0, 7, &["\u{1}bar"]), "\r\x1b[2Kone\r\ntwo\r\nbar");
+        // The last drawing has no bars, and does not wait.
+        assert_eq!(at(2.0, 8, &["end"]), "\r\x1b[2Kend\r\n");
     }
 
     #[test]
