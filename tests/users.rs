@@ -144,7 +144,7 @@ fn what_cannot_be_enlarged_is_said() {
         ),
         (photo(&["--model", "model", "-o", "none/x.png"]), "there is no folder none; make it"),
         (photo(&["--model", "model", "-o", "./photo.png"]), "that would write over the picture itself"),
-        (photo(&["--model", "modle", "-o", "x.png"]), "no latest run has a stage modle; there are images, mean, model"),
+        (photo(&["--model", "modle", "-o", "x.png"]), "no latest run has a stage modle; did you mean `model`?"),
         (photo(&["--model", "samples", "-o", "x.png"]), "samples is a sample stage; its run trains model, mean"),
         (photo(&["--model", "none.safetensors", "-o", "x.png"]), "there is no file none.safetensors"),
         (photo(&["--model", "text.safetensors", "-o", "x.png"]), "text.safetensors: this is not a safetensors file"),

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::LogsArgs;
 use super::output::{note, print};
 use super::{EXIT_DONE, EXIT_FAILED, cluster};
+use crate::pipeline::did_you_mean;
 use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
 use crate::store::{RunDir, StageRecord, StageRunState, Store};
@@ -125,7 +126,11 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
             .collect();
         names.sort();
         names.dedup();
-        let there = if names.is_empty() { "there is none".into() } else { format!("there are {}", names.join(", ")) };
+        let there = match did_you_mean(name, names.iter().map(String::as_str)) {
+            Some(meant) => meant,
+            None if names.is_empty() => "there is none".into(),
+            None => format!("there are {}", names.join(", ")),
+        };
         InputError(format!("no latest run has a stage {name}; {there}"))
     })
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::device;
+use super::{device, whole};
 use crate::pipeline::Device;
 use crate::pipeline::params::AttentionParams;
 
@@ -32,22 +32,22 @@ apart outputs, gradients and losses are, and the last losses (of the CPU, of the
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
     /// Channels at full resolution, as `model.base_channels`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<2>)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize, 2, 1024>)]
     pub base_channels: usize,
     /// Images at a time, as `optim.batch_size`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least::<1>)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize, 1, 1024>)]
     pub batch: usize,
     /// Attention, as `model.attention.kind`.
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = attention)]
     pub attention: AttentionParams,
     /// Sizes of the maps that have attention, as `model.attention.resolutions`; without it the bottleneck's.
-    #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = at_least::<1>)]
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = whole::<usize, 1, 1024>)]
     pub resolutions: Vec<usize>,
     /// Height and width of the images, a multiple of 4.
     #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = image_size)]
     pub image_size: usize,
     /// Threads; without it as many as there are cores.
-    #[arg(long, value_name = "N", value_parser = at_least::<1>)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize, 1, 1024>)]
     pub threads: Option<usize>,
     /// Where the network runs: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
@@ -75,12 +75,6 @@ pub struct BenchArgs {
 pub enum BenchBackend {
     Fused,
     Composed,
-}
-
-fn at_least<const MIN: usize>(text: &str) -> Result<usize, String> {
-    const MAX: usize = 1024;
-    let number = text.parse().ok().filter(|n| (MIN..=MAX).contains(n));
-    number.ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
 }
 
 fn image_size(text: &str) -> Result<usize, String> {

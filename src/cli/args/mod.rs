@@ -196,7 +196,7 @@ pub struct RunArgs {
     pub flags: FlagArgs,
     /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
     /// more if there is nothing else to run, and short stages beside.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u32, 1, 4096>)]
     pub jobs: Option<u32>,
     /// After a failure start nothing more; what runs goes on to its end.
     #[arg(long)]
@@ -393,6 +393,15 @@ pub struct LogsArgs {
 
 fn executor(text: &str) -> Result<ExecutorKind, String> {
     text.parse().map_err(|expected| format!("must be {expected}"))
+}
+
+/// A number from `MIN` to `MAX`, both among them.
+fn whole<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match MAX {
+        u64::MAX => format!("must be a whole number, {MIN} or more"),
+        _ => format!("must be a whole number from {MIN} to {MAX}"),
+    })
 }
 
 fn device(text: &str) -> Result<Device, String> {

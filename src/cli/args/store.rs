@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::whole;
+
 const GC_JSON: &str = "\
 With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID], \"actions\", \"blobs\", \"bytes\", \"work\",
 \"temporaries\", \"blobs_left\", \"bytes_left\"}}.";
@@ -27,7 +29,7 @@ With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"b
 #[command(after_help = GC_JSON)]
 pub struct GcArgs {
     /// Of each pipeline, keep this many of the newest runs.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<u32, 1, { u32::MAX as u64 }>)]
     pub keep: u32,
     /// Keep fewer runs, without the oldest, where the results take more than this: `20 GB`, `500 MiB`.
     #[arg(long, value_name = "SIZE", value_parser = size)]

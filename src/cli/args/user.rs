@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::device;
+use super::{device, whole};
 use crate::pipeline::Device;
 
 const INIT_EXAMPLES: &str = "\
@@ -73,13 +73,13 @@ pub struct UpscaleArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Several different results, numbered.
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = whole::<u64, 1, 256>)]
     pub samples: u64,
     /// All noise follows from it.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64, 0, { u64::MAX }>)]
     pub seed: u64,
     /// Steps of the sampler (DDIM); more take longer, and are closer to what the model has learned.
-    #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = whole::<u64, 1, 100_000>)]
     pub steps: u64,
     /// Also write what bicubic enlargement makes of it.
     #[arg(long)]

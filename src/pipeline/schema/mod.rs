@@ -267,7 +267,8 @@ impl Validator<'_> {
     fn check_object_of(&mut self, schema: &'static Json, variant: Option<&str>, path: &mut String, node: &mut Node) {
         let span = node.span;
         let Some(mapping) = node.as_mapping_mut() else {
-            return self.expected("a mapping", path, node, None);
+            let help = self.keys_help(schema, node);
+            return self.expected("a mapping", path, node, help);
         };
         let properties = schema["properties"].as_object();
         // Required keys that are there but misspelt: one error is enough.
@@ -314,6 +315,20 @@ impl Validator<'_> {
         }
     }
 
+    /// What a mapping would have to hold: a word that stands without its key, or the keys there are.
+    fn keys_help(&self, schema: &'static Json, node: &Node) -> Option<String> {
+        let properties = schema["properties"].as_object().filter(|properties| !properties.is_empty())?;
+        let meant = node.as_text().and_then(|text| {
+            properties.iter().find_map(|(key, property)| {
+                let words = self.resolve(property)["oneOf"].as_array()?;
+                let word = nearest(text, words.iter().filter_map(|word| word["const"].as_str()))?;
+                Some(format!("write `{{ {key}: {word} }}`"))
+            })
+        });
+        let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
+        Some(meant.unwrap_or_else(|| format!("its keys: {}", keys.join(", "))))
+    }
+
     /// What a key would have to be: a near one, the same deeper in, or any of those there are.
     fn unknown_key_help(&self, schema: &'static Json, key: &str, path: &str) -> String {
         let Some(properties) = schema["properties"].as_object() else {
@@ -344,7 +359,11 @@ impl Validator<'_> {
     /// An object whose key `tag` says which of `options` it is.
     fn check_tagged(&mut self, options: &'static [Json], tag: &str, path: &mut String, node: &mut Node) {
         let Some(mapping) = node.as_mapping() else {
-            return self.expected("a mapping", path, node, None);
+            let names = options.iter().filter_map(|o| o["properties"][tag]["const"].as_str());
+            let meant = node.as_text().and_then(|text| nearest(text, names));
+            let help = meant.map(|name| format!("write `{{ {tag}: {name} }}`"));
+            let help = help.unwrap_or_else(|| format!("with the key `{tag}`, and those that belong to it"));
+            return self.expected("a mapping", path, node, Some(help));
         };
         let names: Vec<&str> = options.iter().filter_map(|o| o["properties"][tag]["const"].as_str()).collect();
         let chosen = match mapping.get(tag) {

@@ -397,3 +397,13 @@ fn a_great_many_errors_are_cut() {
     assert_eq!(errors.errors().len(), 200);
     assert!(errors.to_string().ends_with("\n\nerror: there are more errors than these 200"));
 }
+
+#[test]
+fn a_word_that_stands_for_a_mapping_is_shown_in_it() {
+    let text = "name: x\nstages:\n  images: { kind: fetch, dataset: synthetic }\n  pairs: { kind: degrade, input: images }\n  \
+                model: { kind: train, data: pairs, model: { attention: sed }, optim: 5 }\n";
+    let errors = parse_with(text, &[]).unwrap_err();
+    let help: Vec<&str> = errors.errors().iter().map(|error| error.help.as_deref().unwrap()).collect();
+    assert_eq!(help[0], "write `{ kind: seed }`");
+    assert!(help[1].starts_with("its keys: accumulate, batch_size, "), "{help:?}");
+}

@@ -124,6 +124,8 @@ error: `heldout` must be a mapping, found `100`
    |
 12 |     heldout: 100
    |              ^^^
+   |
+   = help: its keys: every, images
 "#,
     );
 }
