@@ -5,8 +5,8 @@
 //! `chart` and `graph` draw SVG, and `report.html` says where everything stands. Everything that users name is escaped:
 //! the template does it for text, `chart::escape` for what is drawn.
 //!
-//! Without JavaScript the page lacks the slider between two arms and what charts say under the pointer; choices are made
-//! by radio buttons and style sheets alone.
+//! Without JavaScript the page lacks the slider between two arms alone: choices are made by radio buttons and style sheets,
+//! and values under the pointer lie over the charts, hidden.
 
 mod arms;
 mod attention;
