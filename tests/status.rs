@@ -10,7 +10,7 @@ fn before_any_run_there_is_nothing_and_nothing_is_made() {
     let folder = Pipeline::small().folder();
     let all = folder.srpipe(&["status"]);
     assert_eq!(all.code, Some(0), "{all}");
-    assert!(all.stdout.starts_with("no runs in runs yet"), "{all}");
+    assert!(all.stdout.starts_with("there are no runs in runs yet"), "{all}");
     let file = folder.srpipe(&["status", "p.yaml"]);
     assert!(file.stdout.contains("would run") && file.stdout.contains("waits for images"), "{file}");
     assert_eq!(folder.srpipe(&["status", "nothing"]).code, Some(2));

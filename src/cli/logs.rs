@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::LogsArgs;
 use super::output::{note, print};
-use super::{EXIT_DONE, EXIT_FAILED, cluster};
+use super::{EXIT_DONE, EXIT_FAILED, cluster, store};
 use crate::pipeline::did_you_mean;
 use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(200);
 const ADOPT: Duration = Duration::from_secs(5);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
-    let store = Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))?;
+    let store = store::open(runs)?;
     cluster::adopt(&store);
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();

@@ -55,7 +55,8 @@ const EXIT_NO_PROGRAM: u8 = 127;
 /// The whole program.
 pub fn main() -> ExitCode {
     // clap exits with 2 of itself where arguments are wrong.
-    let cli = Cli::from_arg_matches(&args::command().get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = args::command().try_get_matches().unwrap_or_else(|error| args::helped(error).exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let code = match &cli.command {
         Command::Init(args) => init::init(args),
         Command::Run(args) => run::run(args, &cli.runs_dir),

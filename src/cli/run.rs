@@ -108,7 +108,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     if !args.json {
         finish(args, runs, &store, &record);
         if report.is_some() {
-            print(&format!("{}\n", runs.join(&record.pipeline).join("latest").join(report::FILE).display()));
+            tell_report(runs, &record);
         }
     }
     Ok(match record.state {
@@ -157,9 +157,18 @@ fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
         false => {
             print(&everything_is_known(&record));
             print(&results::show(store, store.runs_dir(), &record));
+            tell_report(store.runs_dir(), &record);
         }
     }
     EXIT_DONE
+}
+
+/// Where the report of the latest run is, if there is one.
+fn tell_report(runs: &Path, record: &RunRecord) {
+    let path = runs.join(&record.pipeline).join("latest").join(report::FILE);
+    if path.exists() {
+        print(&format!("{}\n", path.display()));
+    }
 }
 
 fn everything_is_known(record: &RunRecord) -> String {

@@ -57,7 +57,11 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         let rows: Vec<_> = rows.iter().map(json).collect();
         print(&format!("{:#}\n", json!({"schema": 1, "runs": rows})));
     } else if rows.is_empty() {
-        print("no runs\n");
+        print(if filters.is_empty() {
+            "no runs\n"
+        } else {
+            "no run is as --filter wants it; `srpipe runs` shows all\n"
+        });
     } else {
         print(&table(&rows, args.all).render(Paint::stdout()));
     }

@@ -49,7 +49,7 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
 
 pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
-    let file = File::open(&args.file).map_err(|e| InputError(format!("opening {shown}: {e}")))?;
+    let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", words::io_error(&e))))?;
     if args.file.is_dir() {
         return Err(InputError(format!("{shown} is a folder, and no archive such as `srpipe export` writes")).into());
     }

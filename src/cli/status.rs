@@ -192,7 +192,7 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
         ));
     }
     if views.is_empty() {
-        return print(&format!("no runs in {} yet: srpipe run <file> makes one\n", runs.display()));
+        return print(&format!("there are no runs in {} yet; `srpipe run FILE` makes one\n", runs.display()));
     }
     let now = Timestamp::now();
     let mut table = Table::new(&["pipeline", "run", "state", "stages", "age", "took"]);

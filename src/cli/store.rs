@@ -12,7 +12,11 @@ use crate::run::InputError;
 use crate::store::{Contents, Key, Problem, Removed, Retention, RunDir, Store};
 
 pub fn open(runs: &Path) -> Result<Store, InputError> {
-    Store::open_existing(runs).ok_or_else(|| InputError(format!("no runs in {} yet", runs.display())))
+    Store::open_existing(runs).ok_or_else(|| no_runs(runs))
+}
+
+pub fn no_runs(runs: &Path) -> InputError {
+    InputError(format!("there are no runs in {} yet; `srpipe run FILE` makes one", runs.display()))
 }
 
 pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {

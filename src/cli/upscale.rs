@@ -149,7 +149,7 @@ impl Outputs {
 
 fn read_picture(path: &Path) -> Result<Picture> {
     let wrong = |error: String| InputError(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|error| wrong(words::io_error(&error)))?;
     let picture = Picture::decode(&bytes);
     Ok(picture.map_err(|error| wrong(format!("this cannot be read as a PNG, JPEG or WebP picture: {error:#}")))?)
 }

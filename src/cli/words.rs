@@ -82,6 +82,14 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// Why a file that was named cannot be read.
+pub fn io_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_string(),
+        _ => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -82,7 +82,7 @@ fn add_axis(root: &mut Node, path: &str, segments: &[Segment], values: Node) -> 
             let Some(stages) = stages else { return Ok(()) };
             let (name, used) = next_key(stages, path, &segments[1..]);
             if !stages.contains_key(name) {
-                let help = did_you_mean(name, stages.keys().map(String::as_str));
+                let help = stage_help(name, stages.keys());
                 return Err(Diagnostic::new(second.span, format!("there is no stage {}", quote(name))).maybe_help(help));
             }
             (vec!["stages", name], 1 + used)
@@ -163,7 +163,7 @@ fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Res
         let span = Span { end: rest[used - 1].span.end, ..rest[0].span };
         let last = used == rest.len();
         if walked == ["stages"] && !mapping.contains_key(key) {
-            let help = did_you_mean(key, mapping.keys().map(String::as_str));
+            let help = stage_help(key, mapping.keys());
             return Err(Diagnostic::new(span, format!("there is no stage {}", quote(key))).maybe_help(help));
         }
         walked.push(key);
@@ -196,4 +196,13 @@ fn drop_alternative(mapping: &mut Mapping, key: &str, source: u32) {
             mapping.shift_remove(other);
         }
     }
+}
+
+/// The stage that was meant, or those there are.
+fn stage_help<'a>(name: &str, stages: impl Iterator<Item = &'a String> + Clone) -> Option<String> {
+    const MOST: usize = 20;
+    did_you_mean(name, stages.clone().map(String::as_str)).or_else(|| {
+        let names: Vec<&String> = stages.take(MOST).collect();
+        (!names.is_empty()).then(|| format!("name one of {}", alternatives(&names)))
+    })
 }

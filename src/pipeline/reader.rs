@@ -82,6 +82,19 @@ enum Collection {
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
+/// By parts of what the parser says: what is wrong then, most often.
+const HELP: [(&str, &str); 6] = [
+    ("flow", "here or before this, a `,` between two entries is missing, or a `}` or `]` at their end"),
+    ("simple key", "a key needs a colon and a space behind it, here or in the line before: `seed: 0`"),
+    ("quoted scalar", "a quote that was opened here or before has no end"),
+    ("did not find expected key", "keys of one mapping begin in the same column: compare this line with those before"),
+    (
+        "mapping values",
+        "one key to a line, each with a `:`, or all in braces as in `images: { kind: fetch }`; text with a `: ` in quotes",
+    ),
+    ("placement of ':'", "before this, a quote or a bracket has no end"),
+];
+
 impl<'a> Reader<'a> {
     fn new(text: &'a str, place: Place) -> Self {
         let starts = (!text.is_ascii()).then(|| text.char_indices().map(|(i, _)| i as u32).collect());
@@ -118,12 +131,8 @@ impl<'a> Reader<'a> {
             return Diagnostic::new(span, "a tab").help("YAML is indented with spaces");
         }
         let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
-        match error.info().contains("flow") {
-            true => {
-                said.help("here or before this, a `,` between two entries is missing, or a `}` or `]` at their end")
-            }
-            false => said,
-        }
+        let help = HELP.iter().find(|(part, _)| error.info().contains(part)).map(|(_, help)| help.to_string());
+        said.maybe_help(help)
     }
 
     fn document(mut self, errors: &mut Errors) -> Result<Node> {

@@ -7,8 +7,17 @@ const MAX_CANDIDATES: usize = 2000;
 
 /// The text between backquotes, its control characters escaped, cut where it is long.
 pub(super) fn quote(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_SHOWN).flat_map(escape).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
+    quote_at_most(text, MAX_SHOWN)
+}
+
+/// The same for what is to be copied, whatever its length.
+pub(super) fn quote_whole(text: &str) -> String {
+    quote_at_most(text, usize::MAX)
+}
+
+fn quote_at_most(text: &str, most: usize) -> String {
+    let mut shown: String = text.chars().take(most).flat_map(escape).collect();
+    if text.chars().nth(most).is_some() {
         shown.push('…');
     }
     format!("`{shown}`")

@@ -20,7 +20,7 @@ pub fn code_version(kind: StageKind) -> u32 {
         StageKind::Degrade => 1,
         StageKind::Train => 3,
         StageKind::Sample => 3,
-        StageKind::Compare => 5,
+        StageKind::Compare => 6,
         StageKind::Command => 1,
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         "1cf700583cbe96b35c45230ae157e123fef7caf125dcae28f149bc5be661f3c9",
         "3d72ace8e6d481eb5dbcafce6dbef21d3076857156d898873467c5a475492d78",
         "481bfd51bb425f2309c3936751797bef5eb6de769707e58013d6937607a1b404",
-        "c89950b03e3a76bf28e12eb9bbf542b84002fdfcb0969bd39ac4a14c2d76db32",
+        "0bf07fc0c3ad3353ab92a40bd86579316afd4b9d5ad2f9ca859762972dc690d7",
         "7faefbab6a935353c6f69c320e385bbecd8c653385aa595861e36da5c18fc51a",
     ];
 

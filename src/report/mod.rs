@@ -9,6 +9,7 @@ mod grid;
 pub mod html;
 mod loss;
 mod measured;
+mod names;
 mod summary;
 mod text;
 

@@ -117,6 +117,11 @@ impl Style {
     }
 }
 
+/// Whether lines that were wrapped lack something.
+pub fn is_shortened(lines: &[String]) -> bool {
+    lines.last().is_some_and(|line| line.ends_with('…'))
+}
+
 /// Where the first line of `text` ends if it may be `fits` bytes long: between the parts of an instance's name,
 /// `stage[axis=value,axis=value]`; else after the first parts of a word; else anywhere.
 fn break_at(text: &str, fits: usize) -> usize {

@@ -8,6 +8,7 @@ mod user;
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::pipeline::{Device, ExecutorKind, Flags};
@@ -393,6 +394,21 @@ pub struct LogsArgs {
 
 fn executor(text: &str) -> Result<ExecutorKind, String> {
     text.parse().map_err(|expected| format!("must be {expected}"))
+}
+
+/// What to do where a pipeline file is missing.
+pub fn helped(mut error: clap::Error) -> clap::Error {
+    let lacks_file = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
+            missing.contains(&"<FILE>".into())
+        }
+        _ => false,
+    };
+    if lacks_file {
+        let tip = "name a pipeline file; `srpipe init` writes one to begin with".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// A number from `MIN` to `MAX`, both among them.

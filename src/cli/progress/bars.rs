@@ -111,18 +111,19 @@ impl Bars {
     fn start(&mut self, stage: usize, said: String) {
         // What does not fit on the terminal is at work all the same: the footer counts it.
         let is_shown = self.working.len() + ROWS_LEFT < height();
-        let working = self.working.entry(stage).or_insert_with(|| {
-            let bar = match is_shown {
-                true => self.all.insert_before(&self.footer, ProgressBar::no_length()),
-                false => ProgressBar::hidden(),
-            };
-            bar.enable_steady_tick(TICK);
-            Working { bar, losses: Trail::default(), heldout_loss: None, left: None }
-        });
-        working.bar.set_style(style("{prefix}  {msg}"));
-        working.bar.set_prefix(self.stages.shortened(stage, width()));
         let room = width().saturating_sub(self.stages.shown(width()) + 2);
-        working.bar.set_message(truncate_str(&said, room, "…").into_owned());
+        let said = truncate_str(&said, room, "…").into_owned();
+        let style = style("{prefix}  {msg}");
+        if let Some(working) = self.working.get(&stage) {
+            working.bar.set_message(said);
+            return working.bar.set_style(style);
+        }
+        // It may be drawn as soon as it is there: by then it says what it is.
+        let bar = ProgressBar::no_length().with_style(style).with_message(said);
+        let bar = bar.with_prefix(self.stages.shortened(stage, width()));
+        let bar = if is_shown { self.all.insert_before(&self.footer, bar) } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(TICK);
+        self.working.insert(stage, Working { bar, losses: Trail::default(), heldout_loss: None, left: None });
     }
 
     /// What it ended with is said with the course of its loss.
@@ -202,9 +203,9 @@ impl Progress for Bars {
     fn started(&mut self, run: &RunRecord) {
         self.stages = Stages::new(&run.stages);
         self.states = vec![StageRunState::Pending; run.stages.len()];
-        self.footer = self.all.add(ProgressBar::no_length().with_elapsed(since(&run.started_at)));
-        self.footer.set_style(style("{prefix}  {elapsed_precise}  {msg}"));
-        self.footer.set_prefix(self.paint.paint(Look::Attention, &run.pipeline));
+        let footer = ProgressBar::no_length().with_elapsed(since(&run.started_at));
+        let footer = footer.with_style(style("{prefix}  {elapsed_precise}  {msg}"));
+        self.footer = self.all.add(footer.with_prefix(self.paint.paint(Look::Attention, &run.pipeline)));
         self.footer.enable_steady_tick(TICK);
         self.draw_footer();
     }
@@ -237,13 +238,13 @@ impl Progress for Bars {
                 working.bar.set_prefix(self.stages.shortened(stage, width()));
                 let bar =
                     if *total > 0 { format!("{{bar:{}.green/dim}} {{percent:>3}}%", columns.bar) } else { "".into() };
-                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
                 if *total > 0 {
                     working.bar.set_length(*total);
                 }
                 working.bar.set_position(*done);
                 let work = Work { done: *done, total: *total, unit, values, left, losses: &working.losses };
                 working.bar.set_message(columns.text(&work, self.paint));
+                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
                 if self.footer_drawn.is_none_or(|drawn| drawn.elapsed() >= TICK) {
                     self.draw_footer();
                 }

@@ -13,24 +13,22 @@ use serde_json::json;
 
 use super::args::ReportArgs;
 use super::output::{note, print};
-use super::store::find_run;
+use super::store::{self, find_run};
 use super::{EXIT_DONE, status};
-use crate::run::InputError;
 use crate::store::{RunDir, Store};
 
 /// In the folder of a run.
 pub const FILE: &str = "report.html";
 
 pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
-    let none = || InputError(format!("there are no runs in {}; `srpipe run FILE` makes one", runs.display()));
-    let store = Store::open_existing(runs).ok_or_else(none)?;
+    let store = store::open(runs)?;
     let run = match &args.what {
         Some(what) if status::looks_like_file(what) => {
             let pipeline = super::load(Path::new(what), &super::FlagArgs { set: vec![], sweep: vec![] })?;
             find_run(&store, &pipeline.name)?
         }
         Some(what) => find_run(&store, what)?,
-        None => newest(&store).ok_or_else(none)?,
+        None => newest(&store).ok_or_else(|| store::no_runs(runs))?,
     };
     let page = gather::gather(&store, &run)?.render()?;
     let path = match &args.output {

@@ -7,7 +7,7 @@ use super::super::claims::{Claim, Endpoint};
 use super::super::diagnostics::{Diagnostic, Errors};
 use super::super::params::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
 use super::super::resolve::name_error;
-use super::super::words::{alternatives, did_you_mean, quote};
+use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 
 pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
@@ -67,7 +67,7 @@ impl ClaimOf<'_> {
                 // A swept arm has the values of its axes in its name.
                 let swept = params.arms.iter().find(|(name, found)| found.of == arm && *name != arm);
                 let help = match swept {
-                    Some((name, _)) => Some(format!("it is swept: say which, such as {}", quote(name))),
+                    Some((name, _)) => Some(format!("it is swept: say which, such as {}", quote_whole(name))),
                     None => did_you_mean(arm, names),
                 };
                 let message = format!("`claims.{}.{role}` names {}, which is no arm", self.name, quote(arm));

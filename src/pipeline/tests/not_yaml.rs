@@ -17,6 +17,8 @@ error: not valid YAML: illegal placement of ':' indicator
   |
 3 | other: b
   |      ^
+  |
+  = help: before this, a quote or a bracket has no end
 "#,
     );
 }

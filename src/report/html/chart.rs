@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::super::axis::{label, linear_ticks, log_ticks};
+use super::super::names::short;
 
 /// Lines on two axes.
 pub struct Chart<'a> {
@@ -65,10 +66,13 @@ const MANY_POINTS: usize = 40;
 const READINGS: usize = 48;
 
 /// Lines whose values are told together.
-const READ_TOGETHER: usize = 10;
+const READ_TOGETHER: usize = 8;
 
-/// A line has no value at a place from which its points are this far.
+/// A line has no value this far from its ends.
 const NEAR: f64 = 24.0;
+
+/// Names of more bytes are told shorter where there is little room.
+const LONG_NAME: usize = 24;
 
 impl Chart<'_> {
     /// The drawing, and its values for the pointer, to be put into one box. None where there is no point to draw.
@@ -124,18 +128,25 @@ impl Chart<'_> {
             svg.push_str("</g>");
         }
         svg.push_str("</svg>");
-        self.readings(&mut svg, &x);
+        self.readings(&mut svg, &x, &y);
         Some(svg)
     }
 
-    /// What the lines have at each place where they have points; where those are many, at places as far apart.
-    fn readings(&self, html: &mut String, x: &Scale) {
-        let mut lines: Vec<(&Line, Vec<Reading>)> = vec![];
-        for line in self.lines.iter().filter(|line| !line.is_background) {
+    /// What the lines have at each place where one of them has a point; where those are many, at places as far apart. Between
+    /// its points a line has what is drawn.
+    fn readings(&self, html: &mut String, x: &Scale, y: &Scale) {
+        let lines: Vec<&Line> = self.lines.iter().filter(|line| !line.is_background).collect();
+        let placed = |line: &&Line| -> Vec<(f64, f64)> {
             let fitting = line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
-            lines.push((line, fitting.map(|&(at, value)| Reading { place: x.place(at), at, value }).collect()));
-        }
-        let mut places: Vec<f64> = lines.iter().flat_map(|(_, all)| all.iter().map(|reading| reading.place)).collect();
+            fitting.map(|&(at, value)| (x.place(at), y.place(value))).collect()
+        };
+        let points: Vec<Vec<(f64, f64)>> = lines.iter().map(placed).collect();
+        let names: Vec<&str> = lines.iter().map(|line| &*line.name).collect();
+        let names = match names.iter().any(|name| name.len() > LONG_NAME) {
+            true => short(&names),
+            false => names.iter().map(|name| name.to_string()).collect(),
+        };
+        let mut places: Vec<f64> = points.iter().flatten().map(|point| point.0).collect();
         places.sort_by(f64::total_cmp);
         let (Some(&first), Some(&last)) = (places.first(), places.last()) else { return };
         places.dedup_by(|b, a| *b - *a < 1.0);
@@ -143,31 +154,28 @@ impl Chart<'_> {
             places = (0..READINGS).map(|i| first + (last - first) * i as f64 / (READINGS - 1) as f64).collect();
         }
         for (i, &place) in places.iter().enumerate() {
-            let far = |reading: &&Reading| (reading.place - place).abs();
-            let mut near: Vec<(&Line, &Reading)> = (lines.iter())
-                .filter_map(|(line, all)| Some((*line, all.iter().min_by(|a, b| far(a).total_cmp(&far(b)))?)))
-                .filter(|(_, reading)| far(reading) < NEAR)
-                .collect();
-            let Some((_, nearest)) = near.iter().min_by(|a, b| far(&a.1).total_cmp(&far(&b.1))) else { continue };
-            let at = figure(nearest.at);
+            // From the top down.
+            let there = points.iter().enumerate().filter_map(|(line, points)| Some((line, height_at(points, place)?)));
+            let mut there: Vec<(usize, f64)> = there.collect();
+            there.sort_by(|a, b| a.1.total_cmp(&b.1));
             let from = if i == 0 { (place - NEAR).max(0.0) } else { (places[i - 1] + place) / 2.0 };
             let to = places.get(i + 1).map_or((place + NEAR).min(WIDTH), |next| (place + next) / 2.0);
             let _ = write!(
                 html,
-                "<div class=\"at{}\" style=\"left:{}%;width:{}%;--at:{}%\"><div class=\"tip\"><b>{at} {}</b>",
+                "<div class=\"at{}\" style=\"left:{}%;width:{}%;--at:{}%\"><div class=\"tip\"><b>{} {}</b>",
                 if place > WIDTH / 2.0 { " late" } else { "" },
                 number(from / WIDTH * 100.0),
                 number((to - from) / WIDTH * 100.0),
                 number((place - from) / (to - from) * 100.0),
+                figure(x.value(place)),
                 escape(self.x.title),
             );
-            near.sort_by(|a, b| b.1.value.total_cmp(&a.1.value));
-            for (line, reading) in near.iter().take(READ_TOGETHER) {
-                let (class, value) = (line.pen.class(), figure(reading.value));
-                let _ = write!(html, "<div><i class=\"{class}\"></i>{} <b>{value}</b></div>", escape(&line.name));
+            for &(line, height) in there.iter().take(READ_TOGETHER) {
+                let (class, name, value) = (lines[line].pen.class(), escape(&names[line]), figure(y.value(height)));
+                let _ = write!(html, "<div><i class=\"{class}\"></i><span>{name}</span><b>{value}</b></div>");
             }
-            if near.len() > READ_TOGETHER {
-                let _ = write!(html, "and {} more", near.len() - READ_TOGETHER);
+            if there.len() > READ_TOGETHER {
+                let _ = write!(html, "and {} more", there.len() - READ_TOGETHER);
             }
             html.push_str("</div></div>");
         }
@@ -209,11 +217,17 @@ impl Chart<'_> {
     }
 }
 
-/// A point of a line, and where it lies.
-struct Reading {
-    place: f64,
-    at: f64,
-    value: f64,
+/// How high a line is at a place; none where it is not drawn near it.
+fn height_at(points: &[(f64, f64)], place: f64) -> Option<f64> {
+    let (first, last) = (points.first()?, points.last()?);
+    match points.iter().position(|point| point.0 >= place) {
+        Some(0) => (first.0 - place < NEAR).then_some(first.1),
+        None => (place - last.0 < NEAR).then_some(last.1),
+        Some(i) => {
+            let (before, after) = (points[i - 1], points[i]);
+            Some(before.1 + (after.1 - before.1) * (place - before.0) / (after.0 - before.0))
+        }
+    }
 }
 
 /// Whether a value has a place on an axis.
@@ -255,6 +269,15 @@ impl Scale {
             false => (value - self.low) / (self.high - self.low),
         };
         self.places[0] + share * (self.places[1] - self.places[0])
+    }
+
+    /// What has that place.
+    fn value(&self, place: f64) -> f64 {
+        let share = (place - self.places[0]) / (self.places[1] - self.places[0]);
+        match self.is_logarithmic {
+            true => self.low * (self.high / self.low).powf(share),
+            false => self.low + share * (self.high - self.low),
+        }
     }
 
     fn ticks(&self, count: usize) -> Vec<f64> {
@@ -316,7 +339,9 @@ mod tests {
         let x: Vec<&str> = points.split(' ').map(|p| p.split(',').next().unwrap()).collect();
         assert_eq!(x, ["58", "588"]);
         assert!(
-            svg.contains("<b>100 step</b><div><i class=\"truth\"></i>&lt;a&gt; &amp; &quot;b&quot; <b>0.01</b>"),
+            svg.contains(
+                "<b>100 step</b><div><i class=\"truth\"></i><span>&lt;a&gt; &amp; &quot;b&quot;</span><b>0.01</b>"
+            ),
             "{svg}"
         );
         assert!(!svg.contains("<a>"));
@@ -346,13 +371,22 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_other_points_are_read_where_they_are_drawn() {
+        let points = [(0.0, 0.0), (100.0, 50.0), (200.0, 0.0)];
+        assert_eq!([50.0, 100.0, 175.0].map(|place| height_at(&points, place).unwrap()), [25.0, 50.0, 12.5]);
+        assert_eq!([-10.0, 210.0].map(|place| height_at(&points, place).unwrap()), [0.0, 0.0]);
+        assert_eq!([-30.0, 230.0].map(|place| height_at(&points, place)), [None, None]);
+        assert_eq!(height_at(&[], 0.0), None);
+    }
+
+    #[test]
     fn of_many_lines_the_highest_are_told() {
         let line = |i: usize| Line { name: format!("n{i}"), points: vec![(1.0, 1.0 + i as f64)], ..Line::default() };
         let axis = |title| Axis { title, is_logarithmic: false };
         let lines = (0..READ_TOGETHER + 3).map(line).collect();
         let html = Chart { x: axis("step"), y: axis("loss"), lines, mark: None }.html().unwrap();
         assert!(
-            html.contains("</i>n12 <b>13</b>") && !html.contains("</i>n0 ") && html.contains("and 3 more"),
+            html.contains("<span>n10</span><b>11</b>") && !html.contains("<span>n0<") && html.contains("and 3 more"),
             "{html}"
         );
     }

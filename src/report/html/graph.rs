@@ -21,7 +21,7 @@ const BOX: (f64, f64) = (168.0, 46.0);
 const GAP: (f64, f64) = (46.0, 14.0);
 
 /// Longer names are cut off.
-const MOST_LETTERS: usize = 22;
+const MOST_LETTERS: usize = 19;
 
 /// None where there is nothing to draw.
 pub fn draw(nodes: &[Node]) -> Option<String> {

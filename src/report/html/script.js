@@ -25,7 +25,7 @@ for (const section of document.querySelectorAll(".images")) {
     }
     viewer.querySelector(".which").textContent = "image " + (image + 1) + " of " + count;
   };
-  const slide = () => viewer.querySelector(".stage").style.setProperty("--at", range.value / 10 + "%");
+  const slide = () => viewer.querySelector(".stage").style.setProperty("--at", range.value + "%");
   const page = by => { image = (image + by + count) % count; show(); };
 
   for (const select of [left, right]) {

@@ -1,0 +1,44 @@
+//! Names of arms where there is little room.
+
+use std::collections::BTreeSet;
+
+/// Shorter names that still tell the arms apart. Of instances of a sweep it is their values that do: `unet[channels=16,
+/// schedule=cosine]` is "16, cosine", with the name of its stage before it where the instances are of several. As they are
+/// where two would be one.
+pub fn short(names: &[&str]) -> Vec<String> {
+    let split = |name: &&str| -> Option<(String, String)> {
+        let (stage, axes) = name.strip_suffix(']')?.split_once('[')?;
+        let values: Option<Vec<&str>> = axes.split(',').map(|axis| Some(axis.split_once('=')?.1)).collect();
+        Some((stage.to_string(), values?.join(", ")))
+    };
+    let parts: Vec<Option<(String, String)>> = names.iter().map(split).collect();
+    let stages: BTreeSet<&String> = parts.iter().flatten().map(|(stage, _)| stage).collect();
+    let short = |(name, parts): (&&str, &Option<(String, String)>)| match parts {
+        Some((_, values)) if stages.len() == 1 => values.clone(),
+        Some((stage, values)) => format!("{stage}: {values}"),
+        None => name.to_string(),
+    };
+    let short: Vec<String> = names.iter().zip(&parts).map(short).collect();
+    let distinct = |names: &mut dyn Iterator<Item = &str>| names.collect::<BTreeSet<&str>>().len();
+    match distinct(&mut short.iter().map(String::as_str)) == distinct(&mut names.iter().copied()) {
+        true => short,
+        false => names.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_told_apart_by_their_values() {
+        assert_eq!(
+            short(&["bicubic", "unet[c=16,s=linear]", "unet[c=32,s=linear]"]),
+            ["bicubic", "16, linear", "32, linear"]
+        );
+        assert_eq!(short(&["a[c=1]", "b[c=1]", "b[c=2]"]), ["a: 1", "b: 1", "b: 2"]);
+        assert_eq!(short(&["a[c=1]", "a[d=1]"]), ["a[c=1]", "a[d=1]"], "they would be one");
+        assert_eq!(short(&["a[x]", "a]", "b"]), ["a[x]", "a]", "b"]);
+        assert_eq!(short(&["a[c=1]", "a[c=1]"]), ["1", "1"], "columns of one arm");
+    }
+}
