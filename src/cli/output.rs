@@ -119,8 +119,7 @@ impl Table {
 
     fn render_narrowed(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
-        let width = |columns: &[Column]| columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
-        if width(&columns) <= most {
+        if width_of(&columns) <= most {
             return self.block(&columns, paint);
         }
         // What belongs together is not broken.
@@ -133,7 +132,7 @@ impl Table {
                 parts.chain([heading.chars().count(), NARROW]).max().unwrap_or(0)
             })
             .collect();
-        while width(&columns) > most {
+        while width_of(&columns) > most {
             let texts = columns.iter_mut().filter(|column| !column.right && column.width > least[column.c]);
             let Some(widest) = texts.max_by_key(|column| column.width) else { return self.render_within(paint, most) };
             widest.width -= 1;
@@ -149,7 +148,16 @@ impl Table {
     /// In at most so many columns of a terminal, if possible: what does not fit stands below, beside the first column once
     /// more.
     pub fn render_within(&self, paint: Paint, most: usize) -> String {
-        let columns = self.columns();
+        let mut columns = self.columns();
+        if width_of(&columns) <= most {
+            return self.block(&columns, paint);
+        }
+        // Names take half of it at most, and no text more than what they leave.
+        if let Some((first, rest)) = columns.split_first_mut() {
+            first.width = first.width.min((most / 2).max(NARROW));
+            let room = most.saturating_sub(first.width + 2).max(NARROW);
+            rest.iter_mut().filter(|column| !column.right).for_each(|column| column.width = column.width.min(room));
+        }
         let Some((first, rest)) = columns.split_first() else { return self.block(&columns, paint) };
         let mut blocks: Vec<Vec<Column>> = vec![];
         let mut room = 0;
@@ -194,6 +202,11 @@ impl Table {
         let rows = self.rows.iter().map(|row| line(&|c| row[c].clone()));
         std::iter::once(head).chain(rows).collect()
     }
+}
+
+/// With two blanks between two.
+fn width_of(columns: &[Column]) -> usize {
+    columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2)
 }
 
 /// Words, and parts of names.
@@ -266,6 +279,19 @@ mod tests {
                         lr=1e-3,seed=0]   result of images\n\
                         images            done                12\n";
         assert_eq!(long.render_narrowed(Paint::none(), 40), expected);
+        let expected = "stage             state\n\
+                        net[kind=none,    waits for the\n\
+                        lr=1e-3,seed=0]   result of\n\
+                        images            done\n\
+                        \n\
+                        stage             took\n\
+                        net[kind=none,     3.5\n\
+                        lr=1e-3,seed=0]\n\
+                        images              12\n";
+        let mut wordy = Table::new(&["stage", "state", "took"]);
+        wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of"), cell("3.5")]);
+        wordy.row(vec![cell("images"), cell("done"), cell("12")]);
+        assert_eq!(wordy.render_within(Paint::none(), 32), expected);
         assert_eq!(broken("ab cdefgh", 3), ["ab", "cde", "fgh"]);
         assert_eq!(broken("names[a=1,b=2]", 9), ["names", "[a=1,b=2]"]);
         assert!(table.render(Paint { colours: true }).contains("\x1b[32msüß\x1b[0m      "));
