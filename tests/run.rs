@@ -24,7 +24,7 @@ fn a_run_makes_everything_and_a_second_one_touches_nothing() {
     assert_eq!(second.finished()["run"], finished["run"]);
     assert_eq!(second.finished()["stages"], json!({"images": "cached", "pairs": "cached", "others": "cached"}));
     let words = folder.run(&[]);
-    assert_eq!(words.stdout, "everything is known: 3 stages cached\n", "{words}");
+    assert_eq!(words.stdout, "everything is known: 3 stages cached\nruns/p/latest/report.html\n", "{words}");
     assert_eq!(folder.snapshot(), before);
 }
 
@@ -34,7 +34,7 @@ fn the_resolved_pipeline_is_the_same_pipeline() {
     assert_eq!(folder.run(&["--set", "stages.pairs.method=bicubic"]).code, Some(0));
     let resolved = folder.runs().join("p/latest/pipeline.yaml");
     let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
-    assert_eq!(again.stdout, "everything is known: 3 stages cached\n", "{again}");
+    assert_eq!(again.stdout, "everything is known: 3 stages cached\nruns/p/latest/report.html\n", "{again}");
 }
 
 #[test]

@@ -102,9 +102,9 @@ impl State {
         self.is_filler = self.rows.is_some() && !self.is_filler;
     }
 
-    /// What is to be written, on a terminal as wide as it is now. A drawing begins where the last one has none of its bars
-    /// any more. While the width changes, nothing is drawn.
-    fn drawn(&mut self, width: usize, now: Instant) -> String {
+    /// What is to be written, on a terminal as high and wide as it is now. A drawing begins where the last one has none of
+    /// its bars any more. While the width changes, nothing is drawn.
+    fn drawn(&mut self, (height, width): (usize, usize), now: Instant) -> String {
         let mut text = std::mem::take(&mut self.text);
         self.is_filler = false;
         let Some(rows) = self.rows.take() else { return text };
@@ -132,7 +132,7 @@ impl State {
             text += "\r\x1b[2K";
             text += &"\x1b[1A\x1b[2K".repeat(cleared - 1 + self.gap);
         }
-        self.above += stay.len().saturating_sub(self.gap);
+        self.above = (self.above + stay.len().saturating_sub(self.gap)).min(height.saturating_sub(bars.len()));
         self.gap = self.gap.saturating_sub(stay.len());
         let bars: Vec<_> = bars.iter().map(|bar| truncate_str(&bar[BAR.len_utf8()..], width, "")).collect();
         self.bars = bars.iter().map(|bar| measure_text_width(bar)).collect();
@@ -194,7 +194,8 @@ impl TermLike for Canvas {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let text = self.state().drawn(self.term.size().1.into(), Instant::now());
+        let (height, width) = self.term.size();
+        let text = self.state().drawn((height.into(), width.into()), Instant::now());
         self.term.write_str(&text)?;
         self.term.flush()
     }
@@ -215,7 +216,7 @@ mod tests {
         if state.width.is_some_and(|(before, _)| before != width) {
             state.width = Some((width, now - SETTLED));
         }
-        state.drawn(width, now)
+        state.drawn((24, width), now)
     }
 
     fn on(reflow: Reflow) -> State {
@@ -240,7 +241,7 @@ mod tests {
         let start = state.width.unwrap().1 + 2 * SETTLED;
         let mut at = |after: f64, width: usize, rows: &[&str]| {
             state.rows = Some(rows.iter().map(|row| row.to_string()).collect());
-            state.drawn(width, start + SETTLED.mul_f64(after))
+            state.drawn((24, width), start + SETTLED.mul_f64(after))
         };
         assert_eq!(at(0.0, 8, &["one", "\u{1}bar"]), "");
         assert_eq!(at(0.9, 8, &["\u{1}bar"]), "");
