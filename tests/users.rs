@@ -136,7 +136,7 @@ fn what_cannot_be_enlarged_is_said() {
     folder.write("text.safetensors", "no checkpoint");
     let photo = |args: &[&'static str]| [&["photo.png"], args].concat();
     for (args, expected) in [
-        (vec!["none.png", "--model", "model", "-o", "x.png"], "none.png: No such file"),
+        (vec!["none.png", "--model", "model", "-o", "x.png"], "none.png: there is no such file"),
         (vec!["text.png", "--model", "model", "-o", "x.png"], "text.png: this cannot be read as a PNG, JPEG or WebP"),
         (
             photo(&["--model", "model", "-o", "x.tiff"]),

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::UpscaleArgs;
 use super::logs::find_stage;
 use super::output::{can_draw, note, print};
-use super::{EXIT_DONE, words};
+use super::{EXIT_DONE, store, words};
 use crate::data::picture::{Format, Picture};
 use crate::data::{Images, resample};
 use crate::model::Checkpoint;
@@ -163,7 +163,8 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
         return Err(InputError(format!("--model: there is no file {model}")).into());
     } else {
         let store = Store::open_existing(runs).ok_or_else(|| {
-            InputError(format!("--model: there is no file {model}, and no runs in {} yet", runs.display()))
+            let InputError(no_runs) = store::no_runs(runs);
+            InputError(format!("--model: there is no file {model}, and {no_runs}"))
         })?;
         weights_of_stage(&store, model)?
     };
