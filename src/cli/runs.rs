@@ -42,6 +42,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     if let Some(filter) = filters.iter().find(|filter| !known(&filter.name)) {
         return Err(InputError(format!("--filter {}: {NO_SUCH_VALUE}", filter.name)).into());
     }
+    let are_there = !rows.is_empty();
     for filter in &filters {
         rows.retain(|row| filter.holds(row));
     }
@@ -57,11 +58,8 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         let rows: Vec<_> = rows.iter().map(json).collect();
         print(&format!("{:#}\n", json!({"schema": 1, "runs": rows})));
     } else if rows.is_empty() {
-        print(if filters.is_empty() {
-            "no runs\n"
-        } else {
-            "no run is as --filter wants it; `srpipe runs` shows all\n"
-        });
+        let none = if are_there { "no run is as --filter wants it; `srpipe runs` shows all" } else { "no runs" };
+        print(&format!("{none}\n"));
     } else {
         print(&table(&rows, args.all).render(Paint::stdout()));
     }
