@@ -86,11 +86,14 @@ type Result<T> = std::result::Result<T, Diagnostic>;
 const HELP: [(&str, &str); 6] = [
     ("flow", "here or before this, a `,` between two entries is missing, or a `}` or `]` at their end"),
     ("simple key", "a key needs a colon and a space behind it, here or in the line before: `seed: 0`"),
-    ("quoted scalar", "a quote that was opened here or before has no end"),
+    (
+        "quoted scalar",
+        "quotes do not match, here or before: each that opens has to close, and one within a text is written twice ('') or as \\\"",
+    ),
     ("did not find expected key", "keys of one mapping begin in the same column: compare this line with those before"),
     (
         "mapping values",
-        "one key to a line, each with a `:`, or all in braces as in `images: { kind: fetch }`; text with a `: ` in quotes",
+        "one key to a line, each with its `:`, here and in the line before, indented as its neighbours; or in braces as in `{ kind: fetch }`",
     ),
     ("placement of ':'", "before this, a quote or a bracket has no end"),
 ];

@@ -61,7 +61,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub check: bool,
     /// With --check, the steps of each training.
-    #[arg(long, value_name = "N", default_value_t = 200, requires = "check")]
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "check", value_parser = whole::<u64, 1, 1_000_000>)]
     pub steps: u64,
     /// How long each of the two measurements goes on.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]

@@ -400,7 +400,7 @@ fn executor(text: &str) -> Result<ExecutorKind, String> {
 pub fn helped(mut error: clap::Error) -> clap::Error {
     let lacks_file = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
-            missing.contains(&"<FILE>".into())
+            missing.iter().any(|name| name.starts_with("<FILE"))
         }
         _ => false,
     };

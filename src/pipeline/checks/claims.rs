@@ -67,7 +67,9 @@ impl ClaimOf<'_> {
                 // A swept arm has the values of its axes in its name.
                 let swept = params.arms.iter().find(|(name, found)| found.of == arm && *name != arm);
                 let help = match swept {
-                    Some((name, _)) => Some(format!("it is swept: say which, such as {}", quote_whole(name))),
+                    Some((name, _)) => {
+                        Some(format!("it is swept: say which, such as {}", quote_whole(&format!("\"{name}\""))))
+                    }
                     None => did_you_mean(arm, names),
                 };
                 let message = format!("`claims.{}.{role}` names {}, which is no arm", self.name, quote(arm));

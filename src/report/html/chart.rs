@@ -170,12 +170,18 @@ impl Chart<'_> {
                 figure(x.value(place)),
                 escape(self.x.title),
             );
-            for &(line, height) in there.iter().take(READ_TOGETHER) {
+            let left_out = there.len().saturating_sub(READ_TOGETHER);
+            for (i, &(line, height)) in there.iter().enumerate() {
+                // Those at the top and those at the bottom are the best and the worst.
+                let between = i.checked_sub(READ_TOGETHER / 2).filter(|between| *between < left_out);
+                if between == Some(0) {
+                    let _ = write!(html, "<div>{left_out} more between</div>");
+                }
+                if between.is_some() {
+                    continue;
+                }
                 let (class, name, value) = (lines[line].pen.class(), escape(&names[line]), figure(y.value(height)));
                 let _ = write!(html, "<div><i class=\"{class}\"></i><span>{name}</span><b>{value}</b></div>");
-            }
-            if there.len() > READ_TOGETHER {
-                let _ = write!(html, "and {} more", there.len() - READ_TOGETHER);
             }
             html.push_str("</div></div>");
         }
@@ -380,13 +386,16 @@ mod tests {
     }
 
     #[test]
-    fn of_many_lines_the_highest_are_told() {
+    fn of_many_lines_the_highest_and_the_lowest_are_told() {
         let line = |i: usize| Line { name: format!("n{i}"), points: vec![(1.0, 1.0 + i as f64)], ..Line::default() };
         let axis = |title| Axis { title, is_logarithmic: false };
         let lines = (0..READ_TOGETHER + 3).map(line).collect();
         let html = Chart { x: axis("step"), y: axis("loss"), lines, mark: None }.html().unwrap();
         assert!(
-            html.contains("<span>n10</span><b>11</b>") && !html.contains("<span>n0<") && html.contains("and 3 more"),
+            html.contains("<span>n10</span><b>11</b>")
+                && html.contains("<span>n0</span><b>1</b>")
+                && !html.contains("<span>n5<")
+                && html.contains("<div>3 more between</div>"),
             "{html}"
         );
     }
