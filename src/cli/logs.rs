@@ -126,10 +126,12 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
             .collect();
         names.sort();
         names.dedup();
-        let there = match did_you_mean(name, names.iter().map(String::as_str)) {
-            Some(meant) => meant,
-            None if names.is_empty() => "there is none".into(),
-            None => format!("there are {}", names.join(", ")),
+        let instance = names.iter().find(|there| there.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
+        let there = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
+            (Some(instance), _) => format!("it is swept: say which, such as '{instance}'"),
+            (None, Some(meant)) => meant,
+            (None, None) if names.is_empty() => "there is none".into(),
+            (None, None) => format!("there are {}", names.join(", ")),
         };
         InputError(format!("no latest run has a stage {name}; {there}"))
     })
