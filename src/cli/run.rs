@@ -104,12 +104,10 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         Some((run, record)) => run::go_on(&prepared, &store, hold, &run, record, &options, progress.as_mut())?,
         None => run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?,
     };
-    let report = report::write(&store, &record.pipeline, &record.id);
+    report::write(&store, &record.pipeline, &record.id);
     if !args.json {
         finish(args, runs, &store, &record);
-        if report.is_some() {
-            tell_report(runs, &record);
-        }
+        tell_report(runs, &record);
     }
     Ok(match record.state {
         RunState::Ok => EXIT_DONE,

@@ -3,8 +3,8 @@
 use anyhow::ensure;
 
 use super::canvas::{Canvas, Color};
-use super::names::short;
-use super::text::{Align, Style, is_shortened};
+use super::names::wrapped;
+use super::text::{Align, Style};
 use crate::data::Images;
 
 /// A column of pictures.
@@ -81,16 +81,9 @@ pub fn comparison(columns: &[Column], rows: usize) -> anyhow::Result<Vec<u8>> {
     let pitch = column_width + GAP;
 
     let groups: Vec<&[Column]> = columns.chunk_by(|a, b| a.head == b.head).collect();
-    let wrapped = |names: &[&str]| -> Vec<Vec<String>> {
-        let room = |group: &&[Column]| (group.len() * pitch - 4) as f32;
-        names.iter().zip(&groups).map(|(name, group)| look.head.wrap(name, room(group), look.head_lines)).collect()
-    };
     let names: Vec<&str> = groups.iter().map(|group| &*group[0].head).collect();
-    let mut heads = wrapped(&names);
-    if heads.iter().any(|head| is_shortened(head)) {
-        let short = short(&names);
-        heads = wrapped(&short.iter().map(String::as_str).collect::<Vec<_>>());
-    }
+    let room = |group: &[Column]| (group.len() * pitch - 4) as f32;
+    let heads = wrapped(&names, |i, name| look.head.wrap(name, room(groups[i]), look.head_lines));
     let head_lines = heads.iter().map(Vec::len).max().unwrap_or(1);
     let top = MARGIN + head_lines * look.head_line + NOTE_LINE;
     let bottom = top + rows * (cell_height + ROW_GAP) - ROW_GAP + CAPTION_LINE;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::text::is_shortened;
+
 /// Shorter names that still tell the arms apart. Of instances of a sweep it is their values that do: `unet[channels=16,
 /// schedule=cosine]` is "16, cosine", with the name of its stage before it where the instances are of several. As they are
 /// where two would be one.
@@ -26,6 +28,15 @@ pub fn short(names: &[&str]) -> Vec<String> {
     }
 }
 
+/// The names in lines, as `wrap` breaks the one of that number; all of them shorter where one would lack its end.
+pub fn wrapped(names: &[&str], wrap: impl Fn(usize, &str) -> Vec<String>) -> Vec<Vec<String>> {
+    let whole: Vec<Vec<String>> = names.iter().enumerate().map(|(i, name)| wrap(i, name)).collect();
+    match whole.iter().any(|lines| is_shortened(lines)) {
+        true => short(names).iter().enumerate().map(|(i, name)| wrap(i, name)).collect(),
+        false => whole,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +51,18 @@ mod tests {
         assert_eq!(short(&["a[c=1]", "a[d=1]"]), ["a[c=1]", "a[d=1]"], "they would be one");
         assert_eq!(short(&["a[x]", "a]", "b"]), ["a[x]", "a]", "b"]);
         assert_eq!(short(&["a[c=1]", "a[c=1]"]), ["1", "1"], "columns of one arm");
+    }
+
+    #[test]
+    fn names_that_fit_stay_as_they_are() {
+        let wrap = |most: usize| {
+            move |_: usize, name: &str| match name.len() > most {
+                true => vec![format!("{}…", &name[..most])],
+                false => vec![name.to_string()],
+            }
+        };
+        let names = ["bicubic", "unet[c=16]"];
+        assert_eq!(wrapped(&names, wrap(10)), [["bicubic"], ["unet[c=16]"]]);
+        assert_eq!(wrapped(&names, wrap(9)), [["bicubic"], ["16"]]);
     }
 }

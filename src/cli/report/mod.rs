@@ -57,10 +57,12 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
 }
 
 /// Writes the report of a run that has ended. A run is as good without it: what goes wrong is told, nothing else.
-pub fn write(store: &Store, pipeline: &str, id: &str) -> Option<PathBuf> {
-    let run = store.runs(pipeline).into_iter().find(|run| run.id() == id)?;
+pub fn write(store: &Store, pipeline: &str, id: &str) {
+    let Some(run) = store.runs(pipeline).into_iter().find(|run| run.id() == id) else { return };
     let written = gather::gather(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
-    written.map_err(|error| note(&format!("warning: there is no report of this run: {error:#}"))).ok()
+    if let Err(error) = written {
+        note(&format!("warning: there is no report of this run: {error:#}"));
+    }
 }
 
 fn newest(store: &Store) -> Option<RunDir> {

@@ -2,8 +2,8 @@
 
 use super::super::axis::{label, linear_ticks, log_ticks};
 use super::super::canvas::{Canvas, Color};
-use super::super::names::short;
-use super::super::text::{Align, Style, is_shortened};
+use super::super::names::wrapped;
+use super::super::text::{Align, Style};
 use super::{CROWD, Curve, Lines, Panel, panels};
 
 /// Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white drowns.
@@ -87,15 +87,8 @@ impl Pen {
 impl<'a> Plot<'a> {
     fn new(panel: &'a Panel, curves: &[Curve], height: f32) -> Self {
         let crowded = panel.curves.len() > CROWD;
-        let wrapped = |names: &[&str]| -> Vec<Vec<String>> {
-            names.iter().map(|name| TICK.wrap(name, LEGEND_WIDTH - 76.0, 3)).collect()
-        };
         let names: Vec<&str> = panel.curves.iter().map(|&i| &*curves[i].name).collect();
-        let mut legend = wrapped(&names);
-        if legend.iter().any(|name| is_shortened(name)) {
-            let short = short(&names);
-            legend = wrapped(&short.iter().map(String::as_str).collect::<Vec<_>>());
-        }
+        let legend = wrapped(&names, |_, name| TICK.wrap(name, LEGEND_WIDTH - 76.0, 3));
         let line = |(&i, name)| (Lines::of(&curves[i], crowded), name, Pen::of(i));
         Self { title: &panel.title, lines: panel.curves.iter().zip(legend).map(line).collect(), height }
     }
