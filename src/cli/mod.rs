@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, InputError, exec};
-use crate::stages::command::launch;
+use crate::stages::processes;
 use crate::train::fix_steps;
 
 use args::{CheckArgs, Cli, Command, FlagArgs};
@@ -90,8 +90,12 @@ pub fn main() -> ExitCode {
             Ok(EXIT_DONE)
         }
         Command::Exec { job } => return ExitCode::from(exec(job.as_deref())),
-        Command::Launch { argv } => {
-            note(&format!("error: {:#}", launch(argv)));
+        Command::Launch { argv } => match processes::supervise(argv) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::Start { argv } => {
+            note(&format!("error: {:#}", processes::start(argv)));
             return ExitCode::from(EXIT_NO_PROGRAM);
         }
     };

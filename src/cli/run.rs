@@ -15,8 +15,9 @@ use super::{
 };
 use crate::nn::fused::Level;
 use crate::pipeline::{ExecutorKind, Pipeline, did_you_mean};
+use crate::plan::StageState;
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
-use crate::store::{RunRecord, RunState, StageRunState, Store};
+use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store};
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
@@ -49,6 +50,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         && let Some(store) = &known
         && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
     {
+        restore(&prepared, store, &latest, &pipeline.name);
         return Ok(nothing_to_do(args, store, &latest.record()?));
     }
 
@@ -142,6 +144,23 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
         found.extend(named);
     }
     Ok(found)
+}
+
+/// Creates the links to results and the report in the folder of a run, where somebody deleted them.
+fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
+    let stages = prepared.plan.stages.iter().zip(&prepared.states);
+    let links = stages.filter_map(|(stage, state)| match state {
+        // A folder that cannot be written to keeps what it has.
+        StageState::Cached { action, .. } => run.link_stage(&stage.name, &action.outputs).ok(),
+        _ => None,
+    });
+    let restored: usize = links.sum();
+    if restored > 0 {
+        note(&format!("restored {} in {}", words::count(restored, "deleted link"), run.path().display()));
+    }
+    if !run.path().join(report::FILE).exists() {
+        report::write(store, pipeline, run.id());
+    }
 }
 
 /// All is known and in the latest run: nothing is written, not even that somebody asked.

@@ -57,29 +57,41 @@ fn told(removed: &Removed, dry_run: bool) -> String {
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
-    let verified = store.verify()?;
+    let verified = store.verify(|action| match Preimage::of(action) {
+        Some(preimage) => preimage.check_outputs(&action.outputs),
+        // Another version of srpipe wrote it.
+        None => Ok(()),
+    })?;
     if args.json {
         print(&format!("{:#}\n", serde_json::json!({"schema": 1, "verified": verified})));
     } else {
         let paint = Paint::stdout();
         for problem in &verified.problems {
             let (key, what) = match problem {
-                Problem::Garbled { key } => (key, "its record cannot be read".to_string()),
+                Problem::Garbled { key, reason } => (key, format!("its record is damaged: {reason}")),
                 Problem::Damaged { key, output, digest } => (key, format!("{output} is damaged (blob {digest})")),
                 Problem::Missing { key, output, digest } => (key, format!("{output} is missing (blob {digest})")),
             };
             print(&format!("{} {}: {what}\n", paint.paint(Look::Bad, "damaged:"), described(&store, key)));
         }
+        for run in &verified.damaged_runs {
+            print(&format!("{} {run}\n", paint.paint(Look::Bad, "damaged:")));
+        }
+        for path in &verified.wrong_hashes {
+            let what = "had a wrong digest in the stat cache; the entry is removed";
+            print(&format!("{} {} {what}\n", paint.paint(Look::Bad, "damaged:"), path.display()));
+        }
         let verdict = match verified.problems.len() {
-            0 => "all as it should be".to_string(),
-            n => format!("{}: the next run of what needs them makes them again", words::count(n, "problem")),
+            0 if verified.is_intact() => "all results are intact".to_string(),
+            0 => "all results are intact, other files are damaged".to_string(),
+            n => format!("{}: the next run that needs them recomputes them", words::count(n, "damaged result")),
         };
         print(&format!("{}; {verdict}\n", contents(&verified.contents)));
         if verified.unreferenced > 0 {
             note(&format!("{} of no result; `srpipe gc` removes them", words::count(verified.unreferenced, "blob")));
         }
     }
-    Ok(if verified.problems.is_empty() { EXIT_DONE } else { EXIT_FAILED })
+    Ok(if verified.is_intact() { EXIT_DONE } else { EXIT_FAILED })
 }
 
 /// The stages that have this key in a run, else its kind.

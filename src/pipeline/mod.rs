@@ -327,6 +327,29 @@ pub mod blobs {
     pub const LOSS_CURVES: &str = "loss.png";
 }
 
+impl StageKind {
+    /// The blobs that every stage of this kind makes; a `command` declares its own.
+    pub fn outputs(self) -> &'static [&'static str] {
+        use blobs::*;
+        match self {
+            Self::Fetch => &[TRAIN_HR, VALIDATION_HR, TEST_HR],
+            Self::Degrade => &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
+            Self::Train => &[WEIGHTS, EMA, LOSS],
+            Self::Sample => &[SAMPLES, TEST_HR, TEST_LR, LOSS],
+            Self::Compare => &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
+            Self::Command => &[],
+        }
+    }
+
+    /// The blobs that only some stages of this kind make.
+    pub fn optional_outputs(self) -> &'static [&'static str] {
+        match self {
+            Self::Train => &[blobs::ATTENTION],
+            _ => &[],
+        }
+    }
+}
+
 impl StageParams {
     pub fn kind(&self) -> StageKind {
         match self {
@@ -341,14 +364,9 @@ impl StageParams {
 
     /// The blobs that the stage makes.
     pub fn outputs(&self) -> Vec<&str> {
-        use blobs::*;
         match self {
-            Self::Fetch(_) => vec![TRAIN_HR, VALIDATION_HR, TEST_HR],
-            Self::Degrade(_) => vec![TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
-            Self::Train(_) => vec![WEIGHTS, EMA, LOSS],
-            Self::Sample(_) => vec![SAMPLES, TEST_HR, TEST_LR, LOSS],
-            Self::Compare(_) => vec![METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
             Self::Command(p) => p.outputs.iter().map(String::as_str).collect(),
+            _ => self.kind().outputs().to_vec(),
         }
     }
 

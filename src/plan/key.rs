@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::canonical_json;
 use crate::pipeline::{StageKind, StageParams};
-use crate::store::{Action, Digest, Key};
+use crate::store::{Action, Artifact, Digest, Key};
 
 /// The version of [`Preimage`] and of its spelling. Another one makes every key another.
 pub const KEY_FORMAT: u32 = 1;
@@ -66,12 +65,31 @@ pub struct Preimage {
 
 impl Preimage {
     pub fn key(&self) -> Key {
-        Key::of(canonical_json(&self.to_value()).as_bytes())
+        Key::of_preimage(&self.to_value())
     }
 
     /// As [`crate::store::Action::preimage`] keeps it.
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("names, numbers and digests are JSON")
+    }
+
+    /// Fails unless `outputs` are the blobs that such a stage makes.
+    pub fn check_outputs(&self, outputs: &Artifact) -> Result<(), String> {
+        let declared: Vec<&str> = match self.kind {
+            StageKind::Command => {
+                let declared = self.params.get("outputs").and_then(Value::as_array).into_iter().flatten();
+                declared.filter_map(Value::as_str).collect()
+            }
+            kind => kind.outputs().to_vec(),
+        };
+        let optional = self.kind.optional_outputs();
+        if let Some(missing) = declared.iter().find(|name| !outputs.contains_key(**name)) {
+            return Err(format!("it lacks the output {missing}"));
+        }
+        match outputs.keys().find(|name| !declared.contains(&name.as_str()) && !optional.contains(&name.as_str())) {
+            Some(unknown) => Err(format!("it has an output {unknown}, which a {} stage does not make", self.kind)),
+            None => Ok(()),
+        }
     }
 
     /// That of an action; None where another version of srpipe wrote one of another form.
@@ -99,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::pipeline::{Blobs, params::*};
+    use crate::store::canonical_json;
 
     fn preimage(params: &StageParams) -> Preimage {
         let digest = |text: &str| Digest::of(text.as_bytes());

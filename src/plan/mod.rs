@@ -7,7 +7,6 @@
 //! - [`states`]: which stages are known, which can run, which wait. A key holds the *content* of inputs, so it is known
 //!   only when they are; an input made again with the same bytes changes nothing below it.
 
-mod canonical;
 #[cfg(test)]
 mod edit_tests;
 mod explain;
@@ -24,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::{Blobs, Pipeline, Resources, Retry, Site, StageKind, StageParams};
 
-pub use canonical::canonical_json;
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
 pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
 pub use state::{Known, Sources, StageState, advance, state_of, states};

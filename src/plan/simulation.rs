@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pipeline::{Stage, blobs::*};
+use crate::store::canonical_json;
 use crate::store::{Action, Artifact, Cost, Digest, Key};
 
 pub type World = BTreeMap<Key, Action>;
@@ -47,8 +48,11 @@ pub fn run(preimage: &Preimage) -> Artifact {
             let data = [TEST_HR, TEST_LR].map(|name| (name, passed("data", name)));
             [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
         }
-        StageKind::Compare => [METRICS, SUMMARY].map(|name| (name, all(name))).into(),
-        StageKind::Command => vec![("output", all("output"))],
+        StageKind::Compare => [METRICS, SUMMARY, COMPARISON, LOSS_CURVES].map(|name| (name, all(name))).into(),
+        StageKind::Command => {
+            let declared = preimage.params["outputs"].as_array().unwrap().iter();
+            declared.map(|name| name.as_str().unwrap()).map(|name| (name, all(name))).collect()
+        }
     };
     outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
 }

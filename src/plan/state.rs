@@ -134,7 +134,8 @@ fn state(
         }
     }
     let key = preimage.key();
-    match known.action(&key) {
+    // A record that names other outputs than the stage makes is not its result.
+    match known.action(&key).filter(|action| preimage.check_outputs(&action.outputs).is_ok()) {
         Some(action) => StageState::Cached { key, action },
         None => StageState::Ready { key, preimage },
     }

@@ -296,16 +296,24 @@ fn equal_stages_are_done_together() {
 }
 
 #[test]
-fn a_blob_that_is_not_there_is_left_out_of_the_key() {
+fn a_result_without_an_output_that_its_kind_makes_is_not_cached() {
     let plan = plan(&one_of_each());
     let mut world = World::new();
     let (states, _) = run_all(&plan, &mut world);
     let StageState::Cached { key, action } = &states[2] else { unreachable!() };
-    let mut without = action.clone();
-    without.outputs.remove(LOSS);
-    world.insert(key.clone(), without);
-    let StageState::Ready { preimage, .. } = &states_of(&plan, &world)[3] else { panic!("it has another key") };
-    assert_eq!(preimage.inputs["model"].keys().collect::<Vec<_>>(), [EMA]);
+    let mut lacking = action.clone();
+    lacking.outputs.remove(LOSS);
+    let mut other = action.clone();
+    other.outputs.insert("other.csv".to_string(), action.outputs[LOSS].clone());
+    for wrong in [lacking, other] {
+        world.insert(key.clone(), wrong);
+        assert!(matches!(states_of(&plan, &world)[2], StageState::Ready { .. }));
+    }
+    // Only models with attention log it.
+    let mut more = action.clone();
+    more.outputs.insert(ATTENTION.to_string(), action.outputs[LOSS].clone());
+    world.insert(key.clone(), more);
+    assert!(is_cached(&states_of(&plan, &world)[2]));
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     };
     let mut append_bytes = |path: &str, bytes: &[u8]| append(path, bytes.len() as u64, &mut &bytes[..]);
     append_bytes(HEAD, json!({"schema": SCHEMA, "srpipe": env!("CARGO_PKG_VERSION")}).to_string().as_bytes())?;
-    append_bytes(RECORD, &serde_json::to_vec_pretty(&record).context("writing the record as JSON")?)?;
+    append_bytes(RECORD, &record.to_json()?)?;
     append_bytes(PIPELINE, &run.resolved()?)?;
     let keys: BTreeSet<&Key> = record.stages.iter().filter_map(|stage| stage.key.as_ref()).collect();
     let mut blobs: BTreeMap<Digest, u64> = BTreeMap::new();
@@ -119,7 +119,7 @@ fn unpack(store: &Store, from: impl Read) -> Result<Moved> {
             );
             head = true;
         } else if name == RECORD {
-            run = Some(serde_json::from_slice(&small(RECORD)?).context("reading the run's record")?);
+            run = Some(RunRecord::from_json(&small(RECORD)?).context("the record of the run is damaged")?);
         } else if name == PIPELINE {
             pipeline = Some(small(PIPELINE)?);
         } else if let Some(key) = name.strip_prefix("actions/").and_then(|n| n.strip_suffix(".json")?.parse().ok()) {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -24,7 +25,8 @@ use crate::nn::OutOfMemory;
 use crate::pipeline::Device;
 use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
-use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store};
+use crate::store::seal::{seal, unseal};
+use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store, open_own, read_file};
 
 /// What the runner's end leaves a stage to save what it has.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -101,7 +103,8 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
             store.lock(&order.key)?
         }
     };
-    if !order.force && store.action(&order.key)?.is_some() {
+    let is_cached = |action: Action| order.preimage.check_outputs(&action.outputs).is_ok();
+    if !order.force && store.action(&order.key)?.is_some_and(is_cached) {
         // Locking made the work folder again. The log in it is this process's and empty, unless whoever committed died
         // before cleaning up; an empty one must not take the place of the one that was kept.
         let log = store.work_dir(&order.key).join(LOG_FILE);
@@ -112,9 +115,8 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
-    if stop.job.is_some() {
-        log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
-    }
+    // The log that the parent opened may have been removed with finished work, before this process held the lock.
+    log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
     if let Some(address) = order.remote.as_ref().filter(|_| !order.force) {
         store.lease(&lock)?;
         match Remote::open(address).and_then(|remote| remote.fetch(store, &order.key)) {
@@ -202,7 +204,6 @@ fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result
         work,
         report: &report,
         interrupted: &interrupted,
-        program: &|group| send(&ProcessEvent::Program { group }),
         launcher: std::env::current_exe().ok(),
     };
     // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
@@ -245,7 +246,7 @@ struct Stop {
 impl Stop {
     /// Watches the rest of stdin, and the signals of whoever manages processes.
     fn listen(self: &Arc<Self>, mut orders: BufReader<Stdin>) -> Result<()> {
-        for signal in [SIGINT, SIGTERM] {
+        for signal in super::not_ignored(&[SIGINT, SIGTERM]) {
             // The second one ends the process: the stage had its chance.
             signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), self.asked.clone())
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
@@ -275,7 +276,8 @@ impl Stop {
     /// In a job: those by which Slurm says that the time is nearly up, or that the job has to go. It ends the job itself
     /// when that takes too long.
     fn heed_signals(self: &Arc<Self>) -> Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR2]).context("listening for signals")?;
+        let mut signals =
+            Signals::new(super::not_ignored(&[SIGINT, SIGTERM, SIGUSR2])).context("listening for signals")?;
         let stop = self.clone();
         let watch = move || {
             for signal in signals.forever() {
@@ -318,6 +320,12 @@ impl Stop {
     }
 }
 
+/// The content of [`SECONDS_FILE`].
+#[derive(Serialize, Deserialize)]
+struct Spent {
+    seconds: f64,
+}
+
 /// The time that a key took, over all attempts; kept up to date on disk, since any moment can be the last.
 struct Clock {
     path: PathBuf,
@@ -328,7 +336,8 @@ struct Clock {
 impl Clock {
     fn new(work: &Path) -> Self {
         let path = work.join(SECONDS_FILE);
-        let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0.0);
+        let before =
+            read_file(&path).ok().and_then(|bytes| unseal(&bytes).ok()).map_or(0.0, |(Spent { seconds }, _)| seconds);
         Self { path, before, start: Instant::now() }
     }
 
@@ -338,7 +347,11 @@ impl Clock {
 
     fn save(&self) {
         // A figure for people: nothing depends on it, a failure to write it is no reason to stop.
-        let _ = std::fs::write(&self.path, self.seconds().to_string());
+        if let Ok(bytes) = seal(&Spent { seconds: self.seconds() }) {
+            let options = &mut File::options();
+            let file = open_own(&self.path, options.create(true).write(true).truncate(true));
+            let _ = file.and_then(|mut file| file.write_all(&bytes));
+        }
     }
 }
 
@@ -360,7 +373,7 @@ struct Passed {
 impl<'a> Reporter<'a> {
     fn new(work: &Path, clock: &'a Clock) -> Result<Self> {
         let path = work.join(EVENTS_FILE);
-        let file = File::options().create(true).append(true).open(&path);
+        let file = open_own(&path, File::options().create(true).append(true));
         let file = file.with_context(|| format!("opening {}", path.display()))?;
         Ok(Self { clock, passed: Mutex::new(Passed { file, at: None, held: None }) })
     }
@@ -408,7 +421,7 @@ mod tests {
     fn the_clock_goes_on_where_the_last_attempt_left_off() {
         let work = tempfile::tempdir().unwrap();
         assert_eq!(Clock::new(work.path()).before, 0.0);
-        std::fs::write(work.path().join(SECONDS_FILE), "12.5").unwrap();
+        std::fs::write(work.path().join(SECONDS_FILE), seal(&Spent { seconds: 12.5 }).unwrap()).unwrap();
         let clock = Clock::new(work.path());
         clock.save();
         assert!(Clock::new(work.path()).before >= 12.5);

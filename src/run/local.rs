@@ -1,52 +1,29 @@
 //! Stages as child processes of this one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::machine::{memory_of, oom_kills};
+use super::machine::oom_kills;
 use super::roles::{Executor, Report};
 use super::status::Cause;
-use super::wire::{Event, Order, ProcessEvent, STOP};
+use super::wire::{Event, Order, STOP};
+use crate::stages::processes::tree_memory;
+use crate::store::open_log;
 
 /// The processes of one run.
 pub struct Local {
     /// The srpipe binary.
     exe: PathBuf,
     reports: Sender<Report>,
-    children: BTreeMap<usize, Running>,
+    children: BTreeMap<usize, Child>,
     oom_kills: u64,
-}
-
-struct Running {
-    child: Child,
-    /// The process group of the program that the stage runs, while it does.
-    program: Arc<Mutex<Option<u32>>>,
-}
-
-impl Running {
-    /// The process groups of the stage.
-    fn groups(&self) -> Vec<u32> {
-        let program = *self.program.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        [Some(self.child.id()), program].into_iter().flatten().collect()
-    }
-
-    fn kill(&self) {
-        for group in self.groups() {
-            if let Some(group) = Pid::from_raw(group.cast_signed()) {
-                // It may be gone by itself.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-        }
-    }
 }
 
 impl Local {
@@ -57,11 +34,7 @@ impl Local {
 
 impl Executor for Local {
     fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()> {
-        if let Some(folder) = log.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        }
-        let file = File::options().create(true).append(true).open(log);
-        let file = file.with_context(|| format!("opening {}", log.display()))?;
+        let file = open_log(log)?;
         let mut command = Command::new(&self.exe);
         if !order.gpus.is_empty() {
             command.env("CUDA_VISIBLE_DEVICES", order.gpus.join(","));
@@ -81,52 +54,45 @@ impl Executor for Local {
         let _ = child.stdin.as_mut().expect("stdin is piped").write_all(line.as_bytes());
         let out = child.stdout.take().expect("stdout is piped");
         let reports = self.reports.clone();
-        let program = Arc::new(Mutex::new(None));
-        let group_of_program = program.clone();
         let listen = move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 // What is not an event was printed by a library; it is of no use here.
                 if let Ok(event) = serde_json::from_str::<Event>(&line) {
-                    if let Event::Process(ProcessEvent::Program { group }) = event {
-                        *group_of_program.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(group);
-                    }
                     let _ = reports.send(Report::Event { stage, event });
                 }
             }
             let _ = reports.send(Report::Closed { stage });
         };
-        self.children.insert(stage, Running { child, program });
+        self.children.insert(stage, child);
         std::thread::Builder::new().name(format!("stage {stage}")).spawn(listen).context("starting a thread")?;
         Ok(())
     }
 
     fn stop(&mut self, stage: usize) {
-        if let Some(stdin) = self.children.get_mut(&stage).and_then(|running| running.child.stdin.as_mut()) {
+        if let Some(stdin) = self.children.get_mut(&stage).and_then(|child| child.stdin.as_mut()) {
             // It may have ended by itself in this moment.
             let _ = stdin.write_all(STOP.as_bytes()).and_then(|()| stdin.write_all(b"\n"));
         }
     }
 
     fn kill(&mut self, stage: usize) {
-        if let Some(running) = self.children.get(&stage) {
-            running.kill();
+        // The supervisor of a program then ends the program.
+        if let Some(child) = self.children.get(&stage) {
+            // It may have ended by itself.
+            let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
         }
     }
 
     fn memory(&self, stage: usize) -> u64 {
-        self.children.get(&stage).map_or(0, |running| memory_of(&running.groups()))
+        self.children.get(&stage).map_or(0, |child| tree_memory(child.id()))
     }
 
     fn ended(&mut self, stage: usize) -> (Cause, String) {
-        let Some(mut running) = self.children.remove(&stage) else { return (Cause::Lost, "was not started".into()) };
-        let status = match running.child.wait() {
+        let Some(mut child) = self.children.remove(&stage) else { return (Cause::Lost, "was not started".into()) };
+        let status = match child.wait() {
             Ok(status) => status,
             Err(error) => return (Cause::Lost, format!("ended, and its exit status cannot be read: {error}")),
         };
-        // A process that was killed could not end its program.
-        if status.signal().is_some() {
-            running.kill();
-        }
         let before = std::mem::replace(&mut self.oom_kills, oom_kills());
         describe(status, self.oom_kills > before)
     }

@@ -95,21 +95,6 @@ pub fn oom_kills() -> u64 {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The resident memory of all processes of these groups, in bytes. Pages that they share count for each.
-pub fn memory_of(groups: &[u32]) -> u64 {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = entries.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    let pages = processes.filter_map(|process| {
-        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
-        // The command's name, in brackets, may hold anything: fields count from the last one.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let group: u32 = fields.nth(2)?.parse().ok()?;
-        let pages: u64 = fields.nth(18)?.parse().ok()?;
-        groups.contains(&group).then_some(pages)
-    });
-    pages.sum::<u64>() * rustix::param::page_size() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,14 +115,5 @@ mod tests {
         for (text, gpus) in [("", 0), ("-1", 0), ("0, 2", 2), ("3,-1,2", 1), ("GPU-7b,MIG-1", 2), ("0,,1", 1)] {
             assert_eq!(visible(text).len(), gpus, "{text}");
         }
-    }
-
-    #[test]
-    fn this_process_takes_memory_and_there_is_more() {
-        let group = rustix::process::getpgrp().as_raw_nonzero().get().cast_unsigned();
-        let taken = memory_of(&[group]);
-        assert!(taken > 1 << 20, "{taken}");
-        assert!(Machine::here().memory.unwrap() > taken);
-        assert_eq!(memory_of(&[]), 0);
     }
 }

@@ -128,7 +128,7 @@ pub fn go_on(
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
     let (sender, reports) = mpsc::channel();
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
+    let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP])).context("listening for signals")?;
     let tell = sender.clone();
     let outlives = options.executor == ExecutorKind::Slurm;
     let listen = move || {
@@ -161,6 +161,15 @@ pub fn go_on(
         }
     };
     Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, hold)
+}
+
+/// Of these signals, those that this process was not told to ignore when it started, as `nohup` does with SIGHUP and a
+/// shell script with SIGINT of what it starts in the background.
+fn not_ignored(signals: &[i32]) -> Vec<i32> {
+    // Linux; elsewhere none counts as ignored.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    signals.iter().copied().filter(|signal| mask.unwrap_or(0) >> (signal - 1) & 1 == 0).collect()
 }
 
 fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {

@@ -9,11 +9,11 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
 use super::InputError;
-use crate::plan::canonical_json;
+use crate::plan::Preimage;
 use crate::store::{Key, MAX_RECORD_BYTES, Record, Store};
 
 /// How long a request is valid, which is how long it may wait to be sent.
@@ -178,10 +178,11 @@ impl Remote {
     }
 }
 
-/// A record whose key is that of its preimage; who makes up either cannot make up both.
+/// The record, if its outputs are those that its kind of stage makes.
 pub fn checked(record: Record) -> Result<Record> {
-    let key = Key::of(canonical_json(&record.preimage).as_bytes());
-    ensure!(key == record.key, "the record of the key {} belongs to another key, {key}", record.key);
+    let outputs =
+        Preimage::of(&record.action).map_or(Ok(()), |preimage| preimage.check_outputs(&record.action.outputs));
+    outputs.map_err(|reason| anyhow!("the record of the key {} is wrong: {reason}", record.key))?;
     Ok(record)
 }
 
@@ -210,7 +211,7 @@ mod tests {
 
     fn know(store: &Store) -> (Key, Digest) {
         let preimage = json!({"a": 1});
-        let key = Key::of(canonical_json(&preimage).as_bytes());
+        let key = Key::of_preimage(&preimage);
         let digest = store.put(b"content").unwrap();
         let outputs = [("out".to_string(), digest.clone())].into();
         store.commit(&key, &Action { preimage, outputs, metrics: BTreeMap::new(), cost: Cost::default() }).unwrap();
@@ -253,9 +254,9 @@ mod tests {
         let record = shared.path().join(Record::path(&key));
         let text = fs::read_to_string(&record).unwrap();
         replace(&record, text.replace("\"a\": 1", "\"a\": 2").as_bytes());
-        assert!(remote.fetch(&to, &key).unwrap_err().to_string().contains("belongs to another key"));
+        assert!(format!("{:#}", remote.fetch(&to, &key).unwrap_err()).contains("does not match its checksum"));
         replace(&record, b"{");
-        assert!(remote.fetch(&to, &key).unwrap_err().to_string().contains("garbled"));
+        assert!(remote.fetch(&to, &key).unwrap_err().to_string().contains("damaged"));
         assert_eq!(to.action(&key).unwrap(), None);
     }
 

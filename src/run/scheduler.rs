@@ -16,7 +16,7 @@ use super::status::{Cause, Failure, Status};
 use super::wire::{Event, Order, ProcessEvent};
 use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store, read_file};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
@@ -458,7 +458,7 @@ impl<'a> Scheduler<'a> {
 
     fn fail(&mut self, stage: usize, cause: Cause, error: String) {
         let log = self.known.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
-        let tail = std::fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
+        let tail = read_file(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 

@@ -1,8 +1,9 @@
 //! A file that grows by lines, read as it grows.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
+
+use crate::store::open_file;
 
 pub struct Tail {
     path: PathBuf,
@@ -25,8 +26,8 @@ impl Tail {
     pub fn lines(&mut self) -> Vec<String> {
         let mut read = || -> std::io::Result<Vec<u8>> {
             let mut bytes = vec![];
-            let mut file = File::open(&self.path)?;
-            if file.metadata()?.len() < self.offset {
+            let (mut file, length) = open_file(&self.path)?;
+            if length < self.offset {
                 (self.offset, self.rest) = (0, vec![]);
             }
             file.seek(SeekFrom::Start(self.offset))?;
@@ -44,6 +45,7 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;

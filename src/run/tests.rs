@@ -87,13 +87,13 @@ impl Executor for Fake<'_> {
             Some(Act::RunOut) | None => {
                 // Passes its inputs on, as `degrade` does, and adds what depends on its parameters alone.
                 let mut outputs = Artifact::new();
-                for blobs in order.preimage.inputs.values() {
-                    outputs.extend(blobs.clone());
-                }
-                let blobs = ["train_hr", "train_lr", "validation_hr", "validation_lr", "test_hr", "test_lr"];
-                for blob in blobs.map(|blob| format!("{blob}.safetensors")) {
-                    let digest = self.store.put(format!("{blob} {}", order.params.complete()).as_bytes())?;
-                    outputs.entry(blob).or_insert(digest);
+                for blob in order.params.outputs() {
+                    let passed_on = order.preimage.inputs.values().find_map(|blobs| blobs.get(blob));
+                    let digest = match passed_on {
+                        Some(digest) => digest.clone(),
+                        None => self.store.put(format!("{blob} {}", order.params.complete()).as_bytes())?,
+                    };
+                    outputs.insert(blob.to_string(), digest);
                 }
                 let (preimage, metrics) = (order.preimage.to_value(), BTreeMap::new());
                 self.store.commit(&order.key, &Action { preimage, outputs, metrics, cost: Cost::default() })?;

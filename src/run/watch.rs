@@ -1,13 +1,12 @@
 //! Where runs stand, for those who did not start them. Reads only, and waits for nothing.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::tail::Tail;
 use crate::pipeline::ExecutorKind;
 use crate::stages::StageEvent;
-use crate::store::{Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Key, RunDir, RunRecord, RunState, Store, open_file};
 
 /// A run as its record and its lock tell.
 #[derive(Debug, Clone)]
@@ -80,8 +79,7 @@ pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
 /// The last few kilobytes of a file, from the start of a line where there is one.
 fn end_of(path: &Path) -> Option<String> {
     const LENGTH: u64 = 16 << 10;
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
+    let (mut file, length) = open_file(path).ok()?;
     file.seek(SeekFrom::Start(length.saturating_sub(LENGTH))).ok()?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes).ok()?;

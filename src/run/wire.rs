@@ -63,8 +63,6 @@ pub enum ProcessEvent {
     Started,
     /// The action is in the store; `adopted` from another process.
     Done { adopted: bool },
-    /// A program was started that leads this process group.
-    Program { group: u32 },
     /// `damaged`: an input blob that is missing or does not have the content its name says.
     Failed { error: String, cause: Cause, damaged: Option<Digest> },
     /// Its job goes into the queue of the cluster again, its progress saved.
@@ -90,7 +88,6 @@ mod tests {
             Event::Process(ProcessEvent::Placed { job: "1_2".into(), node: "n7".into() }),
             Event::Process(ProcessEvent::Started),
             Event::Process(ProcessEvent::Done { adopted: true }),
-            Event::Process(ProcessEvent::Program { group: 7 }),
             Event::Process(ProcessEvent::Failed {
                 error: "no".into(),
                 cause: Cause::OutOfMemory,

@@ -9,7 +9,8 @@
 //! <path>                 copies of the declared files
 //! ```
 //!
-//! What it writes to stdout and stderr goes into the stage's log. It leads a process group, which is ended with it.
+//! What it writes to stdout and stderr goes into the stage's log. Every process it starts ends with the stage; see
+//! `processes`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,17 +26,18 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use super::{Context, Interrupted, Outcome};
+use super::{Context, Interrupted, Outcome, processes};
 use crate::pipeline::command::{Placeholder, split, substitute};
 use crate::pipeline::params::CommandParams;
-use crate::store::{Artifact, hash_file};
+use crate::store::{Artifact, hash_file, remove_folder};
 
 /// What the program has of srpipe's own environment.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
 /// How often a stop is looked for.
 const POLL: Duration = Duration::from_millis(50);
-/// What the program gets to end by itself when it is asked to.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long the program and its supervisor may take to end when they are asked to: the supervisor kills the program after a
+/// second.
+const GRACE: Duration = Duration::from_secs(3);
 /// Figures that are kept of a program's metrics.
 const MAX_METRICS: usize = 1000;
 
@@ -101,29 +103,13 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Starts the program that it is given in this process's place. It is killed when the process that started this one is
-/// gone, however that went. Returns what went wrong.
-pub fn launch(argv: &[std::ffi::OsString]) -> anyhow::Error {
-    #[cfg(target_os = "linux")]
-    {
-        let parent = rustix::process::getppid();
-        if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-            return anyhow::Error::new(e).context("tying the program to its stage");
-        }
-        if rustix::process::getppid() != parent {
-            return Interrupted.into();
-        }
-    }
-    let Some((program, arguments)) = argv.split_first() else { return anyhow::anyhow!("no program") };
-    let error = Command::new(program).args(arguments).exec();
-    anyhow::Error::new(error).context(format!("starting {}", program.display()))
-}
-
 fn remove(folder: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed.with_context(|| format!("removing {}", folder.display())),
+    match fs::symlink_metadata(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Ok(metadata) if !metadata.is_dir() => fs::remove_file(folder),
+        _ => remove_folder(folder),
     }
+    .with_context(|| format!("removing {}", folder.display()))
 }
 
 /// Links every blob that is read, its digest checked; gives the blobs' files.
@@ -155,10 +141,10 @@ fn copy_files(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::
         }
         fs::copy(file, &copy).with_context(|| format!("copying {file}"))?;
         let digest = hash_file(&copy).with_context(|| format!("reading {file}"))?;
-        ensure!(
-            ctx.sources.get(&format!("files.{file}")) == Some(&digest),
-            "{file} was changed after the run was planned; run again"
-        );
+        if ctx.sources.get(&format!("files.{file}")) != Some(&digest) {
+            ctx.store.forget_hashes(Path::new(file));
+            bail!("{file} was changed after the run was planned; run again");
+        }
     }
     Ok(())
 }
@@ -207,9 +193,19 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
     }
     let log = || std::io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).context("opening the log");
     command.current_dir(scratch).stdin(Stdio::null()).stdout(log()?).stderr(log()?).process_group(0);
+    let is_supervised = ctx.launcher.is_some();
+    if is_supervised {
+        processes::become_subreaper()?;
+    }
     let mut child = command.spawn().with_context(|| format!("starting `{}`", argv[0]))?;
-    (ctx.program)(child.id());
     let group = Pid::from_child(&child);
+    let kill = || {
+        let _ = kill_process_group(group, Signal::KILL);
+        // In a test's own process there are the children of other tests.
+        if is_supervised {
+            processes::kill_descendants();
+        }
+    };
 
     // Waits in a thread, so that the program's end is noticed at once and a stop soon.
     let (sender, ended) = mpsc::channel();
@@ -222,14 +218,14 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
             Err(RecvTimeoutError::Timeout) if (ctx.interrupted)() => {
                 let _ = kill_process_group(group, Signal::TERM);
                 let _ = ended.recv_timeout(GRACE);
-                let _ = kill_process_group(group, Signal::KILL);
+                kill();
                 return Err(Interrupted.into());
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
     // What it left running in the background.
-    let _ = kill_process_group(group, Signal::KILL);
+    kill();
     Ok(status)
 }
 

@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;
 
 use super::*;
@@ -95,14 +94,13 @@ fn a_program_that_writes_to_its_input_is_found_out() {
 #[test]
 fn a_stop_ends_the_program_and_all_that_it_started() {
     let bench = Bench::new();
-    let group = AtomicU32::new(0);
     let start = Instant::now();
     let interrupted = || start.elapsed() > Duration::from_millis(200);
-    let program = |pid| group.store(pid, SeqCst);
-    let context = Context { program: &program, ..bench.context(&interrupted) };
-    let error = run(&shell("trap '' TERM; sleep 100 & sleep 100"), &context).unwrap_err();
+    let error =
+        run(&shell("echo $$ >pid; trap '' TERM; sleep 100 & sleep 100"), &bench.context(&interrupted)).unwrap_err();
     assert!(error.is::<Interrupted>());
-    let group = Pid::from_raw(group.load(SeqCst).cast_signed()).unwrap();
+    let leader = std::fs::read_to_string(bench.folder.path().join("work/scratch/pid")).unwrap();
+    let group = Pid::from_raw(leader.trim().parse().unwrap()).unwrap();
     let gone = || rustix::process::test_kill_process_group(group).is_err();
     assert!((0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod degrade;
 pub mod denoiser;
 pub mod fetch;
+pub mod processes;
 mod sample;
 #[cfg(test)]
 mod testing;
@@ -62,9 +63,7 @@ pub struct Context<'a> {
     pub report: &'a (dyn Fn(StageEvent) + Sync),
     /// Becomes true when the stage should save what it has and return [`Interrupted`].
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
-    /// Is told the process group of a program that the stage has started.
-    pub program: &'a (dyn Fn(u32) + Sync),
-    /// A program that starts the one it is given and lets it not outlive this process; see [`command::launch`].
+    /// The srpipe binary, whose `launch` command supervises the program of a stage; see [`processes`].
     pub launcher: Option<PathBuf>,
 }
 

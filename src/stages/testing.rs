@@ -39,7 +39,6 @@ impl Bench {
             work: self.folder.path().join("work"),
             report: &*self.report,
             interrupted,
-            program: &|_| {},
             launcher: None,
         }
     }

@@ -28,7 +28,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let graph = unet(&params.model, image_size, scale);
     let path = ctx.work.join("snapshot.safetensors");
     let resumed = Snapshot::load(&graph, &path).unwrap_or_else(|e| {
-        let text = format!("{e:#}; starting again");
+        let text = format!("{e:#}; the snapshot is discarded, and training restarts from step 0");
         (ctx.report)(StageEvent::Message { text });
         None
     });

@@ -1,17 +1,21 @@
-//! Actions: what is known of a key. The one file whose appearance says that a stage is done.
+//! Action records: what produced the result of a key. A record is the one file whose appearance marks a stage as done.
+//!
+//! A record is valid if its checksum matches, its key is the hash of its preimage, and its outputs have plain names. An
+//! invalid one counts as absent, so that the stage runs again.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
-use super::{Action, Artifact, Cost, Digest, Key, Store, numbers};
+use super::seal::{Damage, Seal, seal_pretty, unseal};
+use super::{Action, Cost, Digest, Key, Store, numbers};
 
-/// An action's file. It says its own key, and each blob's size so that a truncated one is noticed without reading it.
+/// The content of a record file. The sizes reveal truncated blobs without reading them.
 #[derive(Serialize, Deserialize)]
 struct File {
     key: Key,
@@ -40,50 +44,48 @@ impl Store {
         self.folder("actions").join(key.shard()).join(format!("{key}.json"))
     }
 
-    /// What is known of `key`. None where nothing is, where the record is garbled, or where one of its blobs is missing
-    /// or has another size: running the stage again heals all three. An error where the store cannot be read at all.
+    /// The action of `key`. None where there is no record, where the record is invalid, or where one of its blobs is
+    /// missing or has another size: running the stage again repairs all three. An error where the store cannot be read.
     pub fn action(&self, key: &Key) -> Result<Option<Action>> {
-        let Some(file) = self.action_file(key)? else { return Ok(None) };
+        let Some(Ok(file)) = self.action_file(key)? else { return Ok(None) };
         if !file.outputs.values().all(|output| self.is_whole(&output.digest, output.size)) {
             return Ok(None);
         }
         Ok(Some(file.into()))
     }
 
-    /// The outputs that an action names, whether or not its blobs are there; None where it is garbled.
-    pub(super) fn recorded_outputs(&self, key: &Key) -> Result<Option<Artifact>> {
-        Ok(self.action_file(key)?.map(|file| Action::from(file).outputs))
+    /// The recorded action, whether or not its blobs are in the store. None where there is no record.
+    pub(super) fn recorded_action(&self, key: &Key) -> Result<Option<Result<Action, Damage>>> {
+        Ok(self.action_file(key)?.map(|file| file.map(Action::from)))
     }
 
-    fn action_file(&self, key: &Key) -> Result<Option<File>> {
+    fn action_file(&self, key: &Key) -> Result<Option<Result<File, Damage>>> {
         let path = self.action_path(key);
-        let mut bytes = vec![];
-        match files::open(&path).and_then(|(mut file, _)| file.read_to_end(&mut bytes)) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => return Ok(None),
-            read => read.with_context(|| format!("reading {}", path.display()))?,
-        };
-        Ok(read(key, &bytes))
+        match self.read_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::InvalidData => Ok(Some(Err(Damage::new(e.to_string())))),
+            bytes => Ok(Some(read(key, &bytes.with_context(|| format!("reading {}", path.display()))?))),
+        }
     }
 
-    /// Every action on record, whether its blobs are there or not. What cannot be read is passed over: these are for
-    /// questions about what was made, not for results.
+    /// Every valid record, whether or not its blobs are in the store. Invalid ones are left out: this answers questions
+    /// about past runs and never stands for a result.
     pub fn recorded(&self) -> Vec<(Key, Action)> {
-        let folders = fs::read_dir(self.folder("actions")).into_iter().flatten().flatten();
-        let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
-        let action = |path: PathBuf| {
-            let key: Key = path.file_stem()?.to_str()?.parse().ok()?;
-            let action = self.action_file(&key).ok()??.into();
+        let mut keys = self.action_keys();
+        // Folders list their files in any order.
+        keys.sort_unstable();
+        let action = |key: Key| {
+            let action = self.recorded_action(&key).ok()??.ok()?;
             Some((key, action))
         };
-        let mut actions: Vec<_> = files.filter_map(|file| action(file.path())).collect();
-        // Folders list their files in any order.
-        actions.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        actions
+        keys.into_iter().filter_map(action).collect()
     }
 
-    /// Records that `key` is known: the commit point. The action's blobs must be in the store.
+    /// Writes the record of `key`: the commit point. The action's blobs must be in the store, and `key` must be the hash
+    /// of its preimage.
     pub fn commit(&self, key: &Key, action: &Action) -> Result<()> {
         let _hold = self.hold()?;
+        ensure!(Key::of_preimage(&action.preimage) == *key, "the preimage does not hash to the key {key}");
         let mut outputs = BTreeMap::new();
         for (name, digest) in &action.outputs {
             files::check_name("blob", name)?;
@@ -97,12 +99,11 @@ impl Store {
             metrics: action.metrics.clone(),
             cost: action.cost.clone(),
         };
-        let mut json = serde_json::to_vec_pretty(&file).context("writing an action as JSON")?;
-        json.push(b'\n');
-        files::write(&self.action_path(key), &json, Durability::Synced)
+        let json = seal_pretty(&file).context("writing an action as JSON")?;
+        self.write_file(&self.action_path(key), &json, Durability::Synced)
     }
 
-    /// Makes `key` unknown, for example because a blob proved damaged; nothing happens where it is.
+    /// Removes the record of `key`, for example because a blob proved damaged. Does nothing where there is none.
     pub fn forget(&self, key: &Key) -> Result<()> {
         let path = self.action_path(key);
         match fs::remove_file(&path) {
@@ -112,21 +113,34 @@ impl Store {
     }
 }
 
-/// The record of `key` in an action's file, if it is one.
-fn read(key: &Key, bytes: &[u8]) -> Option<File> {
-    let file = serde_json::from_slice::<File>(bytes).ok()?;
-    let names = file.outputs.keys().all(|name| files::check_name("blob", name).is_ok());
-    (file.key == *key && names).then_some(file)
+/// Reads and verifies the record of `key`.
+fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
+    let (file, seal): (File, Seal) = unseal(bytes)?;
+    if seal == Seal::None && !super::predates_seals(&file.cost.srpipe_version) {
+        return Err(Damage::new("it has no checksum"));
+    }
+    if file.key != *key {
+        return Err(Damage::new(format!("it is the record of another key, {}", file.key)));
+    }
+    let hash = Key::of_preimage(&file.preimage);
+    if hash != *key {
+        return Err(Damage::new(format!("its preimage hashes to another key, {hash}")));
+    }
+    if let Some(error) = file.outputs.keys().find_map(|name| files::check_name("blob", name).err()) {
+        return Err(Damage::new(error.to_string()));
+    }
+    Ok(file)
 }
 
-/// Blobs by name, with their lengths.
+/// Blobs by name, with their lengths in bytes.
 pub type SizedArtifact = BTreeMap<String, (Digest, u64)>;
 
-/// The preimage and the outputs in an action's file from elsewhere.
-pub(super) fn parse(key: &Key, bytes: &[u8]) -> Option<(serde_json::Value, SizedArtifact)> {
+/// The action and its outputs' sizes in the record of another store.
+pub(super) fn parse(key: &Key, bytes: &[u8]) -> Result<(Action, SizedArtifact), Damage> {
     let file = read(key, bytes)?;
-    let outputs = file.outputs.into_iter().map(|(name, output)| (name, (output.digest, output.size)));
-    Some((file.preimage, outputs.collect()))
+    let outputs = file.outputs.iter().map(|(name, output)| (name.clone(), (output.digest.clone(), output.size)));
+    let outputs = outputs.collect();
+    Ok((file.into(), outputs))
 }
 
 #[cfg(test)]
@@ -134,10 +148,14 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::store::testing::{action, damage, store, temporaries};
+    use crate::store::testing::{self, damage, store, temporaries};
 
     fn key() -> Key {
-        Key::of(b"a preimage")
+        testing::key("made")
+    }
+
+    fn action(store: &Store, outputs: &[(&str, &[u8])]) -> Action {
+        testing::action(store, "made", outputs)
     }
 
     #[test]

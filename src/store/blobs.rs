@@ -65,7 +65,7 @@ impl Store {
         let _hold = self.hold()?;
         self.count_on(&digest)?;
         if !self.size(&digest).is_ok_and(|size| size == bytes.len() as u64) || self.check(&digest).is_err() {
-            let mut file = files::temporary(&self.folder("blobs").join(digest.shard()))?;
+            let mut file = self.temporary(&self.folder("blobs").join(digest.shard()))?;
             file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
             publish_blob(file, &path)?;
         }
@@ -77,7 +77,7 @@ impl Store {
         let mut source = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         let _hold = self.hold()?;
         let blobs = self.folder("blobs");
-        let mut file = files::temporary(&blobs)?;
+        let mut file = self.temporary(&blobs)?;
         let mut hasher = Hasher::default();
         let mut size = 0;
         let mut buffer = vec![0; 1 << 20];
@@ -94,7 +94,7 @@ impl Store {
         let digest = hasher.finish();
         self.count_on(&digest)?;
         if !self.size(&digest).is_ok_and(|there| there == size) || self.check(&digest).is_err() {
-            files::create_folder(&blobs.join(digest.shard()))?;
+            self.create_folder(&blobs.join(digest.shard()))?;
             publish_blob(file, &self.blob_path(&digest))?;
         }
         Ok(digest)
@@ -103,13 +103,7 @@ impl Store {
     /// A blob's content, which is what was put: its digest is checked.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, ReadError> {
         let path = self.blob_path(digest);
-        let read = || {
-            let (mut file, size) = files::open(&path)?;
-            let mut bytes = Vec::with_capacity(size as usize);
-            file.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
+        match self.read_file(&path) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
             Ok(_) => Err(ReadError::Corrupt { path }),
             Err(e) => Err(read_error(path, e)),
@@ -119,7 +113,7 @@ impl Store {
     /// Whether a blob is there, undamaged; reads it all, in little memory.
     pub fn check(&self, digest: &Digest) -> Result<(), ReadError> {
         let path = self.blob_path(digest);
-        match files::open(&path).and_then(|(file, _)| hash(file)) {
+        match self.open_file(&path).and_then(|(file, _)| hash(file)) {
             Ok(there) if there == *digest => Ok(()),
             Ok(_) => Err(ReadError::Corrupt { path }),
             Err(e) => Err(read_error(path, e)),
@@ -130,7 +124,8 @@ impl Store {
     /// same time of modification when it is put, and whoever changes it, by hand or by copying the store, changes that.
     /// Then it is read, and where it proves whole its time is set again.
     pub(super) fn is_whole(&self, digest: &Digest, size: u64) -> bool {
-        let metadata = match fs::symlink_metadata(self.blob_path(digest)) {
+        let path = self.blob_path(digest);
+        let metadata = match self.check_folder(files::folder_of(&path)).and_then(|()| fs::symlink_metadata(&path)) {
             Ok(metadata) if metadata.is_file() && metadata.len() == size => metadata,
             _ => return false,
         };
@@ -140,7 +135,7 @@ impl Store {
         let whole = self.check(digest).is_ok();
         if whole {
             // Without it, the blob is read again next time.
-            let _ = File::open(self.blob_path(digest)).and_then(|file| file.set_modified(blob_time()));
+            let _ = self.open_file(&self.blob_path(digest)).and_then(|(file, _)| file.set_modified(blob_time()));
         }
         whole
     }

@@ -5,7 +5,8 @@
 //! beats by changing what its file says, and whoever waits measures by a clock of their own how long it has not.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -64,7 +65,10 @@ impl Store {
     /// Shows that this process works on a key, to whoever cannot see it: on another machine.
     pub(super) fn beat(&self, key: &Key) -> Result<Heart> {
         let path = self.work_dir(key).join(BEAT);
-        let beat = |path: &Path, n: u64| fs::write(path, format!("{n} {} {}\n", std::process::id(), files::host()));
+        let beat = |path: &Path, n: u64| {
+            let text = format!("{n} {} {}\n", std::process::id(), files::host());
+            files::open_own(path, File::options().create(true).write(true).truncate(true))?.write_all(text.as_bytes())
+        };
         beat(&path, 0).with_context(|| format!("writing {}", path.display()))?;
         let (end, ended) = channel::<()>();
         let to = path.clone();
@@ -119,7 +123,7 @@ impl Store {
 
     /// The last beat of whoever works on a key, or did: no more than whether it changes means anything.
     pub fn last_beat(&self, key: &Key) -> Option<String> {
-        fs::read_to_string(self.work_dir(key).join(BEAT)).ok()
+        files::read_text(&self.work_dir(key).join(BEAT)).ok()
     }
 
     /// Reads the folders that a result of `key` would be in. A file system of a network may go on telling for a while

@@ -4,20 +4,20 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::testing::{action, another_process, soon, store};
+use super::testing::{self, action, another_process, soon, store};
 use super::{Action, Key, Store};
 
 /// Far more than are done before the last process is killed.
 const KEYS: u32 = 20_000;
 
 fn key(i: u32) -> Key {
-    Key::of(&i.to_le_bytes())
+    testing::key(&i.to_string())
 }
 
 /// What key `i` makes. Neighbours have a blob in common.
 fn make(store: &Store, i: u32) -> Action {
     let own = vec![i as u8; 50_000];
-    action(store, &[("own", &own), ("shared", &(i / 2).to_le_bytes())])
+    action(store, &i.to_string(), &[("own", &own), ("shared", &(i / 2).to_le_bytes())])
 }
 
 /// Does the work of the first `count` keys that are not known, one holder each. Gives how many it did.

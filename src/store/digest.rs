@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use super::canonical_json;
+
 /// Text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotHex(String);
@@ -89,9 +91,16 @@ sha256_name! {
     Key
 }
 
-/// A digest in the making, for content that is read piece by piece.
+impl Key {
+    /// The key of a preimage: the SHA-256 of its canonical JSON.
+    pub fn of_preimage(preimage: &serde_json::Value) -> Self {
+        Self::of(canonical_json(preimage).as_bytes())
+    }
+}
+
+/// Computes the digest of content that arrives piece by piece.
 #[derive(Default)]
-pub(super) struct Hasher(Sha256);
+pub struct Hasher(Sha256);
 
 impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {

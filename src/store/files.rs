@@ -1,9 +1,9 @@
 //! Files that are there whole or not at all, and what every part of the store asks of the file system.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::OFlags;
@@ -58,23 +58,142 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
     publish(file, path, durability)
 }
 
-/// Opens a file to read it, with its size. What is not a regular file is refused as invalid data, links too: they could
-/// lead anywhere.
+/// Writes a whole file that survives a loss of power.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, Durability::Synced)
+}
+
+/// Opens a regular file for reading; returns it and its size. Anything else is `InvalidData`: a link could lead anywhere,
+/// and reading a named pipe would never end.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
-    // Without NONBLOCK, opening a pipe waits for somebody to write to it.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = match File::options().read(true).custom_flags(flags.cast_signed()).open(path) {
-        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            return Err(io::Error::new(ErrorKind::InvalidData, "it is a link"));
+    let file = open_regular(path, File::options().read(true))?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+/// The content of a regular file, as [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let (mut file, size) = open(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`read`], for text.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+/// Opens a file of srpipe's own for writing. A link, a pipe or a device in its place is removed first, never followed.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    match open_regular(path, options) {
+        Err(e) if e.kind() == ErrorKind::InvalidData && !fs::symlink_metadata(path)?.is_dir() => {
+            fs::remove_file(path)?;
+            open_regular(path, options)
         }
+        opened => opened,
+    }
+}
+
+/// Gives a folder a temporary name beside its own, in one step. Returns the new path.
+pub fn move_away(folder: &Path) -> Result<PathBuf> {
+    let parent = folder_of(folder);
+    let target = Builder::new().prefix(TEMPORARY).tempdir_in(parent);
+    let target = target.with_context(|| format!("creating a folder in {}", parent.display()))?.keep();
+    // An empty folder is replaced by the rename.
+    fs::rename(folder, &target).with_context(|| format!("removing {}", folder.display()))?;
+    Ok(target)
+}
+
+/// Removes a folder that was moved away, with all in it; links are not followed. A process that found it at its old place
+/// may still create a file in it, and a program of the user's may have left folders that cannot be written to.
+pub fn remove_folder(folder: &Path) -> io::Result<()> {
+    const ATTEMPTS: usize = 1000;
+    for _ in 0..ATTEMPTS {
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => make_writable(folder)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => return removed,
+        }
+    }
+    fs::remove_dir_all(folder)
+}
+
+/// Gives the owner all rights to a folder and those in it. Fails where that changes nothing.
+fn make_writable(folder: &Path) -> io::Result<()> {
+    let mut changed = false;
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let mode = fs::symlink_metadata(&folder)?.permissions().mode();
+        if mode & 0o700 != 0o700 {
+            fs::set_permissions(&folder, Permissions::from_mode(mode | 0o700))?;
+            changed = true;
+        }
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    if changed { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
+}
+
+/// Removes what processes that were killed left half-written in a folder. Nobody else may be writing there.
+pub fn remove_temporaries(folder: &Path) {
+    temporaries(folder).iter().for_each(|path| {
+        // It costs space and nothing else; `gc` reports what cannot be removed.
+        let _ = if is_folder(path) { remove_folder(path) } else { fs::remove_file(path) };
+    });
+}
+
+/// The temporary files and folders in a folder.
+pub fn temporaries(folder: &Path) -> Vec<PathBuf> {
+    let is_temporary =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()));
+    entries(folder).into_iter().filter(is_temporary).collect()
+}
+
+/// The paths in a folder, in any order; none where it is not a folder.
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = is_folder(folder).then(|| fs::read_dir(folder).ok()).flatten();
+    entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Whether there is a folder at `path`, not a link to one.
+pub fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// Opens a log in a work folder for appending. Creates both, again if `gc` removes the folder in between.
+pub fn open_log(path: &Path) -> Result<File> {
+    const ATTEMPTS: usize = 1000;
+    let folder = folder_of(path);
+    for _ in 0..ATTEMPTS {
+        create_folder(folder)?;
+        if folder.is_symlink() {
+            bail!("{} is a link, which srpipe does not follow: remove it", folder.display());
+        }
+        match open_own(path, File::options().create(true).append(true)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            opened => return opened.with_context(|| format!("opening {}", path.display())),
+        }
+    }
+    bail!("opening {}: its folder was removed again and again", path.display())
+}
+
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let invalid = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));
+    // Without NONBLOCK, opening a pipe waits for the other side.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let file = match options.custom_flags(flags.cast_signed()).open(path) {
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return invalid("it is a link"),
+        // A pipe that nobody reads.
+        Err(e) if e.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return invalid("it is not a regular file"),
         opened => opened?,
     };
-    let metadata = file.metadata()?;
-    if metadata.is_file() {
-        Ok((file, metadata.len()))
-    } else {
-        Err(io::Error::new(ErrorKind::InvalidData, "it is no regular file"))
-    }
+    if file.metadata()?.is_file() { Ok(file) } else { invalid("it is not a regular file") }
 }
 
 /// Makes a folder and those above it, durably.
@@ -166,6 +285,23 @@ mod tests {
             assert_eq!(open(&refused).unwrap_err().kind(), ErrorKind::InvalidData, "{}", refused.display());
         }
         assert_eq!(open(&at("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn files_of_our_own_replace_links_and_pipes() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("outside"), b"precious").unwrap();
+        std::os::unix::fs::symlink("outside", at("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for name in ["link", "pipe", "new"] {
+            let mut file = open_own(&at(name), File::options().create(true).append(true)).unwrap();
+            file.write_all(b"own").unwrap();
+            assert_eq!(read(&at(name)).unwrap(), b"own", "{name}");
+        }
+        assert_eq!(read(&at("outside")).unwrap(), b"precious");
+        fs::create_dir(at("folder")).unwrap();
+        assert!(open_own(&at("folder"), File::options().create(true).append(true)).is_err());
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! Results that were made elsewhere: nothing of them is believed.
 //!
-//! What comes from an archive or a shared cache is a record (an action's file) and blobs. A record is read as strictly as
-//! one of our own; that its key belongs to its preimage is for whoever knows how keys are made. Blobs are hashed while they
-//! come in. As everywhere, the action is written after its blobs.
+//! An archive or a shared cache supplies records (the files of actions) and blobs. A record is verified as strictly as one
+//! of our own, and blobs are hashed while they arrive. As everywhere, the record is written after its blobs.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
@@ -13,16 +11,17 @@ use anyhow::{Context, Result, ensure};
 use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
-use super::{Artifact, Digest, Key, RunDir, RunRecord, StageRunState, Store};
+use super::{Action, Digest, Key, RunDir, RunRecord, StageRunState, Store};
 
 /// The largest record that is read from elsewhere.
 pub const MAX_RECORD_BYTES: u64 = 64 << 20;
 
-/// An action's file of another store, read and found in order; its blobs may be anywhere yet.
+/// The valid record of an action in another store, whose blobs are not necessarily here.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub key: Key,
-    pub preimage: serde_json::Value,
+    pub action: Action,
+    /// The outputs of `action` with their sizes.
     pub outputs: SizedArtifact,
     bytes: Vec<u8>,
 }
@@ -34,7 +33,7 @@ impl Store {
             return Ok(None);
         }
         let path = self.action_path(key);
-        Record::read(key, fs::read(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
+        Record::read(key, self.read_file(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
     }
 
     /// Keeps a blob that comes from elsewhere, if it is what its name and its length say.
@@ -45,7 +44,7 @@ impl Store {
             return Ok(());
         }
         let path = self.blob_path(digest);
-        let mut file = files::temporary(files::folder_of(&path))?;
+        let mut file = self.temporary(files::folder_of(&path))?;
         let (mut hasher, mut buffer, mut length) = (Hasher::default(), vec![0; 1 << 18], 0);
         // One byte more than there may be tells that there are more.
         let mut content = content.take(size + 1);
@@ -76,7 +75,7 @@ impl Store {
         for (name, (digest, size)) in &record.outputs {
             ensure!(self.is_whole(digest, *size), "the blob {digest} ({name}) is missing");
         }
-        files::write(&self.action_path(&record.key), &record.bytes, Durability::Synced)
+        self.write_file(&self.action_path(&record.key), &record.bytes, Durability::Synced)
     }
 
     /// Adds a run of another store with the links to what is known of it; None where a run of this name is there.
@@ -110,11 +109,11 @@ impl Store {
 }
 
 impl Record {
-    /// The record in `bytes`, if it is one of `key`.
+    /// The record in `bytes`, if it is a valid one of `key`.
     pub fn read(key: &Key, bytes: Vec<u8>) -> Result<Self> {
-        let (preimage, outputs) =
-            super::actions::parse(key, &bytes).with_context(|| format!("the record of the key {key} is garbled"))?;
-        Ok(Self { key: key.clone(), preimage, outputs, bytes })
+        let (action, outputs) =
+            super::actions::parse(key, &bytes).with_context(|| format!("the record of the key {key} is damaged"))?;
+        Ok(Self { key: key.clone(), action, outputs, bytes })
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -129,22 +128,18 @@ impl Record {
     pub fn blob_path(digest: &Digest) -> PathBuf {
         PathBuf::from("blobs").join(digest.shard()).join(digest.as_str())
     }
-
-    pub fn artifact(&self) -> Artifact {
-        self.outputs.iter().map(|(name, (digest, _))| (name.clone(), digest.clone())).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{action, store, temporaries};
+    use super::super::testing::{self, action, store, temporaries};
     use super::*;
 
     #[test]
     fn a_result_goes_from_store_to_store() {
         let ((_one, from), (_two, to)) = (store(), store());
-        let key = Key::of(b"key");
-        from.commit(&key, &action(&from, &[("a", b"content")])).unwrap();
+        let key = testing::key("key");
+        from.commit(&key, &action(&from, "key", &[("a", b"content")])).unwrap();
         let record = from.record_of(&key).unwrap().unwrap();
         assert!(to.adopt(&record).is_err(), "its blob is missing");
         let digest = Digest::of(b"content");

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::cluster::LEASE;
-use super::files::TEMPORARY;
-use super::{Action, Digest, Key, RunDir, RunState, Store};
+use super::files::entries;
+use super::{Action, Digest, Key, RunDir, RunState, Store, files, runs};
 use crate::pipeline::ExecutorKind;
 
 /// What is kept.
@@ -82,6 +82,7 @@ impl Store {
         let _hold = self.hold_alone()?;
         self.refuse_links()?;
         self.refuse_left_runs()?;
+        let abandoned = self.abandoned_runs();
         let runs: Vec<(RunDir, Facts)> = self
             .pipelines()
             .into_iter()
@@ -124,6 +125,8 @@ impl Store {
             removed.runs.push(format!("{}/{}", facts.pipeline, facts.id));
             doomed.push(run.path().to_path_buf());
         }
+        removed.temporaries += abandoned.len();
+        doomed.extend(abandoned);
         for key in actions.keys().filter(|key| !kept.contains(key)) {
             removed.actions += 1;
             doomed.push(self.action_path(key));
@@ -132,13 +135,9 @@ impl Store {
         for key in self.work_keys().iter().filter(|key| !live.contains(key)) {
             // A process that was killed between its commit and its cleaning up leaves the work of what is done.
             let is_done = matches!(actions.get(key), Some(Some(_)));
-            if is_done && kept.contains(key) && !dry_run {
-                self.keep_logs(key)?;
-            }
-            if is_done || !kept.contains(key) {
-                removed.work += 1;
-                doomed.push(self.work_dir(key));
-            }
+            let is_removed =
+                (is_done || !kept.contains(key)) && (dry_run || self.remove_work(key, kept.contains(key))?);
+            removed.work += usize::from(is_removed);
         }
         for (digest, size) in &sizes {
             if kept_blobs.contains(digest) {
@@ -151,12 +150,38 @@ impl Store {
             }
         }
         let temporaries = self.temporaries();
-        removed.temporaries = temporaries.len();
+        removed.temporaries += temporaries.len();
         doomed.extend(temporaries);
         if !dry_run {
             doomed.iter().try_for_each(|path| remove(path))?;
         }
         Ok(removed)
+    }
+
+    /// Removes the work folder of a key, unless a process has locked it by now.
+    fn remove_work(&self, key: &Key, keep_logs: bool) -> Result<bool> {
+        let folder = self.work_dir(key);
+        if !files::is_folder(&folder) {
+            remove(&folder)?;
+            return Ok(true);
+        }
+        let Some(lock) = self.try_lock_stopped(key)? else { return Ok(false) };
+        if keep_logs {
+            self.keep_logs(key)?;
+        }
+        self.discard_work(lock)?;
+        Ok(true)
+    }
+
+    /// Folders of runs whose process was killed before it wrote their record.
+    fn abandoned_runs(&self) -> Vec<PathBuf> {
+        let is_abandoned = |path: &PathBuf| {
+            files::is_folder(path)
+                && path.file_name().and_then(|name| name.to_str()).is_some_and(runs::is_new_id)
+                && RunDir::is_abandoned(path)
+        };
+        let pipelines = files::entries(&self.runs).into_iter().filter(|path| *path != self.folder(""));
+        pipelines.flat_map(|pipeline| files::entries(&pipeline)).filter(is_abandoned).collect()
     }
 
     /// An error where jobs on a cluster may go on that nobody watches: no record says what they count on.
@@ -188,16 +213,23 @@ impl Store {
         bail!("{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store")
     }
 
-    /// Half-written files and half-removed folders. Nobody writes while `gc` holds the store alone.
+    /// Half-written files and half-removed folders, of the store and of runs that are not live. Nobody writes there while
+    /// `gc` holds the store alone. A process that works on a key removes those in its work folder itself.
     fn temporaries(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.folder("blobs"), self.folder("actions"), self.folder("work"), self.folder("")];
-        for kind in ["blobs", "actions"] {
-            folders.extend(entries(&self.folder(kind)).into_iter().filter(|path| path.is_dir()));
+        let mut folders = vec![self.runs.clone(), self.folder(""), self.folder("work")];
+        for kind in ["blobs", "actions", "logs"] {
+            folders.push(self.folder(kind));
+            folders.extend(entries(&self.folder(kind)));
         }
-        let is_temporary = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
-        };
-        let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| entries(folder)).filter(is_temporary).collect();
+        for pipeline in self.pipelines() {
+            folders.push(self.runs.join(&pipeline));
+            for run in self.runs(&pipeline).into_iter().filter(|run| !run.is_live()) {
+                folders.push(run.path().to_path_buf());
+                folders.push(run.jobs_dir());
+                folders.extend(entries(run.path()));
+            }
+        }
+        let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| files::temporaries(folder)).collect();
         found.sort();
         found.dedup();
         found
@@ -222,17 +254,13 @@ impl Store {
     }
 }
 
-/// What lies in a folder; nothing where it is none.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let is_folder = fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir());
-    let entries = is_folder.then(|| fs::read_dir(folder).ok()).flatten();
-    entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
 /// Removes a file, a link or a folder with all in it; links in it are not followed.
 fn remove(path: &Path) -> Result<()> {
-    let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    // Moved first, so that a folder is never found half-removed.
+    let removed = match files::is_folder(path) {
+        true => files::move_away(path).map(|moved| files::remove_folder(&moved))?,
+        false => fs::remove_file(path),
+    };
     match removed {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed.with_context(|| format!("removing {}", path.display())),

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 use anyhow::{Context, Result};
 
 use super::lock::{is_held, lock_uninterrupted};
-use super::{Digest, Key, KeyLock, Store};
+use super::{Digest, Key, KeyLock, Store, files};
 
 /// In a key's work folder: the blobs that its worker has put, a digest a line.
 const LEASE: &str = "lease";
@@ -40,7 +40,7 @@ impl Store {
 
     fn gc_lock(&self) -> Result<Option<File>> {
         let path = self.folder("gc.lock");
-        match File::options().write(true).create(true).truncate(false).open(&path) {
+        match files::open_own(&path, File::options().write(true).create(true).truncate(false)) {
             Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(None),
             opened => Ok(Some(opened.with_context(|| format!("opening {}", path.display()))?)),
         }
@@ -49,7 +49,7 @@ impl Store {
     /// From now on, what this process puts is kept for as long as it has the lock of the key, known or not.
     pub fn lease(&self, lock: &KeyLock) -> Result<()> {
         let path = self.work_dir(lock.key()).join(LEASE);
-        let file = File::options().create(true).append(true).open(&path);
+        let file = files::open_own(&path, File::options().create(true).append(true));
         let file = file.with_context(|| format!("opening {}", path.display()))?;
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(())
@@ -79,7 +79,7 @@ impl Store {
 
     /// What the worker on a key has put.
     pub(super) fn leased(&self, key: &Key) -> Vec<Digest> {
-        let text = fs::read_to_string(self.work_dir(key).join(LEASE)).unwrap_or_default();
+        let text = files::read_text(&self.work_dir(key).join(LEASE)).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }

@@ -7,12 +7,11 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::OFlags;
-use tempfile::TempDir;
 
 use super::cluster::{Heart, LEASE};
 use super::{Key, Store, files};
@@ -90,42 +89,43 @@ impl Store {
 
     /// The lock of a key, with its work folder made; None where another process, or another lock of this one, has it.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>> {
-        self.acquire(key, Wait::No)
+        self.acquire(key, Wait::No, LEASE)
+    }
+
+    /// As [`try_lock`](Self::try_lock), for a key whose holder on another machine is known to be gone.
+    pub(super) fn try_lock_stopped(&self, key: &Key) -> Result<Option<KeyLock>> {
+        self.acquire(key, Wait::No, Duration::ZERO)
     }
 
     /// The lock of a key, with its work folder made; waits for it.
     pub fn lock(&self, key: &Key) -> Result<KeyLock> {
-        Ok(self.acquire(key, Wait::Yes)?.expect("waiting ends with the lock or an error"))
+        Ok(self.acquire(key, Wait::Yes, LEASE)?.expect("waiting ends with the lock or an error"))
     }
 
     /// Who said last that they hold the key. Whether they still do, only `try_lock` tells.
     pub fn lock_holder(&self, key: &Key) -> Option<LockHolder> {
-        let text = fs::read_to_string(self.work_dir(key).join("lock")).ok()?;
+        let text = files::read_text(&self.work_dir(key).join("lock")).ok()?;
         let mut words = text.split_whitespace().map(str::to_string);
         Some(LockHolder { pid: words.next()?.parse().ok()?, host: words.next()?, job: words.next() })
     }
 
-    fn acquire(&self, key: &Key, wait: Wait) -> Result<Option<KeyLock>> {
+    /// `lease`: how long the holder on another machine must not have shown itself.
+    fn acquire(&self, key: &Key, wait: Wait, lease: Duration) -> Result<Option<KeyLock>> {
         let folder = self.work_dir(key);
         let path = folder.join("lock");
+        self.create_folder(&self.folder("work"))?;
         for _ in 0..ATTEMPTS {
             files::create_folder(&folder)?;
             match fs::symlink_metadata(&folder) {
-                // Whoever held it moved the folder away just now; so below.
+                // The last holder or `gc` moved the folder away just now; so below.
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Ok(metadata) if !metadata.is_dir() => {
                     bail!("{} is a link, which srpipe does not follow: remove it", folder.display())
                 }
                 _ => {}
             }
-            let mut options = File::options();
-            options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-            let mut file = match options.open(&path) {
+            let options = &mut File::options();
+            let mut file = match files::open_own(&path, options.read(true).write(true).create(true).truncate(false)) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 opened => opened.with_context(|| format!("opening {}", path.display()))?,
             };
@@ -142,7 +142,7 @@ impl Store {
             })?;
             if is_at(&file, &path)? {
                 let is_elsewhere = self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
-                if is_elsewhere && !self.outlasts(key, LEASE, wait) {
+                if is_elsewhere && !self.outlasts(key, lease, wait) {
                     return Ok(None);
                 }
                 let job = std::env::var("SLURM_JOB_ID").unwrap_or_default();
@@ -150,6 +150,7 @@ impl Store {
                 file.set_len(0)
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .with_context(|| format!("writing {}", path.display()))?;
+                files::remove_temporaries(&folder);
                 return Ok(Some(KeyLock { key: key.clone(), heart: self.beat(key)?, _file: file }));
             }
         }
@@ -159,17 +160,20 @@ impl Store {
     /// Removes the work folder of a key that is done, keeping its log and events, and gives up the lock.
     pub fn clean_work(&self, lock: KeyLock) -> Result<()> {
         let _hold = self.hold()?;
-        let folder = self.work_dir(&lock.key);
         self.keep_logs(&lock.key)?;
+        self.discard_work(lock)
+    }
+
+    /// Removes the work folder of a key and releases the lock. The caller holds the store.
+    pub(super) fn discard_work(&self, lock: KeyLock) -> Result<()> {
+        let folder = self.work_dir(&lock.key);
         let KeyLock { heart, _file: file, .. } = lock;
         // Nothing is written there any more.
         drop(heart);
-        // Moved first, so that no half-removed work is ever found under the key.
-        let gone = tempfile::Builder::new().prefix(files::TEMPORARY).tempdir_in(self.folder("work"));
-        let gone = gone.with_context(|| format!("creating a folder in {}", self.folder("work").display()))?;
-        fs::rename(&folder, gone.path().join("work")).with_context(|| format!("removing {}", folder.display()))?;
+        // The lock is held until the folder has its temporary name: nobody takes half-removed work for the key's.
+        let moved = files::move_away(&folder)?;
         drop(file);
-        remove(gone).with_context(|| format!("removing the finished work of {}", folder.display()))
+        files::remove_folder(&moved).with_context(|| format!("removing the finished work of {}", folder.display()))
     }
 
     /// Moves the log and the events of a key that is done to where they stay.
@@ -177,26 +181,12 @@ impl Store {
         for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
             let (from, to) = (self.work_dir(key).join(live), self.kept(key, extension));
             if from.exists() {
-                files::create_folder(files::folder_of(&to))?;
+                self.create_folder(files::folder_of(&to))?;
                 fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
             }
         }
         Ok(())
     }
-}
-
-/// Removes a folder that was moved away. Whoever found it at its old place just before may still make a lock file in it,
-/// before they look again and let go: then it is removed once more.
-fn remove(folder: TempDir) -> io::Result<()> {
-    let folder = folder.keep();
-    for _ in 0..ATTEMPTS {
-        match fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            removed => return removed,
-        }
-    }
-    fs::remove_dir_all(&folder)
 }
 
 /// Waits for the lock, whatever signals come in between.
@@ -211,7 +201,7 @@ pub(super) fn lock_uninterrupted(file: &File, lock: fn(&File) -> io::Result<()>)
 
 /// Whether somebody has locked a file.
 pub(super) fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    files::open(path).is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether `path` names the very file that is open.
@@ -228,14 +218,12 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::store::testing::{another_process, soon, store, temporaries};
     use std::io::{BufRead, BufReader};
     use std::os::unix::fs::symlink;
     use std::process::Stdio;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::store::testing::{another_process, soon, store, temporaries};
 
     fn key() -> Key {
         Key::of(b"a preimage")
@@ -351,11 +339,11 @@ mod tests {
         fs::remove_file(store.work_dir(&key())).unwrap();
         fs::create_dir(store.work_dir(&key())).unwrap();
         symlink(outside.join("file"), store.work_dir(&key()).join("lock")).unwrap();
-        assert!(store.try_lock(&key()).is_err());
+        drop(store.try_lock(&key()).unwrap().unwrap());
+        assert!(fs::symlink_metadata(store.work_dir(&key()).join("lock")).unwrap().is_file());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 
-        // A link among the work is removed, what it names is not.
-        fs::remove_file(store.work_dir(&key()).join("lock")).unwrap();
+        // A link among the work is removed, and its target stays.
         fs::write(outside.join("file"), b"kept").unwrap();
         let lock = store.lock(&key()).unwrap();
         symlink(&outside, store.work_dir(&key()).join("data")).unwrap();

@@ -26,6 +26,7 @@
 
 mod actions;
 mod blobs;
+mod canonical;
 mod cluster;
 #[cfg(test)]
 mod crash_tests;
@@ -37,24 +38,30 @@ mod hold;
 mod lock;
 pub mod numbers;
 mod runs;
+pub mod seal;
 mod stat_cache;
 #[cfg(test)]
 mod testing;
 mod verify;
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 pub use blobs::{ReadError, hash_file};
-pub use digest::{Digest, Key, NotHex};
+pub use canonical::canonical_json;
+pub use digest::{Digest, Hasher, Key, NotHex};
 use files::Durability;
-pub use files::host;
+pub use files::{
+    host, open as open_file, open_log, open_own, read as read_file, remove_folder, write_synced as write_file,
+};
 pub use foreign::{MAX_RECORD_BYTES, Record};
 pub use gc::{Removed, Retention};
 pub use hold::Hold;
@@ -93,6 +100,8 @@ pub struct Store {
     runs: PathBuf,
     /// Where this process notes what it puts; see `hold`.
     lease: Mutex<Option<File>>,
+    /// Folders of the store that were found to be no links.
+    checked: Mutex<HashSet<PathBuf>>,
 }
 
 /// https://bford.info/cachedir/: backup programs leave the folder out.
@@ -130,7 +139,7 @@ impl Store {
     }
 
     fn at(runs: &Path) -> Self {
-        Self { runs: runs.to_path_buf(), lease: Mutex::new(None) }
+        Self { runs: runs.to_path_buf(), lease: Mutex::new(None), checked: Mutex::default() }
     }
 
     pub fn runs_dir(&self) -> &Path {
@@ -141,15 +150,75 @@ impl Store {
     fn folder(&self, name: &str) -> PathBuf {
         self.runs.join("store").join(name)
     }
+
+    /// Opens a file of the store for reading; returns it and its size.
+    fn open_file(&self, path: &Path) -> io::Result<(File, u64)> {
+        self.check_folder(files::folder_of(path))?;
+        files::open(path)
+    }
+
+    /// The content of a file of the store.
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.check_folder(files::folder_of(path))?;
+        files::read(path)
+    }
+
+    /// Writes a whole file of the store.
+    fn write_file(&self, path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+        let mut file = self.temporary(files::folder_of(path))?;
+        file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
+        files::publish(file, path, durability)
+    }
+
+    /// A temporary file in a folder of the store, which is created if necessary.
+    fn temporary(&self, folder: &Path) -> Result<NamedTempFile> {
+        self.create_folder(folder)?;
+        files::temporary(folder)
+    }
+
+    fn create_folder(&self, folder: &Path) -> Result<()> {
+        match self.check_folder(folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => files::create_folder(folder),
+            checked => checked.with_context(|| format!("opening the folder {}", folder.display())),
+        }
+    }
+
+    /// Fails unless `folder` and those above it, up to `runs/store`, are folders: links there are not followed.
+    fn check_folder(&self, folder: &Path) -> io::Result<()> {
+        let Ok(below) = folder.strip_prefix(self.folder("")) else { return Ok(()) };
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder("");
+        for name in below {
+            folder.push(name);
+            if checked.contains(&folder) {
+                continue;
+            }
+            let metadata = fs::symlink_metadata(&folder)?;
+            if metadata.is_symlink() {
+                let reason = format!("{} is a link, which srpipe does not follow: remove it", folder.display());
+                return Err(io::Error::new(ErrorKind::InvalidData, reason));
+            }
+            if !metadata.is_dir() {
+                return Err(io::Error::new(ErrorKind::NotADirectory, format!("{} is not a folder", folder.display())));
+            }
+            checked.insert(folder.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Whether records of this version of srpipe carry no checksum.
+fn predates_seals(version: &str) -> bool {
+    version == "0.1.0"
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
 
-    use super::testing::{action, another_process, store, temporaries};
+    use super::testing::{action, another_process, key, store, temporaries};
     use super::*;
 
     #[test]
@@ -205,8 +274,8 @@ mod tests {
     #[test]
     fn a_read_only_folder_is_an_error_that_helps_and_can_be_read() {
         let (folder, store) = store();
-        let made = action(&store, &[("a", b"1")]);
-        store.commit(&Key::of(b"key"), &made).unwrap();
+        let made = action(&store, "key", &[("a", b"1")]);
+        store.commit(&key("key"), &made).unwrap();
         // Root may write whatever the permissions say, so somebody else tries, with a program that they can run.
         let program = folder.path().join("tests");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -235,16 +304,44 @@ mod tests {
         let error = Store::open(Path::new(&runs)).unwrap_err().to_string();
         assert!(error.contains("cannot be written to") && error.contains("--runs-dir"), "{error}");
         let store = Store::open_existing(Path::new(&runs)).unwrap();
-        let known = store.action(&Key::of(b"key")).unwrap().unwrap();
+        let known = store.action(&key("key")).unwrap().unwrap();
         assert_eq!(store.read(&known.outputs["a"]).unwrap(), b"1");
         assert!(store.put(b"new").is_err());
     }
 
     #[test]
+    fn links_in_the_place_of_folders_are_not_followed() {
+        for place in ["blobs", "blobs/6b", "actions", "logs", "work"] {
+            let (folder, store) = store();
+            let outside = folder.path().join("outside");
+            fs::create_dir(&outside).unwrap();
+            let path = store.folder(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(&outside, &path).unwrap();
+            // The digest of `1` begins with 6b.
+            let made = Action { outputs: Artifact::new(), ..action(&super::testing::store().1, "key", &[]) };
+            let errors = [
+                store.put(b"1").err(),
+                store.commit(&key("key"), &made).err(),
+                store
+                    .lock(&key("key"))
+                    .and_then(|lock| {
+                        fs::write(store.work_dir(&key("key")).join("log.txt"), b"log").unwrap();
+                        store.clean_work(lock)
+                    })
+                    .err(),
+            ];
+            let errors: Vec<String> = errors.into_iter().flatten().map(|error| format!("{error:#}")).collect();
+            assert!(errors.len() == 1 && errors[0].contains("is a link"), "{place}: {errors:?}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{place}");
+        }
+    }
+
+    #[test]
     fn what_a_killed_process_left_does_no_harm() {
         let (_folder, store) = store();
-        let made = action(&store, &[("a", b"1")]);
-        let key = Key::of(b"key");
+        let made = action(&store, "key", &[("a", b"1")]);
+        let key = key("key");
         store.commit(&key, &made).unwrap();
         let blob = store.blob_path(&made.outputs["a"]);
         fs::write(blob.with_file_name(".tmp-abc"), b"half a bl").unwrap();

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
 use super::lock::is_held;
+use super::seal::{Damage, Seal, seal_pretty, seal_yaml, unseal, unseal_yaml};
 use super::{Artifact, Key, Store, numbers};
 use crate::pipeline::{ExecutorKind, StageKind};
 
@@ -49,6 +51,22 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// In the plan's order.
     pub stages: Vec<StageRecord>,
+}
+
+impl RunRecord {
+    /// The sealed JSON of `run.json`.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        seal_pretty(self).context("writing the record of a run as JSON")
+    }
+
+    /// Reads the JSON of a `run.json`, here or in an archive.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
+        let (record, seal): (Self, Seal) = unseal(bytes)?;
+        if seal == Seal::None && !super::predates_seals(&record.srpipe_version) {
+            return Err(Damage::new("it has no checksum"));
+        }
+        Ok(record)
+    }
 }
 
 fn is_default(executor: &ExecutorKind) -> bool {
@@ -214,7 +232,7 @@ impl Store {
                 }
             }
         };
-        files::write(&run.path.join(PIPELINE), resolved_yaml, Durability::Unsynced)?;
+        files::write(&run.path.join(PIPELINE), &seal_yaml(resolved_yaml), Durability::Unsynced)?;
         // The record comes last: a folder without one is no run.
         run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
         Ok(run)
@@ -261,22 +279,34 @@ impl RunDir {
         &self.path
     }
 
-    /// The pipeline as it was resolved.
+    /// The resolved pipeline.
     pub fn resolved(&self) -> Result<Vec<u8>> {
         let path = self.path.join(PIPELINE);
-        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+        let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = unseal_yaml(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+        Ok(text.to_vec())
     }
 
     pub fn record(&self) -> Result<RunRecord> {
         let path = self.path.join(RECORD);
-        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("reading {} as the record of a run", path.display()))
+        let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        RunRecord::from_json(&bytes).with_context(|| {
+            format!(
+                "{} is damaged: remove the folder of this run; its results stay in the store until `srpipe gc`",
+                path.display()
+            )
+        })
     }
 
     /// Whether the process that made the run is still there, wherever it is. One whose record says `Running` and that is
     /// not live was killed.
     pub fn is_live(&self) -> bool {
         is_held(&self.path.join(LOCK))
+    }
+
+    /// Whether this folder of a run has no record and no process.
+    pub(super) fn is_abandoned(path: &Path) -> bool {
+        fs::symlink_metadata(path.join(RECORD)).is_err() && !is_held(&path.join(LOCK))
     }
 
     /// Takes over a run whose process is gone; None where it is not.
@@ -305,6 +335,8 @@ impl RunDir {
     /// A file of the run's own; returns its path.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
+        // Writing would create the folder again.
+        ensure!(self.path.join(RECORD).exists(), "the run {} was removed", self.id);
         let path = self.path.join(name);
         files::write(&path, bytes, Durability::Unsynced)?;
         Ok(path)
@@ -313,26 +345,29 @@ impl RunDir {
     /// Replaces the record.
     pub fn update(&self, record: &RunRecord) -> Result<()> {
         let record = RunRecord { id: self.id.clone(), ..record.clone() };
-        let mut json = serde_json::to_vec_pretty(&record).context("writing the record of a run as JSON")?;
-        json.push(b'\n');
-        files::write(&self.path.join(RECORD), &json, Durability::Unsynced)
+        files::write(&self.path.join(RECORD), &record.to_json()?, Durability::Unsynced)
     }
 
-    /// A folder named as the stage, of links named as its blobs.
-    pub fn link_stage(&self, stage: &str, outputs: &Artifact) -> Result<()> {
+    /// Creates a folder named as the stage, with a link to each blob. Returns how many links were missing or led elsewhere.
+    pub fn link_stage(&self, stage: &str, outputs: &Artifact) -> Result<usize> {
         files::check_name("the stage's name", stage)?;
         let folder = self.path.join(stage);
+        let mut created = 0;
         match fs::create_dir(&folder) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && files::is_folder(&folder) => {}
             made => made.with_context(|| format!("creating the folder {}", folder.display()))?,
         }
         for (name, digest) in outputs {
             files::check_name("blob", name)?;
             // From runs/<pipeline>/<run-id>/<stage>/: relative, so that `runs` can be moved.
             let target = Path::new("../../../store/blobs").join(digest.shard()).join(digest.as_str());
-            replace_link(&target, &folder.join(name))?;
+            let link = folder.join(name);
+            if fs::read_link(&link).ok().as_deref() != Some(&target) {
+                replace_link(&target, &link)?;
+                created += 1;
+            }
         }
-        Ok(())
+        Ok(created)
     }
 
     /// Makes `latest` name this run.
@@ -353,10 +388,30 @@ fn new_id(now: Timestamp) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S.%3f"), letters.take(4).collect::<String>())
 }
 
+/// Whether a name has the form of [`new_id`].
+pub(super) fn is_new_id(name: &str) -> bool {
+    let form = "dddddddd-dddddd.ddd-llll";
+    let fits = |(c, form): (char, char)| match form {
+        'd' => c.is_ascii_digit(),
+        'l' => c.is_ascii_lowercase(),
+        _ => c == form,
+    };
+    name.len() == form.len() && name.chars().zip(form.chars()).all(fits)
+}
+
 /// None on file systems without locks, where runs count as dead.
 fn lock(path: &Path) -> Result<Option<Arc<File>>> {
-    let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-    Ok(file.try_lock().is_ok().then(|| Arc::new(file)))
+    let file = files::open_own(path, File::options().create(true).write(true).truncate(false));
+    let file = file.with_context(|| format!("creating {}", path.display()))?;
+    // Those who ask whether the run is live hold the lock for a moment.
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(Arc::new(file))),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 /// A link that appears in one step, in the place of what was there.
@@ -418,7 +473,7 @@ mod tests {
         let run = store.create_run("a", "name: a\n", &record()).unwrap();
         let mut expected = RunRecord { id: run.id().to_string(), pipeline: "a".to_string(), ..record() };
         assert_eq!(run.record().unwrap(), expected);
-        assert_eq!(fs::read_to_string(run.path().join("pipeline.yaml")).unwrap(), "name: a\n");
+        assert_eq!(run.resolved().unwrap(), b"name: a\n");
         expected.state = RunState::Ok;
         run.update(&expected).unwrap();
         assert_eq!(store.latest_run("a").unwrap().record().unwrap(), expected);
@@ -502,7 +557,7 @@ mod tests {
         assert_eq!(store.runs("a").len(), 1);
         fs::write(run.path().join("run.json"), b"{").unwrap();
         let error = format!("{:#}", run.record().unwrap_err());
-        assert!(error.contains("run.json as the record of a run"), "{error}");
+        assert!(error.contains("run.json is damaged"), "{error}");
     }
 
     #[test]

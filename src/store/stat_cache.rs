@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Durability};
+use super::files::Durability;
+use super::seal::{Seal, seal, unseal};
 use super::{Digest, Store, blobs};
 
 /// A file changed more recently than this may change again without its times telling (git's "racy" entries).
 const SETTLED_NS: i64 = 2_000_000_000;
+
+const FILE: &str = "stat-cache.json";
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Entry {
@@ -49,7 +52,13 @@ impl Stat {
 }
 
 /// By absolute path. Times are nanoseconds since 1970, until the year 2262.
-type Cache = BTreeMap<String, Entry>;
+type Entries = BTreeMap<String, Entry>;
+
+/// The content of `stat-cache.json`.
+#[derive(Default, Serialize, Deserialize)]
+struct Cache {
+    files: Entries,
+}
 
 impl Store {
     /// The digest of a file's content, without reading it where it is known of a file that has not been touched since.
@@ -65,24 +74,62 @@ impl Store {
     }
 
     fn hash_files_cached_at<P: AsRef<Path> + Sync>(&self, paths: &[P], now_ns: i64) -> Result<Vec<Digest>> {
-        let file = self.folder("stat-cache.json");
-        // A cache that is not there, or garbled, is an empty one.
-        let load =
-            || -> Cache { fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default() };
-        let known = load();
+        let known = self.stat_cache();
         let hashed: Vec<Hashed> =
             paths.par_iter().map(|path| hash_unless_known(path.as_ref(), &known, now_ns)).collect::<Result<_>>()?;
         if hashed.iter().any(|hashed| hashed.news.is_some()) {
-            let mut cache = load();
+            let mut cache = self.stat_cache();
             cache.retain(|path, _| Path::new(path).exists());
             cache.extend(hashed.iter().filter_map(|hashed| hashed.news.clone()));
-            // What another process writes at this moment may be lost, and is then hashed once more. So it is where the
-            // store cannot be written: the digest is right all the same.
-            if let Ok(json) = serde_json::to_vec(&cache) {
-                files::write(&file, &json, Durability::Unsynced).ok();
-            }
+            self.write_stat_cache(cache);
         }
         Ok(hashed.into_iter().map(|hashed| hashed.digest).collect())
+    }
+
+    /// Hashes every unchanged file of the cache again, and removes the entries that prove wrong. Returns their paths.
+    pub(super) fn verify_stat_cache(&self) -> Vec<PathBuf> {
+        let is_wrong = |(path, entry): &(&String, &Entry)| {
+            let path = Path::new(path);
+            let unchanged = || fs::metadata(path).is_ok_and(|metadata| Stat::of(&metadata) == entry.stat);
+            unchanged() && blobs::hash_file(path).is_ok_and(|digest| digest != entry.digest) && unchanged()
+        };
+        let cache = self.stat_cache();
+        let wrong: Vec<PathBuf> = cache.iter().filter(is_wrong).map(|(path, _)| PathBuf::from(path)).collect();
+        self.forget_cached(|path| wrong.iter().any(|wrong| wrong == path));
+        wrong
+    }
+
+    /// Removes the cached digest of a file, or of all files in a folder, whose content proved to be another.
+    pub fn forget_hashes(&self, path: &Path) {
+        if let Ok(path) = path.canonicalize() {
+            self.forget_cached(|cached| cached.starts_with(&path));
+        }
+    }
+
+    fn forget_cached(&self, is_forgotten: impl Fn(&Path) -> bool) {
+        let mut cache = self.stat_cache();
+        let before = cache.len();
+        cache.retain(|path, _| !is_forgotten(Path::new(path)));
+        if cache.len() < before {
+            self.write_stat_cache(cache);
+        }
+    }
+
+    /// The cached entries; none where the file is missing, damaged or of an older version, which had no checksum.
+    fn stat_cache(&self) -> Entries {
+        let bytes = self.read_file(&self.folder(FILE)).ok();
+        match bytes.map(|bytes| unseal::<Cache>(&bytes)) {
+            Some(Ok((cache, Seal::Intact))) => cache.files,
+            _ => Entries::new(),
+        }
+    }
+
+    /// Entries that another process writes at the same moment may be lost, as all are where the store is read-only: then
+    /// the files are hashed again.
+    fn write_stat_cache(&self, files: Entries) {
+        if let Ok(json) = seal(&Cache { files }) {
+            let _ = self.write_file(&self.folder(FILE), &json, Durability::Unsynced);
+        }
     }
 }
 
@@ -92,7 +139,7 @@ struct Hashed {
     news: Option<(String, Entry)>,
 }
 
-fn hash_unless_known(path: &Path, known: &Cache, now_ns: i64) -> Result<Hashed> {
+fn hash_unless_known(path: &Path, known: &Entries, now_ns: i64) -> Result<Hashed> {
     let reading = || format!("reading {}", path.display());
     let path = path.canonicalize().with_context(reading)?;
     let stat = || Ok::<_, anyhow::Error>(Stat::of(&fs::metadata(&path).with_context(reading)?));
@@ -130,10 +177,9 @@ mod tests {
 
     /// Marks the entries of the cache, so that an answer from it can be told from a fresh one.
     fn forge(store: &Store) -> Digest {
-        let file = store.folder("stat-cache.json");
-        let mut cache: Cache = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        cache.values_mut().for_each(|entry| entry.digest = Digest::of(b"forged"));
-        fs::write(&file, serde_json::to_vec(&cache).unwrap()).unwrap();
+        let mut files = store.stat_cache();
+        files.values_mut().for_each(|entry| entry.digest = Digest::of(b"forged"));
+        fs::write(store.folder(FILE), seal(&Cache { files }).unwrap()).unwrap();
         Digest::of(b"forged")
     }
 
@@ -194,12 +240,20 @@ mod tests {
         at_ten(&store, &at("a"));
         fs::remove_file(at("a")).unwrap();
         at_ten(&store, &at("b"));
-        let cache: Cache = serde_json::from_slice(&fs::read(store.folder("stat-cache.json")).unwrap()).unwrap();
-        assert_eq!(cache.len(), 1);
+        assert_eq!(store.stat_cache().len(), 1);
         fs::write(store.folder("stat-cache.json"), b"{\"garbled").unwrap();
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
         assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was remembered again");
+        // An altered digest without the right checksum.
+        let text = fs::read_to_string(store.folder(FILE)).unwrap();
+        let other = text.replacen(Digest::of(b"forged").as_str(), Digest::of(b"c").as_str(), 1);
+        fs::write(store.folder(FILE), other).unwrap();
+        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
+        // One with the right checksum: verification finds it.
+        forge(&store);
+        assert_eq!(store.verify_stat_cache(), [at("b").canonicalize().unwrap()]);
+        assert!(store.stat_cache().is_empty() && store.verify_stat_cache().is_empty());
         let error = format!("{:#}", store.hash_file_cached(&at("none")).unwrap_err());
         assert!(error.starts_with("reading ") && error.contains("none"), "{error}");
     }

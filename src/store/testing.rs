@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::files::TEMPORARY;
-use super::{Action, Artifact, Cost, Store};
+use super::{Action, Artifact, Cost, Key, Store};
 
 /// A store in a folder of its own, in which there is room for files outside the store.
 pub fn store() -> (TempDir, Store) {
@@ -39,11 +39,20 @@ pub fn temporaries(store: &Store) -> usize {
     count(store.runs_dir())
 }
 
-/// An action with these outputs, which it puts.
-pub fn action(store: &Store, outputs: &[(&str, &[u8])]) -> Action {
+fn preimage(name: &str) -> serde_json::Value {
+    json!({"params": {"lr": 1e-4, "steps": 3, "name": name}, "seed": u64::MAX})
+}
+
+/// The key of [`action`] with this name.
+pub fn key(name: &str) -> Key {
+    Key::of_preimage(&preimage(name))
+}
+
+/// Puts these outputs; returns their action, whose preimage holds `name`.
+pub fn action(store: &Store, name: &str, outputs: &[(&str, &[u8])]) -> Action {
     let outputs = outputs.iter().map(|(name, bytes)| (name.to_string(), store.put(bytes).unwrap()));
     Action {
-        preimage: json!({"params": {"lr": 1e-4, "steps": 3}, "seed": u64::MAX}),
+        preimage: preimage(name),
         outputs: outputs.collect::<Artifact>(),
         metrics: BTreeMap::from([("loss".to_string(), 0.1), ("psnr".to_string(), f64::INFINITY)]),
         cost: Cost { seconds: 1.5, host: "here".to_string(), ..Cost::default() },

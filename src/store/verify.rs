@@ -1,12 +1,12 @@
 //! Looking through the whole store: whether every result is what its name says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::{Digest, Key, ReadError, Store};
+use super::{Action, Digest, Key, ReadError, Store};
 
 /// What the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -22,9 +22,10 @@ pub struct Contents {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(tag = "problem", rename_all = "snake_case")]
 pub enum Problem {
-    /// The action cannot be read.
+    /// The record is invalid.
     Garbled {
         key: Key,
+        reason: String,
     },
     /// Another content than its name says, of another length or of the same.
     Damaged {
@@ -46,6 +47,17 @@ pub struct Verified {
     pub problems: Vec<Problem>,
     /// Blobs of no result: `gc` removes them.
     pub unreferenced: usize,
+    /// Files outside the store whose cached digest was wrong; the entries were removed.
+    pub wrong_hashes: Vec<PathBuf>,
+    /// The record or the pipeline of a run that is damaged, and why.
+    pub damaged_runs: Vec<String>,
+}
+
+impl Verified {
+    /// Whether nothing is damaged.
+    pub fn is_intact(&self) -> bool {
+        self.problems.is_empty() && self.wrong_hashes.is_empty() && self.damaged_runs.is_empty()
+    }
 }
 
 impl Store {
@@ -60,16 +72,33 @@ impl Store {
         }
     }
 
-    /// Reads every blob. A damaged one is marked, so that the next run that comes across it makes it again; nothing
-    /// else is changed, and nothing is waited for.
-    pub fn verify(&self) -> Result<Verified> {
+    /// Reads every record and every blob, and hashes the files of the stat cache again. Marks damaged blobs, so that the
+    /// next run that needs them recomputes them, and removes wrong entries of the stat cache; changes nothing else and
+    /// waits for nothing. `check` says what is wrong with an action whose record is intact.
+    pub fn verify(&self, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
         self.refuse_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
+        verified.wrong_hashes = self.verify_stat_cache();
+        for run in self.pipelines().iter().flat_map(|pipeline| self.runs(pipeline)) {
+            let errors = [run.record().err(), run.resolved().err()];
+            verified.damaged_runs.extend(errors.into_iter().flatten().map(|error| format!("{error:#}")));
+        }
         let mut checked: BTreeMap<Digest, Option<ReadError>> = BTreeMap::new();
         for key in self.action_keys() {
-            let Some(outputs) = self.recorded_outputs(&key)? else {
-                verified.problems.push(Problem::Garbled { key });
-                continue;
+            let outputs = match self.recorded_action(&key)? {
+                Some(Ok(action)) => match check(&action) {
+                    Ok(()) => action.outputs,
+                    Err(reason) => {
+                        verified.problems.push(Problem::Garbled { key, reason });
+                        continue;
+                    }
+                },
+                Some(Err(damage)) => {
+                    verified.problems.push(Problem::Garbled { key, reason: damage.to_string() });
+                    continue;
+                }
+                // Removed a moment ago.
+                None => continue,
             };
             for (output, digest) in outputs {
                 let result = checked.entry(digest.clone()).or_insert_with(|| self.check(&digest).err());
@@ -88,65 +117,80 @@ impl Store {
         Ok(verified)
     }
 
-    /// Whether there is a record that cannot be read.
+    /// Whether `key` has an invalid record.
     pub fn is_garbled(&self, key: &Key) -> bool {
-        self.action_path(key).exists() && matches!(self.recorded_outputs(key), Ok(None) | Err(_))
+        matches!(self.recorded_action(key), Ok(Some(Err(_))) | Err(_))
     }
 
-    /// What became of a result that was recorded once and is not whole, to be told; None where nothing is wrong.
+    /// Why the recorded result of `key` cannot be used; None where there is no record or nothing is wrong.
     pub fn problem(&self, key: &Key) -> Option<String> {
-        if !self.action_path(key).exists() || self.action(key).is_ok_and(|action| action.is_some()) {
+        let outputs = match self.recorded_action(key) {
+            Ok(None) => return None,
+            Ok(Some(Ok(action))) => action.outputs,
+            Ok(Some(Err(damage))) => return Some(format!("its record is damaged: {damage}")),
+            Err(error) => return Some(format!("its record cannot be read: {error:#}")),
+        };
+        if self.action(key).is_ok_and(|action| action.is_some()) {
             return None;
         }
-        let Ok(Some(outputs)) = self.recorded_outputs(key) else { return Some("its record is garbled".to_string()) };
         let wrong = outputs.iter().find_map(|(name, digest)| Some((name, digest, self.check(digest).err()?)));
         Some(match wrong {
             Some((name, digest, ReadError::Missing { .. })) => format!("{name} is missing (blob {digest})"),
             Some((name, digest, _)) => format!("{name} is damaged (blob {digest})"),
-            None => "its record names other blobs".to_string(),
+            None => "its record states other sizes than its blobs have".to_string(),
         })
     }
 
     /// Gives a blob the look of one that was written to; see [`Store::is_whole`].
     fn mark(&self, digest: &Digest) {
         // Where it cannot be marked, it is found again when it is read.
-        let _ = File::open(self.blob_path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = self.open_file(&self.blob_path(digest)).and_then(|(file, _)| file.set_modified(SystemTime::now()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{action, damage, store};
+    use super::super::testing::{action, damage, key, store};
     use super::*;
 
     #[test]
     fn damage_is_found_and_then_known_to_readers() {
         let (_folder, store) = store();
-        let key = |name: &str| Key::of(name.as_bytes());
         for name in ["good", "damaged", "missing", "garbled"] {
-            store.commit(&key(name), &action(&store, &[("blob", name.as_bytes())])).unwrap();
+            store.commit(&key(name), &action(&store, name, &[("blob", name.as_bytes())])).unwrap();
         }
         store.put(b"of nobody").unwrap();
         let path = |name: &str| store.blob_path(&Digest::of(name.as_bytes()));
         // By a disk that changes nothing but the content.
         let times = std::fs::metadata(path("damaged")).unwrap().modified().unwrap();
         damage(&path("damaged"), b"DAMAGED");
-        File::open(path("damaged")).unwrap().set_modified(times).unwrap();
+        std::fs::File::open(path("damaged")).unwrap().set_modified(times).unwrap();
         assert!(store.action(&key("damaged")).unwrap().is_some(), "nothing shows");
         std::fs::remove_file(path("missing")).unwrap();
         damage(&store.action_path(&key("garbled")), b"{");
 
-        let verified = store.verify().unwrap();
+        store.commit(&key("other"), &action(&store, "other", &[("blob", b"other")])).unwrap();
+        let check = |action: &Action| {
+            let digest = &action.outputs["blob"];
+            if *digest == Digest::of(b"other") { Err("it has other outputs".to_string()) } else { Ok(()) }
+        };
+        let verified = store.verify(check).unwrap();
         let problem = |name: &str| (key(name), "blob".to_string(), Digest::of(name.as_bytes()));
         let (damaged, missing) = (problem("damaged"), problem("missing"));
         let mut expected = vec![
-            Problem::Garbled { key: key("garbled") },
+            Problem::Garbled { key: key("other"), reason: "it has other outputs".to_string() },
+            verified
+                .problems
+                .iter()
+                .find(|p| matches!(p, Problem::Garbled { key: k, .. } if *k == key("garbled")))
+                .unwrap()
+                .clone(),
             Problem::Damaged { key: damaged.0, output: damaged.1, digest: damaged.2 },
             Problem::Missing { key: missing.0, output: missing.1, digest: missing.2 },
         ];
         expected.sort();
         assert_eq!(verified.problems, expected);
-        assert_eq!((verified.contents.results, verified.contents.blobs, verified.unreferenced), (4, 4, 2));
+        assert_eq!((verified.contents.results, verified.contents.blobs, verified.unreferenced), (5, 5, 3));
         assert!(store.action(&key("good")).unwrap().is_some());
         assert!(store.action(&key("damaged")).unwrap().is_none(), "so the next run makes it again");
         store.put(b"damaged").unwrap();

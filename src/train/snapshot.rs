@@ -1,8 +1,9 @@
-//! What an interrupted training goes on from.
+//! Checkpoints of a training in progress, from which an interrupted one resumes.
+//!
+//! A snapshot is a safetensors file. Its metadata holds the step, the losses so far, and a SHA-256 of the step, the losses
+//! and every tensor, so that a damaged snapshot never changes a result.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LossLog;
 use crate::nn::{Graph, TrainState};
+use crate::store::{Digest, Hasher, read_file, write_file};
 
 /// The state of a network in training and the losses so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,14 +28,18 @@ struct Header {
     log: serde_json::Value,
 }
 
+/// A tensor's name, shape and little-endian f32 values.
+type Entry = (String, Vec<usize>, Vec<u8>);
+
 const METADATA_KEY: &str = "srpipe";
+const DIGEST_KEY: &str = "sha256";
 const PARTS: [&str; 4] = ["weights", "first_moment", "second_moment", "ema"];
 
 impl Snapshot {
     /// Replaces the file at `path`, whole or not at all.
     pub fn save(&self, graph: &Graph, path: &Path) -> Result<()> {
         let s = &self.state;
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
+        let mut tensors: Vec<Entry> = vec![];
         for (part, values) in PARTS.iter().zip([&s.weights, &s.first_moment, &s.second_moment, &s.ema]) {
             for (values, param) in values.iter().zip(&graph.params) {
                 let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -44,13 +50,17 @@ impl Snapshot {
             .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>>>()?;
         let header = serde_json::to_string(&Header { step: s.step, log: self.log.to_json() })?;
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(METADATA_KEY.to_string(), header)])))?;
-        write(path, &bytes).with_context(|| format!("saving the training to {}", path.display()))
+        let digest =
+            digest(&header, tensors.iter().map(|(name, shape, bytes)| (name.as_str(), &shape[..], &bytes[..])));
+        let metadata =
+            HashMap::from([(METADATA_KEY.to_string(), header), (DIGEST_KEY.to_string(), digest.to_string())]);
+        let bytes = safetensors::serialize(views, Some(metadata))?;
+        write_file(path, &bytes).with_context(|| format!("saving the training to {}", path.display()))
     }
 
     /// The snapshot at `path`; none where there is no file.
     pub fn load(graph: &Graph, path: &Path) -> Result<Option<Self>> {
-        let bytes = match fs::read(path) {
+        let bytes = match read_file(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
@@ -60,9 +70,16 @@ impl Snapshot {
 
     fn parse(graph: &Graph, bytes: &[u8]) -> Result<Self> {
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-        let header = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).context("no header")?;
-        let header: Header = serde_json::from_str(header)?;
+        let metadata = metadata.metadata().as_ref().context("it has no metadata")?;
+        let header = metadata.get(METADATA_KEY).context("it has no header")?;
         let tensors = SafeTensors::deserialize(bytes)?;
+        let stated = metadata.get(DIGEST_KEY).context("it has no checksum, as an older version of srpipe wrote it")?;
+        let names = PARTS.iter().flat_map(|part| graph.params.iter().map(move |p| format!("{part}.{}", p.name)));
+        let names: Vec<String> = names.collect();
+        let views: Vec<TensorView> = names.iter().map(|name| tensors.tensor(name)).collect::<Result<_, _>>()?;
+        let found = names.iter().zip(&views).map(|(name, view)| (name.as_str(), view.shape(), view.data()));
+        ensure!(digest(header, found).as_str() == stated, "its content does not match its checksum");
+        let header: Header = serde_json::from_str(header)?;
         let part = |part: &str| {
             (graph.params.iter())
                 .map(|p| {
@@ -85,12 +102,55 @@ impl Snapshot {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().context("no folder")?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    // Without this a crash of the machine may leave an empty file under the final name.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+/// The SHA-256 of everything that a training resumes from, in the order of the graph's parameters.
+fn digest<'a>(header: &str, tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>) -> Digest {
+    let mut hasher = Hasher::default();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(header.as_bytes());
+    for (name, shape, values) in tensors {
+        part(name.as_bytes());
+        shape.iter().for_each(|&length| part(&(length as u64).to_le_bytes()));
+        part(values);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::initial_state;
+    use super::*;
+    use crate::model::unet;
+    use crate::pipeline::params::{AttentionKind, ModelParams};
+
+    #[test]
+    fn no_altered_byte_yields_another_state() {
+        let graph = unet(&ModelParams::tutorial(1, AttentionKind::None), 8, 4);
+        let mut state = initial_state(&graph, 7);
+        state.step = 12;
+        let snapshot = Snapshot { state, log: LossLog::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        snapshot.save(&graph, &path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        // The whole header, and bytes all over the tensors.
+        let places = (0..header).chain((header..bytes.len()).step_by(997));
+        for at in places {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1 << (at % 8);
+            fs::write(&path, &altered).unwrap();
+            if let Ok(loaded) = Snapshot::load(&graph, &path) {
+                assert_eq!(loaded.as_ref(), Some(&snapshot), "byte {at}");
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes[8..header]).replace("\\\"step\\\":12", "\\\"step\\\":13");
+        fs::write(&path, [&bytes[..8], text.as_bytes(), &bytes[header..]].concat()).unwrap();
+        let error = format!("{:#}", Snapshot::load(&graph, &path).unwrap_err());
+        assert!(error.contains("does not match its checksum"), "{error}");
+    }
 }

@@ -143,9 +143,15 @@ pub enum Command {
         #[arg(long)]
         job: Option<PathBuf>,
     },
-    /// Start a stage's program.
+    /// Run a stage's program and end everything that it starts.
     #[command(hide = true)]
     Launch {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<std::ffi::OsString>,
+    },
+    /// Become a stage's program.
+    #[command(hide = true)]
+    Start {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         argv: Vec<std::ffi::OsString>,
     },

@@ -12,7 +12,7 @@ use crate::pipeline::{Pipeline, StageParams, blobs};
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
 use crate::report::{Curve, LossRow, read_loss};
 use crate::stages::StageEvent;
-use crate::store::{Action, Key, RunRecord, StageRecord, Store};
+use crate::store::{Action, Key, RunRecord, StageRecord, Store, read_file};
 
 /// What is known of the stages of a run.
 pub struct Known<'a> {
@@ -120,7 +120,7 @@ impl Known<'_> {
         if let Some(csv) = self.read(stage, blobs::LOSS) {
             return Some((read_loss(&csv).ok()?, true));
         }
-        let events = std::fs::read_to_string(self.store.events_path(self.key(stage)?)).ok()?;
+        let events = String::from_utf8(read_file(&self.store.events_path(self.key(stage)?)).ok()?).ok()?;
         let row = |line: &str| match serde_json::from_str(line).ok()? {
             StageEvent::Progress { done, values, .. } => {
                 let value = |name: &str| values.get(name).copied();

@@ -17,7 +17,7 @@ use crate::plan::Preimage;
 use crate::report::Summary;
 use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
 use crate::run::watch::{RunView, ViewState};
-use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store, read_file};
 use crate::train::fix_steps;
 
 /// Stages that are listed one by one.
@@ -157,7 +157,7 @@ fn moment(time: &str) -> String {
 fn failure(store: &Store, stage: &StageRecord) -> Option<Failure> {
     let is_bad = stage.state == StageRunState::Failed;
     let error = stage.error.clone().filter(|_| is_bad)?;
-    let log = stage.key.as_ref().and_then(|key| std::fs::read(store.log_path(key)).ok()).unwrap_or_default();
+    let log = stage.key.as_ref().and_then(|key| read_file(&store.log_path(key)).ok()).unwrap_or_default();
     let log = String::from_utf8_lossy(&log).into_owned();
     let lines: Vec<&str> = log.lines().collect();
     let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");

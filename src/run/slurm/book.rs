@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::queue::{Place, tag};
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
-use crate::store::{Key, RunDir, Store};
+use crate::store::seal::{seal, unseal};
+use crate::store::{Key, RunDir, Store, read_file};
 
 const CHARTER: &str = "charter.json";
 /// Is there when somebody wants the run to end.
@@ -126,7 +127,7 @@ pub struct Book {
 
 impl Book {
     pub fn begin(run: &RunDir, charter: &Charter) -> Result<Self> {
-        run.write_job_file(CHARTER, &serde_json::to_vec(charter).context("writing what jobs are to do as JSON")?)?;
+        run.write_job_file(CHARTER, &seal(charter).context("writing the run's plan as JSON")?)?;
         Ok(Self { run: run.clone() })
     }
 
@@ -166,7 +167,7 @@ impl Book {
 
     /// Before a batch is submitted, and once more when its job is known.
     pub fn write(&self, batch: &Batch) -> Result<()> {
-        let bytes = serde_json::to_vec(batch).context("writing a batch of jobs as JSON")?;
+        let bytes = seal(batch).context("writing a batch of jobs as JSON")?;
         self.run.write_job_file(&format!("{}.json", tag(batch.number)), &bytes)?;
         Ok(())
     }
@@ -215,8 +216,9 @@ pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize, usize)> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{} is not what this srpipe writes", path.display()))
+    let bytes = read_file(path).with_context(|| format!("reading {}", path.display()))?;
+    let (value, _) = unseal(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -240,11 +242,16 @@ mod tests {
         let wanted = |stage, split| Wanted { stage, key: None, split };
         let batch = Batch::new(3, &[wanted(1, 1), wanted(0, 4)]);
         let path = folder.path().join("b3.json");
-        std::fs::write(folder.path().join(CHARTER), serde_json::to_vec(&charter).unwrap()).unwrap();
-        std::fs::write(&path, serde_json::to_vec(&batch).unwrap()).unwrap();
+        std::fs::write(folder.path().join(CHARTER), seal(&charter).unwrap()).unwrap();
+        std::fs::write(&path, seal(&batch).unwrap()).unwrap();
         assert_eq!(entry(&path, 0).unwrap(), (charter.clone(), 1, 1));
         assert_eq!(entry(&path, 1).unwrap(), (charter, 0, 4));
         let error = entry(&path, 2).unwrap_err().to_string();
         assert!(error.contains("has no task 2"), "{error}");
+        // An altered number would run another stage under the job's name.
+        let text = std::fs::read_to_string(&path).unwrap().replace("[1,0]", "[0,1]");
+        std::fs::write(&path, text).unwrap();
+        let error = format!("{:#}", entry(&path, 0).unwrap_err());
+        assert!(error.contains("does not match its checksum"), "{error}");
     }
 }

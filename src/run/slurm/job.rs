@@ -1,7 +1,6 @@
 //! The job's side: what a process that Slurm started is to do, and how it goes when it is to go.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::plan::{BackendClass, StageState, state_of};
 use crate::run::knowledge::Visible;
 use crate::run::status::Cause;
 use crate::run::wire::{Order, ProcessEvent};
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, open_log};
 
 /// How long what other jobs have made may take to be seen here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,7 +140,6 @@ fn gpus() -> Vec<String> {
 
 /// From here on, what this process writes to stderr goes to the end of a file.
 pub fn log_to(path: &Path) -> Result<()> {
-    let file = File::options().create(true).append(true).open(path);
-    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    let file = open_log(path)?;
     rustix::stdio::dup2_stderr(&file).with_context(|| format!("writing stderr to {}", path.display()))
 }

@@ -1,6 +1,5 @@
 //! A job that is watched: what it says of itself, and how long ago anybody saw that it lives.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use super::verdict::{AGAIN, Answer, Dead, End, JobState, Seen};
 use crate::run::status::Cause;
 use crate::run::tail::Tail;
 use crate::run::wire::{Event, ProcessEvent};
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, open_file};
 
 /// Slurm's own lines in a job's stderr come last.
 const END_OF_STDERR: u64 = 16 << 10;
@@ -86,7 +85,6 @@ impl Watched {
                 Event::Process(
                     word @ (ProcessEvent::Done { .. } | ProcessEvent::Failed { .. } | ProcessEvent::Interrupted),
                 ) => self.word = Some(word),
-                Event::Process(ProcessEvent::Program { .. }) => {}
                 event => {
                     // Another attempt: what the last one said was not the last word.
                     self.word = None;
@@ -174,8 +172,7 @@ impl Watched {
     }
 
     fn stderr(&self) -> Option<String> {
-        let mut file = File::open(&self.err).ok()?;
-        let length = file.metadata().ok()?.len();
+        let (mut file, length) = open_file(&self.err).ok()?;
         file.seek(SeekFrom::Start(length.saturating_sub(END_OF_STDERR))).ok()?;
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).ok()?;

@@ -82,7 +82,6 @@ impl Bed {
             work: self.folder.path().join("work"),
             report: &|event| self.events.lock().unwrap().push(event),
             interrupted: &|| self.interrupted.load(Ordering::Relaxed),
-            program: &|_| {},
             launcher: None,
         };
         run(&self.params, &ctx)
@@ -286,7 +285,6 @@ fn arms_of_one_training_share_a_curve() {
         work: bed.folder.path().into(),
         report: &|_| {},
         interrupted: &|| false,
-        program: &|_| {},
         launcher: None,
     };
     let arms = arms(&bed.params, &ctx).unwrap();

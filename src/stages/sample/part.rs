@@ -4,12 +4,14 @@
 //! It is on the disk before the next one is begun. Whatever a crash or a power cut left behind the last whole batch, and
 //! whatever was altered since, does not fit its digest; there the file is cut off, and sampled again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+
+use crate::store::open_own;
 
 const DIGEST: usize = 32;
 const HEAD: usize = 8 + DIGEST;
@@ -33,7 +35,7 @@ impl Part {
     pub fn open(path: &Path, image_len: usize, max_len: usize) -> Result<(Self, Kept)> {
         let doing = || format!("reading the finished images in {}", path.display());
         let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).with_context(doing)?;
+            open_own(path, File::options().create(true).truncate(false).read(true).write(true)).with_context(doing)?;
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).with_context(doing)?;
         let (mut pixels, mut rest) = (vec![], &bytes[..]);

@@ -1,0 +1,137 @@
+//! `push`, `import` and `gc` when a system call fails or the process dies in it: running the command again gives the same
+//! files as if nothing had happened.
+//!
+//! Needs strace, whose path is in `SRPIPE_TEST_STRACE`; `.ci/run` installs it. `SRPIPE_TEST_FAULTS=1` tries every system
+//! call instead of every 7th.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::{Folder, Pipeline, sha256};
+
+/// Everything that changes files.
+const CALLS: &str = "write,pwrite64,rename,renameat,renameat2,fsync,fdatasync,ftruncate,mkdir,mkdirat,unlink,unlinkat,\
+                     rmdir,symlink,symlinkat,fchmod,utimensat,copy_file_range";
+const FAULTS: [&str; 3] = ["error=EIO", "error=ENOSPC", "signal=KILL"];
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Files below `folder` by their path and content, and links by their target; temporary ones and logs left out.
+fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![folder.to_path_buf()];
+    while let Some(path) = left.pop() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        if name.starts_with(".tmp-") || ["logs", "gc.lock", ".lock", "config.yaml"].contains(&name.as_str()) {
+            continue;
+        }
+        let content = if metadata.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        } else if metadata.is_symlink() {
+            std::fs::read_link(&path).unwrap().display().to_string()
+        } else {
+            sha256(&std::fs::read(&path).unwrap())
+        };
+        found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), content);
+    }
+    found
+}
+
+/// Runs a command in copies of `prepared` with one fault each, then again without; `result` is the folder that it changes.
+fn try_faults(prepared: &Path, args: &[&str], result: &str) {
+    let Some(strace) = std::env::var_os("SRPIPE_TEST_STRACE") else {
+        eprintln!("skipped: SRPIPE_TEST_STRACE does not name strace");
+        return;
+    };
+    let every = if std::env::var_os("SRPIPE_TEST_FAULTS").is_some() { 1 } else { 7 };
+    let folder = tempfile::tempdir().unwrap();
+    let fresh = |name: &str| {
+        let to = folder.path().join(name);
+        if to.exists() {
+            std::fs::remove_dir_all(&to).unwrap();
+        }
+        copy(prepared, &to);
+        to
+    };
+    let srpipe = |folder: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
+        command.args(args).current_dir(folder).env("XDG_CONFIG_HOME", folder).env("SRPIPE_REMOTE", folder.join("cache"));
+        command
+    };
+    let expected = {
+        let folder = fresh("expected");
+        assert!(srpipe(&folder).stdout(Stdio::null()).status().unwrap().success());
+        files(&folder.join(result))
+    };
+    assert!(!expected.is_empty());
+    let mut tried = 0;
+    for fault in FAULTS {
+        for n in (1..).step_by(every) {
+            let folder = fresh("faulty");
+            let log = folder.join("strace.log");
+            let plain = srpipe(&folder);
+            let mut traced = Command::new(&strace);
+            traced.args(["-f", "-qq", "-e", &format!("trace={CALLS}"), "-e", &format!("inject={CALLS}:{fault}:when={n}")]);
+            traced.arg("-o").arg(&log).arg(plain.get_program()).args(plain.get_args()).current_dir(&folder);
+            traced.env("XDG_CONFIG_HOME", &folder).env("SRPIPE_REMOTE", folder.join("cache"));
+            let output = traced.output().unwrap();
+            let trace = std::fs::read_to_string(&log).unwrap_or_default();
+            let was_killed = output.status.signal() == Some(9) || trace.contains("killed by SIGKILL");
+            if !trace.contains("INJECTED") && !was_killed {
+                break;
+            }
+            std::fs::remove_file(&log).unwrap();
+            tried += 1;
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!text.contains("panicked"), "{fault} in call {n}: {text}");
+            let again = srpipe(&folder).output().unwrap();
+            let text = format!("{fault} in call {n}: {text}\nagain: {}", String::from_utf8_lossy(&again.stderr));
+            assert!(again.status.success(), "{text}");
+            assert_eq!(files(&folder.join(result)), expected, "{text}");
+        }
+    }
+    assert!(tried > 10, "{tried} faults");
+    println!("{args:?}: {tried} faults");
+}
+
+fn finished() -> Folder {
+    let folder = Pipeline::small().folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(0), "{output}");
+    folder
+}
+
+#[test]
+fn a_push_that_failed_is_completed_by_the_next() {
+    let folder = finished();
+    try_faults(folder.path(), &["push", "p"], "cache");
+}
+
+#[test]
+fn an_import_that_failed_is_completed_by_the_next() {
+    let folder = finished();
+    let output = folder.srpipe(&["export", "p", "p.tar"]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let empty = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.path().join("p.tar"), empty.path().join("p.tar")).unwrap();
+    try_faults(empty.path(), &["import", "p.tar"], "runs");
+}
+
+#[test]
+fn a_gc_that_failed_is_completed_by_the_next() {
+    let folder = finished();
+    for seed in ["2", "3"] {
+        let output = folder.run(&["--set", &format!("seed={seed}")]);
+        assert_eq!(output.code, Some(0), "{output}");
+    }
+    try_faults(folder.path(), &["gc", "--keep", "1"], "runs");
+}
