@@ -17,7 +17,8 @@ fn pipeline() -> Folder {
     let train = "{kind: train, data: pairs, model: {base_channels: 8, channel_mults: [1, 2]}, \
                  optim: {steps: 12, batch_size: 2}}";
     let sample = "{kind: sample, model: model, data: pairs, sampler: {steps: 2}}";
-    let files = "{kind: command, command: [sh, -c, 'wc -c <script.txt >{outputs.o}'], outputs: [o], files: [script.txt]}";
+    let files =
+        "{kind: command, command: [sh, -c, 'wc -c <script.txt >{outputs.o}'], outputs: [o], files: [script.txt]}";
     let folder = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 2}")
         .stage("pairs", "{kind: degrade, input: images, scale: 4}")

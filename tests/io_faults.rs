@@ -64,7 +64,11 @@ fn try_faults(prepared: &Path, args: &[&str], result: &str) {
     };
     let srpipe = |folder: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
-        command.args(args).current_dir(folder).env("XDG_CONFIG_HOME", folder).env("SRPIPE_REMOTE", folder.join("cache"));
+        command
+            .args(args)
+            .current_dir(folder)
+            .env("XDG_CONFIG_HOME", folder)
+            .env("SRPIPE_REMOTE", folder.join("cache"));
         command
     };
     let expected = {
@@ -80,7 +84,14 @@ fn try_faults(prepared: &Path, args: &[&str], result: &str) {
             let log = folder.join("strace.log");
             let plain = srpipe(&folder);
             let mut traced = Command::new(&strace);
-            traced.args(["-f", "-qq", "-e", &format!("trace={CALLS}"), "-e", &format!("inject={CALLS}:{fault}:when={n}")]);
+            traced.args([
+                "-f",
+                "-qq",
+                "-e",
+                &format!("trace={CALLS}"),
+                "-e",
+                &format!("inject={CALLS}:{fault}:when={n}"),
+            ]);
             traced.arg("-o").arg(&log).arg(plain.get_program()).args(plain.get_args()).current_dir(&folder);
             traced.env("XDG_CONFIG_HOME", &folder).env("SRPIPE_REMOTE", folder.join("cache"));
             let output = traced.output().unwrap();

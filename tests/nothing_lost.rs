@@ -85,7 +85,7 @@ fn verify_finds_what_nobody_reads_and_the_next_run_heals_it() {
     folder.run(&[]);
     let good = folder.srpipe(&["verify"]);
     assert_eq!(good.code, Some(0), "{good}");
-    assert!(good.stdout.contains("store: 3 results in ") && good.stdout.contains("all as it should be"), "{good}");
+    assert!(good.stdout.contains("store: 3 results in ") && good.stdout.contains("all results are intact"), "{good}");
     // A disk that forgets changes no times.
     let blob = fs::canonicalize(folder.runs().join("p/latest/pairs/test_lr.safetensors")).unwrap();
     let time = fs::metadata(&blob).unwrap().modified().unwrap();
@@ -118,10 +118,18 @@ fn half_written_things_are_no_results() {
     assert!(why.stdout.contains("images reruns: it was computed before, but its record"), "{why}");
     fs::write(store.join("blobs/.tmp-half"), b"ha").unwrap();
     fs::write(store.join("stat-cache.json"), b"{\"half").unwrap();
-    fs::write(folder.runs().join("p/latest/run.json"), b"").unwrap();
+    let damaged = fs::canonicalize(folder.runs().join("p/latest")).unwrap();
+    fs::write(damaged.join("run.json"), b"").unwrap();
     assert_eq!(folder.srpipe(&["status"]).code, Some(0));
     assert_eq!(folder.srpipe(&["verify"]).code, Some(1));
     assert_eq!(folder.stages(&[]), json!({"images": "ran", "pairs": "ran", "others": "ran"}));
+    let verified = folder.srpipe(&["verify"]);
+    assert_eq!(verified.code, Some(1), "{verified}");
+    assert!(
+        verified.stdout.contains("run.json is damaged") && verified.stdout.contains("remove the folder"),
+        "{verified}"
+    );
+    fs::remove_dir_all(damaged).unwrap();
     assert_eq!(folder.srpipe(&["verify"]).code, Some(0));
     assert_eq!(folder.srpipe(&["gc"]).code, Some(0));
     assert!(!store.join("blobs/.tmp-half").exists());

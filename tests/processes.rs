@@ -94,13 +94,13 @@ fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
 fn a_read_only_folder_that_a_program_left_is_removed() {
     let folder = folder("mkdir -p cache/x; touch cache/x/y; chmod 555 cache/x cache; echo ok >$1\n", "");
     // Root may write anywhere, whatever the permissions say: then somebody else runs a copy of the program.
-    let srpipe = folder.path().join("srpipe");
+    let srpipe = folder.path().join("program");
     fs::copy(env!("CARGO_BIN_EXE_srpipe"), &srpipe).unwrap();
     let mut command = std::process::Command::new(&srpipe);
     command.args(["run", "p.yaml"]).current_dir(folder.path()).env("XDG_CONFIG_HOME", folder.path());
     if rustix::process::geteuid().is_root() {
         let nobody = Some(65534);
-        for name in ["", "p.yaml", "script.sh", "srpipe"] {
+        for name in ["", "p.yaml", "script.sh", "program"] {
             std::os::unix::fs::chown(folder.path().join(name), nobody, nobody).unwrap();
         }
         command.uid(65534).gid(65534);

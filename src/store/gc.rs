@@ -82,6 +82,9 @@ impl Store {
         let _hold = self.hold_alone()?;
         self.refuse_links()?;
         self.refuse_left_runs()?;
+        let actions: BTreeMap<Key, Option<Action>> =
+            self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten())).collect();
+        let actions = &actions;
         let abandoned = self.abandoned_runs();
         let runs: Vec<(RunDir, Facts)> = self
             .pipelines()
@@ -91,18 +94,18 @@ impl Store {
                 self.runs(&pipeline).into_iter().map(move |run| {
                     let keys =
                         run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
+                    // Of a run whose record is damaged, the links tell.
+                    let keys = keys.unwrap_or_else(|_| made_of(&run.linked(), actions));
                     let facts = Facts {
                         pipeline: pipeline.clone(),
                         id: run.id().to_string(),
                         must_stay: run.is_live() || run.is_pinned() || latest.as_deref() == Some(run.id()),
-                        keys: keys.unwrap_or_default(),
+                        keys,
                     };
                     (run, facts)
                 })
             })
             .collect();
-        let actions: BTreeMap<Key, Option<Action>> =
-            self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten())).collect();
         let sizes: BTreeMap<Digest, u64> = self.blob_sizes();
         let blobs = |keys: &BTreeSet<&Key>| -> BTreeSet<&Digest> {
             let kept = keys.iter().filter_map(|key| actions.get(key)?.as_ref());
@@ -252,6 +255,13 @@ impl Store {
         let keys = shards.iter().flat_map(|shard| entries(shard));
         keys.filter_map(|path| path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()).collect()
     }
+}
+
+/// The keys of the actions all of whose outputs are among `blobs`.
+fn made_of(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) -> BTreeSet<Key> {
+    let is_linked = |action: &Action| action.outputs.values().all(|digest| blobs.contains(digest));
+    let linked = actions.iter().filter(|(_, action)| action.as_ref().is_some_and(is_linked));
+    linked.map(|(key, _)| key.clone()).collect()
 }
 
 /// Removes a file, a link or a folder with all in it; links in it are not followed.

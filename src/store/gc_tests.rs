@@ -187,3 +187,51 @@ fn a_link_for_a_folder_is_refused() {
     }
     assert_eq!(store.gc(KEEP_1, false).unwrap(), kept);
 }
+
+#[test]
+fn a_run_whose_record_is_damaged_keeps_what_it_links_to() {
+    let (_folder, store) = store();
+    (0..3).for_each(|i| know(&store, i));
+    let damaged = run(&store, "a", &[0]);
+    damaged.link_stage("stage0", &store.action(&key(0)).unwrap().unwrap().outputs).unwrap();
+    run(&store, "a", &[1]);
+    fs::write(damaged.path().join("run.json"), b"{").unwrap();
+    store.gc(Retention { keep: 2, max_bytes: None }, false).unwrap();
+    assert_eq!(known(&store, 3), [0, 1]);
+}
+
+#[test]
+fn what_killed_processes_left_of_runs_is_removed() {
+    let (_folder, store) = store();
+    know(&store, 0);
+    let kept = run(&store, "a", &[0]);
+    drop(kept.clone());
+    let pipeline = store.runs_dir().join("a");
+    let abandoned = pipeline.join("20261123-083227.123-k3xa");
+    for folder in [&abandoned, &pipeline.join(".tmp-run"), &pipeline.join("notes")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("pipeline.yaml"), b"").unwrap();
+    }
+    let (path, id) = (kept.path().to_path_buf(), kept.id().to_string());
+    drop(kept);
+    fs::write(path.join(".tmp-report"), b"").unwrap();
+    assert!(super::super::testing::soon(|| !store.runs("a")[0].is_live()));
+    let removed = store.gc(KEEP_1, false).unwrap();
+    assert_eq!(removed.temporaries, 3, "{removed:?}");
+    let mut left: Vec<_> = fs::read_dir(&pipeline).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [id.as_str(), "latest", "notes"]);
+    assert_eq!(temporaries(&store), 0);
+}
+
+#[test]
+fn work_that_somebody_locks_in_the_last_moment_stays() {
+    let (_folder, store) = store();
+    let lock = store.lock(&key(7)).unwrap();
+    assert!(!store.remove_work(&key(7), false).unwrap());
+    assert!(store.work_dir(&key(7)).is_dir());
+    store.clean_work(lock).unwrap();
+    drop(store.lock(&key(7)).unwrap());
+    assert!(store.remove_work(&key(7), false).unwrap());
+    assert!(!store.work_dir(&key(7)).exists());
+}

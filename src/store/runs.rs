@@ -1,6 +1,6 @@
 //! Runs: what was asked for and what became of it. Each is a folder that people may look into, and delete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Durability};
 use super::lock::is_held;
 use super::seal::{Damage, Seal, seal_pretty, seal_yaml, unseal, unseal_yaml};
-use super::{Artifact, Key, Store, numbers};
+use super::{Artifact, Digest, Key, Store, numbers};
 use crate::pipeline::{ExecutorKind, StageKind};
 
 const RECORD: &str = "run.json";
@@ -370,6 +370,12 @@ impl RunDir {
         Ok(created)
     }
 
+    /// The blobs to which the folders of its stages have links.
+    pub(super) fn linked(&self) -> BTreeSet<Digest> {
+        let links = files::entries(&self.path).into_iter().flat_map(|stage| files::entries(&stage));
+        links.filter_map(|link| fs::read_link(link).ok()?.file_name()?.to_str()?.parse().ok()).collect()
+    }
+
     /// Makes `latest` name this run.
     pub fn make_latest(&self) -> Result<()> {
         replace_link(Path::new(&self.id), &self.path.with_file_name(LATEST))
@@ -393,7 +399,7 @@ pub(super) fn is_new_id(name: &str) -> bool {
     let form = "dddddddd-dddddd.ddd-llll";
     let fits = |(c, form): (char, char)| match form {
         'd' => c.is_ascii_digit(),
-        'l' => c.is_ascii_lowercase(),
+        'l' => c.is_ascii_lowercase() || c.is_ascii_digit(),
         _ => c == form,
     };
     name.len() == form.len() && name.chars().zip(form.chars()).all(fits)
