@@ -33,7 +33,8 @@ const LOG_LINES: usize = 20;
 pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
     let record = run.record()?;
     let state = RunView::of(run).map_or(ViewState::Died, |view| view.state);
-    let pipeline = pipeline::load(&run.path().join("pipeline.yaml"), &Flags::default()).ok().map(|mut pipeline| {
+    let yaml = run.resolved().unwrap_or_default();
+    let pipeline = pipeline::parse("pipeline.yaml", &yaml, &Flags::default()).ok().map(|mut pipeline| {
         fix_steps(&mut pipeline);
         pipeline
     });
@@ -47,7 +48,7 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
         nodes: nodes(&record, pipeline.as_ref()),
         provenance: provenance(store, &record, pipeline.as_ref()),
         command: broken(&command_line(&record.command)),
-        yaml: run.resolved().map(|yaml| String::from_utf8_lossy(&yaml).into_owned()).unwrap_or_default(),
+        yaml: String::from_utf8_lossy(&yaml).into_owned(),
         ..Report::default()
     };
     let Some(pipeline) = &pipeline else { return Ok(report) };
