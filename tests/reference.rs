@@ -169,10 +169,15 @@ fn a_checkpoint_is_a_state_dict() {
     }
 }
 
+/// With 1000 timesteps and betas from 1e-4 to 0.02.
+fn schedule(schedule: ScheduleKind) -> Schedule {
+    Schedule::new(&DiffusionParams { schedule, ..Default::default() })
+}
+
 #[test]
 fn schedules_are_pytorchs() {
     let fixtures = Fixtures::read();
-    for (name, schedule) in [("linear", Schedule::linear(1000, 1e-4, 0.02)), ("cosine", Schedule::cosine(1000))] {
+    for (name, schedule) in [("linear", schedule(ScheduleKind::Linear)), ("cosine", schedule(ScheduleKind::Cosine))] {
         for (t, expected) in fixtures.f64(&format!("schedule.{name}")).into_iter().enumerate() {
             let gap = (schedule.alpha_bar(t) - expected).abs();
             assert!(gap < 1e-12, "{name} differs by {gap:e} at {t}");
@@ -199,7 +204,7 @@ fn ddim_is_the_reference_chain() {
     let mut x = fixtures.f64("ddim.x_T");
     let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, ..Default::default() };
     let no_noise = |_| unreachable!("eta is 0");
-    let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
+    let steps = steps(&schedule(ScheduleKind::Linear), &params);
     sample(&params, &steps, &mut x, toy, no_noise).unwrap();
     assert_close(&x, &fixtures.f64("ddim.x_0"));
 }
@@ -209,7 +214,7 @@ fn ddpm_is_the_reference_chain() {
     let fixtures = Fixtures::read();
     let (mut x, z) = (fixtures.f64("ddpm.x_49"), fixtures.f64("ddpm.z"));
     let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, ..Default::default() };
-    let steps = steps(&Schedule::linear(1000, 1e-4, 0.02), &params);
+    let steps = steps(&schedule(ScheduleKind::Linear), &params);
     let n = x.len();
     let noise = |step: Step| z[(49 - step.t) * n..][..n].to_vec();
     sample(&params, &steps[950..], &mut x, toy, noise).unwrap();

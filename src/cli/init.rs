@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::EXIT_DONE;
 use super::args::{InitArgs, Template};
 use super::output::{note, print};
+use super::{EXIT_DONE, output_file};
 use crate::pipeline;
 use crate::run::InputError;
 
@@ -37,7 +37,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
         false => files.insert(0, (schema, content)),
     }
     for (path, content) in &files {
-        std::fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
+        output_file::write(path, content.as_bytes())?;
     }
     let paths = || files.iter().map(|(path, _)| path);
     if args.json {

@@ -13,6 +13,7 @@ mod init;
 mod json;
 mod logs;
 mod output;
+mod output_file;
 mod plan;
 mod progress;
 mod report;

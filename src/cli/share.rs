@@ -1,7 +1,7 @@
 //! Giving results to others: `export`, `import` and `push`.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::args::{ExportArgs, ImportArgs, PushArgs};
 use super::output::print;
+use super::output_file::OutputFile;
 use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
 use crate::run::archive::{self, Moved};
@@ -25,9 +26,8 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
         return Err(InputError(format!("{shown}: there is no folder {}; make it", folder.display())).into());
     }
     // Whole or not there: a half-written archive looks like one.
-    let file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder);
-    let file = file.map_err(|e| InputError(format!("writing to {}: {}", folder.display(), e.kind())))?;
-    let mut out = BufWriter::new(file.as_file());
+    let file = OutputFile::create(&args.file).map_err(|error| InputError(format!("{error:#}")))?;
+    let mut out = BufWriter::new(file);
     let moved = if archive::is_compressed(&args.file) {
         // The lightest: images and weights hardly shrink, and tables shrink anyway.
         let mut gzip = GzEncoder::new(&mut out, Compression::fast());
@@ -37,12 +37,8 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     } else {
         archive::export(&store, &run, &mut out)?
     };
-    out.flush().with_context(|| format!("writing {shown}"))?;
-    drop(out);
-    file.as_file().sync_all().with_context(|| format!("writing {shown}"))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).with_context(|| format!("writing {shown}"))?;
-    file.persist(&args.file).with_context(|| format!("writing {shown}"))?;
+    let file = out.into_inner().map_err(|error| error.into_error()).with_context(|| format!("writing {shown}"))?;
+    file.finish()?;
     tell(&moved, args.json, &format!("written to {shown}"));
     Ok(EXIT_DONE)
 }

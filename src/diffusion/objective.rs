@@ -46,11 +46,12 @@ pub fn loss_weight(params: &DiffusionParams, alpha_bar: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::params::ScheduleKind;
 
     /// Numbers of `tests/fixtures/make_diffusion.py`.
     #[test]
     fn weights_are_numpys() {
-        let schedule = crate::diffusion::Schedule::cosine(1000);
+        let schedule = crate::diffusion::Schedule::of(ScheduleKind::Cosine, 1000);
         for (objective, expected) in [
             (Objective::Eps, [0.14627948560461837, 1.0, 1.0]),
             (Objective::X0, [5.0, 0.9696096031372297, 0.024187319155003145]),

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::sampler::{ddim, ddpm};
 use super::*;
-use crate::pipeline::params::{Objective, SamplerMethod, SamplerParams, Spacing};
+use crate::pipeline::params::{Objective, SamplerMethod, SamplerParams, ScheduleKind, Spacing};
 use crate::random::{Purpose, stream};
 
 #[test]
@@ -23,7 +23,7 @@ fn spacings_visit_what_they_say() {
 
 #[test]
 fn eta_one_over_all_times_is_ddpm() {
-    let schedule = Schedule::linear(1000, 1e-4, 0.02);
+    let schedule = Schedule::of(ScheduleKind::Linear, 1000);
     for t in [1, 10, 500, 999] {
         let step = Step { t, alpha_bar: schedule.alpha_bar(t), alpha_bar_next: schedule.alpha_bar(t - 1) };
         let (a, b) = (ddim(step, 1.0), ddpm(step));
@@ -36,7 +36,7 @@ fn eta_one_over_all_times_is_ddpm() {
 /// Numbers of `tests/fixtures/make_diffusion.py`: 10 steps on the cosine's times that are not all noise.
 #[test]
 fn dpmpp_is_numpys_chain() {
-    let schedule = Schedule::cosine(1000);
+    let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
     assert_eq!(schedule.times_above(-5.1), 996);
     let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: 10, ..Default::default() };
     let chain = steps(&schedule, &params);
@@ -55,7 +55,7 @@ fn dpmpp_is_numpys_chain() {
 #[test]
 fn dpmpp_takes_any_number_of_steps() {
     for timesteps in [2, 10, 1000] {
-        let schedule = Schedule::cosine(timesteps);
+        let schedule = Schedule::of(ScheduleKind::Cosine, timesteps);
         for steps_wanted in [1, 2, timesteps] {
             let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: steps_wanted, ..Default::default() };
             let mut x = vec![0.7; 3];
@@ -148,10 +148,10 @@ fn deviation(schedule: &Schedule, objective: Objective, params: &SamplerParams) 
 #[test]
 fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
     let schedules = [
-        Schedule::cosine(1000),
-        Schedule::linear(1000, 1e-4, 0.02),
-        Schedule::sigmoid(1000),
-        Schedule::quadratic(1000, 1e-4, 0.02),
+        Schedule::of(ScheduleKind::Cosine, 1000),
+        Schedule::of(ScheduleKind::Linear, 1000),
+        Schedule::of(ScheduleKind::Sigmoid, 1000),
+        Schedule::of(ScheduleKind::Quadratic, 1000),
     ];
     let methods = [
         (SamplerMethod::Ddpm, 0.0, 200),
@@ -180,7 +180,7 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
 
 #[test]
 fn more_steps_come_nearer_and_the_second_order_needs_fewer() {
-    let schedule = Schedule::cosine(1000);
+    let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
     let off =
         |method, steps| deviation(&schedule, Objective::V, &SamplerParams { method, steps, ..Default::default() });
     let [few, many] = [5, 80].map(|steps| off(SamplerMethod::Ddim, steps));

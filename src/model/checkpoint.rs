@@ -1,8 +1,14 @@
 //! A trained model as a file: safetensors with PyTorch's names and layouts, so that
 //! `model.load_state_dict(safetensors.torch.load_file(path))` is all it takes there, and with the model's configuration
 //! as JSON under `srpipe` in the header's metadata, so that the file says what it is.
+//!
+//! Files come from anywhere. The configuration must pass the checks of a pipeline file, and the tensors must be those of
+//! the network that it declares, before anything is allocated for them. Weights must be finite.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use safetensors::tensor::TensorView;
@@ -11,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use crate::nn::Graph;
-use crate::pipeline::params::{DiffusionParams, ModelParams};
+use crate::pipeline::check_network;
+use crate::pipeline::params::{DiffusionParams, ModelParams, Target};
 
 /// All that is needed to use a model's weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +36,16 @@ pub struct Config {
     pub steps: u64,
 }
 
+impl Config {
+    /// The network that the configuration declares; an error where no pipeline could have made it.
+    fn network(&self) -> Result<Graph> {
+        check_network(&self.model, &self.diffusion, self.image_size, self.scale).map_err(anyhow::Error::msg)?;
+        let has_scale = self.diffusion.target != Target::Residual || self.diffusion.residual_scale.is_some();
+        ensure!(has_scale, "`diffusion.residual_scale` is missing, and the target is the residual");
+        Ok(super::unet(&self.model, self.image_size, self.scale))
+    }
+}
+
 /// A model's configuration and its weights, in the order of its graph's parameters, in PyTorch's layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
@@ -38,14 +55,25 @@ pub struct Checkpoint {
 
 const METADATA_KEY: &str = "srpipe";
 
+/// The longest header that is read. That of the largest network, with 192 blocks, has about 200 KB.
+const MAX_HEADER: u64 = 16 << 20;
+/// Bytes before the header: its length.
+const LENGTH: u64 = 8;
+
 impl Checkpoint {
     pub fn graph(&self) -> Graph {
         super::unet(&self.config.model, self.config.image_size, self.config.scale)
     }
 
     /// The same bytes for the same checkpoint.
+    ///
+    /// # Errors
+    /// Weights that are not finite; the error names the tensor.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let graph = self.graph();
+        for (p, weights) in graph.params.iter().zip(&self.weights) {
+            ensure_finite(&p.name, weights)?;
+        }
         let bytes: Vec<Vec<u8>> =
             self.weights.iter().map(|w| w.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
         let views = graph
@@ -59,26 +87,110 @@ impl Checkpoint {
         Ok(safetensors::serialize(views, Some(metadata))?)
     }
 
+    /// Reads a checkpoint that [`to_bytes`](Self::to_bytes) wrote.
+    ///
+    /// # Errors
+    /// Bytes that are no such file, a configuration that no pipeline could have, other tensors than those of the network
+    /// that it declares, and weights that are not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let (_, header) = SafeTensors::read_metadata(bytes).context("this is not a safetensors file")?;
-        let config = (header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)))
-            .context("the checkpoint was not made by srpipe: its header holds no configuration")?;
-        let config: Config = serde_json::from_str(config).context("the checkpoint's configuration can't be read")?;
-        let tensors = SafeTensors::deserialize(bytes)?;
-        let graph = super::unet(&config.model, config.image_size, config.scale);
-        let weights = (graph.params.iter())
+        let header_len = header_len(bytes.get(..LENGTH as usize).unwrap_or_default(), bytes.len() as u64)?;
+        let header = &bytes[LENGTH as usize..][..header_len];
+        let (config, graph) = declared(header, bytes.len() as u64)?;
+        let file = SafeTensors::deserialize(bytes).context("this is not a valid safetensors file")?;
+        ensure!(
+            file.len() == graph.params.len(),
+            "the file has {} tensors, and the network that its header declares has {}",
+            file.len(),
+            graph.params.len()
+        );
+        // All shapes before the first copy.
+        let views = (graph.params.iter())
             .map(|p| {
-                let tensor = tensors.tensor(&p.name).with_context(|| format!("the checkpoint lacks {}", p.name))?;
+                let tensor = file.tensor(&p.name).with_context(|| format!("the checkpoint lacks {}", p.name))?;
                 let shape = p.layout.torch_shape();
                 ensure!(tensor.dtype() == Dtype::F32, "{} is {:?}, not F32", p.name, tensor.dtype());
                 ensure!(tensor.shape() == shape, "{} is {:?}, not {shape:?}", p.name, tensor.shape());
-                Ok(floats(tensor.data()))
+                Ok((&p.name, tensor))
             })
-            .collect::<Result<_>>()?;
-        Ok(Self { config, weights })
+            .collect::<Result<Vec<_>>>()?;
+        let weights = views.into_iter().map(|(name, tensor)| {
+            let weights = floats(tensor.data());
+            ensure_finite(name, &weights).map(|()| weights)
+        });
+        Ok(Self { config, weights: weights.collect::<Result<_>>()? })
     }
+
+    /// As [`from_bytes`](Self::from_bytes), of a file. Its header is checked against its length before the rest is read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let reading = || format!("reading {}", path.display());
+        let mut file = File::open(path).with_context(reading)?;
+        let len = file.metadata().with_context(reading)?.len();
+        let mut bytes = vec![];
+        file.by_ref().take(LENGTH).read_to_end(&mut bytes).with_context(reading)?;
+        let header_len = header_len(&bytes, len)?;
+        file.by_ref().take(header_len as u64).read_to_end(&mut bytes).with_context(reading)?;
+        declared(&bytes[LENGTH as usize..], len)?;
+        file.take(len).read_to_end(&mut bytes).with_context(reading)?;
+        Self::from_bytes(&bytes)
+    }
+}
+
+/// The length of the header of a file of `len` bytes, from the file's first bytes.
+fn header_len(start: &[u8], len: u64) -> Result<usize> {
+    let start =
+        <[u8; LENGTH as usize]>::try_from(start).ok().context("this is not a safetensors file: it is too short")?;
+    let header = u64::from_le_bytes(start);
+    ensure!(
+        header <= MAX_HEADER && header <= len.saturating_sub(LENGTH),
+        "this is not a safetensors file: its header claims {header} bytes, and the file has {len}"
+    );
+    Ok(header as usize)
+}
+
+/// The configuration in the header of a file of `len` bytes, and the network that it declares. Its parameters must be as
+/// many as the file has.
+fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__", default)]
+        metadata: BTreeMap<String, String>,
+    }
+    let parsed: Header =
+        serde_json::from_slice(header).context("this is not a safetensors file: reading its header")?;
+    let config = (parsed.metadata.get(METADATA_KEY))
+        .context("the checkpoint was not made by srpipe: its header holds no configuration")?;
+    let config: Config = serde_json::from_str(config).context("the checkpoint's configuration can't be read")?;
+    let graph = config.network().context("the checkpoint's configuration is wrong")?;
+    let count = graph.parameter_count();
+    ensure!(
+        count == config.cost.parameters,
+        "the checkpoint's configuration contradicts itself: it says {} parameters and declares a network with {count}",
+        config.cost.parameters
+    );
+    let data = len - LENGTH - header.len() as u64;
+    ensure!(
+        data == 4 * count as u64,
+        "the checkpoint declares a network with {count} parameters, {} bytes, and holds {data} bytes",
+        4 * count as u64
+    );
+    Ok((config, graph))
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
+
+fn ensure_finite(name: &str, weights: &[f32]) -> Result<()> {
+    let wrong = weights.iter().position(|weight| !weight.is_finite());
+    match wrong {
+        None => Ok(()),
+        Some(at) => anyhow::bail!(
+            "the weights are not finite: {name} has {} at index {at}; the training diverged, or the file is damaged",
+            weights[at]
+        ),
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

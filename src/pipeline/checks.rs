@@ -3,6 +3,7 @@
 
 mod claims;
 mod command;
+mod network;
 
 use std::collections::HashMap;
 
@@ -13,6 +14,8 @@ use super::resolve::{Draft, name_error};
 use super::sweep::Instance;
 use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
+
+pub use network::{MAX_IMAGE_SIZE, check_network};
 
 /// The name that tables give bicubic enlargement.
 const RESERVED_ARM: &str = "bicubic";
@@ -71,6 +74,13 @@ impl<'a> Stage<'a> {
     /// The value of a parameter, or the stage's name where the parameter is left to its default.
     fn place(self, path: &str) -> Span {
         self.entry(path).1
+    }
+
+    /// The error for a problem with the stage's network.
+    fn problem(self, problem: network::Problem) -> Diagnostic {
+        let given = problem.paths.iter().find_map(|path| self.given(path));
+        let span = given.unwrap_or_else(|| self.place(problem.paths.last().copied().unwrap_or("")));
+        Diagnostic::new(span, problem.message).maybe_help(problem.help)
     }
 
     /// A value of a parameter that is a list.
@@ -187,31 +197,7 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         let span = stage.place("optim.accumulate");
         errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
-    if diffusion.objective != Objective::Regression
-        && matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic)
-    {
-        if diffusion.beta_start > diffusion.beta_end {
-            let message = format!(
-                "`diffusion.beta_start` is {}, above `diffusion.beta_end` of {}",
-                diffusion.beta_start, diffusion.beta_end
-            );
-            let span = stage.given("diffusion.beta_start").unwrap_or_else(|| stage.place("diffusion.beta_end"));
-            errors.push(Diagnostic::new(span, message).help("noise grows from the first step to the last"));
-        }
-        // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
-        let last = diffusion.beta_end * 1000.0 / diffusion.timesteps as f64;
-        if last > 0.999 {
-            let message = format!(
-                "{} timesteps are too few for a schedule of betas: the last would be {last:.3}",
-                diffusion.timesteps
-            );
-            let least = (diffusion.beta_end * 1000.0 / 0.999).ceil();
-            errors.push(
-                Diagnostic::new(stage.place("diffusion.timesteps"), message)
-                    .help(format!("at least {least}, or `schedule: cosine`")),
-            );
-        }
-    }
+    network::of_diffusion(diffusion).into_iter().for_each(|problem| errors.push(stage.problem(problem)));
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
     if optim.budget.is_some() && size.is_none() && stages.params(&params.data).is_some() {
         let message = format!(
@@ -222,9 +208,12 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         errors.push(Diagnostic::new(stage.place("optim.budget"), message).help(help));
     }
     if let Some(size) = size {
-        match unet_error(size, model.channel_mults.len()) {
+        match network::unet_error(size, model.channel_mults.len()) {
             Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
-            None => check_attention(stage, model, size, errors),
+            None => {
+                let problems = network::of_attention(model, size).into_iter();
+                problems.for_each(|problem| errors.push(stage.problem(problem)));
+            }
         }
     }
 }
@@ -256,47 +245,6 @@ fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
         let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
         let span = stage.place("optim.budget");
         errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
-    }
-}
-
-fn unet_error(size: usize, levels: usize) -> Option<String> {
-    let divisor = 1 << (levels - 1);
-    (!size.is_multiple_of(divisor))
-        .then(|| format!("images of {size}×{size} pixels: {levels} levels need a size divisible by {divisor}"))
-}
-
-/// Whether each layer has a map to stand at, and channels that divide.
-fn check_attention(stage: Stage, model: &ModelParams, size: usize, errors: &mut Errors) {
-    let attention = &model.attention;
-    if attention.kind == AttentionKind::None {
-        return;
-    }
-    let levels: Vec<usize> = (0..model.channel_mults.len()).map(|level| size >> level).collect();
-    for &resolution in &attention.resolutions {
-        let Some(level) = levels.iter().position(|&l| l == resolution) else {
-            let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!("no map of the U-Net is {resolution}×{resolution}");
-            let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
-            let span = stage.place("model.attention.resolutions");
-            errors.push(Diagnostic::new(span, message).help(help));
-            continue;
-        };
-        let channels = model.base_channels * model.channel_mults[level];
-        let seed = attention.kind == AttentionKind::Seed
-            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
-        if seed && channels < 8 {
-            let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
-            let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
-            let span = stage.place("model.base_channels");
-            errors.push(Diagnostic::new(span, message).help(help));
-        } else if !seed && !channels.is_multiple_of(attention.heads) {
-            let message = format!(
-                "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
-                attention.heads
-            );
-            let span = stage.place("model.attention.heads");
-            errors.push(Diagnostic::new(span, message).help("`heads` must divide the channels of every resolution"));
-        }
     }
 }
 
@@ -428,8 +376,5 @@ mod tests {
     fn sizes_must_divide() {
         assert_eq!(scale_error(32, 8), None);
         assert!(scale_error(36, 8).unwrap().contains("36×36"));
-        assert_eq!(unet_error(32, 3), None);
-        assert!(unet_error(30, 3).unwrap().contains("divisible by 4"));
-        assert_eq!(unet_error(30, 2), None);
     }
 }

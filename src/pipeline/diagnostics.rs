@@ -142,6 +142,11 @@ impl Errors {
         self.found.len()
     }
 
+    /// What the first one says.
+    pub fn first_message(&self) -> Option<&str> {
+        self.found.first().map(|error| error.message.as_str())
+    }
+
     /// Those at places of which something is true.
     pub fn filter(mut self, is_so: impl Fn(Span) -> bool) -> Self {
         self.found.retain(|error| error.span.is_none_or(&is_so));

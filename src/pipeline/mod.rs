@@ -11,6 +11,7 @@
 pub mod claims;
 pub mod command;
 pub mod params;
+pub mod schedule;
 
 mod checks;
 mod diagnostics;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use checks::{MAX_IMAGE_SIZE, check_network};
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
 pub use load::{load, parse};

@@ -1,10 +1,11 @@
 //! A trained model as what a chain asks for: the clean values in noisy ones.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
+use crate::data::images::to_u8;
 use crate::diffusion::{self, Schedule, Step, clean};
-use crate::model::{Checkpoint, Config, TargetSpace, interleave};
+use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_grey};
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::graph::NodeId;
 use crate::nn::{self, Network, TrainState};
@@ -75,7 +76,8 @@ impl Denoiser {
     /// images.
     pub fn clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
         let t = step.t as f32 / self.config.diffusion.timesteps as f32;
-        let output = self.predict(x.iter().map(|&v| v as f32), up, t)?;
+        let output = self.predict(x.iter().map(|&v| v as f32), up, t);
+        let output = output.with_context(|| format!("at t = {} of {}", step.t, self.config.diffusion.timesteps))?;
         let (objective, space) = (self.config.diffusion.objective, self.space);
         let values = (x.par_iter().zip(&output).zip(up))
             .map(|((&x, &y), &up)| space.clamp(clean(objective, step.alpha_bar, x, y as f64), up));
@@ -85,6 +87,20 @@ impl Denoiser {
     /// The clean values that a regression answers.
     pub fn answer(&self, up: &[f64]) -> Result<Vec<f64>> {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
+    }
+
+    /// The 8-bit values of clean ones, each with the value of the enlarged low-resolution image at its place. This is the
+    /// one way from a network to pixels.
+    ///
+    /// # Errors
+    /// A value that is not finite.
+    pub fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
+        let pixel = |(clean, up): (f64, f64)| {
+            let grey = to_grey(self.space.decode(clean, up));
+            ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number; {REMEDY}");
+            Ok(to_u8(grey))
+        };
+        values.map(pixel).collect()
     }
 
     /// The layers of attention that there are, each at its name: for every image of `hr` in [-1, 1], half noise by now, what
@@ -109,6 +125,7 @@ impl Denoiser {
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let x = interleave(noisy.into_iter(), &up);
         let values = self.network.values(Weights::Raw, &x, &vec![t; images], &nodes)?;
+        values.iter().try_for_each(|values| ensure_finite("a layer of attention", values))?;
         let maps = layers.iter().zip(values.chunks_exact(2)).map(|((name, node), values)| {
             let weights = AttentionWeights::new(graph, *node, &values[0], &values[1]);
             AttentionMaps {
@@ -146,8 +163,17 @@ impl Denoiser {
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let mut output = vec![0.0; up.len()];
         self.network.predict_into(Weights::Raw, &interleave(noisy, &up), &vec![t; images], &mut output)?;
+        ensure_finite("the network's output", &output)?;
         Ok(output)
     }
+}
+
+const REMEDY: &str = "its training diverged, or its file is damaged";
+
+/// Clamping would make a grey level of what is not finite.
+fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
+    let wrong = values.iter().find(|value| !value.is_finite());
+    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number; {REMEDY}")))
 }
 
 #[cfg(test)]
@@ -164,6 +190,30 @@ mod tests {
         let weights = crate::train::initial_state(&graph, 1).weights;
         let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 0 };
         Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
+    }
+
+    /// Weights that are finite, and so large that their products are not.
+    #[test]
+    fn what_is_not_finite_is_an_error_and_no_pixel() {
+        let mut denoiser = denoiser(AttentionKind::Mhsa);
+        let values = vec![0.3; denoiser.image_len()];
+        let step = Step { t: 880, alpha_bar: 0.1, alpha_bar_next: 0.2 };
+        assert!(denoiser.clean(&values, &values, step).is_ok() && denoiser.answer(&values).is_ok());
+        let mut state = denoiser.network.state();
+        state.weights.iter_mut().flatten().for_each(|weight| *weight = 1e30);
+        denoiser.network.set_state(&state).unwrap();
+        let error = format!("{:#}", denoiser.clean(&values, &values, step).unwrap_err());
+        assert!(
+            error.starts_with("at t = 880 of 1000: the network's output is ") && error.contains("diverged"),
+            "{error}"
+        );
+        assert!(denoiser.answer(&values).unwrap_err().to_string().contains("not a finite number"));
+        assert!(denoiser.attention(&values, &values, 0).unwrap_err().to_string().contains("a layer of attention"));
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(denoiser.pixels([(0.0, 0.0), (wrong, 0.0)].into_iter()).is_err());
+            assert!(denoiser.pixels([(0.0, wrong)].into_iter()).is_err());
+        }
+        assert_eq!(denoiser.pixels([(0.0, 1.0), (1e9, 0.0), (-1e9, 0.0)].into_iter()).unwrap(), [255, 255, 0]);
     }
 
     #[test]

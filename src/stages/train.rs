@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
 use crate::model::{Checkpoint, Config, Cost, unet};
 use crate::nn::{self, OutOfMemory};
-use crate::pipeline::blobs;
 use crate::pipeline::params::TrainParams;
+use crate::pipeline::{blobs, check_network};
 use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
 
 /// How much of a training a power cut may cost.
@@ -21,6 +21,9 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
     let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
     let (image_size, scale) = (pairs.size(), pairs.scale());
+    // What the file could not be checked for where a program made the images.
+    check_network(&params.model, &params.diffusion, image_size, scale)
+        .map_err(|wrong| anyhow!("the network does not fit the images of `{}`: {wrong}", params.data))?;
     let mut recipe = Recipe::new(&params.optim, pairs.len());
     recipe.split(ctx.split);
     let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);

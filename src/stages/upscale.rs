@@ -15,11 +15,9 @@ use rayon::prelude::*;
 
 use super::denoiser::Denoiser;
 use crate::data::Images;
-use crate::data::images::to_u8;
 use crate::data::resample::Resampler;
 use crate::data::tiles::Tiling;
 use crate::diffusion::{Step, sample};
-use crate::model::to_grey;
 use crate::nn::OutOfMemory;
 use crate::pipeline::params::SamplerParams;
 use crate::random::{Purpose, stream};
@@ -95,7 +93,7 @@ impl<'a> Upscaling<'a> {
         let (height, width) = self.size;
         let rows = x.chunks_exact(3 * self.canvas.1).zip(self.up.chunks_exact(3 * self.canvas.1)).take(height);
         let pixels = rows.flat_map(|(x, up)| x.iter().zip(up).take(3 * width));
-        let pixels = pixels.map(|(&x, &up)| to_u8(to_grey(self.denoiser.space.decode(x, up)))).collect();
+        let pixels = self.denoiser.pixels(pixels.map(|(&x, &up)| (x, up)))?;
         Ok(Images::new(1, height, width, pixels))
     }
 

@@ -93,12 +93,12 @@ pub fn agreement(
 
     let batch = task.batch(0, BATCH);
     let outputs = |network: &dyn Network| network.predict(Weights::Ema, batch.view().x, batch.view().t);
-    let outputs = differences(&outputs(&*ours)?, &outputs(&*other)?).fold(0.0, |most: f64, gap| most.max(gap.abs()));
+    let outputs = largest(differences(&outputs(&*ours)?, &outputs(&*other)?).map(f64::abs));
     let ((_, expected), (_, found)) = (ours.gradients(batch.view())?, other.gradients(batch.view())?);
     // Sums of many terms that cancel each other are as exact as their terms, not as what is left.
     let steepest = expected.iter().map(|g| norm(g)).fold(0.0, f64::max);
     let gap = |(a, b): (&Vec<f32>, &Vec<f32>)| norm_of(differences(a, b)) / norm(a).max(1e-2 * steepest);
-    let gradients = expected.iter().zip(&found).map(gap).fold(0.0, f64::max);
+    let gradients = largest(expected.iter().zip(&found).map(gap));
 
     // Strong enough that a training without them is another.
     let (weight_decay, clip) = (1.0, Some(0.1));
@@ -113,10 +113,10 @@ pub fn agreement(
         let (a, b) = (a?, b?);
         losses.push([f64::from(a.loss), f64::from(b.loss)]);
         if step < EARLY {
-            steepness = steepness.max(f64::from((a.gradient_norm / b.gradient_norm - 1.0).abs()));
+            steepness = largest([steepness, f64::from((a.gradient_norm / b.gradient_norm - 1.0).abs())]);
         }
         if step + 1 == steps.min(EARLY) {
-            states = Some(states_apart(&state, &ours.state(), &other.state()).max(steepness));
+            states = Some(largest([states_apart(&state, &ours.state(), &other.state()), steepness]));
         }
     }
     let mean = |values: &mut dyn ExactSizeIterator<Item = f64>| {
@@ -145,7 +145,13 @@ fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
     };
     let weights = apart(&start.weights, &a.weights, &b.weights);
     let ema = apart(&start.ema, &a.ema, &b.ema);
-    weights.max(ema).max(apart(&start.first_moment, &a.first_moment, &b.first_moment))
+    largest([weights, ema, apart(&start.first_moment, &a.first_moment, &b.first_moment)])
+}
+
+/// The largest of some distances, or NaN where one of them is: `f64::max` would pass over it, and a backend that returns
+/// nothing but NaN would agree with every other.
+fn largest(distances: impl IntoIterator<Item = f64>) -> f64 {
+    distances.into_iter().fold(0.0, |most, distance| if distance.is_nan() || distance > most { distance } else { most })
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -180,6 +186,14 @@ mod tests {
         };
         let other = agreement(network, 2, &wrong).unwrap();
         assert!(!other.holds() && other.gradients > GRADIENTS, "{other:?}");
+        let not_a_number = |graph: Graph, state: &TrainState| {
+            let mut state = state.clone();
+            state.weights[0].fill(f32::NAN);
+            state.ema[0].fill(f32::NAN);
+            fused(graph, &state)
+        };
+        let none = agreement(network, 0, &not_a_number).unwrap();
+        assert!(!none.holds() && none.outputs.is_nan() && none.gradients.is_nan(), "{none:?}");
     }
 
     /// A network whose steps are others than it was asked for.

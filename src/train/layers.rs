@@ -30,9 +30,9 @@ pub fn watch(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<V
         LayerRow {
             step,
             layer: w.name.clone(),
-            branch_norm: gamma.unwrap_or(1.0).abs() * rms(&values[0]) / rms(&values[1]),
+            branch_norm: ratio(gamma.unwrap_or(1.0).abs() * rms(&values[0]), rms(&values[1])),
             gamma,
-            entropy: w.attention.map(|a| entropy(graph, a, &values[2], &values[3], t.len())),
+            entropy: w.attention.and_then(|a| entropy(graph, a, &values[2], &values[3], t.len())),
         }
     });
     Ok(rows.collect())
@@ -52,9 +52,19 @@ fn rms(values: &[f32]) -> f64 {
     (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }
 
-/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query.
-fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> f64 {
+/// `part / whole`. What is added to nothing, as in a network whose maps are 0, has no share of it: 0 of that.
+fn ratio(part: f64, whole: f64) -> f64 {
+    // Maps are float32: below its least normal number there is nothing to divide by.
+    if whole < f64::from(f32::MIN_POSITIVE) { 0.0 } else { part / whole }
+}
+
+/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query. None where
+/// there is one key, whose weight is always 1.
+fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> Option<f64> {
     let weights = AttentionWeights::new(graph, attention, q, k);
+    if weights.keys < 2 {
+        return None;
+    }
     let stride = weights.queries.div_ceil(QUERIES);
     let of_image = |image: usize| {
         let (mut sum, mut count) = (0.0, 0);
@@ -69,7 +79,7 @@ fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize
     };
     let parts: Vec<(f64, usize)> = (0..images).into_par_iter().map(of_image).collect();
     let (sum, count) = parts.iter().fold((0.0, 0), |(s, n), (a, b)| (s + a, n + b));
-    sum / count as f64 / (weights.keys as f64).ln()
+    Some(sum / count as f64 / (weights.keys as f64).ln())
 }
 
 #[cfg(test)]
@@ -106,6 +116,23 @@ mod tests {
             assert!(some < 1.0 && sharp < 0.7 * some, "{kind:?}: {some} {sharp}");
         }
         assert_eq!(row(AttentionKind::Uniform, 1.0, 0.1).entropy, None);
+    }
+
+    /// Maps of one position, and a network whose weights are all 0.
+    #[test]
+    fn figures_of_degenerate_layers_are_finite_or_absent() {
+        let attention = AttentionParams { kind: AttentionKind::Mhsa, resolutions: vec![1], ..Default::default() };
+        let model = ModelParams { base_channels: 4, channel_mults: vec![1; 4], attention, ..Default::default() };
+        let graph = unet(&model, 8, 4);
+        let mut state = crate::train::initial_state(&graph, 1);
+        for zero in [false, true] {
+            if zero {
+                state.ema.iter_mut().flatten().for_each(|v| *v = 0.0);
+            }
+            let network = nn::open(Device::Cpu, graph.clone(), &state).unwrap();
+            let row = watch(network.as_ref(), 0, &[0.5; 8 * 8 * 6], &[0.5]).unwrap().remove(0);
+            assert_eq!((row.branch_norm, row.entropy), (0.0, None));
+        }
     }
 
     #[test]

@@ -22,6 +22,12 @@ const WATCHED_IMAGES: usize = 8;
 /// The held-out loss has the same times and noise in every training, whatever its seed.
 const HELDOUT_SEED: u64 = 0;
 
+/// The least standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of a level of 8 bits.
+/// Rounding low-resolution images to 8 bits alone gives any real images more, about a quarter of a level. Constant images
+/// have the rounding error of their enlargement, some 1e-16, and a scale made of that would turn it into a picture. No
+/// measured scale exceeds 1000, the most that a file may give.
+const LEAST_DEVIATION: f64 = 0.5 / 1000.0;
+
 /// High-resolution images with their low-resolution ones.
 pub struct Pairs {
     hr: Images,
@@ -46,6 +52,7 @@ impl Pairs {
             lr.height,
             lr.width
         );
+        ensure!(hr.height == hr.width, "images of {}×{} pixels are not square", hr.width, hr.height);
         let enlarge = Resampler::enlarge(lr.height, lr.width, hr.height / lr.height);
         Ok(Self { hr, lr, enlarge })
     }
@@ -79,7 +86,7 @@ impl Pairs {
     }
 
     /// Half the reciprocal of the residual's standard deviation: a residual so scaled deviates by 0.5, as images in
-    /// [-1, 1] do.
+    /// [-1, 1] do. 1 where there is no residual to speak of: see [`LEAST_DEVIATION`].
     fn residual_scale(&self) -> f64 {
         let sums: Vec<f64> = (0..self.len())
             .into_par_iter()
@@ -88,9 +95,8 @@ impl Pairs {
                 image.iter().zip(&up).map(|(v, u)| (v - u).powi(2)).sum()
             })
             .collect();
-        let variance = sums.iter().sum::<f64>() / (self.len() * self.hr.image_len()) as f64;
-        // Constant images have no residual; any scale does.
-        if variance > 0.0 { 0.5 / variance.sqrt() } else { 1.0 }
+        let deviation = (sums.iter().sum::<f64>() / (self.len() * self.hr.image_len()) as f64).sqrt();
+        if deviation >= LEAST_DEVIATION { 0.5 / deviation } else { 1.0 }
     }
 }
 
@@ -175,6 +181,13 @@ impl Task {
         }
         orders.push((epoch, order.clone()));
         order
+    }
+
+    /// The mean square of what the network is to answer for the images of the first batch: the loss of a network that
+    /// answers 0.
+    pub fn target_power(&self, batch_size: usize) -> f64 {
+        let batch = self.batch(0, batch_size);
+        batch.target.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / batch.target.len() as f64
     }
 
     /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
@@ -333,6 +346,23 @@ mod tests {
             .collect();
         let deviation = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
         assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
+    }
+
+    /// Of any colour: the enlargement of some is off by a rounding error, that of others exact.
+    #[test]
+    fn constant_images_have_no_residual_to_scale() {
+        for level in 0..=255 {
+            let pairs =
+                Pairs::new(Images::new(2, 8, 8, vec![level; 2 * 192]), Images::new(2, 2, 2, vec![level; 2 * 12]));
+            assert_eq!(pairs.unwrap().residual_scale(), 1.0, "level {level}");
+        }
+        // Nearly constant: one value is off by a level.
+        let mut pixels = vec![100; 4 * 192];
+        pixels[50] = 101;
+        let pairs = Pairs::new(Images::new(4, 8, 8, pixels), Images::new(4, 2, 2, vec![100; 4 * 12])).unwrap();
+        assert_eq!(pairs.residual_scale(), 1.0);
+        let wide = Pairs::new(Images::new(1, 4, 8, vec![0; 96]), Images::new(1, 2, 4, vec![0; 24]));
+        assert!(wide.err().unwrap().to_string().contains("8×4 pixels are not square"));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
-/// A held-out loss of so many times the first is no learning any more.
+/// A held-out loss of so many times the first, or that of a network which always answers 0, is no learning any more.
 const DIVERGED: f64 = 10.0;
+/// Losses below this are the rounding errors of float32, whose squares are 1e-14 for values of size 1, with a wide margin.
+const ROUNDING: f64 = 1e-12;
 const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
 
 /// What is told after every step.
@@ -33,8 +35,9 @@ pub fn train(
     (start, log): (u64, &mut LossLog),
     mut after: impl FnMut(Tick) -> Result<()>,
 ) -> Result<()> {
+    let power = task.target_power(recipe.batch_size());
     if log.is_empty() {
-        measure(network, task, 0, log)?;
+        measure(network, task, power, 0, log)?;
     }
     let steps = recipe.steps();
     let batch_of = |step: u64| (step < steps).then(|| task.batch(step, recipe.batch_size()));
@@ -59,19 +62,20 @@ pub fn train(
         log.record(report, settings.lr);
         let done = step + 1;
         if done % every == 0 || done == steps {
-            measure(network, task, done, log)?;
+            measure(network, task, power, done, log)?;
         }
         after(Tick { step: done, steps, loss: report.loss as f64, waited, network, log })?;
     }
     Ok(())
 }
 
-/// Measures the held-out loss and the watched layers after `step` steps.
-fn measure(network: &dyn Network, task: &Task, step: u64, log: &mut LossLog) -> Result<()> {
+/// Measures the held-out loss and the watched layers after `step` steps. `power`: see [`Task::target_power`].
+fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
     let loss = task.heldout_loss(network)?;
     let first = log.first_heldout_loss().unwrap_or(loss);
+    // The first loss alone is no measure: it is 0 where the validation images are constant and the network starts at 0.
     ensure!(
-        loss.is_finite() && loss <= DIVERGED * first,
+        loss.is_finite() && loss <= DIVERGED * first.max(power).max(ROUNDING),
         "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
     );
     log.row(step, loss);

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::args::ReportArgs;
 use super::output::{note, print};
 use super::store::{self, find_run};
-use super::{EXIT_DONE, status};
+use super::{EXIT_DONE, output_file, status};
 use crate::store::{RunDir, Store};
 
 /// In the folder of a run.
@@ -37,7 +37,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
             return Ok(EXIT_DONE);
         }
         Some(path) => {
-            std::fs::write(path, &page).with_context(|| format!("writing {}", path.display()))?;
+            output_file::write(path, page.as_bytes())?;
             path.clone()
         }
         None => run.write(FILE, page.as_bytes())?,

@@ -612,3 +612,49 @@ fn a_text_that_yaml_takes_for_a_mapping_is_told_so() {
     let help = "to YAML `file:` is a key: a text with a colon at its end or before a space needs quotes";
     assert_eq!(error.help.as_deref(), Some(help));
 }
+
+#[test]
+fn schedules_that_leave_nothing_of_the_image_are_refused() {
+    says(
+        "\
+name: noise
+defaults: { train: { data: pairs, optim: { steps: 1 } } }
+stages:
+  images: { kind: fetch, dataset: synthetic }
+  pairs: { kind: degrade, input: images }
+  linear: { kind: train, diffusion: { schedule: linear, beta_end: 0.999 } }
+  quadratic: { kind: train, diffusion: { schedule: quadratic, beta_end: 0.9 } }
+  hopeless: { kind: train, diffusion: { schedule: linear, beta_start: 0.5, beta_end: 0.5 } }
+  usual: { kind: train, diffusion: { schedule: linear } }
+  clipped: { kind: train, diffusion: { schedule: cosine, timesteps: 100000 } }
+  unread: { kind: train, diffusion: { schedule: cosine, beta_end: 0.999 } }
+  single: { kind: train, diffusion: { objective: regression, schedule: linear, beta_end: 0.999 } }
+",
+        &[],
+        r#"
+error: with a `diffusion.beta_end` of 0.999 nothing is left of the image: alpha-bar ends at 0, and the smallest allowed is 1e-20
+ --> test.yaml:6:67
+  |
+6 |   linear: { kind: train, diffusion: { schedule: linear, beta_end: 0.999 } }
+  |                                                                   ^^^^^
+  |
+  = help: a `beta_end` of at most 0.0892, or `schedule: cosine`
+
+error: with a `diffusion.beta_end` of 0.9 nothing is left of the image: alpha-bar ends at 7e-207, and the smallest allowed is 1e-20
+ --> test.yaml:7:73
+  |
+7 |   quadratic: { kind: train, diffusion: { schedule: quadratic, beta_end: 0.9 } }
+  |                                                                         ^^^
+  |
+  = help: a `beta_end` of at most 0.128, or `schedule: cosine`
+
+error: with a `diffusion.beta_end` of 0.5 nothing is left of the image: alpha-bar ends at 9e-302, and the smallest allowed is 1e-20
+ --> test.yaml:8:86
+  |
+8 |   hopeless: { kind: train, diffusion: { schedule: linear, beta_start: 0.5, beta_end: 0.5 } }
+  |                                                                                      ^^^
+  |
+  = help: a smaller `beta_start` and `beta_end` (usual are 0.0001 and 0.02), or `schedule: cosine`
+"#,
+    );
+}

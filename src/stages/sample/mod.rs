@@ -14,11 +14,10 @@ use self::part::{Kept, Part};
 use super::denoiser::Denoiser;
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
 use crate::data::Samples;
-use crate::data::images::to_u8;
 use crate::data::resample::Resampler;
 use crate::data::samples::samples_metadata;
 use crate::diffusion::{Step, sample};
-use crate::model::{Checkpoint, from_u8, match_means, to_grey};
+use crate::model::{Checkpoint, from_u8, match_means};
 use crate::nn::OutOfMemory;
 use crate::pipeline::blobs;
 use crate::pipeline::params::{SampleParams, Weights};
@@ -158,7 +157,7 @@ impl Sampler<'_> {
             let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
             sample(&self.params.sampler, &steps, &mut x, denoise, chain)?;
         }
-        Ok(x.iter().zip(&up).map(|(&x, &up)| to_u8(to_grey(denoiser.space.decode(x, up)))).collect())
+        denoiser.pixels(x.iter().zip(&up).map(|(&x, &up)| (x, up)))
     }
 
     /// Makes clean values stand for images that agree with their low-resolution images, where that was asked for. After

@@ -2,9 +2,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::data::images::{Images, lr_metadata};
+use crate::data::images::{Images, lr_metadata, to_u8};
 use crate::data::resample;
-use crate::model::{Config, Cost, unet};
+use crate::model::{Config, Cost, to_grey, unet};
 use crate::pipeline::params::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
 use crate::stages::testing::Bench;
 use crate::store::Artifact;

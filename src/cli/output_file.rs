@@ -1,0 +1,150 @@
+//! Files that the user names: pictures, reports, archives, templates.
+//!
+//! Such a file appears by renaming a temporary sibling. A reader never sees half of it, a failed command leaves the old
+//! content, and other hard links to the old file (backups made with `cp -al`, or the command's own input) keep theirs.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::{Builder, NamedTempFile};
+
+/// Permissions of a new file before the umask is applied.
+const NEW_FILE: u32 = 0o666;
+
+/// A file that appears under its name when [`finish`](Self::finish) returns. Dropped before that, it leaves nothing.
+pub struct OutputFile {
+    sink: Sink,
+    path: PathBuf,
+}
+
+enum Sink {
+    /// Renamed to the path at the end.
+    Sibling(NamedTempFile),
+    /// A device or a pipe, such as `/dev/stdout`. Renaming would replace it by a regular file.
+    Device(File),
+}
+
+impl OutputFile {
+    /// Starts to write the file at `path`. An existing file keeps its permissions, a symbolic link its target; a new file
+    /// gets the permissions that the umask allows.
+    pub fn create(path: &Path) -> Result<Self> {
+        let writing = || format!("writing {}", path.display());
+        let (path, permissions) = match fs::metadata(path) {
+            Ok(there) if there.is_file() => (path.canonicalize().with_context(writing)?, Some(there.permissions())),
+            Ok(there) if there.is_dir() => anyhow::bail!("writing {}: it is a folder", path.display()),
+            Ok(_) => {
+                let file = File::options().write(true).open(path).with_context(writing)?;
+                return Ok(Self { sink: Sink::Device(file), path: path.to_path_buf() });
+            }
+            Err(_) => (path.to_path_buf(), None),
+        };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = Builder::new();
+        let builder = builder.prefix(".tmp-").permissions(Permissions::from_mode(NEW_FILE));
+        let file = builder.tempfile_in(folder).with_context(writing)?;
+        if let Some(permissions) = permissions {
+            file.as_file().set_permissions(permissions).with_context(writing)?;
+        }
+        Ok(Self { sink: Sink::Sibling(file), path })
+    }
+
+    /// Gives the file its name. It survives a power cut from then on.
+    pub fn finish(self) -> Result<()> {
+        let writing = || format!("writing {}", self.path.display());
+        match self.sink {
+            Sink::Device(_) => Ok(()),
+            Sink::Sibling(file) => {
+                file.as_file().sync_all().with_context(writing)?;
+                file.persist(&self.path).map(drop).map_err(|error| error.error).with_context(writing)
+            }
+        }
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Sink::Sibling(file) => file.write(bytes),
+            Sink::Device(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Sibling(file) => file.flush(),
+            Sink::Device(file) => file.flush(),
+        }
+    }
+}
+
+/// Writes a whole file.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = OutputFile::create(path)?;
+    file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
+    file.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn other_hard_links_keep_their_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let [backup, path] = ["backup", "file"].map(|name| folder.path().join(name));
+        fs::write(&backup, "old").unwrap();
+        fs::hard_link(&backup, &path).unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&backup).unwrap()), (b"new".to_vec(), b"old".to_vec()));
+    }
+
+    #[test]
+    fn permissions_follow_the_umask_or_the_file_that_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [plain, new] = ["plain", "new"].map(|name| folder.path().join(name));
+        fs::write(&plain, "").unwrap();
+        write(&new, b"").unwrap();
+        assert_eq!(mode(&new), mode(&plain));
+        fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
+        write(&new, b"secret").unwrap();
+        assert_eq!(mode(&new), 0o600);
+    }
+
+    #[test]
+    fn a_symbolic_link_keeps_its_target_and_a_device_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [link, target] = ["link", "target"].map(|name| folder.path().join(name));
+        fs::write(&target, "old").unwrap();
+        symlink(&target, &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        let device = folder.path().join("null");
+        symlink("/dev/null", &device).unwrap();
+        write(&device, b"nowhere").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let mut file = OutputFile::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write(folder.path(), b"").unwrap_err().to_string().contains("it is a folder"));
+        assert!(write(&folder.path().join("no/file"), b"").is_err());
+    }
+}
