@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::output::{Look, Paint, Table};
 use super::study::study;
-use super::words::duration;
+use super::words::{duration, shell_word};
 use crate::pipeline::claims::Unit;
 use crate::pipeline::{StageKind, blobs};
 use crate::plan::Preimage;
@@ -118,12 +118,7 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
 pub fn command_line(command: &[String]) -> String {
     let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
     let words = std::iter::once(program).chain(command.iter().skip(1).map(String::as_str));
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
-    let quoted = words.map(|word| match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    words.map(shell_word).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

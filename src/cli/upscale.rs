@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::UpscaleArgs;
 use super::logs::find_stage;
 use super::output::{can_draw, note, print};
-use super::{EXIT_DONE, store, words};
+use super::{EXIT_DONE, output_file, store, words};
 use crate::data::picture::{Format, Picture};
 use crate::data::{Images, resample};
 use crate::model::Checkpoint;
@@ -34,11 +34,16 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
 
     let image = picture.colours();
     let scale = denoiser.config.scale;
-    check_memory(&image, scale)?;
+    outputs.check_size(scale * image.width, scale * image.height)?;
+    check_memory(&image, &denoiser)?;
+    if let Some(kind) = picture.lost_profile(outputs.format) {
+        note(&format!(
+            "the picture's colour profile ({kind}) does not fit the pixels of the result and is left out: colours may differ"
+        ));
+    }
     let write = |path: &Path, colours: &Images| {
-        let writing = || format!("writing {}", path.display());
-        let bytes = picture.enlarged(colours, scale).encode(outputs.format).with_context(writing)?;
-        std::fs::write(path, bytes).with_context(writing)
+        let bytes = picture.enlarged(colours, scale).encode(outputs.format);
+        output_file::write(path, &bytes.with_context(|| format!("writing {}", path.display()))?)
     };
     if args.bicubic {
         write(&outputs.bicubic(), &resample::enlarge(&image, scale))?;
@@ -72,19 +77,15 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// What enlarging takes at most, in bytes: for each pixel of the result, and at all.
-const MEMORY: u64 = 90;
-const MEMORY_AT_ALL: u64 = 64 << 20;
-
 /// An error rather than an end in the middle.
-fn check_memory(image: &Images, scale: usize) -> Result<(), InputError> {
-    let pixels = (image.width * scale) as u64 * (image.height * scale) as u64;
-    let needed = MEMORY_AT_ALL + MEMORY * pixels;
+fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
+    let needed = Upscaling::memory(denoiser, image.height, image.width);
     match available_memory() {
         Some(free) if needed > free => Err(InputError(format!(
-            "{}×{} pixels enlarged {scale} times take about {} of memory, and {} are free: shrink the picture or cut it up first",
+            "{}×{} pixels enlarged {} times take about {} of memory, and {} are free: shrink the picture or cut it up first",
             image.width,
             image.height,
+            denoiser.config.scale,
             words::size(needed),
             words::size(free)
         ))),
@@ -130,6 +131,20 @@ impl Outputs {
         Ok(outputs)
     }
 
+    /// Fails where the format has no place for so many pixels.
+    fn check_size(&self, width: usize, height: usize) -> Result<(), InputError> {
+        let most = self.format.max_side();
+        if width.max(height) <= most {
+            return Ok(());
+        }
+        Err(InputError(format!(
+            "{}: the result has {width}×{height} pixels, and a {} file has at most {most}×{most}; write a PNG file: -o {}",
+            self.path.display(),
+            self.format.name(),
+            words::shell_word(&self.path.with_extension("png").to_string_lossy())
+        )))
+    }
+
     fn sample(&self, k: u64) -> PathBuf {
         if self.samples == 1 { self.path.clone() } else { self.named(&(k + 1).to_string()) }
     }
@@ -157,8 +172,9 @@ fn read_picture(path: &Path) -> Result<Picture> {
 /// The checkpoint in a file, or the averaged weights of a `train` stage.
 fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     let path = Path::new(model);
+    let wrong = |error: anyhow::Error| InputError(format!("--model: {model}: {error:#}"));
     let bytes = if path.is_file() {
-        std::fs::read(path).with_context(|| format!("reading {model}"))?
+        return Ok(Checkpoint::read(path).map_err(wrong)?);
     } else if path.extension().is_some_and(|ending| ending == "safetensors") {
         return Err(InputError(format!("--model: there is no file {model}")).into());
     } else {
@@ -168,7 +184,7 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
         })?;
         weights_of_stage(&store, model)?
     };
-    Ok(Checkpoint::from_bytes(&bytes).map_err(|error| InputError(format!("--model: {model}: {error:#}")))?)
+    Ok(Checkpoint::from_bytes(&bytes).map_err(wrong)?)
 }
 
 fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {

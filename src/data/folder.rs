@@ -2,44 +2,18 @@
 //!
 //! What they are called and where they lie does not matter: a folder is the set of its files' contents. They are taken
 //! in the order of their digests, each content once, so that another name or a copy changes neither the key nor the
-//! splits, and what is in no order a camera or a person gave it is as good as shuffled.
+//! splits, and what is in no order a camera or a person gave it is as good as shuffled. `listing` finds them.
 
-use std::path::{Path, PathBuf};
+mod listing;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use image::imageops::{self, FilterType};
-use walkdir::WalkDir;
 
 use super::picture::Picture;
 use super::{Images, Splits};
 use crate::pipeline::params::{Fit, FolderParams, Limits};
-use crate::store::Digest;
 
-/// Endings of the files that are taken, in lower case.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
-
-/// The image files under `folder`, sorted by path; links to folders are followed.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    ensure!(folder.is_dir(), "{} is not a folder", folder.display());
-    let mut found = vec![];
-    for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name() {
-        let entry = entry.with_context(|| format!("looking through {}", folder.display()))?;
-        let ending = entry.path().extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        if entry.file_type().is_file() && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
-            found.push(entry.into_path());
-        }
-    }
-    ensure!(!found.is_empty(), "{} has no files that end in .{}", folder.display(), ENDINGS.join(", ."));
-    Ok(found)
-}
-
-/// The digest of a set of files with these digests.
-pub fn content(digests: &[Digest]) -> Digest {
-    let mut names: Vec<String> = digests.iter().map(Digest::to_string).collect();
-    names.sort_unstable();
-    names.dedup();
-    Digest::of(names.join("\n").as_bytes())
-}
+pub use listing::{Listing, list};
 
 /// The images of a file, each `(size, size, 3)`; at least one. Tiles come from all over it, however few are taken.
 pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
@@ -118,7 +92,7 @@ mod tests {
     }
 
     fn png(rgb: RgbImage) -> Vec<u8> {
-        Picture { rgb, alpha: None, is_grey: false, profile: None }.encode(Format::Png).unwrap()
+        Picture { rgb, alpha: None, is_grey: false, profile: None, other_profile: None }.encode(Format::Png).unwrap()
     }
 
     fn params(json: serde_json::Value) -> FolderParams {
@@ -150,14 +124,6 @@ mod tests {
             assert_eq!(images(&file, &of(24, fit)).unwrap_err().to_string(), "40×20 pixels, less than 24×24");
         }
         assert_eq!(images(&file, &of(24, Fit::Cover)).unwrap()[0].len(), 3 * 24 * 24);
-    }
-
-    #[test]
-    fn a_folder_is_its_content() {
-        let digests = ["a", "b", "c"].map(|text| Digest::of(text.as_bytes()));
-        let [a, b, c] = digests.clone();
-        assert_eq!(content(&digests), content(&[c.clone(), a.clone(), b.clone(), a.clone()]));
-        assert_ne!(content(&digests), content(&[a, b]));
     }
 
     #[test]
@@ -199,18 +165,5 @@ mod tests {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 150);
-    }
-
-    #[test]
-    fn files_are_found_at_any_depth() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        assert!(files(folder.path()).unwrap_err().to_string().contains("no files that end in .png"));
-        std::fs::create_dir_all(at("b/c")).unwrap();
-        for name in ["b/c/x.JPG", "a.png", "notes.txt", "z.webp", "png"] {
-            std::fs::write(at(name), "").unwrap();
-        }
-        assert_eq!(files(folder.path()).unwrap(), ["a.png", "b/c/x.JPG", "z.webp"].map(at));
-        assert!(files(&at("a.png")).unwrap_err().to_string().contains("is not a folder"));
     }
 }

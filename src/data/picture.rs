@@ -1,20 +1,36 @@
 //! Pictures of other programs: PNG, JPEG and WebP files, as they come and as they are given back.
+//!
+//! Files come from anywhere. What a file claims is held against its length before anything is allocated for it.
 
+mod jpeg;
+mod webp;
+
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use anyhow::{Context, Result, ensure};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
+use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, RgbImage,
 };
 
 use super::Images;
 use super::resample::enlarge;
+use crate::store::Digest;
 
-/// The most memory that decoding one file may take, in bytes: a small file can claim to be a huge image.
+/// The most that the pixels of one file may take, in bytes.
 const MAX_DECODED: u64 = 1 << 30;
+/// Pixels of so many bytes are decoded whatever the length of the file.
+const ALWAYS_DECODED: u64 = 64 << 20;
+/// Beyond that, the most bytes of pixels for a byte of the file. Deflate, the strongest of the compressions, reaches 1032.
+const MAX_RATIO: u64 = 1100;
+/// The most that a decoder may take for what stands beside the pixels, in bytes: texts and profiles, which are compressed.
+const MAX_BESIDE: u64 = 64 << 20;
+/// The length of the header of a colour profile (ICC.1:2022, 7.2).
+const PROFILE_HEADER: usize = 128;
 /// Of JPEG files.
 const QUALITY: u8 = 95;
 
@@ -28,6 +44,8 @@ pub struct Picture {
     pub is_grey: bool,
     /// What the file says its colours mean (an ICC profile), where it is about such channels.
     pub profile: Option<Vec<u8>>,
+    /// The kind of the file's colour profile where it is about other channels, such as "CMYK", or "damaged".
+    pub other_profile: Option<String>,
 }
 
 /// What a picture is written as.
@@ -41,6 +59,28 @@ pub enum Format {
 }
 
 impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::WebP => "WebP",
+        }
+    }
+
+    /// The most pixels that a side can have.
+    pub fn max_side(self) -> usize {
+        match self {
+            Self::Png => i32::MAX as usize,
+            Self::Jpeg => 65_535,
+            Self::WebP => 16_383,
+        }
+    }
+
+    /// Whether it can store grey pixels as such.
+    fn has_grey(self) -> bool {
+        self != Self::WebP
+    }
+
     /// By the ending of a file's name.
     pub fn of_ending(ending: &str) -> Option<Self> {
         match ending.to_ascii_lowercase().as_str() {
@@ -56,27 +96,30 @@ impl Picture {
     /// The format is told by the first bytes, whatever the file's name. 16 bits are rounded to 8, and a camera's note on
     /// how it was held is heeded.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-        let mut reader = reader.context("reading its first bytes")?;
-        let mut limits = image::Limits::default();
-        limits.max_alloc = Some(MAX_DECODED);
-        reader.limits(limits);
-        // A decoder makes up what is missing.
-        ensure!(reader.format() != Some(ImageFormat::Jpeg) || has_end(bytes), "the file ends before the picture does");
-        let mut decoder = reader.into_decoder()?;
-        let (width, height) = decoder.dimensions();
-        ensure!(decoder.total_bytes() <= MAX_DECODED, "{width}×{height} pixels are more than 1 GiB");
-        let orientation = decoder.orientation()?;
-        let profile = decoder.icc_profile().ok().flatten();
+        let format = reader(bytes)?.format();
+        let bytes = match format {
+            Some(ImageFormat::Jpeg) => jpeg::with_end(bytes, digest)?,
+            _ => Cow::Borrowed(bytes),
+        };
+        let mut decoder = decoder(&bytes)?;
+        let (orientation, profile) = match format {
+            Some(ImageFormat::WebP) => {
+                let webp::Metadata { icc, exif } = webp::metadata(&bytes);
+                (exif.and_then(Orientation::from_exif_chunk), icc.map(<[u8]>::to_vec))
+            }
+            _ => (Some(decoder.orientation()?), decoder.icc_profile().ok().flatten()),
+        };
         let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
+        image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
         ensure!(image.width() > 0 && image.height() > 0, "an image without pixels");
         let is_grey = !image.color().has_color();
-        // Bytes 16 to 20 of a profile name the channels that it is about.
-        let channels: &[u8] = if is_grey { b"GRAY" } else { b"RGB " };
-        let profile = profile.filter(|profile| profile.get(16..20) == Some(channels));
+        let (profile, other_profile) = match profile.map(|profile| (profile_kind(&profile), profile)) {
+            Some((Some(kind), profile)) if kind == if is_grey { "GRAY" } else { "RGB" } => (Some(profile), None),
+            Some((kind, _)) => (None, Some(kind.unwrap_or_else(|| "damaged".to_string()))),
+            None => (None, None),
+        };
         if !image.color().has_alpha() {
-            return Ok(Self { rgb: image.into_rgb8(), alpha: None, is_grey, profile });
+            return Ok(Self { rgb: image.into_rgb8(), alpha: None, is_grey, profile, other_profile });
         }
         let image = image.into_rgba8();
         let (width, height) = image.dimensions();
@@ -85,7 +128,7 @@ impl Picture {
             let [r, g, b, a] = image.get_pixel(x, y).0;
             image::Rgb([r, g, b].map(|v| over_white(v, a)))
         });
-        Ok(Self { rgb, alpha: Some(alpha), is_grey, profile })
+        Ok(Self { rgb, alpha: Some(alpha), is_grey, profile, other_profile })
     }
 
     /// The colours alone.
@@ -104,24 +147,45 @@ impl Picture {
             GrayImage::from_raw(width, height, pixels).expect("a value a pixel")
         });
         let rgb = RgbImage::from_raw(width, height, colours.pixels.clone()).expect("three values a pixel");
-        Self { rgb, alpha, is_grey: self.is_grey, profile: self.profile.clone() }
+        Self { rgb, alpha, ..self.clone_colours() }
+    }
+
+    /// What the pixels are, without any.
+    fn clone_colours(&self) -> Self {
+        Self {
+            rgb: RgbImage::default(),
+            alpha: None,
+            is_grey: self.is_grey,
+            profile: self.profile.clone(),
+            other_profile: self.other_profile.clone(),
+        }
+    }
+
+    /// The colour profile that goes into a file of a format: none that is about other channels than its pixels have.
+    fn profile_in(&self, format: Format) -> Option<&[u8]> {
+        self.profile.as_deref().filter(|_| !self.is_grey || format.has_grey())
+    }
+
+    /// The kind of the colour profile that a file of a format has to do without.
+    pub fn lost_profile(&self, format: Format) -> Option<&str> {
+        let unfit = self.profile.is_some() && self.profile_in(format).is_none();
+        if unfit { Some("GRAY") } else { self.other_profile.as_deref() }
     }
 
     pub fn encode(&self, format: Format) -> Result<Vec<u8>> {
         let mut bytes = vec![];
         match format {
-            Format::Png => self.write(PngEncoder::new(&mut bytes), true),
-            Format::Jpeg => self.write(JpegEncoder::new_with_quality(&mut bytes, QUALITY), false),
-            Format::WebP => self.write(WebPEncoder::new_lossless(&mut bytes), true),
+            Format::Png => self.write(PngEncoder::new(&mut bytes), format, true),
+            Format::Jpeg => self.write(JpegEncoder::new_with_quality(&mut bytes, QUALITY), format, false),
+            Format::WebP => self.write(WebPEncoder::new_lossless(&mut bytes), format, true),
         }?;
         Ok(bytes)
     }
 
     /// `transparent`: whether the format can be.
-    fn write(&self, mut encoder: impl ImageEncoder, transparent: bool) -> Result<()> {
-        if let Some(profile) = &self.profile {
-            // A format that has no place for it leaves it out.
-            let _ = encoder.set_icc_profile(profile.clone());
+    fn write(&self, mut encoder: impl ImageEncoder, format: Format, transparent: bool) -> Result<()> {
+        if let Some(profile) = self.profile_in(format) {
+            encoder.set_icc_profile(profile.to_vec())?;
         }
         let alpha = self.alpha.as_ref().filter(|_| transparent);
         let mut bytes = vec![];
@@ -148,24 +212,41 @@ impl Picture {
     }
 }
 
-/// Whether a JPEG file comes to the mark of its end, whatever follows that: segment by segment (ITU T.81, annex B).
-fn has_end(jpeg: &[u8]) -> bool {
-    // Behind the mark of the beginning.
-    let mut at = 2;
-    while let Some(&[first, marker]) = jpeg.get(at..at + 2) {
-        at += match (first, marker) {
-            (0xFF, 0xD9) => return true,
-            // Marks without a length, and a byte of a scan that looks like one.
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => 2,
-            (0xFF, 0xFF) => 1,
-            (0xFF, _) => match jpeg.get(at + 2..at + 4) {
-                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-            _ => 1,
-        };
-    }
-    false
+fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().context("reading its first bytes")?;
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_BESIDE);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+/// A decoder that has read the header; what that claims must be possible.
+fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder> {
+    let decoder = reader(bytes)?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    let pixels = decoder.total_bytes();
+    ensure!(pixels <= MAX_DECODED, "{width}×{height} pixels are more than 1 GiB");
+    ensure!(
+        pixels <= ALWAYS_DECODED || pixels / MAX_RATIO <= bytes.len() as u64,
+        "it claims {width}×{height} pixels, which {} bytes cannot hold",
+        bytes.len()
+    );
+    Ok(decoder)
+}
+
+/// The digest of a file's pixels; None where they cannot be decoded.
+fn digest(bytes: &[u8]) -> Option<Digest> {
+    let image = DynamicImage::from_decoder(decoder(bytes).ok()?).ok()?;
+    Some(Digest::of(image.as_bytes()))
+}
+
+/// Which channels a colour profile is about, such as "RGB" or "CMYK"; None of what is no profile.
+fn profile_kind(profile: &[u8]) -> Option<String> {
+    let header = profile.get(..PROFILE_HEADER)?;
+    let size = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let is_profile = (PROFILE_HEADER..=profile.len()).contains(&size) && &header[36..40] == b"acsp";
+    let kind = std::str::from_utf8(&header[16..20]).ok()?.trim_end();
+    (is_profile && kind.bytes().all(|byte| byte.is_ascii_graphic())).then(|| kind.to_string())
 }
 
 fn mean([r, g, b]: [u8; 3]) -> u8 {
@@ -231,10 +312,123 @@ mod tests {
         huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
         let error = Picture::decode(&huge).unwrap_err().to_string();
         assert!(error.contains("60000×60000 pixels"), "{error}");
-        let jpeg = encoded(&RgbImage::new(30, 30).into(), ImageFormat::Jpeg);
-        assert!(Picture::decode(&jpeg).is_ok() && Picture::decode(&jpeg[..jpeg.len() - 2]).is_err());
-        // What follows the picture is not looked at, such as a film.
-        assert!(Picture::decode(&[&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat()).is_ok());
+        // Fewer, and still more than the file can hold.
+        let mut large = file.clone();
+        large[16..24].copy_from_slice(&[0, 0, 0x20, 0, 0, 0, 0x20, 0]);
+        let mut crc = flate2::Crc::new();
+        crc.update(&large[12..29]);
+        large[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        let error = Picture::decode(&large).unwrap_err().to_string();
+        assert!(error.contains("claims 8192×8192 pixels"), "{error}");
+    }
+
+    fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
+        let busy = RgbImage::from_fn(60, 44, |x, y| image::Rgb([(x * x) as u8, (y * 7 + x) as u8, (x * y) as u8]));
+        vec![
+            ("flat", encoded(&RgbImage::from_pixel(30, 30, image::Rgb([90, 120, 60])).into(), ImageFormat::Jpeg)),
+            ("busy", encoded(&busy.clone().into(), ImageFormat::Jpeg)),
+            ("grey", encoded(&DynamicImage::from(busy).into_luma8().into(), ImageFormat::Jpeg)),
+            // Ten scans, by libjpeg.
+            ("progressive", include_bytes!("../../tests/fixtures/progressive.jpg").to_vec()),
+        ]
+    }
+
+    #[test]
+    fn jpegs_with_all_their_pixels_need_no_end() {
+        for (name, jpeg) in jpegs() {
+            let whole = Picture::decode(&jpeg).unwrap();
+            // What follows the picture is not looked at, such as a film.
+            let film = [&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat();
+            let open = &jpeg[..jpeg.len() - 2];
+            assert_eq!(jpeg[jpeg.len() - 2..], [0xFF, 0xD9]);
+            let trailers: [&[u8]; 5] =
+                [b"", &[0; 300], b"SEFHe\0\0\0\x01\0\0\0SEFT", &[0xFF], &[0xFF, 0x02, 0xFF, 0xE1, 0xFF, 0xFF]];
+            for trailer in trailers {
+                assert_eq!(Picture::decode(&[open, trailer].concat()).unwrap(), whole, "{name}, {trailer:?}");
+            }
+            assert_eq!(Picture::decode(&film).unwrap(), whole, "{name}");
+        }
+    }
+
+    #[test]
+    fn jpegs_whose_scan_is_cut_off_are_refused() {
+        for (name, jpeg) in jpegs() {
+            // The last byte may hold nothing but padding.
+            let ends = (2..jpeg.len() - 3).filter(|end| name != "progressive" || end % 7 == 0);
+            for end in ends {
+                let cut = Picture::decode(&jpeg[..end]);
+                assert!(cut.is_err(), "{name} of {} bytes, cut to {end}", jpeg.len());
+            }
+        }
+    }
+
+    #[test]
+    fn profiles_go_with_pixels_of_their_channels() {
+        let rgb = RgbImage::new(2, 2);
+        let with = |kind: &[u8; 4], grey: bool| {
+            let mut bytes = vec![];
+            let mut encoder = PngEncoder::new(&mut bytes);
+            encoder.set_icc_profile(profile(kind)).unwrap();
+            let (pixels, colour) = match grey {
+                true => (vec![0; 4], ExtendedColorType::L8),
+                false => (rgb.as_raw().clone(), ExtendedColorType::Rgb8),
+            };
+            encoder.write_image(&pixels, 2, 2, colour).unwrap();
+            Picture::decode(&bytes).unwrap()
+        };
+        for (kind, grey, kept) in [
+            (b"RGB ", false, true),
+            (b"GRAY", true, true),
+            (b"RGB ", true, false),
+            (b"GRAY", false, false),
+            (b"CMYK", false, false),
+        ] {
+            let picture = with(kind, grey);
+            let name = std::str::from_utf8(kind).unwrap().trim_end();
+            assert_eq!((picture.profile.is_some(), picture.other_profile.as_deref()), (kept, (!kept).then_some(name)));
+            for format in [Format::Png, Format::Jpeg, Format::WebP] {
+                // WebP has no grey pixels.
+                let is_written = kept && !(grey && format == Format::WebP);
+                let written = picture.encode(format).unwrap();
+                let needle: &[u8] = if format == Format::Png { b"iCCP" } else { b"acsp" };
+                let found = written.windows(4).any(|window| window == needle);
+                assert_eq!(
+                    (found, picture.lost_profile(format)),
+                    (is_written, (!is_written).then_some(name)),
+                    "{format:?}"
+                );
+            }
+        }
+        let mut damaged = Picture { rgb, alpha: None, is_grey: false, profile: Some(vec![1; 20]), other_profile: None };
+        damaged = Picture::decode(&damaged.encode(Format::Png).unwrap()).unwrap();
+        assert_eq!((damaged.profile, damaged.other_profile.as_deref()), (None, Some("damaged")));
+    }
+
+    #[test]
+    fn a_webp_chunk_that_claims_four_gigabytes_is_passed_over() {
+        let picture = Picture { profile: Some(profile(b"RGB ")), ..pictures().pop().unwrap() };
+        let webp = picture.encode(Format::WebP).unwrap();
+        assert!(Picture::decode(&webp).unwrap().profile.is_some());
+        let at = webp.windows(4).position(|window| window == b"ICCP").unwrap();
+        let mut lie = webp.clone();
+        lie[at + 4..at + 8].copy_from_slice(&0xFFFF_FFF0u32.to_le_bytes());
+        // Nothing can be found behind such a chunk.
+        assert!(Picture::decode(&lie).is_err());
+        let mut last = webp.clone();
+        last.extend(b"EXIF");
+        last.extend(0xFFFF_FFF0u32.to_le_bytes());
+        let size = (last.len() - 8) as u32;
+        last[4..8].copy_from_slice(&size.to_le_bytes());
+        assert_eq!(Picture::decode(&last).unwrap(), Picture::decode(&webp).unwrap());
+    }
+
+    /// The header of a colour profile and nothing else.
+    fn profile(kind: &[u8; 4]) -> Vec<u8> {
+        let mut profile = vec![0; 200];
+        profile[..4].copy_from_slice(&200u32.to_be_bytes());
+        profile[16..20].copy_from_slice(kind);
+        profile[36..40].copy_from_slice(b"acsp");
+        profile
     }
 
     /// A picture of every kind.
@@ -248,9 +442,8 @@ mod tests {
             image.pixels_mut().zip(alpha.pixels()).for_each(|(p, a)| p.0 = p.0.map(|v| over_white(v, a.0[0])));
             image
         };
-        let mut profile = vec![0; 200];
-        profile[16..20].copy_from_slice(b"RGB ");
-        let plain = Picture { rgb: rgb.clone(), alpha: None, is_grey: false, profile: None };
+        let profile = profile(b"RGB ");
+        let plain = Picture { rgb: rgb.clone(), alpha: None, is_grey: false, profile: None, other_profile: None };
         vec![
             Picture { rgb: over(&rgb), alpha: Some(alpha.clone()), ..plain.clone() },
             Picture { rgb: over(&grey), alpha: Some(alpha.clone()), is_grey: true, ..plain.clone() },

@@ -204,7 +204,16 @@ impl Summary {
     }
 
     /// The file's bytes.
+    ///
+    /// # Errors
+    /// A figure that is not a finite number; JSON would have `null` in its place.
     pub fn to_json(&self) -> anyhow::Result<Vec<u8>> {
+        for (name, arm) in &self.arms {
+            let figures = serde_json::to_value(arm).context("writing the summary as JSON")?;
+            let figures = figures.as_object().into_iter().flatten();
+            let wrong = figures.filter(|(_, value)| value.is_null()).map(|(figure, _)| figure.as_str()).next();
+            anyhow::ensure!(wrong.is_none(), "{} of arm {name} is not a finite number", wrong.unwrap_or_default());
+        }
         let mut json = serde_json::to_vec_pretty(self).context("writing the summary as JSON")?;
         json.push(b'\n');
         Ok(json)
@@ -308,6 +317,14 @@ pub(super) mod tests {
             arm("attention, 2", 4, [18.0, 19.0], [21.0, 22.0], Some(0.125)),
             arm("baseline", 4, [18.0, 18.5], [20.0, 22.0], Some(f64::INFINITY)),
         ]
+    }
+
+    #[test]
+    fn a_figure_that_is_not_finite_is_an_error() {
+        let mut measured = measured();
+        measured[1].sample[0].psnr = f64::NAN;
+        let error = Summary::of(&measured, FLOORS).to_json().unwrap_err().to_string();
+        assert_eq!(error, "psnr_sample of arm attention, 2 is not a finite number");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
 use crate::nn;
-use crate::pipeline::params::{Cifar10Params, FetchParams};
+use crate::pipeline::params::{Cifar10Params, FetchParams, FolderParams};
 use crate::pipeline::{Device, Pipeline, Stage, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
@@ -147,7 +147,7 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                 one("archive", archive(params, base, store, &mut hashed)?)
             }
             StageParams::Fetch(FetchParams::Folder(params)) => {
-                one("images", folder_content(Path::new(&params.path), store).map_err(wrong)?)
+                one("images", folder_content(params, store).map_err(wrong)?)
             }
             StageParams::Command(params) if !params.files.is_empty() => {
                 let mut digests = BTreeMap::new();
@@ -168,16 +168,17 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     Ok(sources)
 }
 
-fn folder_content(path: &Path, store: Option<&Store>) -> Result<Digest> {
-    let files = folder::files(path)?;
+/// The digest of the pictures in a folder, as the stage will find them.
+fn folder_content(params: &FolderParams, store: Option<&Store>) -> Result<Digest> {
+    let listing = folder::list(Path::new(&params.path), store.map(Store::runs_dir))?;
     let digests = match store {
-        Some(store) => store.hash_files_cached(&files)?,
+        Some(store) => store.hash_files_cached(&listing.files)?,
         None => {
             let digest = |file: &PathBuf| hash_file(file).with_context(|| format!("reading {}", file.display()));
-            files.iter().map(digest).collect::<Result<_>>()?
+            listing.files.iter().map(digest).collect::<Result<_>>()?
         }
     };
-    Ok(folder::content(&digests))
+    Ok(listing.content(&digests, params.broken))
 }
 
 /// The digest of a CIFAR-10 archive. `hashed`: those that other stages read, too.

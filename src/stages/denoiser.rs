@@ -7,6 +7,7 @@ use crate::data::images::to_u8;
 use crate::diffusion::{self, Schedule, Step, clean};
 use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_grey};
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
+use crate::nn::fused::forward_memory;
 use crate::nn::graph::NodeId;
 use crate::nn::{self, Network, TrainState};
 use crate::pipeline::Device;
@@ -60,6 +61,11 @@ impl Denoiser {
     /// Values of an image, `3 · size · size`.
     pub fn image_len(&self) -> usize {
         3 * self.config.image_size * self.config.image_size
+    }
+
+    /// The memory, in bytes, that the network takes on the CPU for `images` images at a time.
+    pub fn memory(&self, images: usize) -> u64 {
+        forward_memory(self.network.graph(), images)
     }
 
     /// A regression answers in one pass; there is no chain to it.

@@ -113,7 +113,9 @@ const FILES: usize = 64;
 
 fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
     let path = Path::new(&params.path);
-    let files = folder::files(path)?;
+    let listing = folder::list(path, Some(ctx.store.runs_dir()))?;
+    listing.notes.iter().for_each(|note| message(ctx, note.clone()));
+    let files = &listing.files;
     let mut found = BTreeMap::new();
     let mut broken = vec![];
     let mut digests = vec![];
@@ -133,7 +135,10 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
             }
         }
     }
-    unchanged(path, "images", &folder::content(&digests).to_string(), ctx)?;
+    unchanged(path, "images", &listing.content(&digests, params.broken).to_string(), ctx)?;
+    let copies = files.len() - broken.len() - found.len();
+    let unreadable = listing.unreadable.iter().map(|(file, reason)| format!("{}: {reason}", file.display()));
+    broken.extend(unreadable);
     match params.broken {
         Broken::Refuse if !broken.is_empty() => {
             const SHOWN: usize = 10;
@@ -142,13 +147,12 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
             bail!(
                 "{} of {} files cannot be used:\n  {}{more}\nMend or remove them, or say `broken: skip`",
                 broken.len(),
-                files.len(),
+                files.len() + listing.unreadable.len(),
                 broken[..broken.len().min(SHOWN)].join("\n  ")
             );
         }
         _ => broken.iter().for_each(|broken| message(ctx, format!("skipped {broken}"))),
     }
-    let copies = files.len() - broken.len() - found.len();
     if copies > 0 {
         message(ctx, format!("{copies} files have the content of another; each content is taken once"));
     }

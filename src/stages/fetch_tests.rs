@@ -169,11 +169,12 @@ fn a_folder_of_images_is_split_by_content_and_broken_files_are_named() {
     save("copy.png", 3).unwrap();
     std::fs::write(at("broken.jpg"), "no image").unwrap();
     let path = bench.folder.path().to_str().unwrap().to_string();
-    let digests = || -> Vec<Digest> {
-        let files = folder::files(Path::new(&path)).unwrap();
-        files.iter().map(|file| Digest::of(&std::fs::read(file).unwrap())).collect()
+    let content = |broken: Broken| {
+        let listing = folder::list(Path::new(&path), Some(bench.store.runs_dir())).unwrap();
+        let digests: Vec<_> = listing.files.iter().map(|file| Digest::of(&std::fs::read(file).unwrap())).collect();
+        listing.content(&digests, broken)
     };
-    let sources = BTreeMap::from([("images".to_string(), folder::content(&digests()))]);
+    let sources = BTreeMap::from([("images".to_string(), content(Broken::Refuse))]);
     let params = |broken: &str| {
         let json = serde_json::json!({"dataset": "folder", "path": path, "size": 32, "test": 2, "broken": broken});
         serde_json::from_value::<FetchParams>(json).unwrap()

@@ -89,14 +89,22 @@ impl std::error::Error for Interrupted {}
 
 /// Runs a stage. Its error is [`Interrupted`] where it was asked to stop.
 pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
-    match params {
+    let outcome = match params {
         StageParams::Fetch(p) => fetch::run(p, ctx),
         StageParams::Degrade(p) => degrade::run(p, ctx),
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
         StageParams::Compare(p) => compare::run(p, ctx),
-        StageParams::Command(p) => command::run(p, ctx),
-    }
+        // What a program measures is the program's business.
+        StageParams::Command(p) => return command::run(p, ctx),
+    }?;
+    ensure_finite(&outcome.metrics)?;
+    Ok(outcome)
+}
+
+fn ensure_finite(metrics: &BTreeMap<String, f64>) -> anyhow::Result<()> {
+    let wrong = metrics.iter().find(|(_, value)| !value.is_finite());
+    wrong.map_or(Ok(()), |(name, value)| Err(anyhow::anyhow!("the metric {name} is {value}, not a finite number")))
 }
 
 /// The digest of the blob `name` of the input `role`.
@@ -114,6 +122,16 @@ fn read_images(ctx: &Context, role: &str, name: &str) -> anyhow::Result<Images> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_metric_that_is_not_finite_is_an_error() {
+        let metrics = |value| BTreeMap::from([("a".to_string(), 1.0), ("psnr".to_string(), value)]);
+        assert!(ensure_finite(&metrics(-3.0)).is_ok());
+        for wrong in [f64::NAN, f64::INFINITY] {
+            let error = ensure_finite(&metrics(wrong)).unwrap_err().to_string();
+            assert!(error.contains(&format!("psnr is {wrong}")), "{error}");
+        }
+    }
 
     #[test]
     fn an_event_tells_of_a_loss_that_is_no_number() {

@@ -24,6 +24,14 @@ use crate::random::{Purpose, stream};
 
 /// Tiles that the network sees at once, where it has room for them.
 const BATCH: usize = 64;
+/// Pixels of those tiles at most, unless one has more: 64 tiles of 64×64.
+const BATCH_PIXELS: usize = 64 * 64 * 64;
+
+/// What enlarging takes at most, in bytes: at all, for each pixel of the canvas, and for each pixel of a batch of tiles, as
+/// the canvas's values and as the network's input and output.
+const MEMORY: u64 = 64 << 20;
+const MEMORY_OF_PIXEL: u64 = 90;
+const MEMORY_OF_TILE_PIXEL: u64 = 120;
 
 /// A picture on its way.
 pub struct Upscaling<'a> {
@@ -73,6 +81,19 @@ impl<'a> Upscaling<'a> {
         }
     }
 
+    /// The memory, in bytes, that a picture of `height`×`width` pixels takes at most.
+    pub fn memory(denoiser: &Denoiser, height: usize, width: usize) -> u64 {
+        let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
+        let side = |length: usize| (scale * length).max(size) as u64;
+        let canvas = side(height).saturating_mul(side(width));
+        // As many as there are, were they side by side.
+        let tiles = (canvas / (size * size) as u64).saturating_mul(4).clamp(1, batch(size) as u64);
+        MEMORY
+            .saturating_add(canvas.saturating_mul(MEMORY_OF_PIXEL))
+            .saturating_add(tiles * (size * size) as u64 * MEMORY_OF_TILE_PIXEL)
+            .saturating_add(denoiser.memory(tiles as usize))
+    }
+
     /// Evaluations of the network on a tile that a sample takes.
     pub fn evaluations(&self) -> usize {
         self.tiling.count() * self.steps.len().max(1)
@@ -106,7 +127,7 @@ impl<'a> Upscaling<'a> {
     ) -> Result<Vec<f64>> {
         let mut canvas = vec![0.0; x.len()];
         let count = self.tiling.count();
-        let (mut first, mut batch) = (0, BATCH);
+        let (mut first, mut batch) = (0, batch(self.denoiser.config.image_size));
         while first < count {
             let tiles = first..count.min(first + batch);
             let values = match clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone())) {
@@ -134,6 +155,11 @@ impl<'a> Upscaling<'a> {
         });
         values
     }
+}
+
+/// Tiles of `size`×`size` pixels that the network sees at once.
+fn batch(size: usize) -> usize {
+    (BATCH_PIXELS / (size * size)).clamp(1, BATCH)
 }
 
 /// By how much tiles of `small` low-resolution pixels overlap.

@@ -46,7 +46,7 @@ mod verify;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -107,6 +107,14 @@ pub struct Store {
 /// https://bford.info/cachedir/: backup programs leave the folder out.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder holds results of srpipe, which can be computed again.\n";
+
+/// Whether a folder keeps results of srpipe, by the tag that every such folder has.
+pub fn is_results_folder(folder: &Path) -> bool {
+    let mut start = vec![];
+    let tag = File::open(folder.join("CACHEDIR.TAG")).and_then(|tag| tag.take(1024).read_to_end(&mut start));
+    let signature = CACHEDIR_TAG.lines().next().unwrap_or_default();
+    tag.is_ok() && start.starts_with(signature.as_bytes()) && start.windows(6).any(|word| word == b"srpipe")
+}
 
 impl Store {
     /// The store under `runs`, which is made where it is not there. An error where nothing can be written to it.

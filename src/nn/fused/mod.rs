@@ -52,6 +52,19 @@ pub use simd::Level;
 use weights::Weights;
 use workspace::{Buffers, Pool, Workspace};
 
+/// The memory, in bytes, that prediction takes beside the weights for `images` images at a time.
+pub fn forward_memory(graph: &Graph, images: usize) -> u64 {
+    let (plan, threads) = (Plan::new(graph, false), rayon::current_num_threads());
+    let task = images_of_task(images, threads);
+    let numbers = plan.arena * task + pass::scratch_len(graph, &plan, task, false);
+    4 * numbers as u64 * images.div_ceil(task).min(threads) as u64
+}
+
+/// Images that a task of prediction takes at a time.
+fn images_of_task(images: usize, threads: usize) -> usize {
+    images.div_ceil(threads).clamp(1, 4)
+}
+
 /// Runs a graph through fused kernels on the CPU.
 pub struct Fused {
     graph: Graph,
@@ -117,7 +130,7 @@ impl Backend for Fused {
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
         weights.refresh(&self.graph, &self.training, self.level, params, None);
         let shared = Shared { graph: &self.graph, plan: &self.inference, level: self.level, weights: &weights };
-        let task = images.div_ceil(rayon::current_num_threads()).clamp(1, 4);
+        let task = images_of_task(images, rayon::current_num_threads());
         let inputs = x.par_chunks(task * input.len()).zip(t.par_chunks(task));
         y.par_chunks_mut(task * output.len()).zip(inputs).with_max_len(1).for_each(|(y, (x, t))| {
             let mut workspace = self.workspaces.take(Workspace::default);

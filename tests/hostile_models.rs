@@ -1,0 +1,155 @@
+//! Checkpoints that lie: a few hundred altered files, none of which may panic or allocate more than a file of its length
+//! has reason to. A test program of its own, because the allocator counts for all threads.
+
+use std::alloc::System;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::{Value, json};
+use srpipe::data::Images;
+use srpipe::model::{Checkpoint, Config, Cost, unet};
+use srpipe::pipeline::Device;
+use srpipe::pipeline::params::*;
+use srpipe::random::{Purpose, Stream, stream};
+use srpipe::stages::denoiser::Denoiser;
+use srpipe::stages::upscale::Upscaling;
+use srpipe::train::initial_state;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What reading a file may allocate in all, in bytes, beside twenty times its length.
+const READING: usize = 4 << 20;
+/// What enlarging a picture of 5×5 pixels may, with tiles of at most [`SMALL`] pixels.
+const ENLARGING: usize = 256 << 20;
+/// Larger tiles are not sampled here: it takes too long.
+const SMALL: usize = 64;
+
+fn checkpoint(kind: AttentionKind, objective: Objective) -> Vec<u8> {
+    let attention = AttentionParams { kind, resolutions: vec![8], heads: 2, ..Default::default() };
+    let model = ModelParams { base_channels: 4, channel_mults: vec![1, 2], attention, ..Default::default() };
+    let diffusion = DiffusionParams { objective, timesteps: 100, residual_scale: Some(4.0), ..Default::default() };
+    let graph = unet(&model, 16, 4);
+    let weights = initial_state(&graph, 1).weights;
+    let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 1 };
+    Checkpoint { config, weights }.to_bytes().unwrap()
+}
+
+/// The header and the data of a file.
+fn split(bytes: &[u8]) -> (Value, &[u8]) {
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    (serde_json::from_slice(&bytes[8..8 + len]).unwrap(), &bytes[8 + len..])
+}
+
+fn join(header: &Value, data: &[u8]) -> Vec<u8> {
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+/// The places of all values in a JSON value, as pointers.
+fn places(value: &Value, at: String, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, format!("{at}/{key}"), found)),
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| places(value, format!("{at}/{i}"), found)),
+        _ => {}
+    }
+    found.push(at);
+}
+
+fn lies() -> Vec<Value> {
+    let numbers = json!([0, 1, 2, 3, 5, 17, 31, 64, 4096, 1e9, 9e99, 1e-300, -1, -0.5, 0.5, u64::MAX, i64::MIN]);
+    let others = json!([null, true, "x", "", [], {}, [0], [1, 1, 1, 1, 1, 1], [1e18, 1e18], "mhsa", "linear"]);
+    [numbers, others].iter().flat_map(|list| list.as_array().unwrap().clone()).collect()
+}
+
+/// Files with one or two lies in the configuration, in the list of tensors, in any bit, and in their length.
+fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
+    let (header, data) = split(good);
+    let config: Value = serde_json::from_str(header["__metadata__"]["srpipe"].as_str().unwrap()).unwrap();
+    let mut files = vec![];
+    let with_config = |config: &Value| {
+        let mut header = header.clone();
+        header["__metadata__"]["srpipe"] = json!(config.to_string());
+        join(&header, data)
+    };
+    let mut in_config = vec![];
+    places(&config, String::new(), &mut in_config);
+    let lies = lies();
+    for place in &in_config {
+        for _ in 0..4 {
+            let mut config = config.clone();
+            *config.pointer_mut(place).unwrap() = lies[random.below(lies.len())].clone();
+            files.push(with_config(&config));
+            let second = &in_config[random.below(in_config.len())];
+            if let Some(value) = config.pointer_mut(second) {
+                *value = lies[random.below(lies.len())].clone();
+                files.push(with_config(&config));
+            }
+        }
+    }
+    let mut in_header = vec![];
+    places(&header, String::new(), &mut in_header);
+    for _ in 0..80 {
+        let mut header = header.clone();
+        *header.pointer_mut(&in_header[random.below(in_header.len())]).unwrap() =
+            lies[random.below(lies.len())].clone();
+        files.push(join(&header, data));
+    }
+    for i in 0..120 {
+        let mut file = good.to_vec();
+        // Half of them in the header.
+        let end = if i % 2 == 0 { file.len() - data.len() } else { file.len() };
+        file[random.below(end)] ^= 1 << random.below(8);
+        files.push(file);
+    }
+    for _ in 0..30 {
+        files.push(good[..random.below(good.len())].to_vec());
+    }
+    files.push([good, &[0; 100]].concat());
+    files
+}
+
+/// Bytes that a call allocates in all.
+fn allocated<T>(call: impl FnOnce() -> T) -> (T, usize) {
+    let region = Region::new(ALLOCATOR);
+    let result = call();
+    let change = region.change();
+    (result, change.bytes_allocated + change.bytes_reallocated.max(0) as usize)
+}
+
+#[test]
+fn lying_checkpoints_are_refused_without_a_panic_and_without_memory() {
+    let mut random = stream(1, Purpose::Synthetic, 0, 0);
+    let picture = Images::new(1, 5, 5, (0..75).collect());
+    let (mut refused, mut enlarged) = (0, 0);
+    for (kind, objective) in [(AttentionKind::None, Objective::V), (AttentionKind::Cross, Objective::Regression)] {
+        let good = checkpoint(kind, objective);
+        for (i, file) in [vec![good.clone()], altered(&good, &mut random)].concat().into_iter().enumerate() {
+            let header = String::from_utf8_lossy(&file[..file.len().min(1500)]).into_owned();
+            let read = catch_unwind(|| allocated(|| Checkpoint::from_bytes(&file)));
+            let (read, bytes) = read.unwrap_or_else(|_| panic!("file {i} panics: {header}"));
+            assert!(bytes < READING + 20 * file.len(), "file {i} takes {bytes} bytes to read: {header}");
+            let Ok(checkpoint) = read else {
+                assert!(i > 0, "the file that is right: {:#}", read.unwrap_err());
+                refused += 1;
+                continue;
+            };
+            let enlarge = || {
+                let denoiser = Denoiser::open(checkpoint, Device::Cpu).unwrap();
+                if denoiser.config.image_size > SMALL {
+                    return;
+                }
+                let steps = denoiser.config.diffusion.timesteps.min(2);
+                let sampler = SamplerParams { steps, ..Default::default() };
+                assert!(Upscaling::memory(&denoiser, 5, 5) < 1 << 30);
+                // Weights of any size may give what is not finite; that is an error, too.
+                let _ = Upscaling::new(&denoiser, &sampler, 0, &picture).sample(0, &mut |_| Ok(()));
+            };
+            let run = catch_unwind(AssertUnwindSafe(|| allocated(enlarge).1));
+            let bytes = run.unwrap_or_else(|_| panic!("file {i} panics when it is used: {header}"));
+            assert!(bytes < ENLARGING, "file {i} takes {bytes} bytes to enlarge with: {header}");
+            enlarged += 1;
+        }
+    }
+    assert!(refused > 400 && enlarged > 50, "{refused} refused, {enlarged} used");
+}
