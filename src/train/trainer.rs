@@ -9,8 +9,10 @@ use crate::nn::Network;
 
 /// A held-out loss of so many times the first, or that of a network which always answers 0, is no learning any more.
 const DIVERGED: f64 = 10.0;
-/// Losses below this are the rounding errors of float32, whose squares are 1e-14 for values of size 1, with a wide margin.
-const ROUNDING: f64 = 1e-12;
+/// No loss below this is divergence, however small the first one was: images are within [-1, 1], and targets are scaled to
+/// about that. Adam's steps do not shrink with the gradients, so that a loss of nearly 0, as constant images have, rises
+/// at first.
+const LEAST_DIVERGED: f64 = 1.0;
 const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
 
 /// What is told after every step.
@@ -75,7 +77,7 @@ fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut 
     let first = log.first_heldout_loss().unwrap_or(loss);
     // The first loss alone is no measure: it is 0 where the validation images are constant and the network starts at 0.
     ensure!(
-        loss.is_finite() && loss <= DIVERGED * first.max(power).max(ROUNDING),
+        loss.is_finite() && loss <= (DIVERGED * first.max(power)).max(LEAST_DIVERGED),
         "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
     );
     log.row(step, loss);
