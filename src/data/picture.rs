@@ -3,6 +3,7 @@
 //! Files come from anywhere. What a file claims is held against its length before anything is allocated for it.
 
 mod jpeg;
+mod png;
 mod webp;
 
 use std::borrow::Cow;
@@ -99,6 +100,7 @@ impl Picture {
         let format = reader(bytes)?.format();
         let bytes = match format {
             Some(ImageFormat::Jpeg) => jpeg::with_end(bytes, digest)?,
+            Some(ImageFormat::Png) => png::with_end(bytes),
             _ => Cow::Borrowed(bytes),
         };
         let mut decoder = decoder(&bytes)?;
@@ -360,6 +362,34 @@ mod tests {
                 assert!(cut.is_err(), "{name} of {} bytes, cut to {end}", jpeg.len());
             }
         }
+    }
+
+    #[test]
+    fn pngs_with_all_their_pixels_need_no_end() {
+        let busy = RgbImage::from_fn(60, 44, |x, y| image::Rgb([(x * x) as u8, (y * 7 + x) as u8, (x * y) as u8]));
+        let png = encoded(&busy.into(), ImageFormat::Png);
+        let whole = Picture::decode(&png).unwrap();
+        for cut in 1..=12 {
+            assert_eq!(Picture::decode(&png[..png.len() - cut]).unwrap(), whole, "{cut}");
+        }
+        for cut in 13..png.len() - 8 {
+            assert!(Picture::decode(&png[..png.len() - cut]).is_err(), "{cut}");
+        }
+        // The pixels in two chunks, and the second one gone.
+        let at = png.windows(4).position(|window| window == b"IDAT").unwrap();
+        let size = u32::from_be_bytes(png[at - 4..at].try_into().unwrap()) as usize;
+        let data = &png[at + 4..][..size];
+        let chunk = |data: &[u8]| {
+            let named = [b"IDAT", data].concat();
+            let mut crc = flate2::Crc::new();
+            crc.update(&named);
+            [&(data.len() as u32).to_be_bytes(), &named[..], &crc.sum().to_be_bytes()].concat()
+        };
+        let (first, second) = data.split_at(size / 2);
+        let start = &png[..at - 4];
+        assert_eq!(Picture::decode(&[start, &chunk(first), &chunk(second)].concat()).unwrap(), whole);
+        assert!(Picture::decode(&[start, &chunk(first)].concat()).is_err());
+        assert!(Picture::decode(start).is_err());
     }
 
     #[test]
