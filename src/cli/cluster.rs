@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::args::RunIdArgs;
-use super::output::{note, print};
+use super::output::{note, print, print_json};
 use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
 use crate::pipeline::{ExecutorKind, Pipeline};
@@ -77,9 +77,7 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
         _ => "has ended: there is nothing to cancel",
     };
     match args.json {
-        true => {
-            print(&format!("{:#}\n", json!({"schema": 1, "pipeline": record.pipeline, "run": run.id(), "is": what})))
-        }
+        true => print_json(&json!({"schema": 1, "pipeline": record.pipeline, "run": run.id(), "is": what})),
         false => print(&format!("run {} {what}\n", run.id())),
     }
     Ok(EXIT_DONE)

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::DiffArgs;
 use super::facts::Facts;
-use super::output::{Look, Paint, Table, print};
+use super::output::{Look, Paint, Table, print, print_json};
 use super::store::{find_run, open};
 use super::{EXIT_DONE, words};
 
@@ -25,7 +25,7 @@ pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let runs = [&a, &b].map(|facts| &facts.view.record.id);
-        print(&format!("{:#}\n", json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics})));
+        print_json(&json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics}));
         return Ok(EXIT_DONE);
     }
     print(&show(&a, &b, &params, &metrics));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{GraphArgs, GraphFormat};
 use super::groups::base;
-use super::output::{Look, Paint, print};
+use super::output::{self, Look, Paint, print};
 use super::stage_view::{State, stages_of_file};
 use super::{EXIT_DONE, cluster, load};
 use crate::pipeline::StageKind;
@@ -164,5 +164,5 @@ fn json(pipeline: &str, nodes: &[Node]) -> String {
         json!({"name": node.name, "kind": node.kind, "count": node.count(), "states": node.states, "reads": reads})
     };
     let nodes: Vec<_> = nodes.iter().map(node).collect();
-    format!("{:#}\n", json!({"schema": 1, "pipeline": pipeline, "nodes": nodes}))
+    output::json(&json!({"schema": 1, "pipeline": pipeline, "nodes": nodes}))
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::{InitArgs, Template};
-use super::output::{note, print};
+use super::output::{note, print, print_json};
 use super::{EXIT_DONE, output_file};
 use crate::pipeline;
 use crate::run::InputError;
@@ -41,7 +41,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     }
     let paths = || files.iter().map(|(path, _)| path);
     if args.json {
-        print(&format!("{:#}\n", json!({"schema": 1, "files": paths().collect::<Vec<_>>()})));
+        print_json(&json!({"schema": 1, "files": paths().collect::<Vec<_>>()}));
     } else {
         print(&paths().map(|path| format!("{}\n", path.display())).collect::<String>());
         note(&next(args, &file));

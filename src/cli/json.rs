@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::print;
+use super::output::print_json_line;
 use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
 use crate::store::{RunRecord, RunState};
@@ -16,7 +16,7 @@ pub struct Json {
 }
 
 fn send(value: Value) {
-    print(&format!("{value}\n"));
+    print_json_line(&value);
 }
 
 impl Progress for Json {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::LogsArgs;
-use super::output::{note, print};
+use super::output::{note, print, print_json, visible};
 use super::{EXIT_DONE, EXIT_FAILED, cluster, store};
 use crate::pipeline::did_you_mean;
 use crate::run::InputError;
@@ -60,7 +60,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         let goes_on = args.follow && is_going_on(&run, &stage);
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
-        print(&String::from_utf8_lossy(&bytes));
+        print(&visible(&String::from_utf8_lossy(&bytes)));
         is_empty &= bytes.is_empty();
         if !goes_on {
             if is_empty {
@@ -79,7 +79,7 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
         "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path,
         "text": text,
     });
-    print(&format!("{value:#}\n"));
+    print_json(&value);
     Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
 }
 

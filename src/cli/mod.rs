@@ -42,7 +42,7 @@ use crate::stages::processes;
 use crate::train::fix_steps;
 
 use args::{CheckArgs, Cli, Command, FlagArgs};
-use output::{Look, Paint, is_written, note, print};
+use output::{Look, Paint, is_written, note, print, print_json, visible};
 
 /// Everything that was asked for is done.
 pub const EXIT_DONE: u8 = 0;
@@ -81,7 +81,10 @@ pub fn main() -> ExitCode {
         Command::Pin(args) => store::pin(args, &cli.runs_dir, true),
         Command::Unpin(args) => store::pin(args, &cli.runs_dir, false),
         Command::Schema { markdown } => {
-            print(&if *markdown { pipeline::reference() } else { format!("{:#}\n", pipeline::file_schema()) });
+            match markdown {
+                true => print(&pipeline::reference()),
+                false => print_json(&pipeline::file_schema()),
+            }
             Ok(EXIT_DONE)
         }
         Command::Completions { shell } => {
@@ -96,7 +99,7 @@ pub fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Start { argv } => {
-            note(&format!("error: {:#}", processes::start(argv)));
+            note(&visible(&format!("error: {:#}", processes::start(argv))));
             return ExitCode::from(EXIT_NO_PROGRAM);
         }
     };
@@ -105,7 +108,7 @@ pub fn main() -> ExitCode {
         match error.downcast::<Reported>() {
             Ok(Reported(code)) => code,
             Err(error) => {
-                note(&format!("{head} {error:#}"));
+                note(&format!("{head} {}", visible(&format!("{error:#}"))));
                 if error.is::<InputError>() { EXIT_INPUT } else { EXIT_FAILED }
             }
         }
@@ -166,6 +169,6 @@ fn check_json(args: &CheckArgs) -> u8 {
         }
     });
     let files: Vec<Value> = files.collect();
-    print(&format!("{:#}\n", json!({"schema": 1, "files": files})));
+    print_json(&json!({"schema": 1, "files": files}));
     code
 }

@@ -1,13 +1,39 @@
 //! Where text goes, and whether it has colours.
+//!
+//! Names, messages and logs come from files, archives, servers and programs that nobody vouches for. What they say reaches
+//! a terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact
+//! secrets in addresses. Colours of our own pass; [`visible`] removes those of others where their text enters ours.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::pipeline::redact;
 
 /// Whether something could not be written to stdout.
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no error; anything else that goes wrong is said, once.
 pub fn print(text: &str) {
+    write_out(&shown(text, Paint::stdout().colours));
+}
+
+/// Writes a value as indented JSON to stdout.
+pub fn print_json(value: &serde_json::Value) {
+    write_out(&json(value));
+}
+
+/// A value as indented JSON, as [`print_json`] writes it.
+pub fn json(value: &serde_json::Value) -> String {
+    json_text(&format!("{value:#}\n")).into_owned()
+}
+
+/// Writes a value as one line of JSON to stdout.
+pub fn print_json_line(value: &serde_json::Value) {
+    write_out(&format!("{}\n", json_text(&value.to_string())));
+}
+
+fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
         && error.kind() != ErrorKind::BrokenPipe
@@ -24,7 +50,87 @@ pub fn is_written() -> bool {
 
 /// Writes to stderr.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text, Paint::stderr().colours));
+}
+
+/// Text of others as it may be shown: control characters, but for line ends and tabs, become symbols.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    filtered(text, false)
+}
+
+/// The same for text that stays in one line.
+pub fn visible_line(text: &str) -> Cow<'_, str> {
+    match visible(text) {
+        text if text.contains(['\n', '\t']) => text.replace('\n', "\u{240a}").replace('\t', "\u{2409}").into(),
+        text => text,
+    }
+}
+
+/// Text that may be written to a terminal. `colours`: those that it has pass.
+pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
+    match redact(text) {
+        Cow::Borrowed(text) => filtered(text, colours),
+        Cow::Owned(text) => filtered(&text, colours).into_owned().into(),
+    }
+}
+
+fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
+    if !text.contains(moves_cursor) {
+        return text.into();
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find(moves_cursor) {
+        safe += &rest[..at];
+        rest = &rest[at..];
+        let colour = if colours { colour_at(rest) } else { 0 };
+        if colour > 0 {
+            safe += &rest[..colour];
+            rest = &rest[colour..];
+            continue;
+        }
+        let c = rest.chars().next().expect("one was found");
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\r' if rest.starts_with('\n') => {}
+            // Unicode has pictures of these.
+            '\0'..' ' => safe.extend(char::from_u32(0x2400 + u32::from(c))),
+            '\x7f' => safe.push('\u{2421}'),
+            c => safe.extend(c.escape_unicode()),
+        }
+    }
+    (safe + rest).into()
+}
+
+/// How long a sequence is that sets a colour, at the start of a text; 0 where there is none.
+fn colour_at(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix("\x1b[") else { return 0 };
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(rest.len());
+    if rest[end..].starts_with('m') { "\x1b[".len() + end + 1 } else { 0 }
+}
+
+/// Control characters but for line ends and tabs, and invisible ones that change the order of the text around them.
+fn moves_cursor(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// JSON that holds the same values, without the characters that its strings may have and a terminal should not see.
+fn json_text(json: &str) -> Cow<'_, str> {
+    let json = redact(json);
+    // Outside of strings there are none of them.
+    if !json.contains(|c| c != '\n' && moves_cursor(c)) {
+        return json;
+    }
+    let mut safe = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match moves_cursor(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| safe += &format!("\\u{unit:04x}")),
+            false => safe.push(c),
+        }
+    }
+    safe.into()
 }
 
 /// The look of a word.
@@ -103,13 +209,13 @@ pub struct Table {
 
 impl Table {
     pub fn new(headings: &[&str]) -> Self {
-        Self { headings: headings.iter().map(|heading| heading.to_string()).collect(), rows: vec![] }
+        Self { headings: headings.iter().map(|heading| visible_line(heading).into_owned()).collect(), rows: vec![] }
     }
 
     /// As many cells as there are headings.
     pub fn row(&mut self, cells: Vec<(Look, String)>) {
         debug_assert_eq!(cells.len(), self.headings.len());
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(|(look, text)| (look, visible_line(&text).into_owned())).collect());
     }
 
     /// Columns without any content are left out. On a terminal that is too narrow, texts are broken within their columns.
@@ -255,6 +361,39 @@ struct Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_do_nothing() {
+        for (text, expected) in [
+            ("a\x1b]0;T\x07b", "a␛]0;T␇b"),
+            ("a\tb\nc\r\nd\re", "a\tb\nc\nd␍e"),
+            ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+            ("\u{9b}2J\x7f", "\\u{9b}2J␡"),
+            ("file\u{202e}gpj.exe\u{e0041}", "file\\u{202e}gpj.exe\\u{e0041}"),
+            ("süß → 画", "süß → 画"),
+        ] {
+            assert_eq!(visible(text), expected);
+            assert!(!visible(text).contains(moves_cursor));
+        }
+        assert_eq!(visible_line("a\nb\tc"), "a␊b␉c");
+        // Only colours pass, and only where there are some.
+        let painted = Paint { colours: true }.paint(Look::Bad, "x");
+        assert_eq!(shown(&painted, true), painted);
+        assert_eq!(shown(&painted, false), "␛[31mx␛[0m");
+        assert_eq!(shown("\x1b[1;31mx\x1b[2J\x1b[3\x1b", true), "\x1b[1;31mx␛[2J␛[3␛");
+        assert_eq!(shown("http://u:SECRET@h\x07", false), "http://***@h␇");
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let text = "\x1b[31m \u{9b}2J \u{202e} \u{e0041} \x7f \\ \" süß\n";
+        let value = serde_json::json!({text: [text, "http://u:SECRET@h/\"?sig=x"]});
+        let text_of_value = value.to_string();
+        let written = json_text(&text_of_value);
+        assert!(!written.contains(moves_cursor) && !written.contains("SECRET"), "{written}");
+        let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(read[text][0], value[text][0]);
+    }
 
     #[test]
     fn a_table_is_as_wide_as_its_content() {

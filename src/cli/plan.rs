@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::PlanArgs;
 use super::explanations::Explained;
 use super::groups::{Group, groups};
-use super::output::{Look, Paint, Table, print};
+use super::output::{self, Look, Paint, Table, print};
 use super::{EXIT_DONE, cluster, load, words};
 use crate::model::Cost;
 use crate::pipeline::params::ModelParams;
@@ -35,7 +35,7 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
 pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
     let costs = Costs::new(explained.pipeline);
     match as_json {
-        true => format!("{:#}\n", to_json(explained, costs)),
+        true => output::json(&to_json(explained, costs)),
         false => to_table(explained, costs, all),
     }
 }

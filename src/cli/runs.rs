@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::args::RunsArgs;
 use super::facts::Facts;
-use super::output::{Look, Paint, Table, note, print};
+use super::output::{Look, Paint, Table, note, print, print_json};
 use super::status::{run_state_name, run_words};
 use super::{EXIT_DONE, cluster, words};
 use crate::run::InputError;
@@ -56,7 +56,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     }
     if args.json {
         let rows: Vec<_> = rows.iter().map(json).collect();
-        print(&format!("{:#}\n", json!({"schema": 1, "runs": rows})));
+        print_json(&json!({"schema": 1, "runs": rows}));
     } else if rows.is_empty() {
         let none = if are_there { "no run is as --filter wants it; `srpipe runs` shows all" } else { "no runs" };
         print(&format!("{none}\n"));

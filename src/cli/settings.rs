@@ -2,7 +2,7 @@
 //! `~/.config/srpipe/config.yaml`.
 //!
 //! ```yaml
-//! remote: s3://bucket/prefix     # or a folder; SRPIPE_REMOTE goes before it, and empty means none
+//! remote: s3://bucket/prefix     # or a folder, such as ~/cache; SRPIPE_REMOTE goes before it, and empty means none
 //! executor: slurm                # where neither the command line nor the pipeline's file says
 //! slurm:
 //!   grace: 60 s                  # how long the cluster's file system may take to show what a job wrote
@@ -31,9 +31,26 @@ struct Settings {
 pub fn remote() -> Result<Option<String>, InputError> {
     if let Some(address) = std::env::var_os("SRPIPE_REMOTE") {
         let address = address.into_string().map_err(|_| InputError("SRPIPE_REMOTE is not UTF-8".into()))?;
-        return Ok(Some(address).filter(|address| !address.is_empty()));
+        return Ok(Some(in_home(address, home())).filter(|address| !address.is_empty()));
     }
-    Ok(settings()?.remote)
+    Ok(settings()?.remote.map(|address| in_home(address, home())))
+}
+
+/// The path with the home folder in the place of a leading `~`, which only shells replace otherwise.
+fn in_home(path: String, home: Option<PathBuf>) -> String {
+    let home = home.and_then(|home| home.into_os_string().into_string().ok());
+    match (path.strip_prefix('~'), home) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => home + rest,
+        _ => path,
+    }
+}
+
+fn home() -> Option<PathBuf> {
+    variable("HOME")
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// What runs stages, where nobody says otherwise.
@@ -85,8 +102,7 @@ fn settings() -> Result<Settings, InputError> {
 }
 
 fn path() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
+    let folder = variable("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")))?;
     Some(folder.join("srpipe").join("config.yaml"))
 }
 
@@ -104,6 +120,16 @@ mod tests {
         assert_eq!(read(" \n").unwrap().remote, None);
         let error = read("remot: x\n").unwrap_err().to_string();
         assert!(error.contains("unknown field `remot`, expected one of `remote`"), "{error}");
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_folder() {
+        let of = |path: &str| in_home(path.into(), Some("/home/a".into()));
+        assert_eq!(
+            ["~/cache", "~", "a/~/b", "~user/x", "s3://a/~"].map(of),
+            ["/home/a/cache", "/home/a", "a/~/b", "~user/x", "s3://a/~",]
+        );
+        assert_eq!(in_home("~/cache".into(), None), "~/cache");
     }
 
     #[test]

@@ -9,12 +9,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::args::{ExportArgs, ImportArgs, PushArgs};
-use super::output::print;
+use super::output::{print, print_json};
 use super::output_file::OutputFile;
 use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
 use crate::run::archive::{self, Moved};
-use crate::run::{InputError, Remote};
+use crate::run::{InputError, Pushed, Remote};
 use crate::store::Store;
 
 pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
@@ -66,24 +66,31 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let remote = Remote::open(&address)?;
     let record = run.record()?;
     let _hold = store.hold()?;
-    let (mut pushed, mut there) = (0, 0);
+    let (mut pushed, mut there, mut repaired) = (0, 0, 0);
     for key in record.stages.iter().filter_map(|stage| stage.key.as_ref()) {
         if store.action(key)?.is_some() {
-            let new = remote.push(&store, key).with_context(|| format!("pushing to {address}"))?;
-            *(if new { &mut pushed } else { &mut there }) += 1;
+            match remote.push(&store, key).with_context(|| format!("pushing to {address}"))? {
+                Pushed::New => pushed += 1,
+                Pushed::There => there += 1,
+                Pushed::Repaired => repaired += 1,
+            }
         }
     }
     if args.json {
-        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "run": record.id, "pushed": pushed, "there": there})));
+        let told = serde_json::json!({
+            "schema": 1, "run": record.id, "pushed": pushed, "there": there, "repaired": repaired,
+        });
+        print_json(&told);
     } else {
-        print(&format!("{} pushed to {address}, {there} there already\n", words::count(pushed, "result")));
+        let repaired = if repaired > 0 { format!(", {repaired} damaged and replaced") } else { String::new() };
+        print(&format!("{} pushed to {address}, {there} there already{repaired}\n", words::count(pushed, "result")));
     }
     Ok(EXIT_DONE)
 }
 
 fn tell(moved: &Moved, as_json: bool, what: &str) {
     if as_json {
-        return print(&format!("{:#}\n", serde_json::json!({"schema": 1, "moved": moved})));
+        return print_json(&serde_json::json!({"schema": 1, "moved": moved}));
     }
     print(&format!(
         "{} run {}: {} in {} ({}) {what}\n",

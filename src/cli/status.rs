@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
-use super::output::{Look, Paint, Table, can_draw, print};
+use super::output::{Look, Paint, Table, can_draw, print, print_json};
 use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
 use super::store::find_run;
 use super::{EXIT_DONE, cluster, load, progress, results, words};
@@ -116,7 +116,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
             "run": run.map(|run| run_json(&run.record, run.state)),
             "stages": stages,
         });
-        return print(&format!("{value:#}\n"));
+        return print_json(&value);
     }
     let paint = Paint::stdout();
     let now = Timestamp::now();
@@ -186,10 +186,9 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
                 |view| serde_json::json!({"pipeline": view.record.pipeline, "run": run_json(&view.record, view.state)}),
             )
             .collect();
-        return print(&format!(
-            "{:#}\n",
-            serde_json::json!({ "schema": 1, "pipelines": pipelines, "store": store.map(Store::contents) })
-        ));
+        return print_json(
+            &serde_json::json!({ "schema": 1, "pipelines": pipelines, "store": store.map(Store::contents) }),
+        );
     }
     if views.is_empty() {
         return print(&format!("there are no runs in {} yet; `srpipe run FILE` makes one\n", runs.display()));

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::args::{GcArgs, RunIdArgs, VerifyArgs};
-use super::output::{Look, Paint, note, print};
+use super::output::{Look, Paint, note, print, print_json};
 use super::{EXIT_DONE, EXIT_FAILED, words};
 use crate::plan::Preimage;
 use crate::run::InputError;
@@ -30,7 +30,7 @@ pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
     let removed = store.gc(retention, args.dry_run)?;
     if args.json {
-        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed})));
+        print_json(&serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed}));
     } else {
         print(&told(&removed, args.dry_run));
     }
@@ -63,7 +63,7 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
         None => Ok(()),
     })?;
     if args.json {
-        print(&format!("{:#}\n", serde_json::json!({"schema": 1, "verified": verified})));
+        print_json(&serde_json::json!({"schema": 1, "verified": verified}));
     } else {
         let paint = Paint::stdout();
         for problem in &verified.problems {
@@ -120,7 +120,7 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     if args.json {
         let pipeline = run.record().ok().map(|record| record.pipeline);
         let value = serde_json::json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "pinned": pin});
-        print(&format!("{value:#}\n"));
+        print_json(&value);
         return Ok(EXIT_DONE);
     }
     let what = if pin { "is kept until it is unpinned" } else { "is kept no longer than others" };

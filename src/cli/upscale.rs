@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::UpscaleArgs;
 use super::logs::find_stage;
-use super::output::{can_draw, note, print};
+use super::output::{can_draw, note, print, print_json};
 use super::{EXIT_DONE, output_file, store, words};
 use crate::data::picture::{Format, Picture};
 use crate::data::{Images, resample};
@@ -68,7 +68,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
         let told = json!({
             "schema": 1, "images": images, "bicubic": bicubic, "width": size[0], "height": size[1], "seconds": seconds,
         });
-        print(&format!("{told:#}\n"));
+        print_json(&told);
         return Ok(EXIT_DONE);
     }
     print(&images.iter().chain(&bicubic).map(|path| format!("{}\n", path.display())).collect::<String>());

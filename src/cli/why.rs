@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::WhyArgs;
 use super::explanations::{Explained, few};
-use super::output::print;
+use super::output::{print, print_json};
 use super::{EXIT_DONE, cluster, load};
 use crate::run::{InputError, Prepared};
 use crate::store::Store;
@@ -40,7 +40,7 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
             json
         };
         let stages: Vec<_> = chosen.iter().map(json).collect();
-        print(&format!("{:#}\n", json!({"schema": 1, "pipeline": pipeline.name, "stages": stages})));
+        print_json(&json!({"schema": 1, "pipeline": pipeline.name, "stages": stages}));
         return Ok(EXIT_DONE);
     }
     for &stage in chosen.iter().take(MOST) {

@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::archive::{ArchiveError, Bounds, read_members};
 use super::{Images, Splits};
+use crate::pipeline::SecretUrl;
 use crate::pipeline::params::{Cifar10Params, Limits};
 
 /// Where the archive lies.
@@ -41,7 +42,7 @@ pub const MAX_ARCHIVE_BYTES: u64 = BOUNDS.total_bytes;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Tried in this order; the digest tells whether it is the archive.
-    Web { addresses: Vec<String>, sha256: String },
+    Web { addresses: Vec<SecretUrl>, sha256: String },
     /// Its digest is checked where one is given.
     File { path: PathBuf, sha256: Option<String> },
 }
@@ -53,15 +54,20 @@ pub fn source(params: &Cifar10Params) -> anyhow::Result<Source> {
         let valid = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
         ensure!(valid, "`sha256: {digest}` is not a SHA-256: give its 64 hexadecimal digits");
     }
-    let url = params.url.as_deref().unwrap_or(OFFICIAL_URL);
-    if let Some(path) = file_path(url) {
+    let official = SecretUrl::from(OFFICIAL_URL);
+    let url = params.url.as_ref().unwrap_or(&official);
+    if let Some(path) = file_path(url.expose()) {
         ensure!(!path.is_empty(), "`url: {url}` names no file: write file:PATH");
         return Ok(Source::File { path: path.into(), sha256 });
     }
-    let addresses: Vec<String> =
-        std::iter::once(url).chain(params.mirrors.iter().map(String::as_str)).map(str::to_string).collect();
+    let addresses: Vec<SecretUrl> = std::iter::once(url).chain(&params.mirrors).cloned().collect();
     for address in &addresses {
-        let scheme = address.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        ensure!(
+            !address.is_redacted(),
+            "`{address}` has `***` in the place of a password or a signature: records of runs do not keep them. Write the \
+             whole address"
+        );
+        let scheme = address.expose().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if !matches!(scheme.as_deref(), Some("http" | "https")) {
             bail!(
                 "`{address}` is no address of the archive: give one that starts with https:// or http://, or `url: file:PATH`"
@@ -70,7 +76,7 @@ pub fn source(params: &Cifar10Params) -> anyhow::Result<Source> {
     }
     match sha256 {
         Some(sha256) => Ok(Source::Web { addresses, sha256 }),
-        None if url == OFFICIAL_URL => Ok(Source::Web { addresses, sha256: OFFICIAL_SHA256.to_string() }),
+        None if *url == official => Ok(Source::Web { addresses, sha256: OFFICIAL_SHA256.to_string() }),
         None => bail!("`url: {url}` needs `sha256`, the digest of the archive that lies there"),
     }
 }
@@ -205,19 +211,26 @@ mod tests {
         let digest = "AB".repeat(32);
         let given = |url: Option<&str>, mirrors: &[&str], sha256: Option<&str>| {
             source(&Cifar10Params {
-                url: url.map(str::to_string),
-                mirrors: mirrors.iter().map(|m| m.to_string()).collect(),
+                url: url.map(SecretUrl::from),
+                mirrors: mirrors.iter().map(|&m| SecretUrl::from(m)).collect(),
                 sha256: sha256.map(str::to_string),
                 ..Default::default()
             })
             .map_err(|e| e.to_string())
         };
         let web = |addresses: &[&str], sha256: &str| {
-            Ok(Source::Web { addresses: addresses.iter().map(|a| a.to_string()).collect(), sha256: sha256.to_string() })
+            Ok(Source::Web {
+                addresses: addresses.iter().map(|&a| SecretUrl::from(a)).collect(),
+                sha256: sha256.to_string(),
+            })
         };
         let lower = digest.to_lowercase();
         assert_eq!(given(None, &["http://m/a"], None), web(&[OFFICIAL_URL, "http://m/a"], OFFICIAL_SHA256));
         assert_eq!(given(Some("HTTP://x/a"), &[], Some(&digest)), web(&["HTTP://x/a"], &lower));
+        let error = given(Some("https://u:***@x/a"), &[], Some(&digest)).unwrap_err();
+        assert!(error.contains("Write the whole address"), "{error}");
+        let error = given(Some("ftp://u:SECRET@x/a"), &[], Some(&digest)).unwrap_err();
+        assert!(error.contains("ftp://***@x/a") && !error.contains("SECRET"), "{error}");
         assert!(given(Some("https://x/a"), &[], None).unwrap_err().contains("needs `sha256`"));
         assert!(given(None, &["ftp://m/a"], None).unwrap_err().contains("ftp://m/a"));
         assert!(given(Some("data/a.tar.gz"), &[], None).unwrap_err().contains("file:PATH"));

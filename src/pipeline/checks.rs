@@ -7,6 +7,7 @@ mod network;
 
 use std::collections::HashMap;
 
+use super::SecretUrl;
 use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
@@ -146,7 +147,7 @@ fn check_archive(stage: Stage, p: &Cifar10Params, errors: &mut Errors) {
         let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
         host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
     };
-    if let Some(url) = &p.url {
+    if let Some(url) = p.url.as_ref().map(SecretUrl::expose) {
         let span = stage.place("url");
         if is_web(url) {
             if p.sha256.is_none() {
@@ -165,7 +166,7 @@ fn check_archive(stage: Stage, p: &Cifar10Params, errors: &mut Errors) {
             errors.push(Diagnostic::new(span, message).maybe_help(help));
         }
     }
-    for (index, url) in p.mirrors.iter().enumerate().filter(|(_, url)| !is_web(url)) {
+    for (index, url) in p.mirrors.iter().map(SecretUrl::expose).enumerate().filter(|(_, url)| !is_web(url)) {
         let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
         errors.push(Diagnostic::new(stage.item("mirrors", index), message));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::secret::{mask, redact};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
 /// After this many errors no more are looked for.
@@ -212,7 +213,7 @@ impl Diagnostics {
         }
         if let Some(help) = &error.help {
             // Names are escaped where they enter a message; this is for characters that only look harmless.
-            let help = normalize_untrusted_str(help);
+            let help = normalize_untrusted_str(&redact(help));
             if error.span.is_some() {
                 group = group.element(Level::HELP.message(help));
                 return renderer.render(&[group]);
@@ -261,7 +262,8 @@ impl Diagnostics {
             let to = from + text[from..to.clamp(from, line_end)].trim_end().len();
             place.kind.span(from - start..to - start).label(place.label.map(normalize_untrusted_str))
         });
-        let snippet = Snippet::source(&text[start..end]).annotations(annotations);
+        // Long lines are shortened afterwards, and half a password is a secret, too.
+        let snippet = Snippet::source(mask(&text[start..end])).annotations(annotations);
         match source {
             Text::Flag(_) => snippet.line_numbering(false),
             Text::File { name, .. } => snippet.path(name.as_str()).line_start(text[..start].matches('\n').count() + 1),

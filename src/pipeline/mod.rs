@@ -15,6 +15,7 @@ pub mod schedule;
 
 mod checks;
 mod diagnostics;
+mod expansion;
 mod flags;
 mod load;
 mod reader;
@@ -23,6 +24,7 @@ mod resolve;
 mod resolved;
 mod resources;
 mod schema;
+mod secret;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -41,11 +43,13 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::{MAX_IMAGE_SIZE, check_network};
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
+pub use expansion::expansion_hint;
 pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
 pub use resources::{ResourceParams, Resources, Retry, Site, bytes, duration};
 pub use schema::{file as file_schema, reference};
+pub use secret::{SecretUrl, redact, redact_value};
 pub use words::did_you_mean;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.

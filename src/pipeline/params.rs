@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claims::Claim;
+use super::secret::SecretUrl;
 
 pub use super::command::CommandParams;
 
@@ -30,10 +31,12 @@ pub enum FetchParams {
 pub struct Cifar10Params {
     /// Where the archive is: an `https:` or `http:` address, or `file:PATH` (relative to the working directory).
     #[serde(skip_serializing)]
-    pub url: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub url: Option<SecretUrl>,
     /// Further addresses of the same archive, tried in order when the first fails.
     #[serde(skip_serializing)]
-    pub mirrors: Vec<String>,
+    #[schemars(with = "Vec<String>")]
+    pub mirrors: Vec<SecretUrl>,
     /// SHA-256 of the archive, in hexadecimal. The official archive's where `url` is not given; needed with a web
     /// address of another archive; with `file:` it is checked where it is given.
     #[serde(skip_serializing)]

@@ -1,10 +1,12 @@
 //! The resolved pipeline as text: what a run keeps beside its results.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::resolve::{Draft, StageDraft};
+use super::secret::redact_value;
 use super::sweep::{Axis, Matrix};
 
 /// The whole pipeline as YAML that reads as the same pipeline: defaults filled in, what the command line says applied.
@@ -35,7 +37,23 @@ pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
         stages.insert(stage.name.as_str().into(), stage_to_yaml(stage, axes)?);
     }
     root.insert("stages".into(), stages.into());
-    serde_yaml::to_string(&Yaml::Mapping(root))
+    let mut root = Yaml::Mapping(root);
+    redact_all(&mut root);
+    serde_yaml::to_string(&root)
+}
+
+/// The file is kept with the run, and given to others: it has no secrets.
+fn redact_all(yaml: &mut Yaml) {
+    match yaml {
+        Yaml::String(text) => {
+            if let Cow::Owned(redacted) = redact_value(text) {
+                *text = redacted;
+            }
+        }
+        Yaml::Sequence(items) => items.iter_mut().for_each(redact_all),
+        Yaml::Mapping(mapping) => mapping.values_mut().for_each(redact_all),
+        _ => {}
+    }
 }
 
 fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::Error> {

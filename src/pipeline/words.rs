@@ -1,11 +1,13 @@
 //! Words for messages: quoting what the user wrote, and finding what was meant.
 
+use super::secret::redact_value;
+
 /// Longer words are cut in messages.
 const MAX_SHOWN: usize = 60;
 /// Of more words than these, the nearest is looked for among the first.
 const MAX_CANDIDATES: usize = 2000;
 
-/// The text between backquotes, its control characters escaped, cut where it is long.
+/// The text between backquotes, its control characters escaped, its secrets redacted, cut where it is long.
 pub(super) fn quote(text: &str) -> String {
     quote_at_most(text, MAX_SHOWN)
 }
@@ -16,6 +18,8 @@ pub(super) fn quote_whole(text: &str) -> String {
 }
 
 fn quote_at_most(text: &str, most: usize) -> String {
+    // Before it is cut: half a password is one, too.
+    let text = redact_value(text);
     let mut shown: String = text.chars().take(most).flat_map(escape).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');

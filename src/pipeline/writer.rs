@@ -3,11 +3,14 @@
 //! Their own serialisation leaves out what does not change a stage's result, since stage keys are made of it;
 //! here those fields are added. What is written here reads back as the same values.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::StageParams;
 use super::params::*;
+use super::secret::SecretUrl;
 
 impl StageParams {
     /// For a field that is to hold all of them.
@@ -15,7 +18,43 @@ impl StageParams {
         params.complete().serialize(serializer)
     }
 
-    /// Every parameter, those too that stay out of keys.
+    /// As [`serialize_complete`](Self::serialize_complete), with the secrets of addresses: only for the process that runs
+    /// the stage, and never for a file.
+    pub fn serialize_with_secrets<S: Serializer>(params: &Self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut value = params.complete();
+        if let (Self::Fetch(FetchParams::Cifar10(params)), Some(fields)) = (params, value.as_object_mut()) {
+            let mirrors: Vec<&str> = params.mirrors.iter().map(SecretUrl::expose).collect();
+            add(fields, [("url", json!(params.url.as_ref().map(SecretUrl::expose))), ("mirrors", json!(mirrors))]);
+        }
+        value.serialize(serializer)
+    }
+
+    /// The addresses of which [`complete`](Self::complete) redacts anything, by number: `url`, then the mirrors.
+    pub fn secret_urls(&self) -> BTreeMap<usize, String> {
+        let Self::Fetch(FetchParams::Cifar10(params)) = self else { return BTreeMap::new() };
+        let mirrors = params.mirrors.iter().enumerate().map(|(i, mirror)| (i + 1, mirror));
+        let all = params.url.iter().map(|url| (0, url)).chain(mirrors);
+        all.filter(|(_, url)| url.holds_secret()).map(|(i, url)| (i, url.expose().to_string())).collect()
+    }
+
+    /// Whether an address was read from where secrets are redacted.
+    pub fn has_redacted_urls(&self) -> bool {
+        let Self::Fetch(FetchParams::Cifar10(params)) = self else { return false };
+        params.url.iter().chain(&params.mirrors).any(SecretUrl::is_redacted)
+    }
+
+    /// Puts back what [`secret_urls`](Self::secret_urls) gave.
+    pub fn restore_secret_urls(&mut self, secrets: &BTreeMap<usize, String>) {
+        let Self::Fetch(FetchParams::Cifar10(params)) = self else { return };
+        let mirrors = params.mirrors.iter_mut().enumerate().map(|(i, mirror)| (i + 1, mirror));
+        for (i, url) in params.url.iter_mut().map(|url| (0, url)).chain(mirrors) {
+            if let Some(secret) = secrets.get(&i).filter(|_| url.is_redacted()) {
+                *url = SecretUrl::from(secret.as_str());
+            }
+        }
+    }
+
+    /// Every parameter, those too that stay out of keys. Secrets are redacted.
     pub fn complete(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("parameters are strings, numbers and maps of them");
         let fields = value.as_object_mut().expect("parameters are written as a map");

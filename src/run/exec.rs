@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::machine::oom_kills;
-use super::remote::Remote;
+use super::remote::{Remote, Unavailable};
 use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
@@ -128,7 +128,14 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
             }
             Ok(false) => {}
             Err(error) => {
-                let text = format!("warning: {address} does not help: {error:#}; the stage runs here");
+                let text = match Unavailable::is_cause_of(&error) {
+                    true => {
+                        send(&ProcessEvent::CacheUnavailable);
+                        stop.job.iter().for_each(Job::give_up_cache);
+                        format!("warning: {address} does not help: {error:#}; the run goes on without it")
+                    }
+                    false => format!("warning: {address} does not help: {error:#}; the stage runs here"),
+                };
                 eprintln!("{text}");
                 send(&StageEvent::Message { text });
             }

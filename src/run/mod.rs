@@ -34,14 +34,14 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::pipeline::{ExecutorKind, Pipeline, redact_value};
 use crate::plan::StageState;
 use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 
 pub use exec::exec;
 pub use machine::{Machine, available_memory};
 pub use prepare::{InputError, Prepared, cuda};
-pub use remote::Remote;
+pub use remote::{Pushed, Remote};
 pub use roles::{Executor, Progress, Report, Stopping};
 pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
@@ -113,7 +113,7 @@ pub fn detach(
     }
     run.update(&record)?;
     drop(hold);
-    let jobs = slurm::detach(&run, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
+    let jobs = slurm::detach(&run, &prepared.plan, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
     Ok((record, jobs))
 }
 
@@ -157,7 +157,15 @@ pub fn go_on(
         ExecutorKind::Local => Box::new(local::Local::new(options.exe.clone(), sender)),
         ExecutorKind::Slurm => {
             let (book, settings, since) = (slurm::Book::of(run), options.slurm.clone(), record.started_at.clone());
-            Box::new(slurm::Slurm::new(book, settings, options.exe.clone(), store.runs_dir(), since, sender)?)
+            Box::new(slurm::Slurm::new(
+                &prepared.plan,
+                book,
+                settings,
+                options.exe.clone(),
+                store.runs_dir(),
+                since,
+                sender,
+            )?)
         }
     };
     Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, hold)
@@ -195,7 +203,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
         machine: Some(Machine::here().described()),
         executor: options.executor,
-        command: options.command.clone(),
+        command: options.command.iter().map(|argument| redact_value(argument).into_owned()).collect(),
         stages: prepared.plan.stages.iter().map(stage).collect(),
     }
 }

@@ -11,6 +11,7 @@ use super::slots::Slots;
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
 use crate::nn;
+use crate::pipeline::expansion_hint;
 use crate::pipeline::params::{Cifar10Params, FetchParams, FolderParams};
 use crate::pipeline::{Device, Pipeline, Stage, StageParams};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
@@ -221,7 +222,8 @@ fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest
         let folder = std::env::current_dir().map(|folder| format!(" in {}", folder.display())).unwrap_or_default();
         return Err(InputError(format!(
             "stage {stage}: stages.{stage}.files: {shown} {what}{folder}. Paths are relative to the folder that srpipe \
-             is started in"
+             is started in{}",
+            expansion_hint(path)
         ))
         .into());
     }
@@ -242,7 +244,8 @@ fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest>
         let what = if path.exists() { "is not a file" } else { "does not exist" };
         return Err(InputError(format!(
             "stage {stage}: {place} {what}. Put the CIFAR-10 binary archive there, name another file in \
-             stages.{stage}.url, or leave `url` out to download it"
+             stages.{stage}.url, or leave `url` out to download it{}",
+            expansion_hint(path)
         ))
         .into());
     }

@@ -13,13 +13,17 @@ use super::limits::{Limits, Over};
 use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
+use super::watch::end_of;
 use super::wire::{Event, Order, ProcessEvent};
+use crate::pipeline::redact;
 use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store, read_file};
+use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
+/// How many bytes of a log's end are read for them.
+const TAIL_BYTES: u64 = 64 << 10;
 /// How many reports are heeded before anything is started because of them.
 const BURST: usize = 1000;
 /// How often stages are held against their limits.
@@ -303,6 +307,8 @@ impl<'a> Scheduler<'a> {
                 self.record_is_stale = true;
                 self.progress.event(stage, &StageEvent::Message { text });
             }
+            // After the first failure: each stage would wait for the same timeouts.
+            ProcessEvent::CacheUnavailable => return self.job.remote = None,
             ProcessEvent::Requeued { cause } => *self.retries.entry((stage, *cause)).or_default() += 1,
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
@@ -458,7 +464,8 @@ impl<'a> Scheduler<'a> {
 
     fn fail(&mut self, stage: usize, cause: Cause, error: String) {
         let log = self.known.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
-        let tail = read_file(&log).map(|text| tail(&String::from_utf8_lossy(&text), &error)).unwrap_or_default();
+        let error = redact(&error).into_owned();
+        let tail = end_of(&log, TAIL_BYTES).map(|text| tail(&text, &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 

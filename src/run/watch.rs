@@ -71,17 +71,17 @@ impl Events {
 
 /// The last progress that the work on `key` told.
 pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
-    let text = end_of(&store.events_path(key))?;
+    let text = end_of(&store.events_path(key), 16 << 10)?;
     let events = text.lines().rev().filter_map(|line| serde_json::from_str::<StageEvent>(line).ok());
     events.into_iter().find(|event| matches!(event, StageEvent::Progress { .. }))
 }
 
-/// The last few kilobytes of a file, from the start of a line where there is one.
-fn end_of(path: &Path) -> Option<String> {
-    const LENGTH: u64 = 16 << 10;
+/// The last so many bytes of a file.
+pub fn end_of(path: &Path, bytes: u64) -> Option<String> {
     let (mut file, length) = open_file(path).ok()?;
-    file.seek(SeekFrom::Start(length.saturating_sub(LENGTH))).ok()?;
-    let mut bytes = vec![];
-    file.read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
+    let mut end = vec![];
+    // It may grow meanwhile.
+    file.take(bytes).read_to_end(&mut end).ok()?;
+    Some(String::from_utf8_lossy(&end).into_owned())
 }

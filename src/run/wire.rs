@@ -24,7 +24,7 @@ pub struct Order {
     /// What was hashed into the key: inputs and seed are taken from it, and it goes into the action.
     pub preimage: Preimage,
     /// Those too that are not in the preimage.
-    #[serde(serialize_with = "StageParams::serialize_complete")]
+    #[serde(serialize_with = "StageParams::serialize_with_secrets")]
     pub params: StageParams,
     /// The CUDA device, or none for the CPU.
     pub cuda: Option<usize>,
@@ -59,6 +59,8 @@ pub enum ProcessEvent {
     Queued { job: String, reason: String },
     /// Its job has a node.
     Placed { job: String, node: String },
+    /// The shared cache cannot be reached or does not answer as it should: the rest of the run does without it.
+    CacheUnavailable,
     /// The key's lock is held and its action is not there: the stage runs from here on.
     Started,
     /// The action is in the store; `adopted` from another process.
@@ -86,6 +88,7 @@ mod tests {
             Event::Process(ProcessEvent::WaitingForLock { holder: Some("process 7 on n1".into()) }),
             Event::Process(ProcessEvent::Queued { job: "1_2".into(), reason: "Priority".into() }),
             Event::Process(ProcessEvent::Placed { job: "1_2".into(), node: "n7".into() }),
+            Event::Process(ProcessEvent::CacheUnavailable),
             Event::Process(ProcessEvent::Started),
             Event::Process(ProcessEvent::Done { adopted: true }),
             Event::Process(ProcessEvent::Failed {

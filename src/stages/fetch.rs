@@ -14,8 +14,8 @@ use crate::data::cifar::{self, Source};
 use crate::data::download::{self, DownloadError, Patience};
 use crate::data::synthetic::{self, Split};
 use crate::data::{Images, Splits, folder};
-use crate::pipeline::blobs;
 use crate::pipeline::params::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticParams};
+use crate::pipeline::{SecretUrl, blobs};
 use crate::store::Digest;
 
 /// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].
@@ -55,7 +55,7 @@ fn fetch_cifar10(params: &Cifar10Params, ctx: &Context) -> anyhow::Result<Splits
     cifar::split(&train, &test, params.validation, &params.limit)
 }
 
-fn get_archive(addresses: &[String], sha256: &str, part: &Path, ctx: &Context) -> anyhow::Result<()> {
+fn get_archive(addresses: &[SecretUrl], sha256: &str, part: &Path, ctx: &Context) -> anyhow::Result<()> {
     std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
     message(ctx, format!("getting {}", addresses[0]));
     let patience = Patience::default();

@@ -26,7 +26,7 @@ fn archive(records: usize) -> Vec<u8> {
 fn params(url: &str, sha256: Option<&str>) -> FetchParams {
     let limit = Limits { train: Some(7), validation: None, test: Some(1) };
     let sha256 = sha256.map(str::to_string);
-    FetchParams::Cifar10(Cifar10Params { url: Some(url.to_string()), mirrors: vec![], sha256, validation: 2, limit })
+    FetchParams::Cifar10(Cifar10Params { url: Some(url.into()), mirrors: vec![], sha256, validation: 2, limit })
 }
 
 fn levels(images: &Images) -> Vec<u8> {
@@ -110,7 +110,7 @@ fn a_failed_download_says_what_was_tried_and_what_to_do() {
     let bench = Bench::new();
     let (first, mirror) = (serve(404, vec![]), serve(403, vec![]));
     let FetchParams::Cifar10(mut params) = params(&first, Some(&"00".repeat(32))) else { unreachable!() };
-    params.mirrors = vec![mirror.clone()];
+    params.mirrors = vec![mirror.as_str().into()];
     let error = run(&FetchParams::Cifar10(params), &bench.context(&|| false)).unwrap_err().to_string();
     for part in [format!("{first}: HTTP status 404"), format!("{mirror}: HTTP status 403"), "`url: file:PATH`".into()] {
         assert!(error.contains(&part), "{error}");

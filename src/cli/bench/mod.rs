@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::EXIT_DONE;
 use super::args::{BenchArgs, BenchBackend};
-use super::output::{can_draw, note, print};
+use super::output::{can_draw, note, print, print_json_line};
 use super::words;
 use crate::model::unet;
 use crate::nn::fused::{Level, peak_flops};
@@ -60,7 +60,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     }
     let report = report(args, &machinery, level)?;
     match args.json {
-        true => print(&(serde_json::to_string(&report)? + "\n")),
+        true => print_json_line(&serde_json::to_value(&report)?),
         false => print(&report.text()),
     }
     Ok(EXIT_DONE)

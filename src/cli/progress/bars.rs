@@ -13,7 +13,7 @@ use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::groups::base;
-use crate::cli::output::{Look, Paint};
+use crate::cli::output::{Look, Paint, shown, visible, visible_line};
 use crate::cli::words;
 use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
@@ -85,7 +85,7 @@ impl Bars {
 
     fn above(&self, text: &str) {
         // Above the bars; a terminal that is gone is no reason to stop.
-        let _ = self.all.println(text);
+        let _ = self.all.println(shown(text, self.paint.has_colours()));
     }
 
     /// A line of a stage, in as many as it takes.
@@ -205,7 +205,7 @@ impl Progress for Bars {
         self.states = vec![StageRunState::Pending; run.stages.len()];
         let footer = ProgressBar::no_length().with_elapsed(since(&run.started_at));
         let footer = footer.with_style(style("{prefix}  {elapsed_precise}  {msg}"));
-        self.footer = self.all.add(footer.with_prefix(self.paint.paint(Look::Attention, &run.pipeline)));
+        self.footer = self.all.add(footer.with_prefix(self.paint.paint(Look::Attention, &visible_line(&run.pipeline))));
         self.footer.enable_steady_tick(TICK);
         self.draw_footer();
     }
@@ -227,7 +227,7 @@ impl Progress for Bars {
         match event {
             StageEvent::Message { text } => {
                 self.tell_together();
-                self.above(&self.broken(&format!("{}  {text}", self.stages.padded(stage))));
+                self.above(&self.broken(&format!("{}  {}", self.stages.padded(stage), visible(text))));
             }
             StageEvent::Progress { done, total, unit, values } => {
                 let left = self.stages.eta(stage, *done, *total);
@@ -242,7 +242,14 @@ impl Progress for Bars {
                     working.bar.set_length(*total);
                 }
                 working.bar.set_position(*done);
-                let work = Work { done: *done, total: *total, unit, values, left, losses: &working.losses };
+                let work = Work {
+                    done: *done,
+                    total: *total,
+                    unit: &visible_line(unit),
+                    values,
+                    left,
+                    losses: &working.losses,
+                };
                 working.bar.set_message(columns.text(&work, self.paint));
                 working.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
                 if self.footer_drawn.is_none_or(|drawn| drawn.elapsed() >= TICK) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Stages, log_lines, sentence, stopping};
-use crate::cli::output::note;
+use crate::cli::output::{note, visible};
 use crate::cli::words;
 use crate::run::{Progress, Status, Stopping};
 use crate::stages::StageEvent;
@@ -51,7 +51,9 @@ impl Progress for Lines {
 
     fn event(&mut self, stage: usize, event: &StageEvent) {
         match event {
-            StageEvent::Message { text } => self.line(&format!("{}  {text}", self.stages.padded(stage))),
+            StageEvent::Message { text } => {
+                self.line(&format!("{}  {}", self.stages.padded(stage), visible(text)));
+            }
             StageEvent::Progress { done, total, unit, values } => {
                 let eta = self.stages.eta(stage, *done, *total);
                 let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", words::duration(seconds)));

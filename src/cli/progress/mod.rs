@@ -11,7 +11,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::output::Look;
+use super::output::{Look, visible, visible_line};
 use super::words;
 use crate::run::{Failure, Progress, Status, Stopping};
 use crate::stages::StageEvent;
@@ -37,6 +37,10 @@ impl Pace {
 
 /// What there is to say of a stage besides its name, and how it looks; none for a state that needs no line.
 fn sentence(status: &Status) -> Option<(Look, String)> {
+    words_of(status).map(|(look, text)| (look, visible(&text).into_owned()))
+}
+
+fn words_of(status: &Status) -> Option<(Look, String)> {
     Some(match status {
         Status::Pending => return None,
         Status::Running => (Look::Plain, "running".into()),
@@ -52,11 +56,18 @@ fn sentence(status: &Status) -> Option<(Look, String)> {
     })
 }
 
-/// The last lines of a failed stage's log.
+/// Columns of a log's line that are shown with an error.
+const LOG_COLUMNS: usize = 200;
+
+/// The last lines of a failed stage's log, long ones cut.
 fn log_lines(failure: &Failure) -> Vec<String> {
-    let mut lines: Vec<String> = failure.tail.iter().map(|line| format!("    | {}", printable(line))).collect();
+    let whole: Vec<String> = failure.tail.iter().map(|line| printable(line)).collect();
+    let shown = whole.iter().map(|line| words::shortened(line, LOG_COLUMNS));
+    let mut lines: Vec<String> = shown.map(|line| format!("    | {line}")).collect();
     if failure.log.is_file() {
-        lines.push(format!("    log: {}", failure.log.display()));
+        let is_cut = whole.iter().any(|line| line.chars().nth(LOG_COLUMNS).is_some());
+        let note = if is_cut { " (long lines are cut above; `srpipe logs STAGE` shows them whole)" } else { "" };
+        lines.push(format!("    log: {}{note}", failure.log.display()));
     }
     lines
 }
@@ -89,7 +100,7 @@ struct Stages {
 
 impl Stages {
     fn new(records: &[StageRecord]) -> Self {
-        let names: Vec<String> = records.iter().map(|stage| stage.name.clone()).collect();
+        let names: Vec<String> = records.iter().map(|stage| visible_line(&stage.name).into_owned()).collect();
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).min(40);
         Self { names, width, paces: BTreeMap::new() }
     }
@@ -136,6 +147,7 @@ impl Progress for Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Cause;
 
     #[test]
     fn long_names_leave_room_and_stay_apart() {
@@ -149,6 +161,16 @@ mod tests {
         assert_eq!(long.shortened(0, 80), format!("images{}", " ".repeat(18)));
         assert_eq!(long.shortened(1, 160), "attention[model.attention.kind=seed,seed=3]");
         assert_eq!(names(&["a", "bcd"]).shortened(0, 80), "a  ");
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_bounded() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let tail = vec!["short".to_string(), "m".repeat(100_000)];
+        let lines = log_lines(&Failure { cause: Cause::Failed, error: String::new(), log: log.path().into(), tail });
+        assert_eq!(lines[0], "    | short");
+        assert_eq!(lines[1].chars().count(), LOG_COLUMNS + 6);
+        assert!(lines[1].ends_with('…') && lines[2].contains("srpipe logs"), "{}", lines[2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::ReportArgs;
-use super::output::{note, print};
+use super::output::{note, print, print_json};
 use super::store::{self, find_run};
 use super::{EXIT_DONE, output_file, status};
 use crate::store::{RunDir, Store};
@@ -46,7 +46,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
         true => {
             let pipeline = run.record().ok().map(|record| record.pipeline);
             let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": path});
-            print(&format!("{told:#}\n"));
+            print_json(&told);
         }
         false => print(&format!("{}\n", path.display())),
     }

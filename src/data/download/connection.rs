@@ -2,7 +2,12 @@
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+
+use crate::data::http::Limits;
+use crate::pipeline::{SecretUrl, redact};
+
+/// As many as most programs follow.
+const MAX_REDIRECTS: u32 = 10;
 
 /// What a connection's thread hands over.
 pub enum Piece {
@@ -22,36 +27,31 @@ pub struct Head {
 
 /// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a
 /// silent server. The thread ends when its receiver is gone, at the latest with its timeout.
-pub fn request_pieces(address: String, offset: u64, timeout: Duration) -> Receiver<Piece> {
+pub fn request_pieces(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Piece> {
     let (sender, pieces) = sync_channel(16);
     std::thread::spawn(move || {
         // Nobody listens to errors of `send`: the receiver has left.
-        if let Err(piece) = converse(&address, offset, timeout, |piece| sender.send(piece).is_ok()) {
+        if let Err(piece) = converse(&address, offset, limits, |piece| sender.send(piece).is_ok()) {
             let _ = sender.send(piece);
         }
     });
     pieces
 }
 
-fn converse(address: &str, offset: u64, timeout: Duration, send: impl Fn(Piece) -> bool) -> Result<(), Piece> {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .user_agent(concat!("srpipe/", env!("CARGO_PKG_VERSION")))
-        .accept_encoding("identity")
-        .timeout_resolve(Some(timeout))
-        .timeout_connect(Some(timeout))
-        .timeout_recv_response(Some(timeout))
-        .timeout_per_read(Some(timeout))
-        .build()
-        .new_agent();
-    let mut get = agent.get(address);
+fn converse(address: &SecretUrl, offset: u64, limits: Limits, send: impl Fn(Piece) -> bool) -> Result<(), Piece> {
+    let agent = limits.agent(MAX_REDIRECTS);
+    let mut get = agent.get(address.expose());
     if offset > 0 {
         get = get.header("Range", format!("bytes={offset}-"));
     }
-    let response = get.call().map_err(|e| match e {
-        // Asked again, the server would say the same.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Piece::Refused(e.to_string()),
-        e => Piece::Broken(e.to_string()),
+    let response = get.call().map_err(|e| {
+        // An error can name the address that it is about.
+        let text = redact(&e.to_string()).into_owned();
+        match e {
+            // Asked again, the server would say the same.
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Piece::Refused(text),
+            _ => Piece::Broken(text),
+        }
     })?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
     let range_start = header("Content-Range").and_then(|v| v.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
@@ -59,7 +59,7 @@ fn converse(address: &str, offset: u64, timeout: Duration, send: impl Fn(Piece) 
     if !send(Piece::Head(head)) {
         return Ok(());
     }
-    let mut body = response.into_body().into_reader();
+    let mut body = limits.body(response.into_body().into_reader());
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let piece = match body.read(&mut buffer) {

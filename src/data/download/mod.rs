@@ -2,6 +2,9 @@
 //!
 //! What has arrived lies in a `.part` file that outlives the process; the next attempt, from whatever address, asks for
 //! the rest of it. Only the digest of the whole says that it is right.
+//!
+//! A download ends, whatever the servers do: every connection is held to the timeouts and the least rate of
+//! [`http`](super::http), attempts without progress are counted, and so is what an address sends in all.
 
 mod connection;
 
@@ -14,12 +17,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
+use super::http::Limits;
+use crate::pipeline::SecretUrl;
 use connection::{Piece, request_pieces};
 
 /// What is downloaded, and where to.
 pub struct Request<'a> {
     /// `http:` or `https:` addresses of the same file, in the order in which they are tried.
-    pub addresses: &'a [String],
+    pub addresses: &'a [SecretUrl],
     /// In hexadecimal, of either case.
     pub sha256: &'a str,
     /// Where it grows; when the download has succeeded, the whole file.
@@ -31,17 +36,20 @@ pub struct Request<'a> {
 /// How long to put up with a bad line.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Attempts at an address that bring less than a mebibyte each, before the next address has its turn.
+    /// Attempts in a row without progress, before the next address has its turn. Progress is a mebibyte more than there
+    /// ever was: a server that sends the same bytes again makes none.
     pub tries: u32,
     /// Before the second attempt; twice as long before each further one.
     pub backoff: Duration,
-    /// Until a connection stands, and for each silence on it.
-    pub timeout: Duration,
+    /// When a connection is given up.
+    pub limits: Limits,
+    /// The bytes that one address may send in all attempts together, as a multiple of [`Request::max_bytes`].
+    pub max_transfer: u64,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { tries: 5, backoff: Duration::from_secs(1), timeout: Duration::from_secs(30) }
+        Self { tries: 5, backoff: Duration::from_secs(1), limits: Limits::default(), max_transfer: 2 }
     }
 }
 
@@ -60,7 +68,7 @@ pub struct Watch<'a> {
 pub enum DownloadError {
     /// [`Watch::interrupted`] said so; what has arrived is kept.
     Interrupted,
-    /// No address gave the file: each with its cause.
+    /// No address gave the file: each, without its secrets, with its cause.
     Failed(Vec<(String, String)>),
     /// The `.part` file cannot be written or read.
     Local(anyhow::Error),
@@ -114,21 +122,30 @@ pub fn download(request: &Request, watch: &Watch) -> Result<(), DownloadError> {
             Ok(()) => return Ok(()),
             Err(cause) => {
                 (watch.message)(format!("{address}: {cause}"));
-                causes.push((address.clone(), cause));
+                causes.push((address.to_string(), cause));
             }
         }
     }
     Err(DownloadError::Failed(causes))
 }
 
+/// Bytes that count as progress.
+const PROGRESS: u64 = 1 << 20;
+
 /// All attempts at one address; the inner error is why they came to nothing.
-fn from_address(address: &str, request: &Request, watch: &Watch) -> Result<Result<(), String>, DownloadError> {
-    let Patience { tries, backoff, .. } = request.patience;
+fn from_address(address: &SecretUrl, request: &Request, watch: &Watch) -> Result<Result<(), String>, DownloadError> {
+    let Patience { tries, backoff, max_transfer, .. } = request.patience;
     let mut fresh_start_left = true;
     let mut failures = 0;
+    let mut most = part_len(request.part)?;
+    let mut received = 0;
     loop {
         let before = part_len(request.part)?;
-        match attempt(address, before, request, watch)? {
+        let attempt = attempt(address, before, request, &mut received, watch)?;
+        if !matches!(attempt, Attempt::Complete { .. }) && received > request.max_bytes.saturating_mul(max_transfer) {
+            return Ok(Err(format!("it sent {received} bytes in several attempts, and never the whole file")));
+        }
+        match attempt {
             Attempt::Complete { resumed } => {
                 let digest = file_sha256(request.part)?;
                 if digest.eq_ignore_ascii_case(request.sha256) {
@@ -149,8 +166,10 @@ fn from_address(address: &str, request: &Request, watch: &Watch) -> Result<Resul
             }
             Attempt::Refused(cause) => return Ok(Err(cause)),
             Attempt::Broken(cause) => {
-                let gained = part_len(request.part)?.saturating_sub(before);
-                failures = if gained >= 1 << 20 { 1 } else { failures + 1 };
+                let there = part_len(request.part)?;
+                let is_progress = there >= most + PROGRESS;
+                failures = if is_progress { 1 } else { failures + 1 };
+                most = if is_progress { there } else { most };
                 if failures >= tries {
                     return Ok(Err(format!("{cause} (tried {failures} times)")));
                 }
@@ -163,8 +182,14 @@ fn from_address(address: &str, request: &Request, watch: &Watch) -> Result<Resul
 }
 
 /// Asks for the bytes from `offset` on and appends what comes.
-fn attempt(address: &str, offset: u64, request: &Request, watch: &Watch) -> Result<Attempt, DownloadError> {
-    let pieces = request_pieces(address.to_string(), offset, request.patience.timeout);
+fn attempt(
+    address: &SecretUrl,
+    offset: u64,
+    request: &Request,
+    received: &mut u64,
+    watch: &Watch,
+) -> Result<Attempt, DownloadError> {
+    let pieces = request_pieces(address.clone(), offset, request.patience.limits);
     let head = match next(&pieces, watch)? {
         Some(Piece::Head(head)) => head,
         Some(Piece::Broken(cause)) => return Ok(Attempt::Broken(cause)),
@@ -195,6 +220,7 @@ fn attempt(address: &str, offset: u64, request: &Request, watch: &Watch) -> Resu
         match next(&pieces, watch)? {
             Some(Piece::Bytes(bytes)) => {
                 done += bytes.len() as u64;
+                *received += bytes.len() as u64;
                 if done > request.max_bytes {
                     clear(request.part)?;
                     return Ok(Attempt::Refused(too_large));

@@ -27,6 +27,10 @@ enum Reply {
     Unsized,
     /// 206 from another place than was asked for.
     OtherRange,
+    /// As it should, but a byte every few milliseconds.
+    Trickle,
+    /// The whole file whatever was asked for, but the connection ends after so many bytes of it.
+    DropFromStart(usize),
 }
 
 struct Server {
@@ -69,7 +73,7 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
     log.lock().unwrap().push(range.clone());
     let asked = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let start = match reply {
-        Reply::IgnoreRange => 0,
+        Reply::IgnoreRange | Reply::DropFromStart(_) => 0,
         Reply::OtherRange => asked.map_or(0, |asked| asked + 1),
         _ => asked.unwrap_or(0),
     };
@@ -99,10 +103,18 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
     }
     write!(to, "\r\n")?;
     let sent = match reply {
-        Reply::Drop(n) => n.min(body.len()),
+        Reply::Drop(n) | Reply::DropFromStart(n) => n.min(body.len()),
         Reply::Stall => 10,
         _ => body.len(),
     };
+    if let Reply::Trickle = reply {
+        for byte in body {
+            to.write_all(&[byte])?;
+            to.flush()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        return Ok(());
+    }
     to.write_all(&body[..sent])?;
     if let Reply::Stall = reply {
         to.flush()?;
@@ -114,6 +126,7 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
 struct Case {
     folder: tempfile::TempDir,
     content: Vec<u8>,
+    max_bytes: u64,
     messages: RefCell<Vec<String>>,
     progress: RefCell<Vec<(u64, Option<u64>)>>,
     /// Becomes interrupted at so many bytes.
@@ -125,6 +138,7 @@ impl Case {
         Self {
             folder: tempfile::tempdir().unwrap(),
             content: (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+            max_bytes: 400_000,
             messages: RefCell::default(),
             progress: RefCell::default(),
             stop_at: Cell::new(None),
@@ -140,15 +154,17 @@ impl Case {
     }
 
     fn download(&self, servers: &[&Server]) -> Result<(), DownloadError> {
-        let addresses: Vec<String> = servers.iter().map(|s| s.address.clone()).collect();
+        let addresses: Vec<SecretUrl> = servers.iter().map(|s| s.address.clone().into()).collect();
         let right = self.folder.path().join("right");
         std::fs::write(&right, &self.content).unwrap();
-        let patience = Patience { tries: 3, backoff: Duration::from_millis(5), timeout: Duration::from_millis(500) };
+        let limits =
+            Limits { timeout: Duration::from_millis(500), bytes_per_second: 1000, window: Duration::from_millis(400) };
+        let patience = Patience { tries: 3, backoff: Duration::from_millis(5), limits, max_transfer: 2 };
         let request = Request {
             addresses: &addresses,
             sha256: &file_sha256(&right).unwrap(),
             part: &self.part(),
-            max_bytes: 400_000,
+            max_bytes: self.max_bytes,
             patience,
         };
         let watch = Watch {
@@ -302,6 +318,57 @@ fn a_silent_server_is_given_up() {
     let good = case.server(&[Reply::Good]);
     case.succeeds(&[&silent, &good]);
     assert_eq!(good.ranges(), [from(10 * silent.ranges().len())]);
+}
+
+#[test]
+fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
+    let case = Case::new();
+    let (slow, good) = (case.server(&[Reply::Trickle]), case.server(&[Reply::Good]));
+    case.succeeds(&[&slow, &good]);
+    let messages = case.messages.borrow();
+    assert!(messages[0].contains("too slow"), "{messages:?}");
+    assert_eq!(slow.ranges().len(), 3);
+}
+
+#[test]
+fn bytes_that_were_there_before_are_no_progress() {
+    let mut case = Case::new();
+    case.content = vec![3; 8 << 20];
+    case.max_bytes = 100 << 20;
+    // The part shrinks and grows by more than a mebibyte, for ever.
+    let (from_start, on) = (Reply::DropFromStart(1 << 20), Reply::Drop(3 << 20));
+    let replies: Vec<Reply> = (0..100).flat_map(|_| [from_start, on]).collect();
+    let server = case.server(&replies);
+    let causes = case.fails(&[&server]);
+    assert!(causes[0].contains("(tried 3 times)"), "{causes:?}");
+    assert!(server.ranges().len() < 10, "{}", server.ranges().len());
+}
+
+#[test]
+fn what_an_address_sends_in_all_is_bounded() {
+    let mut case = Case::new();
+    case.content = vec![3; 40 << 20];
+    case.max_bytes = 41 << 20;
+    // Each time from the start, and each time further.
+    let replies: Vec<Reply> = (1..40).map(|i| Reply::DropFromStart(i << 20)).collect();
+    let server = case.server(&replies);
+    let causes = case.fails(&[&server]);
+    assert!(causes[0].contains("never the whole file"), "{causes:?}");
+    assert!(server.ranges().len() < 20, "{}", server.ranges().len());
+}
+
+#[test]
+fn secrets_are_used_and_not_told() {
+    let case = Case::new();
+    let (good, gone) = (case.server(&[Reply::Good]), case.server(&[Reply::Status(503)]));
+    let with_secret = |server: &Server| Server {
+        address: server.address.replace("http://", "http://user:SECRET@") + "?sig=SECRET&part=1",
+        ranges: server.ranges.clone(),
+    };
+    let Err(error) = case.download(&[&with_secret(&gone)]) else { panic!("it has no file") };
+    let told = format!("{error} {error:?} {:?}", case.messages.borrow());
+    assert!(told.contains("http://***@") && told.contains("sig=***&part=1") && !told.contains("SECRET"), "{told}");
+    case.succeeds(&[&with_secret(&good)]);
 }
 
 #[test]

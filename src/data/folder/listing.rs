@@ -14,6 +14,7 @@ use anyhow::{Result, ensure};
 use rustix::fs::{Access, access};
 use walkdir::{DirEntry, WalkDir};
 
+use crate::pipeline::expansion_hint;
 use crate::pipeline::params::Broken;
 use crate::store::{Digest, is_results_folder};
 
@@ -59,7 +60,7 @@ impl Listing {
 /// `@eaDir`, folders of results and links into them, and links that lead back to a folder above them.
 pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
     let shown = folder.display();
-    ensure!(folder.is_dir(), "{shown} is not a folder");
+    ensure!(folder.is_dir(), "{shown} is not a folder{}", expansion_hint(folder));
     let mut results = Results::new(folder, results)?;
     let mut listing = Listing::default();
     let mut passed = PassedOver::default();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::super::secret::redact_value;
 use super::super::tree::{Node, Number, Value};
 use super::super::words::is_invisible;
 use super::{Axis, Combination, Scope};
@@ -50,7 +51,7 @@ pub(super) fn value_label(node: &Node) -> String {
         Value::Bool(b) => b.to_string(),
         Value::Number { number: Number::Integer(i), .. } => i.to_string(),
         Value::Number { number: Number::Real(x), .. } => real(*x),
-        Value::Text(text) => text.chars().map(escape).collect(),
+        Value::Text(text) => redact_value(text).chars().map(escape).collect(),
         Value::List(items) => format!("({})", items.iter().map(value_label).collect::<Vec<_>>().join(" ")),
         Value::Mapping(mapping) => {
             let entries = mapping.iter().map(|(key, entry)| format!("{key}:{}", value_label(&entry.node)));

@@ -16,6 +16,8 @@ use crate::store::seal::{seal, unseal};
 use crate::store::{Key, RunDir, Store, read_file};
 
 const CHARTER: &str = "charter.json";
+/// Is there when a job has found that the shared cache cannot be used.
+pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
 /// Is there when somebody wants the run to end.
 const CANCELLED: &str = "cancelled";
 
@@ -55,7 +57,9 @@ impl Charter {
 
     /// Whether a run that is prepared now asks for the very same.
     pub fn asks_for(&self, prepared: &Prepared) -> bool {
-        self.plan == prepared.plan
+        // The plan that was written has no secrets.
+        let written = |plan: &Plan| serde_json::to_value(plan).ok();
+        written(&self.plan) == written(&prepared.plan)
             && self.sources == prepared.sources
             && self.backend == prepared.backend()
             && self.forced == prepared.forced
@@ -146,6 +150,11 @@ impl Book {
     /// Says to whoever watches the run that it is to end.
     pub fn cancel(&self) -> Result<()> {
         self.run.write_job_file(CANCELLED, b"").map(drop)
+    }
+
+    /// Jobs try the shared cache again.
+    pub fn forget_unavailable_cache(&self) {
+        let _ = fs::remove_file(self.run.jobs_dir().join(CACHE_UNAVAILABLE));
     }
 
     pub fn forget_cancelling(&self) {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::book::{Batch, Wanted};
 use super::queue::{self, Refusal};
 use super::submit::Submitter;
-use super::{Book, Settings};
+use super::{Book, Settings, secrets};
 use crate::plan::{Plan, StageState};
 use crate::store::RunDir;
 
@@ -18,9 +18,10 @@ use crate::store::RunDir;
 const TRIES: u32 = 5;
 
 /// Submits all that is not known; gives the number of jobs. `states`: as the store knows the stages now.
-pub fn detach(run: &RunDir, settings: Settings, exe: PathBuf, states: &[StageState]) -> Result<usize> {
+/// `plan`: with its secrets.
+pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, states: &[StageState]) -> Result<usize> {
     let book = Book::of(run);
-    let submitter = Submitter { charter: book.charter()?, book, settings, exe };
+    let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };
     let plan = &submitter.charter.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {

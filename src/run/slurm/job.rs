@@ -1,16 +1,17 @@
 //! The job's side: what a process that Slurm started is to do, and how it goes when it is to go.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::SIGUSR2;
 
-use super::book::{Charter, entry};
-use super::queue;
+use super::book::{CACHE_UNAVAILABLE, Charter, entry};
 use super::verdict::AGAIN;
+use super::{queue, secrets};
 use crate::plan::{BackendClass, StageState, state_of};
 use crate::run::knowledge::Visible;
 use crate::run::status::Cause;
@@ -29,6 +30,8 @@ pub struct Job {
     id: String,
     /// How often it was started before.
     restarts: usize,
+    /// The file that says that the shared cache was given up.
+    marker: PathBuf,
 }
 
 /// What there is to do.
@@ -48,11 +51,18 @@ impl Job {
         if restarts > 0 {
             eprintln!("{AGAIN}");
         }
-        Ok(Self { charter, stage, split, id, restarts })
+        let marker = batch.with_file_name(CACHE_UNAVAILABLE);
+        Ok(Self { charter, stage, split, id, restarts, marker })
     }
 
     pub fn runs(&self) -> &Path {
         &self.charter.runs
+    }
+
+    /// Jobs of this run that start later do without the shared cache.
+    pub fn give_up_cache(&self) {
+        // Without it, they wait for the cache themselves.
+        let _ = File::create(&self.marker);
     }
 
     /// Works out the stage's key from what is there now: what it reads was perhaps not when the job was submitted, and
@@ -69,16 +79,18 @@ impl Job {
                 StageState::Cached { .. } => return Ok(Task::Known),
                 StageState::Ready { key, preimage } => {
                     let planned = &plan.stages[self.stage];
+                    let mut params = planned.params.clone();
+                    secrets::restore(&mut params, &planned.name, std::env::var(secrets::VARIABLE).ok().as_deref())?;
                     return Ok(Task::Run(Box::new(Order {
                         key,
                         preimage,
-                        params: planned.params.clone(),
+                        params,
                         cuda: (*backend == BackendClass::Cuda).then_some(0),
                         threads: threads(),
                         split: self.split,
                         gpus: gpus(),
                         force,
-                        remote: remote.clone(),
+                        remote: remote.clone().filter(|_| !self.marker.exists()),
                         runs: runs.clone(),
                     })));
                 }

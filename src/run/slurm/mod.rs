@@ -6,6 +6,7 @@
 //! - `clerk`: the thread that submits (`submit`, `outbox`), asks (`poll`) and watches, job by job (`watched`). [`Slurm`]: what
 //!   the scheduler sees of it.
 //! - `detach`: a whole graph handed over at once. `adopt`: what became of jobs that nobody watched.
+//! - `secrets`: what jobs need to know and files must not.
 //! - `job`: the other side, the process that Slurm starts on a node.
 //!
 //! The result in the store is what counts, and jobs go on without the process that submitted them. Whoever takes up the
@@ -21,6 +22,7 @@ mod options;
 mod outbox;
 mod poll;
 mod queue;
+mod secrets;
 mod submit;
 mod verdict;
 mod watched;
@@ -35,7 +37,7 @@ use super::roles::{Executor, Report};
 use super::status::Cause;
 use super::wire::Order;
 use crate::pipeline::{Device, Pipeline};
-use crate::plan::{StageState, plan};
+use crate::plan::{Plan, StageState, plan};
 use crate::store::{JobRecord, RunDir, Store};
 
 pub use adopt::adopt;
@@ -117,8 +119,9 @@ pub struct Slurm {
 }
 
 impl Slurm {
-    /// `since`: when the run began. `runs`: the folder of the store.
+    /// `plan`: with its secrets. `since`: when the run began. `runs`: the folder of the store.
     pub fn new(
+        plan: &Plan,
         book: Book,
         settings: Settings,
         exe: PathBuf,
@@ -126,9 +129,10 @@ impl Slurm {
         since: String,
         reports: Sender<Report>,
     ) -> Result<Self> {
+        book.forget_unavailable_cache();
         let (wishes, granted) = channel();
         let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
-        let submitter = Submitter { charter: book.charter()?, book, settings, exe };
+        let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };
         let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports);
         std::thread::Builder::new().name("slurm".into()).spawn(|| clerk.work()).context("starting a thread")?;
         Ok(Self { wishes, ready: vec![] })

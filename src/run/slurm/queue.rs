@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::command::{answer, shortened};
+use super::secrets;
 use super::verdict::JobState;
 
 /// No command of Slurm takes longer where its controller answers at all.
@@ -49,10 +50,14 @@ pub fn tag(batch: usize) -> String {
     format!("b{batch}")
 }
 
-/// Hands a script to `sbatch`; gives the job's number.
-pub fn sbatch(options: &[String], script: &str, timeout: Duration) -> Result<u64, Refusal> {
+/// Hands a script to `sbatch`; gives the job's number. `secrets`: for the job's environment.
+pub fn sbatch(options: &[String], script: &str, secrets: Option<&str>, timeout: Duration) -> Result<u64, Refusal> {
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options);
+    match secrets {
+        Some(secrets) => command.env(secrets::VARIABLE, secrets),
+        None => command.env_remove(secrets::VARIABLE),
+    };
     // Whoever submits may be a job itself: what Slurm has told it of itself is not for others.
     const OF_COMMANDS: [&str; 4] = ["SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"];
     let told = |name: &str| name.starts_with("SLURM_") && !OF_COMMANDS.contains(&name);

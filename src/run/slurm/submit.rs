@@ -19,6 +19,8 @@ pub struct Submitter {
     pub settings: Settings,
     /// The srpipe binary.
     pub exe: PathBuf,
+    /// Of the jobs, see `secrets`.
+    pub secrets: Option<String>,
 }
 
 impl Submitter {
@@ -52,7 +54,7 @@ impl Submitter {
             all.push("--kill-on-invalid-dep=yes".into());
         }
         let script = queue::script(&self.exe, &self.book.path(batch.number));
-        let job = queue::sbatch(&all, &script, self.settings.timeout)?;
+        let job = queue::sbatch(&all, &script, self.secrets.as_deref(), self.settings.timeout)?;
         // To look up for people; without it the jobs are found all the same.
         let _ = self.book.write(&Batch { job: Some(job), ..batch.clone() });
         Ok(job)

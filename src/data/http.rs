@@ -1,0 +1,202 @@
+//! HTTP as srpipe uses it: one policy on timeouts and rates for downloads and for shared caches.
+//!
+//! No request waits without bound. Connecting, the response's head and every single read or write have a timeout. A
+//! connection that stays alive with a byte now and then falls below [`Limits::bytes_per_second`] and is closed too.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use crate::pipeline::redact;
+
+/// When a connection is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For resolving the name, for connecting, for the response's head, and for each read and write.
+    pub timeout: Duration,
+    /// The lowest rate of a body, on average over [`window`](Self::window).
+    pub bytes_per_second: u64,
+    pub window: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), bytes_per_second: 1024, window: Duration::from_secs(60) }
+    }
+}
+
+impl Limits {
+    /// An agent that reports statuses as responses, and follows at most `redirects` redirects.
+    pub fn agent(&self, redirects: u32) -> ureq::Agent {
+        let timeout = Some(self.timeout);
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(redirects)
+            // Without redirects, a redirect is a response like any other.
+            .max_redirects_will_error(redirects > 0)
+            .user_agent(concat!("srpipe/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_resolve(timeout)
+            .timeout_connect(timeout)
+            .timeout_send_request(timeout)
+            .timeout_recv_response(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout)
+            .build()
+            .new_agent()
+    }
+
+    /// A request's body, held to these limits.
+    pub fn upload<R: Read>(&self, inner: R) -> Upload<R> {
+        Upload { inner, limits: *self, handed_over: None, spent: Duration::ZERO, sent: 0 }
+    }
+
+    /// Fails where `bytes` in `spent` are fewer than these limits accept.
+    fn check_rate(&self, bytes: u64, spent: Duration) -> io::Result<()> {
+        let seconds = spent.as_secs_f64();
+        if bytes as f64 >= self.bytes_per_second as f64 * seconds {
+            return Ok(());
+        }
+        let text = format!(
+            "the connection is too slow: {bytes} bytes in {seconds:.0} s, and the least that is accepted is {} bytes per \
+             second",
+            self.bytes_per_second
+        );
+        Err(io::Error::new(io::ErrorKind::TimedOut, BodyError(text)))
+    }
+
+    /// A response's body, held to these limits. Its errors are [`BodyError`]s.
+    pub fn body<R: Read>(&self, inner: R) -> Body<R> {
+        Body { inner, limits: *self, spent: Duration::ZERO, received: 0 }
+    }
+}
+
+/// Why the rest of a body does not arrive. It is the inner error of the [`io::Error`]s of a [`Body`], which tells them
+/// from errors of the disk.
+#[derive(Debug)]
+pub struct BodyError(String);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// A response's body that fails when it arrives too slowly.
+pub struct Body<R> {
+    inner: R,
+    limits: Limits,
+    /// Time spent waiting for bytes in the current window; the time that the caller takes does not count.
+    spent: Duration,
+    /// Bytes received in the current window.
+    received: u64,
+}
+
+impl<R: Read> Read for Body<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let start = Instant::now();
+        let n = match self.inner.read(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
+            Err(e) => return Err(io::Error::new(e.kind(), BodyError(redact(&e.to_string()).into_owned()))),
+            Ok(n) => n,
+        };
+        self.spent += start.elapsed();
+        self.received += n as u64;
+        if n > 0 && self.spent >= self.limits.window {
+            self.limits.check_rate(self.received, self.spent)?;
+            (self.spent, self.received) = (Duration::ZERO, 0);
+        }
+        Ok(n)
+    }
+}
+
+/// A request's body that fails when it is sent too slowly.
+pub struct Upload<R> {
+    inner: R,
+    limits: Limits,
+    /// When the last bytes were handed over to be sent.
+    handed_over: Option<Instant>,
+    /// Time spent sending in the current window.
+    spent: Duration,
+    /// Bytes sent in the current window.
+    sent: u64,
+}
+
+impl<R: Read> Read for Upload<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.spent += self.handed_over.map_or(Duration::ZERO, |at| at.elapsed());
+        if self.spent >= self.limits.window {
+            self.limits.check_rate(self.sent, self.spent)?;
+            (self.spent, self.sent) = (Duration::ZERO, 0);
+        }
+        let n = self.inner.read(buffer)?;
+        self.sent += n as u64;
+        self.handed_over = Some(Instant::now());
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives `chunk` bytes, `pause` after the last.
+    struct Trickle {
+        chunk: usize,
+        pause: Duration,
+    }
+
+    impl Read for Trickle {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(self.pause);
+            Ok(self.chunk.min(buffer.len()))
+        }
+    }
+
+    fn read_for(pause: u64, chunk: usize, reads: usize) -> io::Result<()> {
+        let limits = Limits { window: Duration::from_millis(40), bytes_per_second: 1000, ..Limits::default() };
+        let mut body = limits.body(Trickle { chunk, pause: Duration::from_millis(pause) });
+        let mut buffer = [0; 4096];
+        (0..reads).try_for_each(|_| body.read(&mut buffer).map(drop))
+    }
+
+    #[test]
+    fn a_trickle_is_an_error_and_a_slow_line_is_not() {
+        let error = read_for(5, 1, 100).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<BodyError>()));
+        assert!(
+            error.to_string().contains("too slow") && error.to_string().contains("1000 bytes per second"),
+            "{error}"
+        );
+        // Many times the rate that is needed, so that a busy machine does not matter.
+        read_for(5, 4096, 30).unwrap();
+    }
+
+    #[test]
+    fn a_slow_upload_is_an_error() {
+        let limits = Limits { window: Duration::from_millis(40), bytes_per_second: 1000, ..Limits::default() };
+        let send = |buffer: &mut [u8], reads: usize| {
+            let mut upload = limits.upload(io::repeat(0));
+            (0..reads).try_for_each(|_| {
+                upload.read_exact(buffer)?;
+                std::thread::sleep(Duration::from_millis(5));
+                Ok::<_, io::Error>(())
+            })
+        };
+        assert_eq!(send(&mut [0; 1], 100).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        send(&mut [0; 4096], 30).unwrap();
+    }
+
+    #[test]
+    fn the_time_that_the_caller_takes_does_not_count() {
+        let limits = Limits { window: Duration::from_millis(20), bytes_per_second: 1000, ..Limits::default() };
+        let mut body = limits.body(Trickle { chunk: 1, pause: Duration::ZERO });
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(10));
+            body.read_exact(&mut [0; 1]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Objects in a bucket of S3, or of a server that speaks its protocol.
+//!
+//! What the server says is passed on: the `<Code>` and `<Message>` of its answer, and advice by the code. Redirects are not
+//! followed, because the signature of a request holds for one host. An overloaded server is asked again, a few times.
+
+use std::fs::File;
+use std::io::Read;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use ureq::Body;
+use ureq::http::Response;
+
+use super::Unavailable;
+use crate::data::http::Limits;
+use crate::pipeline::redact;
+use crate::run::InputError;
+
+/// How long a request is valid, which is how long it may wait to be sent.
+const VALID: Duration = Duration::from_secs(3600);
+/// How often a request is sent at most, where the server is overloaded.
+const TRIES: u32 = 4;
+/// Before the second time; twice as long before each further one.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// The part of an error's body that is read.
+const MAX_ERROR_BYTES: u64 = 16 << 10;
+
+pub struct S3 {
+    bucket: Bucket,
+    credentials: Option<Credentials>,
+    prefix: String,
+    limits: Limits,
+    agent: ureq::Agent,
+}
+
+/// An answer that is no success.
+struct Refusal {
+    status: u16,
+    code: Option<String>,
+    message: Option<String>,
+    /// The region of the bucket, where the server says so.
+    region: Option<String>,
+}
+
+impl S3 {
+    /// `address`: `BUCKET` or `BUCKET/PREFIX`. Credentials, region and endpoint come from the variables that the tools of
+    /// AWS read.
+    pub fn open(address: &str) -> Result<Self> {
+        Self::with(address, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn with(address: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
+        let wrong = |error: String| InputError(format!("remote s3://{address}: {error}"));
+        let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
+        let region = region.unwrap_or_else(|| "us-east-1".into());
+        let endpoint =
+            ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| Some((*name, variable(name)?)));
+        // Servers of one's own seldom have a name for each bucket.
+        let style = if endpoint.is_some() { UrlStyle::Path } else { UrlStyle::VirtualHost };
+        let (name, endpoint) = endpoint.unwrap_or(("AWS_REGION", format!("https://s3.{region}.amazonaws.com")));
+        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            let shown = redact(&endpoint);
+            let error = format!("{name}={shown} does not begin with http:// or https://: write {name}=http://{shown}");
+            return Err(wrong(error).into());
+        }
+        let url = endpoint.parse().map_err(|e| wrong(format!("{name}={}: {e}", redact(&endpoint))))?;
+        let bucket = Bucket::new(url, style, bucket.to_string(), region).map_err(|e| wrong(e.to_string()))?;
+        let credentials = match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            (Some(id), Some(secret)) => Some(match variable("AWS_SESSION_TOKEN") {
+                Some(token) => Credentials::new_with_token(id, secret, token),
+                None => Credentials::new(id, secret),
+            }),
+            // Public buckets want none.
+            _ => None,
+        };
+        let limits = Limits::default();
+        let agent = limits.agent(0);
+        Ok(Self { bucket, credentials, prefix: prefix.trim_matches('/').to_string(), limits, agent })
+    }
+
+    /// An object's content; None where there is no such object.
+    pub fn get(&self, path: &str) -> Result<Option<impl Read + use<>>> {
+        let name = self.name(path);
+        let doing = || format!("reading {name}");
+        let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
+        let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
+        match response.status().as_u16() {
+            200 => Ok(Some(self.limits.body(response.into_body().into_with_config().limit(u64::MAX).reader()))),
+            _ => self.missing(Refusal::read(response, &self.limits)).with_context(doing),
+        }
+    }
+
+    /// An object's size in bytes; None where there is no such object.
+    pub fn size(&self, path: &str) -> Result<Option<u64>> {
+        let name = self.name(path);
+        let doing = || format!("looking for {name}");
+        let url = self.bucket.head_object(self.credentials.as_ref(), &name).sign(VALID);
+        let response = self.send(|| self.agent.head(url.as_str()).call()).with_context(doing)?;
+        let length = |response: &Response<Body>| {
+            response.headers().get("Content-Length").and_then(|length| length.to_str().ok()?.parse().ok())
+        };
+        match response.status().as_u16() {
+            200 => Ok(Some(length(&response).unwrap_or(0))),
+            404 => Ok(None),
+            _ => {
+                // An answer to HEAD has no body, which would say why.
+                let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
+                let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
+                match response.status().as_u16() {
+                    200 => Ok(Some(length(&response).unwrap_or(0))),
+                    _ => self.missing(Refusal::read(response, &self.limits)).with_context(doing),
+                }
+            }
+        }
+    }
+
+    /// Writes an object, whole or not at all.
+    pub fn put(&self, path: &str, mut content: File) -> Result<()> {
+        let name = self.name(path);
+        let doing = || format!("writing {name}");
+        let length = content.metadata().with_context(doing)?.len();
+        let url = self.bucket.put_object(self.credentials.as_ref(), &name).sign(VALID);
+        let response = self
+            .send(|| {
+                std::io::Seek::rewind(&mut content)?;
+                let body = self.limits.upload(content.try_clone()?);
+                let request = self.agent.put(url.as_str()).header("Content-Length", length.to_string());
+                request.send(ureq::SendBody::from_owned_reader(body))
+            })
+            .with_context(doing)?;
+        match response.status().as_u16() {
+            200 | 201 | 204 => Ok(()),
+            _ => Err(self.error(Refusal::read(response, &self.limits), true)).with_context(doing),
+        }
+    }
+
+    fn name(&self, path: &str) -> String {
+        if self.prefix.is_empty() { path.to_string() } else { format!("{}/{path}", self.prefix) }
+    }
+
+    /// Sends a request, again where the server is overloaded or the connection was lost; not where it was silent.
+    fn send(
+        &self,
+        mut request: impl FnMut() -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, Unavailable> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match request() {
+                Ok(response) if tries < TRIES && matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504) => {
+                    None
+                }
+                Ok(response) => return Ok(response),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                let is_lost = matches!(&error, ureq::Error::Io(e) if e.kind() != std::io::ErrorKind::TimedOut);
+                if !is_lost || tries > 1 {
+                    return Err(Unavailable(redact(&error.to_string()).into_owned()));
+                }
+            }
+            thread::sleep(BACKOFF * 2u32.pow(tries - 1));
+        }
+    }
+
+    /// None where an answer says that there is no object.
+    fn missing<T>(&self, refusal: Refusal) -> Result<Option<T>> {
+        match (refusal.status, refusal.code.as_deref()) {
+            (404, Some("NoSuchBucket")) => {}
+            // Who may read objects, but not list the bucket, is refused what is not there.
+            (404, _) | (403, Some("AccessDenied")) => return Ok(None),
+            _ => {}
+        }
+        Err(self.error(refusal, false))
+    }
+
+    fn error(&self, refusal: Refusal, writing: bool) -> anyhow::Error {
+        let advice = self.advice(&refusal, writing);
+        Unavailable(format!("{refusal}{}", advice.map_or(String::new(), |advice| format!(". {advice}")))).into()
+    }
+
+    fn advice(&self, refusal: &Refusal, writing: bool) -> Option<String> {
+        let set_keys = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ask for access to the bucket";
+        let set_region = || match &refusal.region {
+            Some(region) if region != self.bucket.region() => {
+                format!("The bucket is in the region {region}: set AWS_REGION={region}")
+            }
+            _ => "Set AWS_REGION to the region of the bucket, or AWS_ENDPOINT_URL to the address of the server".into(),
+        };
+        Some(match refusal.code.as_deref() {
+            Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken") => {
+                "Get new credentials, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN".into()
+            }
+            Some("RequestTimeTooSkewed" | "RequestExpired") => "Set the clock of this machine".into(),
+            Some("InvalidAccessKeyId") => "Set AWS_ACCESS_KEY_ID to a key that the server knows".into(),
+            Some("SignatureDoesNotMatch") => {
+                "Set AWS_SECRET_ACCESS_KEY to the secret that belongs to AWS_ACCESS_KEY_ID".into()
+            }
+            Some("NoSuchBucket") => {
+                format!("Create the bucket {}, or correct the name of the remote", self.bucket.name())
+            }
+            Some(
+                "PermanentRedirect"
+                | "TemporaryRedirect"
+                | "Redirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException"
+                | "IncorrectEndpoint",
+            ) => set_region(),
+            Some("SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout") => "Try again later".into(),
+            Some("AccessDenied") if self.credentials.is_none() => set_keys.into(),
+            Some("AccessDenied") if writing => {
+                "The credentials need s3:PutObject for the bucket; s3:GetObject alone reads from it".into()
+            }
+            _ => match refusal.status {
+                301 | 302 | 307 | 308 => set_region(),
+                401 | 403 if self.credentials.is_none() => set_keys.into(),
+                401 | 403 => "The credentials need s3:GetObject and s3:ListBucket, and s3:PutObject to push".into(),
+                400 if refusal.region.as_deref().is_some_and(|region| region != self.bucket.region()) => set_region(),
+                429 | 500.. => "Try again later".into(),
+                _ => return None,
+            },
+        })
+    }
+}
+
+impl Refusal {
+    fn read(response: Response<Body>, limits: &Limits) -> Self {
+        let status = response.status().as_u16();
+        let region = response.headers().get("x-amz-bucket-region").and_then(|region| region.to_str().ok()).map(plain);
+        let mut body = vec![];
+        // What can be read of it is better than nothing.
+        let _ = limits.body(response.into_body().into_reader()).take(MAX_ERROR_BYTES).read_to_end(&mut body);
+        let body = String::from_utf8_lossy(&body);
+        let of = |name: &str| element(&body, name).map(plain).filter(|text| !text.is_empty());
+        Self { status, code: of("Code"), message: of("Message"), region: region.or_else(|| of("Region")) }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "the server answers {code} (status {})", self.status)?,
+            None => write!(f, "the server answers with status {}", self.status)?,
+        }
+        match &self.message {
+            Some(message) => write!(f, ": {}", message.trim_end_matches('.')),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The text of an element without elements in it.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once("</")?.0)
+}
+
+/// A text of XML, in one line of bounded length, without secrets.
+fn plain(text: &str) -> String {
+    const MOST: usize = 300;
+    let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
+    let text = redact(&text.replace("&amp;", "&")).split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().filter(|c| !c.is_control()).take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A bucket on a server that gives these answers, one after the other: status, headers, body.
+    fn bucket(answers: Vec<(u16, &'static str, &'static str)>) -> S3 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for (status, headers, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines =
+                    BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+                let is_head = lines.next().is_some_and(|line| line.starts_with("HEAD"));
+                let length = body.len();
+                lines.for_each(drop);
+                let body = if is_head { "" } else { body };
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+        let variables = move |name: &str| match name {
+            "AWS_ENDPOINT_URL" => Some(endpoint.clone()),
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".into()),
+            _ => None,
+        };
+        S3::with("bucket/prefix", variables).unwrap()
+    }
+
+    fn told<T>(result: Result<T>) -> String {
+        let error = result.err().unwrap();
+        assert!(error.is::<Unavailable>(), "{error:#}");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn the_server_s_reasons_are_passed_on_with_advice_by_them() {
+        for (status, headers, body, expected) in [
+            (
+                400,
+                "",
+                "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>",
+                ["ExpiredToken (status 400): The provided token has expired. Get new credentials", "AWS_SESSION_TOKEN"],
+            ),
+            (403, "", "<Error><Code>RequestTimeTooSkewed</Code><Message></Message></Error>", ["TooSkewed", "clock"]),
+            (
+                301,
+                "x-amz-bucket-region: eu-west-1\r\n",
+                "<Error><Code>PermanentRedirect</Code></Error>",
+                ["PermanentRedirect", "set AWS_REGION=eu-west-1"],
+            ),
+            (301, "x-amz-bucket-region: eu-west-1\r\n", "", ["status 301", "set AWS_REGION=eu-west-1"]),
+            (
+                400,
+                "",
+                "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-2</Region></Error>",
+                ["AuthorizationHeaderMalformed", "set AWS_REGION=eu-west-2"],
+            ),
+            (403, "", "<Error><Code>SignatureDoesNotMatch</Code></Error>", ["Signature", "AWS_SECRET_ACCESS_KEY"]),
+            (404, "", "<Error><Code>NoSuchBucket</Code></Error>", ["NoSuchBucket", "Create the bucket bucket"]),
+            (418, "", "<Error><Code>Teapot</Code><Message>a &lt;b&gt;\n c</Message></Error>", ["Teapot", ": a <b> c"]),
+        ] {
+            let get = told(bucket(vec![(status, headers, body)]).get("a"));
+            assert!(get.starts_with("reading prefix/a: ") && expected.iter().all(|part| get.contains(part)), "{get}");
+            let put = told(bucket(vec![(status, headers, body)]).put("a", tempfile::tempfile().unwrap()));
+            assert!(put.starts_with("writing prefix/a: ") && expected.iter().all(|part| put.contains(part)), "{put}");
+            // 404 says nothing more to HEAD; the rest is asked about again, with a body.
+            if status != 404 {
+                let size = told(bucket(vec![(status, headers, body); 2]).size("a"));
+                assert!(size.starts_with("looking for ") && expected.iter().all(|part| size.contains(part)), "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_seen_is_missing_and_says_so_where_it_cannot_be_written() {
+        let denied = (403, "", "<Error><Code>AccessDenied</Code></Error>");
+        assert!(bucket(vec![denied]).get("a").unwrap().is_none());
+        assert_eq!(bucket(vec![denied, denied]).size("a").unwrap(), None);
+        let text = told(bucket(vec![denied]).put("a", tempfile::tempfile().unwrap()));
+        assert!(text.contains("AccessDenied") && text.contains("s3:PutObject"), "{text}");
+        assert_eq!(bucket(vec![(404, "", "")]).size("a").unwrap(), None);
+        assert!(bucket(vec![(404, "", "<Code>NoSuchKey</Code>")]).get("a").unwrap().is_none());
+    }
+
+    #[test]
+    fn an_overloaded_server_is_asked_again() {
+        let slow = (503, "", "<Error><Code>SlowDown</Code></Error>");
+        let mut content = String::new();
+        let bucket_of = |answers| bucket(answers);
+        bucket_of(vec![slow, (200, "", "hello")]).get("a").unwrap().unwrap().read_to_string(&mut content).unwrap();
+        assert_eq!(content, "hello");
+        assert_eq!(bucket_of(vec![slow, (200, "", "hello")]).size("a").unwrap(), Some(5));
+        let text = told(bucket_of(vec![slow; TRIES as usize]).get("a"));
+        assert!(text.contains("SlowDown") && text.contains("later"), "{text}");
+    }
+
+    #[test]
+    fn endpoints_have_a_scheme() {
+        for (endpoint, expected) in
+            [("localhost:9000", "write AWS_ENDPOINT_URL=http://localhost:9000"), ("ftp://x", "http://")]
+        {
+            let error = S3::with("b", |name| (name == "AWS_ENDPOINT_URL").then(|| endpoint.into())).err().unwrap();
+            assert!(error.is::<InputError>() && error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_bucket_and_a_prefix() {
+        let s3 = S3::with("bucket/a/b/", |_| None).unwrap();
+        assert_eq!((s3.bucket.name(), s3.prefix.as_str()), ("bucket", "a/b"));
+        assert!(S3::with("", |_| None).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! Passwords and signatures in the addresses of a run's downloads. The files that jobs read do not have them: they are
+//! handed over in the environment, which Slurm passes on to jobs unless it is told otherwise (`--export`).
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::pipeline::StageParams;
+use crate::plan::Plan;
+
+/// The variable of a job's environment.
+pub const VARIABLE: &str = "SRPIPE_SECRET_URLS";
+
+/// By stage and number of the address.
+type Secrets = BTreeMap<String, BTreeMap<usize, String>>;
+
+/// What the variable is to hold; None where no address of the plan has a secret.
+pub fn of(plan: &Plan) -> Option<String> {
+    let secrets = plan.stages.iter().map(|stage| (stage.name.clone(), stage.params.secret_urls()));
+    let secrets: Secrets = secrets.filter(|(_, urls)| !urls.is_empty()).collect();
+    (!secrets.is_empty()).then(|| serde_json::to_string(&secrets).expect("addresses are strings"))
+}
+
+/// Puts the secrets of `value`, the variable's, back into the parameters of a stage that were read from a file.
+pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Result<()> {
+    if !params.has_redacted_urls() {
+        return Ok(());
+    }
+    let secrets: Secrets = match value {
+        Some(value) => serde_json::from_str(value).with_context(|| format!("reading {VARIABLE} as JSON"))?,
+        None => Secrets::new(),
+    };
+    if let Some(urls) = secrets.get(stage) {
+        params.restore_secret_urls(urls);
+    }
+    ensure!(
+        !params.has_redacted_urls(),
+        "an address of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} of \
+         this job's environment does not have it. Let sbatch pass the environment on to jobs (`--export=ALL`), or get the \
+         file by other means and give `url: file:PATH`"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+
+    #[test]
+    fn secrets_go_through_the_environment_and_not_through_files() {
+        let text = "name: p\ndevice: cpu\nstages:\n  c: {kind: fetch, dataset: cifar10, url: 'http://u:SECRET@h/a', \
+                    mirrors: ['http://h/b', 'https://h/b?sig=SECRET'], sha256: \
+                    0000000000000000000000000000000000000000000000000000000000000001}\n  \
+                    s: {kind: fetch, dataset: synthetic}\n";
+        let plan = plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap());
+        let written = serde_json::to_string(&plan).unwrap();
+        assert!(!written.contains("SECRET"), "{written}");
+        let value = of(&plan).unwrap();
+        let read: Plan = serde_json::from_str(&written).unwrap();
+        for (stage, expected) in read.stages.iter().zip(&plan.stages) {
+            let mut params = stage.params.clone();
+            restore(&mut params, &stage.name, Some(&value)).unwrap();
+            assert_eq!(params, expected.params);
+        }
+        let mut params = read.stages[0].params.clone();
+        for lacking in [None, Some("{}"), Some("{\"c\":{\"0\":\"http://u:x@h/\"}}")] {
+            let error = restore(&mut params, "c", lacking).unwrap_err().to_string();
+            assert!(error.contains("--export=ALL"), "{error}");
+        }
+        assert_eq!(of(&Plan { stages: read.stages[1..].to_vec() }), None);
+    }
+}
