@@ -3,9 +3,12 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use common::{Folder, Output, Pipeline, wait_until};
 use serde_json::json;
@@ -149,6 +152,335 @@ fn hostile_archives_are_refused() {
     }
 }
 
+/// What `runs` and `status` know of, and what there is of runs' folders.
+fn known(folder: &Folder) -> (serde_json::Value, serde_json::Value, Vec<String>) {
+    let json = |args: &[&str], field: &str| {
+        let output = folder.srpipe(args);
+        serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))[field]
+            .take()
+    };
+    let entries = fs::read_dir(folder.runs()).into_iter().flatten().map(|entry| entry.unwrap());
+    let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+    let names = names.filter(|name| name != "store" && name != "CACHEDIR.TAG").collect();
+    (json(&["runs", "--json"], "runs"), json(&["status", "--json"], "pipelines"), names)
+}
+
+#[test]
+fn a_run_is_imported_whole_or_not_at_all() {
+    let from = Pipeline::small().folder();
+    from.run(&[]);
+    from.srpipe(&["export", "p", "good.tar"]);
+    let good = entries(&from.path().join("good.tar"));
+    let run = good.iter().position(|(name, _)| name == "run/run.json").unwrap();
+    let text = String::from_utf8(good[run].1.clone()).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let id = record["id"].as_str().unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from} in {text}");
+        let mut entries = good.clone();
+        entries[run].1 = text.replacen(from, to, 1).into_bytes();
+        archive(&entries)
+    };
+    let stage = |to: &str| changed("\"name\": \"pairs\"", &format!("\"name\": \"{to}\""));
+    let pipeline = |to: &str| changed("\"pipeline\": \"p\"", &format!("\"pipeline\": \"{to}\""));
+    let long = "x".repeat(300);
+    for (what, bytes) in [
+        ("a run called latest", changed(id, "latest")),
+        ("a run called as no run is", changed(id, "20200101")),
+        ("a hidden run", changed(id, ".tmp-x")),
+        ("a stage called run.json", stage("run.json")),
+        ("a stage called RUN.JSON", stage("RUN.JSON")),
+        ("a stage called pipeline.yaml", stage("pipeline.yaml")),
+        ("a stage called report.html", stage("report.html")),
+        ("a stage of 300 characters", stage(&long)),
+        ("a hidden stage", stage(".lock")),
+        ("two stages of one name", stage("images")),
+        ("a pipeline called store", pipeline("store")),
+        ("a pipeline called latest", pipeline("latest")),
+        ("a pipeline of 300 characters", pipeline(&long)),
+        ("a pipeline upwards", pipeline("..")),
+    ] {
+        let to = Pipeline::small().folder();
+        to.write("bad.tar", bytes);
+        let output = to.srpipe(&["import", "bad.tar"]);
+        assert_eq!(output.code, Some(1), "{what}: {output}");
+        assert_eq!(known(&to), (json!([]), json!([]), vec![]), "{what}");
+        // Nor is anything in the way of a later run.
+        assert_eq!(to.run(&["--only", "images"]).code, Some(0), "{what}");
+    }
+    // A folder that is in the way is no run, and stays.
+    let to = Pipeline::small().folder();
+    fs::create_dir_all(to.runs().join("p").join(id).join("mine")).unwrap();
+    fs::copy(from.path().join("good.tar"), to.path().join("good.tar")).unwrap();
+    assert_eq!(to.srpipe(&["import", "good.tar"]).code, Some(1));
+    assert_eq!(fs::read_dir(to.runs().join("p")).unwrap().count(), 1);
+    assert_eq!(known(&to).0, json!([]));
+}
+
+#[test]
+fn an_imported_run_is_over_and_its_names_may_be_alike() {
+    let from = Pipeline::small().folder();
+    from.run(&[]);
+    from.srpipe(&["export", "p", "good.tar"]);
+    let mut entries = entries(&from.path().join("good.tar"));
+    let run = entries.iter().position(|(name, _)| name == "run/run.json").unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&entries[run].1).unwrap();
+    record["state"] = json!("running");
+    record["executor"] = json!("slurm");
+    let stages = record["stages"].as_array_mut().unwrap();
+    stages[0]["state"] = json!("running");
+    stages[0]["job"] = json!({"id": "7", "node": "n1"});
+    stages[1]["state"] = json!("pending");
+    let names = ["a", "A", "\u{e9}", "e\u{301}"];
+    for name in names {
+        let mut stage = stages[2].clone();
+        stage["name"] = json!(name);
+        stages.push(stage);
+    }
+    entries[run].1 = record.to_string().into_bytes();
+    let to = Pipeline::small().folder();
+    to.write("left.tar", archive(&entries));
+    assert_eq!(to.srpipe(&["import", "left.tar"]).code, Some(0));
+    let status = to.srpipe(&["status", "p", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["run"]["state"], "interrupted", "{status}");
+    let states: Vec<&str> = status["stages"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
+    assert_eq!(states[..2], ["interrupted", "skipped"]);
+    assert_eq!(status["stages"][0]["job"], json!(null));
+    let folder = to.runs().join("p/latest");
+    for name in names {
+        assert!(folder.join(name).join("train_lr.safetensors").is_file(), "{name}");
+    }
+    assert_eq!(to.srpipe(&["gc"]).code, Some(0));
+    assert_eq!(to.run(&[]).code, Some(0));
+}
+
+/// A tar header of whatever kind and size, with as much content as is given.
+fn raw(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    let old = header.as_old_mut();
+    old.name[..name.len()].copy_from_slice(name.as_bytes());
+    old.linkflag = [kind];
+    old.size[..size.len()].copy_from_slice(size.as_bytes());
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(content);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// Archives that lie: made of a real export, by a generator that gives the same each time.
+fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
+    let whole = archive(good);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let gzip = |bytes: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    };
+    // Where headers begin.
+    let mut starts = vec![];
+    let mut at = 0;
+    for (_, bytes) in good {
+        starts.push(at);
+        at += 512 + bytes.len().next_multiple_of(512);
+    }
+    let values = ["18446744073709551615", "-1", "1e99", "null", "[]", "{}", "\"\"", "\"../x\"", "\"\\u0000\"", "true"];
+    let mut all = vec![];
+    for i in 0..count {
+        let mut bytes = whole.clone();
+        let what = match i % 10 {
+            0 => {
+                let at = random(bytes.len());
+                bytes[at] ^= 1 << random(8);
+                format!("a bit of byte {at}")
+            }
+            1 | 2 => {
+                // A header with a right checksum, whatever it says.
+                let start = starts[random(starts.len())];
+                let at = start + random(512);
+                bytes[at] = [0, b'0', b'7', 0xff, 0x80, b'/', b'L', b'x', b'S', b'2'][random(10)];
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&bytes[start..start + 512]);
+                header.set_cksum();
+                bytes[start..start + 512].copy_from_slice(header.as_bytes());
+                format!("byte {at} of a header")
+            }
+            3 => {
+                bytes.truncate(random(bytes.len()));
+                format!("cut to {}", bytes.len())
+            }
+            4 => {
+                // A value of the JSON in a record.
+                let mut entries = good.to_vec();
+                let of_json: Vec<usize> = (0..good.len()).filter(|&i| good[i].0.ends_with(".json")).collect();
+                let entry = of_json[random(of_json.len())];
+                let text = String::from_utf8(good[entry].1.clone()).unwrap();
+                let colons: Vec<usize> = text.match_indices(": ").map(|(at, _)| at + 2).collect();
+                let (from, value) = match colons.is_empty() {
+                    true => (0, "{"),
+                    false => (colons[random(colons.len())], values[random(values.len())]),
+                };
+                let end = text[from..].find([',', '\n']).map_or(text.len(), |end| from + end);
+                entries[entry].1 = format!("{}{value}{}", &text[..from], &text[end..]).into_bytes();
+                bytes = archive(&entries);
+                format!("{value} at {from} of {}", good[entry].0)
+            }
+            5 => {
+                let (from, to) = (random(good.len()), random(good.len()));
+                let mut entries = good.to_vec();
+                let entry = entries[from].clone();
+                entries.insert(to, entry);
+                bytes = archive(&entries);
+                format!("{} twice", good[from].0)
+            }
+            6 => {
+                let kind = b"LKxgS12345673AVMN"[random(17)];
+                let size = ["00000000000", "77777777777", "00000000777", "\u{7f}7777777", "99999999999"][random(5)];
+                let header = raw("././@LongLink", kind, size, &vec![b'x'; random(2000)]);
+                let start = starts[random(starts.len())];
+                bytes.splice(start..start, header);
+                format!("a header of kind {} and size {size} at {start}", kind as char)
+            }
+            7 => {
+                let mut entries = good.to_vec();
+                let entry = random(entries.len());
+                let names =
+                    ["../../x", "/tmp/x", "blobs/../x", "actions/x.json", "run/../run/run.json", "", "run/run.json/"];
+                entries[entry].0 = names[random(names.len())].into();
+                bytes = archive(&entries);
+                format!("{} called {:?}", good[entry].0, entries[entry].0)
+            }
+            8 => {
+                let mut entries = good.to_vec();
+                let entry = random(entries.len());
+                let removed = entries.remove(entry).0;
+                if random(2) == 0 {
+                    let (a, b) = (random(entries.len()), random(entries.len()));
+                    entries.swap(a, b);
+                }
+                bytes = archive(&entries);
+                format!("without {removed}")
+            }
+            _ => {
+                let at = random(bytes.len());
+                let mut packed = gzip(&bytes);
+                let place = random(packed.len());
+                packed[place] ^= 1 << random(8);
+                bytes = packed;
+                format!("a bit of the compressed byte {place} ({at})")
+            }
+        };
+        all.push((what, if random(8) == 0 { gzip(&bytes) } else { bytes }));
+    }
+    all
+}
+
+/// `SRPIPE_TEST_ARCHIVES` says how many.
+#[test]
+fn lying_archives_do_no_harm() {
+    let count = std::env::var("SRPIPE_TEST_ARCHIVES").map_or(250, |count| count.parse().unwrap());
+    let from = Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 1, validation: 1, test: 1}")
+        .stage("pairs", "{kind: degrade, input: images}")
+        .folder();
+    from.run(&[]);
+    from.srpipe(&["export", "p", "good.tar"]);
+    let good = entries(&from.path().join("good.tar"));
+    let to = Pipeline::small().folder();
+    let mut imported = 0;
+    for (i, (what, bytes)) in lying_archives(&good, count).into_iter().enumerate() {
+        to.write("bad.tar", bytes);
+        let _ = fs::remove_dir_all(to.runs());
+        // A gigabyte of addresses, far more than an honest archive needs.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 1000000; exec \"$0\" import bad.tar", env!("CARGO_BIN_EXE_srpipe")]);
+        let output = command.current_dir(to.path()).env_remove("SRPIPE_RUNS").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("panicked") && !text.contains("memory allocation"), "{i}: {what}: {text}");
+        match output.status.code() {
+            // Some lies change nothing that matters: the time of a file, a bit of padding.
+            Some(0) => imported += 1,
+            Some(1) => {
+                assert_eq!(known_on_disk(&to), 0, "{i}: {what}: {text}");
+            }
+            other => panic!("{i}: {what}: exit code {other:?}: {text}"),
+        }
+        assert!(!to.path().join("x").exists() && !Path::new("/tmp/x").exists(), "{i}: {what}");
+    }
+    assert!(imported < count / 3, "{imported} of {count} were taken");
+}
+
+/// Entries beside the store, hidden ones too.
+fn known_on_disk(folder: &Folder) -> usize {
+    let entries = fs::read_dir(folder.runs()).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    entries.filter(|name| name != "store" && name != "CACHEDIR.TAG").count()
+}
+
+#[test]
+fn an_archive_takes_little_memory_whatever_it_claims() {
+    let from = Pipeline::small().folder();
+    from.run(&[]);
+    from.srpipe(&["export", "p", "good.tar"]);
+    let good = entries(&from.path().join("good.tar"));
+    let size: usize = 600 << 20;
+    let octal = format!("{size:011o}");
+    let gzip = |head: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        gzip.write_all(head).unwrap();
+        (0..size >> 20).for_each(|_| gzip.write_all(&vec![b' '; 1 << 20]).unwrap());
+        gzip.finish().unwrap()
+    };
+    let start = archive(&good[..1]);
+    let start = &start[..start.len() - 1024];
+    for (what, bytes) in [
+        ("a long name", gzip(&raw("././@LongLink", b'L', &octal, &[]))),
+        ("a long link", gzip(&raw("././@LongLink", b'K', &octal, &[]))),
+        ("an extended header", gzip(&raw("pax", b'x', &octal, &[]))),
+        ("a global header", gzip(&raw("pax", b'g', &octal, &[]))),
+        ("a head", gzip(&raw("srpipe-export.json", b'0', &octal, &[]))),
+        ("a record", gzip(&[start, &raw("run/run.json", b'0', &octal, &[])].concat())),
+        ("a pipeline", gzip(&[start, &raw("run/pipeline.yaml", b'0', &octal, &[])].concat())),
+    ] {
+        let to = Pipeline::small().folder();
+        to.write("big.tar.gz", bytes);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 400000; exec \"$0\" import big.tar.gz", env!("CARGO_BIN_EXE_srpipe")]);
+        let output = command.current_dir(to.path()).env_remove("SRPIPE_RUNS").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && text.contains("are accepted"), "{what}: {text}");
+    }
+}
+
+#[test]
+fn files_that_are_given_to_others_are_as_open_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Pipeline::small().folder();
+    let shared = folder.path().join("shared");
+    for (umask, file, blob) in [("077", 0o600, 0o400), ("027", 0o640, 0o440), ("022", 0o644, 0o444)] {
+        let _ = fs::remove_dir_all(&shared);
+        let script =
+            format!("umask {umask}; \"$0\" run p.yaml && \"$0\" export p x.tar && SRPIPE_REMOTE=shared \"$0\" push p");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_srpipe")]).current_dir(folder.path());
+        let output = command.env_remove("SRPIPE_RUNS").env("XDG_CONFIG_HOME", folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join("x.tar")), file, "{umask}");
+        for kind in ["blobs", "actions"] {
+            for shard in fs::read_dir(shared.join(kind)).unwrap() {
+                for entry in fs::read_dir(shard.unwrap().path()).unwrap() {
+                    assert_eq!(mode(&entry.unwrap().path()), blob, "{umask}");
+                }
+            }
+        }
+    }
+}
+
 fn with_remote(folder: &Folder, args: &[&str], remote: &str, more: &[(&str, &str)]) -> Output {
     let mut command = folder.command(args);
     command.env("SRPIPE_REMOTE", remote).envs(more.iter().copied());
@@ -197,6 +529,70 @@ fn a_folder_is_a_shared_cache() {
     let output = with_remote(&to, &["run", "p.yaml", "--json"], shared.path().to_str().unwrap(), &[]);
     assert_eq!(output.finished()["stages"], all("ran"), "{output}");
     assert!(output.stdout.contains("does not help"), "{output}");
+}
+
+/// A server that gives one answer to all who come, and counts them; none that would end a request.
+fn answering(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            count.fetch_add(1, SeqCst);
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    });
+    (address, requests)
+}
+
+#[test]
+fn a_cache_that_does_not_work_is_asked_once_in_a_run() {
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 404 x\r\nContent-Length: 32\r\nConnection: close\r\n\r\n<Error><Code>NoSuchBucket</Code>",
+            "NoSuchBucket",
+        ),
+        (
+            "HTTP/1.1 400 x\r\nContent-Length: 32\r\nConnection: close\r\n\r\n<Error><Code>ExpiredToken</Code>",
+            "ExpiredToken",
+        ),
+        // The body ends too early.
+        ("HTTP/1.1 200 x\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n{", "reading a record"),
+        ("nonsense\r\n\r\n", "reading "),
+    ] {
+        let (endpoint, requests) = answering(answer);
+        let folder = Pipeline::small().folder();
+        let more = [("AWS_ENDPOINT_URL", endpoint.as_str()), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+        let output = with_remote(&folder, &["run", "p.yaml", "--json"], "s3://bucket", &more);
+        assert_eq!(output.finished()["stages"], all("ran"), "{output}");
+        assert_eq!(output.stdout.matches("does not help").count(), 1, "{output}");
+        assert!(output.stdout.contains(expected) && output.stdout.contains("goes on without it"), "{output}");
+        assert_eq!(requests.load(SeqCst), 1, "{output}");
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_repaired() {
+    let folder = Pipeline::small().folder();
+    let shared = tempfile::tempdir().unwrap();
+    let remote = shared.path().to_str().unwrap();
+    folder.run(&[]);
+    with_remote(&folder, &["push", "p"], remote, &[]);
+    for kind in ["blobs", "actions"] {
+        let shard = fs::read_dir(shared.path().join(kind)).unwrap().next().unwrap().unwrap().path();
+        let path = fs::read_dir(shard).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    let push = with_remote(&folder, &["push", "p", "--json"], remote, &[]);
+    let told: serde_json::Value = serde_json::from_str(&push.stdout).unwrap();
+    assert!(told["repaired"].as_u64().unwrap() > 0 && told["pushed"] == 0, "{push}");
+    let to = Pipeline::small().folder();
+    let taken = with_remote(&to, &["run", "p.yaml", "--json"], remote, &[]);
+    assert_eq!(taken.finished()["stages"], all("cached"), "{taken}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Reads named files out of a `.tar.gz` that nobody vouches for.
+//! Reads tar archives that nobody vouches for.
 //!
-//! Nothing is written to disk, so a path can do no harm; still, only a regular file under a plain relative path counts
-//! as one of those looked for. Sizes are checked before memory is taken, and what the archive may inflate to is bounded.
+//! [`walk`] goes through any of them in little memory. [`read_members`] reads named files out of a `.tar.gz`: nothing is
+//! written to disk, so a path can do no harm; still, only a regular file under a plain relative path counts as one of
+//! those looked for. Sizes are checked before memory is taken, and what the archive may inflate to is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -72,6 +73,96 @@ impl std::error::Error for ArchiveError {
     }
 }
 
+/// The longest extension of a header, which holds a name that is too long for the header itself.
+const MAX_EXTENSION: u64 = 64 << 10;
+
+/// Extensions of one member; honest archives have one or two.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A member of an archive.
+pub struct Member<'a> {
+    /// As the archive has it.
+    pub path: Vec<u8>,
+    pub kind: EntryType,
+    /// Bytes of the content, as the header says.
+    pub size: u64,
+    pub content: &'a mut dyn Read,
+}
+
+/// Calls `visit` with each member in order, until it fails; gives back what follows the last one. `unreadable` makes an
+/// error of one of the archive itself. Extensions of headers take no more memory than [`MAX_EXTENSION`], whatever size
+/// they claim.
+pub fn walk<R: Read, E>(
+    reader: R,
+    unreadable: impl Fn(io::Error) -> E,
+    mut visit: impl FnMut(Member) -> Result<(), E>,
+) -> Result<R, E> {
+    let mut archive = tar::Archive::new(reader);
+    // The library would read extensions whole, however long they are.
+    let entries = archive.entries().map_err(&unreadable)?.raw(true);
+    let mut path: Option<Vec<u8>> = None;
+    let mut size: Option<u64> = None;
+    let mut extensions = 0;
+    for entry in entries {
+        let mut entry = entry.map_err(&unreadable)?;
+        let kind = entry.header().entry_type();
+        let is_name = kind.is_gnu_longname();
+        let is_pax = kind.is_pax_local_extensions();
+        if is_name || is_pax || kind.is_gnu_longlink() || kind.is_pax_global_extensions() {
+            extensions += 1;
+            if extensions > MAX_EXTENSIONS {
+                let text = format!("a member has more than {MAX_EXTENSIONS} extended headers");
+                return Err(unreadable(io::Error::other(text)));
+            }
+            let bytes = extension(&mut entry).map_err(&unreadable)?;
+            let fields = match (is_name, is_pax) {
+                (true, _) => (Some(bytes), None),
+                (_, true) => pax(&bytes),
+                _ => (None, None),
+            };
+            path = fields.0.or(path);
+            size = fields.1.or(size);
+            continue;
+        }
+        extensions = 0;
+        let declared = entry.size();
+        if size.take().is_some_and(|size| size != declared) {
+            return Err(unreadable(io::Error::other("a member has two sizes")));
+        }
+        let path = path.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+        visit(Member { path, kind, size: declared, content: &mut entry })?;
+    }
+    Ok(archive.into_inner())
+}
+
+/// The content of an extension.
+fn extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
+    if entry.size() > MAX_EXTENSION {
+        let text = format!("an extended header has {} bytes; at most {MAX_EXTENSION} are accepted", entry.size());
+        return Err(io::Error::other(text));
+    }
+    let mut bytes = vec![];
+    entry.read_to_end(&mut bytes)?;
+    // A name ends with a zero.
+    while bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+/// The path and the size in an extension of POSIX.
+fn pax(bytes: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
+    let (mut path, mut size) = (None, None);
+    for field in tar::PaxExtensions::new(bytes).flatten() {
+        match field.key_bytes() {
+            b"path" => path = Some(field.value_bytes().to_vec()),
+            b"size" => size = field.value().ok().and_then(|size| size.parse().ok()).or(Some(u64::MAX)),
+            _ => {}
+        }
+    }
+    (path, size)
+}
+
 /// Reads the regular files called `wanted`, in whatever folders they lie, and gives each one's bytes to `parse`.
 ///
 /// Reads to the end of the stream, so that gzip's checksum is verified. Every wanted file must be there once.
@@ -82,17 +173,17 @@ pub fn read_members<T>(
     mut parse: impl FnMut(&str, Vec<u8>) -> Result<T, String>,
 ) -> Result<BTreeMap<String, T>, ArchiveError> {
     let inflated = Bounded { inner: MultiGzDecoder::new(reader), left: bounds.total_bytes, limit: bounds.total_bytes };
-    let mut archive = tar::Archive::new(inflated);
     let mut found = BTreeMap::new();
     let mut passed_over = BTreeSet::new();
-    for (index, entry) in archive.entries().map_err(ArchiveError::Unreadable)?.enumerate() {
-        let mut entry = entry.map_err(ArchiveError::Unreadable)?;
-        if index >= bounds.members {
+    let mut members = 0;
+    let rest = walk(inflated, ArchiveError::Unreadable, |member| {
+        members += 1;
+        if members > bounds.members {
             return Err(ArchiveError::TooManyMembers(bounds.members));
         }
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(&name) = wanted.iter().find(|&&name| path.rsplit('/').next() == Some(name)) else { continue };
-        let objection = if entry.header().entry_type() != EntryType::Regular {
+        let path = String::from_utf8_lossy(&member.path).into_owned();
+        let Some(&name) = wanted.iter().find(|&&name| path.rsplit('/').next() == Some(name)) else { return Ok(()) };
+        let objection = if member.kind != EntryType::Regular {
             Some("not a regular file")
         } else if path.starts_with('/') || path.split('/').any(|part| part == "..") {
             Some("a path that leads out of the archive")
@@ -101,24 +192,25 @@ pub fn read_members<T>(
         };
         if let Some(objection) = objection {
             passed_over.insert(format!("`{}`, {objection}", path.escape_debug()));
-            continue;
+            return Ok(());
         }
         if found.contains_key(name) {
             return Err(ArchiveError::Duplicate(name.to_string()));
         }
-        let bytes = entry.size();
+        let bytes = member.size;
         if bytes > bounds.member_bytes {
             return Err(ArchiveError::TooLarge { member: name.to_string(), bytes, limit: bounds.member_bytes });
         }
         let mut content = Vec::with_capacity(bytes as usize);
-        entry.read_to_end(&mut content).map_err(ArchiveError::Unreadable)?;
+        member.content.read_to_end(&mut content).map_err(ArchiveError::Unreadable)?;
         if content.len() as u64 != bytes {
             return Err(ArchiveError::Unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         let parsed = parse(name, content).map_err(|cause| ArchiveError::Content { member: name.to_string(), cause })?;
         found.insert(name.to_string(), parsed);
-    }
-    only_padding(archive.into_inner())?;
+        Ok(())
+    })?;
+    only_padding(rest)?;
     let members: Vec<String> =
         wanted.iter().filter(|&&name| !found.contains_key(name)).map(|name| name.to_string()).collect();
     if members.is_empty() {

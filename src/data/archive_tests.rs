@@ -97,11 +97,18 @@ fn missing_and_duplicate_members_are_named() {
 fn sizes_are_bounded_before_memory_is_taken() {
     let error = read_tar(&[member("a.bin", EntryType::Regular, u64::MAX / 4, b"a")]).unwrap_err();
     assert!(matches!(error, ArchiveError::TooLarge { limit: 1000, .. }), "{error}");
-    // A member that nobody wants, and one hidden in a long name, inflate to no more than the bound.
-    for kind in [EntryType::Regular, EntryType::GNULongName, EntryType::XHeader] {
+    // A member that nobody wants, and one hidden in a header's extension, inflate to no more than the bound; an extension
+    // that would have to be kept is refused before.
+    for (kind, expected) in [
+        (EntryType::Regular, "inflates to more than 100000 bytes"),
+        (EntryType::GNULongLink, "at most 65536 are accepted"),
+        (EntryType::XGlobalHeader, "at most 65536 are accepted"),
+        (EntryType::GNULongName, "at most 65536 are accepted"),
+        (EntryType::XHeader, "at most 65536 are accepted"),
+    ] {
         let error = read_tar(&[member("big", kind, 50_000_000, &vec![0; 50_000_000])]).unwrap_err();
         let told = format!("{:#}", anyhow::Error::from(error));
-        assert!(told.contains("inflates to more than 100000 bytes"), "{told}");
+        assert!(told.contains(expected), "{told}");
     }
     let zeros = gzip(&[tar(&[file("a.bin", b"a"), file("b.bin", b"b")]), vec![0; 50_000_000]].concat());
     let told = format!("{:#}", anyhow::Error::from(read(&zeros).unwrap_err()));
@@ -109,6 +116,25 @@ fn sizes_are_bounded_before_memory_is_taken() {
     assert_eq!(told.matches("inflates to more than").count(), 1, "{told}");
     let many: Vec<_> = (0..11).map(|i| file(&format!("{i}"), b"")).collect();
     assert!(matches!(read_tar(&many), Err(ArchiveError::TooManyMembers(10))));
+}
+
+#[test]
+fn long_names_are_read() {
+    let folder = "x/".repeat(60);
+    let name = format!("{folder}a.bin");
+    let long = member("././@LongLink", EntryType::GNULongName, name.len() as u64 + 1, format!("{name}\0").as_bytes());
+    let record = format!(" path={name}\n");
+    let record = format!("{}{record}", record.len() + 3);
+    let pax = member("pax", EntryType::XHeader, record.len() as u64, record.as_bytes());
+    for extension in [long, pax] {
+        let members = [extension, file("x/short", b"first"), file("b.bin", b"second")];
+        assert_eq!(read_tar(&members).unwrap()["a.bin"], b"first");
+    }
+    let many = vec![member("pax", EntryType::XGlobalHeader, 0, b""); 9];
+    assert!(format!("{:#}", anyhow::Error::from(read_tar(&many).unwrap_err())).contains("extended headers"));
+    let sizes = member("pax", EntryType::XHeader, 9, b"9 size=9\n");
+    let error = read_tar(&[sizes, file("a.bin", b"a"), file("b.bin", b"b")]).unwrap_err();
+    assert!(format!("{:#}", anyhow::Error::from(error)).contains("two sizes"));
 }
 
 #[test]

@@ -14,7 +14,17 @@ const RESERVED_PIPELINES: [&str; 3] = ["latest", "store", "cachedir.tag"];
 /// The key of a sweep, wherever it may stand.
 const MATRIX: &str = "matrix";
 /// What stands in a run's folder beside the stages.
-const RESERVED_STAGES: [&str; 2] = ["run.json", "pipeline.yaml"];
+const RESERVED_STAGES: [&str; 3] = ["run.json", "pipeline.yaml", "report.html"];
+
+/// Whether no pipeline can have this name, because something else of this name stands beside the pipelines' folders.
+pub fn is_reserved_pipeline(name: &str) -> bool {
+    RESERVED_PIPELINES.contains(&name.to_lowercase().as_str())
+}
+
+/// Whether no stage can have this name, because something else of this name stands beside the stages' folders.
+pub fn is_reserved_stage(name: &str) -> bool {
+    RESERVED_STAGES.contains(&name.to_lowercase().as_str())
+}
 
 /// What a file says before its stages are held against each other.
 #[derive(Debug, Default)]
@@ -129,7 +139,7 @@ fn pipeline_name(node: &Node, errors: &mut Errors) -> Option<String> {
         errors.push(Diagnostic::new(node.span, format!("`name` must be a text, found {}", node.describe())));
         return None;
     };
-    let reserved = RESERVED_PIPELINES.contains(&name.to_lowercase().as_str());
+    let reserved = is_reserved_pipeline(name);
     let help = name_error(name).or(reserved.then_some("the store keeps this name for itself"));
     if let Some(help) = help {
         errors.push(Diagnostic::new(node.span, format!("{} cannot be the name of a pipeline", quote(name))).help(help));
@@ -249,7 +259,7 @@ fn draft(
     sweeps: &mut Sweeps,
     errors: &mut Errors,
 ) -> StageDraft {
-    let reserved = RESERVED_STAGES.contains(&name.to_lowercase().as_str());
+    let reserved = is_reserved_stage(&name);
     if let Some(help) = name_error(&name).or(reserved.then_some("a run keeps this name for itself")) {
         errors.push(Diagnostic::new(key, format!("{} cannot be the name of a stage", quote(&name))).help(help));
     }

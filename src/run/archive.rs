@@ -10,24 +10,34 @@
 //! blobs/<sha256>           each blob once
 //! ```
 //!
-//! Whoever imports believes nothing: other entries, links, blobs that no record names or that are not what their name
-//! says, records that are not their key's are refused, and then nothing of the run is added. Blobs that came before the
-//! error lie about until `gc`.
+//! Whoever imports believes nothing: other entries or another order, links, blobs that no record names or that are not
+//! what their name says, records that are not their key's or of no stage, names that cannot be names of files are refused,
+//! and then the run is not added. Memory is bounded, whatever sizes the archive claims; the disk takes no more than what
+//! the records say. Blobs that came before the error lie about until `gc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::json;
+use anyhow::{Context, Error, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use super::remote::checked;
-use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, RunDir, RunRecord, Store};
+use crate::data::archive::{Member, walk};
+use crate::pipeline::{redact, redact_value};
+use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, RunDir, RunRecord, Store, check_run};
 
 const HEAD: &str = "srpipe-export.json";
 const RECORD: &str = "run/run.json";
 const PIPELINE: &str = "run/pipeline.yaml";
 const SCHEMA: u64 = 1;
+
+/// The largest head, record of a run, and resolved pipeline that are read.
+const MAX_HEAD_BYTES: u64 = 64 << 10;
+const MAX_RUN_BYTES: u64 = 32 << 20;
+const MAX_PIPELINE_BYTES: u64 = 4 << 20;
+/// The most bytes of all results' records together, which are in memory until the end.
+const MAX_RECORDS_BYTES: u64 = 128 << 20;
 
 /// What went into an archive, or came out of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -42,7 +52,12 @@ pub struct Moved {
 /// Writes a run with every result that is known of it.
 pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     let _hold = store.hold()?;
-    let record = run.record()?;
+    let mut record = run.record()?;
+    // Those of earlier versions have secrets.
+    record.command.iter_mut().for_each(|argument| *argument = redact_value(argument).into_owned());
+    for error in record.stages.iter_mut().filter_map(|stage| stage.error.as_mut()) {
+        *error = redact(error).into_owned();
+    }
     let mut moved = Moved { pipeline: record.pipeline.clone(), run: record.id.clone(), ..Moved::default() };
     let mut tar = tar::Builder::new(to);
     let mut append = |path: &str, size: u64, content: &mut dyn Read| -> Result<()> {
@@ -54,7 +69,7 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     let mut append_bytes = |path: &str, bytes: &[u8]| append(path, bytes.len() as u64, &mut &bytes[..]);
     append_bytes(HEAD, json!({"schema": SCHEMA, "srpipe": env!("CARGO_PKG_VERSION")}).to_string().as_bytes())?;
     append_bytes(RECORD, &record.to_json()?)?;
-    append_bytes(PIPELINE, &run.resolved()?)?;
+    append_bytes(PIPELINE, redact(&String::from_utf8_lossy(&run.resolved()?)).as_bytes())?;
     let keys: BTreeSet<&Key> = record.stages.iter().filter_map(|stage| stage.key.as_ref()).collect();
     let mut blobs: BTreeMap<Digest, u64> = BTreeMap::new();
     for key in keys {
@@ -90,71 +105,137 @@ pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
 }
 
 fn unpack(store: &Store, from: impl Read) -> Result<Moved> {
-    let mut archive = tar::Archive::new(from);
-    let (mut head, mut run, mut pipeline): (bool, Option<RunRecord>, Option<Vec<u8>>) = (false, None, None);
-    let mut records: BTreeMap<Key, Record> = BTreeMap::new();
-    let mut wanted: BTreeMap<Digest, u64> = BTreeMap::new();
-    let mut arrived: BTreeMap<Digest, u64> = BTreeMap::new();
-    for entry in archive.entries().context("reading the archive")? {
-        let mut entry = entry.context("reading the archive")?;
-        let path = entry.path().context("reading a name in the archive")?.into_owned();
-        let name = path.to_str().context("the archive holds a name that is not UTF-8")?.to_string();
-        ensure!(entry.header().entry_type().is_file(), "the archive holds {name:?}, which is no plain file");
-        ensure!(head || name == HEAD, "this is not an export of srpipe: it begins with {name:?}, not with {HEAD}");
-        let size = entry.size();
-        let mut small = |what: &str| -> Result<Vec<u8>> {
-            ensure!(size <= MAX_RECORD_BYTES, "{what} in the archive is too large");
+    let mut parts = Parts::default();
+    let unreadable = |e| Error::new(e).context("reading the archive");
+    walk(from, unreadable, |member| parts.take(store, member))?;
+    parts.keep(store)
+}
+
+/// What has come out of an archive.
+#[derive(Default)]
+struct Parts {
+    has_head: bool,
+    run: Option<RunRecord>,
+    /// Of the run's stages.
+    keys: BTreeSet<Key>,
+    pipeline: Option<Vec<u8>>,
+    /// As they were read: values take far more memory.
+    records: BTreeMap<Key, Vec<u8>>,
+    record_bytes: u64,
+    wanted: BTreeMap<Digest, u64>,
+    arrived: BTreeSet<Digest>,
+}
+
+impl Parts {
+    fn take(&mut self, store: &Store, member: Member) -> Result<()> {
+        let name = String::from_utf8(member.path).context("the archive holds a name that is not UTF-8")?;
+        ensure!(member.kind.is_file(), "the archive holds {name:?}, which is no plain file");
+        let is_first = !self.has_head;
+        ensure!(!is_first || name == HEAD, "this is not an export of srpipe: it begins with {name:?}, not with {HEAD}");
+        let mut small = |most: u64| -> Result<Vec<u8>> {
+            ensure!(
+                member.size <= most,
+                "{name} in the archive has {} bytes; at most {most} are accepted",
+                member.size
+            );
             let mut bytes = vec![];
-            entry.read_to_end(&mut bytes).with_context(|| format!("reading {what}"))?;
+            member.content.read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
+            ensure!(bytes.len() as u64 == member.size, "the archive ends too early: within {name}");
             Ok(bytes)
         };
-        if name == HEAD {
-            let value: serde_json::Value =
-                serde_json::from_slice(&small(HEAD)?).context("reading the archive's head")?;
-            let schema = value["schema"].as_u64();
-            ensure!(
-                schema == Some(SCHEMA),
-                "the archive has schema {}, and this srpipe reads schema {SCHEMA}: use the version that made it",
-                value["schema"]
-            );
-            head = true;
-        } else if name == RECORD {
-            run = Some(RunRecord::from_json(&small(RECORD)?).context("the record of the run is damaged")?);
-        } else if name == PIPELINE {
-            pipeline = Some(small(PIPELINE)?);
-        } else if let Some(key) = name.strip_prefix("actions/").and_then(|n| n.strip_suffix(".json")?.parse().ok()) {
-            let record = checked(Record::read(&key, small(&name)?)?)?;
-            for (digest, size) in record.outputs.values() {
+        let twice = || format!("the archive holds {name:?} twice");
+        match name.as_str() {
+            HEAD => {
+                ensure!(is_first, twice());
+                let value: Value =
+                    serde_json::from_slice(&small(MAX_HEAD_BYTES)?).context("reading the archive's head")?;
                 ensure!(
-                    *wanted.entry(digest.clone()).or_insert(*size) == *size,
-                    "two records say different lengths of the blob {digest}"
+                    value["schema"].as_u64() == Some(SCHEMA),
+                    "the archive has schema {}, and this srpipe reads schema {SCHEMA}: use the version that made it",
+                    value["schema"]
                 );
+                self.has_head = true;
             }
-            records.insert(key, record);
-        } else if let Some(digest) = name.strip_prefix("blobs/").and_then(|n| n.parse::<Digest>().ok()) {
-            let Some(&expected) = wanted.get(&digest) else {
-                bail!("the archive holds the blob {digest}, which no record before it names");
-            };
-            store.adopt_blob(&digest, expected, &mut entry)?;
-            arrived.insert(digest, expected);
-        } else {
-            bail!("the archive holds {name:?}, which no export of srpipe does");
+            RECORD => {
+                ensure!(self.run.is_none(), twice());
+                let run =
+                    RunRecord::from_json(&small(MAX_RUN_BYTES)?).context("the record of the run is damaged")?;
+                check_run(&run)?;
+                self.keys = run.stages.iter().filter_map(|stage| stage.key.clone()).collect();
+                self.run = Some(run);
+            }
+            PIPELINE => {
+                ensure!(self.pipeline.is_none(), twice());
+                self.pipeline = Some(small(MAX_PIPELINE_BYTES)?);
+            }
+            _ => {
+                let key = name.strip_prefix("actions/").and_then(|n| n.strip_suffix(".json")?.parse::<Key>().ok());
+                let digest = name.strip_prefix("blobs/").and_then(|n| n.parse::<Digest>().ok());
+                match (key, digest) {
+                    (Some(key), _) => {
+                        ensure!(!self.records.contains_key(&key), twice());
+                        ensure!(self.keys.contains(&key), "the archive holds {name:?}, which is of no stage before it");
+                        self.record(key, small(MAX_RECORD_BYTES)?)?;
+                    }
+                    (_, Some(digest)) => {
+                        let Some(&expected) = self.wanted.get(&digest) else {
+                            bail!("the archive holds the blob {digest}, which no record before it names");
+                        };
+                        ensure!(!self.arrived.contains(&digest), twice());
+                        ensure!(
+                            member.size == expected,
+                            "the blob {digest} is {} bytes long, and its record says {expected}",
+                            member.size
+                        );
+                        store.adopt_blob(&digest, expected, member.content)?;
+                        self.arrived.insert(digest);
+                    }
+                    _ => bail!("the archive holds {name:?}, which no export of srpipe does"),
+                }
+            }
         }
+        Ok(())
     }
-    let (Some(run), Some(pipeline)) = (run, pipeline) else {
-        bail!("the archive ends too early: it holds no run");
-    };
-    for record in records.values() {
-        store.adopt(record).context("the archive is not whole")?;
+
+    fn record(&mut self, key: Key, bytes: Vec<u8>) -> Result<()> {
+        self.record_bytes += bytes.len() as u64;
+        ensure!(
+            self.record_bytes <= MAX_RECORDS_BYTES,
+            "the records in the archive have more than {MAX_RECORDS_BYTES} bytes together"
+        );
+        let record = checked(Record::read(&key, bytes)?)?;
+        for (digest, size) in record.outputs.values() {
+            ensure!(
+                *self.wanted.entry(digest.clone()).or_insert(*size) == *size,
+                "two records say different lengths of the blob {digest}"
+            );
+        }
+        self.records.insert(key, record.bytes().to_vec());
+        Ok(())
     }
-    store.adopt_run(&run, &pipeline)?;
-    Ok(Moved {
-        pipeline: run.pipeline,
-        run: run.id,
-        results: records.len(),
-        blobs: arrived.len(),
-        bytes: arrived.values().sum(),
-    })
+
+    /// Adds the results, then the run. By now all of it was checked, and only the disk can fail.
+    fn keep(self, store: &Store) -> Result<Moved> {
+        let (Some(run), Some(pipeline)) = (self.run, self.pipeline) else {
+            bail!("the archive ends too early: it holds no run");
+        };
+        // What is here already need not be in the archive.
+        for digest in self.wanted.keys().filter(|digest| !self.arrived.contains(digest)) {
+            store.check(digest).context("the archive is not whole")?;
+        }
+        let results = self.records.len();
+        for (key, bytes) in self.records {
+            store.adopt(&Record::read(&key, bytes)?)?;
+        }
+        store.adopt_run(&run, &pipeline)?;
+        Ok(Moved {
+            pipeline: run.pipeline,
+            run: run.id,
+            results,
+            blobs: self.arrived.len(),
+            bytes: self.arrived.iter().map(|digest| self.wanted[digest]).sum(),
+        })
+    }
 }
 
 /// Whether an archive of this name is to be compressed.

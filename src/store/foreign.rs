@@ -3,6 +3,7 @@
 //! An archive or a shared cache supplies records (the files of actions) and blobs. A record is verified as strictly as one
 //! of our own, and blobs are hashed while they arrive. As everywhere, the record is written after its blobs.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
@@ -11,10 +12,11 @@ use anyhow::{Context, Result, ensure};
 use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
-use super::{Action, Digest, Key, RunDir, RunRecord, StageRunState, Store};
+use super::{Action, Digest, Key, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::pipeline::{is_reserved_pipeline, is_reserved_stage};
 
-/// The largest record that is read from elsewhere.
-pub const MAX_RECORD_BYTES: u64 = 64 << 20;
+/// The largest record that is read from elsewhere. As values in memory, it can take some twenty times as much.
+pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// The valid record of an action in another store, whose blobs are not necessarily here.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ impl Store {
         let mut file = self.temporary(files::folder_of(&path))?;
         let (mut hasher, mut buffer, mut length) = (Hasher::default(), vec![0; 1 << 18], 0);
         // One byte more than there may be tells that there are more.
-        let mut content = content.take(size + 1);
+        let mut content = content.take(size.saturating_add(1));
         loop {
             let n = match content.read(&mut buffer) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
@@ -78,34 +80,65 @@ impl Store {
         self.write_file(&self.action_path(&record.key), &record.bytes, Durability::Synced)
     }
 
-    /// Adds a run of another store with the links to what is known of it; None where a run of this name is there.
+    /// Adds a run of another store, as one that is over, with the links to what is known of it: whole, or not at all. None
+    /// where a run of this name is there.
     pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
-        let plain = |name: &str| !name.chars().any(char::is_control);
-        let names = record.stages.iter().map(|stage| &stage.name).chain([&record.pipeline, &record.id]);
-        for name in names {
-            files::check_name("the name", name)?;
-            ensure!(plain(name), "the name {name:?} holds control characters");
-        }
-        let is_id = record.id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
-        ensure!(is_id, "{:?} is not the id of a run", record.id);
+        check_run(record)?;
         if self.runs(&record.pipeline).iter().any(|run| run.id() == record.id) {
             return Ok(None);
         }
-        let had_runs = self.latest_run(&record.pipeline).is_some();
-        let run = self.make_run(&record.pipeline, Some(&record.id), resolved_yaml, record)?;
+        let record = ended(record);
+        let mut outputs = vec![];
         for stage in &record.stages {
             let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
             if let (true, Some(key)) = (known, &stage.key)
                 && let Some(action) = self.action(key)?
             {
-                run.link_stage(&stage.name, &action.outputs)?;
+                outputs.push((stage.name.as_str(), action.outputs));
             }
         }
-        if !had_runs {
-            run.make_latest()?;
-        }
-        Ok(Some(run))
+        self.add_run(&record, resolved_yaml, &outputs).map(Some)
     }
+}
+
+/// The longest name of a file.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Checks all that a run from elsewhere says of where its files are to be, before anything of it is kept.
+pub fn check_run(record: &RunRecord) -> Result<()> {
+    let check = |what: &str, name: &str, is_reserved: bool| {
+        files::check_name(what, name)?;
+        ensure!(!name.chars().any(char::is_control), "{what} {name:?} holds control characters");
+        let start: String = name.chars().take(20).collect();
+        ensure!(name.len() <= MAX_NAME_BYTES, "{what} \"{start}…\" is longer than {MAX_NAME_BYTES} bytes");
+        ensure!(!is_reserved, "{what} {name:?} is reserved: srpipe has a file or folder of that name");
+        Ok(())
+    };
+    ensure!(super::runs::is_new_id(&record.id), "{:?} is not the id of a run", record.id);
+    check("the pipeline's name", &record.pipeline, is_reserved_pipeline(&record.pipeline))?;
+    let mut names = HashSet::new();
+    for StageRecord { name, .. } in &record.stages {
+        check("the stage's name", name, is_reserved_stage(name))?;
+        ensure!(names.insert(name), "two stages have the name {name:?}");
+    }
+    Ok(())
+}
+
+/// The record of a run that is over, whatever it says: nobody here runs it, and its jobs are those of another cluster.
+fn ended(record: &RunRecord) -> RunRecord {
+    let mut record = record.clone();
+    if record.state == RunState::Running {
+        record.state = RunState::Interrupted;
+    }
+    for stage in &mut record.stages {
+        stage.job = None;
+        stage.state = match stage.state {
+            StageRunState::Running => StageRunState::Interrupted,
+            StageRunState::Pending => StageRunState::Skipped,
+            state => state,
+        };
+    }
+    record
 }
 
 impl Record {

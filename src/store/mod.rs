@@ -62,7 +62,7 @@ use files::Durability;
 pub use files::{
     host, open as open_file, open_log, open_own, read as read_file, remove_folder, write_synced as write_file,
 };
-pub use foreign::{MAX_RECORD_BYTES, Record};
+pub use foreign::{MAX_RECORD_BYTES, Record, check_run};
 pub use gc::{Removed, Retention};
 pub use hold::Hold;
 pub use lock::{KeyLock, LockHolder};

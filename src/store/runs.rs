@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,41 +201,73 @@ pub struct RunDir {
 impl Store {
     /// Makes the folder of a new run, with `record` (its id and pipeline filled in) and the pipeline as it was resolved.
     pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
-        self.make_run(pipeline, None, resolved_yaml.as_bytes(), record)
+        let parent = self.pipeline_folder(pipeline)?;
+        let run = loop {
+            let id = new_id(Timestamp::now());
+            let path = parent.join(&id);
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                made => {
+                    made.with_context(|| format!("creating the folder {}", path.display()))?;
+                    break RunDir { _lock: lock(&path.join(LOCK))?, path, id };
+                }
+            }
+        };
+        files::write(&run.path.join(PIPELINE), &seal_yaml(resolved_yaml.as_bytes()), Durability::Unsynced)?;
+        // The record comes last: a folder without one is no run.
+        run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
+        Ok(run)
     }
 
-    /// `id`: that of a run from elsewhere.
-    pub(super) fn make_run(
+    /// Adds a run that has ended elsewhere, with links to `outputs`, each the name of a stage and its result: whole, or
+    /// not at all. The names were checked.
+    pub(super) fn add_run(
         &self,
-        pipeline: &str,
-        id: Option<&str>,
-        resolved_yaml: &[u8],
         record: &RunRecord,
+        resolved_yaml: &[u8],
+        outputs: &[(&str, Artifact)],
     ) -> Result<RunDir> {
+        let is_new = !self.runs.join(&record.pipeline).exists();
+        let had_runs = self.latest_run(&record.pipeline).is_some();
+        let parent = self.pipeline_folder(&record.pipeline)?;
+        let add = || {
+            // Readers pass over it until it has its name; where it does not get there, it is removed.
+            let shared = Permissions::from_mode(0o777);
+            let staged = tempfile::Builder::new().prefix(files::TEMPORARY).permissions(shared).tempdir_in(&parent);
+            let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
+            let run = RunDir { path: staged.path().to_path_buf(), id: record.id.clone(), _lock: None };
+            files::write(&run.path.join(PIPELINE), &seal_yaml(resolved_yaml), Durability::Unsynced)?;
+            outputs.iter().try_for_each(|(stage, outputs)| run.link_stage(stage, outputs).map(drop))?;
+            run.update(record)?;
+            let path = parent.join(&record.id);
+            fs::rename(&run.path, &path).with_context(|| format!("creating the folder {}", path.display()))?;
+            let _ = staged.keep();
+            let run = RunDir { path, ..run };
+            if !had_runs {
+                run.make_latest().inspect_err(|_| drop(fs::remove_dir_all(&run.path)))?;
+            }
+            Ok(run)
+        };
+        add().inspect_err(|_| {
+            if is_new {
+                // Unless somebody else has put something there meanwhile.
+                let _ = fs::remove_dir(&parent);
+            }
+        })
+    }
+
+    /// The folder of a pipeline's runs, made where it is not there.
+    fn pipeline_folder(&self, pipeline: &str) -> Result<PathBuf> {
         files::check_name("the pipeline's name", pipeline)?;
         if pipeline == "store" {
             bail!("a pipeline cannot be named \"store\", because runs/store holds the artifacts; rename the pipeline");
         }
-        let parent = self.runs.join(pipeline);
-        files::create_folder(&parent)?;
-        if fs::symlink_metadata(&parent).is_ok_and(|metadata| metadata.is_symlink()) {
-            bail!("{} is a link, which srpipe does not follow: remove it", parent.display());
+        let folder = self.runs.join(pipeline);
+        files::create_folder(&folder)?;
+        if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
+            bail!("{} is a link, which srpipe does not follow: remove it", folder.display());
         }
-        let run = loop {
-            let made_id = id.map_or_else(|| new_id(Timestamp::now()), str::to_string);
-            let path = parent.join(&made_id);
-            match fs::create_dir(&path) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && id.is_none() => {}
-                made => {
-                    made.with_context(|| format!("creating the folder {}", path.display()))?;
-                    break RunDir { _lock: lock(&path.join(LOCK))?, path, id: made_id };
-                }
-            }
-        };
-        files::write(&run.path.join(PIPELINE), &seal_yaml(resolved_yaml), Durability::Unsynced)?;
-        // The record comes last: a folder without one is no run.
-        run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
-        Ok(run)
+        Ok(folder)
     }
 
     /// The names under which there are runs, sorted.
@@ -494,6 +526,9 @@ mod tests {
         let first = id("2026-11-23T08:32:27.123456Z");
         assert!(first.starts_with("20261123-083227.123-") && first.len() == 24, "{first}");
         assert!(first.bytes().rev().take(4).all(|b| b.is_ascii_lowercase()), "{first}");
+        assert!(is_new_id(&first));
+        let wrong = ["latest", "", "20261123-083227.123-K3XA", "20261123-083227.123-k3xab", "2026112x-083227.123-kxxa"];
+        assert!(!wrong.into_iter().any(is_new_id));
         let ids = [first, id("2026-11-23T08:32:27.2Z"), id("2026-11-23T08:32:28Z"), id("2027-01-01T00:00:00Z")];
         assert!(ids.is_sorted());
         let distinct: std::collections::HashSet<_> = (0..50).map(|_| id("2026-11-23T08:32:27Z")).collect();

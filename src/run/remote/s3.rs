@@ -54,6 +54,9 @@ impl S3 {
     fn with(address: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
         let wrong = |error: String| InputError(format!("remote s3://{address}: {error}"));
+        if bucket.is_empty() {
+            return Err(wrong("it names no bucket: write s3://BUCKET or s3://BUCKET/PREFIX".into()).into());
+        }
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
         let region = region.unwrap_or_else(|| "us-east-1".into());
         let endpoint =
