@@ -95,21 +95,20 @@ fn secrets_in_addresses_are_used_and_neither_shown_nor_kept() {
     outputs.push(again);
     // Failures name the address, and the command line is recorded.
     let limit = ["--set", "stages.password.limit.train=1"];
-    for url in [format!("http://user:{SECRET}@{host}/gone"), format!("http://user:{SECRET}/a@{host}/gone?sig={SECRET}")]
-    {
-        let set = format!("stages.password.url={url}");
-        for how in [&[][..], &["--json"]] {
-            let failed = folder.run(&[&["--set", &set], &limit[..], how].concat());
-            assert_ne!(failed.code, Some(0), "{failed}");
-            outputs.push(failed);
-        }
+    let set = format!("stages.password.url=http://user:{SECRET}@{host}/gone?sig={SECRET}");
+    for how in [&[][..], &["--json"]] {
+        let failed = folder.run(&[&["--set", &set], &limit[..], how].concat());
+        assert_eq!(failed.code, Some(1), "{failed}");
+        outputs.push(failed);
     }
     // An instance has the value in its name.
-    let sweep = format!("stages.password.url=[http://user:{SECRET}1@{host}/a,http://u:{SECRET}2@{host}/a]");
+    let sweep = format!("stages.password.url=http://user:{SECRET}1@{host}/a,http://u:{SECRET}2@{host}/a");
     outputs.push(folder.run(&["--sweep", &sweep]));
     assert_eq!(refused.load(SeqCst), 0, "the secrets were sent");
     let wrong = format!("stages.password.url=ftp://user:{}{SECRET}@{host}/a", "x".repeat(70));
+    let malformed = format!("stages.password.url=http://user:{SECRET}/a@{host}/a");
     let commands: &[&[&str]] = &[
+        &["plan", "p.yaml", "--set", &malformed],
         &["check", "p.yaml", "--set", &wrong],
         &["check", "p.yaml", "--json", "--set", &wrong],
         &["check", "p.yaml", "--set", "stages.password.urll=1"],

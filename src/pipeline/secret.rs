@@ -102,19 +102,12 @@ fn secrets(text: &str, whole: bool) -> Vec<Range<usize>> {
     while let Some(at) = text[from..].find("://") {
         let start = from + at + 3;
         let ends = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '\\');
-        let end = if whole { text.len() } else { text[start..].find(ends).map_or(text.len(), |i| start + i) };
+        // A list of addresses can do without anything that ends them.
+        let next = text[start..].find("://").map_or(text.len(), |i| start + i);
+        let end = if whole { next } else { text[start..next].find(ends).map_or(next, |i| start + i) };
         secrets_of(text, start..end, &mut found);
-        // A value can be a list of addresses.
-        from = if whole { start } else { end };
+        from = end;
     }
-    found.sort_unstable_by_key(|secret| (secret.start, secret.end));
-    found.dedup_by(|next, last| {
-        let overlaps = next.start <= last.end;
-        if overlaps {
-            last.end = last.end.max(next.end);
-        }
-        overlaps
-    });
     found
 }
 
@@ -125,14 +118,24 @@ fn secrets_of(text: &str, address: Range<usize>, found: &mut Vec<Range<usize>>) 
     let authority = start..until(start, &['/', '?', '#']);
     // A password with an unescaped `/`, `?` or `#` ends the authority too early: what follows the colon is no port then.
     let port = text[authority.clone()].rsplit_once(':').map(|(_, port)| port);
-    let is_cut = port.is_some_and(|port| !port.ends_with(']') && !port.bytes().all(|b| b.is_ascii_digit()));
-    let searched = if is_cut && !text[authority.clone()].contains('@') { start..end } else { authority };
-    let mut rest = searched.start;
-    if let Some(at) = text[searched.clone()].rfind('@') {
-        if at > 0 {
+    let is_port = |port: &str| {
+        port.ends_with(']') || port.trim_end_matches([',', '.', ')', ';']).bytes().all(|b| b.is_ascii_digit())
+    };
+    let is_cut = !text[authority.clone()].contains('@') && port.is_some_and(|port| !is_port(port));
+    let searched = if is_cut { start..end } else { authority.clone() };
+    let mut rest = start;
+    match text[searched].rfind('@') {
+        Some(0) => {}
+        Some(at) => {
             found.push(start..start + at);
+            rest = start + at;
         }
-        rest = start + at;
+        // Whatever it is, it is no port.
+        None if is_cut => {
+            found.push(authority.clone());
+            rest = authority.end;
+        }
+        None => {}
     }
     // A fragment can hold tokens as well as a query.
     let mut from = until(rest, &['?', '#']);
@@ -194,6 +197,8 @@ mod tests {
             assert!(masked.len() == text.len() && !masked.contains("SEC"), "{masked}");
         }
         assert_eq!(redact_value("url=[http://u:SEC'RET@h/,http://v:SECRET@h/]"), "url=[http://***@h/,http://***@h/]");
+        assert_eq!(redact("http://u:SECRET@h,http://v:SECRET@h"), "http://***@h,http://***@h");
+        assert_eq!(redact("(http://h:80), http://h:80."), "(http://h:80), http://h:80.");
         for plain in [
             "https://host:8080/@user/x?page=2&size=3",
             "http://[::1]:80/x",

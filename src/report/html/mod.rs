@@ -26,6 +26,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use super::Summary;
+use crate::pipeline::redact;
 
 pub use arms::Arm;
 pub use attention::Attention;
@@ -125,7 +126,7 @@ impl Report {
                 break;
             }
         }
-        Ok(page)
+        Ok(clean(&page))
     }
 
     fn page(&self, pictures: usize) -> anyhow::Result<String> {
@@ -160,6 +161,13 @@ impl Report {
         });
         page.context("filling in the report's template")
     }
+}
+
+/// The page without control characters, which terminals obey when somebody looks at the file there, and without secrets in
+/// addresses, which runs of earlier versions have.
+fn clean(page: &str) -> String {
+    let is_control = |c: char| c.is_control() && c != '\n' && c != '\t';
+    redact(page).replace(is_control, "\u{fffd}")
 }
 
 /// Escaped, and free to go on in a new line where a part of it ends: names of instances are long.
