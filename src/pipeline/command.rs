@@ -33,7 +33,8 @@ pub struct CommandParams {
     /// folder that it starts in, and when their content changes it runs again.
     #[serde(default)]
     pub files: Vec<String>,
-    /// One of `outputs`, a JSON object whose numbers become the figures of this stage.
+    /// One of `outputs`, a JSON object whose numbers become the figures of this stage. `Infinity`, as Python writes it, is
+    /// one of them; `NaN` is an error.
     #[serde(default)]
     pub metrics: Option<String>,
     /// Instead of the pipeline's seed, where `{seed}` is used.
@@ -86,7 +87,7 @@ pub fn substitute<'a, E>(
     while let Some(start) = rest.find('{') {
         let (before, braces) = rest.split_at(start);
         result += before;
-        let inside = braces[1..].split_once('}').map(|(inside, _)| inside);
+        let inside = inside(braces);
         match inside.and_then(placeholder) {
             Some(found) => {
                 result += &value(found)?;
@@ -99,6 +100,58 @@ pub fn substitute<'a, E>(
         }
     }
     Ok(result + rest)
+}
+
+/// What stands between the brace at the start of a text and the next one, where that closes it.
+fn inside(braces: &str) -> Option<&str> {
+    let end = braces[1..].find(['{', '}'])? + 1;
+    braces[end..].starts_with('}').then(|| &braces[1..end])
+}
+
+/// Braces that are left as they are, and look as if a placeholder was meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NearMiss<'a> {
+    /// With its braces.
+    pub written: &'a str,
+    /// The placeholder that was meant, with its braces.
+    pub meant: String,
+    /// The input or output that it names.
+    pub name: Option<(&'static str, &'a str)>,
+}
+
+/// Finds what other tools call placeholders and other spellings of those here: `{input.x}`, `{inputs[x]}`, `{Seed}`.
+pub(super) fn near_misses(text: &str) -> Vec<NearMiss<'_>> {
+    let starts = text.match_indices('{').map(|(start, _)| start);
+    // `${SEED}` is a variable of a shell.
+    let starts = starts.filter(|&start| !text[..start].ends_with('$'));
+    starts
+        .filter_map(|start| {
+            let inside = inside(&text[start..])?;
+            let written = &text[start..start + inside.len() + 2];
+            near_miss(inside, written).filter(|_| placeholder(inside).is_none())
+        })
+        .collect()
+}
+
+fn near_miss<'a>(inside: &'a str, written: &'a str) -> Option<NearMiss<'a>> {
+    let word = inside.trim();
+    let end = word.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(word.len());
+    let kind = match word[..end].to_ascii_lowercase().as_str() {
+        "input" | "inputs" => "inputs",
+        "output" | "outputs" => "outputs",
+        meant @ ("seed" | "threads") if end == word.len() => {
+            return Some(NearMiss { written, meant: format!("{{{meant}}}"), name: None });
+        }
+        _ => return None,
+    };
+    let name = match word[end..].chars().next() {
+        None => "",
+        Some('.' | ':') => &word[end + 1..],
+        Some('[') => word[end + 1..].strip_suffix(']')?.trim_matches(['\'', '"']),
+        Some(_) => return None,
+    };
+    let meant = format!("{{{kind}.{}}}", if name.is_empty() { "NAME" } else { name });
+    Some(NearMiss { written, meant, name: Some((kind, name)) })
 }
 
 fn placeholder(inside: &str) -> Option<Placeholder<'_>> {
@@ -158,6 +211,32 @@ mod tests {
             assert_eq!(filled(plain), plain);
         }
         assert_eq!(filled(r#"{"a": "{inputs.x}"}"#), r#"{"a": "<Input("x")>"}"#);
+    }
+
+    #[test]
+    fn other_spellings_of_placeholders_are_found() {
+        let meant = |text: &str| near_misses(text).into_iter().map(|miss| miss.meant).collect::<Vec<_>>();
+        for (text, expected) in [
+            ("{input.x}", "{inputs.x}"),
+            ("--to={Outputs.o.csv}", "{outputs.o.csv}"),
+            ("{inputs[x]}", "{inputs.x}"),
+            ("{input['x']}", "{inputs.x}"),
+            ("{input}", "{inputs.NAME}"),
+            ("{ seed }", "{seed}"),
+            ("{SEED}", "{seed}"),
+            ("{Threads}", "{threads}"),
+        ] {
+            assert_eq!(meant(text), [expected], "{text}");
+        }
+        for other in
+            ["{inputs.x}", "{seed}", "${SEED}", "{seeds}", "{inputx}", "{input x}", "{", "{}", "{{}", "{a: {b}}"]
+        {
+            assert!(meant(other).is_empty(), "{other}");
+        }
+        let start = std::time::Instant::now();
+        let many = "{".repeat(1 << 20);
+        assert!(near_misses(&many).is_empty() && filled(&many) == many);
+        assert!(start.elapsed().as_secs() < 5);
     }
 
     #[test]

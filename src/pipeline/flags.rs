@@ -24,6 +24,10 @@ impl Flags {
     }
 }
 
+/// The longest path. That of a value is much shorter, names of stages included.
+const MAX_PATH_BYTES: usize = 1000;
+const MAX_SEGMENTS: usize = 200;
+
 /// What stands before the path in the source of a flag.
 const SET: &str = "--set ";
 const SWEEP: &str = "--sweep ";
@@ -43,6 +47,11 @@ pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Error
         errors.push(Diagnostic::new(whole, "the value is too large"));
         return;
     }
+    if path.len() > MAX_PATH_BYTES || path.matches('.').count() >= MAX_SEGMENTS {
+        let message = format!("a path has at most {MAX_SEGMENTS} keys and {MAX_PATH_BYTES} characters");
+        errors.push(Diagnostic::new(whole, message));
+        return;
+    }
     let segments = segments(path, prefix.len(), source);
     if let Some(empty) = segments.iter().find(|s| s.text.is_empty()) {
         let span = if empty.span.is_empty() { whole } else { empty.span };
@@ -52,8 +61,8 @@ pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Error
     let offset = prefix.len() + path.len() + 1;
     let value = match prefix {
         // Within brackets the values are a list; the opening one takes the place of the `=`.
-        SWEEP => reader::read(&format!("[{value}]"), Place { source, offset: offset - 1 }, errors),
-        _ => reader::read(value, Place { source, offset }, errors),
+        SWEEP => reader::read_argument(&format!("[{value}]"), Place { source, offset: offset - 1 }, errors),
+        _ => reader::read_argument(value, Place { source, offset }, errors),
     };
     let Some(mut value) = value else { return };
     if value.span.is_empty() || prefix == SWEEP {

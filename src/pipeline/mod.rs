@@ -10,6 +10,7 @@
 
 pub mod claims;
 pub mod command;
+pub mod names;
 pub mod params;
 pub mod schedule;
 
@@ -47,7 +48,6 @@ pub use expansion::expansion_hint;
 pub use flags::Flags;
 pub use load::{load, parse};
 use params::*;
-pub use resolve::{is_reserved_pipeline, is_reserved_stage};
 pub use resources::{ResourceParams, Resources, Retry, Site, bytes, duration};
 pub use schema::{file as file_schema, reference};
 pub use secret::{SecretUrl, redact, redact_value};

@@ -7,7 +7,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::tree::{Entry, Mapping, Node, Value, plain_scalar};
-use super::words::quote;
+use super::words::{is_odd_space, look_alike, odd_character, quote};
 
 /// The largest file that is read. The parser takes time in proportion to values times the length of their line, so that
 /// much larger ones could be made to take minutes.
@@ -24,9 +24,21 @@ pub(super) struct Place {
     pub offset: usize,
 }
 
-/// The one document in `text`; `None` where it cannot be read, with the reason in `errors`.
+/// Reads the one document in `text`; `None` where it is not valid, with the reason in `errors`.
 pub(super) fn read(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
-    let reader = Reader::new(text, place);
+    read_with(text, None, place, errors)
+}
+
+/// Reads a value of the command line. A comment has no use there, and names may contain `#`, so `#` is an ordinary
+/// character.
+pub(super) fn read_argument(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
+    // The parser sees a character of the private use area instead, one that the text does not contain.
+    let stand_in = ('\u{E000}'..='\u{F8FF}').find(|&c| !text.contains(c));
+    read_with(text, stand_in.filter(|_| text.contains('#')), place, errors)
+}
+
+fn read_with(text: &str, hash: Option<char>, place: Place, errors: &mut Errors) -> Option<Node> {
+    let reader = Reader::new(text, hash, place);
     if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
         let span = Span::new(place.source, place.offset + at..place.offset + at + c.len_utf8());
         errors.push(
@@ -51,6 +63,8 @@ fn is_forbidden(c: char) -> bool {
 
 struct Reader<'a> {
     text: &'a str,
+    /// What the parser sees in place of `#`, where `#` starts no comment.
+    hash: Option<char>,
     place: Place,
     /// The byte at which each character starts, where that is not its index.
     starts: Option<Vec<u32>>,
@@ -75,10 +89,14 @@ enum Collection {
         entries: Mapping,
         /// The key whose value comes next.
         key: Option<(String, Span)>,
-        /// Values of `<<`.
+        /// Values of `<<`, and where it stands.
         merged: Vec<Node>,
+        merge_key: Option<Span>,
     },
 }
+
+/// The key that merges mappings into the one it stands in.
+const MERGE: &str = "<<";
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
@@ -99,9 +117,9 @@ const HELP: [(&str, &str); 6] = [
 ];
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, place: Place) -> Self {
+    fn new(text: &'a str, hash: Option<char>, place: Place) -> Self {
         let starts = (!text.is_ascii()).then(|| text.char_indices().map(|(i, _)| i as u32).collect());
-        Self { text, place, starts, open: vec![], anchors: HashMap::new(), nodes: 0 }
+        Self { text, hash, place, starts, open: vec![], anchors: HashMap::new(), nodes: 0 }
     }
 
     fn byte(&self, marker: &Marker) -> usize {
@@ -133,13 +151,47 @@ impl<'a> Reader<'a> {
             let span = Span::new(self.place.source, self.place.offset + tab..self.place.offset + tab + 1);
             return Diagnostic::new(span, "a tab").help("YAML is indented with spaces");
         }
+        if let Some(error) = self.odd_indentation(start) {
+            return error;
+        }
         let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
         let help = HELP.iter().find(|(part, _)| error.info().contains(part)).map(|(_, help)| help.to_string());
-        said.maybe_help(help)
+        let hash = self.hash.map(|_| "`#` starts no comment on the command line".to_string());
+        said.maybe_help(hash.or_else(|| odd_character(self.line_at(start))).or(help))
+    }
+
+    /// The line around a byte of the text.
+    fn line_at(&self, at: usize) -> &'a str {
+        let start = self.text[..at].rfind('\n').map_or(0, |i| i + 1);
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
+        &self.text[start..end]
+    }
+
+    /// A space in the indentation of a line at or before `at` that is none to YAML, which then finds the columns wrong.
+    fn odd_indentation(&self, at: usize) -> Option<Diagnostic> {
+        const LINES: usize = 20;
+        let line_end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
+        let mut end = line_end;
+        for _ in 0..LINES {
+            let start = self.text[..end].rfind('\n').map_or(0, |i| i + 1);
+            let line = &self.text[start..end];
+            let indented = line.char_indices().take_while(|(_, c)| c.is_whitespace() || is_odd_space(*c));
+            if let Some((i, c)) = indented.into_iter().find(|(_, c)| is_odd_space(*c)) {
+                let at = self.place.offset + start + i;
+                let span = Span::new(self.place.source, at..at + c.len_utf8());
+                let name = look_alike(c).map_or_else(String::new, |(name, _)| name.to_string());
+                let message = format!("the indentation contains {name} (U+{:04X})", c as u32);
+                return Some(Diagnostic::new(span, message).help("YAML is indented with plain spaces"));
+            }
+            end = start.checked_sub(1)?;
+        }
+        None
     }
 
     fn document(mut self, errors: &mut Errors) -> Result<Node> {
-        let mut parser: Parser<'a, StrInput<'a>> = Parser::new_from_str(self.text);
+        // One character for one: positions stay those of the text.
+        let replaced = self.hash.map(|c| self.text.replace('#', c.encode_utf8(&mut [0; 4])));
+        let mut parser: Parser<StrInput> = Parser::new_from_str(replaced.as_deref().unwrap_or(self.text));
         let mut root = None;
         let mut documents = 0;
         while let Some(event) = parser.next_event() {
@@ -156,13 +208,14 @@ impl<'a> Reader<'a> {
                 }
                 Event::Alias(id) => Some(self.alias(id, span)?),
                 Event::Scalar(text, style, anchor, tag) => {
+                    let text = self.hash.map_or_else(|| text.to_string(), |c| text.replace(c, "#"));
                     let is_key = self.awaits_key();
                     let value = match tag {
                         // `true` and `null` are names as good as others.
-                        None if is_key => Value::Text(text.into_owned()),
+                        None if is_key => Value::Text(text),
                         None if style == ScalarStyle::Plain => plain_scalar(&text),
-                        None => Value::Text(text.into_owned()),
-                        Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Value::Text(text.into_owned()),
+                        None => Value::Text(text),
+                        Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Value::Text(text),
                         Some(tag) if tag.is_yaml_core_schema() => plain_scalar(&text),
                         Some(_) => return Err(no_tags(span)),
                     };
@@ -178,7 +231,8 @@ impl<'a> Reader<'a> {
                     None
                 }
                 Event::MappingStart(anchor, tag) => {
-                    let mapping = Collection::Mapping { entries: Mapping::new(), key: None, merged: vec![] };
+                    let mapping =
+                        Collection::Mapping { entries: Mapping::new(), key: None, merged: vec![], merge_key: None };
                     self.open(mapping, anchor, tag.is_some_and(|t| !t.is_yaml_core_schema()), span)?;
                     None
                 }
@@ -273,12 +327,12 @@ fn no_tags(span: Span) -> Diagnostic {
 
 impl Collection {
     fn add(&mut self, mut node: Node, errors: &mut Errors) -> Result<()> {
-        let (entries, key, merged) = match self {
+        let (entries, key, merged, merge_key) = match self {
             Self::List(items) => {
                 items.push(node);
                 return Ok(());
             }
-            Self::Mapping { entries, key, merged } => (entries, key, merged),
+            Self::Mapping { entries, key, merged, merge_key } => (entries, key, merged, merge_key),
         };
         let Some((name, key_span)) = key.take() else {
             *key = Some((node.as_text().unwrap_or_default().to_string(), node.span));
@@ -288,7 +342,15 @@ impl Collection {
         if node.is_null() && node.span.is_empty() {
             node.span = key_span;
         }
-        if name == "<<" {
+        if name == MERGE {
+            if let Some(first) = merge_key.replace(key_span) {
+                errors.push(
+                    Diagnostic::new(key_span, "`<<` is given twice")
+                        .related(first, "the first time is here")
+                        .help("merge several mappings with one key: `<<: [*first, *second]`"),
+                );
+                return Ok(());
+            }
             let parts = match node.value {
                 Value::List(items) => items,
                 _ => vec![node],

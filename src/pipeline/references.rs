@@ -1,13 +1,17 @@
 //! Stages that name stages: whether those exist and are of the right kind, cycles, and the order of the stages.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use indexmap::IndexSet;
 
 use super::command::split;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
 use super::tree::{Entry, Node};
-use super::words::{alternatives, did_you_mean, quote};
+use super::words::{did_you_mean, list, odd_character, quote};
 use super::{Blobs, StageKind, StageParams, blobs};
 
 /// A stage's parameter that names another stage.
@@ -80,18 +84,26 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     let index: HashMap<&str, usize> = stages.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
     // What each stage names, where that exists.
     let mut edges: Vec<Vec<(usize, Span)>> = vec![];
+    let outputs: Vec<OnceCell<Option<HashSet<&str>>>> = stages.iter().map(|_| OnceCell::new()).collect();
     for stage in &stages {
         let mut named = vec![];
+        let reads = OnceCell::new();
         for reference in &stage.references {
             match index.get(reference.target.as_str()) {
                 Some(&target) => {
-                    check_target(stage, reference, &stages[target], &stages, errors);
+                    let made = || outputs[target].get_or_init(|| self::outputs(&stages[target])).as_ref();
+                    let read = |reference: &Reference| {
+                        let all = reads.get_or_init(|| reads_of(stage));
+                        all.get(&(reference.role.clone(), reference.target.clone())).cloned().unwrap_or_default()
+                    };
+                    check_target(stage, reference, &stages[target], (made, read), &stages, errors);
                     named.push((target, reference.span));
                 }
                 None if errors.is_full() => {}
                 None => {
                     let fitting = stages.iter().filter(|s| reference.wants.fits(s));
-                    let help = did_you_mean(&reference.target, fitting.map(|s| s.name.as_str()))
+                    let help = odd_character(&reference.target)
+                        .or_else(|| did_you_mean(&reference.target, fitting.map(|s| s.name.as_str())))
                         .or_else(|| did_you_mean(&reference.target, stages.iter().map(|s| s.name.as_str())))
                         .or_else(|| match reference.wants {
                             Wants::Kind(kind) => only_one(&stages, kind),
@@ -110,25 +122,32 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     order.into_iter().filter_map(|i| stages[i].take()).collect()
 }
 
-fn check_target(
+fn check_target<'a>(
     stage: &StageDraft,
     reference: &Reference,
     target: &StageDraft,
+    // What the target makes; what the stage reads of it.
+    (made, read): (impl FnOnce() -> Option<&'a HashSet<&'a str>>, impl FnOnce(&Reference) -> Vec<String>),
     stages: &[StageDraft],
     errors: &mut Errors,
 ) {
     match (&reference.wants, target.kind) {
         _ if errors.is_full() => {}
-        (Wants::Kind(_), Some(StageKind::Command)) => check_blobs(stage, reference, target, errors),
+        (Wants::Kind(_), Some(StageKind::Command)) => {
+            let Some(made) = made() else { return };
+            check_blobs(stage, reference, target, made, &read(reference), errors);
+        }
         (Wants::Kind(wants), Some(kind)) if kind != *wants => {
             wrong_kind(reference, *wants, target, kind, stages, errors);
         }
         (Wants::Blob(blob), _) => {
-            let Some(outputs) = outputs(target) else { return };
-            if !outputs.contains(&blob.as_str()) {
+            let Some(outputs) = made() else { return };
+            if !outputs.contains(blob.as_str()) {
+                let mut outputs: Vec<&str> = outputs.iter().copied().collect();
+                outputs.sort_unstable();
                 let message = format!("stage {} makes no {}", quote(&target.name), quote(blob));
                 let help = did_you_mean(blob, outputs.iter().copied());
-                let help = help.unwrap_or_else(|| format!("it makes {}", alternatives(&outputs).replace(" or ", ", ")));
+                let help = help.unwrap_or_else(|| format!("it makes {}", list(&outputs)));
                 errors.push(Diagnostic::new(reference.span, message).help(help));
             }
         }
@@ -137,34 +156,44 @@ fn check_target(
 }
 
 /// The blobs that a stage makes, whichever of its variants is run; None where its parameters are in error.
-fn outputs(stage: &StageDraft) -> Option<Vec<&str>> {
+fn outputs(stage: &StageDraft) -> Option<HashSet<&str>> {
     let mut variants = stage.params().map(StageParams::outputs);
-    let first = variants.next()?;
-    Some(variants.fold(first, |common, more| common.into_iter().filter(|name| more.contains(name)).collect()))
+    let mut common: HashSet<&str> = variants.next()?.into_iter().collect();
+    for outputs in variants {
+        let outputs: HashSet<&str> = outputs.into_iter().collect();
+        common.retain(|name| outputs.contains(name));
+    }
+    Some(common)
+}
+
+/// The blobs that a stage reads, whichever of its variants is run, by role and target; each once.
+fn reads_of(stage: &StageDraft) -> HashMap<(String, String), Vec<String>> {
+    let mut all: HashMap<(String, String), IndexSet<String>> = HashMap::new();
+    for input in stage.params().flat_map(StageParams::inputs) {
+        if let Blobs::Only(names) = input.blobs {
+            all.entry((input.role, input.stage)).or_default().extend(names.into_iter().map(Cow::into_owned));
+        }
+    }
+    all.into_iter().map(|(key, names)| (key, names.into_iter().collect())).collect()
 }
 
 /// A command stands for a stage of another kind where it makes the blobs that are read of it.
-fn check_blobs(stage: &StageDraft, reference: &Reference, target: &StageDraft, errors: &mut Errors) {
-    let Some(made) = outputs(target) else { return };
+fn check_blobs(
+    stage: &StageDraft,
+    reference: &Reference,
+    target: &StageDraft,
+    made: &HashSet<&str>,
+    read: &[String],
+    errors: &mut Errors,
+) {
     // An arm without losses is measured all the same.
     let optional = |name: &str| stage.kind == Some(StageKind::Compare) && name == blobs::LOSS;
-    let mut missing: Vec<String> = vec![];
-    for input in stage.params().flat_map(StageParams::inputs) {
-        if input.role == reference.role
-            && input.stage == reference.target
-            && let Blobs::Only(read) = input.blobs
-        {
-            let lacks = |name: &str| !made.contains(&name) && !optional(name) && !missing.iter().any(|m| m == name);
-            let more: Vec<String> = read.iter().filter(|name| lacks(name)).map(|name| name.to_string()).collect();
-            missing.extend(more);
-        }
-    }
+    let missing: Vec<&str> = read.iter().map(String::as_str).filter(|n| !made.contains(n) && !optional(n)).collect();
     if !missing.is_empty() {
-        let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
         let message = format!(
             "`{}` reads {}, which the command {} does not make",
             reference.role,
-            alternatives(&missing).replace(" or ", ", "),
+            list(&missing),
             quote(&target.name)
         );
         errors.push(Diagnostic::new(reference.span, message).help("declare them as its `outputs`"));
@@ -210,10 +239,13 @@ fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &m
         Done,
     }
     let mut states = vec![State::New; stages.len()];
+    // Where on the path a stage is.
+    let mut depths = vec![0; stages.len()];
     for root in 0..stages.len() {
         if states[root] != State::New {
             continue;
         }
+        depths[root] = 0;
         states[root] = State::OnPath;
         // Stages from the root to the current one, with how many of their references are walked.
         let mut path = vec![(root, 0)];
@@ -224,17 +256,18 @@ fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &m
                 continue;
             };
             *walked += 1;
+            if errors.is_full() {
+                return;
+            }
             match states[target] {
                 State::Done => {}
                 State::New => {
                     states[target] = State::OnPath;
+                    depths[target] = path.len();
                     path.push((target, 0));
                 }
                 State::OnPath => {
-                    let from = path.iter().position(|&(s, _)| s == target).unwrap_or(0);
-                    let names: Vec<&str> =
-                        path[from..].iter().map(|&(s, _)| s).chain([target]).map(|s| stages[s].name.as_str()).collect();
-                    let message = format!("stages wait for each other: {}", quote_path(&names));
+                    let message = format!("stages wait for each other: {}", cycle(stages, &path[depths[target]..]));
                     errors.push(
                         Diagnostic::new(span, message).help("this reference closes the cycle; name a stage before it"),
                     );
@@ -245,12 +278,14 @@ fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &m
 }
 
 /// `a → b → a`, the middle left out where it is long.
-fn quote_path(names: &[&str]) -> String {
-    let quoted = |names: &[&str]| names.iter().map(|n| quote(n)).collect::<Vec<_>>().join(" → ");
-    match names.len() {
-        0..=12 => quoted(names),
-        n => format!("{} → … → {}", quoted(&names[..6]), quoted(&names[n - 5..])),
-    }
+fn cycle(stages: &[StageDraft], path: &[(usize, usize)]) -> String {
+    let name = |&(stage, _): &(usize, usize)| quote(&stages[stage].name);
+    let names = |part: &[(usize, usize)]| part.iter().map(name).collect::<Vec<_>>().join(" → ");
+    let shown = match path.len() {
+        0..12 => names(path),
+        n => format!("{} → … → {}", names(&path[..6]), names(&path[n - 4..])),
+    };
+    shown + " → " + &path.first().map_or(String::new(), name)
 }
 
 /// Kahn's algorithm, always the earliest ready stage next. Those that wait for a cycle come last.

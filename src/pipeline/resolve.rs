@@ -1,31 +1,15 @@
 //! From tree to pipeline: the top level, `defaults`, the parameters of every stage.
 
 use super::diagnostics::{Diagnostic, Errors, Span};
+use super::names::{pipeline_name_error, stage_name_error};
 use super::references::Reference;
 use super::sweep::{self, Applied, Scope, Sweeps, Variant};
 use super::tree::{Mapping, Node, Number, Value};
-use super::words::{alternatives, did_you_mean, is_invisible, quote};
+use super::words::{alternatives, did_you_mean, is_invisible, list, odd_character, quote};
 use super::{Device, ExecutorKind, StageKind, StageParams, schema};
 
-/// Names end up as names of files, with more around them.
-const MAX_NAME_BYTES: usize = 100;
-/// What stands in `runs/` beside the pipelines.
-const RESERVED_PIPELINES: [&str; 3] = ["latest", "store", "cachedir.tag"];
 /// The key of a sweep, wherever it may stand.
 const MATRIX: &str = "matrix";
-/// What stands in a run's folder beside the stages.
-const RESERVED_STAGES: [&str; 3] = ["run.json", "pipeline.yaml", "report.html"];
-
-/// Whether no pipeline can have this name, because something else of this name stands beside the pipelines' folders.
-pub fn is_reserved_pipeline(name: &str) -> bool {
-    RESERVED_PIPELINES.contains(&name.to_lowercase().as_str())
-}
-
-/// Whether no stage can have this name, because something else of this name stands beside the stages' folders.
-pub fn is_reserved_stage(name: &str) -> bool {
-    RESERVED_STAGES.contains(&name.to_lowercase().as_str())
-}
-
 /// What a file says before its stages are held against each other.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -75,11 +59,18 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     };
     for (key, entry) in top.iter() {
         if !KEYS.contains(&key.as_str()) {
-            let help =
-                did_you_mean(key, KEYS).unwrap_or_else(|| match StageKind::ALL.iter().any(|k| k.name() == key) {
-                    true => "a stage stands under `stages`, with its kind as `kind`".to_string(),
-                    false => format!("known here: {}", alternatives(&KEYS).replace(" or ", ", ")),
-                });
+            let help = odd_character(key).or_else(|| did_you_mean(key, KEYS)).unwrap_or_else(|| match key.as_str() {
+                key if StageKind::ALL.iter().any(|k| k.name() == key) => {
+                    "a stage stands under `stages`, with its kind as `kind`".to_string()
+                }
+                // As in docker-compose, which leaves such keys to anchors.
+                key if key.starts_with(['x', '.']) && key[1..].starts_with(|c: char| !c.is_ascii_alphanumeric()) => {
+                    "what several stages share belongs under `defaults`, such as `defaults: { train: { … } }`; an anchor \
+                     stands where the value is used first"
+                        .to_string()
+                }
+                _ => format!("known here: {}", list(&KEYS)),
+            });
             errors.push(Diagnostic::new(entry.key, format!("unknown key {}", quote(key))).help(help));
         }
     }
@@ -94,7 +85,9 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     let stages = needed("stages", errors);
     let mut sweeps = Sweeps::default();
     if let Some(entry) = top.shift_remove(MATRIX) {
-        sweeps.pipeline = sweep::read(&Scope::Pipeline, &entry, top, &mut sweeps.axes, errors);
+        // Only seeds are swept there, and all seeds are alike.
+        let scope = (&Scope::Pipeline, Some(StageKind::Train));
+        sweeps.pipeline = sweep::read(scope, entry, top, &mut sweeps.axes, errors);
     }
     let description = top.shift_remove("description").and_then(|entry| description(&entry.node, errors));
     let seed = top.shift_remove("seed").map_or(Some(0), |entry| seed(&entry.node, errors));
@@ -118,30 +111,12 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     })
 }
 
-/// What is wrong with a name of letters, digits, `_`, `-` and `.`, if anything.
-pub(super) fn name_error(name: &str) -> Option<&'static str> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() {
-        Some("a name must not be empty")
-    } else if name.len() > MAX_NAME_BYTES {
-        Some("a name has at most 100 characters")
-    } else if !name.chars().all(allowed) {
-        Some("a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`")
-    } else if name.starts_with(['-', '.']) {
-        Some("a name starts with a letter, a digit or `_`")
-    } else {
-        None
-    }
-}
-
 fn pipeline_name(node: &Node, errors: &mut Errors) -> Option<String> {
     let Some(name) = node.as_text() else {
         errors.push(Diagnostic::new(node.span, format!("`name` must be a text, found {}", node.describe())));
         return None;
     };
-    let reserved = is_reserved_pipeline(name);
-    let help = name_error(name).or(reserved.then_some("the store keeps this name for itself"));
-    if let Some(help) = help {
+    if let Some(help) = pipeline_name_error(name).map(|why| odd_character(name).unwrap_or(why)) {
         errors.push(Diagnostic::new(node.span, format!("{} cannot be the name of a pipeline", quote(name))).help(help));
         return None;
     }
@@ -170,7 +145,7 @@ fn seed(node: &Node, errors: &mut Errors) -> Option<u64> {
     };
     if seed.is_none() {
         let message = format!("`seed` must be an integer from 0 to {}, found {}", u64::MAX, node.describe());
-        errors.push(Diagnostic::new(node.span, message));
+        errors.push(Diagnostic::new(node.span, message).maybe_help(schema::number_help(node)));
     }
     seed
 }
@@ -183,7 +158,7 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
             let message = format!("`device` must be {what}, found {}", node.describe());
             let help = match text {
                 "gpu" | "GPU" => Some("did you mean `cuda`?".to_string()),
-                _ => did_you_mean(text, ["auto", "cpu", "cuda"]),
+                _ => odd_character(text).or_else(|| did_you_mean(text, ["auto", "cpu", "cuda"])),
             };
             errors.push(Diagnostic::new(node.span, message).maybe_help(help));
             None
@@ -196,7 +171,8 @@ fn executor(node: &Node, errors: &mut Errors) -> Option<ExecutorKind> {
     text.parse()
         .inspect_err(|what| {
             let message = format!("`executor` must be {what}, found {}", node.describe());
-            errors.push(Diagnostic::new(node.span, message).maybe_help(did_you_mean(text, ["local", "slurm"])));
+            let help = odd_character(text).or_else(|| did_you_mean(text, ["local", "slurm"]));
+            errors.push(Diagnostic::new(node.span, message).maybe_help(help));
         })
         .ok()
 }
@@ -223,14 +199,15 @@ fn check_defaults(defaults: &mut Node, sweeps: &mut Sweeps, errors: &mut Errors)
                 if let Some(mapping) = entry.node.as_mapping_mut()
                     && let Some(matrix) = mapping.shift_remove(MATRIX)
                 {
-                    let read = sweep::read(&Scope::Kind(kind), &matrix, mapping, &mut sweeps.axes, errors);
+                    let read = sweep::read((&Scope::Kind(kind), Some(kind)), matrix, mapping, &mut sweeps.axes, errors);
                     sweeps.kinds.extend(read.map(|read| (kind, read)));
                 }
                 schema::validate_defaults(kind, &mut entry.node, errors);
             }
             Some(_) => {}
             None => {
-                let help = did_you_mean(key, kind_names())
+                let help = odd_character(key)
+                    .or_else(|| did_you_mean(key, kind_names()))
                     .unwrap_or_else(|| format!("defaults belong to a stage kind: {}", alternatives(&kind_names())));
                 errors.push(Diagnostic::new(entry.key, format!("unknown stage kind {}", quote(key))).help(help));
             }
@@ -259,8 +236,7 @@ fn draft(
     sweeps: &mut Sweeps,
     errors: &mut Errors,
 ) -> StageDraft {
-    let reserved = is_reserved_stage(&name);
-    if let Some(help) = name_error(&name).or(reserved.then_some("a run keeps this name for itself")) {
+    if let Some(help) = stage_name_error(&name).map(|why| odd_character(&name).unwrap_or(why)) {
         errors.push(Diagnostic::new(key, format!("{} cannot be the name of a stage", quote(&name))).help(help));
     }
     let mut draft =
@@ -274,14 +250,33 @@ fn draft(
     draft.kind = stage_kind(name, key, mapping, errors);
     let matrix = mapping.shift_remove(MATRIX);
     let scope = Scope::Stage(name.clone());
-    let own = matrix.and_then(|entry| sweep::read(&scope, &entry, mapping, &mut sweeps.axes, errors));
+    let own = matrix.and_then(|entry| sweep::read((&scope, draft.kind), entry, mapping, &mut sweeps.axes, errors));
     let Some(kind) = draft.kind else { return draft };
+    // Written out again, a value has the type of its parameter too.
+    schema::type_stage(kind, &mut draft.node);
     let given = draft.node.clone();
+    let defaults = defaults.and_then(|d| d.entry([kind.name()]));
+    let weight = sweeps.defaults.entry(kind).or_insert_with(|| defaults.map_or(0, |entry| entry.node.weight()));
+    // As part of the file, a value takes more memory than as a parameter.
+    let merged = sweeps.merged + 12 * *weight;
+    if merged > sweep::MAX_BYTES {
+        if sweeps.merged <= sweep::MAX_BYTES {
+            errors.push(sweep::too_large(key, name));
+        }
+        sweeps.merged = merged;
+        return draft;
+    }
+    sweeps.merged = merged;
     let Some(mapping) = draft.node.as_mapping_mut() else { return draft };
-    if let Some(defaults) = defaults.and_then(|d| d.entry([kind.name()])).and_then(|e| e.node.as_mapping()) {
+    if let Some(defaults) = defaults.and_then(|e| e.node.as_mapping()) {
         merge(mapping, defaults);
     }
     draft.applied = sweeps.applied(kind, own, &given, mapping);
+    sweeps.weight = sweeps.weight.saturating_add(draft.node.weight().saturating_mul(draft.applied.count()));
+    if draft.applied.count() <= sweep::MAX_INSTANCES as u64 && sweeps.weight > sweep::MAX_BYTES {
+        errors.push(sweep::too_large(key, name));
+        return draft;
+    }
     let mut references = indexmap::IndexSet::new();
     let see = |node: &Node| references.extend(super::references::references(kind, node));
     let (node, applied) = (&draft.node, &draft.applied);
@@ -303,7 +298,7 @@ fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors)
     let word = entry.node.as_text().unwrap_or_default();
     let kind = StageKind::ALL.into_iter().find(|k| k.name() == word);
     if kind.is_none() {
-        let help = did_you_mean(word, kind_names());
+        let help = odd_character(word).or_else(|| did_you_mean(word, kind_names()));
         let message = format!("`kind` must be {kinds}, found {}", entry.node.describe());
         errors.push(Diagnostic::new(entry.node.span, message).maybe_help(help));
     }

@@ -101,6 +101,17 @@ impl Node {
         dots.into_iter().find_map(|dot| mapping.get(&path[..dot])?.node.entry_at(&path[dot + 1..]))
     }
 
+    /// Roughly how many bytes of memory the parameters take that are made of the value.
+    pub fn weight(&self) -> u64 {
+        const SCALAR: u64 = 32;
+        match &self.value {
+            Value::Null | Value::Bool(_) | Value::Number { .. } => SCALAR,
+            Value::Text(text) => SCALAR + text.len() as u64,
+            Value::List(items) => SCALAR + items.iter().map(Node::weight).sum::<u64>(),
+            Value::Mapping(mapping) => mapping.iter().map(|(key, entry)| key.len() as u64 + entry.node.weight()).sum(),
+        }
+    }
+
     /// What the value is, for "found ...".
     pub fn describe(&self) -> String {
         match &self.value {

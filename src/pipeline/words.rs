@@ -28,13 +28,56 @@ fn quote_at_most(text: &str, most: usize) -> String {
 }
 
 fn escape(c: char) -> Box<dyn Iterator<Item = char>> {
-    // A message is one line, and nothing in it may move the cursor.
-    if is_invisible(c) { Box::new(c.escape_default()) } else { Box::new([c].into_iter()) }
+    // A message is one line, and nothing in it may move the cursor or look like a plain space.
+    if is_invisible(c) || is_odd_space(c) { Box::new(c.escape_default()) } else { Box::new([c].into_iter()) }
 }
 
 /// Control characters, and those that end a line for one version of YAML and not for another.
 pub(super) fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FEFF}')
+}
+
+/// A space or a mark that cannot be told from a plain space, or from nothing.
+pub(super) fn is_odd_space(c: char) -> bool {
+    matches!(look_alike(c), Some((_, " " | "")))
+}
+
+/// What a character is called that looks like one that YAML or a number needs, and what to write in its place. They come
+/// from web pages and word processors.
+pub(super) fn look_alike(c: char) -> Option<(&'static str, &'static str)> {
+    Some(match c {
+        '\u{A0}' => ("a no-break space", " "),
+        '\u{202F}' => ("a narrow no-break space", " "),
+        '\u{3000}' => ("an ideographic space", " "),
+        '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{205F}' => ("a typographic space", " "),
+        '\u{200B}' => ("a zero-width space", ""),
+        '\u{200C}' | '\u{200D}' | '\u{2060}' => ("a zero-width joiner", ""),
+        '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => ("a mark of text direction", ""),
+        '\u{FEFF}' => ("a byte order mark", ""),
+        '\u{AD}' => ("a soft hyphen", ""),
+        '\u{2010}' | '\u{2011}' => ("a typographic hyphen", "-"),
+        '\u{2012}' => ("a figure dash", "-"),
+        '\u{2013}' => ("an en dash", "-"),
+        '\u{2014}' | '\u{2015}' => ("an em dash", "-"),
+        '\u{2212}' => ("a minus sign", "-"),
+        '\u{2018}' | '\u{2019}' | '\u{201A}' | '\u{2032}' => ("a typographic quote", "'"),
+        '\u{201C}'..='\u{201E}' | '\u{AB}' | '\u{BB}' => ("a typographic quote", "\""),
+        '\u{FF1A}' => ("a full-width colon", ":"),
+        '\u{FF0C}' => ("a full-width comma", ","),
+        '\u{FF0E}' => ("a full-width full stop", "."),
+        _ => return None,
+    })
+}
+
+/// Names the first look-alike in a text, as help for a value that was refused.
+pub(super) fn odd_character(text: &str) -> Option<String> {
+    let (c, (name, plain)) = text.chars().find_map(|c| Some((c, look_alike(c)?)))?;
+    let remedy = match plain {
+        "" => "remove it".to_string(),
+        " " => "use a plain space, or none".to_string(),
+        plain => format!("write {plain}"),
+    };
+    Some(format!("there is {name} (U+{:04X}) in it: {remedy}", c as u32))
 }
 
 /// "`a`, `b` or `c`".
@@ -45,6 +88,14 @@ pub(super) fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
         [only] => only.clone(),
         [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
+}
+
+/// "`a`, `b`, `c`"; of very many, the first ones.
+pub(super) fn list<S: AsRef<str>>(words: &[S]) -> String {
+    const MOST: usize = 40;
+    let shown: Vec<String> = words.iter().take(MOST).map(|w| quote(w.as_ref())).collect();
+    let rest = words.len() - shown.len();
+    shown.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
 /// The candidate that `word` is most likely a misspelling of.

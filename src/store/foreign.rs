@@ -13,7 +13,7 @@ use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
 use super::{Action, Digest, Key, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
-use crate::pipeline::{is_reserved_pipeline, is_reserved_stage};
+use crate::pipeline::names::{is_reserved_pipeline, is_reserved_stage};
 
 /// The largest record that is read from elsewhere. As values in memory, it can take some twenty times as much.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;

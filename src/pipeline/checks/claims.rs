@@ -5,12 +5,20 @@ use std::collections::BTreeSet;
 use super::super::StageParams;
 use super::super::claims::{Claim, Endpoint};
 use super::super::diagnostics::{Diagnostic, Errors};
+use super::super::names::name_error;
 use super::super::params::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
-use super::super::resolve::name_error;
 use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 
+/// Claims that a comparison may have: each is held against all runs of its arms.
+const MAX_CLAIMS: usize = 200;
+
 pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
+    if params.claims.len() > MAX_CLAIMS {
+        let message = format!("a comparison has at most {MAX_CLAIMS} claims, this one has {}", params.claims.len());
+        errors.push(Diagnostic::new(stage.place("claims"), message));
+        return;
+    }
     for (name, claim) in &params.claims {
         if let Some(help) = name_error(name) {
             let key = stage.entry(&format!("claims.{name}")).0;

@@ -1,9 +1,11 @@
 //! A `command`'s names, paths and placeholders.
 
-use super::super::command::{Placeholder, substitute};
+use std::collections::HashSet;
+
+use super::super::command::{Placeholder, near_misses, substitute};
 use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::names::name_error;
 use super::super::params::CommandParams;
-use super::super::resolve::name_error;
 use super::super::words::{did_you_mean, is_invisible, quote};
 use super::Stage;
 
@@ -15,20 +17,22 @@ pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
             errors.push(Diagnostic::new(key, message).help(help));
         }
     }
+    let mut outputs: HashSet<&str> = HashSet::new();
     for (i, name) in params.outputs.iter().enumerate() {
         let span = stage.item("outputs", i);
         if let Some(help) = name_error(name) {
             let message = format!("{} cannot be the name of an output", quote(name));
             errors.push(Diagnostic::new(span, message).help(help));
-        } else if params.outputs[..i].contains(name) {
+        } else if !outputs.insert(name) {
             errors.push(Diagnostic::new(span, format!("the output {} is declared twice", quote(name))));
         }
     }
+    let mut files: HashSet<&str> = HashSet::new();
     for (i, path) in params.files.iter().enumerate() {
         let span = stage.item("files", i);
         if let Some(help) = path_error(path) {
             errors.push(Diagnostic::new(span, format!("{} cannot be one of `files`", quote(path))).help(help));
-        } else if params.files[..i].contains(path) {
+        } else if !files.insert(path) {
             errors.push(Diagnostic::new(span, format!("the file {} is declared twice", quote(path))));
         }
     }
@@ -41,10 +45,10 @@ pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
                     .help("letters, digits and `_`, no digit first"),
             );
         }
-        check_text(params, text, span, errors);
+        check_text(params, &outputs, text, span, errors);
     }
     for (i, text) in params.command.iter().enumerate() {
-        check_text(params, text, stage.item("command", i), errors);
+        check_text(params, &outputs, text, stage.item("command", i), errors);
     }
     if params.command.first().is_some_and(String::is_empty) {
         errors.push(Diagnostic::new(stage.place("command"), "the program has no name"));
@@ -70,21 +74,48 @@ fn path_error(path: &str) -> Option<&'static str> {
     }
 }
 
-fn check_text(params: &CommandParams, text: &str, span: Span, errors: &mut Errors) {
+fn check_text(params: &CommandParams, outputs: &HashSet<&str>, text: &str, span: Span, errors: &mut Errors) {
+    if errors.is_full() {
+        return;
+    }
     if text.contains('\0') {
         errors.push(Diagnostic::new(span, "an argument cannot hold a NUL character"));
     }
-    let mut check = |kind: &str, name: &str, known: Vec<&str>| {
-        if !known.contains(&name) && !errors.is_full() {
+    let is_declared = |kind: &str, name: &str| match kind {
+        "inputs" => params.inputs.contains_key(name),
+        _ => outputs.contains(name),
+    };
+    let mut check = |kind: &str, name: &str| {
+        if !is_declared(kind, name) && !errors.is_full() {
             let message = format!("{} is not declared", quote(&format!("{{{kind}.{name}}}")));
-            let help = did_you_mean(name, known).unwrap_or_else(|| format!("declare it under `{kind}`"));
-            errors.push(Diagnostic::new(span, message).help(help));
+            let meant = match kind {
+                "inputs" => did_you_mean(name, params.inputs.keys().map(String::as_str)),
+                _ => did_you_mean(name, params.outputs.iter().map(String::as_str)),
+            };
+            errors.push(
+                Diagnostic::new(span, message).help(meant.unwrap_or_else(|| format!("declare it under `{kind}`"))),
+            );
         }
         Ok::<_, std::convert::Infallible>(String::new())
     };
     let Ok(_) = substitute(text, |placeholder| match placeholder {
-        Placeholder::Input(name) => check("inputs", name, params.inputs.keys().map(String::as_str).collect()),
-        Placeholder::Output(name) => check("outputs", name, params.outputs.iter().map(String::as_str).collect()),
+        Placeholder::Input(name) => check("inputs", name),
+        Placeholder::Output(name) => check("outputs", name),
         Placeholder::Seed | Placeholder::Threads => Ok(String::new()),
     });
+    // A script may have braces of its own, an argument of one word hardly.
+    let is_word = !text.contains(char::is_whitespace);
+    for miss in near_misses(text) {
+        let is_meant = match miss.name {
+            Some((_, "")) => miss.written == text,
+            Some((kind, name)) => is_word || is_declared(kind, name),
+            None => is_word,
+        };
+        if is_meant && !errors.is_full() {
+            let message = format!("{} is not a placeholder", quote(miss.written));
+            let help =
+                format!("did you mean {}? Braces of the program's own can stand in one of `files`", quote(&miss.meant));
+            errors.push(Diagnostic::new(span, message).help(help));
+        }
+    }
 }

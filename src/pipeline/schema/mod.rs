@@ -17,9 +17,10 @@ use super::diagnostics::{Diagnostic, Errors, Span};
 use super::params::*;
 use super::resources::CommonParams;
 use super::tree::Node;
-use super::words::{alternatives, did_you_mean, nearest, quote};
+use super::words::{alternatives, did_you_mean, list, nearest, odd_character, quote};
 
 pub use reference::reference;
+pub(super) use values::number_help;
 
 /// The schema of the parameters of a stage kind, without `kind` itself.
 pub(super) fn of(kind: StageKind) -> &'static Json {
@@ -182,6 +183,24 @@ pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut E
     Validator { root: of(kind), errors, owner: None }.run(node);
 }
 
+/// Gives every value of a stage the type of its parameter, and changes nothing else: `3.10` is a number where one is
+/// needed, and the text as it was written where a text is. What does not fit stays as it is.
+pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
+    Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
+}
+
+/// As [`type_stage`], for values of the parameter at a dotted path.
+pub(super) fn type_values<'a>(kind: StageKind, path: &str, values: impl IntoIterator<Item = &'a mut Node>) {
+    let mut errors = Errors::default();
+    let mut validator = Validator { root: of(kind), errors: &mut errors, owner: None };
+    let Some(schema) = validator.at(validator.root, path) else { return };
+    for value in values {
+        validator.check(schema, &mut String::new(), value);
+        // A list of errors that is full would end the checks.
+        *validator.errors = Errors::default();
+    }
+}
+
 struct Validator<'a> {
     root: &'static Json,
     errors: &'a mut Errors,
@@ -198,6 +217,29 @@ impl Validator<'_> {
         // A reference names a definition of the same schema: `#/$defs/Name`.
         let target = schema["$ref"].as_str().and_then(|r| self.root.pointer(r.strip_prefix('#')?));
         target.unwrap_or(schema)
+    }
+
+    /// The schema of the parameter at a dotted path; of alternatives, in the first that has it.
+    fn at(&self, schema: &'static Json, path: &str) -> Option<&'static Json> {
+        if path.is_empty() {
+            return Some(schema);
+        }
+        let schema = self.resolve(schema);
+        for alternatives in ["anyOf", "oneOf"] {
+            if let Some(options) = schema[alternatives].as_array() {
+                return options.iter().find_map(|option| self.at(option, path));
+            }
+        }
+        let (key, rest) = path.split_once('.').unwrap_or((path, ""));
+        if let Some(property) = schema["properties"].get(key) {
+            return self.at(property, rest);
+        }
+        let other = schema["additionalProperties"].is_object().then(|| &schema["additionalProperties"])?;
+        // The user's own names may have dots.
+        match self.resolve(other)["properties"].is_object() {
+            false => Some(other),
+            true => path.match_indices('.').find_map(|(dot, _)| self.at(other, &path[dot + 1..])).or(Some(other)),
+        }
     }
 
     /// `path` is that of `node` in its stage, for messages; it is left as it was.
@@ -256,6 +298,7 @@ impl Validator<'_> {
             "" => format!("expected {what}, found {}", node.describe()),
             _ => format!("`{path}` must be {what}, found {}", node.describe()),
         };
+        let help = node.as_text().and_then(odd_character).or(help);
         self.errors.push(Diagnostic::new(node.span, message).maybe_help(help));
     }
 
@@ -334,7 +377,8 @@ impl Validator<'_> {
         let Some(properties) = schema["properties"].as_object() else {
             return "no keys are known here".to_string();
         };
-        if let Some(meant) = did_you_mean(key, properties.keys().map(String::as_str)) {
+        let meant = odd_character(key).or_else(|| did_you_mean(key, properties.keys().map(String::as_str)));
+        if let Some(meant) = meant {
             return meant;
         }
         let nested = properties.iter().find_map(|(outer, property)| {
@@ -347,7 +391,7 @@ impl Validator<'_> {
             return format!("did you mean `{full}`?");
         }
         let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
-        format!("known here: {}", alternatives(&keys).replace(" or ", ", "))
+        format!("known here: {}", list(&keys))
     }
 
     /// A sentence on a parameter, from its documentation.

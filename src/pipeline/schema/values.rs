@@ -3,8 +3,8 @@
 use serde_json::Value as Json;
 
 use super::super::diagnostics::Diagnostic;
-use super::super::tree::{Node, Number, Value};
-use super::super::words::{alternatives, did_you_mean, quote};
+use super::super::tree::{Node, Number, Value, plain_scalar};
+use super::super::words::{alternatives, did_you_mean, odd_character, quote};
 use super::Validator;
 
 impl Validator<'_> {
@@ -49,16 +49,14 @@ impl Validator<'_> {
             Value::Text(_) => {}
             // A name or a digest may consist of digits.
             Value::Number { text, .. } => node.value = Value::Text(text.clone()),
-            _ => self.expected("a text", path, node, colon(node)),
+            _ => self.expected("a text", path, node, text_help(node)),
         }
     }
 
     pub(super) fn check_number(&mut self, schema: &'static Json, integer: bool, path: &str, node: &mut Node) {
         let what = if integer { "an integer" } else { "a number" };
         let Value::Number { number, .. } = &mut node.value else {
-            let help = matches!(&node.value, Value::Text(t) if t.parse::<f64>().is_ok_and(f64::is_finite))
-                .then(|| "leave the quotes off".to_string());
-            return self.expected(what, path, node, help);
+            return self.expected(what, path, node, number_help(node));
         };
         if !number.as_f64().is_finite() {
             return self.expected("a finite number", path, node, None);
@@ -97,7 +95,11 @@ impl Validator<'_> {
         if matches!(node.value, Value::Bool(_)) {
             return;
         }
-        let meant = match node.as_text().map(str::to_lowercase).as_deref() {
+        let meant = match node.as_text().map(|text| text.trim().to_lowercase()).as_deref() {
+            // Without quotes this would be a boolean.
+            Some("true" | "false") if is_boolean(node) => Some("leave the quotes off".to_string()),
+            Some("true") => Some("did you mean `true`?".to_string()),
+            Some("false") => Some("did you mean `false`?".to_string()),
             Some("yes" | "on" | "y" | "1") => Some("did you mean `true`?".to_string()),
             Some("no" | "off" | "n" | "0") => Some("did you mean `false`?".to_string()),
             _ => None,
@@ -106,13 +108,49 @@ impl Validator<'_> {
     }
 }
 
-/// What is a mapping of one key may have been meant as a text with a colon in it.
-fn colon(node: &Node) -> Option<String> {
-    let (key, _) = node.as_mapping().filter(|mapping| mapping.len() == 1)?.first()?;
-    Some(format!(
-        "to YAML {} is a key: a text with a colon at its end or before a space needs quotes",
-        quote(&format!("{key}:"))
-    ))
+/// Help where a number is needed and a text was found.
+pub(in super::super) fn number_help(node: &Node) -> Option<String> {
+    let Value::Text(text) = &node.value else { return None };
+    let is_number = |text: &str| text.parse::<f64>().is_ok_and(f64::is_finite);
+    if is_number(text) {
+        return Some("leave the quotes off".to_string());
+    }
+    if let Some(help) = odd_character(text) {
+        return Some(help);
+    }
+    let starts_with_digit = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
+    let without = |c: char| text.replace(c, "");
+    if text.contains('_') && starts_with_digit && is_number(&without('_')) {
+        return Some(format!("YAML 1.2 has no `_` within numbers: write {}", quote(&without('_'))));
+    }
+    let (head, rest) = text.split_once(',')?;
+    let groups = rest.split(',').all(|group| group.len() == 3 && group.bytes().all(|b| b.is_ascii_digit()));
+    if groups && is_number(&without(',')) {
+        return Some(format!("YAML has no `,` within numbers: write {}", quote(&without(','))));
+    }
+    let point = format!("{head}.{rest}");
+    (starts_with_digit && is_number(&point)).then(|| format!("the decimal point is `.`: write {}", quote(&point)))
+}
+
+/// Whether a text without its quotes would be a boolean.
+fn is_boolean(node: &Node) -> bool {
+    matches!(&node.value, Value::Text(text) if matches!(plain_scalar(text), Value::Bool(_)))
+}
+
+/// Help where a text is needed and something else was found.
+fn text_help(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Bool(b) => Some(format!("as a text it needs quotes: `\"{b}\"`")),
+        Value::Null => Some("as texts, `~` and `null` need quotes; the empty text is `\"\"`".to_string()),
+        // A mapping of one key may have been meant as a text with a colon in it.
+        Value::Mapping(mapping) if mapping.len() == 1 => mapping.keys().next().map(|key| {
+            format!(
+                "to YAML {} is a key: a text with a colon at its end or before a space needs quotes",
+                quote(&format!("{key}:"))
+            )
+        }),
+        _ => None,
+    }
 }
 
 /// `0.0` reads better as `0`.

@@ -10,9 +10,9 @@ use super::super::diagnostics::{Diagnostic, Errors};
 use super::super::params::{Arm, ArmRun, CompareParams, Label};
 use super::super::resolve::StageDraft;
 use super::super::words::quote;
-use super::matrix::too_many;
+use super::matrix::{too_large, too_many};
 use super::names::{axis_names, with_labels};
-use super::{Axis, Combination, MAX_INSTANCES, SEED, Typed};
+use super::{Axis, Combination, MAX_BYTES, MAX_GATHERED, MAX_INSTANCES, SEED, Typed};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
@@ -88,10 +88,24 @@ type Ranges<'a> = HashMap<&'a str, Range<usize>>;
 fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>, Ranges<'a>)> {
     let mut drawn: Vec<Drawn> = vec![];
     let mut of_stage = Ranges::new();
+    let (mut bytes, mut gathered) = (0, 0);
     for (index, stage) in stages.iter().enumerate() {
         let first = drawn.len();
+        let weight = stage.node.weight();
         for (variant, own) in stage.variants.iter().enumerate() {
             let Some(Typed { params, .. }) = &own.typed else { continue };
+            if let StageParams::Compare(compare) = params {
+                let arms = compare.arms.values().flat_map(|arm| &arm.runs);
+                gathered += arms.map(|run| of_stage.get(run.stage.as_str()).map_or(0, Range::len)).sum::<usize>();
+                if gathered > MAX_GATHERED {
+                    let message = format!(
+                        "with stage {} the arms of all comparisons have more than {MAX_GATHERED} samples",
+                        quote(&stage.name)
+                    );
+                    errors.push(Diagnostic::new(stage.key, message));
+                    return None;
+                }
+            }
             let mut joined = vec![(vec![], vec![])];
             if !matches!(params, StageParams::Compare(_)) {
                 for input in params.inputs() {
@@ -122,6 +136,10 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
                     drawn.push(Drawn { stage: index, variant, combination, inputs });
                 }
             }
+            if bytes + (drawn.len() - first) as u64 * weight > MAX_BYTES {
+                errors.push(too_large(stage.key, &stage.name));
+                return None;
+            }
             if drawn.len() > MAX_INSTANCES {
                 let what = format!("with stage {} there are at least", quote(&stage.name));
                 errors.push(too_many(stage.key, &what, drawn.len() as u128));
@@ -130,6 +148,7 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
         }
         // What comes down changes slowest.
         drawn[first..].sort_by(|a, b| (&a.inputs, a.variant).cmp(&(&b.inputs, b.variant)));
+        bytes += (drawn.len() - first) as u64 * weight;
         of_stage.insert(&stage.name, first..drawn.len());
     }
     Some((drawn, of_stage))

@@ -1,18 +1,28 @@
 //! A `matrix` as it is written: axes, the combinations of their values, less `exclude`, and `include`.
 
+use std::collections::{HashMap, HashSet};
+
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::tree::{Entry, Mapping, Node, Number, Value};
-use super::super::words::{alternatives, did_you_mean, quote};
-use super::{Axis, AxisValue, Combination, MAX_INSTANCES, Scope, overlap};
+use super::super::words::{did_you_mean, list, quote};
+use super::super::{StageKind, schema};
+use super::{Axis, AxisValue, Combination, MAX_BYTES, MAX_INSTANCES, Scope, overlap};
 
 /// The keys of a matrix that are no axes.
 const EXCLUDE: &str = "exclude";
 const INCLUDE: &str = "include";
 
+/// Axes that a matrix may have.
+const MAX_AXES: usize = 100;
+/// The longest path of a parameter.
+const MAX_PATH_BYTES: usize = 1000;
+/// Combinations of a matrix times different sets of axes in its `exclude`: each combination is looked up once per set.
+const MAX_LOOKUPS: usize = 10_000_000;
+
 /// What a matrix asks for.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Matrix {
-    /// As it is written, for the resolved pipeline; None where the command line has given one of its parameters a value,
+    /// As it is written, each value of its parameter's type, for the resolved pipeline; None where the command line has given one of its parameters a value,
     /// so that the combinations are no longer those of the text.
     pub written: Option<Node>,
     /// By index.
@@ -21,37 +31,41 @@ pub(in super::super) struct Matrix {
     pub combinations: Vec<Combination>,
 }
 
-/// Reads the matrix in `entry`, the axes of which are added to `all`. `siblings` are the parameters beside it: one that
-/// the command line gives is no longer swept by the file.
+/// Reads the matrix in `entry`, the axes of which are added to `all`. `kind` is that of the stages that it sweeps, where
+/// the file says so. `siblings` are the parameters beside it: one that the command line gives is no longer swept by the
+/// file.
 pub(in super::super) fn read(
-    scope: &Scope,
-    entry: &Entry,
+    (scope, kind): (&Scope, Option<StageKind>),
+    mut entry: Entry,
     siblings: &Mapping,
     all: &mut Vec<Axis>,
     errors: &mut Errors,
 ) -> Option<Matrix> {
-    let found = entry.node.describe();
-    let Some(mapping) = entry.node.as_mapping() else {
-        if entry.node.is_null() {
+    let (key, span, found) = (entry.key, entry.node.span, entry.node.describe());
+    let is_null = entry.node.is_null();
+    let Some(mapping) = entry.node.as_mapping_mut() else {
+        if is_null {
             return None;
         }
         let message = format!("`matrix` must be a mapping of parameters to lists of values, found {found}");
-        errors.push(Diagnostic::new(entry.node.span, message).help("such as `matrix: { seed: [0, 1, 2] }`"));
+        errors.push(Diagnostic::new(span, message).help("such as `matrix: { seed: [0, 1, 2] }`"));
         return None;
     };
-    let mut reader = Reader { scope, first: all.len(), all, errors };
+    let mut reader = Reader { scope, kind, first: all.len(), all, index: vec![], errors };
     let before = reader.errors.len();
-    for (path, axis) in mapping.iter().filter(|(key, _)| !is_word(key)) {
+    for (path, axis) in mapping.iter_mut().filter(|(key, _)| !is_word(key)) {
         reader.axis(path, axis);
     }
     let listed = reader.all.len();
-    let mut combinations = reader.product(entry.key)?;
-    if let Some(exclude) = mapping.get(EXCLUDE) {
+    let mut combinations = reader.product(key)?;
+    let has_include = mapping.contains_key(INCLUDE);
+    if let Some(exclude) = mapping.get_mut(EXCLUDE) {
         let excluded = reader.list(exclude, EXCLUDE, |reader, entry| reader.excluded(entry));
-        let matches = |c: &Combination, e: &Combination| e.iter().all(|pair| c.contains(pair));
         let had_some = !combinations.is_empty();
-        combinations.retain(|c| !excluded.iter().any(|e| matches(c, e)));
-        if had_some && combinations.is_empty() && reader.errors.len() == before && !mapping.contains_key(INCLUDE) {
+        if let Err(error) = remove(&mut combinations, &excluded, exclude.key) {
+            reader.errors.push(error);
+        }
+        if had_some && combinations.is_empty() && reader.errors.len() == before && !has_include {
             reader.errors.push(Diagnostic::new(exclude.key, "every combination is excluded"));
         }
     }
@@ -59,14 +73,14 @@ pub(in super::super) fn read(
         // A matrix of `include` alone lists its combinations.
         combinations.clear();
     }
-    if let Some(include) = mapping.get(INCLUDE) {
+    if let Some(include) = mapping.get_mut(INCLUDE) {
         let mut spans: Vec<Span> = vec![];
         let included = reader.list(include, INCLUDE, |reader, entry| {
             let combination = reader.included(entry)?;
             spans.push(entry.span);
             Some(combination)
         });
-        let mut known: std::collections::HashSet<Combination> = combinations.iter().map(sorted).collect();
+        let mut known: HashSet<Combination> = combinations.iter().map(sorted).collect();
         for (combination, span) in included.into_iter().zip(spans) {
             match known.insert(sorted(&combination)) {
                 true => combinations.push(combination),
@@ -79,10 +93,29 @@ pub(in super::super) fn read(
     }
     let axes: Vec<usize> = (reader.first..reader.all.len()).collect();
     if axes.is_empty() {
-        reader.errors.push(Diagnostic::new(entry.key, "`matrix` has no axes").help("such as `seed: [0, 1, 2]`"));
+        reader.errors.push(Diagnostic::new(key, "`matrix` has no axes").help("such as `seed: [0, 1, 2]`"));
         return None;
     }
     Some(without_those_given(entry, siblings, axes, combinations, all))
+}
+
+/// Leaves out the combinations that agree with one of `excluded` on all its axes.
+fn remove(combinations: &mut Vec<Combination>, excluded: &[Combination], key: Span) -> Result<(), Diagnostic> {
+    let mut by_axes: HashMap<Vec<usize>, HashSet<Combination>> = HashMap::new();
+    for combination in excluded.iter().map(sorted) {
+        by_axes.entry(combination.iter().map(|&(axis, _)| axis).collect()).or_default().insert(combination);
+    }
+    if by_axes.len().saturating_mul(combinations.len()) > MAX_LOOKUPS {
+        let message =
+            format!("`exclude` names {} different sets of axes, too many for so large a matrix", by_axes.len());
+        return Err(Diagnostic::new(key, message).help("list the combinations that are wanted under `include`"));
+    }
+    // Axes come in one order, in which a combination has a value on each.
+    let on = |combination: &Combination, axes: &[usize]| -> Combination {
+        axes.iter().filter_map(|axis| combination.iter().find(|pair| pair.0 == *axis).copied()).collect()
+    };
+    combinations.retain(|c| !by_axes.iter().any(|(axes, excluded)| excluded.contains(&on(c, axes))));
+    Ok(())
 }
 
 fn is_word(key: &str) -> bool {
@@ -97,7 +130,7 @@ fn sorted(combination: &Combination) -> Combination {
 
 /// Leaves out the axes of the file whose parameters have a value of the command line.
 fn without_those_given(
-    entry: &Entry,
+    entry: Entry,
     siblings: &Mapping,
     axes: Vec<usize>,
     mut combinations: Vec<Combination>,
@@ -110,9 +143,9 @@ fn without_those_given(
     };
     let (given, axes): (Vec<usize>, Vec<usize>) = axes.into_iter().partition(is_given);
     if given.is_empty() {
-        return Matrix { written: Some(entry.node.clone()), axes, combinations };
+        return Matrix { written: Some(entry.node), axes, combinations };
     }
-    let mut known = std::collections::HashSet::new();
+    let mut known = HashSet::new();
     combinations.iter_mut().for_each(|c| c.retain(|(axis, _)| !given.contains(axis)));
     combinations.retain(|c| known.insert(c.clone()));
     Matrix { written: None, axes, combinations }
@@ -120,9 +153,13 @@ fn without_those_given(
 
 struct Reader<'a> {
     scope: &'a Scope,
+    /// Of the stages that are swept.
+    kind: Option<StageKind>,
     /// This matrix's axes are those from here on.
     first: usize,
     all: &'a mut Vec<Axis>,
+    /// For each of this matrix's axes, its values by [`identity`].
+    index: Vec<HashMap<String, usize>>,
     errors: &'a mut Errors,
 }
 
@@ -131,9 +168,9 @@ impl Reader<'_> {
         &self.all[self.first..]
     }
 
-    fn axis(&mut self, path: &str, entry: &Entry) {
+    fn axis(&mut self, path: &str, entry: &mut Entry) {
         let shown = quote(path);
-        let values = match &entry.node.value {
+        let values = match &mut entry.node.value {
             Value::List(values) if values.is_empty() => {
                 self.errors.push(Diagnostic::new(entry.node.span, format!("axis {shown} has no values")));
                 return;
@@ -155,20 +192,50 @@ impl Reader<'_> {
             self.errors.push(error);
             return;
         }
+        self.type_values(path, values.iter_mut());
+        let axis = self.all.len() - 1;
         for value in values {
-            let axis = self.all.last_mut().expect("one was added");
-            if let Some(same) = axis.values.iter().find(|v| same(&v.node, value)) {
-                let message = format!("axis {shown} has {} twice", value.describe());
-                self.errors
-                    .push(Diagnostic::new(value.span, message).related(same.node.span, "the first time is here"));
-            } else {
-                axis.values.push(AxisValue { node: value.clone(), label: String::new() });
+            if let (known, false) = self.value(axis, value) {
+                let first = &self.all[axis].values[known].node;
+                let message = match (&first.value, &value.value) {
+                    (Value::Number { text: a, .. }, Value::Number { text: b, .. }) if a != b => {
+                        format!("axis {shown} has {} and {}, which are the same number", quote(a), quote(b))
+                    }
+                    _ => format!("axis {shown} has {} twice", value.describe()),
+                };
+                self.errors.push(Diagnostic::new(value.span, message).related(first.span, "the first time is here"));
+            }
+        }
+    }
+
+    /// Gives values the type of their parameter, where the kind of the stage is known.
+    fn type_values<'n>(&self, path: &str, values: impl IntoIterator<Item = &'n mut Node>) {
+        if let Some(kind) = self.kind {
+            schema::type_values(kind, path, values);
+        }
+    }
+
+    /// The index of a value on an axis, to which it is added where it is new; and whether it is.
+    fn value(&mut self, axis: usize, node: &Node) -> (usize, bool) {
+        let values = &mut self.all[axis].values;
+        match self.index[axis - self.first].entry(identity(node)) {
+            std::collections::hash_map::Entry::Occupied(known) => (*known.get(), false),
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(values.len());
+                values.push(AxisValue { node: node.clone(), label: String::new() });
+                (values.len() - 1, true)
             }
         }
     }
 
     fn new_axis(&mut self, path: &str, key: Span) -> Result<(), Diagnostic> {
         let error = |message: String| Err(Diagnostic::new(key, message));
+        if self.all.len() - self.first >= MAX_AXES {
+            return error(format!("a matrix has at most {MAX_AXES} axes"));
+        }
+        if path.len() > MAX_PATH_BYTES {
+            return error(format!("the path of a parameter has at most {MAX_PATH_BYTES} characters"));
+        }
         if overlap(path, "kind") || overlap(path, "matrix") || path.split('.').any(str::is_empty) {
             return error(format!("{} is no parameter that can be swept", quote(path)));
         }
@@ -181,6 +248,7 @@ impl Reader<'_> {
                 .related(other.key, "the other axis"));
         }
         self.all.push(Axis { scope: self.scope.clone(), path: path.to_string(), key, values: vec![] });
+        self.index.push(HashMap::new());
         Ok(())
     }
 
@@ -204,44 +272,47 @@ impl Reader<'_> {
     /// The combinations in a list of mappings.
     fn list(
         &mut self,
-        entry: &Entry,
+        entry: &mut Entry,
         word: &str,
-        mut one: impl FnMut(&mut Self, &Node) -> Option<Combination>,
+        mut one: impl FnMut(&mut Self, &mut Node) -> Option<Combination>,
     ) -> Vec<Combination> {
-        let Value::List(items) = &entry.node.value else {
-            let message = format!("`{word}` must be a list of combinations, found {}", entry.node.describe());
-            self.errors
-                .push(Diagnostic::new(entry.node.span, message).help(format!("such as `{word}: [{{ seed: 0 }}]`")));
+        let (span, found) = (entry.node.span, entry.node.describe());
+        let Value::List(items) = &mut entry.node.value else {
+            let message = format!("`{word}` must be a list of combinations, found {found}");
+            self.errors.push(Diagnostic::new(span, message).help(format!("such as `{word}: [{{ seed: 0 }}]`")));
             return vec![];
         };
-        let combinations = items.iter().filter_map(|item| match item.as_mapping() {
-            Some(mapping) if !mapping.is_empty() => one(self, item),
-            _ => {
-                let message =
-                    format!("an entry of `{word}` must be a mapping of axes to values, found {}", item.describe());
-                self.errors.push(Diagnostic::new(item.span, message).help("such as `{ seed: 0 }`"));
-                None
+        let mut combinations = vec![];
+        for item in items {
+            match item.as_mapping() {
+                _ if self.errors.is_full() => break,
+                Some(mapping) if !mapping.is_empty() => combinations.extend(one(self, item)),
+                _ => {
+                    let message =
+                        format!("an entry of `{word}` must be a mapping of axes to values, found {}", item.describe());
+                    self.errors.push(Diagnostic::new(item.span, message).help("such as `{ seed: 0 }`"));
+                }
             }
-        });
-        combinations.collect()
+        }
+        combinations
     }
 
-    fn excluded(&mut self, item: &Node) -> Option<Combination> {
+    fn excluded(&mut self, item: &mut Node) -> Option<Combination> {
         let mut combination = vec![];
-        for (key, entry) in item.as_mapping()? {
+        for (key, entry) in item.as_mapping_mut()? {
             let Some(axis) = self.find(key) else {
                 let paths: Vec<&str> = self.axes().iter().map(|axis| axis.path.as_str()).collect();
                 let help = did_you_mean(key, paths.iter().copied()).unwrap_or_else(|| match paths.is_empty() {
                     true => "this matrix has no axes".to_string(),
-                    false => format!("its axes: {}", alternatives(&paths).replace(" or ", ", ")),
+                    false => format!("its axes: {}", list(&paths)),
                 });
                 let message = format!("`exclude` names {}, which is no axis of this matrix", quote(key));
                 self.errors.push(Diagnostic::new(entry.key, message).help(help));
                 return None;
             };
-            let values = &self.all[axis].values;
-            let Some(value) = values.iter().position(|v| same(&v.node, &entry.node)) else {
-                let known: Vec<String> = values.iter().map(|v| v.node.describe()).collect();
+            self.type_values(&self.all[axis].path, [&mut entry.node]);
+            let Some(&value) = self.index[axis - self.first].get(&identity(&entry.node)) else {
+                let known: Vec<String> = self.all[axis].values.iter().take(13).map(|v| v.node.describe()).collect();
                 let message = format!(
                     "`exclude` names {}, which is no value of axis {}",
                     entry.node.describe(),
@@ -260,9 +331,9 @@ impl Reader<'_> {
     }
 
     /// Parameters that are no axis yet become one: a matrix may consist of such combinations alone.
-    fn included(&mut self, item: &Node) -> Option<Combination> {
+    fn included(&mut self, item: &mut Node) -> Option<Combination> {
         let mut combination = vec![];
-        for (key, entry) in item.as_mapping()? {
+        for (key, entry) in item.as_mapping_mut()? {
             let axis = match self.find(key) {
                 Some(axis) => axis,
                 None => match self.new_axis(key, entry.key) {
@@ -273,11 +344,8 @@ impl Reader<'_> {
                     }
                 },
             };
-            let values = &mut self.all[axis].values;
-            let value = values.iter().position(|v| same(&v.node, &entry.node)).unwrap_or_else(|| {
-                values.push(AxisValue { node: entry.node.clone(), label: String::new() });
-                values.len() - 1
-            });
+            self.type_values(&self.all[axis].path, [&mut entry.node]);
+            let (value, _) = self.value(axis, &entry.node);
             combination.push((axis, value));
         }
         combination.sort_unstable();
@@ -305,17 +373,62 @@ pub(super) fn too_many(span: Span, what: &str, count: u128) -> Diagnostic {
     Diagnostic::new(span, format!("{what} {shown} instances; a pipeline has at most {MAX_INSTANCES}"))
 }
 
-/// Whether two values are the same parameter, however they are spelled.
-fn same(a: &Node, b: &Node) -> bool {
-    match (&a.value, &b.value) {
-        (Value::Number { number: Number::Integer(a), .. }, Value::Number { number: Number::Integer(b), .. }) => a == b,
-        (Value::Number { number: a, .. }, Value::Number { number: b, .. }) => a.as_f64() == b.as_f64(),
-        (Value::Null, Value::Null) => true,
-        (Value::Bool(a), Value::Bool(b)) => a == b,
-        (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Mapping(a), Value::Mapping(b)) => {
-            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(&a.node, &b.node)))
+/// Parameters that take more memory than a pipeline may.
+pub(in super::super) fn too_large(span: Span, stage: &str) -> Diagnostic {
+    let message =
+        format!("with stage {} the parameters of all instances take more than {} MiB", quote(stage), MAX_BYTES >> 20);
+    Diagnostic::new(span, message).help("put long texts and lists into a file, such as a script among `files`")
+}
+
+/// A text that two values have in common if they are the same parameter, however they are spelled.
+fn identity(node: &Node) -> String {
+    /// All integers below this are exact as real numbers.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match &node.value {
+        Value::Null => "null".to_string(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number { number: Number::Integer(i), .. } => i.to_string(),
+        Value::Number { number: Number::Real(x), .. } if x.fract() == 0.0 && x.abs() < EXACT => (*x as i64).to_string(),
+        Value::Number { number: Number::Real(x), .. } => format!("{x:e}"),
+        // Escaped, so that no text looks like another value.
+        Value::Text(text) => format!("{text:?}"),
+        Value::List(items) => format!("[{}]", items.iter().map(identity).collect::<Vec<_>>().join(",")),
+        Value::Mapping(mapping) => {
+            let mut entries: Vec<String> =
+                mapping.iter().map(|(key, entry)| format!("{key:?}:{}", identity(&entry.node))).collect();
+            entries.sort_unstable();
+            format!("{{{}}}", entries.join(","))
         }
-        _ => a.as_text().is_some() && a.as_text() == b.as_text(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tree::plain_scalar;
+    use super::*;
+
+    fn of(value: Value) -> String {
+        identity(&Node { value, span: Span { source: 0, start: 0, end: 0 } })
+    }
+
+    #[test]
+    fn values_are_identified_however_they_are_spelled() {
+        let plain = |text: &str| of(plain_scalar(text));
+        for (a, b) in [("1", "1.0"), ("1000", "1e3"), ("0.1", "1e-1"), ("0x10", "16"), ("~", "null"), ("-0.0", "0")] {
+            assert_eq!(plain(a), plain(b), "{a} {b}");
+        }
+        for (a, b) in [("1", "2"), ("1", "true"), ("null", "nul"), ("9007199254740993", "9007199254740992.0")] {
+            assert_ne!(plain(a), plain(b), "{a} {b}");
+        }
+        assert_ne!(plain("1"), of(Value::Text("1".into())));
+        assert_ne!(of(Value::Text("a\",\"b".into())), of(Value::Text("a".into())));
+    }
+
+    #[test]
+    fn excluded_combinations_are_removed_whatever_axes_they_name() {
+        let nowhere = Span { source: 0, start: 0, end: 0 };
+        let mut all: Vec<Combination> = (0..3).flat_map(|a| (0..3).map(move |b| vec![(7, a), (8, b)])).collect();
+        remove(&mut all, &[vec![(8, 1)], vec![(8, 0), (7, 2)]], nowhere).unwrap();
+        assert_eq!(all, [[(7, 0), (8, 0)], [(7, 0), (8, 2)], [(7, 1), (8, 0)], [(7, 1), (8, 2)], [(7, 2), (8, 2)]]);
     }
 }

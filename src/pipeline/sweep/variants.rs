@@ -22,6 +22,12 @@ pub(in super::super) struct Sweeps {
     pub kinds: BTreeMap<StageKind, Matrix>,
     /// Axes that have reached a stage.
     pub used: BTreeSet<usize>,
+    /// What the `defaults` of each kind weigh.
+    pub defaults: BTreeMap<StageKind, u64>,
+    /// What they weigh in all stages together into which they were merged.
+    pub merged: u64,
+    /// Bytes that the parameters of all variants take.
+    pub weight: u64,
 }
 
 /// The matrices that reach a stage.
@@ -32,6 +38,14 @@ pub(in super::super) struct Applied {
     shared: Vec<Vec<Combination>>,
     /// The axes of all.
     pub axes: Vec<usize>,
+}
+
+impl Applied {
+    /// The variants that they make of a stage.
+    pub fn count(&self) -> u64 {
+        let own = self.own.as_ref().map_or(1, |own| own.combinations.len() as u64);
+        self.shared.iter().fold(own, |count, shared| count.saturating_mul(shared.len() as u64))
+    }
 }
 
 /// One combination of a stage.

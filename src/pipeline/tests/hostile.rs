@@ -92,6 +92,25 @@ fn yaml_like() -> impl Strategy<Value = String> {
         "\u{FEFF}",
         "%YAML 1.2\n",
         "%TAG ! x\n",
+        " #",
+        "<<: [*a, *a]",
+        "\u{a0}",
+        "–",
+        "“",
+        "\u{200b}",
+        "3.10",
+        "01",
+        "0x10",
+        "1_000",
+        "1e999",
+        "NaN",
+        "yes",
+        "matrix: {seed: [",
+        "exclude",
+        "report.html",
+        "{input.x}",
+        "{outputs.",
+        "\u{e000}",
     ];
     prop::collection::vec(prop::sample::select(tokens.to_vec()), 0..60).prop_map(|words| words.concat())
 }
@@ -157,6 +176,19 @@ proptest! {
     }
 
     #[test]
+    fn any_axis(values in prop::collection::vec("[0-9a-fxo_.eE+~#' -]{1,6}|true|null|.inf", 1..5)) {
+        let list = values.iter().map(|v| serde_json::to_string(v).unwrap()).collect::<Vec<_>>().join(", ");
+        let plain = values.join(", ");
+        for list in [list, plain] {
+            let axes = format!("env.V: [{list}], resources.cpus: [{list}]");
+            let stage = format!("  x: {{ kind: command, command: [a, {list}], outputs: [o], matrix: {{ {axes} }} }}\n");
+            survives(format!("{SMALL}{stage}").as_bytes(), &[]);
+            let stage = format!("  x: {{ kind: command, command: [a, {list}], outputs: [o], matrix: {{ env.V: [{list}] }} }}\n");
+            survives(format!("{SMALL}{stage}").as_bytes(), &[]);
+        }
+    }
+
+    #[test]
     fn any_setting(set in "(?s).{0,40}", value in yaml_like()) {
         survives(SMALL.as_bytes(), &[set]);
         survives(SMALL.as_bytes(), &[format!("stages.model.optim={value}"), format!("{value}=1")]);
@@ -210,6 +242,166 @@ fn monsters_are_refused_quickly() {
         let head: String = monster.chars().take(20).collect();
         assert!(started.elapsed() < Duration::from_secs(5), "{head:?}: {:?}", started.elapsed());
         assert!(shown.len() < 200_000, "{head:?}: {} bytes", shown.len());
+    }
+}
+
+/// The time and the text that `file` takes, valid or not, are within bounds.
+fn is_quick(what: &str, file: &str, flags: &Flags) {
+    assert!(file.len() <= super::super::reader::MAX_BYTES, "{what}: {} bytes", file.len());
+    let started = Instant::now();
+    match parse("x.yaml", file, flags) {
+        Ok(pipeline) => assert!(pipeline.stages.len() <= 100_000),
+        Err(errors) => {
+            let shown = errors.render(false);
+            assert!(shown.len() < 400_000, "{what}: {} bytes", shown.len());
+        }
+    }
+    assert!(started.elapsed() < Duration::from_secs(8), "{what}: {:?}", started.elapsed());
+}
+
+#[test]
+fn time_grows_with_what_is_written() {
+    let list = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
+    let numbers = list(80_000, &|i| i.to_string());
+    let matrix = |matrix: &str| SMALL.replace("{ kind: train }", &format!("{{ kind: train, matrix: {{ {matrix} }} }}"));
+    let command = |rest: &str| format!("{SMALL}  x: {{ kind: command, {rest} }}\n");
+    let names = list(30_000, &|i| format!("o{i}"));
+    let files = [
+        ("an axis of seeds", matrix(&format!("seed: [{numbers}]"))),
+        ("an axis of one value", matrix(&format!("seed: [{}]", list(80_000, &|_| "1".to_string())))),
+        (
+            "much that is excluded",
+            matrix(&format!(
+                "seed: [{}], exclude: [{}]",
+                list(40_000, &|i| i.to_string()),
+                list(30_000, &|i| format!("{{seed: {i}}}"))
+            )),
+        ),
+        (
+            "exclude by many sets of axes",
+            matrix(&format!(
+                "{}, exclude: [{}]",
+                list(16, &|i| format!("env.A{i}: [0, 1]")),
+                list(4_000, &|i| {
+                    let set = (0..12).filter(|bit| (i + 1) >> bit & 1 == 1).map(|bit| format!("env.A{bit}: 1"));
+                    format!("{{{}}}", set.collect::<Vec<_>>().join(", "))
+                })
+            )),
+        ),
+        ("much that is included", matrix(&format!("include: [{}]", list(60_000, &|i| format!("{{seed: {i}}}"))))),
+        ("many axes", matrix(&list(50_000, &|i| format!("a{i}: [1]")))),
+        ("a path of many dots", matrix(&format!("\"{}\": [1]", "a.".repeat(400_000) + "a"))),
+        ("many outputs", command(&format!("command: [a], outputs: [{names}]"))),
+        ("an output many times", command(&format!("command: [a], outputs: [{}]", list(80_000, &|_| "o".to_string())))),
+        (
+            "many placeholders",
+            command(&format!("command: [{}], outputs: [{names}]", list(30_000, &|i| format!("'{{outputs.o{i}}}'")))),
+        ),
+        ("many files", command(&format!("command: [a], outputs: [o], files: [{names}]"))),
+        ("braces", command(&format!("command: ['{}'], outputs: [o]", "{".repeat(1_000_000)))),
+        (
+            "a list times a matrix",
+            command(&format!(
+                "command: [{}], outputs: [o], matrix: {{ env.A: [{}] }}",
+                list(40_000, &|_| "a".to_string()),
+                list(40_000, &|i| i.to_string())
+            )),
+        ),
+        (
+            "a text times a matrix",
+            command(&format!(
+                "command: [{}], outputs: [o], matrix: {{ env.A: [{}] }}",
+                "a".repeat(500_000),
+                list(40_000, &|i| i.to_string())
+            )),
+        ),
+        (
+            "a list in defaults",
+            format!(
+                "name: x\ndefaults: {{ command: {{ command: [{}] }} }}\nstages:\n{}",
+                list(60_000, &|_| "a".to_string()),
+                (0..12_000).map(|i| format!("  s{i}: {{kind: command, outputs: [o]}}\n")).collect::<String>()
+            ),
+        ),
+        (
+            "arms that gather much",
+            format!(
+                "{}  more: {{ kind: compare, arms: {{ {} }} }}\n",
+                matrix(&format!("seed: [{}]", list(30_000, &|i| i.to_string()))),
+                list(20_000, &|i| format!("a{i}: samples"))
+            ),
+        ),
+        (
+            "claims about much",
+            format!(
+                "{}  more: {{ kind: compare, arms: {{ a: samples, b: samples }}, claims: {{ {} }} }}\n",
+                matrix(&format!("seed: [{}]", list(20_000, &|i| i.to_string()))),
+                list(10_000, &|i| format!("c{i}: {{ arm: a, control: b, margin: 1, endpoint: psnr_mean }}"))
+            ),
+        ),
+        (
+            "arms that are no samples",
+            format!(
+                "{SMALL}  x: {{ kind: command, command: [a], outputs: [{}] }}\n  more: {{ kind: compare, arms: {{ {} }} }}\n",
+                list(10_000, &|i| format!("o{i}")),
+                list(30_000, &|i| format!("a{i}: x"))
+            ),
+        ),
+        (
+            "a chain with ways back",
+            format!(
+                "name: x\nstages:\n{}",
+                (0..9_000)
+                    .map(|i| format!(
+                        "  s{i}: {{kind: command, command: [a], outputs: [o], inputs: {{a: s{}, b: s0}}}}\n",
+                        i + 1
+                    ))
+                    .collect::<String>()
+            ),
+        ),
+        ("errors on one line", format!("{{name: x, {}}}", list(40_000, &|i| format!("key_number_{i}: 1")))),
+        (
+            "stages with errors on one line",
+            format!("{{name: x, stages: {{{}}}}}", list(25_000, &|i| format!("s{i}: {{kind: train{i}, x: 1}}"))),
+        ),
+        (
+            "values with errors on one line",
+            command(&format!("command: [{}], outputs: [o]", list(100_000, &|_| "{}".to_string()))),
+        ),
+        ("aliases", command(&format!("command: [&a x, {}], outputs: [o]", list(100_000, &|_| "*a".to_string())))),
+        ("anchors", command(&format!("command: [{}], outputs: [o]", list(60_000, &|i| format!("&a{i} x"))))),
+    ];
+    for (what, file) in &files {
+        is_quick(what, file, &Flags::default());
+    }
+}
+
+#[test]
+fn hostile_flags_are_answered_quickly() {
+    let n = 120_000;
+    let repeated = |unit: &str| unit.repeat(n / unit.len());
+    for value in ["[", "{", "a.", "=", "#", " #", "'", "\"", ",", "1,", "&a ", "{a: ", "~", "\u{e000}#", "\u{e9}", "- "]
+    {
+        let value = repeated(value);
+        for flag in [
+            value.clone(),
+            format!("stages.model.optim.lr={value}"),
+            format!("{value}=1"),
+            format!("stages.{value}.x={value}"),
+        ] {
+            is_quick("set", SMALL, &Flags { set: vec![flag.clone()], sweep: vec![] });
+            is_quick("sweep", SMALL, &Flags { set: vec![], sweep: vec![flag] });
+        }
+    }
+    let many = |flag: &dyn Fn(usize) -> String| (0..20_000).map(flag).collect::<Vec<_>>();
+    for flags in [
+        many(&|i| format!("stages.model.seed={i}")),
+        many(&|i| format!("stages.s{i}.seed=1")),
+        many(&|i| format!("stages.model.a{i}=1")),
+        many(&|i| format!("x{i}")),
+    ] {
+        is_quick("many sets", SMALL, &Flags { set: flags.clone(), sweep: vec![] });
+        is_quick("many sweeps", SMALL, &Flags { set: vec![], sweep: flags });
     }
 }
 

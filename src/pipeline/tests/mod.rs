@@ -6,6 +6,7 @@ mod hostile;
 mod messages;
 mod not_yaml;
 mod random_sweeps;
+mod scalars;
 mod sweeps;
 mod values;
 mod values_refused;

@@ -325,7 +325,7 @@ error: `optim.lr` must be a number, found `fast`
         ),
         &[],
         r#"
-error: axis `optim.lr` has `0.001` twice
+error: axis `optim.lr` has `1e-3` and `0.001`, which are the same number
   --> test.yaml:10:24
    |
 10 |       optim.lr: [1e-3, 0.001]
