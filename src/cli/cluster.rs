@@ -126,7 +126,7 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
          `srpipe cancel {}`",
         record.id,
         words::count(stages, "stage"),
-        file.display(),
+        words::shell_word(file),
         record.id,
     )
 }
@@ -141,6 +141,6 @@ pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
         "{what}. Its jobs need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
          watches them, and `srpipe cancel {}` ends them",
         record.id,
-        file = file.display(),
+        file = words::shell_word(file),
     )
 }

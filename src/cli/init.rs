@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{InitArgs, Template};
 use super::output::{note, print, print_json};
-use super::{EXIT_DONE, output_file};
+use super::{EXIT_DONE, output_file, words};
 use crate::pipeline;
 use crate::run::InputError;
 
@@ -41,7 +41,8 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     }
     let paths = || files.iter().map(|(path, _)| path);
     if args.json {
-        print_json(&json!({"schema": 1, "files": paths().collect::<Vec<_>>()}));
+        let paths: Vec<_> = paths().map(|path| words::path(path)).collect();
+        print_json(&json!({"schema": 1, "files": paths}));
     } else {
         print(&paths().map(|path| format!("{}\n", path.display())).collect::<String>());
         note(&next(args, &file));
@@ -64,7 +65,10 @@ fn template(template: Template) -> (&'static str, String) {
 fn next(args: &InitArgs, file: &Path) -> String {
     let mut steps = vec![];
     if args.folder != Path::new(".") {
-        steps.push(format!("  cd {}", args.folder.display()));
+        // What begins with `-` would be an option.
+        let is_option = args.folder.as_os_str().as_encoded_bytes().starts_with(b"-");
+        let folder = if is_option { Path::new(".").join(&args.folder) } else { args.folder.clone() };
+        steps.push(format!("  cd {}", words::shell_word(folder)));
     }
     let file = file.file_name().unwrap_or_default().to_string_lossy();
     if args.template == Template::Folder {

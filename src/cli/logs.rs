@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::LogsArgs;
-use super::output::{note, print, print_json, visible};
-use super::{EXIT_DONE, EXIT_FAILED, cluster, store};
+use super::output::{is_closed, note, print, print_json, visible};
+use super::{EXIT_DONE, EXIT_FAILED, cluster, store, words};
 use crate::pipeline::did_you_mean;
 use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
@@ -62,6 +62,9 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
         print(&visible(&String::from_utf8_lossy(&bytes)));
         is_empty &= bytes.is_empty();
+        if is_closed() {
+            return Ok(EXIT_DONE);
+        }
         if !goes_on {
             if is_empty {
                 note(&format!("the log of {name} in run {} is empty", run.id()));
@@ -76,7 +79,7 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
     let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let value = json!({
-        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path,
+        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path.map(words::path),
         "text": text,
     });
     print_json(&value);

@@ -30,6 +30,7 @@ mod upscale;
 mod why;
 mod words;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -50,14 +51,18 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
 pub const EXIT_INPUT: u8 = 2;
-/// As shells have it: the program of a stage cannot be started.
+/// The program of a stage is not there.
 const EXIT_NO_PROGRAM: u8 = 127;
+/// The program of a stage is there and cannot be started.
+const EXIT_CANNOT_EXECUTE: u8 = 126;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    // clap exits with 2 of itself where arguments are wrong.
-    let matches = args::command().try_get_matches().unwrap_or_else(|error| args::helped(error).exit());
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = args::command().try_get_matches().map_err(args::helped);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(help_or_error(&error)),
+    };
     let code = match &cli.command {
         Command::Init(args) => init::init(args),
         Command::Run(args) => run::run(args, &cli.runs_dir),
@@ -99,8 +104,9 @@ pub fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Start { argv } => {
-            note(&visible(&format!("error: {:#}", processes::start(argv))));
-            return ExitCode::from(EXIT_NO_PROGRAM);
+            let error = processes::start(argv);
+            note(&visible(&format!("error: {error:#}")));
+            return ExitCode::from(launch_code(&error));
         }
     };
     let code = code.unwrap_or_else(|error| {
@@ -114,6 +120,22 @@ pub fn main() -> ExitCode {
         }
     });
     ExitCode::from(if code == EXIT_DONE && !is_written() { EXIT_FAILED } else { code })
+}
+
+/// Prints what clap has to say: help and the version to stdout, errors in arguments to stderr.
+fn help_or_error(error: &clap::Error) -> u8 {
+    let written = error.print().and_then(|()| std::io::stdout().flush());
+    if error.use_stderr() {
+        return EXIT_INPUT;
+    }
+    output::check(written);
+    if is_written() { EXIT_DONE } else { EXIT_FAILED }
+}
+
+/// The exit code of a program that cannot be started, as shells have it.
+fn launch_code(error: &anyhow::Error) -> u8 {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    if kind == Some(std::io::ErrorKind::NotFound) { EXIT_NO_PROGRAM } else { EXIT_CANNOT_EXECUTE }
 }
 
 /// An error that the user has read by now, with its exit code.
@@ -157,7 +179,7 @@ fn check(args: &CheckArgs) -> u8 {
 fn check_json(args: &CheckArgs) -> u8 {
     let mut code = EXIT_DONE;
     let files = args.files.iter().map(|file| match pipeline::load(file, &args.flags.flags()) {
-        Ok(pipeline) => json!({"file": file, "stages": pipeline.stages.len(), "errors": []}),
+        Ok(pipeline) => json!({"file": words::path(file), "stages": pipeline.stages.len(), "errors": []}),
         Err(errors) => {
             code = EXIT_INPUT;
             let error = |error: &pipeline::Diagnostic| {
@@ -165,7 +187,7 @@ fn check_json(args: &CheckArgs) -> u8 {
                 json!({"message": error.message, "place": place, "help": error.help})
             };
             let all: Vec<Value> = errors.errors().iter().map(error).collect();
-            json!({"file": file, "stages": null, "errors": all})
+            json!({"file": words::path(file), "stages": null, "errors": all})
         }
     });
     let files: Vec<Value> = files.collect();

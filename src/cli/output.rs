@@ -12,8 +12,10 @@ use crate::pipeline::redact;
 
 /// Whether something could not be written to stdout.
 static LOST: AtomicBool = AtomicBool::new(false);
+/// Whether the reader of stdout is gone.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Writes to stdout. A reader that has seen enough (`| head`) is no error; anything else that goes wrong is said, once.
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error; any other failure is reported, once.
 pub fn print(text: &str) {
     write_out(&shown(text, Paint::stdout().colours));
 }
@@ -35,12 +37,27 @@ pub fn print_json_line(value: &serde_json::Value) {
 
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        && error.kind() != ErrorKind::BrokenPipe
-        && !LOST.swap(true, Ordering::Relaxed)
-    {
-        note(&format!("error: cannot write the output: {error}"));
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    drop(out);
+    check(written);
+}
+
+/// Reports what went wrong in writing to stdout.
+pub fn check(written: std::io::Result<()>) {
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => CLOSED.store(true, Ordering::Relaxed),
+        Err(error) => {
+            if !LOST.swap(true, Ordering::Relaxed) {
+                note(&format!("error: cannot write the output: {error}"));
+            }
+        }
     }
+}
+
+/// Whether the reader of stdout is gone, so that more output is of no use.
+pub fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether all that was printed was written, or not wanted any more.

@@ -1,6 +1,7 @@
 //! `srpipe run`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -55,7 +56,12 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
 
     Level::chosen().map_err(|error| InputError(error.to_string()))?;
-    let store = Store::open(&std::path::absolute(runs).context("finding the working folder")?)?;
+    let runs_dir = std::path::absolute(runs).context("finding the working folder")?;
+    let exe = std::env::current_exe().context("finding the srpipe binary")?;
+    if executor == ExecutorKind::Slurm {
+        check_paths_of_jobs(&runs_dir, &exe)?;
+    }
+    let store = Store::open(&runs_dir)?;
     let hold = hold.map_or_else(|| store.hold(), Ok)?;
     // Content from outside is hashed once more, now that there is a store which remembers it: the next run then finds
     // nothing to do and nothing to write.
@@ -65,14 +71,15 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         None => Prepared::forced(&pipeline, Some(&store), prepared.forced)?,
     };
     let options = Options {
-        file: Some(args.file.clone()),
+        // In a record a path is text, whatever its bytes are.
+        file: Some(words::path(&args.file).into()),
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
         remote: settings::remote()?,
         executor,
         slurm: settings::slurm()?,
-        exe: std::env::current_exe().context("finding the srpipe binary")?,
-        command: std::env::args().collect(),
+        exe,
+        command: typed(),
     };
     let mut progress: Box<dyn Progress> = match args.json {
         true => Box::new(json::Json::default()),
@@ -168,7 +175,7 @@ fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
     let mut record = latest.clone();
     record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
     // What is advised follows from what was asked now.
-    record.command = std::env::args().collect();
+    record.command = typed();
     match args.json {
         true => json::finished(&record, RunState::Ok),
         false => {
@@ -205,7 +212,7 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
         RunState::Interrupted => note(&format!(
             "{} {counts}. Progress is saved; the same command goes on from there:\n    {}",
             paint.paint(Look::Attention, "interrupted:"),
-            command_line(&record.command)
+            typed_again(record)
         )),
         RunState::Running => note(&format!(
             "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
@@ -216,7 +223,36 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
         RunState::Failed => note(&format!(
             "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
             paint.paint(Look::Bad, "failed:"),
-            args.file.display()
+            words::shell_word(&args.file)
         )),
+    }
+}
+
+/// The command line. What is not UTF-8 is replaced, as it is text in records.
+fn typed() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The command line, to be typed again.
+fn typed_again(record: &RunRecord) -> String {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match words.iter().all(|word| word.to_str().is_some()) {
+        true => command_line(&record.command),
+        false => {
+            let rest = words.iter().skip(1).map(words::shell_word);
+            std::iter::once("srpipe".to_string()).chain(rest).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+/// Slurm and the scripts of its jobs are told paths as text.
+fn check_paths_of_jobs(runs: &Path, exe: &Path) -> Result<(), InputError> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    match [folder.as_path(), runs, exe].into_iter().find(|path| path.to_str().is_none()) {
+        None => Ok(()),
+        Some(path) => Err(InputError(format!(
+            "the name of {} is not UTF-8, which jobs of Slurm need: rename it, or run without `--executor slurm`",
+            path.display()
+        ))),
     }
 }

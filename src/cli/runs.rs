@@ -12,6 +12,7 @@ use super::args::RunsArgs;
 use super::facts::Facts;
 use super::output::{Look, Paint, Table, note, print, print_json};
 use super::status::{run_state_name, run_words};
+use super::store::note_lost_results;
 use super::{EXIT_DONE, cluster, words};
 use crate::run::InputError;
 use crate::store::{RunDir, Store};
@@ -20,7 +21,7 @@ const NO_SUCH_VALUE: &str = "no run has a parameter or a metric of that name; `s
     and pipeline, state, age and took can be asked for too";
 
 pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
-    let store = Store::open_existing(runs);
+    let store = Store::open_records(runs);
     let pipelines = match (&args.pipeline, &store) {
         (Some(name), _) => vec![name.clone()],
         (None, Some(store)) => store.pipelines(),
@@ -62,6 +63,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         print(&format!("{none}\n"));
     } else {
         print(&table(&rows, args.all).render(Paint::stdout()));
+        note_lost_results(store.as_ref());
     }
     Ok(EXIT_DONE)
 }

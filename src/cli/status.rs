@@ -11,14 +11,14 @@ use super::args::StatusArgs;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, can_draw, print, print_json};
 use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
-use super::store::find_run;
+use super::store::{find_run, note_lost_results};
 use super::{EXIT_DONE, cluster, load, progress, results, words};
 use crate::run::watch::{RunView, ViewState};
 use crate::run::{InputError, Prepared};
 use crate::store::{RunDir, RunRecord, Store};
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
-    let store = Store::open_existing(runs);
+    let store = Store::open_records(runs);
     store.iter().for_each(cluster::adopt);
     match &args.what {
         None => {
@@ -29,6 +29,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             let ended =
                 latest.filter_map(|(pipeline, store)| follow(store, &store.latest_run(&pipeline)?, args)).next();
             show_results(store, runs, ended.as_ref());
+            note_lost_results(store);
         }
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
@@ -41,6 +42,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
             show_results(store.as_ref(), runs, ended.as_ref());
+            note_lost_results(store.as_ref());
         }
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
@@ -59,6 +61,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
                 view.record.stages.iter().map(|stage| stage_of_run(store, &view, stage)).collect();
             show(view.record.pipeline.clone(), Some(&view), &stages, args);
             show_results(Some(store), runs, ended.as_ref());
+            note_lost_results(Some(store));
         }
     }
     Ok(EXIT_DONE)

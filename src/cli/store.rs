@@ -12,7 +12,17 @@ use crate::run::InputError;
 use crate::store::{Contents, Key, Problem, Removed, Retention, RunDir, Store};
 
 pub fn open(runs: &Path) -> Result<Store, InputError> {
-    Store::open_existing(runs).ok_or_else(|| no_runs(runs))
+    Store::open_records(runs).ok_or_else(|| no_runs(runs))
+}
+
+/// Says that the runs which are shown have lost their results, if that is so.
+pub fn note_lost_results(store: Option<&Store>) {
+    if let Some(store) = store.filter(|store| !store.has_results()) {
+        note(&format!(
+            "the results of these runs are gone: {} was deleted. The next run computes them again",
+            store.runs_dir().join("store").display()
+        ));
+    }
 }
 
 pub fn no_runs(runs: &Path) -> InputError {

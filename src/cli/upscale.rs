@@ -65,8 +65,9 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     let [width, height] = [image.width, image.height];
     if args.json {
         let size = [scale * width, scale * height];
+        let paths = |paths: &[PathBuf]| paths.iter().map(|path| words::path(path)).collect::<Vec<_>>();
         let told = json!({
-            "schema": 1, "images": images, "bicubic": bicubic, "width": size[0], "height": size[1], "seconds": seconds,
+            "schema": 1, "images": paths(&images), "bicubic": bicubic.as_deref().map(words::path), "width": size[0], "height": size[1], "seconds": seconds,
         });
         print_json(&told);
         return Ok(EXIT_DONE);
@@ -141,7 +142,7 @@ impl Outputs {
             "{}: the result has {width}×{height} pixels, and a {} file has at most {most}×{most}; write a PNG file: -o {}",
             self.path.display(),
             self.format.name(),
-            words::shell_word(&self.path.with_extension("png").to_string_lossy())
+            words::shell_word(self.path.with_extension("png"))
         )))
     }
 
@@ -178,7 +179,7 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     } else if path.extension().is_some_and(|ending| ending == "safetensors") {
         return Err(InputError(format!("--model: there is no file {model}")).into());
     } else {
-        let store = Store::open_existing(runs).ok_or_else(|| {
+        let store = Store::open_records(runs).ok_or_else(|| {
             let InputError(no_runs) = store::no_runs(runs);
             InputError(format!("--model: there is no file {model}, and {no_runs}"))
         })?;
@@ -199,7 +200,7 @@ fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
     }
     let action = stage.key.as_ref().map(|key| store.action(key)).transpose()?.flatten();
     let Some(digest) = action.as_ref().and_then(|action| action.outputs.get(blobs::EMA)) else {
-        let file = run.record()?.file.map_or_else(|| "the pipeline".into(), |file| file.display().to_string());
+        let file = run.record()?.file.map_or_else(|| "the pipeline".into(), words::shell_word);
         return Err(InputError(format!(
             "--model: {model} has no weights in the latest run ({}); run {file} to its end",
             run.id()

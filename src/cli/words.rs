@@ -1,15 +1,10 @@
 //! How durations, ages and figures are said.
 
-use jiff::Timestamp;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-/// A word as a shell reads it back, quoted where it must be.
-pub fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
+use jiff::Timestamp;
 
 /// `3.2 s`, `12 s`, `4:05 min`, `2:10 h`.
 pub fn duration(seconds: f64) -> String {
@@ -91,6 +86,30 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// A path for people and JSON; what is not UTF-8 in it is replaced.
+pub fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A word as one would type it in a shell.
+pub fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_string(),
+        Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => {
+            // With escapes, as Bash, Zsh and POSIX 2024 read them.
+            let escaped = word.as_bytes().iter().map(|&byte| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+                b' '..=b'~' => char::from(byte).to_string(),
+                _ => format!("\\x{byte:02x}"),
+            });
+            format!("$'{}'", escaped.collect::<String>())
+        }
+    }
+}
+
 /// Why a file that was named cannot be read.
 pub fn io_error(error: &std::io::Error) -> String {
     match error.kind() {
@@ -102,6 +121,22 @@ pub fn io_error(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_typed_as_a_shell_needs_them() {
+        for (word, typed) in [
+            ("p.yaml", "p.yaml"),
+            ("new study", "'new study'"),
+            ("", "''"),
+            ("it's", "'it'\\''s'"),
+            ("a\nb", "$'a\\x0ab'"),
+            ("$HOME #1", "'$HOME #1'"),
+            ("ü", "'ü'"),
+        ] {
+            assert_eq!(shell_word(word), typed);
+        }
+        assert_eq!(shell_word(OsStr::from_bytes(b"p\xff'.yaml")), "$'p\\xff\\'.yaml'");
+    }
 
     #[test]
     fn durations_carry_into_the_next_unit() {

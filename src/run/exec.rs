@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use super::log::log;
 use super::machine::oom_kills;
 use super::remote::{Remote, Unavailable};
 use super::slurm::{Job, Task, log_to};
@@ -55,7 +56,7 @@ pub fn exec(batch: Option<&Path>) -> u8 {
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
         Err(error) => {
             // Also for a person who calls the hidden command by hand.
-            eprintln!("error: {error:#}");
+            log(&format!("error: {error:#}"));
             send(&ProcessEvent::Failed { error: format!("{error:#}"), cause: Cause::Failed, damaged: None });
             1
         }
@@ -136,7 +137,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                     }
                     false => format!("warning: {address} does not help: {error:#}; the stage runs here"),
                 };
-                eprintln!("{text}");
+                log(&text);
                 send(&StageEvent::Message { text });
             }
         }
@@ -173,7 +174,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
             Ok(Ended::Interrupted)
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            log(&format!("error: {error:#}"));
             let damaged = error.chain().find_map(|cause| cause.downcast_ref()).and_then(damaged_blob);
             let cause = match error.downcast_ref::<Killed>() {
                 _ if error.is::<OutOfMemory>() => Cause::OutOfMemory,
@@ -190,7 +191,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
 /// The result is in the store; what is left behind costs space only.
 fn clean_up(store: &Store, lock: KeyLock) {
     if let Err(error) = store.clean_work(lock) {
-        eprintln!("warning: {error:#}");
+        log(&format!("warning: {error:#}"));
     }
 }
 
@@ -303,7 +304,7 @@ impl Stop {
             None => ProcessEvent::Interrupted,
             Some(job) => {
                 let say = |text: String| {
-                    eprintln!("{text}");
+                    log(&text);
                     send(&StageEvent::Message { text });
                 };
                 job.leave(self.signal.load(SeqCst), say)
@@ -397,7 +398,7 @@ impl<'a> Reporter<'a> {
                 passed.held = None;
                 self.clock.save();
             }
-            StageEvent::Message { text } => eprintln!("{text}"),
+            StageEvent::Message { text } => log(text),
         }
         passed.on(&event);
     }

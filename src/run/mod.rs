@@ -8,11 +8,13 @@
 //!
 //! Nothing here prints, and nothing here knows what a stage computes.
 
+mod any_path;
 pub mod archive;
 mod exec;
 mod knowledge;
 mod limits;
 mod local;
+mod log;
 mod machine;
 mod prepare;
 mod remote;

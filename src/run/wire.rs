@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::any_path;
 use super::status::Cause;
 use crate::pipeline::StageParams;
 use crate::plan::Preimage;
@@ -38,6 +39,7 @@ pub struct Order {
     /// A cache that may know the key.
     pub remote: Option<String>,
     /// The folder of the store.
+    #[serde(with = "any_path")]
     pub runs: PathBuf,
 }
 

@@ -146,6 +146,17 @@ impl Store {
         runs.join("store").is_dir().then_some(store)
     }
 
+    /// As [`Store::open_existing`], also where there are records of runs and the folder of their results was deleted; for
+    /// what reads those records.
+    pub fn open_records(runs: &Path) -> Option<Self> {
+        Self::open_existing(runs).or_else(|| Some(Self::at(runs)).filter(|store| !store.pipelines().is_empty()))
+    }
+
+    /// Whether the folder of results is there.
+    pub fn has_results(&self) -> bool {
+        self.runs.join("store").is_dir()
+    }
+
     fn at(runs: &Path) -> Self {
         Self { runs: runs.to_path_buf(), lease: Mutex::new(None), checked: Mutex::default() }
     }

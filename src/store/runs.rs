@@ -18,6 +18,7 @@ use super::files::{self, Durability};
 use super::lock::is_held;
 use super::seal::{Damage, Seal, seal_pretty, seal_yaml, unseal, unseal_yaml};
 use super::{Artifact, Digest, Key, Store, numbers};
+use crate::pipeline::names::is_reserved_stage;
 use crate::pipeline::{ExecutorKind, StageKind};
 
 const RECORD: &str = "run.json";
@@ -369,6 +370,9 @@ impl RunDir {
         files::check_name("the file's name", name)?;
         // Writing would create the folder again.
         ensure!(self.path.join(RECORD).exists(), "the run {} was removed", self.id);
+        if !is_reserved_stage(name) {
+            bail!("{name:?} is not among the names that stages cannot have, so that one could stand in its way");
+        }
         let path = self.path.join(name);
         files::write(&path, bytes, Durability::Unsynced)?;
         Ok(path)
@@ -383,6 +387,9 @@ impl RunDir {
     /// Creates a folder named as the stage, with a link to each blob. Returns how many links were missing or led elsewhere.
     pub fn link_stage(&self, stage: &str, outputs: &Artifact) -> Result<usize> {
         files::check_name("the stage's name", stage)?;
+        if is_reserved_stage(stage) {
+            bail!("a stage cannot be named {stage:?}, because the run keeps a file of its own under this name");
+        }
         let folder = self.path.join(stage);
         let mut created = 0;
         match fs::create_dir(&folder) {

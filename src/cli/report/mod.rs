@@ -4,7 +4,6 @@ mod arms;
 mod attention;
 mod gather;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,7 +13,7 @@ use serde_json::json;
 use super::args::ReportArgs;
 use super::output::{note, print, print_json};
 use super::store::{self, find_run};
-use super::{EXIT_DONE, output_file, status};
+use super::{EXIT_DONE, output_file, status, words};
 use crate::store::{RunDir, Store};
 
 /// In the folder of a run.
@@ -33,7 +32,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     let page = gather::gather(&store, &run)?.render()?;
     let path = match &args.output {
         Some(path) if path == Path::new("-") => {
-            std::io::stdout().lock().write_all(page.as_bytes()).context("writing to stdout")?;
+            print(&page);
             return Ok(EXIT_DONE);
         }
         Some(path) => {
@@ -45,7 +44,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     match args.json {
         true => {
             let pipeline = run.record().ok().map(|record| record.pipeline);
-            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": path});
+            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": words::path(&path)});
             print_json(&told);
         }
         false => print(&format!("{}\n", path.display())),

@@ -14,6 +14,7 @@ use super::verdict::AGAIN;
 use super::{queue, secrets};
 use crate::plan::{BackendClass, StageState, state_of};
 use crate::run::knowledge::Visible;
+use crate::run::log::log;
 use crate::run::status::Cause;
 use crate::run::wire::{Order, ProcessEvent};
 use crate::store::{Key, Store, open_log};
@@ -49,7 +50,7 @@ impl Job {
         let id = std::env::var("SLURM_JOB_ID").unwrap_or_default();
         let restarts = number("SLURM_RESTART_COUNT").unwrap_or(0);
         if restarts > 0 {
-            eprintln!("{AGAIN}");
+            log(AGAIN);
         }
         let marker = batch.with_file_name(CACHE_UNAVAILABLE);
         Ok(Self { charter, stage, split, id, restarts, marker })

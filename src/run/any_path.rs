@@ -1,0 +1,48 @@
+//! Paths in JSON, those too that are not UTF-8: as a string, otherwise as the list of their bytes. For
+//! `#[serde(with = "any_path")]`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    let written = match path.to_str() {
+        Some(text) => Written::Text(text.to_string()),
+        None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
+    };
+    written.serialize(serializer)
+}
+
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Text(text) => text.into(),
+        Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Holder(#[serde(with = "super")] PathBuf);
+
+    #[test]
+    fn any_path_reads_back_as_it_was() {
+        for (bytes, json) in [(&b"/a/\xc3\xbc"[..], "\"/a/ü\""), (b"/a\xff", "[47,97,255]"), (b"", "\"\"")] {
+            let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
+            let text = serde_json::to_string(&Holder(path.clone())).unwrap();
+            assert_eq!(text, json);
+            assert_eq!(serde_json::from_str::<Holder>(&text).unwrap().0, path);
+        }
+    }
+}
