@@ -43,12 +43,68 @@ fn the_exit_code_and_the_log_tell_what_went_wrong() {
     assert_eq!(output.code, Some(1), "{output}");
     assert!(output.stderr.contains("the program `sh` ended with exit code 3"), "{output}");
     assert!(output.stderr.contains("| what happened"), "{output}");
-    assert!(output.stderr.contains("`no-such-program` ended with exit code 127: is it installed?"), "{output}");
+    assert!(output.stderr.contains("`no-such-program` ended with exit code 127: it is not installed"), "{output}");
     assert!(output.stderr.contains("starting no-such-program: No such file"), "{output}");
     let folder = Pipeline::new().stage("bad", &bad.replace("}", ", files: [none.sh]}")).folder();
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(2), "{output}");
     assert!(output.stderr.contains("stages.bad.files: none.sh does not exist"), "{output}");
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_explained() {
+    let stage = |command: &str, more: &str| format!("{{kind: command, command: [{command}], outputs: [o]{more}}}");
+    let folder = Pipeline::new()
+        .stage("below", &stage("bin/tool", ""))
+        .stage("nowhere", &stage("bin/none", ""))
+        .stage("absolute", &stage("/no/such/program", ""))
+        .stage("plain", &stage("./script.sh", ", files: [script.sh]"))
+        .stage("interpreter", &stage("./other.sh", ", files: [other.sh]"))
+        .stage("folder", &stage("./inputs", ""))
+        .stage("within", &stage("sh, -c, no-such-program", ""))
+        .folder();
+    std::fs::create_dir(folder.path().join("bin")).unwrap();
+    for (name, content, mode) in [
+        ("bin/tool", "#!/bin/sh\n", 0o755),
+        ("script.sh", "#!/bin/sh\n", 0o644),
+        ("other.sh", "#!/no/such/interpreter\n", 0o755),
+    ] {
+        folder.write(name, content);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(folder.path().join(name), mode).unwrap();
+    }
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(1), "{output}");
+    for expected in [
+        &format!(
+            "exit code 127: there is no such file in the folder of its own that the program starts in. Give its whole path, {}",
+            folder.path().join("bin/tool").display()
+        ),
+        "`bin/none` ended with exit code 127: there is no such file. The program starts in a folder of its own",
+        "`/no/such/program` ended with exit code 127: there is no such file",
+        "`./script.sh` ended with exit code 126: it is not executable: run `chmod +x ./script.sh`",
+        "`./other.sh` ended with exit code 127: it, the interpreter in its first line or a program that it starts",
+        "`./inputs` ended with exit code 12",
+        "`sh` ended with exit code 127: it, the interpreter in its first line or a program that it starts was not found",
+    ] {
+        assert!(output.stderr.contains(expected), "{expected}\n{output}");
+    }
+}
+
+#[test]
+fn metrics_are_those_of_pythons_json() {
+    let write = |text: &str| {
+        format!("{{kind: command, command: [sh, -c, \"printf '{text}' >outputs/m\"], outputs: [m], metrics: m}}")
+    };
+    let folder = Pipeline::new()
+        .stage("infinite", &write("{\\\\042psnr\\\\042: Infinity}"))
+        .stage("nan", &write("{\\\\042a\\\\042: {\\n\\\\042loss\\\\042: NaN}}"))
+        .folder();
+    let output = folder.run(&["--json"]);
+    assert_eq!(output.finished()["stages"], json!({"infinite": "ran", "nan": "failed"}), "{output}");
+    assert!(output.stdout.contains("the metric `a.loss` (line 2) is NaN, which is no number"), "{output}");
+    let status = folder.srpipe(&["status", "p.yaml"]);
+    assert!(status.stdout.contains("psnr inf"), "{status}");
 }
 
 #[test]

@@ -12,10 +12,10 @@
 //! What it writes to stdout and stderr goes into the stage's log. Every process it starts ends with the stage; see
 //! `processes`.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,9 +24,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::Value;
 
-use super::{Context, Interrupted, Outcome, processes};
+use super::{Context, Interrupted, Outcome, metrics_file, processes};
 use crate::pipeline::command::{Placeholder, split, substitute};
 use crate::pipeline::params::CommandParams;
 use crate::store::{Artifact, hash_file, remove_folder};
@@ -38,8 +37,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long the program and its supervisor may take to end when they are asked to: the supervisor kills the program after a
 /// second.
 const GRACE: Duration = Duration::from_secs(3);
-/// Figures that are kept of a program's metrics.
-const MAX_METRICS: usize = 1000;
 
 /// The program was ended by a signal.
 #[derive(Debug)]
@@ -78,7 +75,10 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     }
     match (status.code(), status.signal()) {
         (Some(0), _) => {}
-        (Some(127), _) => bail!("the program `{}` ended with exit code 127: is it installed?", params.command[0]),
+        (Some(code @ (126 | 127)), _) => {
+            let program = &params.command[0];
+            bail!("the program `{program}` ended with exit code {code}: {}", not_started(params, &scratch, code))
+        }
         (Some(code), _) => bail!("the program `{}` ended with exit code {code}", params.command[0]),
         (None, signal) => return Err(Killed { signal: signal.unwrap_or(0) }.into()),
     }
@@ -97,7 +97,8 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
         outcome.outputs.insert(name.clone(), digest);
     }
     if let Some(name) = &params.metrics {
-        outcome.metrics = metrics(&outputs.join(name)).with_context(|| format!("reading the metrics in {name}"))?;
+        outcome.metrics =
+            metrics_file::read(&outputs.join(name)).with_context(|| format!("reading the metrics in {name}"))?;
     }
     remove(&scratch)?;
     Ok(outcome)
@@ -229,26 +230,45 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
     Ok(status)
 }
 
-/// The numbers of a JSON object, those of objects in it too, by their path.
-fn metrics(path: &Path) -> anyhow::Result<BTreeMap<String, f64>> {
-    fn collect(value: &Value, path: &str, found: &mut BTreeMap<String, f64>) {
-        match value {
-            Value::Number(number) => found.extend(number.as_f64().map(|n| (path.to_string(), n))),
-            Value::Object(members) => {
-                for (name, value) in members {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    collect(value, &path, found);
-                }
-            }
-            _ => {}
+/// Why a program may have ended with an exit code by which shells say that it could not be started: 127 where it was not
+/// found, 126 where it cannot be executed. Programs pass on what those that they start ended with.
+fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
+    let program = params.command[0].as_str();
+    let found = match program.contains('/') {
+        // A placeholder: one of its inputs.
+        _ if program.contains('{') => Some(PathBuf::new()),
+        true => Some(scratch.join(program)).filter(|path| path.exists()),
+        false => {
+            let path = params.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
+            let folders: Vec<PathBuf> = path.iter().flat_map(std::env::split_paths).collect();
+            folders.iter().map(|folder| scratch.join(folder).join(program)).find(|file| file.is_file())
         }
+    };
+    let Some(path) = found else {
+        let absolute = std::path::absolute(program).ok().filter(|path| path.exists());
+        return match absolute {
+            _ if !program.contains('/') => "it is not installed, or not in a folder that PATH names".into(),
+            Some(_) if program.starts_with('/') => "it is not there".into(),
+            Some(path) => format!(
+                "there is no such file in the folder of its own that the program starts in. Give its whole path, {}, or \
+                 name it under `files` if it is a script",
+                path.display()
+            ),
+            None => {
+                "there is no such file. The program starts in a folder of its own, where only its inputs and `files` \
+                     are: give its whole path, or name it under `files`"
+                    .into()
+            }
+        };
+    };
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => "it is a folder".into(),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => format!(
+            "it is not executable: run `chmod +x {program}`, or start it with its interpreter, such as [sh, {program}]"
+        ),
+        _ if code == 127 => "it, the interpreter in its first line or a program that it starts was not found".into(),
+        _ => "it, or a program that it starts, cannot be executed".into(),
     }
-    let value: Value = serde_json::from_slice(&fs::read(path)?).context("it is not JSON")?;
-    ensure!(value.is_object(), "it is not a JSON object");
-    let mut found = BTreeMap::new();
-    collect(&value, "", &mut found);
-    ensure!(found.len() <= MAX_METRICS, "it has {} numbers; at most {MAX_METRICS} are kept", found.len());
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod degrade;
 pub mod denoiser;
 pub mod fetch;
+mod metrics_file;
 pub mod processes;
 mod sample;
 #[cfg(test)]
