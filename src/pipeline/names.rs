@@ -29,8 +29,7 @@ pub fn name_error(name: &str) -> Option<String> {
 
 /// Returns what is wrong with the name of a pipeline, if anything.
 pub fn pipeline_name_error(name: &str) -> Option<String> {
-    name_error(name)
-        .or_else(|| is_reserved_pipeline(name).then(|| "the store keeps this name for itself".into()))
+    name_error(name).or_else(|| is_reserved_pipeline(name).then(|| "the store keeps this name for itself".into()))
 }
 
 /// Returns what is wrong with the name of a stage in a pipeline file, if anything.

@@ -158,8 +158,7 @@ impl Parts {
             }
             RECORD => {
                 ensure!(self.run.is_none(), twice());
-                let run =
-                    RunRecord::from_json(&small(MAX_RUN_BYTES)?).context("the record of the run is damaged")?;
+                let run = RunRecord::from_json(&small(MAX_RUN_BYTES)?).context("the record of the run is damaged")?;
                 check_run(&run)?;
                 self.keys = run.stages.iter().filter_map(|stage| stage.key.clone()).collect();
                 self.run = Some(run);
