@@ -89,7 +89,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{FileTypeExt, symlink};
 
     use super::*;
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symbolic_link_keeps_its_target_and_a_device_stays_one() {
+    fn a_symbolic_link_keeps_its_target() {
         let folder = tempfile::tempdir().unwrap();
         let [link, target] = ["link", "target"].map(|name| folder.path().join(name));
         fs::write(&target, "old").unwrap();
@@ -128,10 +128,22 @@ mod tests {
         write(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(fs::read(&target).unwrap(), b"new");
-        let device = folder.path().join("null");
-        symlink("/dev/null", &device).unwrap();
-        write(&device, b"nowhere").unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    /// A pipe of the test's own stands for `/dev/null`, which a failing test would replace by a file, run by root.
+    #[test]
+    fn what_is_no_regular_file_is_written_to_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, link] = ["pipe", "link"].map(|name| folder.path().join(name));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        symlink(&pipe, &link).unwrap();
+        for path in [&pipe, &link] {
+            let pipe = pipe.clone();
+            let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+            write(path, b"through").unwrap();
+            assert_eq!(reader.join().unwrap(), b"through");
+        }
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo() && link.is_symlink());
     }
 
     #[test]
