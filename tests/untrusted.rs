@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 
-use common::{Folder, Output, Pipeline, archive, sha256};
+use common::{Folder, Output, Pipeline, archive, sealed, sha256};
 
 /// In the password and in the queries of every address here; base64 of `user:SECRET` begins with `dXNlcjpTRUNSRV`.
 const SECRET: &str = "SECRET";
@@ -143,14 +143,15 @@ fn secrets_of_older_runs_are_not_shown() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let run = folder.runs().join("p/latest");
-    for (file, from, to) in [
-        ("run.json", "\"p.yaml\"\n  ],", "\"p.yaml\", \"--set\", \"stages.c.url=http://u:SECRET@h/\"\n  ],"),
-        ("pipeline.yaml", "train: 8", "train: 8\n    url: http://u:SECRET@h/?sig=SECRET"),
-    ] {
-        let text = fs::read_to_string(run.join(file)).unwrap();
-        assert!(text.contains(from), "{text}");
-        fs::write(run.join(file), text.replacen(from, to, 1)).unwrap();
-    }
+    let read = |file: &str| fs::read_to_string(run.join(file)).unwrap();
+    let (record, yaml) = (read("run.json"), read("pipeline.yaml"));
+    assert!(record.contains("\"p.yaml\"\n  ],") && yaml.contains("train: 8"), "{record}{yaml}");
+    let with_secret = "\"p.yaml\", \"--set\", \"stages.c.url=http://u:SECRET@h/\"\n  ],";
+    fs::write(run.join("run.json"), sealed(&record.replacen("\"p.yaml\"\n  ],", with_secret, 1))).unwrap();
+    // Those have no checksum.
+    let yaml = yaml.split("\n# sha256: ").next().unwrap();
+    let yaml = yaml.replacen("train: 8", "train: 8\n    url: http://u:SECRET@h/?sig=SECRET", 1);
+    fs::write(run.join("pipeline.yaml"), yaml).unwrap();
     for args in [
         &["runs", "--all"][..],
         &["runs", "--all", "--json"],
@@ -256,7 +257,7 @@ fn text_of_archives_and_cached_records_does_nothing_to_a_terminal() {
     folder.run(&[]);
     let path = folder.runs().join("p/latest/run.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"host\": \"", "\"host\": \"\\u001b]0;T\\u0007");
-    fs::write(&path, text.replace("\"error\": null", "\"error\": \"\\u001b[2J\"")).unwrap();
+    fs::write(&path, sealed(&text.replace("\"error\": null", "\"error\": \"\\u001b[2J\""))).unwrap();
     for args in [&["runs", "--all"][..], &["status", "p"], &["report", "p"], &["diff", "p", "p"]] {
         let output = folder.srpipe(args);
         assert!(is_plain(&output.stdout) && is_plain(&output.stderr), "{:?}", (&output.stdout, &output.stderr));

@@ -264,6 +264,15 @@ pub fn archive(images: usize) -> Vec<u8> {
     bytes
 }
 
+/// A record's JSON with the checksum that belongs to it, after somebody has altered it.
+pub fn sealed(json: &str) -> Vec<u8> {
+    let body = match json.rsplit_once(",\n\"sha256\": \"") {
+        Some((body, _)) => body,
+        None => json.trim_end().strip_suffix('}').unwrap().trim_end(),
+    };
+    format!("{body},\n\"sha256\": \"{}\"}}\n", sha256(body.as_bytes())).into_bytes()
+}
+
 pub fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
