@@ -1,6 +1,6 @@
 //! Noise schedules as numbers: how much of the image is left at each time of the noise process.
 //!
-//! They are here because the file is checked against them; what the numbers mean is [`diffusion`](crate::diffusion)'s.
+//! They are here because the file is checked against them; what the numbers mean, the module `diffusion` says.
 
 use std::f64::consts::FRAC_PI_2;
 
