@@ -273,6 +273,49 @@ fn runs_are_shown_although_their_results_were_deleted() {
     assert_eq!(folder.srpipe(&["runs"]).stdout, "no runs\n");
 }
 
+#[test]
+fn hostile_arguments_are_answered() {
+    let folder = with_a_run();
+    let long = "x".repeat(100_000);
+    let words = ["", "-", "..", "/", "p/../..", "\u{1b}[31m", "a\nb", &long, "[", "p[", "🙂", "=", "#"];
+    let commands: [&[&str]; 24] = [
+        &["run"],
+        &["check"],
+        &["plan"],
+        &["graph"],
+        &["status"],
+        &["logs"],
+        &["report"],
+        &["cancel"],
+        &["pin"],
+        &["runs"],
+        &["runs", "--filter"],
+        &["runs", "--sort"],
+        &["why", "p.yaml"],
+        &["diff", "p"],
+        &["run", "p.yaml", "--set"],
+        &["run", "p.yaml", "--sweep"],
+        &["run", "p.yaml", "--only"],
+        &["run", "p.yaml", "--device"],
+        &["run", "p.yaml", "--jobs"],
+        &["gc", "--dry-run", "--max-size"],
+        &["import"],
+        &["upscale", "--model", "m", "-o", "o.png"],
+        &["launch"],
+        &["exec", "--job"],
+    ];
+    for word in words {
+        for args in commands {
+            let start = std::time::Instant::now();
+            let output = folder.srpipe(&[args, &[word]].concat());
+            let told = format!("{args:?} {:.20}: {:.500}", word, output.stderr);
+            assert!(matches!(output.code, Some(0..=2 | 126 | 127)), "{:?} {told}", output.code);
+            assert!(!output.stderr.contains("panicked") && output.stderr.len() < 400_000, "{told}");
+            assert!(start.elapsed() < common::PATIENCE / 4, "{told}");
+        }
+    }
+}
+
 /// These macros and functions panic where output cannot be written or text is not UTF-8.
 #[test]
 fn no_code_prints_or_reads_arguments_in_a_way_that_panics() {
