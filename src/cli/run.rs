@@ -37,6 +37,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     // What is found known now stays, until the run's record names it.
     let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
+    let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
+    warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     if executor == ExecutorKind::Local {
         prepared.check_fits(&pipeline, &Machine::here())?;
     }

@@ -102,6 +102,8 @@ pub struct Store {
     lease: Mutex<Option<File>>,
     /// Folders of the store that were found to be no links.
     checked: Mutex<HashSet<PathBuf>>,
+    /// Damaged files that were discarded; see [`Store::take_warnings`].
+    warnings: Mutex<Vec<String>>,
 }
 
 /// https://bford.info/cachedir/: backup programs leave the folder out.
@@ -158,7 +160,24 @@ impl Store {
     }
 
     fn at(runs: &Path) -> Self {
-        Self { runs: runs.to_path_buf(), lease: Mutex::new(None), checked: Mutex::default() }
+        Self {
+            runs: runs.to_path_buf(),
+            lease: Mutex::new(None),
+            checked: Mutex::default(),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// What the user should know of damaged files that were discarded, since the last call.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
     }
 
     pub fn runs_dir(&self) -> &Path {

@@ -57,6 +57,8 @@ type Entries = BTreeMap<String, Entry>;
 /// The content of `stat-cache.json`.
 #[derive(Default, Serialize, Deserialize)]
 struct Cache {
+    /// Missing in the files of older versions, which had no checksum either and count as empty.
+    #[serde(default)]
     files: Entries,
 }
 
@@ -117,9 +119,14 @@ impl Store {
 
     /// The cached entries; none where the file is missing, damaged or of an older version, which had no checksum.
     fn stat_cache(&self) -> Entries {
-        let bytes = self.read_file(&self.folder(FILE)).ok();
+        let path = self.folder(FILE);
+        let bytes = self.read_file(&path).ok();
         match bytes.map(|bytes| unseal::<Cache>(&bytes)) {
             Some(Ok((cache, Seal::Intact))) => cache.files,
+            Some(Err(damage)) => {
+                self.warn(format!("{} is damaged and was discarded: {damage}. Files are hashed again", path.display()));
+                Entries::new()
+            }
             _ => Entries::new(),
         }
     }
@@ -249,6 +256,13 @@ mod tests {
         let text = fs::read_to_string(store.folder(FILE)).unwrap();
         let other = text.replacen(Digest::of(b"forged").as_str(), Digest::of(b"c").as_str(), 1);
         fs::write(store.folder(FILE), other).unwrap();
+        store.take_warnings();
+        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
+        let warnings = store.take_warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("does not match its checksum"), "{warnings:?}");
+        // That of an older version is no damage.
+        fs::write(store.folder(FILE), b"{\"/a\": {}}").unwrap();
+        assert!(store.stat_cache().is_empty() && store.take_warnings().is_empty());
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         // One with the right checksum: verification finds it.
         forge(&store);
