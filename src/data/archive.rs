@@ -90,7 +90,7 @@ pub struct Member<'a> {
 }
 
 /// Calls `visit` with each member in order, until it fails; gives back what follows the last one. `unreadable` makes an
-/// error of one of the archive itself. Extensions of headers take no more memory than [`MAX_EXTENSION`], whatever size
+/// error of one of the archive itself. Extensions of headers take no more memory than `MAX_EXTENSION`, whatever size
 /// they claim.
 pub fn walk<R: Read, E>(
     reader: R,
