@@ -495,6 +495,8 @@ fn files_that_are_given_to_others_are_as_open_as_the_umask_says() {
     let shared = folder.path().join("shared");
     for (umask, file, blob) in [("077", 0o600, 0o400), ("027", 0o640, 0o440), ("022", 0o644, 0o444)] {
         let _ = fs::remove_dir_all(&shared);
+        // A file that is there is replaced by one with its permissions.
+        let _ = fs::remove_file(folder.path().join("x.tar"));
         let script =
             format!("umask {umask}; \"$0\" run p.yaml && \"$0\" export p x.tar && SRPIPE_REMOTE=shared \"$0\" push p");
         let mut command = Command::new("sh");
@@ -647,6 +649,36 @@ fn the_settings_of_the_user_name_the_cache() {
     fs::remove_file(&settings).unwrap();
     let (code, text) = srpipe(&["push", "p"]);
     assert!(code == Some(2) && text.contains("there is no shared cache"), "{text}");
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_in_settings_and_is_pointed_at_in_pipelines() {
+    let folder = Pipeline::small().stage("tool", "{kind: command, command: [~/bin/tool], outputs: [o]}").folder();
+    fs::create_dir(folder.path().join("srpipe")).unwrap();
+    folder.write("srpipe/config.yaml", "remote: ~/cache\n");
+    let srpipe = |args: &[&str], remote: Option<&str>| {
+        let mut command = folder.command(args);
+        command.env("HOME", folder.path()).envs(remote.map(|remote| ("SRPIPE_REMOTE", remote)));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = srpipe(&["run", "p.yaml", "--keep-going"], None);
+    assert!(code == Some(1) && text.contains("`~` is not expanded here"), "{text}");
+    for (remote, place) in [(None, "cache"), (Some("~/other"), "other")] {
+        assert_eq!(srpipe(&["push", "p"], remote).0, Some(0));
+        assert!(folder.path().join(place).join("actions").is_dir());
+    }
+    assert!(!folder.path().join("~").exists());
+    for (stage, expected) in [
+        ("{kind: fetch, dataset: folder, path: ~/pics}", "`~` is not expanded here"),
+        ("{kind: fetch, dataset: folder, path: $HOME/pics}", "`$HOME` is not expanded here"),
+        ("{kind: fetch, dataset: cifar10, url: 'file:~/a.tar.gz'}", "`~` is not expanded here"),
+        ("{kind: fetch, dataset: cifar10, url: 'file:${DATA}/a.tar.gz'}", "`${…}` is not expanded here"),
+    ] {
+        folder.write("q.yaml", format!("name: q\nstages:\n  images: {stage}\n"));
+        let (code, text) = srpipe(&["run", "q.yaml"], None);
+        assert!(code == Some(2) && text.contains(expected), "{stage}: {text}");
+    }
 }
 
 struct Server(Child);

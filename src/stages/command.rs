@@ -27,6 +27,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Context, Interrupted, Outcome, metrics_file, processes};
 use crate::pipeline::command::{Placeholder, split, substitute};
+use crate::pipeline::expansion_hint;
 use crate::pipeline::params::CommandParams;
 use crate::store::{Artifact, hash_file, remove_folder};
 
@@ -77,7 +78,8 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
         (Some(0), _) => {}
         (Some(code @ (126 | 127)), _) => {
             let program = &params.command[0];
-            bail!("the program `{program}` ended with exit code {code}: {}", not_started(params, &scratch, code))
+            let why = not_started(params, &scratch, code);
+            bail!("the program `{program}` ended with exit code {code}: {why}{}", expansion_hint(program))
         }
         (Some(code), _) => bail!("the program `{}` ended with exit code {code}", params.command[0]),
         (None, signal) => return Err(Killed { signal: signal.unwrap_or(0) }.into()),
