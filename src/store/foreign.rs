@@ -101,6 +101,8 @@ impl Store {
     }
 }
 
+/// The longest command line, in arguments; about what Linux accepts.
+const MAX_ARGUMENTS: usize = 100_000;
 /// The longest name of a file.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -116,6 +118,12 @@ pub fn check_run(record: &RunRecord) -> Result<()> {
     };
     ensure!(super::runs::is_new_id(&record.id), "{:?} is not the id of a run", record.id);
     check("the pipeline's name", &record.pipeline, is_reserved_pipeline(&record.pipeline))?;
+    // As values in memory, empty arguments take many times the space that they have in the file.
+    let arguments = record.command.len();
+    ensure!(
+        arguments <= MAX_ARGUMENTS,
+        "the command line of the run has {arguments} arguments, more than {MAX_ARGUMENTS}"
+    );
     let mut names = HashSet::new();
     for StageRecord { name, .. } in &record.stages {
         check("the stage's name", name, is_reserved_stage(name))?;
