@@ -84,7 +84,9 @@ impl Store {
     /// where a run of this name is there.
     pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
         check_run(record)?;
-        if self.runs(&record.pipeline).iter().any(|run| run.id() == record.id) {
+        if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
+            // An import that was killed may have added it without the link.
+            run.make_latest_unless_there()?;
             return Ok(None);
         }
         let record = ended(record);

@@ -415,6 +415,12 @@ impl RunDir {
         links.filter_map(|link| fs::read_link(link).ok()?.file_name()?.to_str()?.parse().ok()).collect()
     }
 
+    /// Makes `latest` name this run if the pipeline has no such link.
+    pub(super) fn make_latest_unless_there(&self) -> Result<()> {
+        let is_there = fs::symlink_metadata(self.path.with_file_name(LATEST)).is_ok();
+        if is_there { Ok(()) } else { self.make_latest() }
+    }
+
     /// Makes `latest` name this run.
     pub fn make_latest(&self) -> Result<()> {
         replace_link(Path::new(&self.id), &self.path.with_file_name(LATEST))
