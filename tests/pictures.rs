@@ -58,13 +58,15 @@ fn results_and_hidden_files_among_pictures_change_nothing() {
     is_cached(&folder);
     // The same from another folder of results: a stage that runs finds the same as its key was made of.
     let other = ok(folder.srpipe(&["run", "p.yaml", "--runs-dir", "others"]));
-    for said in ["hidden files and folders: ._0.png, .thumbnails, @eaDir", "srpipe's results: ", "links back", "runs"] {
+    for said in
+        ["hidden files and folders: ._0.png, .thumbnails, @eaDir", "srpipe results: ", "links to a parent", "runs"]
+    {
         let log = folder.srpipe(&["logs", "images", "--runs-dir", "others"]).stdout;
         assert!(log.contains(said), "{said}: {log}\n{other}");
     }
     is_cached(&folder);
     let refused = folder.srpipe(&["run", "p.yaml", "--set", "stages.images.path=runs"]);
-    assert!(refused.code == Some(2) && refused.stderr.contains("folder of srpipe's results"), "{refused}");
+    assert!(refused.code == Some(2) && refused.stderr.contains("folder of srpipe results"), "{refused}");
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn a_picture_that_cannot_be_read_is_a_broken_file() {
     ok(folder.run(&[]));
     assert_eq!(images(&folder), [2, 1, 1]);
     let log = folder.srpipe(&["logs", "images"]).stdout;
-    assert!(log.contains("skipped ./gone.png: the link leads nowhere") && log.contains("1 .heic"), "{log}");
+    assert!(log.contains("skipped ./gone.png: the link is broken") && log.contains("1 .heic"), "{log}");
     fs::remove_file(folder.path().join("gone.png")).unwrap();
     is_cached(&folder);
     symlink("/nowhere.png", folder.path().join("gone.png")).unwrap();

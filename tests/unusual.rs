@@ -255,7 +255,7 @@ fn runs_are_shown_although_their_results_were_deleted() {
         assert_eq!(output.code, Some(0), "{args:?}: {output}");
         assert!(output.stdout.contains("ok"), "{args:?}: {output}");
         assert!(output.stderr.contains("the results of these runs are gone"), "{args:?}: {output}");
-        assert!(output.stderr.contains("The next run computes them again"), "{args:?}: {output}");
+        assert!(output.stderr.contains("The next run recomputes them"), "{args:?}: {output}");
     }
     assert!(folder.srpipe(&["runs", "--json"]).stdout.contains("\"state\": \"ok\""));
     for args in

@@ -65,7 +65,7 @@ fn template(template: Template) -> (&'static str, String) {
 fn next(args: &InitArgs, file: &Path) -> String {
     let mut steps = vec![];
     if args.folder != Path::new(".") {
-        // What begins with `-` would be an option.
+        // `cd` would parse a name that begins with `-` as an option.
         let is_option = args.folder.as_os_str().as_encoded_bytes().starts_with(b"-");
         let folder = if is_option { Path::new(".").join(&args.folder) } else { args.folder.clone() };
         steps.push(format!("  cd {}", words::shell_word(folder)));

@@ -51,9 +51,9 @@ pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
 pub const EXIT_INPUT: u8 = 2;
-/// The program of a stage is not there.
+/// The exit code if a stage's program was not found.
 const EXIT_NO_PROGRAM: u8 = 127;
-/// The program of a stage is there and cannot be started.
+/// The exit code if a stage's program was found but cannot be executed.
 const EXIT_CANNOT_EXECUTE: u8 = 126;
 
 /// The whole program.
@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(if code == EXIT_DONE && !is_written() { EXIT_FAILED } else { code })
 }
 
-/// Prints what clap has to say: help and the version to stdout, errors in arguments to stderr.
+/// Prints clap's output: help and version to stdout, argument errors to stderr.
 fn help_or_error(error: &clap::Error) -> u8 {
     let written = error.print().and_then(|()| std::io::stdout().flush());
     if error.use_stderr() {
@@ -132,7 +132,7 @@ fn help_or_error(error: &clap::Error) -> u8 {
     if is_written() { EXIT_DONE } else { EXIT_FAILED }
 }
 
-/// The exit code of a program that cannot be started, as shells have it.
+/// Returns the exit code of a program that cannot be started, following the shell convention.
 fn launch_code(error: &anyhow::Error) -> u8 {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     if kind == Some(std::io::ErrorKind::NotFound) { EXIT_NO_PROGRAM } else { EXIT_CANNOT_EXECUTE }

@@ -1,8 +1,9 @@
 //! Where text goes, and whether it has colours.
 //!
-//! Names, messages and logs come from files, archives, servers and programs that nobody vouches for. What they say reaches
-//! a terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact
-//! secrets in addresses. Colours of our own pass; [`visible`] removes those of others where their text enters ours.
+//! Names, messages and logs come from untrusted files, archives, servers and programs. Untrusted text reaches a
+//! terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact
+//! secrets in URLs. srpipe's own colours pass; [`visible`] removes colours from untrusted text before it is inserted
+//! into a message.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -12,10 +13,10 @@ use crate::pipeline::redact;
 
 /// Whether something could not be written to stdout.
 static LOST: AtomicBool = AtomicBool::new(false);
-/// Whether the reader of stdout is gone.
+/// Whether the reader of stdout has closed it.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Writes to stdout. A reader that has seen enough (`| head`) is no error; any other failure is reported, once.
+/// Writes to stdout. A closed reader (`| head`) is not an error; any other failure is reported once.
 pub fn print(text: &str) {
     write_out(&shown(text, Paint::stdout().colours));
 }
@@ -25,7 +26,7 @@ pub fn print_json(value: &serde_json::Value) {
     write_out(&json(value));
 }
 
-/// A value as indented JSON, as [`print_json`] writes it.
+/// Returns a value as indented JSON, in the form that [`print_json`] writes.
 pub fn json(value: &serde_json::Value) -> String {
     json_text(&format!("{value:#}\n")).into_owned()
 }
@@ -42,7 +43,7 @@ fn write_out(text: &str) {
     check(written);
 }
 
-/// Reports what went wrong in writing to stdout.
+/// Reports a failed write to stdout.
 pub fn check(written: std::io::Result<()>) {
     match written {
         Ok(()) => {}
@@ -55,7 +56,7 @@ pub fn check(written: std::io::Result<()>) {
     }
 }
 
-/// Whether the reader of stdout is gone, so that more output is of no use.
+/// Whether the reader of stdout has closed it, so that further output is pointless.
 pub fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
@@ -70,12 +71,12 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", shown(text, Paint::stderr().colours));
 }
 
-/// Text of others as it may be shown: control characters, but for line ends and tabs, become symbols.
+/// Makes untrusted text safe to display: control characters other than line feeds and tabs become symbols.
 pub fn visible(text: &str) -> Cow<'_, str> {
     filtered(text, false)
 }
 
-/// The same for text that stays in one line.
+/// As [`visible`], for single-line text: line feeds and tabs become symbols too.
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     match visible(text) {
         text if text.contains(['\n', '\t']) => text.replace('\n', "\u{240a}").replace('\t', "\u{2409}").into(),
@@ -83,7 +84,7 @@ pub fn visible_line(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Text that may be written to a terminal. `colours`: those that it has pass.
+/// Returns text that is safe to write to a terminal. With `colours`, colour sequences pass.
 pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
     match redact(text) {
         Cow::Borrowed(text) => filtered(text, colours),
@@ -92,12 +93,12 @@ pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
 }
 
 fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
-    if !text.contains(moves_cursor) {
+    if !text.contains(is_unsafe) {
         return text.into();
     }
     let mut safe = String::with_capacity(text.len() + 16);
     let mut rest = text;
-    while let Some(at) = rest.find(moves_cursor) {
+    while let Some(at) = rest.find(is_unsafe) {
         safe += &rest[..at];
         rest = &rest[at..];
         let colour = if colours { colour_at(rest) } else { 0 };
@@ -106,11 +107,11 @@ fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
             rest = &rest[colour..];
             continue;
         }
-        let c = rest.chars().next().expect("one was found");
+        let c = rest.chars().next().expect("`at` is the position of a character");
         rest = &rest[c.len_utf8()..];
         match c {
             '\r' if rest.starts_with('\n') => {}
-            // Unicode has pictures of these.
+            // Unicode has symbols for these control characters.
             '\0'..' ' => safe.extend(char::from_u32(0x2400 + u32::from(c))),
             '\x7f' => safe.push('\u{2421}'),
             c => safe.extend(c.escape_unicode()),
@@ -119,30 +120,31 @@ fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
     (safe + rest).into()
 }
 
-/// How long a sequence is that sets a colour, at the start of a text; 0 where there is none.
+/// Returns the length of the colour sequence at the start of a text, or 0 if there is none.
 fn colour_at(text: &str) -> usize {
     let Some(rest) = text.strip_prefix("\x1b[") else { return 0 };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(rest.len());
     if rest[end..].starts_with('m') { "\x1b[".len() + end + 1 } else { 0 }
 }
 
-/// Control characters but for line ends and tabs, and invisible ones that change the order of the text around them.
-fn moves_cursor(c: char) -> bool {
+/// Whether a character is a control character other than a line feed or tab, or an invisible one that reorders the text
+/// around it.
+fn is_unsafe(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t'
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// JSON that holds the same values, without the characters that its strings may have and a terminal should not see.
+/// Escapes the characters in JSON strings that are unsafe on a terminal; the values stay the same.
 fn json_text(json: &str) -> Cow<'_, str> {
     let json = redact(json);
-    // Outside of strings there are none of them.
-    if !json.contains(|c| c != '\n' && moves_cursor(c)) {
+    // Unsafe characters occur only inside strings.
+    if !json.contains(|c| c != '\n' && is_unsafe(c)) {
         return json;
     }
     let mut safe = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        match moves_cursor(c) {
+        match is_unsafe(c) {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| safe += &format!("\\u{unit:04x}")),
             false => safe.push(c),
         }
@@ -380,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_and_do_nothing() {
+    fn control_characters_become_symbols() {
         for (text, expected) in [
             ("a\x1b]0;T\x07b", "a␛]0;T␇b"),
             ("a\tb\nc\r\nd\re", "a\tb\nc\nd␍e"),
@@ -390,10 +392,10 @@ mod tests {
             ("süß → 画", "süß → 画"),
         ] {
             assert_eq!(visible(text), expected);
-            assert!(!visible(text).contains(moves_cursor));
+            assert!(!visible(text).contains(is_unsafe));
         }
         assert_eq!(visible_line("a\nb\tc"), "a␊b␉c");
-        // Only colours pass, and only where there are some.
+        // Only colours pass, and only if colours are enabled.
         let painted = Paint { colours: true }.paint(Look::Bad, "x");
         assert_eq!(shown(&painted, true), painted);
         assert_eq!(shown(&painted, false), "␛[31mx␛[0m");
@@ -402,12 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_json() {
+    fn escaped_json_parses_to_the_same_value() {
         let text = "\x1b[31m \u{9b}2J \u{202e} \u{e0041} \x7f \\ \" süß\n";
         let value = serde_json::json!({text: [text, "http://u:SECRET@h/\"?sig=x"]});
         let text_of_value = value.to_string();
         let written = json_text(&text_of_value);
-        assert!(!written.contains(moves_cursor) && !written.contains("SECRET"), "{written}");
+        assert!(!written.contains(is_unsafe) && !written.contains("SECRET"), "{written}");
         let read: serde_json::Value = serde_json::from_str(&written).unwrap();
         assert_eq!(read[text][0], value[text][0]);
     }

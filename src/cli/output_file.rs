@@ -1,7 +1,8 @@
-//! Files that the user names: pictures, reports, archives, templates.
+//! Output files that the user names: pictures, reports, archives, templates.
 //!
-//! Such a file appears by renaming a temporary sibling. A reader never sees half of it, a failed command leaves the old
-//! content, and other hard links to the old file (backups made with `cp -al`, or the command's own input) keep theirs.
+//! An output file is written to a temporary file in the same folder, which is then renamed. Readers never see a
+//! half-written file, a failed command leaves the old content, and other hard links to the old file (backups made with
+//! `cp -al`, or the command's own input) keep their content.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -14,22 +15,23 @@ use tempfile::{Builder, NamedTempFile};
 /// Permissions of a new file before the umask is applied.
 const NEW_FILE: u32 = 0o666;
 
-/// A file that appears under its name when [`finish`](Self::finish) returns. Dropped before that, it leaves nothing.
+/// A file that appears at its path when [`finish`](Self::finish) returns. Dropping it before that leaves no file
+/// behind.
 pub struct OutputFile {
     sink: Sink,
     path: PathBuf,
 }
 
 enum Sink {
-    /// Renamed to the path at the end.
+    /// A temporary file, renamed to the path at the end.
     Sibling(NamedTempFile),
-    /// A device or a pipe, such as `/dev/stdout`. Renaming would replace it by a regular file.
+    /// A device or a pipe, such as `/dev/stdout`. Renaming would replace it with a regular file.
     Device(File),
 }
 
 impl OutputFile {
-    /// Starts to write the file at `path`. An existing file keeps its permissions, a symbolic link its target; a new file
-    /// gets the permissions that the umask allows.
+    /// Starts writing the file at `path`. An existing file keeps its permissions, and a symbolic link keeps its target;
+    /// a new file gets the permissions that the umask allows.
     pub fn create(path: &Path) -> Result<Self> {
         let writing = || format!("writing {}", path.display());
         let (path, permissions) = match fs::metadata(path) {
@@ -51,7 +53,7 @@ impl OutputFile {
         Ok(Self { sink: Sink::Sibling(file), path })
     }
 
-    /// Gives the file its name. It survives a power cut from then on.
+    /// Renames the file to its path. When this returns, the file survives a power failure.
     pub fn finish(self) -> Result<()> {
         let writing = || format!("writing {}", self.path.display());
         match self.sink {
@@ -80,7 +82,7 @@ impl Write for OutputFile {
     }
 }
 
-/// Writes a whole file.
+/// Writes a file atomically.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OutputFile::create(path)?;
     file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -130,9 +132,9 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"new");
     }
 
-    /// A pipe of the test's own stands for `/dev/null`, which a failing test would replace by a file, run by root.
+    /// Uses a pipe instead of `/dev/null`, which a failing test run as root would replace with a regular file.
     #[test]
-    fn what_is_no_regular_file_is_written_to_and_not_replaced() {
+    fn special_files_are_written_to_and_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let [pipe, link] = ["pipe", "link"].map(|name| folder.path().join(name));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finished_leaves_the_old_file_and_nothing_else() {
+    fn an_unfinished_file_leaves_the_old_file_and_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "old").unwrap();

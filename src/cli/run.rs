@@ -58,7 +58,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
 
     Level::chosen().map_err(|error| InputError(error.to_string()))?;
-    let runs_dir = std::path::absolute(runs).context("finding the working folder")?;
+    let runs_dir = std::path::absolute(runs).context("finding the working directory")?;
     let exe = std::env::current_exe().context("finding the srpipe binary")?;
     if executor == ExecutorKind::Slurm {
         check_paths_of_jobs(&runs_dir, &exe)?;
@@ -73,7 +73,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         None => Prepared::forced(&pipeline, Some(&store), prepared.forced)?,
     };
     let options = Options {
-        // In a record a path is text, whatever its bytes are.
+        // Paths in records are text, so bytes that are not UTF-8 are replaced.
         file: Some(words::path(&args.file).into()),
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
@@ -81,7 +81,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         executor,
         slurm: settings::slurm()?,
         exe,
-        command: typed(),
+        command: recorded_command_line(),
     };
     let mut progress: Box<dyn Progress> = match args.json {
         true => Box::new(json::Json::default()),
@@ -155,11 +155,11 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
     Ok(found)
 }
 
-/// Creates the links to results and the report in the folder of a run, where somebody deleted them.
+/// Recreates deleted links to results and a deleted report in a run's folder.
 fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
     let stages = prepared.plan.stages.iter().zip(&prepared.states);
     let links = stages.filter_map(|(stage, state)| match state {
-        // A folder that cannot be written to keeps what it has.
+        // Without write permission, the folder keeps the links it has.
         StageState::Cached { action, .. } => run.link_stage(&stage.name, &action.outputs).ok(),
         _ => None,
     });
@@ -177,7 +177,7 @@ fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
     let mut record = latest.clone();
     record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
     // What is advised follows from what was asked now.
-    record.command = typed();
+    record.command = recorded_command_line();
     match args.json {
         true => json::finished(&record, RunState::Ok),
         false => {
@@ -214,7 +214,7 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
         RunState::Interrupted => note(&format!(
             "{} {counts}. Progress is saved; the same command goes on from there:\n    {}",
             paint.paint(Look::Attention, "interrupted:"),
-            typed_again(record)
+            shell_command_line(record)
         )),
         RunState::Running => note(&format!(
             "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
@@ -230,13 +230,13 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
     }
 }
 
-/// The command line. What is not UTF-8 is replaced, as it is text in records.
-fn typed() -> Vec<String> {
+/// Returns the command line for the run's record; bytes that are not UTF-8 are replaced.
+fn recorded_command_line() -> Vec<String> {
     std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// The command line, to be typed again.
-fn typed_again(record: &RunRecord) -> String {
+/// Returns the command line quoted for a shell, so that it can be run again.
+fn shell_command_line(record: &RunRecord) -> String {
     let words: Vec<OsString> = std::env::args_os().collect();
     match words.iter().all(|word| word.to_str().is_some()) {
         true => command_line(&record.command),
@@ -247,13 +247,13 @@ fn typed_again(record: &RunRecord) -> String {
     }
 }
 
-/// Slurm and the scripts of its jobs are told paths as text.
+/// Fails if Slurm job scripts cannot name these paths, because they are not UTF-8.
 fn check_paths_of_jobs(runs: &Path, exe: &Path) -> Result<(), InputError> {
     let folder = std::env::current_dir().unwrap_or_default();
     match [folder.as_path(), runs, exe].into_iter().find(|path| path.to_str().is_none()) {
         None => Ok(()),
         Some(path) => Err(InputError(format!(
-            "the name of {} is not UTF-8, which jobs of Slurm need: rename it, or run without `--executor slurm`",
+            "the path {} is not UTF-8, and Slurm jobs need UTF-8 paths: rename it, or run without `--executor slurm`",
             path.display()
         ))),
     }

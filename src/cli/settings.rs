@@ -2,7 +2,7 @@
 //! `~/.config/srpipe/config.yaml`.
 //!
 //! ```yaml
-//! remote: s3://bucket/prefix     # or a folder, such as ~/cache; SRPIPE_REMOTE goes before it, and empty means none
+//! remote: s3://bucket/prefix     # or a folder, such as ~/cache; SRPIPE_REMOTE takes precedence, and an empty value means none
 //! executor: slurm                # where neither the command line nor the pipeline's file says
 //! slurm:
 //!   grace: 60 s                  # how long the cluster's file system may take to show what a job wrote
@@ -36,7 +36,7 @@ pub fn remote() -> Result<Option<String>, InputError> {
     Ok(settings()?.remote.map(|address| in_home(address, home())))
 }
 
-/// The path with the home folder in the place of a leading `~`, which only shells replace otherwise.
+/// Replaces a leading `~` with the home folder, as a shell would.
 fn in_home(path: String, home: Option<PathBuf>) -> String {
     let home = home.and_then(|home| home.into_os_string().into_string().ok());
     match (path.strip_prefix('~'), home) {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leading_tilde_is_the_home_folder() {
+    fn a_leading_tilde_expands_to_the_home_folder() {
         let of = |path: &str| in_home(path.into(), Some("/home/a".into()));
         assert_eq!(
             ["~/cache", "~", "a/~/b", "~user/x", "s3://a/~"].map(of),

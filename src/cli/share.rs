@@ -82,8 +82,8 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         });
         print_json(&told);
     } else {
-        let repaired = if repaired > 0 { format!(", {repaired} damaged and replaced") } else { String::new() };
-        print(&format!("{} pushed to {address}, {there} there already{repaired}\n", words::count(pushed, "result")));
+        let repaired = if repaired > 0 { format!(", {repaired} damaged and repaired") } else { String::new() };
+        print(&format!("{} pushed to {address}, {there} already there{repaired}\n", words::count(pushed, "result")));
     }
     Ok(EXIT_DONE)
 }

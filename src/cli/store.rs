@@ -15,11 +15,11 @@ pub fn open(runs: &Path) -> Result<Store, InputError> {
     Store::open_records(runs).ok_or_else(|| no_runs(runs))
 }
 
-/// Says that the runs which are shown have lost their results, if that is so.
+/// Warns if the results of the listed runs were deleted.
 pub fn note_lost_results(store: Option<&Store>) {
     if let Some(store) = store.filter(|store| !store.has_results()) {
         note(&format!(
-            "the results of these runs are gone: {} was deleted. The next run computes them again",
+            "the results of these runs are gone: {} was deleted. The next run recomputes them",
             store.runs_dir().join("store").display()
         ));
     }
@@ -69,7 +69,7 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
     let verified = store.verify(|action| match Preimage::of(action) {
         Some(preimage) => preimage.check_outputs(&action.outputs),
-        // Another version of srpipe wrote it.
+        // The record is from another version of srpipe, whose outputs are unknown here.
         None => Ok(()),
     })?;
     if args.json {
@@ -88,7 +88,7 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
             print(&format!("{} {run}\n", paint.paint(Look::Bad, "damaged:")));
         }
         for path in &verified.wrong_hashes {
-            let what = "had a wrong digest in the stat cache; the entry is removed";
+            let what = "had a wrong digest in the stat cache; the entry was removed";
             print(&format!("{} {} {what}\n", paint.paint(Look::Bad, "damaged:"), path.display()));
         }
         let verdict = match verified.problems.len() {

@@ -38,7 +38,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     check_memory(&image, &denoiser)?;
     if let Some(kind) = picture.lost_profile(outputs.format) {
         note(&format!(
-            "the picture's colour profile ({kind}) does not fit the pixels of the result and is left out: colours may differ"
+            "the picture's colour profile ({kind}) does not match the channels of the result and was dropped: colours may differ"
         ));
     }
     let write = |path: &Path, colours: &Images| {
@@ -83,7 +83,8 @@ fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     let needed = Upscaling::memory(denoiser, image.height, image.width);
     match available_memory() {
         Some(free) if needed > free => Err(InputError(format!(
-            "{}×{} pixels enlarged {} times take about {} of memory, and {} are free: shrink the picture or cut it up first",
+            "upscaling {}×{} pixels by a factor of {} needs about {} of memory, and only {} is free: shrink or crop the \
+             picture first",
             image.width,
             image.height,
             denoiser.config.scale,
@@ -132,14 +133,14 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Fails where the format has no place for so many pixels.
+    /// Fails if the format cannot store an image of this size.
     fn check_size(&self, width: usize, height: usize) -> Result<(), InputError> {
         let most = self.format.max_side();
         if width.max(height) <= most {
             return Ok(());
         }
         Err(InputError(format!(
-            "{}: the result has {width}×{height} pixels, and a {} file has at most {most}×{most}; write a PNG file: -o {}",
+            "{}: the result has {width}×{height} pixels, but a {} file has at most {most}×{most}; write a PNG file: -o {}",
             self.path.display(),
             self.format.name(),
             words::shell_word(self.path.with_extension("png"))

@@ -86,12 +86,12 @@ pub fn figure(value: f64) -> String {
     }
 }
 
-/// A path for people and JSON; what is not UTF-8 in it is replaced.
+/// Returns a path as text for messages and JSON; bytes that are not UTF-8 are replaced.
 pub fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A word as one would type it in a shell.
+/// Quotes a word for a POSIX shell if it needs quoting.
 pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@%+".contains(c);
@@ -99,7 +99,7 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
         Some(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_string(),
         Some(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
         _ => {
-            // With escapes, as Bash, Zsh and POSIX 2024 read them.
+            // ANSI-C quoting, which Bash, Zsh and POSIX 2024 support.
             let escaped = word.as_bytes().iter().map(|&byte| match byte {
                 b'\'' | b'\\' => format!("\\{}", char::from(byte)),
                 b' '..=b'~' => char::from(byte).to_string(),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_typed_as_a_shell_needs_them() {
+    fn words_are_quoted_for_a_shell() {
         for (word, typed) in [
             ("p.yaml", "p.yaml"),
             ("new study", "'new study'"),

@@ -1,8 +1,8 @@
-//! Reads tar archives that nobody vouches for.
+//! Reads untrusted tar archives.
 //!
-//! [`walk`] goes through any of them in little memory. [`read_members`] reads named files out of a `.tar.gz`: nothing is
-//! written to disk, so a path can do no harm; still, only a regular file under a plain relative path counts as one of
-//! those looked for. Sizes are checked before memory is taken, and what the archive may inflate to is bounded.
+//! [`walk`] visits the members of any archive in bounded memory. [`read_members`] reads named files from a `.tar.gz`:
+//! nothing is written to disk, so a path cannot escape; still, only a regular file under a plain relative path matches
+//! a requested name. Sizes are checked before memory is allocated, and the inflated size is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -73,24 +73,24 @@ impl std::error::Error for ArchiveError {
     }
 }
 
-/// The longest extension of a header, which holds a name that is too long for the header itself.
+/// The maximum size of a header extension, which holds a name that is too long for the header itself.
 const MAX_EXTENSION: u64 = 64 << 10;
 
-/// Extensions of one member; honest archives have one or two.
+/// The maximum number of extensions per member; real archives have one or two.
 const MAX_EXTENSIONS: usize = 8;
 
 /// A member of an archive.
 pub struct Member<'a> {
-    /// As the archive has it.
+    /// The path, byte for byte as in the archive.
     pub path: Vec<u8>,
     pub kind: EntryType,
-    /// Bytes of the content, as the header says.
+    /// The size of the content in bytes, according to the header.
     pub size: u64,
     pub content: &'a mut dyn Read,
 }
 
-/// Calls `visit` with each member in order, until it fails; gives back what follows the last one. `unreadable` makes an
-/// error of one of the archive itself. Extensions of headers take no more memory than `MAX_EXTENSION`, whatever size
+/// Calls `visit` with each member in order until it fails; returns the reader behind the last member. `unreadable`
+/// converts errors of the archive itself. Header extensions take no more memory than `MAX_EXTENSION`, whatever size
 /// they claim.
 pub fn walk<R: Read, E>(
     reader: R,
@@ -98,7 +98,7 @@ pub fn walk<R: Read, E>(
     mut visit: impl FnMut(Member) -> Result<(), E>,
 ) -> Result<R, E> {
     let mut archive = tar::Archive::new(reader);
-    // The library would read extensions whole, however long they are.
+    // In raw mode the `tar` crate does not read extensions, which it would load whole whatever their length.
     let entries = archive.entries().map_err(&unreadable)?.raw(true);
     let mut path: Option<Vec<u8>> = None;
     let mut size: Option<u64> = None;
@@ -127,7 +127,7 @@ pub fn walk<R: Read, E>(
         extensions = 0;
         let declared = entry.size();
         if size.take().is_some_and(|size| size != declared) {
-            return Err(unreadable(io::Error::other("a member has two sizes")));
+            return Err(unreadable(io::Error::other("a member has two different sizes")));
         }
         let path = path.take().unwrap_or_else(|| entry.path_bytes().into_owned());
         visit(Member { path, kind, size: declared, content: &mut entry })?;
@@ -135,7 +135,7 @@ pub fn walk<R: Read, E>(
     Ok(archive.into_inner())
 }
 
-/// The content of an extension.
+/// Reads the content of an extension.
 fn extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
     if entry.size() > MAX_EXTENSION {
         let text = format!("an extended header has {} bytes; at most {MAX_EXTENSION} are accepted", entry.size());
@@ -143,14 +143,14 @@ fn extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
     }
     let mut bytes = vec![];
     entry.read_to_end(&mut bytes)?;
-    // A name ends with a zero.
+    // Names are NUL-terminated.
     while bytes.last() == Some(&0) {
         bytes.pop();
     }
     Ok(bytes)
 }
 
-/// The path and the size in an extension of POSIX.
+/// Returns the path and the size from a POSIX extended header.
 fn pax(bytes: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
     let (mut path, mut size) = (None, None);
     for field in tar::PaxExtensions::new(bytes).flatten() {

@@ -64,8 +64,8 @@ pub fn source(params: &Cifar10Params) -> anyhow::Result<Source> {
     for address in &addresses {
         ensure!(
             !address.is_redacted(),
-            "`{address}` has `***` in the place of a password or a signature: records of runs do not keep them. Write the \
-             whole address"
+            "`{address}` has `***` in place of a password or a signature, because records of runs do not keep secrets. \
+             Write the whole address"
         );
         let scheme = address.expose().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if !matches!(scheme.as_deref(), Some("http" | "https")) {

@@ -1,7 +1,7 @@
-//! HTTP as srpipe uses it: one policy on timeouts and rates for downloads and for shared caches.
+//! HTTP agents and limits: one policy for timeouts and transfer rates of downloads and shared caches.
 //!
-//! No request waits without bound. Connecting, the response's head and every single read or write have a timeout. A
-//! connection that stays alive with a byte now and then falls below [`Limits::bytes_per_second`] and is closed too.
+//! No request waits forever. Connecting, receiving the response's headers, and every single read or write have a
+//! timeout. A connection that trickles falls below [`Limits::bytes_per_second`] and is closed too.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::pipeline::redact;
 
-/// When a connection is given up.
+/// The limits at which a connection is closed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For resolving the name, for connecting, for the response's head, and for each read and write.
+    /// For name resolution, for connecting, for the response's headers, and for each read and write.
     pub timeout: Duration,
-    /// The lowest rate of a body, on average over [`window`](Self::window).
+    /// The minimum transfer rate of a body, averaged over [`window`](Self::window).
     pub bytes_per_second: u64,
     pub window: Duration,
 }
@@ -26,13 +26,13 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// An agent that reports statuses as responses, and follows at most `redirects` redirects.
+    /// Returns an agent that reports status codes as responses, and follows at most `redirects` redirects.
     pub fn agent(&self, redirects: u32) -> ureq::Agent {
         let timeout = Some(self.timeout);
         ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(redirects)
-            // Without redirects, a redirect is a response like any other.
+            // With `redirects` 0, a redirect is returned as a response.
             .max_redirects_will_error(redirects > 0)
             .user_agent(concat!("srpipe/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
@@ -46,33 +46,32 @@ impl Limits {
             .new_agent()
     }
 
-    /// A request's body, held to these limits.
+    /// Wraps the body of a request to enforce these limits.
     pub fn upload<R: Read>(&self, inner: R) -> Upload<R> {
         Upload { inner, limits: *self, handed_over: None, spent: Duration::ZERO, sent: 0 }
     }
 
-    /// Fails where `bytes` in `spent` are fewer than these limits accept.
+    /// Fails if `bytes` in `spent` is below the minimum rate.
     fn check_rate(&self, bytes: u64, spent: Duration) -> io::Result<()> {
         let seconds = spent.as_secs_f64();
         if bytes as f64 >= self.bytes_per_second as f64 * seconds {
             return Ok(());
         }
         let text = format!(
-            "the connection is too slow: {bytes} bytes in {seconds:.0} s, and the least that is accepted is {} bytes per \
-             second",
+            "the connection is too slow: {bytes} bytes in {seconds:.0} s; the minimum is {} bytes per second",
             self.bytes_per_second
         );
         Err(io::Error::new(io::ErrorKind::TimedOut, BodyError(text)))
     }
 
-    /// A response's body, held to these limits. Its errors are [`BodyError`]s.
+    /// Wraps the body of a response to enforce these limits. Its errors contain [`BodyError`]s.
     pub fn body<R: Read>(&self, inner: R) -> Body<R> {
         Body { inner, limits: *self, spent: Duration::ZERO, received: 0 }
     }
 }
 
-/// Why the rest of a body does not arrive. It is the inner error of the [`io::Error`]s of a [`Body`], which tells them
-/// from errors of the disk.
+/// Why the rest of a body does not arrive. It is the inner error of a [`Body`]'s [`io::Error`]s, which distinguishes
+/// them from disk errors.
 #[derive(Debug)]
 pub struct BodyError(String);
 
@@ -84,11 +83,11 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// A response's body that fails when it arrives too slowly.
+/// The body of a response; fails if it arrives too slowly.
 pub struct Body<R> {
     inner: R,
     limits: Limits,
-    /// Time spent waiting for bytes in the current window; the time that the caller takes does not count.
+    /// Time spent waiting for bytes in the current window, without the caller's own time.
     spent: Duration,
     /// Bytes received in the current window.
     received: u64,
@@ -112,11 +111,11 @@ impl<R: Read> Read for Body<R> {
     }
 }
 
-/// A request's body that fails when it is sent too slowly.
+/// The body of a request; fails if it is sent too slowly.
 pub struct Upload<R> {
     inner: R,
     limits: Limits,
-    /// When the last bytes were handed over to be sent.
+    /// When the last bytes were handed to the sender.
     handed_over: Option<Instant>,
     /// Time spent sending in the current window.
     spent: Duration,
@@ -142,7 +141,7 @@ impl<R: Read> Read for Upload<R> {
 mod tests {
     use super::*;
 
-    /// Gives `chunk` bytes, `pause` after the last.
+    /// Returns `chunk` bytes per read, `pause` after the previous read.
     struct Trickle {
         chunk: usize,
         pause: Duration,
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trickle_is_an_error_and_a_slow_line_is_not() {
+    fn a_trickle_is_an_error_and_a_slow_connection_is_not() {
         let error = read_for(5, 1, 100).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.get_ref().is_some_and(|inner| inner.is::<BodyError>()));
@@ -171,7 +170,7 @@ mod tests {
             error.to_string().contains("too slow") && error.to_string().contains("1000 bytes per second"),
             "{error}"
         );
-        // Many times the rate that is needed, so that a busy machine does not matter.
+        // Many times the minimum rate, so that a busy machine passes too.
         read_for(5, 4096, 30).unwrap();
     }
 
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_the_caller_takes_does_not_count() {
+    fn time_spent_by_the_caller_does_not_count() {
         let limits = Limits { window: Duration::from_millis(20), bytes_per_second: 1000, ..Limits::default() };
         let mut body = limits.body(Trickle { chunk: 1, pause: Duration::ZERO });
         for _ in 0..4 {

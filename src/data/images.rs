@@ -20,10 +20,10 @@ pub struct Images {
 /// The grey level nearest to `value`, halves to the even neighbour as in NumPy and PyTorch; beyond 0 and 255, those. The
 /// one way in which values become 8 bits: of generated, shrunk, enlarged and sampled images, and of means of samples.
 ///
-/// The value must be a number: Rust's cast would make 0 of NaN. What a network returns is checked before; see
-/// `Denoiser::pixels`.
+/// The value must not be NaN, which Rust's cast would turn into 0. `Denoiser::pixels` checks a network's output before
+/// calling this.
 pub fn to_u8(value: f64) -> u8 {
-    debug_assert!(!value.is_nan(), "a pixel that is not a number");
+    debug_assert!(!value.is_nan(), "a pixel is NaN");
     value.round_ties_even().clamp(0.0, 255.0) as u8
 }
 

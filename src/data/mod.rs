@@ -2,7 +2,7 @@
 //!
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor (`byte_tensor`).
 //! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
-//!   [`download`] gets that archive over a line that breaks; [`http`] is the policy of all connections.
+//!   [`download`] fetches that archive over an unreliable connection; [`http`] sets the limits of all connections.
 //! - [`folder`]: the user's own files, cut to one size; [`picture`] reads and writes such files.
 //! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file.
 //! - [`synthetic`]: generated images, every one a function of (seed, split, index).

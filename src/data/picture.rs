@@ -1,6 +1,6 @@
 //! Pictures of other programs: PNG, JPEG and WebP files, as they come and as they are given back.
 //!
-//! Files come from anywhere. What a file claims is held against its length before anything is allocated for it.
+//! Files are untrusted. The size that a file claims is checked against its length before anything is allocated for it.
 
 mod jpeg;
 mod png;
@@ -22,15 +22,17 @@ use super::Images;
 use super::resample::enlarge;
 use crate::store::Digest;
 
-/// The most that the pixels of one file may take, in bytes.
+/// The maximum size of one file's decoded pixels, in bytes.
 const MAX_DECODED: u64 = 1 << 30;
-/// Pixels of so many bytes are decoded whatever the length of the file.
+/// Images up to this decoded size, in bytes, are decoded whatever the length of the file.
 const ALWAYS_DECODED: u64 = 64 << 20;
-/// Beyond that, the most bytes of pixels for a byte of the file. Deflate, the strongest of the compressions, reaches 1032.
+/// Above that, the maximum ratio of decoded bytes to bytes of the file. Deflate, the strongest compression here,
+/// reaches 1032.
 const MAX_RATIO: u64 = 1100;
-/// The most that a decoder may take for what stands beside the pixels, in bytes: texts and profiles, which are compressed.
+/// The maximum memory that a decoder may use for data other than pixels, in bytes: texts and profiles, which are
+/// compressed.
 const MAX_BESIDE: u64 = 64 << 20;
-/// The length of the header of a colour profile (ICC.1:2022, 7.2).
+/// The length of an ICC profile's header (ICC.1:2022, 7.2).
 const PROFILE_HEADER: usize = 128;
 /// Of JPEG files.
 const QUALITY: u8 = 95;
@@ -45,7 +47,7 @@ pub struct Picture {
     pub is_grey: bool,
     /// What the file says its colours mean (an ICC profile), where it is about such channels.
     pub profile: Option<Vec<u8>>,
-    /// The kind of the file's colour profile where it is about other channels, such as "CMYK", or "damaged".
+    /// The kind of the file's colour profile if it does not match the channels, such as "CMYK", or "damaged".
     pub other_profile: Option<String>,
 }
 
@@ -68,7 +70,7 @@ impl Format {
         }
     }
 
-    /// The most pixels that a side can have.
+    /// The maximum width and height in pixels.
     pub fn max_side(self) -> usize {
         match self {
             Self::Png => i32::MAX as usize,
@@ -77,7 +79,7 @@ impl Format {
         }
     }
 
-    /// Whether it can store grey pixels as such.
+    /// Whether the format can store greyscale pixels.
     fn has_grey(self) -> bool {
         self != Self::WebP
     }
@@ -152,7 +154,7 @@ impl Picture {
         Self { rgb, alpha, ..self.clone_colours() }
     }
 
-    /// What the pixels are, without any.
+    /// Copies the metadata about the colours, without the pixels.
     fn clone_colours(&self) -> Self {
         Self {
             rgb: RgbImage::default(),
@@ -163,12 +165,12 @@ impl Picture {
         }
     }
 
-    /// The colour profile that goes into a file of a format: none that is about other channels than its pixels have.
+    /// Returns the colour profile to embed in a file of this format; None if the profile does not match the channels.
     fn profile_in(&self, format: Format) -> Option<&[u8]> {
         self.profile.as_deref().filter(|_| !self.is_grey || format.has_grey())
     }
 
-    /// The kind of the colour profile that a file of a format has to do without.
+    /// Returns the kind of the colour profile that is dropped when writing this format.
     pub fn lost_profile(&self, format: Format) -> Option<&str> {
         let unfit = self.profile.is_some() && self.profile_in(format).is_none();
         if unfit { Some("GRAY") } else { self.other_profile.as_deref() }
@@ -222,7 +224,7 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     Ok(reader)
 }
 
-/// A decoder that has read the header; what that claims must be possible.
+/// Returns a decoder that has read the header. Fails if the file is too short for the size that the header claims.
 fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder> {
     let decoder = reader(bytes)?.into_decoder()?;
     let (width, height) = decoder.dimensions();
@@ -236,13 +238,13 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder> {
     Ok(decoder)
 }
 
-/// The digest of a file's pixels; None where they cannot be decoded.
+/// Returns the digest of the decoded pixels; None if they cannot be decoded.
 fn digest(bytes: &[u8]) -> Option<Digest> {
     let image = DynamicImage::from_decoder(decoder(bytes).ok()?).ok()?;
     Some(Digest::of(image.as_bytes()))
 }
 
-/// Which channels a colour profile is about, such as "RGB" or "CMYK"; None of what is no profile.
+/// Returns the channels that a colour profile describes, such as "RGB" or "CMYK"; None if it is not a valid profile.
 fn profile_kind(profile: &[u8]) -> Option<String> {
     let header = profile.get(..PROFILE_HEADER)?;
     let size = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
@@ -314,7 +316,7 @@ mod tests {
         huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
         let error = Picture::decode(&huge).unwrap_err().to_string();
         assert!(error.contains("60000×60000 pixels"), "{error}");
-        // Fewer, and still more than the file can hold.
+        // A smaller image, but still more than the file can hold.
         let mut large = file.clone();
         large[16..24].copy_from_slice(&[0, 0, 0x20, 0, 0, 0, 0x20, 0]);
         let mut crc = flate2::Crc::new();
@@ -330,16 +332,16 @@ mod tests {
             ("flat", encoded(&RgbImage::from_pixel(30, 30, image::Rgb([90, 120, 60])).into(), ImageFormat::Jpeg)),
             ("busy", encoded(&busy.clone().into(), ImageFormat::Jpeg)),
             ("grey", encoded(&DynamicImage::from(busy).into_luma8().into(), ImageFormat::Jpeg)),
-            // Ten scans, by libjpeg.
+            // Ten scans, written by libjpeg.
             ("progressive", include_bytes!("../../tests/fixtures/progressive.jpg").to_vec()),
         ]
     }
 
     #[test]
-    fn jpegs_with_all_their_pixels_need_no_end() {
+    fn complete_jpegs_do_not_need_an_end_marker() {
         for (name, jpeg) in jpegs() {
             let whole = Picture::decode(&jpeg).unwrap();
-            // What follows the picture is not looked at, such as a film.
+            // Data after the image, such as a video, are ignored.
             let film = [&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat();
             let open = &jpeg[..jpeg.len() - 2];
             assert_eq!(jpeg[jpeg.len() - 2..], [0xFF, 0xD9]);
@@ -353,9 +355,9 @@ mod tests {
     }
 
     #[test]
-    fn jpegs_whose_scan_is_cut_off_are_refused() {
+    fn truncated_jpegs_are_refused() {
         for (name, jpeg) in jpegs() {
-            // The last byte may hold nothing but padding.
+            // The last byte may be padding only.
             let ends = (2..jpeg.len() - 3).filter(|end| name != "progressive" || end % 7 == 0);
             for end in ends {
                 let cut = Picture::decode(&jpeg[..end]);
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn pngs_with_all_their_pixels_need_no_end() {
+    fn complete_pngs_do_not_need_an_end_chunk() {
         let busy = RgbImage::from_fn(60, 44, |x, y| image::Rgb([(x * x) as u8, (y * 7 + x) as u8, (x * y) as u8]));
         let png = encoded(&busy.into(), ImageFormat::Png);
         let whole = Picture::decode(&png).unwrap();
@@ -375,7 +377,7 @@ mod tests {
         for cut in 13..png.len() - 8 {
             assert!(Picture::decode(&png[..png.len() - cut]).is_err(), "{cut}");
         }
-        // The pixels in two chunks, and the second one gone.
+        // The pixels in two chunks, the second of which is missing.
         let at = png.windows(4).position(|window| window == b"IDAT").unwrap();
         let size = u32::from_be_bytes(png[at - 4..at].try_into().unwrap()) as usize;
         let data = &png[at + 4..][..size];
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_go_with_pixels_of_their_channels() {
+    fn profiles_are_kept_if_they_match_the_channels() {
         let rgb = RgbImage::new(2, 2);
         let with = |kind: &[u8; 4], grey: bool| {
             let mut bytes = vec![];
@@ -417,7 +419,7 @@ mod tests {
             let name = std::str::from_utf8(kind).unwrap().trim_end();
             assert_eq!((picture.profile.is_some(), picture.other_profile.as_deref()), (kept, (!kept).then_some(name)));
             for format in [Format::Png, Format::Jpeg, Format::WebP] {
-                // WebP has no grey pixels.
+                // WebP has no greyscale pixels.
                 let is_written = kept && !(grey && format == Format::WebP);
                 let written = picture.encode(format).unwrap();
                 let needle: &[u8] = if format == Format::Png { b"iCCP" } else { b"acsp" };
@@ -435,14 +437,14 @@ mod tests {
     }
 
     #[test]
-    fn a_webp_chunk_that_claims_four_gigabytes_is_passed_over() {
+    fn a_webp_chunk_that_claims_four_gigabytes_is_ignored() {
         let picture = Picture { profile: Some(profile(b"RGB ")), ..pictures().pop().unwrap() };
         let webp = picture.encode(Format::WebP).unwrap();
         assert!(Picture::decode(&webp).unwrap().profile.is_some());
         let at = webp.windows(4).position(|window| window == b"ICCP").unwrap();
         let mut lie = webp.clone();
         lie[at + 4..at + 8].copy_from_slice(&0xFFFF_FFF0u32.to_le_bytes());
-        // Nothing can be found behind such a chunk.
+        // Chunks after it cannot be located.
         assert!(Picture::decode(&lie).is_err());
         let mut last = webp.clone();
         last.extend(b"EXIF");
@@ -452,7 +454,7 @@ mod tests {
         assert_eq!(Picture::decode(&last).unwrap(), Picture::decode(&webp).unwrap());
     }
 
-    /// The header of a colour profile and nothing else.
+    /// Returns a colour profile that has only a header.
     fn profile(kind: &[u8; 4]) -> Vec<u8> {
         let mut profile = vec![0; 200];
         profile[..4].copy_from_slice(&200u32.to_be_bytes());

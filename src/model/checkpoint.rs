@@ -2,8 +2,8 @@
 //! `model.load_state_dict(safetensors.torch.load_file(path))` is all it takes there, and with the model's configuration
 //! as JSON under `srpipe` in the header's metadata, so that the file says what it is.
 //!
-//! Files come from anywhere. The configuration must pass the checks of a pipeline file, and the tensors must be those of
-//! the network that it declares, before anything is allocated for them. Weights must be finite.
+//! Files are untrusted. The configuration must pass the checks of a pipeline file, and the tensors must match the
+//! network that it declares, before anything is allocated for them. Weights must be finite.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -37,11 +37,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The network that the configuration declares; an error where no pipeline could have made it.
+    /// Returns the network that the configuration declares. Fails if no pipeline file could declare it.
     fn network(&self) -> Result<Graph> {
         check_network(&self.model, &self.diffusion, self.image_size, self.scale).map_err(anyhow::Error::msg)?;
         let has_scale = self.diffusion.target != Target::Residual || self.diffusion.residual_scale.is_some();
-        ensure!(has_scale, "`diffusion.residual_scale` is missing, and the target is the residual");
+        ensure!(has_scale, "`diffusion.residual_scale` is missing, but `diffusion.target: residual` needs it");
         Ok(super::unet(&self.model, self.image_size, self.scale))
     }
 }
@@ -55,9 +55,9 @@ pub struct Checkpoint {
 
 const METADATA_KEY: &str = "srpipe";
 
-/// The longest header that is read. That of the largest network, with 192 blocks, has about 200 KB.
+/// The maximum header length. The header of the largest network, with 192 blocks, has about 200 KB.
 const MAX_HEADER: u64 = 16 << 20;
-/// Bytes before the header: its length.
+/// The number of bytes before the header, which contain its length.
 const LENGTH: u64 = 8;
 
 impl Checkpoint {
@@ -67,8 +67,7 @@ impl Checkpoint {
 
     /// The same bytes for the same checkpoint.
     ///
-    /// # Errors
-    /// Weights that are not finite; the error names the tensor.
+    /// Fails if a weight is not finite; the error names the tensor.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let graph = self.graph();
         for (p, weights) in graph.params.iter().zip(&self.weights) {
@@ -90,8 +89,8 @@ impl Checkpoint {
     /// Reads a checkpoint that [`to_bytes`](Self::to_bytes) wrote.
     ///
     /// # Errors
-    /// Bytes that are no such file, a configuration that no pipeline could have, other tensors than those of the network
-    /// that it declares, and weights that are not finite.
+    /// Fails if the bytes are not a checkpoint, the configuration is invalid, the tensors differ from those of the
+    /// declared network, or a weight is not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let header_len = header_len(bytes.get(..LENGTH as usize).unwrap_or_default(), bytes.len() as u64)?;
         let header = &bytes[LENGTH as usize..][..header_len];
@@ -99,11 +98,11 @@ impl Checkpoint {
         let file = SafeTensors::deserialize(bytes).context("this is not a valid safetensors file")?;
         ensure!(
             file.len() == graph.params.len(),
-            "the file has {} tensors, and the network that its header declares has {}",
+            "the file has {} tensors, but the network declared in its header has {}",
             file.len(),
             graph.params.len()
         );
-        // All shapes before the first copy.
+        // Check all shapes before the first copy.
         let views = (graph.params.iter())
             .map(|p| {
                 let tensor = file.tensor(&p.name).with_context(|| format!("the checkpoint lacks {}", p.name))?;
@@ -120,7 +119,8 @@ impl Checkpoint {
         Ok(Self { config, weights: weights.collect::<Result<_>>()? })
     }
 
-    /// As [`from_bytes`](Self::from_bytes), of a file. Its header is checked against its length before the rest is read.
+    /// As [`from_bytes`](Self::from_bytes), from a file. Checks the header against the file's length before reading the
+    /// rest.
     pub fn read(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
         let mut file = File::open(path).with_context(reading)?;
@@ -135,20 +135,20 @@ impl Checkpoint {
     }
 }
 
-/// The length of the header of a file of `len` bytes, from the file's first bytes.
+/// Returns the length of the header of a file of `len` bytes, given the file's first bytes.
 fn header_len(start: &[u8], len: u64) -> Result<usize> {
     let start =
         <[u8; LENGTH as usize]>::try_from(start).ok().context("this is not a safetensors file: it is too short")?;
     let header = u64::from_le_bytes(start);
     ensure!(
         header <= MAX_HEADER && header <= len.saturating_sub(LENGTH),
-        "this is not a safetensors file: its header claims {header} bytes, and the file has {len}"
+        "this is not a safetensors file: its header claims {header} bytes, but the file has {len}"
     );
     Ok(header as usize)
 }
 
-/// The configuration in the header of a file of `len` bytes, and the network that it declares. Its parameters must be as
-/// many as the file has.
+/// Reads the configuration in the header of a file of `len` bytes, and builds the network that it declares. Fails if
+/// the file has not as many parameters as that network.
 fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
     #[derive(Deserialize)]
     struct Header {
@@ -158,19 +158,19 @@ fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
     let parsed: Header =
         serde_json::from_slice(header).context("this is not a safetensors file: reading its header")?;
     let config = (parsed.metadata.get(METADATA_KEY))
-        .context("the checkpoint was not made by srpipe: its header holds no configuration")?;
+        .context("the checkpoint was not written by srpipe: its header contains no configuration")?;
     let config: Config = serde_json::from_str(config).context("the checkpoint's configuration can't be read")?;
-    let graph = config.network().context("the checkpoint's configuration is wrong")?;
+    let graph = config.network().context("the checkpoint's configuration is invalid")?;
     let count = graph.parameter_count();
     ensure!(
         count == config.cost.parameters,
-        "the checkpoint's configuration contradicts itself: it says {} parameters and declares a network with {count}",
+        "the checkpoint's configuration is inconsistent: it states {} parameters, but its network has {count}",
         config.cost.parameters
     );
     let data = len - LENGTH - header.len() as u64;
     ensure!(
         data == 4 * count as u64,
-        "the checkpoint declares a network with {count} parameters, {} bytes, and holds {data} bytes",
+        "the checkpoint declares a network with {count} parameters ({} bytes), but contains {data} bytes",
         4 * count as u64
     );
     Ok((config, graph))
@@ -185,7 +185,7 @@ fn ensure_finite(name: &str, weights: &[f32]) -> Result<()> {
     match wrong {
         None => Ok(()),
         Some(at) => anyhow::bail!(
-            "the weights are not finite: {name} has {} at index {at}; the training diverged, or the file is damaged",
+            "the weights are not finite: {name} has {} at index {at}; training diverged, or the file is damaged",
             weights[at]
         ),
     }

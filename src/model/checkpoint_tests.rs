@@ -11,7 +11,7 @@ fn checkpoint(kind: AttentionKind) -> Checkpoint {
     Checkpoint { config, weights }
 }
 
-/// The file with another header, of any length.
+/// Returns the file with an edited header, which may have another length.
 fn with_header(bytes: &[u8], edit: impl FnOnce(&mut String)) -> Vec<u8> {
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header = String::from_utf8(bytes[8..8 + len].to_vec()).unwrap();
@@ -20,7 +20,7 @@ fn with_header(bytes: &[u8], edit: impl FnOnce(&mut String)) -> Vec<u8> {
 }
 
 #[test]
-fn a_checkpoint_comes_back_from_bytes_and_from_a_file() {
+fn a_checkpoint_round_trips_through_bytes_and_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     for kind in [AttentionKind::None, AttentionKind::Mhsa] {
@@ -33,7 +33,7 @@ fn a_checkpoint_comes_back_from_bytes_and_from_a_file() {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused_by_the_name_of_their_tensor() {
+fn non_finite_weights_are_refused_with_the_name_of_their_tensor() {
     let good = checkpoint(AttentionKind::None);
     let name = good.graph().params[2].name.clone();
     for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -41,7 +41,7 @@ fn weights_that_are_not_finite_are_refused_by_the_name_of_their_tensor() {
         diverged.weights[2][1] = wrong;
         let error = diverged.to_bytes().unwrap_err().to_string();
         assert!(error.contains(&format!("{name} has {wrong} at index 1")), "{error}");
-        // The value's bytes occur once.
+        // The value's bytes occur only once.
         let mut bytes = good.to_bytes().unwrap();
         let (old, new) = (good.weights[2][1].to_le_bytes(), wrong.to_le_bytes());
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -55,12 +55,12 @@ fn weights_that_are_not_finite_are_refused_by_the_name_of_their_tensor() {
 }
 
 #[test]
-fn configurations_that_no_pipeline_has_are_refused() {
+fn invalid_configurations_are_refused() {
     let bytes = checkpoint(AttentionKind::Mhsa).to_bytes().unwrap();
-    for (from, to, said) in [
+    for (from, to, expected) in [
         (r#"\"scale\":4"#, r#"\"scale\":0"#, "the scale must be"),
         (r#"\"image_size\":8"#, r#"\"image_size\":31"#, "the scale must be"),
-        (r#"\"image_size\":8"#, r#"\"image_size\":4294967296"#, "images must be"),
+        (r#"\"image_size\":8"#, r#"\"image_size\":4294967296"#, "the image size must be"),
         (r#"\"timesteps\":1000"#, r#"\"timesteps\":9e99"#, "can't be read"),
         (r#"\"timesteps\":1000"#, r#"\"timesteps\":999999999999"#, "`diffusion.timesteps`"),
         (r#"\"residual_scale\":2.5"#, r#"\"residual_scale\":-2.5"#, "`diffusion.residual_scale`"),
@@ -68,22 +68,22 @@ fn configurations_that_no_pipeline_has_are_refused() {
         (r#"\"channel_mults\":[1,2]"#, r#"\"channel_mults\":[]"#, "`model.channel_mults`"),
         (r#"\"heads\":4"#, r#"\"heads\":3"#, "heads"),
         (r#"\"heads\":4"#, r#"\"heads\":0"#, "`model.attention.heads`"),
-        (r#"\"resolutions\":[4]"#, r#"\"resolutions\":[5]"#, "no map of the U-Net is 5×5"),
-        (r#"\"base_channels\":4"#, r#"\"base_channels\":1024"#, "contradicts itself"),
+        (r#"\"resolutions\":[4]"#, r#"\"resolutions\":[5]"#, "no feature map of the U-Net is 5×5"),
+        (r#"\"base_channels\":4"#, r#"\"base_channels\":1024"#, "is inconsistent"),
         (r#"\"steps\":3"#, r#"\"steps\":-3"#, "can't be read"),
         ("\"F32\"", "\"F16\"", "not a valid safetensors file"),
-        ("\"__metadata__\"", "\"__metadatb__\"", "holds no configuration"),
+        ("\"__metadata__\"", "\"__metadatb__\"", "contains no configuration"),
     ] {
         let wrong = with_header(&bytes, |header| {
             assert!(header.contains(from), "{from} in {header}");
             *header = header.replacen(from, to, 1);
         });
         let error = format!("{:#}", Checkpoint::from_bytes(&wrong).unwrap_err());
-        assert!(error.contains(said), "{to}: {error}");
+        assert!(error.contains(expected), "{to}: {error}");
     }
 }
 
-/// A file that declares a network of gigabytes and lies about its parameters as well.
+/// The file declares a network of several gigabytes and lies about its parameter count as well.
 #[test]
 fn the_declared_network_must_have_the_parameters_of_the_file() {
     let small = checkpoint(AttentionKind::None);
@@ -98,14 +98,14 @@ fn the_declared_network_must_have_the_parameters_of_the_file() {
     });
     let error = format!("{:#}", Checkpoint::from_bytes(&lie).unwrap_err());
     assert!(
-        error.contains(&format!("with {many} parameters, {} bytes, and holds {} bytes", 4 * many, 4 * few)),
+        error.contains(&format!("with {many} parameters ({} bytes), but contains {} bytes", 4 * many, 4 * few)),
         "{error}"
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, lie).unwrap();
-    assert!(format!("{:#}", Checkpoint::read(&path).unwrap_err()).contains("and holds"));
-    // A header of any claimed length.
+    assert!(format!("{:#}", Checkpoint::read(&path).unwrap_err()).contains("but contains"));
+    // Headers that claim any length.
     for claimed in [0, 1, 1 << 20, 1 << 40, u64::MAX] {
         let mut bytes = small.to_bytes().unwrap();
         bytes[..8].copy_from_slice(&u64::to_le_bytes(claimed));

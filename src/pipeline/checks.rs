@@ -78,7 +78,7 @@ impl<'a> Stage<'a> {
         self.entry(path).1
     }
 
-    /// The error for a problem with the stage's network.
+    /// Converts a problem with the stage's network to a diagnostic.
     fn problem(self, problem: network::Problem) -> Diagnostic {
         let given = problem.paths.iter().find_map(|path| self.given(path));
         let span = given.unwrap_or_else(|| self.place(problem.paths.last().copied().unwrap_or("")));

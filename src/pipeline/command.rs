@@ -33,8 +33,8 @@ pub struct CommandParams {
     /// folder that it starts in, and when their content changes it runs again.
     #[serde(default)]
     pub files: Vec<String>,
-    /// One of `outputs`, a JSON object whose numbers become the figures of this stage. `Infinity`, as Python writes it, is
-    /// one of them; `NaN` is an error.
+    /// One of `outputs`, a JSON object whose numbers become the figures of this stage. `Infinity`, as Python writes it,
+    /// is accepted; `NaN` is an error.
     #[serde(default)]
     pub metrics: Option<String>,
     /// Instead of the pipeline's seed, where `{seed}` is used.
@@ -102,27 +102,27 @@ pub fn substitute<'a, E>(
     Ok(result + rest)
 }
 
-/// What stands between the brace at the start of a text and the next one, where that closes it.
+/// Returns the text between a leading `{` and the next brace, if that brace is `}`.
 fn inside(braces: &str) -> Option<&str> {
     let end = braces[1..].find(['{', '}'])? + 1;
     braces[end..].starts_with('}').then(|| &braces[1..end])
 }
 
-/// Braces that are left as they are, and look as if a placeholder was meant.
+/// Text in braces that is not a placeholder but looks like a misspelled one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NearMiss<'a> {
-    /// With its braces.
+    /// Including its braces.
     pub written: &'a str,
-    /// The placeholder that was meant, with its braces.
+    /// The intended placeholder, including its braces.
     pub meant: String,
-    /// The input or output that it names.
+    /// The kind and the name of the input or output.
     pub name: Option<(&'static str, &'a str)>,
 }
 
-/// Finds what other tools call placeholders and other spellings of those here: `{input.x}`, `{inputs[x]}`, `{Seed}`.
+/// Finds placeholders in the syntax of other tools, and misspelled ones: `{input.x}`, `{inputs[x]}`, `{Seed}`.
 pub(super) fn near_misses(text: &str) -> Vec<NearMiss<'_>> {
     let starts = text.match_indices('{').map(|(start, _)| start);
-    // `${SEED}` is a variable of a shell.
+    // `${SEED}` is a shell variable.
     let starts = starts.filter(|&start| !text[..start].ends_with('$'));
     starts
         .filter_map(|start| {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_of_placeholders_are_found() {
+    fn misspelled_placeholders_are_found() {
         let meant = |text: &str| near_misses(text).into_iter().map(|miss| miss.meant).collect::<Vec<_>>();
         for (text, expected) in [
             ("{input.x}", "{inputs.x}"),

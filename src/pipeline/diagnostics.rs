@@ -143,7 +143,7 @@ impl Errors {
         self.found.len()
     }
 
-    /// What the first one says.
+    /// Returns the message of the first error.
     pub fn first_message(&self) -> Option<&str> {
         self.found.first().map(|error| error.message.as_str())
     }
@@ -262,7 +262,7 @@ impl Diagnostics {
             let to = from + text[from..to.clamp(from, line_end)].trim_end().len();
             place.kind.span(from - start..to - start).label(place.label.map(normalize_untrusted_str))
         });
-        // Long lines are shortened afterwards, and half a password is a secret, too.
+        // Mask secrets before long lines are shortened: half a password is a secret too.
         let snippet = Snippet::source(mask(&text[start..end])).annotations(annotations);
         match source {
             Text::Flag(_) => snippet.line_numbering(false),

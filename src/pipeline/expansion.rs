@@ -1,14 +1,15 @@
-//! What shells replace in paths, and pipeline files do not.
+//! Hints about shell expansions, which pipeline files do not perform.
 
 use std::path::Path;
 
-/// What to say where a path does not exist that looks as if a shell should replace something in it; empty otherwise.
+/// Returns a hint for a path that does not exist and contains `~` or a variable that a shell would expand; empty
+/// otherwise.
 pub fn expansion_hint(path: impl AsRef<Path>) -> String {
     let path = path.as_ref().to_string_lossy();
     let variable = ["$HOME", "${", "$USER", "$PWD"].into_iter().find(|variable| path.contains(variable));
     match path.split('/').next() {
         Some(first) if first.starts_with('~') => {
-            format!(". `{first}` is not expanded here: write the whole path of the home folder")
+            format!(". `{first}` is not expanded here: write the full path")
         }
         _ => variable.map_or(String::new(), |variable| {
             let variable = if variable == "${" { "${…}" } else { variable };
@@ -22,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_shell_replaces_is_pointed_at() {
+    fn only_shell_expansions_give_a_hint() {
         for (path, expected) in [
             ("~/pics", "`~` is not"),
             ("~ann/x", "`~ann` is not"),

@@ -24,7 +24,7 @@ impl Flags {
     }
 }
 
-/// The longest path. That of a value is much shorter, names of stages included.
+/// The maximum length of a path. Paths of parameters are much shorter, including stage names.
 const MAX_PATH_BYTES: usize = 1000;
 const MAX_SEGMENTS: usize = 200;
 

@@ -335,7 +335,7 @@ pub mod blobs {
 }
 
 impl StageKind {
-    /// The blobs that every stage of this kind makes; a `command` declares its own.
+    /// The outputs of every stage of this kind; a `command` declares its own.
     pub fn outputs(self) -> &'static [&'static str] {
         use blobs::*;
         match self {
@@ -348,7 +348,7 @@ impl StageKind {
         }
     }
 
-    /// The blobs that only some stages of this kind make.
+    /// Further outputs that some stages of this kind have.
     pub fn optional_outputs(self) -> &'static [&'static str] {
         match self {
             Self::Train => &[blobs::ATTENTION],

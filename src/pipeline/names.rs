@@ -1,17 +1,17 @@
-//! Names of pipelines, stages and instances. They become names of folders under `runs/`, where some names are taken.
+//! Names of pipelines, stages and instances. They become folder names under `runs/`, so some names are reserved.
 
-/// Names in a run's folder that srpipe itself writes to. `store::RunDir` refuses to write others, so a file that is new
-/// there is added here.
+/// Names that srpipe itself uses in a run's folder. `store::RunDir` refuses to write any other, so new files must be
+/// added here.
 pub const RESERVED_STAGES: [&str; 3] = ["run.json", "pipeline.yaml", "report.html"];
-/// Names in `runs/`, and in a pipeline's folder, that srpipe itself writes to.
+/// Names that srpipe itself uses in `runs/` and in a pipeline's folder.
 pub const RESERVED_PIPELINES: [&str; 3] = ["latest", "store", "CACHEDIR.TAG"];
 
-/// The longest name in a pipeline file. Names of files add more to it.
+/// The maximum length of a name in a pipeline file. File names derived from it are longer.
 const MAX_NAME_BYTES: usize = 100;
-/// The longest name of a file on Linux and macOS.
+/// The maximum length of a file name on Linux and macOS.
 const MAX_FILE_NAME_BYTES: usize = 255;
 
-/// Returns what is wrong with a name of letters, digits, `_`, `-` and `.`, if anything.
+/// Returns why a name is invalid, if it is. Valid names consist of letters, digits, `_`, `-` and `.`.
 pub fn name_error(name: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() {
@@ -27,42 +27,39 @@ pub fn name_error(name: &str) -> Option<String> {
     }
 }
 
-/// Returns what is wrong with the name of a pipeline, if anything.
+/// Returns why a pipeline name is invalid, if it is.
 pub fn pipeline_name_error(name: &str) -> Option<String> {
-    name_error(name).or_else(|| is_reserved_pipeline(name).then(|| "the store keeps this name for itself".into()))
+    name_error(name).or_else(|| is_reserved_pipeline(name).then(|| "srpipe reserves this name".into()))
 }
 
-/// Returns what is wrong with the name of a stage in a pipeline file, if anything.
+/// Returns why a stage name in a pipeline file is invalid, if it is.
 pub fn stage_name_error(name: &str) -> Option<String> {
-    name_error(name).or_else(|| is_reserved_stage(name).then(|| "a run keeps this name for itself".into()))
+    name_error(name).or_else(|| is_reserved_stage(name).then(|| "srpipe reserves this name".into()))
 }
 
-/// Returns what is wrong with the name of a stage or an instance in a run's record, if anything. The labels of instances
-/// may contain any character that a name of a file can have.
+/// Returns why the name of a stage or an instance in a run's record is invalid, if it is. The labels of instances may
+/// contain any character that is valid in a file name.
 pub fn instance_name_error(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control) {
-        Some(
-            "a stage's name is not empty, starts with no dot and contains neither slashes nor control characters"
-                .into(),
-        )
+        Some("a stage name must not be empty, start with a dot, or contain slashes or control characters".into())
     } else if name.len() > MAX_FILE_NAME_BYTES {
-        Some(format!("a stage's name has at most {MAX_FILE_NAME_BYTES} bytes, this one has {}", name.len()))
+        Some(format!("a stage name has at most {MAX_FILE_NAME_BYTES} bytes, this one has {}", name.len()))
     } else {
-        is_reserved_stage(name).then(|| "a run keeps this name for itself".into())
+        is_reserved_stage(name).then(|| "srpipe reserves this name".into())
     }
 }
 
-/// Whether `runs/` has a file or folder of its own under this name.
+/// Whether srpipe uses this name for a file or folder in `runs/`.
 pub fn is_reserved_pipeline(name: &str) -> bool {
     is_reserved(name, &RESERVED_PIPELINES)
 }
 
-/// Whether a run's folder has a file of its own under this name.
+/// Whether srpipe uses this name for a file in a run's folder.
 pub fn is_reserved_stage(name: &str) -> bool {
     is_reserved(name, &RESERVED_STAGES)
 }
 
-/// File systems of macOS and Windows do not tell cases apart.
+/// Compares names case-insensitively, as the file systems of macOS and Windows do.
 fn is_reserved(name: &str, reserved: &[&str]) -> bool {
     reserved.iter().any(|r| r.eq_ignore_ascii_case(name))
 }
@@ -93,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_instances_lead_nowhere_else() {
+    fn instance_names_cannot_escape_the_run_folder() {
         assert_eq!(instance_name_error("train[lr=1e-3,url=file:%2Fa b,ü=ü]"), None);
         for name in ["", ".", "..", ".lock", "a/b", "a\\b", "a\nb"] {
             assert!(instance_name_error(name).is_some(), "{name:?}");

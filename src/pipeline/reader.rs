@@ -24,15 +24,15 @@ pub(super) struct Place {
     pub offset: usize,
 }
 
-/// Reads the one document in `text`; `None` where it is not valid, with the reason in `errors`.
+/// Reads the only document in `text`. Returns None and adds to `errors` if it is invalid.
 pub(super) fn read(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
     read_with(text, None, place, errors)
 }
 
-/// Reads a value of the command line. A comment has no use there, and names may contain `#`, so `#` is an ordinary
+/// Reads a value from the command line. There, comments are useless and names may contain `#`, so `#` is an ordinary
 /// character.
 pub(super) fn read_argument(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
-    // The parser sees a character of the private use area instead, one that the text does not contain.
+    // The parser sees a private-use character instead, one that does not occur in the text.
     let stand_in = ('\u{E000}'..='\u{F8FF}').find(|&c| !text.contains(c));
     read_with(text, stand_in.filter(|_| text.contains('#')), place, errors)
 }
@@ -63,7 +63,7 @@ fn is_forbidden(c: char) -> bool {
 
 struct Reader<'a> {
     text: &'a str,
-    /// What the parser sees in place of `#`, where `#` starts no comment.
+    /// The character that replaces `#` for the parser, if `#` does not start a comment.
     hash: Option<char>,
     place: Place,
     /// The byte at which each character starts, where that is not its index.
@@ -89,13 +89,13 @@ enum Collection {
         entries: Mapping,
         /// The key whose value comes next.
         key: Option<(String, Span)>,
-        /// Values of `<<`, and where it stands.
+        /// The values of `<<`, and its position.
         merged: Vec<Node>,
         merge_key: Option<Span>,
     },
 }
 
-/// The key that merges mappings into the one it stands in.
+/// The key that merges mappings into the one that contains it.
 const MERGE: &str = "<<";
 
 type Result<T> = std::result::Result<T, Diagnostic>;
@@ -156,18 +156,19 @@ impl<'a> Reader<'a> {
         }
         let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
         let help = HELP.iter().find(|(part, _)| error.info().contains(part)).map(|(_, help)| help.to_string());
-        let hash = self.hash.map(|_| "`#` starts no comment on the command line".to_string());
+        let hash = self.hash.map(|_| "`#` does not start a comment on the command line".to_string());
         said.maybe_help(hash.or_else(|| odd_character(self.line_at(start))).or(help))
     }
 
-    /// The line around a byte of the text.
+    /// Returns the line that contains a byte position.
     fn line_at(&self, at: usize) -> &'a str {
         let start = self.text[..at].rfind('\n').map_or(0, |i| i + 1);
         let end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
         &self.text[start..end]
     }
 
-    /// A space in the indentation of a line at or before `at` that is none to YAML, which then finds the columns wrong.
+    /// Finds a character in the indentation at or before `at` that looks like a space but is not one to YAML, which
+    /// then misjudges the indentation.
     fn odd_indentation(&self, at: usize) -> Option<Diagnostic> {
         const LINES: usize = 20;
         let line_end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
                 let span = Span::new(self.place.source, at..at + c.len_utf8());
                 let name = look_alike(c).map_or_else(String::new, |(name, _)| name.to_string());
                 let message = format!("the indentation contains {name} (U+{:04X})", c as u32);
-                return Some(Diagnostic::new(span, message).help("YAML is indented with plain spaces"));
+                return Some(Diagnostic::new(span, message).help("indent YAML with plain spaces"));
             }
             end = start.checked_sub(1)?;
         }
@@ -189,7 +190,7 @@ impl<'a> Reader<'a> {
     }
 
     fn document(mut self, errors: &mut Errors) -> Result<Node> {
-        // One character for one: positions stay those of the text.
+        // Replaces one character with one character, so that positions in characters stay valid.
         let replaced = self.hash.map(|c| self.text.replace('#', c.encode_utf8(&mut [0; 4])));
         let mut parser: Parser<StrInput> = Parser::new_from_str(replaced.as_deref().unwrap_or(self.text));
         let mut root = None;

@@ -126,7 +126,7 @@ fn check_target<'a>(
     stage: &StageDraft,
     reference: &Reference,
     target: &StageDraft,
-    // What the target makes; what the stage reads of it.
+    // The outputs of the target, and those that the stage reads.
     (made, read): (impl FnOnce() -> Option<&'a HashSet<&'a str>>, impl FnOnce(&Reference) -> Vec<String>),
     stages: &[StageDraft],
     errors: &mut Errors,
@@ -166,7 +166,7 @@ fn outputs(stage: &StageDraft) -> Option<HashSet<&str>> {
     Some(common)
 }
 
-/// The blobs that a stage reads, whichever of its variants is run, by role and target; each once.
+/// Returns the outputs that a stage's variants read, by role and target, without duplicates.
 fn reads_of(stage: &StageDraft) -> HashMap<(String, String), Vec<String>> {
     let mut all: HashMap<(String, String), IndexSet<String>> = HashMap::new();
     for input in stage.params().flat_map(StageParams::inputs) {
@@ -177,7 +177,7 @@ fn reads_of(stage: &StageDraft) -> HashMap<(String, String), Vec<String>> {
     all.into_iter().map(|(key, names)| (key, names.into_iter().collect())).collect()
 }
 
-/// A command stands for a stage of another kind where it makes the blobs that are read of it.
+/// A command can replace a stage of another kind if it produces the outputs that are read.
 fn check_blobs(
     stage: &StageDraft,
     reference: &Reference,
@@ -186,7 +186,7 @@ fn check_blobs(
     read: &[String],
     errors: &mut Errors,
 ) {
-    // An arm without losses is measured all the same.
+    // The losses of an arm are optional.
     let optional = |name: &str| stage.kind == Some(StageKind::Compare) && name == blobs::LOSS;
     let missing: Vec<&str> = read.iter().map(String::as_str).filter(|n| !made.contains(n) && !optional(n)).collect();
     if !missing.is_empty() {
@@ -239,7 +239,7 @@ fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &m
         Done,
     }
     let mut states = vec![State::New; stages.len()];
-    // Where on the path a stage is.
+    // The position of each stage on the path.
     let mut depths = vec![0; stages.len()];
     for root in 0..stages.len() {
         if states[root] != State::New {
@@ -267,7 +267,7 @@ fn report_cycles(stages: &[StageDraft], edges: &[Vec<(usize, Span)>], errors: &m
                     path.push((target, 0));
                 }
                 State::OnPath => {
-                    let message = format!("stages wait for each other: {}", cycle(stages, &path[depths[target]..]));
+                    let message = format!("circular dependency: {}", cycle(stages, &path[depths[target]..]));
                     errors.push(
                         Diagnostic::new(span, message).help("this reference closes the cycle; name a stage before it"),
                     );

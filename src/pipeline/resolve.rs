@@ -61,12 +61,12 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
         if !KEYS.contains(&key.as_str()) {
             let help = odd_character(key).or_else(|| did_you_mean(key, KEYS)).unwrap_or_else(|| match key.as_str() {
                 key if StageKind::ALL.iter().any(|k| k.name() == key) => {
-                    "a stage stands under `stages`, with its kind as `kind`".to_string()
+                    "stages belong under `stages`; set the kind with `kind`".to_string()
                 }
-                // As in docker-compose, which leaves such keys to anchors.
+                // As in docker-compose, where such keys hold anchors.
                 key if key.starts_with(['x', '.']) && key[1..].starts_with(|c: char| !c.is_ascii_alphanumeric()) => {
-                    "what several stages share belongs under `defaults`, such as `defaults: { train: { … } }`; an anchor \
-                     stands where the value is used first"
+                    "put shared parameters under `defaults`, such as `defaults: { train: { … } }`, and define anchors where \
+                     a value is first used"
                         .to_string()
                 }
                 _ => format!("known here: {}", list(&KEYS)),
@@ -85,7 +85,7 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     let stages = needed("stages", errors);
     let mut sweeps = Sweeps::default();
     if let Some(entry) = top.shift_remove(MATRIX) {
-        // Only seeds are swept there, and all seeds are alike.
+        // Only seeds can be swept there, and all seeds have the same type.
         let scope = (&Scope::Pipeline, Some(StageKind::Train));
         sweeps.pipeline = sweep::read(scope, entry, top, &mut sweeps.axes, errors);
     }
@@ -252,12 +252,12 @@ fn draft(
     let scope = Scope::Stage(name.clone());
     let own = matrix.and_then(|entry| sweep::read((&scope, draft.kind), entry, mapping, &mut sweeps.axes, errors));
     let Some(kind) = draft.kind else { return draft };
-    // Written out again, a value has the type of its parameter too.
+    // Values written back to the resolved file must have the type of their parameter.
     schema::type_stage(kind, &mut draft.node);
     let given = draft.node.clone();
     let defaults = defaults.and_then(|d| d.entry([kind.name()]));
     let weight = sweeps.defaults.entry(kind).or_insert_with(|| defaults.map_or(0, |entry| entry.node.weight()));
-    // As part of the file, a value takes more memory than as a parameter.
+    // A value takes more memory as part of the file than as a parameter.
     let merged = sweeps.merged + 12 * *weight;
     if merged > sweep::MAX_BYTES {
         if sweeps.merged <= sweep::MAX_BYTES {

@@ -42,7 +42,7 @@ pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
     serde_yaml::to_string(&root)
 }
 
-/// The file is kept with the run, and given to others: it has no secrets.
+/// The file is stored with the run and shared with others, so secrets are redacted.
 fn redact_all(yaml: &mut Yaml) {
     match yaml {
         Yaml::String(text) => {

@@ -1,23 +1,23 @@
-//! Noise schedules as numbers: how much of the image is left at each time of the noise process.
+//! Computes noise schedules: how much of the image remains at each timestep.
 //!
-//! They are here because the file is checked against them; what the numbers mean, the module `diffusion` says.
+//! They are here because the checks of a pipeline file need them; the module `diffusion` explains the formulas.
 
 use std::f64::consts::FRAC_PI_2;
 
 use super::params::{DiffusionParams, ScheduleKind};
 
-/// The largest beta of any step (Nichol and Dhariwal 2021, section 3.2).
+/// The maximum beta of a step (Nichol and Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;
 
-/// The smallest alpha-bar that a schedule may reach.
+/// The minimum alpha-bar that a schedule may reach.
 ///
-/// The image then has a factor of 1e-10 beside noise of size 1, which float32 cannot hold (its resolution there is 6e-8):
-/// every later time is noise to the last bit. Below some 1e-308 alpha-bar becomes 0, and the samplers, which divide by it
-/// and by its root, return what is not a number. The cosine and the sigmoid schedule stay above 1e-13 for every number of
-/// timesteps, because their last beta is clipped.
+/// At this value the image has a factor of 1e-10 next to noise of standard deviation 1, below the resolution of float32
+/// (6e-8), so every later timestep is pure noise. Below about 1e-308 alpha-bar underflows to 0, and the samplers, which
+/// divide by it and by its square root, return NaN. The cosine and sigmoid schedules stay above 1e-13 for every number
+/// of timesteps, because their last beta is clipped.
 pub const MIN_ALPHA_BAR: f64 = 1e-20;
 
-/// The products alpha_bar(t) = ∏ (1 − beta(s)), s ≤ t, for t in 0..T.
+/// Computes the products alpha_bar(t) = ∏ (1 − beta(s)), s ≤ t, for t in 0..T.
 pub fn alpha_bars(params: &DiffusionParams) -> Vec<f64> {
     let DiffusionParams { timesteps, beta_start, beta_end, .. } = *params;
     match params.schedule {
@@ -28,15 +28,15 @@ pub fn alpha_bars(params: &DiffusionParams) -> Vec<f64> {
     }
 }
 
-/// Betas on a line from `beta_start` to `beta_end` (Ho et al. 2020, section 4), which are meant for T = 1000 and scaled by
-/// 1000/T, so that as little of the image is left at the end whatever T is.
+/// Returns betas linear from `beta_start` to `beta_end` (Ho et al. 2020, section 4). They are specified for T = 1000
+/// and scaled by 1000/T, so that the amount of the image that remains at the end does not depend on T.
 fn linear(timesteps: usize, beta_start: f64, beta_end: f64) -> Vec<f64> {
     let scale = 1000.0 / timesteps as f64;
     let slope = (beta_end - beta_start) / (timesteps - 1).max(1) as f64;
     products((0..timesteps).map(|t| scale * (beta_start + slope * t as f64)))
 }
 
-/// As [`linear`], with the betas' square roots on a line (Song et al. 2021, appendix D.4).
+/// As [`linear`], but linear in the square roots of the betas (Song et al. 2021, appendix D.4).
 fn quadratic(timesteps: usize, beta_start: f64, beta_end: f64) -> Vec<f64> {
     let scale = 1000.0 / timesteps as f64;
     let (first, last) = (beta_start.sqrt(), beta_end.sqrt());
@@ -67,13 +67,13 @@ fn products(betas: impl Iterator<Item = f64>) -> Vec<f64> {
     alpha_bar.collect()
 }
 
-/// Alpha-bar at the last time, the smallest of all.
+/// Returns alpha-bar at the last timestep, its minimum.
 pub fn last_alpha_bar(params: &DiffusionParams) -> f64 {
     alpha_bars(params).last().copied().unwrap_or(1.0)
 }
 
-/// The largest `beta_end` with which the schedule stays at or above [`MIN_ALPHA_BAR`], rounded down to three digits;
-/// `None` where even a `beta_end` of `beta_start` is too large.
+/// Returns the largest `beta_end`, rounded down to three digits, for which the schedule stays at or above
+/// [`MIN_ALPHA_BAR`]; `None` if even `beta_end` = `beta_start` is too large.
 pub fn largest_beta_end(params: &DiffusionParams) -> Option<f64> {
     let is_valid = |beta_end: f64| {
         beta_end >= params.beta_start
@@ -85,7 +85,7 @@ pub fn largest_beta_end(params: &DiffusionParams) -> Option<f64> {
         if is_valid(middle) { low = middle } else { high = middle }
     }
     let digit = 10f64.powf(low.log10().floor() - 2.0);
-    // Written and read again, so that the number is the one that a message shows.
+    // Format and parse, so that the number equals the one that a message shows.
     let rounded: f64 = format!("{:.3e}", (low / digit).floor() * digit).parse().ok()?;
     is_valid(rounded).then_some(rounded)
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_beta_end_is_valid_and_little_more_is_not() {
+    fn the_largest_beta_end_is_tight() {
         for schedule in [ScheduleKind::Linear, ScheduleKind::Quadratic] {
             for (timesteps, beta_start) in [(1000, 1e-4), (4000, 1e-4), (1001, 0.02), (100_000, 1e-8)] {
                 let wrong = DiffusionParams { beta_start, beta_end: 0.999, ..with(schedule, timesteps) };

@@ -1,8 +1,8 @@
-//! Passwords and signatures in addresses. Downloads use them; nothing that is shown or kept has them.
+//! Passwords and signatures in URLs. Downloads use them; output and stored files never contain them.
 //!
-//! [`SecretUrl`] is the type of addresses in parameters: its `Display`, `Debug` and `Serialize` redact, and only
-//! [`SecretUrl::expose`] gives the address itself. [`redact`] finds addresses in any text, for what comes from elsewhere:
-//! command lines, messages of libraries, files of older versions.
+//! [`SecretUrl`] is the type of URL parameters: its `Display`, `Debug` and `Serialize` redact, and only
+//! [`SecretUrl::expose`] returns the URL itself. [`redact`] finds URLs in any text, for input that is not under
+//! srpipe's control: command lines, library errors, files of older versions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,26 +10,26 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 pub const REDACTED: &str = "***";
 
-/// An address that may hold a password (`https://user:password@host/`) or a signed query (`?X-Amz-Signature=…`).
+/// A URL that may contain a password (`https://user:password@host/`) or a signed query (`?X-Amz-Signature=…`).
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
 
 impl SecretUrl {
-    /// The address itself, to open a connection.
+    /// Returns the URL with its secrets, for opening a connection.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether anything of it is redacted.
+    /// Whether any part of it is secret.
     pub fn holds_secret(&self) -> bool {
         !secrets(&self.0, true).is_empty()
     }
 
-    /// Whether it was read from where secrets are redacted, such as the `pipeline.yaml` of a run.
+    /// Whether its secrets were already redacted, as in the `pipeline.yaml` of a run.
     pub fn is_redacted(&self) -> bool {
         secrets(&self.0, true).into_iter().any(|secret| self.0[secret].contains(REDACTED))
     }
@@ -59,17 +59,18 @@ impl<T: Into<String>> From<T> for SecretUrl {
     }
 }
 
-/// The text with `***` in the place of user names, passwords, tokens and signatures in addresses.
+/// Replaces user names, passwords, tokens and signatures in URLs with `***`.
 pub fn redact(text: &str) -> Cow<'_, str> {
     replaced(text, &secrets(text, false))
 }
 
-/// As [`redact`], for one value or argument: an address in it goes on to the end, whatever characters it has.
+/// As [`redact`], for a single value or argument: a URL extends to the end of the text, whatever characters it
+/// contains.
 pub fn redact_value(text: &str) -> Cow<'_, str> {
     replaced(text, &secrets(text, true))
 }
 
-/// As [`redact`], with as many bytes as before, so that places in the text stay where they are.
+/// As [`redact`], but keeps the length in bytes, so that positions in the text stay valid.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let secrets = secrets(text, false);
     if secrets.is_empty() {
@@ -94,15 +95,15 @@ fn replaced<'a>(text: &'a str, secrets: &[Range<usize>]) -> Cow<'a, str> {
     (shown + &text[end..]).into()
 }
 
-/// Where the secrets of the addresses in a text are, in order. `whole`: an address ends with the text, and may hold
-/// characters that end it elsewhere.
+/// Returns the positions of secrets in the URLs of a text, in order. With `whole`, a URL extends to the end of the text
+/// and may contain characters that would otherwise end it.
 fn secrets(text: &str, whole: bool) -> Vec<Range<usize>> {
     let mut found = vec![];
     let mut from = 0;
     while let Some(at) = text[from..].find("://") {
         let start = from + at + 3;
         let ends = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '\\');
-        // A list of addresses can do without anything that ends them.
+        // In a list, the next URL may follow without a character that ends this one.
         let next = text[start..].find("://").map_or(text.len(), |i| start + i);
         let end = if whole { next } else { text[start..next].find(ends).map_or(next, |i| start + i) };
         secrets_of(text, start..end, &mut found);
@@ -111,12 +112,13 @@ fn secrets(text: &str, whole: bool) -> Vec<Range<usize>> {
     found
 }
 
-/// Of one address, from behind its `://`.
+/// Finds the secrets of one URL, whose range starts after its `://`.
 fn secrets_of(text: &str, address: Range<usize>, found: &mut Vec<Range<usize>>) {
     let Range { start, end } = address;
     let until = |from: usize, stops: &[char]| text[from..end].find(stops).map_or(end, |i| from + i);
     let authority = start..until(start, &['/', '?', '#']);
-    // A password with an unescaped `/`, `?` or `#` ends the authority too early: what follows the colon is no port then.
+    // An unescaped `/`, `?` or `#` in a password ends the authority too early; then the text after the colon is not a
+    // port.
     let port = text[authority.clone()].rsplit_once(':').map(|(_, port)| port);
     let is_port = |port: &str| {
         port.ends_with(']') || port.trim_end_matches([',', '.', ')', ';']).bytes().all(|b| b.is_ascii_digit())
@@ -130,14 +132,14 @@ fn secrets_of(text: &str, address: Range<usize>, found: &mut Vec<Range<usize>>) 
             found.push(start..start + at);
             rest = start + at;
         }
-        // Whatever it is, it is no port.
+        // The text after the colon is not a port, so treat it as a password.
         None if is_cut => {
             found.push(authority.clone());
             rest = authority.end;
         }
         None => {}
     }
-    // A fragment can hold tokens as well as a query.
+    // Fragments can contain tokens too.
     let mut from = until(rest, &['?', '#']);
     while from < end {
         let parameter = from + 1..until(from + 1, &['&', ';', '?', '#']);
@@ -151,7 +153,7 @@ fn secrets_of(text: &str, address: Range<usize>, found: &mut Vec<Range<usize>>) 
     }
 }
 
-/// Whether a parameter of this name is a secret, for all that names tell.
+/// Whether a parameter's name indicates a secret.
 fn is_secret(name: &str) -> bool {
     let name: String = name.to_ascii_lowercase().replace("%2d", "-").replace("%5f", "_");
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -213,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_shows_itself_to_nobody_by_accident() {
-        // A space would end an address in a text.
+    fn a_url_is_redacted_unless_exposed() {
+        // A space would end a URL within a text.
         for address in ["http://u:SECRET@h/x?sig=SECRET", "http://u:SEC RET@h/", "http://u:'SECRET\"@h/"] {
             let url = SecretUrl::from(address);
             let all = format!("{url} {url:?} {}", serde_json::to_string(&url).unwrap());

@@ -101,7 +101,7 @@ impl Node {
         dots.into_iter().find_map(|dot| mapping.get(&path[..dot])?.node.entry_at(&path[dot + 1..]))
     }
 
-    /// Roughly how many bytes of memory the parameters take that are made of the value.
+    /// Estimates the memory, in bytes, that parameters made from this value take.
     pub fn weight(&self) -> u64 {
         const SCALAR: u64 = 32;
         match &self.value {

@@ -7,7 +7,7 @@ const MAX_SHOWN: usize = 60;
 /// Of more words than these, the nearest is looked for among the first.
 const MAX_CANDIDATES: usize = 2000;
 
-/// The text between backquotes, its control characters escaped, its secrets redacted, cut where it is long.
+/// Returns the text in backquotes, with control characters escaped, secrets redacted, and long texts truncated.
 pub(super) fn quote(text: &str) -> String {
     quote_at_most(text, MAX_SHOWN)
 }
@@ -18,7 +18,7 @@ pub(super) fn quote_whole(text: &str) -> String {
 }
 
 fn quote_at_most(text: &str, most: usize) -> String {
-    // Before it is cut: half a password is one, too.
+    // Redact before truncating: half a password is a secret too.
     let text = redact_value(text);
     let mut shown: String = text.chars().take(most).flat_map(escape).collect();
     if text.chars().nth(most).is_some() {
@@ -37,13 +37,13 @@ pub(super) fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FEFF}')
 }
 
-/// A space or a mark that cannot be told from a plain space, or from nothing.
+/// Whether a character is indistinguishable from a plain space or invisible.
 pub(super) fn is_odd_space(c: char) -> bool {
     matches!(look_alike(c), Some((_, " " | "")))
 }
 
-/// What a character is called that looks like one that YAML or a number needs, and what to write in its place. They come
-/// from web pages and word processors.
+/// Returns the name of a character that looks like one that YAML or a number needs, and its replacement. Such
+/// characters come from web pages and word processors.
 pub(super) fn look_alike(c: char) -> Option<(&'static str, &'static str)> {
     Some(match c {
         '\u{A0}' => ("a no-break space", " "),
@@ -69,15 +69,15 @@ pub(super) fn look_alike(c: char) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Names the first look-alike in a text, as help for a value that was refused.
+/// Returns help that names the first lookalike in a refused value.
 pub(super) fn odd_character(text: &str) -> Option<String> {
     let (c, (name, plain)) = text.chars().find_map(|c| Some((c, look_alike(c)?)))?;
     let remedy = match plain {
         "" => "remove it".to_string(),
-        " " => "use a plain space, or none".to_string(),
+        " " => "use a plain space, or remove it".to_string(),
         plain => format!("write {plain}"),
     };
-    Some(format!("there is {name} (U+{:04X}) in it: {remedy}", c as u32))
+    Some(format!("it contains {name} (U+{:04X}): {remedy}", c as u32))
 }
 
 /// "`a`, `b` or `c`".
@@ -90,7 +90,7 @@ pub(super) fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
     }
 }
 
-/// "`a`, `b`, `c`"; of very many, the first ones.
+/// Returns "`a`, `b`, `c`"; a long list is truncated.
 pub(super) fn list<S: AsRef<str>>(words: &[S]) -> String {
     const MOST: usize = 40;
     let shown: Vec<String> = words.iter().take(MOST).map(|w| quote(w.as_ref())).collect();

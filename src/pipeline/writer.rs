@@ -18,8 +18,8 @@ impl StageParams {
         params.complete().serialize(serializer)
     }
 
-    /// As [`serialize_complete`](Self::serialize_complete), with the secrets of addresses: only for the process that runs
-    /// the stage, and never for a file.
+    /// As [`serialize_complete`](Self::serialize_complete), but including the secrets of URLs: only for the process
+    /// that runs the stage, never for a file.
     pub fn serialize_with_secrets<S: Serializer>(params: &Self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut value = params.complete();
         if let (Self::Fetch(FetchParams::Cifar10(params)), Some(fields)) = (params, value.as_object_mut()) {
@@ -29,7 +29,7 @@ impl StageParams {
         value.serialize(serializer)
     }
 
-    /// The addresses of which [`complete`](Self::complete) redacts anything, by number: `url`, then the mirrors.
+    /// Returns the URLs that [`complete`](Self::complete) redacts, by number: `url`, then the mirrors.
     pub fn secret_urls(&self) -> BTreeMap<usize, String> {
         let Self::Fetch(FetchParams::Cifar10(params)) = self else { return BTreeMap::new() };
         let mirrors = params.mirrors.iter().enumerate().map(|(i, mirror)| (i + 1, mirror));
@@ -37,13 +37,13 @@ impl StageParams {
         all.filter(|(_, url)| url.holds_secret()).map(|(i, url)| (i, url.expose().to_string())).collect()
     }
 
-    /// Whether an address was read from where secrets are redacted.
+    /// Whether a URL was read from a file in which secrets are redacted.
     pub fn has_redacted_urls(&self) -> bool {
         let Self::Fetch(FetchParams::Cifar10(params)) = self else { return false };
         params.url.iter().chain(&params.mirrors).any(SecretUrl::is_redacted)
     }
 
-    /// Puts back what [`secret_urls`](Self::secret_urls) gave.
+    /// Restores the URLs that [`secret_urls`](Self::secret_urls) returned.
     pub fn restore_secret_urls(&mut self, secrets: &BTreeMap<usize, String>) {
         let Self::Fetch(FetchParams::Cifar10(params)) = self else { return };
         let mirrors = params.mirrors.iter_mut().enumerate().map(|(i, mirror)| (i + 1, mirror));
@@ -54,7 +54,7 @@ impl StageParams {
         }
     }
 
-    /// Every parameter, those too that stay out of keys. Secrets are redacted.
+    /// Returns every parameter, including those that are not part of keys. Secrets are redacted.
     pub fn complete(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("parameters are strings, numbers and maps of them");
         let fields = value.as_object_mut().expect("parameters are written as a map");

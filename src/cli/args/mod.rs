@@ -143,13 +143,13 @@ pub enum Command {
         #[arg(long)]
         job: Option<PathBuf>,
     },
-    /// Run a stage's program and end everything that it starts.
+    /// Run a stage's program and terminate every process it started.
     #[command(hide = true)]
     Launch {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         argv: Vec<std::ffi::OsString>,
     },
-    /// Become a stage's program.
+    /// Replace this process with a stage's program.
     #[command(hide = true)]
     Start {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]

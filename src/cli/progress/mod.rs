@@ -56,17 +56,17 @@ fn words_of(status: &Status) -> Option<(Look, String)> {
     })
 }
 
-/// Columns of a log's line that are shown with an error.
+/// The maximum length of a log line shown with an error.
 const LOG_COLUMNS: usize = 200;
 
-/// The last lines of a failed stage's log, long ones cut.
+/// The last lines of a failed stage's log; long lines are cut.
 fn log_lines(failure: &Failure) -> Vec<String> {
     let whole: Vec<String> = failure.tail.iter().map(|line| printable(line)).collect();
     let shown = whole.iter().map(|line| words::shortened(line, LOG_COLUMNS));
     let mut lines: Vec<String> = shown.map(|line| format!("    | {line}")).collect();
     if failure.log.is_file() {
         let is_cut = whole.iter().any(|line| line.chars().nth(LOG_COLUMNS).is_some());
-        let note = if is_cut { " (long lines are cut above; `srpipe logs STAGE` shows them whole)" } else { "" };
+        let note = if is_cut { " (long lines are truncated; `srpipe logs STAGE` shows the full log)" } else { "" };
         lines.push(format!("    log: {}{note}", failure.log.display()));
     }
     lines
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_log_is_bounded() {
+    fn the_log_excerpt_is_bounded() {
         let log = tempfile::NamedTempFile::new().unwrap();
         let tail = vec!["short".to_string(), "m".repeat(100_000)];
         let lines = log_lines(&Failure { cause: Cause::Failed, error: String::new(), log: log.path().into(), tail });

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use crate::data::http::Limits;
 use crate::pipeline::{SecretUrl, redact};
 
-/// As many as most programs follow.
+/// The limit that most HTTP clients use.
 const MAX_REDIRECTS: u32 = 10;
 
 /// What a connection's thread hands over.
@@ -45,10 +45,10 @@ fn converse(address: &SecretUrl, offset: u64, limits: Limits, send: impl Fn(Piec
         get = get.header("Range", format!("bytes={offset}-"));
     }
     let response = get.call().map_err(|e| {
-        // An error can name the address that it is about.
+        // The error may contain the address.
         let text = redact(&e.to_string()).into_owned();
         match e {
-            // Asked again, the server would say the same.
+            // A retry would get the same answer.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Piece::Refused(text),
             _ => Piece::Broken(text),
         }

@@ -3,8 +3,8 @@
 //! What has arrived lies in a `.part` file that outlives the process; the next attempt, from whatever address, asks for
 //! the rest of it. Only the digest of the whole says that it is right.
 //!
-//! A download ends, whatever the servers do: every connection is held to the timeouts and the least rate of
-//! [`http`](super::http), attempts without progress are counted, and so is what an address sends in all.
+//! A download always ends, whatever the servers do: every connection is subject to the timeouts and the minimum rate of
+//! [`http`](super::http), and both the attempts without progress and the total bytes per address are limited.
 
 mod connection;
 
@@ -36,14 +36,14 @@ pub struct Request<'a> {
 /// How long to put up with a bad line.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Attempts in a row without progress, before the next address has its turn. Progress is a mebibyte more than there
-    /// ever was: a server that sends the same bytes again makes none.
+    /// The number of consecutive attempts without progress before the next address is tried. Progress means a mebibyte
+    /// more than ever before; a server that sends the same bytes again makes none.
     pub tries: u32,
     /// Before the second attempt; twice as long before each further one.
     pub backoff: Duration,
-    /// When a connection is given up.
+    /// The limits at which a connection is closed.
     pub limits: Limits,
-    /// The bytes that one address may send in all attempts together, as a multiple of [`Request::max_bytes`].
+    /// The bytes that one address may send over all attempts, as a multiple of [`Request::max_bytes`].
     pub max_transfer: u64,
 }
 
@@ -68,7 +68,7 @@ pub struct Watch<'a> {
 pub enum DownloadError {
     /// [`Watch::interrupted`] said so; what has arrived is kept.
     Interrupted,
-    /// No address gave the file: each, without its secrets, with its cause.
+    /// No address delivered the file. Lists each redacted address with its cause.
     Failed(Vec<(String, String)>),
     /// The `.part` file cannot be written or read.
     Local(anyhow::Error),
@@ -129,7 +129,7 @@ pub fn download(request: &Request, watch: &Watch) -> Result<(), DownloadError> {
     Err(DownloadError::Failed(causes))
 }
 
-/// Bytes that count as progress.
+/// The number of new bytes that counts as progress.
 const PROGRESS: u64 = 1 << 20;
 
 /// All attempts at one address; the inner error is why they came to nothing.
@@ -143,7 +143,7 @@ fn from_address(address: &SecretUrl, request: &Request, watch: &Watch) -> Result
         let before = part_len(request.part)?;
         let attempt = attempt(address, before, request, &mut received, watch)?;
         if !matches!(attempt, Attempt::Complete { .. }) && received > request.max_bytes.saturating_mul(max_transfer) {
-            return Ok(Err(format!("it sent {received} bytes in several attempts, and never the whole file")));
+            return Ok(Err(format!("it sent {received} bytes over several attempts, but never the whole file")));
         }
         match attempt {
             Attempt::Complete { resumed } => {

@@ -27,9 +27,9 @@ enum Reply {
     Unsized,
     /// 206 from another place than was asked for.
     OtherRange,
-    /// As it should, but a byte every few milliseconds.
+    /// Correct, but one byte every few milliseconds.
     Trickle,
-    /// The whole file whatever was asked for, but the connection ends after so many bytes of it.
+    /// The whole file whatever range was requested, but the connection closes after this many bytes.
     DropFromStart(usize),
 }
 
@@ -321,7 +321,7 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
+fn a_connection_that_is_too_slow_is_closed() {
     let case = Case::new();
     let (slow, good) = (case.server(&[Reply::Trickle]), case.server(&[Reply::Good]));
     case.succeeds(&[&slow, &good]);
@@ -331,11 +331,11 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
 }
 
 #[test]
-fn bytes_that_were_there_before_are_no_progress() {
+fn repeated_bytes_are_not_progress() {
     let mut case = Case::new();
     case.content = vec![3; 8 << 20];
     case.max_bytes = 100 << 20;
-    // The part shrinks and grows by more than a mebibyte, for ever.
+    // The partial file shrinks and grows by more than a mebibyte again and again.
     let (from_start, on) = (Reply::DropFromStart(1 << 20), Reply::Drop(3 << 20));
     let replies: Vec<Reply> = (0..100).flat_map(|_| [from_start, on]).collect();
     let server = case.server(&replies);
@@ -345,11 +345,11 @@ fn bytes_that_were_there_before_are_no_progress() {
 }
 
 #[test]
-fn what_an_address_sends_in_all_is_bounded() {
+fn the_total_bytes_per_address_are_bounded() {
     let mut case = Case::new();
     case.content = vec![3; 40 << 20];
     case.max_bytes = 41 << 20;
-    // Each time from the start, and each time further.
+    // Each attempt starts from the beginning and gets further.
     let replies: Vec<Reply> = (1..40).map(|i| Reply::DropFromStart(i << 20)).collect();
     let server = case.server(&replies);
     let causes = case.fails(&[&server]);
@@ -358,16 +358,19 @@ fn what_an_address_sends_in_all_is_bounded() {
 }
 
 #[test]
-fn secrets_are_used_and_not_told() {
+fn secrets_are_sent_and_redacted_in_messages() {
     let case = Case::new();
     let (good, gone) = (case.server(&[Reply::Good]), case.server(&[Reply::Status(503)]));
     let with_secret = |server: &Server| Server {
         address: server.address.replace("http://", "http://user:SECRET@") + "?sig=SECRET&part=1",
         ranges: server.ranges.clone(),
     };
-    let Err(error) = case.download(&[&with_secret(&gone)]) else { panic!("it has no file") };
-    let told = format!("{error} {error:?} {:?}", case.messages.borrow());
-    assert!(told.contains("http://***@") && told.contains("sig=***&part=1") && !told.contains("SECRET"), "{told}");
+    let Err(error) = case.download(&[&with_secret(&gone)]) else { panic!("the server has no file") };
+    let messages = format!("{error} {error:?} {:?}", case.messages.borrow());
+    assert!(
+        messages.contains("http://***@") && messages.contains("sig=***&part=1") && !messages.contains("SECRET"),
+        "{messages}"
+    );
     case.succeeds(&[&with_secret(&good)]);
 }
 

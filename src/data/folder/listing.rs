@@ -1,7 +1,7 @@
-//! Which files of a folder are pictures.
+//! Lists the pictures in a folder.
 //!
-//! The planner makes a stage's key of what is found here, and the stage reads it again: both must find the same, so both
-//! call [`list`].
+//! The planner derives a stage's key from this listing, and the stage lists the folder again when it runs. Both call
+//! [`list`], so that they find the same files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -18,32 +18,32 @@ use crate::pipeline::expansion_hint;
 use crate::pipeline::params::Broken;
 use crate::store::{Digest, is_results_folder};
 
-/// Endings of the files that are taken, in lower case.
+/// File name extensions of the formats that are read, in lower case.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// Endings of pictures that are not read.
+/// File name extensions of picture formats that are not read.
 const OTHER_ENDINGS: [&str; 30] = [
     "avif", "bmp", "cr2", "cr3", "dds", "dng", "exr", "gif", "hdr", "heic", "heif", "ico", "j2k", "jfif", "jp2", "jpe",
     "jxl", "nef", "orf", "pbm", "pgm", "pnm", "ppm", "psd", "qoi", "raf", "rw2", "svg", "tga", "tif",
 ];
 
-/// Names in a sentence.
+/// The number of names that a message lists.
 const SHOWN: usize = 5;
 
-/// The pictures in a folder and in the folders in it.
+/// The pictures in a folder and its subfolders.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Files that can be opened, sorted by path.
+    /// Readable files, sorted by path.
     pub files: Vec<PathBuf>,
-    /// Pictures by their names, and folders, that cannot be read, each with the reason.
+    /// Files with a picture's name, and folders, that cannot be read, each with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// What was passed over and why, a sentence each.
+    /// What was ignored and why, one message each.
     pub notes: Vec<String>,
 }
 
 impl Listing {
-    /// The digest of the folder's content, from the digests of [`files`](Self::files). What cannot be read counts where
-    /// it fails the stage, and not where it is skipped.
+    /// Returns the digest of the folder's content, given the digests of [`files`](Self::files). Unreadable entries
+    /// count only if they fail the stage, not if they are skipped.
     pub fn content(&self, digests: &[Digest], broken: Broken) -> Digest {
         let fails = !self.unreadable.is_empty() && broken == Broken::Refuse;
         let mut names: Vec<String> = digests.iter().map(Digest::to_string).collect();
@@ -54,16 +54,16 @@ impl Listing {
     }
 }
 
-/// Lists the pictures under `folder`. `results` is the folder that keeps srpipe's results.
+/// Lists the pictures under `folder`. `results` is the `runs` folder that is in use.
 ///
-/// Links to folders are followed, but a folder is read once. Passed over are hidden files and folders, Synology's
-/// `@eaDir`, folders of results and links into them, and links that lead back to a folder above them.
+/// Follows links to folders, but reads each folder once. Ignores hidden files and folders, Synology's `@eaDir`, result
+/// folders and links into them, and links that lead back to a parent folder.
 pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
     let shown = folder.display();
     ensure!(folder.is_dir(), "{shown} is not a folder{}", expansion_hint(folder));
     let mut results = Results::new(folder, results)?;
     let mut listing = Listing::default();
-    let mut passed = PassedOver::default();
+    let mut passed = Ignored::default();
     let mut read = HashSet::new();
     let mut walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = walk.next() {
@@ -87,13 +87,13 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
             if is_folder || is_picture(path) {
                 passed.hidden.push(path.to_path_buf());
             }
-        } else if entry.depth() > 0 && results.have(&entry) {
+        } else if entry.depth() > 0 && results.contains(&entry) {
             if is_folder {
                 walk.skip_current_dir();
             }
             passed.results.push(path.to_path_buf());
         } else if is_folder {
-            // Through several links a folder can be reached in more ways than there is time for.
+            // Several links can give a folder exponentially many paths.
             let id = entry.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
             if id.is_ok_and(|id| !read.insert(id)) {
                 walk.skip_current_dir();
@@ -112,7 +112,7 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
     listing.notes = passed.notes(folder);
     if listing.files.is_empty() && listing.unreadable.is_empty() {
         let notes: String = listing.notes.iter().map(|note| format!("; {note}")).collect();
-        anyhow::bail!("{shown} has no files that end in .{}{notes}", ENDINGS.join(", ."));
+        anyhow::bail!("{shown} contains no files that end in .{}{notes}", ENDINGS.join(", ."));
     }
     Ok(listing)
 }
@@ -129,34 +129,33 @@ fn is_other_format(ending: &str) -> bool {
     OTHER_ENDINGS.contains(&ending) || ending == "tiff"
 }
 
-/// By Unix's convention, and the thumbnails of Synology's file servers.
+/// Whether a name is hidden by Unix convention, or is the thumbnail folder of a Synology file server.
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".") || name == "@eaDir"
 }
 
-/// What is to be said of an entry that cannot be read. Nothing of a link that leads nowhere, unless it is a picture by its
-/// name.
+/// Returns an unreadable entry with the reason; None for a broken link whose name is not a picture's.
 fn unreadable(path: PathBuf, error: Option<&std::io::Error>) -> Option<(PathBuf, String)> {
     let is_link = path.is_symlink();
     if is_link && !is_picture(&path) {
         return None;
     }
     let reason = match error.map(std::io::Error::kind) {
-        Some(ErrorKind::NotFound) if is_link => "the link leads nowhere".to_string(),
+        Some(ErrorKind::NotFound) if is_link => "the link is broken".to_string(),
         Some(kind) => kind.to_string(),
         None => "cannot be read".to_string(),
     };
     Some((path, reason))
 }
 
-/// The folders of srpipe's results, as they lie about a folder of pictures.
+/// Finds srpipe's result folders in and around a folder of pictures.
 struct Results {
-    /// Of the folder of pictures.
+    /// The folder of pictures.
     root: PathBuf,
-    /// The folder that this srpipe keeps its results in, unless the pictures lie in it.
+    /// The `runs` folder in use, unless it contains the pictures.
     own: Option<PathBuf>,
-    /// Whether results are at a path, by the folders that links lead into.
-    known: HashMap<PathBuf, bool>,
+    /// Whether a folder holds results, cached by the folder that links lead to.
+    is_results: HashMap<PathBuf, bool>,
 }
 
 impl Results {
@@ -165,28 +164,28 @@ impl Results {
         let own = own.and_then(|own| own.canonicalize().ok());
         ensure!(
             own.as_ref() != Some(&root) && !is_results_folder(&root),
-            "{} is a folder of srpipe's results; name a folder of pictures",
+            "{} is a folder of srpipe results; choose a folder of pictures",
             folder.display()
         );
         let own = own.filter(|own| !root.starts_with(own));
-        Ok(Self { root, own, known: HashMap::new() })
+        Ok(Self { root, own, is_results: HashMap::new() })
     }
 
-    /// Whether an entry is a folder of results, or a link into one.
-    fn have(&mut self, entry: &DirEntry) -> bool {
+    /// Whether an entry is a result folder, or a link into one.
+    fn contains(&mut self, entry: &DirEntry) -> bool {
         let path = entry.path();
         if !entry.path_is_symlink() {
             return entry.file_type().is_dir() && (self.is_own(path) || is_results_folder(path));
         }
         let Ok(target) = path.canonicalize() else { return false };
         let folder = if entry.file_type().is_dir() { target } else { target.parent().unwrap_or(&target).to_path_buf() };
-        if let Some(&known) = self.known.get(&folder) {
-            return known;
+        if let Some(&is_results) = self.is_results.get(&folder) {
+            return is_results;
         }
         let is_results = |folder: &Path| self.own.as_deref() == Some(folder) || is_results_folder(folder);
-        // What the pictures lie in as well is no reason to pass anything over.
+        // A folder that also contains the pictures is no reason to ignore anything.
         let have = folder.ancestors().take_while(|folder| !self.root.starts_with(folder)).any(is_results);
-        self.known.insert(folder, have);
+        self.is_results.insert(folder, have);
         have
     }
 
@@ -197,15 +196,15 @@ impl Results {
 }
 
 #[derive(Default)]
-struct PassedOver {
+struct Ignored {
     hidden: Vec<PathBuf>,
     results: Vec<PathBuf>,
     loops: Vec<PathBuf>,
-    /// Files of formats that are not read, by their endings.
+    /// The number of files per extension, of formats that are not read.
     formats: BTreeMap<String, usize>,
 }
 
-impl PassedOver {
+impl Ignored {
     fn notes(self, folder: &Path) -> Vec<String> {
         let some = |paths: &[PathBuf]| {
             let shown: Vec<String> = (paths.iter().take(SHOWN))
@@ -217,12 +216,12 @@ impl PassedOver {
         };
         let formats: Vec<String> = self.formats.iter().map(|(ending, count)| format!("{count} .{ending}")).collect();
         let notes = [
-            some(&self.hidden).map(|names| format!("passed over hidden files and folders: {names}")),
-            some(&self.results).map(|names| format!("passed over srpipe's results: {names}")),
-            some(&self.loops).map(|names| format!("passed over links back to a folder above them: {names}")),
+            some(&self.hidden).map(|names| format!("ignored hidden files and folders: {names}")),
+            some(&self.results).map(|names| format!("ignored srpipe results: {names}")),
+            some(&self.loops).map(|names| format!("ignored links to a parent folder: {names}")),
             (!formats.is_empty()).then(|| {
                 format!(
-                    "left out files of other formats: {}; PNG, JPEG and WebP are read, convert the others to use them",
+                    "ignored files in unsupported formats: {}; convert them to PNG, JPEG or WebP to use them",
                     formats.join(", ")
                 )
             }),
@@ -243,7 +242,7 @@ mod tests {
     }
 
     impl Photos {
-        /// A file at each of these paths, with its path for content.
+        /// Creates a file at each of these paths, with its path as content.
         fn new(names: &[&str]) -> Self {
             let photos = Self { folder: tempfile::tempdir().unwrap() };
             names.iter().for_each(|name| photos.add(name));
@@ -275,7 +274,7 @@ mod tests {
     fn files_are_found_at_any_depth() {
         let photos = Photos::new(&["notes.txt"]);
         let error = |path: &Path| list(path, None).unwrap_err().to_string();
-        assert!(error(photos.folder.path()).contains("no files that end in .png"));
+        assert!(error(photos.folder.path()).contains("contains no files that end in .png"));
         ["b/c/x.JPG", "a.png", "z.webp", "png"].iter().for_each(|name| photos.add(name));
         assert_eq!(
             photos.assert_files(&["a.png", "b/c/x.JPG", "z.webp"]),
@@ -285,17 +284,17 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_and_folders_are_passed_over_and_named() {
+    fn hidden_files_and_folders_are_ignored_and_listed() {
         let hidden = ["._a.png", ".thumbnails/a.png", "@eaDir/a.png", "b/.ipynb_checkpoints/a.png", ".DS_Store"];
         let photos = Photos::new(&[&["a.png", "b/b.png"], &hidden[..]].concat());
         let notes = photos.assert_files(&["a.png", "b/b.png"]).notes;
-        assert_eq!(notes, ["passed over hidden files and folders: ._a.png, .thumbnails, @eaDir, b/.ipynb_checkpoints"]);
+        assert_eq!(notes, ["ignored hidden files and folders: ._a.png, .thumbnails, @eaDir, b/.ipynb_checkpoints"]);
         // The folder itself may be hidden.
         assert_eq!(list(&photos.at(".thumbnails"), None).unwrap().files, [photos.at(".thumbnails/a.png")]);
     }
 
     #[test]
-    fn results_among_pictures_are_passed_over_and_links_into_them() {
+    fn results_among_pictures_and_links_into_them_are_ignored() {
         let photos = Photos::new(&["a.png"]);
         Store::open(&photos.at("runs")).unwrap();
         Store::open(&photos.at("deep/others")).unwrap();
@@ -308,18 +307,18 @@ mod tests {
         symlink(photos.at("a.png"), photos.at("same.png")).unwrap();
         let files = ["a.png", "deep/b.png", "fake/c.png", "same.png"];
         let notes = photos.assert_files(&files).notes;
-        assert_eq!(notes, ["passed over srpipe's results: deep/others, latest, other.png, plot.png, runs"]);
-        // Pictures that lie among results, such as those that a program made, are pictures.
+        assert_eq!(notes, ["ignored srpipe results: deep/others, latest, other.png, plot.png, runs"]);
+        // Inside a result folder, pictures are read: a program may have written them.
         let inside = list(&photos.at("runs/p/1"), Some(&photos.at("runs"))).unwrap();
         assert_eq!(inside.files, [photos.at("runs/p/1/plot.png")]);
         for results in ["runs", "deep/others"] {
             let error = list(&photos.at(results), Some(&photos.at("runs"))).unwrap_err().to_string();
-            assert!(error.contains("folder of srpipe's results"), "{error}");
+            assert!(error.contains("folder of srpipe results"), "{error}");
         }
     }
 
     #[test]
-    fn links_that_lead_nowhere_or_back_stop_nothing() {
+    fn broken_links_and_loops_are_ignored() {
         let photos = Photos::new(&["a.png", "b/b.png"]);
         let before = photos.list();
         symlink("/nowhere", photos.at("notes.txt")).unwrap();
@@ -329,21 +328,21 @@ mod tests {
         symlink(".", photos.at("all")).unwrap();
         symlink("..", photos.at("b/up")).unwrap();
         let notes = photos.assert_files(&["a.png", "b/b.png"]).notes;
-        assert_eq!(notes, ["passed over links back to a folder above them: all, b/up"]);
+        assert_eq!(notes, ["ignored links to a parent folder: all, b/up"]);
         symlink("/nowhere.png", photos.at("gone.png")).unwrap();
         symlink("turn.png", photos.at("turn.png")).unwrap();
         let listing = photos.assert_files(&["a.png", "b/b.png"]);
         let unreadable: Vec<PathBuf> = listing.unreadable.iter().map(|(path, _)| path.clone()).collect();
         assert_eq!(unreadable, [photos.at("gone.png"), photos.at("turn.png")]);
-        assert_eq!(listing.unreadable[0].1, "the link leads nowhere");
-        // They count where they fail the stage.
+        assert_eq!(listing.unreadable[0].1, "the link is broken");
+        // They count only if they fail the stage.
         let digests = [Digest::of(b"a"), Digest::of(b"b")];
         let content = |listing: &Listing, broken| listing.content(&digests, broken);
         assert_eq!(content(&listing, Broken::Skip), content(&before, Broken::Skip));
         assert_ne!(content(&listing, Broken::Refuse), content(&before, Broken::Refuse));
     }
 
-    /// Twelve folders, each with links to all: the ways through them are more than a machine can go.
+    /// Twelve folders, each with links to all of them: far too many paths to visit.
     #[test]
     fn a_folder_is_read_once_however_many_links_lead_to_it() {
         let photos = Photos::new(&["a.png"]);
@@ -362,7 +361,7 @@ mod tests {
         let photos = Photos::new(&["a.png", "b.TIFF", "c.tif", "d.tif", "e.gif", "f.heic", "g.txt", "h"]);
         let notes = photos.assert_files(&["a.png"]).notes;
         assert!(
-            notes[0].starts_with("left out files of other formats: 1 .gif, 1 .heic, 2 .tif, 1 .tiff; "),
+            notes[0].starts_with("ignored files in unsupported formats: 1 .gif, 1 .heic, 2 .tif, 1 .tiff; "),
             "{notes:?}"
         );
         let none = Photos::new(&["a.heic"]);
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_its_content() {
+    fn the_digest_depends_on_the_content() {
         let digests = ["a", "b", "c"].map(|text| Digest::of(text.as_bytes()));
         let [a, b, c] = digests.clone();
         let content = |digests: &[Digest]| Listing::default().content(digests, Broken::Refuse);

@@ -1,8 +1,9 @@
-//! JPEG files without the mark of their end (FF D9): cameras write a trailer in its place, webcams cut it off.
+//! JPEG files without an end-of-image marker (FF D9): some cameras write a trailer in its place, some webcams cut it
+//! off.
 //!
-//! Such a file is as good as any if its scans are complete, and a decoder does not say whether they are: it makes up what
-//! is missing. But then what it returns depends on the bytes that follow. So a file is complete if the last scan's pixels
-//! are the same whatever is appended, and if, in a progressive file, no scan is missing.
+//! Such a file is usable if its scans are complete. Decoders do not report whether they are; they fill in missing
+//! pixels, and then the output depends on the bytes that follow. So a file is complete if decoding gives the same
+//! pixels whatever is appended, and if no scan of a progressive file is missing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,20 +12,21 @@ use anyhow::{Result, bail};
 
 use crate::store::Digest;
 
-/// The mark of the end.
+/// The end-of-image marker.
 const END: [u8; 2] = [0xFF, 0xD9];
-/// What is appended to a file without end, so many bytes of each: no marks, and bits that decode to different symbols.
+/// Bytes that are appended to a file without an end marker, [`FILLER_LEN`] of each: they contain no markers and decode
+/// to different symbols.
 const FILLERS: [u8; 4] = [0x55, 0xAA, 0x0F, 0xF0];
 const FILLER_LEN: usize = 4096;
-/// Coefficients of a block.
+/// The number of coefficients in a block.
 const COEFFICIENTS: usize = 64;
 
-/// The file with an end. `pixels` decodes a file and returns the digest of its pixels.
+/// Returns the file with an end-of-image marker. `pixels` decodes a file and returns the digest of its pixels.
 ///
 /// # Errors
-/// A file whose scan data are cut off.
+/// Fails if the scan data are truncated.
 pub fn with_end(jpeg: &[u8], pixels: impl Fn(&[u8]) -> Option<Digest>) -> Result<Cow<'_, [u8]>> {
-    const CUT: &str = "the file ends before the picture does";
+    const CUT: &str = "the file is truncated: it ends before the last pixel";
     let scans = match walk(jpeg) {
         Walk::End => return Ok(Cow::Borrowed(jpeg)),
         Walk::Open(scans) => scans,
@@ -43,20 +45,20 @@ pub fn with_end(jpeg: &[u8], pixels: impl Fn(&[u8]) -> Option<Digest>) -> Result
 }
 
 enum Walk {
-    /// The mark of the end was reached, whatever follows it.
+    /// The file has an end-of-image marker, possibly followed by other data.
     End,
     Open(Scans),
 }
 
-/// The scans of a file without end.
+/// The scans of a file without an end-of-image marker.
 #[derive(Default)]
 struct Scans {
     is_progressive: bool,
     /// The identifiers of the components.
     components: Vec<u8>,
-    /// By component, for each coefficient the lowest bit that a scan had.
+    /// The lowest bit that any scan encodes, for each component and coefficient.
     lowest_bits: BTreeMap<u8, [Option<u8>; COEFFICIENTS]>,
-    /// The end of the last scan's data, or of the trailer behind it.
+    /// The end of the last scan's data, excluding a trailer.
     end: usize,
 }
 
@@ -69,13 +71,13 @@ impl Scans {
             })
     }
 
-    /// The header of a frame (ITU T.81, B.2.2), without its marker and length.
+    /// Reads a frame header (ITU T.81, B.2.2), without its marker and length.
     fn frame(&mut self, marker: u8, header: &[u8]) {
         self.is_progressive = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
         self.components = header.get(6..).unwrap_or_default().chunks_exact(3).map(|component| component[0]).collect();
     }
 
-    /// The header of a scan (B.2.3), without its marker and length.
+    /// Reads a scan header (B.2.3), without its marker and length.
     fn scan(&mut self, header: &[u8]) {
         let count = header.first().map_or(0, |&count| usize::from(count));
         let Some((components, &[start, end, bits, ..])) =
@@ -93,22 +95,22 @@ impl Scans {
     }
 }
 
-/// Goes through a file segment by segment (ITU T.81, annex B).
+/// Parses a file segment by segment (ITU T.81, annex B).
 fn walk(jpeg: &[u8]) -> Walk {
     let mut scans = Scans::default();
     let mut end = None;
-    // Behind the mark of the beginning.
+    // After the start-of-image marker.
     let mut at = 2;
     while let Some(&[first, marker]) = jpeg.get(at..at + 2) {
         at += match (first, marker) {
             (0xFF, 0xD9) => return Walk::End,
-            // Marks without a length, and a byte of a scan that looks like one.
+            // Markers without a length, and a stuffed byte in scan data.
             (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => 2,
             (0xFF, 0xFF) => 1,
             (0xFF, _) => {
                 let segment = jpeg.get(at + 2..).and_then(segment);
                 if !scans.lowest_bits.is_empty() && (segment.is_none() || !may_follow_a_scan(marker)) {
-                    // No segment: the scan's data ended before it, unless the mark of the end is still to come.
+                    // The scan's data ended here, unless an end-of-image marker follows.
                     end.get_or_insert(at);
                 }
                 match (marker, segment) {
@@ -129,20 +131,20 @@ fn walk(jpeg: &[u8]) -> Walk {
         };
     }
     scans.end = end.unwrap_or(jpeg.len());
-    // Half a mark.
+    // Half of a marker.
     while scans.end > 0 && jpeg[scans.end - 1] == 0xFF {
         scans.end -= 1;
     }
     Walk::Open(scans)
 }
 
-/// The segment at the start of `bytes`, which begin with its length; None where it is not whole.
+/// Returns the segment at the start of `bytes`, which begin with its length; None if it is incomplete.
 fn segment(bytes: &[u8]) -> Option<&[u8]> {
     let (length, _) = bytes.split_first_chunk::<2>()?;
     bytes.get(2..usize::from(u16::from_be_bytes(*length)))
 }
 
-/// Tables, comments, the next scan, and the number of lines.
+/// Whether a marker may follow a scan: tables, comments, the next scan, or the number of lines.
 fn may_follow_a_scan(marker: u8) -> bool {
     matches!(marker, 0xC4 | 0xCC | 0xDA..=0xDF | 0xE0..=0xEF | 0xFE)
 }

@@ -1,12 +1,12 @@
-//! PNG files whose pixels are all there and whose last chunk, which says nothing but that it is the last, is not.
+//! PNG files with complete pixels but without the last chunk, which only marks the end.
 
 use std::borrow::Cow;
 
-/// The last chunk (RFC 2083, 4.1.4): its length, its name and its checksum.
+/// The IEND chunk (RFC 2083, 4.1.4): length, name and checksum.
 const END: [u8; 12] = *b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
-/// The file with its last chunk, where it ends between two chunks or within the last. Whether pixels are missing is for the
-/// decoder to say.
+/// Returns the file with an IEND chunk, if it ends between two chunks or within IEND. The decoder detects missing
+/// pixels.
 pub fn with_end(png: &[u8]) -> Cow<'_, [u8]> {
     let mut at = 8;
     while let Some(head) = png.get(at..at + 8) {

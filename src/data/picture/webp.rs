@@ -1,9 +1,9 @@
-//! What stands beside the pixels of a WebP file (RFC 9649): its colour profile and a camera's notes.
+//! Metadata of a WebP file (RFC 9649): the colour profile and EXIF data.
 //!
-//! The decoder's own functions allocate whatever a chunk claims as its size, up to 4 GB. Here a chunk that is longer than
-//! the file is none.
+//! The decoder's own functions allocate whatever size a chunk claims, up to 4 GB. Here a chunk that is longer than the
+//! file is ignored.
 
-/// Parts of a file; absent where it has none, or none that is whole.
+/// The metadata chunks; None if a chunk is missing or incomplete.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Metadata<'a> {
     pub icc: Option<&'a [u8]>,
@@ -12,7 +12,7 @@ pub struct Metadata<'a> {
 
 pub fn metadata(webp: &[u8]) -> Metadata<'_> {
     let mut found = Metadata::default();
-    // Behind "RIFF", its size and "WEBP".
+    // After "RIFF", the size, and "WEBP".
     let mut rest = webp.get(12..).unwrap_or_default();
     while let Some((head, behind)) = rest.split_at_checked(8) {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
@@ -22,7 +22,7 @@ pub fn metadata(webp: &[u8]) -> Metadata<'_> {
             b"EXIF" => _ = found.exif.get_or_insert(chunk),
             _ => {}
         }
-        // Chunks begin at even places.
+        // Chunks are padded to even offsets.
         rest = behind.get(size.next_multiple_of(2)..).unwrap_or_default();
     }
     found
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_chunk_that_is_whole_counts() {
+    fn the_first_complete_chunk_is_used() {
         let bytes = file(&[(b"VP8X", 3, &[0; 4]), (b"ICCP", 2, b"ab"), (b"ICCP", 2, b"cd"), (b"EXIF", 1, b"e")]);
         assert_eq!(metadata(&bytes), Metadata { icc: Some(b"ab"), exif: Some(b"e") });
         for size in [3, 1 << 20, u32::MAX] {

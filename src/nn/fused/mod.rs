@@ -52,7 +52,7 @@ pub use simd::Level;
 use weights::Weights;
 use workspace::{Buffers, Pool, Workspace};
 
-/// The memory, in bytes, that prediction takes beside the weights for `images` images at a time.
+/// Returns the memory, in bytes, that predicting `images` images at a time needs in addition to the weights.
 pub fn forward_memory(graph: &Graph, images: usize) -> u64 {
     let (plan, threads) = (Plan::new(graph, false), rayon::current_num_threads());
     let task = images_of_task(images, threads);
@@ -60,7 +60,7 @@ pub fn forward_memory(graph: &Graph, images: usize) -> u64 {
     4 * numbers as u64 * images.div_ceil(task).min(threads) as u64
 }
 
-/// Images that a task of prediction takes at a time.
+/// Returns the number of images per prediction task.
 fn images_of_task(images: usize, threads: usize) -> usize {
     images.div_ceil(threads).clamp(1, 4)
 }

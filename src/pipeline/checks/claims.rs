@@ -10,7 +10,7 @@ use super::super::params::{Arm, CompareParams, DiffusionParams, Objective, Train
 use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 
-/// Claims that a comparison may have: each is held against all runs of its arms.
+/// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;
 
 pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {

@@ -103,7 +103,7 @@ fn check_text(params: &CommandParams, outputs: &HashSet<&str>, text: &str, span:
         Placeholder::Output(name) => check("outputs", name),
         Placeholder::Seed | Placeholder::Threads => Ok(String::new()),
     });
-    // A script may have braces of its own, an argument of one word hardly.
+    // Scripts may contain braces of their own; single-word arguments hardly ever do.
     let is_word = !text.contains(char::is_whitespace);
     for miss in near_misses(text) {
         let is_meant = match miss.name {
@@ -113,8 +113,10 @@ fn check_text(params: &CommandParams, outputs: &HashSet<&str>, text: &str, span:
         };
         if is_meant && !errors.is_full() {
             let message = format!("{} is not a placeholder", quote(miss.written));
-            let help =
-                format!("did you mean {}? Braces of the program's own can stand in one of `files`", quote(&miss.meant));
+            let help = format!(
+                "did you mean {}? To pass literal braces to the program, put the text into one of `files`",
+                quote(&miss.meant)
+            );
             errors.push(Diagnostic::new(span, message).help(help));
         }
     }

@@ -1,5 +1,5 @@
-//! Networks and noise processes: sizes that must divide and values that must fit each other. The same rules hold for a
-//! `train` stage and for the configuration in a checkpoint's header.
+//! Checks networks and noise processes: which sizes must divide and which values must fit each other. The same rules
+//! apply to a `train` stage and to the configuration in a checkpoint's header.
 
 use serde_json::json;
 
@@ -10,14 +10,15 @@ use super::super::reader::{self, Place};
 use super::super::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
 use super::super::schema;
 
-/// The largest image that a network is made for: what `fetch` allows as `size`.
+/// The maximum image size that a network supports, the maximum `size` of `fetch`.
 pub const MAX_IMAGE_SIZE: usize = 1024;
-/// How many times smaller low-resolution images may be. `degrade` goes to 8; programs may make others.
+/// The maximum factor between high and low resolution. `degrade` supports up to 8; programs may use others.
 pub const MAX_SCALE: usize = 16;
 
 /// A parameter of a `train` stage that does not fit the others.
 pub struct Problem {
-    /// The parameters that it is about. The first one that the file gives is marked, or else the last one's place.
+    /// The parameters involved. The diagnostic marks the first one that the file sets, or else the place of the last
+    /// one.
     pub paths: &'static [&'static str],
     pub message: String,
     pub help: Option<String>,
@@ -29,7 +30,7 @@ impl Problem {
     }
 }
 
-/// What is wrong with a noise process.
+/// Checks a noise process and returns its problems.
 pub fn of_diffusion(diffusion: &DiffusionParams) -> Vec<Problem> {
     let mut found = vec![];
     if diffusion.objective == Objective::Regression || !diffusion.schedule.has_betas() {
@@ -37,29 +38,31 @@ pub fn of_diffusion(diffusion: &DiffusionParams) -> Vec<Problem> {
     }
     let DiffusionParams { timesteps, beta_start, beta_end, .. } = *diffusion;
     if beta_start > beta_end {
-        let message = format!("`diffusion.beta_start` is {beta_start}, above `diffusion.beta_end` of {beta_end}");
-        let help = "noise grows from the first step to the last".to_string();
+        let message =
+            format!("`diffusion.beta_start` is {beta_start}, greater than `diffusion.beta_end`, which is {beta_end}");
+        let help = "noise must increase from the first step to the last".to_string();
         found.push(Problem::new(&["diffusion.beta_start", "diffusion.beta_end"], message, help));
     }
-    // Betas are given for T = 1000 and scaled, so that the last image is noise whatever T is.
+    // Betas are specified for T = 1000 and scaled, so that the last image is noise for any T.
     let last = beta_end * 1000.0 / timesteps as f64;
     if last > 0.999 {
-        let message = format!("{timesteps} timesteps are too few for a schedule of betas: the last would be {last:.3}");
+        let message =
+            format!("{timesteps} timesteps are too few for a beta schedule: the last beta would be {last:.3}");
         let least = (beta_end * 1000.0 / 0.999).ceil();
-        let help = format!("at least {least}, or `schedule: cosine`");
+        let help = format!("use at least {least}, or `schedule: cosine`");
         found.push(Problem::new(&["diffusion.timesteps"], message, help));
     } else if beta_start <= beta_end {
         let left = last_alpha_bar(diffusion);
         if left < MIN_ALPHA_BAR {
             let left = if left > 0.0 { format!("{left:.0e}") } else { "0".to_string() };
             let message = format!(
-                "with a `diffusion.beta_end` of {beta_end} nothing is left of the image: alpha-bar ends at {left}, and \
-                 the smallest allowed is {MIN_ALPHA_BAR:.0e}"
+                "with `diffusion.beta_end` {beta_end} the noise schedule leaves nothing of the image: alpha-bar ends at \
+                 {left}, and the minimum is {MIN_ALPHA_BAR:.0e}"
             );
             let help = match largest_beta_end(diffusion) {
-                Some(largest) => format!("a `beta_end` of at most {largest}, or `schedule: cosine`"),
+                Some(largest) => format!("use a `beta_end` of at most {largest}, or `schedule: cosine`"),
                 None => {
-                    "a smaller `beta_start` and `beta_end` (usual are 0.0001 and 0.02), or `schedule: cosine`".into()
+                    "use a smaller `beta_start` and `beta_end` (such as 0.0001 and 0.02), or `schedule: cosine`".into()
                 }
             };
             let paths = &["diffusion.beta_end", "diffusion.beta_start", "diffusion.schedule", "diffusion.timesteps"];
@@ -69,14 +72,15 @@ pub fn of_diffusion(diffusion: &DiffusionParams) -> Vec<Problem> {
     found
 }
 
-/// Why a U-Net of so many levels cannot work on images of `size`×`size` pixels.
+/// Returns why a U-Net with this many levels cannot process images of `size`×`size` pixels, if it cannot.
 pub fn unet_error(size: usize, levels: usize) -> Option<String> {
     let divisor = 1 << (levels - 1);
     (!size.is_multiple_of(divisor))
-        .then(|| format!("images of {size}×{size} pixels: {levels} levels need a size divisible by {divisor}"))
+        .then(|| format!("{levels} levels need an image size divisible by {divisor}, found {size}×{size} pixels"))
 }
 
-/// Whether each layer of attention has a map to stand at, and channels that divide. The levels must fit the size.
+/// Checks that each attention layer's resolution exists in the U-Net and that its channels can be divided among the
+/// heads. The levels must fit the size.
 pub fn of_attention(model: &ModelParams, size: usize) -> Vec<Problem> {
     let mut found = vec![];
     let attention = &model.attention;
@@ -87,8 +91,11 @@ pub fn of_attention(model: &ModelParams, size: usize) -> Vec<Problem> {
     for &resolution in &attention.resolutions {
         let Some(level) = levels.iter().position(|&l| l == resolution) else {
             let maps = levels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!("no map of the U-Net is {resolution}×{resolution}");
-            let help = format!("of images of {size}×{size} with {} levels there are: {maps}", levels.len());
+            let message = format!("no feature map of the U-Net is {resolution}×{resolution}");
+            let help = format!(
+                "for images of {size}×{size} pixels and {} levels, the feature map sizes are: {maps}",
+                levels.len()
+            );
             found.push(Problem::new(&["model.attention.resolutions"], message, help));
             continue;
         };
@@ -96,8 +103,9 @@ pub fn of_attention(model: &ModelParams, size: usize) -> Vec<Problem> {
         let seed = attention.kind == AttentionKind::Seed
             || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
         if seed && channels < 8 {
-            let message = format!("the tutorial's attention asks with an eighth of {channels} channels, which is none");
-            let help = format!("at {resolution}×{resolution} it needs 8 channels or more");
+            let message =
+                format!("the attention needs at least 8 channels at {resolution}×{resolution}, found {channels}");
+            let help = "queries and keys use an eighth of the channels".to_string();
             found.push(Problem::new(&["model.base_channels"], message, help));
         } else if !seed && !channels.is_multiple_of(attention.heads) {
             let message = format!(
@@ -111,12 +119,12 @@ pub fn of_attention(model: &ModelParams, size: usize) -> Vec<Problem> {
     found
 }
 
-/// Checks a network and its noise process that come from elsewhere than a pipeline file: the ranges of all parameters,
-/// how they fit each other, and how they fit images of `image_size`×`image_size` pixels that are `scale` times larger
-/// than their low-resolution ones.
+/// Checks a network and its noise process that do not come from a pipeline file: the range of each parameter, how they
+/// fit each other, and whether they fit images of `image_size`×`image_size` pixels that are `scale` times larger than
+/// the low-resolution ones.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// Returns the first rule that is violated.
 pub fn check_network(
     model: &ModelParams,
     diffusion: &DiffusionParams,
@@ -125,11 +133,11 @@ pub fn check_network(
 ) -> Result<(), String> {
     check_ranges(model, diffusion)?;
     if !(1..=MAX_IMAGE_SIZE).contains(&image_size) {
-        return Err(format!("images must be 1 to {MAX_IMAGE_SIZE} pixels high, found {image_size}"));
+        return Err(format!("the image size must be 1 to {MAX_IMAGE_SIZE} pixels, found {image_size}"));
     }
     if !(1..=MAX_SCALE).contains(&scale) || !image_size.is_multiple_of(scale) {
         return Err(format!(
-            "the scale must be 1 to {MAX_SCALE} and divide the image size of {image_size}, found {scale}"
+            "the scale must be 1 to {MAX_SCALE} and divide the image size {image_size}, found {scale}"
         ));
     }
     if let Some(message) = unet_error(image_size, model.channel_mults.len()) {
@@ -143,9 +151,9 @@ pub fn check_network(
     }
 }
 
-/// Holds the parameters against the schema of a `train` stage, as the file's are.
+/// Checks the parameters against the schema of a `train` stage, as for a pipeline file.
 fn check_ranges(model: &ModelParams, diffusion: &DiffusionParams) -> Result<(), String> {
-    // JSON is YAML, and the reader of the file reads it.
+    // JSON is valid YAML, so the reader of pipeline files can read it.
     let stage = json!({ "data": "data", "model": model, "diffusion": diffusion });
     let mut errors = Errors::default();
     let node = reader::read(&stage.to_string(), Place { source: 0, offset: 0 }, &mut errors);
@@ -160,15 +168,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_must_divide() {
+    fn image_sizes_must_be_divisible() {
         assert_eq!(unet_error(32, 3), None);
         assert!(unet_error(30, 3).unwrap().contains("divisible by 4"));
         assert_eq!(unet_error(30, 2), None);
     }
 
-    /// Every kind of schedule, with betas at the ends of their ranges.
+    /// Tests every kind of schedule with betas at the ends of their ranges.
     #[test]
-    fn a_schedule_without_an_error_keeps_some_of_the_image() {
+    fn accepted_schedules_do_not_underflow() {
         let betas = [1e-8, 1e-4, 0.001, 0.02, 0.05, 0.0915, 0.1, 0.3, 0.5, 0.999];
         let mut refused = 0;
         for schedule in [ScheduleKind::Linear, ScheduleKind::Quadratic, ScheduleKind::Cosine, ScheduleKind::Sigmoid] {
@@ -186,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_valid_network_passes_and_the_rest_is_refused_by_name() {
+    fn invalid_networks_are_refused_with_the_parameter_name() {
         let (model, diffusion) = (ModelParams::default(), DiffusionParams::default());
         for size in [4, 8, 32, 48, 1024] {
             assert_eq!(check_network(&model, &diffusion, size, 4), Ok(()));
@@ -223,7 +231,7 @@ mod tests {
         wrong(&model, &noise(|d| d.timesteps = usize::MAX), 32, 4, "`diffusion.timesteps`");
         wrong(&model, &noise(|d| d.residual_scale = Some(-4.0)), 32, 4, "`diffusion.residual_scale`");
         let underflows = noise(|d| (d.schedule, d.beta_end) = (ScheduleKind::Linear, 0.999));
-        wrong(&model, &underflows, 32, 4, "smallest allowed");
+        wrong(&model, &underflows, 32, 4, "the minimum is");
         for (size, scale) in [(0, 1), (31, 1), (32, 0), (32, 5), (32, 32), (2048, 4), (usize::MAX, 1)] {
             assert!(check_network(&model, &diffusion, size, scale).is_err(), "{size} {scale}");
         }

@@ -183,8 +183,8 @@ pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut E
     Validator { root: of(kind), errors, owner: None }.run(node);
 }
 
-/// Gives every value of a stage the type of its parameter, and changes nothing else: `3.10` is a number where one is
-/// needed, and the text as it was written where a text is. What does not fit stays as it is.
+/// Converts each value of a stage to the type of its parameter: `3.10` becomes a number for a number, and the text as
+/// written for a text. Values that do not match stay unchanged.
 pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
     Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
 }
@@ -196,7 +196,7 @@ pub(super) fn type_values<'a>(kind: StageKind, path: &str, values: impl IntoIter
     let Some(schema) = validator.at(validator.root, path) else { return };
     for value in values {
         validator.check(schema, &mut String::new(), value);
-        // A list of errors that is full would end the checks.
+        // A full error list would stop the checks.
         *validator.errors = Errors::default();
     }
 }
@@ -219,7 +219,8 @@ impl Validator<'_> {
         target.unwrap_or(schema)
     }
 
-    /// The schema of the parameter at a dotted path; of alternatives, in the first that has it.
+    /// Returns the schema of the parameter at a dotted path; with alternatives, from the first one that has the
+    /// parameter.
     fn at(&self, schema: &'static Json, path: &str) -> Option<&'static Json> {
         if path.is_empty() {
             return Some(schema);
@@ -235,7 +236,7 @@ impl Validator<'_> {
             return self.at(property, rest);
         }
         let other = schema["additionalProperties"].is_object().then(|| &schema["additionalProperties"])?;
-        // The user's own names may have dots.
+        // Names that the user chose may contain dots.
         match self.resolve(other)["properties"].is_object() {
             false => Some(other),
             true => path.match_indices('.').find_map(|(dot, _)| self.at(other, &path[dot + 1..])).or(Some(other)),

@@ -96,8 +96,8 @@ impl Validator<'_> {
             return;
         }
         let meant = match node.as_text().map(|text| text.trim().to_lowercase()).as_deref() {
-            // Without quotes this would be a boolean.
-            Some("true" | "false") if is_boolean(node) => Some("leave the quotes off".to_string()),
+            // Without the quotes this would be a boolean.
+            Some("true" | "false") if is_boolean(node) => Some("remove the quotes".to_string()),
             Some("true") => Some("did you mean `true`?".to_string()),
             Some("false") => Some("did you mean `false`?".to_string()),
             Some("yes" | "on" | "y" | "1") => Some("did you mean `true`?".to_string()),
@@ -108,12 +108,12 @@ impl Validator<'_> {
     }
 }
 
-/// Help where a number is needed and a text was found.
+/// Returns help for a text where a number is needed.
 pub(in super::super) fn number_help(node: &Node) -> Option<String> {
     let Value::Text(text) = &node.value else { return None };
     let is_number = |text: &str| text.parse::<f64>().is_ok_and(f64::is_finite);
     if is_number(text) {
-        return Some("leave the quotes off".to_string());
+        return Some("remove the quotes".to_string());
     }
     if let Some(help) = odd_character(text) {
         return Some(help);
@@ -121,31 +121,31 @@ pub(in super::super) fn number_help(node: &Node) -> Option<String> {
     let starts_with_digit = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'));
     let without = |c: char| text.replace(c, "");
     if text.contains('_') && starts_with_digit && is_number(&without('_')) {
-        return Some(format!("YAML 1.2 has no `_` within numbers: write {}", quote(&without('_'))));
+        return Some(format!("YAML 1.2 does not allow `_` in numbers: write {}", quote(&without('_'))));
     }
     let (head, rest) = text.split_once(',')?;
     let groups = rest.split(',').all(|group| group.len() == 3 && group.bytes().all(|b| b.is_ascii_digit()));
     if groups && is_number(&without(',')) {
-        return Some(format!("YAML has no `,` within numbers: write {}", quote(&without(','))));
+        return Some(format!("YAML does not allow `,` in numbers: write {}", quote(&without(','))));
     }
     let point = format!("{head}.{rest}");
-    (starts_with_digit && is_number(&point)).then(|| format!("the decimal point is `.`: write {}", quote(&point)))
+    (starts_with_digit && is_number(&point)).then(|| format!("use `.` as the decimal point: write {}", quote(&point)))
 }
 
-/// Whether a text without its quotes would be a boolean.
+/// Whether a text would be a boolean without its quotes.
 fn is_boolean(node: &Node) -> bool {
     matches!(&node.value, Value::Text(text) if matches!(plain_scalar(text), Value::Bool(_)))
 }
 
-/// Help where a text is needed and something else was found.
+/// Returns help for another value where a text is needed.
 fn text_help(node: &Node) -> Option<String> {
     match &node.value {
-        Value::Bool(b) => Some(format!("as a text it needs quotes: `\"{b}\"`")),
-        Value::Null => Some("as texts, `~` and `null` need quotes; the empty text is `\"\"`".to_string()),
-        // A mapping of one key may have been meant as a text with a colon in it.
+        Value::Bool(b) => Some(format!("quote it to make it a text: `\"{b}\"`")),
+        Value::Null => Some("quote `~` and `null` to make them texts; the empty text is `\"\"`".to_string()),
+        // A mapping with one key may be an unquoted text that contains a colon.
         Value::Mapping(mapping) if mapping.len() == 1 => mapping.keys().next().map(|key| {
             format!(
-                "to YAML {} is a key: a text with a colon at its end or before a space needs quotes",
+                "YAML reads {} as a key: quote texts with a colon before a space or at the end",
                 quote(&format!("{key}:"))
             )
         }),

@@ -99,7 +99,7 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
                 gathered += arms.map(|run| of_stage.get(run.stage.as_str()).map_or(0, Range::len)).sum::<usize>();
                 if gathered > MAX_GATHERED {
                     let message = format!(
-                        "with stage {} the arms of all comparisons have more than {MAX_GATHERED} samples",
+                        "with stage {}, the arms of all comparisons have more than {MAX_GATHERED} samples in total",
                         quote(&stage.name)
                     );
                     errors.push(Diagnostic::new(stage.key, message));

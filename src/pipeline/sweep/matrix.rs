@@ -12,11 +12,12 @@ use super::{Axis, AxisValue, Combination, MAX_BYTES, MAX_INSTANCES, Scope, overl
 const EXCLUDE: &str = "exclude";
 const INCLUDE: &str = "include";
 
-/// Axes that a matrix may have.
+/// The maximum number of axes of a matrix.
 const MAX_AXES: usize = 100;
-/// The longest path of a parameter.
+/// The maximum length of a parameter's path.
 const MAX_PATH_BYTES: usize = 1000;
-/// Combinations of a matrix times different sets of axes in its `exclude`: each combination is looked up once per set.
+/// The maximum number of combinations times different sets of axes in `exclude`: each combination is looked up once per
+/// set.
 const MAX_LOOKUPS: usize = 10_000_000;
 
 /// What a matrix asks for.
@@ -31,9 +32,9 @@ pub(in super::super) struct Matrix {
     pub combinations: Vec<Combination>,
 }
 
-/// Reads the matrix in `entry`, the axes of which are added to `all`. `kind` is that of the stages that it sweeps, where
-/// the file says so. `siblings` are the parameters beside it: one that the command line gives is no longer swept by the
-/// file.
+/// Reads the matrix in `entry` and adds its axes to `all`. `kind` is the kind of the swept stages, if the file
+/// specifies it. `siblings` are the parameters next to the matrix; the matrix does not sweep those that the command
+/// line sets.
 pub(in super::super) fn read(
     (scope, kind): (&Scope, Option<StageKind>),
     mut entry: Entry,
@@ -99,7 +100,7 @@ pub(in super::super) fn read(
     Some(without_those_given(entry, siblings, axes, combinations, all))
 }
 
-/// Leaves out the combinations that agree with one of `excluded` on all its axes.
+/// Removes the combinations that match one of `excluded` on all its axes.
 fn remove(combinations: &mut Vec<Combination>, excluded: &[Combination], key: Span) -> Result<(), Diagnostic> {
     let mut by_axes: HashMap<Vec<usize>, HashSet<Combination>> = HashMap::new();
     for combination in excluded.iter().map(sorted) {
@@ -107,10 +108,10 @@ fn remove(combinations: &mut Vec<Combination>, excluded: &[Combination], key: Sp
     }
     if by_axes.len().saturating_mul(combinations.len()) > MAX_LOOKUPS {
         let message =
-            format!("`exclude` names {} different sets of axes, too many for so large a matrix", by_axes.len());
-        return Err(Diagnostic::new(key, message).help("list the combinations that are wanted under `include`"));
+            format!("`exclude` uses {} different sets of axes, too many for a matrix of this size", by_axes.len());
+        return Err(Diagnostic::new(key, message).help("list the combinations to run under `include` instead"));
     }
-    // Axes come in one order, in which a combination has a value on each.
+    // Axes are ordered, and each has one value in a combination.
     let on = |combination: &Combination, axes: &[usize]| -> Combination {
         axes.iter().filter_map(|axis| combination.iter().find(|pair| pair.0 == *axis).copied()).collect()
     };
@@ -153,12 +154,12 @@ fn without_those_given(
 
 struct Reader<'a> {
     scope: &'a Scope,
-    /// Of the stages that are swept.
+    /// The kind of the swept stages.
     kind: Option<StageKind>,
     /// This matrix's axes are those from here on.
     first: usize,
     all: &'a mut Vec<Axis>,
-    /// For each of this matrix's axes, its values by [`identity`].
+    /// The index of each value by [`identity`], for each axis of this matrix.
     index: Vec<HashMap<String, usize>>,
     errors: &'a mut Errors,
 }
@@ -208,14 +209,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Gives values the type of their parameter, where the kind of the stage is known.
+    /// Converts values to the type of their parameter, if the stage kind is known.
     fn type_values<'n>(&self, path: &str, values: impl IntoIterator<Item = &'n mut Node>) {
         if let Some(kind) = self.kind {
             schema::type_values(kind, path, values);
         }
     }
 
-    /// The index of a value on an axis, to which it is added where it is new; and whether it is.
+    /// Returns the index of a value on an axis, adding the value if it is new, and whether it was new.
     fn value(&mut self, axis: usize, node: &Node) -> (usize, bool) {
         let values = &mut self.all[axis].values;
         match self.index[axis - self.first].entry(identity(node)) {
@@ -373,16 +374,16 @@ pub(super) fn too_many(span: Span, what: &str, count: u128) -> Diagnostic {
     Diagnostic::new(span, format!("{what} {shown} instances; a pipeline has at most {MAX_INSTANCES}"))
 }
 
-/// Parameters that take more memory than a pipeline may.
+/// The error for parameters that take more memory than a pipeline may use.
 pub(in super::super) fn too_large(span: Span, stage: &str) -> Diagnostic {
     let message =
-        format!("with stage {} the parameters of all instances take more than {} MiB", quote(stage), MAX_BYTES >> 20);
+        format!("with stage {}, the parameters of all instances take more than {} MiB", quote(stage), MAX_BYTES >> 20);
     Diagnostic::new(span, message).help("put long texts and lists into a file, such as a script among `files`")
 }
 
-/// A text that two values have in common if they are the same parameter, however they are spelled.
+/// Returns a text that is equal for two values if they are the same parameter value, whatever their spelling.
 fn identity(node: &Node) -> String {
-    /// All integers below this are exact as real numbers.
+    /// All integers below this are exact in f64.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match &node.value {
         Value::Null => "null".to_string(),
@@ -390,7 +391,7 @@ fn identity(node: &Node) -> String {
         Value::Number { number: Number::Integer(i), .. } => i.to_string(),
         Value::Number { number: Number::Real(x), .. } if x.fract() == 0.0 && x.abs() < EXACT => (*x as i64).to_string(),
         Value::Number { number: Number::Real(x), .. } => format!("{x:e}"),
-        // Escaped, so that no text looks like another value.
+        // Escaped, so that a text cannot equal another kind of value.
         Value::Text(text) => format!("{text:?}"),
         Value::List(items) => format!("[{}]", items.iter().map(identity).collect::<Vec<_>>().join(",")),
         Value::Mapping(mapping) => {
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_identified_however_they_are_spelled() {
+    fn the_identity_of_a_value_ignores_its_spelling() {
         let plain = |text: &str| of(plain_scalar(text));
         for (a, b) in [("1", "1.0"), ("1000", "1e3"), ("0.1", "1e-1"), ("0x10", "16"), ("~", "null"), ("-0.0", "0")] {
             assert_eq!(plain(a), plain(b), "{a} {b}");
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn excluded_combinations_are_removed_whatever_axes_they_name() {
+    fn combinations_are_excluded_by_any_set_of_axes() {
         let nowhere = Span { source: 0, start: 0, end: 0 };
         let mut all: Vec<Combination> = (0..3).flat_map(|a| (0..3).map(move |b| vec![(7, a), (8, b)])).collect();
         remove(&mut all, &[vec![(8, 1)], vec![(8, 0), (7, 2)]], nowhere).unwrap();

@@ -28,11 +28,11 @@ pub(super) use variants::{Applied, Sweeps, Typed, Variant, variants};
 /// Instances that a pipeline may have, all stages together.
 pub(super) const MAX_INSTANCES: usize = 100_000;
 
-/// Bytes that the parameters of a pipeline may take, those of all instances together, by [`Node::weight`]: `defaults` and
-/// a matrix can repeat a long list or text more often than memory allows.
+/// The maximum memory for the parameters of all instances of a pipeline, in bytes as computed by [`Node::weight`].
+/// `defaults` and a matrix can repeat a long list or text more often than memory allows.
 pub(super) const MAX_BYTES: u64 = 512 << 20;
 
-/// Arms' samples that the comparisons of a pipeline may gather, all together.
+/// The maximum number of arm samples that all comparisons of a pipeline may gather.
 const MAX_GATHERED: usize = 500_000;
 
 /// The name of the parameter whose values make no arms of their own in a comparison, but repetitions of one.

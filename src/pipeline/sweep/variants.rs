@@ -22,11 +22,11 @@ pub(in super::super) struct Sweeps {
     pub kinds: BTreeMap<StageKind, Matrix>,
     /// Axes that have reached a stage.
     pub used: BTreeSet<usize>,
-    /// What the `defaults` of each kind weigh.
+    /// The weight of the `defaults` of each kind.
     pub defaults: BTreeMap<StageKind, u64>,
-    /// What they weigh in all stages together into which they were merged.
+    /// The total weight of the defaults in all stages that they were merged into.
     pub merged: u64,
-    /// Bytes that the parameters of all variants take.
+    /// The memory that the parameters of all variants take, in bytes.
     pub weight: u64,
 }
 
@@ -41,7 +41,7 @@ pub(in super::super) struct Applied {
 }
 
 impl Applied {
-    /// The variants that they make of a stage.
+    /// Returns the number of variants that they create of a stage.
     pub fn count(&self) -> u64 {
         let own = self.own.as_ref().map_or(1, |own| own.combinations.len() as u64);
         self.shared.iter().fold(own, |count, shared| count.saturating_mul(shared.len() as u64))

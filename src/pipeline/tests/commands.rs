@@ -90,7 +90,7 @@ fn what_is_wrong_with_a_command_is_said_where_it_is() {
         ("command: [a], outputs: [o], inputs: { a/b: pairs }", "`a/b` cannot be the name of an input"),
         ("command: [a], outputs: [o], inputs: { a: pears }", "`inputs.a` names `pears`, which is no stage"),
         ("command: [a], outputs: [o], inputs: { a: pairs/none }", "stage `pairs` makes no `none`"),
-        ("command: [a], outputs: [o], inputs: { a: x/o }", "stages wait for each other: `x` → `x`"),
+        ("command: [a], outputs: [o], inputs: { a: x/o }", "circular dependency: `x` → `x`"),
         ("command: [a], outputs: [o], files: [../a]", "`../a` cannot be one of `files`"),
         ("command: [a], outputs: [o], files: [/etc/passwd]", "`/etc/passwd` cannot be one of `files`"),
         ("command: [a], outputs: [o], files: [inputs/a]", "`inputs/a` cannot be one of `files`"),

@@ -245,7 +245,7 @@ fn monsters_are_refused_quickly() {
     }
 }
 
-/// The time and the text that `file` takes, valid or not, are within bounds.
+/// Parses `file`, valid or not, and checks that the time and the length of the errors are bounded.
 fn is_quick(what: &str, file: &str, flags: &Flags) {
     assert!(file.len() <= super::super::reader::MAX_BYTES, "{what}: {} bytes", file.len());
     let started = Instant::now();
@@ -260,7 +260,7 @@ fn is_quick(what: &str, file: &str, flags: &Flags) {
 }
 
 #[test]
-fn time_grows_with_what_is_written() {
+fn parsing_time_is_bounded() {
     let list = |n: usize, item: &dyn Fn(usize) -> String| (0..n).map(item).collect::<Vec<_>>().join(", ");
     let numbers = list(80_000, &|i| i.to_string());
     let matrix = |matrix: &str| SMALL.replace("{ kind: train }", &format!("{{ kind: train, matrix: {{ {matrix} }} }}"));
@@ -270,7 +270,7 @@ fn time_grows_with_what_is_written() {
         ("an axis of seeds", matrix(&format!("seed: [{numbers}]"))),
         ("an axis of one value", matrix(&format!("seed: [{}]", list(80_000, &|_| "1".to_string())))),
         (
-            "much that is excluded",
+            "many exclusions",
             matrix(&format!(
                 "seed: [{}], exclude: [{}]",
                 list(40_000, &|i| i.to_string()),
@@ -278,7 +278,7 @@ fn time_grows_with_what_is_written() {
             )),
         ),
         (
-            "exclude by many sets of axes",
+            "exclusions by many sets of axes",
             matrix(&format!(
                 "{}, exclude: [{}]",
                 list(16, &|i| format!("env.A{i}: [0, 1]")),
@@ -288,9 +288,9 @@ fn time_grows_with_what_is_written() {
                 })
             )),
         ),
-        ("much that is included", matrix(&format!("include: [{}]", list(60_000, &|i| format!("{{seed: {i}}}"))))),
+        ("many inclusions", matrix(&format!("include: [{}]", list(60_000, &|i| format!("{{seed: {i}}}"))))),
         ("many axes", matrix(&list(50_000, &|i| format!("a{i}: [1]")))),
-        ("a path of many dots", matrix(&format!("\"{}\": [1]", "a.".repeat(400_000) + "a"))),
+        ("a path with many dots", matrix(&format!("\"{}\": [1]", "a.".repeat(400_000) + "a"))),
         ("many outputs", command(&format!("command: [a], outputs: [{names}]"))),
         ("an output many times", command(&format!("command: [a], outputs: [{}]", list(80_000, &|_| "o".to_string())))),
         (
@@ -324,7 +324,7 @@ fn time_grows_with_what_is_written() {
             ),
         ),
         (
-            "arms that gather much",
+            "arms that gather many samples",
             format!(
                 "{}  more: {{ kind: compare, arms: {{ {} }} }}\n",
                 matrix(&format!("seed: [{}]", list(30_000, &|i| i.to_string()))),
@@ -332,7 +332,7 @@ fn time_grows_with_what_is_written() {
             ),
         ),
         (
-            "claims about much",
+            "claims about many runs",
             format!(
                 "{}  more: {{ kind: compare, arms: {{ a: samples, b: samples }}, claims: {{ {} }} }}\n",
                 matrix(&format!("seed: [{}]", list(20_000, &|i| i.to_string()))),
@@ -340,7 +340,7 @@ fn time_grows_with_what_is_written() {
             ),
         ),
         (
-            "arms that are no samples",
+            "arms that are not samples",
             format!(
                 "{SMALL}  x: {{ kind: command, command: [a], outputs: [{}] }}\n  more: {{ kind: compare, arms: {{ {} }} }}\n",
                 list(10_000, &|i| format!("o{i}")),
@@ -348,7 +348,7 @@ fn time_grows_with_what_is_written() {
             ),
         ),
         (
-            "a chain with ways back",
+            "a chain with many cycles",
             format!(
                 "name: x\nstages:\n{}",
                 (0..9_000)
@@ -377,7 +377,7 @@ fn time_grows_with_what_is_written() {
 }
 
 #[test]
-fn hostile_flags_are_answered_quickly() {
+fn hostile_flags_are_parsed_quickly() {
     let n = 120_000;
     let repeated = |unit: &str| unit.repeat(n / unit.len());
     for value in ["[", "{", "a.", "=", "#", " #", "'", "\"", ",", "1,", "&a ", "{a: ", "~", "\u{e000}#", "\u{e9}", "- "]

@@ -243,7 +243,7 @@ fn settings_are_blamed_on_their_flag() {
             "=3",
         ],
         r#"
-error: stages wait for each other: `pairs` → `model` → `pairs`
+error: circular dependency: `pairs` → `model` → `pairs`
  --> test.yaml:3:18
   |
 3 |   train: { data: pairs, optim: { steps: 10 } }
@@ -348,7 +348,7 @@ error: `run.json` cannot be the name of a stage
 5 |   run.json: { kind: fetch, dataset: synthetic }
   |   ^^^^^^^^
   |
-  = help: a run keeps this name for itself
+  = help: srpipe reserves this name
 "#,
     );
 }

@@ -1,8 +1,9 @@
-//! Scalars that YAML reads in more than one way: numbers that are texts, look-alikes of ASCII, `#`, `<<`.
+//! Scalars that YAML can read in more than one way: texts that look like numbers, lookalikes of ASCII characters, `#`,
+//! `<<`.
 
 use super::*;
 
-/// A command whose environment is swept.
+/// A pipeline with a command whose environment is swept.
 fn swept(values: &str) -> String {
     format!("{SMALL}  x: {{ kind: command, command: [a], outputs: [o], matrix: {{ env.V: {values} }} }}\n")
 }
@@ -21,7 +22,7 @@ fn env(pipeline: &Pipeline) -> Vec<String> {
 }
 
 #[test]
-fn texts_that_look_like_numbers_are_told_apart_on_an_axis() {
+fn texts_that_look_like_numbers_are_distinct_on_an_axis() {
     for (values, expected) in [
         ("[3.1, 3.10]", vec!["3.1", "3.10"]),
         ("[01, 1]", vec!["01", "1"]),
@@ -33,7 +34,7 @@ fn texts_that_look_like_numbers_are_told_apart_on_an_axis() {
     ] {
         let pipeline = valid(&swept(values));
         assert_eq!(env(&pipeline), expected);
-        // The file that a run keeps means the same.
+        // The resolved file of a run has the same meaning.
         let again = valid(&pipeline.resolved());
         assert_eq!(env(&again), expected, "{}", pipeline.resolved());
         let names = |pipeline: &Pipeline| pipeline.stages.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
@@ -81,7 +82,7 @@ fn texts_keep_their_spelling_in_the_file_of_a_run() {
 }
 
 #[test]
-fn a_hash_on_the_command_line_is_a_character() {
+fn a_hash_on_the_command_line_starts_no_comment() {
     let folder = SMALL.replace("dataset: synthetic", "dataset: folder, path: x");
     let path = |set: &str| match &valid_with(&folder, &[set]).stages[0].params {
         StageParams::Fetch(FetchParams::Folder(p)) => p.path.clone(),
@@ -95,13 +96,13 @@ fn a_hash_on_the_command_line_is_a_character() {
     let pipeline = parse("test.yaml", swept("[a]"), &flags("stages.x.env.V=a #1,#2,'c #3'")).unwrap();
     assert_eq!(env(&pipeline), ["a #1", "#2", "c #3"]);
     assert_eq!(valid_with(SMALL, &["description=run #3"]).description.as_deref(), Some("run #3"));
-    // In a file it starts a comment, as ever.
+    // In a file it starts a comment.
     assert_eq!(valid(&SMALL.replace("name: small", "name: small #1")).name, "small");
     assert_eq!(
         messages(SMALL, &["seed=1 # one"]),
         [format!("`seed` must be an integer from 0 to {}, found `1 # one`", u64::MAX)]
     );
-    assert_eq!(helps(SMALL, &["stages.model.optim={lr: 1} # x"]), ["`#` starts no comment on the command line"]);
+    assert_eq!(helps(SMALL, &["stages.model.optim={lr: 1} # x"]), ["`#` does not start a comment on the command line"]);
 }
 
 #[test]
@@ -138,47 +139,47 @@ fn look_alikes_of_ascii_are_named() {
     let indented = SMALL.replace("  model: { kind", "\u{a0} model: { kind");
     let found = messages(&indented, &[]);
     assert_eq!(found, ["the indentation contains a no-break space (U+00A0)"], "{indented}");
-    // In texts they are what they are.
+    // Inside texts they are ordinary characters.
     let folder = SMALL.replace("dataset: synthetic", "dataset: folder, path: \"Screen Shot\u{202f}1 – a\"");
     valid(&folder);
 }
 
 #[test]
-fn what_stands_where_a_number_or_a_boolean_is_needed_is_helped() {
+fn wrong_types_give_help() {
     let optim = |value: &str| {
         let file = SMALL.replace("steps: 10", &format!("steps: 10, {value}"));
         helps(&file, &[]).join("|")
     };
     for (value, expected) in [
-        ("flips: \"true\"", "leave the quotes off"),
-        ("flips: 'False'", "leave the quotes off"),
+        ("flips: \"true\"", "remove the quotes"),
+        ("flips: 'False'", "remove the quotes"),
         ("flips: yes", "did you mean `true`?"),
         ("flips: TruE", "did you mean `true`?"),
-        ("lr: \"0.1\"", "leave the quotes off"),
-        ("batch_size: 1_000", "YAML 1.2 has no `_` within numbers: write `1000`"),
-        ("lr: '0,1'", "the decimal point is `.`: write `0.1`"),
-        ("batch_size: '1,000'", "YAML has no `,` within numbers: write `1000`"),
+        ("lr: \"0.1\"", "remove the quotes"),
+        ("batch_size: 1_000", "YAML 1.2 does not allow `_` in numbers: write `1000`"),
+        ("lr: '0,1'", "use `.` as the decimal point: write `0.1`"),
+        ("batch_size: '1,000'", "YAML does not allow `,` in numbers: write `1000`"),
         ("lr: fast", ""),
     ] {
         assert_eq!(optim(value), expected, "{value}");
     }
     for name in ["model: { zero_output: \"true\" }", "heldout: { every: '10' }"] {
         let file = SMALL.replace("{ kind: train }", &format!("{{ kind: train, {name} }}"));
-        assert_eq!(helps(&file, &[]), ["leave the quotes off"], "{name}");
+        assert_eq!(helps(&file, &[]), ["remove the quotes"], "{name}");
     }
-    assert_eq!(helps(&swept("[true]"), &[]), ["as a text it needs quotes: `\"true\"`"]);
-    assert!(helps(&swept("[~]"), &[])[0].starts_with("as texts, `~` and `null` need quotes"));
+    assert_eq!(helps(&swept("[true]"), &[]), ["quote it to make it a text: `\"true\"`"]);
+    assert!(helps(&swept("[~]"), &[])[0].starts_with("quote `~` and `null` to make them texts"));
 }
 
 #[test]
-fn keys_that_only_hold_anchors_are_told_of_defaults() {
+fn keys_for_anchors_give_a_hint_about_defaults() {
     let text = format!("{SMALL}x-common: &c {{ steps: 2 }}\n");
     assert_eq!(messages(&text, &[]), ["unknown key `x-common`"]);
     assert!(helps(&text, &[])[0].contains("under `defaults`"));
 }
 
 #[test]
-fn names_that_a_run_or_the_store_keeps_are_refused() {
+fn reserved_names_are_refused() {
     let stage = |name: &str| messages(&format!("{SMALL}  {name}: {{ kind: degrade, input: images }}\n"), &[]);
     for name in names::RESERVED_STAGES.iter().flat_map(|name| [name.to_string(), name.to_uppercase()]) {
         assert_eq!(stage(&name), [format!("`{name}` cannot be the name of a stage")]);
@@ -190,7 +191,7 @@ fn names_that_a_run_or_the_store_keeps_are_refused() {
     let long = "n".repeat(300);
     let file = format!("{SMALL}  {long}: {{ kind: degrade, input: images }}\n");
     assert_eq!(helps(&file, &[]), ["a name has at most 100 characters, this one has 300"]);
-    // Instances of many axes stay within what a name of a file can have.
+    // Instances with many axes stay within the maximum length of a file name.
     let axes: String = (0..30).map(|i| format!("env.LONG_NAME_OF_AXIS_{i}: [{}], ", "v".repeat(90))).collect();
     let file = format!("{SMALL}  x: {{ kind: command, command: [a], outputs: [o], matrix: {{ {axes} }} }}\n");
     for stage in &valid(&file).stages {
@@ -199,7 +200,7 @@ fn names_that_a_run_or_the_store_keeps_are_refused() {
 }
 
 #[test]
-fn other_spellings_of_placeholders_are_refused() {
+fn misspelled_placeholders_are_refused() {
     let command = |text: &str| {
         let stage = format!(
             "  x: {{ kind: command, command: [cp, {text}], inputs: {{ x: pairs }}, outputs: [o], env: {{ A: b }} }}\n"

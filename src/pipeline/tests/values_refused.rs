@@ -85,7 +85,7 @@ error: `optim.steps` must be an integer, found `10`
 11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
    |                     ^^^^
    |
-   = help: leave the quotes off
+   = help: remove the quotes
 
 error: `optim.lr` must be above 0, found `0`
   --> test.yaml:11:31
@@ -200,7 +200,7 @@ error: `input` must name a fetch stage, `c` is a sample stage
   |
   = help: there is no fetch stage yet; add one
 
-error: stages wait for each other: `a` → `c` → `b` → `a`
+error: circular dependency: `a` → `c` → `b` → `a`
  --> test.yaml:4:27
   |
 4 |   b: { kind: train, data: a, optim: { steps: 1 } }
@@ -208,7 +208,7 @@ error: stages wait for each other: `a` → `c` → `b` → `a`
   |
   = help: this reference closes the cycle; name a stage before it
 
-error: stages wait for each other: `a` → `c` → `a`
+error: circular dependency: `a` → `c` → `a`
  --> test.yaml:5:38
   |
 5 |   c: { kind: sample, model: b, data: a }
@@ -224,7 +224,7 @@ error: `input` must name a fetch stage, `d` is a degrade stage
   |
   = help: there is no fetch stage yet; add one
 
-error: stages wait for each other: `d` → `d`
+error: circular dependency: `d` → `d`
  --> test.yaml:6:30
   |
 6 |   d: { kind: degrade, input: d }
@@ -271,21 +271,21 @@ error: stage `short` needs `optim.steps`, `optim.epochs` or `optim.budget`
   |
   = help: such as `optim: { steps: 1500 }`, or the same under `defaults.train`
 
-error: 20 timesteps are too few for a schedule of betas: the last would be 1.000
+error: 20 timesteps are too few for a beta schedule: the last beta would be 1.000
  --> test.yaml:7:78
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
   |                                                                              ^^
   |
-  = help: at least 21, or `schedule: cosine`
+  = help: use at least 21, or `schedule: cosine`
 
-error: `diffusion.beta_start` is 0.1, above `diffusion.beta_end` of 0.02
+error: `diffusion.beta_start` is 0.1, greater than `diffusion.beta_end`, which is 0.02
  --> test.yaml:7:94
   |
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
   |                                                                                              ^^^
   |
-  = help: noise grows from the first step to the last
+  = help: noise must increase from the first step to the last
 
 error: `sampler.steps` is 25, but `long` is trained with 20 timesteps
  --> test.yaml:8:3
@@ -452,13 +452,13 @@ stages:
 ",
         &[],
         r#"
-error: no map of the U-Net is 4×4
+error: no feature map of the U-Net is 4×4
  --> test.yaml:7:71
   |
 7 |   flat: { kind: train, model: { attention: { kind: mhsa, resolutions: [8, 4] } } }
   |                                                                       ^^^^^^
   |
-  = help: of images of 32×32 with 3 levels there are: 32, 16, 8
+  = help: for images of 32×32 pixels and 3 levels, the feature map sizes are: 32, 16, 8
 
 error: 6 channels at 32×32 can't be divided among 4 heads
  --> test.yaml:8:3
@@ -468,13 +468,13 @@ error: 6 channels at 32×32 can't be divided among 4 heads
   |
   = help: `heads` must divide the channels of every resolution
 
-error: the tutorial's attention asks with an eighth of 4 channels, which is none
+error: the attention needs at least 8 channels at 32×32, found 4
  --> test.yaml:9:50
   |
 9 |   narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
   |                                                  ^
   |
-  = help: at 32×32 it needs 8 channels or more
+  = help: queries and keys use an eighth of the channels
 
 error: a batch of 32 can't be divided into 5 parts
   --> test.yaml:11:62
@@ -609,12 +609,12 @@ fn a_text_that_yaml_takes_for_a_mapping_is_told_so() {
     let errors = parse_with(&cifar, &["stages.images.url=file:"]).unwrap_err();
     let [error] = errors.errors() else { panic!("{errors}") };
     assert_eq!(error.message, "`url` must be a text, found a mapping");
-    let help = "to YAML `file:` is a key: a text with a colon at its end or before a space needs quotes";
+    let help = "YAML reads `file:` as a key: quote texts with a colon before a space or at the end";
     assert_eq!(error.help.as_deref(), Some(help));
 }
 
 #[test]
-fn schedules_that_leave_nothing_of_the_image_are_refused() {
+fn schedules_that_underflow_are_refused() {
     says(
         "\
 name: noise
@@ -632,29 +632,29 @@ stages:
 ",
         &[],
         r#"
-error: with a `diffusion.beta_end` of 0.999 nothing is left of the image: alpha-bar ends at 0, and the smallest allowed is 1e-20
+error: with `diffusion.beta_end` 0.999 the noise schedule leaves nothing of the image: alpha-bar ends at 0, and the minimum is 1e-20
  --> test.yaml:6:67
   |
 6 |   linear: { kind: train, diffusion: { schedule: linear, beta_end: 0.999 } }
   |                                                                   ^^^^^
   |
-  = help: a `beta_end` of at most 0.0892, or `schedule: cosine`
+  = help: use a `beta_end` of at most 0.0892, or `schedule: cosine`
 
-error: with a `diffusion.beta_end` of 0.9 nothing is left of the image: alpha-bar ends at 7e-207, and the smallest allowed is 1e-20
+error: with `diffusion.beta_end` 0.9 the noise schedule leaves nothing of the image: alpha-bar ends at 7e-207, and the minimum is 1e-20
  --> test.yaml:7:73
   |
 7 |   quadratic: { kind: train, diffusion: { schedule: quadratic, beta_end: 0.9 } }
   |                                                                         ^^^
   |
-  = help: a `beta_end` of at most 0.128, or `schedule: cosine`
+  = help: use a `beta_end` of at most 0.128, or `schedule: cosine`
 
-error: with a `diffusion.beta_end` of 0.5 nothing is left of the image: alpha-bar ends at 9e-302, and the smallest allowed is 1e-20
+error: with `diffusion.beta_end` 0.5 the noise schedule leaves nothing of the image: alpha-bar ends at 9e-302, and the minimum is 1e-20
  --> test.yaml:8:86
   |
 8 |   hopeless: { kind: train, diffusion: { schedule: linear, beta_start: 0.5, beta_end: 0.5 } }
   |                                                                                      ^^^
   |
-  = help: a smaller `beta_start` and `beta_end` (usual are 0.0001 and 0.02), or `schedule: cosine`
+  = help: use a smaller `beta_start` and `beta_end` (such as 0.0001 and 0.02), or `schedule: cosine`
 "#,
     );
 }
