@@ -71,7 +71,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         if store.action(key)?.is_some() {
             match remote.push(&store, key).with_context(|| format!("pushing to {address}"))? {
                 Pushed::New => pushed += 1,
-                Pushed::There => there += 1,
+                Pushed::Present => there += 1,
                 Pushed::Repaired => repaired += 1,
             }
         }

@@ -73,7 +73,7 @@ impl Preimage {
         serde_json::to_value(self).expect("names, numbers and digests are JSON")
     }
 
-    /// Fails unless `outputs` are the blobs that such a stage makes.
+    /// Fails unless the names in `outputs` are those that a stage of this kind produces.
     pub fn check_outputs(&self, outputs: &Artifact) -> Result<(), String> {
         let declared: Vec<&str> = match self.kind {
             StageKind::Command => {
@@ -84,10 +84,10 @@ impl Preimage {
         };
         let optional = self.kind.optional_outputs();
         if let Some(missing) = declared.iter().find(|name| !outputs.contains_key(**name)) {
-            return Err(format!("it lacks the output {missing}"));
+            return Err(format!("the output {missing} is missing"));
         }
         match outputs.keys().find(|name| !declared.contains(&name.as_str()) && !optional.contains(&name.as_str())) {
-            Some(unknown) => Err(format!("it has an output {unknown}, which a {} stage does not make", self.kind)),
+            Some(unknown) => Err(format!("unexpected output {unknown}: a {} stage does not produce it", self.kind)),
             None => Ok(()),
         }
     }

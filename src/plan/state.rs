@@ -134,7 +134,7 @@ fn state(
         }
     }
     let key = preimage.key();
-    // A record that names other outputs than the stage makes is not its result.
+    // A record whose output names differ from the stage's is not its result.
     match known.action(&key).filter(|action| preimage.check_outputs(&action.outputs).is_ok()) {
         Some(action) => StageState::Cached { key, action },
         None => StageState::Ready { key, preimage },

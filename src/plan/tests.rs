@@ -296,7 +296,7 @@ fn equal_stages_are_done_together() {
 }
 
 #[test]
-fn a_result_without_an_output_that_its_kind_makes_is_not_cached() {
+fn a_result_with_a_missing_output_is_not_cached() {
     let plan = plan(&one_of_each());
     let mut world = World::new();
     let (states, _) = run_all(&plan, &mut world);
@@ -309,7 +309,7 @@ fn a_result_without_an_output_that_its_kind_makes_is_not_cached() {
         world.insert(key.clone(), wrong);
         assert!(matches!(states_of(&plan, &world)[2], StageState::Ready { .. }));
     }
-    // Only models with attention log it.
+    // Only models with attention write this log.
     let mut more = action.clone();
     more.outputs.insert(ATTENTION.to_string(), action.outputs[LOSS].clone());
     world.insert(key.clone(), more);

@@ -205,8 +205,7 @@ impl Summary {
 
     /// The file's bytes.
     ///
-    /// # Errors
-    /// A figure that is not a finite number; JSON would have `null` in its place.
+    /// Fails if a figure is not a finite number, because JSON would contain `null` instead.
     pub fn to_json(&self) -> anyhow::Result<Vec<u8>> {
         for (name, arm) in &self.arms {
             let figures = serde_json::to_value(arm).context("writing the summary as JSON")?;
@@ -320,7 +319,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_figure_that_is_not_finite_is_an_error() {
+    fn a_non_finite_figure_is_an_error() {
         let mut measured = measured();
         measured[1].sample[0].psnr = f64::NAN;
         let error = Summary::of(&measured, FLOORS).to_json().unwrap_err().to_string();

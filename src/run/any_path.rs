@@ -1,5 +1,5 @@
-//! Paths in JSON, those too that are not UTF-8: as a string, otherwise as the list of their bytes. For
-//! `#[serde(with = "any_path")]`.
+//! Serialises paths in JSON, including those that are not UTF-8: as a string if possible, otherwise as the list of
+//! their bytes. Use with `#[serde(with = "any_path")]`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -37,7 +37,7 @@ mod tests {
     struct Holder(#[serde(with = "super")] PathBuf);
 
     #[test]
-    fn any_path_reads_back_as_it_was() {
+    fn paths_round_trip() {
         for (bytes, json) in [(&b"/a/\xc3\xbc"[..], "\"/a/ü\""), (b"/a\xff", "[47,97,255]"), (b"", "\"\"")] {
             let path = PathBuf::from(OsString::from_vec(bytes.to_vec()));
             let text = serde_json::to_string(&Holder(path.clone())).unwrap();

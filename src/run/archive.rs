@@ -10,10 +10,10 @@
 //! blobs/<sha256>           each blob once
 //! ```
 //!
-//! Whoever imports believes nothing: other entries or another order, links, blobs that no record names or that are not
-//! what their name says, records that are not their key's or of no stage, names that cannot be names of files are refused,
-//! and then the run is not added. Memory is bounded, whatever sizes the archive claims; the disk takes no more than what
-//! the records say. Blobs that came before the error lie about until `gc`.
+//! An import trusts nothing in the archive. It refuses unexpected entries, another order, links, blobs that no record
+//! refers to or whose digest is wrong, records with a wrong key or of no stage, and names that are not valid file
+//! names; then the run is not added. Memory is bounded whatever sizes the archive claims; the disk usage is bounded by
+//! the sizes in the records. Blobs that arrived before the error stay in the store until `gc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,11 +32,11 @@ const RECORD: &str = "run/run.json";
 const PIPELINE: &str = "run/pipeline.yaml";
 const SCHEMA: u64 = 1;
 
-/// The largest head, record of a run, and resolved pipeline that are read.
+/// The maximum sizes of the head, a run's record, and a resolved pipeline.
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_RUN_BYTES: u64 = 32 << 20;
 const MAX_PIPELINE_BYTES: u64 = 4 << 20;
-/// The most bytes of all results' records together, which are in memory until the end.
+/// The maximum total size of all results' records, which are held in memory until the end.
 const MAX_RECORDS_BYTES: u64 = 128 << 20;
 
 /// What went into an archive, or came out of it.
@@ -53,7 +53,7 @@ pub struct Moved {
 pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     let _hold = store.hold()?;
     let mut record = run.record()?;
-    // Those of earlier versions have secrets.
+    // Records of earlier versions contain secrets.
     record.command.iter_mut().for_each(|argument| *argument = redact_value(argument).into_owned());
     for error in record.stages.iter_mut().filter_map(|stage| stage.error.as_mut()) {
         *error = redact(error).into_owned();
@@ -107,19 +107,19 @@ pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
 fn unpack(store: &Store, from: impl Read) -> Result<Moved> {
     let mut parts = Parts::default();
     let unreadable = |e| Error::new(e).context("reading the archive");
-    walk(from, unreadable, |member| parts.take(store, member))?;
-    parts.keep(store)
+    walk(from, unreadable, |member| parts.read(store, member))?;
+    parts.commit(store)
 }
 
-/// What has come out of an archive.
+/// The parts of an archive that were read so far.
 #[derive(Default)]
 struct Parts {
     has_head: bool,
     run: Option<RunRecord>,
-    /// Of the run's stages.
+    /// The keys of the run's stages.
     keys: BTreeSet<Key>,
     pipeline: Option<Vec<u8>>,
-    /// As they were read: values take far more memory.
+    /// The unparsed records: parsed values take far more memory.
     records: BTreeMap<Key, Vec<u8>>,
     record_bytes: u64,
     wanted: BTreeMap<Digest, u64>,
@@ -127,11 +127,11 @@ struct Parts {
 }
 
 impl Parts {
-    fn take(&mut self, store: &Store, member: Member) -> Result<()> {
-        let name = String::from_utf8(member.path).context("the archive holds a name that is not UTF-8")?;
-        ensure!(member.kind.is_file(), "the archive holds {name:?}, which is no plain file");
+    fn read(&mut self, store: &Store, member: Member) -> Result<()> {
+        let name = String::from_utf8(member.path).context("the archive contains a name that is not UTF-8")?;
+        ensure!(member.kind.is_file(), "the archive contains {name:?}, which is not a regular file");
         let is_first = !self.has_head;
-        ensure!(!is_first || name == HEAD, "this is not an export of srpipe: it begins with {name:?}, not with {HEAD}");
+        ensure!(!is_first || name == HEAD, "this is not an srpipe export: it begins with {name:?} instead of {HEAD}");
         let mut small = |most: u64| -> Result<Vec<u8>> {
             ensure!(
                 member.size <= most,
@@ -140,10 +140,10 @@ impl Parts {
             );
             let mut bytes = vec![];
             member.content.read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
-            ensure!(bytes.len() as u64 == member.size, "the archive ends too early: within {name}");
+            ensure!(bytes.len() as u64 == member.size, "the archive is truncated in {name}");
             Ok(bytes)
         };
-        let twice = || format!("the archive holds {name:?} twice");
+        let twice = || format!("the archive contains {name:?} twice");
         match name.as_str() {
             HEAD => {
                 ensure!(is_first, twice());
@@ -151,7 +151,7 @@ impl Parts {
                     serde_json::from_slice(&small(MAX_HEAD_BYTES)?).context("reading the archive's head")?;
                 ensure!(
                     value["schema"].as_u64() == Some(SCHEMA),
-                    "the archive has schema {}, and this srpipe reads schema {SCHEMA}: use the version that made it",
+                    "the archive has schema {}, but this srpipe reads schema {SCHEMA}: import it with the version that exported it",
                     value["schema"]
                 );
                 self.has_head = true;
@@ -173,23 +173,23 @@ impl Parts {
                 match (key, digest) {
                     (Some(key), _) => {
                         ensure!(!self.records.contains_key(&key), twice());
-                        ensure!(self.keys.contains(&key), "the archive holds {name:?}, which is of no stage before it");
+                        ensure!(self.keys.contains(&key), "the archive contains {name:?}, which belongs to no stage listed before it");
                         self.record(key, small(MAX_RECORD_BYTES)?)?;
                     }
                     (_, Some(digest)) => {
                         let Some(&expected) = self.wanted.get(&digest) else {
-                            bail!("the archive holds the blob {digest}, which no record before it names");
+                            bail!("the archive contains the blob {digest}, which no preceding record refers to");
                         };
                         ensure!(!self.arrived.contains(&digest), twice());
                         ensure!(
                             member.size == expected,
-                            "the blob {digest} is {} bytes long, and its record says {expected}",
+                            "the blob {digest} has {} bytes, but its record states {expected}",
                             member.size
                         );
                         store.adopt_blob(&digest, expected, member.content)?;
                         self.arrived.insert(digest);
                     }
-                    _ => bail!("the archive holds {name:?}, which no export of srpipe does"),
+                    _ => bail!("the archive contains {name:?}, which is not part of an srpipe export"),
                 }
             }
         }
@@ -200,27 +200,27 @@ impl Parts {
         self.record_bytes += bytes.len() as u64;
         ensure!(
             self.record_bytes <= MAX_RECORDS_BYTES,
-            "the records in the archive have more than {MAX_RECORDS_BYTES} bytes together"
+            "the records in the archive have more than {MAX_RECORDS_BYTES} bytes in total"
         );
         let record = checked(Record::read(&key, bytes)?)?;
         for (digest, size) in record.outputs.values() {
             ensure!(
                 *self.wanted.entry(digest.clone()).or_insert(*size) == *size,
-                "two records say different lengths of the blob {digest}"
+                "two records state different sizes of the blob {digest}"
             );
         }
         self.records.insert(key, record.bytes().to_vec());
         Ok(())
     }
 
-    /// Adds the results, then the run. By now all of it was checked, and only the disk can fail.
-    fn keep(self, store: &Store) -> Result<Moved> {
+    /// Adds the results, then the run. Everything was checked before, so only disk errors are possible.
+    fn commit(self, store: &Store) -> Result<Moved> {
         let (Some(run), Some(pipeline)) = (self.run, self.pipeline) else {
-            bail!("the archive ends too early: it holds no run");
+            bail!("the archive is truncated: it contains no run");
         };
-        // What is here already need not be in the archive.
+        // Blobs that are already in the store may be missing from the archive.
         for digest in self.wanted.keys().filter(|digest| !self.arrived.contains(digest)) {
-            store.check(digest).context("the archive is not whole")?;
+            store.check(digest).context("the archive is incomplete")?;
         }
         let results = self.records.len();
         for (key, bytes) in self.records {

@@ -116,7 +116,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
-    // The log that the parent opened may have been removed with finished work, before this process held the lock.
+    // `gc` may have removed the log that the parent opened, before this process held the lock.
     log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
     if let Some(address) = order.remote.as_ref().filter(|_| !order.force) {
         store.lease(&lock)?;
@@ -133,9 +133,9 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                     true => {
                         send(&ProcessEvent::CacheUnavailable);
                         stop.job.iter().for_each(Job::give_up_cache);
-                        format!("warning: {address} does not help: {error:#}; the run goes on without it")
+                        format!("warning: cannot use the shared cache {address}: {error:#}; the run continues without it")
                     }
-                    false => format!("warning: {address} does not help: {error:#}; the stage runs here"),
+                    false => format!("warning: cannot use the result in the shared cache {address}: {error:#}; the stage runs here"),
                 };
                 log(&text);
                 send(&StageEvent::Message { text });

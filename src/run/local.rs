@@ -76,9 +76,9 @@ impl Executor for Local {
     }
 
     fn kill(&mut self, stage: usize) {
-        // The supervisor of a program then ends the program.
+        // If this kills a supervisor, the supervisor's program is killed with it.
         if let Some(child) = self.children.get(&stage) {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
         }
     }

@@ -1,8 +1,8 @@
-//! The log of a stage's process: its stderr.
+//! Writes to the log of a stage's process, which is its stderr.
 
 use std::io::Write;
 
-/// Writes a line to the log. A log that cannot be written, as on a full disk, is no reason to end a stage.
+/// Writes a line to the log. A write error, as on a full disk, does not fail the stage.
 pub fn log(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -173,10 +173,10 @@ pub fn go_on(
     Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, hold)
 }
 
-/// Of these signals, those that this process was not told to ignore when it started, as `nohup` does with SIGHUP and a
-/// shell script with SIGINT of what it starts in the background.
+/// Returns those of the signals that this process does not ignore since its start. `nohup` ignores SIGHUP, and shell
+/// scripts ignore SIGINT in the processes that they start in the background.
 fn not_ignored(signals: &[i32]) -> Vec<i32> {
-    // Linux; elsewhere none counts as ignored.
+    // Linux only; on other systems no signal counts as ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     signals.iter().copied().filter(|signal| mask.unwrap_or(0) >> (signal - 1) & 1 == 0).collect()

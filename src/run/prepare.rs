@@ -169,7 +169,7 @@ fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     Ok(sources)
 }
 
-/// The digest of the pictures in a folder, as the stage will find them.
+/// Returns the digest of the pictures in a folder, as the stage will compute it.
 fn folder_content(params: &FolderParams, store: Option<&Store>) -> Result<Digest> {
     let listing = folder::list(Path::new(&params.path), store.map(Store::runs_dir))?;
     let digests = match store {

@@ -22,7 +22,7 @@ use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, St
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
-/// How many bytes of a log's end are read for them.
+/// The maximum number of bytes read from the end of a log.
 const TAIL_BYTES: u64 = 64 << 10;
 /// How many reports are heeded before anything is started because of them.
 const BURST: usize = 1000;
@@ -307,7 +307,7 @@ impl<'a> Scheduler<'a> {
                 self.record_is_stale = true;
                 self.progress.event(stage, &StageEvent::Message { text });
             }
-            // After the first failure: each stage would wait for the same timeouts.
+            // Disable the cache after the first failure, or each stage would wait for the same timeouts.
             ProcessEvent::CacheUnavailable => return self.job.remote = None,
             ProcessEvent::Requeued { cause } => *self.retries.entry((stage, *cause)).or_default() += 1,
             ProcessEvent::Started => {

@@ -76,12 +76,12 @@ pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
     events.into_iter().find(|event| matches!(event, StageEvent::Progress { .. }))
 }
 
-/// The last so many bytes of a file.
+/// Reads up to `bytes` bytes from the end of a file.
 pub fn end_of(path: &Path, bytes: u64) -> Option<String> {
     let (mut file, length) = open_file(path).ok()?;
     file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
     let mut end = vec![];
-    // It may grow meanwhile.
+    // The file may grow in the meantime.
     file.take(bytes).read_to_end(&mut end).ok()?;
     Some(String::from_utf8_lossy(&end).into_owned())
 }

@@ -61,7 +61,7 @@ pub enum ProcessEvent {
     Queued { job: String, reason: String },
     /// Its job has a node.
     Placed { job: String, node: String },
-    /// The shared cache cannot be reached or does not answer as it should: the rest of the run does without it.
+    /// The shared cache cannot be reached or does not respond correctly: the rest of the run does not use it.
     CacheUnavailable,
     /// The key's lock is held and its action is not there: the stage runs from here on.
     Started,

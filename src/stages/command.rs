@@ -9,7 +9,7 @@
 //! <path>                 copies of the declared files
 //! ```
 //!
-//! What it writes to stdout and stderr goes into the stage's log. Every process it starts ends with the stage; see
+//! The program's stdout and stderr go to the stage's log. Every process it starts is terminated with the stage; see
 //! `processes`.
 
 use std::ffi::OsString;
@@ -35,8 +35,8 @@ use crate::store::{Artifact, hash_file, remove_folder};
 const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
 /// How often a stop is looked for.
 const POLL: Duration = Duration::from_millis(50);
-/// How long the program and its supervisor may take to end when they are asked to: the supervisor kills the program after a
-/// second.
+/// How long the program and its supervisor may take to exit after a stop request: the supervisor kills the program
+/// after a second.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// The program was ended by a signal.
@@ -146,7 +146,7 @@ fn copy_files(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::
         let digest = hash_file(&copy).with_context(|| format!("reading {file}"))?;
         if ctx.sources.get(&format!("files.{file}")) != Some(&digest) {
             ctx.store.forget_hashes(Path::new(file));
-            bail!("{file} was changed after the run was planned; run again");
+            bail!("{file} changed after the run was planned; run again");
         }
     }
     Ok(())
@@ -204,7 +204,7 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
     let group = Pid::from_child(&child);
     let kill = || {
         let _ = kill_process_group(group, Signal::KILL);
-        // In a test's own process there are the children of other tests.
+        // In a unit test, other tests' child processes are in this process.
         if is_supervised {
             processes::kill_descendants();
         }
@@ -232,12 +232,12 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
     Ok(status)
 }
 
-/// Why a program may have ended with an exit code by which shells say that it could not be started: 127 where it was not
-/// found, 126 where it cannot be executed. Programs pass on what those that they start ended with.
+/// Explains an exit code by which shells report that a program could not be started: 127 if it was not found, 126 if it
+/// cannot be executed. Programs pass on the exit codes of those that they start.
 fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
     let program = params.command[0].as_str();
     let found = match program.contains('/') {
-        // A placeholder: one of its inputs.
+        // A placeholder for one of its inputs.
         _ if program.contains('{') => Some(PathBuf::new()),
         true => Some(scratch.join(program)).filter(|path| path.exists()),
         false => {
@@ -249,16 +249,16 @@ fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
     let Some(path) = found else {
         let absolute = std::path::absolute(program).ok().filter(|path| path.exists());
         return match absolute {
-            _ if !program.contains('/') => "it is not installed, or not in a folder that PATH names".into(),
-            Some(_) if program.starts_with('/') => "it is not there".into(),
+            _ if !program.contains('/') => "it is not installed, or not in a folder in PATH".into(),
+            Some(_) if program.starts_with('/') => "there is no such file".into(),
             Some(path) => format!(
-                "there is no such file in the folder of its own that the program starts in. Give its whole path, {}, or \
-                 name it under `files` if it is a script",
+                "there is no such file in the stage's own working folder, where the program starts. Specify the full path, {}, or \
+                 list it under `files` if it is a script",
                 path.display()
             ),
             None => {
-                "there is no such file. The program starts in a folder of its own, where only its inputs and `files` \
-                     are: give its whole path, or name it under `files`"
+                "there is no such file. The program starts in a working folder of its own, which contains only its inputs and \
+                 `files`: specify the full path, or list it under `files`"
                     .into()
             }
         };
@@ -266,10 +266,10 @@ fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => "it is a folder".into(),
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => format!(
-            "it is not executable: run `chmod +x {program}`, or start it with its interpreter, such as [sh, {program}]"
+            "it is not executable: run `chmod +x {program}`, or run it with its interpreter, such as [sh, {program}]"
         ),
-        _ if code == 127 => "it, the interpreter in its first line or a program that it starts was not found".into(),
-        _ => "it, or a program that it starts, cannot be executed".into(),
+        _ if code == 127 => "the program, the interpreter in its first line, or a program that it starts was not found".into(),
+        _ => "the program, or a program that it starts, cannot be executed".into(),
     }
 }
 

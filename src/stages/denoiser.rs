@@ -63,7 +63,7 @@ impl Denoiser {
         3 * self.config.image_size * self.config.image_size
     }
 
-    /// The memory, in bytes, that the network takes on the CPU for `images` images at a time.
+    /// Returns the memory, in bytes, that the network needs on the CPU for `images` images at a time.
     pub fn memory(&self, images: usize) -> u64 {
         forward_memory(self.network.graph(), images)
     }
@@ -95,15 +95,15 @@ impl Denoiser {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
     }
 
-    /// The 8-bit values of clean ones, each with the value of the enlarged low-resolution image at its place. This is the
-    /// one way from a network to pixels.
+    /// Converts the values of finished images to 8 bits. Each value comes with the value of the enlarged low-resolution
+    /// image at the same position. All pixels that a network generates are converted here.
     ///
     /// # Errors
-    /// A value that is not finite.
+    /// Fails if a value is not finite.
     pub fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
         let pixel = |(clean, up): (f64, f64)| {
             let grey = to_grey(self.space.decode(clean, up));
-            ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number; {REMEDY}");
+            ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number: {REMEDY}");
             Ok(to_u8(grey))
         };
         values.map(pixel).collect()
@@ -131,7 +131,7 @@ impl Denoiser {
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let x = interleave(noisy.into_iter(), &up);
         let values = self.network.values(Weights::Raw, &x, &vec![t; images], &nodes)?;
-        values.iter().try_for_each(|values| ensure_finite("a layer of attention", values))?;
+        values.iter().try_for_each(|values| ensure_finite("a value in an attention layer", values))?;
         let maps = layers.iter().zip(values.chunks_exact(2)).map(|((name, node), values)| {
             let weights = AttentionWeights::new(graph, *node, &values[0], &values[1]);
             AttentionMaps {
@@ -169,17 +169,17 @@ impl Denoiser {
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
         let mut output = vec![0.0; up.len()];
         self.network.predict_into(Weights::Raw, &interleave(noisy, &up), &vec![t; images], &mut output)?;
-        ensure_finite("the network's output", &output)?;
+        ensure_finite("a value of the network's output", &output)?;
         Ok(output)
     }
 }
 
-const REMEDY: &str = "its training diverged, or its file is damaged";
+const REMEDY: &str = "training diverged, or the model file is damaged";
 
-/// Clamping would make a grey level of what is not finite.
+/// Clamping would turn a non-finite value into a grey level.
 fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
     let wrong = values.iter().find(|value| !value.is_finite());
-    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number; {REMEDY}")))
+    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number: {REMEDY}")))
 }
 
 #[cfg(test)]
@@ -198,9 +198,9 @@ mod tests {
         Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
     }
 
-    /// Weights that are finite, and so large that their products are not.
+    /// The weights are finite, but so large that their products are not.
     #[test]
-    fn what_is_not_finite_is_an_error_and_no_pixel() {
+    fn non_finite_values_are_errors() {
         let mut denoiser = denoiser(AttentionKind::Mhsa);
         let values = vec![0.3; denoiser.image_len()];
         let step = Step { t: 880, alpha_bar: 0.1, alpha_bar_next: 0.2 };
@@ -210,11 +210,11 @@ mod tests {
         denoiser.network.set_state(&state).unwrap();
         let error = format!("{:#}", denoiser.clean(&values, &values, step).unwrap_err());
         assert!(
-            error.starts_with("at t = 880 of 1000: the network's output is ") && error.contains("diverged"),
+            error.starts_with("at t = 880 of 1000: a value of the network's output is ") && error.contains("diverged"),
             "{error}"
         );
         assert!(denoiser.answer(&values).unwrap_err().to_string().contains("not a finite number"));
-        assert!(denoiser.attention(&values, &values, 0).unwrap_err().to_string().contains("a layer of attention"));
+        assert!(denoiser.attention(&values, &values, 0).unwrap_err().to_string().contains("an attention layer"));
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert!(denoiser.pixels([(0.0, 0.0), (wrong, 0.0)].into_iter()).is_err());
             assert!(denoiser.pixels([(0.0, wrong)].into_iter()).is_err());

@@ -101,7 +101,7 @@ fn unchanged(path: &Path, source: &str, digest: &str, ctx: &Context) -> anyhow::
     let expected = ctx.sources.get(source).with_context(|| format!("the stage has no source `{source}`"))?;
     let changed = format!("{} has changed since this run was started; run again", path.display());
     if expected.to_string() != digest {
-        // The key may have been made of a digest from the cache that proves wrong now.
+        // The key may depend on a cached digest that turns out to be wrong.
         ctx.store.forget_hashes(path);
         bail!(changed);
     }

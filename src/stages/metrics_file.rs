@@ -1,9 +1,9 @@
-//! The file in which the program of a `command` stage leaves its metrics: a JSON object whose numbers count, those of
-//! objects within it too.
+//! Reads the metrics file of a `command` stage: a JSON object whose numbers, including those in nested objects, are
+//! metrics.
 //!
-//! Beyond JSON, the words are read that Python's `json.dump` writes for what JSON's numbers lack: `Infinity` is a metric
-//! (the PSNR of equal images is one), `NaN` is none and an error. What could be misread is an error as well: a name that
-//! is given twice, a number that no `f64` holds.
+//! In addition to JSON, it accepts the words that Python's `json.dump` writes for non-finite numbers: `Infinity` is a
+//! valid metric (such as the PSNR of equal images), `NaN` is an error. Ambiguous content is an error too: duplicate
+//! names, and numbers that do not fit into an `f64`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -16,15 +16,15 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Metrics that a stage may have.
+/// The maximum number of metrics per stage.
 const MAX_METRICS: usize = 1000;
-/// The longest name of a metric, its path.
+/// The maximum length of a metric's name, which is its path.
 const MAX_NAME_BYTES: usize = 500;
-/// The largest file that is read.
+/// The maximum size of the file.
 const MAX_BYTES: u64 = 16 << 20;
-/// How the strings begin that stand for words which JSON lacks; the number of their line follows.
+/// Prefix of strings that replace words which are not JSON; the line number follows the word.
 const MARK: char = '\0';
-/// These words, as Python, C and R write them.
+/// These words, as written by Python, C and R.
 const WORDS: [(&str, f64); 10] = [
     ("NaN", f64::NAN),
     ("-NaN", f64::NAN),
@@ -38,17 +38,17 @@ const WORDS: [(&str, f64); 10] = [
     ("-Inf", f64::NEG_INFINITY),
 ];
 
-/// Reads the metrics by their path, such as `test.psnr`.
+/// Reads the metrics, by path such as `test.psnr`.
 pub fn read(path: &Path) -> Result<BTreeMap<String, f64>> {
     let mut bytes = vec![];
     File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= MAX_BYTES, "it is larger than {} MiB", MAX_BYTES >> 20);
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "the file is larger than {} MiB", MAX_BYTES >> 20);
     parse(&bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<BTreeMap<String, f64>> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        bail!("it is UTF-16: write it as UTF-8");
+        bail!("the file is UTF-16: write it as UTF-8");
     }
     let bytes = bytes.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -64,19 +64,19 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, f64>> {
             bail!("{problem}");
         }
         if error.to_string().starts_with("number out of range") {
-            bail!("the metric `{}` (line {}) is beyond the range of a double", metrics.path, error.line());
+            bail!("the metric `{}` (line {}) is outside the range of a double", metrics.path, error.line());
         }
-        return Err(error).context("it is not JSON");
+        return Err(error).context("the file is not valid JSON");
     }
     let found = metrics.found;
-    ensure!(found.len() <= MAX_METRICS, "it has {} numbers; at most {MAX_METRICS} are kept", found.len());
+    ensure!(found.len() <= MAX_METRICS, "the file has {} numbers; the maximum is {MAX_METRICS}", found.len());
     Ok(found)
 }
 
-/// Puts marked strings in the place of [`WORDS`], which the parser does not read.
+/// Replaces [`WORDS`], which the parser does not accept, with marked strings.
 fn marked(text: &str) -> Cow<'_, str> {
     let mut result = String::new();
-    // Up to where the text is in the result.
+    // The end of the text that was copied to the result.
     let (mut copied, mut at, mut line) = (0, 0, 1);
     let mut in_string = false;
     let bytes = text.as_bytes();
@@ -105,9 +105,9 @@ fn marked(text: &str) -> Cow<'_, str> {
 #[derive(Default)]
 struct Metrics {
     found: BTreeMap<String, f64>,
-    /// Of the value that is read.
+    /// The path of the current value.
     path: String,
-    /// An error in better words than the parser has.
+    /// An error message that is clearer than the parser's.
     problem: Option<String>,
 }
 
@@ -119,7 +119,7 @@ impl Metrics {
 
     fn add<E: Error>(&mut self, value: f64) -> Result<(), E> {
         if self.path.len() > MAX_NAME_BYTES {
-            return Err(self.fail(format!("the name of a metric has more than {MAX_NAME_BYTES} bytes")));
+            return Err(self.fail(format!("the name of a metric is longer than {MAX_NAME_BYTES} bytes")));
         }
         match self.found.insert(self.path.clone(), value) {
             None => Ok(()),
@@ -128,7 +128,7 @@ impl Metrics {
     }
 }
 
-/// A value of the file.
+/// A value in the file.
 struct Element<'a> {
     metrics: &'a mut Metrics,
     is_root: bool,
@@ -143,9 +143,9 @@ impl<'de> DeserializeSeed<'de> for Element<'_> {
 }
 
 impl Element<'_> {
-    /// Anything but an object.
+    /// Handles any value except an object.
     fn plain<E: Error>(&mut self) -> Result<(), E> {
-        if self.is_root { Err(self.metrics.fail("it is not a JSON object".into())) } else { Ok(()) }
+        if self.is_root { Err(self.metrics.fail("the file is not a JSON object".into())) } else { Ok(()) }
     }
 
     fn number<E: Error>(mut self, value: f64) -> Result<(), E> {
@@ -213,8 +213,7 @@ impl<'de> Visitor<'de> for Element<'_> {
             Some((value, line)) if value.is_nan() => {
                 let path = self.metrics.path.clone();
                 Err(self.metrics.fail(format!(
-                    "the metric `{path}` (line {line}) is NaN, which is no number: where there is none, leave it out or \
-                     write null"
+                        "the metric `{path}` (line {line}) is NaN: omit it or write null if it has no value"
                 )))
             }
             Some((value, _)) => self.metrics.add(value),
@@ -238,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn infinities_are_numbers_as_python_writes_them() {
+    fn infinities_are_accepted_as_python_writes_them() {
         let found = parse(b"{\"a\": Infinity, \"b\":-Infinity,\n\"c\\\"Infinity\": 1, \"d\": \"Infinity\"}").unwrap();
         let expected = [("a", f64::INFINITY), ("b", f64::NEG_INFINITY), ("c\"Infinity", 1.0)];
         assert_eq!(found, expected.map(|(name, value)| (name.to_string(), value)).into());
     }
 
     #[test]
-    fn what_is_no_metric_is_named_with_its_line() {
+    fn invalid_metrics_are_reported_with_their_line() {
         for (text, expected) in [
             ("{\"psnr\": 3,\n \"test\": {\"loss\": NaN}}", "the metric `test.loss` (line 2) is NaN"),
             ("{\"loss\": nan}", "the metric `loss` (line 1) is NaN"),
-            ("{\"a\": 1,\n\n\"big\": 1e999}", "the metric `big` (line 3) is beyond the range"),
+            ("{\"a\": 1,\n\n\"big\": 1e999}", "the metric `big` (line 3) is outside the range"),
             ("{\"a\": 1, \"a\": 1}", "`a` is given twice"),
             ("{\"a\": {}, \"a\": {}}", "`a` is given twice"),
             ("{\"a.b\": 1, \"a\": {\"b\": 1}}", "the metric `a.b` is given twice"),
@@ -258,10 +257,10 @@ mod tests {
             ("3", "not a JSON object"),
             ("\"text\"", "not a JSON object"),
             ("null", "not a JSON object"),
-            ("{\"a\": 1}\n{\"a\": 2}", "it is not JSON: trailing characters at line 2"),
-            ("{\"a\": NaNs}", "it is not JSON: expected"),
-            ("{'a': 1}", "it is not JSON: "),
-            ("", "it is not JSON: EOF"),
+            ("{\"a\": 1}\n{\"a\": 2}", "the file is not valid JSON: trailing characters at line 2"),
+            ("{\"a\": NaNs}", "the file is not valid JSON: expected"),
+            ("{'a': 1}", "the file is not valid JSON: "),
+            ("", "the file is not valid JSON: EOF"),
         ] {
             let error = error(text.as_bytes());
             assert!(error.contains(expected), "{text}: {error}");
@@ -273,11 +272,11 @@ mod tests {
         assert!(error(format!("{{\"{}\": 1}}", "x".repeat(600)).as_bytes()).contains("the name of a metric"));
         assert!(error("{\"a\":".repeat(10_000).as_bytes()).contains("recursion limit"));
         assert!(error("[".repeat(10_000).as_bytes()).contains("not a JSON object"));
-        assert!(error(format!("{{\"a\": {}", "[".repeat(10_000)).as_bytes()).contains("it is not JSON"));
+        assert!(error(format!("{{\"a\": {}", "[".repeat(10_000)).as_bytes()).contains("the file is not valid JSON"));
     }
 
     #[test]
-    fn a_file_of_any_size_is_read_in_bounded_memory() {
+    fn large_files_are_refused_in_bounded_memory() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.json");
         File::create(&path).unwrap().set_len(1 << 40).unwrap();

@@ -64,7 +64,7 @@ pub struct Context<'a> {
     pub report: &'a (dyn Fn(StageEvent) + Sync),
     /// Becomes true when the stage should save what it has and return [`Interrupted`].
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
-    /// The srpipe binary, whose `launch` command supervises the program of a stage; see [`processes`].
+    /// The srpipe binary, whose `launch` command supervises a stage's program; see [`processes`].
     pub launcher: Option<PathBuf>,
 }
 
@@ -96,7 +96,7 @@ pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
         StageParams::Compare(p) => compare::run(p, ctx),
-        // What a program measures is the program's business.
+        // The metrics of a command may be infinite; the program decides.
         StageParams::Command(p) => return command::run(p, ctx),
     }?;
     ensure_finite(&outcome.metrics)?;
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_that_is_not_finite_is_an_error() {
+    fn a_non_finite_metric_is_an_error() {
         let metrics = |value| BTreeMap::from([("a".to_string(), 1.0), ("psnr".to_string(), value)]);
         assert!(ensure_finite(&metrics(-3.0)).is_ok());
         for wrong in [f64::NAN, f64::INFINITY] {

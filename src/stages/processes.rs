@@ -1,15 +1,15 @@
-//! The processes that a stage starts: how they are started, counted and ended.
+//! Starts, measures and terminates the processes of a stage.
 //!
 //! A `command` stage starts its program through a supervisor process (`srpipe launch`):
 //!
 //! ```text
-//! stage ── supervisor ── program ── whatever it starts, in other sessions and process groups too
+//! stage ── supervisor ── program ── its descendants, including those in other sessions and process groups
 //! ```
 //!
-//! The supervisor is the subreaper of the tree below it: a process whose parent ends becomes its child, so that none
-//! leaves the tree. It ends the tree when the program has ended, when the stage asks for it (SIGTERM), and when the
-//! stage's process is gone. If the supervisor itself is killed, the program is killed with it, and what else there is
-//! becomes the stage's, which is a subreaper too.
+//! The supervisor is the subreaper of the process tree below it: a process whose parent exits becomes its child, so
+//! none escapes the tree. The supervisor kills the tree when the program exits, when the stage requests it (SIGTERM),
+//! and when the stage's process dies. If the supervisor itself is killed, the program is killed with it, and its other
+//! descendants become children of the stage, which is a subreaper too.
 //!
 //! Linux only. Elsewhere the program is its own process group, which is killed with the stage.
 
@@ -24,10 +24,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Error, anyhow};
 
-/// Replaces this process by the program in `argv`, which is killed when the process that started this one is gone. Returns
-/// what went wrong.
+/// Replaces this process with the program in `argv`, which is killed when its parent dies. Returns only on failure,
+/// with the error.
 pub fn start(argv: &[OsString]) -> Error {
-    let Some((program, arguments)) = argv.split_first() else { return anyhow!("there is no program to start") };
+    let Some((program, arguments)) = argv.split_first() else { return anyhow!("no program to start") };
     #[cfg(target_os = "linux")]
     if let Err(error) = linux::die_with_parent(rustix::process::Signal::KILL) {
         return error;
@@ -54,33 +54,33 @@ mod linux {
 
     use super::*;
 
-    /// What a program gets to end by itself when its stage is asked to stop.
+    /// The time between a stop request to the program and killing it.
     const GRACE: Duration = Duration::from_secs(1);
-    /// How long processes may take to die that were killed: they can be in the midst of a system call.
+    /// How long killed processes may take to die: they can be in the middle of a system call.
     const PATIENCE: Duration = Duration::from_secs(10);
     const POLL: Duration = Duration::from_millis(5);
 
-    /// Makes processes below this one its children when their parents end.
+    /// Makes descendants of this process its children when their parents exit.
     pub fn become_subreaper() -> anyhow::Result<()> {
-        set_child_subreaper(Some(getpid())).context("becoming the reaper of child processes")
+        set_child_subreaper(Some(getpid())).context("becoming a child subreaper")
     }
 
-    /// Asks for a signal when the parent is gone. Fails if it is gone already.
+    /// Requests a signal for when the parent dies. Fails if it is already dead.
     pub fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
         let parent = getppid();
         set_parent_process_death_signal(Some(signal)).context("tying the process to its parent")?;
-        anyhow::ensure!(getppid() == parent, "the process that started this one is gone");
+        anyhow::ensure!(getppid() == parent, "the parent process has exited");
         Ok(())
     }
 
-    /// Runs the program in `argv` and ends everything it started. Returns its exit code; if a signal killed the program,
-    /// this process dies of the same signal.
+    /// Runs the program in `argv` and kills everything it started. Returns its exit code; if a signal killed the
+    /// program, this process kills itself with the same signal.
     pub fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
         become_subreaper()?;
         let mut signals = Signals::new([SIGTERM]).context("listening for signals")?;
         let parent = getppid();
         die_with_parent(Signal::TERM)?;
-        // This very program, even if its file has been replaced since it was started.
+        // This very binary, even if its file was replaced after the start.
         let program = Command::new("/proc/self/exe")
             .arg0("srpipe")
             .args(["start", "--"])
@@ -102,7 +102,7 @@ mod linux {
         let status = loop {
             match wait(WaitOptions::empty()) {
                 Ok(Some((pid, status))) if pid == program => break status,
-                // A process that lost its parent, or one more look after a signal.
+                // An orphan was reaped, or a signal interrupted the wait.
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("waiting for the program"),
             }
@@ -113,14 +113,14 @@ mod linux {
 
     fn exit_code(status: WaitStatus) -> u8 {
         if let Some(signal) = status.terminating_signal() {
-            // Not for those that only stop a process, which do not end one.
+            // Signals that only stop a process do not occur here.
             let _ = signal_hook::low_level::emulate_default_handler(signal);
             return 128u8.saturating_add(u8::try_from(signal).unwrap_or(0));
         }
         status.exit_status().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
     }
 
-    /// A process as `/proc` shows it.
+    /// A process as listed in `/proc`.
     struct Process {
         parent: i32,
         is_zombie: bool,
@@ -133,7 +133,7 @@ mod linux {
         let process = |entry: fs::DirEntry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The command's name, in brackets, may contain anything: fields count from the last one.
+            // The command name, in parentheses, may contain anything: parse from the last one.
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
             let is_zombie = matches!(fields.next()?, "Z" | "X");
             let parent = fields.next()?.parse().ok()?;
@@ -143,7 +143,7 @@ mod linux {
         entries.filter_map(process).collect()
     }
 
-    /// The ids of the processes below `root`, without it.
+    /// Returns the ids of the descendants of `root`.
     fn descendants(processes: &BTreeMap<i32, Process>, root: i32) -> Vec<i32> {
         let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for (&pid, process) in processes {
@@ -159,7 +159,7 @@ mod linux {
         found
     }
 
-    /// Resident memory in bytes of a process and all below it. Pages that they share count for each.
+    /// Returns the resident memory, in bytes, of a process and its descendants. Shared pages count once per process.
     pub fn tree_memory(root: u32) -> u64 {
         let processes = processes();
         let root = root.cast_signed();
@@ -168,19 +168,19 @@ mod linux {
         pages * rustix::param::page_size() as u64
     }
 
-    /// Sends a signal to every live process below this one; returns how many there were.
+    /// Sends a signal to every live descendant of this process; returns their number.
     fn signal_descendants(signal: Signal) -> usize {
         let processes = processes();
         let live = descendants(&processes, getpid().as_raw_nonzero().get()).into_iter();
         let live: Vec<i32> = live.filter(|pid| processes.get(pid).is_some_and(|process| !process.is_zombie)).collect();
         for pid in live.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = kill_process(pid, signal);
         }
         live.len()
     }
 
-    /// Kills all processes below this one, those too that they start meanwhile.
+    /// Kills all descendants of this process, including those that they start in the meantime.
     pub fn kill_descendants() {
         let start = Instant::now();
         while signal_descendants(Signal::KILL) > 0 && start.elapsed() < PATIENCE {
@@ -193,7 +193,7 @@ mod linux {
         use super::*;
 
         #[test]
-        fn a_tree_has_all_that_is_below_it() {
+        fn descendants_include_all_levels() {
             let process = |parent| Process { parent, is_zombie: false, pages: 1 };
             let processes = [(1, process(0)), (7, process(1)), (9, process(7)), (8, process(9)), (3, process(1))];
             let mut found = descendants(&processes.into(), 7);
@@ -202,7 +202,7 @@ mod linux {
         }
 
         #[test]
-        fn this_process_takes_memory_and_a_child_takes_more() {
+        fn memory_includes_child_processes() {
             let own = tree_memory(std::process::id());
             assert!(own > 1 << 20, "{own}");
             let mut child = Command::new("sleep").arg("10").spawn().unwrap();
@@ -228,7 +228,7 @@ mod portable {
         0
     }
 
-    /// Replaces this process by the program.
+    /// Replaces this process with the program.
     pub fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
         Err(start(argv))
     }

@@ -21,7 +21,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
     let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
     let (image_size, scale) = (pairs.size(), pairs.scale());
-    // What the file could not be checked for where a program made the images.
+    // If a program created the images, the pipeline file could not be checked for this.
     check_network(&params.model, &params.diffusion, image_size, scale)
         .map_err(|wrong| anyhow!("the network does not fit the images of `{}`: {wrong}", params.data))?;
     let mut recipe = Recipe::new(&params.optim, pairs.len());

@@ -24,11 +24,11 @@ use crate::random::{Purpose, stream};
 
 /// Tiles that the network sees at once, where it has room for them.
 const BATCH: usize = 64;
-/// Pixels of those tiles at most, unless one has more: 64 tiles of 64×64.
+/// The maximum number of pixels in a batch of tiles, unless a single tile has more: 64 tiles of 64×64.
 const BATCH_PIXELS: usize = 64 * 64 * 64;
 
-/// What enlarging takes at most, in bytes: at all, for each pixel of the canvas, and for each pixel of a batch of tiles, as
-/// the canvas's values and as the network's input and output.
+/// Upper bounds of the memory for upscaling, in bytes: the base, per pixel of the canvas, and per pixel of a batch of
+/// tiles. The last two cover the canvas's values and the network's input and output.
 const MEMORY: u64 = 64 << 20;
 const MEMORY_OF_PIXEL: u64 = 90;
 const MEMORY_OF_TILE_PIXEL: u64 = 120;
@@ -81,12 +81,12 @@ impl<'a> Upscaling<'a> {
         }
     }
 
-    /// The memory, in bytes, that a picture of `height`×`width` pixels takes at most.
+    /// Returns an upper bound of the memory, in bytes, for a picture of `height`×`width` pixels.
     pub fn memory(denoiser: &Denoiser, height: usize, width: usize) -> u64 {
         let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
         let side = |length: usize| (scale * length).max(size) as u64;
         let canvas = side(height).saturating_mul(side(width));
-        // As many as there are, were they side by side.
+        // The number of tiles without overlap.
         let tiles = (canvas / (size * size) as u64).saturating_mul(4).clamp(1, batch(size) as u64);
         MEMORY
             .saturating_add(canvas.saturating_mul(MEMORY_OF_PIXEL))
@@ -157,7 +157,7 @@ impl<'a> Upscaling<'a> {
     }
 }
 
-/// Tiles of `size`×`size` pixels that the network sees at once.
+/// Returns the number of tiles of `size`×`size` pixels in a batch.
 fn batch(size: usize) -> usize {
     (BATCH_PIXELS / (size * size)).clamp(1, BATCH)
 }

@@ -1,7 +1,7 @@
-//! Action records: what produced the result of a key. A record is the one file whose appearance marks a stage as done.
+//! Action records: which action produced the result of a key. The appearance of the record marks a stage as done.
 //!
-//! A record is valid if its checksum matches, its key is the hash of its preimage, and its outputs have plain names. An
-//! invalid one counts as absent, so that the stage runs again.
+//! A record is valid if its checksum matches, its key is the hash of its preimage, and its output names are plain. An
+//! invalid record is treated as absent, so the stage runs again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,8 +44,8 @@ impl Store {
         self.folder("actions").join(key.shard()).join(format!("{key}.json"))
     }
 
-    /// The action of `key`. None where there is no record, where the record is invalid, or where one of its blobs is
-    /// missing or has another size: running the stage again repairs all three. An error where the store cannot be read.
+    /// Returns the action of `key`. None if the record is absent or invalid, or if a blob is missing or has another
+    /// size: running the stage again repairs all of these. Fails if the store cannot be read.
     pub fn action(&self, key: &Key) -> Result<Option<Action>> {
         let Some(Ok(file)) = self.action_file(key)? else { return Ok(None) };
         if !file.outputs.values().all(|output| self.is_whole(&output.digest, output.size)) {
@@ -54,7 +54,7 @@ impl Store {
         Ok(Some(file.into()))
     }
 
-    /// The recorded action, whether or not its blobs are in the store. None where there is no record.
+    /// Returns the recorded action, whether or not its blobs are in the store. None if there is no record.
     pub(super) fn recorded_action(&self, key: &Key) -> Result<Option<Result<Action, Damage>>> {
         Ok(self.action_file(key)?.map(|file| file.map(Action::from)))
     }
@@ -68,11 +68,11 @@ impl Store {
         }
     }
 
-    /// Every valid record, whether or not its blobs are in the store. Invalid ones are left out: this answers questions
-    /// about past runs and never stands for a result.
+    /// Returns every valid record, whether or not its blobs are in the store. Skips invalid ones: this is for queries
+    /// about past runs and never replaces a result.
     pub fn recorded(&self) -> Vec<(Key, Action)> {
         let mut keys = self.action_keys();
-        // Folders list their files in any order.
+        // Directories list their files in any order.
         keys.sort_unstable();
         let action = |key: Key| {
             let action = self.recorded_action(&key).ok()??.ok()?;
@@ -81,8 +81,8 @@ impl Store {
         keys.into_iter().filter_map(action).collect()
     }
 
-    /// Writes the record of `key`: the commit point. The action's blobs must be in the store, and `key` must be the hash
-    /// of its preimage.
+    /// Writes the record of `key`, which is the commit point. The action's blobs must be in the store, and `key` must
+    /// be the hash of its preimage.
     pub fn commit(&self, key: &Key, action: &Action) -> Result<()> {
         let _hold = self.hold()?;
         ensure!(Key::of_preimage(&action.preimage) == *key, "the preimage does not hash to the key {key}");
@@ -103,7 +103,7 @@ impl Store {
         self.write_file(&self.action_path(key), &json, Durability::Synced)
     }
 
-    /// Removes the record of `key`, for example because a blob proved damaged. Does nothing where there is none.
+    /// Removes the record of `key`, for example because a blob is damaged. Does nothing if there is none.
     pub fn forget(&self, key: &Key) -> Result<()> {
         let path = self.action_path(key);
         match fs::remove_file(&path) {
@@ -117,7 +117,7 @@ impl Store {
 fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
     let (file, seal): (File, Seal) = unseal(bytes)?;
     if seal == Seal::None && !super::predates_seals(&file.cost.srpipe_version) {
-        return Err(Damage::new("it has no checksum"));
+        return Err(Damage::new("the checksum is missing"));
     }
     if file.key != *key {
         return Err(Damage::new(format!("it is the record of another key, {}", file.key)));
@@ -132,10 +132,10 @@ fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
     Ok(file)
 }
 
-/// Blobs by name, with their lengths in bytes.
+/// Blobs by name, with their sizes in bytes.
 pub type SizedArtifact = BTreeMap<String, (Digest, u64)>;
 
-/// The action and its outputs' sizes in the record of another store.
+/// Parses another store's record into the action and its outputs with their sizes.
 pub(super) fn parse(key: &Key, bytes: &[u8]) -> Result<(Action, SizedArtifact), Damage> {
     let file = read(key, bytes)?;
     let outputs = file.outputs.iter().map(|(name, output)| (name.clone(), (output.digest.clone(), output.size)));

@@ -92,13 +92,13 @@ sha256_name! {
 }
 
 impl Key {
-    /// The key of a preimage: the SHA-256 of its canonical JSON.
+    /// Returns the key of a preimage: the SHA-256 of its canonical JSON.
     pub fn of_preimage(preimage: &serde_json::Value) -> Self {
         Self::of(canonical_json(preimage).as_bytes())
     }
 }
 
-/// Computes the digest of content that arrives piece by piece.
+/// Computes the digest of content that is supplied in pieces.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 

@@ -58,20 +58,20 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
     publish(file, path, durability)
 }
 
-/// Writes a whole file that survives a loss of power.
+/// Writes a file that survives a power failure.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes, Durability::Synced)
 }
 
-/// Opens a regular file for reading; returns it and its size. Anything else is `InvalidData`: a link could lead anywhere,
-/// and reading a named pipe would never end.
+/// Opens a regular file for reading; returns it and its size. Anything else is `InvalidData`: a link could point
+/// anywhere, and reading a named pipe could block forever.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = open_regular(path, File::options().read(true))?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
 
-/// The content of a regular file, as [`open`].
+/// Reads a regular file, as [`open`].
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (mut file, size) = open(path)?;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
@@ -81,10 +81,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// As [`read`], for text.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+    String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
 }
 
-/// Opens a file of srpipe's own for writing. A link, a pipe or a device in its place is removed first, never followed.
+/// Opens one of srpipe's own files for writing. Removes a link, pipe or device at the path instead of following it.
 pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     match open_regular(path, options) {
         Err(e) if e.kind() == ErrorKind::InvalidData && !fs::symlink_metadata(path)?.is_dir() => {
@@ -95,18 +95,18 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     }
 }
 
-/// Gives a folder a temporary name beside its own, in one step. Returns the new path.
+/// Renames a folder atomically to a temporary name next to it. Returns the new path.
 pub fn move_away(folder: &Path) -> Result<PathBuf> {
     let parent = folder_of(folder);
     let target = Builder::new().prefix(TEMPORARY).tempdir_in(parent);
     let target = target.with_context(|| format!("creating a folder in {}", parent.display()))?.keep();
-    // An empty folder is replaced by the rename.
+    // The rename replaces an empty folder.
     fs::rename(folder, &target).with_context(|| format!("removing {}", folder.display()))?;
     Ok(target)
 }
 
-/// Removes a folder that was moved away, with all in it; links are not followed. A process that found it at its old place
-/// may still create a file in it, and a program of the user's may have left folders that cannot be written to.
+/// Removes a folder that was moved away, with its content; does not follow links. A process that opened it under its
+/// old name may still create files in it, and a user's program may have left read-only folders.
 pub fn remove_folder(folder: &Path) -> io::Result<()> {
     const ATTEMPTS: usize = 1000;
     for _ in 0..ATTEMPTS {
@@ -120,7 +120,7 @@ pub fn remove_folder(folder: &Path) -> io::Result<()> {
     fs::remove_dir_all(folder)
 }
 
-/// Gives the owner all rights to a folder and those in it. Fails where that changes nothing.
+/// Gives the owner all permissions on a folder and its subfolders. Fails if there was nothing to change.
 fn make_writable(folder: &Path) -> io::Result<()> {
     let mut changed = false;
     let mut folders = vec![folder.to_path_buf()];
@@ -140,33 +140,33 @@ fn make_writable(folder: &Path) -> io::Result<()> {
     if changed { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
-/// Removes what processes that were killed left half-written in a folder. Nobody else may be writing there.
+/// Removes temporary files that killed processes left in a folder. No other process may be writing there.
 pub fn remove_temporaries(folder: &Path) {
     temporaries(folder).iter().for_each(|path| {
-        // It costs space and nothing else; `gc` reports what cannot be removed.
+        // They only take space; `gc` reports what it cannot remove.
         let _ = if is_folder(path) { remove_folder(path) } else { fs::remove_file(path) };
     });
 }
 
-/// The temporary files and folders in a folder.
+/// Returns the temporary files and folders in a folder.
 pub fn temporaries(folder: &Path) -> Vec<PathBuf> {
     let is_temporary =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()));
     entries(folder).into_iter().filter(is_temporary).collect()
 }
 
-/// The paths in a folder, in any order; none where it is not a folder.
+/// Returns the paths in a folder in any order; empty if it is not a folder.
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = is_folder(folder).then(|| fs::read_dir(folder).ok()).flatten();
     entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Whether there is a folder at `path`, not a link to one.
+/// Whether `path` is a folder, not a link to one.
 pub fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// Opens a log in a work folder for appending. Creates both, again if `gc` removes the folder in between.
+/// Opens a log in a work folder for appending. Creates both, and retries if `gc` removes the folder in between.
 pub fn open_log(path: &Path) -> Result<File> {
     const ATTEMPTS: usize = 1000;
     let folder = folder_of(path);
@@ -180,20 +180,20 @@ pub fn open_log(path: &Path) -> Result<File> {
             opened => return opened.with_context(|| format!("opening {}", path.display())),
         }
     }
-    bail!("opening {}: its folder was removed again and again", path.display())
+    bail!("opening {}: its folder was removed repeatedly", path.display())
 }
 
 fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let invalid = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));
-    // Without NONBLOCK, opening a pipe waits for the other side.
+    // Without NONBLOCK, opening a pipe would block until the other end is open.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let file = match options.custom_flags(flags.cast_signed()).open(path) {
-        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return invalid("it is a link"),
-        // A pipe that nobody reads.
-        Err(e) if e.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return invalid("it is not a regular file"),
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return invalid("the file is a link"),
+        // A pipe without a reader.
+        Err(e) if e.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return invalid("not a regular file"),
         opened => opened?,
     };
-    if file.metadata()?.is_file() { Ok(file) } else { invalid("it is not a regular file") }
+    if file.metadata()?.is_file() { Ok(file) } else { invalid("not a regular file") }
 }
 
 /// Makes a folder and those above it, durably.
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_our_own_replace_links_and_pipes() {
+    fn own_files_replace_links_and_pipes() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("outside"), b"precious").unwrap();

@@ -1,7 +1,7 @@
-//! Results that were made elsewhere: nothing of them is believed.
+//! Verifies results from outside the store.
 //!
-//! An archive or a shared cache supplies records (the files of actions) and blobs. A record is verified as strictly as one
-//! of our own, and blobs are hashed while they arrive. As everywhere, the record is written after its blobs.
+//! An archive or a shared cache supplies records (of actions) and blobs. Foreign records are verified as strictly as
+//! our own, and blobs are hashed on arrival. As everywhere, the record is written after its blobs.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -15,10 +15,10 @@ use super::files::{self, Durability};
 use super::{Action, Digest, Key, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 use crate::pipeline::names::{is_reserved_pipeline, is_reserved_stage};
 
-/// The largest record that is read from elsewhere. As values in memory, it can take some twenty times as much.
+/// The maximum size of a foreign record. Parsed, it can take about twenty times as much memory.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 
-/// The valid record of an action in another store, whose blobs are not necessarily here.
+/// A valid record of an action in another store, whose blobs may be missing here.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub key: Key,
@@ -80,8 +80,8 @@ impl Store {
         self.write_file(&self.action_path(&record.key), &record.bytes, Durability::Synced)
     }
 
-    /// Adds a run of another store, as one that is over, with the links to what is known of it: whole, or not at all. None
-    /// where a run of this name is there.
+    /// Adds a run from another store, as a finished run with links to its available results. Atomic. None if a run with
+    /// this id exists.
     pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
         check_run(record)?;
         if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
@@ -103,22 +103,22 @@ impl Store {
     }
 }
 
-/// The longest command line, in arguments; about what Linux accepts.
+/// The maximum number of command-line arguments, about what Linux accepts.
 const MAX_ARGUMENTS: usize = 100_000;
-/// The longest name of a file.
+/// The maximum length of a file name.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Checks all that a run from elsewhere says of where its files are to be, before anything of it is kept.
+/// Checks all names in a foreign run's record from which paths are derived, before anything is written.
 pub fn check_run(record: &RunRecord) -> Result<()> {
     let check = |what: &str, name: &str, is_reserved: bool| {
         files::check_name(what, name)?;
-        ensure!(!name.chars().any(char::is_control), "{what} {name:?} holds control characters");
+        ensure!(!name.chars().any(char::is_control), "{what} {name:?} contains control characters");
         let start: String = name.chars().take(20).collect();
         ensure!(name.len() <= MAX_NAME_BYTES, "{what} \"{start}…\" is longer than {MAX_NAME_BYTES} bytes");
-        ensure!(!is_reserved, "{what} {name:?} is reserved: srpipe has a file or folder of that name");
+        ensure!(!is_reserved, "{what} {name:?} is reserved: srpipe uses it for a file or folder of its own");
         Ok(())
     };
-    ensure!(super::runs::is_new_id(&record.id), "{:?} is not the id of a run", record.id);
+    ensure!(super::runs::is_new_id(&record.id), "{:?} is not a valid run id", record.id);
     check("the pipeline's name", &record.pipeline, is_reserved_pipeline(&record.pipeline))?;
     // As values in memory, empty arguments take many times the space that they have in the file.
     let arguments = record.command.len();
@@ -134,7 +134,7 @@ pub fn check_run(record: &RunRecord) -> Result<()> {
     Ok(())
 }
 
-/// The record of a run that is over, whatever it says: nobody here runs it, and its jobs are those of another cluster.
+/// Returns the record with a final state: no process here runs it, and its jobs belong to another cluster.
 fn ended(record: &RunRecord) -> RunRecord {
     let mut record = record.clone();
     if record.state == RunState::Running {
@@ -152,7 +152,7 @@ fn ended(record: &RunRecord) -> RunRecord {
 }
 
 impl Record {
-    /// The record in `bytes`, if it is a valid one of `key`.
+    /// Parses the record of `key`.
     pub fn read(key: &Key, bytes: Vec<u8>) -> Result<Self> {
         let (action, outputs) =
             super::actions::parse(key, &bytes).with_context(|| format!("the record of the key {key} is damaged"))?;

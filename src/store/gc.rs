@@ -94,7 +94,7 @@ impl Store {
                 self.runs(&pipeline).into_iter().map(move |run| {
                     let keys =
                         run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
-                    // Of a run whose record is damaged, the links tell.
+                    // If a run's record is damaged, use its links.
                     let keys = keys.unwrap_or_else(|_| made_of(&run.linked(), actions));
                     let facts = Facts {
                         pipeline: pipeline.clone(),
@@ -161,7 +161,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes the work folder of a key, unless a process has locked it by now.
+    /// Removes the work folder of a key, unless a process holds its lock.
     fn remove_work(&self, key: &Key, keep_logs: bool) -> Result<bool> {
         let folder = self.work_dir(key);
         if !files::is_folder(&folder) {
@@ -176,7 +176,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Folders of runs whose process was killed before it wrote their record.
+    /// Returns run folders whose process was killed before it wrote the record.
     fn abandoned_runs(&self) -> Vec<PathBuf> {
         let is_abandoned = |path: &PathBuf| {
             files::is_folder(path)
@@ -216,8 +216,8 @@ impl Store {
         bail!("{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store")
     }
 
-    /// Half-written files and half-removed folders, of the store and of runs that are not live. Nobody writes there while
-    /// `gc` holds the store alone. A process that works on a key removes those in its work folder itself.
+    /// Returns the temporary files and folders of the store and of runs that are not live. No process writes there
+    /// while `gc` has exclusive access to the store. A process that works on a key cleans its work folder itself.
     fn temporaries(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.runs.clone(), self.folder(""), self.folder("work")];
         for kind in ["blobs", "actions", "logs"] {
@@ -257,7 +257,7 @@ impl Store {
     }
 }
 
-/// The keys of the actions all of whose outputs are among `blobs`.
+/// Returns the keys of the actions whose outputs are all among `blobs`.
 fn made_of(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) -> BTreeSet<Key> {
     let is_linked = |action: &Action| action.outputs.values().all(|digest| blobs.contains(digest));
     let linked = actions.iter().filter(|(_, action)| action.as_ref().is_some_and(is_linked));
@@ -266,7 +266,7 @@ fn made_of(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) ->
 
 /// Removes a file, a link or a folder with all in it; links in it are not followed.
 fn remove(path: &Path) -> Result<()> {
-    // Moved first, so that a folder is never found half-removed.
+    // Renamed first, so that a half-removed folder is never found.
     let removed = match files::is_folder(path) {
         true => files::move_away(path).map(|moved| files::remove_folder(&moved))?,
         false => fs::remove_file(path),

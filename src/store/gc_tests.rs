@@ -189,7 +189,7 @@ fn a_link_for_a_folder_is_refused() {
 }
 
 #[test]
-fn a_run_whose_record_is_damaged_keeps_what_it_links_to() {
+fn a_run_with_a_damaged_record_keeps_its_linked_results() {
     let (_folder, store) = store();
     (0..3).for_each(|i| know(&store, i));
     let damaged = run(&store, "a", &[0]);
@@ -201,7 +201,7 @@ fn a_run_whose_record_is_damaged_keeps_what_it_links_to() {
 }
 
 #[test]
-fn what_killed_processes_left_of_runs_is_removed() {
+fn leftovers_of_killed_runs_are_removed() {
     let (_folder, store) = store();
     know(&store, 0);
     let kept = run(&store, "a", &[0]);
@@ -225,7 +225,7 @@ fn what_killed_processes_left_of_runs_is_removed() {
 }
 
 #[test]
-fn work_that_somebody_locks_in_the_last_moment_stays() {
+fn work_that_is_locked_in_the_meantime_is_kept() {
     let (_folder, store) = store();
     let lock = store.lock(&key(7)).unwrap();
     assert!(!store.remove_work(&key(7), false).unwrap());

@@ -92,7 +92,7 @@ impl Store {
         self.acquire(key, Wait::No, LEASE)
     }
 
-    /// As [`try_lock`](Self::try_lock), for a key whose holder on another machine is known to be gone.
+    /// As [`try_lock`](Self::try_lock), for a key whose holder on another machine is known to have exited.
     pub(super) fn try_lock_stopped(&self, key: &Key) -> Result<Option<KeyLock>> {
         self.acquire(key, Wait::No, Duration::ZERO)
     }
@@ -109,7 +109,7 @@ impl Store {
         Some(LockHolder { pid: words.next()?.parse().ok()?, host: words.next()?, job: words.next() })
     }
 
-    /// `lease`: how long the holder on another machine must not have shown itself.
+    /// `lease`: how long the holder on another machine must not have renewed its lock.
     fn acquire(&self, key: &Key, wait: Wait, lease: Duration) -> Result<Option<KeyLock>> {
         let folder = self.work_dir(key);
         let path = folder.join("lock");
@@ -117,7 +117,7 @@ impl Store {
         for _ in 0..ATTEMPTS {
             files::create_folder(&folder)?;
             match fs::symlink_metadata(&folder) {
-                // The last holder or `gc` moved the folder away just now; so below.
+                // The previous holder or `gc` has just moved the folder away; likewise below.
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Ok(metadata) if !metadata.is_dir() => {
                     bail!("{} is a link, which srpipe does not follow: remove it", folder.display())
@@ -170,7 +170,7 @@ impl Store {
         let KeyLock { heart, _file: file, .. } = lock;
         // Nothing is written there any more.
         drop(heart);
-        // The lock is held until the folder has its temporary name: nobody takes half-removed work for the key's.
+        // Hold the lock until the folder is renamed, so that no process resumes from half-removed work.
         let moved = files::move_away(&folder)?;
         drop(file);
         files::remove_folder(&moved).with_context(|| format!("removing the finished work of {}", folder.display()))
@@ -343,7 +343,7 @@ mod tests {
         assert!(fs::symlink_metadata(store.work_dir(&key()).join("lock")).unwrap().is_file());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 
-        // A link among the work is removed, and its target stays.
+        // A link in the work folder is removed, but its target is kept.
         fs::write(outside.join("file"), b"kept").unwrap();
         let lock = store.lock(&key()).unwrap();
         symlink(&outside, store.work_dir(&key()).join("data")).unwrap();

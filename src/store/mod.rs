@@ -100,7 +100,7 @@ pub struct Store {
     runs: PathBuf,
     /// Where this process notes what it puts; see `hold`.
     lease: Mutex<Option<File>>,
-    /// Folders of the store that were found to be no links.
+    /// Folders of the store that were verified not to be links.
     checked: Mutex<HashSet<PathBuf>>,
     /// Damaged files that were discarded; see [`Store::take_warnings`].
     warnings: Mutex<Vec<String>>,
@@ -110,7 +110,7 @@ pub struct Store {
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder holds results of srpipe, which can be computed again.\n";
 
-/// Whether a folder keeps results of srpipe, by the tag that every such folder has.
+/// Whether a folder contains srpipe results, according to the tag in every such folder.
 pub fn is_results_folder(folder: &Path) -> bool {
     let mut start = vec![];
     let tag = File::open(folder.join("CACHEDIR.TAG")).and_then(|tag| tag.take(1024).read_to_end(&mut start));
@@ -148,13 +148,13 @@ impl Store {
         runs.join("store").is_dir().then_some(store)
     }
 
-    /// As [`Store::open_existing`], also where there are records of runs and the folder of their results was deleted; for
-    /// what reads those records.
+    /// As [`Store::open_existing`], but also opens a store whose results folder was deleted, for commands that only
+    /// read the records of runs.
     pub fn open_records(runs: &Path) -> Option<Self> {
         Self::open_existing(runs).or_else(|| Some(Self::at(runs)).filter(|store| !store.pipelines().is_empty()))
     }
 
-    /// Whether the folder of results is there.
+    /// Whether the results folder exists.
     pub fn has_results(&self) -> bool {
         self.runs.join("store").is_dir()
     }
@@ -195,20 +195,20 @@ impl Store {
         files::open(path)
     }
 
-    /// The content of a file of the store.
+    /// Reads a file of the store.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.check_folder(files::folder_of(path))?;
         files::read(path)
     }
 
-    /// Writes a whole file of the store.
+    /// Writes a file of the store atomically.
     fn write_file(&self, path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
         let mut file = self.temporary(files::folder_of(path))?;
         file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
         files::publish(file, path, durability)
     }
 
-    /// A temporary file in a folder of the store, which is created if necessary.
+    /// Creates a temporary file in a folder of the store, and the folder if necessary.
     fn temporary(&self, folder: &Path) -> Result<NamedTempFile> {
         self.create_folder(folder)?;
         files::temporary(folder)
@@ -221,7 +221,7 @@ impl Store {
         }
     }
 
-    /// Fails unless `folder` and those above it, up to `runs/store`, are folders: links there are not followed.
+    /// Fails unless `folder` and its parents up to `runs/store` are folders and not links.
     fn check_folder(&self, folder: &Path) -> io::Result<()> {
         let Ok(below) = folder.strip_prefix(self.folder("")) else { return Ok(()) };
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +245,7 @@ impl Store {
     }
 }
 
-/// Whether records of this version of srpipe carry no checksum.
+/// Whether this version of srpipe writes records without checksums.
 fn predates_seals(version: &str) -> bool {
     version == "0.1.0"
 }
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn links_in_the_place_of_folders_are_not_followed() {
+    fn links_in_place_of_folders_are_not_followed() {
         for place in ["blobs", "blobs/6b", "actions", "logs", "work"] {
             let (folder, store) = store();
             let outside = folder.path().join("outside");

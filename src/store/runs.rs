@@ -55,16 +55,16 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
-    /// The sealed JSON of `run.json`.
+    /// Returns the sealed JSON for `run.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         seal_pretty(self).context("writing the record of a run as JSON")
     }
 
-    /// Reads the JSON of a `run.json`, here or in an archive.
+    /// Parses the JSON of a `run.json`, from a store or an archive.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
         let (record, seal): (Self, Seal) = unseal(bytes)?;
         if seal == Seal::None && !super::predates_seals(&record.srpipe_version) {
-            return Err(Damage::new("it has no checksum"));
+            return Err(Damage::new("the checksum is missing"));
         }
         Ok(record)
     }
@@ -220,8 +220,8 @@ impl Store {
         Ok(run)
     }
 
-    /// Adds a run that has ended elsewhere, with links to `outputs`, each the name of a stage and its result: whole, or
-    /// not at all. The names were checked.
+    /// Adds a run that finished elsewhere, atomically, with links to `outputs`, which lists stage names with their
+    /// results. The names must be checked.
     pub(super) fn add_run(
         &self,
         record: &RunRecord,
@@ -232,7 +232,7 @@ impl Store {
         let had_runs = self.latest_run(&record.pipeline).is_some();
         let parent = self.pipeline_folder(&record.pipeline)?;
         let add = || {
-            // Readers pass over it until it has its name; where it does not get there, it is removed.
+            // Readers ignore it until it is renamed; on failure it is removed.
             let shared = Permissions::from_mode(0o777);
             let staged = tempfile::Builder::new().prefix(files::TEMPORARY).permissions(shared).tempdir_in(&parent);
             let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
@@ -251,13 +251,13 @@ impl Store {
         };
         add().inspect_err(|_| {
             if is_new {
-                // Unless somebody else has put something there meanwhile.
+                // Fails if another process has added files to it in the meantime, which is fine.
                 let _ = fs::remove_dir(&parent);
             }
         })
     }
 
-    /// The folder of a pipeline's runs, made where it is not there.
+    /// Returns the folder of a pipeline's runs, creating it if necessary.
     fn pipeline_folder(&self, pipeline: &str) -> Result<PathBuf> {
         files::check_name("the pipeline's name", pipeline)?;
         if pipeline == "store" {
@@ -312,7 +312,7 @@ impl RunDir {
         &self.path
     }
 
-    /// The resolved pipeline.
+    /// Reads the resolved pipeline.
     pub fn resolved(&self) -> Result<Vec<u8>> {
         let path = self.path.join(PIPELINE);
         let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -337,7 +337,7 @@ impl RunDir {
         is_held(&self.path.join(LOCK))
     }
 
-    /// Whether this folder of a run has no record and no process.
+    /// Whether a run's folder has neither a record nor a live process.
     pub(super) fn is_abandoned(path: &Path) -> bool {
         fs::symlink_metadata(path.join(RECORD)).is_err() && !is_held(&path.join(LOCK))
     }
@@ -371,7 +371,7 @@ impl RunDir {
         // Writing would create the folder again.
         ensure!(self.path.join(RECORD).exists(), "the run {} was removed", self.id);
         if !is_reserved_stage(name) {
-            bail!("{name:?} is not among the names that stages cannot have, so that one could stand in its way");
+            bail!("{name:?} is not a reserved stage name, so a stage's folder could conflict with it");
         }
         let path = self.path.join(name);
         files::write(&path, bytes, Durability::Unsynced)?;
@@ -384,11 +384,11 @@ impl RunDir {
         files::write(&self.path.join(RECORD), &record.to_json()?, Durability::Unsynced)
     }
 
-    /// Creates a folder named as the stage, with a link to each blob. Returns how many links were missing or led elsewhere.
+    /// Creates the stage's folder with a link to each blob. Returns how many links were missing or wrong.
     pub fn link_stage(&self, stage: &str, outputs: &Artifact) -> Result<usize> {
         files::check_name("the stage's name", stage)?;
         if is_reserved_stage(stage) {
-            bail!("a stage cannot be named {stage:?}, because the run keeps a file of its own under this name");
+            bail!("a stage cannot be named {stage:?}: the name is reserved for a file of the run");
         }
         let folder = self.path.join(stage);
         let mut created = 0;
@@ -409,7 +409,7 @@ impl RunDir {
         Ok(created)
     }
 
-    /// The blobs to which the folders of its stages have links.
+    /// Returns the blobs that the links in the stages' folders point to.
     pub(super) fn linked(&self) -> BTreeSet<Digest> {
         let links = files::entries(&self.path).into_iter().flat_map(|stage| files::entries(&stage));
         links.filter_map(|link| fs::read_link(link).ok()?.file_name()?.to_str()?.parse().ok()).collect()
@@ -454,7 +454,7 @@ pub(super) fn is_new_id(name: &str) -> bool {
 fn lock(path: &Path) -> Result<Option<Arc<File>>> {
     let file = files::open_own(path, File::options().create(true).write(true).truncate(false));
     let file = file.with_context(|| format!("creating {}", path.display()))?;
-    // Those who ask whether the run is live hold the lock for a moment.
+    // Processes that check whether the run is live hold the lock for a moment.
     for _ in 0..20 {
         match file.try_lock() {
             Ok(()) => return Ok(Some(Arc::new(file))),

@@ -1,4 +1,4 @@
-//! Checksums inside the files that are read back and trusted: records, caches, state of interrupted work.
+//! Checksums in files that srpipe reads back and trusts: records, caches, state of interrupted work.
 //!
 //! A sealed file is a JSON object whose last member is `"sha256"`, the SHA-256 of every byte before that member:
 //!
@@ -7,8 +7,8 @@
 //! "sha256": "<64 hexadecimal digits>"}
 //! ```
 //!
-//! One altered byte either changes the digest or breaks the seal itself; it never yields another value. Files that an
-//! older version wrote have no seal. [`Seal`] tells the reader, who decides whether to accept them.
+//! A single altered byte changes the digest or breaks the seal itself; it never yields another value. Files of older
+//! versions have no seal. [`Seal`] tells the reader, which decides whether to accept them.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ const END: &[u8] = b"\"}\n";
 const YAML_COMMENT: &[u8] = b"\n# sha256: ";
 const MISMATCH: &str = "its content does not match its checksum";
 
-/// Why the content of a sealed file is not used.
+/// Why a sealed file is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage(String);
 
@@ -43,9 +43,9 @@ impl std::error::Error for Damage {}
 /// Whether a file carries a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seal {
-    /// It does, and the content matches.
+    /// It has one, and the content matches.
     Intact,
-    /// It does not: an older version wrote it.
+    /// It has none: an older version wrote it.
     None,
 }
 
@@ -54,7 +54,7 @@ pub fn seal(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(close(serde_json::to_vec(value)?))
 }
 
-/// As [`seal`], one member per line.
+/// As [`seal`], with one member per line.
 pub fn seal_pretty(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(close(serde_json::to_vec_pretty(value)?))
 }
@@ -70,7 +70,7 @@ fn close(mut json: Vec<u8>) -> Vec<u8> {
 /// Reads a sealed JSON object, or one without a seal. `T` ignores the member `sha256`.
 pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Seal), Damage> {
     let seal = check(bytes)?;
-    let value = serde_json::from_slice(bytes).map_err(|error| Damage(format!("it is not readable: {error}")))?;
+    let value = serde_json::from_slice(bytes).map_err(|error| Damage(format!("it cannot be parsed: {error}")))?;
     Ok((value, seal))
 }
 
@@ -82,19 +82,19 @@ fn check(bytes: &[u8]) -> Result<Seal, Damage> {
     }
 }
 
-/// A file's body and the digest that the seal at its end states.
+/// Splits a file into its body and the digest in the seal at its end.
 fn split<'a>(bytes: &'a [u8], before: &[u8], after: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let (body, tail) = bytes.split_at_checked(bytes.len().checked_sub(before.len() + 64 + after.len())?)?;
     Some((body, tail.strip_prefix(before)?.strip_suffix(after)?))
 }
 
-/// Seals a YAML text by a last line that is a comment.
+/// Seals a YAML text with a comment as the last line.
 pub fn seal_yaml(text: &[u8]) -> Vec<u8> {
     let digest = Digest::of(text);
     [text, YAML_COMMENT, digest.as_str().as_bytes(), b"\n"].concat()
 }
 
-/// The text that [`seal_yaml`] sealed, or one without a seal.
+/// Returns the text that [`seal_yaml`] sealed, or a text without a seal.
 pub fn unseal_yaml(bytes: &[u8]) -> Result<&[u8], Damage> {
     match split(bytes, YAML_COMMENT, b"\n") {
         None => Ok(bytes),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_files_read_back_and_are_json() {
+    fn sealed_files_round_trip_and_are_json() {
         for bytes in [seal(&record()).unwrap(), seal_pretty(&record()).unwrap()] {
             assert_eq!(unseal(&bytes), Ok((record(), Seal::Intact)));
             let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_yaml_is_yaml_and_no_altered_byte_yields_another() {
+    fn sealed_yaml_is_yaml_and_altered_bytes_are_detected() {
         let text = b"name: a\nstages: {}\n";
         let bytes = seal_yaml(text);
         assert_eq!(unseal_yaml(&bytes), Ok(&text[..]));
@@ -145,7 +145,7 @@ mod tests {
                 let mut altered = bytes.clone();
                 altered[at] ^= 1 << bit;
                 if let Ok(body) = unseal_yaml(&altered) {
-                    // A broken seal leaves the text as it was, with the rest of the seal behind it.
+                    // A broken seal leaves the text intact, followed by the rest of the seal.
                     assert!(body.starts_with(text), "bit {bit} of byte {at}");
                 }
             }
@@ -153,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn no_altered_byte_and_no_truncation_yields_another_value() {
+    fn altered_bytes_and_truncation_are_detected() {
         let bytes = seal_pretty(&record()).unwrap();
         for at in 0..bytes.len() {
-            // Without its last line end alone, the file is still the same JSON value.
+            // Without the final line feed, the file is still the same JSON value.
             assert!(
                 unseal::<Record>(&bytes[..at]).is_ok_and(|(value, _)| value == record()) == (at + 1 == bytes.len())
             );

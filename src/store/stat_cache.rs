@@ -88,7 +88,7 @@ impl Store {
         Ok(hashed.into_iter().map(|hashed| hashed.digest).collect())
     }
 
-    /// Hashes every unchanged file of the cache again, and removes the entries that prove wrong. Returns their paths.
+    /// Hashes every unchanged file in the cache again, and removes wrong entries. Returns their paths.
     pub(super) fn verify_stat_cache(&self) -> Vec<PathBuf> {
         let is_wrong = |(path, entry): &(&String, &Entry)| {
             let path = Path::new(path);
@@ -101,7 +101,7 @@ impl Store {
         wrong
     }
 
-    /// Removes the cached digest of a file, or of all files in a folder, whose content proved to be another.
+    /// Removes the cached digest of a file, or of all files in a folder, because it proved wrong.
     pub fn forget_hashes(&self, path: &Path) {
         if let Ok(path) = path.canonicalize() {
             self.forget_cached(|cached| cached.starts_with(&path));
@@ -117,7 +117,7 @@ impl Store {
         }
     }
 
-    /// The cached entries; none where the file is missing, damaged or of an older version, which had no checksum.
+    /// Reads the cached entries; empty if the file is missing, damaged, or from an older version without checksums.
     fn stat_cache(&self) -> Entries {
         let path = self.folder(FILE);
         let bytes = self.read_file(&path).ok();
@@ -131,8 +131,8 @@ impl Store {
         }
     }
 
-    /// Entries that another process writes at the same moment may be lost, as all are where the store is read-only: then
-    /// the files are hashed again.
+    /// Concurrent writes by another process may be lost, and so are all writes if the store is read-only; the files are
+    /// then hashed again.
     fn write_stat_cache(&self, files: Entries) {
         if let Ok(json) = seal(&Cache { files }) {
             let _ = self.write_file(&self.folder(FILE), &json, Durability::Unsynced);
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
         assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was remembered again");
-        // An altered digest without the right checksum.
+        // An altered digest without a matching checksum.
         let text = fs::read_to_string(store.folder(FILE)).unwrap();
         let other = text.replacen(Digest::of(b"forged").as_str(), Digest::of(b"c").as_str(), 1);
         fs::write(store.folder(FILE), other).unwrap();
@@ -264,7 +264,7 @@ mod tests {
         fs::write(store.folder(FILE), b"{\"/a\": {}}").unwrap();
         assert!(store.stat_cache().is_empty() && store.take_warnings().is_empty());
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
-        // One with the right checksum: verification finds it.
+        // An altered digest with a matching checksum: verification finds it.
         forge(&store);
         assert_eq!(store.verify_stat_cache(), [at("b").canonicalize().unwrap()]);
         assert!(store.stat_cache().is_empty() && store.verify_stat_cache().is_empty());

@@ -43,12 +43,12 @@ fn preimage(name: &str) -> serde_json::Value {
     json!({"params": {"lr": 1e-4, "steps": 3, "name": name}, "seed": u64::MAX})
 }
 
-/// The key of [`action`] with this name.
+/// Returns the key of the [`action`] with this name.
 pub fn key(name: &str) -> Key {
     Key::of_preimage(&preimage(name))
 }
 
-/// Puts these outputs; returns their action, whose preimage holds `name`.
+/// Stores these outputs; returns an action with a preimage that contains `name`.
 pub fn action(store: &Store, name: &str, outputs: &[(&str, &[u8])]) -> Action {
     let outputs = outputs.iter().map(|(name, bytes)| (name.to_string(), store.put(bytes).unwrap()));
     Action {

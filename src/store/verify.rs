@@ -49,7 +49,7 @@ pub struct Verified {
     pub unreferenced: usize,
     /// Files outside the store whose cached digest was wrong; the entries were removed.
     pub wrong_hashes: Vec<PathBuf>,
-    /// The record or the pipeline of a run that is damaged, and why.
+    /// A description of each damaged run record and pipeline.
     pub damaged_runs: Vec<String>,
 }
 
@@ -72,9 +72,9 @@ impl Store {
         }
     }
 
-    /// Reads every record and every blob, and hashes the files of the stat cache again. Marks damaged blobs, so that the
-    /// next run that needs them recomputes them, and removes wrong entries of the stat cache; changes nothing else and
-    /// waits for nothing. `check` says what is wrong with an action whose record is intact.
+    /// Reads every record and every blob, and hashes the files of the stat cache again. Marks damaged blobs, so that
+    /// the next run that needs them recomputes them, and removes wrong entries of the stat cache; changes nothing else
+    /// and does not wait. `check` returns an error for an action that is invalid although its record is intact.
     pub fn verify(&self, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
         self.refuse_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
@@ -97,7 +97,7 @@ impl Store {
                     verified.problems.push(Problem::Garbled { key, reason: damage.to_string() });
                     continue;
                 }
-                // Removed a moment ago.
+                // Another process has just removed it.
                 None => continue,
             };
             for (output, digest) in outputs {
@@ -122,7 +122,7 @@ impl Store {
         matches!(self.recorded_action(key), Ok(Some(Err(_))) | Err(_))
     }
 
-    /// Why the recorded result of `key` cannot be used; None where there is no record or nothing is wrong.
+    /// Returns why the recorded result of `key` cannot be used; None if there is no record or no problem.
     pub fn problem(&self, key: &Key) -> Option<String> {
         let outputs = match self.recorded_action(key) {
             Ok(None) => return None,
@@ -137,7 +137,7 @@ impl Store {
         Some(match wrong {
             Some((name, digest, ReadError::Missing { .. })) => format!("{name} is missing (blob {digest})"),
             Some((name, digest, _)) => format!("{name} is damaged (blob {digest})"),
-            None => "its record states other sizes than its blobs have".to_string(),
+            None => "the sizes in its record differ from those of its blobs".to_string(),
         })
     }
 

@@ -148,8 +148,8 @@ fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
     largest([weights, ema, apart(&start.first_moment, &a.first_moment, &b.first_moment)])
 }
 
-/// The largest of some distances, or NaN where one of them is: `f64::max` would pass over it, and a backend that returns
-/// nothing but NaN would agree with every other.
+/// Returns the largest distance, or NaN if one is NaN: `f64::max` ignores NaN, and a backend that returns only NaN
+/// would agree with every other.
 fn largest(distances: impl IntoIterator<Item = f64>) -> f64 {
     distances.into_iter().fold(0.0, |most, distance| if distance.is_nan() || distance > most { distance } else { most })
 }

@@ -52,14 +52,14 @@ fn rms(values: &[f32]) -> f64 {
     (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }
 
-/// `part / whole`. What is added to nothing, as in a network whose maps are 0, has no share of it: 0 of that.
+/// Returns `part / whole`, or 0 if the whole is 0, as in a network whose feature maps are 0.
 fn ratio(part: f64, whole: f64) -> f64 {
-    // Maps are float32: below its least normal number there is nothing to divide by.
+    // Feature maps are float32: smaller values count as 0.
     if whole < f64::from(f32::MIN_POSITIVE) { 0.0 } else { part / whole }
 }
 
-/// The mean over images, heads and positions of −Σ w ln w / ln N, w the weights of the N keys for one query. None where
-/// there is one key, whose weight is always 1.
+/// Returns the mean over images, heads and positions of −Σ w ln w / ln N, where w are the weights of the N keys for one
+/// query. None for a single key, whose weight is always 1.
 fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> Option<f64> {
     let weights = AttentionWeights::new(graph, attention, q, k);
     if weights.keys < 2 {
@@ -118,9 +118,9 @@ mod tests {
         assert_eq!(row(AttentionKind::Uniform, 1.0, 0.1).entropy, None);
     }
 
-    /// Maps of one position, and a network whose weights are all 0.
+    /// Feature maps with a single position, and a network whose weights are all 0.
     #[test]
-    fn figures_of_degenerate_layers_are_finite_or_absent() {
+    fn metrics_of_degenerate_layers_are_finite_or_absent() {
         let attention = AttentionParams { kind: AttentionKind::Mhsa, resolutions: vec![1], ..Default::default() };
         let model = ModelParams { base_channels: 4, channel_mults: vec![1; 4], attention, ..Default::default() };
         let graph = unet(&model, 8, 4);

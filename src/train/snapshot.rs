@@ -1,7 +1,7 @@
-//! Checkpoints of a training in progress, from which an interrupted one resumes.
+//! Checkpoints of unfinished training, from which an interrupted run resumes.
 //!
-//! A snapshot is a safetensors file. Its metadata holds the step, the losses so far, and a SHA-256 of the step, the losses
-//! and every tensor, so that a damaged snapshot never changes a result.
+//! A snapshot is a safetensors file. Its metadata contains the step, the losses so far, and a SHA-256 of the step, the
+//! losses and every tensor, so that a damaged snapshot never changes a result.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -70,10 +70,10 @@ impl Snapshot {
 
     fn parse(graph: &Graph, bytes: &[u8]) -> Result<Self> {
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-        let metadata = metadata.metadata().as_ref().context("it has no metadata")?;
-        let header = metadata.get(METADATA_KEY).context("it has no header")?;
+        let metadata = metadata.metadata().as_ref().context("the metadata is missing")?;
+        let header = metadata.get(METADATA_KEY).context("the header is missing")?;
         let tensors = SafeTensors::deserialize(bytes)?;
-        let stated = metadata.get(DIGEST_KEY).context("it has no checksum, as an older version of srpipe wrote it")?;
+        let stated = metadata.get(DIGEST_KEY).context("the checksum is missing: an older version of srpipe wrote the snapshot")?;
         let names = PARTS.iter().flat_map(|part| graph.params.iter().map(move |p| format!("{part}.{}", p.name)));
         let names: Vec<String> = names.collect();
         let views: Vec<TensorView> = names.iter().map(|name| tensors.tensor(name)).collect::<Result<_, _>>()?;
@@ -102,7 +102,7 @@ impl Snapshot {
     }
 }
 
-/// The SHA-256 of everything that a training resumes from, in the order of the graph's parameters.
+/// Computes the SHA-256 of everything from which training resumes, in the order of the graph's parameters.
 fn digest<'a>(header: &str, tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>) -> Digest {
     let mut hasher = Hasher::default();
     let mut part = |bytes: &[u8]| {
@@ -128,7 +128,7 @@ mod tests {
     use crate::pipeline::params::{AttentionKind, ModelParams};
 
     #[test]
-    fn no_altered_byte_yields_another_state() {
+    fn altered_bytes_are_detected() {
         let graph = unet(&ModelParams::tutorial(1, AttentionKind::None), 8, 4);
         let mut state = initial_state(&graph, 7);
         state.step = 12;
@@ -138,7 +138,7 @@ mod tests {
         snapshot.save(&graph, &path).unwrap();
         let bytes = fs::read(&path).unwrap();
         let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-        // The whole header, and bytes all over the tensors.
+        // All bytes of the header, and a sample of the tensors' bytes.
         let places = (0..header).chain((header..bytes.len()).step_by(997));
         for at in places {
             let mut altered = bytes.clone();

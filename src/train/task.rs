@@ -22,10 +22,10 @@ const WATCHED_IMAGES: usize = 8;
 /// The held-out loss has the same times and noise in every training, whatever its seed.
 const HELDOUT_SEED: u64 = 0;
 
-/// The least standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of a level of 8 bits.
-/// Rounding low-resolution images to 8 bits alone gives any real images more, about a quarter of a level. Constant images
-/// have the rounding error of their enlargement, some 1e-16, and a scale made of that would turn it into a picture. No
-/// measured scale exceeds 1000, the most that a file may give.
+/// The minimum standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of an 8-bit level.
+/// Rounding low-resolution images to 8 bits alone gives natural images about a quarter of a level. Constant images only
+/// have the rounding error of their enlargement, about 1e-16, and scaling it up would turn it into a visible pattern.
+/// Therefore no measured scale exceeds 1000, the maximum in a pipeline file.
 const LEAST_DEVIATION: f64 = 0.5 / 1000.0;
 
 /// High-resolution images with their low-resolution ones.
@@ -183,8 +183,7 @@ impl Task {
         order
     }
 
-    /// The mean square of what the network is to answer for the images of the first batch: the loss of a network that
-    /// answers 0.
+    /// Returns the mean square of the targets of the first batch: the loss of a network that always outputs 0.
     pub fn target_power(&self, batch_size: usize) -> f64 {
         let batch = self.batch(0, batch_size);
         batch.target.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / batch.target.len() as f64
@@ -348,15 +347,15 @@ mod tests {
         assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
     }
 
-    /// Of any colour: the enlargement of some is off by a rounding error, that of others exact.
+    /// Of any colour: enlarging some is exact, enlarging others has rounding errors.
     #[test]
-    fn constant_images_have_no_residual_to_scale() {
+    fn constant_images_have_residual_scale_one() {
         for level in 0..=255 {
             let pairs =
                 Pairs::new(Images::new(2, 8, 8, vec![level; 2 * 192]), Images::new(2, 2, 2, vec![level; 2 * 12]));
             assert_eq!(pairs.unwrap().residual_scale(), 1.0, "level {level}");
         }
-        // Nearly constant: one value is off by a level.
+        // Nearly constant: one value differs by one level.
         let mut pixels = vec![100; 4 * 192];
         pixels[50] = 101;
         let pairs = Pairs::new(Images::new(4, 8, 8, pixels), Images::new(4, 2, 2, vec![100; 4 * 12])).unwrap();

@@ -9,9 +9,9 @@ use crate::nn::Network;
 
 /// A held-out loss of so many times the first, or that of a network which always answers 0, is no learning any more.
 const DIVERGED: f64 = 10.0;
-/// No loss below this is divergence, however small the first one was: images are within [-1, 1], and targets are scaled to
-/// about that. Adam's steps do not shrink with the gradients, so that a loss of nearly 0, as constant images have, rises
-/// at first.
+/// A loss below this is never divergence, however small the first one was: images are within [-1, 1], and targets are
+/// scaled to about that range. Adam's steps do not shrink with the gradients, so a loss near 0, as for constant images,
+/// rises at first.
 const LEAST_DIVERGED: f64 = 1.0;
 const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
 
@@ -75,7 +75,8 @@ pub fn train(
 fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
     let loss = task.heldout_loss(network)?;
     let first = log.first_heldout_loss().unwrap_or(loss);
-    // The first loss alone is no measure: it is 0 where the validation images are constant and the network starts at 0.
+    // The first loss alone is not a valid reference: it is 0 if the validation images are constant and the network's
+    // output starts at 0.
     ensure!(
         loss.is_finite() && loss <= (DIVERGED * first.max(power)).max(LEAST_DIVERGED),
         "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"

@@ -163,8 +163,8 @@ impl Report {
     }
 }
 
-/// The page without control characters, which terminals obey when somebody looks at the file there, and without secrets in
-/// addresses, which runs of earlier versions have.
+/// Removes control characters, which a terminal would interpret when the file is printed there, and redacts secrets in
+/// URLs, which runs of earlier versions may contain.
 fn clean(page: &str) -> String {
     let is_control = |c: char| c.is_control() && c != '\n' && c != '\t';
     redact(page).replace(is_control, "\u{fffd}")

@@ -1,8 +1,8 @@
-//! A cache that several people share: a folder, or a bucket of S3 or of what speaks like it.
+//! A shared cache: a folder, or a bucket of S3 or a compatible server.
 //!
-//! It holds records and blobs as a store does, under `actions/` and `blobs/`, so that the `store` folder of another
-//! `runs` is one. It is read through: before a stage runs, its key is looked up; and nothing that comes from it is
-//! believed (see [`Store::adopt_blob`]). Only `push` writes to it, and replaces what is damaged.
+//! It has the layout of a store, records under `actions/` and blobs under `blobs/`, so the `store` folder of another
+//! `runs` folder can serve as one. It is read-through: before a stage runs, its key is looked up. Everything read from
+//! it is verified (see [`Store::adopt_blob`]). Only `push` writes to it, and repairs damaged entries.
 
 mod s3;
 
@@ -26,7 +26,7 @@ pub enum Remote {
     S3(Box<S3>),
 }
 
-/// Why a cache as a whole cannot be used, as opposed to one entry that is damaged.
+/// Why the cache as a whole cannot be used, as opposed to a single damaged entry.
 #[derive(Debug)]
 pub struct Unavailable(String);
 
@@ -39,7 +39,7 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 impl Unavailable {
-    /// Whether an error of a [`Remote`] concerns the whole of it, so that the next request would fail as well.
+    /// Whether the error concerns the whole cache, so that the next request would fail too.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
         let lost = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<BodyError>());
         error.is::<Unavailable>() || error.chain().any(|cause| cause.downcast_ref().is_some_and(lost))
@@ -50,29 +50,29 @@ impl Unavailable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
     New,
-    /// It was there, and damaged.
+    /// It was present but damaged.
     Repaired,
-    /// It was there.
-    There,
+    /// It was present and intact.
+    Present,
 }
 
 impl Remote {
-    /// `s3://BUCKET/PREFIX`, or a folder. Credentials, region and endpoint of S3 come from the variables that its own
-    /// tools read.
+    /// Opens `s3://BUCKET/PREFIX` or a folder. Credentials, region and endpoint of S3 come from the environment
+    /// variables of the AWS tools.
     pub fn open(address: &str) -> Result<Self> {
         match address.strip_prefix("s3://") {
             Some(rest) => Ok(Self::S3(Box::new(S3::open(rest)?))),
             None => {
                 ensure!(
                     !address.contains("://"),
-                    InputError(format!("remote {address}: a folder or `s3://…` is needed"))
+                    InputError(format!("remote {address}: expected a folder or `s3://BUCKET/PREFIX`"))
                 );
                 Ok(Self::Folder(address.into()))
             }
         }
     }
 
-    /// The content of a file of the cache; None where there is none.
+    /// Opens a file of the cache; None if it does not exist.
     fn get(&self, path: &Path) -> Result<Option<Box<dyn Read>>> {
         match self {
             Self::Folder(folder) => match open(&folder.join(path)) {
@@ -86,7 +86,8 @@ impl Remote {
         }
     }
 
-    /// Whether a blob of this digest and size is there. A folder's file is read, of an object only the size is compared.
+    /// Whether a blob with this digest and size is present. Hashes the file in a folder, but compares only the size of
+    /// an S3 object.
     fn has(&self, digest: &Digest, size: u64) -> Result<bool> {
         let path = Record::blob_path(digest);
         match self {
@@ -96,7 +97,7 @@ impl Remote {
                     |file: File| Ok::<_, io::Error>(file.metadata()?.len() == size && hash_file(&path)? == *digest);
                 match open(&path).and_then(is_whole) {
                     Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(false),
-                    // Unreadable for its permissions or for a bad disk: it is replaced, if that can be done.
+                    // Unreadable because of its permissions or a disk error: try to replace it.
                     found => Ok(found.unwrap_or(false)),
                 }
             }
@@ -104,7 +105,7 @@ impl Remote {
         }
     }
 
-    /// Puts the content of a file under a path, whole or not at all.
+    /// Writes a file's content to a path atomically.
     fn put(&self, path: &Path, from: &Path) -> Result<()> {
         let open = || File::open(from).with_context(|| format!("opening {}", from.display()));
         match self {
@@ -114,7 +115,7 @@ impl Remote {
                 fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
                 let mut source = open()?;
                 let mut copy = || {
-                    // Others read it too, as far as the umask lets them.
+                    // Readable by others as far as the umask allows.
                     let shared = Permissions::from_mode(0o666);
                     let temporary = tempfile::Builder::new().prefix(".tmp-").permissions(shared).tempfile_in(parent)?;
                     io::copy(&mut source, &mut temporary.as_file())?;
@@ -129,7 +130,7 @@ impl Remote {
         }
     }
 
-    /// The record of a key; None where there is none. The inner error is what is wrong with it.
+    /// Reads the record of a key; None if there is none. The inner error says why the record is invalid.
     fn record(&self, key: &Key) -> Result<Option<Result<Record>>> {
         let is_no_file =
             |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::InvalidData);
@@ -143,12 +144,12 @@ impl Remote {
         Ok(Some(Record::read(key, bytes).and_then(checked)))
     }
 
-    /// Brings what the cache knows of `key` into the store; false where it knows nothing.
+    /// Copies the result of `key` from the cache to the store; returns false if the cache has none.
     pub fn fetch(&self, store: &Store, key: &Key) -> Result<bool> {
         let Some(record) = self.record(key)?.transpose()? else { return Ok(false) };
         for (name, (digest, size)) in &record.outputs {
             let Some(content) = self.get(&Record::blob_path(digest))? else {
-                bail!("it has a record of the key {key}, but not its blob {digest} ({name})");
+                bail!("the record of the key {key} exists, but its blob {digest} ({name}) is missing");
             };
             store.adopt_blob(digest, *size, content)?;
         }
@@ -156,16 +157,16 @@ impl Remote {
         Ok(true)
     }
 
-    /// Copies what is known of `key` to the cache, the record last. What is damaged there is replaced.
+    /// Copies the result of `key` to the cache, the record last, and replaces damaged entries.
     pub fn push(&self, store: &Store, key: &Key) -> Result<Pushed> {
-        let ours = store.record_of(key)?.with_context(|| format!("the key {key} is not known any more"))?;
+        let ours = store.record_of(key)?.with_context(|| format!("the result of the key {key} was removed from the store"))?;
         let theirs = self.record(key)?;
-        // A stage that is not the same to the last bit can have other outputs there, which are as good.
+        // A stage that is not bit-reproducible can have different, equally valid outputs in the cache.
         if let Some(Ok(theirs)) = &theirs
             && theirs.outputs != ours.outputs
             && theirs.outputs.values().map(|(digest, size)| self.has(digest, *size)).all(|has| has.unwrap_or(false))
         {
-            return Ok(Pushed::There);
+            return Ok(Pushed::Present);
         }
         let is_same = matches!(&theirs, Some(Ok(theirs)) if theirs.outputs == ours.outputs);
         let mut pushed = if theirs.is_none() { Pushed::New } else { Pushed::Repaired };
@@ -178,31 +179,31 @@ impl Remote {
             }
         }
         if !is_same {
-            let mut file = tempfile::NamedTempFile::new().context("making a temporary file")?;
+            let mut file = tempfile::NamedTempFile::new().context("creating a temporary file")?;
             io::Write::write_all(&mut file, ours.bytes()).context("writing a temporary file")?;
             self.put(&Record::path(key), file.path())?;
         } else if is_whole {
-            pushed = Pushed::There;
+            pushed = Pushed::Present;
         }
         Ok(pushed)
     }
 }
 
-/// Opens a file of a folder; links are followed, and what is no file in the end is refused as invalid data.
+/// Opens a file, following links. Anything but a regular file is `InvalidData`.
 fn open(path: &Path) -> io::Result<File> {
-    // Without NONBLOCK, opening a pipe waits for somebody to write to it.
+    // Without NONBLOCK, opening a pipe would block until there is a writer.
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(ErrorKind::InvalidData, "it is no regular file")),
+        false => Err(io::Error::new(ErrorKind::InvalidData, "it is not a regular file")),
     }
 }
 
-/// The record, if its outputs are those that its kind of stage makes.
+/// Returns the record if its output names are those of its kind of stage.
 pub fn checked(record: Record) -> Result<Record> {
     let outputs =
         Preimage::of(&record.action).map_or(Ok(()), |preimage| preimage.check_outputs(&record.action.outputs));
-    outputs.map_err(|reason| anyhow!("the record of the key {} is wrong: {reason}", record.key))?;
+    outputs.map_err(|reason| anyhow!("the record of the key {} is invalid: {reason}", record.key))?;
     Ok(record)
 }
 
@@ -221,7 +222,7 @@ mod tests {
         (folder, store)
     }
 
-    fn know(store: &Store) -> (Key, Digest) {
+    fn commit(store: &Store) -> (Key, Digest) {
         let preimage = json!({"a": 1});
         let key = Key::of_preimage(&preimage);
         let digest = store.put(b"content").unwrap();
@@ -235,24 +236,24 @@ mod tests {
         let ((_a, from), (_b, to)) = (store(), store());
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
-        let (key, digest) = know(&from);
+        let (key, digest) = commit(&from);
         assert!(!remote.fetch(&to, &key).unwrap());
         assert_eq!(remote.push(&from, &key).unwrap(), Pushed::New);
-        assert_eq!(remote.push(&from, &key).unwrap(), Pushed::There);
+        assert_eq!(remote.push(&from, &key).unwrap(), Pushed::Present);
         assert!(remote.fetch(&to, &key).unwrap());
         assert_eq!(to.action(&key).unwrap(), from.action(&key).unwrap());
         assert_eq!(to.read(&digest).unwrap(), b"content");
-        // The folder of another store is one, too.
+        // The folder of another store can serve as a cache.
         let direct = Remote::open(from.runs_dir().join("store").to_str().unwrap()).unwrap();
         assert!(direct.fetch(&store().1, &key).is_ok());
     }
 
     #[test]
-    fn what_a_remote_says_is_checked() {
+    fn content_of_a_remote_is_verified() {
         let ((_a, from), (_b, to)) = (store(), store());
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
-        let (key, digest) = know(&from);
+        let (key, digest) = commit(&from);
         remote.push(&from, &key).unwrap();
         let blob = shared.path().join(Record::blob_path(&digest));
         let replace = |path: &Path, bytes: &[u8]| {
@@ -262,7 +263,7 @@ mod tests {
         replace(&blob, b"CONTENT");
         assert!(format!("{:#}", remote.fetch(&to, &key).unwrap_err()).contains("damaged"));
         fs::remove_file(&blob).unwrap();
-        assert!(remote.fetch(&to, &key).unwrap_err().to_string().contains("not its blob"));
+        assert!(remote.fetch(&to, &key).unwrap_err().to_string().contains("is missing"));
         let record = shared.path().join(Record::path(&key));
         let text = fs::read_to_string(&record).unwrap();
         replace(&record, text.replace("\"a\": 1", "\"a\": 2").as_bytes());
@@ -273,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_is_replaced() {
+    fn damaged_entries_are_replaced() {
         let (_a, from) = store();
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
-        let (key, digest) = know(&from);
+        let (key, digest) = commit(&from);
         remote.push(&from, &key).unwrap();
         let (blob, record) = (shared.path().join(Record::blob_path(&digest)), shared.path().join(Record::path(&key)));
         let text = fs::read_to_string(&record).unwrap();
@@ -293,7 +294,7 @@ mod tests {
         ];
         let works = |what: &str| {
             assert_eq!(remote.push(&from, &key).unwrap(), Pushed::Repaired, "{what}");
-            assert_eq!(remote.push(&from, &key).unwrap(), Pushed::There, "{what}");
+            assert_eq!(remote.push(&from, &key).unwrap(), Pushed::Present, "{what}");
             let (_b, to) = store();
             assert!(remote.fetch(&to, &key).unwrap());
             assert_eq!(to.read(&digest).unwrap(), b"content");
@@ -310,20 +311,20 @@ mod tests {
         }
     }
 
-    /// A stage on a GPU is not the same to the last bit.
+    /// A stage on a GPU is not bit-reproducible.
     #[test]
-    fn other_outputs_of_the_same_key_are_as_good_if_they_are_whole() {
+    fn other_outputs_of_the_same_key_are_kept_if_intact() {
         let ((_a, ours), (_b, theirs), (_c, to)) = (store(), store(), store());
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
-        let (key, digest) = know(&ours);
-        know(&theirs);
+        let (key, digest) = commit(&ours);
+        commit(&theirs);
         let mut action = theirs.action(&key).unwrap().unwrap();
         let other = theirs.put(b"other content").unwrap();
         action.outputs.insert("out".into(), other.clone());
         theirs.commit(&key, &action).unwrap();
         assert_eq!(remote.push(&theirs, &key).unwrap(), Pushed::New);
-        assert_eq!(remote.push(&ours, &key).unwrap(), Pushed::There);
+        assert_eq!(remote.push(&ours, &key).unwrap(), Pushed::Present);
         fs::remove_file(shared.path().join(Record::blob_path(&other))).unwrap();
         assert_eq!(remote.push(&ours, &key).unwrap(), Pushed::Repaired);
         assert!(remote.fetch(&to, &key).unwrap());
@@ -331,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn files_of_a_folder_are_as_open_as_the_umask_says() {
+    fn permissions_in_a_folder_follow_the_umask() {
         let (_a, from) = store();
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
-        let (key, digest) = know(&from);
+        let (key, digest) = commit(&from);
         remote.push(&from, &key).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let here = mode(&from.blob_path(&digest));

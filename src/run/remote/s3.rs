@@ -1,7 +1,8 @@
-//! Objects in a bucket of S3, or of a server that speaks its protocol.
+//! Objects in an S3 bucket, or on a server with a compatible protocol.
 //!
-//! What the server says is passed on: the `<Code>` and `<Message>` of its answer, and advice by the code. Redirects are not
-//! followed, because the signature of a request holds for one host. An overloaded server is asked again, a few times.
+//! Error messages contain the `<Code>` and `<Message>` of the server's response, and a hint for the code. Redirects are
+//! not followed, because a signature is valid for one host only. Requests to an overloaded server are retried a few
+//! times.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,13 +19,13 @@ use crate::data::http::Limits;
 use crate::pipeline::redact;
 use crate::run::InputError;
 
-/// How long a request is valid, which is how long it may wait to be sent.
+/// How long a signed request is valid, and so how long it may wait before it is sent.
 const VALID: Duration = Duration::from_secs(3600);
-/// How often a request is sent at most, where the server is overloaded.
+/// The maximum number of attempts if the server is overloaded.
 const TRIES: u32 = 4;
-/// Before the second time; twice as long before each further one.
+/// The delay before the first retry; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// The part of an error's body that is read.
+/// The maximum number of bytes read of an error response.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
 pub struct S3 {
@@ -35,18 +36,18 @@ pub struct S3 {
     agent: ureq::Agent,
 }
 
-/// An answer that is no success.
+/// An error response.
 struct Refusal {
     status: u16,
     code: Option<String>,
     message: Option<String>,
-    /// The region of the bucket, where the server says so.
+    /// The region of the bucket, if the server reports it.
     region: Option<String>,
 }
 
 impl S3 {
-    /// `address`: `BUCKET` or `BUCKET/PREFIX`. Credentials, region and endpoint come from the variables that the tools of
-    /// AWS read.
+    /// Opens `BUCKET` or `BUCKET/PREFIX`. Credentials, region and endpoint come from the environment variables of the
+    /// AWS tools.
     pub fn open(address: &str) -> Result<Self> {
         Self::with(address, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -55,13 +56,13 @@ impl S3 {
         let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
         let wrong = |error: String| InputError(format!("remote s3://{address}: {error}"));
         if bucket.is_empty() {
-            return Err(wrong("it names no bucket: write s3://BUCKET or s3://BUCKET/PREFIX".into()).into());
+            return Err(wrong("the bucket is missing: write s3://BUCKET or s3://BUCKET/PREFIX".into()).into());
         }
         let region = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"));
         let region = region.unwrap_or_else(|| "us-east-1".into());
         let endpoint =
             ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().find_map(|name| Some((*name, variable(name)?)));
-        // Servers of one's own seldom have a name for each bucket.
+        // Self-hosted servers rarely have a host name per bucket.
         let style = if endpoint.is_some() { UrlStyle::Path } else { UrlStyle::VirtualHost };
         let (name, endpoint) = endpoint.unwrap_or(("AWS_REGION", format!("https://s3.{region}.amazonaws.com")));
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
@@ -76,7 +77,7 @@ impl S3 {
                 Some(token) => Credentials::new_with_token(id, secret, token),
                 None => Credentials::new(id, secret),
             }),
-            // Public buckets want none.
+            // Public buckets need no credentials.
             _ => None,
         };
         let limits = Limits::default();
@@ -84,7 +85,7 @@ impl S3 {
         Ok(Self { bucket, credentials, prefix: prefix.trim_matches('/').to_string(), limits, agent })
     }
 
-    /// An object's content; None where there is no such object.
+    /// Opens an object; None if it does not exist.
     pub fn get(&self, path: &str) -> Result<Option<impl Read + use<>>> {
         let name = self.name(path);
         let doing = || format!("reading {name}");
@@ -96,7 +97,7 @@ impl S3 {
         }
     }
 
-    /// An object's size in bytes; None where there is no such object.
+    /// Returns the size of an object in bytes; None if it does not exist.
     pub fn size(&self, path: &str) -> Result<Option<u64>> {
         let name = self.name(path);
         let doing = || format!("looking for {name}");
@@ -109,7 +110,7 @@ impl S3 {
             200 => Ok(Some(length(&response).unwrap_or(0))),
             404 => Ok(None),
             _ => {
-                // An answer to HEAD has no body, which would say why.
+                // The response to HEAD has no body, which would contain the reason.
                 let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
                 let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
                 match response.status().as_u16() {
@@ -120,7 +121,7 @@ impl S3 {
         }
     }
 
-    /// Writes an object, whole or not at all.
+    /// Writes an object atomically.
     pub fn put(&self, path: &str, mut content: File) -> Result<()> {
         let name = self.name(path);
         let doing = || format!("writing {name}");
@@ -144,7 +145,7 @@ impl S3 {
         if self.prefix.is_empty() { path.to_string() } else { format!("{}/{path}", self.prefix) }
     }
 
-    /// Sends a request, again where the server is overloaded or the connection was lost; not where it was silent.
+    /// Sends a request. Retries if the server is overloaded or the connection was lost, but not after a timeout.
     fn send(
         &self,
         mut request: impl FnMut() -> Result<Response<Body>, ureq::Error>,
@@ -169,11 +170,11 @@ impl S3 {
         }
     }
 
-    /// None where an answer says that there is no object.
+    /// Returns None if the response means that the object does not exist.
     fn missing<T>(&self, refusal: Refusal) -> Result<Option<T>> {
         match (refusal.status, refusal.code.as_deref()) {
             (404, Some("NoSuchBucket")) => {}
-            // Who may read objects, but not list the bucket, is refused what is not there.
+            // Without permission to list the bucket, a missing object gives AccessDenied.
             (404, _) | (403, Some("AccessDenied")) => return Ok(None),
             _ => {}
         }
@@ -189,21 +190,21 @@ impl S3 {
         let set_keys = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ask for access to the bucket";
         let set_region = || match &refusal.region {
             Some(region) if region != self.bucket.region() => {
-                format!("The bucket is in the region {region}: set AWS_REGION={region}")
+                format!("The bucket is in region {region}: set AWS_REGION={region}")
             }
             _ => "Set AWS_REGION to the region of the bucket, or AWS_ENDPOINT_URL to the address of the server".into(),
         };
         Some(match refusal.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken") => {
-                "Get new credentials, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN".into()
+                "Get new credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN".into()
             }
-            Some("RequestTimeTooSkewed" | "RequestExpired") => "Set the clock of this machine".into(),
-            Some("InvalidAccessKeyId") => "Set AWS_ACCESS_KEY_ID to a key that the server knows".into(),
+            Some("RequestTimeTooSkewed" | "RequestExpired") => "Correct the clock of this machine".into(),
+            Some("InvalidAccessKeyId") => "Set AWS_ACCESS_KEY_ID to a valid key of this server".into(),
             Some("SignatureDoesNotMatch") => {
                 "Set AWS_SECRET_ACCESS_KEY to the secret that belongs to AWS_ACCESS_KEY_ID".into()
             }
             Some("NoSuchBucket") => {
-                format!("Create the bucket {}, or correct the name of the remote", self.bucket.name())
+                format!("Create the bucket {}, or correct the address of the shared cache", self.bucket.name())
             }
             Some(
                 "PermanentRedirect"
@@ -216,12 +217,12 @@ impl S3 {
             Some("SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout") => "Try again later".into(),
             Some("AccessDenied") if self.credentials.is_none() => set_keys.into(),
             Some("AccessDenied") if writing => {
-                "The credentials need s3:PutObject for the bucket; s3:GetObject alone reads from it".into()
+                "Pushing needs the permission s3:PutObject for the bucket".into()
             }
             _ => match refusal.status {
                 301 | 302 | 307 | 308 => set_region(),
                 401 | 403 if self.credentials.is_none() => set_keys.into(),
-                401 | 403 => "The credentials need s3:GetObject and s3:ListBucket, and s3:PutObject to push".into(),
+                401 | 403 => "The credentials need the permissions s3:GetObject and s3:ListBucket, and s3:PutObject to push".into(),
                 400 if refusal.region.as_deref().is_some_and(|region| region != self.bucket.region()) => set_region(),
                 429 | 500.. => "Try again later".into(),
                 _ => return None,
@@ -235,7 +236,7 @@ impl Refusal {
         let status = response.status().as_u16();
         let region = response.headers().get("x-amz-bucket-region").and_then(|region| region.to_str().ok()).map(plain);
         let mut body = vec![];
-        // What can be read of it is better than nothing.
+        // A partial error body is still useful.
         let _ = limits.body(response.into_body().into_reader()).take(MAX_ERROR_BYTES).read_to_end(&mut body);
         let body = String::from_utf8_lossy(&body);
         let of = |name: &str| element(&body, name).map(plain).filter(|text| !text.is_empty());
@@ -246,8 +247,8 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.code {
-            Some(code) => write!(f, "the server answers {code} (status {})", self.status)?,
-            None => write!(f, "the server answers with status {}", self.status)?,
+            Some(code) => write!(f, "the server returned {code} (status {})", self.status)?,
+            None => write!(f, "the server returned status {}", self.status)?,
         }
         match &self.message {
             Some(message) => write!(f, ": {}", message.trim_end_matches('.')),
@@ -256,13 +257,13 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// The text of an element without elements in it.
+/// Returns the text of an XML element that contains no other elements.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     Some(rest.split_once("</")?.0)
 }
 
-/// A text of XML, in one line of bounded length, without secrets.
+/// Decodes XML text to one line of bounded length, with secrets redacted.
 fn plain(text: &str) -> String {
     const MOST: usize = 300;
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
@@ -277,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// A bucket on a server that gives these answers, one after the other: status, headers, body.
+    /// Returns a bucket on a server that sends these responses in order: status, headers, body.
     fn bucket(answers: Vec<(u16, &'static str, &'static str)>) -> S3 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -304,14 +305,14 @@ mod tests {
         S3::with("bucket/prefix", variables).unwrap()
     }
 
-    fn told<T>(result: Result<T>) -> String {
+    fn failure<T>(result: Result<T>) -> String {
         let error = result.err().unwrap();
         assert!(error.is::<Unavailable>(), "{error:#}");
         format!("{error:#}")
     }
 
     #[test]
-    fn the_server_s_reasons_are_passed_on_with_advice_by_them() {
+    fn errors_contain_the_server_s_reason_and_a_hint() {
         for (status, headers, body, expected) in [
             (
                 400,
@@ -337,38 +338,38 @@ mod tests {
             (404, "", "<Error><Code>NoSuchBucket</Code></Error>", ["NoSuchBucket", "Create the bucket bucket"]),
             (418, "", "<Error><Code>Teapot</Code><Message>a &lt;b&gt;\n c</Message></Error>", ["Teapot", ": a <b> c"]),
         ] {
-            let get = told(bucket(vec![(status, headers, body)]).get("a"));
+            let get = failure(bucket(vec![(status, headers, body)]).get("a"));
             assert!(get.starts_with("reading prefix/a: ") && expected.iter().all(|part| get.contains(part)), "{get}");
-            let put = told(bucket(vec![(status, headers, body)]).put("a", tempfile::tempfile().unwrap()));
+            let put = failure(bucket(vec![(status, headers, body)]).put("a", tempfile::tempfile().unwrap()));
             assert!(put.starts_with("writing prefix/a: ") && expected.iter().all(|part| put.contains(part)), "{put}");
-            // 404 says nothing more to HEAD; the rest is asked about again, with a body.
+            // After HEAD, 404 is final; other errors are requested again with GET to get a body.
             if status != 404 {
-                let size = told(bucket(vec![(status, headers, body); 2]).size("a"));
+                let size = failure(bucket(vec![(status, headers, body); 2]).size("a"));
                 assert!(size.starts_with("looking for ") && expected.iter().all(|part| size.contains(part)), "{size}");
             }
         }
     }
 
     #[test]
-    fn what_may_not_be_seen_is_missing_and_says_so_where_it_cannot_be_written() {
+    fn access_denied_is_missing_when_reading_and_an_error_when_writing() {
         let denied = (403, "", "<Error><Code>AccessDenied</Code></Error>");
         assert!(bucket(vec![denied]).get("a").unwrap().is_none());
         assert_eq!(bucket(vec![denied, denied]).size("a").unwrap(), None);
-        let text = told(bucket(vec![denied]).put("a", tempfile::tempfile().unwrap()));
+        let text = failure(bucket(vec![denied]).put("a", tempfile::tempfile().unwrap()));
         assert!(text.contains("AccessDenied") && text.contains("s3:PutObject"), "{text}");
         assert_eq!(bucket(vec![(404, "", "")]).size("a").unwrap(), None);
         assert!(bucket(vec![(404, "", "<Code>NoSuchKey</Code>")]).get("a").unwrap().is_none());
     }
 
     #[test]
-    fn an_overloaded_server_is_asked_again() {
+    fn requests_to_an_overloaded_server_are_retried() {
         let slow = (503, "", "<Error><Code>SlowDown</Code></Error>");
         let mut content = String::new();
         let bucket_of = |answers| bucket(answers);
         bucket_of(vec![slow, (200, "", "hello")]).get("a").unwrap().unwrap().read_to_string(&mut content).unwrap();
         assert_eq!(content, "hello");
         assert_eq!(bucket_of(vec![slow, (200, "", "hello")]).size("a").unwrap(), Some(5));
-        let text = told(bucket_of(vec![slow; TRIES as usize]).get("a"));
+        let text = failure(bucket_of(vec![slow; TRIES as usize]).get("a"));
         assert!(text.contains("SlowDown") && text.contains("later"), "{text}");
     }
 

@@ -16,7 +16,7 @@ use crate::store::seal::{seal, unseal};
 use crate::store::{Key, RunDir, Store, read_file};
 
 const CHARTER: &str = "charter.json";
-/// Is there when a job has found that the shared cache cannot be used.
+/// The name of a marker file: a job found that the shared cache cannot be used.
 pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
 /// Is there when somebody wants the run to end.
 const CANCELLED: &str = "cancelled";
@@ -57,7 +57,7 @@ impl Charter {
 
     /// Whether a run that is prepared now asks for the very same.
     pub fn asks_for(&self, prepared: &Prepared) -> bool {
-        // The plan that was written has no secrets.
+        // The plan on disk contains no secrets.
         let written = |plan: &Plan| serde_json::to_value(plan).ok();
         written(&self.plan) == written(&prepared.plan)
             && self.sources == prepared.sources
@@ -152,7 +152,7 @@ impl Book {
         self.run.write_job_file(CANCELLED, b"").map(drop)
     }
 
-    /// Jobs try the shared cache again.
+    /// Lets jobs use the shared cache again.
     pub fn forget_unavailable_cache(&self) {
         let _ = fs::remove_file(self.run.jobs_dir().join(CACHE_UNAVAILABLE));
     }
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(entry(&path, 1).unwrap(), (charter, 0, 4));
         let error = entry(&path, 2).unwrap_err().to_string();
         assert!(error.contains("has no task 2"), "{error}");
-        // An altered number would run another stage under the job's name.
+        // With an altered number, the job would run another stage.
         let text = std::fs::read_to_string(&path).unwrap().replace("[1,0]", "[0,1]");
         std::fs::write(&path, text).unwrap();
         let error = format!("{:#}", entry(&path, 0).unwrap_err());

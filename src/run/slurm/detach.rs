@@ -18,7 +18,7 @@ use crate::store::RunDir;
 const TRIES: u32 = 5;
 
 /// Submits all that is not known; gives the number of jobs. `states`: as the store knows the stages now.
-/// `plan`: with its secrets.
+/// `plan` includes its secrets.
 pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, states: &[StageState]) -> Result<usize> {
     let book = Book::of(run);
     let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };

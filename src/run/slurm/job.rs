@@ -31,7 +31,7 @@ pub struct Job {
     id: String,
     /// How often it was started before.
     restarts: usize,
-    /// The file that says that the shared cache was given up.
+    /// The marker file for an unusable shared cache.
     marker: PathBuf,
 }
 
@@ -60,9 +60,9 @@ impl Job {
         &self.charter.runs
     }
 
-    /// Jobs of this run that start later do without the shared cache.
+    /// Disables the shared cache for jobs of this run that start later.
     pub fn give_up_cache(&self) {
-        // Without it, they wait for the cache themselves.
+        // If the marker cannot be written, they find out for themselves.
         let _ = File::create(&self.marker);
     }
 

@@ -6,7 +6,7 @@
 //! - `clerk`: the thread that submits (`submit`, `outbox`), asks (`poll`) and watches, job by job (`watched`). [`Slurm`]: what
 //!   the scheduler sees of it.
 //! - `detach`: a whole graph handed over at once. `adopt`: what became of jobs that nobody watched.
-//! - `secrets`: what jobs need to know and files must not.
+//! - `secrets`: passes secrets to jobs without writing them to files.
 //! - `job`: the other side, the process that Slurm starts on a node.
 //!
 //! The result in the store is what counts, and jobs go on without the process that submitted them. Whoever takes up the
@@ -119,7 +119,7 @@ pub struct Slurm {
 }
 
 impl Slurm {
-    /// `plan`: with its secrets. `since`: when the run began. `runs`: the folder of the store.
+    /// `plan` includes its secrets. `since`: when the run began. `runs`: the folder of the store.
     pub fn new(
         plan: &Plan,
         book: Book,

@@ -50,7 +50,7 @@ pub fn tag(batch: usize) -> String {
     format!("b{batch}")
 }
 
-/// Hands a script to `sbatch`; gives the job's number. `secrets`: for the job's environment.
+/// Submits a script with `sbatch`; returns the job's number. `secrets` go into the job's environment.
 pub fn sbatch(options: &[String], script: &str, secrets: Option<&str>, timeout: Duration) -> Result<u64, Refusal> {
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options);

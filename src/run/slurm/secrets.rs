@@ -1,5 +1,5 @@
-//! Passwords and signatures in the addresses of a run's downloads. The files that jobs read do not have them: they are
-//! handed over in the environment, which Slurm passes on to jobs unless it is told otherwise (`--export`).
+//! Passwords and signatures in the URLs of a run's downloads. Files that jobs read do not contain them; they are passed
+//! in the environment, which Slurm exports to jobs unless `--export` says otherwise.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use anyhow::{Context, Result, ensure};
 use crate::pipeline::StageParams;
 use crate::plan::Plan;
 
-/// The variable of a job's environment.
+/// The environment variable of a job.
 pub const VARIABLE: &str = "SRPIPE_SECRET_URLS";
 
-/// By stage and number of the address.
+/// URLs by stage and by the number of the URL.
 type Secrets = BTreeMap<String, BTreeMap<usize, String>>;
 
-/// What the variable is to hold; None where no address of the plan has a secret.
+/// Returns the value of the variable; None if the plan has no secrets.
 pub fn of(plan: &Plan) -> Option<String> {
     let secrets = plan.stages.iter().map(|stage| (stage.name.clone(), stage.params.secret_urls()));
     let secrets: Secrets = secrets.filter(|(_, urls)| !urls.is_empty()).collect();
     (!secrets.is_empty()).then(|| serde_json::to_string(&secrets).expect("addresses are strings"))
 }
 
-/// Puts the secrets of `value`, the variable's, back into the parameters of a stage that were read from a file.
+/// Restores the secrets in a stage's parameters that were read from a file, from the variable's `value`.
 pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Result<()> {
     if !params.has_redacted_urls() {
         return Ok(());
@@ -35,9 +35,9 @@ pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Re
     }
     ensure!(
         !params.has_redacted_urls(),
-        "an address of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} of \
-         this job's environment does not have it. Let sbatch pass the environment on to jobs (`--export=ALL`), or get the \
-         file by other means and give `url: file:PATH`"
+            "a URL of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} is \
+             missing from this job's environment. Let sbatch export the environment to jobs (`--export=ALL`), or \
+             download the file yourself and set `url: file:PATH`"
     );
     Ok(())
 }

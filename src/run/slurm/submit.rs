@@ -19,7 +19,7 @@ pub struct Submitter {
     pub settings: Settings,
     /// The srpipe binary.
     pub exe: PathBuf,
-    /// Of the jobs, see `secrets`.
+    /// For the jobs' environment; see `secrets`.
     pub secrets: Option<String>,
 }
 
