@@ -1,5 +1,5 @@
-//! One altered byte in any file under `runs` never changes a result: the next run gives the same results, or says what is
-//! wrong.
+//! Altering one byte in any file under `runs` never changes a result: the next run gives the same results, or reports
+//! the damaged file.
 //!
 //! `SRPIPE_TEST_FLIPS=20` alters 20 bytes of each file instead of one.
 
@@ -31,7 +31,7 @@ fn pipeline() -> Folder {
     folder
 }
 
-/// The outputs of every stage and the figures of the run.
+/// Returns the outputs of every stage and the metrics of the run.
 fn results(folder: &Folder) -> (BTreeMap<String, BTreeMap<String, String>>, Value) {
     let stages = ["images", "pairs", "model", "samples", "compare", "files"];
     let digests = stages.map(|stage| (stage.to_string(), folder.digests(stage)));
@@ -40,7 +40,7 @@ fn results(folder: &Folder) -> (BTreeMap<String, BTreeMap<String, String>>, Valu
     let stages = status["stages"].as_array().unwrap().iter();
     let figures = stages.map(|stage| {
         let mut figures = stage["metrics"].clone();
-        // Speeds differ from run to run.
+        // Throughput differs between runs.
         if let Some(figures) = figures.as_object_mut() {
             figures.retain(|name, _| !name.ends_with("_per_s") && name != "data_wait");
         }
@@ -64,7 +64,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Alters bytes of every file in the folder `below` of the `runs` of `prepared`, one at a time, and runs the pipeline.
+/// Alters bytes of every file in the subfolder `below` of `prepared`'s `runs`, one at a time, and runs the pipeline.
 fn flip_everything(prepared: &Folder, below: &str, expected: &(BTreeMap<String, BTreeMap<String, String>>, Value)) {
     let flips: u64 = std::env::var("SRPIPE_TEST_FLIPS").map_or(1, |text| text.parse().unwrap());
     let folder = pipeline();
@@ -99,11 +99,11 @@ fn flip_everything(prepared: &Folder, below: &str, expected: &(BTreeMap<String, 
 }
 
 #[test]
-fn no_altered_byte_of_a_finished_run_changes_a_result() {
+fn altered_bytes_of_a_finished_run_change_no_result() {
     let folder = pipeline();
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
-    // Digests of files are cached two seconds after their last change.
+    // A digest is cached only if the file has not changed for two seconds.
     std::thread::sleep(std::time::Duration::from_millis(2100));
     folder.run(&[]);
     assert!(folder.runs().join("store/stat-cache.json").exists());
@@ -112,7 +112,7 @@ fn no_altered_byte_of_a_finished_run_changes_a_result() {
 }
 
 #[test]
-fn no_altered_byte_of_an_interrupted_run_changes_a_result() {
+fn altered_bytes_of_an_interrupted_run_change_no_result() {
     let folder = pipeline();
     let yaml = std::fs::read_to_string(folder.path().join("p.yaml")).unwrap().replace("steps: 12,", "steps: 400,");
     folder.write("p.yaml", &yaml);
@@ -120,11 +120,11 @@ fn no_altered_byte_of_an_interrupted_run_changes_a_result() {
     assert_eq!(output.code, Some(0), "{output}");
     let expected = results(&folder);
     std::fs::remove_dir_all(folder.runs()).unwrap();
-    // The training saves a snapshot when it is interrupted.
+    // Interrupted training saves a snapshot.
     let run = folder.start(&["run", "p.yaml"]);
     let work = folder.runs().join("store/work");
     let has_begun = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"steps\""));
-    wait_until("the training runs", || work.is_dir() && files(&work).iter().any(has_begun));
+    wait_until("training is running", || work.is_dir() && files(&work).iter().any(has_begun));
     run.signal("INT");
     let output = run.wait();
     assert_eq!(output.code, Some(130), "{output}");

@@ -52,7 +52,7 @@ fn the_exit_code_and_the_log_tell_what_went_wrong() {
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_explained() {
+fn start_errors_of_a_program_are_explained() {
     let stage = |command: &str, more: &str| format!("{{kind: command, command: [{command}], outputs: [o]{more}}}");
     let folder = Pipeline::new()
         .stage("below", &stage("bin/tool", ""))
@@ -77,22 +77,22 @@ fn a_program_that_cannot_be_started_is_explained() {
     assert_eq!(output.code, Some(1), "{output}");
     for expected in [
         &format!(
-            "exit code 127: there is no such file in the folder of its own that the program starts in. Give its whole path, {}",
+            "exit code 127: there is no such file in the stage's own working folder, where the program starts. Specify the full path, {}",
             folder.path().join("bin/tool").display()
         ),
-        "`bin/none` ended with exit code 127: there is no such file. The program starts in a folder of its own",
+        "`bin/none` ended with exit code 127: there is no such file. The program starts in a working folder of its own",
         "`/no/such/program` ended with exit code 127: there is no such file",
         "`./script.sh` ended with exit code 126: it is not executable: run `chmod +x ./script.sh`",
-        "`./other.sh` ended with exit code 127: it, the interpreter in its first line or a program that it starts",
+        "`./other.sh` ended with exit code 127: the program, the interpreter in its first line, or a program that it starts",
         "`./inputs` ended with exit code 12",
-        "`sh` ended with exit code 127: it, the interpreter in its first line or a program that it starts was not found",
+        "`sh` ended with exit code 127: the program, the interpreter in its first line, or a program that it starts was not found",
     ] {
         assert!(output.stderr.contains(expected), "{expected}\n{output}");
     }
 }
 
 #[test]
-fn metrics_are_those_of_pythons_json() {
+fn metrics_accept_what_pythons_json_writes() {
     let write = |text: &str| {
         format!("{{kind: command, command: [sh, -c, \"printf '{text}' >outputs/m\"], outputs: [m], metrics: m}}")
     };
@@ -102,7 +102,7 @@ fn metrics_are_those_of_pythons_json() {
         .folder();
     let output = folder.run(&["--json"]);
     assert_eq!(output.finished()["stages"], json!({"infinite": "ran", "nan": "failed"}), "{output}");
-    assert!(output.stdout.contains("the metric `a.loss` (line 2) is NaN, which is no number"), "{output}");
+    assert!(output.stdout.contains("the metric `a.loss` (line 2) is NaN"), "{output}");
     let status = folder.srpipe(&["status", "p.yaml"]);
     assert!(status.stdout.contains("psnr inf"), "{status}");
 }

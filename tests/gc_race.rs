@@ -1,4 +1,4 @@
-//! Six runs of one pipeline at once, while `gc` runs in a loop: none of them fails.
+//! Runs one pipeline six times concurrently while `gc` runs in a loop: no run fails.
 //!
 //! `SRPIPE_TEST_RACES=1000` runs a thousand rounds instead of three.
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use common::Pipeline;
 
 #[test]
-fn runs_and_gc_do_not_disturb_each_other() {
+fn runs_and_gc_do_not_interfere() {
     let rounds = std::env::var("SRPIPE_TEST_RACES").map_or(3, |text| text.parse().unwrap());
     let (mut collections, mut reports) = (0, 0);
     for round in 0..rounds {
@@ -30,7 +30,7 @@ fn runs_and_gc_do_not_disturb_each_other() {
             let report = scope.spawn(|| {
                 let mut n = 0;
                 while !is_done.load(SeqCst) {
-                    // There may be no run yet, or the one it reads is removed.
+                    // There may be no run yet, or the run may be removed while it is read.
                     let output = folder.srpipe(&["report", "p"]);
                     assert!(!output.stderr.contains("panicked"), "round {round}: {output}");
                     n += 1;

@@ -1,5 +1,5 @@
-//! Checkpoints that lie: a few hundred altered files, none of which may panic or allocate more than a file of its length
-//! has reason to. A test program of its own, because the allocator counts for all threads.
+//! Malicious checkpoints: a few hundred altered files, none of which may cause a panic or more allocation than its
+//! length justifies. A separate test program, because the allocator counts for all threads.
 
 use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,11 +18,11 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What reading a file may allocate in all, in bytes, beside twenty times its length.
+/// The maximum number of bytes that reading a file may allocate in total, plus twenty times its length.
 const READING: usize = 4 << 20;
-/// What enlarging a picture of 5×5 pixels may, with tiles of at most [`SMALL`] pixels.
+/// The same for upscaling a picture of 5×5 pixels, with tiles of at most [`SMALL`] pixels.
 const ENLARGING: usize = 256 << 20;
-/// Larger tiles are not sampled here: it takes too long.
+/// Larger tiles are not sampled here, because that takes too long.
 const SMALL: usize = 64;
 
 fn checkpoint(kind: AttentionKind, objective: Objective) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn checkpoint(kind: AttentionKind, objective: Objective) -> Vec<u8> {
     Checkpoint { config, weights }.to_bytes().unwrap()
 }
 
-/// The header and the data of a file.
+/// Splits a file into its header and its data.
 fn split(bytes: &[u8]) -> (Value, &[u8]) {
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     (serde_json::from_slice(&bytes[8..8 + len]).unwrap(), &bytes[8 + len..])
@@ -46,7 +46,7 @@ fn join(header: &Value, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
-/// The places of all values in a JSON value, as pointers.
+/// Collects JSON pointers to all values in a JSON value.
 fn places(value: &Value, at: String, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| places(value, format!("{at}/{key}"), found)),
@@ -56,13 +56,14 @@ fn places(value: &Value, at: String, found: &mut Vec<String>) {
     found.push(at);
 }
 
-fn lies() -> Vec<Value> {
+fn wrong_values() -> Vec<Value> {
     let numbers = json!([0, 1, 2, 3, 5, 17, 31, 64, 4096, 1e9, 9e99, 1e-300, -1, -0.5, 0.5, u64::MAX, i64::MIN]);
     let others = json!([null, true, "x", "", [], {}, [0], [1, 1, 1, 1, 1, 1], [1e18, 1e18], "mhsa", "linear"]);
     [numbers, others].iter().flat_map(|list| list.as_array().unwrap().clone()).collect()
 }
 
-/// Files with one or two lies in the configuration, in the list of tensors, in any bit, and in their length.
+/// Returns files with one or two wrong values in the configuration, with wrong values in the list of tensors, with
+/// flipped bits, and truncated ones.
 fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
     let (header, data) = split(good);
     let config: Value = serde_json::from_str(header["__metadata__"]["srpipe"].as_str().unwrap()).unwrap();
@@ -74,15 +75,15 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
     };
     let mut in_config = vec![];
     places(&config, String::new(), &mut in_config);
-    let lies = lies();
+    let values = wrong_values();
     for place in &in_config {
         for _ in 0..4 {
             let mut config = config.clone();
-            *config.pointer_mut(place).unwrap() = lies[random.below(lies.len())].clone();
+            *config.pointer_mut(place).unwrap() = values[random.below(values.len())].clone();
             files.push(with_config(&config));
             let second = &in_config[random.below(in_config.len())];
             if let Some(value) = config.pointer_mut(second) {
-                *value = lies[random.below(lies.len())].clone();
+                *value = values[random.below(values.len())].clone();
                 files.push(with_config(&config));
             }
         }
@@ -92,7 +93,7 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
     for _ in 0..80 {
         let mut header = header.clone();
         *header.pointer_mut(&in_header[random.below(in_header.len())]).unwrap() =
-            lies[random.below(lies.len())].clone();
+            values[random.below(values.len())].clone();
         files.push(join(&header, data));
     }
     for i in 0..120 {
@@ -109,7 +110,7 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
     files
 }
 
-/// Bytes that a call allocates in all.
+/// Calls a function and returns how many bytes it allocates in total.
 fn allocated<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let region = Region::new(ALLOCATOR);
     let result = call();
@@ -118,7 +119,7 @@ fn allocated<T>(call: impl FnOnce() -> T) -> (T, usize) {
 }
 
 #[test]
-fn lying_checkpoints_are_refused_without_a_panic_and_without_memory() {
+fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
     let mut random = stream(1, Purpose::Synthetic, 0, 0);
     let picture = Images::new(1, 5, 5, (0..75).collect());
     let (mut refused, mut enlarged) = (0, 0);
@@ -130,7 +131,7 @@ fn lying_checkpoints_are_refused_without_a_panic_and_without_memory() {
             let (read, bytes) = read.unwrap_or_else(|_| panic!("file {i} panics: {header}"));
             assert!(bytes < READING + 20 * file.len(), "file {i} takes {bytes} bytes to read: {header}");
             let Ok(checkpoint) = read else {
-                assert!(i > 0, "the file that is right: {:#}", read.unwrap_err());
+                assert!(i > 0, "the unaltered file: {:#}", read.unwrap_err());
                 refused += 1;
                 continue;
             };
@@ -142,12 +143,12 @@ fn lying_checkpoints_are_refused_without_a_panic_and_without_memory() {
                 let steps = denoiser.config.diffusion.timesteps.min(2);
                 let sampler = SamplerParams { steps, ..Default::default() };
                 assert!(Upscaling::memory(&denoiser, 5, 5) < 1 << 30);
-                // Weights of any size may give what is not finite; that is an error, too.
+                // Very large weights may give non-finite values, which are an error as well.
                 let _ = Upscaling::new(&denoiser, &sampler, 0, &picture).sample(0, &mut |_| Ok(()));
             };
             let run = catch_unwind(AssertUnwindSafe(|| allocated(enlarge).1));
-            let bytes = run.unwrap_or_else(|_| panic!("file {i} panics when it is used: {header}"));
-            assert!(bytes < ENLARGING, "file {i} takes {bytes} bytes to enlarge with: {header}");
+            let bytes = run.unwrap_or_else(|_| panic!("file {i} panics when upscaling: {header}"));
+            assert!(bytes < ENLARGING, "file {i} takes {bytes} bytes to upscale with: {header}");
             enlarged += 1;
         }
     }

@@ -1,5 +1,5 @@
-//! Damaged and lying pictures: a few hundred altered files, none of which may panic or allocate more than a picture has
-//! reason to. A test program of its own, because the allocator counts for all threads.
+//! Damaged and malicious pictures: a few hundred altered files, none of which may cause a panic or excessive
+//! allocation. A separate test program, because the allocator counts for all threads.
 
 use std::alloc::System;
 use std::panic::catch_unwind;
@@ -12,11 +12,11 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What decoding one file may allocate in all, in bytes: pixels are decoded up to 64 MiB from any file, and a JPEG file
-/// without end several times.
+/// The maximum number of bytes that decoding one file may allocate in total: up to 64 MiB of pixels are decoded from
+/// any file, and JPEG files without an end marker are decoded several times.
 const DECODING: usize = 1 << 30;
 
-/// Files of every format, with and without transparency, a colour profile and colours.
+/// Returns files of every format, with and without transparency, a colour profile and colours.
 fn pictures() -> Vec<(&'static str, Vec<u8>)> {
     let rgb = RgbImage::from_fn(40, 24, |x, y| image::Rgb([(x * x) as u8, (y * 7 + x) as u8, (x * y) as u8]));
     let alpha = GrayImage::from_fn(40, 24, |x, y| image::Luma([(255 - x - y) as u8]));
@@ -40,7 +40,7 @@ fn pictures() -> Vec<(&'static str, Vec<u8>)> {
     files
 }
 
-/// PNG files carry a checksum for each chunk, which most alterations would not get past.
+/// Fixes the checksums of a PNG file's chunks, without which most altered files would be rejected early.
 fn with_checksums(png: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = png.get(at..at + 8) {
@@ -60,7 +60,7 @@ fn altered(name: &str, good: &[u8], random: &mut Stream) -> Vec<u8> {
     let mut file = good.to_vec();
     match random.below(5) {
         0 => file.truncate(random.below(good.len())),
-        // Lengths and sizes: a few bytes that are all ones, or all but.
+        // Lengths and sizes: a few bytes with all or almost all bits set.
         1 | 2 => {
             let at = random.below(file.len() - 4);
             let value: [u8; 4] =
@@ -82,7 +82,7 @@ fn altered(name: &str, good: &[u8], random: &mut Stream) -> Vec<u8> {
 }
 
 #[test]
-fn damaged_pictures_are_refused_or_decoded_without_a_panic_and_without_memory() {
+fn damaged_pictures_cause_no_panic_and_bounded_allocation() {
     let mut random = stream(2, Purpose::Synthetic, 0, 0);
     let (mut refused, mut decoded) = (0, 0);
     for (name, good) in pictures() {

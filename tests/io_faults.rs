@@ -1,5 +1,5 @@
-//! `push`, `import` and `gc` when a system call fails or the process dies in it: running the command again gives the same
-//! files as if nothing had happened.
+//! `push`, `import` and `gc` with failing system calls, or killed during one: repeating the command gives the same
+//! files as an undisturbed run.
 //!
 //! Needs strace, whose path is in `SRPIPE_TEST_STRACE`; `.ci/run` installs it. `SRPIPE_TEST_FAULTS=1` tries every system
 //! call instead of every 7th.
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use common::{Folder, Pipeline, sha256};
 
-/// Everything that changes files.
+/// All system calls that change files.
 const CALLS: [&str; 18] = [
     "write",
     "pwrite64",
@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Files below `folder` by their path and content, and links by their target; temporary ones and logs left out.
+/// Returns the content of the files below `folder` and the targets of links, without temporary files and logs.
 fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut left = vec![folder.to_path_buf()];
@@ -64,7 +64,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// Runs a command in copies of `prepared` with one fault each, then again without; `result` is the folder that it changes.
+/// Runs a command in copies of `prepared` with one fault each, then again without a fault; `result` is the folder that
+/// it changes.
 fn try_faults(prepared: &Path, args: &[&str], result: &str) {
     let Some(strace) = std::env::var_os("SRPIPE_TEST_STRACE") else {
         eprintln!("skipped: SRPIPE_TEST_STRACE does not name strace");
@@ -136,13 +137,13 @@ fn finished() -> Folder {
 }
 
 #[test]
-fn a_push_that_failed_is_completed_by_the_next() {
+fn repeating_a_failed_push_completes_it() {
     let folder = finished();
     try_faults(folder.path(), &["push", "p"], "cache");
 }
 
 #[test]
-fn an_import_that_failed_is_completed_by_the_next() {
+fn repeating_a_failed_import_completes_it() {
     let folder = finished();
     let output = folder.srpipe(&["export", "p", "p.tar"]);
     assert_eq!(output.code, Some(0), "{output}");
@@ -152,7 +153,7 @@ fn an_import_that_failed_is_completed_by_the_next() {
 }
 
 #[test]
-fn a_gc_that_failed_is_completed_by_the_next() {
+fn repeating_a_failed_gc_completes_it() {
     let folder = finished();
     for seed in ["2", "3"] {
         let output = folder.run(&["--set", &format!("seed={seed}")]);

@@ -1,5 +1,5 @@
-//! The user's own pictures through the real binary: what lies among them, what is wrong with them, and what becomes of
-//! the file that a result is written to.
+//! Folders of the user's own pictures, and `upscale`, through the real binary: unrelated and damaged files, and how
+//! output files are replaced.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Folder, Output, Pipeline};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-/// A pipeline that reads the folder it lies in.
+/// A pipeline that reads the folder it is in.
 fn folder_of_pictures(broken: &str) -> Folder {
     let fetch = format!("{{kind: fetch, dataset: folder, path: ., size: 16, broken: {broken}}}");
     let folder = Pipeline::new().stage("images", &fetch).folder();
@@ -38,13 +38,13 @@ fn ok(output: Output) -> Output {
 }
 
 #[track_caller]
-fn is_cached(folder: &Folder) {
+fn assert_cached(folder: &Folder) {
     let output = ok(folder.run(&["--json"]));
     assert_eq!(output.finished()["stages"]["images"], "cached", "{output}");
 }
 
 #[test]
-fn results_and_hidden_files_among_pictures_change_nothing() {
+fn results_and_hidden_files_among_pictures_are_ignored() {
     let folder = folder_of_pictures("refuse");
     ok(folder.run(&[]));
     assert_eq!(images(&folder), [2, 1, 1]);
@@ -55,16 +55,16 @@ fn results_and_hidden_files_among_pictures_change_nothing() {
     symlink("runs/p/latest", folder.path().join("newest")).unwrap();
     symlink(".", folder.path().join("all")).unwrap();
     symlink("/nowhere", folder.path().join("notes.txt")).unwrap();
-    is_cached(&folder);
-    // The same from another folder of results: a stage that runs finds the same as its key was made of.
+    assert_cached(&folder);
+    // With another `runs` folder: a stage that runs finds the same files as the planner.
     let other = ok(folder.srpipe(&["run", "p.yaml", "--runs-dir", "others"]));
-    for said in
+    for expected in
         ["hidden files and folders: ._0.png, .thumbnails, @eaDir", "srpipe results: ", "links to a parent", "runs"]
     {
         let log = folder.srpipe(&["logs", "images", "--runs-dir", "others"]).stdout;
-        assert!(log.contains(said), "{said}: {log}\n{other}");
+        assert!(log.contains(expected), "{expected}: {log}\n{other}");
     }
-    is_cached(&folder);
+    assert_cached(&folder);
     let refused = folder.srpipe(&["run", "p.yaml", "--set", "stages.images.path=runs"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("folder of srpipe results"), "{refused}");
 }
@@ -79,13 +79,13 @@ fn a_picture_that_cannot_be_read_is_a_broken_file() {
     let log = folder.srpipe(&["logs", "images"]).stdout;
     assert!(log.contains("skipped ./gone.png: the link is broken") && log.contains("1 .heic"), "{log}");
     fs::remove_file(folder.path().join("gone.png")).unwrap();
-    is_cached(&folder);
+    assert_cached(&folder);
     symlink("/nowhere.png", folder.path().join("gone.png")).unwrap();
     let refused = folder.run(&["--set", "stages.images.broken=refuse"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("1 of 5 files cannot be used"), "{refused}");
 }
 
-/// A regression that has hardly learned.
+/// A regression after a single step of training.
 fn model() -> Folder {
     let folder = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 2, test: 2}")
@@ -101,7 +101,7 @@ fn model() -> Folder {
 }
 
 #[test]
-fn results_replace_files_and_no_other_links_to_them() {
+fn outputs_replace_files_but_not_their_other_hard_links() {
     let folder = model();
     let at = |name: &str| folder.path().join(name);
     picture(&folder, "in.png", 1);
@@ -117,8 +117,8 @@ fn results_replace_files_and_no_other_links_to_them() {
     ok(folder.srpipe(&["report", "p", "-o", "page.html"]));
     ok(folder.srpipe(&["export", "p", "backup.png"]));
     ok(folder.srpipe(&["init", "new", "--template", "seed", "--force"]));
-    assert_eq!(fs::read(at("in.png")).unwrap(), before, "the input was written over");
-    // Its own link, and that of the one that nothing wrote to.
+    assert_eq!(fs::read(at("in.png")).unwrap(), before, "the input was overwritten");
+    // Itself, and the one link that no command wrote to.
     assert_eq!(fs::metadata(at("in.png")).unwrap().nlink(), 2);
     let size = image::image_dimensions(at("out.png")).unwrap();
     assert_eq!((size, image::image_dimensions(at("out-bicubic.png")).unwrap()), ((80, 64), (80, 64)));
@@ -128,16 +128,16 @@ fn results_replace_files_and_no_other_links_to_them() {
 }
 
 #[test]
-fn what_upscale_cannot_do_is_refused_before_the_work() {
+fn invalid_input_of_upscale_is_refused() {
     let folder = model();
     RgbImage::new(4200, 1).save(folder.path().join("long.png")).unwrap();
     let refused = folder.srpipe(&["upscale", "long.png", "--model", "net", "-o", "my long.webp"]);
     assert!(refused.code == Some(2), "{refused}");
-    let said = "16800×4 pixels, and a WebP file has at most 16383×16383; write a PNG file: -o 'my long.png'";
-    assert!(refused.stderr.contains(said), "{refused}");
+    let expected = "16800×4 pixels, but a WebP file has at most 16383×16383; write a PNG file: -o 'my long.png'";
+    assert!(refused.stderr.contains(expected), "{refused}");
     assert!(!folder.path().join("my long.webp").exists());
 
-    // One weight that is no number.
+    // A single weight that is NaN.
     picture(&folder, "in.png", 1);
     let mut weights = fs::read(folder.runs().join("p/latest/net/ema.safetensors")).unwrap();
     let end = weights.len();
@@ -145,7 +145,7 @@ fn what_upscale_cannot_do_is_refused_before_the_work() {
     folder.write("nan.safetensors", &weights);
     let refused = folder.srpipe(&["upscale", "in.png", "--model", "nan.safetensors", "-o", "o.png"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("the weights are not finite: "), "{refused}");
-    // Finite ones whose products are not.
+    // Finite weights whose products are not finite.
     weights[end - 4..].copy_from_slice(&f32::MAX.to_le_bytes());
     let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
     for weight in weights[8 + header..].chunks_exact_mut(4) {
@@ -157,7 +157,7 @@ fn what_upscale_cannot_do_is_refused_before_the_work() {
     assert!(!folder.path().join("o.png").exists());
 }
 
-/// Every number of a run on constant images is finite, whatever is learned.
+/// Every number of a run on constant images is finite, whatever the model learns.
 #[test]
 fn constant_images_give_finite_numbers() {
     let train = |objective: &str, more: &str| {
@@ -181,7 +181,7 @@ fn constant_images_give_finite_numbers() {
         .stage("compare", "{kind: compare, arms: {noise: of_noise, eps: of_eps, mean: of_mean}, rows: 1}")
         .folder();
     fs::create_dir(folder.path().join("photos")).unwrap();
-    // Levels whose enlargement is off by rounding errors, and levels whose is not.
+    // Levels with and without rounding errors in the enlargement.
     for level in [0, 3, 77, 100, 177, 255] {
         let path = folder.path().join(format!("photos/{level}.png"));
         RgbImage::from_pixel(32, 32, Rgb([level; 3])).save(path).unwrap();

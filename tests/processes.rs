@@ -1,4 +1,4 @@
-//! The processes of a run: signals that were ignored at its start, and programs that try to outlive their stage.
+//! The processes of a run: signals that were ignored at the start, and programs that try to outlive their stage.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Folder, Pipeline, is_alive, signal, wait_until};
 
-/// A stage whose program runs `script`, which may write ids of processes to `pids` in the test's folder.
+/// A stage whose program runs `script`, which may write process ids to `pids` in the test's folder.
 fn folder(script: &str, more: &str) -> Folder {
     let stage =
         format!("{{kind: command, command: [sh, script.sh, '{{outputs.o}}'], outputs: [o], files: [script.sh]{more}}}");
@@ -22,14 +22,14 @@ fn pids(folder: &Path) -> Vec<u32> {
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-/// Starts a process in the background, one in a session of its own, and one in another session whose parent is gone.
+/// Starts a process in the background, one in its own session, and one in another session whose parent has exited.
 const ESCAPES: &str = "sleep 600 & echo $! >>PIDS
 setsid sleep 600 & echo $! >>PIDS
 setsid sh -c 'nohup sleep 600 >/dev/null 2>&1 & echo $! >>PIDS'
 ";
 
 #[test]
-fn whatever_a_program_started_ends_with_it() {
+fn descendants_are_killed_when_their_program_exits() {
     let folder = folder(&format!("{ESCAPES}echo ok >$1\n"), "");
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
@@ -39,7 +39,7 @@ fn whatever_a_program_started_ends_with_it() {
 }
 
 #[test]
-fn whatever_a_program_started_ends_when_run_and_stage_are_killed() {
+fn descendants_are_killed_when_run_and_stage_are_killed() {
     for kills_run in [true, false] {
         let folder = folder(&format!("{ESCAPES}sleep 600\n"), "");
         let run = folder.start(&["run", "p.yaml"]);
@@ -56,7 +56,7 @@ fn whatever_a_program_started_ends_when_run_and_stage_are_killed() {
 }
 
 #[test]
-fn an_interrupted_stage_ends_whatever_its_program_started() {
+fn descendants_are_killed_when_a_stage_is_interrupted() {
     let folder = folder(&format!("trap '' TERM\n{ESCAPES}sleep 600\n"), "");
     let run = folder.start(&["run", "p.yaml"]);
     wait_until("the program has started its processes", || pids(folder.path()).len() == 3);
@@ -76,7 +76,7 @@ fn memory_of_processes_in_other_sessions_counts() {
 }
 
 #[test]
-fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
+fn signals_that_are_ignored_at_the_start_stay_ignored() {
     for name in ["HUP", "INT"] {
         let folder = folder("touch PIDS.started; sleep 1.5; echo ok >$1\n", "");
         let srpipe = env!("CARGO_BIN_EXE_srpipe");
@@ -91,9 +91,9 @@ fn a_signal_that_is_ignored_at_the_start_stays_ignored() {
 }
 
 #[test]
-fn a_read_only_folder_that_a_program_left_is_removed() {
+fn read_only_folders_of_a_program_are_removed() {
     let folder = folder("mkdir -p cache/x; touch cache/x/y; chmod 555 cache/x cache; echo ok >$1\n", "");
-    // Root may write anywhere, whatever the permissions say: then somebody else runs a copy of the program.
+    // Root ignores permissions, so as root the test runs a copy of the binary as another user.
     let srpipe = folder.path().join("program");
     fs::copy(env!("CARGO_BIN_EXE_srpipe"), &srpipe).unwrap();
     let mut command = std::process::Command::new(&srpipe);

@@ -169,7 +169,7 @@ fn a_checkpoint_is_a_state_dict() {
     }
 }
 
-/// With 1000 timesteps and betas from 1e-4 to 0.02.
+/// A schedule with 1000 timesteps and betas from 1e-4 to 0.02.
 fn schedule(schedule: ScheduleKind) -> Schedule {
     Schedule::new(&DiffusionParams { schedule, ..Default::default() })
 }

@@ -108,20 +108,20 @@ fn hostile_archives_are_refused() {
     let cases: [(&str, Vec<u8>, &str); 16] = [
         ("nothing", vec![], "this is no archive"),
         ("noise", b"this is no archive, and long enough for a header".repeat(20), "this is no archive, such as"),
-        ("a link", link, "no plain file"),
-        ("zeros in gzip", bomb, "ends too early"),
-        ("no head", archive(&good[1..]), "not an export of srpipe"),
+        ("a link", link, "not a regular file"),
+        ("zeros in gzip", bomb, "is truncated"),
+        ("no head", archive(&good[1..]), "not an srpipe export"),
         ("another schema", replace(0, "\"schema\":1", "\"schema\":2"), "reads schema 1"),
-        ("a path upwards", with(&|e| e.push(("../evil".into(), vec![]))), "no export of srpipe"),
-        ("an absolute path", with(&|e| e.push(("/tmp/evil".into(), vec![]))), "no export of srpipe"),
-        ("an unknown entry", with(&|e| e.push(("blobs/zz".into(), vec![]))), "no export of srpipe"),
+        ("a path upwards", with(&|e| e.push(("../evil".into(), vec![]))), "not part of an srpipe export"),
+        ("an absolute path", with(&|e| e.push(("/tmp/evil".into(), vec![]))), "not part of an srpipe export"),
+        ("an unknown entry", with(&|e| e.push(("blobs/zz".into(), vec![]))), "not part of an srpipe export"),
         ("a changed blob", with(&|e| e[blob].1[9] ^= 1), "is damaged"),
-        ("a long blob", with(&|e| e[blob].1.push(0)), "bytes long"),
+        ("a long blob", with(&|e| e[blob].1.push(0)), "bytes, but its record states"),
         ("a missing blob", with(&|e| drop(e.remove(blob))), "is missing"),
         (
-            "a blob of nobody",
+            "an unreferenced blob",
             with(&|e| e.push((format!("blobs/{}", "0".repeat(64)), vec![]))),
-            "no record before it names",
+            "which no preceding record refers to",
         ),
         ("another preimage", replace(action, "\"format\": 1", "\"format\": 9"), "hashes to another key"),
         (
@@ -152,8 +152,8 @@ fn hostile_archives_are_refused() {
     }
 }
 
-/// What `runs` and `status` know of, and what there is of runs' folders.
-fn known(folder: &Folder) -> (serde_json::Value, serde_json::Value, Vec<String>) {
+/// Returns what `runs` and `status` list, and the folders in `runs`.
+fn listed_runs(folder: &Folder) -> (serde_json::Value, serde_json::Value, Vec<String>) {
     let json = |args: &[&str], field: &str| {
         let output = folder.srpipe(args);
         serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))[field]
@@ -166,7 +166,7 @@ fn known(folder: &Folder) -> (serde_json::Value, serde_json::Value, Vec<String>)
 }
 
 #[test]
-fn a_run_is_imported_whole_or_not_at_all() {
+fn importing_a_run_is_atomic() {
     let from = Pipeline::small().folder();
     from.run(&[]);
     from.srpipe(&["export", "p", "good.tar"]);
@@ -186,8 +186,8 @@ fn a_run_is_imported_whole_or_not_at_all() {
     let long = "x".repeat(300);
     for (what, bytes) in [
         ("a run called latest", changed(id, "latest")),
-        ("a run called as no run is", changed(id, "20200101")),
-        ("a hidden run", changed(id, ".tmp-x")),
+        ("a malformed run id", changed(id, "20200101")),
+        ("a hidden run folder", changed(id, ".tmp-x")),
         ("a stage called run.json", stage("run.json")),
         ("a stage called RUN.JSON", stage("RUN.JSON")),
         ("a stage called pipeline.yaml", stage("pipeline.yaml")),
@@ -198,27 +198,27 @@ fn a_run_is_imported_whole_or_not_at_all() {
         ("a pipeline called store", pipeline("store")),
         ("a pipeline called latest", pipeline("latest")),
         ("a pipeline of 300 characters", pipeline(&long)),
-        ("a pipeline upwards", pipeline("..")),
+        ("a pipeline called ..", pipeline("..")),
     ] {
         let to = Pipeline::small().folder();
         to.write("bad.tar", bytes);
         let output = to.srpipe(&["import", "bad.tar"]);
         assert_eq!(output.code, Some(1), "{what}: {output}");
-        assert_eq!(known(&to), (json!([]), json!([]), vec![]), "{what}");
-        // Nor is anything in the way of a later run.
+        assert_eq!(listed_runs(&to), (json!([]), json!([]), vec![]), "{what}");
+        // The failed import does not obstruct a later run.
         assert_eq!(to.run(&["--only", "images"]).code, Some(0), "{what}");
     }
-    // A folder that is in the way is no run, and stays.
+    // A folder in the way is not a run, and is kept.
     let to = Pipeline::small().folder();
     fs::create_dir_all(to.runs().join("p").join(id).join("mine")).unwrap();
     fs::copy(from.path().join("good.tar"), to.path().join("good.tar")).unwrap();
     assert_eq!(to.srpipe(&["import", "good.tar"]).code, Some(1));
     assert_eq!(fs::read_dir(to.runs().join("p")).unwrap().count(), 1);
-    assert_eq!(known(&to).0, json!([]));
+    assert_eq!(listed_runs(&to).0, json!([]));
 }
 
 #[test]
-fn an_imported_run_is_over_and_its_names_may_be_alike() {
+fn an_imported_run_has_ended_and_its_stage_names_may_be_similar() {
     let from = Pipeline::small().folder();
     from.run(&[]);
     from.srpipe(&["export", "p", "good.tar"]);
@@ -256,7 +256,7 @@ fn an_imported_run_is_over_and_its_names_may_be_alike() {
     assert_eq!(to.run(&[]).code, Some(0));
 }
 
-/// A tar header of whatever kind and size, with as much content as is given.
+/// Returns a tar header of any kind and size, followed by `content`.
 fn raw(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     let old = header.as_old_mut();
@@ -270,13 +270,13 @@ fn raw(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// As [`sealed`], for what need be no JSON any more.
+/// As [`sealed`], for text that may no longer be JSON.
 fn resealed(text: &str) -> Vec<u8> {
     if text.contains(",\n\"sha256\": \"") { sealed(text) } else { text.as_bytes().to_vec() }
 }
 
-/// Archives that lie: made of a real export, by a generator that gives the same each time.
-fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
+/// Returns malicious archives, made from a real export with a deterministic generator.
+fn malicious_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
     let whole = archive(good);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: usize| {
@@ -288,7 +288,7 @@ fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
         gzip.write_all(bytes).unwrap();
         gzip.finish().unwrap()
     };
-    // Where headers begin.
+    // The offsets of the headers.
     let mut starts = vec![];
     let mut at = 0;
     for (_, bytes) in good {
@@ -319,7 +319,7 @@ fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
                 format!("a bit of byte {at}")
             }
             1 | 2 => {
-                // A header with a right checksum, whatever it says.
+                // An arbitrary header with a correct checksum.
                 let start = starts[random(starts.len())];
                 let at = start + random(512);
                 bytes[at] = [0, b'0', b'7', 0xff, 0x80, b'/', b'L', b'x', b'S', b'2'][random(10)];
@@ -334,10 +334,11 @@ fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
                 format!("cut to {}", bytes.len())
             }
             4 => {
-                // A value of the JSON in a record.
+                // A value in the JSON of a record.
                 let mut entries = good.to_vec();
                 let of_json: Vec<usize> = (0..good.len()).filter(|&i| good[i].0.ends_with(".json")).collect();
-                // Names are where lies are worth most: every other one is of the run's, with each value in turn.
+                // Names are the most promising target: every other archive changes a name of the run, with each value
+                // in turn.
                 let (turn, is_name) = (i / 20, (i / 10) % 2 == 0);
                 let of_run = good.iter().position(|(name, _)| name == "run/run.json").unwrap();
                 let entry = if is_name { of_run } else { of_json[random(of_json.len())] };
@@ -353,7 +354,7 @@ fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
                 };
                 let end = text[from..].find([',', '\n']).map_or(text.len(), |end| from + end);
                 let changed = format!("{}{value}{}", &text[..from], &text[end..]);
-                // A liar knows how checksums are made.
+                // An attacker can compute checksums.
                 entries[entry].1 = if random(4) == 0 { changed.into_bytes() } else { resealed(&changed) };
                 bytes = archive(&entries);
                 format!("{value} at {from} of {}", good[entry].0)
@@ -408,9 +409,9 @@ fn lying_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// `SRPIPE_TEST_ARCHIVES` says how many.
+/// `SRPIPE_TEST_ARCHIVES` sets the number of archives.
 #[test]
-fn lying_archives_do_no_harm() {
+fn malicious_archives_do_no_harm() {
     let count = std::env::var("SRPIPE_TEST_ARCHIVES").map_or(400, |count| count.parse().unwrap());
     let from = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 1, validation: 1, test: 1}")
@@ -420,41 +421,41 @@ fn lying_archives_do_no_harm() {
     from.srpipe(&["export", "p", "good.tar"]);
     let good = entries(&from.path().join("good.tar"));
     let to = Pipeline::small().folder();
-    // Where there is one, a folder in memory: thousands of files are synced.
+    // Prefer a folder in memory, because thousands of files are synced.
     let memory = Path::new("/dev/shm");
     let runs = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let runs = runs.path().join("runs");
     let mut imported = 0;
-    for (i, (what, bytes)) in lying_archives(&good, count).into_iter().enumerate() {
+    for (i, (what, bytes)) in malicious_archives(&good, count).into_iter().enumerate() {
         to.write("bad.tar", bytes);
         let _ = fs::remove_dir_all(&runs);
-        // A gigabyte of addresses, far more than an honest archive needs.
+        // A gigabyte of address space, far more than a genuine archive needs.
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -v 1000000; exec \"$0\" import bad.tar", env!("CARGO_BIN_EXE_srpipe")]);
         let output = command.current_dir(to.path()).env("SRPIPE_RUNS", &runs).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!text.contains("panicked") && !text.contains("memory allocation"), "{i}: {what}: {text}");
         match output.status.code() {
-            // Some lies change nothing that matters: the time of a file, a bit of padding.
+            // Some changes have no effect: a file's time, a bit of padding.
             Some(0) => imported += 1,
             Some(1) => {
-                assert_eq!(known_on_disk(&runs), 0, "{i}: {what}: {text}");
+                assert_eq!(entries_on_disk(&runs), 0, "{i}: {what}: {text}");
             }
             other => panic!("{i}: {what}: exit code {other:?}: {text}"),
         }
         assert!(!to.path().join("x").exists() && !Path::new("/tmp/x").exists(), "{i}: {what}");
     }
-    assert!(imported < count / 3, "{imported} of {count} were taken");
+    assert!(imported < count / 3, "{imported} of {count} were imported");
 }
 
-/// Entries beside the store, hidden ones too.
-fn known_on_disk(runs: &Path) -> usize {
+/// Counts the entries next to the store, including hidden ones.
+fn entries_on_disk(runs: &Path) -> usize {
     let entries = fs::read_dir(runs).into_iter().flatten().map(|entry| entry.unwrap().file_name());
     entries.filter(|name| name != "store" && name != "CACHEDIR.TAG").count()
 }
 
 #[test]
-fn an_archive_takes_little_memory_whatever_it_claims() {
+fn importing_an_archive_takes_bounded_memory() {
     let from = Pipeline::small().folder();
     from.run(&[]);
     from.srpipe(&["export", "p", "good.tar"]);
@@ -489,7 +490,7 @@ fn an_archive_takes_little_memory_whatever_it_claims() {
 }
 
 #[test]
-fn files_that_are_given_to_others_are_as_open_as_the_umask_says() {
+fn permissions_of_shared_files_follow_the_umask() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Pipeline::small().folder();
     let shared = folder.path().join("shared");
@@ -562,11 +563,11 @@ fn a_folder_is_a_shared_cache() {
     let to = Pipeline::small().folder();
     let output = with_remote(&to, &["run", "p.yaml", "--json"], shared.path().to_str().unwrap(), &[]);
     assert_eq!(output.finished()["stages"], all("ran"), "{output}");
-    assert!(output.stdout.contains("does not help"), "{output}");
+    assert!(output.stdout.contains("cannot use the result in the shared cache"), "{output}");
 }
 
-/// A server that gives one answer to all who come, and counts them; none that would end a request.
-fn answering(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+/// A server that sends the same response to every connection, whatever the request, and counts connections.
+fn server_with_response(answer: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicUsize::new(0));
@@ -581,7 +582,7 @@ fn answering(answer: &'static str) -> (String, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_cache_that_does_not_work_is_asked_once_in_a_run() {
+fn an_unavailable_cache_is_tried_once_per_run() {
     for (answer, expected) in [
         (
             "HTTP/1.1 404 x\r\nContent-Length: 32\r\nConnection: close\r\n\r\n<Error><Code>NoSuchBucket</Code>",
@@ -591,23 +592,23 @@ fn a_cache_that_does_not_work_is_asked_once_in_a_run() {
             "HTTP/1.1 400 x\r\nContent-Length: 32\r\nConnection: close\r\n\r\n<Error><Code>ExpiredToken</Code>",
             "ExpiredToken",
         ),
-        // The body ends too early.
+        // The body is truncated.
         ("HTTP/1.1 200 x\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n{", "reading a record"),
         ("nonsense\r\n\r\n", "reading "),
     ] {
-        let (endpoint, requests) = answering(answer);
+        let (endpoint, requests) = server_with_response(answer);
         let folder = Pipeline::small().folder();
         let more = [("AWS_ENDPOINT_URL", endpoint.as_str()), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
         let output = with_remote(&folder, &["run", "p.yaml", "--json"], "s3://bucket", &more);
         assert_eq!(output.finished()["stages"], all("ran"), "{output}");
-        assert_eq!(output.stdout.matches("does not help").count(), 1, "{output}");
-        assert!(output.stdout.contains(expected) && output.stdout.contains("goes on without it"), "{output}");
+        assert_eq!(output.stdout.matches("cannot use the shared cache").count(), 1, "{output}");
+        assert!(output.stdout.contains(expected) && output.stdout.contains("continues without it"), "{output}");
         assert_eq!(requests.load(SeqCst), 1, "{output}");
     }
 }
 
 #[test]
-fn a_damaged_cache_is_repaired() {
+fn push_repairs_a_damaged_cache() {
     let folder = Pipeline::small().folder();
     let shared = tempfile::tempdir().unwrap();
     let remote = shared.path().to_str().unwrap();

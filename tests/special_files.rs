@@ -1,4 +1,4 @@
-//! Named pipes and links in the place of any file under `runs`: no command hangs, follows a link or writes through it.
+//! Named pipes and links in place of any file under `runs`: no command hangs, follows a link or writes through it.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::{Folder, Pipeline};
 
-/// All commands that read or write under `runs`; `run` last, since it repairs.
+/// All commands that read or write under `runs`; `run` comes last, because it repairs.
 const COMMANDS: [&[&str]; 8] = [
     &["status"],
     &["status", "p.yaml"],
@@ -48,7 +48,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Replaces each file in turn and runs all commands; `check` looks at what they left.
+/// Replaces each file in turn and runs all commands; `check` is called after each.
 fn replace_each(replace: impl Fn(&Path), check: impl Fn(&str)) {
     let prepared = finished();
     let folder = finished();
@@ -61,7 +61,7 @@ fn replace_each(replace: impl Fn(&Path), check: impl Fn(&str)) {
         fs::remove_file(&path).unwrap();
         replace(&path);
         for args in COMMANDS {
-            // Waiting ends with a panic where the command hangs.
+            // Panics after a timeout if the command hangs.
             let output = folder.srpipe(args);
             let what = format!("{args:?} with another file at {}", relative.display());
             assert!(matches!(output.code, Some(0..=2)), "{what}: {output}");
@@ -72,13 +72,13 @@ fn replace_each(replace: impl Fn(&Path), check: impl Fn(&str)) {
 }
 
 #[test]
-fn a_named_pipe_in_the_place_of_a_file_hangs_nothing() {
+fn no_command_hangs_at_a_named_pipe() {
     let make = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     replace_each(make, |_| {});
 }
 
 #[test]
-fn a_link_in_the_place_of_a_file_is_not_written_through() {
+fn no_command_writes_through_a_link() {
     let outside = tempfile::tempdir().unwrap();
     let precious = outside.path().join("precious");
     fs::write(&precious, "precious").unwrap();

@@ -1,4 +1,4 @@
-//! Secrets in addresses, which nothing shows or keeps, and text of programs, archives and servers, which nobody vouches for.
+//! Secrets in URLs, which are never displayed or stored, and untrusted text of programs, archives and servers.
 
 mod common;
 
@@ -12,13 +12,13 @@ use std::sync::{Arc, LazyLock};
 
 use common::{Folder, Output, Pipeline, archive, sealed, sha256};
 
-/// In the password and in the queries of every address here; base64 of `user:SECRET` begins with `dXNlcjpTRUNSRV`.
+/// In the password and the query of every URL here; base64 of `user:SECRET` begins with `dXNlcjpTRUNSRV`.
 const SECRET: &str = "SECRET";
 const BASIC: &str = "Basic dXNlcjpTRUNSRVQ=";
 
 static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| archive(2));
 
-/// A server that gives the archive to whoever has the password, or the signature. Counts the requests that it refused.
+/// A server that sends the archive to clients with the password or the signature. Counts the requests that it refused.
 fn server() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -42,7 +42,7 @@ fn server() -> (String, Arc<AtomicUsize>) {
     (address, refused)
 }
 
-/// Every file under a folder that has the secret in its content or its name.
+/// Returns every file under a folder with the secret in its content or its name.
 fn leaks(folder: &Path) -> Vec<String> {
     let mut found = vec![];
     let mut left = vec![folder.to_path_buf()];
@@ -63,7 +63,7 @@ fn leaks(folder: &Path) -> Vec<String> {
     found
 }
 
-fn assert_secret_is_kept(folder: &Folder, outputs: &[Output]) {
+fn assert_no_leaks(folder: &Folder, outputs: &[Output]) {
     for output in outputs {
         assert!(!output.stdout.contains(SECRET) && !output.stderr.contains(SECRET), "{output}");
     }
@@ -76,24 +76,24 @@ fn fetch(url: &str, mirrors: &str) -> String {
 }
 
 #[test]
-fn secrets_in_addresses_are_used_and_neither_shown_nor_kept() {
+fn secrets_in_urls_are_sent_but_neither_displayed_nor_stored() {
     let (host, refused) = server();
     let signed = format!("http://{host}/a?X-Amz-Signature={SECRET}&part=1");
     let gone = format!("http://user:{SECRET}@{host}/gone");
     let folder = Pipeline::new()
         .stage("password", &fetch(&format!("http://user:{SECRET}@{host}/a"), ""))
-        // Another key, or it would not be fetched again.
+        // With another key, so that it is downloaded again.
         .stage("signed", &fetch(&gone, &format!("'{signed}'")).replace("validation: 2", "validation: 3"))
         .folder();
     let mut outputs = vec![folder.run(&[])];
     assert_eq!(outputs[0].code, Some(0), "{}", outputs[0]);
     assert!(outputs[0].stderr.contains("http://***@127.0.0.1"), "{}", outputs[0]);
-    // An address is in no key: another one changes nothing.
+    // Keys do not contain URLs, so another URL has no effect.
     let other = format!("stages.password.url=http://user:{SECRET}2@{host}/b");
     let again = folder.run(&["--set", &other]);
     assert!(again.stdout.starts_with("everything is known"), "{again}");
     outputs.push(again);
-    // Failures name the address, and the command line is recorded.
+    // Errors contain the URL, and the command line is recorded.
     let limit = ["--set", "stages.password.limit.train=1"];
     let set = format!("stages.password.url=http://user:{SECRET}@{host}/gone?sig={SECRET}");
     for how in [&[][..], &["--json"]] {
@@ -101,7 +101,7 @@ fn secrets_in_addresses_are_used_and_neither_shown_nor_kept() {
         assert_eq!(failed.code, Some(1), "{failed}");
         outputs.push(failed);
     }
-    // An instance has the value in its name.
+    // The name of a swept instance contains the value.
     let sweep = format!("stages.password.url=http://user:{SECRET}1@{host}/a,http://u:{SECRET}2@{host}/a");
     outputs.push(folder.run(&["--sweep", &sweep]));
     assert_eq!(refused.load(SeqCst), 0, "the secrets were sent");
@@ -128,10 +128,10 @@ fn secrets_in_addresses_are_used_and_neither_shown_nor_kept() {
         &["export", "p", "p.tar"],
     ];
     outputs.extend(commands.iter().map(|args| folder.srpipe(args)));
-    assert_secret_is_kept(&folder, &outputs);
+    assert_no_leaks(&folder, &outputs);
     let exported = fs::read(folder.path().join("p.tar")).unwrap_or_default();
     assert!(!exported.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()));
-    // A file of a run says what it lacks.
+    // The resolved file of a run reports the missing secret.
     let resolved = folder.runs().join("p/latest/pipeline.yaml");
     let resolved = folder.srpipe(&["run", resolved.to_str().unwrap(), "--runs-dir", "others"]);
     assert!(resolved.code == Some(2) && resolved.stderr.contains("Write the whole address"), "{resolved}");
@@ -139,7 +139,7 @@ fn secrets_in_addresses_are_used_and_neither_shown_nor_kept() {
 
 /// Runs of earlier versions have secrets in their files.
 #[test]
-fn secrets_of_older_runs_are_not_shown() {
+fn secrets_of_older_runs_are_not_displayed() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let run = folder.runs().join("p/latest");
@@ -148,7 +148,7 @@ fn secrets_of_older_runs_are_not_shown() {
     assert!(record.contains("\"p.yaml\"\n  ],") && yaml.contains("train: 8"), "{record}{yaml}");
     let with_secret = "\"p.yaml\", \"--set\", \"stages.c.url=http://u:SECRET@h/\"\n  ],";
     fs::write(run.join("run.json"), sealed(&record.replacen("\"p.yaml\"\n  ],", with_secret, 1))).unwrap();
-    // Those have no checksum.
+    // Files of that version have no checksum.
     let yaml = yaml.split("\n# sha256: ").next().unwrap();
     let yaml = yaml.replacen("train: 8", "train: 8\n    url: http://u:SECRET@h/?sig=SECRET", 1);
     fs::write(run.join("pipeline.yaml"), yaml).unwrap();
@@ -167,7 +167,7 @@ fn secrets_of_older_runs_are_not_shown() {
 }
 
 #[test]
-fn jobs_of_a_cluster_get_secrets_through_the_environment() {
+fn slurm_jobs_get_secrets_through_the_environment() {
     let (host, refused) = server();
     let folder = Pipeline::new().stage("images", &fetch(&format!("http://user:{SECRET}@{host}/a"), "")).folder();
     let stub = folder.path().join("stub");
@@ -181,7 +181,7 @@ fn jobs_of_a_cluster_get_secrets_through_the_environment() {
     assert_eq!(ran.finished()["stages"]["images"], "ran", "{ran}");
     assert_eq!(refused.load(SeqCst), 0);
     assert!(fs::read_dir(folder.runs().join("p/latest/.slurm")).is_ok());
-    assert_secret_is_kept(&folder, &[ran]);
+    assert_no_leaks(&folder, &[ran]);
 }
 
 fn output(command: &mut Command) -> Output {
@@ -190,16 +190,16 @@ fn output(command: &mut Command) -> Output {
     Output { code: output.status.code(), signal: None, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Whether a text has nothing that moves a cursor, sets a title or turns text around.
+/// Whether a text has no sequences that move the cursor, set the title or reverse the text direction.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}'))
 }
 
-/// What a program can say, in escapes of `printf`: a title, colours, an 8-bit control sequence, a right-to-left override.
+/// Hostile output, in escapes of `printf`: a title, colours, an 8-bit control sequence, a right-to-left override.
 const HOSTILE: &str = r"\033]0;T\007\033[31mred\033[2J\302\2332J\342\200\256txt\r\010";
 
 #[test]
-fn text_of_programs_does_nothing_to_a_terminal() {
+fn text_of_programs_cannot_control_the_terminal() {
     let says =
         format!("{{kind: command, command: [sh, -c, 'printf \"{HOSTILE}\\n\"; CODE'], outputs: [o], metrics: o}}");
     let good = says.replace("CODE", r#"printf "{\"\\\\u001b[31mx\\\\u009b2J\\\\u202e\": 1}" >outputs/o"#);
@@ -225,7 +225,7 @@ fn text_of_programs_does_nothing_to_a_terminal() {
         assert!(is_plain(&output.stdout) && is_plain(&output.stderr), "{:?}", (&output.stdout, &output.stderr));
     }
     assert!(outputs[1].stdout.contains("␛]0;T␇") && outputs[3].stdout.contains("␛[31mx"), "{}", outputs[3]);
-    // What programs read is as it was, and escaped as JSON has it.
+    // Machine-readable output has the original text, escaped as JSON.
     for args in [
         &["runs", "--all", "--json"][..],
         &["status", "p", "--json"],
@@ -245,7 +245,7 @@ fn text_of_programs_does_nothing_to_a_terminal() {
 }
 
 #[test]
-fn text_of_archives_and_cached_records_does_nothing_to_a_terminal() {
+fn text_of_archives_and_records_cannot_control_the_terminal() {
     let folder = Pipeline::small().folder();
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..8].copy_from_slice(b"\x1b[31mred");
@@ -253,7 +253,7 @@ fn text_of_archives_and_cached_records_does_nothing_to_a_terminal() {
     folder.write("e.tar", [header.as_bytes().as_slice(), &[0; 1024]].concat());
     let import = folder.srpipe(&["import", "e.tar"]);
     assert!(import.code == Some(1) && is_plain(&import.stderr) && import.stderr.contains("␛[31mred"), "{import}");
-    // Names of hosts and nodes come from the records of runs.
+    // Host and node names come from the records of runs.
     folder.run(&[]);
     let path = folder.runs().join("p/latest/run.json");
     let text = fs::read_to_string(&path).unwrap().replace("\"host\": \"", "\"host\": \"\\u001b]0;T\\u0007");
@@ -265,7 +265,7 @@ fn text_of_archives_and_cached_records_does_nothing_to_a_terminal() {
 }
 
 #[test]
-fn a_long_line_at_the_end_of_a_log_is_cut() {
+fn long_lines_in_a_log_excerpt_are_truncated() {
     let stage = "{kind: command, command: [sh, -c, 'head -c 3000000 /dev/zero | tr \"\\0\" m; exit 3'], outputs: [o]}";
     let folder = Pipeline::new().stage("c", stage).folder();
     let failed = folder.run(&[]);

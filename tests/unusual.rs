@@ -1,4 +1,4 @@
-//! Unusual surroundings: output that cannot be written, names that are not UTF-8, results that were deleted.
+//! Unusual environments: output that cannot be written, names that are not UTF-8, deleted results.
 
 mod common;
 
@@ -12,8 +12,7 @@ use common::{Folder, Pipeline};
 
 const SAY: &str = "{kind: command, command: [sh, -c, 'echo said; echo \"{\\\"loss\\\": 1}\" >outputs/o.json'], outputs: [o.json], metrics: o.json}";
 
-/// Every command that prints something, on a folder with a run of `p.yaml`. Those that end in an error by themselves come
-/// with its exit code.
+/// Every command that prints something, in a folder with a run of `p.yaml`. All of them succeed.
 const COMMANDS: [&[&str]; 34] = [
     &["--help"],
     &["-h"],
@@ -76,14 +75,14 @@ fn a_full_disk_on_stdout_is_an_error() {
         );
         assert!(!text.contains("panicked"), "{args:?}: {text}");
     }
-    // A run does its work all the same.
+    // The run itself completes.
     let output = folder.command(&["run", "p.yaml", "--json", "--force", "images"]).stdout(full()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(folder.run(&["--json"]).finished()["state"], "ok");
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let folder = with_a_run();
     for args in COMMANDS {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -96,7 +95,7 @@ fn a_reader_that_has_gone_is_no_error() {
 }
 
 #[test]
-fn stderr_that_cannot_be_written_changes_nothing() {
+fn unwritable_stderr_does_not_change_the_exit_code() {
     let folder = with_a_run();
     let wrong: [&[&str]; 4] = [&["run", "none.yaml"], &["chek"], &["run", "p.yaml", "--set", "x"], &["logs", "none"]];
     for args in wrong {
@@ -116,7 +115,7 @@ fn name(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
 
-/// `srpipe` in a folder, with a home and a folder for temporary files that are not UTF-8 either.
+/// Runs `srpipe` in a folder, with non-UTF-8 values of `HOME`, `TMPDIR` and other variables.
 fn in_folder(folder: &std::path::Path, args: &[&OsStr]) -> (Option<i32>, String, String) {
     let strange = folder.join(name(b"home\xff"));
     std::fs::create_dir_all(&strange).unwrap();
@@ -134,7 +133,7 @@ fn in_folder(folder: &std::path::Path, args: &[&OsStr]) -> (Option<i32>, String,
 }
 
 #[test]
-fn names_that_are_not_utf8_are_names() {
+fn paths_that_are_not_utf8_work() {
     let folder = Pipeline::small().stage("say", SAY).folder();
     let inside = folder.path().join(name(b"d\xff"));
     std::fs::create_dir(&inside).unwrap();
@@ -166,7 +165,7 @@ fn names_that_are_not_utf8_are_names() {
             .chain([file.as_os_str()])
             .chain(args[1..].iter().map(|a| text(a)))
             .collect();
-        // The names of stages and runs are arguments as well, and those are text.
+        // Stage and run names are also arguments, but must be text.
         let (code, stdout, stderr) = run(&args);
         let expected = if args[0] == "status" { 2 } else { 0 };
         assert_eq!(code, Some(expected), "{args:?}: {stdout}{stderr}");
@@ -196,7 +195,7 @@ fn names_that_are_not_utf8_are_names() {
     assert_eq!(init.0, Some(0), "{}", init.2);
     let init = run(&[text("init"), &name(b"other study\xff")]);
     assert!(init.2.contains("cd $'other study\\xff'"), "{}", init.2);
-    // Text is wanted here.
+    // These arguments must be UTF-8.
     for args in [
         [text("run"), &file, text("--set"), &name(b"seed=\xff")],
         [text("runs"), text("--filter"), &name(b"\xff"), text("--all")],
@@ -219,7 +218,7 @@ fn a_failed_run_names_its_log_and_its_command() {
 }
 
 #[test]
-fn images_may_have_any_name() {
+fn image_names_that_are_not_utf8_work() {
     let folder = Pipeline::new().stage("images", "{kind: fetch, dataset: folder, path: photos, size: 8}").folder();
     let photos = folder.path().join("photos");
     std::fs::create_dir_all(photos.join(name(b"sub\xff"))).unwrap();
@@ -247,7 +246,7 @@ fn images_may_have_any_name() {
 }
 
 #[test]
-fn runs_are_shown_although_their_results_were_deleted() {
+fn runs_are_listed_after_their_results_were_deleted() {
     let folder = with_a_run();
     std::fs::remove_dir_all(folder.runs().join("store")).unwrap();
     for args in [&["runs"][..], &["status"], &["status", "p"], &["status", "p.yaml"]] {
@@ -268,13 +267,13 @@ fn runs_are_shown_although_their_results_were_deleted() {
     let again = folder.run(&["--json"]);
     assert_eq!(again.finished()["stages"]["images"], "ran", "{again}");
     assert!(!folder.srpipe(&["runs"]).stderr.contains("are gone"));
-    // No run at all is another matter.
+    // Without any runs the output differs.
     std::fs::remove_dir_all(folder.runs()).unwrap();
     assert_eq!(folder.srpipe(&["runs"]).stdout, "no runs\n");
 }
 
 #[test]
-fn hostile_arguments_are_answered() {
+fn hostile_arguments_are_handled() {
     let folder = with_a_run();
     let long = "x".repeat(100_000);
     let words = ["", "-", "..", "/", "p/../..", "\u{1b}[31m", "a\nb", &long, "[", "p[", "🙂", "=", "#"];
@@ -316,9 +315,9 @@ fn hostile_arguments_are_answered() {
     }
 }
 
-/// These macros and functions panic where output cannot be written or text is not UTF-8.
+/// These macros and functions panic if output cannot be written or arguments are not UTF-8.
 #[test]
-fn no_code_prints_or_reads_arguments_in_a_way_that_panics() {
+fn source_does_not_use_printing_or_arguments_that_panic() {
     const FORBIDDEN: [&str; 6] = ["println!(", "eprintln!(", " print!(", "eprint!(", "dbg!(", "env::args()"];
     let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let (mut files, mut found) = (0, vec![]);

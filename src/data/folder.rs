@@ -2,7 +2,7 @@
 //!
 //! What they are called and where they lie does not matter: a folder is the set of its files' contents. They are taken
 //! in the order of their digests, each content once, so that another name or a copy changes neither the key nor the
-//! splits, and what is in no order a camera or a person gave it is as good as shuffled. `listing` finds them.
+//! splits, and what is in no order a camera or a person gave it is as good as shuffled. `listing` finds the files.
 
 mod listing;
 

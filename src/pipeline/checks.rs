@@ -199,7 +199,7 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         let span = stage.place("optim.accumulate");
         errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
-    network::of_diffusion(diffusion).into_iter().for_each(|problem| errors.push(stage.problem(problem)));
+    network::diffusion_problems(diffusion).into_iter().for_each(|problem| errors.push(stage.problem(problem)));
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
     if optim.budget.is_some() && size.is_none() && stages.params(&params.data).is_some() {
         let message = format!(
@@ -213,7 +213,7 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
         match network::unet_error(size, model.channel_mults.len()) {
             Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
             None => {
-                let problems = network::of_attention(model, size).into_iter();
+                let problems = network::attention_problems(model, size).into_iter();
                 problems.for_each(|problem| errors.push(stage.problem(problem)));
             }
         }

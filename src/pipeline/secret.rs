@@ -25,7 +25,7 @@ impl SecretUrl {
     }
 
     /// Whether any part of it is secret.
-    pub fn holds_secret(&self) -> bool {
+    pub fn has_secret(&self) -> bool {
         !secrets(&self.0, true).is_empty()
     }
 
@@ -222,12 +222,12 @@ mod tests {
             let all = format!("{url} {url:?} {}", serde_json::to_string(&url).unwrap());
             assert!(!all.contains("SEC") && !all.contains("RET"), "{all}");
             assert_eq!(url.expose(), address);
-            assert!(url.holds_secret() && !url.is_redacted());
+            assert!(url.has_secret() && !url.is_redacted());
             let again: SecretUrl = serde_json::from_value(serde_json::to_value(&url).unwrap()).unwrap();
             assert!(again.is_redacted());
         }
         let plain: SecretUrl = serde_json::from_str("\"https://h/x?a=1\"").unwrap();
-        assert!(!plain.holds_secret() && !plain.is_redacted());
+        assert!(!plain.has_secret() && !plain.is_redacted());
         assert_eq!(plain.to_string(), "https://h/x?a=1");
     }
 }

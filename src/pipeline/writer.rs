@@ -34,7 +34,7 @@ impl StageParams {
         let Self::Fetch(FetchParams::Cifar10(params)) = self else { return BTreeMap::new() };
         let mirrors = params.mirrors.iter().enumerate().map(|(i, mirror)| (i + 1, mirror));
         let all = params.url.iter().map(|url| (0, url)).chain(mirrors);
-        all.filter(|(_, url)| url.holds_secret()).map(|(i, url)| (i, url.expose().to_string())).collect()
+        all.filter(|(_, url)| url.has_secret()).map(|(i, url)| (i, url.expose().to_string())).collect()
     }
 
     /// Whether a URL was read from a file in which secrets are redacted.

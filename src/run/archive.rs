@@ -173,7 +173,10 @@ impl Parts {
                 match (key, digest) {
                     (Some(key), _) => {
                         ensure!(!self.records.contains_key(&key), twice());
-                        ensure!(self.keys.contains(&key), "the archive contains {name:?}, which belongs to no stage listed before it");
+                        ensure!(
+                            self.keys.contains(&key),
+                            "the archive contains {name:?}, which belongs to no stage listed before it"
+                        );
                         self.record(key, small(MAX_RECORD_BYTES)?)?;
                     }
                     (_, Some(digest)) => {

@@ -132,10 +132,14 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                 let text = match Unavailable::is_cause_of(&error) {
                     true => {
                         send(&ProcessEvent::CacheUnavailable);
-                        stop.job.iter().for_each(Job::give_up_cache);
-                        format!("warning: cannot use the shared cache {address}: {error:#}; the run continues without it")
+                        stop.job.iter().for_each(Job::disable_cache);
+                        format!(
+                            "warning: cannot use the shared cache {address}: {error:#}; the run continues without it"
+                        )
                     }
-                    false => format!("warning: cannot use the result in the shared cache {address}: {error:#}; the stage runs here"),
+                    false => format!(
+                        "warning: cannot use the result in the shared cache {address}: {error:#}; the stage runs here"
+                    ),
                 };
                 log(&text);
                 send(&StageEvent::Message { text });

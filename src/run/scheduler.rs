@@ -13,7 +13,7 @@ use super::limits::{Limits, Over};
 use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
-use super::watch::end_of;
+use super::watch::read_tail;
 use super::wire::{Event, Order, ProcessEvent};
 use crate::pipeline::redact;
 use crate::plan::{Plan, StageState};
@@ -465,7 +465,7 @@ impl<'a> Scheduler<'a> {
     fn fail(&mut self, stage: usize, cause: Cause, error: String) {
         let log = self.known.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
         let error = redact(&error).into_owned();
-        let tail = end_of(&log, TAIL_BYTES).map(|text| tail(&text, &error)).unwrap_or_default();
+        let tail = read_tail(&log, TAIL_BYTES).map(|text| tail(&text, &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 

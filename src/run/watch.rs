@@ -71,13 +71,13 @@ impl Events {
 
 /// The last progress that the work on `key` told.
 pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
-    let text = end_of(&store.events_path(key), 16 << 10)?;
+    let text = read_tail(&store.events_path(key), 16 << 10)?;
     let events = text.lines().rev().filter_map(|line| serde_json::from_str::<StageEvent>(line).ok());
     events.into_iter().find(|event| matches!(event, StageEvent::Progress { .. }))
 }
 
 /// Reads up to `bytes` bytes from the end of a file.
-pub fn end_of(path: &Path, bytes: u64) -> Option<String> {
+pub fn read_tail(path: &Path, bytes: u64) -> Option<String> {
     let (mut file, length) = open_file(path).ok()?;
     file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
     let mut end = vec![];

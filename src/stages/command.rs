@@ -78,7 +78,7 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
         (Some(0), _) => {}
         (Some(code @ (126 | 127)), _) => {
             let program = &params.command[0];
-            let why = not_started(params, &scratch, code);
+            let why = explain_exit_code(params, &scratch, code);
             bail!("the program `{program}` ended with exit code {code}: {why}{}", expansion_hint(program))
         }
         (Some(code), _) => bail!("the program `{}` ended with exit code {code}", params.command[0]),
@@ -234,7 +234,7 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
 
 /// Explains an exit code by which shells report that a program could not be started: 127 if it was not found, 126 if it
 /// cannot be executed. Programs pass on the exit codes of those that they start.
-fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
+fn explain_exit_code(params: &CommandParams, scratch: &Path, code: i32) -> String {
     let program = params.command[0].as_str();
     let found = match program.contains('/') {
         // A placeholder for one of its inputs.
@@ -268,7 +268,9 @@ fn not_started(params: &CommandParams, scratch: &Path, code: i32) -> String {
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => format!(
             "it is not executable: run `chmod +x {program}`, or run it with its interpreter, such as [sh, {program}]"
         ),
-        _ if code == 127 => "the program, the interpreter in its first line, or a program that it starts was not found".into(),
+        _ if code == 127 => {
+            "the program, the interpreter in its first line, or a program that it starts was not found".into()
+        }
         _ => "the program, or a program that it starts, cannot be executed".into(),
     }
 }

@@ -213,7 +213,7 @@ impl<'de> Visitor<'de> for Element<'_> {
             Some((value, line)) if value.is_nan() => {
                 let path = self.metrics.path.clone();
                 Err(self.metrics.fail(format!(
-                        "the metric `{path}` (line {line}) is NaN: omit it or write null if it has no value"
+                    "the metric `{path}` (line {line}) is NaN: omit it or write null if it has no value"
                 )))
             }
             Some((value, _)) => self.metrics.add(value),

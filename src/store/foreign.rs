@@ -89,7 +89,7 @@ impl Store {
             run.make_latest_unless_there()?;
             return Ok(None);
         }
-        let record = ended(record);
+        let record = mark_ended(record);
         let mut outputs = vec![];
         for stage in &record.stages {
             let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
@@ -135,7 +135,7 @@ pub fn check_run(record: &RunRecord) -> Result<()> {
 }
 
 /// Returns the record with a final state: no process here runs it, and its jobs belong to another cluster.
-fn ended(record: &RunRecord) -> RunRecord {
+fn mark_ended(record: &RunRecord) -> RunRecord {
     let mut record = record.clone();
     if record.state == RunState::Running {
         record.state = RunState::Interrupted;

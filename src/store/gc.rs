@@ -95,7 +95,7 @@ impl Store {
                     let keys =
                         run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
                     // If a run's record is damaged, use its links.
-                    let keys = keys.unwrap_or_else(|_| made_of(&run.linked(), actions));
+                    let keys = keys.unwrap_or_else(|_| keys_with_outputs_in(&run.linked(), actions));
                     let facts = Facts {
                         pipeline: pipeline.clone(),
                         id: run.id().to_string(),
@@ -258,7 +258,7 @@ impl Store {
 }
 
 /// Returns the keys of the actions whose outputs are all among `blobs`.
-fn made_of(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) -> BTreeSet<Key> {
+fn keys_with_outputs_in(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) -> BTreeSet<Key> {
     let is_linked = |action: &Action| action.outputs.values().all(|digest| blobs.contains(digest));
     let linked = actions.iter().filter(|(_, action)| action.as_ref().is_some_and(is_linked));
     linked.map(|(key, _)| key.clone()).collect()

@@ -73,7 +73,9 @@ impl Snapshot {
         let metadata = metadata.metadata().as_ref().context("the metadata is missing")?;
         let header = metadata.get(METADATA_KEY).context("the header is missing")?;
         let tensors = SafeTensors::deserialize(bytes)?;
-        let stated = metadata.get(DIGEST_KEY).context("the checksum is missing: an older version of srpipe wrote the snapshot")?;
+        let stated = metadata
+            .get(DIGEST_KEY)
+            .context("the checksum is missing: an older version of srpipe wrote the snapshot")?;
         let names = PARTS.iter().flat_map(|part| graph.params.iter().map(move |p| format!("{part}.{}", p.name)));
         let names: Vec<String> = names.collect();
         let views: Vec<TensorView> = names.iter().map(|name| tensors.tensor(name)).collect::<Result<_, _>>()?;

@@ -86,7 +86,7 @@ impl Pairs {
     }
 
     /// Half the reciprocal of the residual's standard deviation: a residual so scaled deviates by 0.5, as images in
-    /// [-1, 1] do. 1 where there is no residual to speak of: see [`LEAST_DEVIATION`].
+    /// [-1, 1] do. Returns 1 if the residual is negligible; see [`LEAST_DEVIATION`].
     fn residual_scale(&self) -> f64 {
         let sums: Vec<f64> = (0..self.len())
             .into_par_iter()

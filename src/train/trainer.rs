@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
-/// A held-out loss of so many times the first, or that of a network which always answers 0, is no learning any more.
+/// The factor by which the held-out loss may exceed both the first one and that of a network that always outputs 0,
+/// before training counts as diverged.
 const DIVERGED: f64 = 10.0;
 /// A loss below this is never divergence, however small the first one was: images are within [-1, 1], and targets are
 /// scaled to about that range. Adam's steps do not shrink with the gradients, so a loss near 0, as for constant images,

@@ -264,7 +264,7 @@ pub fn archive(images: usize) -> Vec<u8> {
     bytes
 }
 
-/// A record's JSON with the checksum that belongs to it, after somebody has altered it.
+/// Returns an altered record's JSON with a matching checksum.
 pub fn sealed(json: &str) -> Vec<u8> {
     let body = match json.rsplit_once(",\n\"sha256\": \"") {
         Some((body, _)) => body,

@@ -31,7 +31,7 @@ impl Problem {
 }
 
 /// Checks a noise process and returns its problems.
-pub fn of_diffusion(diffusion: &DiffusionParams) -> Vec<Problem> {
+pub fn diffusion_problems(diffusion: &DiffusionParams) -> Vec<Problem> {
     let mut found = vec![];
     if diffusion.objective == Objective::Regression || !diffusion.schedule.has_betas() {
         return found;
@@ -81,7 +81,7 @@ pub fn unet_error(size: usize, levels: usize) -> Option<String> {
 
 /// Checks that each attention layer's resolution exists in the U-Net and that its channels can be divided among the
 /// heads. The levels must fit the size.
-pub fn of_attention(model: &ModelParams, size: usize) -> Vec<Problem> {
+pub fn attention_problems(model: &ModelParams, size: usize) -> Vec<Problem> {
     let mut found = vec![];
     let attention = &model.attention;
     if attention.kind == AttentionKind::None {
@@ -143,7 +143,7 @@ pub fn check_network(
     if let Some(message) = unet_error(image_size, model.channel_mults.len()) {
         return Err(message);
     }
-    let mut problems = of_diffusion(diffusion).into_iter().chain(of_attention(model, image_size));
+    let mut problems = diffusion_problems(diffusion).into_iter().chain(attention_problems(model, image_size));
     match problems.next() {
         None => Ok(()),
         Some(Problem { message, help: Some(help), .. }) => Err(format!("{message} ({help})")),
@@ -183,7 +183,7 @@ mod tests {
             for timesteps in [2, 3, 21, 100, 1000, 4000, 100_000] {
                 for (beta_start, beta_end) in betas.iter().flat_map(|a| betas.map(|b| (*a, b))) {
                     let diffusion = DiffusionParams { schedule, timesteps, beta_start, beta_end, ..Default::default() };
-                    let problems = of_diffusion(&diffusion);
+                    let problems = diffusion_problems(&diffusion);
                     refused += problems.len();
                     assert!(!problems.is_empty() || last_alpha_bar(&diffusion) >= MIN_ALPHA_BAR, "{diffusion:?}");
                     assert!(schedule.has_betas() || problems.is_empty(), "{diffusion:?}");

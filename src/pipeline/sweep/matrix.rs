@@ -23,8 +23,8 @@ const MAX_LOOKUPS: usize = 10_000_000;
 /// What a matrix asks for.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Matrix {
-    /// As it is written, each value of its parameter's type, for the resolved pipeline; None where the command line has given one of its parameters a value,
-    /// so that the combinations are no longer those of the text.
+    /// The matrix as written, with each value converted to its parameter's type, for the resolved pipeline. None if the
+    /// command line sets one of its parameters, because the combinations then differ from the text.
     pub written: Option<Node>,
     /// By index.
     pub axes: Vec<usize>,

@@ -159,7 +159,8 @@ impl Remote {
 
     /// Copies the result of `key` to the cache, the record last, and replaces damaged entries.
     pub fn push(&self, store: &Store, key: &Key) -> Result<Pushed> {
-        let ours = store.record_of(key)?.with_context(|| format!("the result of the key {key} was removed from the store"))?;
+        let ours =
+            store.record_of(key)?.with_context(|| format!("the result of the key {key} was removed from the store"))?;
         let theirs = self.record(key)?;
         // A stage that is not bit-reproducible can have different, equally valid outputs in the cache.
         if let Some(Ok(theirs)) = &theirs

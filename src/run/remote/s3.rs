@@ -216,13 +216,14 @@ impl S3 {
             ) => set_region(),
             Some("SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout") => "Try again later".into(),
             Some("AccessDenied") if self.credentials.is_none() => set_keys.into(),
-            Some("AccessDenied") if writing => {
-                "Pushing needs the permission s3:PutObject for the bucket".into()
-            }
+            Some("AccessDenied") if writing => "Pushing needs the permission s3:PutObject for the bucket".into(),
             _ => match refusal.status {
                 301 | 302 | 307 | 308 => set_region(),
                 401 | 403 if self.credentials.is_none() => set_keys.into(),
-                401 | 403 => "The credentials need the permissions s3:GetObject and s3:ListBucket, and s3:PutObject to push".into(),
+                401 | 403 => {
+                    "The credentials need the permissions s3:GetObject and s3:ListBucket, and s3:PutObject to push"
+                        .into()
+                }
                 400 if refusal.region.as_deref().is_some_and(|region| region != self.bucket.region()) => set_region(),
                 429 | 500.. => "Try again later".into(),
                 _ => return None,

@@ -153,7 +153,7 @@ impl Book {
     }
 
     /// Lets jobs use the shared cache again.
-    pub fn forget_unavailable_cache(&self) {
+    pub fn reset_unavailable_cache(&self) {
         let _ = fs::remove_file(self.run.jobs_dir().join(CACHE_UNAVAILABLE));
     }
 

@@ -61,7 +61,7 @@ impl Job {
     }
 
     /// Disables the shared cache for jobs of this run that start later.
-    pub fn give_up_cache(&self) {
+    pub fn disable_cache(&self) {
         // If the marker cannot be written, they find out for themselves.
         let _ = File::create(&self.marker);
     }

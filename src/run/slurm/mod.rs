@@ -129,7 +129,7 @@ impl Slurm {
         since: String,
         reports: Sender<Report>,
     ) -> Result<Self> {
-        book.forget_unavailable_cache();
+        book.reset_unavailable_cache();
         let (wishes, granted) = channel();
         let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
         let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };

@@ -35,7 +35,7 @@ pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Re
     }
     ensure!(
         !params.has_redacted_urls(),
-            "a URL of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} is \
+        "a URL of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} is \
              missing from this job's environment. Let sbatch export the environment to jobs (`--export=ALL`), or \
              download the file yourself and set `url: file:PATH`"
     );
