@@ -134,7 +134,7 @@ fn long_names_are_read() {
     assert!(format!("{:#}", anyhow::Error::from(read_tar(&many).unwrap_err())).contains("extended headers"));
     let sizes = member("pax", EntryType::XHeader, 9, b"9 size=9\n");
     let error = read_tar(&[sizes, file("a.bin", b"a"), file("b.bin", b"b")]).unwrap_err();
-    assert!(format!("{:#}", anyhow::Error::from(error)).contains("two sizes"));
+    assert!(format!("{:#}", anyhow::Error::from(error)).contains("two different sizes"));
 }
 
 #[test]
