@@ -146,7 +146,7 @@ fn copy_files(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::
         let digest = hash_file(&copy).with_context(|| format!("reading {file}"))?;
         if ctx.sources.get(&format!("files.{file}")) != Some(&digest) {
             ctx.store.forget_hashes(Path::new(file));
-            bail!("{file} changed after the run was planned; run again");
+            bail!("{file} was changed after the run was planned; run again");
         }
     }
     Ok(())
