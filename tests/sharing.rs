@@ -536,7 +536,7 @@ fn shared_through(remote: &str, more: &[(&str, &str)]) {
     let push = with_remote(&from, &["push", "p"], remote, more);
     assert!(push.stdout.starts_with("3 results pushed to "), "{push}");
     let again = with_remote(&from, &["push", "p"], remote, more);
-    assert!(again.stdout.contains("3 there already"), "{again}");
+    assert!(again.stdout.contains("3 already there"), "{again}");
 
     let to = Pipeline::small().folder();
     let taken = with_remote(&to, &["run", "p.yaml", "--json"], remote, more);
