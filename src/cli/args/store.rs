@@ -12,10 +12,12 @@ With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID],
 
 const VERIFY_JSON: &str = "\
 With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
-[{\"problem\": garbled|damaged|missing, \"key\", \"output\", \"digest\"}], \"unreferenced\"}}. Exit code 1 where there are problems.";
+[{\"problem\": garbled|damaged|missing, \"key\", \"reason\", \"output\", \"digest\"}], \"unreferenced\", \"wrong_hashes\" (files),
+\"damaged_runs\"}}. Exit code 1 where anything is damaged.";
 
 const PUSH_JSON: &str = "\
-With --json: {\"schema\": 1, \"run\", \"pushed\" (results), \"there\" (that were there already)}.";
+With --json: {\"schema\": 1, \"run\", \"pushed\" (results), \"there\" (already present), \"repaired\"
+(damaged there and replaced)}.";
 
 const PIN_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"run\", and \"pinned\": true|false, or of `cancel` \"is\": what became of it}.";
