@@ -1,6 +1,5 @@
 //! `srpipe logs`.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use super::{EXIT_DONE, EXIT_FAILED, cluster, store, words};
 use crate::pipeline::did_you_mean;
 use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
-use crate::store::{RunDir, StageRecord, StageRunState, Store};
+use crate::store::{RunDir, StageRecord, StageRunState, Store, open_file, read_file};
 
 const POLL: Duration = Duration::from_millis(200);
 /// How often it is looked what became of jobs that nobody watches.
@@ -55,15 +54,26 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         return Ok(EXIT_FAILED);
     };
     // Open, it can be read to its end although the stage's end moves it.
-    let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    let (mut file, _) = open_file(&path).with_context(|| format!("opening {}", path.display()))?;
+    let mut rest = vec![];
     loop {
         let goes_on = args.follow && is_going_on(&run, &stage);
-        let mut bytes = vec![];
-        file.read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
-        print(&visible(&String::from_utf8_lossy(&bytes)));
-        is_empty &= bytes.is_empty();
-        if is_closed() {
-            return Ok(EXIT_DONE);
+        // In pieces: a program may have written more than fits into memory.
+        loop {
+            let mut bytes = std::mem::take(&mut rest);
+            let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes);
+            let read = read.with_context(|| format!("reading {}", path.display()))?;
+            if read > 0 {
+                rest = split_off_incomplete(&mut bytes);
+            }
+            print(&visible(&String::from_utf8_lossy(&bytes)));
+            is_empty &= bytes.is_empty();
+            if is_closed() {
+                return Ok(EXIT_DONE);
+            }
+            if read == 0 {
+                break;
+            }
         }
         if !goes_on {
             if is_empty {
@@ -75,8 +85,21 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     }
 }
 
+/// The bytes of a log that are printed at once.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Splits off the character at the end whose last bytes are yet to be read.
+fn split_off_incomplete(bytes: &mut Vec<u8>) -> Vec<u8> {
+    let is_start = |byte: &u8| byte & 0xc0 != 0x80;
+    let start = bytes.iter().rev().take(4).position(is_start).map_or(bytes.len(), |back| bytes.len() - 1 - back);
+    match std::str::from_utf8(&bytes[start..]) {
+        Err(error) if error.error_len().is_none() => bytes.split_off(start),
+        _ => vec![],
+    }
+}
+
 fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let read = |path: &Path| read_file(path).with_context(|| format!("reading {}", path.display()));
     let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let value = json!({
         "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path.map(words::path),

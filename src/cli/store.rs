@@ -97,6 +97,10 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
             n => format!("{}: the next run that needs them recomputes them", words::count(n, "damaged result")),
         };
         print(&format!("{}; {verdict}\n", contents(&verified.contents)));
+        if verified.sealed > 0 {
+            let records = words::count(verified.sealed, "record");
+            note(&format!("added checksums to {records} of an older version of srpipe"));
+        }
         if verified.unreferenced > 0 {
             note(&format!("{} of no result; `srpipe gc` removes them", words::count(verified.unreferenced, "blob")));
         }

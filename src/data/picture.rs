@@ -9,7 +9,7 @@ mod webp;
 use std::borrow::Cow;
 use std::io::Cursor;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
@@ -95,10 +95,26 @@ impl Format {
     }
 }
 
+/// The error as one text. Decoders repeat the text of a cause in that of its effect.
+fn without_repetition(error: &anyhow::Error) -> anyhow::Error {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(cause.trim()) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{cause}");
+        }
+    }
+    anyhow!(text)
+}
+
 impl Picture {
     /// The format is told by the first bytes, whatever the file's name. 16 bits are rounded to 8, and a camera's note on
     /// how it was held is heeded.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_any(bytes).map_err(|error| without_repetition(&error))
+    }
+
+    fn decode_any(bytes: &[u8]) -> Result<Self> {
         let format = reader(bytes)?.format();
         let bytes = match format {
             Some(ImageFormat::Jpeg) => jpeg::with_end(bytes, digest)?,

@@ -23,10 +23,10 @@ use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::nn::OutOfMemory;
-use crate::pipeline::Device;
+use crate::pipeline::{Device, redact};
 use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
-use crate::store::seal::{seal, unseal};
+use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store, open_own, read_file};
 
 /// What the runner's end leaves a stage to save what it has.
@@ -122,7 +122,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         store.lease(&lock)?;
         match Remote::open(address).and_then(|remote| remote.fetch(store, &order.key)) {
             Ok(true) => {
-                send(&StageEvent::Message { text: format!("taken from {address}") });
+                send(&StageEvent::Message { text: redact(&format!("taken from {address}")).into_owned() });
                 clean_up(store, lock);
                 send(&ProcessEvent::Done { adopted: true });
                 return Ok(Ended::Done);
@@ -141,6 +141,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                         "warning: cannot use the result in the shared cache {address}: {error:#}; the stage runs here"
                     ),
                 };
+                let text = redact(&text).into_owned();
                 log(&text);
                 send(&StageEvent::Message { text });
             }
@@ -348,8 +349,16 @@ struct Clock {
 impl Clock {
     fn new(work: &Path) -> Self {
         let path = work.join(SECONDS_FILE);
-        let before =
-            read_file(&path).ok().and_then(|bytes| unseal(&bytes).ok()).map_or(0.0, |(Spent { seconds }, _)| seconds);
+        let before = match read_file(&path).map(|bytes| (unseal(&bytes), bytes)) {
+            Ok((Ok((Spent { seconds }, Seal::Intact)), _)) => seconds,
+            // An older version wrote a plain number.
+            Ok((_, bytes)) if std::str::from_utf8(&bytes).is_ok_and(|text| text.trim().parse::<f64>().is_ok()) => 0.0,
+            Ok(_) => {
+                log(&format!("{} is damaged and was discarded: its checksum does not match", path.display()));
+                0.0
+            }
+            Err(_) => 0.0,
+        };
         Self { path, before, start: Instant::now() }
     }
 

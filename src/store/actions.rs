@@ -68,6 +68,16 @@ impl Store {
         }
     }
 
+    /// Adds a checksum to the valid record of an older version; returns whether there was none.
+    pub(super) fn seal_record(&self, key: &Key) -> Result<bool> {
+        let path = self.action_path(key);
+        let bytes = self.read_file(&path).with_context(|| format!("reading {}", path.display()))?;
+        let Ok((file, Seal::None)) = unseal::<File>(&bytes) else { return Ok(false) };
+        let json = seal_pretty(&file).context("writing an action as JSON")?;
+        self.write_file(&path, &json, Durability::Synced)?;
+        Ok(true)
+    }
+
     /// Returns every valid record, whether or not its blobs are in the store. Skips invalid ones: this is for queries
     /// about past runs and never replaces a result.
     pub fn recorded(&self) -> Vec<(Key, Action)> {

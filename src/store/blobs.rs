@@ -105,7 +105,11 @@ impl Store {
         let path = self.blob_path(digest);
         match self.read_file(&path) {
             Ok(bytes) if Digest::of(&bytes) == *digest => Ok(bytes),
-            Ok(_) => Err(ReadError::Corrupt { path }),
+            Ok(_) => {
+                let error = ReadError::Corrupt { path };
+                self.warn(error.to_string());
+                Err(error)
+            }
             Err(e) => Err(read_error(path, e)),
         }
     }

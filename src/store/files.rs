@@ -171,10 +171,10 @@ pub fn open_log(path: &Path) -> Result<File> {
     const ATTEMPTS: usize = 1000;
     let folder = folder_of(path);
     for _ in 0..ATTEMPTS {
-        create_folder(folder)?;
-        if folder.is_symlink() {
-            bail!("{} is a link, which srpipe does not follow: remove it", folder.display());
+        if let Some(link) = [folder_of(folder), folder].into_iter().find(|folder| folder.is_symlink()) {
+            bail!("{} is a link, which srpipe does not follow: remove it", link.display());
         }
+        create_folder(folder)?;
         match open_own(path, File::options().create(true).append(true)) {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             opened => return opened.with_context(|| format!("opening {}", path.display())),

@@ -211,9 +211,17 @@ impl Store {
         places.extend(entries(&self.runs).into_iter().filter(|path| *path != self.folder("")));
         places.sort();
         let is_link = |path: &PathBuf| path.is_symlink() && path.is_dir();
-        let Some(link) = places.into_iter().find(is_link) else { return Ok(()) };
-        let link = link.display();
-        bail!("{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store")
+        if let Some(link) = places.into_iter().find(is_link) {
+            let link = link.display();
+            bail!(
+                "{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store"
+            )
+        }
+        let kinds = ["actions", "blobs", "work"].map(|kind| self.folder(kind));
+        match kinds.into_iter().find(|path| path.exists() && !files::is_folder(path)) {
+            Some(other) => bail!("{} is not a folder: remove it", other.display()),
+            None => Ok(()),
+        }
     }
 
     /// Returns the temporary files and folders of the store and of runs that are not live. No process writes there

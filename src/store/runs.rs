@@ -284,6 +284,10 @@ impl Store {
             return vec![];
         }
         let parent = self.runs.join(pipeline);
+        // A link could lead anywhere.
+        if !files::is_folder(&parent) {
+            return vec![];
+        }
         folders(&parent).into_iter().filter_map(|id| RunDir::at(&parent, id)).collect()
     }
 

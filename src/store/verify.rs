@@ -47,6 +47,8 @@ pub struct Verified {
     pub problems: Vec<Problem>,
     /// Blobs of no result: `gc` removes them.
     pub unreferenced: usize,
+    /// Records of an older version, to which a checksum was added.
+    pub sealed: usize,
     /// Files outside the store whose cached digest was wrong; the entries were removed.
     pub wrong_hashes: Vec<PathBuf>,
     /// A description of each damaged run record and pipeline.
@@ -73,9 +75,11 @@ impl Store {
     }
 
     /// Reads every record and every blob, and hashes the files of the stat cache again. Marks damaged blobs, so that
-    /// the next run that needs them recomputes them, and removes wrong entries of the stat cache; changes nothing else
-    /// and does not wait. `check` returns an error for an action that is invalid although its record is intact.
+    /// the next run that needs them recomputes them, and removes wrong entries of the stat cache; adds
+    /// checksums to records of an older version. Waits while `gc` runs. `check` returns an error for an action that is invalid although its record is intact.
     pub fn verify(&self, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
+        // `gc` must not remove what is about to be read.
+        let _hold = self.hold()?;
         self.refuse_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
         verified.wrong_hashes = self.verify_stat_cache();
@@ -100,6 +104,8 @@ impl Store {
                 // Another process has just removed it.
                 None => continue,
             };
+            // Without write access they stay as they are.
+            verified.sealed += usize::from(self.seal_record(&key).unwrap_or(false));
             for (output, digest) in outputs {
                 let result = checked.entry(digest.clone()).or_insert_with(|| self.check(&digest).err());
                 verified.problems.extend(result.as_ref().map(|error| match error {
@@ -166,6 +172,10 @@ mod tests {
         damage(&path("damaged"), b"DAMAGED");
         std::fs::File::open(path("damaged")).unwrap().set_modified(times).unwrap();
         assert!(store.action(&key("damaged")).unwrap().is_some(), "nothing shows");
+        let old = std::fs::read_to_string(store.action_path(&key("good"))).unwrap();
+        let old = old.split_once(",\n\"sha256\"").unwrap().0;
+        let old = old.replace("\"srpipe_version\": \"\"", "\"srpipe_version\": \"0.1.0\"");
+        damage(&store.action_path(&key("good")), format!("{old}}}").as_bytes());
         std::fs::remove_file(path("missing")).unwrap();
         damage(&store.action_path(&key("garbled")), b"{");
 
@@ -175,6 +185,11 @@ mod tests {
             if *digest == Digest::of(b"other") { Err("it has other outputs".to_string()) } else { Ok(()) }
         };
         let verified = store.verify(check).unwrap();
+        assert_eq!(verified.sealed, 1);
+        let sealed = std::fs::read_to_string(store.action_path(&key("good"))).unwrap();
+        damage(&store.action_path(&key("good")), sealed.replace("\"loss\": 0.1", "\"loss\": 0.2").as_bytes());
+        assert!(store.action(&key("good")).unwrap().is_none(), "the checksum covers the metrics");
+        damage(&store.action_path(&key("good")), sealed.as_bytes());
         let problem = |name: &str| (key(name), "blob".to_string(), Digest::of(name.as_bytes()));
         let (damaged, missing) = (problem("damaged"), problem("missing"));
         let mut expected = vec![

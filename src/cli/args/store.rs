@@ -13,7 +13,7 @@ With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID],
 const VERIFY_JSON: &str = "\
 With --json: {\"schema\": 1, \"verified\": {\"contents\": {\"results\", \"blobs\", \"bytes\", \"unfinished\"}, \"problems\":
 [{\"problem\": garbled|damaged|missing, \"key\", \"reason\", \"output\", \"digest\"}], \"unreferenced\", \"wrong_hashes\" (files),
-\"damaged_runs\"}}. Exit code 1 where anything is damaged.";
+\"damaged_runs\", \"sealed\" (records)}}. Exit code 1 where anything is damaged.";
 
 const PUSH_JSON: &str = "\
 With --json: {\"schema\": 1, \"run\", \"pushed\" (results), \"there\" (already present), \"repaired\"

@@ -12,12 +12,12 @@ use super::super::stage_view::counts;
 use super::super::words;
 use super::arms::Known;
 use crate::pipeline::params::{Arm, ArmRun, CompareParams};
-use crate::pipeline::{self, Flags, Pipeline, StageParams, blobs};
+use crate::pipeline::{self, Flags, Pipeline, StageParams, blobs, redact};
 use crate::plan::Preimage;
 use crate::report::Summary;
 use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
-use crate::run::watch::{RunView, ViewState};
-use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store, read_file};
+use crate::run::watch::{RunView, ViewState, read_tail};
+use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store};
 use crate::train::fix_steps;
 
 /// Stages that are listed one by one.
@@ -28,10 +28,17 @@ const ROWS: usize = 8;
 
 /// Lines of the log of a stage that failed.
 const LOG_LINES: usize = 20;
+/// The bytes at the end of a log among which they are looked for.
+const LOG_BYTES: u64 = 64 << 10;
 
 /// What is known of a run that is there.
 pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
     let record = run.record()?;
+    for stage in &record.stages {
+        if let Some(problem) = stage.key.as_ref().and_then(|key| store.problem(key)) {
+            store.warn(format!("the result of {} is damaged: {problem}", stage.name));
+        }
+    }
     let state = RunView::of(run).map_or(ViewState::Died, |view| view.state);
     let yaml = run.resolved().unwrap_or_default();
     let pipeline = pipeline::parse("pipeline.yaml", &yaml, &Flags::default()).ok().map(|mut pipeline| {
@@ -158,8 +165,8 @@ fn moment(time: &str) -> String {
 fn failure(store: &Store, stage: &StageRecord) -> Option<Failure> {
     let is_bad = stage.state == StageRunState::Failed;
     let error = stage.error.clone().filter(|_| is_bad)?;
-    let log = stage.key.as_ref().and_then(|key| read_file(&store.log_path(key)).ok()).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log).into_owned();
+    let log = stage.key.as_ref().and_then(|key| read_tail(&store.log_path(key), LOG_BYTES)).unwrap_or_default();
+    let log = redact(&log);
     let lines: Vec<&str> = log.lines().collect();
     let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
     Some(Failure { stage: stage.name.clone(), error, log })

@@ -29,7 +29,17 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
         Some(what) => find_run(&store, what)?,
         None => newest(&store).ok_or_else(|| store::no_runs(runs))?,
     };
+    // No result is removed while it is read.
+    let _hold = store.hold()?;
     let page = gather::gather(&store, &run)?.render()?;
+    let damage = store.take_warnings();
+    if !damage.is_empty() {
+        anyhow::bail!(
+            "there is no report of run {}: some of its results are damaged\n  {}\nRun the pipeline again to recompute them",
+            run.id(),
+            damage.join("\n  ")
+        );
+    }
     let path = match &args.output {
         Some(path) if path == Path::new("-") => {
             print(&page);
@@ -59,6 +69,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
 pub fn write(store: &Store, pipeline: &str, id: &str) {
     let Some(run) = store.runs(pipeline).into_iter().find(|run| run.id() == id) else { return };
     let written = gather::gather(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
+    store.take_warnings().iter().for_each(|warning| note(&format!("warning: {warning}")));
     if let Err(error) = written {
         note(&format!("warning: there is no report of this run: {error:#}"));
     }
