@@ -105,3 +105,47 @@ fn a_report_is_opened_and_what_has_no_run_is_told() {
         assert!(code == Some(1) && error.contains("by hand") && error.contains("report.html"), "{error}");
     }
 }
+
+#[test]
+fn a_report_of_damaged_results_is_refused() {
+    let folder = Pipeline::small()
+        .stage("sample", "{kind: sample, model: net, data: pairs, sampler: {steps: 2}}")
+        .stage("net", "{kind: train, data: pairs, model: {base_channels: 8, channel_mults: [1]}, optim: {steps: 1}}")
+        .stage("compare", "{kind: compare, arms: {only: sample}, rows: 1}")
+        .folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(0), "{output}");
+    let page = folder.runs().join("p/latest/report.html");
+    let before = std::fs::read(&page).unwrap();
+    // Damage that leaves size and times as they are.
+    let blob = std::fs::canonicalize(folder.runs().join("p/latest/compare/summary.json")).unwrap();
+    let time = std::fs::metadata(&blob).unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[50] ^= 1;
+    std::fs::set_permissions(&blob, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(&blob, bytes).unwrap();
+    std::fs::File::open(&blob).unwrap().set_modified(time).unwrap();
+    let output = folder.srpipe(&["report", "p"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(output.stderr.contains("are damaged") && output.stderr.contains("srpipe verify"), "{output}");
+    assert_eq!(std::fs::read(&page).unwrap(), before, "the earlier report stays");
+    folder.srpipe(&["verify"]);
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert_eq!(folder.srpipe(&["report", "p"]).code, Some(0));
+}
+
+#[test]
+fn logs_are_printed_in_pieces_without_breaking_characters() {
+    // Two bytes per character, from an odd position on, so that a piece ends within one.
+    let script = "printf x; yes é | tr -d '\\\\n' | head -c 3000000; exit 3";
+    let stage = format!("{{kind: command, command: [sh, -c, \"{script}\"], outputs: [o]}}");
+    let folder = Pipeline::new().stage("long", &stage).folder();
+    let output = folder.run(&[]);
+    assert_eq!(output.code, Some(1), "{output}");
+    let log = folder.srpipe(&["logs", "long"]).stdout;
+    let text = format!("x{}", "é".repeat(1_500_000));
+    assert!(log.starts_with(&text), "{} bytes", log.len());
+    let page = std::fs::metadata(folder.runs().join("p/latest/report.html")).unwrap();
+    assert!(page.len() < 1_000_000, "{} bytes", page.len());
+}

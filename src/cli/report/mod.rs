@@ -35,7 +35,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     let damage = store.take_warnings();
     if !damage.is_empty() {
         anyhow::bail!(
-            "there is no report of run {}: some of its results are damaged\n  {}\nRun the pipeline again to recompute them",
+            "there is no report of run {}: some of its results are damaged\n  {}\nRun `srpipe verify` and the pipeline again to recompute them",
             run.id(),
             damage.join("\n  ")
         );
