@@ -730,3 +730,17 @@ fn a_bucket_is_a_shared_cache() {
     let push = with_remote(&folder, &["push", "p"], "s3://no-such-bucket", &more);
     assert!(push.code == Some(1) && push.stderr.contains("pushing to s3://no-such-bucket: "), "{push}");
 }
+
+#[test]
+fn damaged_results_are_not_pushed_and_named() {
+    let folder = Pipeline::small().folder();
+    assert_eq!(folder.run(&[]).code, Some(0));
+    let blob = fs::canonicalize(folder.runs().join("p/latest/pairs/train_lr.safetensors")).unwrap();
+    fs::remove_file(&blob).unwrap();
+    let mut push = folder.command(&["push", "p"]);
+    let output = push.env("SRPIPE_REMOTE", folder.path().join("cache")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("pairs was not pushed: train_lr.safetensors is missing"), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("2 results pushed"));
+}

@@ -9,10 +9,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::args::{ExportArgs, ImportArgs, PushArgs};
-use super::output::{print, print_json};
+use super::output::{note, print, print_json};
 use super::output_file::OutputFile;
 use super::store::{find_run, open};
-use super::{EXIT_DONE, settings, words};
+use super::{EXIT_DONE, EXIT_FAILED, settings, words};
 use crate::run::archive::{self, Moved};
 use crate::run::{InputError, Pushed, Remote};
 use crate::store::Store;
@@ -67,8 +67,12 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let record = run.record()?;
     let _hold = store.hold()?;
     let (mut pushed, mut there, mut repaired) = (0, 0, 0);
-    for key in record.stages.iter().filter_map(|stage| stage.key.as_ref()) {
-        if store.action(key)?.is_some() {
+    let mut is_complete = true;
+    for (stage, key) in record.stages.iter().filter_map(|stage| Some((stage, stage.key.as_ref()?))) {
+        if let Some(problem) = store.problem(key) {
+            note(&format!("warning: {} was not pushed: {problem}. Run the pipeline again to recompute it", stage.name));
+            is_complete = false;
+        } else if store.action(key)?.is_some() {
             match remote.push(&store, key).with_context(|| format!("pushing to {address}"))? {
                 Pushed::New => pushed += 1,
                 Pushed::Present => there += 1,
@@ -85,7 +89,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         let repaired = if repaired > 0 { format!(", {repaired} damaged and repaired") } else { String::new() };
         print(&format!("{} pushed to {address}, {there} already there{repaired}\n", words::count(pushed, "result")));
     }
-    Ok(EXIT_DONE)
+    Ok(if is_complete { EXIT_DONE } else { EXIT_FAILED })
 }
 
 fn tell(moved: &Moved, as_json: bool, what: &str) {

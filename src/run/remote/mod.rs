@@ -72,8 +72,8 @@ impl Remote {
         }
     }
 
-    /// Opens a file of the cache; None if it does not exist.
-    fn get(&self, path: &Path) -> Result<Option<Box<dyn Read>>> {
+    /// Opens a file of the cache; None if it does not exist. An S3 object of more than `max_bytes` is an error.
+    fn get(&self, path: &Path, max_bytes: u64) -> Result<Option<Box<dyn Read>>> {
         match self {
             Self::Folder(folder) => match open(&folder.join(path)) {
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -82,7 +82,7 @@ impl Remote {
                     Ok(Some(Box::new(file)))
                 }
             },
-            Self::S3(s3) => Ok(s3.get(&path.to_string_lossy())?.map(|content| Box::new(content) as _)),
+            Self::S3(s3) => Ok(s3.get(&path.to_string_lossy(), max_bytes)?.map(|content| Box::new(content) as _)),
         }
     }
 
@@ -134,7 +134,7 @@ impl Remote {
     fn record(&self, key: &Key) -> Result<Option<Result<Record>>> {
         let is_no_file =
             |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::InvalidData);
-        let content = match self.get(&Record::path(key)) {
+        let content = match self.get(&Record::path(key), MAX_RECORD_BYTES) {
             Err(e) if is_no_file(&e) => return Ok(Some(Err(e))),
             content => content?,
         };
@@ -148,7 +148,7 @@ impl Remote {
     pub fn fetch(&self, store: &Store, key: &Key) -> Result<bool> {
         let Some(record) = self.record(key)?.transpose()? else { return Ok(false) };
         for (name, (digest, size)) in &record.outputs {
-            let Some(content) = self.get(&Record::blob_path(digest))? else {
+            let Some(content) = self.get(&Record::blob_path(digest), *size)? else {
                 bail!("the record of the key {key} exists, but its blob {digest} ({name}) is missing");
             };
             store.adopt_blob(digest, *size, content)?;

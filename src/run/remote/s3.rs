@@ -9,7 +9,7 @@ use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::Body;
 use ureq::http::Response;
@@ -43,6 +43,11 @@ struct Refusal {
     message: Option<String>,
     /// The region of the bucket, if the server reports it.
     region: Option<String>,
+}
+
+/// The size in bytes that a response states for its body.
+fn length(response: &Response<Body>) -> Option<u64> {
+    response.headers().get("Content-Length").and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
 impl S3 {
@@ -86,13 +91,19 @@ impl S3 {
     }
 
     /// Opens an object; None if it does not exist.
-    pub fn get(&self, path: &str) -> Result<Option<impl Read + use<>>> {
+    /// Fails if the object is larger than `max_bytes`.
+    pub fn get(&self, path: &str, max_bytes: u64) -> Result<Option<impl Read + use<>>> {
         let name = self.name(path);
         let doing = || format!("reading {name}");
         let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
         let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
         match response.status().as_u16() {
-            200 => Ok(Some(self.limits.body(response.into_body().into_with_config().limit(u64::MAX).reader()))),
+            200 => {
+                if let Some(length) = length(&response).filter(|&length| length > max_bytes) {
+                    bail!("reading {name}: the object has {length} bytes, and at most {max_bytes} are expected");
+                }
+                Ok(Some(self.limits.body(response.into_body().into_with_config().limit(u64::MAX).reader())))
+            }
             _ => self.missing(Refusal::read(response, &self.limits)).with_context(doing),
         }
     }
@@ -103,9 +114,6 @@ impl S3 {
         let doing = || format!("looking for {name}");
         let url = self.bucket.head_object(self.credentials.as_ref(), &name).sign(VALID);
         let response = self.send(|| self.agent.head(url.as_str()).call()).with_context(doing)?;
-        let length = |response: &Response<Body>| {
-            response.headers().get("Content-Length").and_then(|length| length.to_str().ok()?.parse().ok())
-        };
         match response.status().as_u16() {
             200 => Ok(Some(length(&response).unwrap_or(0))),
             404 => Ok(None),
@@ -339,7 +347,7 @@ mod tests {
             (404, "", "<Error><Code>NoSuchBucket</Code></Error>", ["NoSuchBucket", "Create the bucket bucket"]),
             (418, "", "<Error><Code>Teapot</Code><Message>a &lt;b&gt;\n c</Message></Error>", ["Teapot", ": a <b> c"]),
         ] {
-            let get = failure(bucket(vec![(status, headers, body)]).get("a"));
+            let get = failure(bucket(vec![(status, headers, body)]).get("a", 10));
             assert!(get.starts_with("reading prefix/a: ") && expected.iter().all(|part| get.contains(part)), "{get}");
             let put = failure(bucket(vec![(status, headers, body)]).put("a", tempfile::tempfile().unwrap()));
             assert!(put.starts_with("writing prefix/a: ") && expected.iter().all(|part| put.contains(part)), "{put}");
@@ -354,12 +362,12 @@ mod tests {
     #[test]
     fn access_denied_is_missing_when_reading_and_an_error_when_writing() {
         let denied = (403, "", "<Error><Code>AccessDenied</Code></Error>");
-        assert!(bucket(vec![denied]).get("a").unwrap().is_none());
+        assert!(bucket(vec![denied]).get("a", 10).unwrap().is_none());
         assert_eq!(bucket(vec![denied, denied]).size("a").unwrap(), None);
         let text = failure(bucket(vec![denied]).put("a", tempfile::tempfile().unwrap()));
         assert!(text.contains("AccessDenied") && text.contains("s3:PutObject"), "{text}");
         assert_eq!(bucket(vec![(404, "", "")]).size("a").unwrap(), None);
-        assert!(bucket(vec![(404, "", "<Code>NoSuchKey</Code>")]).get("a").unwrap().is_none());
+        assert!(bucket(vec![(404, "", "<Code>NoSuchKey</Code>")]).get("a", 10).unwrap().is_none());
     }
 
     #[test]
@@ -367,10 +375,13 @@ mod tests {
         let slow = (503, "", "<Error><Code>SlowDown</Code></Error>");
         let mut content = String::new();
         let bucket_of = |answers| bucket(answers);
-        bucket_of(vec![slow, (200, "", "hello")]).get("a").unwrap().unwrap().read_to_string(&mut content).unwrap();
+        bucket_of(vec![slow, (200, "", "hello")]).get("a", 10).unwrap().unwrap().read_to_string(&mut content).unwrap();
+        let error = bucket(vec![(200, "", "more than ten bytes")]).get("a", 10).err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains("19 bytes, and at most 10 are expected"), "{text}");
         assert_eq!(content, "hello");
         assert_eq!(bucket_of(vec![slow, (200, "", "hello")]).size("a").unwrap(), Some(5));
-        let text = failure(bucket_of(vec![slow; TRIES as usize]).get("a"));
+        let text = failure(bucket_of(vec![slow; TRIES as usize]).get("a", 10));
         assert!(text.contains("SlowDown") && text.contains("later"), "{text}");
     }
 
