@@ -181,12 +181,23 @@ impl Book {
         Ok(())
     }
 
-    /// All of them, by number; what is no batch is passed over.
-    pub fn batches(&self) -> Vec<Batch> {
+    /// Fails if the record of a batch is damaged: its jobs could not be found again.
+    pub fn check(&self) -> Result<()> {
+        self.numbers().try_for_each(|number| batch(&self.path(number)).map(drop)).with_context(|| {
+            let run = self.run_id();
+            format!("cannot resume the run {run}; cancel its jobs with `srpipe cancel {run}`, and start a new one")
+        })
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let numbers = names.filter_map(|name| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok());
-        let mut batches: Vec<Batch> = numbers.filter_map(|number| self.batch(number)).collect();
+        names.filter_map(|name| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok())
+    }
+
+    /// All of them, by number; what is no batch is passed over.
+    pub fn batches(&self) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = self.numbers().filter_map(|number| self.batch(number)).collect();
         batches.sort_unstable_by_key(|batch| batch.number);
         batches
     }

@@ -129,6 +129,7 @@ impl Slurm {
         since: String,
         reports: Sender<Report>,
     ) -> Result<Self> {
+        book.check()?;
         book.reset_unavailable_cache();
         let (wishes, granted) = channel();
         let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
