@@ -33,8 +33,7 @@ pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Res
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(None);
     }
-    let same = slurm::Book::of(&latest).charter().is_ok_and(|charter| charter.asks_for(prepared));
-    if !same {
+    if !slurm::Book::of(&latest).charter()?.asks_for(prepared) {
         return Ok(None);
     }
     // `status` takes it for a moment.

@@ -96,7 +96,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     if args.detach {
         let (record, jobs) = match earlier {
             Some((run, record)) => {
-                let rest = slurm::unsubmitted(&run, &prepared.states);
+                let rest = slurm::unsubmitted(&run, &prepared.states)?;
                 if rest > 0 {
                     let why = cluster::unsubmitted(&record, rest, &args.file);
                     return Err(InputError(why).into());

@@ -27,7 +27,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
         return Ok(());
     }
     let jobs = queue::squeue(run.id(), settings.timeout).ok();
-    let tasks = tasks(&Book::of(run));
+    let tasks = tasks(&Book::of(run))?;
     let is_missing =
         |(batch, task): &&(Batch, usize)| jobs.as_ref().is_some_and(|jobs| !jobs.contains_key(&(batch.number, *task)));
     let accounts = match tasks.values().any(|task| is_missing(&task)) {
@@ -91,12 +91,12 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
 }
 
 /// The task of a batch that counts for each stage: of the last that has it.
-fn tasks(book: &Book) -> BTreeMap<usize, (Batch, usize)> {
+fn tasks(book: &Book) -> Result<BTreeMap<usize, (Batch, usize)>> {
     let mut tasks = BTreeMap::new();
-    for batch in book.batches() {
+    for batch in book.batches()? {
         tasks.extend(batch.stages.iter().enumerate().map(|(task, &stage)| (stage, (batch.clone(), task))));
     }
-    tasks
+    Ok(tasks)
 }
 
 /// What Slurm says: the queue, if it answers, and the accounting of what is not there.

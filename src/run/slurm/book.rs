@@ -144,7 +144,7 @@ impl Book {
     }
 
     pub fn charter(&self) -> Result<Charter> {
-        charter(&self.run.jobs_dir())
+        charter(&self.run.jobs_dir()).with_context(|| self.advice())
     }
 
     /// Says to whoever watches the run that it is to end.
@@ -170,10 +170,6 @@ impl Book {
         self.run.jobs_dir().join(format!("{}.json", tag(batch)))
     }
 
-    pub fn batch(&self, number: usize) -> Option<Batch> {
-        batch(&self.path(number)).ok()
-    }
-
     /// Before a batch is submitted, and once more when its job is known.
     pub fn write(&self, batch: &Batch) -> Result<()> {
         let bytes = seal(batch).context("writing a batch of jobs as JSON")?;
@@ -181,25 +177,23 @@ impl Book {
         Ok(())
     }
 
-    /// Fails if the record of a batch is damaged: its jobs could not be found again.
-    pub fn check(&self) -> Result<()> {
-        self.numbers().try_for_each(|number| batch(&self.path(number)).map(drop)).with_context(|| {
-            let run = self.run_id();
-            format!("cannot resume the run {run}; cancel its jobs with `srpipe cancel {run}`, and start a new one")
-        })
-    }
-
-    fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
+    /// Returns all batches, sorted by number; files with other names are skipped.
+    ///
+    /// # Errors
+    /// Fails if a record is damaged: the jobs of that batch could not be found again.
+    pub fn batches(&self) -> Result<Vec<Batch>> {
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok())
+        let number = |name: String| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok();
+        let batches = names.filter_map(number).map(|number| batch(&self.path(number)));
+        let mut batches: Vec<Batch> = batches.collect::<Result<_>>().with_context(|| self.advice())?;
+        batches.sort_unstable_by_key(|batch| batch.number);
+        Ok(batches)
     }
 
-    /// All of them, by number; what is no batch is passed over.
-    pub fn batches(&self) -> Vec<Batch> {
-        let mut batches: Vec<Batch> = self.numbers().filter_map(|number| self.batch(number)).collect();
-        batches.sort_unstable_by_key(|batch| batch.number);
-        batches
+    fn advice(&self) -> String {
+        let run = self.run_id();
+        format!("cannot find the jobs of run {run}; cancel them with `srpipe cancel {run}`, then start a new run")
     }
 
     /// What a task's processes write: events to `.out`, and before they know where their log is, messages to `.err`,

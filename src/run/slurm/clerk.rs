@@ -79,15 +79,15 @@ impl Clerk {
         poll: Poll,
         wishes: Receiver<Wish>,
         reports: Sender<Report>,
-    ) -> Self {
-        let batches = submitter.book.batches();
+    ) -> Result<Self> {
+        let batches = submitter.book.batches()?;
         let last = batches.last().map_or(0, |batch| batch.number);
         // The last that has a stage is the one that counts.
         let tasks = |batch: Batch| {
             let stages = batch.stages.clone().into_iter().enumerate();
             stages.map(move |(task, stage)| (stage, (batch.clone(), task)))
         };
-        Self {
+        Ok(Self {
             earlier: batches.into_iter().flat_map(tasks).collect(),
             last,
             store,
@@ -101,7 +101,7 @@ impl Clerk {
             cancel_at: Instant::now(),
             cancelled: BTreeSet::new(),
             is_ending: false,
-        }
+        })
     }
 
     /// Until nobody listens any more.

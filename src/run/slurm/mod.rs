@@ -93,10 +93,11 @@ pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
 }
 
 /// How many stages of a run have no job and are not known.
-pub fn unsubmitted(run: &RunDir, states: &[StageState]) -> usize {
-    let batches = Book::of(run).batches();
+pub fn unsubmitted(run: &RunDir, states: &[StageState]) -> Result<usize> {
+    let batches = Book::of(run).batches()?;
     let has_job = |stage: usize| batches.iter().any(|batch| batch.job.is_some() && batch.stages.contains(&stage));
-    (0..states.len()).filter(|&stage| !matches!(states[stage], StageState::Cached { .. }) && !has_job(stage)).count()
+    let is_missing = |&stage: &usize| !matches!(states[stage], StageState::Cached { .. }) && !has_job(stage);
+    Ok((0..states.len()).filter(is_missing).count())
 }
 
 /// Where networks run, seen from a machine that need not have what the nodes have: on a card, where one that is trained
@@ -129,12 +130,11 @@ impl Slurm {
         since: String,
         reports: Sender<Report>,
     ) -> Result<Self> {
-        book.check()?;
         book.reset_unavailable_cache();
         let (wishes, granted) = channel();
         let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
         let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };
-        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports);
+        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports)?;
         std::thread::Builder::new().name("slurm".into()).spawn(|| clerk.work()).context("starting a thread")?;
         Ok(Self { wishes, ready: vec![] })
     }
