@@ -8,9 +8,9 @@ use std::fmt;
 
 use divan::{Bencher, counter::ItemsCount};
 use setup::{BATCH, Setup};
+use srpipe::config::{AttentionKind, AttentionParams, ModelParams};
 use srpipe::model::unet;
 use srpipe::nn::{CpuBackend, StepSettings, open_on_cpu};
-use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams};
 
 fn network(base_channels: usize, attention: AttentionParams, backend: CpuBackend) -> Setup {
     let model = ModelParams { attention, ..ModelParams::tutorial(base_channels, AttentionKind::None) };

@@ -49,6 +49,7 @@
 //!   against numbers of PyTorch, NumPy, SciPy and scikit-image in `tests/fixtures`; our own kernels against dfdx's operations.
 
 pub mod cli;
+pub mod config;
 pub mod data;
 pub mod diffusion;
 pub mod metrics;

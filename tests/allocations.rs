@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use std::alloc::System;
 
+use srpipe::config::Device;
+use srpipe::config::{AttentionKind, AttentionParams, ModelParams, Weights};
 use srpipe::model::unet;
 use srpipe::nn::composed::memory;
 use srpipe::nn::{Batch, CpuBackend, Network, StepSettings, open, open_on_cpu};
-use srpipe::pipeline::Device;
-use srpipe::pipeline::params::{AttentionKind, AttentionParams, ModelParams, Weights};
 use srpipe::train::initial_state;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 

@@ -5,10 +5,10 @@ use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Value, json};
+use srpipe::config::Device;
+use srpipe::config::*;
 use srpipe::data::Images;
 use srpipe::model::{Checkpoint, Config, Cost, unet};
-use srpipe::pipeline::Device;
-use srpipe::pipeline::params::*;
 use srpipe::random::{Purpose, Stream, stream};
 use srpipe::stages::denoiser::Denoiser;
 use srpipe::stages::upscale::Upscaling;

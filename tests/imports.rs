@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest. Modules of one layer do not name each other.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["cli"],
     &["run"],
     &["stages"],
@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["plan"],
     &["store"],
     &["pipeline"],
+    &["config"],
     &["random"],
 ];
 

@@ -6,12 +6,12 @@ mod fixtures;
 use std::convert::Infallible;
 
 use sha2::{Digest, Sha256};
+use srpipe::config::Device;
+use srpipe::config::*;
 use srpipe::diffusion::{Schedule, Step, sample, steps};
 use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::nn::composed::Composed;
 use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, on};
-use srpipe::pipeline::Device;
-use srpipe::pipeline::params::*;
 
 use fixtures::Fixtures;
 

@@ -1,7 +1,7 @@
 //! A network of new weights and a batch of noise for it.
 
+use srpipe::config::Weights;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState};
-use srpipe::pipeline::params::Weights;
 
 pub const BATCH: usize = 32;
 

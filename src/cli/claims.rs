@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::output::{Look, Paint, Table};
 use super::study::study;
 use super::words::{duration, shell_word};
-use crate::pipeline::claims::Unit;
-use crate::pipeline::{StageKind, blobs};
+use crate::config::claims::Unit;
+use crate::config::{StageKind, blobs};
 use crate::plan::Preimage;
 use crate::report::{ClaimAnswer, Effort};
 use crate::stats::Verdict;
@@ -124,7 +124,7 @@ pub fn command_line(command: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::claims::Endpoint;
+    use crate::config::claims::Endpoint;
     use crate::report::Convergence;
 
     fn answer() -> ClaimAnswer {

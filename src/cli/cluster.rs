@@ -11,7 +11,8 @@ use super::args::RunIdArgs;
 use super::output::{note, print, print_json};
 use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
-use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::config::ExecutorKind;
+use crate::pipeline::Pipeline;
 use crate::run::{InputError, Prepared, slurm};
 use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store, host};
 

@@ -11,7 +11,7 @@ use super::groups::base;
 use super::output::{self, Look, Paint, print};
 use super::stage_view::{State, stages_of_file};
 use super::{EXIT_DONE, cluster, load};
-use crate::pipeline::StageKind;
+use crate::config::StageKind;
 use crate::run::Prepared;
 use crate::run::watch::RunView;
 use crate::store::Store;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::pipeline::redact;
+use crate::config::redact;
 
 /// Whether something could not be written to stdout.
 static LOST: AtomicBool = AtomicBool::new(false);

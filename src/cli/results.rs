@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::claims;
 use super::output::{Look, Paint, Table, width};
-use crate::pipeline::{StageKind, blobs};
+use crate::config::{StageKind, blobs};
 use crate::store::{Key, RunRecord, StageRunState, Store};
 
 /// Figures of an arm in `summary.json`: heading, field, decimals.

@@ -14,8 +14,9 @@ use super::stage_view::counts;
 use super::{
     EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
 };
+use crate::config::ExecutorKind;
 use crate::nn::fused::Level;
-use crate::pipeline::{ExecutorKind, Pipeline, did_you_mean};
+use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
 use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
 use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store};

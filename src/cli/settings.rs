@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::pipeline::{ExecutorKind, ResourceParams, StageKind, duration};
+use crate::config::{ExecutorKind, ResourceParams, StageKind, duration};
 use crate::run::{InputError, slurm};
 
 #[derive(Debug, Default, Deserialize)]

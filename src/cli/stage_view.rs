@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::explanations::few;
 use super::output::Look;
 use super::{results, words};
-use crate::pipeline::{ExecutorKind, StageKind};
+use crate::config::{ExecutorKind, StageKind};
 use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};

@@ -6,8 +6,9 @@ use clap::Parser;
 
 use super::args::{Cli, Command};
 use super::claims::command_line;
-use crate::pipeline::params::CompareParams;
-use crate::pipeline::{Pipeline, StageParams, load};
+use crate::config::CompareParams;
+use crate::config::StageParams;
+use crate::pipeline::{Pipeline, load};
 use crate::report::{BICUBIC, ClaimAnswer};
 
 /// What to do to have the `claims` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A

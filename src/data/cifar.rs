@@ -9,8 +9,8 @@ use anyhow::{Context, bail, ensure};
 
 use super::archive::{ArchiveError, Bounds, read_members};
 use super::{Images, Splits};
-use crate::pipeline::SecretUrl;
-use crate::pipeline::params::{Cifar10Params, Limits};
+use crate::config::SecretUrl;
+use crate::config::{Cifar10Params, Limits};
 
 /// Where the archive lies.
 pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";

@@ -11,7 +11,7 @@ use image::imageops::{self, FilterType};
 
 use super::picture::Picture;
 use super::{Images, Splits};
-use crate::pipeline::params::{Fit, FolderParams, Limits};
+use crate::config::{Fit, FolderParams, Limits};
 
 pub use listing::{Listing, list};
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use crate::pipeline::redact;
+use crate::config::redact;
 
 /// The limits at which a connection is closed.
 #[derive(Debug, Clone, Copy)]

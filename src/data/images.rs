@@ -95,7 +95,7 @@ impl Images {
 }
 
 /// The metadata of images made `scale` times smaller by `method`.
-pub fn lr_metadata(scale: usize, method: crate::pipeline::params::DegradeMethod) -> Metadata {
+pub fn lr_metadata(scale: usize, method: crate::config::DegradeMethod) -> Metadata {
     let method = serde_json::to_value(method).expect("a unit variant is a string");
     let method = method.as_str().unwrap_or_default().to_string();
     BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)])
@@ -111,7 +111,7 @@ pub fn lr_scale(metadata: &Metadata) -> anyhow::Result<usize> {
 }
 
 /// How low-resolution images were made, from their metadata.
-pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::pipeline::params::DegradeMethod> {
+pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::config::DegradeMethod> {
     let method = metadata.get(METHOD).context("the images' header has no `method`; were they made by degrade?")?;
     serde_json::from_value(serde_json::Value::String(method.clone()))
         .with_context(|| format!("the images' header says method `{method}`, which is none"))
@@ -120,7 +120,7 @@ pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::pipeline::params:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::params::DegradeMethod;
+    use crate::config::DegradeMethod;
 
     fn counting(count: usize) -> Images {
         Images::new(count, 2, 3, (0..count * 18).map(|i| i as u8).collect())

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Images;
 use super::images::to_u8;
-use crate::pipeline::params::DegradeMethod;
+use crate::config::DegradeMethod;
 
 /// Resizes RGB images of one size to another.
 pub struct Resampler {

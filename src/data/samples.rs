@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 
 use super::Images;
 use super::byte_tensor::{self, Metadata};
-use crate::pipeline::params::DiffusionParams;
+use crate::config::DiffusionParams;
 
 /// Name of the tensor.
 const TENSOR: &str = "samples";

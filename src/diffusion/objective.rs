@@ -1,7 +1,7 @@
 //! What a network is trained to say, and how the clean image follows from it. With a = √ᾱ and s = √(1−ᾱ):
 //! x_t = a·x_0 + s·ε and v = a·ε − s·x_0 (Salimans and Ho 2022, section 4).
 
-use crate::pipeline::params::{DiffusionParams, LossWeighting, Objective};
+use crate::config::{DiffusionParams, LossWeighting, Objective};
 
 /// The network's target at one value, given the clean value `x0` and the noise `eps`.
 pub fn training_target(objective: Objective, alpha_bar: f64, x0: f64, eps: f64) -> f64 {
@@ -46,7 +46,7 @@ pub fn loss_weight(params: &DiffusionParams, alpha_bar: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::params::ScheduleKind;
+    use crate::config::ScheduleKind;
 
     /// Numbers of `tests/fixtures/make_diffusion.py`.
     #[test]

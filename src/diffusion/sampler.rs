@@ -4,7 +4,7 @@
 //! next, less noisy x. Noise is always re-derived from x̂_0, so that a denoiser which clamps x̂_0 stays consistent.
 
 use super::{Schedule, half_log_snr};
-use crate::pipeline::params::{SamplerMethod, SamplerParams, Spacing};
+use crate::config::{SamplerMethod, SamplerParams, Spacing};
 
 /// DPM-Solver++ is unstable from times that are noise to the last bit, which the cosine and the sigmoid schedule have:
 /// its chains begin at this half log-SNR (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).

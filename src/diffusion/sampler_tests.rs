@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::sampler::{ddim, ddpm};
 use super::*;
-use crate::pipeline::params::{Objective, SamplerMethod, SamplerParams, ScheduleKind, Spacing};
+use crate::config::{Objective, SamplerMethod, SamplerParams, ScheduleKind, Spacing};
 use crate::random::{Purpose, stream};
 
 #[test]

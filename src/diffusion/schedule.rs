@@ -1,9 +1,9 @@
 //! How much of the image is left at each time of the noise process.
 
-use crate::pipeline::params::DiffusionParams;
+use crate::config::DiffusionParams;
 #[cfg(test)]
-use crate::pipeline::params::ScheduleKind;
-use crate::pipeline::schedule::alpha_bars;
+use crate::config::ScheduleKind;
+use crate::config::schedule::alpha_bars;
 
 /// The products alpha_bar(t) = ∏ (1 − beta(s)), s ≤ t, for t in 0..T: x_t = √ᾱ x_0 + √(1−ᾱ) ε.
 #[derive(Debug, Clone, PartialEq)]

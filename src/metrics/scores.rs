@@ -4,10 +4,10 @@ use anyhow::ensure;
 use rayon::prelude::*;
 
 use super::{finite_psnr, psnr, psnr_y, ssim};
+use crate::config::DegradeMethod;
 use crate::data::Images;
 use crate::data::images::to_u8;
 use crate::data::resample::degrade;
-use crate::pipeline::params::DegradeMethod;
 
 /// The scores of one super-resolved image. All are finite: see [`finite_psnr`].
 #[derive(Debug, Clone, Copy, PartialEq)]

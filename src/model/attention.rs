@@ -4,9 +4,9 @@
 //! began with.
 
 use super::unet::groups;
+use crate::config::{AttentionKind, AttentionParams, Matched};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape, Watched};
-use crate::pipeline::params::{AttentionKind, AttentionParams, Matched};
 
 /// Where a layer stands.
 pub struct Place<'a> {
@@ -110,8 +110,8 @@ fn low_resolution_tokens(g: &mut Graph, channels: usize, place: &Place) -> NodeI
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModelParams;
     use crate::model::unet;
-    use crate::pipeline::params::ModelParams;
 
     fn model(base_channels: usize, kind: AttentionKind, matches: Matched, resolutions: &[usize]) -> Graph {
         let attention = AttentionParams { kind, matches, resolutions: resolutions.to_vec(), ..Default::default() };

@@ -16,9 +16,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::Cost;
+use crate::config::{DiffusionParams, ModelParams, Target};
 use crate::nn::Graph;
 use crate::pipeline::check_network;
-use crate::pipeline::params::{DiffusionParams, ModelParams, Target};
 
 /// All that is needed to use a model's weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pipeline::params::{AttentionKind, AttentionParams};
+use crate::config::{AttentionKind, AttentionParams};
 
 fn checkpoint(kind: AttentionKind) -> Checkpoint {
     let attention = AttentionParams { kind, resolutions: vec![4], ..Default::default() };

@@ -3,7 +3,7 @@
 //! Images are in [-1, 1]. With target `image` the clean value is the image's; with `residual` it is what the enlarged
 //! low-resolution image lacks, times a scale that makes it about as large as an image.
 
-use crate::pipeline::params::{DiffusionParams, Target};
+use crate::config::{DiffusionParams, Target};
 
 /// The translation between images and clean values, given the enlarged low-resolution image `up`.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,9 +4,9 @@
 //! names of the PyTorch reference. `attention` has the layers that look at a whole map.
 
 use super::attention::{Place, attend};
+use crate::config::{Block, ModelParams, TimeEmbedding};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
-use crate::pipeline::params::{Block, ModelParams, TimeEmbedding};
 
 /// Channels of the input: the noisy image's, then those of the enlarged low-resolution image.
 pub const INPUT_CHANNELS: usize = 6;
@@ -159,7 +159,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::params::{AttentionKind, AttentionParams};
+    use crate::config::{AttentionKind, AttentionParams};
 
     #[test]
     fn sizes_of_the_tutorials_are_those_of_the_pytorch_reference() {

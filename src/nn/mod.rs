@@ -94,8 +94,8 @@ pub struct DeviceState<D: Device> {
 }
 
 /// A network on the device that the pipeline asks for.
-pub fn open(device: crate::pipeline::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
-    use crate::pipeline::Device;
+pub fn open(device: crate::config::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+    use crate::config::Device;
     match device {
         Device::Auto | Device::Cpu => open_on_cpu(CpuBackend::Fused, graph, state),
         #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use dfdx::prelude::*;
 use super::failure::{OutOfMemory, device_error, guarded};
 use super::graph::{Graph, Init, NodeId};
 use super::{Backend, DeviceState, Gradients, VectorTensor};
-use crate::pipeline::params::Weights;
+use crate::config::Weights;
 
 /// A training batch in host memory, channels-last.
 #[derive(Debug, Clone, Copy)]

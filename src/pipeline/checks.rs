@@ -7,15 +7,15 @@ mod network;
 
 use std::collections::HashMap;
 
-use super::SecretUrl;
-use super::StageParams;
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::names::name_error;
-use super::params::*;
 use super::resolve::Draft;
 use super::sweep::Instance;
 use super::tree::{Node, Value};
 use super::words::{is_invisible, quote};
+use crate::config::SecretUrl;
+use crate::config::StageParams;
+use crate::config::names::name_error;
+use crate::config::*;
 
 pub use network::{MAX_IMAGE_SIZE, check_network};
 

@@ -2,9 +2,10 @@
 
 use super::diagnostics::{Diagnostic, Errors, Span, Text};
 use super::reader::{self, Place};
+use super::sweep;
 use super::tree::{Entry, Mapping, Node, Value};
 use super::words::{alternatives, did_you_mean, quote};
-use super::{StageKind, sweep};
+use crate::config::StageKind;
 
 /// What the command line says of a pipeline. Paths start at the file's root (`defaults.train.optim.steps`), values are
 /// YAML, later ones win.

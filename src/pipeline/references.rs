@@ -7,12 +7,12 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use indexmap::IndexSet;
 
-use super::command::split;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::resolve::StageDraft;
 use super::tree::{Entry, Node};
 use super::words::{did_you_mean, list, odd_character, quote};
-use super::{Blobs, StageKind, StageParams, blobs};
+use crate::config::command::split;
+use crate::config::{Blobs, StageKind, StageParams, blobs};
 
 /// A stage's parameter that names another stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,12 +1,13 @@
 //! From tree to pipeline: the top level, `defaults`, the parameters of every stage.
 
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::names::{pipeline_name_error, stage_name_error};
 use super::references::Reference;
+use super::schema;
 use super::sweep::{self, Applied, Scope, Sweeps, Variant};
 use super::tree::{Mapping, Node, Number, Value};
 use super::words::{alternatives, did_you_mean, is_invisible, list, odd_character, quote};
-use super::{Device, ExecutorKind, StageKind, StageParams, schema};
+use crate::config::names::{pipeline_name_error, stage_name_error};
+use crate::config::{Device, ExecutorKind, StageKind, StageParams};
 
 /// The key of a sweep, wherever it may stand.
 const MATRIX: &str = "matrix";

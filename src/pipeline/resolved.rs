@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_yaml::{Mapping, Value as Yaml};
 
 use super::resolve::{Draft, StageDraft};
-use super::secret::redact_value;
 use super::sweep::{Axis, Matrix};
+use crate::config::redact_value;
 
 /// The whole pipeline as YAML that reads as the same pipeline: defaults filled in, what the command line says applied.
 pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {

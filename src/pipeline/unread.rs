@@ -1,8 +1,8 @@
 //! Parameters that nothing reads because of what another parameter says. They get their defaults, so that a key does not
 //! change with what changes no result, and a checkpoint does not name what it was not made with.
 
-use super::StageParams;
-use super::params::*;
+use crate::config::StageParams;
+use crate::config::*;
 
 impl StageParams {
     pub(super) fn forget_unread(&mut self) {

@@ -1,6 +1,6 @@
 //! Words for messages: quoting what the user wrote, and finding what was meant.
 
-use super::secret::redact_value;
+use crate::config::redact_value;
 
 /// Longer words are cut in messages.
 const MAX_SHOWN: usize = 60;

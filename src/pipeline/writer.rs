@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::StageParams;
-use super::params::*;
-use super::secret::SecretUrl;
+use crate::config::SecretUrl;
+use crate::config::StageParams;
+use crate::config::*;
 
 impl StageParams {
     /// For a field that is to hold all of them.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::state::preimage_without_inputs;
 use super::{BackendClass, Plan, Preimage, Sources, StageState};
-use crate::pipeline::StageKind;
+use crate::config::StageKind;
 use crate::store::{Action, Key};
 
 /// What was made before, newest first.

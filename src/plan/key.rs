@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::pipeline::{StageKind, StageParams};
+use crate::config::{StageKind, StageParams};
 use crate::store::{Action, Artifact, Digest, Key};
 
 /// The version of [`Preimage`] and of its spelling. Another one makes every key another.
@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pipeline::{Blobs, params::*};
+    use crate::config::{Blobs, *};
     use crate::store::canonical_json;
 
     fn preimage(params: &StageParams) -> Preimage {

@@ -21,7 +21,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::{Blobs, Pipeline, Resources, Retry, Site, StageKind, StageParams};
+use crate::config::{Blobs, Resources, Retry, Site, StageKind, StageParams};
+use crate::pipeline::Pipeline;
 
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
 pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
@@ -70,7 +71,7 @@ pub fn plan(pipeline: &Pipeline) -> Plan {
     let mut stages: Vec<PlannedStage> = Vec::with_capacity(pipeline.stages.len());
     let mut index = HashMap::new();
     for (i, stage) in pipeline.stages.iter().enumerate() {
-        let input = |input: crate::pipeline::Input| {
+        let input = |input: crate::config::Input| {
             let Some(&stage) = index.get(input.stage.as_str()) else {
                 panic!("stage {:?} reads {:?}, which does not come before it", stage.name, input.stage);
             };

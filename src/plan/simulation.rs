@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pipeline::{Stage, blobs::*};
+use crate::config::blobs::*;
+use crate::pipeline::Stage;
 use crate::store::canonical_json;
 use crate::store::{Action, Artifact, Cost, Digest, Key};
 

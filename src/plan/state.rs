@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::key::semantic_params;
 use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage, code_version};
-use crate::pipeline::Blobs;
+use crate::config::Blobs;
 use crate::store::{Action, Digest, Key, Store};
 
 /// Content from outside by stage and by what it is to the stage; for a `fetch` of cifar10, `archive`.

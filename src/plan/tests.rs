@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::simulation::*;
 use super::*;
-use crate::pipeline::{Stage, blobs::*, params::*};
+use crate::config::blobs::*;
+use crate::config::*;
+use crate::pipeline::Stage;
 use crate::store::Digest;
 
 /// One of each kind, the comparison with two arms of one sampling.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::loss::LossRow;
 use super::measured::Measured;
 use super::summary::BICUBIC;
+use crate::config::claims::{Claim, Endpoint, Unit};
 use crate::metrics::Scores;
-use crate::pipeline::claims::{Claim, Endpoint, Unit};
 use crate::stats::{self, Question, Verdict, seeds_needed};
 use crate::store::Digest;
 
@@ -252,8 +252,8 @@ fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{DiffusionParams, Objective};
     use crate::metrics::{Distances, Errors, Forecast};
-    use crate::pipeline::params::{DiffusionParams, Objective};
 
     /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
     fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {

@@ -5,8 +5,8 @@ use indexmap::IndexSet;
 
 use super::loss::LossRow;
 use super::summary::Figures;
+use crate::config::{DiffusionParams, Label, Objective};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
-use crate::pipeline::params::{DiffusionParams, Label, Objective};
 use crate::store::Digest;
 
 /// What was measured of one arm with one seed.

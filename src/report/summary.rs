@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
 use super::measured::Measured;
+use crate::config::Objective;
 use crate::metrics::Distances;
-use crate::pipeline::params::Objective;
 
 /// The version of `summary.json`.
 pub const SCHEMA: u32 = 1;
@@ -279,8 +279,8 @@ impl ArmSummary {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::{DiffusionParams, Label};
     use crate::metrics::{Errors, Forecast, Scores};
-    use crate::pipeline::params::{DiffusionParams, Label};
     use crate::report::loss::LossRow;
 
     pub const FLOORS: Floors = Floors { spectrum_distance: Some(0.25), sliced_wasserstein: None };

@@ -23,8 +23,8 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::remote::checked;
+use crate::config::{redact, redact_value};
 use crate::data::archive::{Member, walk};
-use crate::pipeline::{redact, redact_value};
 use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, RunDir, RunRecord, Store, check_run};
 
 const HEAD: &str = "srpipe-export.json";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::status::Cause;
-use crate::pipeline::Resources;
+use crate::config::Resources;
 
 /// What a stage gets to save when its time is up.
 const GRACE: Duration = Duration::from_secs(10);

@@ -36,7 +36,8 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::pipeline::{ExecutorKind, Pipeline, redact_value};
+use crate::config::{ExecutorKind, redact_value};
+use crate::pipeline::Pipeline;
 use crate::plan::StageState;
 use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
 

@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use super::knowledge::Knowledge;
 use super::machine::Machine;
 use super::slots::Slots;
+use crate::config::expansion_hint;
+use crate::config::{Cifar10Params, FetchParams, FolderParams};
+use crate::config::{Device, StageParams};
 use crate::data::cifar::{self, Source};
 use crate::data::folder;
 use crate::nn;
-use crate::pipeline::expansion_hint;
-use crate::pipeline::params::{Cifar10Params, FetchParams, FolderParams};
-use crate::pipeline::{Device, Pipeline, Stage, StageParams};
+use crate::pipeline::{Pipeline, Stage};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
 use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
 

@@ -15,7 +15,7 @@ use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
 use super::watch::read_tail;
 use super::wire::{Event, Order, ProcessEvent};
-use crate::pipeline::redact;
+use crate::config::redact;
 use crate::plan::{Plan, StageState};
 use crate::stages::StageEvent;
 use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};

@@ -8,7 +8,7 @@
 //! A stage that says what it needs (`resources`) starts when that is free, and gets just that.
 
 use super::machine::Machine;
-use crate::pipeline::Resources;
+use crate::config::Resources;
 
 /// More threads than this gain a network of our size little.
 const CORES_A_NETWORK: usize = 8;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::Retry;
+use crate::config::Retry;
 use crate::store::StageRunState as Recorded;
 
 /// Where a stage of a run stands.

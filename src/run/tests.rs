@@ -13,7 +13,8 @@ use super::slots::Slots;
 use super::status::Cause;
 use super::wire::{Event, Order, ProcessEvent};
 use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
-use crate::pipeline::{ExecutorKind, Pipeline};
+use crate::config::ExecutorKind;
+use crate::pipeline::Pipeline;
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
 

@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::tail::Tail;
-use crate::pipeline::ExecutorKind;
+use crate::config::ExecutorKind;
 use crate::stages::StageEvent;
 use crate::store::{Key, RunDir, RunRecord, RunState, Store, open_file};
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::any_path;
 use super::status::Cause;
-use crate::pipeline::StageParams;
+use crate::config::StageParams;
 use crate::plan::Preimage;
 use crate::stages::StageEvent;
 use crate::store::{Digest, Key};

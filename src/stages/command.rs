@@ -26,9 +26,9 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Context, Interrupted, Outcome, metrics_file, processes};
-use crate::pipeline::command::{Placeholder, split, substitute};
-use crate::pipeline::expansion_hint;
-use crate::pipeline::params::CommandParams;
+use crate::config::CommandParams;
+use crate::config::command::{Placeholder, split, substitute};
+use crate::config::expansion_hint;
 use crate::store::{Artifact, hash_file, remove_folder};
 
 /// What the program has of srpipe's own environment.

@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 
 use super::{Context, Interrupted, Outcome};
+use crate::config::DegradeParams;
+use crate::config::blobs;
 use crate::data::images::{Images, lr_metadata};
 use crate::data::resample;
-use crate::pipeline::blobs;
-use crate::pipeline::params::DegradeParams;
 
 /// Each split's high-resolution blob and the low-resolution one that is made of it.
 const SPLITS: [(&str, &str); 3] = [
@@ -38,9 +38,9 @@ pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DegradeMethod;
     use crate::data::Metadata;
     use crate::data::images::{lr_method, lr_scale};
-    use crate::pipeline::params::DegradeMethod;
     use crate::stages::testing::Bench;
     use crate::store::Artifact;
 

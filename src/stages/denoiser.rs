@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
+use crate::config::Device;
+use crate::config::{Objective, SamplerParams, Weights};
 use crate::data::images::to_u8;
 use crate::diffusion::{self, Schedule, Step, clean};
 use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_grey};
@@ -10,8 +12,6 @@ use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::fused::forward_memory;
 use crate::nn::graph::NodeId;
 use crate::nn::{self, Network, TrainState};
-use crate::pipeline::Device;
-use crate::pipeline::params::{Objective, SamplerParams, Weights};
 use crate::random::{Purpose, stream};
 
 /// What the positions of a layer's map look at, the mean over its heads.
@@ -185,8 +185,8 @@ fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
     use crate::model::{Cost, unet};
-    use crate::pipeline::params::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
 
     fn denoiser(kind: AttentionKind) -> Denoiser {
         let attention = AttentionParams { kind, ..Default::default() };

@@ -9,13 +9,13 @@ use anyhow::{Context as _, bail};
 use rayon::prelude::*;
 
 use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::config::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticParams};
+use crate::config::{SecretUrl, blobs};
 use crate::data::Metadata;
 use crate::data::cifar::{self, Source};
 use crate::data::download::{self, DownloadError, Patience};
 use crate::data::synthetic::{self, Split};
 use crate::data::{Images, Splits, folder};
-use crate::pipeline::params::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticParams};
-use crate::pipeline::{SecretUrl, blobs};
 use crate::store::Digest;
 
 /// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].

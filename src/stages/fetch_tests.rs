@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
-use crate::pipeline::params::Limits;
+use crate::config::Limits;
 use crate::stages::testing::Bench;
 
 /// An archive of `records` images a batch; image i is grey of level i, counted through the training batches; the test

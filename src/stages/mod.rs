@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::config::StageParams;
 use crate::data::Images;
-use crate::pipeline::StageParams;
 use crate::store::{Artifact, Digest, Store, numbers};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
@@ -56,7 +56,7 @@ pub struct Context<'a> {
     pub threads: usize,
     /// What the stage may see of the graphics cards, as `CUDA_VISIBLE_DEVICES` has it.
     pub gpus: String,
-    pub device: crate::pipeline::Device,
+    pub device: crate::config::Device,
     /// How many times fewer images than the parameters say go through a network at a time, where memory was short.
     pub split: usize,
     /// A folder of the stage's own that survives an interruption; gone when the stage is done.

@@ -34,7 +34,7 @@ impl Bench {
             seed: 1,
             threads: 2,
             gpus: String::new(),
-            device: crate::pipeline::Device::Cpu,
+            device: crate::config::Device::Cpu,
             split: 1,
             work: self.folder.path().join("work"),
             report: &*self.report,

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
+use crate::config::TrainParams;
+use crate::config::blobs;
 use crate::model::{Checkpoint, Config, Cost, unet};
 use crate::nn::{self, OutOfMemory};
-use crate::pipeline::params::TrainParams;
-use crate::pipeline::{blobs, check_network};
+use crate::pipeline::check_network;
 use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
 
 /// How much of a training a power cut may cost.

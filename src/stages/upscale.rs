@@ -14,12 +14,12 @@ use anyhow::Result;
 use rayon::prelude::*;
 
 use super::denoiser::Denoiser;
+use crate::config::SamplerParams;
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::data::tiles::Tiling;
 use crate::diffusion::{Step, sample};
 use crate::nn::OutOfMemory;
-use crate::pipeline::params::SamplerParams;
 use crate::random::{Purpose, stream};
 
 /// Tiles that the network sees at once, where it has room for them.

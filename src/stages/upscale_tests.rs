@@ -1,10 +1,10 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::config::Device;
+use crate::config::{DiffusionParams, ModelParams, Objective};
 use crate::model::{Checkpoint, Config, Cost, from_u8, unet};
 use crate::nn::TrainState;
-use crate::pipeline::Device;
-use crate::pipeline::params::{DiffusionParams, ModelParams, Objective};
 
 /// A model of 16×16 images, 4 times as large as what they are made of, that has learned nothing.
 fn denoiser(objective: Objective) -> Denoiser {

@@ -13,7 +13,7 @@ use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
 use super::{Action, Digest, Key, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
-use crate::pipeline::names::{is_reserved_pipeline, is_reserved_stage};
+use crate::config::names::{is_reserved_pipeline, is_reserved_stage};
 
 /// The maximum size of a foreign record. Parsed, it can take about twenty times as much memory.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;

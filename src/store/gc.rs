@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::cluster::LEASE;
 use super::files::entries;
 use super::{Action, Digest, Key, RunDir, RunState, Store, files, runs};
-use crate::pipeline::ExecutorKind;
+use crate::config::ExecutorKind;
 
 /// What is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use super::super::testing::{self, action, store, temporaries};
 use super::super::{RunRecord, RunState, StageRecord, StageRunState};
 use super::*;
-use crate::pipeline::StageKind;
+use crate::config::StageKind;
 
 fn key(i: usize) -> Key {
     testing::key(&i.to_string())

@@ -18,8 +18,8 @@ use super::files::{self, Durability};
 use super::lock::is_held;
 use super::seal::{Damage, Seal, seal_pretty, seal_yaml, unseal, unseal_yaml};
 use super::{Artifact, Digest, Key, Store, numbers};
-use crate::pipeline::names::is_reserved_stage;
-use crate::pipeline::{ExecutorKind, StageKind};
+use crate::config::names::is_reserved_stage;
+use crate::config::{ExecutorKind, StageKind};
 
 const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";

@@ -4,11 +4,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{Pairs, Recipe, Task, initial_state};
+use crate::config::*;
 use crate::data::resample::degrade;
 use crate::data::synthetic::{Split, generate};
 use crate::model::unet;
 use crate::nn::{CpuBackend, Graph, Network, TrainState, open_on_cpu};
-use crate::pipeline::params::*;
 
 /// The largest difference of two outputs' numbers.
 pub const OUTPUTS: f64 = 1e-4;

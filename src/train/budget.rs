@@ -4,9 +4,10 @@
 //! file alone, so the same file means the same results, and stage keys hold the number of steps. Arms that share a
 //! budget take the same number of steps, or what is compared would be their cost as well.
 
+use crate::config::StageParams;
+use crate::config::{FetchParams, TrainParams};
 use crate::model::{Cost, unet};
-use crate::pipeline::params::{FetchParams, TrainParams};
-use crate::pipeline::{Pipeline, StageParams};
+use crate::pipeline::Pipeline;
 
 /// The steps of every training that has a budget instead: as many as the costliest training with the same budget has
 /// time for, and one at least.
@@ -75,7 +76,7 @@ stages:
     fn arms_of_one_budget_take_the_steps_that_the_costliest_has_time_for() {
         let [narrow, wide, longer, fixed] = steps(FILE)[..] else { unreachable!("four") };
         let graph = |base_channels| {
-            let model = crate::pipeline::params::ModelParams { base_channels, ..Default::default() };
+            let model = crate::config::ModelParams { base_channels, ..Default::default() };
             unet(&model, 32, 4).training_flops() as f64 * 16.0
         };
         assert_eq!(wide, Some((10.0 * 50e9 / graph(16)) as u64));

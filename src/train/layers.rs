@@ -4,10 +4,10 @@ use anyhow::Result;
 use rayon::prelude::*;
 
 use super::log::LayerRow;
+use crate::config::Weights;
 use crate::nn::Network;
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::graph::{Graph, NodeId, Watched};
-use crate::pipeline::params::Weights;
 
 /// Positions whose weights are looked at, of each image and head; of larger maps every so many.
 const QUERIES: usize = 64;
@@ -85,10 +85,10 @@ fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Device;
+    use crate::config::{AttentionKind, AttentionParams, ModelParams};
     use crate::model::unet;
     use crate::nn;
-    use crate::pipeline::Device;
-    use crate::pipeline::params::{AttentionKind, AttentionParams, ModelParams};
 
     /// The row of one kind of layer, its queries and keys multiplied by `factor`.
     fn row(kind: AttentionKind, factor: f32, projection: f32) -> LayerRow {

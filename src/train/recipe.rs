@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
+use crate::config::{Decay, OptimParams};
 use crate::nn::StepSettings;
-use crate::pipeline::params::{Decay, OptimParams};
 
 /// The settings of every step.
 #[derive(Debug, Clone, PartialEq)]

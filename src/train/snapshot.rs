@@ -126,8 +126,8 @@ mod tests {
 
     use super::super::initial_state;
     use super::*;
+    use crate::config::{AttentionKind, ModelParams};
     use crate::model::unet;
-    use crate::pipeline::params::{AttentionKind, ModelParams};
 
     #[test]
     fn altered_bytes_are_detected() {

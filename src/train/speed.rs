@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::config::Weights;
 use crate::nn::{Batch, Network, StepSettings};
-use crate::pipeline::params::Weights;
 use crate::random::{Purpose, stream};
 
 /// Calls before the first that counts: caches, buffers and clocks settle.

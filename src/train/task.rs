@@ -7,12 +7,12 @@ use rayon::prelude::*;
 
 use super::layers::watch;
 use super::log::LayerRow;
+use crate::config::{DiffusionParams, Objective, Target, Weights};
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, loss_weight, training_target};
 use crate::model::{TargetSpace, from_u8, interleave};
 use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
-use crate::pipeline::params::{DiffusionParams, Objective, Target, Weights};
 use crate::random::{Purpose, stream};
 
 /// Held-out images at a time.
@@ -307,7 +307,7 @@ mod tests {
     fn pairs(count: usize) -> Pairs {
         let pixels = (0..count * 3 * 64).map(|i| (i * 37 % 251) as u8).collect();
         let hr = Images::new(count, 8, 8, pixels);
-        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        let lr = crate::data::resample::degrade(&hr, 4, crate::config::DegradeMethod::Area).unwrap();
         Pairs::new(hr, lr).unwrap()
     }
 
@@ -404,7 +404,7 @@ mod tests {
         let mut flipped = pairs.hr.image(0).iter().map(|&v| v as f64).collect::<Vec<_>>();
         mirror(&mut flipped, 8);
         let hr = Images::new(1, 8, 8, flipped.iter().map(|&v| v as u8).collect());
-        let lr = crate::data::resample::degrade(&hr, 4, crate::pipeline::params::DegradeMethod::Area).unwrap();
+        let lr = crate::data::resample::degrade(&hr, 4, crate::config::DegradeMethod::Area).unwrap();
         let (a, b) = (Pairs::new(hr, lr).unwrap().pair(0, false), pairs.pair(0, true));
         assert_eq!(a.image, b.image);
         assert!(a.up.iter().zip(&b.up).all(|(a, b)| (a - b).abs() < 1e-9));

@@ -91,11 +91,11 @@ fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut 
 mod tests {
     use super::super::{Pairs, Snapshot, initial_state};
     use super::*;
+    use crate::config::Device;
+    use crate::config::*;
     use crate::data::{Images, resample};
     use crate::model::unet;
     use crate::nn;
-    use crate::pipeline::Device;
-    use crate::pipeline::params::*;
 
     fn pairs(count: usize) -> Pairs {
         let pixel = |i: usize| (i / 3072 * 50 + i / 96 % 32 * 5 + i / 3 % 32 * 11 % 160 + i % 3 * 20) as u8;

@@ -3,8 +3,8 @@
 use clap::{Args, ValueEnum};
 
 use super::{device, whole};
-use crate::pipeline::Device;
-use crate::pipeline::params::AttentionParams;
+use crate::config::AttentionParams;
+use crate::config::Device;
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::{Device, ExecutorKind, Flags};
+use crate::config::{Device, ExecutorKind};
+use crate::pipeline::Flags;
 
 pub use bench::{BenchArgs, BenchBackend};
 pub use help::command;

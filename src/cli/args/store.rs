@@ -101,5 +101,5 @@ pub struct RunIdArgs {
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    crate::pipeline::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
+    crate::config::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
 }

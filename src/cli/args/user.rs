@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::{device, whole};
-use crate::pipeline::Device;
+use crate::config::Device;
 
 const INIT_EXAMPLES: &str = "\
 Examples:

@@ -11,11 +11,11 @@ use super::EXIT_DONE;
 use super::args::{BenchArgs, BenchBackend};
 use super::output::{can_draw, note, print, print_json_line};
 use super::words;
+use crate::config::Device;
+use crate::config::{AttentionParams, ModelParams};
 use crate::model::unet;
 use crate::nn::fused::{Level, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
-use crate::pipeline::Device;
-use crate::pipeline::params::{AttentionParams, ModelParams};
 use crate::run::{InputError, cuda};
 use crate::train::{initial_state, measure};
 

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::words;
+use crate::config;
+use crate::config::CompareParams;
+use crate::config::{StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
-use crate::pipeline::params::{self, CompareParams};
-use crate::pipeline::{Pipeline, StageParams, blobs};
+use crate::pipeline::Pipeline;
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
 use crate::report::{Curve, LossRow, read_loss};
 use crate::stages::StageEvent;
@@ -141,7 +143,7 @@ impl Known<'_> {
     }
 
     /// What an arm was asked to be: the parameters of its sampling, its training and its data.
-    pub fn arm(&self, name: &str, arm: &params::Arm) -> Arm {
+    pub fn arm(&self, name: &str, arm: &config::Arm) -> Arm {
         let mut found = BTreeMap::new();
         // What stands behind the arm, the nearest first: of several stages of a kind that one is told.
         let mut behind = vec![arm.runs[0].stage.clone()];

@@ -3,12 +3,12 @@
 use anyhow::Result;
 
 use super::arms::Known;
+use crate::config::Device;
+use crate::config::{CompareParams, DegradeMethod, Weights};
+use crate::config::{StageParams, blobs};
 use crate::data::Images;
 use crate::data::resample::{Resampler, degrade};
 use crate::model::{Checkpoint, from_u8};
-use crate::pipeline::Device;
-use crate::pipeline::params::{CompareParams, DegradeMethod, Weights};
-use crate::pipeline::{StageParams, blobs};
 use crate::report::html::Attention;
 use crate::stages::denoiser::{AttentionMaps, Denoiser};
 

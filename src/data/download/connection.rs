@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use crate::config::{SecretUrl, redact};
 use crate::data::http::Limits;
-use crate::pipeline::{SecretUrl, redact};
 
 /// The limit that most HTTP clients use.
 const MAX_REDIRECTS: u32 = 10;

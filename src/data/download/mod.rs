@@ -18,7 +18,7 @@ use anyhow::Context;
 use sha2::{Digest, Sha256};
 
 use super::http::Limits;
-use crate::pipeline::SecretUrl;
+use crate::config::SecretUrl;
 use connection::{Piece, request_pieces};
 
 /// What is downloaded, and where to.

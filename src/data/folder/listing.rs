@@ -14,8 +14,8 @@ use anyhow::{Result, ensure};
 use rustix::fs::{Access, access};
 use walkdir::{DirEntry, WalkDir};
 
-use crate::pipeline::expansion_hint;
-use crate::pipeline::params::Broken;
+use crate::config::Broken;
+use crate::config::expansion_hint;
 use crate::store::{Digest, is_results_folder};
 
 /// File name extensions of the formats that are read, in lower case.

@@ -1,7 +1,7 @@
 use super::*;
+use crate::config::DegradeMethod;
 use crate::data::cifar;
 use crate::data::resample::{degrade, enlarge};
-use crate::pipeline::params::DegradeMethod;
 
 #[test]
 fn an_image_is_a_function_of_seed_split_and_index() {

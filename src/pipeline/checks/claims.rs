@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::super::StageParams;
-use super::super::claims::{Claim, Endpoint};
 use super::super::diagnostics::{Diagnostic, Errors};
-use super::super::names::name_error;
-use super::super::params::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
 use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
+use crate::config::StageParams;
+use crate::config::claims::{Claim, Endpoint};
+use crate::config::names::name_error;
+use crate::config::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
 
 /// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;

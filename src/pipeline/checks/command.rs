@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::super::command::{Placeholder, near_misses, substitute};
 use super::super::diagnostics::{Diagnostic, Errors, Span};
-use super::super::names::name_error;
-use super::super::params::CommandParams;
 use super::super::words::{did_you_mean, is_invisible, quote};
 use super::Stage;
+use crate::config::CommandParams;
+use crate::config::command::{Placeholder, near_misses, substitute};
+use crate::config::names::name_error;
 
 pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
     for name in params.inputs.keys() {

@@ -3,12 +3,12 @@
 
 use serde_json::json;
 
-use super::super::StageKind;
 use super::super::diagnostics::{Errors, Span};
-use super::super::params::*;
 use super::super::reader::{self, Place};
-use super::super::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
 use super::super::schema;
+use crate::config::StageKind;
+use crate::config::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
+use crate::config::*;
 
 /// The maximum image size that a network supports, the maximum `size` of `fetch`.
 pub const MAX_IMAGE_SIZE: usize = 1024;

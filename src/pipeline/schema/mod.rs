@@ -12,12 +12,12 @@ use std::sync::OnceLock;
 use schemars::schema_for;
 use serde_json::{Value as Json, json};
 
-use super::StageKind;
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::params::*;
-use super::resources::CommonParams;
 use super::tree::Node;
 use super::words::{alternatives, did_you_mean, list, nearest, odd_character, quote};
+use crate::config::CommonParams;
+use crate::config::StageKind;
+use crate::config::*;
 
 pub use reference::reference;
 pub(super) use values::number_help;

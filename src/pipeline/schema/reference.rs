@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
-use super::super::StageKind;
+use crate::config::StageKind;
 
 /// What every stage may have, told once.
 const COMMON: [&str; 3] = ["resources", "retry", "matrix"];

@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use indexmap::IndexMap;
 
-use super::super::StageParams;
 use super::super::diagnostics::{Diagnostic, Errors};
-use super::super::params::{Arm, ArmRun, CompareParams, Label};
 use super::super::resolve::StageDraft;
 use super::super::words::quote;
 use super::matrix::{too_large, too_many};
 use super::names::{axis_names, with_labels};
 use super::{Axis, Combination, MAX_BYTES, MAX_GATHERED, MAX_INSTANCES, SEED, Typed};
+use crate::config::StageParams;
+use crate::config::{Arm, ArmRun, CompareParams, Label};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::schema;
 use super::super::tree::{Entry, Mapping, Node, Number, Value};
 use super::super::words::{did_you_mean, list, quote};
-use super::super::{StageKind, schema};
 use super::{Axis, AxisValue, Combination, MAX_BYTES, MAX_INSTANCES, Scope, overlap};
+use crate::config::StageKind;
 
 /// The keys of a matrix that are no axes.
 const EXCLUDE: &str = "exclude";

@@ -17,9 +17,9 @@ mod matrix;
 mod names;
 mod variants;
 
-use super::StageKind;
 use super::diagnostics::Span;
 use super::tree::Node;
+use crate::config::StageKind;
 
 pub(super) use expand::{Instance, expand};
 pub(super) use matrix::{Matrix, read, too_large};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::super::secret::redact_value;
 use super::super::tree::{Node, Number, Value};
 use super::super::words::is_invisible;
 use super::{Axis, Combination, Scope};
+use crate::config::redact_value;
 
 /// Longer names of instances are cut: they are names of folders, which have at most 255 bytes.
 const MAX_BYTES: usize = 200;

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::de::DeserializeOwned;
 
-use super::super::command::has_seed_below;
 use super::super::diagnostics::{Diagnostic, Errors, Span};
-use super::super::resources::CommonParams;
 use super::super::tree::{Entry, Mapping, Node, Value};
 use super::super::words::quote;
-use super::super::{Resources, Retry, Site, StageKind, StageParams, resolve, schema};
+use super::super::{resolve, schema};
 use super::matrix::too_many;
 use super::names::value_label;
 use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
+use crate::config::CommonParams;
+use crate::config::command::has_seed;
+use crate::config::{Resources, Retry, Site, StageKind, StageParams};
 
 /// The matrices of a file that belong to no single stage, and the axes of all.
 #[derive(Debug, Clone, Default)]
@@ -275,5 +276,15 @@ impl Node {
                 mapping.shift_remove(other);
             }
         }
+    }
+}
+
+/// Whether `{seed}` stands in a parameter, before it is typed.
+fn has_seed_below(node: &Node) -> bool {
+    match &node.value {
+        Value::Text(text) => has_seed(text),
+        Value::List(items) => items.iter().any(has_seed_below),
+        Value::Mapping(mapping) => mapping.values().any(|entry| has_seed_below(&entry.node)),
+        Value::Null | Value::Bool(_) | Value::Number { .. } => false,
     }
 }

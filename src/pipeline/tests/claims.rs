@@ -1,7 +1,8 @@
 //! The claims of a comparison.
 
-use super::super::claims::Endpoint;
 use super::*;
+use crate::config::claims::Endpoint;
+use crate::config::*;
 
 /// A comparison of three arms, of which `other` predicts something else, with what a test claims.
 fn with(claims: &str) -> String {

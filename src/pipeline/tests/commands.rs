@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::*;
 
 fn pipeline(stages: &str) -> String {
     format!("{SMALL}{stages}")

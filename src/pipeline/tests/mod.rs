@@ -12,6 +12,7 @@ mod values;
 mod values_refused;
 
 use super::*;
+use crate::config::TrainParams;
 
 const QUICKSTART: &str = include_str!("../../../pipelines/quickstart.yaml");
 const ABLATION: &str = include_str!("../../../pipelines/ablation.yaml");

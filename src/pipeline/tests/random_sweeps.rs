@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::*;
 
 /// Three parameters of a training, with values that they may be given.
 const AXES: [(&str, [u64; 4]); 3] =

@@ -2,6 +2,7 @@
 //! `<<`.
 
 use super::*;
+use crate::config::*;
 
 /// A pipeline with a command whose environment is swept.
 fn swept(values: &str) -> String {

@@ -1,6 +1,7 @@
 //! What a matrix becomes, and the messages of one that is wrong.
 
 use super::*;
+use crate::config::*;
 
 /// A pipeline with `model` and `samples` as they are given.
 fn swept(model: &str, samples: &str) -> String {

@@ -1,6 +1,7 @@
 //! What a valid file becomes.
 
 use super::*;
+use crate::config::*;
 
 fn names(pipeline: &Pipeline) -> Vec<&str> {
     pipeline.stages.iter().map(|s| s.name.as_str()).collect()

@@ -26,7 +26,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use super::Summary;
-use crate::pipeline::redact;
+use crate::config::redact;
 
 pub use arms::Arm;
 pub use attention::Attention;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::config::claims::{Endpoint, Unit};
 use crate::data::{Images, Samples};
-use crate::pipeline::claims::{Endpoint, Unit};
 use crate::report::loss::tests::{curve, row};
 use crate::report::summary::tests::{FLOORS, measured};
 use crate::report::{ClaimAnswer, Convergence, Effort, metrics_csv};

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::chart::number;
 use super::{Badge, Tone};
-use crate::pipeline::claims::Unit;
+use crate::config::claims::Unit;
 use crate::report::{ClaimAnswer, Effort};
 use crate::stats::Verdict;
 

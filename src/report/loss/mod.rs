@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::axis::label;
-use crate::pipeline::params::{DiffusionParams, Objective, ScheduleKind, Target};
+use crate::config::{DiffusionParams, Objective, ScheduleKind, Target};
 
 pub use plot::loss_curves;
 

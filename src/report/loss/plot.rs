@@ -206,7 +206,7 @@ impl Frame {
 mod tests {
     use super::super::tests::{curve, row};
     use super::*;
-    use crate::pipeline::params::{DiffusionParams, Objective};
+    use crate::config::{DiffusionParams, Objective};
 
     fn size(png: &[u8]) -> (u32, u32) {
         let png = image::load_from_memory(png).unwrap();

@@ -15,8 +15,8 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::Unavailable;
+use crate::config::redact;
 use crate::data::http::Limits;
-use crate::pipeline::redact;
 use crate::run::InputError;
 
 /// How long a signed request is valid, and so how long it may wait before it is sent.

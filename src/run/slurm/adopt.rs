@@ -11,7 +11,7 @@ use super::queue::{self, Jobs};
 use super::verdict::{Answer, Dead, End, JobState, Verdict, verdict};
 use super::watched::Watched;
 use super::{Settings, recorded};
-use crate::pipeline::ExecutorKind;
+use crate::config::ExecutorKind;
 use crate::plan::StageState;
 use crate::run::knowledge::Knowledge;
 use crate::run::wire::ProcessEvent;

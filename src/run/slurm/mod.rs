@@ -36,7 +36,8 @@ use anyhow::{Context, Result};
 use super::roles::{Executor, Report};
 use super::status::Cause;
 use super::wire::Order;
-use crate::pipeline::{Device, Pipeline};
+use crate::config::Device;
+use crate::pipeline::Pipeline;
 use crate::plan::{Plan, StageState, plan};
 use crate::store::{JobRecord, RunDir, Store};
 

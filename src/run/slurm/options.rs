@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::pipeline::{Resources, Site, StageKind};
+use crate::config::{Resources, Site, StageKind};
 use crate::plan::PlannedStage;
 
 /// What stages ask for that do not say so themselves: of every kind, and of one.
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn asked(resources: &str) -> (Resources, Site) {
-        let params: crate::pipeline::ResourceParams = serde_yaml::from_str(resources).unwrap();
+        let params: crate::config::ResourceParams = serde_yaml::from_str(resources).unwrap();
         params.resolve().unwrap()
     }
 

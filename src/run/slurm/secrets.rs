@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pipeline::StageParams;
+use crate::config::StageParams;
 use crate::plan::Plan;
 
 /// The environment variable of a job.

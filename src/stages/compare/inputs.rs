@@ -4,18 +4,19 @@ use anyhow::{Context as _, bail, ensure};
 use indexmap::IndexMap;
 
 use super::Context;
+use crate::config;
+use crate::config::blobs;
+use crate::config::{CompareParams, DegradeMethod, DiffusionParams};
 use crate::data::images::{lr_method, lr_scale};
 use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
-use crate::pipeline::blobs;
-use crate::pipeline::params::{self, CompareParams, DegradeMethod, DiffusionParams};
 use crate::report::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::store::{Artifact, Digest, Store};
 
 /// What is compared: an arm with one of its seeds.
 pub struct Arm<'a> {
     pub name: &'a str,
-    pub params: &'a params::Arm,
+    pub params: &'a config::Arm,
     pub seed: Option<&'a str>,
     /// Whether the arm's pictures and curves are this seed's.
     pub is_first: bool,

@@ -13,10 +13,10 @@ use anyhow::Context as _;
 
 use self::inputs::{Arm, Pairs, arms, curves, read_losses, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::config::CompareParams;
+use crate::config::blobs;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
-use crate::pipeline::blobs;
-use crate::pipeline::params::CompareParams;
 use crate::report::{self, BICUBIC, Column, Floors, MANY_COLUMNS, Measured, Summary};
 
 /// Images measured between two progress events.

@@ -2,12 +2,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::config;
+use crate::config::Device;
+use crate::config::{DegradeMethod, DiffusionParams, Objective};
 use crate::data::Metadata;
 use crate::data::images::{lr_metadata, to_u8};
 use crate::data::samples::samples_metadata;
 use crate::metrics::{crps, psnr, ssim};
-use crate::pipeline::Device;
-use crate::pipeline::params::{self, DegradeMethod, DiffusionParams, Objective};
 use crate::random::{Purpose, stream};
 use crate::store::{Artifact, Store};
 
@@ -64,7 +65,7 @@ impl Bed {
             (blobs::LOSS, format!("step,loss,heldout_loss,lr,gradient_norm\n{loss}").into_bytes()),
         ];
         let artifact = blobs.iter().map(|(blob, bytes)| (blob.to_string(), self.store.put(bytes).unwrap())).collect();
-        self.params.arms.insert(name.to_string(), params::Arm::single(name, &format!("sample_{name}")));
+        self.params.arms.insert(name.to_string(), config::Arm::single(name, &format!("sample_{name}")));
         self.inputs.insert(format!("arms.{name}"), artifact);
         self
     }

@@ -13,14 +13,14 @@ use rayon::prelude::*;
 use self::part::{Kept, Part};
 use super::denoiser::Denoiser;
 use super::{Context, Interrupted, Outcome, StageEvent, input, read_images};
+use crate::config::blobs;
+use crate::config::{SampleParams, Weights};
 use crate::data::Samples;
 use crate::data::resample::Resampler;
 use crate::data::samples::samples_metadata;
 use crate::diffusion::{Step, sample};
 use crate::model::{Checkpoint, from_u8, match_means};
 use crate::nn::OutOfMemory;
-use crate::pipeline::blobs;
-use crate::pipeline::params::{SampleParams, Weights};
 use crate::random::{Purpose, stream};
 
 /// In the work folder.

@@ -2,10 +2,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::config::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
 use crate::data::images::{Images, lr_metadata, to_u8};
 use crate::data::resample;
 use crate::model::{Config, Cost, to_grey, unet};
-use crate::pipeline::params::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
 use crate::stages::testing::Bench;
 use crate::store::Artifact;
 use crate::train::initial_state;

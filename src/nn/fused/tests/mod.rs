@@ -11,10 +11,10 @@ mod networks;
 mod operations;
 
 use super::*;
+use crate::config::Weights;
 use crate::nn::composed::Composed;
 use crate::nn::graph::Shape;
 use crate::nn::{Batch, Network, StepSettings, TrainState, on};
-use crate::pipeline::params::Weights;
 
 /// Numbers in [-1, 1) that depend on their seed and index.
 fn numbers(seed: u64, n: usize) -> Vec<f32> {

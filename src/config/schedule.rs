@@ -4,7 +4,7 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use super::params::{DiffusionParams, ScheduleKind};
+use super::{DiffusionParams, ScheduleKind};
 
 /// The maximum beta of a step (Nichol and Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;

@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Blobs;
-use super::tree::{Node, Value};
 
 /// Runs a program on blobs of other stages, and keeps the files that it makes.
 ///
@@ -56,7 +55,7 @@ pub fn split(input: &str) -> (&str, Option<&str>) {
 }
 
 /// Passes the stage of an input to somebody who may call it otherwise; the blob stays.
-pub(super) fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
+pub fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
     let (stage, blob) = split(input);
     let (mut stage, blob) = (stage.to_string(), blob.map(|blob| format!("/{blob}")));
     rename(&mut stage);
@@ -64,7 +63,7 @@ pub(super) fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
 }
 
 /// The blobs that an input reads.
-pub(super) fn blobs(input: &str) -> Blobs {
+pub fn blobs(input: &str) -> Blobs {
     split(input).1.map_or(Blobs::All, |blob| Blobs::Only(vec![blob.to_string().into()]))
 }
 
@@ -110,7 +109,7 @@ fn inside(braces: &str) -> Option<&str> {
 
 /// Text in braces that is not a placeholder but looks like a misspelled one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NearMiss<'a> {
+pub struct NearMiss<'a> {
     /// Including its braces.
     pub written: &'a str,
     /// The intended placeholder, including its braces.
@@ -120,7 +119,7 @@ pub(super) struct NearMiss<'a> {
 }
 
 /// Finds placeholders in the syntax of other tools, and misspelled ones: `{input.x}`, `{inputs[x]}`, `{Seed}`.
-pub(super) fn near_misses(text: &str) -> Vec<NearMiss<'_>> {
+pub fn near_misses(text: &str) -> Vec<NearMiss<'_>> {
     let starts = text.match_indices('{').map(|(start, _)| start);
     // `${SEED}` is a shell variable.
     let starts = starts.filter(|&start| !text[..start].ends_with('$'));
@@ -165,23 +164,14 @@ fn placeholder(inside: &str) -> Option<Placeholder<'_>> {
     }
 }
 
-fn has_seed(text: &str) -> bool {
+/// Whether a text contains `{seed}`.
+pub fn has_seed(text: &str) -> bool {
     let mut found = false;
     let _ = substitute(text, |placeholder| {
         found |= placeholder == Placeholder::Seed;
         Ok::<_, ()>(String::new())
     });
     found
-}
-
-/// Whether `{seed}` stands in a parameter, before it is typed.
-pub(super) fn has_seed_below(node: &Node) -> bool {
-    match &node.value {
-        Value::Text(text) => has_seed(text),
-        Value::List(items) => items.iter().any(has_seed_below),
-        Value::Mapping(mapping) => mapping.values().any(|entry| has_seed_below(&entry.node)),
-        Value::Null | Value::Bool(_) | Value::Number { .. } => false,
-    }
 }
 
 impl CommandParams {

@@ -71,7 +71,7 @@ pub fn redact_value(text: &str) -> Cow<'_, str> {
 }
 
 /// As [`redact`], but keeps the length in bytes, so that positions in the text stay valid.
-pub(super) fn mask(text: &str) -> Cow<'_, str> {
+pub fn mask(text: &str) -> Cow<'_, str> {
     let secrets = secrets(text, false);
     if secrets.is_empty() {
         return text.into();

@@ -1,0 +1,195 @@
+//! Parameters of `fetch` and `degrade`: datasets and their low-resolution images.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SecretUrl;
+
+/// Gets a dataset and splits it into training, validation and test images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FetchParams {
+    /// CIFAR-10 (Krizhevsky 2009) from its binary archive: 50,000 training and 10,000 test images of 32×32.
+    Cifar10(Cifar10Params),
+    /// Generated images of 32×32 with edges, textures, repetition and symmetry; needs no network.
+    Synthetic(SyntheticParams),
+    /// PNG, JPEG and WebP files of any size, in a folder and the folders in it.
+    Folder(FolderParams),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cifar10Params {
+    /// Where the archive is: an `https:` or `http:` address, or `file:PATH` (relative to the working directory).
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub url: Option<SecretUrl>,
+    /// Further addresses of the same archive, tried in order when the first fails.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Vec<String>")]
+    pub mirrors: Vec<SecretUrl>,
+    /// SHA-256 of the archive, in hexadecimal. The official archive's where `url` is not given; needed with a web
+    /// address of another archive; with `file:` it is checked where it is given.
+    #[serde(skip_serializing)]
+    pub sha256: Option<String>,
+    /// Validation images, taken from the end of the training images.
+    #[schemars(range(min = 1, max = 49_999))]
+    pub validation: usize,
+    /// At most this many images of each split.
+    pub limit: Limits,
+}
+
+impl FetchParams {
+    /// Height and width of the dataset's images, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Cifar10(_) | Self::Synthetic(_) => 32,
+            Self::Folder(p) => p.size,
+        }
+    }
+
+    /// Test images that there are at most.
+    pub fn most_tests(&self) -> usize {
+        match self {
+            Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
+            Self::Synthetic(p) => p.test,
+            Self::Folder(p) => p.limit.test.unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl Default for Cifar10Params {
+    fn default() -> Self {
+        Self { url: None, mirrors: vec![], sha256: None, validation: 1000, limit: Limits::default() }
+    }
+}
+
+/// At most this many images of each split, the first ones; all where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Training images.
+    #[schemars(range(min = 1))]
+    pub train: Option<usize>,
+    /// Validation images.
+    #[schemars(range(min = 1))]
+    pub validation: Option<usize>,
+    /// Test images.
+    #[schemars(range(min = 1))]
+    pub test: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyntheticParams {
+    /// Training images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub train: usize,
+    /// Validation images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub validation: usize,
+    /// Test images.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub test: usize,
+}
+
+impl Default for SyntheticParams {
+    fn default() -> Self {
+        Self { train: 4096, validation: 256, test: 256 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FolderParams {
+    /// The folder, relative to the working directory.
+    #[serde(skip_serializing)]
+    pub path: String,
+    /// Height and width of the images that are made of the files, in pixels.
+    #[serde(default = "default_size")]
+    #[schemars(range(min = 8, max = 1024))]
+    pub size: usize,
+    #[serde(default)]
+    pub fit: Fit,
+    /// Files for validation; a tenth of all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub validation: Option<usize>,
+    /// Files for testing; a tenth of all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub test: Option<usize>,
+    /// What becomes of files that cannot be decoded, or are smaller than `size` where nothing is scaled.
+    #[serde(default)]
+    pub broken: Broken,
+    /// At most this many images of each split.
+    #[serde(default)]
+    pub limit: Limits,
+}
+
+impl FolderParams {
+    /// No split has more images than these.
+    pub fn most_of_a_split(&self) -> usize {
+        let Limits { train, validation, test } = self.limit;
+        [train, validation, test].into_iter().map(|limit| limit.unwrap_or(usize::MAX)).max().unwrap_or(usize::MAX)
+    }
+}
+
+fn default_size() -> usize {
+    32
+}
+
+/// How a file of any size becomes square images of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// One image: the central square, scaled (Lanczos, antialiased).
+    #[default]
+    Cover,
+    /// One image: the central `size`×`size` pixels, not scaled.
+    Crop,
+    /// As many images as fit side by side, not scaled; those of a file stay in one split. Where `limit` is less than
+    /// all, they are from all over all files.
+    Tiles,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Broken {
+    /// The stage fails and names them.
+    #[default]
+    Refuse,
+    /// They are named in the log and left out.
+    Skip,
+}
+
+/// Makes the low-resolution image of every image of a dataset, rounded to 8 bits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DegradeParams {
+    /// The `fetch` stage whose images are degraded.
+    #[serde(skip_serializing)]
+    pub input: String,
+    /// How many times smaller the low-resolution image is: 2, 4 or 8.
+    #[serde(default = "default_scale")]
+    #[schemars(extend("enum" = [2, 4, 8]))]
+    pub scale: usize,
+    #[serde(default)]
+    pub method: DegradeMethod,
+}
+
+fn default_scale() -> usize {
+    4
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DegradeMethod {
+    /// The mean of each block of pixels.
+    #[default]
+    Area,
+    /// Keys' cubic kernel (a = -0.5), widened by the scale against aliasing, as PIL and MATLAB do.
+    Bicubic,
+    /// The tutorial's: bilinear between the central pixels, without antialiasing.
+    Bilinear,
+}

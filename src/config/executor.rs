@@ -1,0 +1,34 @@
+//! Where stages run.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What stages are run by; no part of any key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorKind {
+    /// This machine.
+    #[default]
+    Local,
+    /// A cluster, by jobs of Slurm.
+    Slurm,
+}
+
+impl ExecutorKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Slurm => "slurm",
+        }
+    }
+}
+
+impl FromStr for ExecutorKind {
+    type Err = &'static str;
+
+    /// The error says what there is, to follow "must be".
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Local, Self::Slurm].into_iter().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
+    }
+}

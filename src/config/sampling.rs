@@ -1,0 +1,100 @@
+//! Parameters of `sample`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Super-resolves the test images with a trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SampleParams {
+    /// The `train` stage whose model samples.
+    #[serde(skip_serializing)]
+    pub model: String,
+    /// The `degrade` stage whose test images are super-resolved.
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// Instead of the pipeline's seed: the noise of the chains.
+    #[serde(default, skip_serializing)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub sampler: SamplerParams,
+    /// Samples K of each test image; a regression model has one answer and makes one.
+    #[serde(default = "default_samples")]
+    #[schemars(range(min = 1, max = 256))]
+    pub samples: usize,
+    #[serde(default)]
+    pub weights: Weights,
+    /// At most this many test images; all where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub limit: Option<usize>,
+    /// Chains run at once; changes speed and memory, not the result.
+    #[serde(default = "default_sample_batch", skip_serializing)]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub batch_size: usize,
+}
+
+fn default_samples() -> usize {
+    4
+}
+
+fn default_sample_batch() -> usize {
+    64
+}
+
+/// The way from noise to an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplerParams {
+    pub method: SamplerMethod,
+    /// Network evaluations a sample; at most the model's timesteps.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub steps: usize,
+    /// DDIM: 0 is deterministic, 1 has the noise of DDPM.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub eta: f64,
+    pub spacing: Spacing,
+    /// Correct each estimate of the clean image so that the means of its blocks are the low-resolution image: exactly,
+    /// but for values that the range of grey levels then cuts off.
+    pub project_lr: bool,
+}
+
+impl Default for SamplerParams {
+    fn default() -> Self {
+        Self { method: SamplerMethod::default(), steps: 25, eta: 0.0, spacing: Spacing::default(), project_lr: false }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplerMethod {
+    /// Ancestral sampling (Ho et al. 2020, algorithm 2).
+    Ddpm,
+    /// Implicit sampling (Song et al. 2021, eq. 12).
+    #[default]
+    Ddim,
+    /// DPM-Solver++ of second order, multistep (Lu et al. 2022, algorithm 2); deterministic.
+    #[serde(rename = "dpmpp_2m")]
+    Dpmpp2m,
+}
+
+/// Which of the T times are visited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Spacing {
+    /// From T - 1 downwards in equal strides.
+    #[default]
+    Trailing,
+    /// From 0 upwards in equal strides; leaves out the noisiest times.
+    Leading,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// The moving average of the weights.
+    #[default]
+    Ema,
+    /// The weights of the last step.
+    Raw,
+}

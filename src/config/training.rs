@@ -1,0 +1,124 @@
+//! Parameters of `train`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DiffusionParams, ModelParams};
+
+/// Trains a model on pairs of low- and high-resolution images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainParams {
+    /// The `degrade` stage whose pairs are learned.
+    #[serde(skip_serializing)]
+    pub data: String,
+    /// Instead of the pipeline's seed: initial weights, batches, times and noise.
+    #[serde(default, skip_serializing)]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub model: ModelParams,
+    #[serde(default)]
+    pub diffusion: DiffusionParams,
+    #[serde(default)]
+    pub optim: OptimParams,
+    #[serde(default)]
+    pub heldout: HeldoutParams,
+}
+
+/// The optimiser and how long it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimParams {
+    /// Peak learning rate of AdamW.
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
+    pub lr: f64,
+    /// Images in an optimiser step.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub batch_size: usize,
+    /// Parts in which a batch goes through the network, their gradients added: less memory for the same step.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub accumulate: usize,
+    /// Optimiser steps; or say `epochs` or `budget`.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub steps: Option<u64>,
+    /// Passes over the training images; or say `steps` or `budget`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub epochs: Option<u64>,
+    /// Seconds of training at `gflops`; or say `steps` or `epochs`. All trainings of the file with one budget take the
+    /// same number of steps, which the costliest of them has time for.
+    #[serde(skip_serializing)]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub budget: Option<u64>,
+    /// With `budget`: the machine's speed in training, in billions of operations a second, as `srpipe bench` measures
+    /// it. Stated, not measured in the run, because the same file must mean the same steps.
+    #[serde(skip_serializing)]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub gflops: Option<f64>,
+    /// The fraction of the steps in which the learning rate rises from 0.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup: f64,
+    pub decay: Decay,
+    /// Gradients are scaled down to this global norm; null leaves them.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip: Option<f64>,
+    /// Decay d of the weights' moving average, min(d, (1 + n)/(10 + n)) at step n.
+    #[schemars(range(min = 0.0, max = 0.999_999))]
+    pub ema: f64,
+    /// Adam's decay rates of the first and second moment.
+    #[schemars(inner(range(min = 0.0, max = 0.999_999)))]
+    pub betas: [f64; 2],
+    /// Of AdamW (Loshchilov and Hutter 2019): each step takes this fraction, times the learning rate, off every weight.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub weight_decay: f64,
+    /// Mirror images left to right at random.
+    pub flips: bool,
+}
+
+impl Default for OptimParams {
+    fn default() -> Self {
+        Self {
+            lr: 2e-3,
+            batch_size: 16,
+            accumulate: 1,
+            steps: None,
+            epochs: None,
+            budget: None,
+            gflops: None,
+            warmup: 0.05,
+            decay: Decay::default(),
+            clip: Some(1.0),
+            ema: 0.999,
+            betas: [0.9, 0.999],
+            weight_decay: 0.0,
+            flips: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// The learning rate stays.
+    None,
+    /// The learning rate falls to 0 along half a cosine after the warm-up.
+    #[default]
+    Cosine,
+}
+
+/// The loss on validation images while training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeldoutParams {
+    /// Steps from one measurement to the next; one is made at the end as well.
+    #[schemars(range(min = 1))]
+    pub every: u64,
+    /// At most this many validation images.
+    #[schemars(range(min = 1))]
+    pub images: usize,
+}
+
+impl Default for HeldoutParams {
+    fn default() -> Self {
+        Self { every: 100, images: 256 }
+    }
+}
