@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_holds_every_index_once() {
+    fn a_permutation_guards_every_index_once() {
         let mut order = stream(3, Purpose::Shuffle, 0, 0).permutation(1000);
         assert_ne!(order, (0..1000).collect::<Vec<_>>());
         order.sort_unstable();

@@ -176,7 +176,7 @@ fn gpus_are_counted_and_handed_out() {
 }
 
 #[test]
-fn resources_are_given_and_limits_hold() {
+fn resources_are_given_and_limits_guard() {
     let ask = "{kind: command, command: [sh, -c, 'echo {threads} $OMP_NUM_THREADS \"<$CUDA_VISIBLE_DEVICES>\" >outputs/o'], \
         outputs: [o], resources: {cpus: 1}}";
     let folder = Pipeline::new().stage("ask", ask).folder();

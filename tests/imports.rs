@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest. Modules of one layer do not name each other.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 14] = [
     &["cli"],
     &["run"],
     &["stages"],
@@ -12,9 +12,11 @@ const LAYERS: [&[&str]; 12] = [
     &["diffusion", "metrics", "stats"],
     &["model", "data"],
     &["nn"],
+    &["runs"],
     &["plan"],
     &["store"],
     &["pipeline"],
+    &["io"],
     &["config"],
     &["random"],
 ];

@@ -10,8 +10,9 @@ use crate::config::claims::Unit;
 use crate::config::{StageKind, blobs};
 use crate::plan::Preimage;
 use crate::report::{ClaimAnswer, Effort};
+use crate::runs::RunRecord;
 use crate::stats::Verdict;
-use crate::store::{Action, RunRecord, Store};
+use crate::store::{Action, Store};
 
 /// A study has no fewer seeds than this.
 const STUDY_SEEDS: usize = 8;

@@ -12,9 +12,11 @@ use super::output::{note, print, print_json};
 use super::store::{find_run, open};
 use super::{EXIT_DONE, settings, words};
 use crate::config::ExecutorKind;
+use crate::config::InputError;
 use crate::pipeline::Pipeline;
-use crate::run::{InputError, Prepared, slurm};
-use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store, host};
+use crate::run::{Prepared, slurm};
+use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
+use crate::store::{Store, host};
 
 /// What runs the stages, as the command line, the file or the settings say; where that is a cluster, networks run on what
 /// its nodes have.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_yaml::Value as Yaml;
 
 use crate::run::watch::RunView;
-use crate::store::RunDir;
+use crate::runs::RunDir;
 
 /// What can be compared of a run.
 pub struct Facts {

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::args::{InitArgs, Template};
 use super::output::{note, print, print_json};
 use super::{EXIT_DONE, output_file, words};
+use crate::config::InputError;
 use crate::pipeline;
-use crate::run::InputError;
 
 /// What editors hold pipeline files against.
 const SCHEMA: &str = "srpipe.schema.json";

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::output::print_json_line;
 use super::words;
 use crate::run::{Progress, Status, Stopping};
+use crate::runs::{RunRecord, RunState};
 use crate::stages::StageEvent;
-use crate::store::{RunRecord, RunState};
 
 /// Writes events to stdout.
 #[derive(Default)]

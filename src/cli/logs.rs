@@ -10,10 +10,11 @@ use serde_json::json;
 use super::args::LogsArgs;
 use super::output::{is_closed, note, print, print_json, visible};
 use super::{EXIT_DONE, EXIT_FAILED, cluster, store, words};
+use crate::config::InputError;
 use crate::pipeline::did_you_mean;
-use crate::run::InputError;
 use crate::run::watch::{RunView, ViewState};
-use crate::store::{RunDir, StageRecord, StageRunState, Store, open_file, read_file};
+use crate::runs::{RunDir, StageRecord, StageRunState};
+use crate::store::{Store, open_file, read_file};
 
 const POLL: Duration = Duration::from_millis(200);
 /// How often it is looked what became of jobs that nobody watches.

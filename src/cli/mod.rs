@@ -37,8 +37,9 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use serde_json::{Value, json};
 
+use crate::config::InputError;
 use crate::pipeline::{self, Pipeline};
-use crate::run::{EXIT_INTERRUPTED, InputError, exec};
+use crate::run::{EXIT_INTERRUPTED, exec};
 use crate::stages::processes;
 use crate::train::fix_steps;
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::claims;
 use super::output::{Look, Paint, Table, width};
 use crate::config::{StageKind, blobs};
-use crate::store::{Key, RunRecord, StageRunState, Store};
+use crate::runs::{RunRecord, StageRunState};
+use crate::store::{Key, Store};
 
 /// Figures of an arm in `summary.json`: heading, field, decimals.
 const COLUMNS: [(&str, &str, usize); 12] = [

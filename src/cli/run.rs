@@ -15,11 +15,13 @@ use super::{
     EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
 };
 use crate::config::ExecutorKind;
+use crate::config::InputError;
 use crate::nn::fused::Level;
 use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
-use crate::run::{self, InputError, Machine, OnFailure, Options, Prepared, Progress, slurm};
-use crate::store::{RunDir, RunRecord, RunState, StageRunState, Store};
+use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, slurm};
+use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
+use crate::store::Store;
 
 pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
@@ -36,7 +38,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         cluster::adopt_run(store, &run);
     }
     // What is found known now stays, until the run's record names it.
-    let hold = if args.dry_run { None } else { known.as_ref().map(Store::hold).transpose()? };
+    let guard = if args.dry_run { None } else { known.as_ref().map(Store::guard).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
     let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
@@ -65,7 +67,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         check_paths_of_jobs(&runs_dir, &exe)?;
     }
     let store = Store::open(&runs_dir)?;
-    let hold = hold.map_or_else(|| store.hold(), Ok)?;
+    let guard = guard.map_or_else(|| store.guard(), Ok)?;
     // Content from outside is hashed once more, now that there is a store which remembers it: the next run then finds
     // nothing to do and nothing to write.
     let prepared = match known {
@@ -104,7 +106,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
                 }
                 (record, 0)
             }
-            None => run::detach(&pipeline, &prepared, &store, hold, &options)?,
+            None => run::detach(&pipeline, &prepared, &store, guard, &options)?,
         };
         match args.json {
             true => json::finished(&record, record.state),
@@ -113,8 +115,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Ok(EXIT_DONE);
     }
     let record = match earlier {
-        Some((run, record)) => run::go_on(&prepared, &store, hold, &run, record, &options, progress.as_mut())?,
-        None => run::run(&pipeline, &prepared, &store, hold, &options, progress.as_mut())?,
+        Some((run, record)) => run::go_on(&prepared, &store, guard, &run, record, &options, progress.as_mut())?,
+        None => run::run(&pipeline, &prepared, &store, guard, &options, progress.as_mut())?,
     };
     report::write(&store, &record.pipeline, &record.id);
     if !args.json {

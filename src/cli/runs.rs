@@ -14,8 +14,9 @@ use super::output::{Look, Paint, Table, note, print, print_json};
 use super::status::{run_state_name, run_words};
 use super::store::note_lost_results;
 use super::{EXIT_DONE, cluster, words};
-use crate::run::InputError;
-use crate::store::{RunDir, Store};
+use crate::config::InputError;
+use crate::runs::RunDir;
+use crate::store::Store;
 
 const NO_SUCH_VALUE: &str = "no run has a parameter or a metric of that name; `srpipe runs --all` shows all that there are, \
     and pipeline, state, age and took can be asked for too";

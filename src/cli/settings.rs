@@ -16,8 +16,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::config::InputError;
 use crate::config::{ExecutorKind, ResourceParams, StageKind, duration};
-use crate::run::{InputError, slurm};
+use crate::run::slurm;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

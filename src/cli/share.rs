@@ -13,8 +13,9 @@ use super::output::{note, print, print_json};
 use super::output_file::OutputFile;
 use super::store::{find_run, open};
 use super::{EXIT_DONE, EXIT_FAILED, settings, words};
-use crate::run::archive::{self, Moved};
-use crate::run::{InputError, Pushed, Remote};
+use crate::config::InputError;
+use crate::runs::archive::{self, Moved};
+use crate::runs::{Pushed, Remote};
 use crate::store::Store;
 
 pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
@@ -65,7 +66,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     })?;
     let remote = Remote::open(&address)?;
     let record = run.record()?;
-    let _hold = store.hold()?;
+    let _guard = store.guard()?;
     let (mut pushed, mut there, mut repaired) = (0, 0, 0);
     let mut is_complete = true;
     for (stage, key) in record.stages.iter().filter_map(|stage| Some((stage, stage.key.as_ref()?))) {

@@ -11,8 +11,9 @@ use crate::config::{ExecutorKind, StageKind};
 use crate::plan::StageState;
 use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState, last_progress};
+use crate::runs::{JobRecord, RunRecord, StageRecord, StageRunState};
 use crate::stages::StageEvent;
-use crate::store::{Action, JobRecord, Key, RunRecord, StageRecord, StageRunState, Store};
+use crate::store::{Action, Key, Store};
 
 /// A stage as `status` shows it, in words and in JSON.
 #[derive(Debug, Serialize)]

@@ -13,9 +13,11 @@ use super::output::{Look, Paint, Table, can_draw, print, print_json};
 use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
 use super::store::{find_run, note_lost_results};
 use super::{EXIT_DONE, cluster, load, progress, results, words};
+use crate::config::InputError;
+use crate::run::Prepared;
 use crate::run::watch::{RunView, ViewState};
-use crate::run::{InputError, Prepared};
-use crate::store::{RunDir, RunRecord, Store};
+use crate::runs::{RunDir, RunRecord};
+use crate::store::Store;
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);

@@ -7,9 +7,10 @@ use anyhow::Result;
 use super::args::{GcArgs, RunIdArgs, VerifyArgs};
 use super::output::{Look, Paint, note, print, print_json};
 use super::{EXIT_DONE, EXIT_FAILED, words};
+use crate::config::InputError;
 use crate::plan::Preimage;
-use crate::run::InputError;
-use crate::store::{Contents, Key, Problem, Removed, Retention, RunDir, Store};
+use crate::runs::{self, Removed, Retention, RunDir, collect_garbage};
+use crate::store::{Contents, Key, Problem, Store};
 
 pub fn open(runs: &Path) -> Result<Store, InputError> {
     Store::open_records(runs).ok_or_else(|| no_runs(runs))
@@ -38,7 +39,7 @@ pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     // A run whose jobs have ended is in nobody's way.
     super::cluster::adopt_all(&store);
     let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
-    let removed = store.gc(retention, args.dry_run)?;
+    let removed = collect_garbage(&store, retention, args.dry_run)?;
     if args.json {
         print_json(&serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed}));
     } else {
@@ -67,7 +68,7 @@ fn told(removed: &Removed, dry_run: bool) -> String {
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
-    let verified = store.verify(|action| match Preimage::of(action) {
+    let verified = runs::verify(&store, |action| match Preimage::of(action) {
         Some(preimage) => preimage.check_outputs(&action.outputs),
         // The record is from another version of srpipe, whose outputs are unknown here.
         None => Ok(()),

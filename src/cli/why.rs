@@ -9,7 +9,8 @@ use super::args::WhyArgs;
 use super::explanations::{Explained, few};
 use super::output::{print, print_json};
 use super::{EXIT_DONE, cluster, load};
-use crate::run::{InputError, Prepared};
+use crate::config::InputError;
+use crate::run::Prepared;
 use crate::store::Store;
 
 /// Instances of a swept stage that are explained one by one.

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use super::archive::{ArchiveError, Bounds, read_members};
 use super::{Images, Splits};
 use crate::config::SecretUrl;
 use crate::config::{Cifar10Params, Limits};
+use crate::io::tar::{ArchiveError, Bounds, read_members};
 
 /// Where the archive lies.
 pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";

@@ -9,12 +9,10 @@
 //! - [`resample`]: enlarging and shrinking by whole factors.
 //! - [`tiles`]: large images as overlapping tiles, and back.
 
-pub mod archive;
 mod byte_tensor;
 pub mod cifar;
 pub mod download;
 pub mod folder;
-pub mod http;
 pub mod images;
 pub mod picture;
 pub mod resample;

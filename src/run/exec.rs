@@ -18,12 +18,12 @@ use signal_hook::iterator::Signals;
 
 use super::log::log;
 use super::machine::oom_kills;
-use super::remote::{Remote, Unavailable};
 use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::config::{Device, redact};
 use crate::nn::OutOfMemory;
+use crate::runs::{Remote, Unavailable};
 use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
 use crate::store::seal::{Seal, seal, unseal};
@@ -99,7 +99,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&order.key)? {
         Some(lock) => lock,
         None => {
-            let holder = store.lock_holder(&order.key).map(|holder| holder.to_string());
+            let holder = store.lock_guarder(&order.key).map(|holder| holder.to_string());
             send(&ProcessEvent::WaitingForLock { holder });
             store.lock(&order.key)?
         }

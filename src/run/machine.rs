@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::store;
+use crate::{runs, store};
 
 /// What stages share.
 #[derive(Debug, Clone, Default)]
@@ -29,10 +29,10 @@ impl Machine {
     }
 
     /// For the record of a run.
-    pub fn described(&self) -> store::Machine {
+    pub fn described(&self) -> runs::Machine {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-        store::Machine {
+        runs::Machine {
             host: store::host(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: model.map(|(_, name)| name.trim().to_string()).unwrap_or_default(),

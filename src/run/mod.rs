@@ -9,7 +9,6 @@
 //! Nothing here prints, and nothing here knows what a stage computes.
 
 mod any_path;
-pub mod archive;
 mod exec;
 mod knowledge;
 mod limits;
@@ -17,7 +16,6 @@ mod local;
 mod log;
 mod machine;
 mod prepare;
-mod remote;
 mod roles;
 mod scheduler;
 mod slots;
@@ -39,12 +37,12 @@ use signal_hook::iterator::Signals;
 use crate::config::{ExecutorKind, redact_value};
 use crate::pipeline::Pipeline;
 use crate::plan::StageState;
-use crate::store::{Hold, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
+use crate::store::{GcGuard, Store};
 
 pub use exec::exec;
 pub use machine::{Machine, available_memory};
-pub use prepare::{InputError, Prepared, cuda};
-pub use remote::{Pushed, Remote};
+pub use prepare::{Prepared, cuda};
 pub use roles::{Executor, Progress, Report, Stopping};
 pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
@@ -72,18 +70,18 @@ pub struct Options {
     pub command: Vec<String>,
 }
 
-/// Runs what is not known; `hold` goes back to when `prepared` was made. Returns the finished record. A stage that fails
+/// Runs what is not known; `guard` goes back to when `prepared` was made. Returns the finished record. A stage that fails
 /// is in the record, an error here is one of the store or the machine.
 pub fn run(
     pipeline: &Pipeline,
     prepared: &Prepared,
     store: &Store,
-    hold: Hold,
+    guard: GcGuard,
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
     let (run, record) = begin(pipeline, prepared, store, options)?;
-    go_on(prepared, store, hold, &run, record, options, progress)
+    go_on(prepared, store, guard, &run, record, options, progress)
 }
 
 fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> Result<(RunDir, RunRecord)> {
@@ -103,7 +101,7 @@ pub fn detach(
     pipeline: &Pipeline,
     prepared: &Prepared,
     store: &Store,
-    hold: Hold,
+    guard: GcGuard,
     options: &Options,
 ) -> Result<(RunRecord, usize)> {
     let (run, mut record) = begin(pipeline, prepared, store, options)?;
@@ -115,7 +113,7 @@ pub fn detach(
         }
     }
     run.update(&record)?;
-    drop(hold);
+    drop(guard);
     let jobs = slurm::detach(&run, &prepared.plan, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
     Ok((record, jobs))
 }
@@ -124,7 +122,7 @@ pub fn detach(
 pub fn go_on(
     prepared: &Prepared,
     store: &Store,
-    hold: Hold,
+    guard: GcGuard,
     run: &RunDir,
     record: RunRecord,
     options: &Options,
@@ -171,7 +169,7 @@ pub fn go_on(
             )?)
         }
     };
-    Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, hold)
+    Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, guard)
 }
 
 /// Returns those of the signals that this process does not ignore since its start. `nohup` ignores SIGHUP, and shell

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::knowledge::Knowledge;
 use super::machine::Machine;
 use super::slots::Slots;
+use crate::config::InputError;
 use crate::config::expansion_hint;
 use crate::config::{Cifar10Params, FetchParams, FolderParams};
 use crate::config::{Device, StageParams};
@@ -16,19 +17,8 @@ use crate::data::folder;
 use crate::nn;
 use crate::pipeline::{Pipeline, Stage};
 use crate::plan::{BackendClass, Plan, PlannedStage, Sources, StageState, plan, states};
-use crate::store::{Action, Digest, Key, RunDir, RunState, Store, hash_file};
-
-/// What the user asked for cannot be done as it stands; the text says what to do about it.
-#[derive(Debug)]
-pub struct InputError(pub String);
-
-impl std::fmt::Display for InputError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InputError {}
+use crate::runs::{RunDir, RunState};
+use crate::store::{Action, Digest, Key, Store, hash_file};
 
 /// A pipeline with the state of every stage.
 #[derive(Debug, Clone)]
@@ -97,7 +87,7 @@ impl Prepared {
     /// Whether `run` ended well and holds these very results, so that a run now would add nothing to it.
     pub fn is_run(&self, run: &RunDir) -> bool {
         let Ok(record) = run.record() else { return false };
-        let same = |(i, stage): (usize, &crate::store::StageRecord)| {
+        let same = |(i, stage): (usize, &crate::runs::StageRecord)| {
             let StageState::Cached { key, .. } = &self.states[i] else { return false };
             stage.name == self.plan.stages[i].name && stage.key.as_ref() == Some(key)
         };

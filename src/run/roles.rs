@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::status::{Cause, Status};
 use super::wire::{Event, Order};
+use crate::runs::RunRecord;
 use crate::stages::StageEvent;
-use crate::store::RunRecord;
 
 /// Runs stages somewhere. Reports come over a channel that the executor was made with: events of a stage while it
 /// lives, and [`Report::Closed`] after the last of them.

@@ -17,8 +17,9 @@ use super::watch::read_tail;
 use super::wire::{Event, Order, ProcessEvent};
 use crate::config::redact;
 use crate::plan::{Plan, StageState};
+use crate::runs::{JobRecord, RunDir, RunRecord, RunState};
 use crate::stages::StageEvent;
-use crate::store::{Digest, Hold, JobRecord, Key, RunDir, RunRecord, RunState, Store};
+use crate::store::{Digest, GcGuard, Key, Store};
 
 /// How many of a log's last lines are shown with an error.
 const TAIL_LINES: usize = 10;
@@ -110,8 +111,8 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Runs all that can be run; returns the finished record. An error is of the store or the machine, not of a stage.
-    /// `hold` goes back to when what is known was looked up.
-    pub fn run(mut self, reports: &Receiver<Report>, mut hold: Hold) -> Result<RunRecord> {
+    /// `guard` goes back to when what is known was looked up.
+    pub fn run(mut self, reports: &Receiver<Report>, mut guard: GcGuard) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
         self.tell_of_damage();
@@ -125,12 +126,12 @@ impl<'a> Scheduler<'a> {
             }
             // From here on the record says what this run counts on.
             self.save_record()?;
-            drop(hold);
+            drop(guard);
             let report = match self.has_limits() || matches!(self.stop, Stop::Leave(_)) {
                 true => reports.recv_timeout(TICK),
                 false => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            hold = self.job.store.hold()?;
+            guard = self.job.store.guard()?;
             match report {
                 Ok(report) => self.heed(report)?,
                 Err(RecvTimeoutError::Timeout) => {}

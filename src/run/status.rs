@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Retry;
-use crate::store::StageRunState as Recorded;
+use crate::runs::StageRunState as Recorded;
 
 /// Where a stage of a run stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,8 +15,9 @@ use super::wire::{Event, Order, ProcessEvent};
 use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
 use crate::config::ExecutorKind;
 use crate::pipeline::Pipeline;
+use crate::runs::{RunRecord, RunState, StageRunState};
 use crate::stages::StageEvent;
-use crate::store::{Action, Artifact, Cost, RunRecord, RunState, StageRunState, Store};
+use crate::store::{Action, Artifact, Cost, Store};
 
 /// What a stage's process is made to do.
 #[derive(Clone, Copy)]
@@ -216,7 +217,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     };
     let mut silent = Silent;
     let scheduler = Scheduler::new(job, Knowledge::new(&prepared, store), record, &mut fake, &mut silent);
-    let record = scheduler.run(&reports, store.hold().unwrap()).unwrap();
+    let record = scheduler.run(&reports, store.guard().unwrap()).unwrap();
     assert_eq!(run.record().unwrap().stages, record.stages, "what is on disk is what was returned");
     Ran {
         state: record.state,

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::tail::Tail;
 use crate::config::ExecutorKind;
+use crate::runs::{RunDir, RunRecord, RunState};
 use crate::stages::StageEvent;
-use crate::store::{Key, RunDir, RunRecord, RunState, Store, open_file};
+use crate::store::{Key, Store, open_file};
 
 /// A run as its record and its lock tell.
 #[derive(Debug, Clone)]

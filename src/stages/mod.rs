@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::StageParams;
 use crate::data::Images;
-use crate::store::{Artifact, Digest, Store, numbers};
+use crate::store::{Artifact, Digest, Store, json_float};
 
 /// What a stage tells while it runs; one line of `events.jsonl` each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub enum StageEvent {
         done: u64,
         total: u64,
         unit: String,
-        #[serde(with = "numbers")]
+        #[serde(with = "json_float")]
         values: BTreeMap<String, f64>,
     },
     /// A sentence for the log.

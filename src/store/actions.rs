@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Durability};
 use super::seal::{Damage, Seal, seal_pretty, unseal};
-use super::{Action, Cost, Digest, Key, Store, numbers};
+use super::{Action, Cost, Digest, Key, Store};
+use crate::store::json_float;
 
 /// The content of a record file. The sizes reveal truncated blobs without reading them.
 #[derive(Serialize, Deserialize)]
@@ -21,7 +22,7 @@ struct File {
     key: Key,
     preimage: serde_json::Value,
     outputs: BTreeMap<String, Output>,
-    #[serde(with = "numbers")]
+    #[serde(with = "json_float")]
     metrics: BTreeMap<String, f64>,
     cost: Cost,
 }
@@ -94,7 +95,7 @@ impl Store {
     /// Writes the record of `key`, which is the commit point. The action's blobs must be in the store, and `key` must
     /// be the hash of its preimage.
     pub fn commit(&self, key: &Key, action: &Action) -> Result<()> {
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         ensure!(Key::of_preimage(&action.preimage) == *key, "the preimage does not hash to the key {key}");
         let mut outputs = BTreeMap::new();
         for (name, digest) in &action.outputs {

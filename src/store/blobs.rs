@@ -62,7 +62,7 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         self.count_on(&digest)?;
         if !self.size(&digest).is_ok_and(|size| size == bytes.len() as u64) || self.check(&digest).is_err() {
             let mut file = self.temporary(&self.folder("blobs").join(digest.shard()))?;
@@ -75,7 +75,7 @@ impl Store {
     /// Keeps the content of a file, which may be larger than memory.
     pub fn put_file(&self, path: &Path) -> Result<Digest> {
         let mut source = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         let blobs = self.folder("blobs");
         let mut file = self.temporary(&blobs)?;
         let mut hasher = Hasher::default();

@@ -41,7 +41,7 @@ macro_rules! sha256_name {
             }
 
             /// The first two digits: the folder that it lies in.
-            pub(super) fn shard(&self) -> &str {
+            pub fn shard(&self) -> &str {
                 &self.0[..2]
             }
         }

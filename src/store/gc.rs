@@ -1,8 +1,7 @@
-//! Removing what no run needs any more.
+//! Garbage collection: removes the actions, blobs and unfinished work that nothing refers to.
 //!
-//! Roots are the runs that are kept (live ones, pinned ones, the newest of each pipeline) and the keys that are worked on.
-//! What they name stays: actions by key, blobs through actions, work that was interrupted. Everything else goes: first
-//! runs, then actions, blobs last, so that an interrupted removal leaves unreferenced blobs and nothing else.
+//! The caller names the keys that stay; keys that a process works on stay as well. Actions go first and blobs last, so
+//! that an interrupted collection leaves unreferenced blobs and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,149 +9,108 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::cluster::LEASE;
 use super::files::entries;
-use super::{Action, Digest, Key, RunDir, RunState, Store, files, runs};
-use crate::config::ExecutorKind;
+use super::heartbeat::LEASE;
+use super::{Action, Digest, GcGuard, Key, Store, files};
 
-/// What is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Of each pipeline, this many of the newest runs, at least one.
-    pub keep: usize,
-    /// Fewer of them, the oldest first, where their blobs take more bytes than this; never the latest of a pipeline.
-    pub max_bytes: Option<u64>,
-}
-
-/// What was removed, or would be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Removed {
-    /// `PIPELINE/ID`
-    pub runs: Vec<String>,
+/// What a collection removed from the store, or would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
     pub actions: usize,
     pub blobs: usize,
-    /// Of the blobs.
+    /// The size of the removed blobs.
     pub bytes: u64,
-    /// Unfinished work that no kept run can go on with.
+    /// Unfinished work that no kept run can resume.
     pub work: usize,
-    /// What killed processes left half-written.
+    /// Temporary files and folders of killed processes.
     pub temporaries: usize,
     pub blobs_left: usize,
     pub bytes_left: u64,
 }
 
-/// What decides about a run.
-#[derive(Debug, Clone)]
-struct Facts {
-    /// Pipeline and id; ids sort by time.
-    pipeline: String,
-    id: String,
-    /// Live, pinned or the latest of its pipeline.
-    must_stay: bool,
-    keys: BTreeSet<Key>,
-}
-
-/// Which runs stay. `size`: the bytes that the blobs of these keys take.
-fn choose(runs: &[Facts], retention: Retention, size: impl Fn(&BTreeSet<&Key>) -> u64) -> Vec<bool> {
-    let mut newest_first: Vec<usize> = (0..runs.len()).collect();
-    newest_first.sort_by(|&a, &b| runs[b].id.cmp(&runs[a].id));
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut stays = vec![false; runs.len()];
-    for &run in &newest_first {
-        let count = counts.entry(&runs[run].pipeline).or_default();
-        *count += 1;
-        stays[run] = runs[run].must_stay || *count <= retention.keep.max(1);
-    }
-    let Some(max) = retention.max_bytes else { return stays };
-    for &run in newest_first.iter().rev() {
-        let kept = runs.iter().zip(&stays).filter(|(_, stays)| **stays).flat_map(|(run, _)| &run.keys).collect();
-        if size(&kept) <= max {
-            break;
-        }
-        stays[run] = runs[run].must_stay;
-    }
-    stays
+/// Exclusive access to a store for garbage collection, with the state of the store when it began.
+pub struct Collection<'a> {
+    store: &'a Store,
+    _guard: GcGuard,
+    /// `None` if the record of an action is damaged.
+    actions: BTreeMap<Key, Option<Action>>,
+    sizes: BTreeMap<Digest, u64>,
+    live: Vec<Key>,
 }
 
 impl Store {
-    /// Removes what `retention` does not keep; `dry_run` only tells.
-    pub fn gc(&self, retention: Retention, dry_run: bool) -> Result<Removed> {
-        // Takes a while where another machine's worker may have died, and nobody else has to wait.
+    /// Waits for exclusive access to the store.
+    ///
+    /// # Errors
+    /// Fails if a folder of the store is a link.
+    pub fn begin_collection(&self) -> Result<Collection<'_>> {
+        // Takes a while if a process on another machine may have died; nobody else has to wait.
         let stopped = self.stopped_elsewhere(LEASE);
-        let _hold = self.hold_alone()?;
+        let guard = self.guard_exclusively()?;
         self.refuse_links()?;
-        self.refuse_left_runs()?;
-        let actions: BTreeMap<Key, Option<Action>> =
-            self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten())).collect();
-        let actions = &actions;
-        let abandoned = self.abandoned_runs();
-        let runs: Vec<(RunDir, Facts)> = self
-            .pipelines()
-            .into_iter()
-            .flat_map(|pipeline| {
-                let latest = self.latest_run(&pipeline).map(|run| run.id().to_string());
-                self.runs(&pipeline).into_iter().map(move |run| {
-                    let keys =
-                        run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
-                    // If a run's record is damaged, use its links.
-                    let keys = keys.unwrap_or_else(|_| keys_with_outputs_in(&run.linked(), actions));
-                    let facts = Facts {
-                        pipeline: pipeline.clone(),
-                        id: run.id().to_string(),
-                        must_stay: run.is_live() || run.is_pinned() || latest.as_deref() == Some(run.id()),
-                        keys,
-                    };
-                    (run, facts)
-                })
-            })
-            .collect();
-        let sizes: BTreeMap<Digest, u64> = self.blob_sizes();
-        let blobs = |keys: &BTreeSet<&Key>| -> BTreeSet<&Digest> {
-            let kept = keys.iter().filter_map(|key| actions.get(key)?.as_ref());
-            kept.flat_map(|action| action.outputs.values()).collect()
-        };
-        let size = |keys: &BTreeSet<&Key>| blobs(keys).iter().filter_map(|digest| sizes.get(digest)).sum();
+        let actions = self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten()));
+        Ok(Collection {
+            store: self,
+            _guard: guard,
+            actions: actions.collect(),
+            sizes: self.blob_sizes(),
+            live: self.live_keys(&stopped),
+        })
+    }
+}
 
-        let facts: Vec<Facts> = runs.iter().map(|(_, facts)| facts.clone()).collect();
-        let stays = choose(&facts, retention, size);
-        let live = self.live_keys(&stopped);
-        let kept_runs = facts.iter().zip(&stays).filter(|(_, stays)| **stays);
-        let kept: BTreeSet<&Key> = kept_runs.flat_map(|(run, _)| &run.keys).chain(&live).collect();
-        let leased: Vec<Digest> = live.iter().flat_map(|key| self.leased(key)).collect();
-        let mut kept_blobs = blobs(&kept);
+impl Collection<'_> {
+    fn blobs(&self, keys: &BTreeSet<&Key>) -> BTreeSet<&Digest> {
+        let kept = keys.iter().filter_map(|key| self.actions.get(key)?.as_ref());
+        kept.flat_map(|action| action.outputs.values()).collect()
+    }
+
+    /// Returns the total size of the blobs of these keys, in bytes.
+    pub fn size(&self, keys: &BTreeSet<&Key>) -> u64 {
+        self.blobs(keys).iter().filter_map(|digest| self.sizes.get(digest)).sum()
+    }
+
+    /// Returns the keys of the actions whose outputs are all among `blobs`.
+    pub fn keys_with_outputs_in(&self, blobs: &BTreeSet<Digest>) -> BTreeSet<Key> {
+        let is_linked = |action: &Action| action.outputs.values().all(|digest| blobs.contains(digest));
+        let linked = self.actions.iter().filter(|(_, action)| action.as_ref().is_some_and(is_linked));
+        linked.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Removes `unneeded` paths (runs), then everything in the store except the results and unfinished work of `kept`
+    /// keys and of keys that a process works on. With `dry_run`, only counts.
+    pub fn finish(self, unneeded: &[PathBuf], kept: &BTreeSet<&Key>, dry_run: bool) -> Result<Collected> {
+        let Self { store, ref actions, ref live, .. } = self;
+        let kept: BTreeSet<&Key> = kept.iter().copied().chain(live).collect();
+        let leased: Vec<Digest> = live.iter().flat_map(|key| store.leased(key)).collect();
+        let mut kept_blobs = self.blobs(&kept);
         kept_blobs.extend(&leased);
 
-        let mut removed = Removed::default();
-        let mut doomed: Vec<PathBuf> = vec![];
-        for ((run, facts), _) in runs.iter().zip(&stays).filter(|(_, stays)| !**stays) {
-            removed.runs.push(format!("{}/{}", facts.pipeline, facts.id));
-            doomed.push(run.path().to_path_buf());
-        }
-        removed.temporaries += abandoned.len();
-        doomed.extend(abandoned);
+        let mut removed = Collected::default();
+        let mut doomed = unneeded.to_vec();
         for key in actions.keys().filter(|key| !kept.contains(key)) {
             removed.actions += 1;
-            doomed.push(self.action_path(key));
-            doomed.extend(self.kept_logs(key));
+            doomed.push(store.action_path(key));
+            doomed.extend(store.kept_logs(key));
         }
-        for key in self.work_keys().iter().filter(|key| !live.contains(key)) {
-            // A process that was killed between its commit and its cleaning up leaves the work of what is done.
+        for key in store.work_keys().iter().filter(|key| !live.contains(key)) {
+            // A process that was killed after its commit leaves the work folder of a finished action.
             let is_done = matches!(actions.get(key), Some(Some(_)));
             let is_removed =
-                (is_done || !kept.contains(key)) && (dry_run || self.remove_work(key, kept.contains(key))?);
+                (is_done || !kept.contains(key)) && (dry_run || store.remove_work(key, kept.contains(key))?);
             removed.work += usize::from(is_removed);
         }
-        for (digest, size) in &sizes {
+        for (digest, size) in &self.sizes {
             if kept_blobs.contains(digest) {
                 removed.blobs_left += 1;
                 removed.bytes_left += size;
             } else {
                 removed.blobs += 1;
                 removed.bytes += size;
-                doomed.push(self.blob_path(digest));
+                doomed.push(store.blob_path(digest));
             }
         }
-        let temporaries = self.temporaries();
+        let temporaries = store.temporaries();
         removed.temporaries += temporaries.len();
         doomed.extend(temporaries);
         if !dry_run {
@@ -160,7 +118,9 @@ impl Store {
         }
         Ok(removed)
     }
+}
 
+impl Store {
     /// Removes the work folder of a key, unless a process holds its lock.
     fn remove_work(&self, key: &Key, keep_logs: bool) -> Result<bool> {
         let folder = self.work_dir(key);
@@ -174,32 +134,6 @@ impl Store {
         }
         self.discard_work(lock)?;
         Ok(true)
-    }
-
-    /// Returns run folders whose process was killed before it wrote the record.
-    fn abandoned_runs(&self) -> Vec<PathBuf> {
-        let is_abandoned = |path: &PathBuf| {
-            files::is_folder(path)
-                && path.file_name().and_then(|name| name.to_str()).is_some_and(runs::is_new_id)
-                && RunDir::is_abandoned(path)
-        };
-        let pipelines = files::entries(&self.runs).into_iter().filter(|path| *path != self.folder(""));
-        pipelines.flat_map(|pipeline| files::entries(&pipeline)).filter(is_abandoned).collect()
-    }
-
-    /// An error where jobs on a cluster may go on that nobody watches: no record says what they count on.
-    fn refuse_left_runs(&self) -> Result<()> {
-        let runs = self.pipelines().into_iter().flat_map(|pipeline| self.runs(&pipeline));
-        let is_left = |run: &RunDir| {
-            let record = run.record();
-            record.is_ok_and(|record| record.executor == ExecutorKind::Slurm && record.state == RunState::Running)
-                && !run.is_live()
-        };
-        let Some(run) = runs.into_iter().find(is_left) else { return Ok(()) };
-        let id = run.id();
-        bail!(
-            "the jobs of run {id} go on without a process: wait for them (`srpipe status {id}`), or `srpipe cancel {id}`"
-        )
     }
 
     /// An error where a link stands for a folder of the store, or of a pipeline's runs: stages may read through it, and what
@@ -224,26 +158,15 @@ impl Store {
         }
     }
 
-    /// Returns the temporary files and folders of the store and of runs that are not live. No process writes there
-    /// while `gc` has exclusive access to the store. A process that works on a key cleans its work folder itself.
+    /// Returns the temporary files and folders of the store. No process writes there during a collection. A process that
+    /// works on a key cleans its work folder itself.
     fn temporaries(&self) -> Vec<PathBuf> {
-        let mut folders = vec![self.runs.clone(), self.folder(""), self.folder("work")];
+        let mut folders = vec![self.folder(""), self.folder("work")];
         for kind in ["blobs", "actions", "logs"] {
             folders.push(self.folder(kind));
             folders.extend(entries(&self.folder(kind)));
         }
-        for pipeline in self.pipelines() {
-            folders.push(self.runs.join(&pipeline));
-            for run in self.runs(&pipeline).into_iter().filter(|run| !run.is_live()) {
-                folders.push(run.path().to_path_buf());
-                folders.push(run.jobs_dir());
-                folders.extend(entries(run.path()));
-            }
-        }
-        let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| files::temporaries(folder)).collect();
-        found.sort();
-        found.dedup();
-        found
+        folders.iter().flat_map(|folder| files::temporaries(folder)).collect()
     }
 
     /// The lengths of all blobs.
@@ -265,13 +188,6 @@ impl Store {
     }
 }
 
-/// Returns the keys of the actions whose outputs are all among `blobs`.
-fn keys_with_outputs_in(blobs: &BTreeSet<Digest>, actions: &BTreeMap<Key, Option<Action>>) -> BTreeSet<Key> {
-    let is_linked = |action: &Action| action.outputs.values().all(|digest| blobs.contains(digest));
-    let linked = actions.iter().filter(|(_, action)| action.as_ref().is_some_and(is_linked));
-    linked.map(|(key, _)| key.clone()).collect()
-}
-
 /// Removes a file, a link or a folder with all in it; links in it are not followed.
 fn remove(path: &Path) -> Result<()> {
     // Renamed first, so that a half-removed folder is never found.
@@ -286,5 +202,18 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "gc_tests.rs"]
-mod tests;
+mod tests {
+    use super::super::testing::{key, store};
+
+    #[test]
+    fn work_that_is_locked_in_the_meantime_is_kept() {
+        let (_folder, store) = store();
+        let lock = store.lock(&key("7")).unwrap();
+        assert!(!store.remove_work(&key("7"), false).unwrap());
+        assert!(store.work_dir(&key("7")).is_dir());
+        store.clean_work(lock).unwrap();
+        drop(store.lock(&key("7")).unwrap());
+        assert!(store.remove_work(&key("7"), false).unwrap());
+        assert!(!store.work_dir(&key("7")).exists());
+    }
+}

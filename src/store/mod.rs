@@ -1,5 +1,4 @@
-//! Content-addressed artifacts under `runs/`, and the records of runs. The only module that writes there, except that
-//! a stage at work writes into its own work folder.
+//! Content-addressed blobs and actions under `runs/store`, with locks and garbage collection.
 //!
 //! ```text
 //! runs/
@@ -9,10 +8,7 @@
 //!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of files from outside
-//!   store/gc.lock                    held while something is counted on, or removed
-//!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder a stage linking its outputs
-//!   <pipeline>/<run-id>/.slurm/      of a run on a cluster: what its jobs are to do, and what they say
-//!   <pipeline>/latest                the newest of them
+//!   store/gc.lock                    shared by processes that rely on results, exclusive during garbage collection
 //! ```
 //!
 //! What holds, whenever a process dies and however many share the folder:
@@ -20,28 +16,27 @@
 //! - Every file is written to a temporary sibling (`.tmp-…`) and renamed: it is whole or not there. Blobs and actions are
 //!   synced before that, so that a loss of power keeps them as well; records of runs are not, for speed.
 //! - An action is written after its blobs, so a known key has its blobs. Blobs without an action are harmless.
-//! - What a live run or worker counts on is not removed; see `hold`.
+//! - What a live run or worker counts on is not removed; see `gc_guard`.
 //! - Bytes that are read from a blob hash to its name. Damage is noticed and healed by running the stage again.
 //! - Names that come from outside, and links, do not lead out of the folder.
 
 mod actions;
 mod blobs;
 mod canonical;
-mod cluster;
 #[cfg(test)]
 mod crash_tests;
 mod digest;
-mod files;
-mod foreign;
+pub mod files;
 mod gc;
-mod hold;
+mod gc_guard;
+mod heartbeat;
+mod import;
+pub mod json_float;
 mod lock;
-pub mod numbers;
-mod runs;
 pub mod seal;
 mod stat_cache;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod verify;
 
 use std::collections::{BTreeMap, HashSet};
@@ -62,11 +57,10 @@ use files::Durability;
 pub use files::{
     host, open as open_file, open_log, open_own, read as read_file, remove_folder, write_synced as write_file,
 };
-pub use foreign::{MAX_RECORD_BYTES, Record, check_run};
-pub use gc::{Removed, Retention};
-pub use hold::Hold;
-pub use lock::{KeyLock, LockHolder};
-pub use runs::{Gone, JobRecord, Machine, RunDir, RunRecord, RunState, StageRecord, StageRunState};
+pub use gc::{Collected, Collection};
+pub use gc_guard::GcGuard;
+pub use import::{MAX_RECORD_BYTES, Record};
+pub use lock::{KeyLock, LockHolder, is_held};
 pub use verify::{Contents, Problem, Verified};
 
 /// The blobs that a stage made, by name.
@@ -78,7 +72,7 @@ pub struct Action {
     /// The struct that was hashed into the key.
     pub preimage: serde_json::Value,
     pub outputs: Artifact,
-    #[serde(with = "numbers")]
+    #[serde(with = "json_float")]
     pub metrics: BTreeMap<String, f64>,
     pub cost: Cost,
 }
@@ -98,7 +92,7 @@ pub struct Cost {
 #[derive(Debug)]
 pub struct Store {
     runs: PathBuf,
-    /// Where this process notes what it puts; see `hold`.
+    /// Where this process notes what it puts; see `gc_guard`.
     lease: Mutex<Option<File>>,
     /// Folders of the store that were verified not to be links.
     checked: Mutex<HashSet<PathBuf>>,
@@ -247,7 +241,7 @@ impl Store {
 }
 
 /// Whether this version of srpipe writes records without checksums.
-fn predates_seals(version: &str) -> bool {
+pub fn predates_seals(version: &str) -> bool {
     version == "0.1.0"
 }
 

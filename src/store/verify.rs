@@ -51,7 +51,7 @@ pub struct Verified {
     pub sealed: usize,
     /// Files outside the store whose cached digest was wrong; the entries were removed.
     pub wrong_hashes: Vec<PathBuf>,
-    /// A description of each damaged run record and pipeline.
+    /// A description of each damaged run record and pipeline; `runs` fills it in.
     pub damaged_runs: Vec<String>,
 }
 
@@ -75,18 +75,15 @@ impl Store {
     }
 
     /// Reads every record and every blob, and hashes the files of the stat cache again. Marks damaged blobs, so that
-    /// the next run that needs them recomputes them, and removes wrong entries of the stat cache; adds
-    /// checksums to records of an older version. Waits while `gc` runs. `check` returns an error for an action that is invalid although its record is intact.
+    /// the next run that needs them recomputes them, removes wrong entries of the stat cache, and adds checksums to
+    /// records of an older version. Waits while `gc` runs. `check` returns an error for an action that is invalid
+    /// although its record is intact.
     pub fn verify(&self, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
         // `gc` must not remove what is about to be read.
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         self.refuse_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
         verified.wrong_hashes = self.verify_stat_cache();
-        for run in self.pipelines().iter().flat_map(|pipeline| self.runs(pipeline)) {
-            let errors = [run.record().err(), run.resolved().err()];
-            verified.damaged_runs.extend(errors.into_iter().flatten().map(|error| format!("{error:#}")));
-        }
         let mut checked: BTreeMap<Digest, Option<ReadError>> = BTreeMap::new();
         for key in self.action_keys() {
             let outputs = match self.recorded_action(&key)? {

@@ -12,11 +12,12 @@ use super::args::{BenchArgs, BenchBackend};
 use super::output::{can_draw, note, print, print_json_line};
 use super::words;
 use crate::config::Device;
+use crate::config::InputError;
 use crate::config::{AttentionParams, ModelParams};
 use crate::model::unet;
 use crate::nn::fused::{Level, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
-use crate::run::{InputError, cuda};
+use crate::run::cuda;
 use crate::train::{initial_state, measure};
 
 /// What the estimates are made for: CIFAR-10's training images, and test images in as many steps as samplers take.

@@ -16,8 +16,8 @@ use crate::cli::groups::base;
 use crate::cli::output::{Look, Paint, shown, visible, visible_line};
 use crate::cli::words;
 use crate::run::{Progress, Status, Stopping};
+use crate::runs::{RunRecord, StageRunState};
 use crate::stages::StageEvent;
-use crate::store::{RunRecord, StageRunState};
 
 /// Between two drawings of what nothing happens to.
 const TICK: Duration = Duration::from_millis(250);

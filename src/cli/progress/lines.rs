@@ -7,8 +7,8 @@ use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::output::{note, visible};
 use crate::cli::words;
 use crate::run::{Progress, Status, Stopping};
+use crate::runs::RunRecord;
 use crate::stages::StageEvent;
-use crate::store::RunRecord;
 
 /// Between two lines on one stage's progress, at least; and between two of any stages', on average.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);

@@ -14,8 +14,8 @@ use std::time::Instant;
 use super::output::{Look, visible, visible_line};
 use super::words;
 use crate::run::{Failure, Progress, Status, Stopping};
+use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
-use crate::store::{RunRecord, StageRecord};
 
 pub use bars::Bars;
 pub use lines::Lines;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::run::watch::{Events, RunView, ViewState};
 use crate::run::{Cause, Failure, Progress, Status};
-use crate::store::{RunDir, StageRecord, StageRunState, Store};
+use crate::runs::{RunDir, StageRecord, StageRunState};
+use crate::store::Store;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(300);

@@ -13,8 +13,9 @@ use crate::data::{Images, Samples};
 use crate::pipeline::Pipeline;
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
 use crate::report::{Curve, LossRow, read_loss};
+use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
-use crate::store::{Action, Key, RunRecord, StageRecord, Store, read_file};
+use crate::store::{Action, Key, Store, read_file};
 
 /// What is known of the stages of a run.
 pub struct Known<'a> {

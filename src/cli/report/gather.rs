@@ -18,7 +18,8 @@ use crate::plan::Preimage;
 use crate::report::Summary;
 use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
 use crate::run::watch::{RunView, ViewState, read_tail};
-use crate::store::{Action, Digest, RunDir, RunRecord, StageRecord, StageRunState, Store};
+use crate::runs::{RunDir, RunRecord, StageRecord, StageRunState};
+use crate::store::{Action, Digest, Store};
 use crate::train::fix_steps;
 
 /// Stages that are listed one by one.

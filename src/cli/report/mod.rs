@@ -14,7 +14,8 @@ use super::args::ReportArgs;
 use super::output::{note, print, print_json};
 use super::store::{self, find_run};
 use super::{EXIT_DONE, output_file, status, words};
-use crate::store::{RunDir, Store};
+use crate::runs::RunDir;
+use crate::store::Store;
 
 /// In the folder of a run.
 pub const FILE: &str = "report.html";
@@ -30,7 +31,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
         None => newest(&store).ok_or_else(|| store::no_runs(runs))?,
     };
     // No result is removed while it is read.
-    let _hold = store.hold()?;
+    let _guard = store.guard()?;
     let page = gather::gather(&store, &run)?.render()?;
     let damage = store.take_warnings();
     if !damage.is_empty() {

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use crate::config::{SecretUrl, redact};
-use crate::data::http::Limits;
+use crate::io::http::Limits;
 
 /// The limit that most HTTP clients use.
 const MAX_REDIRECTS: u32 = 10;

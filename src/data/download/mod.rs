@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
-use super::http::Limits;
 use crate::config::SecretUrl;
+use crate::io::http::Limits;
 use connection::{Piece, request_pieces};
 
 /// What is downloaded, and where to.

@@ -15,7 +15,8 @@ use crate::config::ExecutorKind;
 use crate::plan::StageState;
 use crate::run::knowledge::Knowledge;
 use crate::run::wire::ProcessEvent;
-use crate::store::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
+use crate::runs::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState};
+use crate::store::Store;
 
 /// Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
 pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
@@ -41,7 +42,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     if run.record()? != record {
         return Ok(());
     }
-    let _hold = store.hold()?;
+    let _guard = store.guard()?;
     let before = record.clone();
     let book = Book::of(&run);
     let prepared = book.charter()?.prepared(store);

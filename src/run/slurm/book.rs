@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::queue::{Place, tag};
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
+use crate::runs::RunDir;
 use crate::store::seal::{seal, unseal};
-use crate::store::{Key, RunDir, Store, read_file};
+use crate::store::{Key, Store, read_file};
 
 const CHARTER: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.

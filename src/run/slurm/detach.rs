@@ -12,7 +12,7 @@ use super::queue::{self, Refusal};
 use super::submit::Submitter;
 use super::{Book, Settings, secrets};
 use crate::plan::{Plan, StageState};
-use crate::store::RunDir;
+use crate::runs::RunDir;
 
 /// How often Slurm is asked for something before that is given up, at growing intervals.
 const TRIES: u32 = 5;

@@ -39,7 +39,8 @@ use super::wire::Order;
 use crate::config::Device;
 use crate::pipeline::Pipeline;
 use crate::plan::{Plan, StageState, plan};
-use crate::store::{JobRecord, RunDir, Store};
+use crate::runs::{JobRecord, RunDir};
+use crate::store::Store;
 
 pub use adopt::adopt;
 pub use book::{Book, Charter};

@@ -254,5 +254,5 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 #[cfg(test)]
-#[path = "archive_tests.rs"]
+#[path = "tar_tests.rs"]
 mod tests;

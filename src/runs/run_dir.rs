@@ -1,7 +1,6 @@
-//! Runs: what was asked for and what became of it. Each is a folder that people may look into, and delete.
+//! The folder of a run: its record, its resolved pipeline, and links to the outputs of its stages.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
@@ -12,183 +11,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::files::{self, Durability};
-use super::lock::is_held;
-use super::seal::{Damage, Seal, seal_pretty, seal_yaml, unseal, unseal_yaml};
-use super::{Artifact, Digest, Key, Store, numbers};
+use super::RunRecord;
 use crate::config::names::is_reserved_stage;
-use crate::config::{ExecutorKind, StageKind};
+use crate::store::files::{self, Durability};
+use crate::store::seal::{seal_yaml, unseal_yaml};
+use crate::store::{Artifact, Digest, Store, is_held};
 
 const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
 const LATEST: &str = "latest";
 const LOCK: &str = ".lock";
 const PINNED: &str = ".pinned";
-
-/// What `run.json` says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunRecord {
-    /// Given by [`Store::create_run`].
-    pub id: String,
-    pub pipeline: String,
-    /// The pipeline file, as it was named; None for a built-in pipeline.
-    pub file: Option<PathBuf>,
-    pub state: RunState,
-    /// RFC 3339.
-    pub started_at: String,
-    pub finished_at: Option<String>,
-    pub seconds: Option<f64>,
-    pub pid: u32,
-    pub srpipe_version: String,
-    /// Where it was started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<Machine>,
-    /// What runs its stages.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub executor: ExecutorKind,
-    /// The command line.
-    pub command: Vec<String>,
-    /// In the plan's order.
-    pub stages: Vec<StageRecord>,
-}
-
-impl RunRecord {
-    /// Returns the sealed JSON for `run.json`.
-    pub fn to_json(&self) -> Result<Vec<u8>> {
-        seal_pretty(self).context("writing the record of a run as JSON")
-    }
-
-    /// Parses the JSON of a `run.json`, from a store or an archive.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
-        let (record, seal): (Self, Seal) = unseal(bytes)?;
-        if seal == Seal::None && !super::predates_seals(&record.srpipe_version) {
-            return Err(Damage::new("the checksum is missing"));
-        }
-        Ok(record)
-    }
-}
-
-fn is_default(executor: &ExecutorKind) -> bool {
-    *executor == ExecutorKind::default()
-}
-
-/// A machine, for people who wonder about times.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
-    pub host: String,
-    /// Operating system and architecture.
-    pub system: String,
-    /// Empty where the system does not say.
-    pub processor: String,
-    pub cores: usize,
-    /// Bytes.
-    pub memory: Option<u64>,
-}
-
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}, {} cores", self.host, self.system, self.cores)?;
-        if !self.processor.is_empty() {
-            write!(f, " of {}", self.processor)?;
-        }
-        match self.memory {
-            Some(bytes) => write!(f, ", {:.1} GB", bytes as f64 / 1e9),
-            None => Ok(()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunState {
-    /// Also that of a run whose process was killed.
-    Running,
-    Ok,
-    Failed,
-    Interrupted,
-}
-
-/// What became of a stage in a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StageRecord {
-    pub name: String,
-    pub kind: StageKind,
-    /// None until the stage's inputs are known.
-    pub key: Option<Key>,
-    pub state: StageRunState,
-    /// In this run; of a cached stage, what it took when it ran.
-    pub seconds: Option<f64>,
-    #[serde(with = "numbers")]
-    pub metrics: BTreeMap<String, f64>,
-    pub error: Option<String>,
-    /// Its job, where it has one on a cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobRecord>,
-}
-
-/// A stage's job on a cluster, and where it is or was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobRecord {
-    pub id: String,
-    /// Why it waits in the queue, in the cluster's words; None where it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queued: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Since when it is not in the queue, as far as was looked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gone: Option<Gone>,
-}
-
-/// A job that was not in the queue, with a heart that stood still since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gone {
-    pub since: String,
-    pub beat: Option<String>,
-}
-
-impl JobRecord {
-    pub fn queued(id: &str, reason: &str) -> Self {
-        Self { queued: Some(reason.to_string()), ..Self::absent(id) }
-    }
-
-    pub fn running(id: &str, node: &str) -> Self {
-        Self { node: Some(node.to_string()), ..Self::absent(id) }
-    }
-
-    /// Not in the queue as the cluster tells it.
-    pub fn absent(id: &str) -> Self {
-        Self { id: id.to_string(), queued: None, node: None, gone: None }
-    }
-}
-
-impl fmt::Display for JobRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.queued, &self.node) {
-            (Some(reason), _) => write!(f, "job {} is queued ({reason})", self.id),
-            (_, Some(node)) => write!(f, "job {} is on {node}", self.id),
-            _ => write!(f, "job {} is not in the queue", self.id),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StageRunState {
-    Pending,
-    Running,
-    /// It ran to its end.
-    Ran,
-    /// Its key was known.
-    Cached,
-    Failed,
-    /// A stage that it depends on failed.
-    Skipped,
-    /// It was stopped, its progress saved.
-    Interrupted,
-}
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
@@ -204,7 +38,7 @@ impl Store {
     pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
         let parent = self.pipeline_folder(pipeline)?;
         let run = loop {
-            let id = new_id(Timestamp::now());
+            let id = new_run_id(Timestamp::now());
             let path = parent.join(&id);
             match fs::create_dir(&path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -228,7 +62,7 @@ impl Store {
         resolved_yaml: &[u8],
         outputs: &[(&str, Artifact)],
     ) -> Result<RunDir> {
-        let is_new = !self.runs.join(&record.pipeline).exists();
+        let is_new = !self.runs_dir().join(&record.pipeline).exists();
         let had_runs = self.latest_run(&record.pipeline).is_some();
         let parent = self.pipeline_folder(&record.pipeline)?;
         let add = || {
@@ -263,7 +97,7 @@ impl Store {
         if pipeline == "store" {
             bail!("a pipeline cannot be named \"store\", because runs/store holds the artifacts; rename the pipeline");
         }
-        let folder = self.runs.join(pipeline);
+        let folder = self.runs_dir().join(pipeline);
         files::create_folder(&folder)?;
         if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
             bail!("{} is a link, which srpipe does not follow: remove it", folder.display());
@@ -273,7 +107,7 @@ impl Store {
 
     /// The names under which there are runs, sorted.
     pub fn pipelines(&self) -> Vec<String> {
-        let mut names = folders(&self.runs);
+        let mut names = folders(self.runs_dir());
         names.retain(|name| name != "store" && !self.runs(name).is_empty());
         names
     }
@@ -283,7 +117,7 @@ impl Store {
         if files::check_name("the pipeline's name", pipeline).is_err() {
             return vec![];
         }
-        let parent = self.runs.join(pipeline);
+        let parent = self.runs_dir().join(pipeline);
         // A link could lead anywhere.
         if !files::is_folder(&parent) {
             return vec![];
@@ -294,7 +128,7 @@ impl Store {
     /// The run that `latest` names; where that is none, the newest.
     pub fn latest_run(&self, pipeline: &str) -> Option<RunDir> {
         let runs = self.runs(pipeline);
-        let named = fs::read_link(self.runs.join(pipeline).join(LATEST)).ok();
+        let named = fs::read_link(self.runs_dir().join(pipeline).join(LATEST)).ok();
         let named = runs.iter().find(|run| named.as_deref() == Some(Path::new(&run.id)));
         named.or(runs.last()).cloned()
     }
@@ -432,7 +266,7 @@ impl RunDir {
 }
 
 /// For example `20261123-083227.123-k3xa`.
-fn new_id(now: Timestamp) -> String {
+fn new_run_id(now: Timestamp) -> String {
     // Letters of a hash that std seeds at random.
     let mut bits = RandomState::new().build_hasher().finish();
     let letters = std::iter::repeat_with(|| {
@@ -443,8 +277,8 @@ fn new_id(now: Timestamp) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S.%3f"), letters.take(4).collect::<String>())
 }
 
-/// Whether a name has the form of [`new_id`].
-pub(super) fn is_new_id(name: &str) -> bool {
+/// Whether a name has the form of [`new_run_id`].
+pub fn is_run_id(name: &str) -> bool {
     let form = "dddddddd-dddddd.ddd-llll";
     let fits = |(c, form): (char, char)| match form {
         'd' => c.is_ascii_digit(),
@@ -491,6 +325,9 @@ fn folders(path: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ExecutorKind, StageKind};
+    use crate::runs::{JobRecord, Machine, RunState, StageRecord, StageRunState};
+    use crate::store::Key;
     use crate::store::testing::{soon, store, temporaries};
 
     fn record() -> RunRecord {
@@ -539,13 +376,13 @@ mod tests {
 
     #[test]
     fn runs_sort_by_time() {
-        let id = |time: &str| new_id(time.parse().unwrap());
+        let id = |time: &str| new_run_id(time.parse().unwrap());
         let first = id("2026-11-23T08:32:27.123456Z");
         assert!(first.starts_with("20261123-083227.123-") && first.len() == 24, "{first}");
         assert!(first.bytes().rev().take(4).all(|b| b.is_ascii_lowercase()), "{first}");
-        assert!(is_new_id(&first));
+        assert!(is_run_id(&first));
         let wrong = ["latest", "", "20261123-083227.123-K3XA", "20261123-083227.123-k3xab", "2026112x-083227.123-kxxa"];
-        assert!(!wrong.into_iter().any(is_new_id));
+        assert!(!wrong.into_iter().any(is_run_id));
         let ids = [first, id("2026-11-23T08:32:27.2Z"), id("2026-11-23T08:32:28Z"), id("2027-01-01T00:00:00Z")];
         assert!(ids.is_sorted());
         let distinct: std::collections::HashSet<_> = (0..50).map(|_| id("2026-11-23T08:32:27Z")).collect();

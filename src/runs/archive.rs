@@ -24,8 +24,9 @@ use serde_json::{Value, json};
 
 use super::remote::checked;
 use crate::config::{redact, redact_value};
-use crate::data::archive::{Member, walk};
-use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, RunDir, RunRecord, Store, check_run};
+use crate::io::tar::{Member, walk};
+use crate::runs::{RunDir, RunRecord, check_run};
+use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, Store};
 
 const HEAD: &str = "srpipe-export.json";
 const RECORD: &str = "run/run.json";
@@ -51,7 +52,7 @@ pub struct Moved {
 
 /// Writes a run with every result that is known of it.
 pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
-    let _hold = store.hold()?;
+    let _guard = store.guard()?;
     let mut record = run.record()?;
     // Records of earlier versions contain secrets.
     record.command.iter_mut().for_each(|argument| *argument = redact_value(argument).into_owned());
@@ -93,7 +94,7 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
 
 /// Adds the run in an archive, with its results; where the run is there already, the results alone.
 pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
-    let _hold = store.hold()?;
+    let _guard = store.guard()?;
     let mut from = BufReader::new(from);
     let start = from.fill_buf().context("reading the archive")?;
     match start.starts_with(&[0x1f, 0x8b]) {

@@ -15,9 +15,9 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::Unavailable;
+use crate::config::InputError;
 use crate::config::redact;
-use crate::data::http::Limits;
-use crate::run::InputError;
+use crate::io::http::Limits;
 
 /// How long a signed request is valid, and so how long it may wait before it is sent.
 const VALID: Duration = Duration::from_secs(3600);

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::OFlags;
 
-use super::InputError;
-use crate::data::http::BodyError;
+use crate::config::InputError;
+use crate::io::http::BodyError;
 use crate::plan::Preimage;
 use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, Store, hash_file};
 use s3::S3;

@@ -1,7 +1,10 @@
-use super::super::testing::{self, action, store, temporaries};
-use super::super::{RunRecord, RunState, StageRecord, StageRunState};
+use std::fs;
+
 use super::*;
 use crate::config::StageKind;
+use crate::runs::{RunRecord, StageRecord, StageRunState};
+use crate::store::files::entries;
+use crate::store::testing::{self, action, store, temporaries};
 
 fn key(i: usize) -> Key {
     testing::key(&i.to_string())
@@ -64,17 +67,17 @@ fn what_no_kept_run_needs_is_removed() {
     drop(run(&store, "b", &[3]));
     store.put(b"of nobody").unwrap();
 
-    let would = store.gc(KEEP_1, true).unwrap();
+    let would = collect_garbage(&store, KEEP_1, true).unwrap();
     assert_eq!(known(&store, 6), [0, 1, 2, 3, 4, 5]);
-    let removed = store.gc(KEEP_1, false).unwrap();
+    let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!(removed, would);
     assert_eq!(known(&store, 6), [1, 2, 3, 4]);
     assert_eq!((removed.runs.len(), removed.actions, removed.blobs, removed.bytes), (1, 2, 3, 209));
     assert_eq!((removed.blobs_left, removed.bytes_left), (5, 406));
     assert_eq!(store.runs("a").len(), 2);
-    assert_eq!(store.gc(KEEP_1, false).unwrap().runs, [""; 0]);
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().runs, [""; 0]);
     drop(live);
-    assert!(super::super::testing::soon(|| store.gc(KEEP_1, false).unwrap().actions == 1));
+    assert!(testing::soon(|| collect_garbage(&store, KEEP_1, false).unwrap().actions == 1));
     assert_eq!(known(&store, 6), [1, 2, 3]);
 }
 
@@ -84,10 +87,10 @@ fn a_limit_removes_the_oldest_and_never_the_latest() {
     (0..4).for_each(|i| know(&store, i));
     (0..4).for_each(|i| drop(run(&store, "a", &[i])));
     let limit = |bytes| Retention { keep: 10, max_bytes: Some(bytes) };
-    assert_eq!(store.gc(limit(406), false).unwrap().actions, 0);
-    assert_eq!(store.gc(limit(250), false).unwrap().actions, 2);
+    assert_eq!(collect_garbage(&store, limit(406), false).unwrap().actions, 0);
+    assert_eq!(collect_garbage(&store, limit(250), false).unwrap().actions, 2);
     assert_eq!(known(&store, 4), [2, 3]);
-    store.gc(limit(1), false).unwrap();
+    collect_garbage(&store, limit(1), false).unwrap();
     assert_eq!(known(&store, 4), [3]);
 }
 
@@ -102,18 +105,18 @@ fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
     let lock = store.lock(&key(2)).unwrap();
     store.lease(&lock).unwrap();
     let put = store.put(b"put by a worker").unwrap();
-    fs::create_dir_all(store.folder("work/.tmp-gone")).unwrap();
+    fs::create_dir_all(store.runs_dir().join("store/work/.tmp-gone")).unwrap();
     fs::write(store.blob_path(&put).with_file_name(".tmp-half"), b"ha").unwrap();
 
-    let live = || super::super::testing::soon(|| store.live_keys(&BTreeMap::new()) == [key(2)]);
+    let live = || testing::soon(|| store.live_keys(&BTreeMap::new()) == [key(2)]);
     assert!(live());
-    let removed = store.gc(KEEP_1, false).unwrap();
+    let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!((removed.work, removed.temporaries, removed.blobs), (1, 2, 0));
     assert_eq!(temporaries(&store), 0);
     assert!(store.work_dir(&key(0)).exists() && !store.work_dir(&key(1)).exists());
     assert_eq!(store.read(&put).unwrap(), b"put by a worker");
     drop(lock);
-    assert!(super::super::testing::soon(|| store.gc(KEEP_1, false).unwrap().blobs == 1));
+    assert!(testing::soon(|| collect_garbage(&store, KEEP_1, false).unwrap().blobs == 1));
     assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
 }
 
@@ -125,9 +128,9 @@ fn work_of_what_is_done_is_removed_and_its_log_kept() {
     fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
     know(&store, 0);
     drop(run(&store, "a", &[0]));
-    assert_eq!(store.gc(KEEP_1, true).unwrap().work, 1);
+    assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().work, 1);
     assert!(store.work_dir(&key(0)).exists());
-    assert_eq!(store.gc(KEEP_1, false).unwrap().work, 1);
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().work, 1);
     assert!(!store.work_dir(&key(0)).exists());
     assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"what it said");
     assert_eq!(known(&store, 1), [0]);
@@ -138,8 +141,8 @@ fn nothing_is_removed_while_somebody_counts_on_it() {
     let (_folder, store) = store();
     know(&store, 0);
     std::thread::scope(|scope| {
-        let hold = store.hold().unwrap();
-        let gc = scope.spawn(|| store.gc(KEEP_1, false).unwrap());
+        let hold = store.guard().unwrap();
+        let gc = scope.spawn(|| collect_garbage(&store, KEEP_1, false).unwrap());
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!gc.is_finished());
         assert_eq!(known(&store, 1), [0], "reading does not wait");
@@ -157,9 +160,9 @@ fn links_are_not_followed() {
     let outside = folder.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), b"outside").unwrap();
-    fs::create_dir_all(store.folder("")).unwrap();
-    std::os::unix::fs::symlink(&outside, store.folder(".tmp-link")).unwrap();
-    assert_eq!(store.gc(KEEP_1, false).unwrap().temporaries, 1);
+    fs::create_dir_all(store.runs_dir().join("store")).unwrap();
+    std::os::unix::fs::symlink(&outside, store.runs_dir().join("store/.tmp-link")).unwrap();
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().temporaries, 1);
     assert!(outside.join("file").exists());
 }
 
@@ -169,23 +172,27 @@ fn a_link_for_a_folder_is_refused() {
     let (folder, store) = store();
     know(&store, 0);
     drop(run(&store, "a", &[0]));
-    let kept = store.gc(KEEP_1, false).unwrap();
+    let kept = collect_garbage(&store, KEEP_1, false).unwrap();
     assert!(kept.blobs_left > 0 && kept.actions == 0, "{kept:?}");
     let outside = folder.path().join("outside");
-    let shard = |kind: &str| entries(&store.folder(kind)).remove(0);
-    for place in
-        [store.folder("actions"), store.folder("blobs"), shard("actions"), shard("blobs"), store.runs.join("a")]
-    {
+    let shard = |kind: &str| entries(&store.runs_dir().join("store").join(kind)).remove(0);
+    for place in [
+        store.runs_dir().join("store/actions"),
+        store.runs_dir().join("store/blobs"),
+        shard("actions"),
+        shard("blobs"),
+        store.runs_dir().join("a"),
+    ] {
         fs::rename(&place, &outside).unwrap();
         std::os::unix::fs::symlink(&outside, &place).unwrap();
-        for error in [store.gc(KEEP_1, false).unwrap_err(), store.verify(|_| Ok(())).unwrap_err()] {
+        for error in [collect_garbage(&store, KEEP_1, false).unwrap_err(), store.verify(|_| Ok(())).unwrap_err()] {
             let error = error.to_string();
             assert!(error.starts_with(&format!("{} is a link", place.display())), "{error}");
         }
         fs::remove_file(&place).unwrap();
         fs::rename(&outside, &place).unwrap();
     }
-    assert_eq!(store.gc(KEEP_1, false).unwrap(), kept);
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap(), kept);
 }
 
 #[test]
@@ -196,7 +203,7 @@ fn a_run_with_a_damaged_record_keeps_its_linked_results() {
     damaged.link_stage("stage0", &store.action(&key(0)).unwrap().unwrap().outputs).unwrap();
     run(&store, "a", &[1]);
     fs::write(damaged.path().join("run.json"), b"{").unwrap();
-    store.gc(Retention { keep: 2, max_bytes: None }, false).unwrap();
+    collect_garbage(&store, Retention { keep: 2, max_bytes: None }, false).unwrap();
     assert_eq!(known(&store, 3), [0, 1]);
 }
 
@@ -215,23 +222,11 @@ fn leftovers_of_killed_runs_are_removed() {
     let (path, id) = (kept.path().to_path_buf(), kept.id().to_string());
     drop(kept);
     fs::write(path.join(".tmp-report"), b"").unwrap();
-    assert!(super::super::testing::soon(|| !store.runs("a")[0].is_live()));
-    let removed = store.gc(KEEP_1, false).unwrap();
+    assert!(testing::soon(|| !store.runs("a")[0].is_live()));
+    let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!(removed.temporaries, 3, "{removed:?}");
     let mut left: Vec<_> = fs::read_dir(&pipeline).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [id.as_str(), "latest", "notes"]);
     assert_eq!(temporaries(&store), 0);
-}
-
-#[test]
-fn work_that_is_locked_in_the_meantime_is_kept() {
-    let (_folder, store) = store();
-    let lock = store.lock(&key(7)).unwrap();
-    assert!(!store.remove_work(&key(7), false).unwrap());
-    assert!(store.work_dir(&key(7)).is_dir());
-    store.clean_work(lock).unwrap();
-    drop(store.lock(&key(7)).unwrap());
-    assert!(store.remove_work(&key(7), false).unwrap());
-    assert!(!store.work_dir(&key(7)).exists());
 }

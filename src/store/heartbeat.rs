@@ -14,33 +14,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::files::{self, Durability};
+use super::files;
 use super::lock::Wait;
-use super::{Key, RunDir, Store};
+use super::{Key, Store};
 
-/// In a run's folder: what it keeps of its jobs.
-const JOBS: &str = ".slurm";
 /// In a key's work folder: what changes as long as somebody works on it.
 const BEAT: &str = "beat";
 /// Between two beats.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A heart that stands still for this long has stopped.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
-
-impl RunDir {
-    /// The folder of what the run keeps of its jobs on a cluster.
-    pub fn jobs_dir(&self) -> PathBuf {
-        self.path().join(JOBS)
-    }
-
-    /// A file in it: whole, and there for good when this returns.
-    pub fn write_job_file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        files::check_name("the file's name", name)?;
-        let path = self.jobs_dir().join(name);
-        files::write(&path, bytes, Durability::Synced)?;
-        Ok(path)
-    }
-}
+pub const LEASE: Duration = Duration::from_secs(30);
 
 /// Beats until it is dropped.
 #[derive(Debug)]
@@ -105,7 +88,7 @@ impl Store {
 
     /// The beat of a process of another machine which said that it works on a key, and not that it stopped.
     pub(super) fn beat_elsewhere(&self, key: &Key) -> Option<String> {
-        let holder = self.lock_holder(key).filter(|holder| holder.host != files::host());
+        let holder = self.lock_guarder(key).filter(|holder| holder.host != files::host());
         holder.and_then(|_| self.last_beat(key))
     }
 
@@ -163,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_on_another_machine_is_waited_for_as_long_as_its_heart_beats() {
+    fn a_guarder_on_another_machine_is_waited_for_as_long_as_its_heart_beats() {
         let (_folder, store) = store();
         let key = Key::of(b"a preimage");
         held_elsewhere(&store, &key);
-        assert_eq!(store.lock_holder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
+        assert_eq!(store.lock_guarder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
         let lease = Duration::from_millis(400);
         let beats = || {
             for n in 1..8 {

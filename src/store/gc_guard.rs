@@ -19,23 +19,23 @@ const LEASE: &str = "lease";
 
 /// As long as it lives, nothing is removed.
 #[derive(Debug)]
-pub struct Hold {
+pub struct GcGuard {
     _file: Option<File>,
 }
 
 impl Store {
     /// Waits while `gc` removes, which takes moments. Where nothing can be written, nothing can be removed either.
-    pub fn hold(&self) -> Result<Hold> {
-        Ok(Hold { _file: self.gc_lock()?.map(shared).transpose()? })
+    pub fn guard(&self) -> Result<GcGuard> {
+        Ok(GcGuard { _file: self.gc_lock()?.map(shared).transpose()? })
     }
 
     /// Waits until nobody holds; then nobody else removes, puts or counts on anything.
-    pub(super) fn hold_alone(&self) -> Result<Hold> {
+    pub(super) fn guard_exclusively(&self) -> Result<GcGuard> {
         let file = self.gc_lock()?;
         if let Some(file) = &file {
             lock_uninterrupted(file, File::lock).context("locking the store")?;
         }
-        Ok(Hold { _file: file })
+        Ok(GcGuard { _file: file })
     }
 
     fn gc_lock(&self) -> Result<Option<File>> {
@@ -65,7 +65,7 @@ impl Store {
 
     /// The keys that are worked on at this moment.
     /// `stopped`: hearts that were seen to stand still.
-    pub(super) fn live_keys(&self, stopped: &BTreeMap<Key, String>) -> Vec<Key> {
+    pub(crate) fn live_keys(&self, stopped: &BTreeMap<Key, String>) -> Vec<Key> {
         let is_here = |key: &Key| is_held(&self.work_dir(key).join("lock"));
         let beats = |key: &Key| self.beat_elsewhere(key).is_some_and(|beat| stopped.get(key) != Some(&beat));
         self.work_keys().into_iter().filter(|key| is_here(key) || beats(key)).collect()

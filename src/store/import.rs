@@ -3,7 +3,6 @@
 //! An archive or a shared cache supplies records (of actions) and blobs. Foreign records are verified as strictly as
 //! our own, and blobs are hashed on arrival. As everywhere, the record is written after its blobs.
 
-use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
@@ -12,8 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::actions::SizedArtifact;
 use super::digest::Hasher;
 use super::files::{self, Durability};
-use super::{Action, Digest, Key, RunDir, RunRecord, RunState, StageRecord, StageRunState, Store};
-use crate::config::names::{is_reserved_pipeline, is_reserved_stage};
+use super::{Action, Digest, Key, Store};
 
 /// The maximum size of a foreign record. Parsed, it can take about twenty times as much memory.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
@@ -40,7 +38,7 @@ impl Store {
 
     /// Keeps a blob that comes from elsewhere, if it is what its name and its length say.
     pub fn adopt_blob(&self, digest: &Digest, size: u64, content: impl Read) -> Result<()> {
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         self.count_on(digest)?;
         if self.is_whole(digest, size) {
             return Ok(());
@@ -70,7 +68,7 @@ impl Store {
 
     /// Records a key that was made known elsewhere, once its blobs are here. A key that is known already stays as it is.
     pub fn adopt(&self, record: &Record) -> Result<()> {
-        let _hold = self.hold()?;
+        let _guard = self.guard()?;
         if self.action(&record.key)?.is_some() {
             return Ok(());
         }
@@ -79,76 +77,6 @@ impl Store {
         }
         self.write_file(&self.action_path(&record.key), &record.bytes, Durability::Synced)
     }
-
-    /// Adds a run from another store, as a finished run with links to its available results. Atomic. None if a run with
-    /// this id exists.
-    pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
-        check_run(record)?;
-        if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
-            // An import that was killed may have added it without the link.
-            run.make_latest_unless_there()?;
-            return Ok(None);
-        }
-        let record = mark_ended(record);
-        let mut outputs = vec![];
-        for stage in &record.stages {
-            let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
-            if let (true, Some(key)) = (known, &stage.key)
-                && let Some(action) = self.action(key)?
-            {
-                outputs.push((stage.name.as_str(), action.outputs));
-            }
-        }
-        self.add_run(&record, resolved_yaml, &outputs).map(Some)
-    }
-}
-
-/// The maximum number of command-line arguments, about what Linux accepts.
-const MAX_ARGUMENTS: usize = 100_000;
-/// The maximum length of a file name.
-const MAX_NAME_BYTES: usize = 255;
-
-/// Checks all names in a foreign run's record from which paths are derived, before anything is written.
-pub fn check_run(record: &RunRecord) -> Result<()> {
-    let check = |what: &str, name: &str, is_reserved: bool| {
-        files::check_name(what, name)?;
-        ensure!(!name.chars().any(char::is_control), "{what} {name:?} contains control characters");
-        let start: String = name.chars().take(20).collect();
-        ensure!(name.len() <= MAX_NAME_BYTES, "{what} \"{start}…\" is longer than {MAX_NAME_BYTES} bytes");
-        ensure!(!is_reserved, "{what} {name:?} is reserved: srpipe uses it for a file or folder of its own");
-        Ok(())
-    };
-    ensure!(super::runs::is_new_id(&record.id), "{:?} is not a valid run id", record.id);
-    check("the pipeline's name", &record.pipeline, is_reserved_pipeline(&record.pipeline))?;
-    // As values in memory, empty arguments take many times the space that they have in the file.
-    let arguments = record.command.len();
-    ensure!(
-        arguments <= MAX_ARGUMENTS,
-        "the command line of the run has {arguments} arguments, more than {MAX_ARGUMENTS}"
-    );
-    let mut names = HashSet::new();
-    for StageRecord { name, .. } in &record.stages {
-        check("the stage's name", name, is_reserved_stage(name))?;
-        ensure!(names.insert(name), "two stages have the name {name:?}");
-    }
-    Ok(())
-}
-
-/// Returns the record with a final state: no process here runs it, and its jobs belong to another cluster.
-fn mark_ended(record: &RunRecord) -> RunRecord {
-    let mut record = record.clone();
-    if record.state == RunState::Running {
-        record.state = RunState::Interrupted;
-    }
-    for stage in &mut record.stages {
-        stage.job = None;
-        stage.state = match stage.state {
-            StageRunState::Running => StageRunState::Interrupted,
-            StageRunState::Pending => StageRunState::Skipped,
-            state => state,
-        };
-    }
-    record
 }
 
 impl Record {

@@ -1,5 +1,5 @@
 //! Figures by name as JSON that keeps infinities and NaN, which JSON's numbers lack: they are the strings `"inf"`,
-//! `"-inf"` and `"NaN"`. For `#[serde(with = "numbers")]`.
+//! `"-inf"` and `"NaN"`. For `#[serde(with = "json_float")]`.
 
 use std::collections::BTreeMap;
 

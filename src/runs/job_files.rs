@@ -1,0 +1,26 @@
+//! The files of a run whose stages are jobs of a batch system.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::RunDir;
+use crate::store::files::{self, Durability};
+
+/// The subfolder of a run's folder that contains the records and output of its jobs.
+const JOBS: &str = ".slurm";
+
+impl RunDir {
+    /// The folder of what the run keeps of its jobs on a cluster.
+    pub fn jobs_dir(&self) -> PathBuf {
+        self.path().join(JOBS)
+    }
+
+    /// A file in it: whole, and there for good when this returns.
+    pub fn write_job_file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        files::check_name("the file's name", name)?;
+        let path = self.jobs_dir().join(name);
+        files::write(&path, bytes, Durability::Synced)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,29 @@
+//! Runs: what was run and what became of it. Each run is a folder that people may inspect and delete.
+//!
+//! ```text
+//! runs/
+//!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder per stage with links to its outputs
+//!   <pipeline>/<run-id>/.slurm/      records and output of the run's jobs, if a batch system runs its stages
+//!   <pipeline>/latest                link to the newest run
+//! ```
+//!
+//! - `record`: the contents of `run.json`. `run_dir`: the folder. `job_files`: the files of jobs.
+//! - `retention`: which runs `gc` keeps. `verification`: checks every record.
+//! - [`archive`], `import`: runs as files. `remote`: shared caches of results.
+
+pub mod archive;
+
+mod import;
+mod job_files;
+mod record;
+mod remote;
+mod retention;
+mod run_dir;
+mod verification;
+
+pub use import::check_run;
+pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState};
+pub use remote::{Pushed, Remote, Unavailable};
+pub use retention::{Removed, Retention, collect_garbage};
+pub use run_dir::{RunDir, is_run_id};
+pub use verification::verify;

@@ -1,0 +1,175 @@
+//! The record of a run (`run.json`): what was run, where, and the state of each stage.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ExecutorKind, StageKind};
+use crate::store::seal::{Damage, Seal, seal_pretty, unseal};
+use crate::store::{Key, json_float};
+
+/// What `run.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Given by [`Store::create_run`].
+    pub id: String,
+    pub pipeline: String,
+    /// The pipeline file, as it was named; None for a built-in pipeline.
+    pub file: Option<PathBuf>,
+    pub state: RunState,
+    /// RFC 3339.
+    pub started_at: String,
+    pub finished_at: Option<String>,
+    pub seconds: Option<f64>,
+    pub pid: u32,
+    pub srpipe_version: String,
+    /// Where it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// What runs its stages.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub executor: ExecutorKind,
+    /// The command line.
+    pub command: Vec<String>,
+    /// In the plan's order.
+    pub stages: Vec<StageRecord>,
+}
+
+impl RunRecord {
+    /// Returns the sealed JSON for `run.json`.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        seal_pretty(self).context("writing the record of a run as JSON")
+    }
+
+    /// Parses the JSON of a `run.json`, from a store or an archive.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
+        let (record, seal): (Self, Seal) = unseal(bytes)?;
+        if seal == Seal::None && !crate::store::predates_seals(&record.srpipe_version) {
+            return Err(Damage::new("the checksum is missing"));
+        }
+        Ok(record)
+    }
+}
+
+fn is_default(executor: &ExecutorKind) -> bool {
+    *executor == ExecutorKind::default()
+}
+
+/// A machine, for people who wonder about times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub host: String,
+    /// Operating system and architecture.
+    pub system: String,
+    /// Empty where the system does not say.
+    pub processor: String,
+    pub cores: usize,
+    /// Bytes.
+    pub memory: Option<u64>,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {} cores", self.host, self.system, self.cores)?;
+        if !self.processor.is_empty() {
+            write!(f, " of {}", self.processor)?;
+        }
+        match self.memory {
+            Some(bytes) => write!(f, ", {:.1} GB", bytes as f64 / 1e9),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Also that of a run whose process was killed.
+    Running,
+    Ok,
+    Failed,
+    Interrupted,
+}
+
+/// What became of a stage in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    pub name: String,
+    pub kind: StageKind,
+    /// None until the stage's inputs are known.
+    pub key: Option<Key>,
+    pub state: StageRunState,
+    /// In this run; of a cached stage, what it took when it ran.
+    pub seconds: Option<f64>,
+    #[serde(with = "json_float")]
+    pub metrics: BTreeMap<String, f64>,
+    pub error: Option<String>,
+    /// Its job, where it has one on a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobRecord>,
+}
+
+/// A stage's job on a cluster, and where it is or was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub id: String,
+    /// Why it waits in the queue, in the cluster's words; None where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Since when it is not in the queue, as far as was looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// A job that was not in the queue, with a heart that stood still since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    pub since: String,
+    pub beat: Option<String>,
+}
+
+impl JobRecord {
+    pub fn queued(id: &str, reason: &str) -> Self {
+        Self { queued: Some(reason.to_string()), ..Self::absent(id) }
+    }
+
+    pub fn running(id: &str, node: &str) -> Self {
+        Self { node: Some(node.to_string()), ..Self::absent(id) }
+    }
+
+    /// Not in the queue as the cluster tells it.
+    pub fn absent(id: &str) -> Self {
+        Self { id: id.to_string(), queued: None, node: None, gone: None }
+    }
+}
+
+impl fmt::Display for JobRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.queued, &self.node) {
+            (Some(reason), _) => write!(f, "job {} is queued ({reason})", self.id),
+            (_, Some(node)) => write!(f, "job {} is on {node}", self.id),
+            _ => write!(f, "job {} is not in the queue", self.id),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageRunState {
+    Pending,
+    Running,
+    /// It ran to its end.
+    Ran,
+    /// Its key was known.
+    Cached,
+    Failed,
+    /// A stage that it depends on failed.
+    Skipped,
+    /// It was stopped, its progress saved.
+    Interrupted,
+}

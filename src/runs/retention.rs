@@ -1,0 +1,166 @@
+//! Decides which runs `gc` keeps, and removes the others with the results that only they refer to.
+//!
+//! Live runs, pinned runs and the newest runs of each pipeline stay, with the results of their stages. Runs go first,
+//! then results, so that an interrupted collection leaves unreferenced blobs and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::{RunDir, RunState, is_run_id};
+use crate::config::ExecutorKind;
+use crate::store::{Key, Store, files};
+
+/// Which runs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Of each pipeline, this many of the newest runs, at least one.
+    pub keep: usize,
+    /// Fewer of them, the oldest first, where their blobs take more bytes than this; never the latest of a pipeline.
+    pub max_bytes: Option<u64>,
+}
+
+/// What was removed, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// `PIPELINE/ID`
+    pub runs: Vec<String>,
+    pub actions: usize,
+    pub blobs: usize,
+    /// Of the blobs.
+    pub bytes: u64,
+    /// Unfinished work that no kept run can go on with.
+    pub work: usize,
+    /// What killed processes left half-written.
+    pub temporaries: usize,
+    pub blobs_left: usize,
+    pub bytes_left: u64,
+}
+
+/// The properties of a run that decide whether it is kept.
+#[derive(Debug, Clone)]
+struct Candidate {
+    /// Pipeline and id; ids sort by time.
+    pipeline: String,
+    id: String,
+    /// Live, pinned or the latest of its pipeline.
+    must_stay: bool,
+    keys: BTreeSet<Key>,
+}
+
+/// Which runs stay. `size`: the bytes that the blobs of these keys take.
+fn choose(runs: &[Candidate], retention: Retention, size: impl Fn(&BTreeSet<&Key>) -> u64) -> Vec<bool> {
+    let mut newest_first: Vec<usize> = (0..runs.len()).collect();
+    newest_first.sort_by(|&a, &b| runs[b].id.cmp(&runs[a].id));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut stays = vec![false; runs.len()];
+    for &run in &newest_first {
+        let count = counts.entry(&runs[run].pipeline).or_default();
+        *count += 1;
+        stays[run] = runs[run].must_stay || *count <= retention.keep.max(1);
+    }
+    let Some(max) = retention.max_bytes else { return stays };
+    for &run in newest_first.iter().rev() {
+        let kept = runs.iter().zip(&stays).filter(|(_, stays)| **stays).flat_map(|(run, _)| &run.keys).collect();
+        if size(&kept) <= max {
+            break;
+        }
+        stays[run] = runs[run].must_stay;
+    }
+    stays
+}
+
+/// Removes the runs that `retention` does not keep, and the results that no kept run refers to. With `dry_run`, only
+/// reports what it would remove.
+///
+/// # Errors
+/// Fails while jobs of a run may continue without a process that watches them: no record says which results they need.
+pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Result<Removed> {
+    let collection = store.begin_collection()?;
+    refuse_unwatched_runs(store)?;
+    let mut runs = vec![];
+    for pipeline in store.pipelines() {
+        let latest = store.latest_run(&pipeline).map(|run| run.id().to_string());
+        for run in store.runs(&pipeline) {
+            let keys = run.record().map(|record| record.stages.into_iter().filter_map(|stage| stage.key).collect());
+            let candidate = Candidate {
+                pipeline: pipeline.clone(),
+                id: run.id().to_string(),
+                must_stay: run.is_live() || run.is_pinned() || latest.as_deref() == Some(run.id()),
+                // If a run's record is damaged, use its links.
+                keys: keys.unwrap_or_else(|_| collection.keys_with_outputs_in(&run.linked())),
+            };
+            runs.push((run, candidate));
+        }
+    }
+    let candidates: Vec<Candidate> = runs.iter().map(|(_, candidate)| candidate.clone()).collect();
+    let stays = choose(&candidates, retention, |keys| collection.size(keys));
+    let kept = candidates.iter().zip(&stays).filter(|(_, stays)| **stays).flat_map(|(run, _)| &run.keys).collect();
+
+    let mut removed = Removed::default();
+    let mut unneeded: Vec<PathBuf> = vec![];
+    for ((run, candidate), _) in runs.iter().zip(&stays).filter(|(_, stays)| !**stays) {
+        removed.runs.push(format!("{}/{}", candidate.pipeline, candidate.id));
+        unneeded.push(run.path().to_path_buf());
+    }
+    let leftovers = leftovers(store);
+    removed.temporaries = leftovers.len();
+    unneeded.extend(leftovers);
+    let collected = collection.finish(&unneeded, &kept, dry_run)?;
+    Ok(Removed {
+        actions: collected.actions,
+        blobs: collected.blobs,
+        bytes: collected.bytes,
+        work: collected.work,
+        temporaries: removed.temporaries + collected.temporaries,
+        blobs_left: collected.blobs_left,
+        bytes_left: collected.bytes_left,
+        ..removed
+    })
+}
+
+/// Returns run folders without a record, whose process was killed before it wrote one, and the temporary files and
+/// folders of runs that are not live.
+fn leftovers(store: &Store) -> Vec<PathBuf> {
+    let is_abandoned = |path: &PathBuf| {
+        files::is_folder(path)
+            && path.file_name().and_then(|name| name.to_str()).is_some_and(is_run_id)
+            && RunDir::is_abandoned(path)
+    };
+    let runs_dir = store.runs_dir();
+    let pipelines = files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store"));
+    let abandoned = pipelines.flat_map(|pipeline| files::entries(&pipeline)).filter(is_abandoned);
+    let mut folders = vec![runs_dir.to_path_buf()];
+    for pipeline in store.pipelines() {
+        folders.push(runs_dir.join(&pipeline));
+        for run in store.runs(&pipeline).into_iter().filter(|run| !run.is_live()) {
+            folders.push(run.path().to_path_buf());
+            folders.push(run.jobs_dir());
+            folders.extend(files::entries(run.path()));
+        }
+    }
+    let temporaries = folders.iter().flat_map(|folder| files::temporaries(folder));
+    let mut found: Vec<PathBuf> = abandoned.chain(temporaries).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn refuse_unwatched_runs(store: &Store) -> Result<()> {
+    let mut runs = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline));
+    let is_unwatched = |run: &RunDir| {
+        let record = run.record();
+        record.is_ok_and(|record| record.executor == ExecutorKind::Slurm && record.state == RunState::Running)
+            && !run.is_live()
+    };
+    let Some(run) = runs.find(is_unwatched) else { return Ok(()) };
+    let id = run.id();
+    bail!(
+        "the jobs of run {id} continue without a process: wait for them (`srpipe status {id}`), or `srpipe cancel {id}`"
+    )
+}
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;
