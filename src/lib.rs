@@ -52,6 +52,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod diffusion;
+pub mod infer;
 pub mod io;
 pub mod metrics;
 pub mod model;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use srpipe::config::Device;
 use srpipe::config::*;
 use srpipe::data::Images;
+use srpipe::infer::Denoiser;
+use srpipe::infer::TiledSampler;
 use srpipe::model::{Checkpoint, Config, Cost, unet};
 use srpipe::random::{Purpose, Stream, stream};
-use srpipe::stages::denoiser::Denoiser;
-use srpipe::stages::upscale::Upscaling;
 use srpipe::train::initial_state;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -142,9 +142,9 @@ fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
                 }
                 let steps = denoiser.config.diffusion.timesteps.min(2);
                 let sampler = SamplerParams { steps, ..Default::default() };
-                assert!(Upscaling::memory(&denoiser, 5, 5) < 1 << 30);
+                assert!(TiledSampler::memory(&denoiser, 5, 5) < 1 << 30);
                 // Very large weights may give non-finite values, which are an error as well.
-                let _ = Upscaling::new(&denoiser, &sampler, 0, &picture).sample(0, &mut |_| Ok(()));
+                let _ = TiledSampler::new(&denoiser, &sampler, 0, &picture).sample(0, &mut |_| Ok(()));
             };
             let run = catch_unwind(AssertUnwindSafe(|| allocated(enlarge).1));
             let bytes = run.unwrap_or_else(|_| panic!("file {i} panics when upscaling: {header}"));

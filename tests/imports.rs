@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest. Modules of one layer do not name each other.
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["cli"],
     &["run"],
     &["stages"],
-    &["train", "report"],
+    &["infer", "report"],
+    &["train"],
     &["diffusion", "metrics", "stats"],
     &["model", "data"],
     &["nn"],

@@ -124,7 +124,7 @@ fn a_sampling_that_is_killed_on_its_way_ends_in_the_same_bytes() {
     let last = killed.run(&["--json"]);
     assert_eq!(last.code, Some(0), "{last}");
     let gone_on =
-        |event: serde_json::Value| event["text"].as_str().is_some_and(|text| text.starts_with("going on after "));
+        |event: serde_json::Value| event["text"].as_str().is_some_and(|text| text.starts_with("resuming after "));
     assert!(last.events().into_iter().any(gone_on), "{last}");
     assert_eq!(killed.digests("samples"), whole.digests("samples"));
 }

@@ -16,10 +16,10 @@ use crate::config::{Device, StageKind, blobs};
 use crate::config::{SamplerMethod, SamplerParams};
 use crate::data::picture::{Format, Picture};
 use crate::data::{Images, resample};
+use crate::infer::Denoiser;
+use crate::infer::TiledSampler;
 use crate::model::Checkpoint;
 use crate::run::{available_memory, cuda};
-use crate::stages::denoiser::Denoiser;
-use crate::stages::upscale::Upscaling;
 use crate::store::Store;
 
 /// Between two lines on the progress, where no bar can be drawn.
@@ -49,7 +49,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     if args.bicubic {
         write(&outputs.bicubic(), &resample::enlarge(&image, scale))?;
     }
-    let upscaling = Upscaling::new(&denoiser, &sampler, args.seed, &image);
+    let upscaling = TiledSampler::new(&denoiser, &sampler, args.seed, &image);
     let begun = Instant::now();
     let mut meter = Meter::new(upscaling.evaluations() as u64 * args.samples);
     for k in 0..args.samples {
@@ -81,7 +81,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
 
 /// An error rather than an end in the middle.
 fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
-    let needed = Upscaling::memory(denoiser, image.height, image.width);
+    let needed = TiledSampler::memory(denoiser, image.height, image.width);
     match available_memory() {
         Some(free) if needed > free => Err(InputError(format!(
             "upscaling {}×{} pixels by a factor of {} needs about {} of memory, and only {} is free: shrink or crop the \

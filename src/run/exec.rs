@@ -99,7 +99,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&order.key)? {
         Some(lock) => lock,
         None => {
-            let holder = store.lock_guarder(&order.key).map(|holder| holder.to_string());
+            let holder = store.lock_holder(&order.key).map(|holder| holder.to_string());
             send(&ProcessEvent::WaitingForLock { holder });
             store.lock(&order.key)?
         }

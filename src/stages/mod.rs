@@ -1,14 +1,10 @@
-//! One file a stage kind: reads typed parameters and input artifacts, writes output artifacts.
+//! One file per stage kind: reads typed parameters and input artifacts, writes output artifacts.
 //!
 //! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
 //!
-//! No stage is [`upscale`], which does for one picture of the user's what `sample` does for test images; both ask the
-//! same [`denoiser`].
-
 pub mod command;
 pub mod compare;
 pub mod degrade;
-pub mod denoiser;
 pub mod fetch;
 mod metrics_file;
 pub mod processes;
@@ -16,7 +12,6 @@ mod sample;
 #[cfg(test)]
 mod testing;
 mod train;
-pub mod upscale;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

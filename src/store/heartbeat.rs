@@ -88,7 +88,7 @@ impl Store {
 
     /// The beat of a process of another machine which said that it works on a key, and not that it stopped.
     pub(super) fn beat_elsewhere(&self, key: &Key) -> Option<String> {
-        let holder = self.lock_guarder(key).filter(|holder| holder.host != files::host());
+        let holder = self.lock_holder(key).filter(|holder| holder.host != files::host());
         holder.and_then(|_| self.last_beat(key))
     }
 
@@ -146,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guarder_on_another_machine_is_waited_for_as_long_as_its_heart_beats() {
+    fn a_holder_on_another_machine_is_waited_for_as_long_as_its_heart_beats() {
         let (_folder, store) = store();
         let key = Key::of(b"a preimage");
         held_elsewhere(&store, &key);
-        assert_eq!(store.lock_guarder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
+        assert_eq!(store.lock_holder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
         let lease = Duration::from_millis(400);
         let beats = || {
             for n in 1..8 {

@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// Who said last that they hold the key. Whether they still do, only `try_lock` tells.
-    pub fn lock_guarder(&self, key: &Key) -> Option<LockHolder> {
+    pub fn lock_holder(&self, key: &Key) -> Option<LockHolder> {
         let text = files::read_text(&self.work_dir(key).join("lock")).ok()?;
         let mut words = text.split_whitespace().map(str::to_string);
         Some(LockHolder { pid: words.next()?.parse().ok()?, host: words.next()?, job: words.next() })
@@ -141,7 +141,7 @@ impl Store {
                 format!("locking {}; if its file system has no locks, choose another with --runs-dir", path.display())
             })?;
             if is_at(&file, &path)? {
-                let is_elsewhere = self.lock_guarder(key).is_some_and(|holder| holder.host != files::host());
+                let is_elsewhere = self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
                 if is_elsewhere && !self.outlasts(key, lease, wait) {
                     return Ok(None);
                 }
@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_guarder() {
+    fn a_key_has_one_holder() {
         let (_folder, store) = store();
         let lock = store.try_lock(&key()).unwrap().unwrap();
         assert_eq!(lock.key(), &key());
         assert!(store.try_lock(&key()).unwrap().is_none());
         assert!(store.try_lock(&Key::of(b"another")).unwrap().is_some());
-        let holder = store.lock_guarder(&key()).unwrap();
+        let holder = store.lock_holder(&key()).unwrap();
         assert_eq!(holder, LockHolder { pid: std::process::id(), host: files::host(), job: None });
         drop(lock);
         assert!(soon(|| store.try_lock(&key()).unwrap().is_some()));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_guarder_while_others_clean_up() {
+    fn there_is_one_holder_while_others_clean_up() {
         let (_folder, store) = store();
         let inside = AtomicUsize::new(0);
         let work = |i: usize| {
@@ -308,7 +308,7 @@ mod tests {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().ends_with("locked")), "the other process has the lock");
         assert!(store.try_lock(&key()).unwrap().is_none());
-        assert_eq!(store.lock_guarder(&key()).unwrap().pid, child.id());
+        assert_eq!(store.lock_holder(&key()).unwrap().pid, child.id());
         fs::write(store.work_dir(&key()).join("checkpoint"), b"half").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

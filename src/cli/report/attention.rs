@@ -8,9 +8,9 @@ use crate::config::{CompareParams, DegradeMethod, Weights};
 use crate::config::{StageParams, blobs};
 use crate::data::Images;
 use crate::data::resample::{Resampler, degrade};
+use crate::infer::{AttentionMaps, Denoiser};
 use crate::model::{Checkpoint, from_u8};
 use crate::report::html::Attention;
-use crate::stages::denoiser::{AttentionMaps, Denoiser};
 
 /// Test images that are looked at.
 const IMAGES: usize = 4;

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
 use crate::data::images::{Images, lr_metadata, to_u8};
 use crate::data::resample;
-use crate::model::{Config, Cost, to_grey, unet};
+use crate::model::{Config, Cost, from_u8, to_grey, unet};
 use crate::stages::testing::Bench;
 use crate::store::Artifact;
 use crate::train::initial_state;
@@ -123,7 +123,7 @@ fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes
     messages(&bench);
     let last = run(&SampleParams { batch_size: 2, ..params }, &bench.context(&|| false)).unwrap();
     assert_eq!(last.outputs, expected);
-    assert_eq!(messages(&bench), ["going on after 3 of 6 samples"]);
+    assert_eq!(messages(&bench), ["resuming after 3 of 6 samples"]);
 }
 
 /// As a power cut or a bad disk may leave it.
@@ -150,7 +150,7 @@ fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
         std::fs::write(part(&bench), bytes).unwrap();
         messages(&bench);
         assert_eq!(whole(&bench, &single).outputs, expected, "{what}");
-        let damaged = "; what follows them is damaged and sampled again";
-        assert_eq!(messages(&bench), [format!("going on after {kept} of 6 samples{damaged}")], "{what}");
+        let damaged = "; the rest is damaged and sampled again";
+        assert_eq!(messages(&bench), [format!("resuming after {kept} of 6 samples{damaged}")], "{what}");
     }
 }

@@ -13,7 +13,7 @@
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::denoiser::Denoiser;
+use super::Denoiser;
 use crate::config::SamplerParams;
 use crate::data::Images;
 use crate::data::resample::Resampler;
@@ -34,7 +34,7 @@ const MEMORY_OF_PIXEL: u64 = 90;
 const MEMORY_OF_TILE_PIXEL: u64 = 120;
 
 /// A picture on its way.
-pub struct Upscaling<'a> {
+pub struct TiledSampler<'a> {
     denoiser: &'a Denoiser,
     /// Empty for a regression.
     steps: Vec<Step>,
@@ -49,7 +49,7 @@ pub struct Upscaling<'a> {
     up: Vec<f64>,
 }
 
-impl<'a> Upscaling<'a> {
+impl<'a> TiledSampler<'a> {
     /// Of the one image in `image`. `sampler.steps` must not be above the model's timesteps.
     pub fn new(denoiser: &'a Denoiser, sampler: &SamplerParams, seed: u64, image: &Images) -> Self {
         let small = denoiser.config.image_size / denoiser.config.scale;
@@ -184,5 +184,5 @@ fn mirrored(image: &Images, side: usize) -> Images {
 }
 
 #[cfg(test)]
-#[path = "upscale_tests.rs"]
+#[path = "tiled_tests.rs"]
 mod tests;

@@ -34,7 +34,7 @@ fn gradient(height: usize, width: usize) -> Images {
 }
 
 fn upscaled(denoiser: &Denoiser, image: &Images, seed: u64, k: u64) -> Images {
-    Upscaling::new(denoiser, &sampler(), seed, image).sample(k, &mut |_| Ok(())).unwrap()
+    TiledSampler::new(denoiser, &sampler(), seed, image).sample(k, &mut |_| Ok(())).unwrap()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_sample_is_a_function_of_seed_and_number() {
 fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
     let denoiser = denoiser(Objective::V);
     let noise = |height, width| {
-        let upscaling = Upscaling::new(&denoiser, &sampler(), 3, &gradient(height, width));
+        let upscaling = TiledSampler::new(&denoiser, &sampler(), 3, &gradient(height, width));
         (upscaling.noise(Purpose::Start, 0), 3 * upscaling.canvas.1)
     };
     let ((small, narrow), (large, wide)) = (noise(5, 6), noise(8, 11));
@@ -84,7 +84,7 @@ fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
 fn progress_is_told_and_can_stop() {
     let denoiser = denoiser(Objective::V);
     let image = gradient(6, 40);
-    let upscaling = Upscaling::new(&denoiser, &sampler(), 0, &image);
+    let upscaling = TiledSampler::new(&denoiser, &sampler(), 0, &image);
     // Every 2 of 4 low-resolution pixels: 2 rows of 19, each seen at 4 steps.
     assert_eq!(upscaling.evaluations(), 2 * 19 * 4);
     let told = Cell::new(0);
@@ -115,7 +115,7 @@ fn seam(canvas: &[f64], width: usize, overlap: usize) -> f64 {
 fn tiles_that_disagree_leave_no_seams() {
     let denoiser = denoiser(Objective::V);
     let seam_with = |overlap: usize| {
-        let upscaling = Upscaling::with_overlap(&denoiser, &sampler(), 0, &gradient(16, 40), overlap);
+        let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &gradient(16, 40), overlap);
         let width = upscaling.canvas.1;
         let ramp: Vec<f64> = (0..upscaling.up.len()).map(|i| (i / 3 % width) as f64).collect();
         // What a normalisation does: each tile's values depend on its mean.
@@ -139,7 +139,7 @@ fn a_network_leaves_no_seams() {
     // What the network says of one colour differs between the middle of a tile and its edge.
     let constant = Images::new(1, 16, 40, [90, 120, 60].repeat(16 * 40));
     let seam_with = |overlap: usize| {
-        let upscaling = Upscaling::with_overlap(&denoiser, &sampler(), 0, &constant, overlap);
+        let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &constant, overlap);
         let large = upscaling.sample(0, &mut |_| Ok(())).unwrap();
         seam(&large.pixels.iter().map(|&v| from_u8(v)).collect::<Vec<_>>(), large.width, overlap)
     };

@@ -1,4 +1,4 @@
-//! A trained model as what a chain asks for: the clean values in noisy ones.
+//! A trained network that estimates clean images from noisy ones.
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -8,44 +8,15 @@ use crate::config::{Objective, SamplerParams, Weights};
 use crate::data::images::to_u8;
 use crate::diffusion::{self, Schedule, Step, clean};
 use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_grey};
-use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::fused::forward_memory;
-use crate::nn::graph::NodeId;
 use crate::nn::{self, Network, TrainState};
-use crate::random::{Purpose, stream};
-
-/// What the positions of a layer's map look at, the mean over its heads.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttentionMaps {
-    pub layer: String,
-    /// Positions of the map, row by row.
-    pub queries: usize,
-    /// Positions that are looked at: of the same map, or of the low-resolution image.
-    pub keys: usize,
-    /// By image: weights `(queries, keys)`, whose rows sum to 1.
-    pub images: Vec<Vec<f64>>,
-}
-
-/// Weights of a layer that are looked at, of an image and a head.
-const MOST_WEIGHTS: usize = 1 << 22;
-
-fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
-    let mut mean = vec![0.0; weights.queries * weights.keys];
-    for head in 0..weights.heads {
-        let head = weights.head(image, head);
-        for (position, row) in mean.chunks_exact_mut(weights.keys).enumerate() {
-            row.iter_mut().zip(head.weights(position)).for_each(|(mean, w)| *mean += w / weights.heads as f64);
-        }
-    }
-    mean
-}
 
 /// A checkpoint's network on its device, with what its numbers mean. Images are in batches, one after the other, each
 /// `(size, size, 3)` with the model's size.
 pub struct Denoiser {
     pub config: Config,
     pub space: TargetSpace,
-    network: Box<dyn Network>,
+    pub(super) network: Box<dyn Network>,
 }
 
 impl Denoiser {
@@ -109,61 +80,6 @@ impl Denoiser {
         values.map(pixel).collect()
     }
 
-    /// The layers of attention that there are, each at its name: for every image of `hr` in [-1, 1], half noise by now, what
-    /// each position of the layer's map looks at. Empty where there are none; layers of more than `MOST_WEIGHTS` are left out.
-    pub fn attention(&self, hr: &[f64], up: &[f64], seed: u64) -> Result<Vec<AttentionMaps>> {
-        let graph = self.network.graph();
-        let is_small = |node: &NodeId| {
-            let queries_and_keys = queries_and_keys(graph, *node);
-            queries_and_keys.is_some_and(|nodes| {
-                nodes.map(|n| graph.shape(n).positions()).iter().product::<usize>() <= MOST_WEIGHTS
-            })
-        };
-        let named = graph.watched.iter().filter_map(|watched| Some((watched.name.as_str(), watched.attention?)));
-        let layers: Vec<(&str, NodeId)> = named.filter(|(_, node)| is_small(node)).collect();
-        let nodes: Vec<NodeId> =
-            layers.iter().filter_map(|(_, node)| queries_and_keys(graph, *node)).flatten().collect();
-        if nodes.is_empty() {
-            return Ok(vec![]);
-        }
-        let (t, noisy) = self.half_noise(hr, up, seed);
-        let images = up.len() / self.image_len();
-        let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
-        let x = interleave(noisy.into_iter(), &up);
-        let values = self.network.values(Weights::Raw, &x, &vec![t; images], &nodes)?;
-        values.iter().try_for_each(|values| ensure_finite("a value in an attention layer", values))?;
-        let maps = layers.iter().zip(values.chunks_exact(2)).map(|((name, node), values)| {
-            let weights = AttentionWeights::new(graph, *node, &values[0], &values[1]);
-            AttentionMaps {
-                layer: name.to_string(),
-                queries: weights.queries,
-                keys: weights.keys,
-                images: (0..images).map(|image| mean_over_heads(&weights, image)).collect(),
-            }
-        });
-        Ok(maps.collect())
-    }
-
-    /// The time at which ᾱ is nearest to 1/2, as the network is told it, and the images at that time. A regression sees no
-    /// image and no time.
-    fn half_noise(&self, hr: &[f64], up: &[f64], seed: u64) -> (f32, Vec<f32>) {
-        if self.is_regression() {
-            return (0.0, vec![0.0; hr.len()]);
-        }
-        let schedule = Schedule::new(&self.config.diffusion);
-        let off = |t: &usize| (schedule.alpha_bar(*t) - 0.5).abs();
-        let t = (0..schedule.timesteps()).min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(0);
-        let (signal, noise) = (schedule.alpha_bar(t).sqrt(), (1.0 - schedule.alpha_bar(t)).sqrt());
-        let of_image = |(i, (hr, up)): (usize, (&[f64], &[f64]))| -> Vec<f32> {
-            let mut rng = stream(seed, Purpose::Heldout, 0, i as u64);
-            let one = |(&hr, &up): (&f64, &f64)| (signal * self.space.encode(hr, up) + noise * rng.normal()) as f32;
-            hr.iter().zip(up).map(one).collect()
-        };
-        let len = self.image_len();
-        let noisy = hr.chunks_exact(len).zip(up.chunks_exact(len)).enumerate().flat_map(of_image).collect();
-        (t as f32 / self.config.diffusion.timesteps as f32, noisy)
-    }
-
     fn predict(&self, noisy: impl Iterator<Item = f32>, up: &[f64], t: f32) -> Result<Vec<f32>> {
         let images = up.len() / self.image_len();
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
@@ -177,18 +93,18 @@ impl Denoiser {
 const REMEDY: &str = "training diverged, or the model file is damaged";
 
 /// Clamping would turn a non-finite value into a grey level.
-fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
+pub(super) fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
     let wrong = values.iter().find(|value| !value.is_finite());
     wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number: {REMEDY}")))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
     use crate::model::{Cost, unet};
 
-    fn denoiser(kind: AttentionKind) -> Denoiser {
+    pub fn denoiser(kind: AttentionKind) -> Denoiser {
         let attention = AttentionParams { kind, ..Default::default() };
         let model = ModelParams { base_channels: 4, attention, ..Default::default() };
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
@@ -220,21 +136,5 @@ mod tests {
             assert!(denoiser.pixels([(0.0, wrong)].into_iter()).is_err());
         }
         assert_eq!(denoiser.pixels([(0.0, 1.0), (1e9, 0.0), (-1e9, 0.0)].into_iter()).unwrap(), [255, 255, 0]);
-    }
-
-    #[test]
-    fn attention_is_asked_of_every_image_and_position() {
-        let values: Vec<f64> = (0..2 * 16 * 16 * 3).map(|i| (i * 37 % 101) as f64 / 50.0 - 1.0).collect();
-        let maps = denoiser(AttentionKind::Mhsa).attention(&values, &values, 0).unwrap();
-        let layer = &maps[0];
-        assert_eq!((layer.queries, layer.keys, layer.images.len()), (64, 64, 2));
-        assert_ne!(layer.images[0], layer.images[1]);
-        for row in layer.images.iter().flat_map(|image| image.chunks_exact(layer.keys)) {
-            assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-9 && row.iter().all(|w| *w > 0.0), "{row:?}");
-        }
-        let alone = denoiser(AttentionKind::Mhsa).attention(&values[..768], &values[..768], 0).unwrap();
-        assert_eq!(alone[0].images[0], layer.images[0]);
-        assert!(denoiser(AttentionKind::None).attention(&values, &values, 0).unwrap().is_empty());
-        assert!(denoiser(AttentionKind::Uniform).attention(&values, &values, 0).unwrap().is_empty());
     }
 }
