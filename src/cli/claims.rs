@@ -6,7 +6,6 @@ use serde_json::Value;
 use super::output::{Look, Paint, Table};
 use super::study::study;
 use super::words::{duration, shell_word};
-use crate::config::claims::Unit;
 use crate::config::{StageKind, blobs};
 use crate::plan::Preimage;
 use crate::report::{ClaimAnswer, Effort};
@@ -51,11 +50,7 @@ fn table(answers: &[ClaimAnswer]) -> Table {
             (Verdict::Inconclusive, true) => (Look::Attention, "inconclusive by design"),
             (Verdict::Inconclusive, false) => (Look::Attention, "inconclusive"),
         };
-        let (unit, decimals) = match answer.unit {
-            Unit::Decibel => (" dB", 2),
-            Unit::Percent => (" %", 2),
-            Unit::One => ("", 4),
-        };
+        let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let interval = |[low, high]: [f64; 2]| format!("{low:+.decimals$} to {high:+.decimals$}");
         let plain = |text: String| (Look::Plain, text);
         table.row(vec![
@@ -125,7 +120,7 @@ pub fn command_line(command: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::claims::Endpoint;
+    use crate::config::metrics::{Metric, Unit};
     use crate::report::Convergence;
 
     fn answer() -> ClaimAnswer {
@@ -133,7 +128,7 @@ mod tests {
             claim: "convergence".into(),
             arm: "attention".into(),
             control: "baseline".into(),
-            endpoint: Endpoint::FlopsToLoss,
+            endpoint: Metric::FlopsToLoss,
             unit: Unit::Percent,
             margin: 5.0,
             verdict: Verdict::Inconclusive,

@@ -6,25 +6,10 @@ use serde_json::Value;
 
 use super::claims;
 use super::output::{Look, Paint, Table, width};
+use crate::config::metrics::Metric;
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
-
-/// Figures of an arm in `summary.json`: heading, field, decimals.
-const COLUMNS: [(&str, &str, usize); 12] = [
-    ("K", "samples", 0),
-    ("PSNR 1 sample", "psnr_sample", 2),
-    ("PSNR mean", "psnr_mean", 2),
-    ("SSIM", "ssim_sample", 4),
-    ("SSIM mean", "ssim_mean", 4),
-    ("LR-PSNR", "consistency_psnr", 1),
-    ("CRPS", "crps", 2),
-    ("energy", "energy_score", 2),
-    ("calibration", "calibration", 2),
-    ("spectrum", "spectrum_distance", 2),
-    ("patches", "sliced_wasserstein", 2),
-    ("held-out loss", "heldout_loss", 5),
-];
 
 /// The row of the distances that true images have from one another.
 const FLOOR: &str = "(real against real)";
@@ -74,12 +59,15 @@ fn title(summary: &Value) -> String {
 }
 
 fn table(summary: &Value) -> String {
-    let headings: Vec<&str> = std::iter::once("arm").chain(COLUMNS.map(|(heading, ..)| heading)).collect();
+    let shown = Metric::ALL.iter().map(|metric| metric.declaration()).filter(|declaration| declaration.in_tables);
+    let columns = std::iter::once(("K", "samples", 0)).chain(shown.map(|d| (d.heading, d.id, d.decimals)));
+    let columns: Vec<(&str, &str, usize)> = columns.collect();
+    let headings: Vec<&str> = std::iter::once("arm").chain(columns.iter().map(|(heading, ..)| *heading)).collect();
     let mut table = Table::new(&headings);
     let arms = summary["arms"].as_object().into_iter().flatten().map(|(name, arm)| (name.as_str(), arm));
     let floor = summary["floors"].as_object().map(|_| (FLOOR, &summary["floors"]));
     for (name, arm) in arms.chain(floor) {
-        let figures = COLUMNS.iter().map(|&(_, field, decimals)| {
+        let figures = columns.iter().map(|&(_, field, decimals)| {
             let figure = |field: &str| arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
             // Over seeds, where there are several.
             let text = match (figure(field), figure(&format!("{field}_sd"))) {
@@ -106,10 +94,10 @@ mod tests {
         assert_eq!(title(&summary), "256 test images, mean of 4");
         let table = table(&summary);
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines[0], "arm                  PSNR 1 sample  PSNR mean  spectrum");
-        assert!(lines[1..].contains(&"baseline              19.06 ± 0.12      20.93"), "{table}");
-        assert!(lines[1..].contains(&"bicubic                      21.17"), "{table}");
-        assert_eq!(lines[3], "(real against real)                                0.50");
+        assert_eq!(lines[0], "arm                          PSNR  PSNR of mean  spectrum");
+        assert!(lines[1..].contains(&"baseline             19.06 ± 0.12         20.93"), "{table}");
+        assert!(lines[1..].contains(&"bicubic                     21.17"), "{table}");
+        assert_eq!(lines[3], "(real against real)                                  0.50");
         assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
     }
 }

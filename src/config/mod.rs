@@ -6,6 +6,7 @@
 //! it stays out of keys.
 //!
 //! - `stage`: stage kinds with their inputs and outputs; [`blobs`]: names of outputs.
+//! - [`metrics`]: the declaration of every metric.
 //! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], [`command`]: parameters by
 //!   subject.
 //! - `device`, `executor`, `resources`: where stages run. None of these is part of a key, except the class of device.
@@ -14,6 +15,7 @@
 pub mod blobs;
 pub mod claims;
 pub mod command;
+pub mod metrics;
 pub mod names;
 pub mod schedule;
 

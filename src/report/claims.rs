@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::loss::LossRow;
 use super::measured::Measured;
 use super::summary::BICUBIC;
-use crate::config::claims::{Claim, Endpoint, Unit};
-use crate::metrics::Scores;
+use crate::config::claims::Claim;
+use crate::config::metrics::{Metric, Unit};
 use crate::stats::{self, Question, Verdict, seeds_needed};
 use crate::store::Digest;
 
@@ -18,7 +18,7 @@ pub struct ClaimAnswer {
     pub claim: String,
     pub arm: String,
     pub control: String,
-    pub endpoint: Endpoint,
+    pub endpoint: Metric,
     /// `dB`, `%` of the control's value, or nothing.
     pub unit: Unit,
     pub margin: f64,
@@ -84,7 +84,7 @@ pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<C
 struct Asked<'a> {
     name: &'a str,
     claim: &'a Claim,
-    endpoint: Endpoint,
+    endpoint: Metric,
     margin: f64,
     replicates: Vec<Replicate<'a>>,
 }
@@ -108,7 +108,7 @@ impl Asked<'_> {
             n,
             by_design: answer.verdict == Verdict::Inconclusive && n < needed,
             seeds_needed: needed,
-            convergence: self.endpoint.is_of_convergence().then(|| convergence(&self.replicates)).flatten(),
+            convergence: self.endpoint.is_convergence().then(|| convergence(&self.replicates)).flatten(),
         }
     }
 }
@@ -145,13 +145,13 @@ fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
 }
 
 /// Whether the endpoint is of the same thing in both. What has one answer is no draw, however often it is said.
-fn is_fair(endpoint: Endpoint, arm: &Measured, control: &Measured) -> bool {
-    !(arm.draws() && control.draws()) || endpoint.allows([arm.samples, control.samples])
+fn is_fair(endpoint: Metric, arm: &Measured, control: &Measured) -> bool {
+    !(arm.draws() && control.draws()) || endpoint.is_comparable([arm.samples, control.samples])
 }
 
 /// In the endpoint's unit: a row a replicate, the mean of its pairs, and a column an image; positive where the arm is
 /// better. `None` where a value is missing or no number, or not of the same thing in both.
-fn differences(endpoint: Endpoint, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
+fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
     let mut values: Vec<Vec<[Vec<f64>; 2]>> = vec![];
     for replicate in replicates {
         values.push(replicate.iter().map(|pair| values_of_pair(endpoint, pair)).collect::<Option<_>>()?);
@@ -162,7 +162,7 @@ fn differences(endpoint: Endpoint, replicates: &[Replicate]) -> Option<Vec<Vec<f
         Unit::Percent => 100.0 / all(&values.iter().map(of_controls).collect::<Vec<_>>()),
         Unit::Decibel | Unit::One => 1.0,
     };
-    let sign = if endpoint.more_is_better() { unit } else { -unit };
+    let sign = if endpoint.is_higher_better() { unit } else { -unit };
     let row = |pairs: &Vec<[Vec<f64>; 2]>| -> Vec<f64> {
         let difference = |column: usize| all(&pairs.iter().map(|[a, c]| a[column] - c[column]).collect::<Vec<_>>());
         (0..pairs[0][0].len()).map(|column| sign * difference(column)).collect()
@@ -172,36 +172,16 @@ fn differences(endpoint: Endpoint, replicates: &[Replicate]) -> Option<Vec<Vec<f
 }
 
 /// The endpoint of the arm and of its control, of as many images each.
-fn values_of_pair(endpoint: Endpoint, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
+fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
     if !is_fair(endpoint, arm, control) {
         return None;
     }
-    if endpoint.is_of_convergence() {
+    if endpoint.is_convergence() {
         let Convergence { arm, control, .. } = reached(arm, control)?;
-        let effort = |e: Effort| if endpoint == Endpoint::StepsToLoss { Some(e.steps) } else { e.flops };
+        let effort = |e: Effort| if endpoint == Metric::StepsToLoss { Some(e.steps) } else { e.flops };
         return Some([vec![effort(arm)?], vec![effort(control)?]]);
     }
-    Some([values_of(endpoint, arm)?, values_of(endpoint, control)?])
-}
-
-/// One value an image, or one of all.
-fn values_of(endpoint: Endpoint, of: &Measured) -> Option<Vec<f64>> {
-    let scores = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| scores.iter().map(value).collect();
-    match endpoint {
-        Endpoint::HeldoutLoss => Some(vec![of.heldout_loss()?]),
-        Endpoint::PsnrSample => scores(&of.sample, |s| Some(s.psnr)),
-        Endpoint::PsnrMean => scores(&of.mean, |s| Some(s.psnr)),
-        Endpoint::PsnrYSample => scores(&of.sample, |s| s.psnr_y),
-        Endpoint::PsnrYMean => scores(&of.mean, |s| s.psnr_y),
-        Endpoint::SsimSample => scores(&of.sample, |s| s.ssim),
-        Endpoint::SsimMean => scores(&of.mean, |s| s.ssim),
-        Endpoint::ConsistencyPsnr => scores(&of.sample, |s| Some(s.consistency_psnr)),
-        Endpoint::Crps => Some(of.forecasts.iter().map(|f| f.crps).collect()),
-        Endpoint::EnergyScore => of.forecasts.iter().map(|f| f.energy_score).collect(),
-        Endpoint::SpectrumDistance => Some(vec![of.distances.spectrum?]),
-        Endpoint::SlicedWasserstein => Some(vec![of.distances.sliced_wasserstein?]),
-        Endpoint::StepsToLoss | Endpoint::FlopsToLoss => None,
-    }
+    Some([arm.values(endpoint)?, control.values(endpoint)?])
 }
 
 /// The loss that both reach, and what it took each.
@@ -253,7 +233,7 @@ fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
 mod tests {
     use super::*;
     use crate::config::{DiffusionParams, Objective};
-    use crate::metrics::{Distances, Errors, Forecast};
+    use crate::metrics::{Distances, Errors, Forecast, Scores};
 
     /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
     fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
@@ -276,7 +256,7 @@ mod tests {
         (0..seeds).map(of_seed).collect()
     }
 
-    fn claim(endpoint: Endpoint) -> Claim {
+    fn claim(endpoint: Metric) -> Claim {
         Claim { arm: "a".into(), control: "c".into(), endpoint: Some(endpoint), margin: None }
     }
 
@@ -288,7 +268,7 @@ mod tests {
     #[test]
     fn lower_scores_are_better_and_in_percent_of_the_control() {
         let arms = [arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
-        let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
+        let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
         // Ten is the control's mean: 1 is 10 %, less 0.035/2 of 10 %.
         assert!((answer.effect.unwrap() - (10.0 - 0.175)).abs() < 1e-9, "{answer:?}");
         assert_eq!((answer.verdict, answer.n, answer.p, answer.margin), (Verdict::Confirmed, 8, 1.0 / 128.0, 1.0));
@@ -298,7 +278,7 @@ mod tests {
 
     #[test]
     fn bicubic_enlargement_stands_beside_every_seed() {
-        let bicubic = || Claim { control: BICUBIC.into(), ..claim(Endpoint::Crps) };
+        let bicubic = || Claim { control: BICUBIC.into(), ..claim(Metric::Crps) };
         let arms = || [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm(BICUBIC, 1, |_| [9.0, 11.0], &[])];
         assert_eq!(ask(&[("any", bicubic())], arms())[0].n, 7);
         let turned = Claim { arm: BICUBIC.into(), control: "a".into(), ..bicubic() };
@@ -310,7 +290,7 @@ mod tests {
         // Trained once, without a seed of the sweep: it is no control of eight others.
         for (of_control, pairs) in [(1, 0), (3, 3)] {
             let arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", of_control, |_| [9.0, 11.0], &[1.0])];
-            let answer = ask(&[("any", claim(Endpoint::Crps))], arms).remove(0);
+            let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
             assert_eq!((answer.n, answer.by_design, answer.verdict), (pairs, true, Verdict::Inconclusive));
         }
     }
@@ -325,7 +305,7 @@ mod tests {
                     measured.training = training(100 * side + training_of(seed));
                 }
             }
-            ask(&[("any", claim(Endpoint::Crps))], arms).remove(0)
+            ask(&[("any", claim(Metric::Crps))], arms).remove(0)
         };
         let whole = of([|seed| seed, |seed| seed]);
         assert_eq!((whole.n, whole.verdict), (8, Verdict::Confirmed));
@@ -344,24 +324,23 @@ mod tests {
         let at = |steps: f64| Effort { steps, flops: Some(steps * 1e7) };
         // The arm is better: it has the control's 0.5 half way from 0.6 to 0.4.
         let better = [arm("a", 1, |_| [0.0; 2], &[1.0, 0.6, 0.4]), arm("c", 1, |_| [0.0; 2], &[1.0, 0.7, 0.5])];
-        let answer =
-            ask(&[("convergence", Claim { endpoint: None, ..claim(Endpoint::Crps) })], better.clone()).remove(0);
+        let answer = ask(&[("convergence", Claim { endpoint: None, ..claim(Metric::Crps) })], better.clone()).remove(0);
         let found = answer.convergence.unwrap();
         assert_eq!((found.loss, found.control), (0.5, at(200.0)));
         assert!((found.arm.steps - 150.0).abs() < 1e-9 && (found.arm.flops.unwrap() - 1.5e9).abs() < 1.0, "{found:?}");
-        assert_eq!(answer.endpoint, Endpoint::FlopsToLoss);
+        assert_eq!(answer.endpoint, Metric::FlopsToLoss);
         assert!((answer.effect.unwrap() - 25.0).abs() < 1e-9, "{answer:?}");
         // Exchanged, the difference is the other way round; it is in percent of the other one, which took less.
         let [mut a, mut c] = better;
         (a[0].name, c[0].name) = ("c".into(), "a".into());
-        let worse = ask(&[("steps", claim(Endpoint::StepsToLoss))], [c, a]).remove(0);
+        let worse = ask(&[("steps", claim(Metric::StepsToLoss))], [c, a]).remove(0);
         assert!((worse.effect.unwrap() + 100.0 * 50.0 / 150.0).abs() < 1e-9, "{worse:?}");
     }
 
     #[test]
     fn what_was_not_measured_is_inconclusive() {
         let diverged = [arm("a", 8, |_| [0.0; 2], &[1.0, f64::NAN]), arm("c", 8, |_| [0.0; 2], &[1.0, 0.5])];
-        for endpoint in [Endpoint::HeldoutLoss, Endpoint::StepsToLoss, Endpoint::SpectrumDistance, Endpoint::SsimMean] {
+        for endpoint in [Metric::HeldoutLoss, Metric::StepsToLoss, Metric::SpectrumDistance, Metric::SsimMean] {
             let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
             assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
             assert_eq!((answer.n, answer.by_design), (8, false));
@@ -371,7 +350,7 @@ mod tests {
 
     #[test]
     fn means_of_different_numbers_of_samples_decide_nothing() {
-        let of = |samples: [usize; 2], objective: Objective, endpoint: Endpoint| {
+        let of = |samples: [usize; 2], objective: Objective, endpoint: Metric| {
             let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
             let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, consistency_psnr: 40.0 };
             for (arms, samples) in arms.iter_mut().zip(samples) {
@@ -392,7 +371,7 @@ mod tests {
             ([1, 8], Objective::Regression, [true, true, true]),
         ];
         for (samples, objective, fair) in cases {
-            let endpoints = [Endpoint::PsnrMean, Endpoint::Crps, Endpoint::PsnrSample];
+            let endpoints = [Metric::PsnrMean, Metric::Crps, Metric::PsnrSample];
             assert_eq!(endpoints.map(|e| of(samples, objective, e)), fair, "{samples:?} {objective:?}");
         }
     }
@@ -400,10 +379,10 @@ mod tests {
     #[test]
     fn claims_are_corrected_for_one_another() {
         let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
-        let two = [("one", claim(Endpoint::Crps)), ("two", claim(Endpoint::HeldoutLoss))];
+        let two = [("one", claim(Metric::Crps)), ("two", claim(Metric::HeldoutLoss))];
         let found = ask(&two, arms());
         assert!(found.iter().all(|a| a.p == 1.0 / 64.0 && a.p_holm == 2.0 / 64.0 && a.verdict == Verdict::Confirmed));
-        let four = ["one", "two", "three", "four"].map(|name| (name, claim(Endpoint::Crps)));
+        let four = ["one", "two", "three", "four"].map(|name| (name, claim(Metric::Crps)));
         assert!(ask(&four, arms()).iter().all(|a| a.by_design && a.seeds_needed == 8));
     }
 }

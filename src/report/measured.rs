@@ -5,6 +5,7 @@ use indexmap::IndexSet;
 
 use super::loss::LossRow;
 use super::summary::Figures;
+use crate::config::metrics::{Metric, Scope};
 use crate::config::{DiffusionParams, Label, Objective};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
@@ -56,66 +57,62 @@ impl Measured {
         self.losses.iter().rev().find_map(|r| r.heldout_loss).filter(|l| l.is_finite())
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        let of = |scores: &[Scores], value: fn(&Scores) -> Option<f64>| mean_of(scores, value);
-        let psnr = |scores| of(scores, |s| Some(s.psnr)).unwrap_or_default();
-        let consistency = |scores| of(scores, |s| Some(s.consistency_psnr)).unwrap_or_default();
-        let errors: Vec<Errors> = self.forecasts.iter().map(|f| f.errors).collect();
-        Figures {
-            psnr_sample: psnr(&self.sample),
-            psnr_mean: psnr(&self.mean),
-            psnr_y_sample: of(&self.sample, |s| s.psnr_y),
-            psnr_y_mean: of(&self.mean, |s| s.psnr_y),
-            ssim_sample: of(&self.sample, |s| s.ssim),
-            ssim_mean: of(&self.mean, |s| s.ssim),
-            consistency_psnr: consistency(&self.sample),
-            consistency_psnr_mean: consistency(&self.mean),
-            crps: mean_of(&self.forecasts, |f| Some(f.crps)),
-            energy_score: mean_of(&self.forecasts, |f| f.energy_score),
-            calibration: calibration(&errors, self.samples),
-            spectrum_distance: self.distances.spectrum,
-            sliced_wasserstein: self.distances.sliced_wasserstein,
-            heldout_loss: self.heldout_loss(),
+    /// Returns the values of a metric: one per test image, or a single one if its scope is larger. `None` if it does not
+    /// apply to the arm, or compares two arms.
+    pub(super) fn values(&self, metric: Metric) -> Option<Vec<f64>> {
+        let sample = |value: fn(&Scores) -> Option<f64>| self.sample.iter().map(value).collect();
+        let mean = |value: fn(&Scores) -> Option<f64>| self.mean.iter().map(value).collect();
+        let single = |value: Option<f64>| value.map(|value| vec![value]);
+        match metric {
+            Metric::PsnrSample => sample(|s| Some(s.psnr)),
+            Metric::PsnrMean => mean(|s| Some(s.psnr)),
+            Metric::PsnrYSample => sample(|s| s.psnr_y),
+            Metric::PsnrYMean => mean(|s| s.psnr_y),
+            Metric::SsimSample => sample(|s| s.ssim),
+            Metric::SsimMean => mean(|s| s.ssim),
+            Metric::ConsistencyPsnr => sample(|s| Some(s.consistency_psnr)),
+            Metric::ConsistencyPsnrMean => mean(|s| Some(s.consistency_psnr)),
+            Metric::Crps => Some(self.forecasts.iter().map(|f| f.crps).collect()),
+            Metric::EnergyScore => self.forecasts.iter().map(|f| f.energy_score).collect(),
+            Metric::Calibration => {
+                let errors: Vec<Errors> = self.forecasts.iter().map(|f| f.errors).collect();
+                single(calibration(&errors, self.samples))
+            }
+            Metric::SpectrumDistance => single(self.distances.spectrum),
+            Metric::SlicedWasserstein => single(self.distances.sliced_wasserstein),
+            Metric::HeldoutLoss => single(self.heldout_loss()),
+            Metric::StepsToLoss | Metric::FlopsToLoss => None,
         }
     }
-}
 
-fn mean_of<T>(all: &[T], value: fn(&T) -> Option<f64>) -> Option<f64> {
-    let sum: Option<f64> = all.iter().map(value).sum();
-    sum.filter(|_| !all.is_empty()).map(|sum| sum / all.len() as f64)
+    /// Returns the mean of every metric that applies.
+    pub(super) fn figures(&self) -> Figures {
+        Figures::from_fn(|metric| {
+            let values = self.values(metric).filter(|values| !values.is_empty())?;
+            Some(values.iter().sum::<f64>() / values.len() as f64)
+        })
+    }
 }
 
 /// `metrics.csv`: a row for each image, arm and seed; a column for each axis of the sweep, and the figures named as in
 /// `summary.json`. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
-    const FIGURES: [&str; 10] = [
-        "psnr_sample",
-        "psnr_mean",
-        "psnr_y_sample",
-        "psnr_y_mean",
-        "ssim_sample",
-        "ssim_mean",
-        "consistency_psnr",
-        "consistency_psnr_mean",
-        "crps",
-        "energy_score",
-    ];
+    let metrics: Vec<Metric> = Metric::ALL.iter().copied().filter(|metric| metric.scope() == Scope::Image).collect();
     let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
-    let head = ["image", "arm", "seed"].into_iter().chain(axes.iter().copied()).chain(FIGURES);
+    let head = ["image", "arm", "seed"]
+        .into_iter()
+        .chain(axes.iter().copied())
+        .chain(metrics.iter().map(|metric| metric.id()));
     csv.write_record(head).context("writing the metrics as CSV")?;
+    // All test images have one size, so a metric applies to all of them or to none.
+    let columns: Vec<Vec<Option<Vec<f64>>>> =
+        arms.iter().map(|arm| metrics.iter().map(|&metric| arm.values(metric)).collect()).collect();
     for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {
-        for arm in arms {
+        for (arm, columns) in arms.iter().zip(&columns) {
             let value = |axis: &&str| arm.axes.iter().find(|label| label.axis == *axis).map(|label| &label.value);
             let values: Vec<Option<&String>> = axes.iter().map(value).collect();
-            let (sample, mean, forecast) = (&arm.sample[image], &arm.mean[image], &arm.forecasts[image]);
-            let figures = (
-                (sample.psnr, mean.psnr),
-                (sample.psnr_y, mean.psnr_y),
-                (sample.ssim, mean.ssim),
-                (sample.consistency_psnr, mean.consistency_psnr),
-                (forecast.crps, forecast.energy_score),
-            );
+            let figures: Vec<Option<f64>> = columns.iter().map(|values| Some(values.as_ref()?[image])).collect();
             csv.serialize((image, &arm.name, &arm.seed, values, figures)).context("writing the metrics as CSV")?;
         }
     }

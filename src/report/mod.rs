@@ -17,4 +17,4 @@ pub use claims::{ClaimAnswer, Convergence, Effort, answers};
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use measured::{Measured, metrics_csv};
-pub use summary::{ArmSummary, BICUBIC, Figures, Floors, SCHEMA, Summary};
+pub use summary::{ArmSummary, BICUBIC, Figures, SCHEMA, Summary};

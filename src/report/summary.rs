@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use indexmap::IndexSet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claims::ClaimAnswer;
 use super::measured::Measured;
 use crate::config::Objective;
+use crate::config::metrics::{Metric, Scope};
 use crate::metrics::Distances;
 
 /// The version of `summary.json`.
@@ -27,33 +28,15 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
     pub arms: BTreeMap<String, ArmSummary>,
-    #[serde(default, skip_serializing_if = "Floors::is_empty")]
-    pub floors: Floors,
+    /// The distances of one half of the true images from the other.
+    #[serde(default, skip_serializing_if = "Figures::is_empty")]
+    pub floors: Figures,
     /// Sentences that whoever reads the figures must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Of the claims that the file makes, in the order of their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimAnswer>,
-}
-
-/// The distances of one half of the true images from the other, for the distances of the arms to be read beside.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Floors {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectrum_distance: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sliced_wasserstein: Option<f64>,
-}
-
-impl Floors {
-    pub fn new(distances: Distances) -> Self {
-        Self { spectrum_distance: distances.spectrum, sliced_wasserstein: distances.sliced_wasserstein }
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// One arm: its figures, of several seeds their means, and then also the figures of each seed and, as `psnr_mean_sd`, the
@@ -78,69 +61,49 @@ pub struct ArmSummary {
     pub seeds: BTreeMap<String, Figures>,
 }
 
-/// Means over the images. `sample` is the first sample of each image, `mean` the mean of its K, rounded to 8 bits; of an
-/// arm with one sample they are the same. PSNR is in dB, and at most [`finite_psnr`](crate::metrics::finite_psnr). A value
-/// that does not apply is absent.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    pub psnr_sample: f64,
-    pub psnr_mean: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub psnr_y_sample: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub psnr_y_mean: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ssim_sample: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ssim_mean: Option<f64>,
-    /// Of the first sample, degraded, against the low-resolution image.
-    pub consistency_psnr: f64,
-    pub consistency_psnr_mean: f64,
-    /// In levels of 8 bits, the less the better: see [`crps`](crate::metrics::crps).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crps: Option<f64>,
-    /// In levels of 8 bits, the less the better: see [`energy_score`](crate::metrics::energy_score).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub energy_score: Option<f64>,
-    /// 1 where samples vary as much as they err, less where they vary less: see
-    /// [`calibration`](crate::metrics::calibration).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<f64>,
-    /// Of the first samples, in dB; read it beside its floor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectrum_distance: Option<f64>,
-    /// Of the first samples, in levels of 8 bits; read it beside its floor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sliced_wasserstein: Option<f64>,
-    /// The last that training measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heldout_loss: Option<f64>,
+/// A value of each metric that applies, under its id and in the order of [`Metric::ALL`]. Files may contain metrics of
+/// newer versions, which are skipped.
+///
+/// PSNR is at most [`finite_psnr`](crate::metrics::finite_psnr).
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Figures(BTreeMap<Metric, f64>);
+
+impl<'de> Deserialize<'de> for Figures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let all = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+        Ok(Self::from_fn(|metric| all.get(metric.id())?.as_f64()))
+    }
 }
 
 impl Figures {
-    /// Each figure over several, such as their mean; absent where one of them lacks it.
+    pub fn from_fn(value: impl Fn(Metric) -> Option<f64>) -> Self {
+        Self(Metric::ALL.iter().filter_map(|&metric| Some((metric, value(metric)?))).collect())
+    }
+
+    /// Returns the distances between the two halves of the true images, to be read beside those of the arms.
+    pub fn floors(distances: Distances) -> Self {
+        let floors = Measured { distances, ..Measured::default() };
+        Self::from_fn(|metric| match metric.scope() {
+            Scope::Distribution => floors.values(metric)?.first().copied(),
+            _ => None,
+        })
+    }
+
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        self.0.get(&metric).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Applies `of`, such as the mean, to each metric; a metric that one of them lacks is absent.
     fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
-        let one = |get: fn(&Self) -> f64| of(&all.iter().map(get).collect::<Vec<_>>());
-        let optional = |get: fn(&Self) -> Option<f64>| {
-            let values: Option<Vec<f64>> = all.iter().map(get).collect();
-            values.map(|values| of(&values))
-        };
-        Self {
-            psnr_sample: one(|f| f.psnr_sample),
-            psnr_mean: one(|f| f.psnr_mean),
-            psnr_y_sample: optional(|f| f.psnr_y_sample),
-            psnr_y_mean: optional(|f| f.psnr_y_mean),
-            ssim_sample: optional(|f| f.ssim_sample),
-            ssim_mean: optional(|f| f.ssim_mean),
-            consistency_psnr: one(|f| f.consistency_psnr),
-            consistency_psnr_mean: one(|f| f.consistency_psnr_mean),
-            crps: optional(|f| f.crps),
-            energy_score: optional(|f| f.energy_score),
-            calibration: optional(|f| f.calibration),
-            spectrum_distance: optional(|f| f.spectrum_distance),
-            sliced_wasserstein: optional(|f| f.sliced_wasserstein),
-            heldout_loss: optional(|f| f.heldout_loss),
-        }
+        Self::from_fn(|metric| {
+            let values: Option<Vec<f64>> = all.iter().map(|figures| figures.get(metric)).collect();
+            values.filter(|values| !values.is_empty()).map(|values| of(&values))
+        })
     }
 }
 
@@ -187,7 +150,7 @@ mod deviations {
 impl Summary {
     /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
     /// another. Without claims.
-    pub fn of(arms: &[Measured], floors: Floors) -> Self {
+    pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
             schema: SCHEMA,
@@ -283,7 +246,9 @@ pub(super) mod tests {
     use crate::metrics::{Errors, Forecast, Scores};
     use crate::report::loss::LossRow;
 
-    pub const FLOORS: Floors = Floors { spectrum_distance: Some(0.25), sliced_wasserstein: None };
+    pub fn floors() -> Figures {
+        Figures::floors(Distances { spectrum: Some(0.25), sliced_wasserstein: None })
+    }
 
     fn scores(psnr: f64) -> Scores {
         Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, consistency_psnr: 2.0 * psnr }
@@ -322,13 +287,13 @@ pub(super) mod tests {
     fn a_non_finite_figure_is_an_error() {
         let mut measured = measured();
         measured[1].sample[0].psnr = f64::NAN;
-        let error = Summary::of(&measured, FLOORS).to_json().unwrap_err().to_string();
+        let error = Summary::of(&measured, floors()).to_json().unwrap_err().to_string();
         assert_eq!(error, "psnr_sample of arm attention, 2 is not a finite number");
     }
 
     #[test]
     fn the_summary_is_pinned() {
-        let json = Summary::of(&measured(), FLOORS).to_json().unwrap();
+        let json = Summary::of(&measured(), floors()).to_json().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let expected = serde_json::json!({
             "schema": 1, "images": 2, "samples": 4,
@@ -352,7 +317,7 @@ pub(super) mod tests {
             "floors": {"spectrum_distance": 0.25}
         });
         assert_eq!(value, expected);
-        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured(), FLOORS));
+        assert_eq!(Summary::from_json(&json).unwrap(), Summary::of(&measured(), floors()));
         let newer = String::from_utf8(json).unwrap().replace("\"schema\": 1", "\"schema\": 2");
         assert!(Summary::from_json(newer.as_bytes()).unwrap_err().to_string().contains("schema 2"));
     }
@@ -360,13 +325,13 @@ pub(super) mod tests {
     #[test]
     fn arms_of_different_k_have_no_common_one_and_a_note() {
         let mut arms = measured();
-        assert_eq!((Summary::of(&arms, FLOORS).samples, Summary::of(&arms, FLOORS).notes), (Some(4), vec![]));
+        assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
         // One answer is no sample of one.
         arms[2].samples = 1;
         arms[2].diffusion.as_mut().unwrap().objective = Objective::Regression;
-        assert_eq!((Summary::of(&arms, FLOORS).samples, Summary::of(&arms, FLOORS).notes), (Some(4), vec![]));
+        assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
         arms[2].diffusion.as_mut().unwrap().objective = Objective::Eps;
-        let summary = Summary::of(&arms, FLOORS);
+        let summary = Summary::of(&arms, floors());
         assert_eq!((summary.samples, summary.arms["baseline"].samples), (None, 1));
         assert!(summary.notes[0].contains("numbers K of samples: 1 (baseline), 4 (attention, 2). "), "{summary:?}");
         let value: serde_json::Value = serde_json::from_slice(&summary.to_json().unwrap()).unwrap();
@@ -375,9 +340,9 @@ pub(super) mod tests {
         let many: Vec<Measured> = (0..5)
             .map(|i| Measured { name: format!("arm {i}"), samples: if i > 0 { 2 } else { 8 }, ..arms[1].clone() })
             .collect();
-        let note = Summary::of(&many, FLOORS).notes.remove(0);
+        let note = Summary::of(&many, floors()).notes.remove(0);
         assert!(note.contains(": 2 (arm 1, arm 2, arm 3 and 1 more), 8 (arm 0). "), "{note}");
-        assert_eq!(Summary::of(&measured()[..1], FLOORS).samples, Some(1));
+        assert_eq!(Summary::of(&measured()[..1], floors()).samples, Some(1));
     }
 
     /// An arm with seeds 0 and 1, between arms without.
@@ -402,7 +367,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_arm_with_seeds_has_their_means_their_deviations_and_each_of_them() {
-        let summary = Summary::of(&with_seeds(), FLOORS);
+        let summary = Summary::of(&with_seeds(), floors());
         assert_eq!(summary.arms.len(), 3);
         let json = summary.to_json().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();

@@ -6,7 +6,8 @@ use super::super::diagnostics::{Diagnostic, Errors};
 use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 use crate::config::StageParams;
-use crate::config::claims::{Claim, Endpoint};
+use crate::config::claims::Claim;
+use crate::config::metrics::Metric;
 use crate::config::names::name_error;
 use crate::config::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
 
@@ -36,7 +37,7 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
         }
         let Some(endpoint) = claim.endpoint(name) else {
             let key = stage.entry(&format!("claims.{name}")).0;
-            let endpoints: Vec<String> = Endpoint::ALL.iter().map(Endpoint::to_string).collect();
+            let endpoints: Vec<String> = Metric::endpoints().map(|metric| metric.to_string()).collect();
             errors.push(
                 Diagnostic::new(key, format!("claim {} needs an `endpoint`", quote(name)))
                     .help(format!("one of {}", alternatives(&endpoints))),
@@ -114,9 +115,9 @@ impl ClaimOf<'_> {
     }
 
     /// Whether both draw numbers of samples that the endpoint can be held against.
-    fn samples(&self, endpoint: Endpoint, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
+    fn samples(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let [Some(arm), Some(control)] = sides.map(|side| drawn(side?, stages)) else { return };
-        if endpoint.allows([arm, control]) {
+        if endpoint.is_comparable([arm, control]) {
             return;
         }
         let message = format!(
@@ -137,7 +138,7 @@ impl ClaimOf<'_> {
     }
 
     /// Whether the losses of both are measured alike.
-    fn trainings(&self, endpoint: Endpoint, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
+    fn trainings(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let mut trainings = vec![];
         for (role, side) in ["arm", "control"].into_iter().zip(sides) {
             let Some(arm) = side else {

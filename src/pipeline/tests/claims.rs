@@ -1,7 +1,7 @@
 //! The claims of a comparison.
 
 use super::*;
-use crate::config::claims::Endpoint;
+use crate::config::metrics::Metric;
 use crate::config::*;
 
 /// A comparison of three arms, of which `other` predicts something else, with what a test claims.
@@ -34,8 +34,8 @@ fn claims_become_values() {
     let pipeline = valid(&with(claims));
     let StageParams::Compare(compare) = &pipeline.stage("compare").unwrap().params else { unreachable!() };
     let [(mine, of_mine), (quality, of_quality)] = compare.claims.iter().collect::<Vec<_>>()[..] else { panic!() };
-    assert_eq!((of_mine.endpoint(mine), of_mine.margin), (Some(Endpoint::Crps), Some(2.0)));
-    assert_eq!((of_quality.endpoint(quality), of_quality.margin), (Some(Endpoint::HeldoutLoss), None));
+    assert_eq!((of_mine.endpoint(mine), of_mine.margin), (Some(Metric::Crps), Some(2.0)));
+    assert_eq!((of_quality.endpoint(quality), of_quality.margin), (Some(Metric::HeldoutLoss), None));
     assert_eq!((of_quality.arm.as_str(), of_quality.control.as_str()), ("second", "first"));
 }
 

@@ -7,56 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use crate::config::metrics::{Better, Metric, Samples, Scale};
 use crate::report::{BICUBIC, Summary};
-
-/// A figure of `summary.json`.
-struct Metric {
-    head: &'static str,
-    field: &'static str,
-    decimals: usize,
-    better: Better,
-    about: &'static str,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Better {
-    More,
-    Less,
-    /// The nearer to 1.
-    One,
-    /// Arms cannot be ranked by it.
-    Unranked,
-}
-
-const fn metric(
-    head: &'static str,
-    field: &'static str,
-    decimals: usize,
-    better: Better,
-    about: &'static str,
-) -> Metric {
-    Metric { head, field, decimals, better, about }
-}
-
-const METRICS: [Metric; 11] = [
-    metric("PSNR, dB", "psnr_sample", 2, Better::More, "of one sample"),
-    metric("PSNR of mean, dB", "psnr_mean", 2, Better::More, "of the mean of all samples of an image"),
-    metric("SSIM", "ssim_sample", 4, Better::More, "of one sample"),
-    metric("SSIM of mean", "ssim_mean", 4, Better::More, "of the mean of all samples of an image"),
-    metric("LR-PSNR, dB", "consistency_psnr", 1, Better::More, "of a sample made small again, to the small image"),
-    metric("CRPS", "crps", 2, Better::Less, "of all samples, pixel by pixel, in levels of 8 bits"),
-    metric("energy score", "energy_score", 2, Better::Less, "of all samples, patches of 8×8, in levels of 8 bits"),
-    metric("calibration", "calibration", 2, Better::One, "how much samples vary for how much they err"),
-    metric(
-        "spectrum, dB",
-        "spectrum_distance",
-        2,
-        Better::Less,
-        "distance of the power above what the small image holds",
-    ),
-    metric("patches", "sliced_wasserstein", 2, Better::Less, "distance of patches of 7×7 as a distribution"),
-    metric("held-out loss", "heldout_loss", 5, Better::Unranked, "comparable only between models that learn the same"),
-];
 
 #[derive(Debug, Serialize)]
 pub struct Table {
@@ -70,7 +22,7 @@ pub struct Table {
 
 #[derive(Debug, Serialize)]
 struct Head {
-    text: &'static str,
+    text: String,
     about: &'static str,
     arrow: &'static str,
 }
@@ -102,32 +54,35 @@ impl Table {
         arms.sort_by_key(|(name, ..)| *name != BICUBIC);
         let several = arms.iter().any(|(_, _, seeds)| *seeds > 1);
         let draws = summary.arms.values().any(|arm| arm.samples > 1);
-        let applies = |metric: &&Metric| {
-            let is_of_mean = metric.field.ends_with("_mean");
-            (draws || !is_of_mean) && arms.iter().any(|(_, arm, _)| arm[metric.field].is_f64())
+        let applies = |metric: &Metric| {
+            let declaration = metric.declaration();
+            // Without draws, the mean of the samples is the sample.
+            let is_redundant = !draws && declaration.samples == Samples::Same;
+            declaration.in_tables && !is_redundant && arms.iter().any(|(_, arm, _)| arm[metric.id()].is_f64())
         };
-        let shown: Vec<&Metric> = METRICS.iter().filter(applies).collect();
+        let shown: Vec<Metric> = Metric::ALL.iter().copied().filter(applies).collect();
         let best: Vec<Option<f64>> = shown
             .iter()
             .map(|metric| {
                 let ranked = arms.iter().filter(|(name, ..)| arms.len() > 2 || *name != BICUBIC);
-                let values = ranked.filter_map(|(_, arm, _)| arm[metric.field].as_f64());
-                let loss = |value: &f64| match metric.better {
-                    Better::More => -value,
-                    Better::Less | Better::Unranked => *value,
+                let values = ranked.filter_map(|(_, arm, _)| arm[metric.id()].as_f64());
+                let loss = |value: &f64| match metric.declaration().better {
+                    Better::Higher => -value,
+                    Better::Lower => *value,
                     Better::One => (value - 1.0).abs(),
                 };
-                values.min_by(|a, b| loss(a).total_cmp(&loss(b))).filter(|_| metric.better != Better::Unranked)
+                // Losses of arms that learn to predict something else are not comparable.
+                values.min_by(|a, b| loss(a).total_cmp(&loss(b))).filter(|_| !metric.is_of_training())
             })
             .collect();
-        let cell = |name: &str, arm: &Value, metric: &Metric, best: Option<f64>| {
-            let Some(value) = arm[metric.field].as_f64() else {
+        let cell = |name: &str, arm: &Value, metric: Metric, best: Option<f64>| {
+            let Some(value) = arm[metric.id()].as_f64() else {
                 return Cell { value: "–".into(), ..Cell::default() };
             };
-            let decimals = metric.decimals;
-            let sd = arm[format!("{}_sd", metric.field)].as_f64();
+            let decimals = metric.declaration().decimals;
+            let sd = arm[format!("{}_sd", metric.id())].as_f64();
             // An arm of one seed among others of several has no deviation to show, and none of another kind.
-            let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.field)?)) };
+            let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.id())?)) };
             Cell {
                 value: format!("{value:.decimals$}"),
                 spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
@@ -138,10 +93,11 @@ impl Table {
         let row = |(name, arm, seeds): &(&str, Value, usize)| Row {
             name: name.to_string(),
             seeds: *seeds,
-            cells: shown.iter().zip(&best).map(|(metric, best)| cell(name, arm, metric, *best)).collect(),
+            cells: shown.iter().zip(&best).map(|(metric, best)| cell(name, arm, *metric, *best)).collect(),
         };
-        let floors = serde_json::to_value(summary.floors).unwrap_or_default();
-        let floor = |metric: &&Metric| floors[metric.field].as_f64().map(|v| format!("{v:.0$}", metric.decimals));
+        let floors = serde_json::to_value(&summary.floors).unwrap_or_default();
+        let floor =
+            |metric: &Metric| floors[metric.id()].as_f64().map(|v| format!("{v:.0$}", metric.declaration().decimals));
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
         let legend = match several {
             true => "± is the standard deviation over the seeds.",
@@ -151,13 +107,16 @@ impl Table {
             heads: shown
                 .iter()
                 .map(|metric| Head {
-                    text: metric.head,
-                    about: metric.about,
-                    arrow: match metric.better {
-                        Better::More => "↑",
-                        Better::Less => "↓",
+                    text: match metric.declaration().scale {
+                        Scale::Decibel => format!("{}, dB", metric.declaration().heading),
+                        _ => metric.declaration().heading.to_string(),
+                    },
+                    about: metric.declaration().description,
+                    arrow: match metric.declaration().better {
+                        _ if metric.is_of_training() => "",
+                        Better::Higher => "↑",
+                        Better::Lower => "↓",
                         Better::One => "→1",
-                        Better::Unranked => "",
                     },
                 })
                 .collect(),
@@ -182,10 +141,10 @@ fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
     for record in reader.records() {
         let record = record.context("reading metrics.csv")?;
         let of_arm = found.entry(record[arm].to_string()).or_default();
-        for metric in &METRICS {
-            let Some(column) = heads.iter().position(|head| head == metric.field) else { continue };
+        for metric in Metric::ALL {
+            let Some(column) = heads.iter().position(|head| head == metric.id()) else { continue };
             if let Ok(value) = record[column].parse() {
-                of_arm.entry(metric.field.to_string()).or_default().push(value);
+                of_arm.entry(metric.id().to_string()).or_default().push(value);
             }
         }
     }
@@ -205,7 +164,7 @@ fn half_width(values: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::report::metrics_csv;
-    use crate::report::summary::tests::{FLOORS, measured, with_seeds};
+    use crate::report::summary::tests::{floors, measured, with_seeds};
 
     fn cells(table: &Table, arm: &str) -> Vec<String> {
         let row = table.rows.iter().find(|row| row.name == arm).unwrap();
@@ -215,7 +174,7 @@ mod tests {
     #[test]
     fn figures_of_one_seed_have_the_interval_over_images() {
         let arms = measured();
-        let table = Table::of(&Summary::of(&arms, FLOORS), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert!(table.legend.contains("test images"));
         // 18 and 19: mean 18.5, standard error 0.5, and Student's t of one degree of freedom is 12.706.
         assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35*"]);
@@ -227,7 +186,7 @@ mod tests {
     #[test]
     fn figures_of_several_seeds_have_the_deviation_over_them() {
         let arms = with_seeds();
-        let table = Table::of(&Summary::of(&arms, FLOORS), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert!(table.legend.contains("over the seeds"));
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 *");

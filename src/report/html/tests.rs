@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::claims::{Endpoint, Unit};
+use crate::config::metrics::{Metric, Unit};
 use crate::data::{Images, Samples};
 use crate::report::loss::tests::{curve, row};
-use crate::report::summary::tests::{FLOORS, measured};
+use crate::report::summary::tests::{floors, measured};
 use crate::report::{ClaimAnswer, Convergence, Effort, metrics_csv};
 use crate::stats::Verdict;
 
@@ -18,7 +18,7 @@ fn answer(arm: &str) -> ClaimAnswer {
         claim: HOSTILE.into(),
         arm: arm.into(),
         control: "bicubic".into(),
-        endpoint: Endpoint::Crps,
+        endpoint: Metric::Crps,
         unit: Unit::Percent,
         margin: 1.0,
         verdict: Verdict::Inconclusive,
@@ -47,7 +47,7 @@ fn report(names: &[String]) -> Report {
     arms.truncate(1);
     arms.extend(names.iter().map(|name| crate::report::Measured { name: name.clone(), ..measured()[1].clone() }));
     let summary =
-        Summary { claims: vec![answer(&names[0])], notes: vec![HOSTILE.into()], ..Summary::of(&arms, FLOORS) };
+        Summary { claims: vec![answer(&names[0])], notes: vec![HOSTILE.into()], ..Summary::of(&arms, floors()) };
     let arm = |(i, name): (usize, &String)| Arm {
         name: name.clone(),
         params: BTreeMap::from([("train.model.width".to_string(), i.to_string()), (HOSTILE.into(), HOSTILE.into())]),

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::chart::number;
 use super::{Badge, Tone};
-use crate::config::claims::Unit;
 use crate::report::{ClaimAnswer, Effort};
 use crate::stats::Verdict;
 
@@ -32,11 +31,7 @@ impl Card {
             Verdict::Equivalent => (Tone::Plain, "equivalent"),
             Verdict::Inconclusive => (Tone::Attention, "inconclusive"),
         };
-        let (unit, decimals) = match answer.unit {
-            Unit::Decibel => (" dB", 2),
-            Unit::Percent => (" %", 2),
-            Unit::One => ("", 4),
-        };
+        let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
         let interval =
             answer.interval.map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}"));

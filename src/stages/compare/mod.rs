@@ -15,10 +15,13 @@ use self::inputs::{Arm, Pairs, arms, curves, read_losses, read_samples, same_cou
 use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::config::CompareParams;
 use crate::config::blobs;
+use crate::config::metrics::Metric;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
-use crate::report::{self, BICUBIC, Column, Floors, MANY_COLUMNS, Measured, Summary};
+use crate::report::{self, BICUBIC, Column, Figures, MANY_COLUMNS, Measured, Summary};
 
+/// The metric of every arm in the stage's own metrics.
+const HEADLINE: Metric = Metric::PsnrMean;
 /// Images measured between two progress events.
 const CHUNK: usize = 256;
 
@@ -63,7 +66,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
     let claims = report::answers(&params.claims, &measured);
-    let summary = Summary { claims, ..Summary::of(&measured, Floors::new(population.floor())) };
+    let summary = Summary { claims, ..Summary::of(&measured, Figures::floors(population.floor())) };
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }
@@ -80,8 +83,11 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     for (name, bytes) in outputs {
         outcome.outputs.insert(name.to_string(), ctx.store.put(&bytes).with_context(|| format!("storing {name}"))?);
     }
-    outcome.metrics =
-        summary.arms.iter().map(|(name, arm)| (format!("psnr_mean.{name}"), arm.figures.psnr_mean)).collect();
+    outcome.metrics = summary
+        .arms
+        .iter()
+        .filter_map(|(name, arm)| Some((format!("{HEADLINE}.{name}"), arm.figures.get(HEADLINE)?)))
+        .collect();
     Ok(outcome)
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::config;
 use crate::config::Device;
+use crate::config::metrics::Metric;
 use crate::config::{DegradeMethod, DiffusionParams, Objective};
 use crate::data::Metadata;
 use crate::data::images::{lr_metadata, to_u8};
@@ -122,31 +123,43 @@ fn figures_are_those_of_the_images() {
     let mean = |f: &dyn Fn(usize) -> f64| (0..COUNT).map(f).sum::<f64>() / COUNT as f64;
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
     let bicubic = resample::enlarge(&lr, 4);
-    near(summary.arms["bicubic"].figures.psnr_sample, mean(&|i| psnr(hr.image(i), bicubic.image(i))));
-    near(summary.arms["bicubic"].figures.psnr_mean, summary.arms["bicubic"].figures.psnr_sample);
+    near(
+        summary.arms["bicubic"].figures.get(Metric::PsnrSample).unwrap(),
+        mean(&|i| psnr(hr.image(i), bicubic.image(i))),
+    );
+    near(
+        summary.arms["bicubic"].figures.get(Metric::PsnrMean).unwrap(),
+        summary.arms["bicubic"].figures.get(Metric::PsnrSample).unwrap(),
+    );
 
     let samples = noisy(&hr, COUNT, 4, 30.0);
     let len = hr.image(0).len();
     let diffusion = &summary.arms["diffusion"].figures;
-    near(diffusion.psnr_sample, mean(&|i| psnr(hr.image(i), &samples.of_image(i)[..len])));
-    near(diffusion.ssim_sample.unwrap(), mean(&|i| ssim(hr.image(i), &samples.of_image(i)[..len], 16, 16).unwrap()));
+    near(diffusion.get(Metric::PsnrSample).unwrap(), mean(&|i| psnr(hr.image(i), &samples.of_image(i)[..len])));
+    near(
+        diffusion.get(Metric::SsimSample).unwrap(),
+        mean(&|i| ssim(hr.image(i), &samples.of_image(i)[..len], 16, 16).unwrap()),
+    );
     let down = resample::degrade(&samples.first(0..COUNT), 4, DegradeMethod::Area).unwrap();
-    near(diffusion.consistency_psnr, mean(&|i| psnr(lr.image(i), down.image(i))));
+    near(diffusion.get(Metric::ConsistencyPsnr).unwrap(), mean(&|i| psnr(lr.image(i), down.image(i))));
     // Noise of independent samples falls by 10·log₁₀(4) = 6 dB in their mean, but for what clamping makes of it.
-    let gain = diffusion.psnr_mean - diffusion.psnr_sample;
+    let gain = diffusion.get(Metric::PsnrMean).unwrap() - diffusion.get(Metric::PsnrSample).unwrap();
     assert!((5.0..7.0).contains(&gain), "{gain}");
-    assert_eq!(diffusion.heldout_loss, Some(0.375));
+    assert_eq!(diffusion.get(Metric::HeldoutLoss), Some(0.375));
     assert_eq!(summary.arms["regression"].samples, 1);
     let regression = &summary.arms["regression"].figures;
-    assert_eq!(regression.psnr_mean, regression.psnr_sample);
-    assert_eq!((regression.consistency_psnr, regression.heldout_loss), (regression.consistency_psnr_mean, None));
-    assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.psnr_mean);
-    near(diffusion.crps.unwrap(), mean(&|i| crps(hr.image(i), samples.of_image(i))));
+    assert_eq!(regression.get(Metric::PsnrMean).unwrap(), regression.get(Metric::PsnrSample).unwrap());
+    assert_eq!(
+        (regression.get(Metric::ConsistencyPsnr).unwrap(), regression.get(Metric::HeldoutLoss)),
+        (regression.get(Metric::ConsistencyPsnrMean).unwrap(), None)
+    );
+    assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.get(Metric::PsnrMean).unwrap());
+    near(diffusion.get(Metric::Crps).unwrap(), mean(&|i| crps(hr.image(i), samples.of_image(i))));
     let (population, first) = (Population::new(&hr, 4), samples.first(0..COUNT));
-    assert_eq!(diffusion.spectrum_distance, population.distances(&first).spectrum);
-    assert_eq!(diffusion.sliced_wasserstein, population.distances(&first).sliced_wasserstein);
-    assert_eq!(summary.floors.spectrum_distance, population.floor().spectrum);
-    assert!(diffusion.calibration.is_some() && regression.calibration.is_none());
+    assert_eq!(diffusion.get(Metric::SpectrumDistance), population.distances(&first).spectrum);
+    assert_eq!(diffusion.get(Metric::SlicedWasserstein), population.distances(&first).sliced_wasserstein);
+    assert_eq!(summary.floors.get(Metric::SpectrumDistance), population.floor().spectrum);
+    assert!(diffusion.get(Metric::Calibration).is_some() && regression.get(Metric::Calibration).is_none());
     assert!(summary.claims.is_empty());
 
     let csv = String::from_utf8(bed.blob(&outcome, blobs::METRICS)).unwrap();
@@ -165,7 +178,7 @@ fn claims_are_answered_in_the_summary() {
         .map(|(name, claim)| (name.to_string(), claim))
         .into();
     let summary = Summary::from_json(&bed.blob(&bed.run().unwrap(), blobs::SUMMARY)).unwrap();
-    let psnr = |arm: &str| summary.arms[arm].figures.psnr_sample;
+    let psnr = |arm: &str| summary.arms[arm].figures.get(Metric::PsnrSample).unwrap();
     let [blurred, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
     assert!((blurred.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
     assert_eq!((blurred.n, blurred.by_design, blurred.interval), (1, true, None));
@@ -257,7 +270,7 @@ fn arms_that_cannot_be_compared_are_refused() {
     let outcome = missing.run().unwrap();
     let summary = Summary::from_json(&missing.blob(&outcome, blobs::SUMMARY)).unwrap();
     assert_eq!(summary.arms.keys().collect::<Vec<_>>(), [BICUBIC, "diffusion", "regression"]);
-    assert_eq!(summary.arms["diffusion"].figures.heldout_loss, None);
+    assert_eq!(summary.arms["diffusion"].figures.get(Metric::HeldoutLoss), None);
     missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::SAMPLES);
     assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no samples.safetensors");
     assert!(Bed::new().error().contains("nothing to compare"));

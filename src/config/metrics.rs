@@ -1,0 +1,309 @@
+//! The metrics of a comparison. Each is declared once, here; tables, `metrics.csv`, `summary.json`, floors, claims, the
+//! report and the reference iterate over [`Metric::ALL`].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The unit in which a metric is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    Decibel,
+    /// Between 0 and 1, or a ratio.
+    One,
+    /// Levels of 8-bit pixels.
+    Level,
+    /// The training loss.
+    Loss,
+    Step,
+    Flop,
+}
+
+/// Which values of a metric are better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    Higher,
+    Lower,
+    /// The nearer to 1 the better.
+    One,
+}
+
+/// What one value of a metric belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A test image: `metrics.csv` has a column for it, and `summary.json` the mean.
+    Image,
+    /// All test images together.
+    Images,
+    /// The distance of all test images from the true ones as a distribution. Read it beside its floor.
+    Distribution,
+    /// The training of the arm's network.
+    Training,
+    /// A pair of trainings: how long each took to reach a loss that both reach. Only claims have it.
+    Convergence,
+}
+
+/// For which numbers K of samples per image two arms can be compared by a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Samples {
+    /// It does not depend on K.
+    Any,
+    /// It is estimated without bias for K ≥ 2, and means something else for K = 1.
+    Unbiased,
+    /// It depends on K: the mean of more samples is nearer to the image.
+    Same,
+}
+
+/// The declaration of a metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Declaration {
+    /// The name in `summary.json`, `metrics.csv` and claims.
+    pub id: &'static str,
+    /// The heading in tables.
+    pub heading: &'static str,
+    pub scale: Scale,
+    pub decimals: usize,
+    pub better: Better,
+    pub scope: Scope,
+    pub samples: Samples,
+    /// Whether it can decide a claim.
+    pub is_endpoint: bool,
+    /// Whether tables show it; `summary.json` always contains it.
+    pub in_tables: bool,
+    pub description: &'static str,
+}
+
+macro_rules! metrics {
+    ($($name:ident: $id:literal, $heading:literal, $scale:ident, $decimals:literal, $better:ident, $scope:ident,
+       $samples:ident, endpoint: $endpoint:literal, in_tables: $shown:literal, $description:literal;)*) => {
+        /// A metric of an arm.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Metric {
+            $(#[doc = $description] $name),*
+        }
+
+        impl Metric {
+            /// In the order of tables and files.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            pub const fn declaration(self) -> &'static Declaration {
+                match self {
+                    $(Self::$name => &Declaration {
+                        id: $id,
+                        heading: $heading,
+                        scale: Scale::$scale,
+                        decimals: $decimals,
+                        better: Better::$better,
+                        scope: Scope::$scope,
+                        samples: Samples::$samples,
+                        is_endpoint: $endpoint,
+                        in_tables: $shown,
+                        description: $description,
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Any, endpoint: true, in_tables: true,
+        "PSNR of the first sample. A blurred image has a higher one than a sharp sample: it does not show which is better.";
+    PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
+        "PSNR of the mean of all samples of an image.";
+    PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Any, endpoint: true, in_tables: false,
+        "PSNR of the luma of the first sample.";
+    PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
+        "PSNR of the luma of the mean of all samples.";
+    SsimSample: "ssim_sample", "SSIM", One, 4, Higher, Image, Any, endpoint: true, in_tables: true,
+        "SSIM of the first sample.";
+    SsimMean: "ssim_mean", "SSIM of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: true,
+        "SSIM of the mean of all samples.";
+    ConsistencyPsnr: "consistency_psnr", "LR-PSNR", Decibel, 1, Higher, Image, Any, endpoint: true, in_tables: true,
+        "PSNR of the first sample, degraded again, against the low-resolution image.";
+    ConsistencyPsnrMean: "consistency_psnr_mean", "LR-PSNR of mean", Decibel, 1, Higher, Image, Same,
+        endpoint: false, in_tables: false,
+        "PSNR of the mean of all samples, degraded again, against the low-resolution image.";
+    Crps: "crps", "CRPS", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
+        "Continuous ranked probability score of all samples, pixel by pixel, in levels of 8 bits.";
+    EnergyScore: "energy_score", "energy score", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
+        "Energy score of all samples in patches of 8×8: whether pixels fit together. In levels of 8 bits.";
+    Calibration: "calibration", "calibration", One, 2, One, Images, Same, endpoint: false, in_tables: true,
+        "The spread of the samples divided by their error: 1 if they vary as much as they err, less if they vary less.";
+    SpectrumDistance: "spectrum_distance", "spectrum", Decibel, 2, Lower, Distribution, Any,
+        endpoint: true, in_tables: true,
+        "Distance of the power spectra of the first samples, above the frequencies of the low-resolution image.";
+    SlicedWasserstein: "sliced_wasserstein", "patches", Level, 2, Lower, Distribution, Any,
+        endpoint: true, in_tables: true,
+        "Distance of patches of 7×7 of the first samples as a distribution, in levels of 8 bits.";
+    HeldoutLoss: "heldout_loss", "held-out loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
+        "The held-out loss at the end of training.";
+    StepsToLoss: "steps_to_loss", "steps to loss", Step, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
+        "Training steps until the held-out loss reaches a value that both arms reach.";
+    FlopsToLoss: "flops_to_loss", "FLOPs to loss", Flop, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
+        "Floating-point operations of training until the held-out loss reaches a value that both arms reach.";
+}
+
+/// The unit of a difference between two arms by an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    #[serde(rename = "dB")]
+    Decibel,
+    #[serde(rename = "")]
+    One,
+    /// Percent of the control's value.
+    #[serde(rename = "%")]
+    Percent,
+}
+
+impl Unit {
+    /// The unit as it follows a number.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Decibel => " dB",
+            Self::One => "",
+            Self::Percent => " %",
+        }
+    }
+
+    pub fn decimals(self) -> usize {
+        match self {
+            Self::Decibel | Self::Percent => 2,
+            Self::One => 4,
+        }
+    }
+}
+
+impl Metric {
+    /// The metrics that can decide a claim.
+    pub fn endpoints() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|metric| metric.declaration().is_endpoint)
+    }
+
+    pub fn id(self) -> &'static str {
+        self.declaration().id
+    }
+
+    pub fn scope(self) -> Scope {
+        self.declaration().scope
+    }
+
+    /// The unit of differences by it.
+    pub fn unit(self) -> Unit {
+        match self.declaration().scale {
+            Scale::Decibel => Unit::Decibel,
+            Scale::One => Unit::One,
+            Scale::Level | Scale::Loss | Scale::Step | Scale::Flop => Unit::Percent,
+        }
+    }
+
+    /// The smallest difference of interest unless the file gives one, in [`unit`](Self::unit).
+    pub fn default_margin(self) -> f64 {
+        match self.unit() {
+            Unit::Decibel => 0.1,
+            Unit::One => 0.005,
+            Unit::Percent if self.is_convergence() => 5.0,
+            Unit::Percent => 1.0,
+        }
+    }
+
+    /// Whether higher values are better.
+    pub fn is_higher_better(self) -> bool {
+        self.declaration().better == Better::Higher
+    }
+
+    /// Whether it is measured in training. Then only trained arms have it, and it compares only arms that learn to
+    /// predict the same under the same noise.
+    pub fn is_of_training(self) -> bool {
+        matches!(self.scope(), Scope::Training | Scope::Convergence)
+    }
+
+    pub fn is_convergence(self) -> bool {
+        self.scope() == Scope::Convergence
+    }
+
+    /// Whether it means the same for two arms that draw these numbers of samples per image.
+    pub fn is_comparable(self, samples: [usize; 2]) -> bool {
+        let [a, b] = samples;
+        match self.declaration().samples {
+            Samples::Any => true,
+            Samples::Unbiased => a == b || (a > 1 && b > 1),
+            Samples::Same => a == b,
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let metric = Self::ALL.iter().copied().find(|metric| metric.id() == text);
+        metric.ok_or_else(|| format!("there is no metric `{text}`"))
+    }
+}
+
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+impl<'de> Deserialize<'de> for Metric {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The schema allows endpoints only: they are what a pipeline file names.
+impl JsonSchema for Metric {
+    fn schema_name() -> Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = |metric: Self| json_schema!({"description": metric.declaration().description, "type": "string", "const": metric.id()});
+        let all: Vec<Schema> = Self::endpoints().map(one).collect();
+        json_schema!({"description": "A metric that can decide a claim, named as in `summary.json`.", "oneOf": all})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_distinct_and_parse() {
+        for (i, metric) in Metric::ALL.iter().enumerate() {
+            assert_eq!(metric.id().parse::<Metric>().unwrap(), *metric);
+            assert!(Metric::ALL[..i].iter().all(|other| other.id() != metric.id()), "{metric}");
+        }
+        assert!("psnr".parse::<Metric>().is_err());
+    }
+
+    #[test]
+    fn margins_are_as_documented() {
+        let margin = |metric: Metric| (metric.default_margin(), metric.unit());
+        assert_eq!(margin(Metric::HeldoutLoss), (1.0, Unit::Percent));
+        assert_eq!(margin(Metric::PsnrMean), (0.1, Unit::Decibel));
+        assert_eq!(margin(Metric::SsimMean), (0.005, Unit::One));
+        assert_eq!(margin(Metric::StepsToLoss), (5.0, Unit::Percent));
+        assert!(Metric::ConsistencyPsnr.is_higher_better() && !Metric::SpectrumDistance.is_higher_better());
+    }
+
+    #[test]
+    fn only_unbiased_metrics_compare_different_numbers_of_samples() {
+        assert!(Metric::PsnrSample.is_comparable([1, 4]));
+        assert!(!Metric::PsnrMean.is_comparable([2, 4]) && Metric::PsnrMean.is_comparable([4, 4]));
+        assert!(Metric::Crps.is_comparable([2, 4]) && !Metric::Crps.is_comparable([1, 4]));
+    }
+}
