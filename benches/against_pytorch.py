@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Times `srpipe bench` and PyTorch in turn on the same work: the tutorial's U-Net, 32×32 pixels, f32.
+"""Compares `srpipe bench` with PyTorch on the same work, interleaved: the tutorial's U-Net, 32×32 pixels, f32.
 
     cargo build --release
     pip install torch
     python benches/against_pytorch.py --base-channels 32 [--attention seed] [--threads 2] [--avx2] [--rounds 3]
 
-Every round runs one process of either; each measures training steps (forward, loss, backward, Adam) and forward passes
-for some seconds and takes medians. PyTorch measures both memory formats, and the better counts. The last line is a row
-of a Markdown table: medians over the rounds, and the median of the rounds' ratios.
+Every round runs one process of each. A process measures training steps (forward, loss, backward, Adam) and forward
+passes for some seconds and reports medians. PyTorch measures both memory formats, and the faster one counts. The last
+line is a row of a Markdown table: medians over the rounds, and the median of the rounds' ratios.
 """
 import argparse
 import json
@@ -29,10 +29,10 @@ def arguments():
     ap.add_argument("--attention", choices=["none", "seed"], default="none", help="in the bottleneck")
     ap.add_argument("--batch", type=int, default=32)
     ap.add_argument("--threads", type=int, default=2)
-    ap.add_argument("--avx2", action="store_true", help="neither side may use AVX-512")
+    ap.add_argument("--avx2", action="store_true", help="disable AVX-512 on both sides")
     ap.add_argument("--rounds", type=int, default=3)
-    ap.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    ap.add_argument("--device", default="cpu", help="where both compute, such as cuda")
+    ap.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement")
+    ap.add_argument("--device", default="cpu", help="the device of both, such as cuda")
     ap.add_argument("--srpipe", type=Path, default=SRPIPE)
     ap.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     return ap.parse_args()
@@ -72,7 +72,7 @@ def main(args):
 
 
 def peer(args):
-    """One JSON object: for each measure the better memory format's; peak memory is the process's."""
+    """Prints one JSON object: each measure for the faster memory format, and the peak memory of the process."""
     import resource
 
     import torch

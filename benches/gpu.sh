@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Everything that is worth knowing of srpipe on a GPU: whether it computes what the CPU does, whether pipelines run, and
-# how fast it is beside PyTorch.
+# Tests srpipe on a GPU: compares its results with the CPU, runs pipelines, and compares its speed with PyTorch.
 #
 #     benches/gpu.sh BINARY [FOLDER]
 #
-# BINARY is built with `--features cuda`. FOLDER is for results (a new one in /tmp by default). Needs the NVIDIA driver,
-# the toolkit's libraries (cuBLAS; LD_LIBRARY_PATH or CUDA_PATH where the system does not know them), and for the
-# comparison PYTHON (python3) with torch for CUDA, without which it is left out. REFERENCE names the tests that hold
-# networks against PyTorch's numbers, which are built where the binary is and found at the end of what that says:
-#     cargo test --release --features cuda --test reference --no-run
-# ARCHIVE may name a CIFAR-10 archive, all
-# of it or a small one, and DEVICE another GPU than cuda. Takes about half an hour; SECONDS_EACH=1 makes it shorter.
-# The last lines are the table. Exits with 1 where something failed; what follows a failure still runs.
+# BINARY must be built with `--features cuda`. Results go to FOLDER (default: a new one in /tmp). Needs the NVIDIA
+# driver and the toolkit's cuBLAS (set LD_LIBRARY_PATH or CUDA_PATH if the system does not find it). Environment
+# variables:
+#
+# - PYTHON: an interpreter (python3) with torch for CUDA; without torch the comparison is skipped.
+# - REFERENCE: the test binary that compares networks with PyTorch's numbers; this prints its path at the end:
+#       cargo test --release --features cuda --test reference --no-run
+# - ARCHIVE: a CIFAR-10 archive, complete or reduced.
+# - DEVICE: another GPU than `cuda`.
+# - SECONDS_EACH: the duration of a measurement. The default takes about half an hour in all; 1 is faster.
+#
+# The last lines are a table. A failure does not stop the script, but it exits with 1.
 set -uo pipefail
 binary=$(realpath "${1:?usage: benches/gpu.sh BINARY [FOLDER]}")
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -29,7 +32,7 @@ cd "$folder"
 title() { printf '\n== %s\n' "$*"; }
 row() { rows+=("$(printf '%-34s %s' "$1" "$2")"); }
 
-# step NAME COMMAND...: its output goes to NAME.log as well, its end and its seconds into the table.
+# step NAME COMMAND...: runs a command, copies its output to NAME.log, and adds its result and duration to the table.
 step() {
     local name=$1 start=$SECONDS
     shift
@@ -45,25 +48,25 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | 
 "$binary" --version
 row "GPU" "$(head -1 gpu.txt)"
 
-# Outputs within 1e-4, gradients within 1e-3, and the losses of 200 steps, of every kind of network and every objective.
+# Every kind of network and prediction type: outputs within 1e-4, gradients within 1e-3, and the losses of 200 steps.
 step "check" "$binary" bench --device "$device" --check --steps 200
-# PyTorch's numbers: outputs within 1e-4, gradients within 1e-3 of them.
+# Compared with PyTorch's numbers: outputs within 1e-4, gradients within 1e-3.
 if [ -n "$reference" ]; then
     step "fixtures" env CARGO_MANIFEST_DIR="$here" SRPIPE_TEST_DEVICE="$device" "$reference" --test-threads=1
 else
-    row "fixtures" "left out: REFERENCE does not name the tests"
+    row "fixtures" "skipped: REFERENCE is not set"
 fi
 step "quickstart" "$binary" run "$here/pipelines/quickstart.yaml" --device "$device"
 if [ -n "$archive" ]; then
     step "ablation" "$binary" run "$here/pipelines/ablation.yaml" --device "$device" \
         --set "stages.cifar.url=file:$archive" --set stages.cifar.validation=${VALIDATION:-100} ${ABLATION:-}
 else
-    row "ablation" "left out: ARCHIVE does not name the images"
+    row "ablation" "skipped: ARCHIVE is not set"
 fi
 
-# Speed, in turn with PyTorch: both are warm, and both have the GPU to themselves.
+# Speed, interleaved with PyTorch: each is warmed up and has the GPU to itself.
 has_torch=$("$python" -c 'import torch; print(torch.cuda.is_available())' 2> /dev/null || echo False)
-[ "$has_torch" = True ] || title "PyTorch for CUDA is not in $python: only srpipe is measured"
+[ "$has_torch" = True ] || title "$python has no PyTorch for CUDA: only srpipe is measured"
 speed() { # BASE BATCH
     local base=$1 batch=$2 ours theirs
     title "base $base, batch $batch"
@@ -95,7 +98,7 @@ for base in 32 64; do
     for batch in 32 128 512; do speed "$base" "$batch"; done
 done
 
-# What bounds a step: launches, bytes or arithmetic. Nsight Systems, where it is installed.
+# Find the bottleneck of a step (launches, bandwidth or arithmetic), if Nsight Systems is installed.
 if command -v nsys > /dev/null; then
     step "profile" nsys profile --force-overwrite true --stats true -o profile \
         "$binary" bench --device "$device" --batch 128 --seconds 2

@@ -1,7 +1,9 @@
-//! Single operations on batches of 32, forward and in training steps, each as a chain of several of its kind, lest
-//! copying the batch in and out be what is measured. Products count floating-point operations as a direct convolution
-//! would need them (an "item" is one, "Gitem/s" GFLOP/s; by Winograd's way a 3×3 convolution may pass the peak), the
-//! others the bytes of their inputs and outputs (GB/s); what the machine can do is printed first.
+//! Benchmarks of single operations on batches of 32, in forward passes and in training steps. Each benchmark runs a
+//! chain of several operations of one kind, so that copying the batch in and out does not dominate.
+//!
+//! Products report floating-point operations as a direct convolution would need them: an "item" is one operation, and
+//! "Gitem/s" are GFLOP/s. With Winograd's algorithm, a 3×3 convolution may exceed the peak. Other operations report the
+//! bytes of their inputs and outputs (GB/s). The peak speed and bandwidth of the machine are printed first.
 //!
 //!     RAYON_NUM_THREADS=1 SRPIPE_SIMD=avx2 cargo bench --bench operations -- products
 
@@ -17,38 +19,38 @@ use srpipe::nn::fused::{Fused, Level, peak_flops};
 use srpipe::nn::graph::{Graph, NodeId, Op, Shape};
 use srpipe::nn::{Network, StepSettings, TrainState, on};
 
-/// Operations in a chain.
+/// The number of operations in a chain.
 const CHAIN: usize = 6;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// 3×3, to as many channels as another number says and back.
+    /// 3×3, alternately to this number of channels and back.
     Convolution(usize),
     /// 1×1.
     Linear(usize),
-    /// From an eighth of the size, doubled three times.
+    /// From an eighth of the size, enlarged three times by 2.
     UpConvolution,
-    /// Of so many heads.
+    /// With this number of heads.
     Attention(usize),
-    /// To a quarter of the places, as attention to the tokens of a smaller image.
+    /// To a quarter of the positions, like attention to the tokens of a smaller image.
     CrossAttention(usize),
     LinearAttention(usize),
     NormSilu,
-    /// With scale and shift from a vector.
+    /// With scale and shift computed from a vector.
     FilmSilu,
     Silu,
-    /// Each time of the first value.
+    /// Adds the first value each time.
     Add,
-    /// Halved three times.
+    /// Halves the size three times.
     MaxPool,
     MeanPool,
-    /// Each time with the first value.
+    /// With the first value each time.
     Concat,
     AddVector,
     Gate,
 }
 
-/// Operations on images of `size × size` pixels.
+/// A chain of operations on images of `size × size` pixels.
 #[derive(Clone, Copy)]
 struct Case {
     kind: Kind,
@@ -108,7 +110,7 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    /// The chain, behind a 1×1 convolution that makes its operations pass gradients on.
+    /// Returns the chain, after a 1×1 convolution whose weights require gradients of the chain.
     fn graph(&self) -> Graph {
         let size = if let Kind::UpConvolution = self.kind { self.size / 8 } else { self.size };
         let (mut g, x, t) = Graph::new(Shape::new(size, size, 1));
@@ -154,12 +156,13 @@ impl Case {
         }
     }
 
-    /// A batch's floating-point operations, forward.
+    /// Returns the floating-point operations of a forward pass of a batch.
     fn flops(&self) -> usize {
         BATCH * self.graph().forward_flops() as usize
     }
 
-    /// The bytes of what a batch's operations read and write, forward; a normalisation and its activation are one.
+    /// Returns the bytes that a forward pass of a batch reads and writes; a normalisation and its activation count as
+    /// one operation.
     fn bytes(&self) -> usize {
         let graph = self.graph();
         let fused = |op: &Op| matches!(*op, Op::Silu { x } if matches!(graph.nodes[x.0].op, Op::GroupNorm { .. } | Op::FilmNorm { .. }));
@@ -175,11 +178,11 @@ fn fused(graph: Graph) -> Setup {
 }
 
 fn open(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    Fused::new(graph).and_then(|fused| on(fused, state)).expect("the state is the graph's")
+    Fused::new(graph).and_then(|fused| on(fused, state)).expect("the state fits the graph")
 }
 
-/// A step that leaves the weights as they are.
-fn standing(setup: &mut Setup) -> f32 {
+/// Runs a training step with a learning rate of 0.
+fn train_without_update(setup: &mut Setup) -> f32 {
     setup.train(&StepSettings { lr: 0.0, ..Default::default() })
 }
 
@@ -189,11 +192,11 @@ fn products_forward(bencher: Bencher, case: Case) {
     bencher.counter(ItemsCount::new(case.flops())).bench_local(|| setup.forward());
 }
 
-/// Forward, and the gradients of both factors.
+/// The forward pass, and the gradients of both factors.
 #[divan::bench(args = PRODUCTS)]
 fn products_train(bencher: Bencher, case: Case) {
     let mut setup = fused(case.graph());
-    bencher.counter(ItemsCount::new(3 * case.flops())).bench_local(|| standing(&mut setup));
+    bencher.counter(ItemsCount::new(3 * case.flops())).bench_local(|| train_without_update(&mut setup));
 }
 
 #[divan::bench(args = STREAMS)]
@@ -202,15 +205,15 @@ fn streams_forward(bencher: Bencher, case: Case) {
     bencher.counter(BytesCount::new(case.bytes())).bench_local(|| setup.forward());
 }
 
-/// Forward, and backward as many bytes again for the gradients.
+/// The forward pass, and as many bytes again for the gradients in the backward pass.
 #[divan::bench(args = STREAMS)]
 fn streams_train(bencher: Bencher, case: Case) {
     let mut setup = fused(case.graph());
-    bencher.counter(BytesCount::new(2 * case.bytes())).bench_local(|| standing(&mut setup));
+    bencher.counter(BytesCount::new(2 * case.bytes())).bench_local(|| train_without_update(&mut setup));
 }
 
-/// A training step of one image whose passes are next to nothing, so that what is done once a parameter counts: packing,
-/// the gradient's way through the tape, Adam and the moving average. The bytes are Adam's: five lists read, four written.
+/// A training step of one image. Its passes cost almost nothing, so this measures the work per parameter: packing,
+/// gradient accumulation, Adam and the moving average. The bytes are those of Adam: five arrays read, four written.
 #[divan::bench(args = [64, 1024])]
 fn update(bencher: Bencher, width: usize) {
     let (mut graph, _, t) = Graph::new(Shape::vector(1));
@@ -221,9 +224,9 @@ fn update(bencher: Bencher, width: usize) {
     bencher.counter(BytesCount::new(bytes)).bench_local(|| setup.train(&StepSettings::default()));
 }
 
-/// Bytes a second that all threads together read and write, copying buffers of `len` bytes.
+/// Returns the bytes per second that all threads together read and write when they copy buffers of `len` bytes.
 fn copy_bandwidth(len: usize) -> f64 {
-    let of_one = |_: rayon::BroadcastContext| {
+    let measure = |_: rayon::BroadcastContext| {
         let (from, mut to) = (vec![1u8; len], vec![0u8; len]);
         let (end, mut best) = (Instant::now() + Duration::from_millis(200), 0.0f64);
         while Instant::now() < end {
@@ -237,7 +240,7 @@ fn copy_bandwidth(len: usize) -> f64 {
         }
         best
     };
-    rayon::broadcast(of_one).into_iter().sum()
+    rayon::broadcast(measure).into_iter().sum()
 }
 
 fn main() {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What it costs to find out that there is nothing to do, and what there is.
+# Measures planning: how long srpipe takes to find out what must run, and that nothing must.
 #
 #     benches/planning.sh [CIFAR-10 BINARY ARCHIVE]
 #
-# Nothing to do: six stages on the archive (on generated images where none is given), and a thousand instances.
-# Planning: ten thousand instances, and twice as many, which are ten thousand trainings with their samplings; before any
-# run and beside results. Of ten tries the fastest and the median; memory where GNU time is installed.
+# Nothing to do: six stages on the archive (without an archive, on generated images), and a sweep of 1,000 instances.
+# Planning: sweeps of 10,000 instances, and of 10,000 training runs with their samples; without and with results in the
+# store.
+# Prints the fastest and the median of ten tries, and the memory if GNU time is installed.
 set -euo pipefail
 archive=${1:+$(realpath "$1")}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -74,7 +75,7 @@ plan seeds "seed: [$(list 1 1 500)], model.base_channels: [$(list 8 8 160)]" > s
 plan models "model.base_channels: [$(list 4 4 1000)], model.blocks_per_level: [$(list 1 1 10)],
     model.channel_mults: [[1,2,4],[1,2,2],[1,1,1],[1,2,3]]" > models.yaml
 
-planning() { # WHERE
+planning() { # DESCRIPTION
     seconds "plan 10,000 instances, $1" "$srpipe" plan instances.yaml
     seconds "plan 10,000 trainings, 20 models, $1" "$srpipe" plan seeds.yaml
     seconds "plan 10,000 trainings, all different, $1" "$srpipe" plan models.yaml
@@ -86,6 +87,6 @@ planning "no store"
 seconds "nothing to do, 6 stages on ${archive:-generated images}" "$srpipe" run six.yaml
 "$srpipe" run thousand.yaml > log 2>&1 || { cat log; exit 1; }
 seconds "nothing to do, 1,000 instances" "$srpipe" run thousand.yaml
-# Trainings of which each instance is held against the nearest.
+# Results of training runs, which the planner compares with each instance.
 "$srpipe" run six.yaml --sweep "stages.model.seed=$(list 1 1 ${TRAININGS:-30})" --only model > log 2>&1 || { cat log; exit 1; }
-planning "beside results"
+planning "with results"

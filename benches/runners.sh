@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The cost of running nothing much: trivial stages that do not need each other, beside Snakemake and DVC.
+# Measures the overhead of a run: trivial, independent stages in srpipe, Snakemake and DVC.
 #
-#     benches/runners.sh [N] [FOLDER OF A PYTHON ENVIRONMENT]
+#     benches/runners.sh [N] [VENV]
 #
-# N stages (200) each write one small file. Measured are a first run and one with nothing to do. The others are taken
-# from the environment (python3 -m venv ENV; ENV/bin/pip install snakemake dvc) and left out where they are missing.
+# Each of N stages (default: 200) writes one small file. Measures the first run, and a run with nothing to do. Snakemake
+# and DVC come from the Python environment VENV (python3 -m venv VENV; VENV/bin/pip install snakemake dvc), and are
+# skipped if they are missing.
 set -euo pipefail
 n=${1:-200}
 environment=${2:-}

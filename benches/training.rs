@@ -1,4 +1,4 @@
-//! A training step and a forward pass of the tutorial's U-Net: 32×32 pixels, batches of 32.
+//! Benchmarks of a training step and a forward pass of the tutorial's U-Net: 32×32 pixels, batches of 32.
 //!
 //!     RAYON_NUM_THREADS=2 SRPIPE_SIMD=avx2 cargo bench --bench training -- fused
 
@@ -15,7 +15,7 @@ use srpipe::nn::{CpuBackend, StepSettings, open_on_cpu};
 fn network(base_channels: usize, attention: AttentionParams, backend: CpuBackend) -> Setup {
     let model = ModelParams { attention, ..ModelParams::tutorial(base_channels, AttentionKind::None) };
     let graph = unet(&model, 32, 4);
-    Setup::new(BATCH, graph, |graph, state| open_on_cpu(backend, graph, state).expect("the state is the graph's"))
+    Setup::new(BATCH, graph, |graph, state| open_on_cpu(backend, graph, state).expect("the state fits the graph"))
 }
 
 fn plain(base_channels: usize, backend: CpuBackend) -> Setup {
@@ -38,7 +38,7 @@ fn fused_forward(bencher: Bencher, base: usize) {
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| setup.forward());
 }
 
-/// A kind of attention, of four heads but for the tutorial's, wherever a map has that size; base 32.
+/// A kind of attention at one resolution, with four heads (the tutorial's has one); base 32.
 #[derive(Debug, Clone, Copy)]
 struct Attention(AttentionKind, usize);
 

@@ -1,14 +1,14 @@
-"""srpipe's checkpoints in PyTorch: copy this file; it needs torch and safetensors.
+"""srpipe's networks in PyTorch. Copy this file beside your script; it needs torch and safetensors.
 
     import torch
     from unet import load, enlarge
 
     model, config = load("runs/quickstart/latest/attention/ema.safetensors")
     small = torch.rand(1, 3, 8, 8) * 2 - 1          # B×3×H×W in [-1, 1]
-    large = enlarge(model, config, small)           # one sample of each
+    large = enlarge(model, config, small)           # one sample of each image
 
-The model takes B×6×H×W (what is denoised, and the small image enlarged) and the times t/T in [0, 1). Every kind of network
-of srpipe is held against numbers that `tests/fixtures/make_models.py` makes of this very file.
+The model takes images of shape B×6×H×W (the noisy image and the bicubically enlarged small image) and times t/T in [0, 1).
+srpipe's tests compare every kind of network with numbers that `tests/fixtures/make_models.py` computes with this file.
 """
 import json
 import math
@@ -20,7 +20,7 @@ from torch import nn
 
 
 def load(path):
-    """The model of a checkpoint, and its configuration."""
+    """Returns the model of a checkpoint and its configuration."""
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["srpipe"])
         model = UNet(config["image_size"], config["scale"], **config["model"])
@@ -30,7 +30,7 @@ def load(path):
 
 @torch.no_grad()
 def enlarge(model, config, small, steps=25):
-    """DDIM, each estimate of the clean image clamped; a regression answers in one pass."""
+    """Samples with DDIM, clamping each estimate of the clean image; a regression model needs one pass."""
     diffusion = config["diffusion"]
     up = F.interpolate(small, scale_factor=config["scale"], mode="bicubic", antialias=True)  # Keys, a = -0.5
     residual = diffusion["target"] == "residual"
@@ -51,7 +51,7 @@ def enlarge(model, config, small, steps=25):
 
 
 def alpha_bars(diffusion):
-    """What is left of the image at every time: products of 1 - beta."""
+    """Returns alpha-bar at every time: the cumulative products of 1 - beta."""
     T, kind = diffusion["timesteps"], diffusion["schedule"]
     first, last = diffusion["beta_start"], diffusion["beta_end"]
     line = lambda a, b: torch.linspace(a, b, T, dtype=torch.float64)
@@ -109,13 +109,13 @@ class Attention(nn.Module):
 
     def forward(self, x, image):
         b, c, h, w = x.shape
-        asking = told = self.norm(x)
+        query_input = key_input = self.norm(x)
         if self.kind == "cross":
-            told = self.tokens(F.avg_pool2d(image[:, 3:], self.scale))
-            told = told + positions(c, told.shape[2], told.shape[3], self.scale)
-            asking = asking + positions(c, h, w, image.shape[2] // h)
-        split = lambda v: v.view(b, self.heads, c // self.heads, -1).transpose(2, 3)
-        q, k, v = split(self.query(asking)), split(self.key(told)), split(self.value(told))
+            tokens = self.tokens(F.avg_pool2d(image[:, 3:], self.scale))
+            key_input = tokens + positions(c, tokens.shape[2], tokens.shape[3], self.scale)
+            query_input = query_input + positions(c, h, w, image.shape[2] // h)
+        split_heads = lambda v: v.view(b, self.heads, c // self.heads, -1).transpose(2, 3)
+        q, k, v = split_heads(self.query(query_input)), split_heads(self.key(key_input)), split_heads(self.value(key_input))
         if self.kind == "uniform":
             y = v.mean(2, keepdim=True).expand_as(v)
         elif self.kind == "linear":
@@ -139,8 +139,8 @@ def attention(channels, scale, kind, heads=4, matches="mhsa"):
     if kind == "seed":
         return SeedAttention(channels)
     if kind == "conv_control":
-        arm = sum(p.numel() for p in attention(channels, scale, matches, heads).parameters())
-        return ConvControl(channels, round((arm - 3 * channels) / (2 * channels + 1)))
+        count = sum(p.numel() for p in attention(channels, scale, matches, heads).parameters())
+        return ConvControl(channels, round((count - 3 * channels) / (2 * channels + 1)))
     return Attention(channels, kind, heads, scale)
 
 
@@ -183,7 +183,7 @@ class UNet(nn.Module):
     def __init__(self, size, scale, base_channels=32, channel_mults=(1, 2, 4), blocks_per_level=1, block="residual",
                  time_embedding="sinusoidal", zero_output=True, attention=None):
         super().__init__()
-        self.plan = channels = [base_channels * m for m in channel_mults]
+        self.channels = channels = [base_channels * m for m in channel_mults]
         self.repeats, self.sinusoidal = blocks_per_level, time_embedding == "sinusoidal"
         at = dict(attention or {"kind": "none"})
         resolutions = at.pop("resolutions", [8]) if at["kind"] != "none" else []
@@ -196,22 +196,22 @@ class UNet(nn.Module):
         inputs = 6
         if block == "residual":
             self.stem, inputs = nn.Conv2d(6, channels[0], 3, padding=1), channels[0]
-        here = lambda name, level, attention_name: self.level(name, inputs, channels[level], make, time, (size >> level) in resolutions, attention_name, at, scale)
+        add_level = lambda name, level, attention_name: self.add_blocks(name, inputs, channels[level], make, time, (size >> level) in resolutions, attention_name, at, scale)
         for level in range(len(channels) - 1):
-            here(f"enc{level + 1}", level, f"enc{level + 1}_attention")
+            add_level(f"enc{level + 1}", level, f"enc{level + 1}_attention")
             inputs = channels[level]
-        here("bottleneck", -1 % len(channels), "attention")
+        add_level("bottleneck", -1 % len(channels), "attention")
         for level in reversed(range(len(channels) - 1)):
             self.add_module(f"upconv{level + 1}", nn.ConvTranspose2d(channels[level + 1], channels[level], 2, 2))
             inputs = 2 * channels[level]
-            here(f"dec{level + 1}", level, f"dec{level + 1}_attention")
+            add_level(f"dec{level + 1}", level, f"dec{level + 1}_attention")
         if block == "residual":
             self.out_norm = norm(channels[0])
         self.out = nn.Conv2d(channels[0], 3, 1)
         if zero_output:
             zero(self.out)
 
-    def level(self, name, inputs, outputs, make, time, attend, attention_name, at, scale):
+    def add_blocks(self, name, inputs, outputs, make, time, attend, attention_name, at, scale):
         for i in range(self.repeats):
             self.add_module(name if i == 0 else f"{name}_{i + 1}", make(inputs if i == 0 else outputs, outputs, time))
         if attend:
@@ -234,12 +234,12 @@ class UNet(nn.Module):
 
         residual = hasattr(self, "stem")
         x, skips = self.stem(image) if residual else image, []
-        for number in range(1, len(self.plan)):
+        for number in range(1, len(self.channels)):
             x = level(x, f"enc{number}", f"enc{number}_attention")
             skips.append(x)
             x = F.avg_pool2d(x, 2) if residual else F.max_pool2d(x, 2)
         x = level(x, "bottleneck", "attention", not self.sinusoidal)
-        for number in range(len(self.plan) - 1, 0, -1):
+        for number in range(len(self.channels) - 1, 0, -1):
             x = torch.cat([getattr(self, f"upconv{number}")(x), skips[number - 1]], 1)
             x = level(x, f"dec{number}", f"dec{number}_attention")
         return self.out(F.silu(self.out_norm(x)) if residual else x)

@@ -1,4 +1,4 @@
-//! A network of new weights and a batch of noise for it.
+//! A network with initial weights, and a batch of noise.
 
 use srpipe::config::Weights;
 use srpipe::nn::{Batch, Network, StepSettings, TrainState};
@@ -38,7 +38,7 @@ impl Setup {
     }
 }
 
-/// Numbers in [-1, 1).
+/// Returns `n` pseudo-random numbers in [-1, 1).
 fn noise(seed: usize, n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729) % 65_537) as f32 / 32_768.5 - 1.0).collect()
 }

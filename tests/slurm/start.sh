@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A Slurm of one node on this machine, for the tests of the Slurm executor against the real thing.
+# Starts a Slurm cluster of one node on this machine, for tests of the Slurm executor with a real Slurm.
 #
-#   tests/slurm/start.sh FOLDER              starts it; then: export SLURM_CONF=FOLDER/slurm.conf SRPIPE_TEST_SLURM=FOLDER
-#   tests/slurm/start.sh FOLDER pause        stops the controller alone, as in an outage; `resume` starts it again
+#   tests/slurm/start.sh FOLDER              start it; then: export SLURM_CONF=FOLDER/slurm.conf SRPIPE_TEST_SLURM=FOLDER
+#   tests/slurm/start.sh FOLDER pause        stop only the controller, as in an outage; `resume` restarts it
 #   tests/slurm/start.sh FOLDER stop
 #
-# It takes root, and Debian's packages slurmctld, slurmd, slurm-client and munge. There is no accounting; jobs are ended when
-# they take more memory than they asked for, as a cluster with cgroups does.
+# Needs root, and the Debian packages slurmctld, slurmd, slurm-client and munge. There is no accounting. Jobs that
+# exceed their memory are killed, as on a cluster with cgroups.
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: start.sh FOLDER [pause|resume|stop]}" && cd "$1" && pwd)
 export SLURM_CONF=$folder/slurm.conf
@@ -24,7 +24,7 @@ answers() {
         if sinfo --noheader --format=%T 2> /dev/null | grep -Eq 'idle|mixed|allocated'; then return 0; fi
         sleep 0.2
     done
-    echo "Slurm does not come up: see slurmctld.log and slurmd.log in $folder" >&2
+    echo "Slurm does not start: see slurmctld.log and slurmd.log in $folder" >&2
     return 1
 }
 

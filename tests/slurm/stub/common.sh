@@ -1,8 +1,10 @@
-# Read by the commands beside it: a Slurm of shell scripts that runs jobs at once on this machine. $STUB is its folder.
+# Sourced by the commands in this folder: a Slurm made of shell scripts, which runs jobs immediately on this machine. $STUB
+# is its folder.
 #
-# A job is a folder `jobs/ID.TASK` with the files name, comment, task, state, reason and, while it runs, pid. What a test wants
-# to go wrong with the Nth call of a command, or with every, it puts into `$STUB/COMMAND.N` or `$STUB/COMMAND.all`, as shell.
-# A file that is there whole or not at all.
+# A job is a folder `jobs/ID.TASK` with the files name, comment, task, state, reason and, while it runs, pid. To make the Nth
+# call of a command fail, a test writes shell code to `$STUB/COMMAND.N`; for every call, to `$STUB/COMMAND.all`.
+
+# put FILE TEXT: writes a file atomically.
 put() { echo "$2" > "$1.new" && mv "$1.new" "$1"; }
 
 command=$(basename "$0")

@@ -1,4 +1,4 @@
-# One job: FOLDER SCRIPT TASK ID DEPENDENCY OUT ERR
+# Runs one job. Arguments: FOLDER SCRIPT TASK ID DEPENDENCY OUT ERR
 put() { echo "$2" > "$1.new" && mv "$1.new" "$1"; }
 job=$1
 for dependency in $(echo "$5" | tr , ' '); do
