@@ -667,7 +667,7 @@ fn job_records_damaged_during_a_run_fail_its_later_jobs_with_a_message() {
     let mut cluster = waiting();
     let text = fs::read_to_string(cluster.folder.path().join("p.yaml")).unwrap();
     let copy = "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: wait/n}, outputs: [n]}";
-    cluster.folder.write("p.yaml", &format!("{}\n  copy: {copy}\n", text.trim_end()));
+    cluster.folder.write("p.yaml", format!("{}\n  copy: {copy}\n", text.trim_end()));
     cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
@@ -914,22 +914,47 @@ fn real_a_graph_is_handed_over_at_once_and_needs_nobody() {
     assert!(cluster.folder.runs().join("p/latest/compare/summary.json").is_file());
 }
 
+/// The pipeline, the settings and the commands of `docs/slurm.md`, with a few training steps on a few images.
 #[test]
-fn the_page_for_people_with_a_cluster_is_right() {
-    let page = include_str!("../docs/cluster.md");
-    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    let [pipeline, settings] = blocks[..] else { panic!("{} blocks of YAML", blocks.len()) };
+fn the_commands_of_the_slurm_page_run() {
+    let page = include_str!("../docs/slurm.md");
+    let blocks = |language: &str| -> Vec<&str> {
+        page.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+    };
+    let [pipeline, settings] = blocks("yaml")[..] else { panic!("{} blocks of YAML", blocks("yaml").len()) };
     let cluster = Cluster::stub(Pipeline::new());
     cluster.folder.write("study.yaml", pipeline);
     cluster.settings(settings);
-    cluster.folder.write("images.tar.gz", archive(1));
+    cluster.folder.write("images.tar.gz", archive(8));
     let plan = ["plan", "study.yaml", "--set", "stages.cifar.url=file:images.tar.gz"];
     let output = cluster.srpipe(&plan);
-    assert_eq!(output.code, Some(0), "{output}");
+    assert_done(&output);
     assert!(output.stdout.contains("attention[…] × 16"), "{output}");
-    // A typo in the settings is told, so they are read.
+    // A typo in the settings is an error, so they are read.
     cluster.settings(&settings.replace("grace", "grase"));
     let output = cluster.srpipe(&plan);
     assert_eq!(output.code, Some(2), "{output}");
     assert!(output.stderr.contains("grase"), "{output}");
+
+    cluster.settings(settings);
+    let mut small = pipeline.to_string();
+    for (long, short) in [
+        ("file:/shared/data/cifar-10-binary.tar.gz\"", "file:images.tar.gz\", validation: 4"),
+        ("optim: { steps: 20000 }", "model: { base_channels: 8 }\n    optim: { steps: 2, batch_size: 4 }"),
+        ("[0, 1, 2, 3, 4, 5, 6, 7]", "[0, 1]"),
+        ("{ kind: sample,", "{ kind: sample, samples: 1, limit: 2, sampler: { steps: 2 },"),
+    ] {
+        assert!(small.contains(long), "{long}");
+        small = small.replace(long, short);
+    }
+    cluster.folder.write("study.yaml", small);
+    let shell = blocks("sh").concat();
+    let commands: Vec<&str> = shell.lines().filter_map(|line| line.strip_prefix("srpipe ")).collect();
+    assert!(commands.len() >= 6, "{commands:?}");
+    for command in commands {
+        let words = command.split("  #").next().unwrap().split_whitespace();
+        let words: Vec<&str> = words.map(|word| word.trim_matches('\'')).collect();
+        let output = cluster.srpipe(&words);
+        assert_eq!(output.code, Some(0), "{words:?}: {output}");
+    }
 }
