@@ -578,7 +578,7 @@ fn a_graph_is_handed_over_at_once_and_needs_nobody() {
     let state = || cluster.status()["run"]["state"].as_str().unwrap_or_default().to_string();
     if state() == "left" {
         let gc = cluster.srpipe(&["gc"]);
-        assert!(gc.code == Some(0) || gc.stderr.contains("go on without a process"), "{gc}");
+        assert!(gc.code == Some(0) || gc.stderr.contains("continue without a process"), "{gc}");
     }
     wait_until("the run is done", || state() == "ok");
     let here = whole().folder();
@@ -609,7 +609,7 @@ fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     let gc = cluster.srpipe(&["gc"]);
-    assert!(gc.code == Some(1) && gc.stderr.contains("go on without a process"), "{gc}");
+    assert!(gc.code == Some(1) && gc.stderr.contains("continue without a process"), "{gc}");
     let cancel = cluster.srpipe(&["cancel", "p"]);
     assert!(cancel.stdout.contains("is cancelled"), "{cancel}");
     assert_eq!(cluster.state("1.0"), "CANCELLED");
