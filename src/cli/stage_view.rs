@@ -228,17 +228,10 @@ impl StageView {
 
 /// The figure of a kind that people look for first.
 fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
-    let wanted: &[&str] = match kind {
-        StageKind::Train => &["heldout_loss", "loss"],
-        StageKind::Compare => &["psnr_mean", "psnr_sample"],
-        StageKind::Sample => &["images_per_s"],
-        StageKind::Fetch | StageKind::Degrade => &["train", "images"],
-        StageKind::Command => &[],
-    };
-    let found = wanted.iter().find_map(|name| Some((*name, metrics.get(*name)?)));
+    let found = kind.headlines().iter().find_map(|name| Some((*name, metrics.get(*name)?)));
     // A command's are the user's own.
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
-    let found = found.or_else(|| if kind == StageKind::Command { first() } else { None });
+    let found = found.or_else(|| if kind.is_user_defined() { first() } else { None });
     found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), words::figure(*value)))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Blobs;
+use super::{Blobs, Input, Kind};
 
 /// Runs a program on blobs of other stages, and keeps the files that it makes.
 ///
@@ -52,19 +52,6 @@ pub fn split(input: &str) -> (&str, Option<&str>) {
         Some((stage, blob)) => (stage, Some(blob)),
         None => (input, None),
     }
-}
-
-/// Passes the stage of an input to somebody who may call it otherwise; the blob stays.
-pub fn rename(input: &mut String, rename: impl FnOnce(&mut String)) {
-    let (stage, blob) = split(input);
-    let (mut stage, blob) = (stage.to_string(), blob.map(|blob| format!("/{blob}")));
-    rename(&mut stage);
-    *input = stage + &blob.unwrap_or_default();
-}
-
-/// The blobs that an input reads.
-pub fn blobs(input: &str) -> Blobs {
-    split(input).1.map_or(Blobs::All, |blob| Blobs::Only(vec![blob.to_string().into()]))
 }
 
 /// What stands between braces in an argument or a value of the environment.
@@ -182,6 +169,41 @@ impl CommandParams {
 
     pub fn uses_seed(&self) -> bool {
         self.texts().any(|text| has_seed(text))
+    }
+}
+
+impl Kind for CommandParams {
+    const VERSION: u32 = 1;
+    const OUTPUTS: &'static [&'static str] = &[];
+    const IS_USER_DEFINED: bool = true;
+
+    fn outputs(&self) -> Vec<&str> {
+        self.outputs.iter().map(String::as_str).collect()
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        let input = |(name, input): (&String, &String)| {
+            let (stage, blob) = split(input);
+            Input {
+                role: format!("inputs.{name}"),
+                stage: stage.to_string(),
+                blobs: blob.map_or(Blobs::All, |blob| Blobs::Only(vec![blob.to_string().into()])),
+            }
+        };
+        self.inputs.iter().map(input).collect()
+    }
+
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {
+        for input in self.inputs.values_mut() {
+            let (stage, blob) = split(input);
+            let (mut stage, blob) = (stage.to_string(), blob.map(|blob| format!("/{blob}")));
+            rename(&mut stage);
+            *input = stage + &blob.unwrap_or_default();
+        }
+    }
+
+    fn seed(&self, pipeline: u64) -> Option<u64> {
+        self.uses_seed().then(|| self.seed.unwrap_or(pipeline))
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::blobs::{COMPARISON, LOSS, LOSS_CURVES, METRICS, SAMPLES, SUMMARY, TEST_HR, TEST_LR};
 use super::claims::Claim;
+use super::{Input, Kind};
 
 /// Measures every arm against the high-resolution images, beside bicubic enlargement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,4 +96,19 @@ fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, A
         (name, arm)
     };
     Ok(written.into_iter().map(arm).collect())
+}
+
+impl Kind for CompareParams {
+    const VERSION: u32 = 6;
+    const OUTPUTS: &'static [&'static str] = &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES];
+    const HEADLINES: &'static [&'static str] = &["psnr_mean", "psnr_sample"];
+
+    fn inputs(&self) -> Vec<Input> {
+        let runs = self.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
+        runs.map(|(name, run)| Input::of(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
+    }
+
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {
+        self.arms.values_mut().flat_map(|arm| &mut arm.runs).for_each(|run| rename(&mut run.stage));
+    }
 }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SecretUrl;
+use super::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
+use super::{Input, Kind, SecretUrl, StageKind};
 
 /// Gets a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -192,4 +193,38 @@ pub enum DegradeMethod {
     Bicubic,
     /// The tutorial's: bilinear between the central pixels, without antialiasing.
     Bilinear,
+}
+
+impl Kind for FetchParams {
+    const VERSION: u32 = 1;
+    const OUTPUTS: &'static [&'static str] = &[TRAIN_HR, VALIDATION_HR, TEST_HR];
+    const HEADLINES: &'static [&'static str] = &["train", "images"];
+
+    fn inputs(&self) -> Vec<Input> {
+        vec![]
+    }
+
+    fn rename_inputs(&mut self, _: &mut dyn FnMut(&mut String)) {}
+
+    fn seed(&self, pipeline: u64) -> Option<u64> {
+        match self {
+            Self::Synthetic(_) => Some(pipeline),
+            Self::Cifar10(_) | Self::Folder(_) => None,
+        }
+    }
+}
+
+impl Kind for DegradeParams {
+    const VERSION: u32 = 1;
+    const OUTPUTS: &'static [&'static str] = &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
+    const REFERENCES: &'static [(&'static str, StageKind)] = &[("input", StageKind::Fetch)];
+    const HEADLINES: &'static [&'static str] = &["train", "images"];
+
+    fn inputs(&self) -> Vec<Input> {
+        vec![Input::of("input", &self.input, &[TRAIN_HR, VALIDATION_HR, TEST_HR])]
+    }
+
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {
+        rename(&mut self.input);
+    }
 }

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::blobs::{EMA, LOSS, SAMPLES, TEST_HR, TEST_LR, WEIGHTS};
+use super::{Input, Kind, StageKind};
+
 /// Super-resolves the test images with a trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,4 +100,31 @@ pub enum Weights {
     Ema,
     /// The weights of the last step.
     Raw,
+}
+
+impl Kind for SampleParams {
+    const VERSION: u32 = 3;
+    const OUTPUTS: &'static [&'static str] = &[SAMPLES, TEST_HR, TEST_LR, LOSS];
+    const RUNS_NETWORK: bool = true;
+    const REFERENCES: &'static [(&'static str, StageKind)] =
+        &[("model", StageKind::Train), ("data", StageKind::Degrade)];
+    const HEADLINES: &'static [&'static str] = &["images_per_s"];
+    const TIME_LINEAR: &'static [&'static str] = &["/sampler/steps", "/samples", "/limit"];
+
+    fn inputs(&self) -> Vec<Input> {
+        let weights = match self.weights {
+            Weights::Ema => EMA,
+            Weights::Raw => WEIGHTS,
+        };
+        vec![Input::of("model", &self.model, &[weights, LOSS]), Input::of("data", &self.data, &[TEST_HR, TEST_LR])]
+    }
+
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {
+        rename(&mut self.model);
+        rename(&mut self.data);
+    }
+
+    fn seed(&self, pipeline: u64) -> Option<u64> {
+        Some(self.seed.unwrap_or(pipeline))
+    }
 }

@@ -1,52 +1,171 @@
-//! Stage kinds, with their parameters, inputs and outputs.
+//! Stage kinds. Each implements [`Kind`] beside its parameters and is listed once, in `kinds!` below.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::*;
 
-/// What a stage does, with its parameters.
-// There are few of them, one a stage.
-#[allow(clippy::large_enum_variant)]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum StageParams {
-    Fetch(FetchParams),
-    Degrade(DegradeParams),
-    Train(TrainParams),
-    Sample(SampleParams),
-    Compare(CompareParams),
-    Command(CommandParams),
-}
+/// What srpipe needs to know about a stage kind, apart from how it is computed (`stages`) and which combinations of
+/// parameters are valid (`pipeline::checks`).
+pub trait Kind: Serialize + DeserializeOwned {
+    /// The version of what a stage of this kind computes, part of its keys. Raise it with every change of results; the
+    /// keys of later stages change only if the bytes that they read change.
+    const VERSION: u32;
+    /// The blobs that every stage of this kind writes, unless it declares its own.
+    const OUTPUTS: &'static [&'static str];
+    /// Further blobs that some stages of this kind write.
+    const OPTIONAL_OUTPUTS: &'static [&'static str] = &[];
+    /// Whether it runs a network, so that its result depends on the class of device.
+    const RUNS_NETWORK: bool = false;
+    /// Whether its outputs and metrics are the user's own.
+    const IS_USER_DEFINED: bool = false;
+    /// The parameters that name one stage each, with the kind that the stage must have.
+    const REFERENCES: &'static [(&'static str, StageKind)] = &[];
+    /// Metrics to show first, in order of preference.
+    const HEADLINES: &'static [&'static str] = &[];
+    /// Parameters (JSON pointers) that the run time is proportional to.
+    const TIME_LINEAR: &'static [&'static str] = &[];
+    /// Parameters (JSON pointers) whose square the run time is proportional to.
+    const TIME_QUADRATIC: &'static [&'static str] = &[];
 
-/// The kinds of stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StageKind {
-    Fetch,
-    Degrade,
-    Train,
-    Sample,
-    Compare,
-    Command,
-}
-
-impl StageKind {
-    pub const ALL: [Self; 6] = [Self::Fetch, Self::Degrade, Self::Train, Self::Sample, Self::Compare, Self::Command];
-
-    /// As in a pipeline file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fetch => "fetch",
-            Self::Degrade => "degrade",
-            Self::Train => "train",
-            Self::Sample => "sample",
-            Self::Compare => "compare",
-            Self::Command => "command",
-        }
+    /// Returns the blobs that this stage writes.
+    fn outputs(&self) -> Vec<&str> {
+        Self::OUTPUTS.to_vec()
     }
+
+    /// Returns what this stage reads of other stages.
+    fn inputs(&self) -> Vec<Input>;
+
+    /// Calls `rename` with the name of every stage in [`inputs`](Self::inputs), in their order.
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String));
+
+    /// Returns the seed of a stage that draws random numbers: the pipeline's unless it has its own.
+    fn seed(&self, _pipeline: u64) -> Option<u64> {
+        None
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ident: $name:literal, $params:ty;)*) => {
+        /// The parameters of a stage.
+        // There are few of them, one per stage.
+        #[allow(clippy::large_enum_variant)]
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        pub enum StageParams {
+            $($kind($params)),*
+        }
+
+        /// A stage kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum StageKind {
+            $($kind),*
+        }
+
+        impl StageKind {
+            pub const ALL: [Self; [$(Self::$kind),*].len()] = [$(Self::$kind),*];
+
+            /// Returns the name in pipeline files.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name),* }
+            }
+
+            /// See [`Kind::VERSION`].
+            pub const fn version(self) -> u32 {
+                match self { $(Self::$kind => <$params>::VERSION),* }
+            }
+
+            /// See [`Kind::OUTPUTS`].
+            pub const fn outputs(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => <$params>::OUTPUTS),* }
+            }
+
+            /// See [`Kind::OPTIONAL_OUTPUTS`].
+            pub const fn optional_outputs(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => <$params>::OPTIONAL_OUTPUTS),* }
+            }
+
+            /// See [`Kind::RUNS_NETWORK`].
+            pub const fn runs_network(self) -> bool {
+                match self { $(Self::$kind => <$params>::RUNS_NETWORK),* }
+            }
+
+            /// See [`Kind::IS_USER_DEFINED`].
+            pub const fn is_user_defined(self) -> bool {
+                match self { $(Self::$kind => <$params>::IS_USER_DEFINED),* }
+            }
+
+            /// See [`Kind::REFERENCES`].
+            pub const fn references(self) -> &'static [(&'static str, StageKind)] {
+                match self { $(Self::$kind => <$params>::REFERENCES),* }
+            }
+
+            /// See [`Kind::HEADLINES`].
+            pub const fn headlines(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => <$params>::HEADLINES),* }
+            }
+
+            /// Returns [`Kind::TIME_LINEAR`] and [`Kind::TIME_QUADRATIC`].
+            pub const fn time(self) -> [&'static [&'static str]; 2] {
+                match self { $(Self::$kind => [<$params>::TIME_LINEAR, <$params>::TIME_QUADRATIC]),* }
+            }
+        }
+
+        impl StageParams {
+            /// Reads the parameters of a stage of this kind.
+            pub fn from_yaml(kind: StageKind, yaml: serde_yaml::Value) -> Result<Self, serde_yaml::Error> {
+                Ok(match kind { $(StageKind::$kind => Self::$kind(serde_yaml::from_value(yaml)?)),* })
+            }
+
+            pub fn kind(&self) -> StageKind {
+                match self { $(Self::$kind(_) => StageKind::$kind),* }
+            }
+
+            /// Returns the parameters that change the result, as they are hashed into keys.
+            pub fn to_semantic_json(&self) -> serde_json::Value {
+                let value = match self { $(Self::$kind(params) => serde_json::to_value(params)),* };
+                value.expect("parameters are JSON")
+            }
+
+            /// See [`Kind::outputs`].
+            pub fn outputs(&self) -> Vec<&str> {
+                match self { $(Self::$kind(params) => params.outputs()),* }
+            }
+
+            /// See [`Kind::inputs`].
+            pub fn inputs(&self) -> Vec<Input> {
+                match self { $(Self::$kind(params) => params.inputs()),* }
+            }
+
+            /// See [`Kind::rename_inputs`].
+            pub fn rename_inputs(&mut self, mut rename: impl FnMut(&mut String)) {
+                match self { $(Self::$kind(params) => params.rename_inputs(&mut rename)),* }
+            }
+
+            /// See [`Kind::seed`].
+            pub fn seed(&self, pipeline: u64) -> Option<u64> {
+                match self { $(Self::$kind(params) => params.seed(pipeline)),* }
+            }
+
+            /// See [`Kind::RUNS_NETWORK`].
+            pub fn runs_network(&self) -> bool {
+                self.kind().runs_network()
+            }
+        }
+    };
+}
+
+kinds! {
+    Fetch: "fetch", FetchParams;
+    Degrade: "degrade", DegradeParams;
+    Train: "train", TrainParams;
+    Sample: "sample", SampleParams;
+    Compare: "compare", CompareParams;
+    Command: "command", CommandParams;
 }
 
 impl fmt::Display for StageKind {
@@ -58,12 +177,20 @@ impl fmt::Display for StageKind {
 /// An artifact of another stage that a stage reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// What the artifact is to the stage: the parameter's name, for an arm `arms.NAME`.
+    /// What the artifact is to the stage: the name of the parameter, or `arms.NAME` for an arm.
     pub role: String,
-    /// The stage that makes it.
+    /// The stage that writes it.
     pub stage: String,
     /// The blobs of it that are read; the content of others does not matter.
     pub blobs: Blobs,
+}
+
+impl Input {
+    /// An input of which these blobs are read.
+    pub(super) fn of(role: &str, stage: &str, blobs: &[&'static str]) -> Self {
+        let blobs = Blobs::Only(blobs.iter().map(|&name| name.into()).collect());
+        Self { role: role.to_string(), stage: stage.to_string(), blobs }
+    }
 }
 
 /// Which blobs of an artifact are read.
@@ -79,113 +206,5 @@ impl Blobs {
             Self::All => true,
             Self::Only(names) => names.iter().any(|n| n == name),
         }
-    }
-}
-
-impl StageKind {
-    /// The outputs of every stage of this kind; a `command` declares its own.
-    pub fn outputs(self) -> &'static [&'static str] {
-        use blobs::*;
-        match self {
-            Self::Fetch => &[TRAIN_HR, VALIDATION_HR, TEST_HR],
-            Self::Degrade => &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR],
-            Self::Train => &[WEIGHTS, EMA, LOSS],
-            Self::Sample => &[SAMPLES, TEST_HR, TEST_LR, LOSS],
-            Self::Compare => &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES],
-            Self::Command => &[],
-        }
-    }
-
-    /// Further outputs that some stages of this kind have.
-    pub fn optional_outputs(self) -> &'static [&'static str] {
-        match self {
-            Self::Train => &[blobs::ATTENTION],
-            _ => &[],
-        }
-    }
-}
-
-impl StageParams {
-    pub fn kind(&self) -> StageKind {
-        match self {
-            Self::Fetch(_) => StageKind::Fetch,
-            Self::Degrade(_) => StageKind::Degrade,
-            Self::Train(_) => StageKind::Train,
-            Self::Sample(_) => StageKind::Sample,
-            Self::Compare(_) => StageKind::Compare,
-            Self::Command(_) => StageKind::Command,
-        }
-    }
-
-    /// The blobs that the stage makes.
-    pub fn outputs(&self) -> Vec<&str> {
-        match self {
-            Self::Command(p) => p.outputs.iter().map(String::as_str).collect(),
-            _ => self.kind().outputs().to_vec(),
-        }
-    }
-
-    /// What the stage reads of other stages.
-    pub fn inputs(&self) -> Vec<Input> {
-        use blobs::*;
-        let input = |role: &str, stage: &str, blobs: &[&'static str]| Input {
-            role: role.to_string(),
-            stage: stage.to_string(),
-            blobs: Blobs::Only(blobs.iter().map(|&name| name.into()).collect()),
-        };
-        match self {
-            Self::Fetch(_) => vec![],
-            Self::Degrade(p) => vec![input("input", &p.input, &[TRAIN_HR, VALIDATION_HR, TEST_HR])],
-            Self::Train(p) => vec![input("data", &p.data, &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR])],
-            Self::Sample(p) => {
-                let weights = match p.weights {
-                    Weights::Ema => EMA,
-                    Weights::Raw => WEIGHTS,
-                };
-                vec![input("model", &p.model, &[weights, LOSS]), input("data", &p.data, &[TEST_HR, TEST_LR])]
-            }
-            Self::Compare(p) => {
-                let runs = p.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
-                runs.map(|(name, run)| input(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
-            }
-            Self::Command(p) => {
-                let input = |(name, input): (&String, &String)| Input {
-                    role: format!("inputs.{name}"),
-                    stage: command::split(input).0.to_string(),
-                    blobs: command::blobs(input),
-                };
-                p.inputs.iter().map(input).collect()
-            }
-        }
-    }
-
-    /// Passes the stages of [`inputs`](Self::inputs), in their order, to somebody who may call them otherwise.
-    pub fn rename_inputs(&mut self, mut rename: impl FnMut(&mut String)) {
-        match self {
-            Self::Fetch(_) => {}
-            Self::Degrade(p) => rename(&mut p.input),
-            Self::Train(p) => rename(&mut p.data),
-            Self::Sample(p) => [&mut p.model, &mut p.data].into_iter().for_each(rename),
-            Self::Compare(p) => {
-                p.arms.values_mut().flat_map(|arm| &mut arm.runs).for_each(|run| rename(&mut run.stage));
-            }
-            Self::Command(p) => p.inputs.values_mut().for_each(|input| command::rename(input, &mut rename)),
-        }
-    }
-
-    /// The seed of a stage that draws random numbers, the pipeline's unless it has its own.
-    pub fn seed(&self, pipeline: u64) -> Option<u64> {
-        match self {
-            Self::Fetch(FetchParams::Synthetic(_)) => Some(pipeline),
-            Self::Train(p) => Some(p.seed.unwrap_or(pipeline)),
-            Self::Sample(p) => Some(p.seed.unwrap_or(pipeline)),
-            Self::Command(p) => p.uses_seed().then(|| p.seed.unwrap_or(pipeline)),
-            Self::Fetch(_) | Self::Degrade(_) | Self::Compare(_) => None,
-        }
-    }
-
-    /// Whether the stage runs a network, so that its result depends on the class of device.
-    pub fn runs_network(&self) -> bool {
-        matches!(self.kind(), StageKind::Train | StageKind::Sample)
     }
 }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DiffusionParams, ModelParams};
+use super::blobs::{ATTENTION, EMA, LOSS, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, WEIGHTS};
+use super::{DiffusionParams, Input, Kind, ModelParams, StageKind};
 
 /// Trains a model on pairs of low- and high-resolution images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -120,5 +121,29 @@ pub struct HeldoutParams {
 impl Default for HeldoutParams {
     fn default() -> Self {
         Self { every: 100, images: 256 }
+    }
+}
+
+impl Kind for TrainParams {
+    const VERSION: u32 = 3;
+    const OUTPUTS: &'static [&'static str] = &[WEIGHTS, EMA, LOSS];
+    const OPTIONAL_OUTPUTS: &'static [&'static str] = &[ATTENTION];
+    const RUNS_NETWORK: bool = true;
+    const REFERENCES: &'static [(&'static str, StageKind)] = &[("data", StageKind::Degrade)];
+    const HEADLINES: &'static [&'static str] = &["heldout_loss", "loss"];
+    const TIME_LINEAR: &'static [&'static str] = &["/optim/steps", "/optim/epochs", "/optim/batch_size"];
+    // The operations of a convolution are proportional to its input and to its output channels.
+    const TIME_QUADRATIC: &'static [&'static str] = &["/model/base_channels"];
+
+    fn inputs(&self) -> Vec<Input> {
+        vec![Input::of("data", &self.data, &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR])]
+    }
+
+    fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {
+        rename(&mut self.data);
+    }
+
+    fn seed(&self, pipeline: u64) -> Option<u64> {
+        Some(self.seed.unwrap_or(pipeline))
     }
 }

@@ -48,11 +48,7 @@ impl Wants {
 pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
     let below = |key: &str| params.entry([key]).and_then(|e| e.node.as_mapping()).into_iter().flatten();
     let role = |key: &str, name: &str| format!("{key}.{}", quote(name).trim_matches('`'));
-    let roles: &[(&str, StageKind)] = match kind {
-        StageKind::Fetch => &[],
-        StageKind::Degrade => &[("input", StageKind::Fetch)],
-        StageKind::Train => &[("data", StageKind::Degrade)],
-        StageKind::Sample => &[("model", StageKind::Train), ("data", StageKind::Degrade)],
+    match kind {
         StageKind::Compare => {
             let reference = |(name, entry): (&String, &Entry)| {
                 let target = entry.node.as_text()?.to_string();
@@ -69,13 +65,14 @@ pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
             };
             return below("inputs").filter_map(reference).collect();
         }
-    };
+        StageKind::Fetch | StageKind::Degrade | StageKind::Train | StageKind::Sample => {}
+    }
     let reference = |&(role, kind): &(&str, StageKind)| {
         let node = &params.entry([role])?.node;
         let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(kind));
         Some(Reference { role: role.to_string(), target, span: node.span, wants })
     };
-    roles.iter().filter_map(reference).collect()
+    kind.references().iter().filter_map(reference).collect()
 }
 
 /// Checks every reference and puts the stages into an order in which each comes after those it names, otherwise that

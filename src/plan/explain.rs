@@ -272,11 +272,9 @@ fn for_each_difference(
 
 /// How much longer a stage takes than another of its kind; not a number where nobody can tell.
 fn ratio(now: &Preimage, before: &Preimage) -> f64 {
-    match now.kind {
-        // Of another program nothing is known.
-        StageKind::Command if now.params["command"] != before.params["command"] => f64::NAN,
-        _ => effort(now, before),
-    }
+    // The time that another program takes is unknown.
+    let is_other_program = now.kind.is_user_defined() && now.params["command"] != before.params["command"];
+    if is_other_program { f64::NAN } else { effort(now, before) }
 }
 
 /// The arithmetic of a stage beside that of another of its kind, as far as their parameters tell.
@@ -290,12 +288,7 @@ fn effort(now: &Preimage, before: &Preimage) -> f64 {
             _ => f64::NAN,
         }
     };
-    let (once, squared): (&[&str], &[&str]) = match now.kind {
-        // A convolution's work grows with both its channels.
-        StageKind::Train => (&["/optim/steps", "/optim/epochs", "/optim/batch_size"], &["/model/base_channels"]),
-        StageKind::Sample => (&["/sampler/steps", "/samples", "/limit"], &[]),
-        _ => (&[], &[]),
-    };
+    let [once, squared] = now.kind.time();
     let product = |paths: &[&str]| paths.iter().map(times).product::<f64>();
     product(once) * product(squared).powi(2)
 }

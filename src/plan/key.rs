@@ -5,24 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{StageKind, StageParams};
+use crate::config::StageKind;
 use crate::store::{Action, Artifact, Digest, Key};
 
 /// The version of [`Preimage`] and of its spelling. Another one makes every key another.
 pub const KEY_FORMAT: u32 = 1;
-
-/// The version of what a kind of stage computes. It is raised by whoever changes a kind's results, and makes the keys
-/// of that kind others; those of later stages follow only where the bytes that they read change.
-pub fn code_version(kind: StageKind) -> u32 {
-    match kind {
-        StageKind::Fetch => 1,
-        StageKind::Degrade => 1,
-        StageKind::Train => 3,
-        StageKind::Sample => 3,
-        StageKind::Compare => 6,
-        StageKind::Command => 1,
-    }
-}
 
 /// What computes. Devices of different classes agree within rounding only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,7 +36,7 @@ pub struct Preimage {
     /// [`KEY_FORMAT`]
     pub format: u32,
     pub kind: StageKind,
-    /// [`code_version`] of the kind.
+    /// [`StageKind::version`]
     pub code_version: u32,
     /// The parameters, defaults filled in, less those that do not change the result.
     pub params: Value,
@@ -76,7 +63,7 @@ impl Preimage {
     /// Fails unless the names in `outputs` are those that a stage of this kind produces.
     pub fn check_outputs(&self, outputs: &Artifact) -> Result<(), String> {
         let declared: Vec<&str> = match self.kind {
-            StageKind::Command => {
+            kind if kind.is_user_defined() => {
                 let declared = self.params.get("outputs").and_then(Value::as_array).into_iter().flatten();
                 declared.filter_map(Value::as_str).collect()
             }
@@ -96,19 +83,6 @@ impl Preimage {
     pub fn of(action: &Action) -> Option<Self> {
         Self::deserialize(&action.preimage).ok()
     }
-}
-
-/// The parameters that change a stage's result.
-pub(super) fn semantic_params(params: &StageParams) -> Value {
-    let value = match params {
-        StageParams::Fetch(p) => serde_json::to_value(p),
-        StageParams::Degrade(p) => serde_json::to_value(p),
-        StageParams::Train(p) => serde_json::to_value(p),
-        StageParams::Sample(p) => serde_json::to_value(p),
-        StageParams::Compare(p) => serde_json::to_value(p),
-        StageParams::Command(p) => serde_json::to_value(p),
-    };
-    value.expect("parameters have names for keys")
 }
 
 #[cfg(test)]
@@ -131,8 +105,8 @@ mod tests {
         Preimage {
             format: KEY_FORMAT,
             kind: params.kind(),
-            code_version: code_version(params.kind()),
-            params: semantic_params(params),
+            code_version: params.kind().version(),
+            params: params.to_semantic_json(),
             seed: params.seed(7),
             backend: params.runs_network().then_some(BackendClass::Cpu),
             inputs: inputs.collect(),

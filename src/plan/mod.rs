@@ -25,7 +25,7 @@ use crate::config::{Blobs, Resources, Retry, Site, StageKind, StageParams};
 use crate::pipeline::Pipeline;
 
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
-pub use key::{BackendClass, KEY_FORMAT, Preimage, code_version};
+pub use key::{BackendClass, KEY_FORMAT, Preimage};
 pub use state::{Known, Sources, StageState, advance, state_of, states};
 
 /// The stages of a pipeline as a graph.

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::key::semantic_params;
-use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage, code_version};
+use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage};
 use crate::config::Blobs;
 use crate::store::{Action, Digest, Key, Store};
 
@@ -146,8 +145,8 @@ pub(super) fn preimage_without_inputs(stage: &PlannedStage, sources: &Sources, b
     Preimage {
         format: KEY_FORMAT,
         kind: stage.kind,
-        code_version: code_version(stage.kind),
-        params: semantic_params(&stage.params),
+        code_version: stage.kind.version(),
+        params: stage.params.to_semantic_json(),
         seed: stage.seed,
         backend: stage.params.runs_network().then_some(backend),
         inputs: BTreeMap::new(),

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use serde::de::DeserializeOwned;
-
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::tree::{Entry, Mapping, Node, Value};
 use super::super::words::quote;
@@ -216,9 +214,6 @@ fn typed(kind: StageKind, (name, key): (&str, Span), node: &Node) -> Result<Type
 }
 
 fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), serde_yaml::Error> {
-    fn read<T: DeserializeOwned>(yaml: serde_yaml::Value) -> Result<T, serde_yaml::Error> {
-        serde_yaml::from_value(yaml)
-    }
     let mut own = node.to_yaml();
     let mut common = serde_yaml::Mapping::new();
     if let Some(own) = own.as_mapping_mut() {
@@ -226,17 +221,9 @@ fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), ser
             common.extend(own.shift_remove(name).filter(|v| !v.is_null()).map(|value| (name.into(), value)));
         }
     }
-    let params = match kind {
-        StageKind::Fetch => StageParams::Fetch(read(own)?),
-        StageKind::Degrade => StageParams::Degrade(read(own)?),
-        StageKind::Train => StageParams::Train(read(own)?),
-        StageKind::Sample => StageParams::Sample(read(own)?),
-        StageKind::Compare => StageParams::Compare(read(own)?),
-        StageKind::Command => StageParams::Command(read(own)?),
-    };
-    let mut params = params;
+    let mut params = StageParams::from_yaml(kind, own)?;
     params.forget_unread();
-    Ok((params, read(common.into())?))
+    Ok((params, serde_yaml::from_value(common.into())?))
 }
 
 impl Node {
