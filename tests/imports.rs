@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the highest to the lowest. Modules of one layer do not name each other.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["cli"],
     &["run"],
+    &["report"],
     &["stages"],
-    &["infer", "report"],
+    &["comparison", "infer"],
     &["train"],
     &["diffusion", "metrics", "stats"],
     &["model", "data"],
@@ -19,7 +20,7 @@ const LAYERS: [&[&str]; 15] = [
     &["pipeline"],
     &["io"],
     &["config"],
-    &["random"],
+    &["random", "format"],
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::output::{Look, Paint, Table};
 use super::study::study;
-use super::words::{duration, shell_word};
+use crate::comparison::{ClaimAnswer, Effort};
 use crate::config::{StageKind, blobs};
+use crate::format::duration;
 use crate::plan::Preimage;
-use crate::report::{ClaimAnswer, Effort};
 use crate::runs::RunRecord;
 use crate::stats::Verdict;
 use crate::store::{Action, Store};
@@ -110,18 +110,11 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
     (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
 }
 
-/// A command line as one would type it.
-pub fn command_line(command: &[String]) -> String {
-    let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
-    let words = std::iter::once(program).chain(command.iter().skip(1).map(String::as_str));
-    words.map(shell_word).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comparison::Convergence;
     use crate::config::metrics::{Metric, Unit};
-    use crate::report::Convergence;
 
     fn answer() -> ClaimAnswer {
         ClaimAnswer {

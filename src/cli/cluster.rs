@@ -10,9 +10,10 @@ use serde_json::json;
 use super::args::RunIdArgs;
 use super::output::{note, print, print_json};
 use super::store::{find_run, open};
-use super::{EXIT_DONE, settings, words};
+use super::{EXIT_DONE, settings};
 use crate::config::ExecutorKind;
 use crate::config::InputError;
+use crate::format;
 use crate::pipeline::Pipeline;
 use crate::run::{Prepared, slurm};
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
@@ -127,8 +128,8 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
         "run {} goes on, and still lacks the jobs of {}: `srpipe run {}` watches it and submits them; or end it first with \
          `srpipe cancel {}`",
         record.id,
-        words::count(stages, "stage"),
-        words::shell_word(file),
+        format::count(stages, "stage"),
+        format::shell_word(file),
         record.id,
     )
 }
@@ -137,12 +138,12 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
 pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
     let what = match jobs {
         0 => format!("run {} goes on as it was submitted", record.id),
-        _ => format!("{} submitted as run {}", words::count(jobs, "job"), record.id),
+        _ => format!("{} submitted as run {}", format::count(jobs, "job"), record.id),
     };
     format!(
         "{what}. Its jobs need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
          watches them, and `srpipe cancel {}` ends them",
         record.id,
-        file = words::shell_word(file),
+        file = format::shell_word(file),
     )
 }

@@ -1,16 +1,17 @@
 //! `srpipe diff`: what two runs differ in, parameters and metrics.
 
+use crate::format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::EXIT_DONE;
 use super::args::DiffArgs;
 use super::facts::Facts;
 use super::output::{Look, Paint, Table, print, print_json};
 use super::store::{find_run, open};
-use super::{EXIT_DONE, words};
 
 pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
@@ -70,7 +71,7 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
         told = is_whole.then_some(stage);
     }
     for (path, before, after) in metrics {
-        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| words::figure(*value));
+        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| format::figure(*value));
         let by = match (before, after) {
             (Some(before), Some(after)) => format!("{:+.4}", **after - **before),
             _ => String::new(),

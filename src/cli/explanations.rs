@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::words;
+use crate::format;
 use crate::pipeline::{Pipeline, Position};
 use crate::plan::{Difference, Explanation, Field, History, Plan, Reason, StageState, explain};
 use crate::run::Prepared;
-use crate::run::watch::RunView;
+use crate::runs::RunView;
 use crate::store::{Key, Store};
 
 /// A pipeline with the reason of every stage.
@@ -128,8 +128,8 @@ impl<'a> Explained<'a> {
             Reason::New | Reason::Changed { .. } => format!("{name} runs: {because}"),
         };
         if let StageState::Cached { key, action } = self.state(stage) {
-            let age = words::age(&action.cost.finished_at, jiff::Timestamp::now());
-            let took = words::duration(action.cost.seconds);
+            let age = format::age(&action.cost.finished_at, jiff::Timestamp::now());
+            let took = format::duration(action.cost.seconds);
             sentence += &format!(" (key {}…, computed {age} on {} in {took})", &key.as_str()[..12], action.cost.host);
         }
         match self.follow(stage).len() {

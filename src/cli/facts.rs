@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_yaml::Value as Yaml;
 
-use crate::run::watch::RunView;
 use crate::runs::RunDir;
+use crate::runs::RunView;
 
 /// What can be compared of a run.
 pub struct Facts {

@@ -7,13 +7,13 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::args::{GraphArgs, GraphFormat};
-use super::groups::base;
 use super::output::{self, Look, Paint, print};
 use super::stage_view::{State, stages_of_file};
 use super::{EXIT_DONE, cluster, load};
 use crate::config::StageKind;
+use crate::config::names::base;
 use crate::run::Prepared;
-use crate::run::watch::RunView;
+use crate::runs::RunView;
 use crate::store::Store;
 
 /// A stage, or all instances of one.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::config::names::base;
+
 /// So many instances are still told one by one.
 const FEW: usize = 12;
 
@@ -30,11 +32,6 @@ pub fn groups<'a>(names: impl IntoIterator<Item = &'a str>, all: bool) -> Vec<Gr
         start += same.len();
     }
     groups
-}
-
-/// The name in the file: no name there has a bracket.
-pub fn base(name: &str) -> &str {
-    name.split('[').next().unwrap_or(name)
 }
 
 fn is_instance(name: &str) -> bool {

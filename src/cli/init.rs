@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::args::{InitArgs, Template};
 use super::output::{note, print, print_json};
-use super::{EXIT_DONE, output_file, words};
+use super::{EXIT_DONE, output_file};
 use crate::config::InputError;
+use crate::format;
 use crate::pipeline;
 
 /// What editors hold pipeline files against.
@@ -41,7 +42,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     }
     let paths = || files.iter().map(|(path, _)| path);
     if args.json {
-        let paths: Vec<_> = paths().map(|path| words::path(path)).collect();
+        let paths: Vec<_> = paths().map(|path| format::path(path)).collect();
         print_json(&json!({"schema": 1, "files": paths}));
     } else {
         print(&paths().map(|path| format!("{}\n", path.display())).collect::<String>());
@@ -68,7 +69,7 @@ fn next(args: &InitArgs, file: &Path) -> String {
         // `cd` would parse a name that begins with `-` as an option.
         let is_option = args.folder.as_os_str().as_encoded_bytes().starts_with(b"-");
         let folder = if is_option { Path::new(".").join(&args.folder) } else { args.folder.clone() };
-        steps.push(format!("  cd {}", words::shell_word(folder)));
+        steps.push(format!("  cd {}", format::shell_word(folder)));
     }
     let file = file.file_name().unwrap_or_default().to_string_lossy();
     if args.template == Template::Folder {

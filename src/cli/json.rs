@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::output::print_json_line;
-use super::words;
+use crate::format;
 use crate::run::{Progress, Status, Stopping};
 use crate::runs::{RunRecord, RunState};
 use crate::stages::StageEvent;
@@ -36,7 +36,7 @@ impl Progress for Json {
             Status::Failed(failure) => {
                 event["error"] = json!(failure.error);
                 event["cause"] = json!(failure.cause);
-                event["log"] = json!(words::path(&failure.log));
+                event["log"] = json!(format::path(&failure.log));
             }
             Status::Skipped { because } => event["because"] = json!(because),
             _ => {}

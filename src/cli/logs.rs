@@ -9,11 +9,12 @@ use serde_json::json;
 
 use super::args::LogsArgs;
 use super::output::{is_closed, note, print, print_json, visible};
-use super::{EXIT_DONE, EXIT_FAILED, cluster, store, words};
+use super::{EXIT_DONE, EXIT_FAILED, cluster, store};
 use crate::config::InputError;
+use crate::format;
 use crate::pipeline::did_you_mean;
-use crate::run::watch::{RunView, ViewState};
 use crate::runs::{RunDir, StageRecord, StageRunState};
+use crate::runs::{RunView, ViewState};
 use crate::store::{Store, open_file, read_file};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -103,7 +104,7 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
     let read = |path: &Path| read_file(path).with_context(|| format!("reading {}", path.display()));
     let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let value = json!({
-        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path.map(words::path),
+        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path.map(format::path),
         "text": text,
     });
     print_json(&value);

@@ -28,7 +28,6 @@ mod store;
 mod study;
 mod upscale;
 mod why;
-mod words;
 
 use std::io::Write;
 use std::path::Path;
@@ -38,6 +37,7 @@ use clap::FromArgMatches;
 use serde_json::{Value, json};
 
 use crate::config::InputError;
+use crate::format;
 use crate::pipeline::{self, Pipeline};
 use crate::run::{EXIT_INTERRUPTED, exec};
 use crate::stages::processes;
@@ -169,7 +169,7 @@ fn check(args: &CheckArgs) -> u8 {
     for file in &args.files {
         match load(file, &args.flags) {
             Ok(pipeline) => {
-                print(&format!("{}: ok: {}\n", file.display(), words::count(pipeline.stages.len(), "stage")));
+                print(&format!("{}: ok: {}\n", file.display(), format::count(pipeline.stages.len(), "stage")));
             }
             Err(Reported(wrong)) => code = wrong,
         }
@@ -180,7 +180,7 @@ fn check(args: &CheckArgs) -> u8 {
 fn check_json(args: &CheckArgs) -> u8 {
     let mut code = EXIT_DONE;
     let files = args.files.iter().map(|file| match pipeline::load(file, &args.flags.flags()) {
-        Ok(pipeline) => json!({"file": words::path(file), "stages": pipeline.stages.len(), "errors": []}),
+        Ok(pipeline) => json!({"file": format::path(file), "stages": pipeline.stages.len(), "errors": []}),
         Err(errors) => {
             code = EXIT_INPUT;
             let error = |error: &pipeline::Diagnostic| {
@@ -188,7 +188,7 @@ fn check_json(args: &CheckArgs) -> u8 {
                 json!({"message": error.message, "place": place, "help": error.help})
             };
             let all: Vec<Value> = errors.errors().iter().map(error).collect();
-            json!({"file": words::path(file), "stages": null, "errors": all})
+            json!({"file": format::path(file), "stages": null, "errors": all})
         }
     });
     let files: Vec<Value> = files.collect();

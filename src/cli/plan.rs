@@ -11,9 +11,10 @@ use super::args::PlanArgs;
 use super::explanations::Explained;
 use super::groups::{Group, groups};
 use super::output::{self, Look, Paint, Table, print};
-use super::{EXIT_DONE, cluster, load, words};
+use super::{EXIT_DONE, cluster, load};
 use crate::config::ModelParams;
 use crate::config::StageParams;
+use crate::format;
 use crate::model::Cost;
 use crate::pipeline::Pipeline;
 use crate::plan::StageState;
@@ -127,7 +128,7 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
             plain(cost.map_or(String::new(), |cost| cost.parameters.to_string())),
             plain(cost.map_or(String::new(), |cost| format!("{:.1}", cost.training_flops as f64 / 1e6))),
             (look, would),
-            plain(takes.map_or(String::new(), |seconds| format!("about {}", words::about(seconds)))),
+            plain(takes.map_or(String::new(), |seconds| format!("about {}", format::about(seconds)))),
             plain(because),
         ]);
     }
@@ -175,18 +176,18 @@ impl Summary {
     /// "24 instances, 2 shared, 5 cached, about 41 min".
     fn line(&self) -> String {
         let mut parts = match self.instances {
-            0 => vec![words::count(self.shared, "stage")],
-            n => vec![words::count(n, "instance"), format!("{} shared", self.shared)],
+            0 => vec![format::count(self.shared, "stage")],
+            n => vec![format::count(n, "instance"), format!("{} shared", self.shared)],
         };
         parts.push(format!("{} cached", self.cached));
         parts.push(match (self.to_run, self.unknown) {
             (0, _) => "nothing to run".to_string(),
-            (_, 0) => format!("about {}", words::about(self.seconds)),
+            (_, 0) => format!("about {}", format::about(self.seconds)),
             (n, unknown) if n == unknown => "how long is not known: nothing alike was run before".to_string(),
             (_, unknown) => format!(
                 "about {} and {} of which nothing alike was run before",
-                words::about(self.seconds),
-                words::count(unknown, "stage")
+                format::about(self.seconds),
+                format::count(unknown, "stage")
             ),
         });
         parts.join(", ")

@@ -53,7 +53,7 @@ pub fn best_arm(summary: &Value) -> Option<(&str, f64)> {
 }
 
 fn title(summary: &Value) -> String {
-    let images = summary["images"].as_u64().map(|n| super::words::count(n as usize, "test image"));
+    let images = summary["images"].as_u64().map(|n| super::format::count(n as usize, "test image"));
     let samples = summary["samples"].as_u64().map(|n| format!("mean of {n}"));
     images.into_iter().chain(samples).collect::<Vec<_>>().join(", ")
 }

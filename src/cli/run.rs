@@ -7,15 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::args::{ChoiceArgs, RunArgs};
-use super::claims::command_line;
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
-use super::stage_view::counts;
-use super::{
-    EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings, words,
-};
+use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings};
 use crate::config::ExecutorKind;
 use crate::config::InputError;
+use crate::format;
+use crate::format::command_line;
 use crate::nn::fused::Level;
 use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
@@ -77,7 +75,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     };
     let options = Options {
         // Paths in records are text, so bytes that are not UTF-8 are replaced.
-        file: Some(words::path(&args.file).into()),
+        file: Some(format::path(&args.file).into()),
         jobs: args.jobs.map(|jobs| jobs as usize),
         on_failure: if args.fail_fast { OnFailure::StartNothing } else { OnFailure::KeepGoing },
         remote: settings::remote()?,
@@ -168,7 +166,7 @@ fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
     });
     let restored: usize = links.sum();
     if restored > 0 {
-        note(&format!("restored {} in {}", words::count(restored, "deleted link"), run.path().display()));
+        note(&format!("restored {} in {}", format::count(restored, "deleted link"), run.path().display()));
     }
     if !run.path().join(report::FILE).exists() {
         report::write(store, pipeline, run.id());
@@ -201,7 +199,7 @@ fn tell_report(runs: &Path, record: &RunRecord) {
 }
 
 fn everything_is_known(record: &RunRecord) -> String {
-    format!("everything is known: {} cached\n", words::count(record.stages.len(), "stage"))
+    format!("everything is known: {} cached\n", format::count(record.stages.len(), "stage"))
 }
 
 fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
@@ -210,8 +208,8 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
     }
     print(&results::show(store, runs, record));
     let paint = Paint::stderr();
-    let took = words::duration(record.seconds.unwrap_or(0.0));
-    let counts = format!("{} in {took}", counts(record));
+    let took = format::duration(record.seconds.unwrap_or(0.0));
+    let counts = format!("{} in {took}", record.state_counts());
     match record.state {
         RunState::Ok => note(&format!("{} {counts}", paint.paint(Look::Good, "done:"))),
         RunState::Interrupted => note(&format!(
@@ -228,7 +226,7 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
         RunState::Failed => note(&format!(
             "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
             paint.paint(Look::Bad, "failed:"),
-            words::shell_word(&args.file)
+            format::shell_word(&args.file)
         )),
     }
 }
@@ -244,7 +242,7 @@ fn shell_command_line(record: &RunRecord) -> String {
     match words.iter().all(|word| word.to_str().is_some()) {
         true => command_line(&record.command),
         false => {
-            let rest = words.iter().skip(1).map(words::shell_word);
+            let rest = words.iter().skip(1).map(format::shell_word);
             std::iter::once("srpipe".to_string()).chain(rest).collect::<Vec<_>>().join(" ")
         }
     }

@@ -13,8 +13,9 @@ use super::facts::Facts;
 use super::output::{Look, Paint, Table, note, print, print_json};
 use super::status::{run_state_name, run_words};
 use super::store::note_lost_results;
-use super::{EXIT_DONE, cluster, words};
+use super::{EXIT_DONE, cluster};
 use crate::config::InputError;
+use crate::format;
 use crate::runs::RunDir;
 use crate::store::Store;
 
@@ -95,12 +96,12 @@ fn table(rows: &[Facts], all: bool) -> Table {
             plain(record.id.clone()),
             plain(if one_pipeline { String::new() } else { record.pipeline.clone() }),
             (look, state.to_string()),
-            plain(words::age(&record.started_at, now)),
-            plain(record.seconds.map_or(String::new(), words::duration)),
+            plain(format::age(&record.started_at, now)),
+            plain(record.seconds.map_or(String::new(), format::duration)),
         ];
         let cell = |column: &String| match row.params.get(column) {
             Some(text) => text.clone(),
-            None => row.metrics.get(column).map_or(String::new(), |value| words::figure(*value)),
+            None => row.metrics.get(column).map_or(String::new(), |value| format::figure(*value)),
         };
         cells.extend(columns.iter().map(cell).map(plain));
         table.row(cells);

@@ -12,8 +12,9 @@ use super::args::{ExportArgs, ImportArgs, PushArgs};
 use super::output::{note, print, print_json};
 use super::output_file::OutputFile;
 use super::store::{find_run, open};
-use super::{EXIT_DONE, EXIT_FAILED, settings, words};
+use super::{EXIT_DONE, EXIT_FAILED, settings};
 use crate::config::InputError;
+use crate::format;
 use crate::runs::archive::{self, Moved};
 use crate::runs::{Pushed, Remote};
 use crate::store::Store;
@@ -46,7 +47,7 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
 
 pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
-    let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", words::io_error(&e))))?;
+    let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", format::io_error(&e))))?;
     if args.file.is_dir() {
         return Err(InputError(format!("{shown} is a folder, and no archive such as `srpipe export` writes")).into());
     }
@@ -88,7 +89,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         print_json(&told);
     } else {
         let repaired = if repaired > 0 { format!(", {repaired} damaged and repaired") } else { String::new() };
-        print(&format!("{} pushed to {address}, {there} already there{repaired}\n", words::count(pushed, "result")));
+        print(&format!("{} pushed to {address}, {there} already there{repaired}\n", format::count(pushed, "result")));
     }
     Ok(if is_complete { EXIT_DONE } else { EXIT_FAILED })
 }
@@ -101,8 +102,8 @@ fn tell(moved: &Moved, as_json: bool, what: &str) {
         "{} run {}: {} in {} ({}) {what}\n",
         moved.pipeline,
         moved.run,
-        words::count(moved.results, "result"),
-        words::count(moved.blobs, "blob"),
-        words::size(moved.bytes)
+        format::count(moved.results, "result"),
+        format::count(moved.blobs, "blob"),
+        format::size(moved.bytes)
     ));
 }

@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use super::explanations::few;
 use super::output::Look;
-use super::{results, words};
+use super::results;
 use crate::config::{ExecutorKind, StageKind};
+use crate::format;
 use crate::plan::StageState;
 use crate::run::Prepared;
-use crate::run::watch::{RunView, ViewState, last_progress};
-use crate::runs::{JobRecord, RunRecord, StageRecord, StageRunState};
+use crate::run::watch::last_progress;
+use crate::runs::{JobRecord, StageRecord, StageRunState};
+use crate::runs::{RunView, ViewState};
 use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store};
 
@@ -208,7 +210,7 @@ impl StageView {
                 format!("waits for {}", few(&names))
             }
             State::Failed => {
-                format!("failed: {}", words::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
+                format!("failed: {}", format::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
             }
             State::Interrupted | State::Died => self.with_progress(&format!("{plain}; run again to continue")),
         };
@@ -218,8 +220,8 @@ impl StageView {
     fn with_progress(&self, text: &str) -> String {
         match &self.progress {
             Some(StageEvent::Progress { done, total, unit, values }) => {
-                let loss = values.get("loss").map_or(String::new(), |loss| format!(", loss {}", words::figure(*loss)));
-                format!("{text} ({}{loss})", words::progress(*done, *total, unit))
+                let loss = values.get("loss").map_or(String::new(), |loss| format!(", loss {}", format::figure(*loss)));
+                format!("{text} ({}{loss})", format::progress(*done, *total, unit))
             }
             _ => text.to_string(),
         }
@@ -232,24 +234,7 @@ fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     // A command's are the user's own.
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
     let found = found.or_else(|| if kind.is_user_defined() { first() } else { None });
-    found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), words::figure(*value)))
-}
-
-/// How many stages of a run are in each state: `5 ran, 1 failed`.
-pub fn counts(record: &RunRecord) -> String {
-    use StageRunState::*;
-    let words = [
-        (Ran, "ran"),
-        (Cached, "cached"),
-        (Running, "running"),
-        (Failed, "failed"),
-        (Skipped, "skipped"),
-        (Interrupted, "interrupted"),
-        (Pending, "to do"),
-    ];
-    let count = |state| record.stages.iter().filter(|stage| stage.state == state).count();
-    let counts = words.iter().map(|&(state, word)| (count(state), word)).filter(|(n, _)| *n > 0);
-    counts.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+    found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), format::figure(*value)))
 }
 
 fn first_line(text: &str) -> &str {

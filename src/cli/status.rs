@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
 use super::output::{Look, Paint, Table, can_draw, print, print_json};
-use super::stage_view::{StageView, State, counts, stage_of_run, stages_of_file};
+use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
 use super::store::{find_run, note_lost_results};
-use super::{EXIT_DONE, cluster, load, progress, results, words};
+use super::{EXIT_DONE, cluster, load, progress, results};
 use crate::config::InputError;
+use crate::format;
 use crate::run::Prepared;
-use crate::run::watch::{RunView, ViewState};
 use crate::runs::{RunDir, RunRecord};
+use crate::runs::{RunView, ViewState};
 use crate::store::Store;
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
@@ -128,7 +129,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
     let mut text = match run {
         Some(run) => {
             let (look, state) = run_words(run.state);
-            let age = words::age(run.record.finished_at.as_ref().unwrap_or(&run.record.started_at), now);
+            let age = format::age(run.record.finished_at.as_ref().unwrap_or(&run.record.started_at), now);
             format!("{pipeline}: latest run {}: {}, {age}\n", run.record.id, paint.paint(look, state))
         }
         None => format!("{pipeline}: no run yet\n"),
@@ -147,8 +148,8 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
             plain(name),
             plain(stage.kind.name().to_string()),
             stage.words(),
-            plain(stage.finished_at.as_ref().map_or(String::new(), |then| words::age(then, now))),
-            plain(stage.seconds.map_or(String::new(), words::duration)),
+            plain(stage.finished_at.as_ref().map_or(String::new(), |then| format::age(then, now))),
+            plain(stage.seconds.map_or(String::new(), format::duration)),
             plain(stage.highlight.clone()),
         ]);
     }
@@ -163,7 +164,7 @@ fn together(stages: &[StageView]) -> ((Look, String), String) {
     let worst = counts.keys().next_back().map_or(Look::Plain, |state| state.words().0);
     let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {}", state.words().1)).collect();
     let seconds: Option<f64> = stages.iter().filter_map(|stage| stage.seconds).reduce(|a, b| a + b);
-    ((worst, counts.join(", ")), seconds.map_or(String::new(), words::duration))
+    ((worst, counts.join(", ")), seconds.map_or(String::new(), format::duration))
 }
 
 fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
@@ -207,9 +208,9 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
             plain(record.pipeline.clone()),
             plain(record.id.clone()),
             (look, state.into()),
-            plain(counts(record)),
-            plain(words::age(&record.started_at, now)),
-            plain(record.seconds.map_or(String::new(), words::duration)),
+            plain(record.state_counts()),
+            plain(format::age(&record.started_at, now)),
+            plain(record.seconds.map_or(String::new(), format::duration)),
         ]);
     }
     let text = table.render(Paint::stdout());

@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use super::args::{GcArgs, RunIdArgs, VerifyArgs};
 use super::output::{Look, Paint, note, print, print_json};
-use super::{EXIT_DONE, EXIT_FAILED, words};
+use super::{EXIT_DONE, EXIT_FAILED};
 use crate::config::InputError;
+use crate::format;
 use crate::plan::Preimage;
 use crate::runs::{self, Removed, Retention, RunDir, collect_garbage};
 use crate::store::{Contents, Key, Problem, Store};
@@ -57,13 +58,13 @@ fn told(removed: &Removed, dry_run: bool) -> String {
         (removed.work, "unfinished stage"),
         (removed.temporaries, "half-written file"),
     ];
-    let counts: Vec<String> = others.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| words::count(n, noun)).collect();
+    let counts: Vec<String> = others.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| format::count(n, noun)).collect();
     let verb = if dry_run { "would remove" } else { "removed" };
     text += &match counts.is_empty() {
         true => "nothing to remove".to_string(),
-        false => format!("{verb} {} ({})", counts.join(", "), words::size(removed.bytes)),
+        false => format!("{verb} {} ({})", counts.join(", "), format::size(removed.bytes)),
     };
-    text + &format!("; {} with {} left\n", words::count(removed.blobs_left, "blob"), words::size(removed.bytes_left))
+    text + &format!("; {} with {} left\n", format::count(removed.blobs_left, "blob"), format::size(removed.bytes_left))
 }
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
@@ -95,15 +96,15 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
         let verdict = match verified.problems.len() {
             0 if verified.is_intact() => "all results are intact".to_string(),
             0 => "all results are intact, other files are damaged".to_string(),
-            n => format!("{}: the next run that needs them recomputes them", words::count(n, "damaged result")),
+            n => format!("{}: the next run that needs them recomputes them", format::count(n, "damaged result")),
         };
         print(&format!("{}; {verdict}\n", contents(&verified.contents)));
         if verified.sealed > 0 {
-            let records = words::count(verified.sealed, "record");
+            let records = format::count(verified.sealed, "record");
             note(&format!("added checksums to {records} of an older version of srpipe"));
         }
         if verified.unreferenced > 0 {
-            note(&format!("{} of no result; `srpipe gc` removes them", words::count(verified.unreferenced, "blob")));
+            note(&format!("{} of no result; `srpipe gc` removes them", format::count(verified.unreferenced, "blob")));
         }
     }
     Ok(if verified.is_intact() { EXIT_DONE } else { EXIT_FAILED })
@@ -173,8 +174,8 @@ pub fn contents(contents: &Contents) -> String {
     let Contents { results, blobs, bytes, unfinished } = *contents;
     let unfinished = match unfinished {
         0 => String::new(),
-        n => format!(", {} unfinished", words::count(n, "stage")),
+        n => format!(", {} unfinished", format::count(n, "stage")),
     };
-    let results = words::count(results, "result");
-    format!("store: {results} in {}, {}{unfinished}", words::count(blobs, "blob"), words::size(bytes))
+    let results = format::count(results, "result");
+    format!("store: {results} in {}, {}{unfinished}", format::count(blobs, "blob"), format::size(bytes))
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use clap::Parser;
 
 use super::args::{Cli, Command};
-use super::claims::command_line;
+use crate::comparison::{BICUBIC, ClaimAnswer};
 use crate::config::CompareParams;
 use crate::config::StageParams;
+use crate::format::command_line;
 use crate::pipeline::{Pipeline, load};
-use crate::report::{BICUBIC, ClaimAnswer};
 
 /// What to do to have the `claims` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A
 /// command is shown only where the file, as it is now, would train each arm with so many seeds.

@@ -10,12 +10,13 @@ use serde_json::json;
 use super::args::UpscaleArgs;
 use super::logs::find_stage;
 use super::output::{can_draw, note, print, print_json};
-use super::{EXIT_DONE, output_file, store, words};
+use super::{EXIT_DONE, output_file, store};
 use crate::config::InputError;
 use crate::config::{Device, StageKind, blobs};
 use crate::config::{SamplerMethod, SamplerParams};
 use crate::data::picture::{Format, Picture};
 use crate::data::{Images, resample};
+use crate::format;
 use crate::infer::Denoiser;
 use crate::infer::TiledSampler;
 use crate::model::Checkpoint;
@@ -66,15 +67,15 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     let [width, height] = [image.width, image.height];
     if args.json {
         let size = [scale * width, scale * height];
-        let paths = |paths: &[PathBuf]| paths.iter().map(|path| words::path(path)).collect::<Vec<_>>();
+        let paths = |paths: &[PathBuf]| paths.iter().map(|path| format::path(path)).collect::<Vec<_>>();
         let told = json!({
-            "schema": 1, "images": paths(&images), "bicubic": bicubic.as_deref().map(words::path), "width": size[0], "height": size[1], "seconds": seconds,
+            "schema": 1, "images": paths(&images), "bicubic": bicubic.as_deref().map(format::path), "width": size[0], "height": size[1], "seconds": seconds,
         });
         print_json(&told);
         return Ok(EXIT_DONE);
     }
     print(&images.iter().chain(&bicubic).map(|path| format!("{}\n", path.display())).collect::<String>());
-    let time = words::duration(seconds);
+    let time = format::duration(seconds);
     note(&format!("{width}×{height} pixels became {}×{} in {time}", scale * width, scale * height));
     Ok(EXIT_DONE)
 }
@@ -89,8 +90,8 @@ fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
             image.width,
             image.height,
             denoiser.config.scale,
-            words::size(needed),
-            words::size(free)
+            format::size(needed),
+            format::size(free)
         ))),
         _ => Ok(()),
     }
@@ -144,7 +145,7 @@ impl Outputs {
             "{}: the result has {width}×{height} pixels, but a {} file has at most {most}×{most}; write a PNG file: -o {}",
             self.path.display(),
             self.format.name(),
-            words::shell_word(self.path.with_extension("png"))
+            format::shell_word(self.path.with_extension("png"))
         )))
     }
 
@@ -167,7 +168,7 @@ impl Outputs {
 
 fn read_picture(path: &Path) -> Result<Picture> {
     let wrong = |error: String| InputError(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| wrong(words::io_error(&error)))?;
+    let bytes = std::fs::read(path).map_err(|error| wrong(format::io_error(&error)))?;
     let picture = Picture::decode(&bytes);
     Ok(picture.map_err(|error| wrong(format!("this cannot be read as a PNG, JPEG or WebP picture: {error:#}")))?)
 }
@@ -202,7 +203,7 @@ fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
     }
     let action = stage.key.as_ref().map(|key| store.action(key)).transpose()?.flatten();
     let Some(digest) = action.as_ref().and_then(|action| action.outputs.get(blobs::EMA)) else {
-        let file = run.record()?.file.map_or_else(|| "the pipeline".into(), words::shell_word);
+        let file = run.record()?.file.map_or_else(|| "the pipeline".into(), format::shell_word);
         return Err(InputError(format!(
             "--model: {model} has no weights in the latest run ({}); run {file} to its end",
             run.id()
@@ -251,7 +252,7 @@ impl Meter {
             self.said = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let left = self.begun.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
-            note(&format!("{} %  ETA {}", 100 * done / total, words::duration(left)));
+            note(&format!("{} %  ETA {}", 100 * done / total, format::duration(left)));
         }
     }
 }

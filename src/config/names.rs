@@ -64,6 +64,12 @@ fn is_reserved(name: &str, reserved: &[&str]) -> bool {
     reserved.iter().any(|r| r.eq_ignore_ascii_case(name))
 }
 
+/// Returns the name of a stage in the pipeline file, given the name of one of its instances (`train[seed=0]`).
+pub fn base(name: &str) -> &str {
+    // Names in files do not contain brackets.
+    name.split('[').next().unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,12 +13,12 @@ use super::limits::{Limits, Over};
 use super::roles::{Executor, Progress, Report, Stopping};
 use super::slots::{Demand, Load, Place, Slots};
 use super::status::{Cause, Failure, Status};
-use super::watch::read_tail;
 use super::wire::{Event, Order, ProcessEvent};
 use crate::config::redact;
 use crate::plan::{Plan, StageState};
 use crate::runs::{JobRecord, RunDir, RunRecord, RunState};
 use crate::stages::StageEvent;
+use crate::store::files::read_tail;
 use crate::store::{Digest, GcGuard, Key, Store};
 
 /// How many of a log's last lines are shown with an error.

@@ -7,7 +7,8 @@
 //!   <pipeline>/latest                link to the newest run
 //! ```
 //!
-//! - `record`: the contents of `run.json`. `run_dir`: the folder. `job_files`: the files of jobs.
+//! - `record`: the contents of `run.json`. `run_dir`: the folder. `job_files`: the files of jobs. `view`: the
+//!   state for observers.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
 //! - [`archive`], `import`: runs as files. `remote`: shared caches of results.
 
@@ -20,6 +21,7 @@ mod remote;
 mod retention;
 mod run_dir;
 mod verification;
+mod view;
 
 pub use import::check_run;
 pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState};
@@ -27,3 +29,4 @@ pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
 pub use run_dir::{RunDir, is_run_id};
 pub use verification::verify;
+pub use view::{RunView, ViewState};

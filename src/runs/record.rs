@@ -39,6 +39,23 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
+    /// Returns the number of stages in each state: `5 ran, 1 failed`.
+    pub fn state_counts(&self) -> String {
+        use StageRunState::*;
+        let words = [
+            (Ran, "ran"),
+            (Cached, "cached"),
+            (Running, "running"),
+            (Failed, "failed"),
+            (Skipped, "skipped"),
+            (Interrupted, "interrupted"),
+            (Pending, "to do"),
+        ];
+        let count = |state| self.stages.iter().filter(|stage| stage.state == state).count();
+        let counts = words.iter().map(|&(state, word)| (count(state), word)).filter(|(n, _)| *n > 0);
+        counts.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+    }
+
     /// Returns the sealed JSON for `run.json`.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         seal_pretty(self).context("writing the record of a run as JSON")

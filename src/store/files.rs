@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all, and what every part of the store asks of the file system.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -243,6 +243,16 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
 /// This machine's name, for messages and records.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Reads up to `bytes` bytes from the end of a file.
+pub fn read_tail(path: &Path, bytes: u64) -> Option<String> {
+    let (mut file, length) = open(path).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
+    let mut end = vec![];
+    // The file may grow in the meantime.
+    file.take(bytes).read_to_end(&mut end).ok()?;
+    Some(String::from_utf8_lossy(&end).into_owned())
 }
 
 #[cfg(test)]

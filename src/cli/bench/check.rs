@@ -4,14 +4,15 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::super::output::{Look, Paint, Table, note, print};
-use super::super::{EXIT_DONE, EXIT_FAILED, words};
+use super::super::{EXIT_DONE, EXIT_FAILED};
 use super::Machinery;
+use crate::format;
 use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, STATES, agreement, networks};
 
 pub fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
     let mut found: Vec<Agreement> = vec![];
     for network in networks() {
-        note(&format!("{}: {}, {} ...", machinery.device, network.0, words::count(steps as usize, "step")));
+        note(&format!("{}: {}, {} ...", machinery.device, network.0, format::count(steps as usize, "step")));
         found.push(agreement(&network, steps, &|graph, state| machinery.open(graph, state))?);
     }
     let agrees = found.iter().all(Agreement::holds);

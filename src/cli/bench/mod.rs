@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::EXIT_DONE;
 use super::args::{BenchArgs, BenchBackend};
 use super::output::{can_draw, note, print, print_json_line};
-use super::words;
 use crate::config::Device;
 use crate::config::InputError;
 use crate::config::{AttentionParams, ModelParams};
+use crate::format;
 use crate::model::unet;
 use crate::nn::fused::{Level, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
@@ -57,7 +57,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
         return check::check(&machinery, args.steps, args.json);
     }
     if can_draw() && !args.json {
-        note(&format!("measuring for {} ...", words::duration(2.0 * args.seconds)));
+        note(&format!("measuring for {} ...", format::duration(2.0 * args.seconds)));
     }
     let report = report(args, &machinery, level)?;
     match args.json {
@@ -159,7 +159,7 @@ impl Report {
             ),
             match self.device.as_str() {
                 "cpu" => {
-                    format!("{} kernels ({}) on {}", self.backend, self.simd, words::count(self.threads, "thread"))
+                    format!("{} kernels ({}) on {}", self.backend, self.simd, format::count(self.threads, "thread"))
                 }
                 device => format!("{} kernels ({}) on {device}", self.backend, self.simd),
             },
@@ -173,9 +173,9 @@ impl Report {
             row("peak memory", &memory, ""),
             String::new(),
             "At this speed".into(),
-            row("1000 optimiser steps take", &words::duration(steps), ""),
-            row("an epoch of 50,000 images", &words::duration(epoch), ""),
-            row("sampling 1000 images in 50 steps", &words::duration(sampling), ""),
+            row("1000 optimiser steps take", &format::duration(steps), ""),
+            row("an epoch of 50,000 images", &format::duration(epoch), ""),
+            row("sampling 1000 images in 50 steps", &format::duration(sampling), ""),
             String::new(),
         ]
         .join("\n")

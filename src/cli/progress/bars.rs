@@ -12,9 +12,9 @@ use super::canvas::{BAR, Canvas};
 use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
-use crate::cli::groups::base;
 use crate::cli::output::{Look, Paint, shown, visible, visible_line};
-use crate::cli::words;
+use crate::config::names::base;
+use crate::format;
 use crate::run::{Progress, Status, Stopping};
 use crate::runs::{RunRecord, StageRunState};
 use crate::stages::StageEvent;
@@ -102,7 +102,7 @@ impl Bars {
             [one] => format!("{}  {word}", self.stages.padded(one)),
             _ => {
                 let names: Vec<&str> = stages.iter().map(|&stage| self.stages.names[stage].as_str()).collect();
-                format!("{} {word}: {}", words::count(names.len(), "stage"), names.join(", "))
+                format!("{} {word}: {}", format::count(names.len(), "stage"), names.join(", "))
             }
         };
         self.above(&self.paint.paint(Look::Dim, &truncate_str(&text, width(), "…")));
@@ -152,7 +152,7 @@ impl Bars {
         if let Some((look, text)) = sentence(status) {
             let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
             if let Some(loss) = working.as_ref().and_then(|working| working.heldout_loss) {
-                line += &self.paint.paint(Look::Dim, &format!("  held-out {}", words::figure(loss)));
+                line += &self.paint.paint(Look::Dim, &format!("  held-out {}", format::figure(loss)));
             }
             let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
             let course = working.map_or(String::new(), |working| working.losses.sparkline(room));
@@ -195,7 +195,7 @@ impl Bars {
         }
         let words = if is_all { "about" } else { "more than" };
         let seconds = seconds / self.working.len().max(1) as f64;
-        (seconds >= 1.0).then(|| format!(", {words} {} left", words::about(seconds)))
+        (seconds >= 1.0).then(|| format!(", {words} {} left", format::about(seconds)))
     }
 }
 

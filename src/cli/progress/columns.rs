@@ -6,7 +6,7 @@ use console::{measure_text_width, pad_str};
 
 use super::trail::Trail;
 use crate::cli::output::{Look, Paint};
-use crate::cli::words;
+use crate::format;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -95,15 +95,15 @@ impl Columns {
 }
 
 fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
-    let value = |name: &str| work.values.get(name).map(|value| words::figure(*value));
+    let value = |name: &str| work.values.get(name).map(|value| format::figure(*value));
     let said = |text: Option<String>| text.unwrap_or_default();
     match column {
-        Column::Amount => (Look::Plain, words::progress(work.done, work.total, work.unit)),
+        Column::Amount => (Look::Plain, format::progress(work.done, work.total, work.unit)),
         Column::Rate => (Look::Plain, said(value("images_per_s").map(|rate| format!("{rate} images/s")))),
         Column::Loss => (Look::Plain, said(value("loss").map(|loss| format!("loss {loss}")))),
         Column::Spark => (Look::Dim, work.losses.sparkline(width)),
         Column::HeldoutLoss => (Look::Plain, said(value("heldout_loss").map(|loss| format!("held-out {loss}")))),
-        Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", words::duration(seconds))))),
+        Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", format::duration(seconds))))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::output::{note, visible};
-use crate::cli::words;
+use crate::format;
 use crate::run::{Progress, Status, Stopping};
 use crate::runs::RunRecord;
 use crate::stages::StageEvent;
@@ -16,7 +16,7 @@ const ANY_INTERVAL: Duration = Duration::from_secs(1);
 
 fn figures(values: &BTreeMap<String, f64>) -> String {
     let name = |name: &str| if name == "images_per_s" { "images/s".to_string() } else { name.replace('_', " ") };
-    values.iter().map(|(key, value)| format!("  {} {}", name(key), words::figure(*value))).collect()
+    values.iter().map(|(key, value)| format!("  {} {}", name(key), format::figure(*value))).collect()
 }
 
 /// A dated line for everything that happens.
@@ -35,7 +35,7 @@ impl Lines {
 impl Progress for Lines {
     fn started(&mut self, run: &RunRecord) {
         self.stages = Stages::new(&run.stages);
-        self.line(&format!("{} run {}: {}", run.pipeline, run.id, words::count(run.stages.len(), "stage")));
+        self.line(&format!("{} run {}: {}", run.pipeline, run.id, format::count(run.stages.len(), "stage")));
     }
 
     fn stage(&mut self, stage: usize, status: &Status) {
@@ -56,14 +56,14 @@ impl Progress for Lines {
             }
             StageEvent::Progress { done, total, unit, values } => {
                 let eta = self.stages.eta(stage, *done, *total);
-                let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", words::duration(seconds)));
+                let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", format::duration(seconds)));
                 // Not the first moment either: a stage that is done by then needs no line.
                 let last = *self.last.entry(stage).or_insert_with(Instant::now);
                 let at_work = u32::try_from(self.last.len()).unwrap_or(u32::MAX);
                 if last.elapsed() >= LINE_INTERVAL.max(ANY_INTERVAL.saturating_mul(at_work)) {
                     self.last.insert(stage, Instant::now());
                     let name = self.stages.padded(stage);
-                    self.line(&format!("{name}  {}{}{eta}", words::progress(*done, *total, unit), figures(values)));
+                    self.line(&format!("{name}  {}{}{eta}", format::progress(*done, *total, unit), figures(values)));
                 }
             }
         }

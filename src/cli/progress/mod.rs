@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::output::{Look, visible, visible_line};
-use super::words;
+use crate::format;
 use crate::run::{Failure, Progress, Status, Stopping};
 use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
@@ -46,7 +46,7 @@ fn words_of(status: &Status) -> Option<(Look, String)> {
         Status::Running => (Look::Plain, "running".into()),
         Status::Blocked { why } => (Look::Attention, format!("waiting: {why}")),
         Status::Cached => (Look::Dim, "cached".into()),
-        Status::Ran { seconds } => (Look::Good, format!("done in {}", words::duration(*seconds))),
+        Status::Ran { seconds } => (Look::Good, format!("done in {}", format::duration(*seconds))),
         Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
         Status::Skipped { because: Some(stage) } => {
             (Look::Attention, format!("skipped, because {stage} did not end well"))
@@ -62,7 +62,7 @@ const LOG_COLUMNS: usize = 200;
 /// The last lines of a failed stage's log; long lines are cut.
 fn log_lines(failure: &Failure) -> Vec<String> {
     let whole: Vec<String> = failure.tail.iter().map(|line| printable(line)).collect();
-    let shown = whole.iter().map(|line| words::shortened(line, LOG_COLUMNS));
+    let shown = whole.iter().map(|line| format::shortened(line, LOG_COLUMNS));
     let mut lines: Vec<String> = shown.map(|line| format!("    | {line}")).collect();
     if failure.log.is_file() {
         let is_cut = whole.iter().any(|line| line.chars().nth(LOG_COLUMNS).is_some());

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::run::watch::{Events, RunView, ViewState};
+use crate::run::watch::Events;
 use crate::run::{Cause, Failure, Progress, Status};
 use crate::runs::{RunDir, StageRecord, StageRunState};
+use crate::runs::{RunView, ViewState};
 use crate::store::Store;
 
 /// Between two looks.

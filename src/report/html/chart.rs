@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use super::super::axis::{label, linear_ticks, log_ticks};
-use super::super::names::short;
+use crate::comparison::axis::{label, linear_ticks, log_ticks};
+use crate::comparison::names::short;
 
 /// Lines on two axes.
 pub struct Chart<'a> {

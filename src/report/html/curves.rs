@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::chart::{Axis, Chart, Line, Pen};
 use super::pictures::Pictures;
-use crate::report::BICUBIC;
-use crate::report::loss::{self, Curve, LossRow};
+use crate::comparison::BICUBIC;
+use crate::comparison::loss::{self, Curve, LossRow};
 
 /// A training, or those of one arm that differ in their seeds.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ pub fn spectra(pictures: &Pictures) -> Panel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::loss::tests::{curve, row};
+    use crate::comparison::loss::tests::{curve, row};
 
     #[test]
     fn thinning_keeps_the_last_point() {

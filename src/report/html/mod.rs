@@ -25,7 +25,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
-use super::Summary;
+use crate::comparison::Summary;
 use crate::config::redact;
 
 pub use arms::Arm;

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use png::{BitDepth, ColorType, Compression, Encoder};
 use serde::Serialize;
 
+use crate::comparison::BICUBIC;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Spectrum, mean_image, psnr};
 
@@ -111,7 +112,7 @@ impl Pictures {
         Self {
             whole: (hr.height, hr.width),
             spectrum: Spectrum::of(hr),
-            bicubic: ArmPictures::of(super::super::BICUBIC, &enlarged, rows),
+            bicubic: ArmPictures::of(BICUBIC, &enlarged, rows),
             hr: window.cut(&hr.slice(0..rows)),
             lr: window.smaller(scale).cut(&lr.slice(0..rows)),
             scale,

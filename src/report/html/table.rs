@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::{Better, Metric, Samples, Scale};
-use crate::report::{BICUBIC, Summary};
 
 #[derive(Debug, Serialize)]
 pub struct Table {
@@ -163,8 +163,8 @@ fn half_width(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::metrics_csv;
-    use crate::report::summary::tests::{floors, measured, with_seeds};
+    use crate::comparison::metrics_csv;
+    use crate::comparison::summary::tests::{floors, measured, with_seeds};
 
     fn cells(table: &Table, arm: &str) -> Vec<String> {
         let row = table.rows.iter().find(|row| row.name == arm).unwrap();

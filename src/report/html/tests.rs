@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::comparison::loss::tests::{curve, row};
+use crate::comparison::summary::tests::{floors, measured};
+use crate::comparison::{ClaimAnswer, Convergence, Effort, metrics_csv};
 use crate::config::metrics::{Metric, Unit};
 use crate::data::{Images, Samples};
-use crate::report::loss::tests::{curve, row};
-use crate::report::summary::tests::{floors, measured};
-use crate::report::{ClaimAnswer, Convergence, Effort, metrics_csv};
 use crate::stats::Verdict;
 
 /// What nobody should name anything, in text, in quotes and in a script.
@@ -45,7 +45,7 @@ fn report(names: &[String]) -> Report {
     let samples = Samples::new(8, 2, 32, 32, hr.pixels.iter().chain(&hr.pixels).map(|v| v.wrapping_mul(7)).collect());
     let mut arms = measured();
     arms.truncate(1);
-    arms.extend(names.iter().map(|name| crate::report::Measured { name: name.clone(), ..measured()[1].clone() }));
+    arms.extend(names.iter().map(|name| crate::comparison::Measured { name: name.clone(), ..measured()[1].clone() }));
     let summary =
         Summary { claims: vec![answer(&names[0])], notes: vec![HOSTILE.into()], ..Summary::of(&arms, floors()) };
     let arm = |(i, name): (usize, &String)| Arm {

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::chart::number;
 use super::{Badge, Tone};
-use crate::report::{ClaimAnswer, Effort};
+use crate::comparison::axis::label;
+use crate::comparison::{ClaimAnswer, Effort};
 use crate::stats::Verdict;
 
 /// A claim and its answer.
@@ -87,7 +88,7 @@ fn plot(effect: f64, answer: &ClaimAnswer, unit: &str) -> String {
     let margin = number(WIDTH * answer.margin / reach);
     let (left, low, high, at) = (x(-answer.margin), x(ends[0]), x(ends[1]), x(effect));
     let end = reach / 1.12;
-    let tick = |value: f64| super::super::axis::label(format!("{value:.2e}").parse().unwrap_or(value));
+    let tick = |value: f64| label(format!("{value:.2e}").parse().unwrap_or(value));
     format!(
         "<svg class=\"forest\" viewBox=\"0 0 {WIDTH} 46\" role=\"img\" aria-label=\"effect, interval and margin\">\
          <rect class=\"margin\" x=\"{left}\" y=\"4\" width=\"{margin}\" height=\"22\"/>\

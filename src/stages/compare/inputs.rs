@@ -4,13 +4,13 @@ use anyhow::{Context as _, bail, ensure};
 use indexmap::IndexMap;
 
 use super::Context;
+use crate::comparison::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::config;
 use crate::config::blobs;
 use crate::config::{CompareParams, DegradeMethod, DiffusionParams};
 use crate::data::images::{lr_method, lr_scale};
 use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
-use crate::report::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::store::{Artifact, Digest, Store};
 
 /// What is compared: an arm with one of its seeds.

@@ -13,12 +13,12 @@ use anyhow::Context as _;
 
 use self::inputs::{Arm, Pairs, arms, curves, read_losses, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
+use crate::comparison::{self, BICUBIC, Column, Figures, MANY_COLUMNS, Measured, Summary};
 use crate::config::CompareParams;
 use crate::config::blobs;
 use crate::config::metrics::Metric;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
-use crate::report::{self, BICUBIC, Column, Figures, MANY_COLUMNS, Measured, Summary};
 
 /// The metric of every arm in the stage's own metrics.
 const HEADLINE: Metric = Metric::PsnrMean;
@@ -65,7 +65,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     }
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let claims = report::answers(&params.claims, &measured);
+    let claims = comparison::answers(&params.claims, &measured);
     let summary = Summary { claims, ..Summary::of(&measured, Figures::floors(population.floor())) };
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });
@@ -74,10 +74,10 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     // Bicubic enlargement, the first, was not trained.
     let curves = curves(&arms, &measured[1..]);
     let outputs = [
-        (blobs::METRICS, report::metrics_csv(&measured)?),
+        (blobs::METRICS, comparison::metrics_csv(&measured)?),
         (blobs::SUMMARY, summary.to_json()?),
-        (blobs::COMPARISON, report::comparison(&columns, bench.rows)?),
-        (blobs::LOSS_CURVES, report::loss_curves(&curves)?),
+        (blobs::COMPARISON, comparison::comparison(&columns, bench.rows)?),
+        (blobs::LOSS_CURVES, comparison::loss_curves(&curves)?),
     ];
     let mut outcome = Outcome::default();
     for (name, bytes) in outputs {

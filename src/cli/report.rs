@@ -1,9 +1,5 @@
 //! `srpipe report`, and the report that every run leaves in its folder.
 
-mod arms;
-mod attention;
-mod gather;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,7 +9,9 @@ use serde_json::json;
 use super::args::ReportArgs;
 use super::output::{note, print, print_json};
 use super::store::{self, find_run};
-use super::{EXIT_DONE, output_file, status, words};
+use super::{EXIT_DONE, output_file, status};
+use crate::format;
+use crate::report;
 use crate::runs::RunDir;
 use crate::store::Store;
 
@@ -32,7 +30,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     };
     // No result is removed while it is read.
     let _guard = store.guard()?;
-    let page = gather::gather(&store, &run)?.render()?;
+    let page = report::collect(&store, &run)?.render()?;
     let damage = store.take_warnings();
     if !damage.is_empty() {
         anyhow::bail!(
@@ -55,7 +53,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     match args.json {
         true => {
             let pipeline = run.record().ok().map(|record| record.pipeline);
-            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": words::path(&path)});
+            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": format::path(&path)});
             print_json(&told);
         }
         false => print(&format!("{}\n", path.display())),
@@ -69,7 +67,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
 /// Writes the report of a run that has ended. A run is as good without it: what goes wrong is told, nothing else.
 pub fn write(store: &Store, pipeline: &str, id: &str) {
     let Some(run) = store.runs(pipeline).into_iter().find(|run| run.id() == id) else { return };
-    let written = gather::gather(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
+    let written = report::collect(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
     store.take_warnings().iter().for_each(|warning| note(&format!("warning: {warning}")));
     if let Err(error) = written {
         note(&format!("warning: there is no report of this run: {error:#}"));

@@ -118,6 +118,13 @@ pub fn io_error(error: &std::io::Error) -> String {
     }
 }
 
+/// Formats a command line so that a shell can run it.
+pub fn command_line(command: &[String]) -> String {
+    let program = command.first().map_or("srpipe", |path| path.rsplit('/').next().unwrap_or(path));
+    let words = std::iter::once(program).chain(command.iter().skip(1).map(String::as_str));
+    words.map(shell_word).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,24 +1,26 @@
 //! What is known of a run, from its folder and the store, as the report wants it. What cannot be read is left out: a
 //! report of a run that failed, or that another version made, has what there is.
 
+mod arms;
+mod attention;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::super::claims::command_line;
-use super::super::groups::base;
-use super::super::stage_view::counts;
-use super::super::words;
-use super::arms::Known;
+use self::arms::Known;
+use crate::comparison::Summary;
+use crate::config::names::base;
 use crate::config::{Arm, ArmRun, CompareParams};
 use crate::config::{StageParams, blobs, redact};
+use crate::format;
+use crate::format::command_line;
 use crate::pipeline::{self, Flags, Pipeline};
 use crate::plan::Preimage;
-use crate::report::Summary;
 use crate::report::html::{Badge, Comparison, Failure, Node, Report, Stage, Tone, Training};
-use crate::run::watch::{RunView, ViewState, read_tail};
-use crate::runs::{RunDir, RunRecord, StageRecord, StageRunState};
+use crate::runs::{RunDir, RunRecord, RunView, StageRecord, StageRunState, ViewState};
+use crate::store::files::read_tail;
 use crate::store::{Action, Digest, Store};
 use crate::train::fix_steps;
 
@@ -34,7 +36,7 @@ const LOG_LINES: usize = 20;
 const LOG_BYTES: u64 = 64 << 10;
 
 /// What is known of a run that is there.
-pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
+pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
     let record = run.record()?;
     for stage in &record.stages {
         if let Some(problem) = stage.key.as_ref().and_then(|key| store.problem(key)) {
@@ -77,7 +79,7 @@ pub fn gather(store: &Store, run: &RunDir) -> Result<Report> {
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
             pictures: known.pictures(params),
-            attention: super::attention::of_arms(&known, params),
+            attention: attention::of_arms(&known, params),
         });
         let shown: BTreeSet<String> = report.trainings.iter().map(|t| t.curve.name.clone()).collect();
         report.trainings.extend(known.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));
@@ -108,7 +110,7 @@ fn samples(known: &Known) -> Vec<Comparison> {
             is_of_samples: true,
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
             pictures: known.pictures(&params),
-            attention: super::attention::of_arms(known, &params),
+            attention: attention::of_arms(known, &params),
             ..Comparison::default()
         }
     };
@@ -147,10 +149,10 @@ fn stage_state(state: StageRunState) -> Badge {
 }
 
 fn facts(record: &RunRecord) -> Vec<String> {
-    let stages = words::count(record.stages.len(), "stage");
+    let stages = format::count(record.stages.len(), "stage");
     let mut facts = vec![format!("run {}", record.id), moment(&record.started_at)];
-    facts.extend(record.seconds.map(|seconds| format!("took {}", words::duration(seconds))));
-    facts.push(format!("{stages}: {}", counts(record)));
+    facts.extend(record.seconds.map(|seconds| format!("took {}", format::duration(seconds))));
+    facts.push(format!("{stages}: {}", record.state_counts()));
     facts
 }
 
@@ -179,7 +181,7 @@ fn stage(stage: &StageRecord) -> Stage {
         name: stage.name.clone(),
         kind: stage.kind.name(),
         state: stage_state(stage.state),
-        time: stage.seconds.map(words::duration).unwrap_or_default(),
+        time: stage.seconds.map(format::duration).unwrap_or_default(),
         key: stage.key.as_ref().map(|key| key.to_string()).unwrap_or_default(),
     }
 }
@@ -209,7 +211,7 @@ fn nodes(record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<Node> {
         let worst = members.iter().map(|stage| stage.state).max_by_key(|state| concern(*state));
         node.state = worst.map(stage_state).unwrap_or_default();
         let seconds: f64 = members.iter().filter_map(|stage| stage.seconds).sum();
-        node.time = if seconds > 0.0 { words::duration(seconds) } else { String::new() };
+        node.time = if seconds > 0.0 { format::duration(seconds) } else { String::new() };
     }
     nodes
 }

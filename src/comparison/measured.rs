@@ -122,7 +122,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::summary::tests::{measured, with_seeds};
+    use crate::comparison::summary::tests::{measured, with_seeds};
 
     #[test]
     fn the_csv_is_pinned() {

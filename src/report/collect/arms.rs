@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::words;
+use crate::comparison::{Curve, LossRow, read_loss};
 use crate::config;
 use crate::config::CompareParams;
 use crate::config::{StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
+use crate::format;
 use crate::pipeline::Pipeline;
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
-use crate::report::{Curve, LossRow, read_loss};
 use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store, read_file};
@@ -185,7 +185,7 @@ impl Known<'_> {
             ("TFLOP", mean(&flops).map(|flops| format!("{:.2}", flops / 1e12))),
             ("images/s", metric("images_per_s").map(|v| format!("{v:.0}"))),
             ("waits for data", metric("data_wait").map(|share| format!("{:.1} %", 100.0 * share))),
-            ("training took", mean(&|record| record.seconds).map(words::duration)),
+            ("training took", mean(&|record| record.seconds).map(format::duration)),
         ];
         told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }

@@ -240,11 +240,11 @@ impl ArmSummary {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::comparison::loss::LossRow;
     use crate::config::{DiffusionParams, Label};
     use crate::metrics::{Errors, Forecast, Scores};
-    use crate::report::loss::LossRow;
 
     pub fn floors() -> Figures {
         Figures::floors(Distances { spectrum: Some(0.25), sliced_wasserstein: None })

@@ -42,7 +42,7 @@ pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
 }
 
 /// Trainings whose losses measure the same.
-pub(super) struct Panel {
+pub struct Panel {
     pub title: String,
     /// Their places among all.
     pub curves: Vec<usize>,
@@ -53,7 +53,7 @@ const TITLE: [&str; 2] = ["objective", "target"];
 
 /// One panel for each kind of loss, in the order in which they come. Titles say the objective, the target, and whatever
 /// else panels differ in.
-pub(super) fn panels(curves: &[Curve]) -> Vec<Panel> {
+pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {
         let measured = curve.diffusion.as_ref().map(measured).unwrap_or_default();
@@ -100,10 +100,10 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
 }
 
 /// Above so many curves in a panel, training losses are drawn only of those that have no held-out loss.
-pub(super) const CROWD: usize = 6;
+pub const CROWD: usize = 6;
 
 /// A curve's points that can be drawn: (step, loss).
-pub(super) struct Lines {
+pub struct Lines {
     pub training: Vec<(f64, f64)>,
     pub heldout: Vec<(f64, f64)>,
 }
@@ -138,7 +138,7 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;

@@ -1,0 +1,48 @@
+//! The state of a run for observers, by its record and its lock.
+
+use super::{RunDir, RunRecord, RunState};
+use crate::config::ExecutorKind;
+use crate::store::Store;
+
+/// A run as an observer sees it.
+#[derive(Debug, Clone)]
+pub struct RunView {
+    pub record: RunRecord,
+    pub state: ViewState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewState {
+    Running,
+    Ok,
+    Failed,
+    Interrupted,
+    /// Its process is gone, and its jobs on a cluster may continue without it.
+    Left,
+    /// Its process was killed.
+    Died,
+}
+
+impl RunView {
+    /// Returns `None` if the record cannot be read.
+    pub fn of(run: &RunDir) -> Option<Self> {
+        let before = run.record().ok()?;
+        let live = run.is_live();
+        // It may have ended between the two reads; the record is written before the lock is released.
+        let record = if live { before } else { run.record().ok()? };
+        let state = match record.state {
+            RunState::Running if live => ViewState::Running,
+            RunState::Running if record.executor == ExecutorKind::Slurm => ViewState::Left,
+            RunState::Running => ViewState::Died,
+            RunState::Ok => ViewState::Ok,
+            RunState::Failed => ViewState::Failed,
+            RunState::Interrupted => ViewState::Interrupted,
+        };
+        Some(Self { record, state })
+    }
+
+    /// Returns the newest run of a pipeline.
+    pub fn latest(store: &Store, pipeline: &str) -> Option<Self> {
+        Self::of(&store.latest_run(pipeline)?)
+    }
+}
