@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use setup::{BATCH, Setup};
-use srpipe::nn::fused::{Fused, Level, peak_flops};
+use srpipe::nn::fused::{FusedBackend, Isa, peak_flops};
 use srpipe::nn::graph::{Graph, NodeId, Op, Shape};
-use srpipe::nn::{Network, StepSettings, TrainState, on};
+use srpipe::nn::{Network, StepSettings, TrainState, create_network_on};
 
 /// The number of operations in a chain.
 const CHAIN: usize = 6;
@@ -178,7 +178,7 @@ fn fused(graph: Graph) -> Setup {
 }
 
 fn open(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    Fused::new(graph).and_then(|fused| on(fused, state)).expect("the state fits the graph")
+    FusedBackend::new(graph).and_then(|fused| create_network_on(fused, state)).expect("the state fits the graph")
 }
 
 /// Runs a training step with a learning rate of 0.
@@ -244,12 +244,12 @@ fn copy_bandwidth(len: usize) -> f64 {
 }
 
 fn main() {
-    let level = Level::chosen().expect("an instruction set");
+    let isa = Isa::from_env().expect("an instruction set");
     println!(
         "{} on {} threads: {:.0} GFLOP/s; copying {:.0} GB/s within the second-level cache, {:.0} GB/s in memory",
-        level.name(),
+        isa.name(),
         rayon::current_num_threads(),
-        peak_flops(level) / 1e9,
+        peak_flops(isa) / 1e9,
         copy_bandwidth(1 << 17) / 1e9,
         copy_bandwidth(1 << 26) / 1e9,
     );

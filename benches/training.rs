@@ -10,12 +10,14 @@ use divan::{Bencher, counter::ItemsCount};
 use setup::{BATCH, Setup};
 use srpipe::config::{AttentionKind, AttentionParams, ModelParams};
 use srpipe::model::unet;
-use srpipe::nn::{CpuBackend, StepSettings, open_on_cpu};
+use srpipe::nn::{CpuBackend, StepSettings, create_cpu_network};
 
 fn network(base_channels: usize, attention: AttentionParams, backend: CpuBackend) -> Setup {
     let model = ModelParams { attention, ..ModelParams::tutorial(base_channels, AttentionKind::None) };
     let graph = unet(&model, 32, 4);
-    Setup::new(BATCH, graph, |graph, state| open_on_cpu(backend, graph, state).expect("the state fits the graph"))
+    Setup::new(BATCH, graph, |graph, state| {
+        create_cpu_network(backend, graph, state).expect("the state fits the graph")
+    })
 }
 
 fn plain(base_channels: usize, backend: CpuBackend) -> Setup {

@@ -20,19 +20,19 @@ pub enum Purpose {
     /// The noise of training; step and index as for `Flip`.
     TrainNoise = 5,
     /// Times and noise of the held-out loss; index: the image.
-    Heldout = 6,
+    Validation = 6,
     /// The starting noise of a sample; step: the sample; index: the test image.
-    Start = 7,
+    SampleStart = 7,
     /// The noise within a sampling chain; step: sample and time; index: the test image.
-    Chain = 8,
+    SampleNoise = 8,
     /// Generated images; index: the image.
     Synthetic = 9,
     /// Directions that patches are projected to; index: the direction.
-    Directions = 10,
+    Projection = 10,
     /// What a bootstrap draws; index: the resample.
     Bootstrap = 11,
     /// Signs of a test that are drawn; index: the draw.
-    Signs = 12,
+    SignFlip = 12,
 }
 
 /// An independent stream of numbers.

@@ -9,7 +9,7 @@ use srpipe::config::Device;
 use srpipe::config::{AttentionKind, AttentionParams, ModelParams, Weights};
 use srpipe::model::unet;
 use srpipe::nn::composed::memory;
-use srpipe::nn::{Batch, CpuBackend, Network, StepSettings, open, open_on_cpu};
+use srpipe::nn::{Batch, CpuBackend, Network, StepSettings, create_cpu_network, create_network};
 use srpipe::train::initial_state;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -44,7 +44,7 @@ impl Case {
         let attention = AttentionParams { kind: AttentionKind::Cross, resolutions: vec![8, 4], ..Default::default() };
         let graph = unet(&ModelParams { base_channels, attention, ..Default::default() }, 16, 4);
         let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
-        let network = open(Device::Cpu, graph.clone(), &initial_state(&graph, 1)).unwrap();
+        let network = create_network(Device::Cpu, graph.clone(), &initial_state(&graph, 1)).unwrap();
         let numbers = |n: usize| (0..n).map(|i| (i * 7919 % 65_537) as f32 / 32_768.5 - 1.0).collect();
         let t = (0..batch).map(|i| i as f32 / batch as f32).collect();
         Self { network, x: numbers(batch * input), t, target: numbers(batch * output), weights: vec![1.0; batch] }
@@ -91,7 +91,7 @@ fn held_and_told(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] 
     let (x, target) = (vec![0.5; batch * 16 * 16 * 6], vec![0.5; batch * 16 * 16 * 3]);
     let (t, weights) = (vec![0.5; batch], vec![1.0; batch]);
     let region = Region::new(ALLOCATOR);
-    let mut network = open_on_cpu(CpuBackend::Composed, graph.clone(), &state).unwrap();
+    let mut network = create_cpu_network(CpuBackend::Composed, graph.clone(), &state).unwrap();
     if training {
         let batch = Batch { x: &x, t: &t, target: &target, weights: &weights };
         network.train_step(batch, 1, &StepSettings::default()).unwrap();
@@ -100,7 +100,7 @@ fn held_and_told(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] 
     }
     let change = region.change();
     let held = change.bytes_allocated - change.bytes_deallocated;
-    let told = memory::of_the_parameters(&graph) + batch * memory::of_an_image(&graph, training);
+    let told = memory::parameter_bytes(&graph) + batch * memory::bytes_per_image(&graph, training);
     [held as f64, told as f64]
 }
 

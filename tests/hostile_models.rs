@@ -10,7 +10,7 @@ use srpipe::config::*;
 use srpipe::data::Images;
 use srpipe::infer::Denoiser;
 use srpipe::infer::TiledSampler;
-use srpipe::model::{Checkpoint, Config, Cost, unet};
+use srpipe::model::{Checkpoint, Config, ModelCost, unet};
 use srpipe::random::{Purpose, Stream, stream};
 use srpipe::train::initial_state;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -31,7 +31,7 @@ fn checkpoint(kind: AttentionKind, objective: Objective) -> Vec<u8> {
     let diffusion = DiffusionParams { objective, timesteps: 100, residual_scale: Some(4.0), ..Default::default() };
     let graph = unet(&model, 16, 4);
     let weights = initial_state(&graph, 1).weights;
-    let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 1 };
+    let config = Config { model, diffusion, image_size: 16, scale: 4, cost: ModelCost::of(&graph), steps: 1 };
     Checkpoint { config, weights }.to_bytes().unwrap()
 }
 

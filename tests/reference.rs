@@ -9,22 +9,22 @@ use sha2::{Digest, Sha256};
 use srpipe::config::Device;
 use srpipe::config::*;
 use srpipe::diffusion::{Schedule, Step, sample, steps};
-use srpipe::model::{Checkpoint, Config, Cost, unet};
-use srpipe::nn::composed::Composed;
-use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, on};
+use srpipe::model::{Checkpoint, Config, ModelCost, unet};
+use srpipe::nn::composed::ComposedBackend;
+use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, create_network_on};
 
 use fixtures::Fixtures;
 
 type Open = fn(Graph, &TrainState) -> Box<dyn Network>;
 
 fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
-    on(Composed::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
+    create_network_on(ComposedBackend::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
 }
 
 /// On the device of `SRPIPE_TEST_DEVICE`, such as `cuda`; without it by the kernels that pipelines use on the CPU.
 fn device(graph: Graph, state: &TrainState) -> Box<dyn Network> {
     let device = std::env::var("SRPIPE_TEST_DEVICE").map_or(Device::Cpu, |text| text.parse().unwrap());
-    srpipe::nn::open(device, graph, state).unwrap()
+    srpipe::nn::create_network(device, graph, state).unwrap()
 }
 
 /// A network of the reference with its weights, on `open`'s backend.
@@ -114,7 +114,7 @@ fn every_kind_of_network_is_pytorchs() {
     for (name, params) in models {
         let params: ModelParams = serde_json::from_value(params.clone()).unwrap();
         let graph = unet(&params, size("size"), size("scale"));
-        let cost = Cost::of(&graph);
+        let cost = ModelCost::of(&graph);
         assert_eq!(cost.parameters, fixtures.counts(&format!("{name}.count"))[0], "{name}");
         let flops = [cost.forward_flops, cost.training_flops].map(|flops| flops as usize);
         let expected = fixtures.counts(&format!("{name}.flops"));
@@ -148,7 +148,7 @@ fn a_checkpoint_is_a_state_dict() {
         for p in &graph.params {
             weights.push(fixtures.f32(&format!("unet.{name}.w.{}", p.name)));
         }
-        let config = Config { model, diffusion, image_size: 32, scale: 4, cost: Cost::of(&graph), steps: 7 };
+        let config = Config { model, diffusion, image_size: 32, scale: 4, cost: ModelCost::of(&graph), steps: 7 };
         let checkpoint = Checkpoint { config, weights };
         let bytes = checkpoint.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);

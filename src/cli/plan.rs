@@ -15,7 +15,8 @@ use super::{EXIT_DONE, cluster, load};
 use crate::config::ModelParams;
 use crate::config::StageParams;
 use crate::format;
-use crate::model::Cost;
+
+use crate::model::ModelCost;
 use crate::pipeline::Pipeline;
 use crate::plan::StageState;
 use crate::run::Prepared;
@@ -46,7 +47,7 @@ pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
 /// networks.
 struct Costs<'a> {
     pipeline: &'a Pipeline,
-    known: HashMap<Network<'a>, Option<Cost>>,
+    known: HashMap<Network<'a>, Option<ModelCost>>,
 }
 
 /// A model and the stage whose images it is trained on.
@@ -57,14 +58,14 @@ impl<'a> Costs<'a> {
         Self { pipeline, known: HashMap::new() }
     }
 
-    fn of(&mut self, stage: usize) -> Option<&Cost> {
+    fn of(&mut self, stage: usize) -> Option<&ModelCost> {
         let StageParams::Train(params) = &self.pipeline.stages[stage].params else { return None };
         let cost = self.known.entry((&params.model, &params.data));
         cost.or_insert_with(|| training_cost(self.pipeline, params)).as_ref()
     }
 
     /// Of several stages; None where they have different networks.
-    fn of_all(&mut self, stages: Range<usize>) -> Option<&Cost> {
+    fn of_all(&mut self, stages: Range<usize>) -> Option<&ModelCost> {
         let network = |stage: usize| match &self.pipeline.stages[stage].params {
             StageParams::Train(params) => Some((&params.model, &params.data)),
             _ => None,

@@ -14,7 +14,7 @@ use crate::config::ExecutorKind;
 use crate::config::InputError;
 use crate::format;
 use crate::format::command_line;
-use crate::nn::fused::Level;
+use crate::nn::fused::Isa;
 use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
 use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, slurm};
@@ -58,7 +58,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Ok(nothing_to_do(args, store, &latest.record()?));
     }
 
-    Level::chosen().map_err(|error| InputError(error.to_string()))?;
+    Isa::from_env().map_err(|error| InputError(error.to_string()))?;
     let runs_dir = std::path::absolute(runs).context("finding the working directory")?;
     let exe = std::env::current_exe().context("finding the srpipe binary")?;
     if executor == ExecutorKind::Slurm {

@@ -38,7 +38,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     let scale = denoiser.config.scale;
     outputs.check_size(scale * image.width, scale * image.height)?;
     check_memory(&image, &denoiser)?;
-    if let Some(kind) = picture.lost_profile(outputs.format) {
+    if let Some(kind) = picture.dropped_profile(outputs.format) {
         note(&format!(
             "the picture's colour profile ({kind}) does not match the channels of the result and was dropped: colours may differ"
         ));
@@ -107,7 +107,7 @@ struct Outputs {
 impl Outputs {
     fn new(args: &UpscaleArgs) -> Result<Self, InputError> {
         let path = args.output.clone();
-        let format = path.extension().and_then(|ending| Format::of_ending(&ending.to_string_lossy()));
+        let format = path.extension().and_then(|ending| Format::from_extension(&ending.to_string_lossy()));
         let format = format.ok_or_else(|| {
             InputError(format!("{}: give the result a name that ends in .png, .jpg or .webp", path.display()))
         })?;

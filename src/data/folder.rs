@@ -33,22 +33,22 @@ pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
         Fit::Tiles => {
             let corners = (0..height / side).flat_map(|y| (0..width / side).map(move |x| (x * side, y * side)));
             let tile = |(x, y)| imageops::crop_imm(&image, x, y, side, side).to_image().into_raw();
-            spread(corners.collect()).into_iter().take(params.most_of_a_split()).map(tile).collect()
+            spread_out(corners.collect()).into_iter().take(params.most_of_a_split()).map(tile).collect()
         }
     })
 }
 
 /// Such an order that the first few are from all over: by the fractional parts of multiples of the golden ratio, which
 /// fall into the widest gap always.
-fn spread<T>(items: Vec<T>) -> Vec<T> {
+fn spread_out<T>(items: Vec<T>) -> Vec<T> {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut items: Vec<(u64, T)> = (0..).map(|i: u64| i.wrapping_mul(GOLDEN)).zip(items).collect();
-    items.sort_by_key(|(place, _)| *place);
+    items.sort_by_key(|(rank, _)| *rank);
     items.into_iter().map(|(_, item)| item).collect()
 }
 
 /// The first of every list, then the second of every that has one, and so on.
-fn in_turn<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
+fn round_robin<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
     let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
     std::iter::from_fn(move || {
         let round: Vec<T> = lists.iter_mut().filter_map(Iterator::next).collect();
@@ -69,7 +69,7 @@ pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> 
     );
     let mut files = files.into_iter();
     let mut images = |count: usize, limit: Option<usize>| {
-        let images = in_turn(files.by_ref().take(count).collect());
+        let images = round_robin(files.by_ref().take(count).collect());
         let images: Vec<Vec<u8>> = images.take(limit.unwrap_or(usize::MAX)).collect();
         Images::new(images.len(), params.size, params.size, images.concat())
     };

@@ -31,11 +31,11 @@ const ALWAYS_DECODED: u64 = 64 << 20;
 const MAX_RATIO: u64 = 1100;
 /// The maximum memory that a decoder may use for data other than pixels, in bytes: texts and profiles, which are
 /// compressed.
-const MAX_BESIDE: u64 = 64 << 20;
+const MAX_METADATA: u64 = 64 << 20;
 /// The length of an ICC profile's header (ICC.1:2022, 7.2).
 const PROFILE_HEADER: usize = 128;
 /// Of JPEG files.
-const QUALITY: u8 = 95;
+const JPEG_QUALITY: u8 = 95;
 
 /// A picture with 8 bits a channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ impl Format {
     }
 
     /// By the ending of a file's name.
-    pub fn of_ending(ending: &str) -> Option<Self> {
+    pub fn from_extension(ending: &str) -> Option<Self> {
         match ending.to_ascii_lowercase().as_str() {
             "png" => Some(Self::Png),
             "jpg" | "jpeg" => Some(Self::Jpeg),
@@ -96,7 +96,7 @@ impl Format {
 }
 
 /// The error as one text. Decoders repeat the text of a cause in that of its effect.
-fn without_repetition(error: &anyhow::Error) -> anyhow::Error {
+fn deduplicate_causes(error: &anyhow::Error) -> anyhow::Error {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.contains(cause.trim()) {
@@ -111,7 +111,7 @@ impl Picture {
     /// The format is told by the first bytes, whatever the file's name. 16 bits are rounded to 8, and a camera's note on
     /// how it was held is heeded.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        Self::decode_any(bytes).map_err(|error| without_repetition(&error))
+        Self::decode_any(bytes).map_err(|error| deduplicate_causes(&error))
     }
 
     fn decode_any(bytes: &[u8]) -> Result<Self> {
@@ -146,7 +146,7 @@ impl Picture {
         let alpha = GrayImage::from_fn(width, height, |x, y| image::Luma([image.get_pixel(x, y).0[3]]));
         let rgb = RgbImage::from_fn(width, height, |x, y| {
             let [r, g, b, a] = image.get_pixel(x, y).0;
-            image::Rgb([r, g, b].map(|v| over_white(v, a)))
+            image::Rgb([r, g, b].map(|v| blend_over_white(v, a)))
         });
         Ok(Self { rgb, alpha: Some(alpha), is_grey, profile, other_profile })
     }
@@ -187,16 +187,16 @@ impl Picture {
     }
 
     /// Returns the kind of the colour profile that is dropped when writing this format.
-    pub fn lost_profile(&self, format: Format) -> Option<&str> {
-        let unfit = self.profile.is_some() && self.profile_in(format).is_none();
-        if unfit { Some("GRAY") } else { self.other_profile.as_deref() }
+    pub fn dropped_profile(&self, format: Format) -> Option<&str> {
+        let mismatched = self.profile.is_some() && self.profile_in(format).is_none();
+        if mismatched { Some("GRAY") } else { self.other_profile.as_deref() }
     }
 
     pub fn encode(&self, format: Format) -> Result<Vec<u8>> {
         let mut bytes = vec![];
         match format {
             Format::Png => self.write(PngEncoder::new(&mut bytes), format, true),
-            Format::Jpeg => self.write(JpegEncoder::new_with_quality(&mut bytes, QUALITY), format, false),
+            Format::Jpeg => self.write(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), format, false),
             Format::WebP => self.write(WebPEncoder::new_lossless(&mut bytes), format, true),
         }?;
         Ok(bytes)
@@ -216,7 +216,7 @@ impl Picture {
                 None => bytes.extend(colours),
                 Some(alpha) => {
                     let a = alpha.as_raw()[i];
-                    bytes.extend(colours.iter().map(|&v| off_white(v, a)));
+                    bytes.extend(colours.iter().map(|&v| remove_white(v, a)));
                     bytes.push(a);
                 }
             }
@@ -235,7 +235,7 @@ impl Picture {
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().context("reading its first bytes")?;
     let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_BESIDE);
+    limits.max_alloc = Some(MAX_METADATA);
     reader.limits(limits);
     Ok(reader)
 }
@@ -274,13 +274,13 @@ fn mean([r, g, b]: [u8; 3]) -> u8 {
 }
 
 /// A colour laid over white.
-fn over_white(value: u8, alpha: u8) -> u8 {
+fn blend_over_white(value: u8, alpha: u8) -> u8 {
     let (value, alpha) = (value as u32, alpha as u32);
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
 /// The colour that gives this one when it is laid over white, or the nearest there is.
-fn off_white(value: u8, alpha: u8) -> u8 {
+fn remove_white(value: u8, alpha: u8) -> u8 {
     let (lack, alpha) = (255 * (255 - value as u32), alpha as u32);
     255 - (lack + alpha / 2).checked_div(alpha).unwrap_or(0).min(255) as u8
 }
@@ -441,7 +441,7 @@ mod tests {
                 let needle: &[u8] = if format == Format::Png { b"iCCP" } else { b"acsp" };
                 let found = written.windows(4).any(|window| window == needle);
                 assert_eq!(
-                    (found, picture.lost_profile(format)),
+                    (found, picture.dropped_profile(format)),
                     (is_written, (!is_written).then_some(name)),
                     "{format:?}"
                 );
@@ -487,7 +487,7 @@ mod tests {
         // Over white, nothing is darker than what the white leaves.
         let over = |image: &RgbImage| {
             let mut image = image.clone();
-            image.pixels_mut().zip(alpha.pixels()).for_each(|(p, a)| p.0 = p.0.map(|v| over_white(v, a.0[0])));
+            image.pixels_mut().zip(alpha.pixels()).for_each(|(p, a)| p.0 = p.0.map(|v| blend_over_white(v, a.0[0])));
             image
         };
         let profile = profile(b"RGB ");
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn formats_go_by_the_ending() {
-        assert_eq!(["png", "JPG", "jpeg", "webp"].map(|e| Format::of_ending(e).is_some()), [true; 4]);
-        assert_eq!(Format::of_ending("tiff"), None);
+        assert_eq!(["png", "JPG", "jpeg", "webp"].map(|e| Format::from_extension(e).is_some()), [true; 4]);
+        assert_eq!(Format::from_extension("tiff"), None);
     }
 }

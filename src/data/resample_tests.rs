@@ -50,7 +50,7 @@ fn bilinear_is_the_mean_of_the_central_four() {
     let image = Images::new(1, 8, 8, (0..192).map(|i| (i * 37 % 256) as u8).collect());
     for scale in [2, 4, 8] {
         let small = degrade(&image, scale, DegradeMethod::Bilinear).unwrap();
-        for (y, x, c) in itertools(8 / scale) {
+        for (y, x, c) in pixel_indices(8 / scale) {
             let at = |dy: usize, dx: usize| {
                 let (y, x) = (y * scale + scale / 2 - dy, x * scale + scale / 2 - dx);
                 f64::from(image.pixels[(y * 8 + x) * 3 + c])
@@ -61,7 +61,7 @@ fn bilinear_is_the_mean_of_the_central_four() {
     }
 }
 
-fn itertools(side: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+fn pixel_indices(side: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..side * side * 3).map(move |i| (i / 3 / side, i / 3 % side, i % 3))
 }
 
@@ -69,12 +69,12 @@ fn itertools(side: usize) -> impl Iterator<Item = (usize, usize, usize)> {
 #[test]
 fn bicubic_keeps_a_ramp() {
     let (width, factor) = (16, 4);
-    let ramp: Vec<f64> = itertools(width).map(|(y, x, c)| 3.0 * x as f64 - 2.0 * y as f64 + c as f64).collect();
+    let ramp: Vec<f64> = pixel_indices(width).map(|(y, x, c)| 3.0 * x as f64 - 2.0 * y as f64 + c as f64).collect();
     let large = Resampler::enlarge(width, width, factor).apply(&ramp);
     let side = width * factor;
     let center = |i: usize| (i as f64 + 0.5) / factor as f64 - 0.5;
     let inner = 2 * factor..side - 2 * factor;
-    for (y, x, c) in itertools(side).filter(|(y, x, _)| inner.contains(y) && inner.contains(x)) {
+    for (y, x, c) in pixel_indices(side).filter(|(y, x, _)| inner.contains(y) && inner.contains(x)) {
         let expected = 3.0 * center(x) - 2.0 * center(y) + c as f64;
         assert!((large[(y * side + x) * 3 + c] - expected).abs() < 1e-12);
     }

@@ -49,7 +49,7 @@ impl Tiling {
     }
 
     /// Adds what some tiles, as [`cut`](Self::cut) has them, give to the canvas, which was 0 before the first of all.
-    pub fn add(&self, canvas: &mut [f64], tiles: Range<usize>, values: &[f64]) {
+    pub fn blend(&self, canvas: &mut [f64], tiles: Range<usize>, values: &[f64]) {
         for (tile, values) in tiles.zip(values.chunks_exact(3 * self.size * self.size)) {
             let (row, column) = (self.row(tile), self.column(tile));
             let (top, left) = (self.rows.starts[row], self.columns.starts[column]);
@@ -78,9 +78,9 @@ impl Axis {
         assert!(length >= size && overlap < size, "{length} {size} {overlap}");
         assert!([length, size, overlap].iter().all(|n| n.is_multiple_of(unit)), "{length} {size} {overlap} {unit}");
         // Evenly spread, so that the last tile ends at the edge and no two overlap much more than others.
-        let room = (length - size) / unit;
-        let strides = room.div_ceil((size - overlap) / unit);
-        let starts: Vec<usize> = (0..=strides).map(|i| unit * (i * room / strides.max(1))).collect();
+        let free = (length - size) / unit;
+        let strides = free.div_ceil((size - overlap) / unit);
+        let starts: Vec<usize> = (0..=strides).map(|i| unit * (i * free / strides.max(1))).collect();
         let mut weights: Vec<Vec<f64>> = (starts.iter().enumerate())
             .map(|(i, _)| (0..size).map(|at| weight(at, size, overlap, i == 0, i == strides)).collect())
             .collect();
@@ -114,10 +114,10 @@ mod tests {
     use super::*;
 
     /// Cuts a canvas up and puts it together again.
-    fn there_and_back(tiling: &Tiling, canvas: &[f64]) -> Vec<f64> {
+    fn cut_and_blend(tiling: &Tiling, canvas: &[f64]) -> Vec<f64> {
         let mut back = vec![0.0; canvas.len()];
         for tile in 0..tiling.count() {
-            tiling.add(&mut back, tile..tile + 1, &tiling.cut(canvas, tile..tile + 1));
+            tiling.blend(&mut back, tile..tile + 1, &tiling.cut(canvas, tile..tile + 1));
         }
         back
     }
@@ -131,7 +131,7 @@ mod tests {
             let (height, width) = (unit * (size + extra.0), unit * (size + extra.1));
             let tiling = Tiling::new(height, width, unit * size, unit * overlap, unit);
             let canvas: Vec<f64> = (0..3 * height * width).map(|i| (i * 7919 % 1013) as f64).collect();
-            let back = there_and_back(&tiling, &canvas);
+            let back = cut_and_blend(&tiling, &canvas);
             prop_assert!(canvas.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-9));
             for axis in [&tiling.rows, &tiling.columns] {
                 prop_assert_eq!(axis.starts.last().copied(), Some(axis.length - tiling.size));
@@ -147,7 +147,7 @@ mod tests {
         let tiling = Tiling::new(8, 8, 8, 4, 4);
         assert_eq!(tiling.count(), 1);
         let canvas: Vec<f64> = (0..192).map(f64::from).collect();
-        assert_eq!(there_and_back(&tiling, &canvas), canvas);
+        assert_eq!(cut_and_blend(&tiling, &canvas), canvas);
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let both = tiling.cut(&canvas, 0..2);
         assert_eq!(both, [tiling.cut(&canvas, 0..1), tiling.cut(&canvas, 1..2)].concat());
         let mut back = vec![0.0; 288];
-        tiling.add(&mut back, 0..2, &both);
+        tiling.blend(&mut back, 0..2, &both);
         assert!(back.iter().zip(&canvas).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let tiling = Tiling::new(16, 64, 16, overlap, 4);
         let mut canvas = vec![0.0; 3 * 16 * 64];
         for tile in 0..tiling.count() {
-            tiling.add(&mut canvas, tile..tile + 1, &[[0.0, 1.0][tile % 2]; 3 * 16 * 16]);
+            tiling.blend(&mut canvas, tile..tile + 1, &[[0.0, 1.0][tile % 2]; 3 * 16 * 16]);
         }
         let row: Vec<f64> = canvas.iter().step_by(3).take(64).copied().collect();
         row.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f64::max)

@@ -123,7 +123,7 @@ fn perfect(objective: Objective, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
 fn deviation(schedule: &Schedule, objective: Objective, params: &SamplerParams) -> f64 {
     const N: usize = 8_000;
     let draw = |step: u64| {
-        let mut rng = stream(1, Purpose::Chain, step, 0);
+        let mut rng = stream(1, Purpose::SampleNoise, step, 0);
         (0..2 * N).map(|_| rng.normal()).collect::<Vec<f64>>()
     };
     let mut x = draw(u64::MAX);

@@ -48,7 +48,7 @@ impl Denoiser {
                 nodes.map(|n| graph.shape(n).positions()).iter().product::<usize>() <= MOST_WEIGHTS
             })
         };
-        let named = graph.watched.iter().filter_map(|watched| Some((watched.name.as_str(), watched.attention?)));
+        let named = graph.probes.iter().filter_map(|probe| Some((probe.name.as_str(), probe.attention?)));
         let layers: Vec<(&str, NodeId)> = named.filter(|(_, node)| is_small(node)).collect();
         let nodes: Vec<NodeId> =
             layers.iter().filter_map(|(_, node)| queries_and_keys(graph, *node)).flatten().collect();
@@ -84,7 +84,7 @@ impl Denoiser {
         let t = (0..schedule.timesteps()).min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(0);
         let (signal, noise) = (schedule.alpha_bar(t).sqrt(), (1.0 - schedule.alpha_bar(t)).sqrt());
         let of_image = |(i, (hr, up)): (usize, (&[f64], &[f64]))| -> Vec<f32> {
-            let mut rng = stream(seed, Purpose::Heldout, 0, i as u64);
+            let mut rng = stream(seed, Purpose::Validation, 0, i as u64);
             let one = |(&hr, &up): (&f64, &f64)| (signal * self.space.encode(hr, up) + noise * rng.normal()) as f32;
             hr.iter().zip(up).map(one).collect()
         };

@@ -8,7 +8,7 @@ use crate::config::SamplerParams;
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::diffusion::{Step, sample};
-use crate::model::{from_u8, match_means};
+use crate::model::{match_means, normalize};
 use crate::random::{Purpose, stream};
 
 /// Draws samples for images. The noise of a sample depends only on the seed, the image's index and the sample's number,
@@ -27,13 +27,13 @@ impl<'a> BatchSampler<'a> {
     /// For the first `images` images of `lr`, whose size is the model's divided by its scale.
     pub fn new(denoiser: &'a Denoiser, sampler: &'a SamplerParams, seed: u64, lr: &Images, images: usize) -> Self {
         let enlarge = Resampler::enlarge(lr.height, lr.width, denoiser.config.scale);
-        let enlarged = |i| enlarge.apply_u8(lr.image(i)).iter().map(|v| v / 127.5 - 1.0).collect();
+        let enlarged = |i| enlarge.apply_u8(lr.image(i)).iter().copied().map(normalize).collect();
         Self {
             denoiser,
             sampler,
             seed,
             up: (0..images).into_par_iter().map(enlarged).collect(),
-            low: (0..images).map(|i| lr.image(i).iter().map(|&v| from_u8(v)).collect()).collect(),
+            low: (0..images).map(|i| lr.image(i).iter().copied().map(normalize).collect()).collect(),
         }
     }
 
@@ -50,7 +50,7 @@ impl<'a> BatchSampler<'a> {
         } else {
             let steps = denoiser.steps(self.sampler);
             let mut evaluated = 0;
-            x = self.noise(batch, Purpose::Start, |k| k);
+            x = self.noise(batch, Purpose::SampleStart, |k| k);
             let denoise = |x: &[f64], step: Step| {
                 progress(evaluated as f64 / steps.len() as f64)?;
                 evaluated += 1;
@@ -59,7 +59,7 @@ impl<'a> BatchSampler<'a> {
                 Ok::<_, anyhow::Error>(clean)
             };
             // A sample's times are fewer than 2³².
-            let chain = |step: Step| self.noise(batch, Purpose::Chain, |k| (k << 32) | step.t as u64);
+            let chain = |step: Step| self.noise(batch, Purpose::SampleNoise, |k| (k << 32) | step.t as u64);
             sample(self.sampler, &steps, &mut x, denoise, chain)?;
         }
         denoiser.pixels(x.iter().zip(&up).map(|(&x, &up)| (x, up)))

@@ -7,7 +7,7 @@ use crate::config::Device;
 use crate::config::{Objective, SamplerParams, Weights};
 use crate::data::images::to_u8;
 use crate::diffusion::{self, Schedule, Step, clean};
-use crate::model::{Checkpoint, Config, TargetSpace, interleave, to_grey};
+use crate::model::{Checkpoint, Config, TargetSpace, denormalize, interleave};
 use crate::nn::fused::forward_memory;
 use crate::nn::{self, Network, TrainState};
 
@@ -25,7 +25,7 @@ impl Denoiser {
         let Checkpoint { config, weights } = checkpoint;
         let mut state = TrainState::initial(&graph, |_, n| vec![0.0; n]);
         state.weights = weights;
-        let network = nn::open(device, graph, &state)?;
+        let network = nn::create_network(device, graph, &state)?;
         Ok(Self { space: TargetSpace::new(&config.diffusion), config, network })
     }
 
@@ -73,7 +73,7 @@ impl Denoiser {
     /// Fails if a value is not finite.
     pub fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
         let pixel = |(clean, up): (f64, f64)| {
-            let grey = to_grey(self.space.decode(clean, up));
+            let grey = denormalize(self.space.decode(clean, up));
             ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number: {REMEDY}");
             Ok(to_u8(grey))
         };
@@ -102,7 +102,7 @@ pub(super) fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
 pub(super) mod tests {
     use super::*;
     use crate::config::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
-    use crate::model::{Cost, unet};
+    use crate::model::{ModelCost, unet};
 
     pub fn denoiser(kind: AttentionKind) -> Denoiser {
         let attention = AttentionParams { kind, ..Default::default() };
@@ -110,7 +110,7 @@ pub(super) mod tests {
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
         let graph = unet(&model, 16, 4);
         let weights = crate::train::initial_state(&graph, 1).weights;
-        let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 0 };
+        let config = Config { model, diffusion, image_size: 16, scale: 4, cost: ModelCost::of(&graph), steps: 0 };
         Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
     }
 

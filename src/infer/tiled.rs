@@ -19,10 +19,11 @@ use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::data::tiles::Tiling;
 use crate::diffusion::{Step, sample};
+use crate::model::normalize;
 use crate::nn::OutOfMemory;
 use crate::random::{Purpose, stream};
 
-/// Tiles that the network sees at once, where it has room for them.
+/// Tiles that the network sees at once, if they fit into memory.
 const BATCH: usize = 64;
 /// The maximum number of pixels in a batch of tiles, unless a single tile has more: 64 tiles of 64×64.
 const BATCH_PIXELS: usize = 64 * 64 * 64;
@@ -77,7 +78,7 @@ impl<'a> TiledSampler<'a> {
             size: (scale * image.height, scale * image.width),
             canvas,
             tiling: Tiling::new(canvas.0, canvas.1, size, scale * overlap, scale),
-            up: up.iter().map(|v| v / 127.5 - 1.0).collect(),
+            up: up.iter().copied().map(normalize).collect(),
         }
     }
 
@@ -104,10 +105,10 @@ impl<'a> TiledSampler<'a> {
         let x = if self.denoiser.is_regression() {
             self.blend(progress, |_, up| self.denoiser.answer(up), &self.up)?
         } else {
-            let mut x = self.noise(Purpose::Start, k);
+            let mut x = self.noise(Purpose::SampleStart, k);
             let denoise = |x: &[f64], step| self.blend(progress, |x, up| self.denoiser.clean(x, up, step), x);
             // A sample's times are fewer than 2³².
-            let chain = |step: Step| self.noise(Purpose::Chain, (k << 32) | step.t as u64);
+            let chain = |step: Step| self.noise(Purpose::SampleNoise, (k << 32) | step.t as u64);
             sample(&self.sampler, &self.steps, &mut x, denoise, chain)?;
             x
         };
@@ -131,14 +132,14 @@ impl<'a> TiledSampler<'a> {
         while first < count {
             let tiles = first..count.min(first + batch);
             let values = match clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone())) {
-                // A GPU that has no room for so many may have some for fewer.
+                // A GPU without memory for this many tiles may have enough for fewer.
                 Err(error) if error.is::<OutOfMemory>() && batch > 1 => {
                     batch /= 2;
                     continue;
                 }
                 values => values?,
             };
-            self.tiling.add(&mut canvas, tiles.clone(), &values);
+            self.tiling.blend(&mut canvas, tiles.clone(), &values);
             progress(tiles.len())?;
             first += tiles.len();
         }

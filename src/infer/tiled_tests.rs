@@ -3,7 +3,7 @@ use std::cell::Cell;
 use super::*;
 use crate::config::Device;
 use crate::config::{DiffusionParams, ModelParams, Objective};
-use crate::model::{Checkpoint, Config, Cost, from_u8, unet};
+use crate::model::{Checkpoint, Config, ModelCost, normalize, unet};
 use crate::nn::TrainState;
 
 /// A model of 16×16 images, 4 times as large as what they are made of, that has learned nothing.
@@ -16,7 +16,7 @@ fn denoiser(objective: Objective) -> Denoiser {
         (0..n).map(|_| rng.between(-1.0, 1.0) as f32).collect()
     };
     let weights = TrainState::initial(&graph, uniform).weights;
-    let config = Config { model, diffusion, image_size: 16, scale: 4, cost: Cost::of(&graph), steps: 0 };
+    let config = Config { model, diffusion, image_size: 16, scale: 4, cost: ModelCost::of(&graph), steps: 0 };
     Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn a_picture_of_one_tile_is_the_networks_answer() {
     let denoiser = denoiser(Objective::Regression);
     let image = gradient(4, 4);
     let up = Resampler::enlarge(4, 4, 4).apply_u8(&image.pixels);
-    let up: Vec<f64> = up.iter().map(|v| v / 127.5 - 1.0).collect();
+    let up: Vec<f64> = up.iter().copied().map(normalize).collect();
     let answer = denoiser.answer(&up).unwrap();
     let expected = denoiser.pixels(answer.iter().zip(&up).map(|(&x, &up)| (x, up))).unwrap();
     assert_eq!(upscaled(&denoiser, &image, 0, 0).pixels, expected);
@@ -74,7 +74,7 @@ fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
     let denoiser = denoiser(Objective::V);
     let noise = |height, width| {
         let upscaling = TiledSampler::new(&denoiser, &sampler(), 3, &gradient(height, width));
-        (upscaling.noise(Purpose::Start, 0), 3 * upscaling.canvas.1)
+        (upscaling.noise(Purpose::SampleStart, 0), 3 * upscaling.canvas.1)
     };
     let ((small, narrow), (large, wide)) = (noise(5, 6), noise(8, 11));
     assert!(small.chunks(narrow).zip(large.chunks(wide)).all(|(small, large)| *small == large[..narrow]));
@@ -141,7 +141,7 @@ fn a_network_leaves_no_seams() {
     let seam_with = |overlap: usize| {
         let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &constant, overlap);
         let large = upscaling.sample(0, &mut |_| Ok(())).unwrap();
-        seam(&large.pixels.iter().map(|&v| from_u8(v)).collect::<Vec<_>>(), large.width, overlap)
+        seam(&large.pixels.iter().copied().map(normalize).collect::<Vec<_>>(), large.width, overlap)
     };
     assert!(seam_with(0) > 1.0, "{}", seam_with(0));
     assert!(seam_with(overlap(4)) < 0.7, "{}", seam_with(overlap(4)));

@@ -20,7 +20,7 @@ const MAX_PATCHES: usize = 1 << 17;
 /// Directions in the space of patches: independent normals of length 1, the same in every comparison.
 pub fn directions() -> Vec<Vec<f64>> {
     let direction = |index| {
-        let mut noise = stream(0, Purpose::Directions, 0, index);
+        let mut noise = stream(0, Purpose::Projection, 0, index);
         let values: Vec<f64> = (0..VALUES).map(|_| noise.normal()).collect();
         let norm = values.iter().map(|v| v * v).sum::<f64>().sqrt();
         values.into_iter().map(|v| v / norm).collect()

@@ -6,10 +6,10 @@
 use super::unet::groups;
 use crate::config::{AttentionKind, AttentionParams, Matched};
 use crate::nn::Graph;
-use crate::nn::graph::{NodeId, Shape, Watched};
+use crate::nn::graph::{NodeId, Probe, Shape};
 
 /// Where a layer stands.
-pub struct Place<'a> {
+pub struct LayerSite<'a> {
     /// The network's input.
     pub image: NodeId,
     /// How many pixels of it a pixel of the low-resolution image is high and wide.
@@ -19,12 +19,12 @@ pub struct Place<'a> {
 }
 
 /// `x` with what attention of the wanted kind makes of it.
-pub fn attend(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place) -> NodeId {
-    let name = place.name;
+pub fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
+    let name = site.name;
     let kind = match params.kind {
         AttentionKind::None => return x,
         AttentionKind::Seed => return seed(g, x, name),
-        AttentionKind::ConvControl => return conv_control(g, x, params, place),
+        AttentionKind::ConvControl => return conv_control(g, x, params, site),
         kind => kind,
     };
     let shape = g.shape(x);
@@ -33,7 +33,7 @@ pub fn attend(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place)
     let (asking, told) = match kind {
         AttentionKind::Cross => {
             let cell = g.input_shape().height / shape.height;
-            (with_positions(g, normed, cell), low_resolution_tokens(g, channels, place))
+            (with_positions(g, normed, cell), low_resolution_tokens(g, channels, site))
         }
         _ => (normed, normed),
     };
@@ -48,7 +48,7 @@ pub fn attend(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place)
     };
     let branch = g.zero_conv1x1(attended, &format!("{name}.proj"), channels);
     let weighed = (kind != AttentionKind::Uniform).then_some(attended);
-    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma: None, attention: weighed, width: None });
+    g.probe(Probe { name: name.to_string(), branch, skip: x, gamma: None, attention: weighed, width: None });
     if kind == AttentionKind::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
 }
 
@@ -61,20 +61,20 @@ fn seed(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
     let branch = g.attention(q, k, v, 1);
     let (sum, gamma) = g.gate(branch, x, &format!("{name}.gamma"));
     let (gamma, attention) = (Some(gamma), Some(branch));
-    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma, attention, width: None });
+    g.probe(Probe { name: name.to_string(), branch, skip: x, gamma, attention, width: None });
     sum
 }
 
 /// Two 1×1 convolutions, as many parameters as the layer that they stand for: what more weights alone are good for.
-fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, place: &Place) -> NodeId {
-    let (channels, name) = (g.shape(x).channels, place.name);
-    let width = control_width(g.shape(x), params, place.scale, g.input_shape());
+fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
+    let (channels, name) = (g.shape(x).channels, site.name);
+    let width = control_width(g.shape(x), params, site.scale, g.input_shape());
     let y = g.group_norm(x, &format!("{name}.norm"), groups(channels));
     let y = g.conv1x1(y, &format!("{name}.conv1"), width);
     let y = g.silu(y);
     let branch = g.zero_conv1x1(y, &format!("{name}.conv2"), channels);
     let width = Some(width);
-    g.watch(Watched { name: name.to_string(), branch, skip: x, gamma: None, attention: None, width });
+    g.probe(Probe { name: name.to_string(), branch, skip: x, gamma: None, attention: None, width });
     g.add(branch, x)
 }
 
@@ -89,7 +89,7 @@ fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Sh
     };
     let (mut g, image, _) = Graph::new(image);
     let x = g.positions(shape, 1);
-    attend(&mut g, x, &AttentionParams { kind, ..params.clone() }, &Place { image, scale, name: "" });
+    add_attention(&mut g, x, &AttentionParams { kind, ..params.clone() }, &LayerSite { image, scale, name: "" });
     let (c, count) = (shape.channels, g.parameter_count());
     ((count.saturating_sub(3 * c) + c) / (2 * c + 1)).max(1)
 }
@@ -101,10 +101,10 @@ fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
 
 /// A token a pixel of the low-resolution image, which is what the means of blocks of the enlarged one are, but for what
 /// enlarging them has sharpened.
-fn low_resolution_tokens(g: &mut Graph, channels: usize, place: &Place) -> NodeId {
-    let pixels = g.mean_pool_of(place.image, 3..6, place.scale);
-    let tokens = g.conv1x1(pixels, &format!("{}.tokens", place.name), channels);
-    with_positions(g, tokens, place.scale)
+fn low_resolution_tokens(g: &mut Graph, channels: usize, site: &LayerSite) -> NodeId {
+    let pixels = g.mean_pool_of(site.image, 3..6, site.scale);
+    let tokens = g.conv1x1(pixels, &format!("{}.tokens", site.name), channels);
+    with_positions(g, tokens, site.scale)
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
                     let arm = model(base_channels, kind, Matched::default(), resolutions);
                     let (a, b) = (control.parameter_count() as f64, arm.parameter_count() as f64);
                     assert!((a / b - 1.0).abs() < 0.005, "{kind:?} {base_channels} {resolutions:?}: {a} for {b}");
-                    assert!(control.watched.iter().all(|w| w.width.is_some()));
+                    assert!(control.probes.iter().all(|w| w.width.is_some()));
                 }
             }
         }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_layer_stands_at_every_resolution_that_was_asked_for() {
         let graph = model(8, AttentionKind::Mhsa, Matched::default(), &[16, 8]);
-        let names: Vec<&str> = graph.watched.iter().map(|w| w.name.as_str()).collect();
+        let names: Vec<&str> = graph.probes.iter().map(|w| w.name.as_str()).collect();
         assert_eq!(names, ["enc2_attention", "attention", "dec2_attention"]);
     }
 }

@@ -15,7 +15,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::Cost;
+use super::ModelCost;
 use crate::config::{DiffusionParams, ModelParams, Target};
 use crate::nn::Graph;
 use crate::pipeline::check_network;
@@ -31,7 +31,7 @@ pub struct Config {
     /// How many times smaller the low-resolution images are.
     pub scale: usize,
     #[serde(flatten)]
-    pub cost: Cost,
+    pub cost: ModelCost,
     /// Optimiser steps behind the weights.
     pub steps: u64,
 }

@@ -7,7 +7,7 @@ fn checkpoint(kind: AttentionKind) -> Checkpoint {
     let diffusion = DiffusionParams { residual_scale: Some(2.5), ..Default::default() };
     let graph = crate::model::unet(&model, 8, 4);
     let weights = graph.params.iter().map(|p| (0..p.layout.len()).map(|i| i as f32 / 64.0 - 0.5).collect()).collect();
-    let config = Config { model, diffusion, image_size: 8, scale: 4, cost: Cost::of(&graph), steps: 3 };
+    let config = Config { model, diffusion, image_size: 8, scale: 4, cost: ModelCost::of(&graph), steps: 3 };
     Checkpoint { config, weights }
 }
 

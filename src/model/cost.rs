@@ -6,7 +6,7 @@ use crate::nn::Graph;
 
 /// Sizes of a network; operations are of one image, two a multiply-add.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
+pub struct ModelCost {
     /// Learned values.
     pub parameters: usize,
     pub forward_flops: u64,
@@ -17,9 +17,9 @@ pub struct Cost {
     pub solved_widths: Vec<(String, usize)>,
 }
 
-impl Cost {
+impl ModelCost {
     pub fn of(graph: &Graph) -> Self {
-        let solved = graph.watched.iter().filter_map(|w| Some((w.name.clone(), w.width?)));
+        let solved = graph.probes.iter().filter_map(|w| Some((w.name.clone(), w.width?)));
         Self {
             parameters: graph.parameter_count(),
             forward_flops: graph.forward_flops(),
@@ -29,7 +29,7 @@ impl Cost {
     }
 }
 
-impl std::fmt::Display for Cost {
+impl std::fmt::Display for ModelCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [forward, training] = [self.forward_flops, self.training_flops].map(|flops| flops as f64 / 1e6);
         write!(f, "{} parameters, {forward:.1} MFLOP an image forward, {training:.1} in training", self.parameters)?;

@@ -9,7 +9,7 @@ mod target;
 mod unet;
 
 pub use checkpoint::{Checkpoint, Config};
-pub use cost::Cost;
+pub use cost::ModelCost;
 pub use projection::match_means;
-pub use target::{TargetSpace, from_u8, interleave, to_grey};
+pub use target::{TargetSpace, denormalize, interleave, normalize};
 pub use unet::unet;

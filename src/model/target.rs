@@ -53,12 +53,12 @@ pub fn interleave(noisy: impl Iterator<Item = f32>, up: &[f32]) -> Vec<f32> {
 }
 
 /// An 8-bit value in [-1, 1].
-pub fn from_u8(value: u8) -> f64 {
-    value as f64 / 127.5 - 1.0
+pub fn normalize(value: impl Into<f64>) -> f64 {
+    value.into() / 127.5 - 1.0
 }
 
 /// The grey level of a value in [-1, 1], 0 to 255; nothing is rounded or clamped.
-pub fn to_grey(value: f64) -> f64 {
+pub fn denormalize(value: f64) -> f64 {
     (value + 1.0) * 127.5
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_byte_survives_the_way_to_the_network_and_back() {
-        assert!((0..=255).all(|v| (to_grey(from_u8(v)) - v as f64).abs() < 1e-12));
+        assert!((0..=255).all(|v| (denormalize(normalize(v)) - v as f64).abs() < 1e-12));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! With plain blocks and the seed's time embedding it is the tutorial's network, corrected, and its parameters have the
 //! names of the PyTorch reference. `attention` has the layers that look at a whole map.
 
-use super::attention::{Place, attend};
+use super::attention::{LayerSite, add_attention};
 use crate::config::{Block, ModelParams, TimeEmbedding};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
@@ -29,7 +29,7 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
     for level in 0..deepest {
         let name = format!("enc{}", level + 1);
         x = net.blocks(x, &name, level);
-        x = net.attend(x, &format!("{name}_attention"));
+        x = net.add_attention(x, &format!("{name}_attention"));
         skips.push(x);
         x = match params.block {
             Block::Plain => net.graph.max_pool2x2(x),
@@ -40,13 +40,13 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
     if params.time_embedding == TimeEmbedding::Seed {
         x = net.add_time(x, t);
     }
-    x = net.attend(x, "attention");
+    x = net.add_attention(x, "attention");
     for (level, skip) in skips.into_iter().enumerate().rev() {
         let (number, outputs) = (level + 1, net.channels(level));
         x = net.graph.up_conv2x2(x, &format!("upconv{number}"), outputs);
         x = net.graph.concat(x, skip);
         x = net.blocks(x, &format!("dec{number}"), level);
-        x = net.attend(x, &format!("dec{number}_attention"));
+        x = net.add_attention(x, &format!("dec{number}_attention"));
     }
     let g = &mut net.graph;
     if params.block == Block::Residual {
@@ -146,13 +146,13 @@ impl Builder<'_> {
         }
     }
 
-    fn attend(&mut self, x: NodeId, name: &str) -> NodeId {
+    fn add_attention(&mut self, x: NodeId, name: &str) -> NodeId {
         let size = self.graph.shape(x).height;
         if !self.params.attention.resolutions.contains(&size) {
             return x;
         }
-        let place = Place { image: self.image, scale: self.scale, name };
-        attend(&mut self.graph, x, &self.params.attention, &place)
+        let site = LayerSite { image: self.image, scale: self.scale, name };
+        add_attention(&mut self.graph, x, &self.params.attention, &site)
     }
 }
 

@@ -16,17 +16,17 @@ pub mod attention_weights;
 pub mod composed;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod failure;
+mod device_error;
 pub mod fused;
 pub mod graph;
 mod network;
 
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 
-pub use failure::OutOfMemory;
-pub(crate) use failure::device_error;
+pub use device_error::OutOfMemory;
+pub(crate) use device_error::device_error;
 pub use graph::Graph;
-pub use network::{Batch, Network, StepReport, StepSettings, TrainState, on};
+pub use network::{Batch, Network, StepReport, StepSettings, TrainState, create_network_on};
 
 /// A device of dfdx that can run every composed operation.
 pub trait Device: dfdx::prelude::Device<f32> + dfdx::prelude::Cache {}
@@ -64,7 +64,7 @@ pub trait Backend: 'static {
     ) -> anyhow::Result<Vec<Vec<f32>>>;
 
     /// How many images at a time there is memory for, in training or else in prediction; None where nobody knows.
-    fn room(&self, _training: bool) -> Option<usize> {
+    fn max_batch(&self, _training: bool) -> Option<usize> {
         None
     }
 
@@ -94,12 +94,16 @@ pub struct DeviceState<D: Device> {
 }
 
 /// A network on the device that the pipeline asks for.
-pub fn open(device: crate::config::Device, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+pub fn create_network(
+    device: crate::config::Device,
+    graph: Graph,
+    state: &TrainState,
+) -> anyhow::Result<Box<dyn Network>> {
     use crate::config::Device;
     match device {
-        Device::Auto | Device::Cpu => open_on_cpu(CpuBackend::Fused, graph, state),
+        Device::Auto | Device::Cpu => create_cpu_network(CpuBackend::Fused, graph, state),
         #[cfg(feature = "cuda")]
-        Device::Cuda(index) => on(cuda::open(index, graph)?, state),
+        Device::Cuda(index) => create_network_on(cuda::open(index, graph)?, state),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
     }
@@ -108,7 +112,7 @@ pub fn open(device: crate::config::Device, graph: Graph, state: &TrainState) -> 
 /// Whether there is a GPU that this srpipe and this process may use.
 pub fn has_gpu() -> bool {
     #[cfg(feature = "cuda")]
-    return cuda::is_there();
+    return cuda::is_available();
     #[cfg(not(feature = "cuda"))]
     false
 }
@@ -123,9 +127,11 @@ pub enum CpuBackend {
 }
 
 /// A network on the CPU, by a backend of choice.
-pub fn open_on_cpu(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
+pub fn create_cpu_network(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     match backend {
-        CpuBackend::Fused => on(fused::Fused::new(graph)?, state),
-        CpuBackend::Composed => on(composed::Composed::new(graph, dfdx::prelude::Cpu::default())?, state),
+        CpuBackend::Fused => create_network_on(fused::FusedBackend::new(graph)?, state),
+        CpuBackend::Composed => {
+            create_network_on(composed::ComposedBackend::new(graph, dfdx::prelude::Cpu::default())?, state)
+        }
     }
 }

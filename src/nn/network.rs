@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
 
-use super::failure::{OutOfMemory, device_error, guarded};
+use super::device_error::{OutOfMemory, catch_device_panics, device_error};
 use super::graph::{Graph, Init, NodeId};
 use super::{Backend, DeviceState, Gradients, VectorTensor};
 use crate::config::Weights;
@@ -53,14 +53,14 @@ impl Batch<'_> {
         Ok(images)
     }
 
-    /// Equal parts, one after the other; `parts` must divide the images.
-    fn parts(&self, parts: usize) -> impl Iterator<Item = Batch<'_>> {
-        let n = self.t.len() / parts;
+    /// Equal micro_batches, one after the other; `micro_batches` must divide the images.
+    fn micro_batches(&self, count: usize) -> impl Iterator<Item = Batch<'_>> {
+        let n = self.t.len() / count;
         let part = move |values: &[f32], i: usize| {
-            let len = values.len() / parts;
+            let len = values.len() / count;
             i * len..(i + 1) * len
         };
-        (0..parts).map(move |i| Batch {
+        (0..count).map(move |i| Batch {
             x: &self.x[part(self.x, i)],
             t: &self.t[i * n..(i + 1) * n],
             target: &self.target[part(self.target, i)],
@@ -126,8 +126,8 @@ pub trait Network {
     /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
 
-    /// One step on a batch, which goes through the network in `parts` equal parts one after the other.
-    fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport>;
+    /// One step on a batch, which goes through the network in `micro_batches` equal micro_batches one after the other.
+    fn train_step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport>;
 
     /// The values of some nodes for a batch, `(B, H, W, C)` each.
     fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>>;
@@ -138,19 +138,19 @@ pub trait Network {
 }
 
 /// A network on `backend`, at `state`.
-pub fn on<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
+pub fn create_network_on<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
     let empty = DeviceState { step: 0, params: vec![], first_moment: vec![], second_moment: vec![], ema: vec![] };
-    let mut network = OnDevice { backend, state: empty };
-    guarded(|| network.set_state(state))?;
+    let mut network = BackendNetwork { backend, state: empty };
+    catch_device_panics(|| network.set_state(state))?;
     Ok(Box::new(network))
 }
 
-struct OnDevice<B: Backend> {
+struct BackendNetwork<B: Backend> {
     backend: B,
     state: DeviceState<B::Device>,
 }
 
-impl<B: Backend> OnDevice<B> {
+impl<B: Backend> BackendNetwork<B> {
     fn vector(&self, values: &[f32]) -> Result<VectorTensor<B::Device>> {
         self.backend.device().try_tensor_from_vec(values.to_vec(), (values.len(),)).map_err(device_error)
     }
@@ -163,13 +163,11 @@ impl<B: Backend> OnDevice<B> {
     }
 
     /// Of a call that has `images` images on the device at a time: where they have no room, how many would.
-    fn explained<T>(&self, result: Result<T>, training: bool, images: usize) -> Result<T> {
-        result.map_err(|error| match self.backend.room(training).filter(|room| *room < images) {
+    fn with_memory_hint<T>(&self, result: Result<T>, training: bool, images: usize) -> Result<T> {
+        result.map_err(|error| match self.backend.max_batch(training).filter(|max| *max < images) {
             _ if !error.is::<OutOfMemory>() => error,
             Some(0) => error.context("the network has no room for a single image"),
-            Some(room) => {
-                error.context(format!("there is no room for {images} images at a time, but for about {room}"))
-            }
+            Some(max) => error.context(format!("there is no room for {images} images at a time, but for about {max}")),
             None if images > 1 => {
                 error.context(format!("there is no room for {images} images at a time; half as many may fit"))
             }
@@ -177,9 +175,13 @@ impl<B: Backend> OnDevice<B> {
         })
     }
 
-    fn step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
-        ensure!(batch.t.len().is_multiple_of(parts), "{} images in {parts} parts", batch.t.len());
-        let (value, gradients) = match parts {
+    fn step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport> {
+        ensure!(
+            batch.t.len().is_multiple_of(micro_batches),
+            "{} images in {micro_batches} micro_batches",
+            batch.t.len()
+        );
+        let (value, gradients) = match micro_batches {
             1 => {
                 let loss = self.backend.loss(&self.state.params, batch)?;
                 // Read when the way back is on the device as well: it need not wait for the host.
@@ -187,18 +189,18 @@ impl<B: Backend> OnDevice<B> {
                 let gradients = loss.try_backward().map_err(device_error)?;
                 (value.as_vec()[0], gradients)
             }
-            _ => self.accumulated(batch, parts)?,
+            _ => self.accumulate_gradients(batch, micro_batches)?,
         };
         let gradient_norm = self.backend.update(&mut self.state, gradients, settings)?;
         Ok(StepReport { loss: value, gradient_norm })
     }
 
-    /// The loss of a batch and its gradients, by the means over its parts.
-    fn accumulated(&self, batch: Batch, parts: usize) -> Result<(f32, Gradients<B::Device>)> {
+    /// The loss of a batch and its gradients, by the means over its micro_batches.
+    fn accumulate_gradients(&self, batch: Batch, micro_batches: usize) -> Result<(f32, Gradients<B::Device>)> {
         let params = &self.state.params;
-        let share = 1.0 / parts as f32;
+        let share = 1.0 / micro_batches as f32;
         let (mut value, mut sums) = (0.0, vec![]);
-        for part in batch.parts(parts) {
+        for part in batch.micro_batches(micro_batches) {
             let loss = self.backend.loss(params, part)?;
             value += share * loss.as_vec()[0];
             let mut gradients = loss.try_backward().map_err(device_error)?;
@@ -232,13 +234,17 @@ impl<B: Backend> OnDevice<B> {
     }
 }
 
-impl<B: Backend> Network for OnDevice<B> {
+impl<B: Backend> Network for BackendNetwork<B> {
     fn graph(&self) -> &Graph {
         self.backend.graph()
     }
 
     fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
-        self.explained(guarded(|| self.backend.forward(self.params(weights), x, t, y)), false, t.len())
+        self.with_memory_hint(
+            catch_device_panics(|| self.backend.forward(self.params(weights), x, t, y)),
+            false,
+            t.len(),
+        )
     }
 
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)> {
@@ -253,16 +259,20 @@ impl<B: Backend> Network for OnDevice<B> {
             }
             Ok((value, self.download(&result)))
         };
-        self.explained(guarded(gradients), true, batch.t.len())
+        self.with_memory_hint(catch_device_panics(gradients), true, batch.t.len())
     }
 
     fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
-        self.explained(guarded(|| self.backend.values(self.params(weights), x, t, nodes)), false, t.len())
+        self.with_memory_hint(
+            catch_device_panics(|| self.backend.values(self.params(weights), x, t, nodes)),
+            false,
+            t.len(),
+        )
     }
 
-    fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
-        let result = guarded(|| self.step(batch, parts, settings));
-        self.explained(result, true, batch.t.len() / parts)
+    fn train_step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport> {
+        let result = catch_device_panics(|| self.step(batch, micro_batches, settings));
+        self.with_memory_hint(result, true, batch.t.len() / micro_batches)
     }
 
     fn state(&self) -> TrainState {

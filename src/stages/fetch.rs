@@ -13,7 +13,7 @@ use crate::config::{Broken, Cifar10Params, FetchParams, FolderParams, SyntheticP
 use crate::config::{SecretUrl, blobs};
 use crate::data::Metadata;
 use crate::data::cifar::{self, Source};
-use crate::data::download::{self, DownloadError, Patience};
+use crate::data::download::{self, DownloadError, RetryPolicy};
 use crate::data::synthetic::{self, Split};
 use crate::data::{Images, Splits, folder};
 use crate::store::Digest;
@@ -58,14 +58,14 @@ fn fetch_cifar10(params: &Cifar10Params, ctx: &Context) -> anyhow::Result<Splits
 fn get_archive(addresses: &[SecretUrl], sha256: &str, part: &Path, ctx: &Context) -> anyhow::Result<()> {
     std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
     message(ctx, format!("getting {}", addresses[0]));
-    let patience = Patience::default();
-    let request = download::Request { addresses, sha256, part, max_bytes: cifar::MAX_ARCHIVE_BYTES, patience };
-    let watch = download::Watch {
+    let retry = RetryPolicy::default();
+    let request = download::Request { addresses, sha256, part, max_bytes: cifar::MAX_ARCHIVE_BYTES, retry };
+    let observer = download::Observer {
         progress: &|done, total| progress(ctx, done, total.unwrap_or(0), "bytes"),
         message: &|text| message(ctx, text),
         interrupted: ctx.interrupted,
     };
-    match download::download(&request, &watch) {
+    match download::download(&request, &observer) {
         Ok(()) => Ok(()),
         Err(DownloadError::Interrupted) => Err(Interrupted.into()),
         Err(DownloadError::Local(e)) => Err(e),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
 use crate::config::TrainParams;
 use crate::config::blobs;
-use crate::model::{Checkpoint, Config, Cost, unet};
+use crate::model::{Checkpoint, Config, ModelCost, unet};
 use crate::nn::{self, OutOfMemory};
 use crate::pipeline::check_network;
 use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
@@ -26,7 +26,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     check_network(&params.model, &params.diffusion, image_size, scale)
         .map_err(|wrong| anyhow!("the network does not fit the images of `{}`: {wrong}", params.data))?;
     let mut recipe = Recipe::new(&params.optim, pairs.len());
-    recipe.split(ctx.split);
+    recipe.multiply_micro_batches(ctx.split);
     let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
 
     let graph = unet(&params.model, image_size, scale);
@@ -39,11 +39,11 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let Snapshot { state, mut log } =
         resumed.unwrap_or_else(|| Snapshot { state: initial_state(&graph, ctx.seed), log: LossLog::default() });
     let start = state.step;
-    let cost = Cost::of(&graph);
+    let cost = ModelCost::of(&graph);
     let text = format!("{cost}; steps {start} to {}", recipe.steps());
     (ctx.report)(StageEvent::Message { text });
 
-    let mut network = nn::open(ctx.device, graph, &state)?;
+    let mut network = nn::create_network(ctx.device, graph, &state)?;
     let (begun, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
     let (mut images_per_s, mut waited, mut data_wait) = (0.0, Duration::ZERO, 0.0);
     let after = |tick: Tick| {
@@ -97,7 +97,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);
     if ctx.split > 1 {
-        metrics.insert("batch_parts".to_string(), recipe.parts() as f64);
+        metrics.insert("batch_parts".to_string(), recipe.micro_batches() as f64);
     }
     if images_per_s > 0.0 {
         metrics.insert("images_per_s".to_string(), images_per_s);

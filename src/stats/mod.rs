@@ -10,21 +10,21 @@
 
 mod bootstrap;
 mod holm;
-mod signs;
+mod sign_flip;
 #[cfg(test)]
-mod studies;
+mod simulation;
 mod verdict;
 
 pub use bootstrap::interval;
 pub use holm::holm;
-pub use signs::{least_p, sign_flip};
+pub use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 
 /// The chance that a study without any effect shows one.
 pub const ALPHA: f64 = 0.05;
 
 /// With fewer seeds nothing is decided.
-pub const LEAST_SEEDS: usize = 6;
+pub const MIN_SEEDS: usize = 6;
 
 /// Resamples of a bootstrap.
 pub const RESAMPLES: usize = 10_000;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::effect;
-use super::{ALPHA, LEAST_SEEDS, RESAMPLES, holm, interval, least_p, mean, sign_flip};
+use super::{ALPHA, MIN_SEEDS, RESAMPLES, holm, interval, mean, min_p, sign_flip};
 
 /// What is asked: whether an arm is better than its control by one endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub struct Answer {
 /// The least number of seeds with which one of `claims` can be shown. With fewer no outcome is significant: the verdict
 /// is settled before anything is measured.
 pub fn seeds_needed(claims: usize) -> usize {
-    (LEAST_SEEDS..).find(|&n| claims as f64 * least_p(n) <= ALPHA || n >= 64).unwrap_or(LEAST_SEEDS)
+    (MIN_SEEDS..).find(|&n| claims as f64 * min_p(n) <= ALPHA || n >= 64).unwrap_or(MIN_SEEDS)
 }
 
 /// Answers all questions of a study together.
@@ -66,7 +66,7 @@ pub(super) fn answer_with(questions: &[Question], resamples: usize) -> Vec<Answe
 
 /// That a difference is too small to be of interest is said before that there is one.
 fn verdict(seeds: usize, interval: Option<[f64; 2]>, p_holm: f64, margin: f64) -> Verdict {
-    let Some([low, high]) = interval.filter(|_| seeds >= LEAST_SEEDS) else { return Verdict::Inconclusive };
+    let Some([low, high]) = interval.filter(|_| seeds >= MIN_SEEDS) else { return Verdict::Inconclusive };
     match p_holm <= ALPHA {
         _ if -margin < low && high < margin => Verdict::Equivalent,
         true if low > 0.0 => Verdict::Confirmed,
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn too_few_seeds_decide_nothing() {
-        for n in 0..LEAST_SEEDS {
+        for n in 0..MIN_SEEDS {
             let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }]).remove(0);
             assert_eq!(answer.verdict, Verdict::Inconclusive);
         }

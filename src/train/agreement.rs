@@ -8,7 +8,7 @@ use crate::config::*;
 use crate::data::resample::degrade;
 use crate::data::synthetic::{Split, generate};
 use crate::model::unet;
-use crate::nn::{CpuBackend, Graph, Network, TrainState, open_on_cpu};
+use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
 
 /// The largest difference of two outputs' numbers.
 pub const OUTPUTS: f64 = 1e-4;
@@ -88,7 +88,7 @@ pub fn agreement(
     let task = Task::new(pairs(Split::Train)?, pairs(Split::Validation)?, &diffusion, true, 1, 1);
     let graph = unet(model, generate(0, Split::Test, 1).height, SCALE);
     let state = initial_state(&graph, 1);
-    let mut ours = open_on_cpu(CpuBackend::Fused, graph.clone(), &state)?;
+    let mut ours = create_cpu_network(CpuBackend::Fused, graph.clone(), &state)?;
     let mut other = open(graph, &state)?;
 
     let batch = task.batch(0, BATCH);
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_backend_agrees_with_itself_and_another_network_does_not() {
         let network = &networks()[0];
-        let fused = |graph: Graph, state: &TrainState| open_on_cpu(CpuBackend::Fused, graph, state);
+        let fused = |graph: Graph, state: &TrainState| create_cpu_network(CpuBackend::Fused, graph, state);
         let same = agreement(network, 2, &fused).unwrap();
         assert_eq!((same.outputs, same.gradients, same.states, same.losses), (0.0, 0.0, Some(0.0), Some(0.0)));
         assert!(same.holds());
@@ -215,10 +215,10 @@ mod tests {
             self.network.gradients(batch)
         }
 
-        fn train_step(&mut self, batch: Batch, parts: usize, settings: &StepSettings) -> Result<StepReport> {
+        fn train_step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport> {
             let mut settings = *settings;
             (self.change)(&mut settings);
-            self.network.train_step(batch, parts, &settings)
+            self.network.train_step(batch, micro_batches, &settings)
         }
 
         fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
@@ -245,7 +245,7 @@ mod tests {
         ];
         for (i, change) in changes.into_iter().enumerate() {
             let off = |graph: Graph, state: &TrainState| -> Result<Box<dyn Network>> {
-                Ok(Box::new(Off { network: open_on_cpu(CpuBackend::Fused, graph, state)?, change }))
+                Ok(Box::new(Off { network: create_cpu_network(CpuBackend::Fused, graph, state)?, change }))
             };
             let found = agreement(&networks()[0], EARLY, &off).unwrap();
             assert!(!found.holds() && found.states > Some(2.0 * STATES), "change {i}: {found:?}");

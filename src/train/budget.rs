@@ -6,7 +6,7 @@
 
 use crate::config::StageParams;
 use crate::config::{FetchParams, TrainParams};
-use crate::model::{Cost, unet};
+use crate::model::{ModelCost, unet};
 use crate::pipeline::Pipeline;
 
 /// The steps of every training that has a budget instead: as many as the costliest training with the same budget has
@@ -36,12 +36,12 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
 }
 
 /// What the network of a training costs; none where its data are no images that a stage makes.
-pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<Cost> {
+pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<ModelCost> {
     let stage = |name: &str| pipeline.stage(name).map(|s| &s.params);
     let Some(StageParams::Degrade(degrade)) = stage(&params.data) else { return None };
     let Some(StageParams::Fetch(fetch)) = stage(&degrade.input) else { return None };
     let size = FetchParams::image_size(fetch);
-    Some(Cost::of(&unet(&params.model, size, degrade.scale)))
+    Some(ModelCost::of(&unet(&params.model, size, degrade.scale)))
 }
 
 #[cfg(test)]

@@ -7,22 +7,22 @@ use super::log::LayerRow;
 use crate::config::Weights;
 use crate::nn::Network;
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
-use crate::nn::graph::{Graph, NodeId, Watched};
+use crate::nn::graph::{Graph, NodeId, Probe};
 
 /// Positions whose weights are looked at, of each image and head; of larger maps every so many.
 const QUERIES: usize = 64;
 
-/// A row for every watched layer.
-pub fn watch(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
+/// A row for every probed layer.
+pub fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
     let graph = network.graph();
-    if graph.watched.is_empty() {
+    if graph.probes.is_empty() {
         return Ok(vec![]);
     }
-    let nodes: Vec<NodeId> = graph.watched.iter().flat_map(|w| nodes(graph, w)).collect();
+    let nodes: Vec<NodeId> = graph.probes.iter().flat_map(|w| nodes(graph, w)).collect();
     let values = network.values(Weights::Ema, x, t, &nodes)?;
     let mut at = 0;
-    let ema = graph.watched.iter().any(|w| w.gamma.is_some()).then(|| network.state().ema);
-    let rows = graph.watched.iter().map(|w| {
+    let ema = graph.probes.iter().any(|w| w.gamma.is_some()).then(|| network.state().ema);
+    let rows = graph.probes.iter().map(|w| {
         let wanted = nodes_of(graph, w);
         let values = &values[at..at + wanted];
         at += wanted;
@@ -39,12 +39,12 @@ pub fn watch(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<V
 }
 
 /// Branch, skip, and of attention queries and keys.
-fn nodes(graph: &Graph, w: &Watched) -> Vec<NodeId> {
+fn nodes(graph: &Graph, w: &Probe) -> Vec<NodeId> {
     let attention = w.attention.and_then(|attention| queries_and_keys(graph, attention));
     [w.branch, w.skip].into_iter().chain(attention.into_iter().flatten()).collect()
 }
 
-fn nodes_of(graph: &Graph, w: &Watched) -> usize {
+fn nodes_of(graph: &Graph, w: &Probe) -> usize {
     nodes(graph, w).len()
 }
 
@@ -103,9 +103,9 @@ mod tests {
                 values.iter_mut().for_each(|v| *v = projection);
             }
         }
-        let network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let network = nn::create_network(Device::Cpu, graph, &state).unwrap();
         let x: Vec<f32> = (0..2 * 32 * 32 * 6).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
-        watch(network.as_ref(), 3, &x, &[0.2, 0.7]).unwrap().remove(0)
+        probe(network.as_ref(), 3, &x, &[0.2, 0.7]).unwrap().remove(0)
     }
 
     #[test]
@@ -129,8 +129,8 @@ mod tests {
             if zero {
                 state.ema.iter_mut().flatten().for_each(|v| *v = 0.0);
             }
-            let network = nn::open(Device::Cpu, graph.clone(), &state).unwrap();
-            let row = watch(network.as_ref(), 0, &[0.5; 8 * 8 * 6], &[0.5]).unwrap().remove(0);
+            let network = nn::create_network(Device::Cpu, graph.clone(), &state).unwrap();
+            let row = probe(network.as_ref(), 0, &[0.5; 8 * 8 * 6], &[0.5]).unwrap().remove(0);
             assert_eq!((row.branch_norm, row.entropy), (0.0, None));
         }
     }

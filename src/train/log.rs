@@ -1,4 +1,4 @@
-//! The losses of a training, by step, and what its watched layers do.
+//! The losses of a training, by step, and what its probed layers do.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

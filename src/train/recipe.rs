@@ -32,14 +32,14 @@ impl Recipe {
     }
 
     /// Parts that a batch is taken in.
-    pub fn parts(&self) -> usize {
+    pub fn micro_batches(&self) -> usize {
         self.optim.accumulate
     }
 
     /// Takes a batch in so many times more parts, or in somewhat more where its images don't divide into so many.
-    pub fn split(&mut self, times: usize) {
+    pub fn multiply_micro_batches(&mut self, times: usize) {
         let (images, wanted) = (self.optim.batch_size, self.optim.accumulate * times);
-        self.optim.accumulate = (wanted..images).find(|&parts| images.is_multiple_of(parts)).unwrap_or(images);
+        self.optim.accumulate = (wanted..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
     }
 
     /// The settings of step `step`, counted from 0.
@@ -111,13 +111,16 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_too_large_is_taken_in_more_parts() {
-        let parts = |batch_size, accumulate, times| {
+        let micro_batches = |batch_size, accumulate, times| {
             let optim = OptimParams { steps: Some(1), batch_size, accumulate, ..Default::default() };
             let mut recipe = Recipe::new(&optim, 100);
-            recipe.split(times);
-            recipe.parts()
+            recipe.multiply_micro_batches(times);
+            recipe.micro_batches()
         };
-        assert_eq!([parts(32, 1, 1), parts(32, 1, 2), parts(32, 2, 4), parts(32, 1, 64)], [1, 2, 8, 32]);
-        assert_eq!([parts(30, 1, 4), parts(7, 1, 2)], [5, 7]);
+        assert_eq!(
+            [micro_batches(32, 1, 1), micro_batches(32, 1, 2), micro_batches(32, 2, 4), micro_batches(32, 1, 64)],
+            [1, 2, 8, 32]
+        );
+        assert_eq!([micro_batches(30, 1, 4), micro_batches(7, 1, 2)], [5, 7]);
     }
 }

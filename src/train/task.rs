@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
 
-use super::layers::watch;
+use super::layers::probe;
 use super::log::LayerRow;
 use crate::config::{DiffusionParams, Objective, Target, Weights};
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, loss_weight, training_target};
-use crate::model::{TargetSpace, from_u8, interleave};
+use crate::model::{TargetSpace, interleave, normalize};
 use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
 use crate::random::{Purpose, stream};
 
@@ -76,8 +76,8 @@ impl Pairs {
     }
 
     fn pair(&self, i: usize, flip: bool) -> Pair {
-        let mut image: Vec<f64> = self.hr.image(i).iter().map(|&v| from_u8(v)).collect();
-        let mut up: Vec<f64> = self.enlarge.apply_u8(self.lr.image(i)).iter().map(|v| v / 127.5 - 1.0).collect();
+        let mut image: Vec<f64> = self.hr.image(i).iter().copied().map(normalize).collect();
+        let mut up: Vec<f64> = self.enlarge.apply_u8(self.lr.image(i)).iter().copied().map(normalize).collect();
         if flip {
             mirror(&mut image, self.hr.width);
             mirror(&mut up, self.hr.width);
@@ -214,21 +214,21 @@ impl Task {
         Ok(sum / count as f64)
     }
 
-    /// What the network's watched layers do on some of the held-out images, spread over the times as in the loss.
-    pub fn watch(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
-        if network.graph().watched.is_empty() {
+    /// What the network's probed layers do on some of the held-out images, spread over the times as in the loss.
+    pub fn probe_layers(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
+        if network.graph().probes.is_empty() {
             return Ok(vec![]);
         }
         let (n, count) = (self.heldout_images, WATCHED_IMAGES.min(self.heldout_images));
         let examples = (0..count).map(|j| self.heldout_example((2 * j + 1) * n / (2 * count)));
         let batch = HostBatch::join(examples.collect());
-        watch(network, step, &batch.x, &batch.t)
+        probe(network, step, &batch.x, &batch.t)
     }
 
     fn heldout_example(&self, i: usize) -> Example {
         let pair = self.heldout.pair(i, false);
         let mut noise = vec![0.0; pair.image.len()];
-        stream(HELDOUT_SEED, Purpose::Heldout, 0, i as u64).fill_normal(&mut noise);
+        stream(HELDOUT_SEED, Purpose::Validation, 0, i as u64).fill_normal(&mut noise);
         self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * self.heldout_images), &noise)
     }
 

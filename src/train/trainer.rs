@@ -51,7 +51,7 @@ pub fn train(
         // The next batch is made while the network works, by threads that would wait.
         let (report, stepped) = rayon::in_place_scope(|scope| {
             scope.spawn(|_| batch = batch_of(step + 1));
-            let report = network.train_step(current.view(), recipe.parts(), &settings);
+            let report = network.train_step(current.view(), recipe.micro_batches(), &settings);
             (report, Instant::now())
         });
         let (report, waited) = (report?, stepped.elapsed());
@@ -72,7 +72,7 @@ pub fn train(
     Ok(())
 }
 
-/// Measures the held-out loss and the watched layers after `step` steps. `power`: see [`Task::target_power`].
+/// Measures the held-out loss and the probed layers after `step` steps. `power`: see [`Task::target_power`].
 fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
     let loss = task.heldout_loss(network)?;
     let first = log.first_heldout_loss().unwrap_or(loss);
@@ -83,7 +83,7 @@ fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut 
         "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
     );
     log.row(step, loss);
-    log.layers(task.watch(network, step)?);
+    log.layers(task.probe_layers(network, step)?);
     Ok(())
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let graph = graph();
         let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
         let Snapshot { state, mut log } = snapshot.unwrap_or(start);
-        let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let mut network = nn::create_network(Device::Cpu, graph, &state).unwrap();
         let recipe = Recipe::new(&optim(steps), 5);
         let result = train(network.as_mut(), task, &recipe, 2, (state.step, &mut log), |tick| {
             anyhow::ensure!(Some(tick.step) != stop, "stop");
@@ -166,7 +166,7 @@ mod tests {
     fn a_loss_that_explodes_stops_the_training() {
         let task = task(Objective::V);
         let graph = graph();
-        let mut network = nn::open(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
+        let mut network = nn::create_network(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
         let recipe = Recipe::new(&OptimParams { lr: 10.0, clip: None, warmup: 0.0, ema: 0.0, ..optim(4) }, 5);
         let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut LossLog::default()), |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("diverged") && error.to_string().contains("optim.lr"), "{error}");
@@ -178,7 +178,7 @@ mod tests {
         let graph = graph();
         let mut state = initial_state(&graph, 7);
         state.weights[0][0] = f32::NAN;
-        let mut network = nn::open(Device::Cpu, graph, &state).unwrap();
+        let mut network = nn::create_network(Device::Cpu, graph, &state).unwrap();
         let recipe = Recipe::new(&optim(1), 5);
         let mut log = LossLog::default();
         let error = train(network.as_mut(), &task, &recipe, 2, (0, &mut log), |_| Ok(())).unwrap_err();

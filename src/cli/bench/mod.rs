@@ -15,7 +15,7 @@ use crate::config::InputError;
 use crate::config::{AttentionParams, ModelParams};
 use crate::format;
 use crate::model::unet;
-use crate::nn::fused::{Level, peak_flops};
+use crate::nn::fused::{Isa, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
 use crate::run::cuda;
 use crate::train::{initial_state, measure};
@@ -49,7 +49,7 @@ struct Report {
 }
 
 pub fn bench(args: &BenchArgs) -> Result<u8> {
-    let level = Level::chosen().map_err(|error| InputError(error.to_string()))?;
+    let isa = Isa::from_env().map_err(|error| InputError(error.to_string()))?;
     let machinery = Machinery::new(args)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0));
     pool.build_global().context("starting the threads")?;
@@ -59,7 +59,7 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     if can_draw() && !args.json {
         note(&format!("measuring for {} ...", format::duration(2.0 * args.seconds)));
     }
-    let report = report(args, &machinery, level)?;
+    let report = report(args, &machinery, isa)?;
     match args.json {
         true => print_json_line(&serde_json::to_value(&report)?),
         false => print(&report.text()),
@@ -89,8 +89,8 @@ impl Machinery {
 
     fn open(&self, graph: Graph, state: &TrainState) -> Result<Box<dyn Network>> {
         match self.device {
-            Device::Cuda(_) => nn::open(self.device, graph, state),
-            _ => nn::open_on_cpu(self.cpu, graph, state),
+            Device::Cuda(_) => nn::create_network(self.device, graph, state),
+            _ => nn::create_cpu_network(self.cpu, graph, state),
         }
     }
 
@@ -102,7 +102,7 @@ impl Machinery {
     }
 }
 
-fn report(args: &BenchArgs, machinery: &Machinery, level: Level) -> Result<Report> {
+fn report(args: &BenchArgs, machinery: &Machinery, isa: Isa) -> Result<Report> {
     let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
     let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
     if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
@@ -127,10 +127,10 @@ fn report(args: &BenchArgs, machinery: &Machinery, level: Level) -> Result<Repor
         train_images_per_s,
         forward_images_per_s: per_second(speed.forward),
         gflops: flops * train_images_per_s / 1e9,
-        peak_gflops: fused.then(|| peak_flops(level) / 1e9),
+        peak_gflops: fused.then(|| peak_flops(isa) / 1e9),
         peak_rss_mib: peak_rss_mib(),
         threads: rayon::current_num_threads(),
-        simd: if fused { level.name() } else { "dfdx" },
+        simd: if fused { isa.name() } else { "dfdx" },
         device: machinery.device.to_string(),
         backend: machinery.name(),
         base_channels: args.base_channels,

@@ -1,4 +1,4 @@
-//! One HTTP request on a thread of its own, handed over piece by piece.
+//! One HTTP request on a thread of its own, handed over message by message.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,7 +10,7 @@ use crate::io::http::Limits;
 const MAX_REDIRECTS: u32 = 10;
 
 /// What a connection's thread hands over.
-pub enum Piece {
+pub enum Message {
     Head(Head),
     Bytes(Vec<u8>),
     End,
@@ -27,18 +27,23 @@ pub struct Head {
 
 /// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a
 /// silent server. The thread ends when its receiver is gone, at the latest with its timeout.
-pub fn request_pieces(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Piece> {
-    let (sender, pieces) = sync_channel(16);
+pub fn start_request(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Message> {
+    let (sender, messages) = sync_channel(16);
     std::thread::spawn(move || {
         // Nobody listens to errors of `send`: the receiver has left.
-        if let Err(piece) = converse(&address, offset, limits, |piece| sender.send(piece).is_ok()) {
-            let _ = sender.send(piece);
+        if let Err(message) = run_request(&address, offset, limits, |message| sender.send(message).is_ok()) {
+            let _ = sender.send(message);
         }
     });
-    pieces
+    messages
 }
 
-fn converse(address: &SecretUrl, offset: u64, limits: Limits, send: impl Fn(Piece) -> bool) -> Result<(), Piece> {
+fn run_request(
+    address: &SecretUrl,
+    offset: u64,
+    limits: Limits,
+    send: impl Fn(Message) -> bool,
+) -> Result<(), Message> {
     let agent = limits.agent(MAX_REDIRECTS);
     let mut get = agent.get(address.expose());
     if offset > 0 {
@@ -49,27 +54,27 @@ fn converse(address: &SecretUrl, offset: u64, limits: Limits, send: impl Fn(Piec
         let text = redact(&e.to_string()).into_owned();
         match e {
             // A retry would get the same answer.
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Piece::Refused(text),
-            _ => Piece::Broken(text),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => Message::Refused(text),
+            _ => Message::Broken(text),
         }
     })?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
     let range_start = header("Content-Range").and_then(|v| v.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
     let head = Head { status: response.status().as_u16(), length: response.body().content_length(), range_start };
-    if !send(Piece::Head(head)) {
+    if !send(Message::Head(head)) {
         return Ok(());
     }
     let mut body = limits.body(response.into_body().into_reader());
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let piece = match body.read(&mut buffer) {
-            Ok(0) => Piece::End,
-            Ok(n) => Piece::Bytes(buffer[..n].to_vec()),
+        let message = match body.read(&mut buffer) {
+            Ok(0) => Message::End,
+            Ok(n) => Message::Bytes(buffer[..n].to_vec()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Piece::Broken(e.to_string())),
+            Err(e) => return Err(Message::Broken(e.to_string())),
         };
-        let last = matches!(piece, Piece::End);
-        if !send(piece) || last {
+        let last = matches!(message, Message::End);
+        if !send(message) || last {
             return Ok(());
         }
     }

@@ -1,4 +1,4 @@
-//! Gets a file of known SHA-256 over lines that break: resumes, retries, tries further addresses, verifies.
+//! Gets a file of known SHA-256 over lines that break: resumes, retries, attempts further addresses, verifies.
 //!
 //! What has arrived lies in a `.part` file that outlives the process; the next attempt, from whatever address, asks for
 //! the rest of it. Only the digest of the whole says that it is right.
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::SecretUrl;
 use crate::io::http::Limits;
-use connection::{Piece, request_pieces};
+use connection::{Message, start_request};
 
 /// What is downloaded, and where to.
 pub struct Request<'a> {
@@ -30,15 +30,15 @@ pub struct Request<'a> {
     /// Where it grows; when the download has succeeded, the whole file.
     pub part: &'a Path,
     pub max_bytes: u64,
-    pub patience: Patience,
+    pub retry: RetryPolicy,
 }
 
 /// How long to put up with a bad line.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The number of consecutive attempts without progress before the next address is tried. Progress means a mebibyte
     /// more than ever before; a server that sends the same bytes again makes none.
-    pub tries: u32,
+    pub attempts: u32,
     /// Before the second attempt; twice as long before each further one.
     pub backoff: Duration,
     /// The limits at which a connection is closed.
@@ -47,14 +47,14 @@ pub struct Patience {
     pub max_transfer: u64,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { tries: 5, backoff: Duration::from_secs(1), limits: Limits::default(), max_transfer: 2 }
+        Self { attempts: 5, backoff: Duration::from_secs(1), limits: Limits::default(), max_transfer: 2 }
     }
 }
 
 /// Who watches a download.
-pub struct Watch<'a> {
+pub struct Observer<'a> {
     /// Bytes there are, and in all where the server says so.
     pub progress: &'a dyn Fn(u64, Option<u64>),
     /// A sentence about what goes on.
@@ -66,7 +66,7 @@ pub struct Watch<'a> {
 /// Why nothing came of a download.
 #[derive(Debug)]
 pub enum DownloadError {
-    /// [`Watch::interrupted`] said so; what has arrived is kept.
+    /// [`Observer::interrupted`] said so; what has arrived is kept.
     Interrupted,
     /// No address delivered the file. Lists each redacted address with its cause.
     Failed(Vec<(String, String)>),
@@ -111,17 +111,17 @@ enum Attempt {
 }
 
 /// Downloads into [`Request::part`] and returns once its digest is right.
-pub fn download(request: &Request, watch: &Watch) -> Result<(), DownloadError> {
+pub fn download(request: &Request, observer: &Observer) -> Result<(), DownloadError> {
     // An earlier run may have been stopped between its last byte and the use of it.
     if part_len(request.part)? > 0 && file_sha256(request.part)?.eq_ignore_ascii_case(request.sha256) {
         return Ok(());
     }
     let mut causes = vec![];
     for address in request.addresses {
-        match from_address(address, request, watch)? {
+        match download_from(address, request, observer)? {
             Ok(()) => return Ok(()),
             Err(cause) => {
-                (watch.message)(format!("{address}: {cause}"));
+                (observer.message)(format!("{address}: {cause}"));
                 causes.push((address.to_string(), cause));
             }
         }
@@ -133,15 +133,19 @@ pub fn download(request: &Request, watch: &Watch) -> Result<(), DownloadError> {
 const PROGRESS: u64 = 1 << 20;
 
 /// All attempts at one address; the inner error is why they came to nothing.
-fn from_address(address: &SecretUrl, request: &Request, watch: &Watch) -> Result<Result<(), String>, DownloadError> {
-    let Patience { tries, backoff, max_transfer, .. } = request.patience;
-    let mut fresh_start_left = true;
+fn download_from(
+    address: &SecretUrl,
+    request: &Request,
+    observer: &Observer,
+) -> Result<Result<(), String>, DownloadError> {
+    let RetryPolicy { attempts, backoff, max_transfer, .. } = request.retry;
+    let mut may_restart = true;
     let mut failures = 0;
     let mut most = part_len(request.part)?;
     let mut received = 0;
     loop {
         let before = part_len(request.part)?;
-        let attempt = attempt(address, before, request, &mut received, watch)?;
+        let attempt = attempt(address, before, request, &mut received, observer)?;
         if !matches!(attempt, Attempt::Complete { .. }) && received > request.max_bytes.saturating_mul(max_transfer) {
             return Ok(Err(format!("it sent {received} bytes over several attempts, but never the whole file")));
         }
@@ -151,16 +155,16 @@ fn from_address(address: &SecretUrl, request: &Request, watch: &Watch) -> Result
                 if digest.eq_ignore_ascii_case(request.sha256) {
                     return Ok(Ok(()));
                 }
-                clear(request.part)?;
-                if !(resumed && fresh_start_left) {
+                remove_part(request.part)?;
+                if !(resumed && may_restart) {
                     return Ok(Err(format!("it sent a file of SHA-256 {digest}, not {}", request.sha256)));
                 }
-                fresh_start_left = false;
-                (watch.message)(format!("{address}: the resumed download has the wrong SHA-256; starting over"));
+                may_restart = false;
+                (observer.message)(format!("{address}: the resumed download has the wrong SHA-256; starting over"));
             }
             Attempt::StartOver => {
-                clear(request.part)?;
-                if !std::mem::take(&mut fresh_start_left) {
+                remove_part(request.part)?;
+                if !std::mem::take(&mut may_restart) {
                     return Ok(Err("it answers requests for a part of the file with something else".to_string()));
                 }
             }
@@ -170,12 +174,12 @@ fn from_address(address: &SecretUrl, request: &Request, watch: &Watch) -> Result
                 let is_progress = there >= most + PROGRESS;
                 failures = if is_progress { 1 } else { failures + 1 };
                 most = if is_progress { there } else { most };
-                if failures >= tries {
+                if failures >= attempts {
                     return Ok(Err(format!("{cause} (tried {failures} times)")));
                 }
                 let wait = backoff * 2u32.pow((failures - 1).min(6));
-                (watch.message)(format!("{address}: {cause}; trying again in {:.0} s", wait.as_secs_f64()));
-                pause(wait, watch)?;
+                (observer.message)(format!("{address}: {cause}; trying again in {:.0} s", wait.as_secs_f64()));
+                sleep(wait, observer)?;
             }
         }
     }
@@ -187,14 +191,16 @@ fn attempt(
     offset: u64,
     request: &Request,
     received: &mut u64,
-    watch: &Watch,
+    observer: &Observer,
 ) -> Result<Attempt, DownloadError> {
-    let pieces = request_pieces(address.clone(), offset, request.patience.limits);
-    let head = match next(&pieces, watch)? {
-        Some(Piece::Head(head)) => head,
-        Some(Piece::Broken(cause)) => return Ok(Attempt::Broken(cause)),
-        Some(Piece::Refused(cause)) => return Ok(Attempt::Refused(cause)),
-        Some(Piece::Bytes(_) | Piece::End) | None => return Ok(Attempt::Broken("the connection was lost".to_string())),
+    let messages = start_request(address.clone(), offset, request.retry.limits);
+    let head = match next(&messages, observer)? {
+        Some(Message::Head(head)) => head,
+        Some(Message::Broken(cause)) => return Ok(Attempt::Broken(cause)),
+        Some(Message::Refused(cause)) => return Ok(Attempt::Refused(cause)),
+        Some(Message::Bytes(_) | Message::End) | None => {
+            return Ok(Attempt::Broken("the connection was lost".to_string()));
+        }
     };
     let start = match (head.status, head.range_start) {
         (200, _) => 0,
@@ -215,51 +221,51 @@ fn attempt(
     file.set_len(start).with_context(doing)?;
     let mut done = start;
     let mut reported = Instant::now();
-    (watch.progress)(done, total);
+    (observer.progress)(done, total);
     loop {
-        match next(&pieces, watch)? {
-            Some(Piece::Bytes(bytes)) => {
+        match next(&messages, observer)? {
+            Some(Message::Bytes(bytes)) => {
                 done += bytes.len() as u64;
                 *received += bytes.len() as u64;
                 if done > request.max_bytes {
-                    clear(request.part)?;
+                    remove_part(request.part)?;
                     return Ok(Attempt::Refused(too_large));
                 }
                 file.write_all(&bytes).with_context(doing)?;
                 if reported.elapsed() >= Duration::from_millis(200) {
                     reported = Instant::now();
-                    (watch.progress)(done, total);
+                    (observer.progress)(done, total);
                 }
             }
-            Some(Piece::End) if total.is_none_or(|total| total == done) => {
-                (watch.progress)(done, Some(done));
+            Some(Message::End) if total.is_none_or(|total| total == done) => {
+                (observer.progress)(done, Some(done));
                 file.sync_all().with_context(doing)?;
                 return Ok(Attempt::Complete { resumed: start > 0 });
             }
-            Some(Piece::Broken(cause)) => return Ok(Attempt::Broken(cause)),
+            Some(Message::Broken(cause)) => return Ok(Attempt::Broken(cause)),
             _ => return Ok(Attempt::Broken(format!("the connection was lost after {done} bytes"))),
         }
     }
 }
 
-/// The next piece, `None` when there is no more.
-fn next(pieces: &Receiver<Piece>, watch: &Watch) -> Result<Option<Piece>, DownloadError> {
+/// The next message, `None` when there is no more.
+fn next(messages: &Receiver<Message>, observer: &Observer) -> Result<Option<Message>, DownloadError> {
     loop {
-        if (watch.interrupted)() {
+        if (observer.interrupted)() {
             return Err(DownloadError::Interrupted);
         }
-        match pieces.recv_timeout(Duration::from_millis(100)) {
-            Ok(piece) => return Ok(Some(piece)),
+        match messages.recv_timeout(Duration::from_millis(100)) {
+            Ok(message) => return Ok(Some(message)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
         }
     }
 }
 
-fn pause(duration: Duration, watch: &Watch) -> Result<(), DownloadError> {
+fn sleep(duration: Duration, observer: &Observer) -> Result<(), DownloadError> {
     let end = Instant::now() + duration;
     loop {
-        if (watch.interrupted)() {
+        if (observer.interrupted)() {
             return Err(DownloadError::Interrupted);
         }
         let left = end.saturating_duration_since(Instant::now());
@@ -279,7 +285,7 @@ fn part_len(part: &Path) -> anyhow::Result<u64> {
     }
 }
 
-fn clear(part: &Path) -> anyhow::Result<()> {
+fn remove_part(part: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(part) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", part.display())),
         _ => Ok(()),

@@ -159,15 +159,15 @@ impl Case {
         std::fs::write(&right, &self.content).unwrap();
         let limits =
             Limits { timeout: Duration::from_millis(500), bytes_per_second: 1000, window: Duration::from_millis(400) };
-        let patience = Patience { tries: 3, backoff: Duration::from_millis(5), limits, max_transfer: 2 };
+        let retry = RetryPolicy { attempts: 3, backoff: Duration::from_millis(5), limits, max_transfer: 2 };
         let request = Request {
             addresses: &addresses,
             sha256: &file_sha256(&right).unwrap(),
             part: &self.part(),
             max_bytes: self.max_bytes,
-            patience,
+            retry,
         };
-        let watch = Watch {
+        let observer = Observer {
             progress: &|done, total| self.progress.borrow_mut().push((done, total)),
             message: &|text| self.messages.borrow_mut().push(text),
             interrupted: &|| {
@@ -175,7 +175,7 @@ impl Case {
                 self.stop_at.get().is_some_and(|bytes| there >= bytes)
             },
         };
-        download(&request, &watch)
+        download(&request, &observer)
     }
 
     fn succeeds(&self, servers: &[&Server]) {

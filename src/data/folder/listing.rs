@@ -19,10 +19,10 @@ use crate::config::expansion_hint;
 use crate::store::{Digest, is_results_folder};
 
 /// File name extensions of the formats that are read, in lower case.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// File name extensions of picture formats that are not read.
-const OTHER_ENDINGS: [&str; 30] = [
+const OTHER_EXTENSIONS: [&str; 30] = [
     "avif", "bmp", "cr2", "cr3", "dds", "dng", "exr", "gif", "hdr", "heic", "heif", "ico", "j2k", "jfif", "jp2", "jpe",
     "jxl", "nef", "orf", "pbm", "pgm", "pnm", "ppm", "psd", "qoi", "raf", "rw2", "svg", "tga", "tif",
 ];
@@ -63,7 +63,7 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
     ensure!(folder.is_dir(), "{shown} is not a folder{}", expansion_hint(folder));
     let mut results = Results::new(folder, results)?;
     let mut listing = Listing::default();
-    let mut passed = Ignored::default();
+    let mut ignored = Ignored::default();
     let mut read = HashSet::new();
     let mut walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = walk.next() {
@@ -72,7 +72,7 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
             Err(error) => {
                 let path = error.path().unwrap_or(folder).to_path_buf();
                 if error.loop_ancestor().is_some() {
-                    passed.loops.push(path);
+                    ignored.loops.push(path);
                 } else if !path.file_name().is_some_and(is_hidden) {
                     listing.unreadable.extend(unreadable(path, error.io_error()));
                 }
@@ -85,13 +85,13 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
                 walk.skip_current_dir();
             }
             if is_folder || is_picture(path) {
-                passed.hidden.push(path.to_path_buf());
+                ignored.hidden.push(path.to_path_buf());
             }
         } else if entry.depth() > 0 && results.contains(&entry) {
             if is_folder {
                 walk.skip_current_dir();
             }
-            passed.results.push(path.to_path_buf());
+            ignored.results.push(path.to_path_buf());
         } else if is_folder {
             // Several links can give a folder exponentially many paths.
             let id = entry.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
@@ -105,28 +105,28 @@ pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
                     listing.unreadable.push((entry.into_path(), std::io::Error::from(error).kind().to_string()))
                 }
             }
-        } else if let Some(ending) = ending(path).filter(|ending| is_other_format(ending)) {
-            *passed.formats.entry(ending).or_default() += 1;
+        } else if let Some(extension) = extension(path).filter(|extension| is_other_format(extension)) {
+            *ignored.formats.entry(extension).or_default() += 1;
         }
     }
-    listing.notes = passed.notes(folder);
+    listing.notes = ignored.notes(folder);
     if listing.files.is_empty() && listing.unreadable.is_empty() {
         let notes: String = listing.notes.iter().map(|note| format!("; {note}")).collect();
-        anyhow::bail!("{shown} contains no files that end in .{}{notes}", ENDINGS.join(", ."));
+        anyhow::bail!("{shown} contains no files that end in .{}{notes}", EXTENSIONS.join(", ."));
     }
     Ok(listing)
 }
 
-fn ending(path: &Path) -> Option<String> {
+fn extension(path: &Path) -> Option<String> {
     Some(path.extension()?.to_str()?.to_ascii_lowercase())
 }
 
 fn is_picture(path: &Path) -> bool {
-    ending(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    extension(path).is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
 }
 
-fn is_other_format(ending: &str) -> bool {
-    OTHER_ENDINGS.contains(&ending) || ending == "tiff"
+fn is_other_format(extension: &str) -> bool {
+    OTHER_EXTENSIONS.contains(&extension) || extension == "tiff"
 }
 
 /// Whether a name is hidden by Unix convention, or is the thumbnail folder of a Synology file server.
@@ -214,7 +214,8 @@ impl Ignored {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             (!paths.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
         };
-        let formats: Vec<String> = self.formats.iter().map(|(ending, count)| format!("{count} .{ending}")).collect();
+        let formats: Vec<String> =
+            self.formats.iter().map(|(extension, count)| format!("{count} .{extension}")).collect();
         let notes = [
             some(&self.hidden).map(|names| format!("ignored hidden files and folders: {names}")),
             some(&self.results).map(|names| format!("ignored srpipe results: {names}")),

@@ -21,7 +21,7 @@ fn landscape(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     for _ in 0..1 + rng.below(3) {
         let (center, size) = ([rng.between(-11.0, 11.0), rng.between(-9.0, 11.0)], rng.between(4.5, 10.0));
-        object(&mut scene, center, size, &Fold::Once, rng);
+        object(&mut scene, center, size, &Fold::Single, rng);
     }
     scene
 }
@@ -57,9 +57,9 @@ fn repeated(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     let mut corners = vec![[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]];
     corners.truncate(2 + rng.below(3));
-    let places = corners.iter().map(|c| c.map(|side| side * rng.between(6.5, 10.5))).collect();
+    let offsets = corners.iter().map(|c| c.map(|side| side * rng.between(6.5, 10.5))).collect();
     let size = rng.between(3.5, 6.5);
-    object(&mut scene, [0.0, 0.0], size, &Fold::Copies(places), rng);
+    object(&mut scene, [0.0, 0.0], size, &Fold::Copies(offsets), rng);
     scene
 }
 
@@ -74,7 +74,7 @@ fn regions(rng: &mut Stream) -> Scene {
         half_plane(&mut scene, direction(rng), rng.between(-6.0, 9.0), paint);
     }
     if rng.coin() {
-        object(&mut scene, [rng.between(-8.0, 8.0), rng.between(-8.0, 8.0)], rng.between(3.0, 7.0), &Fold::Once, rng);
+        object(&mut scene, [rng.between(-8.0, 8.0), rng.between(-8.0, 8.0)], rng.between(3.0, 7.0), &Fold::Single, rng);
     }
     scene
 }
@@ -98,14 +98,14 @@ fn half_plane(scene: &mut Scene, normal: Point, offset: f64, paint: Paint) {
     let length = (normal[0] * normal[0] + normal[1] * normal[1]).sqrt();
     let along = normal.map(|v| v / length);
     let shape = Shape { form: Form::Box, center: along.map(|v| v * (offset + SIZE)), size: SIZE, stretch: 1.0, along };
-    scene.layers.push(Layer { shape, fold: Fold::Once, paint });
+    scene.layers.push(Layer { shape, fold: Fold::Single, paint });
 }
 
 /// A body that stands off from the ground, sometimes with a rim, often with something smaller on it.
 fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut Stream) {
     let ground = scene.layers.last().map_or(scene.ground.base, |layer| layer.paint.base);
     let base = contrasting(ground, rng);
-    let body = Shape { form: form(rng), center, size, stretch: rng.between(0.6, 1.6), along: upright(rng) };
+    let body = Shape { form: form(rng), center, size, stretch: rng.between(0.6, 1.6), along: orientation(rng) };
     if rng.below(4) == 0 {
         let rim: Color = base.map(|v| v * 0.45);
         let shape = Shape { size: size + rng.between(1.5, 2.5), ..body.clone() };
@@ -135,6 +135,6 @@ fn form(rng: &mut Stream) -> Form {
 }
 
 /// Along the axes in half the cases.
-fn upright(rng: &mut Stream) -> Point {
+fn orientation(rng: &mut Stream) -> Point {
     if rng.coin() { [1.0, 0.0] } else { direction(rng) }
 }

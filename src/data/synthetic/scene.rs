@@ -30,7 +30,7 @@ impl Scene {
         let mut samples = [self.ground.at(p); SAMPLES * SAMPLES];
         for layer in &self.layers {
             let (distance, seen) = layer.fold.nearest(&layer.shape, p);
-            // No sample is further from `p` than that, and distances change no faster than places.
+            // No sample is further from `p` than that, and distances change no faster than offsets.
             if distance > 1.0 {
                 continue;
             }
@@ -38,8 +38,8 @@ impl Scene {
             let paint = layer.paint.at(seen);
             for (i, sample) in samples.iter_mut().enumerate() {
                 let at = |i: usize| (i as f64 + 0.5) / SAMPLES as f64 - 0.5;
-                let place = [p[0] + at(i % SAMPLES), p[1] + at(i / SAMPLES)];
-                let distance = if distance < -1.0 { distance } else { layer.fold.nearest(&layer.shape, place).0 };
+                let point = [p[0] + at(i % SAMPLES), p[1] + at(i / SAMPLES)];
+                let distance = if distance < -1.0 { distance } else { layer.fold.nearest(&layer.shape, point).0 };
                 let cover = (0.5 - distance / FADE).clamp(0.0, 1.0);
                 sample.iter_mut().zip(paint).for_each(|(below, above)| *below += cover * (above - *below));
             }

@@ -75,7 +75,7 @@ impl Shape {
 /// Where a shape stands, besides where it is.
 #[derive(Debug, Clone)]
 pub enum Fold {
-    Once,
+    Single,
     /// Mirrored about the vertical line at x.
     Mirror(f64),
     /// On a lattice turned to `along`; every other row is shifted by `shift` periods.
@@ -93,7 +93,7 @@ impl Fold {
     pub fn nearest(&self, shape: &Shape, p: Point) -> (f64, Point) {
         let one = |p: Point| (shape.distance(p), p);
         match self {
-            Self::Once => one(p),
+            Self::Single => one(p),
             Self::Mirror(x) => {
                 let (right, left) = (one(p), one([2.0 * x - p[0], p[1]]));
                 if left.0 < right.0 { left } else { right }

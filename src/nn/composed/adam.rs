@@ -21,8 +21,8 @@ pub fn update<D: Device>(state: &mut DeviceState<D>, mut gradients: Gradients<D>
         m.try_axpy(s.betas[0], &g, clip * (1.0 - s.betas[0])).map_err(device_error)?;
         v.try_axpy(s.betas[1], &g.square(), clip * clip * (1.0 - s.betas[1])).map_err(device_error)?;
         let denominator = (v.clone() / correct(s.betas[1]) as f32).sqrt() + s.eps as f32;
-        let kept = 1.0 - s.lr * s.weight_decay;
-        p.try_axpy(kept, &(m.clone() / denominator), -s.lr / correct(s.betas[0])).map_err(device_error)?;
+        let decay_factor = 1.0 - s.lr * s.weight_decay;
+        p.try_axpy(decay_factor, &(m.clone() / denominator), -s.lr / correct(s.betas[0])).map_err(device_error)?;
         state.ema[i].try_axpy(s.ema_decay, p, 1.0 - s.ema_decay).map_err(device_error)?;
     }
     Ok(norm as f32)

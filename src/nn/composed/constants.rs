@@ -1,4 +1,4 @@
-//! Numbers that operations take besides their inputs and parameters: made once, and kept on the device.
+//! Constant that operations take besides their inputs and parameters: made once, and kept on the device.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,11 +12,11 @@ use crate::nn::graph::{self, Shape as ImageShape};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rows {
     /// The rows of `len`, then another one, of whatever content.
-    AndOne { len: usize },
+    WithPadding { len: usize },
     /// The 3×3 neighbours of every position of a map; outside of it, the row behind the last.
     Neighbours { height: usize, width: usize },
     /// `(H, W, 2, 2)` to `(2H, 2W)`.
-    Enlarged { height: usize, width: usize },
+    Upsampled { height: usize, width: usize },
     /// `(len, heads)` to `(heads, len)`.
     HeadsFirst { heads: usize, len: usize },
     /// `(heads, len)` to `(len, heads)`.
@@ -24,9 +24,9 @@ pub enum Rows {
 }
 
 impl Rows {
-    fn list(self) -> Vec<usize> {
+    fn indices(self) -> Vec<usize> {
         match self {
-            Self::AndOne { len } => (0..len).chain([0]).collect(),
+            Self::WithPadding { len } => (0..len).chain([0]).collect(),
             Self::Neighbours { height, width } => {
                 let row = |y: usize, x: usize| {
                     // Offsets by one, so that nothing is below 0.
@@ -36,7 +36,7 @@ impl Rows {
                 let offsets = || (0..3).flat_map(|dy| (0..3).map(move |dx| (dy, dx)));
                 positions(height, width).flat_map(|(y, x)| offsets().map(move |(dy, dx)| row(y + dy, x + dx))).collect()
             }
-            Self::Enlarged { height, width } => positions(2 * height, 2 * width)
+            Self::Upsampled { height, width } => positions(2 * height, 2 * width)
                 .map(|(y, x)| ((y / 2 * width + x / 2) * 2 + y % 2) * 2 + x % 2)
                 .collect(),
             Self::HeadsFirst { heads, len } => {
@@ -55,37 +55,37 @@ fn positions(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Numbers {
+enum Constant {
     /// Ones, and a zero at the end.
     AllButLast {
         len: usize,
     },
     /// A matrix that makes channels out of others: zeros but for ones from channel `first` on.
-    Placing {
+    ChannelPlacement {
         channels: usize,
         first: usize,
         of: usize,
     },
-    Waves {
+    Frequencies {
         channels: usize,
     },
-    Places {
+    PositionEncoding {
         shape: ImageShape,
         cell: usize,
         images: usize,
     },
 }
 
-impl Numbers {
-    fn list(self) -> Vec<f32> {
+impl Constant {
+    fn values(self) -> Vec<f32> {
         match self {
             Self::AllButLast { len } => (0..len).map(|i| if i + 1 < len { 1.0 } else { 0.0 }).collect(),
-            Self::Placing { channels, first, of } => {
+            Self::ChannelPlacement { channels, first, of } => {
                 let one = |(from, to): (usize, usize)| if to == first + from { 1.0 } else { 0.0 };
                 positions(channels, of).map(one).collect()
             }
-            Self::Waves { channels } => graph::sinusoid(channels),
-            Self::Places { shape, cell, images } => graph::positions(shape, cell).repeat(images),
+            Self::Frequencies { channels } => graph::sinusoid_frequencies(channels),
+            Self::PositionEncoding { shape, cell, images } => graph::position_encoding(shape, cell).repeat(images),
         }
     }
 }
@@ -96,54 +96,54 @@ type RowTensor<D> = Tensor<(usize, usize), usize, D>;
 pub struct Constants<D: Device> {
     device: D,
     rows: RefCell<HashMap<(Rows, usize), RowTensor<D>>>,
-    numbers: RefCell<HashMap<Numbers, VectorTensor<D>>>,
+    constants: RefCell<HashMap<Constant, VectorTensor<D>>>,
 }
 
 impl<D: Device> Constants<D> {
     pub fn new(device: D) -> Self {
-        Self { device, rows: RefCell::default(), numbers: RefCell::default() }
+        Self { device, rows: RefCell::default(), constants: RefCell::default() }
     }
 
     /// `(images, rows)`
     pub fn rows(&self, rows: Rows, images: usize) -> RowTensor<D> {
         let make = || {
-            let list = rows.list();
+            let list = rows.indices();
             let shape = (images, list.len());
             self.device.tensor_from_vec(list.repeat(images), shape)
         };
         self.rows.borrow_mut().entry((rows, images)).or_insert_with(make).clone()
     }
 
-    fn numbers(&self, numbers: Numbers) -> VectorTensor<D> {
+    fn constant(&self, constant: Constant) -> VectorTensor<D> {
         let make = || {
-            let list = numbers.list();
+            let list = constant.values();
             let len = list.len();
             self.device.tensor_from_vec(list, (len,))
         };
-        self.numbers.borrow_mut().entry(numbers).or_insert_with(make).clone()
+        self.constants.borrow_mut().entry(constant).or_insert_with(make).clone()
     }
 
     /// Ones, and a zero at the end.
     pub fn all_but_last(&self, len: usize) -> VectorTensor<D> {
-        self.numbers(Numbers::AllButLast { len })
+        self.constant(Constant::AllButLast { len })
     }
 
     /// What `channels` channels are multiplied by to become those from `first` on, `of` channels.
-    pub fn placing(&self, channels: usize, first: usize, of: usize) -> Matrix<D> {
-        self.numbers(Numbers::Placing { channels, first, of }).reshape_like(&(channels, of))
+    pub fn channel_placement(&self, channels: usize, first: usize, of: usize) -> Matrix<D> {
+        self.constant(Constant::ChannelPlacement { channels, first, of }).reshape_like(&(channels, of))
     }
 
-    /// See [`graph::sinusoid`].
-    pub fn waves(&self, channels: usize) -> Matrix<D> {
-        let waves = self.numbers(Numbers::Waves { channels });
-        let n = waves.shape().0;
-        waves.reshape_like(&(1usize, n))
+    /// See [`graph::sinusoid_frequencies`].
+    pub fn frequencies(&self, channels: usize) -> Matrix<D> {
+        let frequencies = self.constant(Constant::Frequencies { channels });
+        let n = frequencies.shape().0;
+        frequencies.reshape_like(&(1usize, n))
     }
 
-    /// See [`graph::positions`]; `(images, H·W, C)`.
-    pub fn places(&self, shape: ImageShape, cell: usize, images: usize) -> Positions<D> {
-        let places = self.numbers(Numbers::Places { shape, cell, images });
-        places.reshape_like(&(images, shape.positions(), shape.channels))
+    /// See [`graph::position_encoding`]; `(images, H·W, C)`.
+    pub fn position_encoding(&self, shape: ImageShape, cell: usize, images: usize) -> Positions<D> {
+        let position_encoding = self.constant(Constant::PositionEncoding { shape, cell, images });
+        position_encoding.reshape_like(&(images, shape.positions(), shape.channels))
     }
 }
 
@@ -153,23 +153,25 @@ mod tests {
 
     #[test]
     fn rows_lie_where_they_should() {
-        assert_eq!(Rows::AndOne { len: 3 }.list(), [0, 1, 2, 0]);
-        let neighbours = Rows::Neighbours { height: 2, width: 2 }.list();
+        assert_eq!(Rows::WithPadding { len: 3 }.indices(), [0, 1, 2, 0]);
+        let neighbours = Rows::Neighbours { height: 2, width: 2 }.indices();
         assert_eq!(neighbours.len(), 4 * 9);
         assert_eq!(neighbours[..9], [4, 4, 4, 4, 0, 1, 4, 2, 3]);
         assert_eq!(neighbours[27..], [0, 1, 4, 2, 3, 4, 4, 4, 4]);
         // Of the position (0, 1), row 1 below column 0 is the value 4 · 1 + 2 of (1, 2, 2, 2).
-        assert_eq!(Rows::Enlarged { height: 1, width: 2 }.list(), [0, 1, 4, 5, 2, 3, 6, 7]);
-        assert_eq!(Rows::HeadsFirst { heads: 2, len: 3 }.list(), [0, 2, 4, 1, 3, 5]);
-        assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.list(), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(Rows::Upsampled { height: 1, width: 2 }.indices(), [0, 1, 4, 5, 2, 3, 6, 7]);
+        assert_eq!(Rows::HeadsFirst { heads: 2, len: 3 }.indices(), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.indices(), [0, 3, 1, 4, 2, 5]);
     }
 
     #[test]
     fn what_is_placed_side_by_side_fills_the_channels() {
-        let (a, b) =
-            (Numbers::Placing { channels: 1, first: 0, of: 3 }, Numbers::Placing { channels: 2, first: 1, of: 3 });
-        assert_eq!(a.list(), [1.0, 0.0, 0.0]);
-        assert_eq!(b.list(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
-        assert_eq!(Numbers::AllButLast { len: 3 }.list(), [1.0, 1.0, 0.0]);
+        let (a, b) = (
+            Constant::ChannelPlacement { channels: 1, first: 0, of: 3 },
+            Constant::ChannelPlacement { channels: 2, first: 1, of: 3 },
+        );
+        assert_eq!(a.values(), [1.0, 0.0, 0.0]);
+        assert_eq!(b.values(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(Constant::AllButLast { len: 3 }.values(), [1.0, 1.0, 0.0]);
     }
 }

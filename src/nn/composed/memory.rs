@@ -11,23 +11,24 @@ const PARAMETER_LISTS: usize = 7;
 /// Bytes that every image of a pass takes. Memory is used again for what has the very same size, so that values are
 /// there at once where they are of different sizes; beside them those that wait to be read or, in a training, all
 /// gradients, which are kept to the end of the pass.
-pub fn of_an_image(graph: &Graph, training: bool) -> usize {
-    let sizes: Vec<usize> = (0..graph.nodes.len()).map(|n| of_a_node(graph, NodeId(n), training)).collect();
+pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
+    let sizes: Vec<usize> = (0..graph.nodes.len()).map(|n| node_len(graph, NodeId(n), training)).collect();
     let values: usize = sizes.iter().collect::<BTreeSet<_>>().into_iter().sum();
-    let rest = if training { sizes.iter().sum::<usize>() + 3 * graph.output_shape().len() } else { waiting(graph) };
-    BYTES * (values + rest) + of_the_rows(graph)
+    let rest =
+        if training { sizes.iter().sum::<usize>() + 3 * graph.output_shape().len() } else { peak_pending(graph) };
+    BYTES * (values + rest) + row_index_bytes(graph)
 }
 
 /// Bytes that a pass takes whatever its images.
-pub fn of_the_parameters(graph: &Graph) -> usize {
+pub fn parameter_bytes(graph: &Graph) -> usize {
     PARAMETER_LISTS * BYTES * graph.parameter_count()
 }
 
-/// Numbers between what a node reads and its value, which is among them.
-fn of_a_node(graph: &Graph, id: NodeId, training: bool) -> usize {
+/// Constant between what a node reads and its value, which is among them.
+fn node_len(graph: &Graph, id: NodeId, training: bool) -> usize {
     let (positions, len) = (graph.shape(id).positions(), graph.shape(id).len());
     match graph.nodes[id.0].op {
-        Op::Input | Op::Time | Op::Sinusoid { .. } | Op::Positions { .. } => len,
+        Op::Input | Op::Time | Op::Sinusoid { .. } | Op::PositionEncoding { .. } => len,
         // Two copies with a row of zeros, nine with neighbours, the product, and that with the bias.
         Op::Conv3x3 { x, .. } => 11 * positions * graph.shape(x).channels + 2 * len,
         Op::Linear { .. } | Op::Gate { .. } | Op::Silu { .. } => 2 * len,
@@ -49,7 +50,7 @@ fn of_a_node(graph: &Graph, id: NodeId, training: bool) -> usize {
 }
 
 /// Bytes of what says where neighbours are, an image.
-fn of_the_rows(graph: &Graph) -> usize {
+fn row_index_bytes(graph: &Graph) -> usize {
     let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3 { .. }));
     let maps: BTreeSet<(usize, usize)> =
         maps.map(|n| (graph.nodes[n].shape.height, graph.nodes[n].shape.width)).collect();
@@ -57,7 +58,7 @@ fn of_the_rows(graph: &Graph) -> usize {
 }
 
 /// The most numbers that wait to be read at any time in a prediction.
-fn waiting(graph: &Graph) -> usize {
+fn peak_pending(graph: &Graph) -> usize {
     let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
     for (i, node) in graph.nodes.iter().enumerate() {
         node.op.inputs().into_iter().for_each(|x| last_use[x.0] = i);

@@ -27,7 +27,7 @@ type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
 type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
 
 /// Runs a graph operation by operation on a dfdx device.
-pub struct Composed<D: Device> {
+pub struct ComposedBackend<D: Device> {
     graph: Graph,
     device: D,
     constants: Constants<D>,
@@ -44,7 +44,7 @@ struct Pass {
     images: usize,
 }
 
-impl<D: Device> Composed<D> {
+impl<D: Device> ComposedBackend<D> {
     pub fn new(graph: Graph, device: D) -> Result<Self> {
         // Tensors come from the memory of the step before.
         device.try_enable_cache().map_err(device_error)?;
@@ -84,7 +84,7 @@ impl<D: Device> Composed<D> {
     }
 }
 
-impl<D: Device> Drop for Composed<D> {
+impl<D: Device> Drop for ComposedBackend<D> {
     /// dfdx's cache doesn't free what it holds by itself.
     fn drop(&mut self) {
         // A device that has failed fails here too, and its memory goes with the process.
@@ -92,7 +92,7 @@ impl<D: Device> Drop for Composed<D> {
     }
 }
 
-impl<D: Device + 'static> Backend for Composed<D> {
+impl<D: Device + 'static> Backend for ComposedBackend<D> {
     type Device = D;
 
     fn device(&self) -> &D {
@@ -114,9 +114,9 @@ impl<D: Device + 'static> Backend for Composed<D> {
         Ok(self.run(params, x, t, nodes)?.iter().map(|value| value.as_vec()).collect())
     }
 
-    fn room(&self, training: bool) -> Option<usize> {
-        let free = self.memory?.saturating_sub(memory::of_the_parameters(&self.graph) as u64);
-        Some((free / memory::of_an_image(&self.graph, training) as u64) as usize)
+    fn max_batch(&self, training: bool) -> Option<usize> {
+        let free = self.memory?.saturating_sub(memory::parameter_bytes(&self.graph) as u64);
+        Some((free / memory::bytes_per_image(&self.graph, training) as u64) as usize)
     }
 
     fn loss(&self, params: &[VectorTensor<D>], batch: Batch) -> Result<LossTensor<D>> {

@@ -106,7 +106,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
                 let o = node.shape.channels;
                 let y: Matrix<D, T> = shaped(self.taped(x), (b * h * w, c)).matmul(self.matrix(weight, c));
                 let y: Positions<D, T> = shaped(y, (b, h * w * 4, o));
-                let y = y.gather(self.constants.rows(Rows::Enlarged { height: h, width: w }, b));
+                let y = y.gather(self.constants.rows(Rows::Upsampled { height: h, width: w }, b));
                 let y: ImageTensor<D, T> = shaped(y, (b, 2 * h, 2 * w, o));
                 let shape = *y.shape();
                 y + self.param(bias).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
@@ -128,15 +128,15 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
             Op::Sinusoid { t } => {
                 let (c, n) = (node.shape.channels, node.shape.channels / 2);
                 let t: Matrix<D> = shaped(self.value(t).clone(), (images, 1usize));
-                let angles = t.matmul(self.constants.waves(c));
-                let both = angles.clone().sin().matmul(self.constants.placing(n, 0, c))
-                    + angles.cos().matmul(self.constants.placing(n, n, c));
+                let angles = t.matmul(self.constants.frequencies(c));
+                let both = angles.clone().sin().matmul(self.constants.channel_placement(n, 0, c))
+                    + angles.cos().matmul(self.constants.channel_placement(n, n, c));
                 shaped(both, (images, 1usize, 1usize, c)).put_tape(self.any_tape())
             }
-            Op::Positions { cell } => {
+            Op::PositionEncoding { cell } => {
                 let s = node.shape;
-                let places = self.constants.places(s, cell, images);
-                shaped(places, (images, s.height, s.width, s.channels)).put_tape(self.any_tape())
+                let position_encoding = self.constants.position_encoding(s, cell, images);
+                shaped(position_encoding, (images, s.height, s.width, s.channels)).put_tape(self.any_tape())
             }
             Op::Silu { x } => {
                 let x = self.taped(x);
@@ -158,8 +158,8 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
                 let (second, all) = (self.value(b).shape().3, node.shape.channels);
                 let a: Matrix<D, T> = shaped(self.taped(a), (n * h * w, first));
                 let b: Matrix<D, T> = shaped(self.retaped(b), (n * h * w, second));
-                let both = a.matmul(self.constants.placing(first, 0, all))
-                    + b.matmul(self.constants.placing(second, first, all));
+                let both = a.matmul(self.constants.channel_placement(first, 0, all))
+                    + b.matmul(self.constants.channel_placement(second, first, all));
                 shaped(both, (n, h, w, all))
             }
             Op::AddVector { x, v } => {
@@ -219,7 +219,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         let (b, height, width, c) = *x.shape();
         let len = height * width;
         let x: Positions<D, T> = shaped(x, (b, len, c));
-        let x = x.gather(self.constants.rows(Rows::AndOne { len }, b));
+        let x = x.gather(self.constants.rows(Rows::WithPadding { len }, b));
         let inside = self.constants.all_but_last(len + 1).retaped::<T>();
         let x = x * inside.broadcast_like::<_, Axes2<0, 2>>(&(b, len + 1, c));
         x.gather(self.constants.rows(Rows::Neighbours { height, width }, b))

@@ -14,11 +14,11 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 /// Where a function of a library's is, once it is loaded.
 struct Function {
     name: &'static str,
-    place: &'static AtomicPtr<c_void>,
+    address: &'static AtomicPtr<c_void>,
 }
 
 /// Stands for functions that were not found: an error code of every library's.
-extern "C" fn absent() -> i32 {
+extern "C" fn missing_function() -> i32 {
     3
 }
 
@@ -29,30 +29,30 @@ macro_rules! functions {
             use super::*;
 
             $(
-                pub static $name: AtomicPtr<c_void> = AtomicPtr::new(absent as extern "C" fn() -> i32 as *mut c_void);
+                pub static $name: AtomicPtr<c_void> = AtomicPtr::new(missing_function as extern "C" fn() -> i32 as *mut c_void);
 
                 #[cfg(target_arch = "x86_64")]
                 std::arch::global_asm!(
                     concat!(".globl ", stringify!($name)),
                     concat!(".type ", stringify!($name), ", @function"),
                     concat!(stringify!($name), ":"),
-                    "jmp qword ptr [rip + {place}]",
-                    place = sym $name,
+                    "jmp qword ptr [rip + {address}]",
+                    address = sym $name,
                 );
                 #[cfg(target_arch = "aarch64")]
                 std::arch::global_asm!(
                     concat!(".globl ", stringify!($name)),
                     concat!(".type ", stringify!($name), ", %function"),
                     concat!(stringify!($name), ":"),
-                    "adrp x16, {place}",
-                    "ldr x16, [x16, :lo12:{place}]",
+                    "adrp x16, {address}",
+                    "ldr x16, [x16, :lo12:{address}]",
                     "br x16",
-                    place = sym $name,
+                    address = sym $name,
                 );
             )*
 
             #[allow(dead_code)] // of libraries that are never loaded
-            pub static ALL: &[Function] = &[$(Function { name: stringify!($name), place: &$name }),*];
+            pub static ALL: &[Function] = &[$(Function { name: stringify!($name), address: &$name }),*];
         }
     };
 }
@@ -101,7 +101,7 @@ pub fn load() -> Result<()> {
 /// Loads the first library of these names that there is, and finds the functions in it.
 fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
     let mut problem = None;
-    let candidates = names.iter().flat_map(|name| places(name));
+    let candidates = names.iter().flat_map(|name| candidate_paths(name));
     let library = candidates.into_iter().find_map(|path| match open(&path) {
         Ok(library) => Some(library),
         Err(error) => {
@@ -113,7 +113,7 @@ fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
     for function in functions {
         // SAFETY: the address is used as the function's that the library declares under this name.
         match unsafe { library.get::<*mut c_void>(function.name.as_bytes()) } {
-            Ok(found) => function.place.store(*found, Relaxed),
+            Ok(found) => function.address.store(*found, Relaxed),
             Err(error) => return Err(anyhow::Error::from(error).context(format!("it has no {}", function.name))),
         }
     }
@@ -128,7 +128,7 @@ fn open(path: &Path) -> Result<Library, libloading::Error> {
 }
 
 /// Where the system looks for a library, then where toolkits have theirs.
-fn places(name: &str) -> Vec<PathBuf> {
+fn candidate_paths(name: &str) -> Vec<PathBuf> {
     let toolkit = std::env::var_os("CUDA_PATH").map(PathBuf::from);
     let folders = toolkit.into_iter().chain(["/usr/local/cuda".into()]);
     let inside = folders.flat_map(|folder| ["lib64", "lib"].map(|lib| folder.join(lib).join(name)));
@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn functions_of_a_library_are_found_and_what_is_absent_is_said() {
-        static PLACE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-        load_functions(&["none.so.7", "libc.so.6"], &[Function { name: "getpid", place: &PLACE }]).unwrap();
-        assert!(!PLACE.load(Relaxed).is_null());
-        let error = load_functions(&["libc.so.6"], &[Function { name: "cuInit", place: &PLACE }]).unwrap_err();
+        static ADDRESS: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+        load_functions(&["none.so.7", "libc.so.6"], &[Function { name: "getpid", address: &ADDRESS }]).unwrap();
+        assert!(!ADDRESS.load(Relaxed).is_null());
+        let error = load_functions(&["libc.so.6"], &[Function { name: "cuInit", address: &ADDRESS }]).unwrap_err();
         assert!(error.to_string().contains("has no cuInit"), "{error}");
         let error = load_functions(&["none.so.7"], &[]).unwrap_err();
         assert!(format!("{error:#}").contains("none.so.7"), "{error:#}");

@@ -4,8 +4,8 @@ use anyhow::Result;
 use dfdx::prelude::*;
 use rayon::prelude::*;
 
-use super::simd::{Level, PANEL, for_lanes, kernel};
-use super::workspace::Buffers;
+use super::simd::{Isa, PANEL, for_lanes, kernel};
+use super::workspace::BufferPool;
 use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
 
 /// Squares are summed in f32 over this many numbers, then in f64.
@@ -16,21 +16,21 @@ const BLOCK: usize = 4096;
 struct Constants {
     clip: f32,
     beta: [f32; 2],
-    rest: [f32; 2],
+    one_minus_beta: [f32; 2],
     /// The learning rate over the first moment's bias correction.
     rate: f32,
     correction: f32,
     /// What weight decay leaves of a weight.
-    kept: f32,
+    decay_factor: f32,
     eps: f32,
-    decay: f32,
-    gain: f32,
+    ema_decay: f32,
+    ema_gain: f32,
 }
 
 /// See [`Backend::update`](crate::nn::Backend::update).
 pub fn update(
-    level: Level,
-    buffers: &Buffers,
+    isa: Isa,
+    buffers: &BufferPool,
     state: &mut DeviceState<Cpu>,
     mut gradients: Gradients<Cpu>,
     s: &StepSettings,
@@ -39,7 +39,7 @@ pub fn update(
     for p in &state.params {
         taken.push(std::mem::take(&mut **gradients.get_or_alloc_mut(p).map_err(device_error)?));
     }
-    let squares: Vec<f64> = taken.par_iter().with_max_len(1).map(|g| sum_of_squares(level, g)).collect();
+    let squares: Vec<f64> = taken.par_iter().with_max_len(1).map(|g| sum_of_squares(isa, g)).collect();
     let norm = squares.iter().sum::<f64>().sqrt();
     let clip = s.clip.map_or(1.0, |clip| if norm > clip { clip / norm } else { 1.0 });
     state.step += 1;
@@ -47,19 +47,19 @@ pub fn update(
     let constants = Constants {
         clip: clip as f32,
         beta: s.betas.map(|b| b as f32),
-        rest: s.betas.map(|b| (1.0 - b) as f32),
+        one_minus_beta: s.betas.map(|b| (1.0 - b) as f32),
         rate: (s.lr / correct(s.betas[0])) as f32,
         correction: correct(s.betas[1]) as f32,
-        kept: (1.0 - s.lr * s.weight_decay) as f32,
+        decay_factor: (1.0 - s.lr * s.weight_decay) as f32,
         eps: s.eps as f32,
-        decay: s.ema_decay as f32,
-        gain: (1.0 - s.ema_decay) as f32,
+        ema_decay: s.ema_decay as f32,
+        ema_gain: (1.0 - s.ema_decay) as f32,
     };
     let moments = state.first_moment.par_iter_mut().zip(&mut state.second_moment);
     let values = state.params.par_iter_mut().zip(&mut state.ema);
     values.zip(moments).zip(&taken).with_max_len(1).for_each(|(((p, ema), (m, v)), g)| {
         let mut buffer = buffers.take(4 * g.len());
-        step(level, &constants, g, [p, m, v, ema], &mut buffer);
+        step(isa, &constants, g, [p, m, v, ema], &mut buffer);
         buffers.give(buffer);
     });
     for (p, g) in state.params.iter().zip(taken) {
@@ -69,7 +69,7 @@ pub fn update(
 }
 
 /// One parameter's step. dfdx lends no slice of a tensor, so its numbers are copied out and back.
-fn step(level: Level, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut [f32]) {
+fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut [f32]) {
     let n = g.len();
     for (t, to) in tensors.iter().zip(buffer.chunks_exact_mut(n)) {
         t.copy_into(to);
@@ -79,7 +79,7 @@ fn step(level: Level, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>
     let (v, ema) = rest.split_at_mut(n);
     let pointers = [p.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr(), ema.as_mut_ptr()];
     // SAFETY: five disjoint lists of n numbers.
-    unsafe { adam(level, c, g.as_ptr(), pointers, n) };
+    unsafe { adam(isa, c, g.as_ptr(), pointers, n) };
     for (t, from) in tensors.into_iter().zip(buffer.chunks_exact(n)) {
         t.copy_from(from);
     }
@@ -95,17 +95,17 @@ kernel! {
             let at = |list: *mut f32| list.add(i);
             let g = S::mul(lanes.load(g.add(i)), S::splat(c.clip));
             let first = S::mul(lanes.load(at(m)), S::splat(c.beta[0]));
-            let first = S::fma(g, S::splat(c.rest[0]), first);
+            let first = S::fma(g, S::splat(c.one_minus_beta[0]), first);
             let second = S::mul(lanes.load(at(v)), S::splat(c.beta[1]));
-            let second = S::fma(S::mul(g, g), S::splat(c.rest[1]), second);
+            let second = S::fma(S::mul(g, g), S::splat(c.one_minus_beta[1]), second);
             let deviation = S::sqrt(S::div(second, S::splat(c.correction)));
             let change = S::div(S::mul(first, S::splat(c.rate)), S::add(deviation, S::splat(c.eps)));
-            let value = S::sub(S::mul(lanes.load(at(p)), S::splat(c.kept)), change);
-            let average = S::mul(lanes.load(at(ema)), S::splat(c.decay));
+            let value = S::sub(S::mul(lanes.load(at(p)), S::splat(c.decay_factor)), change);
+            let average = S::mul(lanes.load(at(ema)), S::splat(c.ema_decay));
             lanes.store(at(m), first);
             lanes.store(at(v), second);
             lanes.store(at(p), value);
-            lanes.store(at(ema), S::fma(value, S::splat(c.gain), average));
+            lanes.store(at(ema), S::fma(value, S::splat(c.ema_gain), average));
         });
     }
 }
@@ -127,11 +127,11 @@ kernel! {
     }
 }
 
-fn sum_of_squares(level: Level, values: &[f32]) -> f64 {
+fn sum_of_squares(isa: Isa, values: &[f32]) -> f64 {
     let block = |block: &[f32]| {
         let mut sums = [0.0; PANEL];
         // SAFETY: the block's own length.
-        unsafe { squares(level, block.as_ptr(), block.len(), &mut sums) };
+        unsafe { squares(isa, block.as_ptr(), block.len(), &mut sums) };
         sums.into_iter().map(f64::from).sum::<f64>()
     };
     values.chunks(BLOCK).map(block).sum()

@@ -7,7 +7,7 @@ use super::simd::{PANEL, Simd, kernel};
 
 /// What the sums start from.
 #[derive(Clone, Copy)]
-pub enum Init {
+pub enum SumInit {
     Zero,
     /// What `c` holds.
     Accumulate,
@@ -15,10 +15,10 @@ pub enum Init {
     Bias(*const f32),
 }
 
-impl Init {
+impl SumInit {
     /// Whether to add to what is there.
-    pub fn adding(accumulate: bool) -> Self {
-        if accumulate { Init::Accumulate } else { Init::Zero }
+    pub fn accumulating(accumulate: bool) -> Self {
+        if accumulate { SumInit::Accumulate } else { SumInit::Zero }
     }
 }
 
@@ -70,7 +70,7 @@ pub struct Gemm {
     pub a: Left,
     pub b: Panels,
     pub c: Panels,
-    pub init: Init,
+    pub init: SumInit,
 }
 
 kernel! {
@@ -173,8 +173,8 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
         }
         let mut sums = [[S::splat(0.0); V]; R];
         match g.init {
-            Init::Zero => {}
-            Init::Accumulate => {
+            SumInit::Zero => {}
+            SumInit::Accumulate => {
                 for r in 0..R {
                     for v in 0..V {
                         let at = c.add(r * g.c.row + v / per_panel * g.c.panel + v % per_panel * S::LANES);
@@ -182,7 +182,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Ge
                     }
                 }
             }
-            Init::Bias(bias) => {
+            SumInit::Bias(bias) => {
                 for v in 0..V {
                     let start = load::<S, TAIL>(bias.add(p * PANEL + v * S::LANES), mask[v]);
                     for sums in &mut sums {

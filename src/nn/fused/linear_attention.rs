@@ -3,10 +3,10 @@
 //! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v, y = Q C.
 //! K is kept transposed, so that both softmaxes run along rows. All is recomputed backward.
 
-use super::attention::{Attention, Target, pack_transposed, slice, unpack_transposed};
-use super::gemm::{Gemm, Init, Left, Panels, gemm};
+use super::attention::{Attention, GradientTarget, pack_transposed, slice, unpack_transposed};
+use super::gemm::{Gemm, Left, Panels, SumInit, gemm};
 use super::pointwise;
-use super::simd::{Level, PANEL};
+use super::simd::{Isa, PANEL};
 use super::softmax::{softmax, softmax_backward};
 use super::view::View;
 use crate::nn::graph::Shape;
@@ -71,7 +71,7 @@ unsafe fn parts(a: &Attention) -> Parts {
 }
 
 /// Q, Kᵀ and C of one head.
-unsafe fn prepare(level: Level, p: &Parts, q: &View, k: &View, v: &View) {
+unsafe fn prepare(isa: Isa, p: &Parts, q: &View, k: &View, v: &View) {
     // SAFETY: the caller's, passed on.
     unsafe {
         for row in 0..q.rows() {
@@ -81,13 +81,13 @@ unsafe fn prepare(level: Level, p: &Parts, q: &View, k: &View, v: &View) {
                 q.channels(),
             );
         }
-        softmax(level, p.queries.at, q.rows(), q.channels(), 1.0);
+        softmax(isa, p.queries.at, q.rows(), q.channels(), 1.0);
         for row in 0..k.rows() {
             for c in 0..k.channels() {
                 *p.keys.at.add(c * p.keys.row + row) = *k.at.add(row * k.stride + c);
             }
         }
-        softmax(level, p.keys.at, k.channels(), k.rows(), 1.0);
+        softmax(isa, p.keys.at, k.channels(), k.rows(), 1.0);
         let sums = Gemm {
             m: k.channels(),
             n: v.channels(),
@@ -95,22 +95,22 @@ unsafe fn prepare(level: Level, p: &Parts, q: &View, k: &View, v: &View) {
             a: p.keys.left(),
             b: v.right(),
             c: p.context.right(),
-            init: Init::Zero,
+            init: SumInit::Zero,
         };
-        gemm(level, &sums);
+        gemm(isa, &sums);
     }
 }
 
 /// # Safety
 ///
 /// The views are of one image each, of fitting shapes; `y` overlaps none of them.
-pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
+pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         // SAFETY: the caller's, passed on.
         unsafe {
             let p = parts(a);
-            prepare(level, &p, &q, &k, &v);
+            prepare(isa, &p, &q, &k, &v);
             let product = Gemm {
                 m: q.rows(),
                 n: v.channels(),
@@ -118,9 +118,9 @@ pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
                 a: p.queries.left(),
                 b: p.context.right(),
                 c: y.right(),
-                init: Init::Zero,
+                init: SumInit::Zero,
             };
-            gemm(level, &product);
+            gemm(isa, &product);
         }
     }
 }
@@ -128,7 +128,7 @@ pub unsafe fn forward(level: Level, a: &Attention, y: &View) {
 /// # Safety
 ///
 /// As [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
-pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Target; 3]) {
+pub unsafe fn backward(isa: Isa, a: &Attention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let part = |view: &View| slice(view, a.heads, head);
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));
@@ -136,7 +136,7 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
         // SAFETY: the caller's, passed on.
         unsafe {
             let p = parts(a);
-            prepare(level, &p, &q, &k, &v);
+            prepare(isa, &p, &q, &k, &v);
             for c in 0..channels {
                 for i in 0..p.context_t.row {
                     let value = if i < d { *p.context.at.add(i * p.context.row + c) } else { 0.0 };
@@ -150,9 +150,9 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                 a: p.queries.left().transposed(),
                 b: dy.right(),
                 c: p.d_context.right(),
-                init: Init::Zero,
+                init: SumInit::Zero,
             };
-            gemm(level, &d_context);
+            gemm(isa, &d_context);
             if let Some((dq, accumulate)) = dq {
                 let d_queries = Gemm {
                     m: q.rows(),
@@ -161,13 +161,13 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                     a: dy.left(),
                     b: p.context_t.right(),
                     c: p.d_queries.right(),
-                    init: Init::Zero,
+                    init: SumInit::Zero,
                 };
-                gemm(level, &d_queries);
-                softmax_backward(level, p.queries.at, p.d_queries.at, q.rows(), d, 1.0);
+                gemm(isa, &d_queries);
+                softmax_backward(isa, p.queries.at, p.d_queries.at, q.rows(), d, 1.0);
                 let shape = Shape::new(1, q.rows(), d);
                 let from = View { at: p.d_queries.at, stride: p.d_queries.row, images: 1, shape };
-                pointwise::scale(level, &from, 1.0, &part(&dq).pixels(0, q.rows()), accumulate);
+                pointwise::scale(isa, &from, 1.0, &part(&dq).pixels(0, q.rows()), accumulate);
             }
             if let Some((dk, accumulate)) = dk {
                 pack_transposed(&v, 1.0, p.values_t);
@@ -178,10 +178,10 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                     a: p.d_context.left(),
                     b: Panels::packed(p.values_t, channels),
                     c: p.d_keys.right(),
-                    init: Init::Zero,
+                    init: SumInit::Zero,
                 };
-                gemm(level, &d_keys);
-                softmax_backward(level, p.keys.at, p.d_keys.at, d, k.rows(), 1.0);
+                gemm(isa, &d_keys);
+                softmax_backward(isa, p.keys.at, p.d_keys.at, d, k.rows(), 1.0);
                 unpack_transposed(p.d_keys.at, p.d_keys.row, &part(&dk), accumulate);
             }
             if let Some((dv, accumulate)) = dv {
@@ -193,9 +193,9 @@ pub unsafe fn backward(level: Level, a: &Attention, dy: &View, [dq, dk, dv]: [Ta
                     a: p.keys.left().transposed(),
                     b: p.d_context.right(),
                     c: dv.right(),
-                    init: Init::adding(accumulate),
+                    init: SumInit::accumulating(accumulate),
                 };
-                gemm(level, &d_values);
+                gemm(isa, &d_values);
             }
         }
     }

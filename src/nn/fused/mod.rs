@@ -45,54 +45,54 @@ use rayon::prelude::*;
 use super::graph::{Graph, NodeId};
 use super::network::count_images;
 use super::{Backend, Batch, DeviceState, Gradients, LossTensor, StepSettings, VectorTensor};
-use pass::{Inputs, Pass, Shared};
+use pass::{Inputs, Pass, PassContext};
 pub use peak::peak_flops;
-use plan::Plan;
-pub use simd::Level;
-use weights::Weights;
-use workspace::{Buffers, Pool, Workspace};
+use plan::ExecutionPlan;
+pub use simd::Isa;
+use weights::PackedWeights;
+use workspace::{BufferPool, Pool, Workspace};
 
 /// Returns the memory, in bytes, that predicting `images` images at a time needs in addition to the weights.
 pub fn forward_memory(graph: &Graph, images: usize) -> u64 {
-    let (plan, threads) = (Plan::new(graph, false), rayon::current_num_threads());
-    let task = images_of_task(images, threads);
+    let (plan, threads) = (ExecutionPlan::new(graph, false), rayon::current_num_threads());
+    let task = images_per_prediction_task(images, threads);
     let numbers = plan.arena * task + pass::scratch_len(graph, &plan, task, false);
     4 * numbers as u64 * images.div_ceil(task).min(threads) as u64
 }
 
 /// Returns the number of images per prediction task.
-fn images_of_task(images: usize, threads: usize) -> usize {
+fn images_per_prediction_task(images: usize, threads: usize) -> usize {
     images.div_ceil(threads).clamp(1, 4)
 }
 
 /// Runs a graph through fused kernels on the CPU.
-pub struct Fused {
+pub struct FusedBackend {
     graph: Graph,
     device: Cpu,
-    level: Level,
-    training: Plan,
-    inference: Plan,
-    weights: Mutex<Weights>,
+    isa: Isa,
+    training: ExecutionPlan,
+    inference: ExecutionPlan,
+    weights: Mutex<PackedWeights>,
     workspaces: Pool<Workspace>,
-    buffers: Arc<Buffers>,
+    buffers: Arc<BufferPool>,
 }
 
-impl Fused {
-    /// With the instruction set of [`Level::chosen`].
+impl FusedBackend {
+    /// With the instruction set of [`Isa::from_env`].
     pub fn new(graph: Graph) -> Result<Self> {
-        Ok(Self::with_level(graph, Level::chosen()?))
+        Ok(Self::with_isa(graph, Isa::from_env()?))
     }
 
     /// Panics if the machine lacks the instruction set.
-    pub fn with_level(graph: Graph, level: Level) -> Self {
-        assert!(level.is_available(), "this machine has no {}", level.name());
-        let (training, inference) = (Plan::new(&graph, true), Plan::new(&graph, false));
-        let weights = Mutex::new(Weights::new(&graph, &training));
+    pub fn with_isa(graph: Graph, isa: Isa) -> Self {
+        assert!(isa.is_available(), "this machine has no {}", isa.name());
+        let (training, inference) = (ExecutionPlan::new(&graph, true), ExecutionPlan::new(&graph, false));
+        let weights = Mutex::new(PackedWeights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
         let device = Cpu::default();
         // Gradients come from the memory of the step before.
         device.try_enable_cache().expect("a CPU's cache is a flag");
-        Self { graph, device, level, training, inference, weights, workspaces, buffers }
+        Self { graph, device, isa, training, inference, weights, workspaces, buffers }
     }
 
     fn check(&self, params: &[VectorTensor<Cpu>]) -> Result<()> {
@@ -104,14 +104,14 @@ impl Fused {
     }
 }
 
-impl Drop for Fused {
+impl Drop for FusedBackend {
     /// dfdx's cache doesn't free what it holds by itself.
     fn drop(&mut self) {
         self.device.try_disable_cache().expect("a CPU's cache is a list");
     }
 }
 
-impl Backend for Fused {
+impl Backend for FusedBackend {
     type Device = Cpu;
 
     fn device(&self) -> &Cpu {
@@ -128,13 +128,13 @@ impl Backend for Fused {
         let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
         ensure!(y.len() == images * output.len(), "room for {} values, not {images} images of {output:?}", y.len());
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
-        weights.refresh(&self.graph, &self.training, self.level, params, None);
-        let shared = Shared { graph: &self.graph, plan: &self.inference, level: self.level, weights: &weights };
-        let task = images_of_task(images, rayon::current_num_threads());
+        weights.refresh(&self.graph, &self.training, self.isa, params, None);
+        let context = PassContext { graph: &self.graph, plan: &self.inference, isa: self.isa, weights: &weights };
+        let task = images_per_prediction_task(images, rayon::current_num_threads());
         let inputs = x.par_chunks(task * input.len()).zip(t.par_chunks(task));
         y.par_chunks_mut(task * output.len()).zip(inputs).with_max_len(1).for_each(|(y, (x, t))| {
             let mut workspace = self.workspaces.take(Workspace::default);
-            let mut pass = Pass::new(shared, &mut workspace, t.len(), false);
+            let mut pass = Pass::new(context, &mut workspace, t.len(), false);
             pass.forward(Inputs { x, t });
             pass::copy_out(&pass.output(), y);
             self.workspaces.give(workspace);
@@ -146,13 +146,13 @@ impl Backend for Fused {
         self.check(params)?;
         let images = count_images(&self.graph, x, t)?;
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
-        weights.refresh(&self.graph, &self.training, self.level, params, None);
-        let plan = Plan::with_values(&self.graph, false, nodes);
-        let shared = Shared { graph: &self.graph, plan: &plan, level: self.level, weights: &weights };
+        weights.refresh(&self.graph, &self.training, self.isa, params, None);
+        let plan = ExecutionPlan::with_values(&self.graph, false, nodes);
+        let context = PassContext { graph: &self.graph, plan: &plan, isa: self.isa, weights: &weights };
         let len = self.graph.input_shape().len();
         let of_image = |i: usize| {
             let mut workspace = self.workspaces.take(Workspace::default);
-            let mut pass = Pass::new(shared, &mut workspace, 1, false);
+            let mut pass = Pass::new(context, &mut workspace, 1, false);
             pass.forward(Inputs { x: &x[i * len..(i + 1) * len], t: &t[i..i + 1] });
             let values = nodes.iter().map(|&node| {
                 let mut values = vec![0.0; self.graph.shape(node).len()];
@@ -172,6 +172,6 @@ impl Backend for Fused {
     }
 
     fn update(&self, state: &mut DeviceState<Cpu>, gradients: Gradients<Cpu>, settings: &StepSettings) -> Result<f32> {
-        adam::update(self.level, &self.buffers, state, gradients, settings)
+        adam::update(self.isa, &self.buffers, state, gradients, settings)
     }
 }

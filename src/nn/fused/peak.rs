@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::simd::{Level, kernel};
+use super::simd::{Isa, kernel};
 
 /// Chains of multiply-adds that don't wait for each other: more than any core's latency times its units.
 const CHAINS: usize = 12;
@@ -31,19 +31,19 @@ kernel! {
 /// registers: the sum over the threads of the best of a few milliseconds' trials, all at once.
 ///
 /// Panics if the machine lacks the instruction set.
-pub fn peak_flops(level: Level) -> f64 {
-    assert!(level.is_available(), "this machine has no {}", level.name());
-    rayon::broadcast(|_| of_this_thread(level)).into_iter().sum()
+pub fn peak_flops(isa: Isa) -> f64 {
+    assert!(isa.is_available(), "this machine has no {}", isa.name());
+    rayon::broadcast(|_| of_this_thread(isa)).into_iter().sum()
 }
 
-fn of_this_thread(level: Level) -> f64 {
+fn of_this_thread(isa: Isa) -> f64 {
     let mut best = 0.0f64;
     let end = Instant::now() + Duration::from_millis(50);
     while Instant::now() < end {
         let (mut flops, mut result) = (0.0, 0.0);
         let start = Instant::now();
-        // SAFETY: touches nothing but its arguments; the machine has the level.
-        unsafe { chains(level, ROUNDS, &mut flops, &mut result) };
+        // SAFETY: touches nothing but its arguments; the machine has the isa.
+        unsafe { chains(isa, ROUNDS, &mut flops, &mut result) };
         std::hint::black_box(result);
         best = best.max(flops / start.elapsed().as_secs_f64());
     }

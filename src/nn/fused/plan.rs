@@ -16,7 +16,7 @@ const LINE: usize = 16;
 
 /// Where a value lies for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct BufferSlice {
     /// Offset of the buffer, before multiplication by the images.
     pub offset: usize,
     /// First channel inside the buffer.
@@ -28,7 +28,7 @@ pub struct Place {
 
 /// One input's gradient as a step leaves it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GradientTo {
+pub struct InputGradient {
     pub node: NodeId,
     /// Whether another step has been there, so that this one adds.
     pub accumulate: bool,
@@ -36,16 +36,16 @@ pub struct GradientTo {
 
 /// A node that is computed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct PlanStep {
     pub node: NodeId,
     /// The operation; the normalisation for the fused pair.
     pub op: Op,
     /// Whether SiLU follows the normalisation.
     pub silu: bool,
     /// Offset of what else it keeps for its backward pass.
-    pub kept: usize,
+    pub saved: usize,
     /// For each input of `op`, in the order of [`Op::inputs`]; `None` if nothing learned lies above it.
-    pub gradients: Vec<Option<GradientTo>>,
+    pub gradients: Vec<Option<InputGradient>>,
     /// For each input of a `Concat`, whether it must be copied.
     pub copies: [bool; 2],
     /// A `Sinusoid`'s frequencies, the values of `Positions`.
@@ -54,25 +54,25 @@ pub struct Step {
 
 /// The layout of one pass, inference or training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    pub steps: Vec<Step>,
+pub struct ExecutionPlan {
+    pub steps: Vec<PlanStep>,
     /// By node; `None` where nothing is stored.
-    pub values: Vec<Option<Place>>,
-    pub gradients: Vec<Option<Place>>,
+    pub values: Vec<Option<BufferSlice>>,
+    pub gradients: Vec<Option<BufferSlice>>,
     /// Numbers an image.
     pub arena: usize,
 }
 
-impl Plan {
+impl ExecutionPlan {
     pub fn new(graph: &Graph, training: bool) -> Self {
         Self::with_values(graph, training, &[])
     }
 
-    /// One whose pass leaves the values of some `kept` nodes as they are, whatever else the output needs.
-    pub fn with_values(graph: &Graph, training: bool, kept_values: &[NodeId]) -> Self {
-        let mut steps = steps(graph, kept_values);
-        let readers = readers(graph, &steps, kept_values);
-        let needs = graph.learns();
+    /// One whose pass leaves the values of some `saved` nodes as they are, whatever else the output needs.
+    pub fn with_values(graph: &Graph, training: bool, retained: &[NodeId]) -> Self {
+        let mut steps = steps(graph, retained);
+        let readers = readers(graph, &steps, retained);
+        let needs = graph.requires_grad();
         let value_parent = value_parents(graph, &steps, &readers);
         for step in &mut steps {
             if let Op::Concat { a, b } = step.op {
@@ -81,7 +81,7 @@ impl Plan {
             }
         }
         let gradient_parent = gradient_parents(graph, &steps, &readers, &value_parent);
-        let mut buffers = Buffers { list: vec![], owner: vec![None; 2 * graph.nodes.len()] };
+        let mut buffers = BufferTable { list: vec![], owner: vec![None; 2 * graph.nodes.len()] };
         let (last, end) = (graph.output(), 2 * steps.len() + 1);
         let backward_time = |index: usize| end - 1 - index;
         for (time, step) in steps.iter().enumerate() {
@@ -97,12 +97,12 @@ impl Plan {
                 }
             }
         }
-        for x in kept_values {
+        for x in retained {
             buffers.touch(root(&value_parent, *x), graph, 0, steps.len());
         }
         // The loss is taken between the passes.
         buffers.touch(root(&value_parent, last), graph, 0, steps.len());
-        let mut kept = vec![None; steps.len()];
+        let mut saved = vec![None; steps.len()];
         if training {
             let mut written = vec![false; graph.nodes.len()];
             buffers.touch(root(&gradient_parent, last), graph, 1, steps.len());
@@ -122,7 +122,7 @@ impl Plan {
                             buffers.touch(root(&gradient_parent, x), graph, 1, time);
                         }
                         written[x.0] |= wanted;
-                        (wanted && !aliased).then_some(GradientTo { node: x, accumulate })
+                        (wanted && !aliased).then_some(InputGradient { node: x, accumulate })
                     })
                     .collect();
             }
@@ -134,17 +134,17 @@ impl Plan {
                 _ => continue,
             };
             let last = if training { backward_time(time) } else { time };
-            kept[time] = Some(buffers.push(len, time, last));
+            saved[time] = Some(buffers.push(len, time, last));
         }
         let (offsets, arena) = buffers.arrange();
-        for (step, kept) in steps.iter_mut().zip(kept) {
-            step.kept = kept.map_or(0, |buffer: usize| offsets[buffer]);
+        for (step, saved) in steps.iter_mut().zip(saved) {
+            step.saved = saved.map_or(0, |buffer: usize| offsets[buffer]);
         }
         let place = |parents: &Parents, kind: usize, node: usize| {
             let (root, channel) = root(parents, NodeId(node));
             let buffer = buffers.owner[2 * root.0 + kind]?;
             let stride = graph.shape(root).channels;
-            Some(Place { offset: offsets[buffer], channel, stride, shape: graph.nodes[node].shape })
+            Some(BufferSlice { offset: offsets[buffer], channel, stride, shape: graph.nodes[node].shape })
         };
         let all = 0..graph.nodes.len();
         Self {
@@ -168,20 +168,20 @@ fn root(parents: &Parents, node: NodeId) -> (NodeId, usize) {
 }
 
 /// The nodes that the output depends on, normalisations joined with the activations after them.
-fn steps(graph: &Graph, kept_values: &[NodeId]) -> Vec<Step> {
+fn steps(graph: &Graph, retained: &[NodeId]) -> Vec<PlanStep> {
     let live: Vec<NodeId> = graph.live().collect();
     let mut readers = vec![0; graph.nodes.len()];
     let read = live.iter().flat_map(|n| graph.nodes[n.0].op.inputs());
-    read.chain(kept_values.iter().copied()).for_each(|x| readers[x.0] += 1);
-    let mut steps: Vec<Step> = vec![];
+    read.chain(retained.iter().copied()).for_each(|x| readers[x.0] += 1);
+    let mut steps: Vec<PlanStep> = vec![];
     for node in live {
         let op = graph.nodes[node.0].op;
         let constants = match op {
-            Op::Sinusoid { .. } => graph::sinusoid(graph.shape(node).channels),
-            Op::Positions { cell } => graph::positions(graph.shape(node), cell),
+            Op::Sinusoid { .. } => graph::sinusoid_frequencies(graph.shape(node).channels),
+            Op::PositionEncoding { cell } => graph::position_encoding(graph.shape(node), cell),
             _ => vec![],
         };
-        let mut step = Step { node, op, silu: false, kept: 0, gradients: vec![], copies: [false; 2], constants };
+        let mut step = PlanStep { node, op, silu: false, saved: 0, gradients: vec![], copies: [false; 2], constants };
         if let Op::Silu { x } = op
             && let norm @ (Op::GroupNorm { .. } | Op::FilmNorm { .. }) = graph.nodes[x.0].op
             && readers[x.0] == 1
@@ -196,14 +196,14 @@ fn steps(graph: &Graph, kept_values: &[NodeId]) -> Vec<Step> {
 }
 
 /// By node, the positions in `steps` of what reads it; who asked for a value reads it after all steps.
-fn readers(graph: &Graph, steps: &[Step], kept_values: &[NodeId]) -> Vec<Vec<usize>> {
+fn readers(graph: &Graph, steps: &[PlanStep], retained: &[NodeId]) -> Vec<Vec<usize>> {
     let mut readers = vec![vec![]; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         for x in step.op.inputs() {
             readers[x.0].push(time);
         }
     }
-    for x in kept_values {
+    for x in retained {
         readers[x.0].push(steps.len());
     }
     readers
@@ -225,11 +225,11 @@ fn reads_inputs_backward(op: &Op) -> bool {
             | Op::Input
             | Op::Time
             | Op::Sinusoid { .. }
-            | Op::Positions { .. }
+            | Op::PositionEncoding { .. }
     )
 }
 
-fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Parents {
+fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> Parents {
     let mut parents: Parents = vec![None; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         match step.op {
@@ -253,7 +253,7 @@ fn value_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>]) -> Paren
     parents
 }
 
-fn gradient_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>], values: &Parents) -> Parents {
+fn gradient_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>], values: &Parents) -> Parents {
     let mut parents = vec![None; graph.nodes.len()];
     for step in steps {
         match step.op {
@@ -278,21 +278,21 @@ fn gradient_parents(graph: &Graph, steps: &[Step], readers: &[Vec<usize>], value
 }
 
 /// A piece of the arena with the first and last moment of its use.
-struct Buffer {
+struct BufferLifetime {
     len: usize,
     first: usize,
     last: usize,
 }
 
-struct Buffers {
-    list: Vec<Buffer>,
+struct BufferTable {
+    list: Vec<BufferLifetime>,
     /// By twice the root node, plus one for a gradient.
     owner: Vec<Option<usize>>,
 }
 
-impl Buffers {
+impl BufferTable {
     fn push(&mut self, len: usize, first: usize, last: usize) -> usize {
-        self.list.push(Buffer { len: len.next_multiple_of(LINE), first, last });
+        self.list.push(BufferLifetime { len: len.next_multiple_of(LINE), first, last });
         self.list.len() - 1
     }
 
@@ -338,14 +338,14 @@ impl Buffers {
 mod tests {
     use super::*;
 
-    fn buffer(len: usize, first: usize, last: usize) -> Buffer {
-        Buffer { len, first, last }
+    fn buffer(len: usize, first: usize, last: usize) -> BufferLifetime {
+        BufferLifetime { len, first, last }
     }
 
     #[test]
     fn buffers_alive_together_lie_apart_and_others_share() {
         let list = vec![buffer(32, 0, 3), buffer(64, 2, 5), buffer(16, 4, 9), buffer(32, 6, 7), buffer(64, 8, 9)];
-        let buffers = Buffers { list, owner: vec![] };
+        let buffers = BufferTable { list, owner: vec![] };
         let (offsets, total) = buffers.arrange();
         for (i, a) in buffers.list.iter().enumerate() {
             for (j, b) in buffers.list.iter().enumerate().take(i) {
@@ -367,7 +367,7 @@ mod tests {
         let shifted = graph.add_vector(active, v);
         let both = graph.concat(shifted, skip);
         graph.conv1x1(both, "out", 3);
-        let plan = Plan::new(&graph, true);
+        let plan = ExecutionPlan::new(&graph, true);
         assert_eq!(plan.values[normed.0], None, "a normalisation lives only inside the step of its activation");
         let place = |n: NodeId| plan.values[n.0].unwrap();
         assert_eq!((place(active).offset, place(active).channel), (place(both).offset, 0), "added to in place");

@@ -7,7 +7,7 @@ const VECTORS: usize = 4;
 
 /// 1 in the lanes from `first` on that come before `n`, 0 in the others.
 #[inline(always)]
-unsafe fn there<S: Simd>(n: usize, first: usize) -> S::V {
+unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
     const ONES: [f32; PANEL] = [1.0; PANEL];
     // SAFETY: no vector is wider than a panel.
     unsafe { S::load_masked(ONES.as_ptr(), S::mask(n.saturating_sub(first))) }
@@ -35,24 +35,24 @@ kernel! {
         for row in 0..count {
             let row = rows.add(row * n.next_multiple_of(PANEL));
             let vectors = PANEL / S::LANES;
-            let mut highest = [S::splat(f32::NEG_INFINITY); VECTORS];
+            let mut max = [S::splat(f32::NEG_INFINITY); VECTORS];
             let mut at = 0;
             while at < n {
                 for v in 0..vectors {
                     let first = at + v * S::LANES;
                     let x = S::load(row.add(first));
-                    highest[v] = S::max(highest[v], S::if_equal(there::<S>(n, first), one, x, highest[v]));
+                    max[v] = S::max(max[v], S::if_equal(valid_lanes::<S>(n, first), one, x, max[v]));
                 }
                 at += PANEL;
             }
-            let highest = S::splat(lanes::<S>(highest).into_iter().fold(f32::NEG_INFINITY, f32::max));
+            let max = S::splat(lanes::<S>(max).into_iter().fold(f32::NEG_INFINITY, f32::max));
             let mut sums = [S::splat(0.0); VECTORS];
             let mut at = 0;
             while at < n {
                 for v in 0..vectors {
                     let x = row.add(at + v * S::LANES);
-                    let e = exp::<S>(S::mul(S::sub(S::load(x), highest), S::splat(scale)));
-                    let e = S::mul(e, there::<S>(n, at + v * S::LANES));
+                    let e = exp::<S>(S::mul(S::sub(S::load(x), max), S::splat(scale)));
+                    let e = S::mul(e, valid_lanes::<S>(n, at + v * S::LANES));
                     S::store(x, e);
                     sums[v] = S::add(sums[v], e);
                 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use anyhow::Result;
 use dfdx::prelude::*;
 
-use super::Fused;
-use super::pass::{Inputs, Pass, Shared};
+use super::FusedBackend;
+use super::pass::{Inputs, Pass, PassContext};
 use super::pointwise;
 use super::workspace::Workspace;
 use crate::nn::{Batch, LossTensor, VectorTensor};
@@ -14,14 +14,14 @@ use crate::nn::{Batch, LossTensor, VectorTensor};
 /// Images that one task takes through the network together. It depends on the batch alone, because the order in which
 /// gradients are added does on it: several, so that weights are read for more than one image, and few enough that
 /// machines with many cores have as many tasks.
-fn images_per_task(batch: usize) -> usize {
+fn images_per_training_task(batch: usize) -> usize {
     batch.div_ceil(8).clamp(1, 4)
 }
 
 /// A batch and what to take it through.
 struct Training<'a> {
-    backend: &'a Fused,
-    shared: Shared<'a>,
+    backend: &'a FusedBackend,
+    context: PassContext<'a>,
     batch: Batch<'a>,
 }
 
@@ -33,21 +33,21 @@ struct Sums {
 
 /// See [`Backend::loss`](crate::nn::Backend::loss). Both passes run here; on the tape is one operation that adds the
 /// gradients, which are known by then.
-pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
+pub fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
     backend.check(params)?;
     let images = batch.count_images(&backend.graph)?;
     let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());
-    weights.refresh(&backend.graph, &backend.training, backend.level, params, Some(&*backend.buffers));
+    weights.refresh(&backend.graph, &backend.training, backend.isa, params, Some(&*backend.buffers));
     let sums = {
-        let (graph, plan, level) = (&backend.graph, &backend.training, backend.level);
-        let shared = Shared { graph, plan, level, weights: &weights };
-        Training { backend, shared, batch }.sums(0..images.div_ceil(images_per_task(images)))
+        let (graph, plan, isa) = (&backend.graph, &backend.training, backend.isa);
+        let context = PassContext { graph, plan, isa, weights: &weights };
+        Training { backend, context, batch }.sums(0..images.div_ceil(images_per_training_task(images)))
     };
     let starts = weights.starts().to_vec();
     drop(weights);
     let value: Tensor<Rank0, f32, Cpu> = backend.device.tensor(sums.loss as f32);
     let (output, params) = (value.clone(), params.to_vec());
-    let (level, buffers, gradients) = (backend.level, backend.buffers.clone(), sums.gradients);
+    let (isa, buffers, gradients) = (backend.isa, backend.buffers.clone(), sums.gradients);
     let mut tape = OwnedTape::default();
     tape.add_backward_op(move |tape_gradients| {
         let factor = tape_gradients.get_or_alloc_mut(&output)?[0];
@@ -56,7 +56,7 @@ pub fn loss(backend: &Fused, params: &[VectorTensor<Cpu>], batch: Batch) -> Resu
             let to = tape_gradients.get_or_alloc_mut(p)?;
             assert_eq!(from.len(), to.len());
             // SAFETY: both have as many numbers.
-            unsafe { pointwise::axpy(level, factor, from.as_ptr(), to.as_mut_ptr(), from.len()) }
+            unsafe { pointwise::axpy(isa, factor, from.as_ptr(), to.as_mut_ptr(), from.len()) }
         }
         buffers.give(gradients);
         Ok(())
@@ -75,7 +75,7 @@ impl Training<'_> {
         // SAFETY: both have a number for every learned value.
         unsafe {
             let n = a.gradients.len();
-            pointwise::axpy(self.shared.level, 1.0, b.gradients.as_ptr(), a.gradients.as_mut_ptr(), n);
+            pointwise::axpy(self.context.isa, 1.0, b.gradients.as_ptr(), a.gradients.as_mut_ptr(), n);
         }
         self.backend.buffers.give(b.gradients);
         Sums { loss: a.loss + b.loss, gradients: a.gradients }
@@ -83,15 +83,15 @@ impl Training<'_> {
 
     /// The sums over the images of one task.
     fn task(&self, task: usize) -> Sums {
-        let (graph, batch) = (self.shared.graph, self.batch);
-        let size = images_per_task(batch.t.len());
+        let (graph, batch) = (self.context.graph, self.batch);
+        let size = images_per_training_task(batch.t.len());
         let images = task * size..((task + 1) * size).min(batch.t.len());
         let part = |len: usize| images.start * len..images.end * len;
         let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
         let mut workspace = self.backend.workspaces.take(Workspace::default);
         let mut gradients = self.backend.buffers.take(graph.parameter_count());
         gradients.fill(0.0);
-        let mut pass = Pass::new(self.shared, &mut workspace, images.len(), true);
+        let mut pass = Pass::new(self.context, &mut workspace, images.len(), true);
         pass.forward(Inputs { x: &batch.x[part(input)], t: &batch.t[images.clone()] });
         let loss = self.error(&pass, images.clone(), &batch.target[part(output)]);
         pass.backward(&mut gradients);
@@ -102,7 +102,7 @@ impl Training<'_> {
     /// The images' part of the loss, the mean over all images of `weight · mean((output − target)²)`; its gradient goes
     /// to the output's.
     fn error(&self, pass: &Pass, images: Range<usize>, target: &[f32]) -> f64 {
-        let output = self.shared.graph.output_shape();
+        let output = self.context.graph.output_shape();
         let (y, dy) = (pass.output(), pass.output_gradient());
         let mut loss = 0.0;
         for (i, image) in images.enumerate() {

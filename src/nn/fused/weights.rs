@@ -2,16 +2,16 @@
 
 use rayon::prelude::*;
 
-use super::plan::Plan;
-use super::simd::{Level, PANEL};
+use super::plan::ExecutionPlan;
+use super::simd::{Isa, PANEL};
 use super::winograd;
-use super::workspace::Buffers;
+use super::workspace::BufferPool;
 use crate::nn::VectorTensor;
 use crate::nn::graph::{Graph, Op, ParamId};
 use dfdx::prelude::Cpu;
 
 /// The parameters of the last step that asked, and what was made of them.
-pub struct Weights {
+pub struct PackedWeights {
     /// All parameters one after the other, as the graph lists them.
     flat: Vec<f32>,
     incoming: Vec<f32>,
@@ -30,14 +30,14 @@ struct Packed {
 
 /// One weight's shape: a filter `(3, 3, inputs, outputs)` or a matrix `(inputs, outputs)`.
 #[derive(Clone, Copy)]
-struct Kind {
+struct WeightShape {
     weight: ParamId,
     inputs: usize,
     outputs: usize,
     filter: bool,
 }
 
-fn kind(graph: &Graph, op: &Op) -> Option<Kind> {
+fn weight_shape(graph: &Graph, op: &Op) -> Option<WeightShape> {
     let (x, weight, filter) = match *op {
         Op::Conv3x3 { x, weight, .. } => (x, weight, true),
         Op::Linear { x, weight, .. } | Op::UpConv2x2 { x, weight, .. } => (x, weight, false),
@@ -45,18 +45,18 @@ fn kind(graph: &Graph, op: &Op) -> Option<Kind> {
     };
     let inputs = graph.shape(x).channels;
     let outputs = graph.params[weight.0].layout.len() / inputs / if filter { 9 } else { 1 };
-    Some(Kind { weight, inputs, outputs, filter })
+    Some(WeightShape { weight, inputs, outputs, filter })
 }
 
-impl Kind {
+impl WeightShape {
     fn len(self, backward: bool) -> usize {
         let (inputs, outputs) = if backward { (self.outputs, self.inputs) } else { (self.inputs, self.outputs) };
         if self.filter { winograd::filter_len(inputs, outputs) } else { inputs * winograd::padded(outputs) }
     }
 }
 
-impl Weights {
-    pub fn new(graph: &Graph, plan: &Plan) -> Self {
+impl PackedWeights {
+    pub fn new(graph: &Graph, plan: &ExecutionPlan) -> Self {
         let mut starts = vec![0];
         for p in &graph.params {
             starts.push(starts[starts.len() - 1] + p.layout.len());
@@ -65,7 +65,7 @@ impl Weights {
             let mut starts = vec![0];
             for step in &plan.steps {
                 let wanted = !backward || step.gradients.first().is_some_and(Option::is_some);
-                let len = kind(graph, &step.op).filter(|_| wanted).map_or(0, |k| k.len(backward));
+                let len = weight_shape(graph, &step.op).filter(|_| wanted).map_or(0, |k| k.len(backward));
                 starts.push(starts[starts.len() - 1] + len);
             }
             Packed { data: vec![], starts, valid: false }
@@ -77,10 +77,10 @@ impl Weights {
     pub fn refresh(
         &mut self,
         graph: &Graph,
-        plan: &Plan,
-        level: Level,
+        plan: &ExecutionPlan,
+        isa: Isa,
         params: &[VectorTensor<Cpu>],
-        training: Option<&Buffers>,
+        training: Option<&BufferPool>,
     ) {
         self.incoming.resize(self.starts[params.len()], 0.0);
         for (i, p) in params.iter().enumerate() {
@@ -93,15 +93,15 @@ impl Weights {
             self.backward.valid = false;
         }
         let (flat, starts) = (&self.flat, &self.starts);
-        let weight = |k: Kind| &flat[starts[k.weight.0]..starts[k.weight.0 + 1]];
+        let weight = |k: WeightShape| &flat[starts[k.weight.0]..starts[k.weight.0 + 1]];
         if !self.forward.valid {
-            self.forward.fill(graph, plan, |k, to| pack(level, k, weight(k), false, to));
+            self.forward.fill(graph, plan, |k, to| pack(isa, k, weight(k), false, to));
         }
         if let Some(buffers) = training.filter(|_| !self.backward.valid) {
             self.backward.fill(graph, plan, |k, to| {
                 let mut transposed = buffers.take(weight(k).len());
                 transpose(k, weight(k), &mut transposed);
-                pack(level, k, &transposed, true, to);
+                pack(isa, k, &transposed, true, to);
                 buffers.give(transposed);
             });
         }
@@ -128,14 +128,14 @@ impl Weights {
 }
 
 impl Packed {
-    fn fill(&mut self, graph: &Graph, plan: &Plan, fill: impl Fn(Kind, &mut [f32]) + Sync) {
+    fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, fill: impl Fn(WeightShape, &mut [f32]) + Sync) {
         self.data.resize(self.starts[plan.steps.len()], 0.0);
         let mut rest = self.data.as_mut_slice();
         let mut jobs = Vec::with_capacity(plan.steps.len());
         for (i, step) in plan.steps.iter().enumerate() {
             let (slice, tail) = rest.split_at_mut(self.starts[i + 1] - self.starts[i]);
             rest = tail;
-            if let Some(kind) = kind(graph, &step.op).filter(|_| !slice.is_empty()) {
+            if let Some(kind) = weight_shape(graph, &step.op).filter(|_| !slice.is_empty()) {
                 jobs.push((kind, slice));
             }
         }
@@ -145,13 +145,13 @@ impl Packed {
 }
 
 /// `values` is what a step multiplies by: of shape (taps, inputs, outputs), or the reverse when packing backward.
-fn pack(level: Level, k: Kind, values: &[f32], backward: bool, to: &mut [f32]) {
+fn pack(isa: Isa, k: WeightShape, values: &[f32], backward: bool, to: &mut [f32]) {
     let (inputs, outputs) = if backward { (k.outputs, k.inputs) } else { (k.inputs, k.outputs) };
     if k.filter {
         assert!(values.len() == 9 * inputs * outputs && to.len() == winograd::filter_len(inputs, outputs));
         // SAFETY: the lengths are those that the transform asks for.
         unsafe {
-            winograd::transform_filter(level, values.as_ptr(), inputs, outputs, backward, to.as_mut_ptr());
+            winograd::transform_filter(isa, values.as_ptr(), inputs, outputs, backward, to.as_mut_ptr());
         }
         return;
     }
@@ -164,7 +164,7 @@ fn pack(level: Level, k: Kind, values: &[f32], backward: bool, to: &mut [f32]) {
 }
 
 /// Inputs and outputs exchanged.
-fn transpose(k: Kind, values: &[f32], result: &mut [f32]) {
+fn transpose(k: WeightShape, values: &[f32], result: &mut [f32]) {
     for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
         for (i, row) in from.chunks_exact(k.outputs).enumerate() {
             for (o, value) in row.iter().enumerate() {

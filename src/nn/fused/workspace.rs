@@ -6,11 +6,11 @@ use super::simd::PANEL;
 
 /// Numbers at an address that is a multiple of a cache line. Grows and never shrinks.
 #[derive(Default)]
-pub struct Buffer {
+pub struct AlignedBuffer {
     data: Vec<f32>,
 }
 
-impl Buffer {
+impl AlignedBuffer {
     /// The start of at least `len` numbers, whose values are whatever was left there.
     pub fn at_least(&mut self, len: usize) -> *mut f32 {
         if self.data.len() < len + PANEL {
@@ -28,8 +28,8 @@ impl Buffer {
 /// What one task works in.
 #[derive(Default)]
 pub struct Workspace {
-    pub arena: Buffer,
-    pub scratch: Buffer,
+    pub arena: AlignedBuffer,
+    pub scratch: AlignedBuffer,
 }
 
 /// Things made when there is none left, and given back after use.
@@ -56,11 +56,11 @@ impl<T> Pool<T> {
 
 /// A pool of lists of any length.
 #[derive(Default)]
-pub struct Buffers {
+pub struct BufferPool {
     free: Mutex<Vec<Vec<f32>>>,
 }
 
-impl Buffers {
+impl BufferPool {
     /// A list of `len` numbers, whatever they are: in the smallest memory that is free and has room, lest each grow to
     /// the length of the longest.
     pub fn take(&self, len: usize) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! Operations appended to a graph, their shapes checked and their parameters named.
 
-use super::{Graph, Init, Layout, Node, NodeId, Op, ParamId, ParamSpec, Shape, Watched};
+use super::{Graph, Init, Layout, Node, NodeId, Op, ParamId, ParamSpec, Probe, Shape};
 
 impl Graph {
     pub fn conv3x3(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
@@ -69,7 +69,7 @@ impl Graph {
     }
 
     pub fn positions(&mut self, shape: Shape, cell: usize) -> NodeId {
-        self.push(Op::Positions { cell }, shape)
+        self.push(Op::PositionEncoding { cell }, shape)
     }
 
     pub fn silu(&mut self, x: NodeId) -> NodeId {
@@ -141,8 +141,8 @@ impl Graph {
         (self.push(Op::Gate { branch, skip, gamma }, self.shape(skip)), gamma)
     }
 
-    pub fn watch(&mut self, layer: Watched) {
-        self.watched.push(layer);
+    pub fn probe(&mut self, layer: Probe) {
+        self.probes.push(layer);
     }
 
     fn weight_and_bias(&mut self, name: &str, layout: Layout, outputs: usize, fan_in: usize) -> (ParamId, ParamId) {

@@ -2,21 +2,21 @@
 
 use super::Shape;
 
-/// The longest wave of [`sinusoid`] over the shortest, in steps of a process of 1000.
+/// The longest wave of [`sinusoid_frequencies`] over the shortest, in steps of a process of 1000.
 const LONGEST_TIME: f64 = 10_000.0;
-/// The same of [`positions`], in pixels.
+/// The same of [`position_encoding`], in pixels.
 const LONGEST_PLACE: f64 = 100.0;
 
 /// What a time in `[0, 1)` is multiplied by before its sines and cosines: for `channels / 2` frequencies, 1000 times
 /// 10000^(−i / n), i < n (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
-pub fn sinusoid(channels: usize) -> Vec<f32> {
+pub fn sinusoid_frequencies(channels: usize) -> Vec<f32> {
     waves(channels / 2, LONGEST_TIME).map(|w| (1000.0 * w) as f32).collect()
 }
 
 /// A map's places, `(H, W, C)`: sines and cosines of the row, then of the column of each position's centre, in pixels of
 /// the whole image, `cell` of them a position. With n = ⌈C / 4⌉ frequencies 100^(−i / n); maps of different resolutions
 /// have one language.
-pub fn positions(shape: Shape, cell: usize) -> Vec<f32> {
+pub fn position_encoding(shape: Shape, cell: usize) -> Vec<f32> {
     let n = shape.channels.div_ceil(4);
     let line = |count: usize| -> Vec<f32> {
         let centres = (0..count).map(|i| (i as f64 + 0.5) * cell as f64);

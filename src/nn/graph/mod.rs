@@ -8,7 +8,7 @@ mod build;
 mod constants;
 mod layout;
 
-pub use constants::{positions, sinusoid};
+pub use constants::{position_encoding, sinusoid_frequencies};
 pub use layout::Layout;
 
 /// Index of a node in [`Graph::nodes`].
@@ -57,11 +57,11 @@ pub enum Op {
     Input,
     /// The network's time input, one number an image, in `[0, 1)`; shape `(1, 1, 1)`.
     Time,
-    /// Sines, then cosines, of a time at falling frequencies: see [`sinusoid`]. Nothing learns through it.
+    /// Sines, then cosines, of a time at falling frequencies: see [`sinusoid_frequencies`]. Nothing learns through it.
     Sinusoid { t: NodeId },
     /// Where each position lies in the image, the same in every image, `cell` pixels from one to the next: see
-    /// [`positions`].
-    Positions { cell: usize },
+    /// [`position_encoding`].
+    PositionEncoding { cell: usize },
     /// 3×3 convolution, stride 1, zero padding 1. Weight `(3, 3, C, O)`, bias `(O)`.
     Conv3x3 { x: NodeId, weight: ParamId, bias: ParamId },
     /// A matrix applied at every position (a 1×1 convolution; a linear layer on a vector). Weight `(C, O)`, bias `(O)`.
@@ -101,7 +101,7 @@ impl Op {
     /// The nodes that this operation reads, in a fixed order.
     pub fn inputs(&self) -> Vec<NodeId> {
         match *self {
-            Op::Input | Op::Time | Op::Positions { .. } => vec![],
+            Op::Input | Op::Time | Op::PositionEncoding { .. } => vec![],
             Op::Sinusoid { t } => vec![t],
             Op::Conv3x3 { x, .. }
             | Op::Linear { x, .. }
@@ -148,12 +148,12 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     pub params: Vec<ParamSpec>,
     /// Layers to look into while the network learns, in order.
-    pub watched: Vec<Watched>,
+    pub probes: Vec<Probe>,
 }
 
 /// A layer that adds something to what it reads; whether it does much is worth knowing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Watched {
+pub struct Probe {
     pub name: String,
     /// What is added (times gamma), a vector where it is the same at every position.
     pub branch: NodeId,
@@ -169,7 +169,7 @@ pub struct Watched {
 impl Graph {
     /// A graph that reads an image of `input` shape and a time.
     pub fn new(input: Shape) -> (Self, NodeId, NodeId) {
-        let mut graph = Self { nodes: vec![], params: vec![], watched: vec![] };
+        let mut graph = Self { nodes: vec![], params: vec![], probes: vec![] };
         let x = graph.push(Op::Input, input);
         let t = graph.push(Op::Time, Shape::vector(1));
         (graph, x, t)
@@ -204,9 +204,9 @@ impl Graph {
     /// Of one image's training step: the forward pass, and backward as much again for each gradient, of what a product
     /// reads and of its weights. No gradient is wanted of the inputs.
     pub fn training_flops(&self) -> u64 {
-        let learns = self.learns();
+        let requires_grad = self.requires_grad();
         let passes = |n: NodeId| match self.nodes[n.0].op {
-            Op::Conv3x3 { x, .. } | Op::Linear { x, .. } | Op::UpConv2x2 { x, .. } => 2 + u64::from(learns[x.0]),
+            Op::Conv3x3 { x, .. } | Op::Linear { x, .. } | Op::UpConv2x2 { x, .. } => 2 + u64::from(requires_grad[x.0]),
             _ => 3,
         };
         self.live().map(|n| 2 * self.multiply_adds(n) * passes(n)).sum()
@@ -244,8 +244,8 @@ impl Graph {
     }
 
     /// By node, whether something learned lies at it or above it.
-    pub fn learns(&self) -> Vec<bool> {
-        let mut learns: Vec<bool> = vec![];
+    pub fn requires_grad(&self) -> Vec<bool> {
+        let mut requires_grad: Vec<bool> = vec![];
         for node in &self.nodes {
             let own = match node.op {
                 Op::Conv3x3 { .. }
@@ -255,10 +255,10 @@ impl Graph {
                 | Op::FilmNorm { .. }
                 | Op::Gate { .. } => true,
                 Op::Sinusoid { .. } => false,
-                _ => node.op.inputs().iter().any(|x| learns[x.0]),
+                _ => node.op.inputs().iter().any(|x| requires_grad[x.0]),
             };
-            learns.push(own);
+            requires_grad.push(own);
         }
-        learns
+        requires_grad
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{StageParams, blobs};
 use crate::data::Images;
 use crate::data::resample::{Resampler, degrade};
 use crate::infer::{AttentionMaps, Denoiser};
-use crate::model::{Checkpoint, from_u8};
+use crate::model::{Checkpoint, normalize};
 use crate::report::html::Attention;
 
 /// Test images that are looked at.
@@ -35,7 +35,7 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
     let blob = if params.weights == Weights::Ema { blobs::EMA } else { blobs::WEIGHTS };
     let Some(bytes) = known.read(&params.model, blob) else { return Ok(None) };
     let checkpoint = Checkpoint::from_bytes(&bytes)?;
-    if checkpoint.graph().watched.iter().all(|watched| watched.attention.is_none()) {
+    if checkpoint.graph().probes.iter().all(|probe| probe.attention.is_none()) {
         return Ok(None);
     }
     let Some((hr, lr, scale)) = known.test_images(sample, IMAGES) else { return Ok(None) };
@@ -44,9 +44,8 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
         return Ok(None);
     }
     let enlarge = Resampler::enlarge(lr.height, lr.width, scale);
-    let up: Vec<f64> =
-        (0..lr.count).flat_map(|i| enlarge.apply_u8(lr.image(i))).map(|value| value / 127.5 - 1.0).collect();
-    let images: Vec<f64> = hr.pixels.iter().map(|&value| from_u8(value)).collect();
+    let up: Vec<f64> = (0..lr.count).flat_map(|i| enlarge.apply_u8(lr.image(i))).map(normalize).collect();
+    let images: Vec<f64> = hr.pixels.iter().copied().map(normalize).collect();
     let layers = denoiser.attention(&images, &up, 0)?;
     // The smallest map is the deepest.
     let Some(layer) = layers.into_iter().min_by_key(|layer| layer.queries) else { return Ok(None) };

@@ -33,7 +33,7 @@ fn test_images(seed: u64) -> Images {
 
 /// K samples of the first images of `hr`, each with noise of its own.
 fn noisy(hr: &Images, count: usize, samples: usize, sigma: f64) -> Samples {
-    let mut noise = stream(7, Purpose::Start, samples as u64, 0);
+    let mut noise = stream(7, Purpose::SampleStart, samples as u64, 0);
     let mut pixels = vec![];
     for i in 0..count {
         for _ in 0..samples {

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
 use crate::data::images::{Images, lr_metadata, to_u8};
 use crate::data::resample;
-use crate::model::{Config, Cost, from_u8, to_grey, unet};
+use crate::model::{Config, ModelCost, denormalize, normalize, unet};
 use crate::stages::testing::Bench;
 use crate::store::Artifact;
 use crate::train::initial_state;
@@ -19,7 +19,7 @@ fn bench(objective: Objective) -> (Bench, SampleParams) {
     let model = ModelParams { base_channels: 2, channel_mults: vec![1, 2], zero_output: false, ..Default::default() };
     let diffusion = DiffusionParams { objective, target: Target::Image, ..Default::default() };
     let graph = unet(&model, 8, 4);
-    let config = Config { model, diffusion, image_size: 8, scale: 4, cost: Cost::of(&graph), steps: 0 };
+    let config = Config { model, diffusion, image_size: 8, scale: 4, cost: ModelCost::of(&graph), steps: 0 };
     let weights = |seed| initial_state(&graph, seed).weights;
     let checkpoint = |seed| Checkpoint { config: config.clone(), weights: weights(seed) }.to_bytes().unwrap();
     let hr = Images::new(IMAGES, 8, 8, (0..IMAGES * 192).map(|i| (i * 37 % 251) as u8).collect());
@@ -74,8 +74,8 @@ fn messages(bench: &Bench) -> Vec<String> {
 
 #[test]
 fn every_byte_survives_the_way_through_the_model_s_range() {
-    assert!((0..=255).all(|v| to_u8(to_grey(from_u8(v))) == v));
-    assert_eq!([-7.0, -1.0, 1.0, 7.0].map(|v| to_u8(to_grey(v))), [0, 0, 255, 255]);
+    assert!((0..=255).all(|v| to_u8(denormalize(normalize(v))) == v));
+    assert_eq!([-7.0, -1.0, 1.0, 7.0].map(|v| to_u8(denormalize(v))), [0, 0, 255, 255]);
 }
 
 #[test]

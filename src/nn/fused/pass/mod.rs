@@ -4,24 +4,24 @@ mod backward;
 mod forward;
 
 use super::attention::{self, Attention};
-use super::gemm::{Gemm, Init, Panels, gemm};
+use super::gemm::{Gemm, Panels, SumInit, gemm};
 use super::linear_attention;
 use super::norm::{self, Norm};
-use super::plan::{Place, Plan, Step};
-use super::simd::Level;
+use super::plan::{BufferSlice, ExecutionPlan, PlanStep};
+use super::simd::Isa;
 use super::view::View;
-use super::weights::Weights;
+use super::weights::PackedWeights;
 use super::winograd;
 use super::workspace::Workspace;
 use crate::nn::graph::{Graph, NodeId, Op, ParamId};
 
 /// What all tasks of one call share.
 #[derive(Clone, Copy)]
-pub struct Shared<'a> {
+pub struct PassContext<'a> {
     pub graph: &'a Graph,
-    pub plan: &'a Plan,
-    pub level: Level,
-    pub weights: &'a Weights,
+    pub plan: &'a ExecutionPlan,
+    pub isa: Isa,
+    pub weights: &'a PackedWeights,
 }
 
 /// The images of one task, `(images, H, W, C)` and `(images,)`.
@@ -33,15 +33,15 @@ pub struct Inputs<'a> {
 
 /// A task's images in its workspace.
 pub struct Pass<'a> {
-    shared: Shared<'a>,
+    context: PassContext<'a>,
     images: usize,
     arena: *mut f32,
     scratch: *mut f32,
 }
 
 /// Scratch numbers that `images` images need.
-pub fn scratch_len(graph: &Graph, plan: &Plan, images: usize, training: bool) -> usize {
-    let of = |step: &Step| {
+pub fn scratch_len(graph: &Graph, plan: &ExecutionPlan, images: usize, training: bool) -> usize {
+    let of = |step: &PlanStep| {
         let out = graph.shape(step.node);
         match step.op {
             Op::Conv3x3 { x, .. } => {
@@ -70,13 +70,13 @@ pub fn scratch_len(graph: &Graph, plan: &Plan, images: usize, training: bool) ->
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(shared: Shared<'a>, workspace: &'a mut Workspace, images: usize, training: bool) -> Self {
-        let arena = workspace.arena.at_least(shared.plan.arena * images);
-        let scratch = workspace.scratch.at_least(scratch_len(shared.graph, shared.plan, images, training));
-        Self { shared, images, arena, scratch }
+    pub fn new(context: PassContext<'a>, workspace: &'a mut Workspace, images: usize, training: bool) -> Self {
+        let arena = workspace.arena.at_least(context.plan.arena * images);
+        let scratch = workspace.scratch.at_least(scratch_len(context.graph, context.plan, images, training));
+        Self { context, images, arena, scratch }
     }
 
-    fn view(&self, place: Option<Place>) -> View {
+    fn view(&self, place: Option<BufferSlice>) -> View {
         let place = place.expect("the plan stores what its steps touch");
         // SAFETY: the plan's offsets lie in an arena of `plan.arena` numbers an image.
         let at = unsafe { self.arena.add(place.offset * self.images + place.channel) };
@@ -85,27 +85,27 @@ impl<'a> Pass<'a> {
 
     /// A node's value, there until something else needs its place.
     pub fn value(&self, node: NodeId) -> View {
-        self.view(self.shared.plan.values[node.0])
+        self.view(self.context.plan.values[node.0])
     }
 
     fn gradient(&self, node: NodeId) -> View {
-        self.view(self.shared.plan.gradients[node.0])
+        self.view(self.context.plan.gradients[node.0])
     }
 
     fn param(&self, id: ParamId) -> *const f32 {
-        self.shared.weights.param(id).as_ptr()
+        self.context.weights.param(id).as_ptr()
     }
 
     /// The network's output, image by image.
     pub fn output(&self) -> View {
-        self.value(self.shared.graph.output())
+        self.value(self.context.graph.output())
     }
 
     pub fn output_gradient(&self) -> View {
-        self.gradient(self.shared.graph.output())
+        self.gradient(self.context.graph.output())
     }
 
-    fn norm(&self, step: &Step, y: View) -> Norm {
+    fn norm(&self, step: &PlanStep, y: View) -> Norm {
         let (x, groups, weight, bias, film) = match step.op {
             Op::GroupNorm { x, groups, weight, bias } => (x, groups, weight, bias, None),
             Op::FilmNorm { x, v, groups, weight, bias } => (x, groups, weight, bias, Some(self.value(v))),
@@ -120,17 +120,17 @@ impl<'a> Pass<'a> {
             bias: self.param(bias),
             film,
             // SAFETY: the plan keeps two numbers a group and image there.
-            moments: unsafe { self.arena.add(step.kept * self.images) },
+            moments: unsafe { self.arena.add(step.saved * self.images) },
             scratch: self.scratch,
         }
     }
 
-    fn attention(&self, step: &Step, [q, k, v]: [NodeId; 3], heads: usize, image: usize) -> Attention {
+    fn attention(&self, step: &PlanStep, [q, k, v]: [NodeId; 3], heads: usize, image: usize) -> Attention {
         let part = |node| self.value(node).image(image);
         let q = part(q);
         // SAFETY: the plan keeps two numbers a head, query and image there.
         let moments =
-            unsafe { self.arena.add(step.kept * self.images + image * attention::moments_len(q.rows(), heads)) };
+            unsafe { self.arena.add(step.saved * self.images + image * attention::moments_len(q.rows(), heads)) };
         Attention { q, k: part(k), v: part(v), heads, moments, scratch: self.scratch }
     }
 
@@ -142,7 +142,7 @@ impl<'a> Pass<'a> {
     }
 
     /// y (+)= x · packed weights.
-    unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: Init) {
+    unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: SumInit) {
         let g = Gemm {
             m: x.rows(),
             n: y.channels(),
@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
             init,
         };
         // SAFETY: the caller's, passed on.
-        unsafe { gemm(self.shared.level, &g) }
+        unsafe { gemm(self.context.isa, &g) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Vectors of f32 behind one trait, and the choice of an instruction set at run time.
 //!
 //! A kernel is written once, generic over [`Simd`], inside [`kernel!`], which compiles it for every instruction set and
-//! picks one by [`Level`]. Every method rounds as IEEE 754 says (multiply-adds once), and kernels keep the order of their
+//! picks one by [`Isa`]. Every method rounds as IEEE 754 says (multiply-adds once), and kernels keep the order of their
 //! sums free of the width, so all levels give the same bits.
 
 use std::marker::PhantomData;
@@ -55,34 +55,34 @@ pub trait Simd: Copy + 'static {
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum Isa {
     Avx512,
     Avx2,
     Neon,
     Portable,
 }
 
-impl Level {
-    pub const ALL: [Level; 4] = [Level::Avx512, Level::Avx2, Level::Neon, Level::Portable];
+impl Isa {
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     pub fn name(self) -> &'static str {
         match self {
-            Level::Avx512 => "avx512",
-            Level::Avx2 => "avx2",
-            Level::Neon => "neon",
-            Level::Portable => "portable",
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Portable => "portable",
         }
     }
 
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => is_x86_feature_detected!("avx512f"),
+            Isa::Avx512 => is_x86_feature_detected!("avx512f"),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => std::arch::is_aarch64_feature_detected!("neon"),
-            Level::Portable => true,
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Isa::Portable => true,
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -90,25 +90,25 @@ impl Level {
 
     /// The best that this machine has.
     pub fn best() -> Self {
-        Level::ALL.into_iter().find(|l| l.is_available()).unwrap_or(Level::Portable)
+        Isa::ALL.into_iter().find(|l| l.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// The one that the environment's `SRPIPE_SIMD` names, else the best that this machine has.
-    pub fn chosen() -> Result<Self> {
+    pub fn from_env() -> Result<Self> {
         match std::env::var_os("SRPIPE_SIMD").filter(|name| !name.is_empty()) {
-            Some(name) => Self::named(&name.to_string_lossy()),
+            Some(name) => Isa::from_name(&name.to_string_lossy()),
             None => Ok(Self::best()),
         }
     }
 
-    fn named(name: &str) -> Result<Self> {
-        let known = Level::ALL.into_iter().find(|l| l.name() == name);
-        let available: Vec<&str> = Level::ALL.into_iter().filter(|l| l.is_available()).map(Level::name).collect();
+    fn from_name(name: &str) -> Result<Self> {
+        let known = Isa::ALL.into_iter().find(|l| l.name() == name);
+        let available: Vec<&str> = Isa::ALL.into_iter().filter(|l| l.is_available()).map(Isa::name).collect();
         let remedy = format!("set it to {}, or leave it out for the first of these", available.join(" or "));
         match known {
             None => bail!("SRPIPE_SIMD={name} names no instruction set; {remedy}"),
-            Some(level) if !level.is_available() => bail!("SRPIPE_SIMD={name}: this machine has no {name}; {remedy}"),
-            Some(level) => Ok(level),
+            Some(isa) if !isa.is_available() => bail!("SRPIPE_SIMD={name}: this machine has no {name}; {remedy}"),
+            Some(isa) => Ok(isa),
         }
     }
 }
@@ -174,12 +174,12 @@ macro_rules! for_lanes {
 }
 pub(crate) use for_lanes;
 
-/// Compiles a function, generic over [`Simd`], for every instruction set. The function it defines takes a [`Level`] first.
+/// Compiles a function, generic over [`Simd`], for every instruction set. The function it defines takes a [`Isa`] first.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
-        $vis unsafe fn $name(level: $crate::nn::fused::simd::Level, $($arg: $ty),*) {
-            use $crate::nn::fused::simd::{Level, Simd};
+        $vis unsafe fn $name(isa: $crate::nn::fused::simd::Isa, $($arg: $ty),*) {
+            use $crate::nn::fused::simd::{Isa, Simd};
             #[inline(always)]
             unsafe fn body<$s: Simd>($($arg: $ty),*) {
                 // SAFETY: the caller's, passed on.
@@ -203,15 +203,15 @@ macro_rules! kernel {
                 // SAFETY: the caller's, passed on; the instructions are enabled here.
                 unsafe { body::<$crate::nn::fused::simd::neon::Neon>($($arg),*) }
             }
-            // SAFETY: the caller's, passed on; a `Fused` only holds a level that the machine has.
+            // SAFETY: the caller's, passed on; a `FusedBackend` only holds a isa that the machine has.
             unsafe {
-                match level {
+                match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => avx512($($arg),*),
+                    Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => avx2($($arg),*),
+                    Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "aarch64")]
-                    Level::Neon => neon($($arg),*),
+                    Isa::Neon => neon($($arg),*),
                     _ => body::<$crate::nn::fused::simd::portable::Portable>($($arg),*),
                 }
             }
@@ -266,12 +266,12 @@ mod tests {
 
     #[test]
     fn an_instruction_set_is_named_or_the_error_says_which_there_are() {
-        assert_eq!(Level::named("portable").unwrap(), Level::Portable);
-        assert_eq!(Level::named(Level::best().name()).unwrap(), Level::best());
-        let error = Level::named("avx3").unwrap_err().to_string();
+        assert_eq!(Isa::from_name("portable").unwrap(), Isa::Portable);
+        assert_eq!(Isa::from_name(Isa::best().name()).unwrap(), Isa::best());
+        let error = Isa::from_name("avx3").unwrap_err().to_string();
         assert!(error.contains("SRPIPE_SIMD=avx3") && error.contains("portable"), "{error}");
-        for missing in Level::ALL.into_iter().filter(|l| !l.is_available()) {
-            let error = Level::named(missing.name()).unwrap_err().to_string();
+        for missing in Isa::ALL.into_iter().filter(|l| !l.is_available()) {
+            let error = Isa::from_name(missing.name()).unwrap_err().to_string();
             assert!(error.contains("this machine has no") && error.contains("portable"), "{error}");
         }
     }

@@ -12,9 +12,9 @@ mod operations;
 
 use super::*;
 use crate::config::Weights;
-use crate::nn::composed::Composed;
+use crate::nn::composed::ComposedBackend;
 use crate::nn::graph::Shape;
-use crate::nn::{Batch, Network, StepSettings, TrainState, on};
+use crate::nn::{Batch, Network, StepSettings, TrainState, create_network_on};
 
 /// Numbers in [-1, 1) that depend on their seed and index.
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -63,8 +63,8 @@ fn state(graph: &Graph) -> TrainState {
     state
 }
 
-fn fused(graph: &Graph, level: Level) -> Box<dyn Network> {
-    on(Fused::with_level(graph.clone(), level), &state(graph)).unwrap()
+fn fused(graph: &Graph, isa: Isa) -> Box<dyn Network> {
+    create_network_on(FusedBackend::with_isa(graph.clone(), isa), &state(graph)).unwrap()
 }
 
 /// Norm of the difference over the norm.
@@ -90,16 +90,17 @@ fn largest(values: &[f32]) -> f64 {
 /// Output, loss and gradients agree with the composed operations', and have the same bits on every instruction set.
 fn check(graph: &Graph, batch: usize) {
     let data = Data::new(graph, batch);
-    let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
+    let reference =
+        create_network_on(ComposedBackend::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
     let y = reference.predict(Weights::Raw, &data.x, &data.t).unwrap();
     let (loss, gradients) = reference.gradients(data.batch()).unwrap();
     let steepest = gradients.iter().map(|g| largest(g)).fold(0.0, f64::max);
     let mut first: Option<(Vec<f32>, f32, Vec<Vec<f32>>)> = None;
-    for level in Level::ALL.into_iter().filter(|l| l.is_available()) {
-        let network = fused(graph, level);
+    for isa in Isa::ALL.into_iter().filter(|l| l.is_available()) {
+        let network = fused(graph, isa);
         let our_y = network.predict(Weights::Raw, &data.x, &data.t).unwrap();
         let (our_loss, ours) = network.gradients(data.batch()).unwrap();
-        let what = format!("{level:?}, batch {batch}, {:?}", graph.input_shape());
+        let what = format!("{isa:?}, batch {batch}, {:?}", graph.input_shape());
         assert!(distance(&our_y, &y) < 1e-4, "output: {} with {what}", distance(&our_y, &y));
         assert!(worst(&our_y, &y) < 1e-4 * largest(&y), "output: {} with {what}", worst(&our_y, &y));
         assert!((our_loss - loss).abs() < 1e-4 * loss, "loss: {our_loss}, not {loss}, with {what}");

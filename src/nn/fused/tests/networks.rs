@@ -75,9 +75,10 @@ fn optimiser_steps_follow_the_reference() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     for clip in [None, Some(0.1)] {
-        let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(&graph)).unwrap();
+        let reference =
+            create_network_on(ComposedBackend::new(graph.clone(), Cpu::default()).unwrap(), &state(&graph)).unwrap();
         let reference = trained(&graph, &data, clip, reference);
-        let ours = trained(&graph, &data, clip, fused(&graph, Level::best()));
+        let ours = trained(&graph, &data, clip, fused(&graph, Isa::best()));
         for (a, b) in [(&ours.weights, &reference.weights), (&ours.ema, &reference.ema)] {
             for (a, b) in a.iter().zip(b) {
                 assert!(distance(a, b) < 1e-3, "{}", distance(a, b));
@@ -89,8 +90,9 @@ fn optimiser_steps_follow_the_reference() {
 
 /// What every backend starts with and does.
 fn both(graph: &Graph) -> [Box<dyn Network>; 2] {
-    let reference = on(Composed::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
-    [reference, fused(graph, Level::best())]
+    let reference =
+        create_network_on(ComposedBackend::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
+    [reference, fused(graph, Isa::best())]
 }
 
 /// Loshchilov and Hutter 2019, algorithm 2: w − lr · (Adam's step) − lr · λ · w, the decay apart from the gradient.
@@ -120,20 +122,23 @@ fn a_batch_in_parts_is_the_same_step() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-    let stepped = |parts: usize| {
+    let stepped = |micro_batches: usize| {
         both(&graph).map(|mut network| {
-            let report = network.train_step(data.batch(), parts, &StepSettings::default()).unwrap();
+            let report = network.train_step(data.batch(), micro_batches, &StepSettings::default()).unwrap();
             (report, network.state().first_moment)
         })
     };
     let whole = stepped(1);
-    for parts in [2, 4] {
-        for ((report, moments), (of_whole, expected)) in stepped(parts).iter().zip(&whole) {
+    for micro_batches in [2, 4] {
+        for ((report, moments), (of_whole, expected)) in stepped(micro_batches).iter().zip(&whole) {
             assert!((report.loss / of_whole.loss - 1.0).abs() < 1e-5, "{report:?} {of_whole:?}");
             assert!((report.gradient_norm / of_whole.gradient_norm - 1.0).abs() < 1e-4, "{report:?} {of_whole:?}");
             for (moments, expected) in moments.iter().zip(expected) {
                 let gap = norm(&mut moments.iter().zip(expected).map(|(a, b)| a - b));
-                assert!(gap <= 1e-3 * norm(&mut expected.iter().copied()) + 1e-7, "{parts} parts: {gap}");
+                assert!(
+                    gap <= 1e-3 * norm(&mut expected.iter().copied()) + 1e-7,
+                    "{micro_batches} micro_batches: {gap}"
+                );
             }
         }
     }
@@ -143,19 +148,19 @@ fn a_batch_in_parts_is_the_same_step() {
 fn bytes_depend_neither_on_the_number_of_threads_nor_on_the_instruction_set() {
     let graph = unet(16, 16, true);
     let data = Data::new(&graph, 11);
-    let with = |threads: usize, level: Level| {
+    let with = |threads: usize, isa: Isa| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let run = || {
-            let y = fused(&graph, level).predict(Weights::Raw, &data.x, &data.t).unwrap();
-            (y, trained(&graph, &data, Some(1.0), fused(&graph, level)))
+            let y = fused(&graph, isa).predict(Weights::Raw, &data.x, &data.t).unwrap();
+            (y, trained(&graph, &data, Some(1.0), fused(&graph, isa)))
         };
         let result = std::sync::Mutex::new(None);
         pool.in_place_scope(|scope| scope.spawn(|_| *result.lock().unwrap() = Some(run())));
         result.into_inner().unwrap().unwrap()
     };
-    let one = with(1, Level::best());
-    assert_eq!(one, with(2, Level::best()));
-    for level in Level::ALL.into_iter().filter(|l| l.is_available()) {
-        assert_eq!(one, with(3, level), "{}", level.name());
+    let one = with(1, Isa::best());
+    assert_eq!(one, with(2, Isa::best()));
+    for isa in Isa::ALL.into_iter().filter(|l| l.is_available()) {
+        assert_eq!(one, with(3, isa), "{}", isa.name());
     }
 }

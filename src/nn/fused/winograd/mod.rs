@@ -11,7 +11,7 @@
 mod tile;
 mod transform;
 
-use super::gemm::{Gemm, Init, Left, Panels, product};
+use super::gemm::{Gemm, Left, Panels, SumInit, product};
 use super::simd::{PANEL, for_lanes, kernel};
 use super::view::View;
 use tile::{gradient_tile, input_tile, output_tile};
@@ -119,7 +119,7 @@ kernel! {
                     a: Left::rows(v.add(i * v_stride), cp),
                     b: Panels::packed(conv.filter.add(i * c * op), c),
                     c: Panels::packed(m.add(i * m_stride), count),
-                    init: Init::Zero,
+                    init: SumInit::Zero,
                 });
             }
             for t in 0..count {
@@ -171,7 +171,7 @@ kernel! {
                     a: Left::rows(v.add(i * v_stride), cp).transposed(),
                     b: Panels::packed(m.add(i * m_stride), count),
                     c: Panels::packed(u.add(i * u_stride), c),
-                    init: if first == 0 { Init::Zero } else { Init::Accumulate },
+                    init: if first == 0 { SumInit::Zero } else { SumInit::Accumulate },
                 });
             }
             first += count;

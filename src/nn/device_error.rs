@@ -22,11 +22,11 @@ impl std::error::Error for OutOfMemory {}
 /// dfdx's errors print and nothing else; here they become errors with a cause.
 pub(crate) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
     let text = format!("{error:?}");
-    known(&text).unwrap_or_else(|| anyhow!("the device failed: {text}"))
+    parse_cuda_error(&text).unwrap_or_else(|| anyhow!("the device failed: {text}"))
 }
 
 /// The error that a text of the CUDA libraries' tells of.
-fn known(text: &str) -> Option<anyhow::Error> {
+fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
     if text.contains("CUBLAS_STATUS_ALLOC_FAILED") {
         return Some(OutOfMemory.into());
     }
@@ -72,24 +72,24 @@ fn known(text: &str) -> Option<anyhow::Error> {
 }
 
 /// Calls what works on a device. Most operations of dfdx's panic where the device fails; that becomes an error.
-pub fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn catch_device_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     static QUIET: Once = Once::new();
     // What becomes an error is told as one.
     QUIET.call_once(|| {
         let others = take_hook();
         set_hook(Box::new(move |panic| {
-            if known(words(panic.payload())).is_none() {
+            if parse_cuda_error(panic_message(panic.payload())).is_none() {
                 others(panic);
             }
         }));
     });
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| match known(words(&*panic)) {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| match parse_cuda_error(panic_message(&*panic)) {
         Some(error) => Err(error),
         None => resume_unwind(panic),
     })
 }
 
-fn words(panic: &dyn Any) -> &str {
+fn panic_message(panic: &dyn Any) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("")
 }
@@ -100,7 +100,7 @@ mod tests {
 
     /// As `Result::unwrap` says it in dfdx.
     fn unwrapped(error: &str) -> Result<()> {
-        guarded(|| panic!("called `Result::unwrap()` on an `Err` value: {error}"))
+        catch_device_panics(|| panic!("called `Result::unwrap()` on an `Err` value: {error}"))
     }
 
     #[test]
@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn other_panics_go_on_and_other_errors_stay() {
-        assert!(catch_unwind(|| guarded::<()>(|| panic!("a bug"))).is_err());
-        assert_eq!(guarded::<()>(|| Err(anyhow!("no"))).unwrap_err().to_string(), "no");
-        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        assert!(catch_unwind(|| catch_device_panics::<()>(|| panic!("a bug"))).is_err());
+        assert_eq!(catch_device_panics::<()>(|| Err(anyhow!("no"))).unwrap_err().to_string(), "no");
+        assert_eq!(catch_device_panics(|| Ok(3)).unwrap(), 3);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use crate::random::{Purpose, stream};
 
 /// Up to so many values all 2^n signs are tried.
-const EXACT: usize = 20;
+const EXACT_MAX: usize = 20;
 /// Signs that are drawn for more values.
-const DRAWN: u64 = 100_000;
+const DRAWS: u64 = 100_000;
 
 /// Two-sided p of the hypothesis that each of `differences` was as likely to have the other sign: the share of all
 /// 2^n choices of signs that give a sum at least as far from 0 (Fisher 1935; exact). 1 for none.
@@ -22,31 +22,31 @@ pub fn sign_flip(differences: &[f64]) -> f64 {
     };
     match n {
         0 => 1.0,
-        1..=EXACT => {
+        1..=EXACT_MAX => {
             // A choice and its opposite are as far from 0: the last sign can stay.
             let half = 1_u64 << (n - 1);
             (0..half).filter(|&signs| is_as_far(signs)).count() as f64 / half as f64
         }
         _ => {
             let drawn = |i: u64| {
-                let mut signs = stream(0, Purpose::Signs, 0, i);
+                let mut signs = stream(0, Purpose::SignFlip, 0, i);
                 let mut sum = 0.0;
                 for d in differences {
                     sum += if signs.coin() { *d } else { -d };
                 }
                 sum.abs() >= observed - tolerance
             };
-            (1 + (0..DRAWN).filter(|&i| drawn(i)).count()) as f64 / (1 + DRAWN) as f64
+            (1 + (0..DRAWS).filter(|&i| drawn(i)).count()) as f64 / (1 + DRAWS) as f64
         }
     }
 }
 
 /// The least p that [`sign_flip`] can give for `n` values.
-pub fn least_p(n: usize) -> f64 {
+pub fn min_p(n: usize) -> f64 {
     match n {
         0 => 1.0,
-        1..=EXACT => 0.5_f64.powi(n as i32 - 1),
-        _ => 1.0 / (1 + DRAWN) as f64,
+        1..=EXACT_MAX => 0.5_f64.powi(n as i32 - 1),
+        _ => 1.0 / (1 + DRAWS) as f64,
     }
 }
 
@@ -67,8 +67,8 @@ mod tests {
     fn seeds_that_agree_have_the_least_p() {
         for n in 1..=12 {
             let x: Vec<f64> = (1..=n).map(|i| 0.1 * i as f64).collect();
-            assert_eq!(sign_flip(&x), least_p(n));
-            assert_eq!(sign_flip(&x.iter().map(|v| -v).collect::<Vec<_>>()), least_p(n));
+            assert_eq!(sign_flip(&x), min_p(n));
+            assert_eq!(sign_flip(&x.iter().map(|v| -v).collect::<Vec<_>>()), min_p(n));
         }
     }
 
@@ -91,6 +91,6 @@ mod tests {
         let exact = exact.count() as f64 / f64::from(1 << 23);
         // Five standard errors.
         assert!((sign_flip(&x) - exact).abs() < 5.0 * (exact / 1e5).sqrt(), "{} {exact}", sign_flip(&x));
-        assert_eq!(sign_flip(&[1.0; 40]), least_p(40));
+        assert_eq!(sign_flip(&[1.0; 40]), min_p(40));
     }
 }
