@@ -1,8 +1,9 @@
-//! The weights of attention, from the values of its queries and keys: for people, not on the way of a network.
+//! Recomputes attention weights from the values of queries and keys, for visualisation and diagnostics. Not part of a
+//! network's forward pass.
 
 use super::graph::{Graph, NodeId, Op};
 
-/// The nodes of a layer's queries and keys; `None` of what is no attention.
+/// Returns the query and key nodes of an attention layer; `None` for other nodes.
 pub fn queries_and_keys(graph: &Graph, attention: NodeId) -> Option<[NodeId; 2]> {
     match graph.nodes[attention.0].op {
         Op::Attention { q, k, .. } | Op::LinearAttention { q, k, .. } => Some([q, k]),
@@ -10,27 +11,27 @@ pub fn queries_and_keys(graph: &Graph, attention: NodeId) -> Option<[NodeId; 2]>
     }
 }
 
-/// The weights of one layer for a batch.
+/// The attention weights of one layer for a batch.
 pub struct AttentionWeights<'a> {
     pub heads: usize,
     linear: bool,
     channels: usize,
-    /// Positions that ask, of each image.
+    /// The number of query positions per image.
     pub queries: usize,
-    /// Positions that are looked at, of each image.
+    /// The number of key positions per image.
     pub keys: usize,
     q: &'a [f32],
     k: &'a [f32],
 }
 
 impl<'a> AttentionWeights<'a> {
-    /// Of an `Attention` or a `LinearAttention`, whose queries have the values `q: (B, H, W, C)` and keys `k`. Panics for
-    /// other nodes.
+    /// Creates the weights of an `Attention` or `LinearAttention` node from the values of its queries `q: (B, H, W, C)`
+    /// and keys `k`. Panics for other nodes.
     pub fn new(graph: &Graph, attention: NodeId, q: &'a [f32], k: &'a [f32]) -> Self {
         let (heads, linear) = match graph.nodes[attention.0].op {
             Op::Attention { heads, .. } => (heads, false),
             Op::LinearAttention { heads, .. } => (heads, true),
-            _ => panic!("only attention has weights"),
+            _ => panic!("not an attention node"),
         };
         let inputs = graph.nodes[attention.0].op.inputs();
         let [queries, keys] = [inputs[0], inputs[1]].map(|n| graph.shape(n));
@@ -38,14 +39,14 @@ impl<'a> AttentionWeights<'a> {
         Self { heads, linear, channels, queries, keys, q, k }
     }
 
-    /// One head's, of one image of the batch.
+    /// Returns one head for one image of the batch.
     pub fn head(&self, image: usize, head: usize) -> Head<'_> {
         let d = self.channels / self.heads;
         let rows = |v: &'a [f32], positions: usize| {
             let of_image = &v[image * positions * self.channels..][..positions * self.channels];
             of_image.chunks_exact(self.channels).map(move |row| &row[head * d..][..d])
         };
-        let mut keys: Vec<Vec<f64>> = rows(self.k, self.keys).map(in_f64).collect();
+        let mut keys: Vec<Vec<f64>> = rows(self.k, self.keys).map(to_f64).collect();
         if self.linear {
             for c in 0..d {
                 let column = softmax(keys.iter().map(|row| row[c]).collect());
@@ -56,7 +57,7 @@ impl<'a> AttentionWeights<'a> {
     }
 }
 
-/// A head that is asked for its weights.
+/// One attention head for one image.
 pub struct Head<'a> {
     queries: Vec<&'a [f32]>,
     keys: Vec<Vec<f64>>,
@@ -64,10 +65,10 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// How much the position looks at each other one; they sum to 1. Linear attention's weights are those that it comes
-    /// down to, softmax(q) · softmax(k)ᵀ.
+    /// Returns the weights of one query position over all keys; they sum to 1. For linear attention, these are the rows
+    /// of softmax(q) · softmax(k)ᵀ, to which it is equivalent.
     pub fn weights(&self, position: usize) -> Vec<f64> {
-        let query = in_f64(self.queries[position]);
+        let query = to_f64(self.queries[position]);
         let scale = (query.len() as f64).sqrt();
         let query = if self.linear { softmax(query) } else { query };
         let dot = |key: &Vec<f64>| query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
@@ -76,7 +77,7 @@ impl Head<'_> {
     }
 }
 
-fn in_f64(values: &[f32]) -> Vec<f64> {
+fn to_f64(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 

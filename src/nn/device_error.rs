@@ -1,4 +1,4 @@
-//! What goes wrong on a device, as errors that say what to do.
+//! Turns device failures into errors that name a remedy.
 
 use std::any::Any;
 use std::fmt;
@@ -19,67 +19,69 @@ impl fmt::Display for OutOfMemory {
 
 impl std::error::Error for OutOfMemory {}
 
-/// dfdx's errors print and nothing else; here they become errors with a cause.
+/// Converts an error of dfdx, which implements only `Debug`, to an error with a readable message.
 pub(crate) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
     let text = format!("{error:?}");
     parse_cuda_error(&text).unwrap_or_else(|| anyhow!("the device failed: {text}"))
 }
 
-/// The error that a text of the CUDA libraries' tells of.
+/// Recognises an error of the CUDA driver or cuBLAS in a message; None if there is none.
 fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
     if text.contains("CUBLAS_STATUS_ALLOC_FAILED") {
         return Some(OutOfMemory.into());
     }
-    // cuBLAS starts before any kernel does, and says no more of a driver that is too old for it.
+    // cuBLAS is initialised before any kernel is launched, so an outdated driver shows up here first, without any
+    // details.
     if text.contains("CUBLAS_STATUS_NOT_INITIALIZED") {
         return Some(anyhow!(
-            "cuBLAS does not start: most often the NVIDIA driver is older than it (CUDA 13 needs 580 or newer, CUDA 12 needs \
+            "cuBLAS failed to start: usually the NVIDIA driver is too old for it (CUDA 13 needs 580 or newer, CUDA 12 needs \
              525), or the GPU has no memory left; see `nvidia-smi`"
         ));
     }
     if text.contains("CUBLAS_STATUS_ARCH_MISMATCH") {
-        return Some(anyhow!("this GPU is too old for the cuBLAS that was found: use that of an older CUDA toolkit"));
+        return Some(anyhow!("this GPU is too old for the installed cuBLAS: use one from an older CUDA toolkit"));
     }
     let code = &text[text.find("CUDA_ERROR_")? + "CUDA_ERROR_".len()..];
     let code = &code[..code.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(code.len())];
     let sentence = match code {
         "OUT_OF_MEMORY" => return Some(OutOfMemory.into()),
         "NO_DEVICE" => {
-            "there is no NVIDIA GPU, or none that this process may use: see `nvidia-smi` and CUDA_VISIBLE_DEVICES, or say \
+            "no NVIDIA GPU is available to this process: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use \
              `--device cpu`"
         }
-        "INVALID_DEVICE" => "there is no GPU of this number: see `nvidia-smi` and CUDA_VISIBLE_DEVICES",
+        "INVALID_DEVICE" => "there is no GPU with this number: check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
         "STUB_LIBRARY" => {
-            "the libcuda.so.1 that was found is the stub of a toolkit, not the driver's: take the stub's folder out of \
+            "the libcuda.so.1 that was found is a stub of the CUDA toolkit, not the driver: remove the stub's folder from \
              LD_LIBRARY_PATH"
         }
         "UNSUPPORTED_PTX_VERSION" => {
             "the NVIDIA driver is older than the CUDA toolkit that srpipe was built with: update the driver (CUDA 13 needs \
-             580 or newer, CUDA 12 needs 525), or build srpipe with the toolkit of the driver's age"
+             580 or newer, CUDA 12 needs 525), or build srpipe with a toolkit that matches the driver"
         }
         "SYSTEM_DRIVER_MISMATCH" | "COMPAT_NOT_SUPPORTED_ON_DEVICE" => {
-            "the NVIDIA driver's parts do not belong together: after an update of the driver the machine must be started \
-             again; see `nvidia-smi`"
+            "the components of the NVIDIA driver have different versions: restart the machine after a driver \
+             update; check `nvidia-smi`"
         }
         "NO_BINARY_FOR_GPU" | "INVALID_PTX" => {
-            "srpipe was built for a newer kind of GPU than this one: build it again with CUDA_COMPUTE_CAP set to what \
-             `nvidia-smi --query-gpu=compute_cap --format=csv` tells, without the dot"
+            "srpipe was built for a newer GPU architecture: rebuild it with CUDA_COMPUTE_CAP set to the output of \
+             `nvidia-smi --query-gpu=compute_cap --format=csv,noheader`, without the dot"
         }
-        "DEVICE_UNAVAILABLE" => "another process has the GPU to itself",
+        "DEVICE_UNAVAILABLE" => "another process has exclusive use of the GPU",
         _ => return Some(anyhow!("the GPU failed: CUDA_ERROR_{code}")),
     };
     Some(anyhow!(sentence))
 }
 
-/// Calls what works on a device. Most operations of dfdx's panic where the device fails; that becomes an error.
+/// Runs `call`, which uses a device, and turns panics about device failures into errors. Most operations of dfdx panic
+/// when the device fails.
 pub fn catch_device_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     static QUIET: Once = Once::new();
-    // What becomes an error is told as one.
+    // Panics that become errors must not print a backtrace as well.
     QUIET.call_once(|| {
-        let others = take_hook();
+        let previous_hook = take_hook();
         set_hook(Box::new(move |panic| {
             if parse_cuda_error(panic_message(panic.payload())).is_none() {
-                others(panic);
+                previous_hook(panic);
             }
         }));
     });
@@ -98,13 +100,13 @@ fn panic_message(panic: &dyn Any) -> &str {
 mod tests {
     use super::*;
 
-    /// As `Result::unwrap` says it in dfdx.
+    /// Panics with the message of `Result::unwrap` in dfdx.
     fn unwrapped(error: &str) -> Result<()> {
         catch_device_panics(|| panic!("called `Result::unwrap()` on an `Err` value: {error}"))
     }
 
     #[test]
-    fn what_dfdx_panics_with_is_an_error() {
+    fn device_panics_become_errors() {
         let error = unwrapped("Driver(DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\"))").unwrap_err();
         assert_eq!(error.downcast_ref(), Some(&OutOfMemory));
         let error = unwrapped("Blas(CublasError(CUBLAS_STATUS_ALLOC_FAILED))").unwrap_err();
@@ -120,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn other_panics_go_on_and_other_errors_stay() {
+    fn other_panics_and_errors_are_passed_through() {
         assert!(catch_unwind(|| catch_device_panics::<()>(|| panic!("a bug"))).is_err());
         assert_eq!(catch_device_panics::<()>(|| Err(anyhow!("no"))).unwrap_err().to_string(), "no");
         assert_eq!(catch_device_panics(|| Ok(3)).unwrap(), 3);
     }
 
     #[test]
-    fn errors_of_devices_are_known_too() {
+    fn device_errors_are_recognised() {
         #[derive(Debug)]
         #[allow(dead_code)]
         enum Error {

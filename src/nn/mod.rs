@@ -1,16 +1,18 @@
-//! dfdx's neighbour: networks as data, their parameters, and the backends that run them.
+//! Neural networks as data, their parameters, and the backends that run them. Built on dfdx's tensors and devices.
 //!
-//! - [`graph`]: a network as a list of operations on one image's values, channels-last. `model` wires it.
-//! - [`Backend`]: how a graph runs on dfdx tensors. [`composed`] builds every operation of dfdx's own, on any device;
-//!   `fused` runs whole images through our own kernels on dfdx's `Cpu`. The first is the reference of the second.
-//! - [`attention_weights`]: what a layer of attention looks at, for people.
-//! - `network`: a graph, its backend, its parameters and their optimiser state behind one trait object, [`Network`],
-//!   which is all that the layers above see.
+//! - [`graph`]: a network as a list of operations on the values of one image, channels-last. Built by `model`.
+//! - [`Backend`]: runs a graph on dfdx tensors. [`composed`] builds each operation from dfdx's own, on any device;
+//!   [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`. `composed` is the reference that `fused`
+//!   is tested against.
+//! - [`Network`]: a graph, its backend, its parameters and optimiser state behind one trait object. The layers above
+//!   use only this.
+//! - [`attention_weights`]: recomputes the attention weights of a layer, for visualisation.
 //!
-//! - `cuda`: opens the device of GPUs, with the feature of this name. `failure`: what goes wrong on a device.
+//! - `cuda`: opens GPUs; compiled with the feature of the same name.
+//! - `device_error`: turns device failures into errors with remedies.
 //!
-//! Nothing here knows what diffusion is, and nothing outside names a dfdx type. All `unsafe` of the crate is in
-//! `fused`'s kernels, but for the loading of CUDA's libraries.
+//! This module does not depend on diffusion, and no other module names a dfdx type. All `unsafe` code of the crate is
+//! in the kernels of `fused` and in the loading of CUDA's libraries.
 
 pub mod attention_weights;
 pub mod composed;
@@ -28,33 +30,37 @@ pub(crate) use device_error::device_error;
 pub use graph::Graph;
 pub use network::{Batch, Network, StepReport, StepSettings, TrainState, create_network_on};
 
-/// A device of dfdx that can run every composed operation.
+/// A dfdx device that can run every composed operation.
 pub trait Device: dfdx::prelude::Device<f32> + dfdx::prelude::Cache {}
 impl<D: dfdx::prelude::Device<f32> + dfdx::prelude::Cache> Device for D {}
 
 /// A batch of images, `(batch, height, width, channels)`.
 pub type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
-/// One number an image, `(batch,)`; also a parameter, flat, in the layout its operation names.
+/// One number per image, `(batch,)`; also a flat parameter, in the layout that its operation defines.
 pub type VectorTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize,), f32, D, T>;
-/// A loss with the tape that leads to its gradients.
+/// A loss with the tape that computes its gradients.
 pub type LossTensor<D> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
-/// Gradients, or anything else that lies beside the parameters one to one.
+/// The gradients of the parameters.
 pub type Gradients<D> = dfdx::prelude::Gradients<f32, D>;
 
-/// Runs one graph on one dfdx device. `params` lie as [`Graph::params`] orders them, flat, in the layouts that
-/// [`graph::Op`] gives; images come from host memory and go there. Results must not depend on the number of threads.
+/// Runs one graph on one dfdx device.
+///
+/// `params` are in the order of [`Graph::params`], each flat and in the layout given by [`graph::Op`]. Images are
+/// passed in and out in host memory. Results must not depend on the number of threads.
 pub trait Backend: 'static {
     type Device: Device;
 
+    /// Returns the device that the parameters live on.
     fn device(&self) -> &Self::Device;
 
+    /// Returns the graph that this backend runs.
     fn graph(&self) -> &Graph;
 
-    /// Fills `y: (B, H, W, C_out)` with the network's output for images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    /// Writes the network's output for images `x: (B, H, W, C_in)` at times `t: (B,)` to `y: (B, H, W, C_out)`.
     fn forward(&self, params: &[VectorTensor<Self::Device>], x: &[f32], t: &[f32], y: &mut [f32])
     -> anyhow::Result<()>;
 
-    /// The values of some nodes, `(B, H, W, C)` each.
+    /// Returns the values of `nodes`, `(B, H, W, C)` each.
     fn values(
         &self,
         params: &[VectorTensor<Self::Device>],
@@ -63,16 +69,17 @@ pub trait Backend: 'static {
         nodes: &[graph::NodeId],
     ) -> anyhow::Result<Vec<Vec<f32>>>;
 
-    /// How many images at a time there is memory for, in training or else in prediction; None where nobody knows.
+    /// Returns the largest batch that fits into memory, for training or for prediction; None if unknown.
     fn max_batch(&self, _training: bool) -> Option<usize> {
         None
     }
 
-    /// The mean over images of `weight · mean((output − target)²)`; `backward` on it fills the gradients of `params`.
+    /// Returns the mean over images of `weight · mean((output − target)²)`. Calling `backward` on it computes the
+    /// gradients of `params`.
     fn loss(&self, params: &[VectorTensor<Self::Device>], batch: Batch) -> anyhow::Result<LossTensor<Self::Device>>;
 
-    /// One AdamW step (Loshchilov and Hutter 2019) on clipped gradients, then one step of the moving average.
-    /// Returns the gradients' global norm before clipping.
+    /// Takes one AdamW step (Loshchilov and Hutter 2019) with clipped gradients, then updates the moving average.
+    /// Returns the global norm of the gradients before clipping.
     fn update(
         &self,
         state: &mut DeviceState<Self::Device>,
@@ -81,9 +88,9 @@ pub trait Backend: 'static {
     ) -> anyhow::Result<f32>;
 }
 
-/// Parameters with all that training keeps beside them.
+/// The parameters and the optimiser state.
 pub struct DeviceState<D: Device> {
-    /// Optimiser steps taken.
+    /// The number of optimiser steps taken.
     pub step: u64,
     pub params: Vec<VectorTensor<D>>,
     /// Adam's first and second moments.
@@ -93,7 +100,7 @@ pub struct DeviceState<D: Device> {
     pub ema: Vec<VectorTensor<D>>,
 }
 
-/// A network on the device that the pipeline asks for.
+/// Creates a network on `device`, with parameters and optimiser state from `state`.
 pub fn create_network(
     device: crate::config::Device,
     graph: Graph,
@@ -105,11 +112,11 @@ pub fn create_network(
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => create_network_on(cuda::open(index, graph)?, state),
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA; build it with --features cuda"),
+        Device::Cuda(_) => anyhow::bail!("this srpipe was built without CUDA support; rebuild it with --features cuda"),
     }
 }
 
-/// Whether there is a GPU that this srpipe and this process may use.
+/// Whether this build supports CUDA and this process can use a GPU.
 pub fn has_gpu() -> bool {
     #[cfg(feature = "cuda")]
     return cuda::is_available();
@@ -117,16 +124,16 @@ pub fn has_gpu() -> bool {
     false
 }
 
-/// How a network runs on the CPU.
+/// The backend for the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuBackend {
-    /// Kernels of our own; what every pipeline uses.
+    /// This crate's fused kernels; used by every pipeline.
     Fused,
-    /// dfdx's operations: the reference.
+    /// dfdx's operations: the reference implementation.
     Composed,
 }
 
-/// A network on the CPU, by a backend of choice.
+/// Creates a network on the CPU with the given backend.
 pub fn create_cpu_network(backend: CpuBackend, graph: Graph, state: &TrainState) -> anyhow::Result<Box<dyn Network>> {
     match backend {
         CpuBackend::Fused => create_network_on(fused::FusedBackend::new(graph)?, state),

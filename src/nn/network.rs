@@ -1,4 +1,5 @@
-//! A network with its parameters on a device, ready to train and to run; the face of `nn` towards the rest.
+//! A network with its parameters on a device, ready for training and inference: the interface of `nn` to the rest of
+//! the crate.
 
 use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
@@ -17,43 +18,44 @@ pub struct Batch<'a> {
     pub t: &'a [f32],
     /// `(B, H, W, C_out)`
     pub target: &'a [f32],
-    /// `(B,)`: the weight of each image's squared error.
+    /// `(B,)`, the weight of each image's squared error.
     pub weights: &'a [f32],
 }
 
-/// What one optimiser step needs to know; it may change from step to step.
+/// The hyperparameters of one optimiser step; they may change from step to step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepSettings {
     pub lr: f64,
     pub betas: [f64; 2],
     pub eps: f64,
-    /// Each step takes `lr · weight_decay` of every weight off it, apart from the gradient (Loshchilov and Hutter 2019).
+    /// Decoupled weight decay (Loshchilov and Hutter 2019): each step subtracts `lr · weight_decay · w` from every
+    /// weight `w`.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this global norm; `None` leaves them.
+    /// The maximum global norm of the gradients; larger gradients are scaled down. `None` disables clipping.
     pub clip: Option<f64>,
-    /// `ema = decay · ema + (1 − decay) · weights`, after the step.
+    /// After each step: `ema = ema_decay · ema + (1 − ema_decay) · weights`.
     pub ema_decay: f64,
 }
 
-/// How many images `x` and `t` have for a graph; an error if they don't fit.
+/// Returns the number of images in `x` and `t`. Fails if their sizes do not match the graph.
 pub fn count_images(graph: &Graph, x: &[f32], t: &[f32]) -> Result<usize> {
     let (images, shape) = (t.len(), graph.input_shape());
-    ensure!(x.len() == images * shape.len(), "{} values are not {images} images of {shape:?}", x.len());
+    ensure!(x.len() == images * shape.len(), "expected {images} images of {shape:?}, found {} values", x.len());
     Ok(images)
 }
 
 impl Batch<'_> {
-    /// How many images it has for a graph; an error if its parts don't fit.
+    /// Returns the number of images. Fails if the sizes of the tensors do not match the graph.
     pub fn count_images(&self, graph: &Graph) -> Result<usize> {
         let (images, shape) = (count_images(graph, self.x, self.t)?, graph.output_shape());
         let len = self.target.len();
-        ensure!(images > 0, "a batch without images has no loss");
-        ensure!(len == images * shape.len(), "{len} values of targets are not {images} images of {shape:?}");
-        ensure!(self.weights.len() == images, "{} weights for {images} images", self.weights.len());
+        ensure!(images > 0, "the batch is empty");
+        ensure!(len == images * shape.len(), "expected targets for {images} images of {shape:?}, found {len} values");
+        ensure!(self.weights.len() == images, "expected {images} weights, one per image, found {}", self.weights.len());
         Ok(images)
     }
 
-    /// Equal micro_batches, one after the other; `micro_batches` must divide the images.
+    /// Splits the batch into `count` equal micro-batches, in order. `count` must divide the number of images.
     fn micro_batches(&self, count: usize) -> impl Iterator<Item = Batch<'_>> {
         let n = self.t.len() / count;
         let part = move |values: &[f32], i: usize| {
@@ -75,15 +77,16 @@ impl Default for StepSettings {
     }
 }
 
+/// The measurements of one optimiser step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// Before the step.
+    /// The loss before the step.
     pub loss: f32,
-    /// Global norm of the gradients, before clipping.
+    /// The global norm of the gradients before clipping.
     pub gradient_norm: f32,
 }
 
-/// Everything that training keeps of a network, a list of parameters each, in PyTorch's layouts.
+/// The complete state of training: one list of values per parameter, in PyTorch's layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     pub step: u64,
@@ -94,8 +97,8 @@ pub struct TrainState {
 }
 
 impl TrainState {
-    /// The state before the first step. `uniform(name, n)` gives the `n` numbers in `[-1, 1)` of the parameter called
-    /// `name`, so that two graphs which share a parameter start it alike.
+    /// Returns the state before the first step. `uniform(name, n)` returns `n` numbers in `[-1, 1)` for the parameter
+    /// `name`, so that graphs that share a parameter start it with the same values.
     pub fn initial(graph: &Graph, mut uniform: impl FnMut(&str, usize) -> Vec<f32>) -> Self {
         let weights: Vec<Vec<f32>> = (graph.params.iter())
             .map(|p| match p.init {
@@ -108,36 +111,39 @@ impl TrainState {
     }
 }
 
-/// A network on its device. Not generic, so that what trains and samples need not be.
+/// A network on its device. Object-safe, so that training and sampling code need not be generic over the backend.
 pub trait Network {
+    /// Returns the network's graph.
     fn graph(&self) -> &Graph;
 
-    /// Fills `y` with the output of the network with its weights, or with their moving average: `(B, H, W, C_out)` for
-    /// images `x: (B, H, W, C_in)` at times `t: (B,)`.
+    /// Writes the output for images `x: (B, H, W, C_in)` at times `t: (B,)` to `y: (B, H, W, C_out)`, computed with the
+    /// weights or with their moving average.
     fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()>;
 
-    /// The same in memory of its own.
+    /// Like [`predict_into`](Self::predict_into), but returns a new vector.
     fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
         let mut y = vec![0.0; t.len() * self.graph().output_shape().len()];
         self.predict_into(weights, x, t, &mut y)?;
         Ok(y)
     }
 
-    /// The loss and every parameter's gradient, in PyTorch's layouts; changes nothing.
+    /// Returns the loss and the gradient of every parameter, in PyTorch's layouts. Does not change the network.
     fn gradients(&self, batch: Batch) -> Result<(f32, Vec<Vec<f32>>)>;
 
-    /// One step on a batch, which goes through the network in `micro_batches` equal micro_batches one after the other.
+    /// Takes one optimiser step. The batch is split into `micro_batches` equal parts whose gradients are accumulated.
     fn train_step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport>;
 
-    /// The values of some nodes for a batch, `(B, H, W, C)` each.
+    /// Returns the values of `nodes` for a batch, `(B, H, W, C)` each.
     fn values(&self, weights: Weights, x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>>;
 
+    /// Returns a copy of the parameters and the optimiser state.
     fn state(&self) -> TrainState;
 
+    /// Replaces the parameters and the optimiser state. Fails if the sizes do not match the graph.
     fn set_state(&mut self, state: &TrainState) -> Result<()>;
 }
 
-/// A network on `backend`, at `state`.
+/// Creates a network on `backend`, with parameters and optimiser state from `state`.
 pub fn create_network_on<B: Backend>(backend: B, state: &TrainState) -> Result<Box<dyn Network>> {
     let empty = DeviceState { step: 0, params: vec![], first_moment: vec![], second_moment: vec![], ema: vec![] };
     let mut network = BackendNetwork { backend, state: empty };
@@ -162,29 +168,32 @@ impl<B: Backend> BackendNetwork<B> {
         }
     }
 
-    /// Of a call that has `images` images on the device at a time: where they have no room, how many would.
+    /// Adds a hint to an out-of-memory error of a call with `images` images per batch: how many images would fit.
     fn with_memory_hint<T>(&self, result: Result<T>, training: bool, images: usize) -> Result<T> {
         result.map_err(|error| match self.backend.max_batch(training).filter(|max| *max < images) {
             _ if !error.is::<OutOfMemory>() => error,
-            Some(0) => error.context("the network has no room for a single image"),
-            Some(max) => error.context(format!("there is no room for {images} images at a time, but for about {max}")),
-            None if images > 1 => {
-                error.context(format!("there is no room for {images} images at a time; half as many may fit"))
-            }
-            None => error.context("there is no room for a single image"),
+            Some(0) => error.context("the network needs more memory than the GPU has, even for a single image"),
+            Some(max) => error.context(format!(
+                "a batch of {images} images does not fit into the GPU's memory; about {max} would fit"
+            )),
+            None if images > 1 => error.context(format!(
+                "a batch of {images} images does not fit into the GPU's memory; half as many may fit"
+            )),
+            None => error.context("a single image does not fit into the GPU's memory"),
         })
     }
 
     fn step(&mut self, batch: Batch, micro_batches: usize, settings: &StepSettings) -> Result<StepReport> {
         ensure!(
             batch.t.len().is_multiple_of(micro_batches),
-            "{} images in {micro_batches} micro_batches",
+            "{} images can't be divided into {micro_batches} micro-batches",
             batch.t.len()
         );
         let (value, gradients) = match micro_batches {
             1 => {
                 let loss = self.backend.loss(&self.state.params, batch)?;
-                // Read when the way back is on the device as well: it need not wait for the host.
+                // Read the loss only after the backward pass has been queued, so that the device does not wait for the
+                // host.
                 let value = loss.retaped::<NoneTape>();
                 let gradients = loss.try_backward().map_err(device_error)?;
                 (value.as_vec()[0], gradients)
@@ -195,7 +204,7 @@ impl<B: Backend> BackendNetwork<B> {
         Ok(StepReport { loss: value, gradient_norm })
     }
 
-    /// The loss of a batch and its gradients, by the means over its micro_batches.
+    /// Returns the loss of a batch and its gradients, averaged over the micro-batches.
     fn accumulate_gradients(&self, batch: Batch, micro_batches: usize) -> Result<(f32, Gradients<B::Device>)> {
         let params = &self.state.params;
         let share = 1.0 / micro_batches as f32;
@@ -213,9 +222,9 @@ impl<B: Backend> BackendNetwork<B> {
                 }
             }
         }
-        // dfdx lends no way to put a gradient in its place, but the gradient of Σ p · g is g.
+        // dfdx has no API for setting a gradient, but the gradient of Σ p · g with respect to p is g.
         let mut terms = params.iter().zip(sums).map(|(p, g)| (p.leaky_trace() * g).sum::<Rank0, _>());
-        let first = terms.next().context("a network without parameters")?;
+        let first = terms.next().context("the network has no parameters")?;
         let sum = terms.fold(first, |sum, term| sum + term);
         Ok((value, sum.try_backward().map_err(device_error)?))
     }
@@ -226,9 +235,9 @@ impl<B: Backend> BackendNetwork<B> {
 
     fn upload(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
         let params = &self.graph().params;
-        ensure!(values.len() == params.len(), "{} tensors for {} parameters", values.len(), params.len());
+        ensure!(values.len() == params.len(), "found {} tensors for {} parameters", values.len(), params.len());
         for (v, p) in values.iter().zip(params) {
-            ensure!(v.len() == p.layout.len(), "{} has {} values, not {}", p.name, p.layout.len(), v.len());
+            ensure!(v.len() == p.layout.len(), "{} needs {} values, found {}", p.name, p.layout.len(), v.len());
         }
         values.iter().zip(params).map(|(v, p)| self.vector(&p.layout.from_torch(v))).collect()
     }

@@ -1,4 +1,4 @@
-//! Clipping, AdamW and the moving average, in place and without a word to the host but the norm.
+//! Gradient clipping, AdamW and the moving average, in place on the device; only the norm is copied to the host.
 
 use anyhow::Result;
 use dfdx::prelude::*;

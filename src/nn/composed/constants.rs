@@ -1,4 +1,4 @@
-//! Constant that operations take besides their inputs and parameters: made once, and kept on the device.
+//! Constants of operations, created once and cached on the device.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,12 +8,12 @@ use dfdx::prelude::*;
 use super::{Device, Matrix, Positions, VectorTensor};
 use crate::nn::graph::{self, Shape as ImageShape};
 
-/// Which row of its input each row of a gather is, in one image.
+/// The indices of a gather of rows, for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rows {
-    /// The rows of `len`, then another one, of whatever content.
+    /// All `len` rows, then one more with unspecified content.
     WithPadding { len: usize },
-    /// The 3×3 neighbours of every position of a map; outside of it, the row behind the last.
+    /// The 3×3 neighbours of every position of a feature map; positions outside of it map to the row after the last.
     Neighbours { height: usize, width: usize },
     /// `(H, W, 2, 2)` to `(2H, 2W)`.
     Upsampled { height: usize, width: usize },
@@ -29,7 +29,7 @@ impl Rows {
             Self::WithPadding { len } => (0..len).chain([0]).collect(),
             Self::Neighbours { height, width } => {
                 let row = |y: usize, x: usize| {
-                    // Offsets by one, so that nothing is below 0.
+                    // Coordinates plus one, so that they are not negative.
                     let inside = (1..=height).contains(&y) && (1..=width).contains(&x);
                     if inside { (y - 1) * width + x - 1 } else { height * width }
                 };
@@ -49,18 +49,18 @@ impl Rows {
     }
 }
 
-/// Row by row.
+/// Yields all positions, row by row.
 fn positions(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Constant {
-    /// Ones, and a zero at the end.
+    /// Ones, then a single zero.
     AllButLast {
         len: usize,
     },
-    /// A matrix that makes channels out of others: zeros but for ones from channel `first` on.
+    /// A matrix that places `channels` channels at `first` among `of`: zeros, with ones on that diagonal.
     ChannelPlacement {
         channels: usize,
         first: usize,
@@ -90,9 +90,10 @@ impl Constant {
     }
 }
 
-/// `(images, rows)`
+/// Returns the indices for a gather, `(images, rows)`.
 type RowTensor<D> = Tensor<(usize, usize), usize, D>;
 
+/// The cache of constants on a device.
 pub struct Constants<D: Device> {
     device: D,
     rows: RefCell<HashMap<(Rows, usize), RowTensor<D>>>,
@@ -106,41 +107,41 @@ impl<D: Device> Constants<D> {
 
     /// `(images, rows)`
     pub fn rows(&self, rows: Rows, images: usize) -> RowTensor<D> {
-        let make = || {
+        let create = || {
             let list = rows.indices();
             let shape = (images, list.len());
             self.device.tensor_from_vec(list.repeat(images), shape)
         };
-        self.rows.borrow_mut().entry((rows, images)).or_insert_with(make).clone()
+        self.rows.borrow_mut().entry((rows, images)).or_insert_with(create).clone()
     }
 
     fn constant(&self, constant: Constant) -> VectorTensor<D> {
-        let make = || {
+        let create = || {
             let list = constant.values();
             let len = list.len();
             self.device.tensor_from_vec(list, (len,))
         };
-        self.constants.borrow_mut().entry(constant).or_insert_with(make).clone()
+        self.constants.borrow_mut().entry(constant).or_insert_with(create).clone()
     }
 
-    /// Ones, and a zero at the end.
+    /// Returns `len - 1` ones, then a zero.
     pub fn all_but_last(&self, len: usize) -> VectorTensor<D> {
         self.constant(Constant::AllButLast { len })
     }
 
-    /// What `channels` channels are multiplied by to become those from `first` on, `of` channels.
+    /// Returns the matrix that places `channels` channels at `first` among `of` channels.
     pub fn channel_placement(&self, channels: usize, first: usize, of: usize) -> Matrix<D> {
         self.constant(Constant::ChannelPlacement { channels, first, of }).reshape_like(&(channels, of))
     }
 
-    /// See [`graph::sinusoid_frequencies`].
+    /// Returns [`graph::sinusoid_frequencies`], `(1, channels / 2)`.
     pub fn frequencies(&self, channels: usize) -> Matrix<D> {
         let frequencies = self.constant(Constant::Frequencies { channels });
         let n = frequencies.shape().0;
         frequencies.reshape_like(&(1usize, n))
     }
 
-    /// See [`graph::position_encoding`]; `(images, H·W, C)`.
+    /// Returns [`graph::position_encoding`] for all images, `(images, H·W, C)`.
     pub fn position_encoding(&self, shape: ImageShape, cell: usize, images: usize) -> Positions<D> {
         let position_encoding = self.constant(Constant::PositionEncoding { shape, cell, images });
         position_encoding.reshape_like(&(images, shape.positions(), shape.channels))
@@ -152,20 +153,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_lie_where_they_should() {
+    fn gather_indices_are_correct() {
         assert_eq!(Rows::WithPadding { len: 3 }.indices(), [0, 1, 2, 0]);
         let neighbours = Rows::Neighbours { height: 2, width: 2 }.indices();
         assert_eq!(neighbours.len(), 4 * 9);
         assert_eq!(neighbours[..9], [4, 4, 4, 4, 0, 1, 4, 2, 3]);
         assert_eq!(neighbours[27..], [0, 1, 4, 2, 3, 4, 4, 4, 4]);
-        // Of the position (0, 1), row 1 below column 0 is the value 4 · 1 + 2 of (1, 2, 2, 2).
+        // The result's (1, 0) comes from value 4 · 0 + 2 of (1, 2, 2, 2), its (0, 2) from 4 · 1.
         assert_eq!(Rows::Upsampled { height: 1, width: 2 }.indices(), [0, 1, 4, 5, 2, 3, 6, 7]);
         assert_eq!(Rows::HeadsFirst { heads: 2, len: 3 }.indices(), [0, 2, 4, 1, 3, 5]);
         assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.indices(), [0, 3, 1, 4, 2, 5]);
     }
 
     #[test]
-    fn what_is_placed_side_by_side_fills_the_channels() {
+    fn channel_placements_fill_the_channels() {
         let (a, b) = (
             Constant::ChannelPlacement { channels: 1, first: 0, of: 3 },
             Constant::ChannelPlacement { channels: 2, first: 1, of: 3 },

@@ -1,16 +1,17 @@
-//! How much memory passes take, about: what dfdx keeps of each operation, as counted in its tapes.
+//! Estimates the memory of passes: what dfdx allocates for each operation, as counted from its tapes.
 
 use std::collections::BTreeSet;
 
 use crate::nn::graph::{Graph, NodeId, Op};
 
 const BYTES: usize = size_of::<f32>();
-/// Lists of the parameters' size: weights, two moments, moving average, gradients, and what the optimiser has in hand.
+/// The number of lists of the parameters' size: weights, two moments, moving average, gradients, and temporaries of the
+/// optimiser.
 const PARAMETER_LISTS: usize = 7;
 
-/// Bytes that every image of a pass takes. Memory is used again for what has the very same size, so that values are
-/// there at once where they are of different sizes; beside them those that wait to be read or, in a training, all
-/// gradients, which are kept to the end of the pass.
+/// Returns the bytes per image of a pass. dfdx's cache reuses memory only for exactly the same size, so one value of
+/// each size is alive at once; in addition, values that are waiting to be read or, in training, all gradients, which
+/// live until the end of the pass.
 pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
     let sizes: Vec<usize> = (0..graph.nodes.len()).map(|n| node_len(graph, NodeId(n), training)).collect();
     let values: usize = sizes.iter().collect::<BTreeSet<_>>().into_iter().sum();
@@ -19,17 +20,17 @@ pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
     BYTES * (values + rest) + row_index_bytes(graph)
 }
 
-/// Bytes that a pass takes whatever its images.
+/// Returns the bytes that a pass needs regardless of the number of images.
 pub fn parameter_bytes(graph: &Graph) -> usize {
     PARAMETER_LISTS * BYTES * graph.parameter_count()
 }
 
-/// Constant between what a node reads and its value, which is among them.
+/// Returns the size of all intermediate values of an operation, in numbers, including its result.
 fn node_len(graph: &Graph, id: NodeId, training: bool) -> usize {
     let (positions, len) = (graph.shape(id).positions(), graph.shape(id).len());
     match graph.nodes[id.0].op {
         Op::Input | Op::Time | Op::Sinusoid { .. } | Op::PositionEncoding { .. } => len,
-        // Two copies with a row of zeros, nine with neighbours, the product, and that with the bias.
+        // Two copies with a row of zeros, nine with the neighbours, the product, and the product with the bias.
         Op::Conv3x3 { x, .. } => 11 * positions * graph.shape(x).channels + 2 * len,
         Op::Linear { .. } | Op::Gate { .. } | Op::Silu { .. } => 2 * len,
         Op::UpConv2x2 { .. } | Op::Concat { .. } | Op::MaxPool2x2 { .. } => 3 * len,
@@ -39,7 +40,7 @@ fn node_len(graph: &Graph, id: NodeId, training: bool) -> usize {
         Op::Add { .. } | Op::AddVector { .. } => len,
         Op::Attention { q, k, v, heads } => {
             let weights = heads * graph.shape(q).positions() * graph.shape(k).positions();
-            // Heads that lie apart are copies.
+            // Splitting heads copies the values.
             let heads_apart = if heads == 1 { 0 } else { [q, k, v].map(|x| graph.shape(x).len()).iter().sum() };
             if training { 2 * weights + 3 * len + heads_apart } else { weights + 3 * len + heads_apart }
         }
@@ -49,7 +50,7 @@ fn node_len(graph: &Graph, id: NodeId, training: bool) -> usize {
     }
 }
 
-/// Bytes of what says where neighbours are, an image.
+/// Returns the bytes of the neighbour indices, per image.
 fn row_index_bytes(graph: &Graph) -> usize {
     let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3 { .. }));
     let maps: BTreeSet<(usize, usize)> =
@@ -57,7 +58,7 @@ fn row_index_bytes(graph: &Graph) -> usize {
     maps.iter().map(|(height, width)| 10 * height * width * size_of::<usize>()).sum()
 }
 
-/// The most numbers that wait to be read at any time in a prediction.
+/// Returns the maximum size of values that are waiting to be read at any time during prediction, in numbers.
 fn peak_pending(graph: &Graph) -> usize {
     let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
     for (i, node) in graph.nodes.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! Every operation composed of dfdx's own, on any of its devices, differentiated by its tape.
+//! Runs a graph with dfdx's own operations, on any of its devices, differentiated by its tape.
 //!
-//! The reference of the fused kernels and the path of devices without any. Channels-last makes a convolution a gather
-//! and one matrix product; see `ops`. Only operations whose CUDA kernels are in the binary are used: those that dfdx
-//! compiles where the program runs (`concat_along`, `stack`, `reshape_like` of what lies scattered) want the headers of
-//! the machine that built it.
+//! This is the reference for the fused kernels, and the implementation for devices without them. Channels-last makes a
+//! convolution a gather and one matrix product; see `ops`. Only operations whose CUDA kernels are compiled into the
+//! binary are used: those that dfdx compiles at run time (`concat_along`, `stack`, `reshape_like` of non-contiguous
+//! tensors) need the headers of the machine that built it.
 
 mod adam;
 mod constants;
@@ -31,13 +31,13 @@ pub struct ComposedBackend<D: Device> {
     graph: Graph,
     device: D,
     constants: Constants<D>,
-    /// What the device's memory is laid out for.
+    /// The kind of pass that the device's memory cache is filled for.
     last: Cell<Pass>,
-    /// What the device has for parameters and passes, in bytes, where that is known.
+    /// The memory available for parameters and passes, in bytes, if known.
     memory: Option<u64>,
 }
 
-/// Passes of one kind ask for the same memory again.
+/// The kind of a pass. Passes of the same kind allocate the same sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pass {
     training: bool,
@@ -46,13 +46,13 @@ struct Pass {
 
 impl<D: Device> ComposedBackend<D> {
     pub fn new(graph: Graph, device: D) -> Result<Self> {
-        // Tensors come from the memory of the step before.
+        // Reuse the memory of previous tensors.
         device.try_enable_cache().map_err(device_error)?;
         let last = Cell::new(Pass { training: false, images: 0 });
         Ok(Self { graph, constants: Constants::new(device.clone()), device, last, memory: None })
     }
 
-    /// On a device that has so many bytes to give.
+    /// Sets the memory that the device has available, in bytes.
     pub fn with_memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
@@ -67,7 +67,7 @@ impl<D: Device> ComposedBackend<D> {
         self.device.try_tensor_from_vec(values.to_vec(), dims).map_err(device_error)
     }
 
-    /// Memory of other sizes is given back before a pass of another kind, which could not use it.
+    /// Frees cached memory before a pass of another kind, which could not reuse it.
     fn begin(&self, pass: Pass) -> Result<()> {
         if self.last.replace(pass) != pass {
             self.device.try_empty_cache().map_err(device_error)?;
@@ -75,7 +75,7 @@ impl<D: Device> ComposedBackend<D> {
         Ok(())
     }
 
-    /// The values of some nodes for images on the host.
+    /// Returns the values of `nodes` for images in host memory.
     fn run(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<ImageTensor<D>>> {
         let images = count_images(&self.graph, x, t)?;
         self.begin(Pass { training: false, images })?;
@@ -85,9 +85,9 @@ impl<D: Device> ComposedBackend<D> {
 }
 
 impl<D: Device> Drop for ComposedBackend<D> {
-    /// dfdx's cache doesn't free what it holds by itself.
+    /// Frees the memory in dfdx's cache, which dfdx itself does not.
     fn drop(&mut self) {
-        // A device that has failed fails here too, and its memory goes with the process.
+        // A failed device fails here too; its memory is freed when the process exits.
         let _ = self.device.try_disable_cache();
     }
 }
@@ -105,7 +105,12 @@ impl<D: Device + 'static> Backend for ComposedBackend<D> {
 
     fn forward(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
         let output = &self.run(params, x, t, &[self.graph.output()])?[0];
-        ensure!(y.len() == output.shape().num_elements(), "room for {} values of {:?}", y.len(), output.shape());
+        ensure!(
+            y.len() == output.shape().num_elements(),
+            "expected a buffer for values of {:?}, found {} values",
+            output.shape(),
+            y.len()
+        );
         output.copy_into(y);
         Ok(())
     }
@@ -127,7 +132,7 @@ impl<D: Device + 'static> Backend for ComposedBackend<D> {
         let inputs = (x, self.vector(batch.t)?);
         let output = [self.graph.output()];
         let (mut values, tape) = ops::run(&self.graph, &self.constants, params, inputs, OwnedTape::default(), &output);
-        let y = values.pop().expect("one value was asked for");
+        let y = values.pop().expect("one value was requested");
         let error = (y.put_tape(tape) - target).square();
         let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();
         Ok((error * self.vector(batch.weights)?).mean())

@@ -1,4 +1,4 @@
-//! The operations, one after the other.
+//! Runs the operations of a graph in order.
 
 use dfdx::prelude::*;
 
@@ -6,7 +6,7 @@ use super::constants::{Constants, Rows};
 use super::{Device, ImageTensor, Matrix, Positions, VectorTensor};
 use crate::nn::graph::{Graph, Node, NodeId, Op, ParamId};
 
-/// The values that are still wanted, and the one tape that all of them share.
+/// The values that are still needed, and the one tape that all of them share.
 struct Run<'a, D: Device, T: Tape<f32, D>> {
     constants: &'a Constants<D>,
     params: &'a [VectorTensor<D>],
@@ -14,7 +14,7 @@ struct Run<'a, D: Device, T: Tape<f32, D>> {
     tape: Option<T>,
 }
 
-/// The values of `wanted`, apart from the tape they were recorded on, for images and their times.
+/// Returns the values of `wanted` nodes for images and their times, and the tape that they were recorded on.
 pub fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
     graph: &Graph,
     constants: &Constants<D>,
@@ -47,26 +47,26 @@ pub fn run<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>>(
         }
     }
     let values = wanted.iter().map(|&node| run.value(node).clone()).collect();
-    (values, run.tape.expect("every operation hands the tape on"))
+    (values, run.tape.expect("every operation passes the tape on"))
 }
 
 impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
     fn value(&self, id: NodeId) -> &ImageTensor<D> {
-        self.values[id.0].as_ref().expect("a value is kept until nothing wants it")
+        self.values[id.0].as_ref().expect("a value is kept until its last use")
     }
 
-    /// The value of a node, carrying the tape.
+    /// Returns the value of a node, with the tape.
     fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
         let tape = self.any_tape();
         self.value(id).clone().put_tape(tape)
     }
 
-    /// The tape, for a value that nothing learns through.
+    /// Takes the tape, for a value without gradient.
     fn any_tape(&mut self) -> T {
-        self.tape.take().expect("one value at a time carries the tape")
+        self.tape.take().expect("only one value at a time holds the tape")
     }
 
-    /// The value of a node, with a tape of its own to be merged.
+    /// Returns the value of a node with a new tape, to be merged.
     fn retaped(&self, id: NodeId) -> ImageTensor<D, T> {
         self.value(id).retaped::<T>()
     }
@@ -80,7 +80,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         self.param(id).reshape_like(&(rows, columns))
     }
 
-    /// A scale and a shift a channel.
+    /// Applies a scale and a shift per channel.
     fn scaled(&self, x: ImageTensor<D, T>, weight: ParamId, bias: ParamId) -> ImageTensor<D, T> {
         let shape = *x.shape();
         x * self.param(weight).broadcast_like::<_, Axes3<0, 1, 2>>(&shape)
@@ -89,7 +89,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
 
     fn apply(&mut self, node: &Node, images: usize) -> ImageTensor<D, T> {
         match node.op {
-            Op::Input | Op::Time => unreachable!("inputs have their values already"),
+            Op::Input | Op::Time => unreachable!("inputs are set before"),
             Op::Conv3x3 { x, weight, bias } => {
                 let (b, h, w, c) = *self.value(x).shape();
                 let x = self.taped(x);
@@ -185,7 +185,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
                 let (b, h, w, _) = *self.value(q).shape();
                 let q = self.taped(q);
                 let q = self.split_heads(q, heads).softmax::<Axis<2>>();
-                // Before it is permuted: dfdx differentiates the softmax of a permuted tensor wrongly.
+                // Softmax before the permutation: dfdx differentiates the softmax of a permuted tensor incorrectly.
                 let k = self.split_heads(self.retaped(k), heads).softmax::<Axis<1>>();
                 let context = k.permute::<_, Axes3<0, 2, 1>>().matmul(self.split_heads(self.retaped(v), heads));
                 self.join_heads(q.matmul(context), (b, h, w))
@@ -199,7 +199,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         }
     }
 
-    /// rows · weight + bias, as images of `(b, h, w)` positions.
+    /// Computes rows · weight + bias, as images with `(b, h, w)` positions.
     fn affine(
         &self,
         rows: Matrix<D, T>,
@@ -214,7 +214,8 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         shaped(y, (at.0, at.1, at.2, shape.1))
     }
 
-    /// The 3×3 neighbourhood of every position, `(B, H·W·9, C)`; a row of zeros, behind the others, lies outside.
+    /// Returns the 3×3 neighbourhood of every position, `(B, H·W·9, C)`. A row of zeros, appended to the others, stands
+    /// for positions outside.
     fn neighbourhoods(&self, x: ImageTensor<D, T>) -> Positions<D, T> {
         let (b, height, width, c) = *x.shape();
         let len = height * width;
@@ -225,8 +226,8 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         x.gather(self.constants.rows(Rows::Neighbours { height, width }, b))
     }
 
-    /// `(B, H, W, heads · D)` to `(B · heads, H·W, D)`: so a product is one call for all images. With another dimension,
-    /// dfdx calls cuBLAS for every image.
+    /// Reorders `(B, H, W, heads · D)` to `(B · heads, H·W, D)`, so that a product is one call for all images. With
+    /// another dimension, dfdx would call cuBLAS once per image.
     fn split_heads(&self, x: ImageTensor<D, T>, heads: usize) -> Positions<D, T> {
         let (b, h, w, c) = *x.shape();
         let (len, d) = (h * w, c / heads);
@@ -235,7 +236,7 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
         shaped(x, (b * heads, len, d))
     }
 
-    /// `(B · heads, H·W, D)` to `(B, H, W, heads · D)`.
+    /// Reorders `(B · heads, H·W, D)` to `(B, H, W, heads · D)`.
     fn join_heads(&self, x: Positions<D, T>, (b, h, w): (usize, usize, usize)) -> ImageTensor<D, T> {
         let (all, len, d) = *x.shape();
         let heads = all / b;
@@ -245,20 +246,20 @@ impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> Run<'_, D, T> {
     }
 }
 
-/// The same numbers in another shape. They must lie one after the other: what dfdx does for others is no kernel of the
-/// binary's.
+/// Reshapes a contiguous tensor. For other tensors, dfdx would need a kernel that is not in the binary.
 fn shaped<S: Shape, R: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>, shape: R) -> Tensor<R, f32, D, T> {
-    debug_assert!(is_dense(&x), "{:?} does not lie as its shape says", x.shape());
+    debug_assert!(is_dense(&x), "{:?} is not contiguous", x.shape());
     x.reshape_like(&shape)
 }
 
-/// dfdx tells no strides, but a tape has what is done about them.
+/// Whether a tensor is contiguous. dfdx does not expose strides, but reshaping a non-contiguous tensor is recorded on
+/// the tape.
 fn is_dense<S: Shape, D: Device, T>(x: &Tensor<S, f32, D, T>) -> bool {
     let flat = x.retaped::<OwnedTape<f32, D>>().reshape_like(&(x.shape().num_elements(),));
     format!("{:?}", flat.split_tape().1).contains("num_operations: 0")
 }
 
-/// (x − mean) / √(variance + ε), a group of channels of an image at a time.
+/// Computes (x − mean) / √(variance + ε) for each image and group of channels.
 fn group_norm<D: Device, T: Tape<f32, D> + Merge<T>>(x: ImageTensor<D, T>, groups: usize) -> ImageTensor<D, T> {
     let (b, h, w, c) = *x.shape();
     let x: ImageTensor<D, T> = shaped(x, (b, h * w, groups, c / groups));
@@ -279,7 +280,8 @@ fn max_pool<D: Device, T: Tape<f32, D>>(x: ImageTensor<D, T>) -> ImageTensor<D, 
     shaped(rows, (b, h / 2, w / 2, c))
 }
 
-/// A copy for `slice`, whose gradient on the CPU replaces what others have added to its input's.
+/// Copies a tensor before `slice`, whose gradient on the CPU overwrites the gradient of its input instead of adding to
+/// it.
 fn own_gradient<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
     x * 1.0
 }

@@ -1,7 +1,8 @@
-//! CUDA's libraries, looked for when a network wants a GPU. Where there is none, the same binary works on the CPU.
+//! Loads CUDA's libraries at run time, when a network needs a GPU. On machines without them, the same binary runs on
+//! the CPU.
 //!
-//! What dfdx calls of them is defined here: each function jumps to where the library's own is found. So the linker has
-//! nothing to ask of the libraries, and the binary starts without them.
+//! Every CUDA function that dfdx calls is defined here, as a jump to the loaded library's function. So neither the
+//! linker nor the start of the binary needs the libraries.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use anyhow::{Context, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-/// Where a function of a library's is, once it is loaded.
+/// A library function and its address, once it is loaded.
 struct Function {
     name: &'static str,
     address: &'static AtomicPtr<c_void>,
 }
 
-/// Stands for functions that were not found: an error code of every library's.
+/// Called in place of functions that were not found; returns a value that is an error code in every library.
 extern "C" fn missing_function() -> i32 {
     3
 }
@@ -68,37 +69,37 @@ functions!(driver:
 functions!(blas:
     cublasCreate_v2 cublasDestroy_v2 cublasSetStream_v2 cublasSgemmStridedBatched cublasSgemm_v2);
 
-// Nothing of a network is compiled where it runs, so that this library is never loaded.
+// Never loaded: srpipe compiles no kernels at run time.
 functions!(compiler:
     nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
     nvrtcGetProgramLogSize);
 
-/// Loads the driver, once.
+/// Loads the driver on the first call.
 pub fn load_driver() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     let load = || {
         load_functions(&["libcuda.so.1"], driver::ALL).context(
-            "there is no NVIDIA driver, or one that is too old: libcuda.so.1, which comes with it, cannot be used. Install \
-             the driver, or say `--device cpu`",
+            "the NVIDIA driver is missing or too old: its library libcuda.so.1 cannot be loaded. Install \
+             a current driver, or use `--device cpu`",
         )
     };
     LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// Loads the driver and cuBLAS, once.
+/// Loads the driver and cuBLAS on the first call.
 pub fn load() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     load_driver()?;
     let load = || {
         load_functions(&["libcublas.so.13", "libcublas.so.12"], blas::ALL).context(
-            "cuBLAS cannot be loaded: install the CUDA toolkit's libraries, and name their folder in LD_LIBRARY_PATH or \
-             the toolkit's in CUDA_PATH",
+            "cuBLAS cannot be loaded: install the libraries of the CUDA toolkit, and add their folder to LD_LIBRARY_PATH or \
+             set CUDA_PATH to the toolkit's folder",
         )
     };
     LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// Loads the first library of these names that there is, and finds the functions in it.
+/// Loads the first available library of `names` and looks up its functions.
 fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
     let mut problem = None;
     let candidates = names.iter().flat_map(|name| candidate_paths(name));
@@ -109,25 +110,29 @@ fn load_functions(names: &[&str], functions: &[Function]) -> Result<()> {
             None
         }
     });
-    let Some(library) = library else { return Err(problem.context("no library was named")?.into()) };
+    let Some(library) = library else { return Err(problem.context("no library names were given")?.into()) };
     for function in functions {
-        // SAFETY: the address is used as the function's that the library declares under this name.
+        // SAFETY: the address is used as the function that the library exports under this name.
         match unsafe { library.get::<*mut c_void>(function.name.as_bytes()) } {
             Ok(found) => function.address.store(*found, Relaxed),
-            Err(error) => return Err(anyhow::Error::from(error).context(format!("it has no {}", function.name))),
+            Err(error) => {
+                return Err(
+                    anyhow::Error::from(error).context(format!("the library lacks the function {}", function.name))
+                );
+            }
         }
     }
-    // The library stays for as long as the process.
+    // Keep the library loaded until the process exits.
     std::mem::forget(library);
     Ok(())
 }
 
 fn open(path: &Path) -> Result<Library, libloading::Error> {
-    // SAFETY: NVIDIA's libraries may be loaded at any time.
+    // SAFETY: NVIDIA's libraries can be loaded at any time.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
 }
 
-/// Where the system looks for a library, then where toolkits have theirs.
+/// Returns the paths to try: the system's search path, then the folders of CUDA toolkits.
 fn candidate_paths(name: &str) -> Vec<PathBuf> {
     let toolkit = std::env::var_os("CUDA_PATH").map(PathBuf::from);
     let folders = toolkit.into_iter().chain(["/usr/local/cuda".into()]);
@@ -140,12 +145,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_of_a_library_are_found_and_what_is_absent_is_said() {
+    fn functions_are_looked_up_and_missing_ones_are_reported() {
         static ADDRESS: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
         load_functions(&["none.so.7", "libc.so.6"], &[Function { name: "getpid", address: &ADDRESS }]).unwrap();
         assert!(!ADDRESS.load(Relaxed).is_null());
         let error = load_functions(&["libc.so.6"], &[Function { name: "cuInit", address: &ADDRESS }]).unwrap_err();
-        assert!(error.to_string().contains("has no cuInit"), "{error}");
+        assert!(error.to_string().contains("lacks the function cuInit"), "{error}");
         let error = load_functions(&["none.so.7"], &[]).unwrap_err();
         assert!(format!("{error:#}").contains("none.so.7"), "{error:#}");
     }

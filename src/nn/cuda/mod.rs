@@ -1,4 +1,4 @@
-//! Networks on NVIDIA's GPUs.
+//! Networks on NVIDIA GPUs.
 
 mod libraries;
 
@@ -9,26 +9,26 @@ use dfdx::prelude::*;
 use super::composed::ComposedBackend;
 use super::device_error::{catch_device_panics, device_error};
 
-/// Whether the driver has a GPU for this process.
+/// Whether the driver offers a GPU to this process.
 pub fn is_available() -> bool {
     let count = || result::init().and_then(|()| result::device::get_count());
     libraries::load_driver().is_ok() && matches!(count(), Ok(1..))
 }
 
-/// The composed operations on GPU `index` of those that this process may use.
+/// Creates a backend with the composed operations on GPU `index` of those visible to this process.
 pub fn open(index: usize, graph: super::Graph) -> Result<ComposedBackend<Cuda>> {
     libraries::load()?;
     catch_device_panics(|| {
-        // cudarc's errors can't print themselves where the driver fails altogether.
+        // cudarc's errors can't be printed if the driver is unusable.
         let count = result::init().and_then(|()| result::device::get_count());
         let count = count.map_err(|error| device_error(error.0))?;
         let exists = usize::try_from(count).is_ok_and(|count| index < count);
-        ensure!(exists, "device cuda:{index}: this process may use GPUs below cuda:{count}");
+        ensure!(exists, "device cuda:{index} does not exist: this process sees {count} GPUs, numbered from 0");
         let device = Cuda::try_build(index, 0).map_err(device_error)?;
-        // A first kernel tells whether the driver takes what the binary brings.
+        // Run a kernel to check that the driver accepts the kernels in this binary.
         let two = (device.tensor([1.0f32]) + 1.0).as_vec();
         if two != [2.0] {
-            bail!("GPU {index} computes 1 + 1 = {}", two[0]);
+            bail!("GPU {index} is defective: it computed 1 + 1 = {}", two[0]);
         }
         let (free, _) = result::mem_get_info().map_err(|error| device_error(error.0))?;
         Ok(ComposedBackend::new(graph, device)?.with_memory(free as u64))

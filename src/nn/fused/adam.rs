@@ -1,4 +1,4 @@
-//! Clipping, AdamW and the moving average in one pass over the parameters.
+//! Gradient clipping, AdamW and the moving average in one pass over the parameters.
 
 use anyhow::Result;
 use dfdx::prelude::*;
@@ -8,19 +8,20 @@ use super::simd::{Isa, PANEL, for_lanes, kernel};
 use super::workspace::BufferPool;
 use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
 
-/// Squares are summed in f32 over this many numbers, then in f64.
+/// The number of squares that are summed in f32; larger sums use f64.
 const BLOCK: usize = 4096;
 
-/// One step's constants, rounded once.
+/// The constants of one step, rounded once.
 #[derive(Clone, Copy)]
 struct Constants {
     clip: f32,
     beta: [f32; 2],
     one_minus_beta: [f32; 2],
-    /// The learning rate over the first moment's bias correction.
+    /// The learning rate divided by the first moment's bias correction.
     rate: f32,
+    /// The second moment's bias correction.
     correction: f32,
-    /// What weight decay leaves of a weight.
+    /// The factor of weight decay: 1 − lr · weight_decay.
     decay_factor: f32,
     eps: f32,
     ema_decay: f32,
@@ -68,7 +69,7 @@ pub fn update(
     Ok(norm as f32)
 }
 
-/// One parameter's step. dfdx lends no slice of a tensor, so its numbers are copied out and back.
+/// Updates one parameter. dfdx gives no access to a tensor's memory, so its values are copied out and back.
 fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut [f32]) {
     let n = g.len();
     for (t, to) in tensors.iter().zip(buffer.chunks_exact_mut(n)) {
@@ -78,7 +79,7 @@ fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4]
     let (m, rest) = rest.split_at_mut(n);
     let (v, ema) = rest.split_at_mut(n);
     let pointers = [p.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr(), ema.as_mut_ptr()];
-    // SAFETY: five disjoint lists of n numbers.
+    // SAFETY: five disjoint slices of n numbers.
     unsafe { adam(isa, c, g.as_ptr(), pointers, n) };
     for (t, from) in tensors.into_iter().zip(buffer.chunks_exact(n)) {
         t.copy_from(from);
@@ -88,7 +89,7 @@ fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4]
 kernel! {
     /// # Safety
     ///
-    /// All lists have `n` numbers and don't overlap.
+    /// All slices have `n` numbers and don't overlap.
     unsafe fn adam<S>(c: &Constants, g: *const f32, lists: [*mut f32; 4], n: usize) {
         let [p, m, v, ema] = lists;
         for_lanes!(S, n, |i, lanes| {
@@ -111,7 +112,7 @@ kernel! {
 }
 
 kernel! {
-    /// Sums of squares of every sixteenth number.
+    /// Adds the squares of `values` to 16 interleaved sums.
     ///
     /// # Safety
     ///
@@ -130,7 +131,7 @@ kernel! {
 fn sum_of_squares(isa: Isa, values: &[f32]) -> f64 {
     let block = |block: &[f32]| {
         let mut sums = [0.0; PANEL];
-        // SAFETY: the block's own length.
+        // SAFETY: the length is that of the block.
         unsafe { squares(isa, block.as_ptr(), block.len(), &mut sums) };
         sums.into_iter().map(f64::from).sum::<f64>()
     };

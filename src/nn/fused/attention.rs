@@ -1,8 +1,10 @@
-//! softmax(q kᵀ / √d) v of one image, a head at a time, and its gradients, without ever having all weights at once.
+//! Softmax attention, softmax(q kᵀ / √d) v, of one image, head by head, and its gradients, without storing the full
+//! matrix of weights.
 //!
-//! Weights exist in tiles that the first-level cache holds, and every product fills whole vectors however narrow a head:
-//! forward a lane is a query, whose maximum and sum go on from tile to tile (Milakov and Gimelshein 2018); backward a
-//! lane is a key, and weights are made again from the maxima and sums (Dao et al. 2022, algorithm 4).
+//! Weights are computed in tiles that fit into the first-level cache, and all products use full vectors even for narrow
+//! heads. In the forward pass, a lane is a query whose maximum and sum are updated from tile to tile (Milakov and
+//! Gimelshein 2018). In the backward pass, a lane is a key, and weights are recomputed from the maxima and sums (Dao et
+//! al. 2022, algorithm 4).
 
 use super::gemm::{Gemm, Left, Panels, SumInit, gemm};
 use super::simd::{Isa, PANEL, exp, kernel};
@@ -15,50 +17,53 @@ pub struct Attention {
     pub k: View,
     pub v: View,
     pub heads: usize,
-    /// [`moments_len`] numbers that the backward pass takes over: by head the queries' max scores, then the
-    /// reciprocals of their sums.
+    /// [`moments_len`] numbers, written by the forward pass and read by the backward pass: for each head the maximum
+    /// score of each query, then the reciprocals of their sums.
     pub moments: *mut f32,
     /// [`scratch_len`] numbers.
     pub scratch: *mut f32,
 }
 
-/// Queries and keys of a tile: whole panels.
+/// The numbers of queries and keys per tile: multiples of a panel.
 const QUERIES: usize = 64;
 const KEYS: usize = 64;
 
+/// Returns the length of [`Attention::moments`].
 pub fn moments_len(queries: usize, heads: usize) -> usize {
     2 * heads * queries
 }
 
-/// Scratch of one image, whose heads have `[d, c]` channels in queries and values.
+/// Returns the length of the scratch memory for one image whose heads have `[d, c]` channels in queries and values.
 pub fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) -> usize {
     let forward = QUERIES * (KEYS + d + c + 2);
     let backward = 2 * KEYS * (QUERIES + d + c) + queries;
     if training { forward.max(backward) } else { forward }
 }
 
-/// A gradient's view, and whether to add to what it holds.
+/// A gradient to compute, and whether to add to its current values.
 pub type GradientTarget = Option<(View, bool)>;
 
-/// The channels of one head.
+/// Returns the channels of one head.
 pub fn slice(view: &View, heads: usize, head: usize) -> View {
     let channels = view.channels() / heads;
     view.slice(head * channels, channels)
 }
 
-/// Parts of `len` pixels, one after the other: their first and their number.
+/// Splits `count` pixels into tiles of at most `len`; yields the first pixel and the length of each.
 fn tiles(count: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).step_by(len).map(move |first| (first, len.min(count - first)))
 }
 
+/// Computes the output `y`.
+///
 /// # Safety
 ///
-/// The views are of one image each, of fitting shapes; `y` overlaps none of them.
+/// The views are of one image each, with matching shapes; `y` overlaps none of them.
 pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         for (first, count) in tiles(q.rows(), QUERIES) {
-            // SAFETY: the caller's, passed on.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let max = a.moments.add(2 * head * q.rows() + first);
                 let tile = [q.pixels(first, count), y.pixels(first, count)];
@@ -68,10 +73,10 @@ pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
     }
 }
 
-/// The outputs and the moments of a tile's queries.
+/// Computes the outputs and moments of a tile of queries.
 unsafe fn queries_forward(isa: Isa, [q, y]: [View; 2], [k, v]: [&View; 2], moments: [*mut f32; 2], scratch: *mut f32) {
     let (d, c, lanes) = (q.channels(), y.channels(), q.rows().next_multiple_of(PANEL));
-    // SAFETY: the caller's, passed on; the scratch holds the parts.
+    // SAFETY: upheld by the caller; the scratch memory is large enough.
     unsafe {
         let weights = scratch;
         let queries = weights.add(KEYS * lanes);
@@ -117,24 +122,24 @@ unsafe fn queries_forward(isa: Isa, [q, y]: [View; 2], [k, v]: [&View; 2], momen
     }
 }
 
-/// A tile of scores, `(keys, lanes)`, and what its queries have so far.
+/// A tile of scores, `(keys, lanes)`, and the running state of its queries.
 struct SoftmaxTile {
     weights: *mut f32,
     keys: usize,
     lanes: usize,
     max: *mut f32,
     total: *mut f32,
-    /// The outputs before they are divided by the totals, `(channels, lanes)`.
+    /// The unnormalised outputs, `(channels, lanes)`.
     sums: *mut f32,
     channels: usize,
 }
 
 kernel! {
-    /// Turns scores into weights relative to the max score so far, and scales what was summed up to it.
+    /// Turns scores into weights relative to the maximum score so far, and rescales the running sums to it.
     ///
     /// # Safety
     ///
-    /// The lists have the lengths that [`SoftmaxTile`] names.
+    /// The pointers are valid for the lengths given in [`SoftmaxTile`].
     unsafe fn update_softmax<S>(w: &SoftmaxTile) {
         let mut lane = 0;
         while lane < w.lanes {
@@ -164,15 +169,17 @@ kernel! {
     }
 }
 
+/// Computes the gradients of q, k and v.
+///
 /// # Safety
 ///
-/// As [`forward`], which has left `y` and the moments; the targets have the shapes of q, k and v, and overlap nothing but
-/// each other.
+/// As for [`forward`], which has written `y` and the moments. The targets have the shapes of q, k and v, and overlap
+/// nothing but each other.
 pub unsafe fn backward(isa: Isa, a: &Attention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let [q, k, v, y, dy] = [&a.q, &a.k, &a.v, y, dy].map(|view| slice(view, a.heads, head));
         let [dq, dk, dv] = targets.map(|t| t.map(|(view, accumulate)| (slice(&view, a.heads, head), accumulate)));
-        // SAFETY: the caller's, passed on; the scratch holds the parts.
+        // SAFETY: upheld by the caller; the scratch memory is large enough.
         unsafe {
             let max = a.moments.add(2 * head * q.rows());
             let dots = a.scratch.add(2 * KEYS * (QUERIES + q.channels() + v.channels()));
@@ -189,22 +196,22 @@ pub unsafe fn backward(isa: Isa, a: &Attention, y: &View, dy: &View, targets: [G
     }
 }
 
-/// What all tiles of a head share backward.
+/// The inputs of the backward pass that all tiles of a head share.
 struct Head {
     q: View,
     dy: View,
     max: *const f32,
     factors: *const f32,
-    /// By query Σ y dy, which is the mean under its weights of the weights' gradients.
+    /// For each query Σ y dy, which equals the weighted mean of the gradients of its weights.
     dots: *const f32,
     scratch: *mut f32,
 }
 
-/// The gradients of a tile's keys and values, and their part of the queries'.
+/// Computes the gradients of a tile of keys and values, and their contribution to the gradients of queries.
 unsafe fn keys_backward(isa: Isa, h: &Head, [k, v]: [&View; 2], [dq, dk, dv]: [GradientTarget; 3]) {
     let (d, c, lanes) = (k.channels(), v.channels(), k.rows().next_multiple_of(PANEL));
     let scale = 1.0 / (d as f32).sqrt();
-    // SAFETY: the caller's, passed on; the scratch holds the parts.
+    // SAFETY: upheld by the caller; the scratch memory is large enough.
     unsafe {
         let weights = h.scratch;
         let d_weights = weights.add(QUERIES * lanes);
@@ -248,12 +255,12 @@ unsafe fn keys_backward(isa: Isa, h: &Head, [k, v]: [&View; 2], [dq, dk, dv]: [G
 }
 
 kernel! {
-    /// Scores to weights w, and gradients g of weights to those of the products of queries and keys, scale · w (g − dot);
-    /// `lists` are the rows' max scores, factors and dots.
+    /// Turns scores into weights w, and gradients g of the weights into gradients of the scores, scale · w (g − dot).
+    /// `lists` are the maximum scores, factors and dots of the rows.
     ///
     /// # Safety
     ///
-    /// Both tiles have `rows` rows of `lanes` numbers, and the lists as many.
+    /// Both tiles have `rows` rows of `lanes` numbers, and each list has `rows` numbers.
     unsafe fn softmax_tile_backward<S>(
         weights: *mut f32,
         gradients: *mut f32,
@@ -277,11 +284,11 @@ kernel! {
 }
 
 kernel! {
-    /// Σ over the channels of a · b, by row.
+    /// Computes the dot product of each row of `a` and `b`.
     ///
     /// # Safety
     ///
-    /// Two views of one shape; as many sums may be written as they have rows.
+    /// The views have the same shape, and `sums` is valid for writing one number per row.
     unsafe fn row_products<S>(a: &View, b: &View, sums: *mut f32) {
         for row in 0..a.rows() {
             let (a_row, b_row) = (a.at.add(row * a.stride), b.at.add(row * b.stride));
@@ -299,15 +306,16 @@ kernel! {
     }
 }
 
-/// The transpose of a view's matrix times a factor, in panels, `(rows / 16, channels, 16)`, zeros where there is no row.
+/// Writes the transpose of a view's matrix times a factor, in panels, `(rows / 16, channels, 16)`; missing rows are
+/// filled with zeros.
 ///
 /// # Safety
 ///
-/// The view may be read and as much be written.
+/// The view is valid for reads and `to` for writes.
 pub unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
     for row in 0..x.rows().next_multiple_of(PANEL) {
         for c in 0..x.channels() {
-            // SAFETY: the caller's, passed on.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let value = if row < x.rows() { factor * *x.at.add(row * x.stride + c) } else { 0.0 };
                 *to.add((row / PANEL * x.channels() + c) * PANEL + row % PANEL) = value;
@@ -316,15 +324,15 @@ pub unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
     }
 }
 
-/// The transpose of a matrix whose rows are `stride` numbers apart, in place of a view's pixels or added to them.
+/// Writes the transpose of a matrix whose rows are `stride` numbers apart to a view, or adds it.
 ///
 /// # Safety
 ///
-/// The matrix has a row a channel and a column a pixel.
+/// The matrix has one row per channel and one column per pixel.
 pub unsafe fn unpack_transposed(from: *const f32, stride: usize, x: &View, accumulate: bool) {
     for row in 0..x.rows() {
         for c in 0..x.channels() {
-            // SAFETY: the caller's, passed on.
+            // SAFETY: upheld by the caller.
             unsafe {
                 let to = x.at.add(row * x.stride + c);
                 let value = *from.add(c * stride + row);

@@ -1,28 +1,28 @@
-//! Matrix products with register tiles: six rows by a panel of [`PANEL`] columns or several.
+//! Matrix products with register tiles: several rows by one or more panels of [`PANEL`] columns.
 //!
-//! Each element is one chain of fused multiply-adds over k in order, whatever the tile and the width, so its bits depend
-//! on nothing else.
+//! Each element is one chain of fused multiply-adds over k in order, whatever the tile and the vector width, so its
+//! bits depend on nothing else.
 
 use super::simd::{PANEL, Simd, kernel};
 
-/// What the sums start from.
+/// The initial values of the sums.
 #[derive(Clone, Copy)]
 pub enum SumInit {
     Zero,
-    /// What `c` holds.
+    /// The current values of `c`.
     Accumulate,
-    /// One number a column, as many as there are columns.
+    /// One number per column.
     Bias(*const f32),
 }
 
 impl SumInit {
-    /// Whether to add to what is there.
+    /// Returns `Accumulate` or `Zero`.
     pub fn accumulating(accumulate: bool) -> Self {
         if accumulate { SumInit::Accumulate } else { SumInit::Zero }
     }
 }
 
-/// A factor that is read number by number: element (i, j) is `at[i · row + j · column]`.
+/// The left factor, read number by number: element (i, j) is `at[i · row + j · column]`.
 #[derive(Clone, Copy)]
 pub struct Left {
     pub at: *const f32,
@@ -31,11 +31,12 @@ pub struct Left {
 }
 
 impl Left {
-    /// A matrix whose rows lie `stride` numbers apart.
+    /// A matrix whose rows are `stride` numbers apart.
     pub fn rows(at: *const f32, stride: usize) -> Self {
         Self { at, row: stride, column: 1 }
     }
 
+    /// Returns the transpose.
     pub fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }
@@ -50,18 +51,18 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// A matrix whose rows lie `stride` numbers apart.
+    /// A matrix whose rows are `stride` numbers apart.
     pub fn rows(at: *mut f32, stride: usize) -> Self {
         Self { at, row: stride, panel: PANEL }
     }
 
-    /// One whole panel of `rows` rows after the other.
+    /// A matrix stored panel by panel, with `rows` rows each.
     pub fn packed(at: *const f32, rows: usize) -> Self {
         Self { at: at.cast_mut(), row: PANEL, panel: PANEL * rows }
     }
 }
 
-/// C (+)= A · B, A `m × k`, B `k × n`. Only the `n` columns are touched.
+/// C (+)= A · B with A `m × k` and B `k × n`. Accesses only `n` columns.
 #[derive(Clone, Copy)]
 pub struct Gemm {
     pub m: usize,
@@ -76,18 +77,18 @@ pub struct Gemm {
 kernel! {
     /// # Safety
     ///
-    /// The matrices lie in memory that may be read, and C written, and C overlaps neither A nor B.
+    /// A and B are valid for reads, C is valid for reads and writes and overlaps neither A nor B.
     pub unsafe fn gemm<S>(g: &Gemm) { product::<S>(g) }
 }
 
-/// See [`gemm`].
+/// [`gemm`] for use inside kernels.
 ///
 /// # Safety
 ///
-/// As [`gemm`], and the instruction set of `S` is enabled.
+/// As for [`gemm`], and the instruction set of `S` is enabled.
 #[inline(always)]
 pub unsafe fn product<S: Simd>(g: &Gemm) {
-    // SAFETY: the caller's, passed on; a tile stays inside the matrices.
+    // SAFETY: upheld by the caller; a tile stays within the matrices.
     unsafe {
         let panels = g.n / PANEL;
         let mut p = 0;
@@ -120,17 +121,17 @@ pub unsafe fn product<S: Simd>(g: &Gemm) {
     }
 }
 
-/// All rows of `V` vectors of columns from panel `p`; with `TAIL`, of its first `rest` columns.
+/// Computes all rows of the `V` vectors of columns from panel `p` on; with `TAIL`, only the first `rest` columns.
 #[inline(always)]
 unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize, rest: usize) {
-    // A single vector of columns needs more rows for as many sums at once as the latency of an addition asks for.
-    let most = if V == 1 { 12 } else { 6 };
-    let blocks = g.m.div_ceil(most);
+    // A single vector of columns needs more rows, to have enough independent sums to hide the latency of an addition.
+    let max_rows = if V == 1 { 12 } else { 6 };
+    let blocks = g.m.div_ceil(max_rows);
     let mut row = 0;
     for left in (1..=blocks).rev() {
-        // Even blocks: a last block of one row would wait for its own sums.
+        // Blocks of equal size: a final block of one row would be bound by latency.
         let rows = (g.m - row).div_ceil(left);
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
             match rows {
                 12 if V == 1 => tile::<S, 12, V, TAIL>(g, row, p, rest),
@@ -153,13 +154,13 @@ unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize,
 
 #[inline(always)]
 unsafe fn load<S: Simd, const TAIL: bool>(at: *const f32, mask: S::Mask) -> S::V {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { if TAIL { S::load_masked(at, mask) } else { S::load(at) } }
 }
 
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Gemm, row: usize, p: usize, rest: usize) {
-    // SAFETY: the caller's, passed on; masks keep a tail inside its columns.
+    // SAFETY: upheld by the caller; masks keep a tail within its columns.
     unsafe {
         let per_panel = PANEL / S::LANES;
         let a = g.a.at.add(row * g.a.row);

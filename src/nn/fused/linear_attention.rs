@@ -1,7 +1,8 @@
-//! softmax(q) (softmax(k)ᵀ v) of one image, a head at a time, and its gradients.
+//! Linear attention, softmax(q) (softmax(k)ᵀ v), of one image, head by head, and its gradients.
 //!
-//! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v, y = Q C.
-//! K is kept transposed, so that both softmaxes run along rows. All is recomputed backward.
+//! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v,
+//! the output is y = Q C. K is stored transposed, so that both softmaxes run along rows. The backward pass recomputes
+//! everything.
 
 use super::attention::{Attention, GradientTarget, pack_transposed, slice, unpack_transposed};
 use super::gemm::{Gemm, Left, Panels, SumInit, gemm};
@@ -11,8 +12,8 @@ use super::softmax::{softmax, softmax_backward};
 use super::view::View;
 use crate::nn::graph::Shape;
 
-/// One head's parts of the scratch; rows are padded to whole panels.
-struct Parts {
+/// The matrices of one head in the scratch memory; rows are padded to whole panels.
+struct ScratchMatrices {
     /// Q, `(queries, D)`.
     queries: Matrix,
     /// Kᵀ, `(D, keys)`.
@@ -44,35 +45,36 @@ impl Matrix {
     }
 }
 
-/// Scratch of one image for `queries` and `keys` positions, of `[q and k, v]` channels.
+/// Returns the length of the scratch memory for one image with `queries` and `keys` positions and `[q and k, v]`
+/// channels.
 pub fn scratch_len(queries: usize, keys: usize, channels: [usize; 2], heads: usize) -> usize {
     let [d, v] = channels.map(|c| c / heads);
     layout(queries, keys, d, v).iter().map(|(rows, row)| rows * row).sum()
 }
 
-/// Rows and numbers a row of the [`Parts`].
+/// Returns the number of rows and the padded row length of each matrix of [`ScratchMatrices`].
 fn layout(queries: usize, keys: usize, d: usize, v: usize) -> [(usize, usize); 8] {
     let padded = |n: usize| n.next_multiple_of(PANEL);
     let (q, k, c) = ((queries, padded(d)), (d, padded(keys)), (d, padded(v)));
     [q, k, c, q, k, c, (v, padded(d)), (padded(keys), v)]
 }
 
-unsafe fn parts(a: &Attention) -> Parts {
+unsafe fn scratch_matrices(a: &Attention) -> ScratchMatrices {
     let [d, v] = [a.q.channels(), a.v.channels()].map(|c| c / a.heads);
     let mut at = a.scratch;
     let [queries, keys, context, d_queries, d_keys, d_context, context_t, values_t] =
         layout(a.q.rows(), a.k.rows(), d, v).map(|(rows, row)| {
             let matrix = Matrix { at, row };
-            // SAFETY: the scratch is as long as all of them.
+            // SAFETY: the scratch memory holds all matrices.
             at = unsafe { at.add(rows * row) };
             matrix
         });
-    Parts { queries, keys, context, d_queries, d_keys, d_context, context_t, values_t: values_t.at }
+    ScratchMatrices { queries, keys, context, d_queries, d_keys, d_context, context_t, values_t: values_t.at }
 }
 
-/// Q, Kᵀ and C of one head.
-unsafe fn prepare(isa: Isa, p: &Parts, q: &View, k: &View, v: &View) {
-    // SAFETY: the caller's, passed on.
+/// Computes Q, Kᵀ and C of one head.
+unsafe fn compute_factors(isa: Isa, p: &ScratchMatrices, q: &View, k: &View, v: &View) {
+    // SAFETY: upheld by the caller.
     unsafe {
         for row in 0..q.rows() {
             std::ptr::copy_nonoverlapping(
@@ -101,16 +103,18 @@ unsafe fn prepare(isa: Isa, p: &Parts, q: &View, k: &View, v: &View) {
     }
 }
 
+/// Computes the output `y`.
+///
 /// # Safety
 ///
-/// The views are of one image each, of fitting shapes; `y` overlaps none of them.
+/// The views are of one image each, with matching shapes; `y` overlaps none of them.
 pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
-            let p = parts(a);
-            prepare(isa, &p, &q, &k, &v);
+            let p = scratch_matrices(a);
+            compute_factors(isa, &p, &q, &k, &v);
             let product = Gemm {
                 m: q.rows(),
                 n: v.channels(),
@@ -125,18 +129,20 @@ pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
     }
 }
 
+/// Computes the gradients of q, k and v.
+///
 /// # Safety
 ///
-/// As [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
+/// As for [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
 pub unsafe fn backward(isa: Isa, a: &Attention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let part = |view: &View| slice(view, a.heads, head);
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));
         let (d, channels) = (q.channels(), v.channels());
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
-            let p = parts(a);
-            prepare(isa, &p, &q, &k, &v);
+            let p = scratch_matrices(a);
+            compute_factors(isa, &p, &q, &k, &v);
             for c in 0..channels {
                 for i in 0..p.context_t.row {
                     let value = if i < d { *p.context.at.add(i * p.context.row + c) } else { 0.0 };

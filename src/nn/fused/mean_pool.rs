@@ -1,14 +1,14 @@
-//! Means of square blocks of pixels.
+//! Mean pooling over square blocks, and its gradient.
 
 use super::simd::kernel;
 use super::view::View;
 
 kernel! {
-    /// y = the mean of every `factor × factor` block of x.
+    /// Computes the mean of every `factor × factor` block of x.
     ///
     /// # Safety
     ///
-    /// `y` has a `factor`-th of the height and width of `x` and its channels; they don't overlap.
+    /// `y` has the channels of `x` and 1/`factor` of its height and width; they don't overlap.
     pub unsafe fn mean_pool<S>(x: &View, factor: usize, y: &View) {
         let share = S::splat(1.0 / (factor * factor) as f32);
         for row in 0..y.rows() {
@@ -29,11 +29,11 @@ kernel! {
 }
 
 kernel! {
-    /// dx (+)= each block's part of its mean's gradient.
+    /// Distributes the gradient of each mean to its block: dx (+)= dy / factor².
     ///
     /// # Safety
     ///
-    /// As [`mean_pool`].
+    /// As for [`mean_pool`].
     pub unsafe fn mean_pool_backward<S>(dy: &View, factor: usize, dx: &View, accumulate: bool) {
         let share = S::splat(1.0 / (factor * factor) as f32);
         for row in 0..dy.rows() {
@@ -54,7 +54,7 @@ kernel! {
     }
 }
 
-/// The pixel of `large`, of all images, at the upper left of the block whose mean is pixel `row` of `small`.
+/// Returns the top left pixel in `large` of the block whose mean is pixel `row` of `small`.
 #[inline(always)]
 fn corner(large: &View, factor: usize, small: &View, row: usize) -> usize {
     let (image, rest) = (row / small.shape.positions(), row % small.shape.positions());

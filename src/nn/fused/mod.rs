@@ -1,19 +1,19 @@
-//! Whole networks through kernels of our own, on dfdx's `Cpu`.
+//! Runs whole networks through this crate's own kernels, on dfdx's `Cpu`.
 //!
-//! `plan` compiles a graph once: which operations run together and where every value and gradient of an image lies in
-//! one arena. A task (`pass`) takes a few images through all steps and, in training, straight back, so that what a step
-//! wrote is still in the cache when the next reads it; `train` adds the tasks' gradients in a fixed order and hands
-//! them to dfdx's tape as one operation. `weights` repacks the parameters once a step, `adam` updates them.
+//! `plan` compiles a graph once: it decides which operations are fused, and where every value and gradient of an image
+//! is stored in one arena. A task (`pass`) takes a few images through all steps and, in training, straight back, so
+//! that each step finds its input in the cache. `train` adds up the tasks' gradients in a fixed order and passes them
+//! to dfdx's tape as one operation. `weights` repacks the parameters once per step, and `adam` updates them.
 //!
-//! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other products), `norm`,
-//! `mean_pool`, `pointwise`, `attention`, `linear_attention`, `softmax`; `simd` compiles each for every instruction set.
-//! All `unsafe` of the crate is here, and rests on two things: the plan keeps apart what a step reads and writes, and a
-//! task has its workspace to itself.
+//! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other matrix products), `norm`,
+//! `mean_pool`, `pointwise`, `attention`, `linear_attention`, `softmax`; `simd` compiles each for every instruction
+//! set. Their `unsafe` code relies on two invariants: the plan separates what a step reads from what it writes, and a
+//! task has exclusive use of its workspace.
 //!
-//! Results are the same bits on any number of threads and with any instruction set: tasks and their order depend on the
-//! batch alone, and the order of a sum never on the width of a vector.
+//! Results are bit-identical for any number of threads and any instruction set: tasks and their order depend only on
+//! the batch, and the order of a sum does not depend on the vector width.
 
-// Register tiles are arrays walked side by side.
+// Register tiles are parallel arrays, indexed together.
 #![allow(clippy::needless_range_loop)]
 
 mod adam;
@@ -78,36 +78,47 @@ pub struct FusedBackend {
 }
 
 impl FusedBackend {
-    /// With the instruction set of [`Isa::from_env`].
+    /// Creates a backend that uses the instruction set of [`Isa::from_env`].
     pub fn new(graph: Graph) -> Result<Self> {
         Ok(Self::with_isa(graph, Isa::from_env()?))
     }
 
-    /// Panics if the machine lacks the instruction set.
+    /// Creates a backend that uses a given instruction set. Panics if this machine does not support it.
     pub fn with_isa(graph: Graph, isa: Isa) -> Self {
-        assert!(isa.is_available(), "this machine has no {}", isa.name());
+        assert!(isa.is_available(), "this machine does not support {}", isa.name());
         let (training, inference) = (ExecutionPlan::new(&graph, true), ExecutionPlan::new(&graph, false));
         let weights = Mutex::new(PackedWeights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
         let device = Cpu::default();
-        // Gradients come from the memory of the step before.
-        device.try_enable_cache().expect("a CPU's cache is a flag");
+        // Reuses the memory of the previous step's gradients.
+        device.try_enable_cache().expect("enabling the cache of a CPU device cannot fail");
         Self { graph, device, isa, training, inference, weights, workspaces, buffers }
     }
 
     fn check(&self, params: &[VectorTensor<Cpu>]) -> Result<()> {
-        ensure!(params.len() == self.graph.params.len(), "{} parameters", params.len());
+        ensure!(
+            params.len() == self.graph.params.len(),
+            "expected {} parameters, found {}",
+            self.graph.params.len(),
+            params.len()
+        );
         for (p, spec) in params.iter().zip(&self.graph.params) {
-            ensure!(p.shape().0 == spec.layout.len(), "{} has {} values", spec.name, p.shape().0);
+            ensure!(
+                p.shape().0 == spec.layout.len(),
+                "{} needs {} values, found {}",
+                spec.name,
+                spec.layout.len(),
+                p.shape().0
+            );
         }
         Ok(())
     }
 }
 
 impl Drop for FusedBackend {
-    /// dfdx's cache doesn't free what it holds by itself.
+    /// Frees the memory in dfdx's cache, which dfdx itself does not.
     fn drop(&mut self) {
-        self.device.try_disable_cache().expect("a CPU's cache is a list");
+        self.device.try_disable_cache().expect("disabling the cache of a CPU device cannot fail");
     }
 }
 
@@ -126,7 +137,11 @@ impl Backend for FusedBackend {
         self.check(params)?;
         let images = count_images(&self.graph, x, t)?;
         let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
-        ensure!(y.len() == images * output.len(), "room for {} values, not {images} images of {output:?}", y.len());
+        ensure!(
+            y.len() == images * output.len(),
+            "expected a buffer for {images} images of {output:?}, found {} values",
+            y.len()
+        );
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
         weights.refresh(&self.graph, &self.training, self.isa, params, None);
         let context = PassContext { graph: &self.graph, plan: &self.inference, isa: self.isa, weights: &weights };

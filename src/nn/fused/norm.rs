@@ -1,17 +1,17 @@
-//! Group normalisation with SiLU after it or without, and the column sums that it and every bias need.
+//! Group normalisation with optional SiLU, and the column sums that it and every bias gradient need.
 //!
-//! The normalised value and its activation are recomputed in the backward pass: all that is kept of the forward pass is
-//! the input, the means and the reciprocal deviations. Sums run along rows in four phases, then over phases, then over
-//! the channels of a group, so their order is free of the vector width.
+//! The backward pass recomputes the normalised value and its activation; only the input, the means and the reciprocal
+//! standard deviations are saved. Sums run along rows in four phases, then over the phases, then over the channels of a
+//! group, so their order does not depend on the vector width.
 
 use super::simd::{Simd, for_lanes, kernel, sigmoid};
 use super::view::View;
 
 const EPSILON: f64 = 1e-5;
-/// Rows are summed in this many interleaved chains, so that an addition need not wait for the one before it.
+/// The number of interleaved chains in a sum over rows, so that an addition need not wait for the previous one.
 const PHASES: usize = 4;
 
-/// y = norm(x) · weight + bias, with `film` times 1 + its first half and plus its second, through SiLU if `silu`.
+/// y = norm(x) · weight + bias; with `film`, y · (1 + its first half) + its second half; then SiLU if `silu`.
 #[derive(Clone, Copy)]
 pub struct Norm {
     pub x: View,
@@ -20,31 +20,32 @@ pub struct Norm {
     pub silu: bool,
     pub weight: *const f32,
     pub bias: *const f32,
-    /// A pixel an image of two numbers a channel.
+    /// One pixel per image with two numbers per channel.
     pub film: Option<View>,
-    /// `(images, 2, groups)`: means, then reciprocal deviations; written forward, read backward.
+    /// `(images, 2, groups)`: means, then reciprocal standard deviations; written by the forward pass, read by the
+    /// backward pass.
     pub moments: *mut f32,
     /// [`scratch_len`] numbers.
     pub scratch: *mut f32,
 }
 
-/// Gradients of a [`Norm`] whose `y` is the gradient of its output; it is overwritten.
+/// The backward pass of a [`Norm`]. `norm.y` is the gradient of the output and is overwritten.
 #[derive(Clone, Copy)]
 pub struct NormBackward {
     pub norm: Norm,
-    /// May be the same view as `norm.y`. Null if it isn't wanted.
+    /// May be the same view as `norm.y`. Null if it is not needed.
     pub dx: View,
     pub accumulate: bool,
     pub d_weight: *mut f32,
     pub d_bias: *mut f32,
-    /// Of `norm.film`, and whether to add to it.
+    /// The gradient of `norm.film`, and whether to add to it.
     pub d_film: Option<(View, bool)>,
 }
 
 impl Norm {
-    /// Scale and shift of channel `c` in image `i`, the film's included.
+    /// Returns the scale and shift of channel `c` in image `i`, including FiLM.
     unsafe fn affine(&self, i: usize, c: usize) -> (f32, f32) {
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
             let (weight, bias) = (*self.weight.add(c), *self.bias.add(c));
             let Some(film) = &self.film else { return (weight, bias) };
@@ -53,18 +54,19 @@ impl Norm {
         }
     }
 
-    /// What the film multiplies channel `c` of image `i` by.
+    /// Returns the FiLM factor of channel `c` in image `i`.
     unsafe fn gain(&self, i: usize, c: usize) -> f32 {
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         self.film.map_or(1.0, |film| 1.0 + unsafe { *film.image(i).at.add(c) })
     }
 }
 
+/// Returns the length of the scratch memory.
 pub fn scratch_len(channels: usize) -> usize {
     8 * channels
 }
 
-/// Runs a block for every row, `$phase` being the row's number modulo [`PHASES`] as a constant.
+/// Runs a block for every row; `$phase` is the row's index modulo [`PHASES`], as a constant in unrolled code.
 macro_rules! for_phases {
     ($rows:expr, |$row:ident, $phase:ident| $body:block) => {
         let rows: usize = $rows;
@@ -86,9 +88,11 @@ macro_rules! for_phases {
 }
 
 kernel! {
+    /// Computes the normalisation.
+    ///
     /// # Safety
     ///
-    /// Views and pointers are of fitting sizes; `y` may be the same view as `x`, else nothing overlaps.
+    /// Views and pointers have matching sizes; `y` may be the same view as `x`, otherwise nothing overlaps.
     pub unsafe fn forward<S>(n: &Norm) {
         let channels = n.x.channels();
         let (scale, shift) = (n.scratch, n.scratch.add(channels));
@@ -116,9 +120,11 @@ kernel! {
 }
 
 kernel! {
+    /// Computes the gradients.
+    ///
     /// # Safety
     ///
-    /// As [`forward`]; `dx` may be the same view as `norm.y`, and overlaps nothing else.
+    /// As for [`forward`]; `dx` may be the same view as `norm.y`, and overlaps nothing else.
     pub unsafe fn backward<S>(b: &NormBackward) {
         let n = &b.norm;
         let channels = n.x.channels();
@@ -129,7 +135,8 @@ kernel! {
             let (x, dy) = (n.x.image(i), n.y.image(i));
             scale_and_shift(n, i, scale, shift);
             centre(n, i, deviations, centres);
-            // The gradient at the normalised, scaled and shifted value; and its sums, plain and times the normalised x.
+            // The gradient of the normalised, scaled and shifted value, and its sums: plain and multiplied by the
+            // normalised x.
             for_lanes!(S, channels, |c, lanes| {
                 let (a, d) = (lanes.load(scale.add(c)), lanes.load(shift.add(c)));
                 let (r, m) = (lanes.load(deviations.add(c)), lanes.load(centres.add(c)));
@@ -197,11 +204,11 @@ kernel! {
 }
 
 kernel! {
-    /// `sums[c] +=` the sum of channel c.
+    /// Computes `sums[c] += Σ x[.., c]`.
     ///
     /// # Safety
     ///
-    /// The view may be read, and as many sums as it has channels be written.
+    /// The view is valid for reads, and `sums` for writing one number per channel.
     pub unsafe fn column_sums<S>(x: &View, sums: *mut f32) {
         for_lanes!(S, x.channels(), |c, lanes| {
             let mut sum = [S::splat(0.0); PHASES];
@@ -215,10 +222,10 @@ kernel! {
     }
 }
 
-/// The means and reciprocal deviations of image `i`.
+/// Computes the means and reciprocal standard deviations of image `i`.
 #[inline(always)]
 unsafe fn moments<S: Simd>(n: &Norm, i: usize) {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let x = n.x.image(i);
         let (channels, per_group) = (x.channels(), x.channels() / n.groups);
@@ -259,10 +266,10 @@ unsafe fn moments<S: Simd>(n: &Norm, i: usize) {
     }
 }
 
-/// The normalisation of image `i`, scaled and shifted, as x · scale + shift.
+/// Computes scale and shift such that the normalisation of image `i`, scaled and shifted, is x · scale + shift.
 unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) {
     let channels = n.x.channels();
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let moments = n.moments.add(i * 2 * n.groups);
         for c in 0..channels {
@@ -275,10 +282,10 @@ unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) 
     }
 }
 
-/// The normalisation of image `i` alone, as x · deviation + centre.
+/// Computes factors such that the normalised image `i` is x · deviation + centre.
 unsafe fn centre(n: &Norm, i: usize, deviations: *mut f32, centres: *mut f32) {
     let per_group = n.x.channels() / n.groups;
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let moments = n.moments.add(i * 2 * n.groups);
         for c in 0..n.x.channels() {
@@ -289,12 +296,12 @@ unsafe fn centre(n: &Norm, i: usize, deviations: *mut f32, centres: *mut f32) {
     }
 }
 
-/// With g the gradient at the scaled and shifted value, and its sums, the gradient of x is deviation · (w g − mean(w g) −
-/// x̂ mean(w g x̂)) = scale · g + slope · x + offset.
+/// Computes the coefficients of the gradient of x. With g the gradient of the scaled and shifted value, it is deviation
+/// · (w g − mean(w g) − x̂ mean(w g x̂)) = scale · g + slope · x + offset.
 unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2], slopes: *mut f32, offsets: *mut f32) {
     let per_group = n.x.channels() / n.groups;
     let count = (per_group * n.x.shape.positions()) as f64;
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let moments = n.moments.add(i * 2 * n.groups);
         for group in 0..n.groups {
@@ -315,8 +322,9 @@ unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2]
     }
 }
 
+/// Adds up the phases.
 #[inline(always)]
 unsafe fn total<S: Simd>(sums: [S::V; PHASES]) -> S::V {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])) }
 }

@@ -1,15 +1,16 @@
-//! The arithmetic that the machine can do: what every kernel is measured against.
+//! Measures the peak arithmetic rate of this machine, the reference for the speed of kernels.
 
 use std::time::{Duration, Instant};
 
 use super::simd::{Isa, kernel};
 
-/// Chains of multiply-adds that don't wait for each other: more than any core's latency times its units.
+/// The number of independent chains of multiply-adds: more than the latency times the number of units of any core.
 const CHAINS: usize = 12;
 const ROUNDS: usize = 100_000;
 
 kernel! {
-    /// `rounds` multiply-adds in each of the chains; the lanes of their sum's first.
+    /// Computes `rounds` multiply-adds in each chain. Returns the number of operations, and a sum so that the compiler
+    /// keeps them.
     unsafe fn chains<S>(rounds: usize, flops: &mut f64, result: &mut f32) {
         let factor = S::splat(std::hint::black_box(0.5));
         let mut sums = [S::splat(1.0); CHAINS];
@@ -27,22 +28,22 @@ kernel! {
     }
 }
 
-/// Floating-point operations a second that the current threads do together with an instruction set, of multiply-adds in
-/// registers: the sum over the threads of the best of a few milliseconds' trials, all at once.
+/// Returns the floating-point operations per second that all threads of the pool achieve together, with multiply-adds
+/// in registers: the sum over the threads of the best of several trials, run at the same time.
 ///
-/// Panics if the machine lacks the instruction set.
+/// Panics if this machine does not support the instruction set.
 pub fn peak_flops(isa: Isa) -> f64 {
-    assert!(isa.is_available(), "this machine has no {}", isa.name());
-    rayon::broadcast(|_| of_this_thread(isa)).into_iter().sum()
+    assert!(isa.is_available(), "this machine does not support {}", isa.name());
+    rayon::broadcast(|_| peak_of_this_thread(isa)).into_iter().sum()
 }
 
-fn of_this_thread(isa: Isa) -> f64 {
+fn peak_of_this_thread(isa: Isa) -> f64 {
     let mut best = 0.0f64;
     let end = Instant::now() + Duration::from_millis(50);
     while Instant::now() < end {
         let (mut flops, mut result) = (0.0, 0.0);
         let start = Instant::now();
-        // SAFETY: touches nothing but its arguments; the machine has the isa.
+        // SAFETY: accesses only its arguments; the machine supports the instruction set.
         unsafe { chains(isa, ROUNDS, &mut flops, &mut result) };
         std::hint::black_box(result);
         best = best.max(flops / start.elapsed().as_secs_f64());

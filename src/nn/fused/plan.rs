@@ -1,65 +1,67 @@
-//! A graph compiled: what runs in which order, and where every value and gradient lies in one arena.
+//! Compiles a graph: the order of execution, and the place of every value and gradient in one arena.
 //!
-//! - A normalisation whose only reader is a `Silu` runs as one step; what lies between is never stored.
-//! - Operands of a `Concat` are written into its channels, and what an `Add` or `AddVector` adds to is changed in place,
-//!   when nothing else can notice.
-//! - The gradient of a value that one step reads takes the place of the gradient that the step turns it from.
-//! - Everything has a first and a last moment of use; buffers whose times don't overlap share memory.
+//! - A normalisation whose only reader is a `Silu` is fused with it; the value in between is never stored.
+//! - Operands of a `Concat` are written directly into its channels, and `Add` and `AddVector` work in place, when no
+//!   other step can observe it.
+//! - The gradient of a value with a single reader reuses the buffer of the gradient that it is computed from.
+//! - Every buffer has a first and a last time of use; buffers whose lifetimes don't overlap share memory.
 //!
-//! Offsets are for one image and are multiplied by the images of a task.
+//! Offsets are for one image and are multiplied by the number of images in a task.
 
 use super::attention::moments_len;
 use crate::nn::graph::{self, Graph, NodeId, Op, Shape};
 
-/// Rounds buffers to whole cache lines.
+/// Buffer lengths are multiples of a cache line, in numbers.
 const LINE: usize = 16;
 
-/// Where a value lies for one image.
+/// The location of one image's value in the arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BufferSlice {
-    /// Offset of the buffer, before multiplication by the images.
+    /// The offset of the buffer, before multiplication by the number of images.
     pub offset: usize,
-    /// First channel inside the buffer.
+    /// The first channel within the buffer.
     pub channel: usize,
-    /// Channels of the buffer: numbers from pixel to pixel.
+    /// The number of channels of the buffer: the distance between pixels.
     pub stride: usize,
     pub shape: Shape,
 }
 
-/// One input's gradient as a step leaves it.
+/// The gradient of an input that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InputGradient {
     pub node: NodeId,
-    /// Whether another step has been there, so that this one adds.
+    /// Whether to add to the gradient, because another step has written it already.
     pub accumulate: bool,
 }
 
-/// A node that is computed.
+/// One step of the plan: a node to compute.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanStep {
     pub node: NodeId,
-    /// The operation; the normalisation for the fused pair.
+    /// The operation; for a fused pair, the normalisation.
     pub op: Op,
-    /// Whether SiLU follows the normalisation.
+    /// Whether SiLU is applied after the normalisation.
     pub silu: bool,
-    /// Offset of what else it keeps for its backward pass.
+    /// The offset of intermediate values that are saved for the backward pass.
     pub saved: usize,
-    /// For each input of `op`, in the order of [`Op::inputs`]; `None` if nothing learned lies above it.
+    /// For each input of `op`, in the order of [`Op::inputs`]: the gradient to compute; `None` if the input depends on
+    /// no parameter.
     pub gradients: Vec<Option<InputGradient>>,
-    /// For each input of a `Concat`, whether it must be copied.
+    /// For each input of a `Concat`: whether it must be copied.
     pub copies: [bool; 2],
-    /// A `Sinusoid`'s frequencies, the values of `Positions`.
+    /// The frequencies of a `Sinusoid`, or the values of a `PositionEncoding`.
     pub constants: Vec<f32>,
 }
 
-/// The layout of one pass, inference or training.
+/// The execution plan of a graph, for inference or training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutionPlan {
     pub steps: Vec<PlanStep>,
-    /// By node; `None` where nothing is stored.
+    /// By node; `None` for values that are not stored.
     pub values: Vec<Option<BufferSlice>>,
+    /// By node; `None` for gradients that are not stored.
     pub gradients: Vec<Option<BufferSlice>>,
-    /// Numbers an image.
+    /// The size of the arena in numbers per image.
     pub arena: usize,
 }
 
@@ -68,11 +70,11 @@ impl ExecutionPlan {
         Self::with_values(graph, training, &[])
     }
 
-    /// One whose pass leaves the values of some `saved` nodes as they are, whatever else the output needs.
+    /// Creates a plan that also keeps the values of the `retained` nodes until the end of the forward pass.
     pub fn with_values(graph: &Graph, training: bool, retained: &[NodeId]) -> Self {
         let mut steps = steps(graph, retained);
         let readers = readers(graph, &steps, retained);
-        let needs = graph.requires_grad();
+        let requires_grad = graph.requires_grad();
         let value_parent = value_parents(graph, &steps, &readers);
         for step in &mut steps {
             if let Op::Concat { a, b } = step.op {
@@ -100,7 +102,7 @@ impl ExecutionPlan {
         for x in retained {
             buffers.touch(root(&value_parent, *x), graph, 0, steps.len());
         }
-        // The loss is taken between the passes.
+        // The loss is computed between the passes.
         buffers.touch(root(&value_parent, last), graph, 0, steps.len());
         let mut saved = vec![None; steps.len()];
         if training {
@@ -108,7 +110,7 @@ impl ExecutionPlan {
             buffers.touch(root(&gradient_parent, last), graph, 1, steps.len());
             for (index, step) in steps.iter_mut().enumerate().rev() {
                 let time = backward_time(index);
-                if !needs[step.node.0] {
+                if !requires_grad[step.node.0] {
                     step.gradients = step.op.inputs().iter().map(|_| None).collect();
                     continue;
                 }
@@ -116,7 +118,7 @@ impl ExecutionPlan {
                 step.gradients = (step.op.inputs().into_iter().enumerate())
                     .map(|(i, x)| {
                         let aliased = matches!(step.op, Op::Concat { .. }) && !step.copies[i];
-                        let wanted = needs[x.0];
+                        let wanted = requires_grad[x.0];
                         let accumulate = written[x.0];
                         if wanted {
                             buffers.touch(root(&gradient_parent, x), graph, 1, time);
@@ -156,9 +158,10 @@ impl ExecutionPlan {
     }
 }
 
-/// For every node the node whose buffer it lives in, and at which channel; `None` for a buffer of its own.
+/// For every node, the node whose buffer it is stored in and the first channel there; `None` if it has its own buffer.
 type Parents = Vec<Option<(NodeId, usize)>>;
 
+/// Returns the node that owns the buffer of `node`, and the first channel in that buffer.
 fn root(parents: &Parents, node: NodeId) -> (NodeId, usize) {
     let (mut node, mut channel) = (node, 0);
     while let Some((parent, at)) = parents[node.0] {
@@ -167,7 +170,7 @@ fn root(parents: &Parents, node: NodeId) -> (NodeId, usize) {
     (node, channel)
 }
 
-/// The nodes that the output depends on, normalisations joined with the activations after them.
+/// Returns the steps that compute the output, with normalisations fused with the activations after them.
 fn steps(graph: &Graph, retained: &[NodeId]) -> Vec<PlanStep> {
     let live: Vec<NodeId> = graph.live().collect();
     let mut readers = vec![0; graph.nodes.len()];
@@ -195,7 +198,7 @@ fn steps(graph: &Graph, retained: &[NodeId]) -> Vec<PlanStep> {
     steps
 }
 
-/// By node, the positions in `steps` of what reads it; who asked for a value reads it after all steps.
+/// Returns for each node the indices of the steps that read it. `retained` nodes are read after all steps.
 fn readers(graph: &Graph, steps: &[PlanStep], retained: &[NodeId]) -> Vec<Vec<usize>> {
     let mut readers = vec![vec![]; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
@@ -209,12 +212,12 @@ fn readers(graph: &Graph, steps: &[PlanStep], retained: &[NodeId]) -> Vec<Vec<us
     readers
 }
 
-/// Whether a step's backward pass looks at the value it wrote.
+/// Whether the backward pass of an operation reads its output.
 fn reads_output_backward(op: &Op) -> bool {
     matches!(op, Op::Attention { .. })
 }
 
-/// Whether a step's backward pass looks at the values it read.
+/// Whether the backward pass of an operation reads its inputs.
 fn reads_inputs_backward(op: &Op) -> bool {
     !matches!(
         op,
@@ -229,19 +232,20 @@ fn reads_inputs_backward(op: &Op) -> bool {
     )
 }
 
+/// Decides which values are stored in the buffers of other values.
 fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> Parents {
     let mut parents: Parents = vec![None; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         match step.op {
             Op::Concat { a, b } => {
                 for (x, channel) in [(a, 0), (b, graph.shape(a).channels)] {
-                    // A later reader's gradient would be there before the concatenation's.
+                    // Otherwise a later reader would write its gradient before the concatenation does.
                     if parents[x.0].is_none() && readers[x.0].iter().all(|r| *r <= time) && (x != b || a != b) {
                         parents[x.0] = Some((step.node, channel));
                     }
                 }
             }
-            // In place, unless the values before it are wanted again.
+            // In place, unless the backward pass reads the previous values.
             Op::AddVector { x, .. } | Op::Add { a: x, .. }
                 if readers[x.0].len() == 1 && !reads_output_backward(&graph.nodes[x.0].op) =>
             {
@@ -253,6 +257,7 @@ fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> P
     parents
 }
 
+/// Decides which gradients are stored in the buffers of other gradients.
 fn gradient_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>], values: &Parents) -> Parents {
     let mut parents = vec![None; graph.nodes.len()];
     for step in steps {
@@ -277,25 +282,28 @@ fn gradient_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>], v
     parents
 }
 
-/// A piece of the arena with the first and last moment of its use.
+/// A buffer of the arena, with the first and last time of its use.
 struct BufferLifetime {
     len: usize,
     first: usize,
     last: usize,
 }
 
+/// The buffers of a plan under construction.
 struct BufferTable {
     list: Vec<BufferLifetime>,
-    /// By twice the root node, plus one for a gradient.
+    /// Indexed by twice the root node, plus one for a gradient.
     owner: Vec<Option<usize>>,
 }
 
 impl BufferTable {
+    /// Adds a buffer and returns its index.
     fn push(&mut self, len: usize, first: usize, last: usize) -> usize {
         self.list.push(BufferLifetime { len: len.next_multiple_of(LINE), first, last });
         self.list.len() - 1
     }
 
+    /// Extends the lifetime of the buffer of `root` to `time`; creates it if necessary.
     fn touch(&mut self, (root, _): (NodeId, usize), graph: &Graph, kind: usize, time: usize) {
         let slot = 2 * root.0 + kind;
         let buffer = match self.owner[slot] {
@@ -307,7 +315,8 @@ impl BufferTable {
         self.list[buffer].last = self.list[buffer].last.max(time);
     }
 
-    /// Offsets such that buffers alive at once don't overlap: largest first, each at the lowest place free.
+    /// Returns the offset of each buffer and the size of the arena, such that buffers with overlapping lifetimes don't
+    /// overlap. Places the largest buffers first, each at the lowest free offset.
     fn arrange(&self) -> (Vec<usize>, usize) {
         let mut order: Vec<usize> = (0..self.list.len()).collect();
         order.sort_by_key(|i| (std::cmp::Reverse(self.list[*i].len), *i));
@@ -316,11 +325,11 @@ impl BufferTable {
         let mut total = 0;
         for i in order {
             let b = &self.list[i];
-            let mut rivals: Vec<usize> = placed.clone();
-            rivals.retain(|j| self.list[*j].first <= b.last && b.first <= self.list[*j].last);
-            rivals.sort_by_key(|j| offsets[*j]);
+            let mut conflicts: Vec<usize> = placed.clone();
+            conflicts.retain(|j| self.list[*j].first <= b.last && b.first <= self.list[*j].last);
+            conflicts.sort_by_key(|j| offsets[*j]);
             let mut at = 0;
-            for j in rivals {
+            for j in conflicts {
                 if at + b.len <= offsets[j] {
                     break;
                 }
@@ -343,15 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn buffers_alive_together_lie_apart_and_others_share() {
+    fn buffers_with_overlapping_lifetimes_do_not_overlap_and_others_share_memory() {
         let list = vec![buffer(32, 0, 3), buffer(64, 2, 5), buffer(16, 4, 9), buffer(32, 6, 7), buffer(64, 8, 9)];
         let buffers = BufferTable { list, owner: vec![] };
         let (offsets, total) = buffers.arrange();
         for (i, a) in buffers.list.iter().enumerate() {
             for (j, b) in buffers.list.iter().enumerate().take(i) {
-                let together = a.first <= b.last && b.first <= a.last;
-                let apart = offsets[i] + a.len <= offsets[j] || offsets[j] + b.len <= offsets[i];
-                assert!(!together || apart, "{i} and {j}: {offsets:?}");
+                let overlap_in_time = a.first <= b.last && b.first <= a.last;
+                let disjoint = offsets[i] + a.len <= offsets[j] || offsets[j] + b.len <= offsets[i];
+                assert!(!overlap_in_time || disjoint, "{i} and {j}: {offsets:?}");
             }
         }
         assert_eq!(total, 96, "{offsets:?}");
@@ -368,12 +377,16 @@ mod tests {
         let both = graph.concat(shifted, skip);
         graph.conv1x1(both, "out", 3);
         let plan = ExecutionPlan::new(&graph, true);
-        assert_eq!(plan.values[normed.0], None, "a normalisation lives only inside the step of its activation");
+        assert_eq!(plan.values[normed.0], None, "the normalisation is fused with its activation");
         let place = |n: NodeId| plan.values[n.0].unwrap();
-        assert_eq!((place(active).offset, place(active).channel), (place(both).offset, 0), "added to in place");
-        assert_eq!((place(skip).offset, place(skip).channel), (place(both).offset, 16), "written into its channels");
+        assert_eq!((place(active).offset, place(active).channel), (place(both).offset, 0), "AddVector works in place");
+        assert_eq!(
+            (place(skip).offset, place(skip).channel),
+            (place(both).offset, 16),
+            "the operand is written into the channels of the concatenation"
+        );
         assert!(plan.steps.iter().all(|s| s.copies == [false; 2]));
         let adds = plan.steps.iter().find(|s| s.node == active).unwrap().gradients[0].unwrap();
-        assert!(adds.accumulate, "the concatenation has been at the convolution's gradient already");
+        assert!(adds.accumulate, "the concatenation has already written the convolution's gradient");
     }
 }

@@ -1,15 +1,15 @@
-//! Operations that look at one position at a time, and pooling: SiLU, sums, copies between layouts.
+//! Elementwise operations, max pooling, and copies between layouts.
 
 use super::simd::{for_lanes, kernel, sigmoid};
 use super::view::View;
 use crate::nn::graph::Shape;
 
 kernel! {
-    /// y = silu(x).
+    /// Computes y = silu(x).
     ///
     /// # Safety
     ///
-    /// Views of one shape, the same or not overlapping.
+    /// The views have the same shape, and are identical or don't overlap.
     pub unsafe fn silu<S>(x: &View, y: &View) {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));
@@ -22,11 +22,11 @@ kernel! {
 }
 
 kernel! {
-    /// dx (+)= dy · silu′(x).
+    /// Computes dx (+)= dy · silu′(x).
     ///
     /// # Safety
     ///
-    /// Views of one shape; `dx` may be `dy`, else they don't overlap.
+    /// The views have the same shape; `dx` may be `dy`, otherwise they don't overlap.
     pub unsafe fn silu_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), dx.at.add(row * dx.stride));
@@ -46,11 +46,11 @@ kernel! {
 }
 
 kernel! {
-    /// y (+)= factor · x.
+    /// Computes y (+)= factor · x.
     ///
     /// # Safety
     ///
-    /// Views of one shape, the same or not overlapping.
+    /// The views have the same shape, and are identical or don't overlap.
     pub unsafe fn scale<S>(x: &View, factor: f32, y: &View, accumulate: bool) {
         let factor = S::splat(factor);
         for row in 0..x.rows() {
@@ -68,11 +68,11 @@ kernel! {
 }
 
 kernel! {
-    /// y = 0.
+    /// Sets y to 0.
     ///
     /// # Safety
     ///
-    /// The view may be written.
+    /// The view is valid for writes.
     pub unsafe fn fill_zero<S>(y: &View) {
         for row in 0..y.rows() {
             let to = y.at.add(row * y.stride);
@@ -84,11 +84,11 @@ kernel! {
 }
 
 kernel! {
-    /// y = gamma · branch + skip.
+    /// Computes y = gamma · branch + skip.
     ///
     /// # Safety
     ///
-    /// Views of one shape, the same or not overlapping.
+    /// The views have the same shape, and are identical or don't overlap.
     pub unsafe fn gate<S>(branch: &View, skip: &View, gamma: f32, y: &View) {
         let gamma = S::splat(gamma);
         for row in 0..y.rows() {
@@ -103,11 +103,11 @@ kernel! {
 }
 
 kernel! {
-    /// `sums[c] +=` the sum over positions of x · y, channel by channel.
+    /// Computes `sums[c] += Σ x · y` over all positions.
     ///
     /// # Safety
     ///
-    /// Views of one shape; as many sums as channels.
+    /// The views have the same shape, and `sums` has one number per channel.
     pub unsafe fn channel_products<S>(x: &View, y: &View, sums: *mut f32) {
         for_lanes!(S, x.channels(), |c, lanes| {
             let mut sum = lanes.load(sums.add(c));
@@ -121,11 +121,11 @@ kernel! {
 }
 
 kernel! {
-    /// y = x + v, `v` one pixel an image.
+    /// Computes y = x + v, with one pixel of `v` per image.
     ///
     /// # Safety
     ///
-    /// `y` may be `x`; else nothing overlaps.
+    /// `y` may be `x`; otherwise nothing overlaps.
     pub unsafe fn add_vector<S>(x: &View, v: &View, y: &View) {
         let positions = x.shape.positions();
         for row in 0..x.rows() {
@@ -140,7 +140,7 @@ kernel! {
 }
 
 kernel! {
-    /// The maximum of every 2×2 window.
+    /// Computes the maximum of every 2×2 window.
     ///
     /// # Safety
     ///
@@ -159,11 +159,11 @@ kernel! {
 }
 
 kernel! {
-    /// The gradient of a window goes to its first maximum in row-major order; the others get zero.
+    /// Passes the gradient of a window to its first maximum in row-major order; the others get zero.
     ///
     /// # Safety
     ///
-    /// As [`max_pool`]; `dx` has the shape of `x` and overlaps neither.
+    /// As for [`max_pool`]; `dx` has the shape of `x` and overlaps neither `x` nor `dy`.
     pub unsafe fn max_pool_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
         for row in 0..dy.rows() {
             let (values, gradients) = (window(x, dy.shape, row), window(dx, dy.shape, row));
@@ -190,13 +190,13 @@ kernel! {
     }
 }
 
-/// The four pixels of a 2×2 window, by the pixel (of all images) of the smaller image of shape `small`.
+/// Returns the four pixels of the 2×2 window that belongs to pixel `row` of the smaller image of shape `small`.
 #[inline(always)]
 unsafe fn window(x: &View, small: Shape, row: usize) -> [*mut f32; 4] {
     let (image, rest) = (row / small.positions(), row % small.positions());
     let (r, c) = (2 * (rest / small.width), 2 * (rest % small.width));
     let first = (image * x.shape.height + r) * x.shape.width + c;
-    // SAFETY: a window of the view.
+    // SAFETY: the window is within the view.
     unsafe {
         let at = x.at.add(first * x.stride);
         let below = at.add(x.shape.width * x.stride);
@@ -205,11 +205,11 @@ unsafe fn window(x: &View, small: Shape, row: usize) -> [*mut f32; 4] {
 }
 
 kernel! {
-    /// Rows of 2×2 windows, `(row, 2, 2, O)` at `windows`, each plus the bias, to the pixels of `y`.
+    /// Copies rows of 2×2 windows, `(row, 2, 2, O)` at `windows`, plus the bias, to the pixels of `y`.
     ///
     /// # Safety
     ///
-    /// `small` is the shape before doubling; nothing overlaps.
+    /// `small` is the shape before upsampling; nothing overlaps.
     pub unsafe fn windows_to_pixels<S>(windows: *const f32, bias: *const f32, small: Shape, y: &View) {
         let channels = y.channels();
         for row in 0..y.images * small.positions() {
@@ -230,7 +230,7 @@ kernel! {
     ///
     /// # Safety
     ///
-    /// As there.
+    /// As for [`windows_to_pixels`].
     pub unsafe fn pixels_to_windows<S>(y: &View, small: Shape, windows: *mut f32) {
         let channels = y.channels();
         for row in 0..y.images * small.positions() {
@@ -246,11 +246,11 @@ kernel! {
 }
 
 kernel! {
-    /// `dst += factor · src`.
+    /// Computes `dst += factor · src`.
     ///
     /// # Safety
     ///
-    /// Both have `n` numbers.
+    /// Both pointers are valid for `n` numbers.
     pub unsafe fn axpy<S>(factor: f32, src: *const f32, dst: *mut f32, n: usize) {
         let factor = S::splat(factor);
         for_lanes!(S, n, |i, lanes| {

@@ -1,11 +1,11 @@
-//! softmax along rows that are padded to whole panels, and its gradient.
+//! Softmax along rows that are padded to whole panels, and its gradient.
 
 use super::simd::{PANEL, Simd, exp, kernel};
 
-/// Vectors of a panel, at most.
+/// The maximum number of vectors per panel.
 const VECTORS: usize = 4;
 
-/// 1 in the lanes from `first` on that come before `n`, 0 in the others.
+/// Returns 1 in the lanes whose index, counted from `first`, is less than `n`, and 0 in the others.
 #[inline(always)]
 unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
     const ONES: [f32; PANEL] = [1.0; PANEL];
@@ -13,7 +13,7 @@ unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
     unsafe { S::load_masked(ONES.as_ptr(), S::mask(n.saturating_sub(first))) }
 }
 
-/// The numbers of a panel's vectors.
+/// Returns the numbers in a panel's vectors.
 #[inline(always)]
 unsafe fn lanes<S: Simd>(vectors: [S::V; VECTORS]) -> [f32; PANEL] {
     let mut lanes = [0.0; PANEL];
@@ -25,11 +25,12 @@ unsafe fn lanes<S: Simd>(vectors: [S::V; VECTORS]) -> [f32; PANEL] {
 }
 
 kernel! {
-    /// Rows of softmax(scale · row), in place; `n` columns of rows padded to whole panels, the padding left zero.
+    /// Replaces each row by softmax(scale · row). Rows have `n` columns and are padded to whole panels; the padding is
+    /// set to zero.
     ///
     /// # Safety
     ///
-    /// As many rows may be written.
+    /// `rows` is valid for reading and writing `count` padded rows.
     pub unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
         let one = S::splat(1.0);
         for row in 0..count {
@@ -71,11 +72,11 @@ kernel! {
 }
 
 kernel! {
-    /// The gradient of the scores, scale · w (g − Σ w g), over the weights' gradient g.
+    /// Replaces the weights' gradients g by the gradients of the scores, scale · w (g − Σ w g).
     ///
     /// # Safety
     ///
-    /// As [`softmax`]; the gradients' padding holds numbers, and the weights' zeros.
+    /// As for [`softmax`]; the padding is finite in the gradients and zero in the weights.
     pub unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
         let columns = n.next_multiple_of(PANEL);
         for row in 0..count {

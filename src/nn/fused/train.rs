@@ -1,4 +1,4 @@
-//! The loss and all gradients in one operation of dfdx's tape.
+//! The loss and all gradients as one operation on dfdx's tape.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use super::pointwise;
 use super::workspace::Workspace;
 use crate::nn::{Batch, LossTensor, VectorTensor};
 
-/// Images that one task takes through the network together. It depends on the batch alone, because the order in which
-/// gradients are added does on it: several, so that weights are read for more than one image, and few enough that
-/// machines with many cores have as many tasks.
+/// Returns the number of images per training task. It depends only on the batch size, because the order in which
+/// gradients are added depends on it. A task has several images, so that weights read once serve more than one image,
+/// but few enough that machines with many cores have work for all of them.
 fn images_per_training_task(batch: usize) -> usize {
     batch.div_ceil(8).clamp(1, 4)
 }
 
-/// A batch and what to take it through.
+/// A batch and what is needed to run it.
 struct Training<'a> {
     backend: &'a FusedBackend,
     context: PassContext<'a>,
@@ -31,8 +31,8 @@ struct Sums {
     gradients: Vec<f32>,
 }
 
-/// See [`Backend::loss`](crate::nn::Backend::loss). Both passes run here; on the tape is one operation that adds the
-/// gradients, which are known by then.
+/// See [`Backend::loss`](crate::nn::Backend::loss). The forward and backward passes both run here. The operation on the
+/// tape only adds the gradients, which are already known.
 pub fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
     backend.check(params)?;
     let images = batch.count_images(&backend.graph)?;
@@ -55,7 +55,7 @@ pub fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) 
             let from = &gradients[starts[i]..starts[i + 1]];
             let to = tape_gradients.get_or_alloc_mut(p)?;
             assert_eq!(from.len(), to.len());
-            // SAFETY: both have as many numbers.
+            // SAFETY: both have the same length.
             unsafe { pointwise::axpy(isa, factor, from.as_ptr(), to.as_mut_ptr(), from.len()) }
         }
         buffers.give(gradients);
@@ -65,14 +65,15 @@ pub fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) 
 }
 
 impl Training<'_> {
-    /// The sums over a range of tasks: of its halves, added. The tree is the same whoever runs its branches.
+    /// Returns the sums over a range of tasks, as a binary tree of additions. Its shape does not depend on which
+    /// threads run its branches.
     fn sums(&self, tasks: Range<usize>) -> Sums {
         if tasks.len() == 1 {
             return self.task(tasks.start);
         }
         let middle = tasks.start + tasks.len() / 2;
         let (mut a, b) = rayon::join(|| self.sums(tasks.start..middle), || self.sums(middle..tasks.end));
-        // SAFETY: both have a number for every learned value.
+        // SAFETY: both have one number per learned value.
         unsafe {
             let n = a.gradients.len();
             pointwise::axpy(self.context.isa, 1.0, b.gradients.as_ptr(), a.gradients.as_mut_ptr(), n);
@@ -81,7 +82,7 @@ impl Training<'_> {
         Sums { loss: a.loss + b.loss, gradients: a.gradients }
     }
 
-    /// The sums over the images of one task.
+    /// Returns the sums over the images of one task.
     fn task(&self, task: usize) -> Sums {
         let (graph, batch) = (self.context.graph, self.batch);
         let size = images_per_training_task(batch.t.len());
@@ -99,8 +100,8 @@ impl Training<'_> {
         Sums { loss, gradients }
     }
 
-    /// The images' part of the loss, the mean over all images of `weight · mean((output − target)²)`; its gradient goes
-    /// to the output's.
+    /// Returns the contribution of `images` to the loss, the mean over all images of `weight · mean((output −
+    /// target)²)`, and writes the output's gradient.
     fn error(&self, pass: &Pass, images: Range<usize>, target: &[f32]) -> f64 {
         let output = self.context.graph.output_shape();
         let (y, dy) = (pass.output(), pass.output_gradient());
@@ -111,7 +112,7 @@ impl Training<'_> {
             for row in 0..output.positions() {
                 let pixel = i * output.positions() + row;
                 for c in 0..output.channels {
-                    // SAFETY: a pixel and a channel of the views, which have the output's shape.
+                    // SAFETY: the pixel and channel are within the views, which have the output's shape.
                     unsafe {
                         let error = *y.at.add(pixel * y.stride + c) - target[pixel * output.channels + c];
                         squares += f64::from(error) * f64::from(error);

@@ -1,10 +1,10 @@
-//! Where a value lies: the images of one task, at one stride from pixel to pixel.
+//! Strided views of the values of one task's images.
 
 use super::gemm::{Left, Panels};
 use crate::nn::graph::Shape;
 
-/// `images` values of one shape in an arena; the pixels of all of them lie `stride` numbers apart, so a slice of the
-/// channels of a wider value is a view as well.
+/// The values of `images` images in an arena. Pixels are `stride` numbers apart, so a range of channels of a wider
+/// value is also a view.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     pub at: *mut f32,
@@ -18,19 +18,19 @@ impl View {
         self.shape.channels
     }
 
-    /// Pixels of all images.
+    /// Returns the number of pixels of all images.
     pub fn rows(&self) -> usize {
         self.images * self.shape.positions()
     }
 
-    /// The view of one image.
+    /// Returns the view of one image.
     pub fn image(&self, i: usize) -> View {
         debug_assert!(i < self.images);
         // SAFETY: inside the same view.
         View { at: unsafe { self.at.add(i * self.shape.positions() * self.stride) }, images: 1, ..*self }
     }
 
-    /// `count` pixels from `first`, in a line.
+    /// Returns `count` pixels from `first` on, as an image of height 1.
     pub fn pixels(&self, first: usize, count: usize) -> View {
         debug_assert!(first + count <= self.rows());
         let shape = Shape::new(1, count, self.channels());
@@ -38,19 +38,19 @@ impl View {
         View { at: unsafe { self.at.add(first * self.stride) }, images: 1, shape, ..*self }
     }
 
-    /// `count` channels from `first`.
+    /// Returns `count` channels from `first` on.
     pub fn slice(&self, first: usize, count: usize) -> View {
         debug_assert!(first + count <= self.channels());
         // SAFETY: inside the same view.
         View { at: unsafe { self.at.add(first) }, shape: Shape { channels: count, ..self.shape }, ..*self }
     }
 
-    /// Its pixels as the rows of a product's first factor.
+    /// Returns the pixels as the rows of the left factor of a matrix product.
     pub fn left(&self) -> Left {
         Left::rows(self.at, self.stride)
     }
 
-    /// Its pixels as the rows of a product's second factor or of its result.
+    /// Returns the pixels as the rows of the right factor or the result of a matrix product.
     pub fn right(&self) -> Panels {
         Panels::rows(self.at, self.stride)
     }

@@ -1,4 +1,5 @@
-//! Parameters as the kernels want them: flat copies, filters transformed, matrices in panels, both ways round.
+//! Parameters in the form that the kernels use: a flat copy, transformed filters, and matrices packed in panels, for
+//! the forward and the backward pass.
 
 use rayon::prelude::*;
 
@@ -10,9 +11,9 @@ use crate::nn::VectorTensor;
 use crate::nn::graph::{Graph, Op, ParamId};
 use dfdx::prelude::Cpu;
 
-/// The parameters of the last step that asked, and what was made of them.
+/// The parameters of the last call, and their packed forms.
 pub struct PackedWeights {
-    /// All parameters one after the other, as the graph lists them.
+    /// All parameters concatenated, in the graph's order.
     flat: Vec<f32>,
     incoming: Vec<f32>,
     starts: Vec<usize>,
@@ -20,15 +21,15 @@ pub struct PackedWeights {
     backward: Packed,
 }
 
-/// The filters and matrices of all steps for one direction.
+/// The packed filters and matrices of all steps, for one direction.
 struct Packed {
     data: Vec<f32>,
-    /// By step: where its weights are.
+    /// The start of each step's weights.
     starts: Vec<usize>,
     valid: bool,
 }
 
-/// One weight's shape: a filter `(3, 3, inputs, outputs)` or a matrix `(inputs, outputs)`.
+/// The shape of one weight: a filter `(3, 3, inputs, outputs)` or a matrix `(inputs, outputs)`.
 #[derive(Clone, Copy)]
 struct WeightShape {
     weight: ParamId,
@@ -37,6 +38,7 @@ struct WeightShape {
     filter: bool,
 }
 
+/// Returns the shape of an operation's weight; None for operations without packed weights.
 fn weight_shape(graph: &Graph, op: &Op) -> Option<WeightShape> {
     let (x, weight, filter) = match *op {
         Op::Conv3x3 { x, weight, .. } => (x, weight, true),
@@ -73,7 +75,7 @@ impl PackedWeights {
         Self { flat: vec![], incoming: vec![], starts, forward: packed(false), backward: packed(true) }
     }
 
-    /// Brings everything up to date with `params`, for inference or, with buffers to work in, for training.
+    /// Updates everything to `params`, for inference or, if `training` has buffers for temporary data, for training.
     pub fn refresh(
         &mut self,
         graph: &Graph,
@@ -86,7 +88,7 @@ impl PackedWeights {
         for (i, p) in params.iter().enumerate() {
             p.copy_into(&mut self.incoming[self.starts[i]..self.starts[i + 1]]);
         }
-        // Sampling asks again and again with the same parameters.
+        // Sampling calls this repeatedly with the same parameters.
         if self.incoming != self.flat {
             std::mem::swap(&mut self.incoming, &mut self.flat);
             self.forward.valid = false;
@@ -107,21 +109,22 @@ impl PackedWeights {
         }
     }
 
+    /// Returns the values of a parameter.
     pub fn param(&self, id: ParamId) -> &[f32] {
         &self.flat[self.starts[id.0]..self.starts[id.0 + 1]]
     }
 
-    /// Where each parameter starts among all, and at the end their number.
+    /// Returns the start of each parameter in the flat list, and at the end its length.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
 
-    /// The weights of a step, packed for its forward pass.
+    /// Returns the weights of a step, packed for the forward pass.
     pub fn forward(&self, step: usize) -> *const f32 {
         self.forward.data[self.forward.starts[step]..].as_ptr()
     }
 
-    /// The same for the gradient of its input.
+    /// Returns the weights of a step, packed for the gradient of its input.
     pub fn backward(&self, step: usize) -> *const f32 {
         self.backward.data[self.backward.starts[step]..].as_ptr()
     }
@@ -144,12 +147,13 @@ impl Packed {
     }
 }
 
-/// `values` is what a step multiplies by: of shape (taps, inputs, outputs), or the reverse when packing backward.
+/// Packs the weights of a step. `values` have the shape (taps, inputs, outputs), or (taps, outputs, inputs) if
+/// `backward`.
 fn pack(isa: Isa, k: WeightShape, values: &[f32], backward: bool, to: &mut [f32]) {
     let (inputs, outputs) = if backward { (k.outputs, k.inputs) } else { (k.inputs, k.outputs) };
     if k.filter {
         assert!(values.len() == 9 * inputs * outputs && to.len() == winograd::filter_len(inputs, outputs));
-        // SAFETY: the lengths are those that the transform asks for.
+        // SAFETY: the lengths have been checked.
         unsafe {
             winograd::transform_filter(isa, values.as_ptr(), inputs, outputs, backward, to.as_mut_ptr());
         }
@@ -163,7 +167,7 @@ fn pack(isa: Isa, k: WeightShape, values: &[f32], backward: bool, to: &mut [f32]
     }
 }
 
-/// Inputs and outputs exchanged.
+/// Swaps inputs and outputs.
 fn transpose(k: WeightShape, values: &[f32], result: &mut [f32]) {
     for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
         for (i, row) in from.chunks_exact(k.outputs).enumerate() {

@@ -1,27 +1,31 @@
-//! Numbers that are known before any image: frequencies of times and of places.
+//! The constants of the time embedding and the position encoding.
 
 use super::Shape;
 
-/// The longest wave of [`sinusoid_frequencies`] over the shortest, in steps of a process of 1000.
-const LONGEST_TIME: f64 = 10_000.0;
-/// The same of [`position_encoding`], in pixels.
-const LONGEST_PLACE: f64 = 100.0;
+/// The ratio of the longest to the shortest wavelength of [`sinusoid_frequencies`].
+const TIME_WAVELENGTH_RATIO: f64 = 10_000.0;
+/// The ratio of the longest to the shortest wavelength of [`position_encoding`].
+const POSITION_WAVELENGTH_RATIO: f64 = 100.0;
 
-/// What a time in `[0, 1)` is multiplied by before its sines and cosines: for `channels / 2` frequencies, 1000 times
-/// 10000^(−i / n), i < n (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
+/// Returns the factors of a time in `[0, 1)` in the sines and cosines of the time embedding: 1000 · 10000^(−i / n) for
+/// the n = `channels / 2` frequencies i < n (Ho et al. 2020, after Vaswani et al. 2017, section 3.5).
 pub fn sinusoid_frequencies(channels: usize) -> Vec<f32> {
-    waves(channels / 2, LONGEST_TIME).map(|w| (1000.0 * w) as f32).collect()
+    frequencies(channels / 2, TIME_WAVELENGTH_RATIO).map(|w| (1000.0 * w) as f32).collect()
 }
 
-/// A map's places, `(H, W, C)`: sines and cosines of the row, then of the column of each position's centre, in pixels of
-/// the whole image, `cell` of them a position. With n = ⌈C / 4⌉ frequencies 100^(−i / n); maps of different resolutions
-/// have one language.
+/// Returns the position encoding of a feature map, `(H, W, C)`: sines and cosines of the row, then of the column, of
+/// each position's centre, in pixels of the full image. Positions are `cell` pixels apart. The n = ⌈C / 4⌉ frequencies
+/// are 100^(−i / n). Since the units are pixels, feature maps of different resolutions use the same encoding.
 pub fn position_encoding(shape: Shape, cell: usize) -> Vec<f32> {
     let n = shape.channels.div_ceil(4);
     let line = |count: usize| -> Vec<f32> {
         let centres = (0..count).map(|i| (i as f64 + 0.5) * cell as f64);
         centres
-            .flat_map(|x| waves(n, LONGEST_PLACE).map(move |w| w * x).flat_map(|a| [a.sin() as f32, a.cos() as f32]))
+            .flat_map(|x| {
+                frequencies(n, POSITION_WAVELENGTH_RATIO)
+                    .map(move |w| w * x)
+                    .flat_map(|a| [a.sin() as f32, a.cos() as f32])
+            })
             .collect()
     };
     let (rows, columns) = (line(shape.height), line(shape.width));
@@ -35,6 +39,6 @@ pub fn position_encoding(shape: Shape, cell: usize) -> Vec<f32> {
     (0..h).flat_map(|y| (0..w).flat_map(move |x| (0..c).map(move |c| (y, x, c)))).map(|(y, x, c)| at(y, x, c)).collect()
 }
 
-fn waves(n: usize, longest: f64) -> impl Iterator<Item = f64> {
-    (0..n).map(move |i| longest.powf(-(i as f64) / n as f64))
+fn frequencies(n: usize, ratio: f64) -> impl Iterator<Item = f64> {
+    (0..n).map(move |i| ratio.powf(-(i as f64) / n as f64))
 }

@@ -1,19 +1,21 @@
-//! How parameters lie: as PyTorch's state dicts have them, and as backends want them.
+//! The memory layouts of parameters: in PyTorch state dicts and in backends.
 
-/// How a parameter lies in a PyTorch state dict; in a backend it lies as the [`Op`](super::Op) that uses it says.
+/// The layout of a parameter in a PyTorch state dict. In a backend, the layout is defined by the [`Op`](super::Op) that
+/// uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// Convolution `(O, I, k, k)` to `(k, k, I, O)`.
+    /// Convolution: PyTorch's `(O, I, k, k)`, the backend's `(k, k, I, O)`.
     Conv { outputs: usize, inputs: usize, kernel: usize },
-    /// Linear `(O, I)` to `(I, O)`.
+    /// Linear layer: PyTorch's `(O, I)`, the backend's `(I, O)`.
     Linear { outputs: usize, inputs: usize },
-    /// Transposed convolution `(I, O, 2, 2)` to `(I, 2, 2, O)`.
+    /// Transposed convolution: PyTorch's `(I, O, 2, 2)`, the backend's `(I, 2, 2, O)`.
     UpConv { inputs: usize, outputs: usize },
     /// A vector, the same in both.
     Vector(usize),
 }
 
 impl Layout {
+    /// Returns the number of values.
     pub fn len(self) -> usize {
         match self {
             Layout::Conv { outputs, inputs, kernel } => outputs * inputs * kernel * kernel,
@@ -27,7 +29,7 @@ impl Layout {
         self.len() == 0
     }
 
-    /// The shape in a PyTorch state dict.
+    /// Returns the shape in a PyTorch state dict.
     pub fn torch_shape(self) -> Vec<usize> {
         match self {
             Layout::Conv { outputs, inputs, kernel } => vec![outputs, inputs, kernel, kernel],
@@ -37,12 +39,12 @@ impl Layout {
         }
     }
 
-    /// From PyTorch's order of values to a backend's.
+    /// Reorders values from PyTorch's layout to the backend's.
     pub fn from_torch(self, values: &[f32]) -> Vec<f32> {
         self.permuted(values)
     }
 
-    /// From a backend's order of values to PyTorch's.
+    /// Reorders values from the backend's layout to PyTorch's.
     pub fn to_torch(self, values: &[f32]) -> Vec<f32> {
         let mut result = vec![0.0; values.len()];
         let order: Vec<usize> = (0..values.len()).collect();
@@ -53,7 +55,7 @@ impl Layout {
         result
     }
 
-    /// The values in PyTorch's order, rearranged into a backend's.
+    /// Reorders values, or their indices, from PyTorch's layout to the backend's.
     fn permuted<T: Copy>(self, values: &[T]) -> Vec<T> {
         assert_eq!(values.len(), self.len());
         match self {

@@ -1,8 +1,8 @@
-//! A network as data: what is computed, from which parameters, never how.
+//! A network as data: what is computed, from which parameters, but not how.
 //!
-//! `model` builds a [`Graph`] once; a [`Backend`](super::Backend) runs it. Nodes are in evaluation order and single
-//! assignment. A value has a shape `(height, width, channels)` per image, stored channels-last; the batch is implicit,
-//! and no operation mixes images, so a backend may work on one image at a time.
+//! `model` builds a [`Graph`], and a [`Backend`](super::Backend) runs it. Nodes are in evaluation order, and each is
+//! assigned once. A value has a shape `(height, width, channels)` per image and is stored channels-last. The batch
+//! dimension is implicit, and no operation mixes images, so a backend may process one image at a time.
 
 mod build;
 mod constants;
@@ -32,15 +32,17 @@ impl Shape {
         Self { height, width, channels }
     }
 
+    /// Returns the shape of a vector: `1 × 1 × channels`.
     pub fn vector(channels: usize) -> Self {
         Self::new(1, 1, channels)
     }
 
+    /// Returns the number of positions: `height · width`.
     pub fn positions(self) -> usize {
         self.height * self.width
     }
 
-    /// Number of values in one image.
+    /// Returns the number of values per image.
     pub fn len(self) -> usize {
         self.positions() * self.channels
     }
@@ -50,55 +52,56 @@ impl Shape {
     }
 }
 
-/// One operation on values of one image. `x: (H, W, C)` unless said otherwise.
+/// An operation on the values of one image. `x: (H, W, C)` unless stated otherwise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
-    /// The network's image input: the noisy image's channels, then the condition's.
+    /// The image input: the channels of the noisy image, then those of the condition.
     Input,
-    /// The network's time input, one number an image, in `[0, 1)`; shape `(1, 1, 1)`.
+    /// The time input: one number per image in `[0, 1)`, of shape `(1, 1, 1)`.
     Time,
-    /// Sines, then cosines, of a time at falling frequencies: see [`sinusoid_frequencies`]. Nothing learns through it.
+    /// Sines, then cosines, of the time at decreasing frequencies: see [`sinusoid_frequencies`]. Has no gradient.
     Sinusoid { t: NodeId },
-    /// Where each position lies in the image, the same in every image, `cell` pixels from one to the next: see
-    /// [`position_encoding`].
+    /// An encoding of each position's location in the image, the same for every image: see [`position_encoding`].
+    /// Positions are `cell` pixels apart.
     PositionEncoding { cell: usize },
     /// 3×3 convolution, stride 1, zero padding 1. Weight `(3, 3, C, O)`, bias `(O)`.
     Conv3x3 { x: NodeId, weight: ParamId, bias: ParamId },
-    /// A matrix applied at every position (a 1×1 convolution; a linear layer on a vector). Weight `(C, O)`, bias `(O)`.
+    /// A linear map applied at every position (a 1×1 convolution, or a linear layer on a vector). Weight `(C, O)`, bias
+    /// `(O)`.
     Linear { x: NodeId, weight: ParamId, bias: ParamId },
-    /// Transposed 2×2 convolution of stride 2: `(H, W, C)` to `(2H, 2W, O)`. Weight `(C, 2, 2, O)`, bias `(O)`.
+    /// Transposed 2×2 convolution with stride 2: `(H, W, C)` to `(2H, 2W, O)`. Weight `(C, 2, 2, O)`, bias `(O)`.
     UpConv2x2 { x: NodeId, weight: ParamId, bias: ParamId },
-    /// Group normalisation (Wu and He 2018), ε = 1e-5, population variance, then a scale and a shift a channel.
-    /// Group `g` holds the channels `g·C/groups ..`. Weight and bias `(C)`.
+    /// Group normalisation (Wu and He 2018), ε = 1e-5, population variance, followed by a scale and a shift per
+    /// channel. Group `g` consists of channels `g·C/groups .. (g+1)·C/groups`. Weight and bias `(C)`.
     GroupNorm { x: NodeId, groups: usize, weight: ParamId, bias: ParamId },
-    /// As `GroupNorm`, then a scale and a shift an image: with `v: (1, 1, 2C)`, times 1 + its first C channels, plus its
-    /// others (FiLM, Perez et al. 2018).
+    /// `GroupNorm` followed by a scale and a shift per image (FiLM, Perez et al. 2018): `y · (1 + v[..C]) + v[C..]`
+    /// with `v: (1, 1, 2C)`.
     FilmNorm { x: NodeId, v: NodeId, groups: usize, weight: ParamId, bias: ParamId },
     /// x · sigmoid(x).
     Silu { x: NodeId },
-    /// 2×2 maximum, stride 2: `(H, W, C)` to `(H/2, W/2, C)`; H and W even. The gradient goes to the first maximum in
-    /// row-major order of the window.
+    /// 2×2 max pooling with stride 2: `(H, W, C)` to `(H/2, W/2, C)`, for even H and W. The gradient goes to the first
+    /// maximum of the window in row-major order.
     MaxPool2x2 { x: NodeId },
-    /// The mean of every `factor × factor` block, of as many channels as the result has, from `first`.
+    /// The mean of every `factor × factor` block of the channels from `first` on, as many channels as the result has.
     MeanPool { x: NodeId, first: usize, factor: usize },
-    /// Channels of `a`, then channels of `b`; equal heights and widths.
+    /// The channels of `a`, then those of `b`; both have the same height and width.
     Concat { a: NodeId, b: NodeId },
-    /// `a + b`, two values of one shape.
+    /// `a + b`, both of the same shape.
     Add { a: NodeId, b: NodeId },
     /// `x` plus the vector `v: (1, 1, C)` at every position.
     AddVector { x: NodeId, v: NodeId },
-    /// softmax(q kᵀ / √d) v over positions (Vaswani et al. 2017, eq. 1), in `heads` slices of the channels;
-    /// `q, k: (H, W, D)`, `v: (H, W, C)`, d = D / heads.
+    /// Softmax attention, softmax(q kᵀ / √d) v over positions (Vaswani et al. 2017, eq. 1), with the channels split
+    /// into `heads`; `q, k: (H, W, D)`, `v: (H, W, C)`, d = D / heads.
     Attention { q: NodeId, k: NodeId, v: NodeId, heads: usize },
-    /// softmax(q) (softmax(k)ᵀ v), q's over the features of a head and k's over positions (Shen et al. 2021, eq. 5); the
-    /// cost grows with the positions, not with their square. Shapes and `heads` as for `Attention`.
+    /// Linear attention, softmax(q) (softmax(k)ᵀ v) (Shen et al. 2021, eq. 5): q's softmax is over the features of a
+    /// head, k's over positions. The cost is linear in the number of positions. Shapes and `heads` as for `Attention`.
     LinearAttention { q: NodeId, k: NodeId, v: NodeId, heads: usize },
-    /// `gamma · branch + skip`, gamma a single learned number.
+    /// `gamma · branch + skip` with a single learned number gamma.
     Gate { branch: NodeId, skip: NodeId, gamma: ParamId },
 }
 
 impl Op {
-    /// The nodes that this operation reads, in a fixed order.
+    /// Returns the nodes that this operation reads, in a fixed order.
     pub fn inputs(&self) -> Vec<NodeId> {
         match *self {
             Op::Input | Op::Time | Op::PositionEncoding { .. } => vec![],
@@ -118,16 +121,17 @@ impl Op {
     }
 }
 
-/// The values a parameter starts with.
+/// The initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     Constant(f32),
-    /// Uniform in `[-bound, bound]`: PyTorch's default for convolutions and linear layers, bound = 1/√fan_in.
+    /// Uniform in `[-bound, bound]`. PyTorch's default for convolutions and linear layers is bound = 1/√fan_in.
     Uniform {
         bound: f32,
     },
 }
 
+/// The declaration of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamSpec {
     /// The name in a PyTorch state dict, such as `enc1.0.weight`.
@@ -136,38 +140,40 @@ pub struct ParamSpec {
     pub init: Init,
 }
 
+/// An operation and the shape of its result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
     pub op: Op,
     pub shape: Shape,
 }
 
-/// A network: nodes in evaluation order, the last of them the output.
+/// A network: nodes in evaluation order; the last one is the output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
     pub nodes: Vec<Node>,
     pub params: Vec<ParamSpec>,
-    /// Layers to look into while the network learns, in order.
+    /// Layers to monitor during training, in order.
     pub probes: Vec<Probe>,
 }
 
-/// A layer that adds something to what it reads; whether it does much is worth knowing.
+/// A residual layer to monitor during training: how much its branch contributes, and how sharp its attention is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     pub name: String,
-    /// What is added (times gamma), a vector where it is the same at every position.
+    /// What is added to `skip`, before the factor gamma; a vector if it is the same at every position.
     pub branch: NodeId,
-    /// What it is added to.
+    /// The residual connection that the branch is added to.
     pub skip: NodeId,
+    /// The learned factor of the branch.
     pub gamma: Option<ParamId>,
-    /// An `Attention` or `LinearAttention`, whose weights have an entropy.
+    /// The layer's `Attention` or `LinearAttention` node, for the entropy of its weights.
     pub attention: Option<NodeId>,
-    /// Hidden channels that were solved for.
+    /// The number of hidden channels, if it was chosen to match a parameter count.
     pub width: Option<usize>,
 }
 
 impl Graph {
-    /// A graph that reads an image of `input` shape and a time.
+    /// Creates a graph that takes an image of shape `input` and a time. Returns it with the nodes of both inputs.
     pub fn new(input: Shape) -> (Self, NodeId, NodeId) {
         let mut graph = Self { nodes: vec![], params: vec![], probes: vec![] };
         let x = graph.push(Op::Input, input);
@@ -191,18 +197,19 @@ impl Graph {
         self.shape(self.output())
     }
 
-    /// Number of learned values.
+    /// Returns the number of learned values.
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(|p| p.layout.len()).sum()
     }
 
-    /// Floating-point operations of one image's forward pass: two a multiply-add of every convolution and product.
+    /// Returns the floating-point operations of one image's forward pass, counting convolutions and matrix products
+    /// only; a multiply-add counts as two.
     pub fn forward_flops(&self) -> u64 {
         self.live().map(|n| 2 * self.multiply_adds(n)).sum()
     }
 
-    /// Of one image's training step: the forward pass, and backward as much again for each gradient, of what a product
-    /// reads and of its weights. No gradient is wanted of the inputs.
+    /// Returns the floating-point operations of one image's training step: the forward pass, plus as much again for
+    /// each gradient that is needed, with respect to the input and to the weights.
     pub fn training_flops(&self) -> u64 {
         let requires_grad = self.requires_grad();
         let passes = |n: NodeId| match self.nodes[n.0].op {
@@ -231,7 +238,7 @@ impl Graph {
         count as u64
     }
 
-    /// The nodes that the output depends on, in order.
+    /// Returns the nodes that the output depends on, in evaluation order.
     pub fn live(&self) -> impl Iterator<Item = NodeId> {
         let mut live = vec![false; self.nodes.len()];
         live[self.output().0] = true;
@@ -243,7 +250,7 @@ impl Graph {
         live.into_iter().enumerate().filter(|(_, live)| *live).map(|(i, _)| NodeId(i))
     }
 
-    /// By node, whether something learned lies at it or above it.
+    /// Returns for each node whether its value depends on a parameter, so that gradients must be propagated to it.
     pub fn requires_grad(&self) -> Vec<bool> {
         let mut requires_grad: Vec<bool> = vec![];
         for node in &self.nodes {

@@ -1,4 +1,4 @@
-//! Every step's gradients, in reverse.
+//! The backward pass: the gradients of every step, in reverse order.
 
 use super::super::attention::{self, GradientTarget};
 use super::super::gemm::{Gemm, Panels, SumInit, gemm};
@@ -12,8 +12,8 @@ use super::Pass;
 use crate::nn::graph::{Op, ParamId};
 
 impl Pass<'_> {
-    /// From the gradient of the output to the gradients of all parameters, added to `gradients`, which lies as the
-    /// parameters do. Spends the values.
+    /// Runs the backward pass from the output's gradient, and adds the gradients of all parameters to `gradients`,
+    /// which has the parameters' layout. Overwrites stored values.
     pub fn backward(&mut self, gradients: &mut [f32]) {
         assert_eq!(gradients.len(), self.context.graph.parameter_count());
         for (index, step) in self.context.plan.steps.iter().enumerate().rev() {
@@ -27,13 +27,13 @@ impl Pass<'_> {
     unsafe fn step_backward(&self, index: usize, step: &PlanStep, gradients: *mut f32) {
         let isa = self.context.isa;
         let dy = self.gradient(step.node);
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         let of = |id: ParamId| unsafe { gradients.add(self.context.weights.starts()[id.0]) };
         let target =
             |input: usize| step.gradients[input].map(|gradient| (self.gradient(gradient.node), gradient.accumulate));
         let of_image =
             |i: usize| move |target: GradientTarget| target.map(|(view, accumulate)| (view.image(i), accumulate));
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
             match step.op {
                 Op::Input | Op::Time | Op::Sinusoid { .. } | Op::PositionEncoding { .. } => {}
@@ -75,8 +75,8 @@ impl Pass<'_> {
                     }
                 }
                 Op::GroupNorm { weight, bias, .. } | Op::FilmNorm { weight, bias, .. } => {
-                    let nothing = View { at: std::ptr::null_mut(), ..dy };
-                    let (dx, accumulate) = target(0).unwrap_or((nothing, false));
+                    let no_view = View { at: std::ptr::null_mut(), ..dy };
+                    let (dx, accumulate) = target(0).unwrap_or((no_view, false));
                     let (d_weight, d_bias) = (of(weight), of(bias));
                     let norm = self.norm(step, dy);
                     let d_film = norm.film.and_then(|_| target(1));
@@ -161,7 +161,7 @@ impl Pass<'_> {
         }
     }
 
-    /// gradient += xᵀ · dy.
+    /// Computes gradient += xᵀ · dy.
     unsafe fn matrix_gradient(&self, x: &View, dy: &View, gradient: *mut f32) {
         let g = Gemm {
             m: x.channels(),
@@ -172,7 +172,7 @@ impl Pass<'_> {
             c: Panels::rows(gradient, dy.channels()),
             init: SumInit::Accumulate,
         };
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { gemm(self.context.isa, &g) }
     }
 }

@@ -1,4 +1,4 @@
-//! Every step's value, in order.
+//! The forward pass: the value of every step, in order.
 
 use super::super::gemm::SumInit;
 use super::super::mean_pool::mean_pool;
@@ -10,11 +10,11 @@ use super::{Inputs, Pass};
 use crate::nn::graph::Op;
 
 impl Pass<'_> {
-    /// Computes every node.
+    /// Runs the forward pass.
     pub fn forward(&mut self, inputs: Inputs) {
         for (index, step) in self.context.plan.steps.iter().enumerate() {
-            // SAFETY: the plan keeps apart what a step reads and what it writes (or makes them the same view where the
-            // kernel allows that), in buffers of the shapes that the graph was checked for.
+            // SAFETY: the plan separates what a step reads from what it writes (or uses the same view for both where
+            // the kernel allows it), in buffers of the shapes that the graph was checked for.
             unsafe { self.step(index, step, inputs) }
         }
     }
@@ -22,7 +22,7 @@ impl Pass<'_> {
     unsafe fn step(&self, index: usize, step: &PlanStep, inputs: Inputs) {
         let isa = self.context.isa;
         let y = self.value(step.node);
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
             match step.op {
                 Op::Input => copy_in(inputs.x, &y),
@@ -92,11 +92,11 @@ impl Pass<'_> {
     }
 }
 
-/// Values of all images, pixel by pixel.
+/// Copies the values of all images into a view.
 fn copy_in(values: &[f32], to: &View) {
     assert_eq!(values.len(), to.rows() * to.channels());
     for (row, pixel) in values.chunks_exact(to.channels()).enumerate() {
-        // SAFETY: as many pixels as the view has rows.
+        // SAFETY: there are as many pixels as the view has rows.
         unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), to.at.add(row * to.stride), pixel.len()) }
     }
 }

@@ -1,4 +1,4 @@
-//! One task: a few images through every step and back, in one workspace.
+//! One task: takes a few images through the forward pass and, in training, the backward pass, in one workspace.
 
 mod backward;
 mod forward;
@@ -15,7 +15,7 @@ use super::winograd;
 use super::workspace::Workspace;
 use crate::nn::graph::{Graph, NodeId, Op, ParamId};
 
-/// What all tasks of one call share.
+/// The state that all tasks of one call share.
 #[derive(Clone, Copy)]
 pub struct PassContext<'a> {
     pub graph: &'a Graph,
@@ -24,14 +24,14 @@ pub struct PassContext<'a> {
     pub weights: &'a PackedWeights,
 }
 
-/// The images of one task, `(images, H, W, C)` and `(images,)`.
+/// The inputs of one task, `(images, H, W, C)` and `(images,)`.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     pub x: &'a [f32],
     pub t: &'a [f32],
 }
 
-/// A task's images in its workspace.
+/// The execution of one task in its workspace.
 pub struct Pass<'a> {
     context: PassContext<'a>,
     images: usize,
@@ -39,7 +39,7 @@ pub struct Pass<'a> {
     scratch: *mut f32,
 }
 
-/// Scratch numbers that `images` images need.
+/// Returns the size of the scratch memory for `images` images, in numbers.
 pub fn scratch_len(graph: &Graph, plan: &ExecutionPlan, images: usize, training: bool) -> usize {
     let of = |step: &PlanStep| {
         let out = graph.shape(step.node);
@@ -76,14 +76,14 @@ impl<'a> Pass<'a> {
         Self { context, images, arena, scratch }
     }
 
-    fn view(&self, place: Option<BufferSlice>) -> View {
-        let place = place.expect("the plan stores what its steps touch");
-        // SAFETY: the plan's offsets lie in an arena of `plan.arena` numbers an image.
-        let at = unsafe { self.arena.add(place.offset * self.images + place.channel) };
-        View { at, stride: place.stride, images: self.images, shape: place.shape }
+    fn view(&self, slice: Option<BufferSlice>) -> View {
+        let slice = slice.expect("the plan stores every value that its steps access");
+        // SAFETY: the plan's offsets are within an arena of `plan.arena` numbers per image.
+        let at = unsafe { self.arena.add(slice.offset * self.images + slice.channel) };
+        View { at, stride: slice.stride, images: self.images, shape: slice.shape }
     }
 
-    /// A node's value, there until something else needs its place.
+    /// Returns the value of a node, which is valid until its memory is reused.
     pub fn value(&self, node: NodeId) -> View {
         self.view(self.context.plan.values[node.0])
     }
@@ -96,11 +96,12 @@ impl<'a> Pass<'a> {
         self.context.weights.param(id).as_ptr()
     }
 
-    /// The network's output, image by image.
+    /// Returns the network's output.
     pub fn output(&self) -> View {
         self.value(self.context.graph.output())
     }
 
+    /// Returns the gradient of the network's output.
     pub fn output_gradient(&self) -> View {
         self.gradient(self.context.graph.output())
     }
@@ -109,7 +110,7 @@ impl<'a> Pass<'a> {
         let (x, groups, weight, bias, film) = match step.op {
             Op::GroupNorm { x, groups, weight, bias } => (x, groups, weight, bias, None),
             Op::FilmNorm { x, v, groups, weight, bias } => (x, groups, weight, bias, Some(self.value(v))),
-            _ => unreachable!("called for normalisations"),
+            _ => unreachable!("only called for normalisations"),
         };
         Norm {
             x: self.value(x),
@@ -119,7 +120,7 @@ impl<'a> Pass<'a> {
             weight: self.param(weight),
             bias: self.param(bias),
             film,
-            // SAFETY: the plan keeps two numbers a group and image there.
+            // SAFETY: the plan reserves two numbers per group and image there.
             moments: unsafe { self.arena.add(step.saved * self.images) },
             scratch: self.scratch,
         }
@@ -128,20 +129,21 @@ impl<'a> Pass<'a> {
     fn attention(&self, step: &PlanStep, [q, k, v]: [NodeId; 3], heads: usize, image: usize) -> Attention {
         let part = |node| self.value(node).image(image);
         let q = part(q);
-        // SAFETY: the plan keeps two numbers a head, query and image there.
+        // SAFETY: the plan reserves two numbers per head, query and image there.
         let moments =
             unsafe { self.arena.add(step.saved * self.images + image * attention::moments_len(q.rows(), heads)) };
         Attention { q, k: part(k), v: part(v), heads, moments, scratch: self.scratch }
     }
 
-    /// A transposed convolution's products before they are dealt out to pixels: the scratch, `(rows, 2 · 2 · O)`.
+    /// Returns the scratch memory as the products of a transposed convolution, `(rows, 2 · 2 · O)`, before they are
+    /// scattered to pixels.
     fn windows(&self, x: &View, outputs: usize) -> View {
         let mut shape = x.shape;
         shape.channels = 4 * outputs;
         View { at: self.scratch, stride: shape.channels, images: x.images, shape }
     }
 
-    /// y (+)= x · packed weights.
+    /// Computes y (+)= x · weights, with `weights` packed in panels.
     unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: SumInit) {
         let g = Gemm {
             m: x.rows(),
@@ -152,16 +154,16 @@ impl<'a> Pass<'a> {
             c: y.right(),
             init,
         };
-        // SAFETY: the caller's, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { gemm(self.context.isa, &g) }
     }
 }
 
-/// The reverse of [`copy_in`].
+/// Copies the values of all images out of a view; the inverse of `copy_in`.
 pub fn copy_out(from: &View, values: &mut [f32]) {
     assert_eq!(values.len(), from.rows() * from.channels());
     for (row, pixel) in values.chunks_exact_mut(from.channels()).enumerate() {
-        // SAFETY: as many pixels as the view has rows.
+        // SAFETY: there are as many pixels as the view has rows.
         unsafe { std::ptr::copy_nonoverlapping(from.at.add(row * from.stride), pixel.as_mut_ptr(), pixel.len()) }
     }
 }

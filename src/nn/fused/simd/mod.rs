@@ -1,8 +1,8 @@
-//! Vectors of f32 behind one trait, and the choice of an instruction set at run time.
+//! Vectors of f32 behind one trait, and the selection of an instruction set at run time.
 //!
 //! A kernel is written once, generic over [`Simd`], inside [`kernel!`], which compiles it for every instruction set and
-//! picks one by [`Isa`]. Every method rounds as IEEE 754 says (multiply-adds once), and kernels keep the order of their
-//! sums free of the width, so all levels give the same bits.
+//! dispatches on [`Isa`]. Every method rounds as IEEE 754 requires (multiply-adds once), and kernels sum in an order
+//! that does not depend on the vector width, so all instruction sets give the same bits.
 
 use std::marker::PhantomData;
 
@@ -14,15 +14,16 @@ pub mod portable;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
-/// Columns of a packed panel: a multiple of every width, and the number of virtual lanes of a sum along channels.
+/// The number of columns in a packed panel: a multiple of every vector width, and the number of interleaved sums along
+/// channels.
 pub const PANEL: usize = 16;
 
-/// `LANES` numbers at a time.
+/// Vector operations on `LANES` numbers.
 ///
 /// # Safety
 ///
-/// Methods are to be called where the instruction set is enabled, and `load` and `store` may touch `LANES` numbers from
-/// `at`, the masked ones only those that the mask names.
+/// Methods must be called where the instruction set is enabled. `load` and `store` access `LANES` numbers from `at` on;
+/// the masked versions access only the lanes in the mask.
 pub trait Simd: Copy + 'static {
     type V: Copy;
     type Mask: Copy;
@@ -31,9 +32,9 @@ pub trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(at: *const f32) -> Self::V;
     unsafe fn store(at: *mut f32, v: Self::V);
-    /// The first `n` lanes; all of them if there are fewer.
+    /// Returns a mask of the first `n` lanes, or of all if `n` is larger.
     unsafe fn mask(n: usize) -> Self::Mask;
-    /// Lanes outside the mask are zero.
+    /// Loads the lanes in the mask; the others are zero.
     unsafe fn load_masked(at: *const f32, mask: Self::Mask) -> Self::V;
     unsafe fn store_masked(at: *mut f32, mask: Self::Mask, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -41,15 +42,15 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sqrt(a: Self::V) -> Self::V;
-    /// a · b + c, rounded once.
+    /// Returns a · b + c, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// a if a > b, else b.
+    /// Returns a if a > b, else b.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    /// a if a < b, else b.
+    /// Returns a if a < b, else b.
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    /// x where a = b, else y.
+    /// Returns x where a = b, else y.
     unsafe fn if_equal(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// 2ⁿ of the integer n in the lowest 8 bits of each number's pattern.
+    /// Returns 2ⁿ for the integer n in the lowest 8 bits of each number.
     unsafe fn pow2_of_low_bits(a: Self::V) -> Self::V;
 }
 
@@ -88,12 +89,13 @@ impl Isa {
         }
     }
 
-    /// The best that this machine has.
+    /// Returns the best instruction set of this machine.
     pub fn best() -> Self {
         Isa::ALL.into_iter().find(|l| l.is_available()).unwrap_or(Isa::Portable)
     }
 
-    /// The one that the environment's `SRPIPE_SIMD` names, else the best that this machine has.
+    /// Returns the instruction set given by the environment variable `SRPIPE_SIMD`, or the best of this machine if it
+    /// is not set.
     pub fn from_env() -> Result<Self> {
         match std::env::var_os("SRPIPE_SIMD").filter(|name| !name.is_empty()) {
             Some(name) => Isa::from_name(&name.to_string_lossy()),
@@ -102,36 +104,38 @@ impl Isa {
     }
 
     fn from_name(name: &str) -> Result<Self> {
-        let known = Isa::ALL.into_iter().find(|l| l.name() == name);
+        let isa = Isa::ALL.into_iter().find(|l| l.name() == name);
         let available: Vec<&str> = Isa::ALL.into_iter().filter(|l| l.is_available()).map(Isa::name).collect();
-        let remedy = format!("set it to {}, or leave it out for the first of these", available.join(" or "));
-        match known {
-            None => bail!("SRPIPE_SIMD={name} names no instruction set; {remedy}"),
-            Some(isa) if !isa.is_available() => bail!("SRPIPE_SIMD={name}: this machine has no {name}; {remedy}"),
+        let remedy = format!("set it to {}, or unset it to use the first of these", available.join(" or "));
+        match isa {
+            None => bail!("SRPIPE_SIMD={name} is not a known instruction set; {remedy}"),
+            Some(isa) if !isa.is_available() => {
+                bail!("SRPIPE_SIMD={name}: this machine does not support {name}; {remedy}")
+            }
             Some(isa) => Ok(isa),
         }
     }
 }
 
-/// Which lanes of a vector are there: all of them, or the first few at the end of a row.
+/// The valid lanes of a vector: all of them, or the first few at the end of a row.
 ///
 /// # Safety
 ///
-/// As [`Simd`]; only lanes that are there are touched.
+/// As for [`Simd`]; only valid lanes are accessed.
 pub trait Lanes<S: Simd>: Copy {
-    /// Lanes that aren't there are zero.
+    /// Loads the valid lanes; the others are zero.
     unsafe fn load(self, at: *const f32) -> S::V;
     unsafe fn store(self, at: *mut f32, v: S::V);
 }
 
 #[derive(Clone, Copy)]
-pub struct Whole<S>(pub PhantomData<S>);
+pub struct AllLanes<S>(pub PhantomData<S>);
 
 #[derive(Clone, Copy)]
-pub struct Part<S: Simd>(pub S::Mask);
+pub struct FirstLanes<S: Simd>(pub S::Mask);
 
-// SAFETY of the blocks: the caller's, passed on.
-impl<S: Simd> Lanes<S> for Whole<S> {
+// SAFETY of these blocks: upheld by the caller.
+impl<S: Simd> Lanes<S> for AllLanes<S> {
     #[inline(always)]
     unsafe fn load(self, at: *const f32) -> S::V {
         unsafe { S::load(at) }
@@ -142,8 +146,8 @@ impl<S: Simd> Lanes<S> for Whole<S> {
     }
 }
 
-// SAFETY of the blocks: the caller's, passed on.
-impl<S: Simd> Lanes<S> for Part<S> {
+// SAFETY of these blocks: upheld by the caller.
+impl<S: Simd> Lanes<S> for FirstLanes<S> {
     #[inline(always)]
     unsafe fn load(self, at: *const f32) -> S::V {
         unsafe { S::load_masked(at, self.0) }
@@ -154,27 +158,29 @@ impl<S: Simd> Lanes<S> for Part<S> {
     }
 }
 
-/// Runs a block for every vector of a row of `$n`, with the vector's first index and its [`Lanes`].
+/// Runs a block for every vector of a row of `$n` numbers, with the index of the vector's first number and its
+/// [`Lanes`].
 macro_rules! for_lanes {
     ($s:ident, $n:expr, |$i:ident, $lanes:ident| $body:block) => {{
         #[allow(unused_imports)]
-        use $crate::nn::fused::simd::{Lanes, Part, Whole};
+        use $crate::nn::fused::simd::{Lanes, FirstLanes, AllLanes};
         let n: usize = $n;
         let mut $i = 0;
         while $i + $s::LANES <= n {
-            let $lanes = Whole::<$s>(std::marker::PhantomData);
+            let $lanes = AllLanes::<$s>(std::marker::PhantomData);
             $body
             $i += $s::LANES;
         }
         if $i < n {
-            let $lanes = Part::<$s>($s::mask(n - $i));
+            let $lanes = FirstLanes::<$s>($s::mask(n - $i));
             $body
         }
     }};
 }
 pub(crate) use for_lanes;
 
-/// Compiles a function, generic over [`Simd`], for every instruction set. The function it defines takes a [`Isa`] first.
+/// Compiles a function, generic over [`Simd`], for every instruction set. The function that it defines takes an [`Isa`]
+/// as its first argument.
 macro_rules! kernel {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
@@ -182,28 +188,28 @@ macro_rules! kernel {
             use $crate::nn::fused::simd::{Isa, Simd};
             #[inline(always)]
             unsafe fn body<$s: Simd>($($arg: $ty),*) {
-                // SAFETY: the caller's, passed on.
+                // SAFETY: upheld by the caller.
                 unsafe { $body }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
             unsafe fn avx512($($arg: $ty),*) {
-                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                // SAFETY: upheld by the caller; the instruction set is enabled here.
                 unsafe { body::<$crate::nn::fused::simd::x86::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             unsafe fn avx2($($arg: $ty),*) {
-                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                // SAFETY: upheld by the caller; the instruction set is enabled here.
                 unsafe { body::<$crate::nn::fused::simd::x86::Avx2>($($arg),*) }
             }
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon")]
             unsafe fn neon($($arg: $ty),*) {
-                // SAFETY: the caller's, passed on; the instructions are enabled here.
+                // SAFETY: upheld by the caller; the instruction set is enabled here.
                 unsafe { body::<$crate::nn::fused::simd::neon::Neon>($($arg),*) }
             }
-            // SAFETY: the caller's, passed on; a `FusedBackend` only holds a isa that the machine has.
+            // SAFETY: upheld by the caller; a `FusedBackend` only uses an instruction set that the machine supports.
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
@@ -220,23 +226,23 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
-/// eˣ within 2 units in the last place, for x in [-87, 88]; clamped outside.
+/// Returns eˣ with an error of at most 2 units in the last place, for x in [-87, 88]; x is clamped to this range.
 ///
 /// # Safety
 ///
 /// The instruction set of `S` is enabled.
 #[inline(always)]
 pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let x = S::min(S::max(x, S::splat(-87.0)), S::splat(88.0));
-        // Adding 1.5 · 2²³ leaves round(x / ln 2) in the low bits.
+        // Adding 1.5 · 2²³ puts round(x / ln 2) into the low bits.
         let magic = S::splat(12_582_912.0);
         let shifted = S::fma(x, S::splat(std::f32::consts::LOG2_E), magic);
         let n = S::sub(shifted, magic);
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
-        // Cephes' minimax polynomial.
+        // The minimax polynomial of the Cephes library.
         let mut p = S::splat(1.987_569_1e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = S::fma(p, r, S::splat(c));
@@ -246,14 +252,14 @@ pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// 1 / (1 + e⁻ˣ).
+/// Returns 1 / (1 + e⁻ˣ).
 ///
 /// # Safety
 ///
 /// The instruction set of `S` is enabled.
 #[inline(always)]
 pub unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let e = exp::<S>(S::sub(S::splat(0.0), x));
         S::div(S::splat(1.0), S::add(S::splat(1.0), e))
@@ -265,14 +271,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instruction_set_is_named_or_the_error_says_which_there_are() {
+    fn unknown_and_unsupported_instruction_sets_are_errors_that_list_the_supported_ones() {
         assert_eq!(Isa::from_name("portable").unwrap(), Isa::Portable);
         assert_eq!(Isa::from_name(Isa::best().name()).unwrap(), Isa::best());
         let error = Isa::from_name("avx3").unwrap_err().to_string();
         assert!(error.contains("SRPIPE_SIMD=avx3") && error.contains("portable"), "{error}");
         for missing in Isa::ALL.into_iter().filter(|l| !l.is_available()) {
             let error = Isa::from_name(missing.name()).unwrap_err().to_string();
-            assert!(error.contains("this machine has no") && error.contains("portable"), "{error}");
+            assert!(error.contains("this machine does not support") && error.contains("portable"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Arm's Advanced SIMD.
+//! Arm Advanced SIMD (NEON).
 
 use std::arch::aarch64::*;
 
@@ -7,7 +7,7 @@ use super::Simd;
 #[derive(Clone, Copy)]
 pub struct Neon;
 
-// SAFETY of every block: the trait's contract; the instructions are enabled where these are inlined.
+// SAFETY of every block: the trait's contract; the instruction set is enabled where these methods are inlined.
 impl Simd for Neon {
     type V = float32x4_t;
     type Mask = usize;

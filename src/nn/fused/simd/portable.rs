@@ -1,4 +1,4 @@
-//! The fallback of machines without vector instructions of ours, and the reference that they are tested against.
+//! The fallback for machines without a supported instruction set, and the reference that the others are tested against.
 
 use super::Simd;
 
@@ -12,7 +12,7 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; N] {
     std::array::from_fn(f)
 }
 
-// SAFETY of every block: the trait's contract, which names the numbers that may be touched.
+// SAFETY of every block: the trait's contract, which states the numbers that may be accessed.
 impl Simd for Portable {
     type V = [f32; N];
     type Mask = usize;

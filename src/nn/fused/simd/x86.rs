@@ -7,10 +7,10 @@ use super::Simd;
 #[derive(Clone, Copy)]
 pub struct Avx2;
 
-/// Loading 8 from `MASKS[8 - n ..]` gives a mask of the first n.
+/// Loading 8 values from `MASKS[8 - n ..]` gives a mask of the first n lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-// SAFETY of every block: the trait's contract; the instructions are enabled where these are inlined.
+// SAFETY of every block: the trait's contract; the instruction set is enabled where these methods are inlined.
 impl Simd for Avx2 {
     type V = __m256;
     type Mask = __m256i;
@@ -88,7 +88,7 @@ impl Simd for Avx2 {
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
-// SAFETY of every block: the trait's contract; the instructions are enabled where these are inlined.
+// SAFETY of every block: the trait's contract; the instruction set is enabled where these methods are inlined.
 impl Simd for Avx512 {
     type V = __m512;
     type Mask = __mmask16;

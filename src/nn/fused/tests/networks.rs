@@ -1,8 +1,8 @@
-//! Whole networks: the seed's, and steps of its training.
+//! Tests of whole networks: the tutorial's U-Net, and steps of its training.
 
 use super::*;
 
-/// Two 3×3 convolutions, each normalised and activated.
+/// Two 3×3 convolutions, each with normalisation and activation.
 fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     let mut y = x;
     for i in [0, 3] {
@@ -14,7 +14,7 @@ fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     y
 }
 
-/// The U-Net of the seed model, with attention in its bottleneck or without.
+/// The tutorial's U-Net, with or without attention in its bottleneck.
 fn unet(size: usize, base: usize, attention: bool) -> Graph {
     let (mut graph, x, t) = Graph::new(Shape::new(size, size, 6));
     let g = &mut graph;
@@ -45,10 +45,10 @@ fn unet(size: usize, base: usize, attention: bool) -> Graph {
 }
 
 #[test]
-fn the_seed_unet() {
+fn the_tutorial_unet_matches_the_reference() {
     check(&unet(32, 8, true), 2);
     check(&unet(8, 16, false), 9);
-    // Widths that no vector divides.
+    // Channel counts that are not multiples of a vector.
     check(&unet(12, 6, true), 3);
     check(&unet(8, 10, true), 1);
 }
@@ -70,8 +70,8 @@ fn trained(graph: &Graph, data: &Data, clip: Option<f64>, mut network: Box<dyn N
 
 #[test]
 fn optimiser_steps_follow_the_reference() {
-    // Two channels a group at least: a bias before the normalisation of a single channel has no gradient, and Adam
-    // makes whole steps of its rounding errors.
+    // At least two channels per group: a bias before the normalisation of a single channel has a gradient of zero, and
+    // Adam would amplify its rounding errors to full steps.
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     for clip in [None, Some(0.1)] {
@@ -88,16 +88,17 @@ fn optimiser_steps_follow_the_reference() {
     }
 }
 
-/// What every backend starts with and does.
+/// Returns the network on both backends, with the same state.
 fn both(graph: &Graph) -> [Box<dyn Network>; 2] {
     let reference =
         create_network_on(ComposedBackend::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
     [reference, fused(graph, Isa::best())]
 }
 
-/// Loshchilov and Hutter 2019, algorithm 2: w − lr · (Adam's step) − lr · λ · w, the decay apart from the gradient.
+/// Loshchilov and Hutter 2019, algorithm 2: w − lr · (Adam's step) − lr · λ · w, with the decay decoupled from the
+/// gradient.
 #[test]
-fn weight_decay_takes_its_share_of_every_weight() {
+fn weight_decay_shrinks_every_weight() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     let start = state(&graph).weights;
@@ -118,7 +119,7 @@ fn weight_decay_takes_its_share_of_every_weight() {
 }
 
 #[test]
-fn a_batch_in_parts_is_the_same_step() {
+fn micro_batches_give_the_same_step() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -137,7 +138,7 @@ fn a_batch_in_parts_is_the_same_step() {
                 let gap = norm(&mut moments.iter().zip(expected).map(|(a, b)| a - b));
                 assert!(
                     gap <= 1e-3 * norm(&mut expected.iter().copied()) + 1e-7,
-                    "{micro_batches} micro_batches: {gap}"
+                    "{micro_batches} micro-batches: {gap}"
                 );
             }
         }
@@ -145,7 +146,7 @@ fn a_batch_in_parts_is_the_same_step() {
 }
 
 #[test]
-fn bytes_depend_neither_on_the_number_of_threads_nor_on_the_instruction_set() {
+fn results_do_not_depend_on_the_number_of_threads_or_the_instruction_set() {
     let graph = unet(16, 16, true);
     let data = Data::new(&graph, 11);
     let with = |threads: usize, isa: Isa| {

@@ -1,9 +1,9 @@
-//! One operation at a time.
+//! Tests of single operations.
 
 use super::*;
 
 #[test]
-fn convolutions() {
+fn convolutions_match_the_reference() {
     for (channels, outputs) in [(8, 12), (12, 24), (24, 8), (3, 5), (17, 40)] {
         check_op(channels, |g, x, _| {
             g.conv3x3(x, "conv", outputs);
@@ -13,7 +13,7 @@ fn convolutions() {
     let x = graph.conv3x3(x, "a", 48);
     graph.conv3x3(x, "b", 32);
     check(&graph, 5);
-    // Register tiles of four panels, of two and of one, and of a part of one.
+    // Register tiles of four panels, two, one, and part of one.
     for outputs in [72, 112, 124] {
         let (mut graph, x, _) = Graph::new(Shape::new(6, 10, 6));
         let x = graph.conv3x3(x, "a", outputs);
@@ -23,7 +23,7 @@ fn convolutions() {
 }
 
 #[test]
-fn linear_layers_and_added_vectors() {
+fn linear_layers_and_vector_additions_match_the_reference() {
     for channels in [8, 12, 24] {
         check_op(channels, |g, x, _| {
             g.conv1x1(x, "linear", 3 + channels);
@@ -41,7 +41,7 @@ fn linear_layers_and_added_vectors() {
 }
 
 #[test]
-fn transposed_convolutions() {
+fn transposed_convolutions_match_the_reference() {
     for channels in [8, 12, 24] {
         check_op(channels, |g, x, _| {
             g.up_conv2x2(x, "up", channels / 2 + 1);
@@ -50,7 +50,7 @@ fn transposed_convolutions() {
 }
 
 #[test]
-fn normalisations_and_activations() {
+fn normalisations_and_activations_match_the_reference() {
     for (channels, groups) in [(8, 8), (12, 4), (24, 1), (24, 8)] {
         check_op(channels, |g, x, _| {
             let x = g.group_norm(x, "norm", groups);
@@ -70,7 +70,7 @@ fn normalisations_and_activations() {
 }
 
 #[test]
-fn pooling_and_concatenation() {
+fn pooling_and_concatenation_match_the_reference() {
     for channels in [8, 12, 24] {
         check_op(channels, |g, x, _| {
             let pooled = g.max_pool2x2(x);
@@ -78,7 +78,7 @@ fn pooling_and_concatenation() {
             let both = g.concat(up, x);
             let y = g.conv3x3(both, "conv", 8);
             let again = g.concat(both, y);
-            // Reads `x` after it was concatenated.
+            // Reads `x` after the concatenation.
             let z = g.silu(x);
             g.concat(again, z);
         });
@@ -91,7 +91,7 @@ fn pooling_and_concatenation() {
 }
 
 #[test]
-fn attention_with_a_gate() {
+fn gated_attention_matches_the_reference() {
     for (channels, heads) in [(8, 1), (12, 3), (24, 4)] {
         check_op(channels, |g, x, _| {
             let q = g.conv1x1(x, "query", channels / 2 * heads);
@@ -109,10 +109,10 @@ fn attention_with_a_gate() {
     }
 }
 
-/// More queries and keys than a tile has, of the last a part; queries that are read again; and a sum that may not take
-/// the place of what attention gave.
+/// Covers more queries and keys than fit into one tile, with a partial last tile; queries with another reader; and a
+/// sum that must not overwrite the output of attention.
 #[test]
-fn attention_on_larger_images() {
+fn attention_on_larger_images_matches_the_reference() {
     for heads in [1, 2] {
         let (mut graph, x, _) = Graph::new(Shape::new(12, 14, 6));
         let q = graph.conv1x1(x, "query", 4);
@@ -135,7 +135,7 @@ fn attention_on_larger_images() {
 }
 
 #[test]
-fn linear_attention() {
+fn linear_attention_matches_the_reference() {
     for (channels, heads) in [(8, 1), (12, 3), (24, 4), (40, 2)] {
         check_op(channels, |g, x, _| {
             let q = g.conv1x1(x, "query", 5 * heads);
@@ -154,14 +154,14 @@ fn linear_attention() {
 }
 
 #[test]
-fn normalisations_with_film() {
+fn film_normalisations_match_the_reference() {
     for (channels, groups) in [(8, 8), (12, 4), (24, 1), (24, 8)] {
         check_op(channels, |g, x, t| {
             let v = g.linear(t, "film", 2 * channels);
             let y = g.film_norm(x, v, "norm", groups);
             g.silu(y);
         });
-        // The film of two normalisations, and an input that is read again.
+        // One FiLM vector for two normalisations, and an input with another reader.
         check_op(channels, |g, x, t| {
             let v = g.linear(t, "film", 2 * channels);
             let y = g.film_norm(x, v, "a", groups);
@@ -175,14 +175,14 @@ fn normalisations_with_film() {
 }
 
 #[test]
-fn sums_and_means() {
+fn sums_and_means_match_the_reference() {
     for channels in [8, 12, 24] {
         check_op(channels, |g, x, _| {
             let a = g.silu(x);
             let a = g.conv3x3(a, "a", channels);
             let y = g.add(a, x);
             let b = g.conv1x1(y, "b", channels);
-            // Both read elsewhere as well, and a sum of sums.
+            // Operands with other readers, and a sum of sums.
             let z = g.add(y, b);
             let z = g.add(z, b);
             g.concat(z, y);
@@ -208,16 +208,16 @@ fn sums_and_means() {
 }
 
 #[test]
-fn times_and_places() {
+fn time_and_position_encodings_match_the_reference() {
     for channels in [8, 10, 12, 24, 34] {
         check_op(channels, |g, x, t| {
             let wave = g.sinusoid(t, channels);
             let v = g.linear(wave, "v", channels);
             let x = g.add_vector(x, v);
-            let places = g.positions(g.shape(x), 4);
-            let y = g.conv1x1(places, "places", channels);
+            let encoding = g.positions(g.shape(x), 4);
+            let y = g.conv1x1(encoding, "encoding", channels);
             let z = g.add(y, x);
-            g.add(z, places);
+            g.add(z, encoding);
         });
     }
 }

@@ -1,12 +1,14 @@
-//! 3×3 convolutions by Winograd's minimal filtering, F(4×4, 3×3) (Lavin and Gray 2016): a quarter of the multiplications.
+//! 3×3 convolutions by Winograd's minimal filtering, F(4×4, 3×3) (Lavin and Gray 2016), with a quarter of the
+//! multiplications.
 //!
 //! A 4×4 tile of the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A of a 3×3 filter g and a 6×6 patch d of the input. Summed over
-//! input channels, the 36 element-wise products are 36 matrix products. The input's gradient is a convolution by the
-//! mirrored filter; the filter's is Gᵀ[Σ (Bᵀ d B) ⊙ (A y Aᵀ)]G over the tiles y of the output's gradient.
+//! input channels, the 36 elementwise products become 36 matrix products. The gradient of the input is a convolution
+//! with the mirrored filter; the gradient of the filter is Gᵀ[Σ (Bᵀ d B) ⊙ (A y Aᵀ)]G over the tiles y of the output's
+//! gradient.
 //!
-//! The interpolation points are 0, ±5/8, ±3/2 and ∞. With normally distributed values and 64 channels the result's
-//! relative error is 9e-7 (the filter gradient's 1.3e-6), where a direct sum in f32 has 1.6e-7 and the usual points 0, ±1,
-//! ±2 have 1.9e-6 (3e-6).
+//! The interpolation points are 0, ±5/8, ±3/2 and ∞. For normally distributed values and 64 channels, the relative
+//! error of the result is 9e-7 (of the filter gradient, 1.3e-6). A direct sum in f32 has 1.6e-7, and the usual points
+//! 0, ±1, ±2 have 1.9e-6 (3e-6).
 
 mod tile;
 mod transform;
@@ -17,10 +19,10 @@ use super::view::View;
 use tile::{gradient_tile, input_tile, output_tile};
 use transform::{filter_from_products, products_from_filter};
 
-/// Edge of an output tile and of the patch it depends on.
+/// The side of an output tile, and of the patch that it depends on.
 const TILE: usize = 4;
 const PATCH: usize = 6;
-/// Products of a tile.
+/// The number of products per tile.
 pub const PRODUCTS: usize = PATCH * PATCH;
 
 /// The tiles of all images of a view, image by image, row by row.
@@ -38,7 +40,7 @@ impl Tiles {
         Self { per_row, per_image, total: per_image * v.images }
     }
 
-    /// Image, and the tile's top left pixel.
+    /// Returns the image, and the row and column of the tile's top left pixel.
     #[inline(always)]
     fn at(&self, tile: usize) -> (usize, usize, usize) {
         let (image, rest) = (tile / self.per_image, tile % self.per_image);
@@ -46,55 +48,59 @@ impl Tiles {
     }
 }
 
-/// Rounded up to whole panels.
+/// Rounds up to a multiple of [`PANEL`].
 pub fn padded(channels: usize) -> usize {
     channels.next_multiple_of(PANEL)
 }
 
-/// Size of one filter's transform: `[36][outputs / 16][inputs][16]`.
+/// Returns the length of a transformed filter: `[36][outputs / 16][inputs][16]`.
 pub fn filter_len(inputs: usize, outputs: usize) -> usize {
     PRODUCTS * inputs * padded(outputs)
 }
 
-/// Tiles worked on at a time: their transforms should stay in the second-level cache, and be enough to make reading
-/// the filters worth it.
+/// Returns the number of tiles processed at a time: few enough that their transforms fit into the second-level cache,
+/// and enough to amortise reading the filters.
 fn block(inputs: usize, outputs: usize) -> usize {
     (80 * 1024 / PRODUCTS / (padded(inputs) + padded(outputs)) / 6 * 6).clamp(24, 96)
 }
 
-/// Numbers between the 36 matrices of a block; a line more than their size, lest they all meet in the same cache sets.
+/// Returns the distance between the 36 matrices of a block, in numbers: a cache line more than their size, so that they
+/// don't map to the same cache sets.
 fn product_stride(rows: usize, channels: usize) -> usize {
     rows * padded(channels) + PANEL
 }
 
-/// Scratch that [`convolve`] needs.
+/// Returns the length of the scratch memory for [`convolve`].
 pub fn convolve_scratch(inputs: usize, outputs: usize) -> usize {
     let t = block(inputs, outputs);
     PRODUCTS * (product_stride(t, inputs) + product_stride(t, outputs)) + padded(inputs)
 }
 
-/// Scratch that [`filter_gradient`] needs.
+/// Returns the length of the scratch memory for [`filter_gradient`].
 pub fn filter_gradient_scratch(inputs: usize, outputs: usize) -> usize {
     convolve_scratch(inputs, outputs) + padded(outputs) + PRODUCTS * (product_stride(inputs, outputs))
 }
 
-/// One convolution: `y = bias + x * filter`, the filter transformed by [`transform_filter`].
+/// A convolution: `y = bias + x * filter`, with a filter from [`transform_filter`].
 #[derive(Clone, Copy)]
 pub struct Convolve {
     pub x: View,
     pub y: View,
     pub filter: *const f32,
-    /// One number an output, or null.
+    /// One number per output channel, or null.
     pub bias: *const f32,
-    /// Whether to add to what `y` holds.
+    /// Whether to add to the current values of `y`.
     pub accumulate: bool,
     pub scratch: *mut f32,
 }
 
 kernel! {
+    /// Computes the convolution.
+    ///
     /// # Safety
     ///
-    /// The views, the filter and the scratch (of [`convolve_scratch`]) are of fitting sizes; `y` overlaps nothing else.
+    /// The views, the filter and the scratch memory (see [`convolve_scratch`]) have matching sizes; `y` overlaps
+    /// nothing else.
     pub unsafe fn convolve<S>(conv: &Convolve) {
         let (c, o) = (conv.x.channels(), conv.y.channels());
         let tiles = Tiles::of(&conv.x);
@@ -130,20 +136,23 @@ kernel! {
     }
 }
 
-/// The filter's gradient of a convolution: `gradient[tap][c][o] +=`.
+/// The gradient of a convolution's filter: `gradient[tap][c][o] += …`.
 #[derive(Clone, Copy)]
 pub struct FilterGradient {
     pub x: View,
-    /// Gradient of the convolution's output.
+    /// The gradient of the convolution's output.
     pub dy: View,
     pub gradient: *mut f32,
     pub scratch: *mut f32,
 }
 
 kernel! {
+    /// Computes the filter's gradient.
+    ///
     /// # Safety
     ///
-    /// The views, the gradient `(3, 3, C, O)` and the scratch (of [`filter_gradient_scratch`]) are of fitting sizes.
+    /// The views, the gradient `(3, 3, C, O)` and the scratch memory (see [`filter_gradient_scratch`]) have matching
+    /// sizes.
     pub unsafe fn filter_gradient<S>(g: &FilterGradient) {
         let (c, o) = (g.x.channels(), g.dy.channels());
         let tiles = Tiles::of(&g.x);
@@ -203,11 +212,12 @@ kernel! {
 }
 
 kernel! {
-    /// G g Gᵀ of every filter: `taps` is `(3, 3, inputs, outputs)`, mirrored if `mirrored`.
+    /// Computes G g Gᵀ for every filter. `taps` is `(3, 3, inputs, outputs)`; with `mirrored`, the filters are mirrored
+    /// first.
     ///
     /// # Safety
     ///
-    /// `taps` and `transformed`, of [`filter_len`], are of fitting sizes.
+    /// `taps` and `transformed` have matching sizes (see [`filter_len`]).
     pub unsafe fn transform_filter<S>(taps: *const f32, inputs: usize, outputs: usize, mirrored: bool, transformed: *mut f32) {
         let op = padded(outputs);
         for input in 0..inputs {

@@ -1,11 +1,12 @@
-//! Tiles of images to products and back.
+//! Transforms tiles of images to products and back.
 
 use super::transform::{output_from_products, products_from_input, products_from_output};
 use super::{Convolve, PATCH, PRODUCTS, TILE, padded};
 use crate::nn::fused::simd::{PANEL, Simd, for_lanes};
 use crate::nn::fused::view::View;
 
-/// Bᵀ d B of the patch around one tile of `x`, for all channels, to `v`, `v_stride` from product to product.
+/// Computes Bᵀ d B of the patch around one tile of `x`, for all channels, and writes it to `v`, where products are
+/// `v_stride` numbers apart.
 #[inline(always)]
 pub unsafe fn input_tile<S: Simd>(
     x: &View,
@@ -14,7 +15,7 @@ pub unsafe fn input_tile<S: Simd>(
     v_stride: usize,
     zeros: *const f32,
 ) {
-    // SAFETY: the caller's, passed on; pixels outside the image are read from `zeros`.
+    // SAFETY: upheld by the caller; pixels outside the image are read from `zeros`.
     unsafe {
         let (image, top, left) = tile;
         let (h, w) = (x.shape.height, x.shape.width);
@@ -22,7 +23,7 @@ pub unsafe fn input_tile<S: Simd>(
         let mut pixels = [zeros; PRODUCTS];
         for row in 0..PATCH {
             for column in 0..PATCH {
-                // One less than the coordinates; those of -1 wrap around and are outside as well.
+                // Coordinates minus one: −1 wraps around and is outside the image as well.
                 let (r, c) = ((top + row).wrapping_sub(1), (left + column).wrapping_sub(1));
                 if r < h && c < w {
                     pixels[row * PATCH + column] = base.add((r * w + c) * x.stride);
@@ -51,7 +52,7 @@ pub unsafe fn input_tile<S: Simd>(
     }
 }
 
-/// Aᵀ m A of one tile of products `m`, for all channels, plus the bias, to `y`.
+/// Computes Aᵀ m A of one tile of products `m`, for all channels, and writes it to `y`, plus the bias.
 #[inline(always)]
 pub unsafe fn output_tile<S: Simd>(
     conv: &Convolve,
@@ -60,7 +61,7 @@ pub unsafe fn output_tile<S: Simd>(
     m_stride: usize,
     m_panel: usize,
 ) {
-    // SAFETY: the caller's, passed on; pixels outside the image are left alone.
+    // SAFETY: upheld by the caller; pixels outside the image are not written.
     unsafe {
         let (image, top, left) = tile;
         let y = &conv.y;
@@ -99,7 +100,7 @@ pub unsafe fn output_tile<S: Simd>(
     }
 }
 
-/// A y Aᵀ of one tile of an output's gradient, for all channels, in panels.
+/// Computes A y Aᵀ of one tile of the output's gradient, for all channels, in panels.
 #[inline(always)]
 pub unsafe fn gradient_tile<S: Simd>(
     dy: &View,
@@ -109,7 +110,7 @@ pub unsafe fn gradient_tile<S: Simd>(
     m_panel: usize,
     zeros: *const f32,
 ) {
-    // SAFETY: the caller's, passed on; pixels outside the image are read from `zeros`.
+    // SAFETY: upheld by the caller; pixels outside the image are read from `zeros`.
     unsafe {
         let (image, top, left) = tile;
         let (h, w) = (dy.shape.height, dy.shape.width);
@@ -141,7 +142,7 @@ pub unsafe fn gradient_tile<S: Simd>(
                 }
             }
         });
-        // Whole panels: the products of columns that aren't there must be numbers, if not used.
+        // Fill the rest of the last panel: its products are unused, but must be finite.
         for o in (channels.next_multiple_of(S::LANES)..padded(channels)).step_by(S::LANES) {
             let at = m.add(o / PANEL * m_panel + o % PANEL);
             for i in 0..PRODUCTS {

@@ -7,10 +7,10 @@ const B: f32 = 1.5;
 const AA: f32 = A * A;
 const BB: f32 = B * B;
 
-/// Bᵀ d.
+/// Computes Bᵀ d.
 #[inline(always)]
 pub unsafe fn products_from_input<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let both = S::splat(-(AA + BB));
         let product = S::splat(AA * BB);
@@ -31,10 +31,10 @@ pub unsafe fn products_from_input<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
     }
 }
 
-/// Aᵀ m.
+/// Computes Aᵀ m.
 #[inline(always)]
 pub unsafe fn output_from_products<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let (sum_a, difference_a) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
         let (sum_b, difference_b) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
@@ -47,10 +47,10 @@ pub unsafe fn output_from_products<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
     }
 }
 
-/// A y.
+/// Computes A y.
 #[inline(always)]
 pub unsafe fn products_from_output<S: Simd>(y: [S::V; 4]) -> [S::V; 6] {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let (aa, bb) = (S::splat(AA), S::splat(BB));
         let even_a = S::fma(aa, y[2], y[0]);
@@ -68,15 +68,15 @@ pub unsafe fn products_from_output<S: Simd>(y: [S::V; 4]) -> [S::V; 6] {
     }
 }
 
-/// The factors of G's rows: 1 / Π (p − q) over the other finite points q.
+/// The factors of the rows of G: 1 / Π (p − q) over the other finite points q.
 const AT_ZERO: f32 = 1.0 / (AA * BB);
 const AT_A: f32 = 1.0 / (2.0 * AA * (AA - BB));
 const AT_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
 
-/// G g.
+/// Computes G g.
 #[inline(always)]
 pub unsafe fn products_from_filter<S: Simd>(g: [S::V; 3]) -> [S::V; 6] {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let even_a = S::fma(S::splat(AT_A * AA), g[2], S::mul(S::splat(AT_A), g[0]));
         let even_b = S::fma(S::splat(AT_B * BB), g[2], S::mul(S::splat(AT_B), g[0]));
@@ -91,10 +91,10 @@ pub unsafe fn products_from_filter<S: Simd>(g: [S::V; 3]) -> [S::V; 6] {
     }
 }
 
-/// Gᵀ u.
+/// Computes Gᵀ u.
 #[inline(always)]
 pub unsafe fn filter_from_products<S: Simd>(u: [S::V; 6]) -> [S::V; 3] {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         let (sum_a, difference_a) = (S::add(u[1], u[2]), S::sub(u[1], u[2]));
         let (sum_b, difference_b) = (S::add(u[3], u[4]), S::sub(u[3], u[4]));
