@@ -1,11 +1,12 @@
-//! Counter-based randomness: every number is a function of (seed, purpose, step, index), whatever was drawn before,
-//! on whatever thread, before or after an interruption.
+//! Counter-based random numbers: every number is a function of (seed, purpose, step, index). It does not depend on what
+//! was drawn before, on threads, or on interruptions.
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// What a stream is drawn for; streams of different purposes are independent.
+/// The purpose of a stream; streams for different purposes are independent. The numbers are part of the seed and must
+/// never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
@@ -13,32 +14,32 @@ pub enum Purpose {
     Weights = 1,
     /// The order of the training images; step: the epoch.
     Shuffle = 2,
-    /// Mirroring; step: the training step; index: the place in the batch.
+    /// Horizontal flips; step: the training step; index: the position in the batch.
     Flip = 3,
-    /// The time of the noise process; step and index as for `Flip`.
+    /// The time of the diffusion process; step and index as for `Flip`.
     Time = 4,
-    /// The noise of training; step and index as for `Flip`.
+    /// The noise in training; step and index as for `Flip`.
     TrainNoise = 5,
-    /// Times and noise of the held-out loss; index: the image.
+    /// Times and noise for the validation loss; index: the image.
     Validation = 6,
-    /// The starting noise of a sample; step: the sample; index: the test image.
+    /// The initial noise of a sample; step: the sample; index: the test image.
     SampleStart = 7,
-    /// The noise within a sampling chain; step: sample and time; index: the test image.
+    /// The noise added during sampling; step: sample and time; index: the test image.
     SampleNoise = 8,
     /// Generated images; index: the image.
     Synthetic = 9,
-    /// Directions that patches are projected to; index: the direction.
+    /// Directions for projecting patches; index: the direction.
     Projection = 10,
-    /// What a bootstrap draws; index: the resample.
+    /// Bootstrap resampling; index: the resample.
     Bootstrap = 11,
-    /// Signs of a test that are drawn; index: the draw.
+    /// Random signs of the sign-flip test; index: the draw.
     SignFlip = 12,
 }
 
-/// An independent stream of numbers.
+/// An independent stream of random numbers.
 pub struct Stream(ChaCha8Rng);
 
-/// The stream of `purpose` at `step` and `index` under `seed`.
+/// Returns the stream for `purpose` at `step` and `index`, under `seed`.
 pub fn stream(seed: u64, purpose: Purpose, step: u64, index: u64) -> Stream {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -54,37 +55,38 @@ impl Stream {
         self.0.next_u64()
     }
 
-    /// Uniform in [0, 1).
+    /// Returns a number that is uniform in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         self.0.r#gen()
     }
 
-    /// Uniform in [low, high).
+    /// Returns a number that is uniform in [low, high).
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// Uniform in 0..n; n must not be 0.
+    /// Returns an integer that is uniform in 0..n. Panics if n is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        // u64 whatever the platform's word, so that the numbers are the same everywhere.
+        // Always u64, so that the numbers are the same on every platform.
         self.0.gen_range(0..n as u64) as usize
     }
 
+    /// Returns true or false with equal probability.
     pub fn coin(&mut self) -> bool {
         self.0.next_u32() & 1 == 1
     }
 
-    /// Standard normal.
+    /// Returns a standard normal number.
     pub fn normal(&mut self) -> f64 {
         self.0.sample(StandardNormal)
     }
 
-    /// Fills with standard normals.
+    /// Fills `values` with standard normal numbers.
     pub fn fill_normal(&mut self, values: &mut [f32]) {
         values.iter_mut().for_each(|v| *v = self.0.sample(StandardNormal));
     }
 
-    /// A uniformly random order of 0..n.
+    /// Returns a uniformly random permutation of 0..n.
     pub fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();
         for i in (1..n).rev() {
@@ -119,12 +121,12 @@ mod tests {
         stream(0, Purpose::TrainNoise, 0, 0).fill_normal(&mut values);
         let mean = values.iter().map(|&v| v as f64).sum::<f64>() / 1e5;
         let variance = values.iter().map(|&v| (v as f64 - mean).powi(2)).sum::<f64>() / 1e5;
-        // Five standard errors: 1/√n, and √(2/n).
+        // Tolerances of five standard errors: 1/√n and √(2/n).
         assert!(mean.abs() < 0.016 && (variance - 1.0).abs() < 0.023, "{mean} {variance}");
     }
 
     #[test]
-    fn a_permutation_guards_every_index_once() {
+    fn a_permutation_contains_every_index_once() {
         let mut order = stream(3, Purpose::Shuffle, 0, 0).permutation(1000);
         assert_ne!(order, (0..1000).collect::<Vec<_>>());
         order.sort_unstable();

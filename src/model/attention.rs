@@ -1,59 +1,60 @@
-//! Layers that look at a whole map: the kinds of attention, and the controls that tell what attention is good for.
+//! Attention layers, and control layers that show what attention contributes.
 //!
-//! All but the tutorial's begin with a normalisation and end in a projection that starts at zero, added to what they
-//! began with.
+//! All except the tutorial's start with a normalisation and end with a projection initialised to zero, added to the
+//! layer's input.
 
 use super::unet::groups;
 use crate::config::{AttentionKind, AttentionParams, Matched};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Probe, Shape};
 
-/// Where a layer stands.
+/// The position of a layer in the network.
 pub struct LayerSite<'a> {
     /// The network's input.
     pub image: NodeId,
-    /// How many pixels of it a pixel of the low-resolution image is high and wide.
+    /// The factor between the network's input and the low-resolution image.
     pub scale: usize,
-    /// Of the layer, before the names of its parameters.
+    /// The layer's name, the prefix of its parameters.
     pub name: &'a str,
 }
 
-/// `x` with what attention of the wanted kind makes of it.
+/// Appends attention of the requested kind, and returns its output.
 pub fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let name = site.name;
     let kind = match params.kind {
         AttentionKind::None => return x,
-        AttentionKind::Seed => return seed(g, x, name),
+        AttentionKind::Seed => return sagan(g, x, name),
         AttentionKind::ConvControl => return conv_control(g, x, params, site),
         kind => kind,
     };
     let shape = g.shape(x);
     let channels = shape.channels;
     let normed = g.group_norm(x, &format!("{name}.norm"), groups(channels));
-    let (asking, told) = match kind {
+    let (query_input, key_input) = match kind {
         AttentionKind::Cross => {
             let cell = g.input_shape().height / shape.height;
             (with_positions(g, normed, cell), low_resolution_tokens(g, channels, site))
         }
         _ => (normed, normed),
     };
-    let q = g.conv1x1(asking, &format!("{name}.query"), channels);
-    let k = g.conv1x1(told, &format!("{name}.key"), channels);
-    let v = g.conv1x1(told, &format!("{name}.value"), channels);
+    let q = g.conv1x1(query_input, &format!("{name}.query"), channels);
+    let k = g.conv1x1(key_input, &format!("{name}.key"), channels);
+    let v = g.conv1x1(key_input, &format!("{name}.value"), channels);
     let attended = match kind {
         AttentionKind::Linear => g.linear_attention(q, k, v, params.heads),
-        // Equal weights give every position the same mean.
+        // With equal weights, every position gets the same mean.
         AttentionKind::Uniform => g.mean_pool(v, shape.height),
         _ => g.attention(q, k, v, params.heads),
     };
     let branch = g.zero_conv1x1(attended, &format!("{name}.proj"), channels);
-    let weighed = (kind != AttentionKind::Uniform).then_some(attended);
-    g.probe(Probe { name: name.to_string(), branch, skip: x, gamma: None, attention: weighed, width: None });
+    let attention = (kind != AttentionKind::Uniform).then_some(attended);
+    g.probe(Probe { name: name.to_string(), branch, skip: x, gamma: None, attention, width: None });
     if kind == AttentionKind::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
 }
 
-/// gamma · attention(x) + x with one head, queries and keys of C/8 channels, gamma starting at 0.
-fn seed(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
+/// SAGAN's attention (Zhang et al. 2019): gamma · attention(x) + x with one head, queries and keys of C/8 channels, and
+/// gamma starting at 0.
+fn sagan(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
     let channels = g.shape(x).channels;
     let q = g.conv1x1(x, &format!("{name}.query"), channels / 8);
     let k = g.conv1x1(x, &format!("{name}.key"), channels / 8);
@@ -65,7 +66,8 @@ fn seed(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
     sum
 }
 
-/// Two 1×1 convolutions, as many parameters as the layer that they stand for: what more weights alone are good for.
+/// A control: two 1×1 convolutions with as many parameters as the attention layer that they replace, to show the effect
+/// of the additional parameters alone.
 fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let (channels, name) = (g.shape(x).channels, site.name);
     let width = control_width(g.shape(x), params, site.scale, g.input_shape());
@@ -78,8 +80,8 @@ fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &Layer
     g.add(branch, x)
 }
 
-/// The hidden channels with which [`conv_control`] comes nearest to the parameters of the layer it stands for: of
-/// w (2C + 1) + 3C, its own.
+/// Returns the number of hidden channels with which [`conv_control`], which has w (2C + 1) + 3C parameters, comes
+/// closest to the parameter count of the layer that it replaces.
 fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Shape) -> usize {
     let kind = match params.matches {
         Matched::Seed => AttentionKind::Seed,
@@ -94,13 +96,14 @@ fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Sh
     ((count.saturating_sub(3 * c) + c) / (2 * c + 1)).max(1)
 }
 
+/// Adds the position encoding.
 fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
-    let places = g.positions(g.shape(x), cell);
-    g.add(x, places)
+    let encoding = g.positions(g.shape(x), cell);
+    g.add(x, encoding)
 }
 
-/// A token a pixel of the low-resolution image, which is what the means of blocks of the enlarged one are, but for what
-/// enlarging them has sharpened.
+/// Returns one token per pixel of the low-resolution image. These pixels are recovered as means of blocks of the
+/// enlarged image, up to the sharpening by the enlargement.
 fn low_resolution_tokens(g: &mut Graph, channels: usize, site: &LayerSite) -> NodeId {
     let pixels = g.mean_pool_of(site.image, 3..6, site.scale);
     let tokens = g.conv1x1(pixels, &format!("{}.tokens", site.name), channels);
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_has_the_parameters_of_its_arm() {
+    fn a_control_matches_the_parameters_of_its_arm() {
         for base_channels in [4, 8, 12, 16, 24, 32, 64] {
             for (matches, kind) in [
                 (Matched::Seed, AttentionKind::Seed),
@@ -142,24 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn uniform_attention_has_the_parameters_of_attention_and_less_arithmetic() {
+    fn uniform_attention_has_the_parameters_of_attention_but_fewer_flops() {
         let [uniform, mhsa] =
             [AttentionKind::Uniform, AttentionKind::Mhsa].map(|kind| model(16, kind, Matched::default(), &[8]));
         assert_eq!(uniform.parameter_count(), mhsa.parameter_count());
         assert!(uniform.forward_flops() < mhsa.forward_flops());
     }
 
-    /// Attention over 32×32 places costs the square of their number, linear attention the number.
+    /// Over 32×32 positions, the cost of attention is quadratic in the number of positions, that of linear attention
+    /// linear.
     #[test]
-    fn linear_attention_pays_at_many_places() {
+    fn linear_attention_is_cheaper_on_large_feature_maps() {
         let flops = |kind, resolution| model(16, kind, Matched::default(), &[resolution]).forward_flops() as f64;
-        let saved = |resolution| flops(AttentionKind::Linear, resolution) / flops(AttentionKind::Mhsa, resolution);
-        assert!(saved(32) < 0.6, "{}", saved(32));
-        assert!(saved(8) > 0.95, "{}", saved(8));
+        let relative_cost =
+            |resolution| flops(AttentionKind::Linear, resolution) / flops(AttentionKind::Mhsa, resolution);
+        assert!(relative_cost(32) < 0.6, "{}", relative_cost(32));
+        assert!(relative_cost(8) > 0.95, "{}", relative_cost(8));
     }
 
     #[test]
-    fn a_layer_stands_at_every_resolution_that_was_asked_for() {
+    fn layers_are_added_at_every_requested_resolution() {
         let graph = model(8, AttentionKind::Mhsa, Matched::default(), &[16, 8]);
         let names: Vec<&str> = graph.probes.iter().map(|w| w.name.as_str()).collect();
         assert_eq!(names, ["enc2_attention", "attention", "dec2_attention"]);

@@ -1,6 +1,6 @@
-//! A trained model as a file: safetensors with PyTorch's names and layouts, so that
-//! `model.load_state_dict(safetensors.torch.load_file(path))` is all it takes there, and with the model's configuration
-//! as JSON under `srpipe` in the header's metadata, so that the file says what it is.
+//! A trained model as a safetensors file with PyTorch's names and layouts: in PyTorch,
+//! `model.load_state_dict(safetensors.torch.load_file(path))` loads it. The header's metadata contains the model's
+//! configuration, as JSON under the key `srpipe`.
 //!
 //! Files are untrusted. The configuration must pass the checks of a pipeline file, and the tensors must match the
 //! network that it declares, before anything is allocated for them. Weights must be finite.
@@ -20,19 +20,19 @@ use crate::config::{DiffusionParams, ModelParams, Target};
 use crate::nn::Graph;
 use crate::pipeline::check_network;
 
-/// All that is needed to use a model's weights.
+/// The configuration of a trained model: everything that is needed to use its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub model: ModelParams,
-    /// With `residual_scale` filled in where the target is the residual.
+    /// `residual_scale` is set if the target is the residual.
     pub diffusion: DiffusionParams,
     /// Height and width of the high-resolution images.
     pub image_size: usize,
-    /// How many times smaller the low-resolution images are.
+    /// The factor between high-resolution and low-resolution images.
     pub scale: usize,
     #[serde(flatten)]
     pub cost: ModelCost,
-    /// Optimiser steps behind the weights.
+    /// The number of optimiser steps that the weights were trained for.
     pub steps: u64,
 }
 
@@ -46,7 +46,7 @@ impl Config {
     }
 }
 
-/// A model's configuration and its weights, in the order of its graph's parameters, in PyTorch's layouts.
+/// A model's configuration and weights, in the order of its graph's parameters and in PyTorch's layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     pub config: Config,
@@ -61,11 +61,12 @@ const MAX_HEADER: u64 = 16 << 20;
 const LENGTH: u64 = 8;
 
 impl Checkpoint {
+    /// Returns the network that the configuration declares.
     pub fn graph(&self) -> Graph {
         super::unet(&self.config.model, self.config.image_size, self.config.scale)
     }
 
-    /// The same bytes for the same checkpoint.
+    /// Serialises the checkpoint. Equal checkpoints give equal bytes.
     ///
     /// Fails if a weight is not finite; the error names the tensor.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -81,7 +82,7 @@ impl Checkpoint {
             .zip(&bytes)
             .map(|(p, bytes)| Ok((p.name.clone(), TensorView::new(Dtype::F32, p.layout.torch_shape(), bytes)?)));
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        // One entry only: the order of a hash map's entries would vary from run to run.
+        // A single entry: the order of a hash map's entries would vary between runs.
         let metadata = HashMap::from([(METADATA_KEY.to_string(), serde_json::to_string(&self.config)?)]);
         Ok(safetensors::serialize(views, Some(metadata))?)
     }
@@ -119,8 +120,8 @@ impl Checkpoint {
         Ok(Self { config, weights: weights.collect::<Result<_>>()? })
     }
 
-    /// As [`from_bytes`](Self::from_bytes), from a file. Checks the header against the file's length before reading the
-    /// rest.
+    /// Like [`from_bytes`](Self::from_bytes), but reads a file. Checks the header against the file's length before
+    /// reading the rest.
     pub fn read(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
         let mut file = File::open(path).with_context(reading)?;

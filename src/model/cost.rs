@@ -1,23 +1,25 @@
-//! What a network costs, for plans and reports and for the header of its checkpoint.
+//! The cost of a network, for plans, reports and the header of its checkpoint.
 
 use serde::{Deserialize, Serialize};
 
 use crate::nn::Graph;
 
-/// Sizes of a network; operations are of one image, two a multiply-add.
+/// The cost of a network. Operations are per image; a multiply-add counts as two.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelCost {
-    /// Learned values.
+    /// The number of learned values.
     pub parameters: usize,
+    /// The operations of the forward pass.
     pub forward_flops: u64,
-    /// Forward and backward.
+    /// The operations of the forward and backward pass.
     pub training_flops: u64,
-    /// The layers whose width was solved for, and the width.
+    /// The layers whose width was chosen to match a parameter count, with that width.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub solved_widths: Vec<(String, usize)>,
 }
 
 impl ModelCost {
+    /// Returns the cost of a network.
     pub fn of(graph: &Graph) -> Self {
         let solved = graph.probes.iter().filter_map(|w| Some((w.name.clone(), w.width?)));
         Self {
@@ -32,9 +34,9 @@ impl ModelCost {
 impl std::fmt::Display for ModelCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [forward, training] = [self.forward_flops, self.training_flops].map(|flops| flops as f64 / 1e6);
-        write!(f, "{} parameters, {forward:.1} MFLOP an image forward, {training:.1} in training", self.parameters)?;
+        write!(f, "{} parameters, {forward:.1} MFLOP per image forward, {training:.1} in training", self.parameters)?;
         for (name, width) in &self.solved_widths {
-            write!(f, "; {name} is {width} wide")?;
+            write!(f, "; {name} has width {width}")?;
         }
         Ok(())
     }

@@ -1,5 +1,11 @@
-//! The networks, wiring only: which operations on which channels, under which parameter names. How they are computed
-//! is `nn`'s.
+//! Networks, their checkpoints and their costs. Defines which operations a network has, on which channels and with
+//! which parameter names; `nn` computes them.
+//!
+//! - `unet`: the U-Net; `attention`: its attention layers and their controls.
+//! - `checkpoint`: a trained model as a safetensors file.
+//! - `cost`: parameters and FLOPs.
+//! - `target`: the conversion between images and what the network predicts; `projection`: consistency with the
+//!   low-resolution image.
 
 mod attention;
 mod checkpoint;

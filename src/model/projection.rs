@@ -1,7 +1,7 @@
-//! Images made to agree with the low-resolution image they belong to.
+//! Projects images onto those that are consistent with their low-resolution image.
 
-/// Adds to every block of `scale × scale` pixels of a square image, channels-last with 3 channels, what its mean lacks
-/// to the pixel of `low`. Of all images with these means it is the nearest.
+/// Shifts every block of `scale × scale` pixels of a square image, channels-last with 3 channels, so that its mean
+/// equals the pixel of `low`. The result is the nearest image with these means.
 pub fn match_means(image: &mut [f64], low: &[f64], scale: usize) {
     let size = ((image.len() / 3) as f64).sqrt() as usize;
     let small = size / scale;
@@ -11,8 +11,8 @@ pub fn match_means(image: &mut [f64], low: &[f64], scale: usize) {
         let pixels = (y..y + scale).flat_map(|y| (x..x + scale).map(move |x| 3 * (y * size + x)));
         for (c, &wanted) in low.iter().enumerate() {
             let sum: f64 = pixels.clone().map(|at| image[at + c]).sum();
-            let lack = wanted - sum / (scale * scale) as f64;
-            pixels.clone().for_each(|at| image[at + c] += lack);
+            let shift = wanted - sum / (scale * scale) as f64;
+            pixels.clone().for_each(|at| image[at + c] += shift);
         }
     }
 }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_are_exact_and_what_has_them_stays() {
+    fn means_become_exact_and_matching_images_are_unchanged() {
         let mut image: Vec<f64> = (0..8 * 8 * 3).map(|i| ((i * 37 % 101) as f64) / 50.0 - 1.0).collect();
         let low: Vec<f64> = (0..2 * 2 * 3).map(|i| i as f64 / 6.0 - 1.0).collect();
         let before = image.clone();
@@ -32,7 +32,7 @@ mod tests {
                 let at = |i: usize| 3 * ((block / 2 * 4 + i / 4) * 8 + block % 2 * 4 + i % 4) + c;
                 let mean = (0..16).map(|i| image[at(i)]).sum::<f64>() / 16.0;
                 assert!((mean - low[3 * block + c]).abs() < 1e-12);
-                // The detail within a block is not touched.
+                // Differences within a block are unchanged.
                 let detail = |image: &[f64]| image[at(5)] - image[at(0)];
                 assert!((detail(&image) - detail(&before)).abs() < 1e-12);
             }

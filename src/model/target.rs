@@ -1,11 +1,12 @@
-//! What stands for an image in the noise process, and what the network is shown beside it.
+//! The space in which the diffusion process runs, and the network's input.
 //!
-//! Images are in [-1, 1]. With target `image` the clean value is the image's; with `residual` it is what the enlarged
-//! low-resolution image lacks, times a scale that makes it about as large as an image.
+//! Images are in [-1, 1]. With target `image`, the clean value is the image itself. With `residual`, it is the
+//! difference between the image and the enlarged low-resolution image, times a scale that brings it to about the range
+//! of an image.
 
 use crate::config::{DiffusionParams, Target};
 
-/// The translation between images and clean values, given the enlarged low-resolution image `up`.
+/// The conversion between images and clean values, given the enlarged low-resolution image `up`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TargetSpace {
     /// Clean value = (image − offset · up) · scale.
@@ -14,34 +15,35 @@ pub struct TargetSpace {
 }
 
 impl TargetSpace {
-    /// `params.residual_scale` must be there where the target is the residual.
+    /// Creates the conversion. Panics if the target is the residual and `params.residual_scale` is missing.
     pub fn new(params: &DiffusionParams) -> Self {
         match params.target {
             Target::Image => Self { offset: 0.0, scale: 1.0 },
             Target::Residual => {
-                let scale = params.residual_scale.expect("the residual's scale was measured before training");
+                let scale = params.residual_scale.expect("the residual's scale is measured before training");
                 Self { offset: 1.0, scale }
             }
         }
     }
 
-    /// The clean value of an image's.
+    /// Converts an image value to a clean value.
     pub fn encode(self, image: f64, up: f64) -> f64 {
         (image - self.offset * up) * self.scale
     }
 
-    /// The image's value of a clean one.
+    /// Converts a clean value to an image value.
     pub fn decode(self, clean: f64, up: f64) -> f64 {
         clean / self.scale + self.offset * up
     }
 
-    /// The clean value nearest to `clean` that stands for an image within [-1, 1].
+    /// Clamps a clean value to the range that corresponds to images in [-1, 1].
     pub fn clamp(self, clean: f64, up: f64) -> f64 {
         clean.clamp(self.encode(-1.0, up), self.encode(1.0, up))
     }
 }
 
-/// Pixel by pixel, the noisy image's channels and then those of the enlarged low-resolution image.
+/// Returns the network's input: for each pixel, the channels of the noisy image, then those of the enlarged
+/// low-resolution image.
 pub fn interleave(noisy: impl Iterator<Item = f32>, up: &[f32]) -> Vec<f32> {
     let mut noisy = noisy;
     let mut input = Vec::with_capacity(2 * up.len());
@@ -52,12 +54,12 @@ pub fn interleave(noisy: impl Iterator<Item = f32>, up: &[f32]) -> Vec<f32> {
     input
 }
 
-/// An 8-bit value in [-1, 1].
+/// Maps values from [0, 255] to [-1, 1].
 pub fn normalize(value: impl Into<f64>) -> f64 {
     value.into() / 127.5 - 1.0
 }
 
-/// The grey level of a value in [-1, 1], 0 to 255; nothing is rounded or clamped.
+/// Maps values from [-1, 1] to [0, 255], without rounding or clamping; the inverse of [`normalize`].
 pub fn denormalize(value: f64) -> f64 {
     (value + 1.0) * 127.5
 }
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn decoding_inverts_encoding() {
         let residual = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };
         let image = DiffusionParams { target: Target::Image, ..Default::default() };
         for (params, clean) in [(residual, 4.0 * (0.3 - 0.1)), (image, 0.3)] {
@@ -80,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_survives_the_way_to_the_network_and_back() {
+    fn every_byte_survives_normalisation() {
         assert!((0..=255).all(|v| (denormalize(normalize(v)) - v as f64).abs() < 1e-12));
     }
 
     #[test]
-    fn channels_interleave_by_pixel() {
+    fn channels_are_interleaved_per_pixel() {
         let up = [10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
         let input = interleave((0..6).map(|v| v as f32), &up);
         assert_eq!(input, [0.0, 1.0, 2.0, 10.0, 11.0, 12.0, 3.0, 4.0, 5.0, 13.0, 14.0, 15.0]);

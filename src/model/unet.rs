@@ -1,18 +1,19 @@
-//! The U-Net: levels of halved resolution, blocks of convolutions, a time embedding, attention where it was asked for.
+//! The U-Net: levels of halved resolution, blocks of convolutions, a time embedding, and attention at the requested
+//! resolutions.
 //!
-//! With plain blocks and the seed's time embedding it is the tutorial's network, corrected, and its parameters have the
-//! names of the PyTorch reference. `attention` has the layers that look at a whole map.
+//! With plain blocks and the tutorial's time embedding it is the tutorial's network with its mistakes corrected, and
+//! its parameters have the names of the PyTorch reference. `attention` contains the attention layers.
 
 use super::attention::{LayerSite, add_attention};
 use crate::config::{Block, ModelParams, TimeEmbedding};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
 
-/// Channels of the input: the noisy image's, then those of the enlarged low-resolution image.
+/// The channels of the input: the noisy image's, then those of the enlarged low-resolution image.
 pub const INPUT_CHANNELS: usize = 6;
 
-/// The U-Net for square images of `size` pixels, `scale` times larger than their low-resolution images:
-/// `(size, size, 6)` and a time to `(size, size, 3)`. `size` is divisible by 2 as often as there are levels below the
+/// Builds the U-Net for square images of `size` pixels that are `scale` times larger than their low-resolution images.
+/// It maps `(size, size, 6)` and a time to `(size, size, 3)`. `size` must be divisible by 2 once per level after the
 /// first.
 pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
     let (graph, image, t) = Graph::new(Shape::new(size, size, INPUT_CHANNELS));
@@ -61,7 +62,7 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
     net.graph
 }
 
-/// Groups of a normalisation: the largest divisor of the channels up to 8.
+/// Returns the number of groups of a normalisation: the largest divisor of the channels up to 8.
 pub fn groups(channels: usize) -> usize {
     (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
 }
@@ -71,7 +72,7 @@ struct Builder<'a> {
     params: &'a ModelParams,
     image: NodeId,
     scale: usize,
-    /// The vector that every block takes its scales and shifts from.
+    /// The time embedding from which every block computes its scales and shifts.
     film: Option<NodeId>,
 }
 
@@ -80,7 +81,7 @@ impl Builder<'_> {
         self.params.base_channels * self.params.channel_mults[level]
     }
 
-    /// Sines and cosines of the time, through two layers.
+    /// A sinusoidal time embedding followed by two linear layers.
     fn sinusoidal(&mut self, t: NodeId) -> NodeId {
         let (g, base) = (&mut self.graph, self.params.base_channels);
         let waves = g.sinusoid(t, base.next_multiple_of(2));
@@ -90,7 +91,7 @@ impl Builder<'_> {
         g.silu(embedding)
     }
 
-    /// The tutorial's: two layers on the time itself, added once.
+    /// The tutorial's time embedding: two linear layers on the time itself, added once.
     fn add_time(&mut self, x: NodeId, t: NodeId) -> NodeId {
         let (g, base) = (&mut self.graph, self.params.base_channels);
         let hidden = g.linear(t, "time_embed.0", base);
@@ -99,7 +100,7 @@ impl Builder<'_> {
         g.add_vector(x, embedding)
     }
 
-    /// The blocks of one level: `name`, then `name_2`, `name_3`, ..
+    /// Appends the blocks of one level, named `name`, `name_2`, `name_3` and so on.
     fn blocks(&mut self, x: NodeId, name: &str, level: usize) -> NodeId {
         let outputs = self.channels(level);
         (0..self.params.blocks_per_level).fold(x, |x, i| {
@@ -111,7 +112,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Twice: 3×3 convolution, group normalisation, SiLU.
+    /// A plain block: twice 3×3 convolution, group normalisation, SiLU.
     fn plain(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let x = self.graph.conv3x3(x, &format!("{name}.0"), outputs);
         let x = self.graph.group_norm(x, &format!("{name}.1"), groups(outputs));
@@ -121,7 +122,7 @@ impl Builder<'_> {
         self.graph.silu(x)
     }
 
-    /// Twice: group normalisation, SiLU, 3×3 convolution; added to the input.
+    /// A residual block: twice group normalisation, SiLU, 3×3 convolution; added to the input.
     fn residual(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let inputs = self.graph.shape(x).channels;
         let y = self.graph.group_norm(x, &format!("{name}.norm1"), groups(inputs));
@@ -134,7 +135,7 @@ impl Builder<'_> {
         self.graph.add(y, skip)
     }
 
-    /// A normalisation that the time scales and shifts, where it reaches every block.
+    /// A normalisation, with FiLM conditioning on the time if the time embedding reaches every block.
     fn timed_norm(&mut self, x: NodeId, name: &str, film: &str) -> NodeId {
         let channels = self.graph.shape(x).channels;
         match self.film {
@@ -146,6 +147,7 @@ impl Builder<'_> {
         }
     }
 
+    /// Appends attention if it was requested at the resolution of `x`.
     fn add_attention(&mut self, x: NodeId, name: &str) -> NodeId {
         let size = self.graph.shape(x).height;
         if !self.params.attention.resolutions.contains(&size) {
@@ -162,7 +164,7 @@ mod tests {
     use crate::config::{AttentionKind, AttentionParams};
 
     #[test]
-    fn sizes_of_the_tutorials_are_those_of_the_pytorch_reference() {
+    fn tutorial_networks_have_the_size_of_the_pytorch_reference() {
         let count = |kind| {
             let graph = unet(&ModelParams::tutorial(32, kind), 32, 4);
             (graph.parameter_count(), graph.forward_flops() as f64 / 1e6, graph.training_flops() as f64 / 1e6)
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_of_network_gives_an_image() {
+    fn every_kind_of_network_outputs_an_image() {
         for block in [Block::Plain, Block::Residual] {
             for time_embedding in [TimeEmbedding::Seed, TimeEmbedding::Sinusoidal] {
                 for (channel_mults, blocks_per_level) in [(vec![1], 1), (vec![1, 3], 2), (vec![1, 2, 2, 4], 1)] {

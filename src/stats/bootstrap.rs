@@ -1,4 +1,4 @@
-//! How large an effect may be.
+//! Bootstrap confidence intervals for the size of an effect.
 
 use rayon::prelude::*;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
@@ -6,18 +6,19 @@ use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 use super::{ALPHA, mean};
 use crate::random::{Purpose, stream};
 
-/// A 95 % interval of the mean of `differences`, one row a seed and one column an image, from a bootstrap over both:
-/// each resample draws seeds, and then images, with replacement. `None` for fewer than two seeds.
+/// Returns a 95 % confidence interval of the mean of `differences`, which has one row per seed and one column per
+/// image, from a bootstrap over both: each resample draws seeds and images with replacement. Returns `None` for fewer
+/// than two seeds.
 ///
-/// The images drawn are the same for all seeds of a resample, as the test images are: what an image does to an arm, it
-/// does in every seed, and drawing anew for each would average that away. One column is no sample of images and leaves
-/// only the seeds to draw.
+/// All seeds of a resample use the same images, just as all seeds share the test images: an image's effect on an arm is
+/// the same under every seed, and drawing images per seed would average it out. With a single column there are no
+/// images to resample, and only seeds are drawn.
 ///
-/// Percentiles of a bootstrap over few units are too near to each other. They are taken as far out as makes up for it
-/// where the differences are normal (Hesterberg 2015, the "expanded percentile interval"): at the tails Φ(-t·√(n/(n-1))),
-/// t being Student's with n - 1 degrees of freedom.
+/// Percentile intervals from few units are too narrow. The percentiles are therefore expanded such that the interval is
+/// exact for normally distributed differences (Hesterberg 2015, the "expanded percentile interval"): the tails are
+/// Φ(-t·√(n/(n-1))), where t is the quantile of Student's distribution with n - 1 degrees of freedom.
 ///
-/// Panics unless the rows are equally long and not empty.
+/// Panics unless the rows have the same length and are not empty.
 pub fn interval(differences: &[Vec<f64>], resamples: usize) -> Option<[f64; 2]> {
     let (seeds, images) = (differences.len(), differences.first()?.len());
     assert!(images > 0 && differences.iter().all(|row| row.len() == images));
@@ -41,7 +42,7 @@ pub fn interval(differences: &[Vec<f64>], resamples: usize) -> Option<[f64; 2]> 
     Some([quantile(&means, tail), quantile(&means, 1.0 - tail)])
 }
 
-/// The share of resamples on either side of the interval.
+/// Returns the fraction of resamples beyond each end of the interval.
 fn tail(seeds: usize) -> f64 {
     let n = seeds as f64;
     let student = StudentsT::new(0.0, 1.0, n - 1.0).expect("two seeds leave a degree of freedom");
@@ -49,7 +50,7 @@ fn tail(seeds: usize) -> f64 {
     Normal::standard().sf(t * (n / (n - 1.0)).sqrt())
 }
 
-/// Of values in order, linear between them.
+/// Returns a quantile of sorted values, with linear interpolation.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (below, part) = (at.floor() as usize, at.fract());
@@ -57,7 +58,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] + part * (sorted[above] - sorted[below])
 }
 
-/// The mean over seeds and images.
+/// Returns the mean over seeds and images.
 pub fn effect(differences: &[Vec<f64>]) -> f64 {
     mean(&differences.iter().map(|row| mean(row)).collect::<Vec<_>>())
 }
@@ -70,7 +71,7 @@ mod tests {
     /// t = scipy.stats.t.ppf(.975, n - 1) * np.sqrt(n / (n - 1)); scipy.stats.norm.sf(t)
     /// ```
     #[test]
-    fn tails_are_scipys() {
+    fn tails_match_scipy() {
         for (n, expected) in [(6, 0.002_431_803_164_611_6), (8, 0.005_737_520_517_029_9), (12, 0.010_756_614_916_552_5)]
         {
             assert!((tail(n) - expected).abs() < 1e-9, "{n}: {}", tail(n));
@@ -78,22 +79,22 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_linear_between_values() {
+    fn quantiles_are_interpolated_linearly() {
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.0), 1.0);
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
         assert_eq!(quantile(&[1.0, 2.0, 4.0], 1.0), 4.0);
     }
 
     #[test]
-    fn one_seed_has_no_interval_and_equal_seeds_one_without_width() {
+    fn one_seed_has_no_interval_and_equal_seeds_have_an_empty_one() {
         assert_eq!(interval(&[], 10), None);
         assert_eq!(interval(&[vec![1.0, 2.0]], 10), None);
         assert_eq!(interval(&vec![vec![0.5]; 8], 100), Some([0.5, 0.5]));
     }
 
-    /// Images that disagree widen the interval however well the seeds agree.
+    /// Disagreement between images widens the interval, even if the seeds agree.
     #[test]
-    fn images_count() {
+    fn disagreement_between_images_widens_the_interval() {
         let agreeing = |spread: f64| -> Vec<Vec<f64>> {
             let row = |seed: usize| (0..20).map(|i| 0.1 * seed as f64 + spread * (i as f64 - 9.5)).collect();
             (0..8).map(row).collect()

@@ -1,12 +1,14 @@
-//! What a study shows: from paired differences of two arms to a verdict. Pure; nothing here knows of images or files.
+//! Statistics of comparisons: from paired differences between two arms to a verdict. Pure functions that know nothing
+//! about images or files.
 //!
-//! - The unit is the seed: whatever two arms of one seed share (data, initial weights, noise) cancels in their
-//!   difference, and seeds are what a claim is to hold for. [`Question`] has the difference of every seed and image.
-//! - `signs` tests whether the seeds agree on a direction, without assuming a distribution. With n seeds its p is at
-//!   least 2^(1-n): nothing can be shown with fewer than six, and with more claims it takes more.
-//! - `holm` holds the chance of any false finding among all claims of a study at [`ALPHA`].
-//! - `bootstrap` tells how large the effect may be, for other seeds and other images.
-//! - `verdict` decides, and says so where a study was too small to decide anything.
+//! - The unit of observation is the seed: whatever two arms share under one seed (data, initial weights, noise) cancels
+//!   in their difference, and a claim should hold for other seeds. A [`Question`] contains the difference for every
+//!   seed and image.
+//! - `sign_flip` tests whether the seeds agree on a direction, without assuming a distribution. With n seeds, p is at
+//!   least 2^(1-n): fewer than six seeds can show nothing, and more claims need more seeds.
+//! - `holm` keeps the probability of any false finding among all claims of a study below [`ALPHA`].
+//! - `bootstrap` estimates how large the effect is, over other seeds and images.
+//! - `verdict` combines them into an answer, which is inconclusive if the study was too small.
 
 mod bootstrap;
 mod holm;
@@ -20,13 +22,13 @@ pub use holm::holm;
 pub use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 
-/// The chance that a study without any effect shows one.
+/// The significance level: the probability that a study without any effect finds one.
 pub const ALPHA: f64 = 0.05;
 
-/// With fewer seeds nothing is decided.
+/// The minimum number of seeds for a verdict other than inconclusive.
 pub const MIN_SEEDS: usize = 6;
 
-/// Resamples of a bootstrap.
+/// The number of bootstrap resamples.
 pub const RESAMPLES: usize = 10_000;
 
 fn mean(values: &[f64]) -> f64 {

@@ -2,19 +2,21 @@
 
 use crate::random::{Purpose, stream};
 
-/// Up to so many values all 2^n signs are tried.
+/// The maximum number of values for which all 2^n signs are enumerated.
 const EXACT_MAX: usize = 20;
-/// Signs that are drawn for more values.
+/// The number of random signs that are drawn for more values.
 const DRAWS: u64 = 100_000;
 
-/// Two-sided p of the hypothesis that each of `differences` was as likely to have the other sign: the share of all
-/// 2^n choices of signs that give a sum at least as far from 0 (Fisher 1935; exact). 1 for none.
+/// Returns the two-sided p-value of the hypothesis that the sign of each difference is random: the fraction of all 2^n
+/// assignments of signs whose sum is at least as far from 0 as the observed sum (Fisher 1935; exact). Returns 1 for no
+/// differences.
 ///
-/// Of more than 20 values 100,000 choices are drawn, always the same ones, and what was observed is counted among them.
+/// For more than 20 differences, 100,000 assignments are drawn, always the same ones, and the observed one is counted
+/// among them.
 pub fn sign_flip(differences: &[f64]) -> f64 {
     let n = differences.len();
     let observed = differences.iter().sum::<f64>().abs();
-    // Sums that are equal but for the order of their rounding are equal.
+    // Sums that differ only by rounding count as equal.
     let tolerance = 1e-12 * differences.iter().map(|d| d.abs()).sum::<f64>();
     let is_as_far = |signs: u64| {
         let signed = differences.iter().enumerate().map(|(i, d)| if signs >> (i % 64) & 1 == 0 { *d } else { -d });
@@ -23,7 +25,7 @@ pub fn sign_flip(differences: &[f64]) -> f64 {
     match n {
         0 => 1.0,
         1..=EXACT_MAX => {
-            // A choice and its opposite are as far from 0: the last sign can stay.
+            // An assignment and its negation are equally far from 0, so the last sign can be fixed.
             let half = 1_u64 << (n - 1);
             (0..half).filter(|&signs| is_as_far(signs)).count() as f64 / half as f64
         }
@@ -41,7 +43,7 @@ pub fn sign_flip(differences: &[f64]) -> f64 {
     }
 }
 
-/// The least p that [`sign_flip`] can give for `n` values.
+/// Returns the smallest p-value that [`sign_flip`] can return for `n` values.
 pub fn min_p(n: usize) -> f64 {
     match n {
         0 => 1.0,
@@ -58,13 +60,13 @@ mod tests {
     /// scipy.stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
     /// ```
     #[test]
-    fn p_is_scipys() {
+    fn p_matches_scipy() {
         let x = [0.31, -0.12, 0.55, 0.20, 0.44, -0.05, 0.38, 0.27];
         assert_eq!(sign_flip(&x), 0.03125);
     }
 
     #[test]
-    fn seeds_that_agree_have_the_least_p() {
+    fn unanimous_seeds_have_the_smallest_p() {
         for n in 1..=12 {
             let x: Vec<f64> = (1..=n).map(|i| 0.1 * i as f64).collect();
             assert_eq!(sign_flip(&x), min_p(n));
@@ -73,15 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn no_difference_is_no_evidence() {
+    fn no_difference_gives_p_1() {
         assert_eq!(sign_flip(&[]), 1.0);
         assert_eq!(sign_flip(&[0.0; 8]), 1.0);
-        // ±0.1 ±0.2 ±0.3: 0.1 + 0.2 is 0.3 here, however it is rounded.
+        // 0.1 + 0.2 counts as 0.3, despite rounding.
         assert_eq!(sign_flip(&[0.1, 0.2, -0.3]), 1.0);
     }
 
     #[test]
-    fn many_values_are_drawn_near_the_exact_p() {
+    fn p_of_many_values_approximates_the_exact_p() {
         let x: Vec<f64> = (0..24).map(|i| ((i * 7 % 24) as f64 - 8.0) / 10.0).collect();
         let exact = (0..1_u64 << 23).filter(|signs| {
             let sum =

@@ -1,4 +1,4 @@
-//! The proof of the verdicts: a thousand studies of eight seeds each, simulated with an effect that is known.
+//! Validates the verdicts on a thousand simulated studies of eight seeds each, with known effects.
 
 use rayon::prelude::*;
 
@@ -10,8 +10,8 @@ const STUDIES: u64 = 1000;
 const SEEDS: usize = 8;
 const RESAMPLES: usize = 1000;
 
-/// A study's differences: their mean, and how much they vary from seed to seed, from image to image in all seeds alike,
-/// and from one to another of both.
+/// The distribution of a study's differences: their mean, and their standard deviations between seeds, between images
+/// (shared by all seeds), and between individual measurements.
 #[derive(Clone, Copy)]
 struct Study {
     effect: f64,
@@ -23,7 +23,7 @@ struct Study {
     claims: usize,
 }
 
-/// Eight seeds whose standard error is 1.
+/// Eight seeds, with a standard error of the mean of 1.
 const PLAIN: Study = Study {
     effect: 0.0,
     seed_sd: 2.828_427_124_746_19,
@@ -49,46 +49,47 @@ impl Study {
         answer_with(&questions, RESAMPLES).into_iter().map(|a| a.verdict).collect()
     }
 
-    /// The share of the studies with a claim of this verdict.
+    /// Returns the fraction of studies that have a claim with this verdict.
     fn share(self, verdict: Verdict) -> f64 {
         let with = (0..STUDIES).into_par_iter().filter(|&number| self.verdicts(number).contains(&verdict));
         with.count() as f64 / STUDIES as f64
     }
 }
 
-/// The test has two sides of 2.5 %, of which one confirms.
+/// The test has two tails of 2.5 %, one of which confirms.
 #[test]
-fn no_effect_is_seldom_confirmed() {
+fn missing_effects_are_rarely_confirmed() {
     let seeds_only = PLAIN.share(Verdict::Confirmed);
     assert!(seeds_only <= 0.05, "{seeds_only}");
-    // As a comparison is: seeds and images vary; for other images the mean is another one.
+    // As in real comparisons, both seeds and images vary; other images have another mean.
     let images = Study { seed_sd: 1.0, image_sd: 4.0, rest_sd: 4.0, images: 32, ..PLAIN };
     let both = images.share(Verdict::Confirmed);
     assert!(both <= 0.05, "{both}");
-    // Any of four claims.
+    // The probability that any of four claims is confirmed.
     let family = Study { claims: 4, ..PLAIN }.share(Verdict::Confirmed);
     assert!(family <= 0.05, "{family}");
 }
 
-/// The power of the exact sign-flip test for eight normal differences with a mean of two standard errors is 0.388 (SciPy
-/// and NumPy, 400,000 simulated studies), that of the t-test 0.408:
+/// The power of the exact sign-flip test for eight normally distributed differences with a mean of two standard errors
+/// is 0.388 (SciPy and NumPy, 400,000 simulated studies); that of the t-test is 0.408:
 ///
 /// ```python
 /// c = t.ppf(0.975, 7); nct.sf(c, 7, 2) + nct.cdf(-c, 7, 2)
 /// ```
 ///
-/// The tolerance is three standard errors of the share of 1,000 studies.
+/// The tolerance is three standard errors of a fraction of 1,000 studies.
 #[test]
-fn an_effect_of_two_standard_errors_is_found_with_the_power_of_the_theory() {
+fn the_power_for_an_effect_of_two_standard_errors_matches_theory() {
     let power = Study { effect: 2.0, ..PLAIN }.share(Verdict::Confirmed);
     assert!((power - 0.388).abs() < 0.047, "{power}");
     let refuted = Study { effect: -2.0, ..PLAIN }.share(Verdict::Refuted);
     assert!((refuted - 0.388).abs() < 0.047, "{refuted}");
 }
 
-/// A margin of four standard errors: of equal arms the interval, some 2.4 on either side, nearly always lies within.
+/// With a margin of four standard errors: for equal arms, the interval, about 2.4 wide on either side, is almost always
+/// within the margin.
 #[test]
-fn equal_arms_are_equivalent_and_arms_that_differ_by_the_margin_are_not() {
+fn equal_arms_are_equivalent_but_arms_that_differ_by_the_margin_are_not() {
     let equal = Study { margin: 4.0, ..PLAIN };
     let share = equal.share(Verdict::Equivalent);
     assert!(share >= 0.8, "{share}");

@@ -1,54 +1,55 @@
-//! From differences to a verdict.
+//! The verdict on a claim, from paired differences.
 
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap::effect;
 use super::{ALPHA, MIN_SEEDS, RESAMPLES, holm, interval, mean, min_p, sign_flip};
 
-/// What is asked: whether an arm is better than its control by one endpoint.
+/// The question whether an arm is better than its control, by one endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// A row a seed and a column an image, or one column where the endpoint is no mean over images. Positive where the
-    /// arm is better.
+    /// One row per seed and one column per image, or a single column if the endpoint is not a mean over images.
+    /// Positive values mean that the arm is better.
     pub differences: Vec<Vec<f64>>,
-    /// Effects smaller than this, either way, are of no interest.
+    /// Effects smaller than this, in either direction, are irrelevant.
     pub margin: f64,
 }
 
-/// The answer to a claim that an arm is better than its control.
+/// The verdict on the claim that an arm is better than its control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is: p is small and the interval above 0.
+    /// The arm is better: p is small and the interval is above 0.
     Confirmed,
-    /// It is worse: p is small and the interval below 0.
+    /// The arm is worse: p is small and the interval is below 0.
     Refuted,
-    /// The difference is of no interest: the interval lies within the margin on both sides.
+    /// The difference is irrelevant: the interval is within the margin on both sides.
     Equivalent,
-    /// The study does not tell.
+    /// The study is not conclusive.
     Inconclusive,
 }
 
+/// The result of the statistical tests of one question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// The mean difference, positive where the arm is better.
+    /// The mean difference, positive if the arm is better.
     pub effect: f64,
-    /// 95 %; `None` of fewer than two seeds.
+    /// The 95 % confidence interval; `None` for fewer than two seeds.
     pub interval: Option<[f64; 2]>,
-    /// Of the sign-flip test over the seeds, two-sided.
+    /// The two-sided p-value of the sign-flip test over the seeds.
     pub p: f64,
     /// `p` after Holm's correction for all questions of the study.
     pub p_holm: f64,
 }
 
-/// The least number of seeds with which one of `claims` can be shown. With fewer no outcome is significant: the verdict
-/// is settled before anything is measured.
+/// Returns the minimum number of seeds with which one of `claims` claims can become significant. With fewer, every
+/// verdict is inconclusive, whatever is measured.
 pub fn seeds_needed(claims: usize) -> usize {
     (MIN_SEEDS..).find(|&n| claims as f64 * min_p(n) <= ALPHA || n >= 64).unwrap_or(MIN_SEEDS)
 }
 
-/// Answers all questions of a study together.
+/// Answers all questions of a study, corrected for their number.
 pub fn answer(questions: &[Question]) -> Vec<Answer> {
     answer_with(questions, RESAMPLES)
 }
@@ -64,7 +65,7 @@ pub(super) fn answer_with(questions: &[Question], resamples: usize) -> Vec<Answe
     questions.iter().zip(&p).zip(holm(&p)).map(one).collect()
 }
 
-/// That a difference is too small to be of interest is said before that there is one.
+/// Equivalence takes precedence over confirmation and refutation.
 fn verdict(seeds: usize, interval: Option<[f64; 2]>, p_holm: f64, margin: f64) -> Verdict {
     let Some([low, high]) = interval.filter(|_| seeds >= MIN_SEEDS) else { return Verdict::Inconclusive };
     match p_holm <= ALPHA {
@@ -84,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_say_which_way_and_whether_it_matters() {
+    fn verdicts_depend_on_direction_and_relevance() {
         let one = |q: Question| answer(&[q]).remove(0);
         let clear = one(question(8, |i| 1.0 + 0.1 * i as f64));
         assert_eq!((clear.verdict, clear.p), (Verdict::Confirmed, 1.0 / 128.0));
         assert!((clear.effect - 1.35).abs() < 1e-12);
         assert_eq!(one(question(8, |i| -1.0 - 0.1 * i as f64)).verdict, Verdict::Refuted);
-        // Significant, and of no interest.
+        // Significant, but irrelevant.
         let small = one(question(8, |i| 0.01 + 0.001 * i as f64));
         assert_eq!((small.verdict, small.p), (Verdict::Equivalent, 1.0 / 128.0));
         let wide = one(question(8, |i| if i % 2 == 0 { 1.0 } else { -0.9 }));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_seeds_decide_nothing() {
+    fn too_few_seeds_are_inconclusive() {
         for n in 0..MIN_SEEDS {
             let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }]).remove(0);
             assert_eq!(answer.verdict, Verdict::Inconclusive);
