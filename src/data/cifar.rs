@@ -1,6 +1,7 @@
-//! CIFAR-10 (Krizhevsky 2009) in its binary version: <https://www.cs.toronto.edu/~kriz/cifar.html>.
+//! The binary version of CIFAR-10 (Krizhevsky 2009): <https://www.cs.toronto.edu/~kriz/cifar.html>.
 //!
-//! A batch file is records of 3,073 bytes: a label of 0 to 9, then 32×32 red values row by row, then green, then blue.
+//! A batch file consists of records of 3,073 bytes: a label from 0 to 9, then 32×32 red values row by row, then green,
+//! then blue.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -12,16 +13,16 @@ use crate::config::SecretUrl;
 use crate::config::{Cifar10Params, Limits};
 use crate::io::tar::{ArchiveError, Bounds, read_members};
 
-/// Where the archive lies.
+/// The official address of the archive.
 pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
-/// SHA-256 of the archive at [`OFFICIAL_URL`], of 170,052,171 bytes.
+/// The SHA-256 of the archive at [`OFFICIAL_URL`], which has 170,052,171 bytes.
 pub const OFFICIAL_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
-/// Height and width of every image.
+/// The height and width of every image.
 pub const SIDE: usize = 32;
 
 const PLANE: usize = SIDE * SIDE;
 const RECORD: usize = 1 + 3 * PLANE;
-/// Records of one batch file in the official archive; smaller files are accepted.
+/// The number of records in a batch file of the official archive; smaller files are accepted.
 const MAX_RECORDS: usize = 10_000;
 
 const TRAINING: [&str; 5] =
@@ -30,69 +31,69 @@ const TEST: &str = "test_batch.bin";
 
 const BOUNDS: Bounds = Bounds {
     member_bytes: (MAX_RECORDS * RECORD) as u64,
-    // Six full batches, and room for the small files beside them.
+    // Six full batches, and space for the small files beside them.
     total_bytes: (7 * MAX_RECORDS * RECORD) as u64,
     members: 100,
 };
 
-/// The largest archive that is downloaded, in bytes; compression does not make images larger.
+/// The maximum size of an archive to download, in bytes; compression does not enlarge images.
 pub const MAX_ARCHIVE_BYTES: u64 = BOUNDS.total_bytes;
 
-/// Where the archive comes from.
+/// The source of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Tried in this order; the digest tells whether it is the archive.
+    /// Addresses that are tried in order; the file must have this digest.
     Web { addresses: Vec<SecretUrl>, sha256: String },
-    /// Its digest is checked where one is given.
+    /// A local file; its digest is checked if one is given.
     File { path: PathBuf, sha256: Option<String> },
 }
 
-/// What `url`, `mirrors` and `sha256` of `params` mean together. Digests come out in lower case.
+/// Validates `url`, `mirrors` and `sha256` of `params`, and returns the source. Digests are converted to lower case.
 pub fn source(params: &Cifar10Params) -> anyhow::Result<Source> {
     let sha256 = params.sha256.as_ref().map(|digest| digest.trim().to_ascii_lowercase());
     if let Some(digest) = &sha256 {
         let valid = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-        ensure!(valid, "`sha256: {digest}` is not a SHA-256: give its 64 hexadecimal digits");
+        ensure!(valid, "`sha256` must be 64 hexadecimal digits, found `{digest}`");
     }
     let official = SecretUrl::from(OFFICIAL_URL);
     let url = params.url.as_ref().unwrap_or(&official);
     if let Some(path) = file_path(url.expose()) {
-        ensure!(!path.is_empty(), "`url: {url}` names no file: write file:PATH");
+        ensure!(!path.is_empty(), "`url: {url}` contains no path: write `file:PATH`");
         return Ok(Source::File { path: path.into(), sha256 });
     }
     let addresses: Vec<SecretUrl> = std::iter::once(url).chain(&params.mirrors).cloned().collect();
     for address in &addresses {
         ensure!(
             !address.is_redacted(),
-            "`{address}` has `***` in place of a password or a signature, because records of runs do not keep secrets. \
+            "`{address}` has `***` in place of a password or signature, because run records do not store secrets. \
              Write the whole address"
         );
         let scheme = address.expose().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         if !matches!(scheme.as_deref(), Some("http" | "https")) {
             bail!(
-                "`{address}` is no address of the archive: give one that starts with https:// or http://, or `url: file:PATH`"
+                "`{address}` is not a valid address: use one that starts with https:// or http://, or `url: file:PATH`"
             );
         }
     }
     match sha256 {
         Some(sha256) => Ok(Source::Web { addresses, sha256 }),
         None if *url == official => Ok(Source::Web { addresses, sha256: OFFICIAL_SHA256.to_string() }),
-        None => bail!("`url: {url}` needs `sha256`, the digest of the archive that lies there"),
+        None => bail!("`url: {url}` needs `sha256`, the digest of the archive at this address"),
     }
 }
 
-/// PATH of `file:PATH` and of `file:///PATH`.
+/// Returns PATH from `file:PATH` or `file:///PATH`.
 fn file_path(url: &str) -> Option<&str> {
     let path = url.strip_prefix("file:")?;
     Some(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path))
 }
 
-/// Reads the training images, in the order of the batches, and the test images from the `.tar.gz`.
+/// Reads the `.tar.gz`; returns the training images, in the order of the batches, and the test images.
 pub fn read_archive(reader: impl Read) -> Result<(Images, Images), ArchiveError> {
     let wanted = [&TRAINING[..], &[TEST]].concat();
     let parse = |_: &str, bytes: Vec<u8>| decode(&bytes).map_err(|e| e.to_string()).map(|(images, _)| images);
     let mut batches = read_members(reader, &wanted, BOUNDS, parse)?;
-    let mut take = |name: &str| batches.remove(name).expect("read_members gives every file it was asked for");
+    let mut take = |name: &str| batches.remove(name).expect("read_members returns every requested file");
     let mut pixels = vec![];
     for name in TRAINING {
         pixels.append(&mut take(name).pixels);
@@ -100,11 +101,11 @@ pub fn read_archive(reader: impl Read) -> Result<(Images, Images), ArchiveError>
     Ok((Images::new(pixels.len() / (3 * PLANE), SIDE, SIDE, pixels), take(TEST)))
 }
 
-/// The images and labels of a batch file.
+/// Decodes the images and labels of a batch file.
 pub fn decode(bytes: &[u8]) -> anyhow::Result<(Images, Vec<u8>)> {
     ensure!(
         !bytes.is_empty() && bytes.len().is_multiple_of(RECORD),
-        "{} bytes are not records of {RECORD} bytes (a label and 3x32x32 pixel values)",
+        "expected records of {RECORD} bytes (a label and 3x32x32 pixel values), found {} bytes",
         bytes.len()
     );
     let count = bytes.len() / RECORD;
@@ -112,14 +113,14 @@ pub fn decode(bytes: &[u8]) -> anyhow::Result<(Images, Vec<u8>)> {
     let mut pixels = Vec::with_capacity(count * 3 * PLANE);
     for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
         let (label, planes) = (record[0], &record[1..]);
-        ensure!(label <= 9, "record {i} has label {label}; CIFAR-10's labels are 0 to 9. Is it CIFAR-100?");
+        ensure!(label <= 9, "record {i} has label {label}, but CIFAR-10's labels are 0 to 9; is this CIFAR-100?");
         labels.push(label);
         pixels.extend((0..PLANE).flat_map(|p| [planes[p], planes[PLANE + p], planes[2 * PLANE + p]]));
     }
     Ok((Images::new(count, SIDE, SIDE, pixels), labels))
 }
 
-/// A batch file of `images`, which must be 32×32 with a label each.
+/// Encodes a batch file. Panics unless the images are 32×32, with one label each.
 pub fn encode(images: &Images, labels: &[u8]) -> Vec<u8> {
     assert_eq!((images.height, images.width, images.count), (SIDE, SIDE, labels.len()));
     let mut bytes = Vec::with_capacity(images.count * RECORD);
@@ -132,11 +133,12 @@ pub fn encode(images: &Images, labels: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Takes the last `validation` training images for validation, then the first of each split that `limit` asks for.
+/// Splits off the last `validation` training images for validation, then takes the first images of each split up to
+/// `limit`.
 pub fn split(train: &Images, test: &Images, validation: usize, limit: &Limits) -> anyhow::Result<Splits> {
     let rest = train.count.checked_sub(validation).filter(|&rest| rest > 0).with_context(|| {
         format!(
-            "{validation} validation images leave none of {} to train on: choose a smaller `validation`",
+            "{validation} of {} training images for validation leave none to train on: choose a smaller `validation`",
             train.count
         )
     })?;
@@ -163,9 +165,9 @@ mod tests {
         (0..images.count).map(|i| images.image(i)[0]).collect()
     }
 
-    /// The layout as the dataset's page describes it.
+    /// The layout as described on the dataset's page.
     #[test]
-    fn a_record_is_a_label_and_three_planes() {
+    fn a_record_is_a_label_and_three_colour_planes() {
         let mut record = vec![0; RECORD];
         record[0] = 9;
         record[1 + 33] = 1; // red, row 1, column 1
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_records_are_refused() {
+    fn invalid_records_are_refused() {
         for bytes in [0, 1, RECORD - 1, RECORD + 1] {
             assert!(decode(&vec![0; bytes]).unwrap_err().to_string().contains("3073"), "{bytes}");
         }
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_told_apart() {
+    fn sources_are_validated() {
         let digest = "AB".repeat(32);
         let given = |url: Option<&str>, mirrors: &[&str], sha256: Option<&str>| {
             source(&Cifar10Params {
@@ -243,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back(
+        fn records_round_trip(
             labels in prop::collection::vec(0u8..10, 1..4),
             seed in prop::collection::vec(any::<u8>(), 64),
         ) {

@@ -1,8 +1,8 @@
 //! The user's own images: PNG, JPEG and WebP files in a folder.
 //!
-//! What they are called and where they lie does not matter: a folder is the set of its files' contents. They are taken
-//! in the order of their digests, each content once, so that another name or a copy changes neither the key nor the
-//! splits, and what is in no order a camera or a person gave it is as good as shuffled. `listing` finds the files.
+//! Names and subfolders do not matter: a folder is treated as the set of its files' contents. Files are ordered by
+//! their digests, and duplicates are dropped. So renaming or copying a file changes neither the key nor the splits, and
+//! the order is as good as shuffled. `listing` finds the files.
 
 mod listing;
 
@@ -15,7 +15,8 @@ use crate::config::{Fit, FolderParams, Limits};
 
 pub use listing::{Listing, list};
 
-/// The images of a file, each `(size, size, 3)`; at least one. Tiles come from all over it, however few are taken.
+/// Decodes a file and returns its images, each `(size, size, 3)`; at least one. If only some tiles are needed, they are
+/// spread over the whole picture.
 pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
     let FolderParams { size, fit, .. } = *params;
     let image = Picture::decode(bytes)?.rgb;
@@ -23,7 +24,7 @@ pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
     let (width, height) = image.dimensions();
     let shorter = width.min(height);
     if fit != Fit::Cover && shorter < side {
-        bail!("{width}×{height} pixels, less than {size}×{size}");
+        bail!("the picture has {width}×{height} pixels, but at least {size}×{size} are needed");
     }
     let square = |side: u32| imageops::crop_imm(&image, (width - side) / 2, (height - side) / 2, side, side).to_image();
     Ok(match fit {
@@ -38,8 +39,8 @@ pub fn images(bytes: &[u8], params: &FolderParams) -> Result<Vec<Vec<u8>>> {
     })
 }
 
-/// Such an order that the first few are from all over: by the fractional parts of multiples of the golden ratio, which
-/// fall into the widest gap always.
+/// Reorders items so that the first few are spread over all: by the fractional parts of multiples of the golden ratio,
+/// each of which falls into a widest gap.
 fn spread_out<T>(items: Vec<T>) -> Vec<T> {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut items: Vec<(u64, T)> = (0..).map(|i: u64| i.wrapping_mul(GOLDEN)).zip(items).collect();
@@ -47,7 +48,7 @@ fn spread_out<T>(items: Vec<T>) -> Vec<T> {
     items.into_iter().map(|(_, item)| item).collect()
 }
 
-/// The first of every list, then the second of every that has one, and so on.
+/// Yields the first item of every list, then the second of every list that has one, and so on.
 fn round_robin<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
     let mut lists: Vec<_> = lists.into_iter().map(Vec::into_iter).collect();
     std::iter::from_fn(move || {
@@ -57,8 +58,8 @@ fn round_robin<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
     .flatten()
 }
 
-/// The first files are for testing, the next for validation, the rest for training; then as many images of each as
-/// `limit` asks for, from all its files. `files`: the images of each file.
+/// Splits files: the first for testing, the next for validation, the rest for training. Then takes as many images of
+/// each split as `limit` allows, in turn from all its files. `files` contains the images of each file.
 pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> {
     let count = files.len();
     let [test, validation] = [params.test, params.validation].map(|given| given.unwrap_or((count / 10).max(1)));
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
     use crate::data::picture::Format;
 
-    /// Red is twice x, green twice y.
+    /// An image whose red is twice x, and green twice y.
     fn gradient(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([2 * x as u8, 2 * y as u8, 7]))
     }
@@ -108,40 +109,43 @@ mod tests {
     }
 
     #[test]
-    fn fits_cut_where_they_say() {
+    fn every_fit_crops_the_right_region() {
         let file = png(gradient(40, 20));
         let crop = images(&file, &of(8, Fit::Crop)).unwrap();
         assert_eq!(crop.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[32, 12, 7]]);
         let tiles = images(&file, &of(16, Fit::Tiles)).unwrap();
         assert_eq!(tiles.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[0, 0, 7], [32, 0, 7]]);
-        // The central 20×20, from column 10 on; exactly as it is where nothing is to be scaled.
+        // The central 20×20 pixels, from column 10 on, unchanged because no scaling is needed.
         assert_eq!(first_pixel(&images(&file, &of(20, Fit::Cover)).unwrap()[0]), [20, 0, 7]);
         let half = images(&file, &of(10, Fit::Cover)).unwrap().remove(0);
         assert_eq!(half.len(), 300);
-        // Half-pixel centres: pixel (4, 4) lies between columns 18 and 19 of the file, rows 8 and 9.
+        // With half-pixel centres, pixel (4, 4) is between columns 18 and 19 and rows 8 and 9 of the file.
         assert_eq!(half[3 * 44..3 * 45], [37, 17, 7]);
         for fit in [Fit::Crop, Fit::Tiles] {
-            assert_eq!(images(&file, &of(24, fit)).unwrap_err().to_string(), "40×20 pixels, less than 24×24");
+            assert_eq!(
+                images(&file, &of(24, fit)).unwrap_err().to_string(),
+                "the picture has 40×20 pixels, but at least 24×24 are needed"
+            );
         }
         assert_eq!(images(&file, &of(24, Fit::Cover)).unwrap()[0].len(), 3 * 24 * 24);
     }
 
     #[test]
-    fn a_file_is_in_one_split() {
-        // File i has i + 1 images of level i.
+    fn the_images_of_a_file_are_in_one_split() {
+        // File i has i + 1 images, whose pixels are all i.
         let files = |count: u8| (0..count).map(|i| vec![vec![i; 3]; i as usize + 1]).collect::<Vec<_>>();
-        let levels = |images: &Images| images.pixels.iter().step_by(3).copied().collect::<Vec<u8>>();
+        let values = |images: &Images| images.pixels.iter().step_by(3).copied().collect::<Vec<u8>>();
         let mut tenth = params(serde_json::json!({"path": "x"}));
         tenth.size = 1;
         let splits = split(files(4), &tenth).unwrap();
         assert_eq!(
-            [&splits.test, &splits.validation, &splits.train].map(levels),
+            [&splits.test, &splits.validation, &splits.train].map(values),
             [vec![0], vec![1, 1], vec![2, 3, 2, 3, 2, 3, 3]]
         );
         let given = params(serde_json::json!({"path": "x", "test": 2, "validation": 1, "limit": {"train": 2}}));
         let splits = split(files(4), &FolderParams { size: 1, ..given.clone() }).unwrap();
         assert_eq!(
-            [&splits.test, &splits.validation, &splits.train].map(levels),
+            [&splits.test, &splits.validation, &splits.train].map(values),
             [vec![0, 1, 1], vec![2, 2, 2], vec![3, 3]]
         );
         let error = split(files(3), &given).unwrap_err().to_string();
@@ -149,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn few_tiles_are_from_all_over() {
+    fn few_tiles_are_spread_over_the_picture() {
         let file = png(gradient(120, 80));
         let limit = |n: usize| Limits { train: Some(n), validation: Some(2), test: Some(1) };
         let tiles = |n| images(&file, &FolderParams { limit: limit(n), ..of(8, Fit::Tiles) }).unwrap();
         let some = tiles(16);
         assert_eq!(some.len(), 16);
-        // Of 15×10 tiles, some in each quarter.
+        // There are 15×10 tiles, and at least two are in each quarter.
         let quarter = |tile: &Vec<u8>| (tile[0] >= 120, tile[1] >= 80);
         for wanted in [(false, false), (false, true), (true, false), (true, true)] {
             assert!(some.iter().filter(|tile| quarter(tile) == wanted).count() >= 2, "{wanted:?}");

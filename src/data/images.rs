@@ -1,4 +1,5 @@
-//! Images in memory and as safetensors: one u8 tensor `images`, `(count, height, width, 3)`, with strings in the header.
+//! Images in memory and as safetensors: one u8 tensor `images`, `(count, height, width, 3)`, with strings in the
+//! header.
 
 use std::collections::BTreeMap;
 
@@ -17,49 +18,49 @@ pub struct Images {
     pub pixels: Vec<u8>,
 }
 
-/// The grey level nearest to `value`, halves to the even neighbour as in NumPy and PyTorch; beyond 0 and 255, those. The
-/// one way in which values become 8 bits: of generated, shrunk, enlarged and sampled images, and of means of samples.
+/// Rounds a value to 8 bits: half to even, as in NumPy and PyTorch, and clamped to 0..=255. Used for all conversions to
+/// 8 bits: of generated, shrunk, enlarged and sampled images, and of means of samples.
 ///
-/// The value must not be NaN, which Rust's cast would turn into 0. `Denoiser::pixels` checks a network's output before
+/// `value` must not be NaN, which the cast would turn into 0. `Denoiser::pixels` checks a network's output before
 /// calling this.
 pub fn to_u8(value: f64) -> u8 {
     debug_assert!(!value.is_nan(), "a pixel is NaN");
     value.round_ties_even().clamp(0.0, 255.0) as u8
 }
 
-/// Name of the tensor.
+/// The name of the tensor.
 const TENSOR: &str = "images";
 
-/// What the metadata of low-resolution images says.
+/// The metadata keys of low-resolution images.
 const SCALE: &str = "scale";
 const METHOD: &str = "method";
 
 impl Images {
-    /// Panics unless `pixels` are `3 · count · height · width`.
+    /// Creates images. Panics unless `pixels` has `3 · count · height · width` values.
     pub fn new(count: usize, height: usize, width: usize, pixels: Vec<u8>) -> Self {
         assert_eq!(pixels.len(), 3 * count * height * width);
         Self { count, height, width, pixels }
     }
 
-    /// Bytes of one image.
+    /// Returns the number of bytes per image.
     pub fn image_len(&self) -> usize {
         3 * self.height * self.width
     }
 
-    /// The pixels of image `i`, `(height, width, 3)`.
+    /// Returns the pixels of image `i`, `(height, width, 3)`.
     pub fn image(&self, i: usize) -> &[u8] {
         let len = self.image_len();
         &self.pixels[i * len..][..len]
     }
 
-    /// Images `range`, copied; panics where the range goes beyond the last.
+    /// Returns a copy of the images in `range`. Panics if the range is out of bounds.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let len = self.image_len();
         let pixels = self.pixels[range.start * len..range.end * len].to_vec();
         Self::new(range.len(), self.height, self.width, pixels)
     }
 
-    /// The file's bytes, a function of pixels and metadata alone.
+    /// Serialises the images. The bytes depend only on pixels and metadata.
     pub fn to_safetensors(&self, metadata: &Metadata) -> Vec<u8> {
         #[derive(Serialize)]
         struct Header<'a> {
@@ -81,40 +82,42 @@ impl Images {
         byte_tensor::write(&Header { metadata, images }, &self.pixels)
     }
 
-    /// Reads what [`to_safetensors`](Self::to_safetensors) or any other writer of the format wrote.
+    /// Reads a file from [`to_safetensors`](Self::to_safetensors) or from any other writer of the format.
     ///
-    /// Fails where the bytes are not safetensors, or lack a u8 tensor `images` of shape `(count, height, width, 3)`.
+    /// Fails if the bytes are not safetensors, or lack a u8 tensor `images` of shape `(count, height, width, 3)`.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
         const AXES: &str = "(count, height, width, 3)";
         let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, AXES)?;
         let [count, height, width, channels] = shape;
-        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; images are {AXES}");
-        ensure!(height > 0 && width > 0, "tensor `{TENSOR}` has shape {shape:?}; images have pixels");
+        ensure!(channels == 3, "expected tensor `{TENSOR}` to have shape {AXES}, found {shape:?}");
+        ensure!(height > 0 && width > 0, "tensor `{TENSOR}` has shape {shape:?}, but images must not be empty");
         Ok((Self::new(count, height, width, pixels.to_vec()), metadata))
     }
 }
 
-/// The metadata of images made `scale` times smaller by `method`.
+/// Returns the metadata of images that were made `scale` times smaller by `method`.
 pub fn lr_metadata(scale: usize, method: crate::config::DegradeMethod) -> Metadata {
     let method = serde_json::to_value(method).expect("a unit variant is a string");
     let method = method.as_str().unwrap_or_default().to_string();
     BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)])
 }
 
-/// How many times smaller low-resolution images are, from their metadata.
+/// Returns the scale of low-resolution images from their metadata.
 pub fn lr_scale(metadata: &Metadata) -> anyhow::Result<usize> {
-    let scale = metadata.get(SCALE).context("the images' header has no `scale`; were they made by a degrade stage?")?;
+    let scale =
+        metadata.get(SCALE).context("the images' header has no `scale`; is this the output of a degrade stage?")?;
     match scale.parse() {
         Ok(scale) if scale > 0 => Ok(scale),
-        _ => bail!("the images' header says scale `{scale}`, which is not a positive integer"),
+        _ => bail!("expected `scale` in the images' header to be a positive integer, found `{scale}`"),
     }
 }
 
-/// How low-resolution images were made, from their metadata.
+/// Returns the degradation method of low-resolution images from their metadata.
 pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::config::DegradeMethod> {
-    let method = metadata.get(METHOD).context("the images' header has no `method`; were they made by degrade?")?;
+    let method =
+        metadata.get(METHOD).context("the images' header has no `method`; is this the output of a degrade stage?")?;
     serde_json::from_value(serde_json::Value::String(method.clone()))
-        .with_context(|| format!("the images' header says method `{method}`, which is none"))
+        .with_context(|| format!("unknown `method` in the images' header: `{method}`"))
 }
 
 #[cfg(test)]
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn images_and_metadata_come_back() {
+    fn images_and_metadata_round_trip() {
         let metadata: Metadata = (0..20).map(|i| (format!("key {i}"), format!("\"{i}\" é\n"))).collect();
         for images in [counting(4), counting(0)] {
             let bytes = images.to_safetensors(&metadata);
@@ -136,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn halves_go_to_the_even_neighbour_and_what_lies_beyond_is_cut_off() {
+    fn values_are_rounded_half_to_even_and_clamped() {
         let given = [-300.0, -0.6, 0.5, 1.5, 2.5, 254.5, 255.5, 300.0, f64::INFINITY];
         assert_eq!(given.map(to_u8), [0, 0, 0, 2, 2, 254, 255, 255, 255]);
     }
 
-    /// The layout that the format's specification gives, spelt out.
+    /// The layout in the format's specification, written out.
     #[test]
     fn bytes_are_pinned() {
         let images = Images::new(1, 1, 1, vec![7, 8, 9]);
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn scale_and_method_are_read_back() {
+    fn scale_and_method_round_trip() {
         for method in [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear] {
             let metadata = lr_metadata(8, method);
             assert_eq!(lr_scale(&metadata).unwrap(), 8);
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_are_refused() {
+    fn invalid_files_are_refused() {
         let good = counting(2).to_safetensors(&Metadata::new());
         assert!(Images::from_safetensors(&good[..good.len() - 1]).is_err());
         assert!(Images::from_safetensors(b"").is_err());
@@ -181,6 +184,6 @@ mod tests {
         };
         assert!(error("\"images\"", "\"imagen\"").contains("it has: imagen"));
         assert!(error("[2,2,3,3]", "[2,2,9,1]").contains("(count, height, width, 3)"));
-        assert!(error("\"U8\"", "\"I8\"").contains("images are U8"));
+        assert!(error("\"U8\"", "\"I8\"").contains("`images` to be U8"));
     }
 }

@@ -1,13 +1,12 @@
-//! Images: where they come from and how they are resized. Knows files and pixels, not stages.
+//! Images: their sources, file formats and resizing. Works on files and pixels and knows nothing about stages.
 //!
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor (`byte_tensor`).
-//! - [`cifar`]: CIFAR-10's records and splits; [`archive`] reads them out of a `.tar.gz` that nobody vouches for;
-//!   [`download`] fetches that archive over an unreliable connection; [`http`] sets the limits of all connections.
-//! - [`folder`]: the user's own files, cut to one size; [`picture`] reads and writes such files.
-//! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file.
-//! - [`synthetic`]: generated images, every one a function of (seed, split, index).
-//! - [`resample`]: enlarging and shrinking by whole factors.
-//! - [`tiles`]: large images as overlapping tiles, and back.
+//! - [`cifar`]: CIFAR-10's archive, records and splits; [`download`] fetches the archive over an unreliable connection.
+//! - [`folder`]: the user's own files, cropped or resized to one size; [`picture`] decodes and encodes such files.
+//! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file format.
+//! - [`synthetic`]: generated images, each a function of (seed, split, index).
+//! - [`resample`]: enlarging and shrinking by integer factors.
+//! - [`tiles`]: splits large images into overlapping tiles and blends them again.
 
 mod byte_tensor;
 pub mod cifar;

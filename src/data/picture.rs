@@ -1,6 +1,6 @@
-//! Pictures of other programs: PNG, JPEG and WebP files, as they come and as they are given back.
+//! Pictures from other programs: decodes and encodes PNG, JPEG and WebP files.
 //!
-//! Files are untrusted. The size that a file claims is checked against its length before anything is allocated for it.
+//! Files are untrusted. The size that a file claims is checked against its length before memory is allocated.
 
 mod jpeg;
 mod png;
@@ -24,7 +24,7 @@ use crate::store::Digest;
 
 /// The maximum size of one file's decoded pixels, in bytes.
 const MAX_DECODED: u64 = 1 << 30;
-/// Images up to this decoded size, in bytes, are decoded whatever the length of the file.
+/// Images up to this decoded size, in bytes, are decoded regardless of the length of the file.
 const ALWAYS_DECODED: u64 = 64 << 20;
 /// Above that, the maximum ratio of decoded bytes to bytes of the file. Deflate, the strongest compression here,
 /// reaches 1032.
@@ -34,30 +34,30 @@ const MAX_RATIO: u64 = 1100;
 const MAX_METADATA: u64 = 64 << 20;
 /// The length of an ICC profile's header (ICC.1:2022, 7.2).
 const PROFILE_HEADER: usize = 128;
-/// Of JPEG files.
+/// The quality of written JPEG files.
 const JPEG_QUALITY: u8 = 95;
 
-/// A picture with 8 bits a channel.
+/// A picture with 8 bits per channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// The colours, laid over white where the picture is transparent; three equal channels where it is grey.
+    /// The colours, blended over white if the picture is transparent; three equal channels if it is greyscale.
     pub rgb: RgbImage,
-    /// How opaque it is, where the file says.
+    /// The alpha channel, if the file has one.
     pub alpha: Option<GrayImage>,
     pub is_grey: bool,
-    /// What the file says its colours mean (an ICC profile), where it is about such channels.
+    /// The file's ICC colour profile, if it matches the channels.
     pub profile: Option<Vec<u8>>,
     /// The kind of the file's colour profile if it does not match the channels, such as "CMYK", or "damaged".
     pub other_profile: Option<String>,
 }
 
-/// What a picture is written as.
+/// A file format for pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Png,
     /// Without transparency.
     Jpeg,
-    /// Without loss.
+    /// Lossless.
     WebP,
 }
 
@@ -84,9 +84,9 @@ impl Format {
         self != Self::WebP
     }
 
-    /// By the ending of a file's name.
-    pub fn from_extension(ending: &str) -> Option<Self> {
-        match ending.to_ascii_lowercase().as_str() {
+    /// Returns the format for a file name extension.
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        match extension.to_ascii_lowercase().as_str() {
             "png" => Some(Self::Png),
             "jpg" | "jpeg" => Some(Self::Jpeg),
             "webp" => Some(Self::WebP),
@@ -95,7 +95,7 @@ impl Format {
     }
 }
 
-/// The error as one text. Decoders repeat the text of a cause in that of its effect.
+/// Joins the causes of an error, without those whose text is already contained in another's.
 fn deduplicate_causes(error: &anyhow::Error) -> anyhow::Error {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -108,8 +108,8 @@ fn deduplicate_causes(error: &anyhow::Error) -> anyhow::Error {
 }
 
 impl Picture {
-    /// The format is told by the first bytes, whatever the file's name. 16 bits are rounded to 8, and a camera's note on
-    /// how it was held is heeded.
+    /// Decodes a file. The format is detected from the first bytes. 16-bit channels are rounded to 8 bits, and the EXIF
+    /// orientation is applied.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         Self::decode_any(bytes).map_err(|error| deduplicate_causes(&error))
     }
@@ -131,7 +131,7 @@ impl Picture {
         };
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
-        ensure!(image.width() > 0 && image.height() > 0, "an image without pixels");
+        ensure!(image.width() > 0 && image.height() > 0, "the image has no pixels");
         let is_grey = !image.color().has_color();
         let (profile, other_profile) = match profile.map(|profile| (profile_kind(&profile), profile)) {
             Some((Some(kind), profile)) if kind == if is_grey { "GRAY" } else { "RGB" } => (Some(profile), None),
@@ -151,22 +151,22 @@ impl Picture {
         Ok(Self { rgb, alpha: Some(alpha), is_grey, profile, other_profile })
     }
 
-    /// The colours alone.
+    /// Returns the colours, without the alpha channel.
     pub fn colours(&self) -> Images {
         Images::new(1, self.rgb.height() as usize, self.rgb.width() as usize, self.rgb.as_raw().clone())
     }
 
-    /// This picture `scale` times larger, with `colours`; its opacity is enlarged bicubically.
+    /// Returns this picture `scale` times larger, with the given colours; the alpha channel is enlarged bicubically.
     pub fn enlarged(&self, colours: &Images, scale: usize) -> Self {
         let (width, height) = (colours.width as u32, colours.height as u32);
         let alpha = self.alpha.as_ref().map(|alpha| {
-            // The opacity of a pixel as its three channels.
+            // Repeat the alpha channel as three colour channels.
             let pixels = alpha.as_raw().iter().flat_map(|&a| [a; 3]).collect();
             let alpha = Images::new(1, alpha.height() as usize, alpha.width() as usize, pixels);
             let pixels = enlarge(&alpha, scale).pixels.into_iter().step_by(3).collect();
-            GrayImage::from_raw(width, height, pixels).expect("a value a pixel")
+            GrayImage::from_raw(width, height, pixels).expect("one value per pixel")
         });
-        let rgb = RgbImage::from_raw(width, height, colours.pixels.clone()).expect("three values a pixel");
+        let rgb = RgbImage::from_raw(width, height, colours.pixels.clone()).expect("three values per pixel");
         Self { rgb, alpha, ..self.clone_colours() }
     }
 
@@ -192,6 +192,7 @@ impl Picture {
         if mismatched { Some("GRAY") } else { self.other_profile.as_deref() }
     }
 
+    /// Encodes the picture.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>> {
         let mut bytes = vec![];
         match format {
@@ -202,7 +203,7 @@ impl Picture {
         Ok(bytes)
     }
 
-    /// `transparent`: whether the format can be.
+    /// Writes the picture. `transparent`: whether the format supports an alpha channel.
     fn write(&self, mut encoder: impl ImageEncoder, format: Format, transparent: bool) -> Result<()> {
         if let Some(profile) = self.profile_in(format) {
             encoder.set_icc_profile(profile.to_vec())?;
@@ -245,10 +246,10 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder> {
     let decoder = reader(bytes)?.into_decoder()?;
     let (width, height) = decoder.dimensions();
     let pixels = decoder.total_bytes();
-    ensure!(pixels <= MAX_DECODED, "{width}×{height} pixels are more than 1 GiB");
+    ensure!(pixels <= MAX_DECODED, "{width}×{height} pixels need more than 1 GiB of memory");
     ensure!(
         pixels <= ALWAYS_DECODED || pixels / MAX_RATIO <= bytes.len() as u64,
-        "it claims {width}×{height} pixels, which {} bytes cannot hold",
+        "it claims {width}×{height} pixels, too many for a file of {} bytes",
         bytes.len()
     );
     Ok(decoder)
@@ -273,16 +274,16 @@ fn mean([r, g, b]: [u8; 3]) -> u8 {
     ((r as u32 + g as u32 + b as u32 + 1) / 3) as u8
 }
 
-/// A colour laid over white.
+/// Blends a colour over white.
 fn blend_over_white(value: u8, alpha: u8) -> u8 {
     let (value, alpha) = (value as u32, alpha as u32);
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
-/// The colour that gives this one when it is laid over white, or the nearest there is.
+/// Returns the colour that, blended over white, comes closest to `value`; the inverse of [`blend_over_white`].
 fn remove_white(value: u8, alpha: u8) -> u8 {
-    let (lack, alpha) = (255 * (255 - value as u32), alpha as u32);
-    255 - (lack + alpha / 2).checked_div(alpha).unwrap_or(0).min(255) as u8
+    let (distance, alpha) = (255 * (255 - value as u32), alpha as u32);
+    255 - (distance + alpha / 2).checked_div(alpha).unwrap_or(0).min(255) as u8
 }
 
 #[cfg(test)]
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_told_by_its_content() {
+    fn formats_are_detected_from_the_content() {
         let grey = DynamicImage::ImageRgb8(RgbImage::from_pixel(9, 9, image::Rgb([80, 80, 80])));
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
             let picture = Picture::decode(&encoded(&grey, format)).unwrap();
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_transparent_is_white() {
+    fn transparent_pixels_are_blended_over_white() {
         let image = RgbaImage::from_fn(3, 1, |x, _| Rgba([0, 100, 200, [0, 128, 255][x as usize]]));
         let picture = Picture::decode(&encoded(&image.into(), ImageFormat::Png)).unwrap();
         assert_eq!(picture.rgb.pixels().map(|p| p.0).collect::<Vec<_>>(), [[255; 3], [127, 177, 227], [0, 100, 200]]);
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_an_error() {
+    fn invalid_files_are_errors() {
         let file = encoded(&RgbImage::new(30, 30).into(), ImageFormat::Png);
         for bytes in [&b""[..], b"not an image", &file[..file.len() / 2]] {
             assert!(Picture::decode(bytes).is_err());
@@ -479,12 +480,12 @@ mod tests {
         profile
     }
 
-    /// A picture of every kind.
+    /// Returns a picture of every kind.
     fn pictures() -> Vec<Picture> {
         let rgb = RgbImage::from_fn(7, 5, |x, y| image::Rgb([30 * x as u8, 40 * y as u8, 200]));
         let grey = RgbImage::from_fn(7, 5, |x, y| image::Rgb([(30 * x + 10 * y) as u8; 3]));
         let alpha = GrayImage::from_fn(7, 5, |x, _| image::Luma([(255 - 20 * x) as u8]));
-        // Over white, nothing is darker than what the white leaves.
+        // Colours as they look blended over white, which limits how dark they can be.
         let over = |image: &RgbImage| {
             let mut image = image.clone();
             image.pixels_mut().zip(alpha.pixels()).for_each(|(p, a)| p.0 = p.0.map(|v| blend_over_white(v, a.0[0])));
@@ -502,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_comes_back_as_it_was() {
+    fn pictures_round_trip() {
         for picture in pictures() {
             let png = Picture::decode(&picture.encode(Format::Png).unwrap()).unwrap();
             assert_eq!((png.is_grey, &png.alpha, &png.profile), (picture.is_grey, &picture.alpha, &picture.profile));
@@ -518,13 +519,13 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_picture_is_as_opaque() {
+    fn enlarging_preserves_transparency() {
         for picture in pictures() {
             let large = picture.enlarged(&enlarge(&picture.colours(), 2), 2);
             assert_eq!((large.rgb.dimensions(), large.is_grey), ((14, 10), picture.is_grey));
             assert_eq!(large.alpha.is_some(), picture.alpha.is_some());
             if let (Some(large), Some(small)) = (&large.alpha, &picture.alpha) {
-                // On a ramp, halfway between two pixels.
+                // On a ramp, the value is halfway between two pixels.
                 assert_eq!(large.dimensions(), (14, 10));
                 assert!(large.get_pixel(6, 4).0[0].abs_diff(small.get_pixel(3, 2).0[0] + 5) <= 1);
             }
@@ -532,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_go_by_the_ending() {
+    fn formats_are_derived_from_the_extension() {
         assert_eq!(["png", "JPG", "jpeg", "webp"].map(|e| Format::from_extension(e).is_some()), [true; 4]);
         assert_eq!(Format::from_extension("tiff"), None);
     }

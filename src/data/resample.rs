@@ -1,7 +1,7 @@
-//! Enlarging and shrinking by whole factors, in f64, with half-pixel centres.
+//! Enlarges and shrinks images by integer factors, in f64, with half-pixel centres.
 //!
-//! Every method here is separable and linear: an output row is a weighted sum of a few input rows, and an output
-//! column of a few input columns. The weights ([`Resampler`]) are worked out once for a size.
+//! Every method is separable and linear: an output row is a weighted sum of a few input rows, and an output column of a
+//! few input columns. The weights ([`Resampler`]) are computed once per size.
 
 use anyhow::ensure;
 use rayon::prelude::*;
@@ -22,24 +22,24 @@ struct Axis {
     taps: Vec<Taps>,
 }
 
-/// What one output position takes: `weights` of the inputs from `start` on. They sum to 1.
+/// The weights of one output position: `weights` of the inputs from `start` on. They sum to 1.
 struct Taps {
     start: usize,
     weights: Vec<f64>,
 }
 
 impl Resampler {
-    /// Shrinks `height`×`width` by `scale`. Fails unless both sides are multiples of it, and for an odd scale under
-    /// `bilinear`, where no central pair of pixels exists.
+    /// Creates a resampler that shrinks `height`×`width` by `scale`. Fails unless `scale` divides both sides, and for
+    /// an odd scale with `bilinear`, which needs a central pair of pixels.
     pub fn degrade(height: usize, width: usize, scale: usize, method: DegradeMethod) -> anyhow::Result<Self> {
-        ensure!(scale > 0, "scale is 0; it says how many times smaller the images get, at least 1");
+        ensure!(scale > 0, "the scale must be at least 1, found 0");
         ensure!(
             height.is_multiple_of(scale) && width.is_multiple_of(scale),
             "images of {width}x{height} cannot be made {scale} times smaller: choose a scale that divides both sides"
         );
         ensure!(
             method != DegradeMethod::Bilinear || scale.is_multiple_of(2),
-            "bilinear shrinking by {scale} is not defined here: choose an even scale, or `area`"
+            "`bilinear` needs an even scale, found {scale}: choose an even scale, or use `area`"
         );
         let axis = |input: usize| match method {
             DegradeMethod::Area => Axis::blocks(input, scale, 0, scale),
@@ -49,17 +49,17 @@ impl Resampler {
         Ok(Self { rows: axis(height), columns: axis(width) })
     }
 
-    /// Enlarges `height`×`width` by `factor` with Keys' kernel.
+    /// Creates a resampler that enlarges `height`×`width` by `factor` with Keys' bicubic kernel.
     pub fn enlarge(height: usize, width: usize, factor: usize) -> Self {
         Self { rows: Axis::bicubic(height, height * factor), columns: Axis::bicubic(width, width * factor) }
     }
 
-    /// Height and width of what comes out.
+    /// Returns the height and width of the output.
     pub fn output_size(&self) -> (usize, usize) {
         (self.rows.taps.len(), self.columns.taps.len())
     }
 
-    /// One image `(height, width, 3)`, in any units, to the output's size; nothing is rounded or clamped.
+    /// Resamples one image `(height, width, 3)` in any units. The result is neither rounded nor clamped.
     pub fn apply(&self, image: &[f64]) -> Vec<f64> {
         let (height, width) = (self.rows.input, self.columns.input);
         assert_eq!(image.len(), 3 * height * width, "an image of the resampler's size");
@@ -84,12 +84,12 @@ impl Resampler {
         output
     }
 
-    /// As [`apply`](Self::apply), from 8 bits.
+    /// Like [`apply`](Self::apply), for 8-bit images.
     pub fn apply_u8(&self, image: &[u8]) -> Vec<f64> {
         self.apply(&image.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
     }
 
-    /// All of `images`, rounded by [`to_u8`].
+    /// Resamples all images and rounds the results with [`to_u8`].
     fn images(&self, images: &Images) -> Images {
         let (height, width) = self.output_size();
         let len = 3 * height * width;
@@ -105,15 +105,15 @@ impl Resampler {
 }
 
 impl Axis {
-    /// The mean of `len` inputs from `offset` on in every block of `scale`.
+    /// Returns weights for the mean of `len` inputs from `offset` on in every block of `scale`.
     fn blocks(input: usize, scale: usize, offset: usize, len: usize) -> Self {
         let weights = vec![1.0 / len as f64; len];
         let taps = (0..input / scale).map(|i| Taps { start: i * scale + offset, weights: weights.clone() }).collect();
         Self { input, taps }
     }
 
-    /// Keys' kernel about half-pixel centres, widened by the scale where it shrinks; beyond the edges nothing is
-    /// taken and the rest weighs more.
+    /// Returns the weights of Keys' kernel around half-pixel centres, widened by the scale when shrinking. At the
+    /// edges, the weights within the image are normalised to sum to 1.
     fn bicubic(input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
         let widening = scale.max(1.0);
@@ -131,7 +131,7 @@ impl Axis {
     }
 }
 
-/// The cubic convolution kernel with a = -0.5 (Keys 1981, eq. 15).
+/// Returns the cubic convolution kernel with a = -0.5 at `x` (Keys 1981, eq. 15).
 fn keys(x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
@@ -143,18 +143,18 @@ fn keys(x: f64) -> f64 {
     }
 }
 
-/// Images `scale` times smaller, rounded to 8 bits. Fails as [`Resampler::degrade`] does.
+/// Returns images `scale` times smaller, rounded to 8 bits. Fails like [`Resampler::degrade`].
 pub fn degrade(images: &Images, scale: usize, method: DegradeMethod) -> anyhow::Result<Images> {
     Ok(Resampler::degrade(images.height, images.width, scale, method)?.images(images))
 }
 
-/// Images `factor` times larger by bicubic interpolation, rounded to 8 bits.
+/// Returns images `factor` times larger by bicubic interpolation, rounded to 8 bits.
 pub fn enlarge(images: &Images, factor: usize) -> Images {
     Resampler::enlarge(images.height, images.width, factor).images(images)
 }
 
-/// Images `factor` times larger by bicubic interpolation, `(count, factor · height, factor · width, 3)`, in grey levels
-/// of 0 to 255 that are neither rounded nor clamped (the kernel overshoots at edges).
+/// Returns images `factor` times larger by bicubic interpolation, `(count, factor · height, factor · width, 3)`, in the
+/// range 0 to 255. Values are neither rounded nor clamped; the kernel overshoots at edges.
 pub fn upsample_f32(images: &Images, factor: usize) -> Vec<f32> {
     let resampler = Resampler::enlarge(images.height, images.width, factor);
     let (height, width) = resampler.output_size();

@@ -20,12 +20,12 @@ fn f32s(file: &SafeTensors, name: &str) -> Vec<f32> {
 fn assert_close(got: &[f64], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     let worst = got.iter().zip(expected).map(|(&g, &e)| (g - f64::from(e)).abs()).fold(0.0, f64::max);
-    assert!(worst < 1e-3, "{worst} grey levels apart");
+    assert!(worst < 1e-3, "the largest difference is {worst}");
 }
 
-/// Against PyTorch's `avg_pool2d` and `interpolate(..., antialias=True)`.
+/// The reference is PyTorch's `avg_pool2d` and `interpolate(..., antialias=True)`.
 #[test]
-fn agrees_with_pytorch() {
+fn results_match_pytorch() {
     let bytes = fixtures();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let hr = file.tensor("resample.hr").unwrap();
@@ -37,7 +37,7 @@ fn agrees_with_pytorch() {
         assert_close(&all, &f32s(&file, name));
         let rounded: Vec<u8> = f32s(&file, name).iter().map(|&v| to_u8(f64::from(v))).collect();
         let differing = degrade(&hr, 4, method).unwrap().pixels.iter().zip(&rounded).filter(|(a, b)| a != b).count();
-        // The area mean is exact in f32; the cubic one may fall on the other side of a half.
+        // The area mean is exact in f32; the bicubic result may round to the other side of a half.
         assert!(differing <= if method == DegradeMethod::Area { 0 } else { 1 }, "{differing} pixels of {name} differ");
     }
     let lr = degrade(&hr, 4, DegradeMethod::Area).unwrap();
@@ -46,7 +46,7 @@ fn agrees_with_pytorch() {
 }
 
 #[test]
-fn bilinear_is_the_mean_of_the_central_four() {
+fn bilinear_is_the_mean_of_the_four_central_pixels() {
     let image = Images::new(1, 8, 8, (0..192).map(|i| (i * 37 % 256) as u8).collect());
     for scale in [2, 4, 8] {
         let small = degrade(&image, scale, DegradeMethod::Bilinear).unwrap();
@@ -65,9 +65,9 @@ fn pixel_indices(side: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..side * side * 3).map(move |i| (i / 3 / side, i / 3 % side, i % 3))
 }
 
-/// Keys' kernel reproduces straight lines: between pixels of a ramp lie the ramp's values, away from the edges.
+/// Keys' kernel reproduces linear functions away from the edges.
 #[test]
-fn bicubic_keeps_a_ramp() {
+fn bicubic_preserves_a_ramp() {
     let (width, factor) = (16, 4);
     let ramp: Vec<f64> = pixel_indices(width).map(|(y, x, c)| 3.0 * x as f64 - 2.0 * y as f64 + c as f64).collect();
     let large = Resampler::enlarge(width, width, factor).apply(&ramp);
@@ -83,13 +83,13 @@ fn bicubic_keeps_a_ramp() {
 #[test]
 fn impossible_scales_are_refused() {
     let image = Images::new(1, 12, 10, vec![0; 360]);
-    for (scale, method, says) in [
+    for (scale, method, expected) in [
         (4, DegradeMethod::Area, "divides both sides"),
         (0, DegradeMethod::Area, "at least 1"),
         (1, DegradeMethod::Bilinear, "even scale"),
     ] {
         let error = degrade(&image, scale, method).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -107,9 +107,9 @@ proptest! {
         }
     }
 
-    /// Area shrinking keeps the mean exactly where nothing is rounded.
+    /// Area shrinking preserves the mean exactly if nothing is rounded.
     #[test]
-    fn area_keeps_the_mean(pixels in prop::collection::vec(any::<u8>(), 192)) {
+    fn area_preserves_the_mean(pixels in prop::collection::vec(any::<u8>(), 192)) {
         let small = Resampler::degrade(8, 8, 4, DegradeMethod::Area).unwrap().apply_u8(&pixels);
         let sum: f64 = pixels.iter().map(|&v| f64::from(v)).sum();
         prop_assert_eq!(small.iter().sum::<f64>() * 16.0, sum);

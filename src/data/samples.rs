@@ -1,4 +1,4 @@
-//! Several super-resolved versions of each image: safetensors with one u8 tensor `samples`, `(count, samples, height,
+//! Several super-resolved versions of each image, as safetensors: one u8 tensor `samples`, `(count, samples, height,
 //! width, 3)`, and strings in the header.
 
 use anyhow::{Context, ensure};
@@ -7,18 +7,18 @@ use super::Images;
 use super::byte_tensor::{self, Metadata};
 use crate::config::DiffusionParams;
 
-/// Name of the tensor.
+/// The name of the tensor.
 const TENSOR: &str = "samples";
 
-/// What the metadata says: how the model that drew them learned, as JSON.
+/// The metadata key for the diffusion parameters of the model that drew the samples, as JSON.
 const DIFFUSION: &str = "diffusion";
 
 /// K 8-bit RGB samples of each of N images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Samples {
-    /// Images N.
+    /// The number of images, N.
     pub count: usize,
-    /// Samples K an image.
+    /// The number of samples per image, K.
     pub samples: usize,
     pub height: usize,
     pub width: usize,
@@ -27,31 +27,31 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Panics unless `pixels` are `3 · count · samples · height · width`.
+    /// Creates samples. Panics unless `pixels` has `3 · count · samples · height · width` values.
     pub fn new(count: usize, samples: usize, height: usize, width: usize, pixels: Vec<u8>) -> Self {
         assert_eq!(pixels.len(), 3 * count * samples * height * width);
         Self { count, samples, height, width, pixels }
     }
 
-    /// The samples of image `i`, `(samples, height, width, 3)`.
+    /// Returns the samples of image `i`, `(samples, height, width, 3)`.
     pub fn of_image(&self, i: usize) -> &[u8] {
         let len = 3 * self.samples * self.height * self.width;
         &self.pixels[i * len..][..len]
     }
 
-    /// The first sample of images `range`.
+    /// Returns the first sample of each image in `range`.
     pub fn first(&self, range: std::ops::Range<usize>) -> Images {
         self.each(range, |samples, len| samples[..len].to_vec())
     }
 
-    /// One image made of the samples of each in `range`; `make` gets them with the length of one.
+    /// Returns one image for each in `range`, computed by `make` from its samples and the length of one sample.
     pub fn each(&self, range: std::ops::Range<usize>, make: impl Fn(&[u8], usize) -> Vec<u8>) -> Images {
         let len = 3 * self.height * self.width;
         let pixels = range.clone().flat_map(|i| make(self.of_image(i), len)).collect();
         Images::new(range.len(), self.height, self.width, pixels)
     }
 
-    /// The file's bytes, a function of pixels and metadata alone.
+    /// Serialises the samples. The bytes depend only on pixels and metadata.
     pub fn to_safetensors(&self, metadata: &Metadata) -> Vec<u8> {
         let tensor = serde_json::json!({
             "dtype": "U8",
@@ -61,28 +61,28 @@ impl Samples {
         byte_tensor::write(&serde_json::json!({ "__metadata__": metadata, TENSOR: tensor }), &self.pixels)
     }
 
-    /// Reads what [`to_safetensors`](Self::to_safetensors) or any other writer of the format wrote.
+    /// Reads a file from [`to_safetensors`](Self::to_safetensors) or from any other writer of the format.
     ///
-    /// Fails where the bytes are not safetensors, or lack a u8 tensor `samples` of shape `(count, samples, height,
-    /// width, 3)` with at least one sample.
+    /// Fails if the bytes are not safetensors, or lack a u8 tensor `samples` of shape `(count, samples, height, width,
+    /// 3)` with at least one sample.
     pub fn from_safetensors(bytes: &[u8]) -> anyhow::Result<(Self, Metadata)> {
         const AXES: &str = "(count, samples, height, width, 3)";
         let (shape, pixels, metadata) = byte_tensor::read(bytes, TENSOR, AXES)?;
         let [count, samples, height, width, channels] = shape;
-        ensure!(channels == 3, "tensor `{TENSOR}` has shape {shape:?}; samples are {AXES}");
-        ensure!(samples > 0, "tensor `{TENSOR}` holds no sample of its {count} images");
+        ensure!(channels == 3, "expected tensor `{TENSOR}` to have shape {AXES}, found {shape:?}");
+        ensure!(samples > 0, "tensor `{TENSOR}` contains no samples of its {count} images");
         Ok((Self::new(count, samples, height, width, pixels.to_vec()), metadata))
     }
 }
 
-/// The metadata of samples of a model that learned as `diffusion` says.
+/// Returns the metadata of samples from a model with these diffusion parameters.
 pub fn samples_metadata(diffusion: &DiffusionParams) -> Metadata {
-    let json = serde_json::to_string(diffusion).expect("parameters have names for keys");
+    let json = serde_json::to_string(diffusion).expect("the parameters are serialisable as JSON");
     Metadata::from([(DIFFUSION.to_string(), json)])
 }
 
-/// How the model learned that drew the samples, from their metadata; none where another program made them and does not
-/// say.
+/// Returns the diffusion parameters of the model that drew the samples, from their metadata; None if another program
+/// wrote the file without them.
 pub fn samples_diffusion(metadata: &Metadata) -> anyhow::Result<Option<DiffusionParams>> {
     let read = |json: &String| serde_json::from_str(json).context("reading `diffusion` in the samples' header");
     metadata.get(DIFFUSION).map(read).transpose()
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_and_metadata_come_back() {
+    fn samples_and_metadata_round_trip() {
         let metadata: Metadata = (0..20).map(|i| (format!("key {i}"), format!("\"{i}\" é\n"))).collect();
         let bytes = counting().to_safetensors(&metadata);
         assert_eq!(Samples::from_safetensors(&bytes).unwrap(), (counting(), metadata.clone()));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_model_learned_is_read_back() {
+    fn diffusion_parameters_round_trip() {
         let diffusion = DiffusionParams { residual_scale: Some(1.0 / 3.0), timesteps: 7, ..Default::default() };
         assert_eq!(samples_diffusion(&samples_metadata(&diffusion)).unwrap(), Some(diffusion));
         assert_eq!(samples_diffusion(&Metadata::new()).unwrap(), None);
@@ -115,18 +115,18 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_within_their_image() {
+    fn samples_are_grouped_by_image() {
         assert_eq!(counting().of_image(1), (12..24).collect::<Vec<u8>>());
         let first = counting().first(1..3);
         assert_eq!(first, Images::new(2, 1, 2, vec![12, 13, 14, 15, 16, 17, 24, 25, 26, 27, 28, 29]));
     }
 
     #[test]
-    fn foreign_bytes_are_refused() {
+    fn invalid_files_are_refused() {
         let images = Images::new(1, 1, 1, vec![1, 2, 3]).to_safetensors(&Metadata::new());
         assert!(Samples::from_safetensors(&images).unwrap_err().to_string().contains("it has: images"));
         assert!(Samples::from_safetensors(b"").is_err());
         let none = Samples::new(4, 0, 2, 2, vec![]).to_safetensors(&Metadata::new());
-        assert!(Samples::from_safetensors(&none).unwrap_err().to_string().contains("no sample"));
+        assert!(Samples::from_safetensors(&none).unwrap_err().to_string().contains("contains no samples"));
     }
 }

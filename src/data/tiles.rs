@@ -1,13 +1,14 @@
-//! Canvases of any size as overlapping square tiles of one size, and back.
+//! Splits canvases of any size into overlapping square tiles of one size, and blends them again.
 //!
-//! What the tiles say of a place is averaged, each with a weight that rises from a tile's edge inwards over the overlap.
-//! The weights of a place sum to 1, so that tiles which agree are reproduced; where they differ, one fades into the
-//! next, and there is no line at which anything changes.
+//! Where tiles overlap, their values are averaged, with weights that increase from a tile's edge inwards. The weights
+//! at a position sum to 1, so tiles that agree are reproduced exactly. Where they differ, they fade into each other,
+//! without visible seams.
 
 use std::f64::consts::FRAC_PI_2;
 use std::ops::Range;
 
-/// Where tiles lie on a canvas of `(height, width, 3)` values, and what each counts. Tiles are numbered row by row.
+/// The positions of the tiles on a canvas of `(height, width, 3)` values, and their weights. Tiles are numbered row by
+/// row.
 pub struct Tiling {
     size: usize,
     rows: Axis,
@@ -18,25 +19,25 @@ pub struct Tiling {
 struct Axis {
     length: usize,
     starts: Vec<usize>,
-    /// A weight for each place in a tile, of each tile; those of a place on the canvas sum to 1.
+    /// For each tile, a weight per position; the weights at a position of the canvas sum to 1.
     weights: Vec<Vec<f64>>,
 }
 
 impl Tiling {
-    /// Tiles of `size`×`size` that overlap by at least `overlap` and start at multiples of `unit`, which must divide
-    /// height, width, `size` and `overlap`. No side of the canvas may be shorter than a tile, and `overlap` must be
-    /// less than `size`.
+    /// Creates tiles of `size`×`size` that overlap by at least `overlap` and start at multiples of `unit`, which must
+    /// divide height, width, `size` and `overlap`. No side of the canvas may be shorter than a tile, and `overlap` must
+    /// be less than `size`.
     pub fn new(height: usize, width: usize, size: usize, overlap: usize, unit: usize) -> Self {
         let axis = |length| Axis::new(length, size, overlap, unit);
         Self { size, rows: axis(height), columns: axis(width) }
     }
 
-    /// How many tiles there are.
+    /// Returns the number of tiles.
     pub fn count(&self) -> usize {
         self.rows.starts.len() * self.columns.starts.len()
     }
 
-    /// The values of some tiles, `(tiles, size, size, 3)`.
+    /// Returns the values of some tiles, `(tiles, size, size, 3)`.
     pub fn cut(&self, canvas: &[f64], tiles: Range<usize>) -> Vec<f64> {
         let mut values = Vec::with_capacity(tiles.len() * 3 * self.size * self.size);
         for tile in tiles {
@@ -48,7 +49,8 @@ impl Tiling {
         values
     }
 
-    /// Adds what some tiles, as [`cut`](Self::cut) has them, give to the canvas, which was 0 before the first of all.
+    /// Adds the weighted values of some tiles, in the layout of [`cut`](Self::cut), to the canvas, which must be 0
+    /// before the first tile is added.
     pub fn blend(&self, canvas: &mut [f64], tiles: Range<usize>, values: &[f64]) {
         for (tile, values) in tiles.zip(values.chunks_exact(3 * self.size * self.size)) {
             let (row, column) = (self.row(tile), self.column(tile));
@@ -77,7 +79,7 @@ impl Axis {
     fn new(length: usize, size: usize, overlap: usize, unit: usize) -> Self {
         assert!(length >= size && overlap < size, "{length} {size} {overlap}");
         assert!([length, size, overlap].iter().all(|n| n.is_multiple_of(unit)), "{length} {size} {overlap} {unit}");
-        // Evenly spread, so that the last tile ends at the edge and no two overlap much more than others.
+        // Evenly spaced, so that the last tile ends at the edge and all overlaps are similar.
         let free = (length - size) / unit;
         let strides = free.div_ceil((size - overlap) / unit);
         let starts: Vec<usize> = (0..=strides).map(|i| unit * (i * free / strides.max(1))).collect();
@@ -95,8 +97,8 @@ impl Axis {
     }
 }
 
-/// A squared sine over the overlap, which two tiles that overlap by just that make 1 together. At the canvas's own edges
-/// there is nobody to hand over to.
+/// Returns the weight of a position in a tile: a squared sine over the overlap, which adds up to 1 for two tiles that
+/// overlap by exactly that. At the edges of the canvas there is no ramp.
 fn weight(at: usize, size: usize, overlap: usize, first: bool, last: bool) -> f64 {
     let ramp = |distance: usize| match distance < overlap {
         true => (FRAC_PI_2 * (distance as f64 + 0.5) / overlap as f64).sin().powi(2),
@@ -113,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// Cuts a canvas up and puts it together again.
+    /// Cuts a canvas into tiles and blends them again.
     fn cut_and_blend(tiling: &Tiling, canvas: &[f64]) -> Vec<f64> {
         let mut back = vec![0.0; canvas.len()];
         for tile in 0..tiling.count() {
@@ -124,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tiles_of_a_canvas_make_the_canvas(
+        fn blending_the_tiles_of_a_canvas_reproduces_it(
             unit in 1usize..5, size in 2usize..9, extra in (0usize..30, 0usize..30), overlap in 0usize..8,
         ) {
             let overlap = overlap.min(size - 1);
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tile_is_taken_as_it_is() {
+    fn a_single_tile_is_unchanged() {
         let tiling = Tiling::new(8, 8, 8, 4, 4);
         assert_eq!(tiling.count(), 1);
         let canvas: Vec<f64> = (0..192).map(f64::from).collect();
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn several_tiles_are_cut_at_once() {
+    fn several_tiles_can_be_cut_at_once() {
         let tiling = Tiling::new(8, 12, 8, 4, 4);
         let canvas: Vec<f64> = (0..288).map(f64::from).collect();
         let both = tiling.cut(&canvas, 0..2);
@@ -161,7 +163,7 @@ mod tests {
         assert!(back.iter().zip(&canvas).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 
-    /// The largest step from one column to the next where each tile says its own number.
+    /// Returns the largest step between neighbouring columns when adjacent tiles have different constant values.
     fn largest_step(overlap: usize) -> f64 {
         let tiling = Tiling::new(16, 64, 16, overlap, 4);
         let mut canvas = vec![0.0; 3 * 16 * 64];
@@ -174,8 +176,8 @@ mod tests {
 
     #[test]
     fn tiles_that_differ_fade_into_each_other() {
-        assert_eq!(largest_step(0), 1.0, "tiles side by side show where they meet");
-        // The steepest part of a squared sine over 8: sin(π/8).
+        assert_eq!(largest_step(0), 1.0, "without overlap there is a seam");
+        // The maximum slope of a squared sine over 8: sin(π/8).
         assert!(largest_step(8) < 0.2, "{}", largest_step(8));
     }
 }

@@ -112,7 +112,7 @@ mod tests {
         let error = unwrapped("Blas(CublasError(CUBLAS_STATUS_ALLOC_FAILED))").unwrap_err();
         assert!(error.is::<OutOfMemory>());
         let error = unwrapped("Blas(CublasError(CUBLAS_STATUS_NOT_INITIALIZED))").unwrap_err();
-        assert!(error.to_string().contains("driver is older"), "{error}");
+        assert!(error.to_string().contains("driver is too old"), "{error}");
         let error = unwrapped("DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"?\")").unwrap_err();
         assert!(error.to_string().contains("update the driver"), "{error}");
         let error = unwrapped("DriverError(CUDA_ERROR_NO_BINARY_FOR_GPU, \"?\")").unwrap_err();

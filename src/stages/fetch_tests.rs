@@ -127,7 +127,7 @@ fn what_has_arrived_is_kept_only_where_it_may_be_right() {
     };
     let part = bench.folder.path().join("work/archive.part");
     let wrong = error(&serve(200, archive(2)));
-    assert!(wrong.contains("it sent a file of SHA-256") && !wrong.contains("is kept"), "{wrong}");
+    assert!(wrong.contains("wrong SHA-256") && !wrong.contains("is kept"), "{wrong}");
     assert!(!part.exists());
     std::fs::write(&part, "the beginning").unwrap();
     let gone = error(&serve(404, vec![]));

@@ -1,4 +1,4 @@
-//! One HTTP request on a thread of its own, handed over message by message.
+//! Runs an HTTP request on a separate thread and passes the response on in messages.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use crate::config::{SecretUrl, redact};
 use crate::io::http::Limits;
 
-/// The limit that most HTTP clients use.
+/// The maximum number of redirects, as in most HTTP clients.
 const MAX_REDIRECTS: u32 = 10;
 
-/// What a connection's thread hands over.
+/// A message from a connection's thread.
 pub enum Message {
     Head(Head),
     Bytes(Vec<u8>),
@@ -20,17 +20,17 @@ pub enum Message {
 
 pub struct Head {
     pub status: u16,
-    /// Of the body.
+    /// The length of the body.
     pub length: Option<u64>,
     pub range_start: Option<u64>,
 }
 
-/// Starts a request for the bytes from `offset` on, on a thread of its own, so that an interruption need not wait for a
-/// silent server. The thread ends when its receiver is gone, at the latest with its timeout.
+/// Starts a request for the bytes from `offset` on, on a separate thread, so that an interruption need not wait for a
+/// silent server. The thread ends when the receiver is dropped, at the latest at its next timeout.
 pub fn start_request(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Message> {
     let (sender, messages) = sync_channel(16);
     std::thread::spawn(move || {
-        // Nobody listens to errors of `send`: the receiver has left.
+        // Errors of `send` are ignored: the receiver has been dropped.
         if let Err(message) = run_request(&address, offset, limits, |message| sender.send(message).is_ok()) {
             let _ = sender.send(message);
         }

@@ -1,10 +1,11 @@
-//! Gets a file of known SHA-256 over lines that break: resumes, retries, attempts further addresses, verifies.
+//! Downloads a file with a known SHA-256 over unreliable connections: resumes, retries, falls back to further
+//! addresses, and verifies.
 //!
-//! What has arrived lies in a `.part` file that outlives the process; the next attempt, from whatever address, asks for
-//! the rest of it. Only the digest of the whole says that it is right.
+//! Received data is stored in a `.part` file that survives the process; the next attempt, from any address, requests
+//! the rest. Only the digest of the complete file confirms it.
 //!
-//! A download always ends, whatever the servers do: every connection is subject to the timeouts and the minimum rate of
-//! [`http`](super::http), and both the attempts without progress and the total bytes per address are limited.
+//! A download always terminates, whatever the servers do: every connection is subject to timeouts and a minimum rate
+//! (see [`Limits`]), and both the attempts without progress and the total bytes per address are limited.
 
 mod connection;
 
@@ -21,25 +22,26 @@ use crate::config::SecretUrl;
 use crate::io::http::Limits;
 use connection::{Message, start_request};
 
-/// What is downloaded, and where to.
+/// A download: the source, the destination and the limits.
 pub struct Request<'a> {
     /// `http:` or `https:` addresses of the same file, in the order in which they are tried.
     pub addresses: &'a [SecretUrl],
-    /// In hexadecimal, of either case.
+    /// The expected digest in hexadecimal, in either case.
     pub sha256: &'a str,
-    /// Where it grows; when the download has succeeded, the whole file.
+    /// The `.part` file; the complete file after a successful download.
     pub part: &'a Path,
+    /// The maximum size of the file.
     pub max_bytes: u64,
     pub retry: RetryPolicy,
 }
 
-/// How long to put up with a bad line.
+/// When to retry, and when to give up.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
-    /// The number of consecutive attempts without progress before the next address is tried. Progress means a mebibyte
-    /// more than ever before; a server that sends the same bytes again makes none.
+    /// The number of consecutive attempts without progress before the next address is tried. Progress means at least a
+    /// mebibyte more than ever before; a server that sends the same bytes again makes none.
     pub attempts: u32,
-    /// Before the second attempt; twice as long before each further one.
+    /// The delay before the second attempt; it doubles with each further attempt.
     pub backoff: Duration,
     /// The limits at which a connection is closed.
     pub limits: Limits,
@@ -53,20 +55,20 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Who watches a download.
+/// The callbacks of a download.
 pub struct Observer<'a> {
-    /// Bytes there are, and in all where the server says so.
+    /// Called with the bytes received so far and, if known, the total.
     pub progress: &'a dyn Fn(u64, Option<u64>),
-    /// A sentence about what goes on.
+    /// Called with messages for the user.
     pub message: &'a dyn Fn(String),
-    /// Whether to stop; asked several times a second.
+    /// Whether to stop; called several times per second.
     pub interrupted: &'a dyn Fn() -> bool,
 }
 
-/// Why nothing came of a download.
+/// The reason why a download failed.
 #[derive(Debug)]
 pub enum DownloadError {
-    /// [`Observer::interrupted`] said so; what has arrived is kept.
+    /// [`Observer::interrupted`] returned true. The received data is kept.
     Interrupted,
     /// No address delivered the file. Lists each redacted address with its cause.
     Failed(Vec<(String, String)>),
@@ -77,7 +79,7 @@ pub enum DownloadError {
 impl std::fmt::Display for DownloadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Interrupted => f.write_str("the download was interrupted; what has arrived is kept"),
+            Self::Interrupted => f.write_str("the download was interrupted; the received data is kept"),
             Self::Failed(causes) => {
                 f.write_str("the download failed:")?;
                 causes.iter().try_for_each(|(address, cause)| write!(f, "\n  {address}: {cause}"))
@@ -95,24 +97,24 @@ impl From<anyhow::Error> for DownloadError {
     }
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 enum Attempt {
-    /// The server says that this is all.
+    /// The server sent the rest of the file.
     Complete {
-        /// Whether its first bytes came from an earlier attempt.
+        /// Whether the first bytes are from an earlier attempt.
         resumed: bool,
     },
-    /// Worth another try.
+    /// A temporary failure.
     Broken(String),
-    /// This address will not give the file.
+    /// A permanent failure of this address.
     Refused(String),
-    /// What is there does not fit what the server has; it is thrown away and asked for anew.
+    /// The received data does not match the server's file; discard it and start over.
     StartOver,
 }
 
-/// Downloads into [`Request::part`] and returns once its digest is right.
+/// Downloads to [`Request::part`] and verifies the digest.
 pub fn download(request: &Request, observer: &Observer) -> Result<(), DownloadError> {
-    // An earlier run may have been stopped between its last byte and the use of it.
+    // An earlier run may have been stopped after its last byte.
     if part_len(request.part)? > 0 && file_sha256(request.part)?.eq_ignore_ascii_case(request.sha256) {
         return Ok(());
     }
@@ -132,7 +134,7 @@ pub fn download(request: &Request, observer: &Observer) -> Result<(), DownloadEr
 /// The number of new bytes that counts as progress.
 const PROGRESS: u64 = 1 << 20;
 
-/// All attempts at one address; the inner error is why they came to nothing.
+/// Makes all attempts at one address. The inner error is the reason of the failure.
 fn download_from(
     address: &SecretUrl,
     request: &Request,
@@ -141,13 +143,15 @@ fn download_from(
     let RetryPolicy { attempts, backoff, max_transfer, .. } = request.retry;
     let mut may_restart = true;
     let mut failures = 0;
-    let mut most = part_len(request.part)?;
+    let mut best = part_len(request.part)?;
     let mut received = 0;
     loop {
         let before = part_len(request.part)?;
         let attempt = attempt(address, before, request, &mut received, observer)?;
         if !matches!(attempt, Attempt::Complete { .. }) && received > request.max_bytes.saturating_mul(max_transfer) {
-            return Ok(Err(format!("it sent {received} bytes over several attempts, but never the whole file")));
+            return Ok(Err(format!(
+                "the server sent {received} bytes over several attempts, but never the whole file"
+            )));
         }
         match attempt {
             Attempt::Complete { resumed } => {
@@ -157,7 +161,7 @@ fn download_from(
                 }
                 remove_part(request.part)?;
                 if !(resumed && may_restart) {
-                    return Ok(Err(format!("it sent a file of SHA-256 {digest}, not {}", request.sha256)));
+                    return Ok(Err(format!("wrong SHA-256: expected {}, found {digest}", request.sha256)));
                 }
                 may_restart = false;
                 (observer.message)(format!("{address}: the resumed download has the wrong SHA-256; starting over"));
@@ -165,27 +169,29 @@ fn download_from(
             Attempt::StartOver => {
                 remove_part(request.part)?;
                 if !std::mem::take(&mut may_restart) {
-                    return Ok(Err("it answers requests for a part of the file with something else".to_string()));
+                    return Ok(Err(
+                        "the server does not support resuming: it sent a different range than requested".to_string()
+                    ));
                 }
             }
             Attempt::Refused(cause) => return Ok(Err(cause)),
             Attempt::Broken(cause) => {
-                let there = part_len(request.part)?;
-                let is_progress = there >= most + PROGRESS;
+                let len = part_len(request.part)?;
+                let is_progress = len >= best + PROGRESS;
                 failures = if is_progress { 1 } else { failures + 1 };
-                most = if is_progress { there } else { most };
+                best = if is_progress { len } else { best };
                 if failures >= attempts {
                     return Ok(Err(format!("{cause} (tried {failures} times)")));
                 }
                 let wait = backoff * 2u32.pow((failures - 1).min(6));
-                (observer.message)(format!("{address}: {cause}; trying again in {:.0} s", wait.as_secs_f64()));
+                (observer.message)(format!("{address}: {cause}; retrying in {:.0} s", wait.as_secs_f64()));
                 sleep(wait, observer)?;
             }
         }
     }
 }
 
-/// Asks for the bytes from `offset` on and appends what comes.
+/// Requests the bytes from `offset` on and appends them to the file.
 fn attempt(
     address: &SecretUrl,
     offset: u64,
@@ -205,14 +211,14 @@ fn attempt(
     let start = match (head.status, head.range_start) {
         (200, _) => 0,
         (206, Some(start)) if start == offset => offset,
-        // 416: there are no such bytes, so the part is the whole file or not a part of it.
+        // 416: the range is past the end, so the `.part` file is either complete or wrong.
         (416, _) if offset > 0 => return Ok(Attempt::Complete { resumed: true }),
         (206 | 416, _) => return Ok(Attempt::StartOver),
         (status @ (408 | 425 | 429 | 500..), _) => return Ok(Attempt::Broken(format!("HTTP status {status}"))),
         (status, _) => return Ok(Attempt::Refused(format!("HTTP status {status}"))),
     };
     let total = head.length.map(|length| start.saturating_add(length));
-    let too_large = format!("it sends more than the {} bytes that are accepted", request.max_bytes);
+    let too_large = format!("the file has more than the maximum of {} bytes", request.max_bytes);
     if total.is_some_and(|total| total > request.max_bytes) {
         return Ok(Attempt::Refused(too_large));
     }
@@ -248,7 +254,7 @@ fn attempt(
     }
 }
 
-/// The next message, `None` when there is no more.
+/// Returns the next message; `None` if the connection's thread has ended.
 fn next(messages: &Receiver<Message>, observer: &Observer) -> Result<Option<Message>, DownloadError> {
     loop {
         if (observer.interrupted)() {
@@ -262,6 +268,7 @@ fn next(messages: &Receiver<Message>, observer: &Observer) -> Result<Option<Mess
     }
 }
 
+/// Sleeps for `duration`, unless interrupted.
 fn sleep(duration: Duration, observer: &Observer) -> Result<(), DownloadError> {
     let end = Instant::now() + duration;
     loop {
@@ -276,12 +283,12 @@ fn sleep(duration: Duration, observer: &Observer) -> Result<(), DownloadError> {
     }
 }
 
-/// Bytes that have arrived.
+/// Returns the number of bytes received.
 fn part_len(part: &Path) -> anyhow::Result<u64> {
     match std::fs::metadata(part) {
         Ok(metadata) => Ok(metadata.len()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e).with_context(|| format!("looking for {}", part.display())),
+        Err(e) => Err(e).with_context(|| format!("reading the size of {}", part.display())),
     }
 }
 
@@ -292,13 +299,13 @@ fn remove_part(part: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The SHA-256 of a file, in lower-case hexadecimal.
+/// Returns the SHA-256 of a file in lower-case hexadecimal.
 pub fn file_sha256(path: &Path) -> anyhow::Result<String> {
     let digest = File::open(path).and_then(|mut file| sha256_of(&mut file));
     digest.with_context(|| format!("reading {} to verify its SHA-256", path.display()))
 }
 
-/// The SHA-256 of what is still to be read, in lower-case hexadecimal.
+/// Returns the SHA-256 of the reader's remaining data in lower-case hexadecimal.
 pub fn sha256_of(reader: &mut impl Read) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];

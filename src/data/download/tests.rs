@@ -1,4 +1,4 @@
-//! Against a server on this machine that misbehaves as it is told.
+//! Tests against a misbehaving server on this machine.
 
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
@@ -7,40 +7,40 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
-/// How the server answers one request.
+/// The server's reply to one request.
 #[derive(Clone, Copy)]
 enum Reply {
-    /// As it should.
+    /// The requested range.
     Good,
-    /// As it should, but the connection ends after so many bytes of the body.
+    /// The requested range, but the connection closes after this many bytes of the body.
     Drop(usize),
-    /// The whole file whatever was asked for.
+    /// The whole file, whatever range was requested.
     IgnoreRange,
-    /// Another file of the same length.
+    /// A different file of the same length.
     Wrong,
     Status(u16),
-    /// Sends its client back to where it came from.
+    /// A redirect to the same address.
     Loop,
-    /// Sends headers and a few bytes, then nothing more for seconds.
+    /// Headers and a few bytes, then silence for seconds.
     Stall,
-    /// A body without a length, ended by the end of the connection.
+    /// A body without a length, terminated by closing the connection.
     Unsized,
-    /// 206 from another place than was asked for.
+    /// Status 206 with a different range than requested.
     OtherRange,
-    /// Correct, but one byte every few milliseconds.
+    /// The requested range, one byte every few milliseconds.
     Trickle,
-    /// The whole file whatever range was requested, but the connection closes after this many bytes.
+    /// The whole file, whatever range was requested, but the connection closes after this many bytes.
     DropFromStart(usize),
 }
 
 struct Server {
     address: String,
-    /// The `Range` header of every request so far.
+    /// The `Range` headers of all requests so far.
     ranges: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl Server {
-    /// Answers as `replies` say, one a request, then as the last of them.
+    /// Sends one of `replies` per request, then repeats the last.
     fn start(content: &[u8], replies: &[Reply]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/file.tar.gz", listener.local_addr().unwrap());
@@ -49,7 +49,7 @@ impl Server {
         std::thread::spawn(move || {
             for (i, connection) in listener.incoming().enumerate() {
                 let reply = replies[i.min(replies.len() - 1)];
-                // The client may leave before it has read everything.
+                // The client may close the connection early.
                 let _ = answer(connection.unwrap(), reply, &content, &log);
             }
         });
@@ -129,7 +129,7 @@ struct Case {
     max_bytes: u64,
     messages: RefCell<Vec<String>>,
     progress: RefCell<Vec<(u64, Option<u64>)>>,
-    /// Becomes interrupted at so many bytes.
+    /// The number of bytes at which the download is interrupted.
     stop_at: Cell<Option<u64>>,
 }
 
@@ -180,7 +180,7 @@ impl Case {
 
     fn succeeds(&self, servers: &[&Server]) {
         self.download(servers).unwrap();
-        assert!(std::fs::read(self.part()).unwrap() == self.content, "the right bytes arrived");
+        assert!(std::fs::read(self.part()).unwrap() == self.content, "the received bytes are correct");
     }
 
     fn fails(&self, servers: &[&Server]) -> Vec<String> {
@@ -209,14 +209,14 @@ fn digests_are_hexadecimal() {
 }
 
 #[test]
-fn a_good_server_is_asked_once() {
+fn a_good_server_gets_one_request() {
     for reply in [Reply::Good, Reply::Unsized] {
         let case = Case::new();
         let server = case.server(&[reply]);
         case.succeeds(&[&server]);
         assert_eq!(server.ranges(), [None]);
         assert_eq!(case.progress.borrow().last(), Some(&(300_000, Some(300_000))));
-        // What is there already is not asked for again.
+        // A complete file is not requested again.
         case.succeeds(&[&server]);
         assert_eq!(server.ranges(), [None]);
     }
@@ -232,7 +232,7 @@ fn a_dropped_connection_is_resumed_where_it_broke() {
 }
 
 #[test]
-fn a_part_of_an_earlier_run_is_resumed() {
+fn the_part_file_of_an_earlier_run_is_resumed() {
     let case = Case::new();
     std::fs::write(case.part(), &case.content[..123]).unwrap();
     let server = case.server(&[Reply::Good]);
@@ -241,7 +241,7 @@ fn a_part_of_an_earlier_run_is_resumed() {
 }
 
 #[test]
-fn a_server_that_ignores_ranges_starts_over() {
+fn the_download_starts_over_if_the_server_ignores_ranges() {
     let case = Case::new();
     let server = case.server(&[Reply::Drop(100_000), Reply::IgnoreRange]);
     case.succeeds(&[&server]);
@@ -249,7 +249,7 @@ fn a_server_that_ignores_ranges_starts_over() {
 }
 
 #[test]
-fn a_range_from_elsewhere_is_not_taken() {
+fn a_wrong_range_is_refused() {
     let case = Case::new();
     std::fs::write(case.part(), &case.content[..123]).unwrap();
     let server = case.server(&[Reply::OtherRange, Reply::Good]);
@@ -258,8 +258,8 @@ fn a_range_from_elsewhere_is_not_taken() {
 }
 
 #[test]
-fn a_part_of_something_else_is_noticed_and_fetched_anew_once() {
-    // Shorter than the file, as long, longer (for which the server has no range).
+fn a_wrong_part_file_is_detected_and_replaced_once() {
+    // Shorter than the file, as long as it, and longer (for which the server has no range).
     for len in [1000, 300_000, 350_000] {
         let case = Case::new();
         std::fs::write(case.part(), vec![7; len]).unwrap();
@@ -271,20 +271,20 @@ fn a_part_of_something_else_is_noticed_and_fetched_anew_once() {
     std::fs::write(case.part(), vec![7; 1000]).unwrap();
     let server = case.server(&[Reply::Wrong]);
     let causes = case.fails(&[&server]);
-    assert!(causes[0].contains("it sent a file of SHA-256"), "{causes:?}");
+    assert!(causes[0].contains("wrong SHA-256"), "{causes:?}");
     assert_eq!(server.ranges(), [from(1000), None]);
     assert!(!case.part().exists());
 }
 
 #[test]
-fn mirrors_follow_and_every_cause_is_told() {
+fn mirrors_are_tried_in_order_and_every_cause_is_reported() {
     let case = Case::new();
     let gone = case.server(&[Reply::Status(404)]);
     let wrong = case.server(&[Reply::Wrong]);
     let broken = case.server(&[Reply::Status(503)]);
     let causes = case.fails(&[&gone, &wrong, &broken]);
     assert_eq!(causes[0], "HTTP status 404");
-    assert!(causes[1].starts_with("it sent a file of SHA-256"), "{causes:?}");
+    assert!(causes[1].starts_with("wrong SHA-256"), "{causes:?}");
     assert_eq!(causes[2], "HTTP status 503 (tried 3 times)");
     assert_eq!([&gone, &wrong, &broken].map(|s| s.ranges().len()), [1, 1, 3]);
     let good = case.server(&[Reply::Good]);
@@ -292,18 +292,18 @@ fn mirrors_follow_and_every_cause_is_told() {
 }
 
 #[test]
-fn a_loop_of_redirects_is_left_for_the_next_address_at_once() {
+fn a_redirect_loop_is_not_retried() {
     let case = Case::new();
     let (around, good) = (case.server(&[Reply::Loop]), case.server(&[Reply::Good]));
     case.succeeds(&[&around, &good]);
     let messages = case.messages.borrow();
     assert_eq!(messages.len(), 1, "{messages:?}");
-    assert!(messages[0].contains("redirect") && !messages[0].contains("trying again"), "{messages:?}");
+    assert!(messages[0].contains("redirect") && !messages[0].contains("retrying"), "{messages:?}");
     assert!(around.ranges().len() <= 11, "one attempt: {}", around.ranges().len());
 }
 
 #[test]
-fn a_mirror_goes_on_where_the_first_address_gave_up() {
+fn a_mirror_resumes_after_the_first_address_failed() {
     let case = Case::new();
     let first = case.server(&[Reply::Drop(90_000), Reply::Status(500)]);
     let mirror = case.server(&[Reply::Good]);
@@ -312,7 +312,7 @@ fn a_mirror_goes_on_where_the_first_address_gave_up() {
 }
 
 #[test]
-fn a_silent_server_is_given_up() {
+fn a_silent_server_times_out() {
     let case = Case::new();
     let silent = case.server(&[Reply::Stall]);
     let good = case.server(&[Reply::Good]);
@@ -375,7 +375,7 @@ fn secrets_are_sent_and_redacted_in_messages() {
 }
 
 #[test]
-fn nobody_listening_is_a_cause() {
+fn a_refused_connection_is_reported() {
     let case = Case::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
@@ -385,13 +385,13 @@ fn nobody_listening_is_a_cause() {
 }
 
 #[test]
-fn an_interruption_keeps_what_has_arrived() {
+fn an_interruption_keeps_the_received_data() {
     let case = Case::new();
     case.stop_at.set(Some(10));
     let silent = case.server(&[Reply::Stall]);
     let started = Instant::now();
     assert!(matches!(case.download(&[&silent]), Err(DownloadError::Interrupted)));
-    assert!(started.elapsed() < Duration::from_millis(450), "sooner than the server's silence times out");
+    assert!(started.elapsed() < Duration::from_millis(450), "the interruption does not wait for the timeout");
     case.stop_at.set(None);
     let good = case.server(&[Reply::Good]);
     case.succeeds(&[&good]);
@@ -399,13 +399,13 @@ fn an_interruption_keeps_what_has_arrived() {
 }
 
 #[test]
-fn too_large_a_file_is_refused() {
+fn files_that_are_too_large_are_refused() {
     for reply in [Reply::Good, Reply::Unsized] {
         let mut case = Case::new();
         case.content = vec![1; 500_000];
         let server = case.server(&[reply]);
         let causes = case.fails(&[&server]);
-        assert!(causes[0].contains("more than the 400000 bytes"), "{causes:?}");
+        assert!(causes[0].contains("more than the maximum of 400000 bytes"), "{causes:?}");
         assert!(std::fs::metadata(case.part()).map_or(0, |m| m.len()) <= 400_000);
     }
 }

@@ -1,5 +1,5 @@
-//! JPEG files without an end-of-image marker (FF D9): some cameras write a trailer in its place, some webcams cut it
-//! off.
+//! JPEG files without an end-of-image marker (FF D9): some cameras write a trailer in its place, and some webcams omit
+//! it.
 //!
 //! Such a file is usable if its scans are complete. Decoders do not report whether they are; they fill in missing
 //! pixels, and then the output depends on the bytes that follow. So a file is complete if decoding gives the same

@@ -1,11 +1,11 @@
-//! Which shapes a random scene holds, and where.
+//! Composes random scenes from shapes.
 
 use super::paint::{Color, Paint, color, contrasting};
 use super::scene::{Layer, Scene};
 use super::shape::{Fold, Form, Point, Shape, direction};
 use crate::random::Stream;
 
-/// A scene of one of five kinds.
+/// Returns a random scene of one of five kinds.
 pub fn scene(rng: &mut Stream) -> Scene {
     match rng.below(20) {
         0..=6 => landscape(rng),
@@ -16,7 +16,7 @@ pub fn scene(rng: &mut Stream) -> Scene {
     }
 }
 
-/// A ground with a few objects on it, often before a horizon.
+/// A few objects on a ground, often with a horizon.
 fn landscape(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     for _ in 0..1 + rng.below(3) {
@@ -26,7 +26,7 @@ fn landscape(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// One motif on a lattice.
+/// One motif repeated on a lattice.
 fn wallpaper(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::plain(base, rng), layers: vec![] };
@@ -39,12 +39,12 @@ fn wallpaper(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Objects on one side, and their mirror images on the other.
+/// Objects and their mirror images.
 fn mirrored(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     let fold = Fold::Mirror(rng.between(-2.5, 2.5));
     for i in 0..2 + rng.below(2) {
-        // The first stands on the axis and holds the others together.
+        // The first object is near the axis and connects the others.
         let x = if i == 0 { rng.between(0.0, 3.0) } else { rng.between(5.0, 11.0) };
         let size = if i == 0 { rng.between(5.0, 10.0) } else { rng.between(3.5, 6.5) };
         object(&mut scene, [x, rng.between(-9.0, 9.0)], size, &fold, rng);
@@ -52,7 +52,7 @@ fn mirrored(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// The same object in corners far from each other.
+/// The same object in several distant corners.
 fn repeated(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     let mut corners = vec![[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]];
@@ -63,7 +63,7 @@ fn repeated(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Areas of different textures that meet in straight borders.
+/// Regions with different textures and straight borders.
 fn regions(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::textured(base, rng), layers: vec![] };
@@ -79,7 +79,7 @@ fn regions(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// What objects stand on: half the time two areas with a horizon between them.
+/// The background of a scene: in half the cases two areas separated by a horizon.
 fn ground(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::plain(base, rng), layers: vec![] };
@@ -91,9 +91,9 @@ fn ground(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Paints everything beyond `offset` pixels from the centre towards `normal`.
+/// Paints the half-plane that starts `offset` pixels from the centre in the direction of `normal`.
 fn half_plane(scene: &mut Scene, normal: Point, offset: f64, paint: Paint) {
-    // A box so large that its other sides are out of sight.
+    // A box whose other sides are out of sight.
     const SIZE: f64 = 200.0;
     let length = (normal[0] * normal[0] + normal[1] * normal[1]).sqrt();
     let along = normal.map(|v| v / length);
@@ -101,7 +101,7 @@ fn half_plane(scene: &mut Scene, normal: Point, offset: f64, paint: Paint) {
     scene.layers.push(Layer { shape, fold: Fold::Single, paint });
 }
 
-/// A body that stands off from the ground, sometimes with a rim, often with something smaller on it.
+/// An object in a colour that contrasts with the ground, sometimes with a rim, often with a smaller detail on it.
 fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut Stream) {
     let ground = scene.layers.last().map_or(scene.ground.base, |layer| layer.paint.base);
     let base = contrasting(ground, rng);
@@ -134,7 +134,7 @@ fn form(rng: &mut Stream) -> Form {
     }
 }
 
-/// Along the axes in half the cases.
+/// Returns a random orientation: aligned with the axes in half the cases.
 fn orientation(rng: &mut Stream) -> Point {
     if rng.coin() { [1.0, 0.0] } else { direction(rng) }
 }

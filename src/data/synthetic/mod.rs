@@ -1,13 +1,13 @@
-//! Generated images of 32×32 that are natural enough to learn super-resolution on: shapes with sharp borders, textures,
-//! and structure over long distances (wallpapers, mirror symmetry, an object repeated in far corners).
+//! Generates images of 32×32 that are natural enough for learning super-resolution: shapes with sharp edges, textures,
+//! and long-range structure (wallpapers, mirror symmetry, an object repeated in distant corners).
 //!
 //! Every image is a function of (seed, split, index). Only IEEE operations that round exactly are used, no sines or
-//! exponentials, so the bytes are the same on every machine.
+//! exponentials, so the bytes are identical on every machine.
 //!
 //! - `shape`: signed distances, and folds of the plane that repeat them;
 //! - `paint`: colours and textures;
-//! - `compose`: which shapes a random scene holds;
-//! - `scene`: what a scene looks like, pixel by pixel.
+//! - `compose`: the shapes of a random scene;
+//! - `scene`: rendering.
 
 mod compose;
 mod paint;
@@ -21,10 +21,10 @@ use rayon::prelude::*;
 use super::Images;
 use crate::random::{Purpose, stream};
 
-/// Height and width of every image.
+/// The height and width of every image.
 pub const SIDE: usize = 32;
 
-/// Images of different splits are independent.
+/// The split of an image. Images of different splits are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Split {
@@ -33,12 +33,12 @@ pub enum Split {
     Test = 2,
 }
 
-/// The first `count` images of a split.
+/// Generates the first `count` images of a split.
 pub fn generate(seed: u64, split: Split, count: usize) -> Images {
     generate_range(seed, split, 0..count)
 }
 
-/// The images of a split whose indices lie in `range`.
+/// Generates the images of a split whose indices are in `range`.
 pub fn generate_range(seed: u64, split: Split, range: Range<usize>) -> Images {
     let mut pixels = vec![0; range.len() * SIDE * SIDE * 3];
     pixels.par_chunks_exact_mut(SIDE * SIDE * 3).zip(range.clone()).for_each(|(image, index)| {

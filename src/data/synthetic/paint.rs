@@ -3,10 +3,10 @@
 use super::shape::{Point, direction, rotate};
 use crate::random::Stream;
 
-/// Grey levels of red, green and blue.
+/// Red, green and blue, from 0 to 255.
 pub type Color = [f64; 3];
 
-/// Colours of skies, plants, earth, skins, metals and paints.
+/// Typical colours of skies, plants, earth, skin, metals and paints.
 const PALETTE: [Color; 24] = [
     [134.0, 168.0, 205.0],
     [176.0, 200.0, 220.0],
@@ -34,14 +34,14 @@ const PALETTE: [Color; 24] = [
     [112.0, 74.0, 104.0],
 ];
 
-/// A colour of the palette, in some light.
+/// Returns a random colour of the palette with random brightness.
 pub fn color(rng: &mut Stream) -> Color {
     let base = PALETTE[rng.below(PALETTE.len())];
     let light = rng.between(0.8, 1.15);
     base.map(|v| (v * light + rng.between(-12.0, 12.0)).clamp(8.0, 248.0))
 }
 
-/// One that stands off from `other`.
+/// Returns a random colour that contrasts with `other`.
 pub fn contrasting(other: Color, rng: &mut Stream) -> Color {
     let far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 150.0;
     let mut candidate = color(rng);
@@ -54,21 +54,22 @@ pub fn contrasting(other: Color, rng: &mut Stream) -> Color {
     candidate
 }
 
-/// A colour that changes over the surface.
+/// The colour of a surface.
 #[derive(Debug, Clone)]
 pub struct Paint {
     pub base: Color,
-    /// Grey levels a pixel in x and in y: light from a side.
+    /// The change of brightness per pixel in x and y, as from a light at the side.
     pub slope: Point,
     pub texture: Texture,
-    /// Half the grey levels between the texture's extremes.
+    /// Half the difference between the texture's extremes.
     pub contrast: f64,
 }
 
 #[derive(Debug, Clone)]
 pub enum Texture {
     Plain,
-    /// Waves of `period` pixels along `along`; `sharpness` 1 is a sine's shape, more is nearer to bars.
+    /// Waves with a `period` in pixels along `along`. A `sharpness` of 1 gives a smooth wave; larger values approach
+    /// bars.
     Waves {
         along: Point,
         period: f64,
@@ -78,7 +79,7 @@ pub enum Texture {
         along: Point,
         period: f64,
     },
-    /// Value noise of two octaves, features of `size` pixels.
+    /// Value noise with two octaves and features of `size` pixels.
     Noise {
         size: f64,
         key: u64,
@@ -86,6 +87,7 @@ pub enum Texture {
 }
 
 impl Texture {
+    /// Returns a random texture.
     pub fn random(rng: &mut Stream) -> Self {
         match rng.below(4) {
             0 => Self::Waves { along: direction(rng), period: rng.between(5.0, 14.0), sharpness: 1.0 },
@@ -95,7 +97,7 @@ impl Texture {
         }
     }
 
-    /// In [-1, 1].
+    /// Returns the texture at a point, in [-1, 1].
     fn value(&self, p: Point) -> f64 {
         match self {
             Self::Plain => 0.0,
@@ -116,24 +118,26 @@ impl Texture {
 }
 
 impl Paint {
-    /// `base` under light from a side, with little texture or none.
+    /// Returns `base` under light from the side, with little texture or none.
     pub fn plain(base: Color, rng: &mut Stream) -> Self {
         let slope = [rng.between(-1.2, 1.2), rng.between(-1.2, 1.2)];
         let texture = if rng.coin() { Texture::Plain } else { Texture::Noise { size: 4.0, key: rng.next_u64() } };
         Self { base, slope, texture, contrast: rng.between(3.0, 8.0) }
     }
 
+    /// Returns `base` under light from the side, with a random texture.
     pub fn textured(base: Color, rng: &mut Stream) -> Self {
         Self { texture: Texture::random(rng), contrast: rng.between(10.0, 30.0), ..Self::plain(base, rng) }
     }
 
+    /// Returns the colour at a point.
     pub fn at(&self, p: Point) -> Color {
         let shade = self.slope[0] * p[0] + self.slope[1] * p[1] + self.contrast * self.texture.value(p);
         self.base.map(|v| v + shade)
     }
 }
 
-/// A smooth wave of period 1 and range [-1, 1]; a cubic in place of the cosine, for exact arithmetic.
+/// A smooth wave of period 1 and range [-1, 1]; cubic instead of a cosine, for exact arithmetic.
 fn wave(phase: f64) -> f64 {
     let t = (2.0 * (phase - phase.floor()) - 1.0).abs();
     2.0 * smooth(t) - 1.0
@@ -143,7 +147,7 @@ fn smooth(t: f64) -> f64 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Value noise: random numbers in [-1, 1] at the integers, smoothly joined.
+/// Value noise: random numbers in [-1, 1] at integer coordinates, interpolated smoothly.
 fn noise(p: Point, key: u64) -> f64 {
     let floor = p.map(f64::floor);
     let t = [smooth(p[0] - floor[0]), smooth(p[1] - floor[1])];
@@ -152,7 +156,8 @@ fn noise(p: Point, key: u64) -> f64 {
     row(0) * (1.0 - t[1]) + row(1) * t[1]
 }
 
-/// A number in [-1, 1) of the lattice point: the finaliser of SplitMix64 (Steele et al. 2014) on a mix of the three.
+/// Returns a random number in [-1, 1) for a lattice point: the finaliser of SplitMix64 (Steele et al. 2014) applied to
+/// a mix of the arguments.
 fn lattice(x: i64, y: i64, key: u64) -> f64 {
     let mut z = key ^ (x as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (y as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,11 +1,11 @@
-//! What a scene looks like, pixel by pixel.
+//! Renders scenes.
 
 use super::SIDE;
 use super::paint::{Color, Paint};
 use super::shape::{Fold, Point, Shape};
 use crate::data::images::to_u8;
 
-/// Layers upon a ground, the last on top. Coordinates are pixels from the image's centre, x to the right, y downwards.
+/// Layers on a ground, the last on top. Coordinates are in pixels from the image's centre, x to the right, y downwards.
 #[derive(Debug, Clone)]
 pub struct Scene {
     pub ground: Paint,
@@ -19,22 +19,22 @@ pub struct Layer {
     pub paint: Paint,
 }
 
-/// Samples a pixel along each axis.
+/// The number of samples per pixel along each axis.
 const SAMPLES: usize = 2;
-/// Over how many pixels a border fades: the width of a sample, so that borders are smooth but no wider than a pixel.
+/// The width over which an edge fades, in pixels: that of a sample, so that edges are smooth but no wider than a pixel.
 const FADE: f64 = 1.0 / SAMPLES as f64;
 
 impl Scene {
-    /// The mean of the samples of the pixel about `p`.
+    /// Returns the mean of the samples in the pixel around `p`.
     fn color(&self, p: Point) -> Color {
         let mut samples = [self.ground.at(p); SAMPLES * SAMPLES];
         for layer in &self.layers {
             let (distance, seen) = layer.fold.nearest(&layer.shape, p);
-            // No sample is further from `p` than that, and distances change no faster than offsets.
+            // No sample is further than that from `p`, and signed distances change at most as fast as positions.
             if distance > 1.0 {
                 continue;
             }
-            // Textures are wide: one look at them a pixel is enough, borders need every sample.
+            // Textures are coarse, so one value per pixel is enough; edges need every sample.
             let paint = layer.paint.at(seen);
             for (i, sample) in samples.iter_mut().enumerate() {
                 let at = |i: usize| (i as f64 + 0.5) / SAMPLES as f64 - 0.5;
@@ -48,7 +48,7 @@ impl Scene {
         [mean(0), mean(1), mean(2)]
     }
 
-    /// Fills `image`, `(SIDE, SIDE, 3)`.
+    /// Renders the scene to `image`, `(SIDE, SIDE, 3)`.
     pub fn render(&self, image: &mut [u8]) {
         let at = |pixel: usize| pixel as f64 + 0.5 - SIDE as f64 / 2.0;
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {

@@ -4,7 +4,7 @@ use crate::random::Stream;
 
 pub type Point = [f64; 2];
 
-/// A uniformly random direction of length 1.
+/// Returns a uniformly random unit vector.
 pub fn direction(rng: &mut Stream) -> Point {
     loop {
         let p = [rng.between(-1.0, 1.0), rng.between(-1.0, 1.0)];
@@ -15,7 +15,7 @@ pub fn direction(rng: &mut Stream) -> Point {
     }
 }
 
-/// `p` in axes of which the first points along `direction`.
+/// Returns the coordinates of `p` in axes whose first points along `direction`.
 pub fn rotate(p: Point, direction: Point) -> Point {
     [p[0] * direction[0] + p[1] * direction[1], p[1] * direction[0] - p[0] * direction[1]]
 }
@@ -24,7 +24,7 @@ fn norm(p: Point) -> f64 {
     (p[0] * p[0] + p[1] * p[1]).sqrt()
 }
 
-/// A form of about `size` about the origin, `stretch` times as wide as high, turned to `along`, at `center`.
+/// A form of radius `size`, `stretch` times as wide as high, rotated to `along`, at `center`.
 #[derive(Debug, Clone)]
 pub struct Shape {
     pub form: Form,
@@ -37,24 +37,24 @@ pub struct Shape {
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
     Disc,
-    /// Of the given thickness, as a fraction of the size.
+    /// A ring whose thickness is this fraction of the size.
     Ring(f64),
     Box,
     Triangle,
     Hexagon,
-    /// A bar with round ends, as thick as the fraction of the size.
+    /// A bar with round ends, whose thickness is this fraction of the size.
     Bar(f64),
     Cross(f64),
 }
 
 impl Shape {
-    /// The signed distance of `p`, or a little less where the shape is stretched.
+    /// Returns the signed distance of `p`, or a lower bound if the shape is stretched.
     pub fn distance(&self, p: Point) -> f64 {
         let q = rotate([p[0] - self.center[0], p[1] - self.center[1]], self.along);
         let p = [q[0] / self.stretch, q[1]];
         let a = [p[0].abs(), p[1].abs()];
         let r = self.size;
-        // √3 / 2: the sine of 120°.
+        // √3 / 2, the sine of 120°.
         const S: f64 = 0.866_025_403_784_438_6;
         let distance = match self.form {
             Form::Disc => norm(p) - r,
@@ -72,24 +72,24 @@ impl Shape {
     }
 }
 
-/// Where a shape stands, besides where it is.
+/// How a shape is repeated.
 #[derive(Debug, Clone)]
 pub enum Fold {
     Single,
-    /// Mirrored about the vertical line at x.
+    /// Mirrored at the vertical line through x.
     Mirror(f64),
-    /// On a lattice turned to `along`; every other row is shifted by `shift` periods.
+    /// On a lattice rotated to `along`; every other row is shifted by `shift` periods.
     Tile {
         along: Point,
         period: Point,
         shift: f64,
     },
-    /// A copy moved by each of these.
+    /// One copy at each of these offsets.
     Copies(Vec<Point>),
 }
 
 impl Fold {
-    /// The least distance of `p` to `shape` and its copies, and `p` as that copy sees it.
+    /// Returns the smallest distance of `p` to `shape` and its copies, and `p` in the coordinates of that copy.
     pub fn nearest(&self, shape: &Shape, p: Point) -> (f64, Point) {
         let one = |p: Point| (shape.distance(p), p);
         match self {
@@ -106,8 +106,8 @@ impl Fold {
                 q[0] = (column - column.floor() - 0.5) * period[0];
                 one(q)
             }
-            Self::Copies(moves) => {
-                let copies = moves.iter().map(|m| one([p[0] - m[0], p[1] - m[1]]));
+            Self::Copies(offsets) => {
+                let copies = offsets.iter().map(|m| one([p[0] - m[0], p[1] - m[1]]));
                 copies.reduce(|a, b| if b.0 < a.0 { b } else { a }).unwrap_or_else(|| one(p))
             }
         }

@@ -19,7 +19,8 @@ fn an_image_is_a_function_of_seed_split_and_index() {
     assert_eq!(distinct.len(), 40);
 }
 
-/// The generator's bytes are part of every result made from them: whoever changes them raises the version of `fetch`.
+/// The keys of fetch stages do not cover the generator's code: after a change of these bytes, increment the version of
+/// `fetch`.
 #[test]
 fn images_are_pinned() {
     let digest = crate::store::Digest::of(&generate(0, Split::Train, 64).pixels);
@@ -37,24 +38,24 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
     10.0 * (255.0f64.powi(2) * a.len() as f64 / squares).log10()
 }
 
-/// As hard to enlarge as photographs: CIFAR-10's bicubic PSNR at a scale of 4 is 21.2 dB.
+/// Generated images are as hard to enlarge as photographs: the bicubic PSNR of CIFAR-10 at scale 4 is 21.2 dB.
 #[test]
-fn bicubic_enlargement_is_as_far_off_as_on_photographs() {
+fn bicubic_enlargement_is_as_inaccurate_as_on_photographs() {
     let images = generate(0, Split::Test, 500);
     let enlarged = enlarge(&degrade(&images, 4, DegradeMethod::Area).unwrap(), 4);
     let each: Vec<f64> = (0..images.count).map(|i| psnr(images.image(i), enlarged.image(i))).collect();
     let mean = each.iter().sum::<f64>() / each.len() as f64;
     assert!((19.0..23.5).contains(&mean), "{mean} dB");
-    // None is so flat that it says nothing.
+    // No image is nearly constant.
     assert!(each.iter().all(|&v| v < 45.0), "{:?}", each.iter().cloned().fold(0.0, f64::max));
 }
 
 #[test]
-fn colours_fill_the_range_as_photographs_do() {
+fn colours_are_distributed_as_in_photographs() {
     let images = generate(1, Split::Train, 500);
     let n = images.pixels.len() as f64;
     let mean = images.pixels.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let deviation = (images.pixels.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt();
-    // CIFAR-10: 121 and 64.
+    // CIFAR-10 has 121 and 64.
     assert!((105.0..140.0).contains(&mean) && (48.0..75.0).contains(&deviation), "{mean} {deviation}");
 }
