@@ -8,5 +8,5 @@ mod sampler_tests;
 mod schedule;
 
 pub use objective::{clean, half_log_snr, loss_weight, training_target};
-pub use sampler::{Step, sample, steps, times};
+pub use sampler::{Step, evaluations, sample, steps, times};
 pub use schedule::Schedule;

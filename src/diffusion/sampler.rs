@@ -40,6 +40,13 @@ pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
     times.iter().enumerate().map(step).collect()
 }
 
+/// Returns the number of evaluations of the network in a chain of `steps` steps.
+pub fn evaluations(method: SamplerMethod, steps: usize) -> usize {
+    match method {
+        SamplerMethod::Ddpm | SamplerMethod::Ddim | SamplerMethod::Dpmpp2m => steps,
+    }
+}
+
 /// Runs `steps` of the reverse process on `x`, which starts as standard normal noise and ends as the clean image.
 ///
 /// `denoise(x, step)` gives x̂_0 for every value of `x`; `noise(step)` the standard normal noise that a step adds, and

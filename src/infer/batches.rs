@@ -7,7 +7,7 @@ use super::Denoiser;
 use crate::config::SamplerParams;
 use crate::data::Images;
 use crate::data::resample::Resampler;
-use crate::diffusion::{Step, sample};
+use crate::diffusion::{self, Step, sample};
 use crate::model::{match_means, normalize};
 use crate::random::{Purpose, stream};
 
@@ -49,10 +49,11 @@ impl<'a> BatchSampler<'a> {
             self.project(batch, &up, &mut x);
         } else {
             let steps = denoiser.steps(self.sampler);
+            let evaluations = diffusion::evaluations(self.sampler.method, steps.len());
             let mut evaluated = 0;
             x = self.noise(batch, Purpose::SampleStart, |k| k);
             let denoise = |x: &[f64], step: Step| {
-                progress(evaluated as f64 / steps.len() as f64)?;
+                progress(evaluated as f64 / evaluations as f64)?;
                 evaluated += 1;
                 let mut clean = denoiser.clean(x, &up, step)?;
                 self.project(batch, &up, &mut clean);

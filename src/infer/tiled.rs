@@ -18,7 +18,7 @@ use crate::config::SamplerParams;
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::data::tiles::Tiling;
-use crate::diffusion::{Step, sample};
+use crate::diffusion::{self, Step, sample};
 use crate::model::normalize;
 use crate::nn::OutOfMemory;
 use crate::random::{Purpose, stream};
@@ -97,7 +97,7 @@ impl<'a> TiledSampler<'a> {
 
     /// Evaluations of the network on a tile that a sample takes.
     pub fn evaluations(&self) -> usize {
-        self.tiling.count() * self.steps.len().max(1)
+        self.tiling.count() * diffusion::evaluations(self.sampler.method, self.steps.len()).max(1)
     }
 
     /// Sample `k`. `progress` hears how many evaluations were made since it was last asked, and may stop with an error.
