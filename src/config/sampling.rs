@@ -50,7 +50,7 @@ fn default_sample_batch() -> usize {
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerParams {
     pub method: SamplerMethod,
-    /// Network evaluations a sample; at most the model's timesteps.
+    /// Steps per sample, with one network evaluation each unless `method` says otherwise; at most the model's timesteps.
     #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
     /// DDIM: 0 is deterministic, 1 has the noise of DDPM.
@@ -79,6 +79,9 @@ pub enum SamplerMethod {
     /// DPM-Solver++ of second order, multistep (Lu et al. 2022, algorithm 2); deterministic.
     #[serde(rename = "dpmpp_2m")]
     Dpmpp2m,
+    /// Heun's method of second order (Karras et al. 2022, algorithm 1, without churn): two network evaluations per step,
+    /// one in the last; deterministic.
+    Heun,
 }
 
 /// Which of the T times are visited.

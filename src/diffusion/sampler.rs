@@ -6,8 +6,8 @@
 use super::{Schedule, half_log_snr};
 use crate::config::{SamplerMethod, SamplerParams, Spacing};
 
-/// DPM-Solver++ is unstable from times that are noise to the last bit, which the cosine and the sigmoid schedule have:
-/// its chains begin at this half log-SNR (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).
+/// Second-order methods are unstable from times that are almost pure noise, which the cosine and the sigmoid schedule
+/// have: their chains begin at this half log-SNR (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).
 const NOISIEST: f64 = -5.1;
 
 /// One step of a chain: its time and how much of the image is left now and after it.
@@ -31,7 +31,7 @@ pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
 /// The steps of a chain from pure noise to the clean image.
 pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
     let visited = match params.method {
-        SamplerMethod::Dpmpp2m => schedule.times_above(NOISIEST).max(1),
+        SamplerMethod::Dpmpp2m | SamplerMethod::Heun => schedule.times_above(NOISIEST).max(1),
         SamplerMethod::Ddim | SamplerMethod::Ddpm => schedule.timesteps(),
     };
     let times = times(params.spacing, visited, params.steps.min(visited));
@@ -44,6 +44,8 @@ pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
 pub fn evaluations(method: SamplerMethod, steps: usize) -> usize {
     match method {
         SamplerMethod::Ddpm | SamplerMethod::Ddim | SamplerMethod::Dpmpp2m => steps,
+        // The last step is of first order.
+        SamplerMethod::Heun => (2 * steps).saturating_sub(1),
     }
 }
 
@@ -59,17 +61,23 @@ pub fn sample<E>(
     mut noise: impl FnMut(Step) -> Vec<f64>,
 ) -> Result<(), E> {
     let mut multistep = Multistep::default();
-    for &step in steps {
+    for (i, &step) in steps.iter().enumerate() {
         let x0 = denoise(x, step)?;
         let update = match params.method {
             SamplerMethod::Ddim => ddim(step, params.eta),
             SamplerMethod::Ddpm => ddpm(step),
             SamplerMethod::Dpmpp2m => dpmpp(step),
+            SamplerMethod::Heun => ddim(step, 0.0),
         };
         let Update { clean, current, deviation } = update;
         let x0 = if params.method == SamplerMethod::Dpmpp2m { multistep.extrapolate(step, x0) } else { x0 };
+        let before = (params.method == SamplerMethod::Heun).then(|| x.to_vec());
         for (x, x0) in x.iter_mut().zip(&x0) {
             *x = clean * x0 + current * *x;
+        }
+        if let (Some(before), Some(&next)) = (before, steps.get(i + 1)) {
+            let x0_next = denoise(x, next)?;
+            heun(step, x, &before, &x0, &x0_next);
         }
         if deviation > 0.0 {
             for (x, z) in x.iter_mut().zip(noise(step)) {
@@ -94,6 +102,18 @@ pub(super) fn ddim(step: Step, eta: f64) -> Update {
     let deviation = eta * ((1.0 - next) / (1.0 - now)).sqrt() * (1.0 - now / next).sqrt();
     let direction = (1.0 - next - deviation * deviation).max(0.0).sqrt() / (1.0 - now).sqrt();
     Update { clean: next.sqrt() - direction * now.sqrt(), current: direction, deviation }
+}
+
+/// Corrects the Euler step from `before` to `x` to second order (Karras et al. 2022, algorithm 1): with x̃ = x/√ᾱ and
+/// σ = √(1−ᾱ)/√ᾱ, x̃' = x̃ + (σ'−σ) (d + d')/2, d = (x̃ − x̂_0)/σ. An Euler step is that of [`ddim`] with η = 0.
+fn heun(step: Step, x: &mut [f64], before: &[f64], x0: &[f64], x0_next: &[f64]) {
+    let scale = |alpha_bar: f64| (alpha_bar.sqrt(), ((1.0 - alpha_bar) / alpha_bar).sqrt());
+    let ((alpha, sigma), (alpha_next, sigma_next)) = (scale(step.alpha_bar), scale(step.alpha_bar_next));
+    for (((x, before), x0), x0_next) in x.iter_mut().zip(before).zip(x0).zip(x0_next) {
+        let slope = (before / alpha - x0) / sigma;
+        let slope_next = (*x / alpha_next - x0_next) / sigma_next;
+        *x = alpha_next * (before / alpha + (sigma_next - sigma) * 0.5 * (slope + slope_next));
+    }
 }
 
 /// Ho et al. 2020, eq. 7, with σ² = β̃, the posterior's variance; α is the ratio of two visited ᾱ.

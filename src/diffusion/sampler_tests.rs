@@ -51,6 +51,47 @@ fn dpmpp_is_numpys_chain() {
     assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{x:?}");
 }
 
+/// Numbers of `tests/fixtures/make_diffusion.py`, on the same times.
+#[test]
+fn heun_matches_numpy_with_two_evaluations_per_step() {
+    let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
+    let params = SamplerParams { method: SamplerMethod::Heun, steps: 10, ..Default::default() };
+    let chain = steps(&schedule, &params);
+    let mut x = [1.5, -0.3, 0.02, -2.0];
+    let mut count = 0;
+    let denoise = |x: &[f64], step: Step| {
+        count += 1;
+        Ok::<_, Infallible>(x.iter().map(|x| x.tanh() * (1.0 - step.t as f64 / 1000.0)).collect())
+    };
+    sample(&params, &chain, &mut x, denoise, |_| unreachable!("no noise is added")).unwrap();
+    let expected = [0.6009582430665312, -0.21590241990118827, 0.01531991420044919, -0.662788904922481];
+    assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{x:?}");
+    assert_eq!(count, evaluations(SamplerMethod::Heun, 10));
+}
+
+/// The exact solution for normally distributed data of variance 1/4: x̃ ∝ √(1/4 + σ²).
+#[test]
+fn heun_is_of_second_order() {
+    let schedule = Schedule::of(ScheduleKind::Linear, 1000);
+    let error = |count: usize| {
+        let params = SamplerParams { method: SamplerMethod::Heun, steps: count, ..Default::default() };
+        let chain = steps(&schedule, &params);
+        let variance = |alpha_bar: f64| 0.25 + (1.0 - alpha_bar) / alpha_bar;
+        let mut x = [1.0];
+        let denoise = |x: &[f64], step: Step| {
+            Ok::<_, Infallible>(vec![0.25 * x[0] / step.alpha_bar.sqrt() / variance(step.alpha_bar)])
+        };
+        // Without the last step, which is of first order.
+        let chain = &chain[..];
+        sample(&params, &chain[..chain.len() - 1], &mut x, denoise, |_| unreachable!()).unwrap();
+        let (first, last) = (chain[0].alpha_bar, chain[chain.len() - 1].alpha_bar);
+        let exact = (variance(last) / variance(first)).sqrt() / first.sqrt() * last.sqrt();
+        (x[0] / exact - 1.0).abs()
+    };
+    let (coarse, fine) = (error(100), error(200));
+    assert!(fine < coarse / 3.0, "{coarse} then {fine}");
+}
+
 /// As many steps as there are times, or more than there are that are not all noise.
 #[test]
 fn dpmpp_takes_any_number_of_steps() {
@@ -159,6 +200,7 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
         (SamplerMethod::Ddim, 0.5, 100),
         (SamplerMethod::Ddim, 1.0, 200),
         (SamplerMethod::Dpmpp2m, 0.0, 40),
+        (SamplerMethod::Heun, 0.0, 40),
     ];
     for (i, schedule) in schedules.iter().enumerate() {
         // All methods on the cosine schedule, and on each other schedule one of them.
