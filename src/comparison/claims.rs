@@ -352,7 +352,7 @@ mod tests {
     fn means_of_different_numbers_of_samples_decide_nothing() {
         let of = |samples: [usize; 2], objective: Objective, endpoint: Metric| {
             let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
-            let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, consistency_psnr: 40.0 };
+            let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, ssim_y: None, consistency_psnr: 40.0 };
             for (arms, samples) in arms.iter_mut().zip(samples) {
                 let diffusion = DiffusionParams { objective, ..Default::default() };
                 arms.iter_mut().for_each(|of_seed| {

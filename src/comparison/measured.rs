@@ -70,6 +70,8 @@ impl Measured {
             Metric::PsnrYMean => mean(|s| s.psnr_y),
             Metric::SsimSample => sample(|s| s.ssim),
             Metric::SsimMean => mean(|s| s.ssim),
+            Metric::SsimYSample => sample(|s| s.ssim_y),
+            Metric::SsimYMean => mean(|s| s.ssim_y),
             Metric::ConsistencyPsnr => sample(|s| Some(s.consistency_psnr)),
             Metric::ConsistencyPsnrMean => mean(|s| Some(s.consistency_psnr)),
             Metric::Crps => Some(self.forecasts.iter().map(|f| f.crps).collect()),
@@ -130,11 +132,11 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,consistency_psnr,\
-             consistency_psnr_mean,crps,energy_score"
+            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
+             ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
-        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,36.0,42.0,5.25,");
-        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,45.0,45.0,5.625,");
+        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
+        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,5.625,");
         assert_eq!(lines.len(), 7);
     }
 
@@ -143,8 +145,8 @@ mod tests {
         let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
-        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,40.0,40.0,5.0,");
-        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,40.0,40.0,5.0,");
+        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
+        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
         assert_eq!(lines.len(), 9);
     }
 }

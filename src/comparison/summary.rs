@@ -251,7 +251,7 @@ pub(crate) mod tests {
     }
 
     fn scores(psnr: f64) -> Scores {
-        Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, consistency_psnr: 2.0 * psnr }
+        Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, ssim_y: None, consistency_psnr: 2.0 * psnr }
     }
 
     fn forecast(psnr: f64) -> Forecast {

@@ -99,7 +99,7 @@ fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, A
 }
 
 impl Kind for CompareParams {
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const OUTPUTS: &'static [&'static str] = &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES];
     const HEADLINES: &'static [&'static str] = &["psnr_mean", "psnr_sample"];
 

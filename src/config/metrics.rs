@@ -115,13 +115,17 @@ metrics! {
     PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
         "PSNR of the mean of all samples of an image.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Any, endpoint: true, in_tables: false,
-        "PSNR of the luma of the first sample.";
+        "PSNR of the luma of the first sample, without as many pixels at each edge as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
-        "PSNR of the luma of the mean of all samples.";
+        "PSNR of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
     SsimSample: "ssim_sample", "SSIM", One, 4, Higher, Image, Any, endpoint: true, in_tables: true,
         "SSIM of the first sample.";
     SsimMean: "ssim_mean", "SSIM of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: true,
         "SSIM of the mean of all samples.";
+    SsimYSample: "ssim_y_sample", "SSIM-Y", One, 4, Higher, Image, Any, endpoint: true, in_tables: false,
+        "SSIM of the luma of the first sample, without as many pixels at each edge as the scale.";
+    SsimYMean: "ssim_y_mean", "SSIM-Y of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: false,
+        "SSIM of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
     ConsistencyPsnr: "consistency_psnr", "LR-PSNR", Decibel, 1, Higher, Image, Any, endpoint: true, in_tables: true,
         "PSNR of the first sample, degraded again, against the low-resolution image.";
     ConsistencyPsnrMean: "consistency_psnr_mean", "LR-PSNR of mean", Decibel, 1, Higher, Image, Same,

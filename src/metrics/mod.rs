@@ -11,6 +11,7 @@
 
 mod distances;
 mod forecast;
+mod luma;
 mod patches;
 mod psnr;
 mod scores;
@@ -25,7 +26,7 @@ pub use patches::{Projections, directions};
 pub use psnr::{finite_psnr, psnr, psnr_y};
 pub use scores::{Scores, mean_image, score};
 pub use spectrum::Spectrum;
-pub use ssim::{SSIM_WINDOW, ssim};
+pub use ssim::{SSIM_WINDOW, ssim, ssim_y};
 
 /// The images with even and those with odd numbers, equally many: the last of an odd number is left out.
 pub fn halves(images: &Images) -> (Images, Images) {

@@ -1,7 +1,6 @@
 //! The peak signal-to-noise ratio.
 
-/// Pixels that [`psnr_y`] leaves out at every edge, as super-resolution papers do at ×4.
-const CROP: usize = 4;
+use super::luma::luma;
 
 /// Peak signal-to-noise ratio in dB over all three channels, 10·log₁₀(255²/MSE); +∞ where the images are equal.
 ///
@@ -13,26 +12,16 @@ pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
     decibels(squares as f64 / a.len() as f64)
 }
 
-/// [`psnr`] of the luma (ITU-R BT.601, range 16 to 235) without the outer 4 pixels; `None` where nothing else is left.
+/// Returns the PSNR in dB of the luma without the outer `crop` pixels; `None` if nothing else is left. Papers crop as many
+/// pixels as the scale.
 ///
+/// # Panics
 /// Panics unless both images are `(height, width, 3)`.
-pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
-    assert!(a.len() == 3 * height * width && b.len() == a.len());
-    if height <= 2 * CROP || width <= 2 * CROP {
-        return None;
-    }
-    let luma = |p: &[u8]| {
-        let [r, g, b] = [p[0], p[1], p[2]].map(|v| f64::from(v) / 255.0);
-        16.0 + 65.481 * r + 128.553 * g + 24.966 * b
-    };
-    let mut squares = 0.0;
-    for y in CROP..height - CROP {
-        for x in CROP..width - CROP {
-            let at = 3 * (y * width + x);
-            squares += (luma(&a[at..]) - luma(&b[at..])).powi(2);
-        }
-    }
-    Some(decibels(squares / ((height - 2 * CROP) * (width - 2 * CROP)) as f64))
+pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize, crop: usize) -> Option<f64> {
+    let (a, ..) = luma(a, height, width, crop)?;
+    let (b, ..) = luma(b, height, width, crop)?;
+    let squares: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum();
+    Some(decibels(squares / a.len() as f64))
 }
 
 /// `psnr`, at most that of two images of `values` values of which one is off by one level: 83.0 dB for 3·32·32.
@@ -57,8 +46,14 @@ mod tests {
         let f = fixture();
         for i in 0..f.a.count {
             assert_near(psnr(f.a.image(i), f.b.image(i)), f.psnr[i], 1e-9);
-            let y = psnr_y(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
+            let y = psnr_y(f.a.image(i), f.b.image(i), f.a.height, f.a.width, 4).unwrap();
             assert_near(y, f.psnr_y[i], 1e-9);
+        }
+        // Images that are not square, another crop.
+        let f = evaluation();
+        let first = f.samples.first(0..f.samples.count);
+        for (i, expected) in f.numbers("psnr_y").into_iter().enumerate() {
+            assert_near(psnr_y(f.hr.image(i), first.image(i), f.hr.height, f.hr.width, 2).unwrap(), expected, 1e-9);
         }
     }
 
@@ -84,13 +79,13 @@ mod tests {
         let with = |channel: usize, y: usize, x: usize| {
             let mut image = black.clone();
             image[3 * (y * 10 + x) + channel] = 255;
-            psnr_y(&black, &image, 10, 10).unwrap()
+            psnr_y(&black, &image, 10, 10, 4).unwrap()
         };
         // One of the 2×2 pixels that the crop leaves is off by 128.553.
         assert_near(with(1, 4, 5), 10.0 * (255.0_f64.powi(2) / (128.553_f64.powi(2) / 4.0)).log10(), 1e-9);
         assert!(with(1, 4, 4) < with(0, 4, 4) && with(0, 4, 4) < with(2, 4, 4));
         assert_eq!(with(1, 3, 5), f64::INFINITY);
-        assert_eq!(psnr_y(&black[..3 * 80], &black[..3 * 80], 8, 10), None);
+        assert_eq!(psnr_y(&black[..3 * 80], &black[..3 * 80], 8, 10, 4), None);
     }
 
     #[test]

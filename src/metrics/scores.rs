@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use rayon::prelude::*;
 
-use super::{finite_psnr, psnr, psnr_y, ssim};
+use super::{finite_psnr, psnr, psnr_y, ssim, ssim_y};
 use crate::config::DegradeMethod;
 use crate::data::Images;
 use crate::data::images::to_u8;
@@ -18,6 +18,8 @@ pub struct Scores {
     pub psnr_y: Option<f64>,
     /// `None` where the image is smaller than the window.
     pub ssim: Option<f64>,
+    /// Of the luma without the border; `None` where what is left is smaller than the window.
+    pub ssim_y: Option<f64>,
     /// In dB: the super-resolved image, degraded as the data were, against the low-resolution one.
     pub consistency_psnr: f64,
 }
@@ -59,8 +61,9 @@ pub fn score(
         let (hr, lr, sr, down) = (hr.image(i), lr.image(i), sr.image(i), down.image(i));
         Scores {
             psnr: finite_psnr(psnr(hr, sr), hr.len()),
-            psnr_y: psnr_y(hr, sr, height, width).map(|v| finite_psnr(v, hr.len())),
+            psnr_y: psnr_y(hr, sr, height, width, scale).map(|v| finite_psnr(v, hr.len())),
             ssim: ssim(hr, sr, height, width),
+            ssim_y: ssim_y(hr, sr, height, width, scale),
             consistency_psnr: finite_psnr(psnr(lr, down), lr.len()),
         }
     };

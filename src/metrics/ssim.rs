@@ -1,5 +1,7 @@
 //! Structural similarity.
 
+use super::luma::luma;
+
 /// Side of the Gaussian window in pixels: σ = 1.5, cut off at 3.5 σ.
 pub const SSIM_WINDOW: usize = 2 * RADIUS + 1;
 const RADIUS: usize = 5;
@@ -17,28 +19,46 @@ pub fn ssim(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
     if height < SSIM_WINDOW || width < SSIM_WINDOW {
         return None;
     }
+    let channel = |image: &[u8], channel: usize| -> Vec<f64> {
+        image[channel..].iter().step_by(3).map(|&v| f64::from(v)).collect()
+    };
+    let sum = (0..3).fold(0.0, |sum, c| add_pixels(sum, &channel(a, c), &channel(b, c), height, width));
+    let pixels = (height - 2 * RADIUS) * (width - 2 * RADIUS);
+    Some(sum / (3 * pixels) as f64)
+}
+
+/// Returns the [`ssim`] of the luma without the outer `crop` pixels, with a data range of 255; `None` if less than 11×11
+/// pixels are left. Papers crop as many pixels as the scale.
+///
+/// # Panics
+/// Panics unless both images are `(height, width, 3)`.
+pub fn ssim_y(a: &[u8], b: &[u8], height: usize, width: usize, crop: usize) -> Option<f64> {
+    let (a, inner_height, inner_width) = luma(a, height, width, crop)?;
+    let (b, ..) = luma(b, height, width, crop)?;
+    if inner_height < SSIM_WINDOW || inner_width < SSIM_WINDOW {
+        return None;
+    }
+    let pixels = (inner_height - 2 * RADIUS) * (inner_width - 2 * RADIUS);
+    Some(add_pixels(0.0, &a, &b, inner_height, inner_width) / pixels as f64)
+}
+
+/// Adds the structural similarity of every pixel whose window lies within the plane to `sum`.
+fn add_pixels(sum: f64, a: &[f64], b: &[f64], height: usize, width: usize) -> f64 {
     const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
     const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
     let window = gaussian();
-    let mut sum = 0.0;
-    for channel in 0..3 {
-        let moment = |f: &dyn Fn(f64, f64) -> f64| {
-            let values = a[channel..].iter().step_by(3).zip(b[channel..].iter().step_by(3));
-            let plane: Vec<f64> = values.map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect();
-            filter(&plane, height, width, &window)
-        };
-        let (mean_a, mean_b) = (moment(&|a, _| a), moment(&|_, b| b));
-        let (square_a, square_b, product) = (moment(&|a, _| a * a), moment(&|_, b| b * b), moment(&|a, b| a * b));
-        for i in 0..mean_a.len() {
-            let (ma, mb) = (mean_a[i], mean_b[i]);
-            let (variance_a, variance_b, covariance) =
-                (square_a[i] - ma * ma, square_b[i] - mb * mb, product[i] - ma * mb);
-            sum += (2.0 * ma * mb + C1) * (2.0 * covariance + C2)
-                / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2));
-        }
-    }
-    let pixels = (height - 2 * RADIUS) * (width - 2 * RADIUS);
-    Some(sum / (3 * pixels) as f64)
+    let moment = |f: &dyn Fn(f64, f64) -> f64| {
+        let plane: Vec<f64> = a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
+        filter(&plane, height, width, &window)
+    };
+    let (mean_a, mean_b) = (moment(&|a, _| a), moment(&|_, b| b));
+    let (square_a, square_b, product) = (moment(&|a, _| a * a), moment(&|_, b| b * b), moment(&|a, b| a * b));
+    let one = |i: usize| {
+        let (ma, mb) = (mean_a[i], mean_b[i]);
+        let (variance_a, variance_b, covariance) = (square_a[i] - ma * ma, square_b[i] - mb * mb, product[i] - ma * mb);
+        (2.0 * ma * mb + C1) * (2.0 * covariance + C2) / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2))
+    };
+    (0..mean_a.len()).map(one).fold(sum, |sum, value| sum + value)
 }
 
 fn gaussian() -> [f64; SSIM_WINDOW] {
@@ -80,6 +100,10 @@ mod tests {
         }
         // Images that are not square.
         let f = evaluation();
+        for (i, expected) in f.numbers("ssim_y").into_iter().enumerate() {
+            let first = f.samples.first(0..f.samples.count);
+            assert_near(ssim_y(f.hr.image(i), first.image(i), f.hr.height, f.hr.width, 2).unwrap(), expected, 1e-9);
+        }
         let samples = f.samples.first(0..f.samples.count);
         for (i, expected) in f.numbers("ssim").into_iter().enumerate() {
             let s = ssim(f.hr.image(i), samples.image(i), f.hr.height, f.hr.width).unwrap();
@@ -102,5 +126,6 @@ mod tests {
         assert_near(ssim(a, a, 32, 32).unwrap(), 1.0, 1e-12);
         assert_eq!(ssim(a, b, 32, 32), ssim(b, a, 32, 32));
         assert_eq!(ssim(&[0; 330], &[0; 330], 10, 11), None);
+        assert_eq!((ssim_y(a, b, 32, 32, 11), ssim_y(a, b, 32, 32, 16)), (None, None));
     }
 }
