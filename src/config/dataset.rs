@@ -179,6 +179,26 @@ pub struct DegradeParams {
     pub method: DegradeMethod,
 }
 
+impl DegradeParams {
+    pub fn degradation(&self) -> Degradation {
+        self.method.into()
+    }
+}
+
+/// How low-resolution images are made, apart from their scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Degradation {
+    pub method: DegradeMethod,
+    /// The standard deviation of a blur, in pixels of the high-resolution image.
+    pub sigma: Option<f64>,
+}
+
+impl From<DegradeMethod> for Degradation {
+    fn from(method: DegradeMethod) -> Self {
+        Self { method, sigma: None }
+    }
+}
+
 fn default_scale() -> usize {
     4
 }

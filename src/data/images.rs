@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::byte_tensor::{self, Metadata};
 
+use crate::config::Degradation;
+
 /// 8-bit RGB images of one size, channels-last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
@@ -34,6 +36,7 @@ const TENSOR: &str = "images";
 /// The metadata keys of low-resolution images.
 const SCALE: &str = "scale";
 const METHOD: &str = "method";
+const SIGMA: &str = "sigma";
 
 impl Images {
     /// Creates images. Panics unless `pixels` has `3 · count · height · width` values.
@@ -95,11 +98,14 @@ impl Images {
     }
 }
 
-/// Returns the metadata of images that were made `scale` times smaller by `method`.
-pub fn lr_metadata(scale: usize, method: crate::config::DegradeMethod) -> Metadata {
+/// Returns the metadata of images that were made `scale` times smaller.
+pub fn lr_metadata(scale: usize, degradation: impl Into<Degradation>) -> Metadata {
+    let Degradation { method, sigma } = degradation.into();
     let method = serde_json::to_value(method).expect("a unit variant is a string");
     let method = method.as_str().unwrap_or_default().to_string();
-    BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)])
+    let mut metadata = BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)]);
+    metadata.extend(sigma.map(|sigma| (SIGMA.to_string(), sigma.to_string())));
+    metadata
 }
 
 /// Returns the scale of low-resolution images from their metadata.
@@ -112,12 +118,16 @@ pub fn lr_scale(metadata: &Metadata) -> anyhow::Result<usize> {
     }
 }
 
-/// Returns the degradation method of low-resolution images from their metadata.
-pub fn lr_method(metadata: &Metadata) -> anyhow::Result<crate::config::DegradeMethod> {
+/// Returns how low-resolution images were made, from their metadata.
+pub fn lr_degradation(metadata: &Metadata) -> anyhow::Result<Degradation> {
     let method =
         metadata.get(METHOD).context("the images' header has no `method`; is this the output of a degrade stage?")?;
-    serde_json::from_value(serde_json::Value::String(method.clone()))
-        .with_context(|| format!("unknown `method` in the images' header: `{method}`"))
+    let sigma = metadata.get(SIGMA).map(|sigma| sigma.parse()).transpose();
+    Ok(Degradation {
+        method: serde_json::from_value(serde_json::Value::String(method.clone()))
+            .with_context(|| format!("unknown `method` in the images' header: `{method}`"))?,
+        sigma: sigma.context("`sigma` in the images' header is not a number")?,
+    })
 }
 
 #[cfg(test)]
@@ -163,7 +173,7 @@ mod tests {
         for method in [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear] {
             let metadata = lr_metadata(8, method);
             assert_eq!(lr_scale(&metadata).unwrap(), 8);
-            assert_eq!(lr_method(&metadata).unwrap(), method);
+            assert_eq!(lr_degradation(&metadata).unwrap(), method.into());
         }
         assert!(lr_scale(&Metadata::new()).is_err());
         assert!(lr_scale(&Metadata::from([("scale".into(), "0".into())])).is_err());

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Images;
 use super::images::to_u8;
-use crate::config::DegradeMethod;
+use crate::config::{Degradation, DegradeMethod};
 
 /// Resizes RGB images of one size to another.
 pub struct Resampler {
@@ -31,7 +31,13 @@ struct Taps {
 impl Resampler {
     /// Creates a resampler that shrinks `height`×`width` by `scale`. Fails unless `scale` divides both sides, and for
     /// an odd scale with `bilinear`, which needs a central pair of pixels.
-    pub fn degrade(height: usize, width: usize, scale: usize, method: DegradeMethod) -> anyhow::Result<Self> {
+    pub fn degrade(
+        height: usize,
+        width: usize,
+        scale: usize,
+        degradation: impl Into<Degradation>,
+    ) -> anyhow::Result<Self> {
+        let Degradation { method, .. } = degradation.into();
         ensure!(scale > 0, "the scale must be at least 1, found 0");
         ensure!(
             height.is_multiple_of(scale) && width.is_multiple_of(scale),
@@ -144,8 +150,8 @@ fn keys(x: f64) -> f64 {
 }
 
 /// Returns images `scale` times smaller, rounded to 8 bits. Fails like [`Resampler::degrade`].
-pub fn degrade(images: &Images, scale: usize, method: DegradeMethod) -> anyhow::Result<Images> {
-    Ok(Resampler::degrade(images.height, images.width, scale, method)?.images(images))
+pub fn degrade(images: &Images, scale: usize, degradation: impl Into<Degradation>) -> anyhow::Result<Images> {
+    Ok(Resampler::degrade(images.height, images.width, scale, degradation)?.images(images))
 }
 
 /// Returns images `factor` times larger by bicubic interpolation, rounded to 8 bits.

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use rayon::prelude::*;
 
 use super::{finite_psnr, psnr, psnr_y, ssim, ssim_y};
-use crate::config::DegradeMethod;
+use crate::config::Degradation;
 use crate::data::Images;
 use crate::data::images::to_u8;
 use crate::data::resample::degrade;
@@ -32,7 +32,7 @@ pub fn score(
     lr: &Images,
     sr: &Images,
     scale: usize,
-    method: DegradeMethod,
+    degradation: impl Into<Degradation>,
 ) -> anyhow::Result<Vec<Scores>> {
     let size = |i: &Images| (i.count, i.height, i.width);
     ensure!(
@@ -45,7 +45,7 @@ pub fn score(
         hr.height,
         hr.width
     );
-    let down = degrade(sr, scale, method)?;
+    let down = degrade(sr, scale, degradation)?;
     ensure!(
         size(&down) == size(lr),
         "{} low-resolution images of {}×{} are not {} images of {}×{} made {scale} times smaller",
@@ -87,6 +87,7 @@ pub fn mean_image(samples: &[u8], len: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DegradeMethod;
     use crate::metrics::tests::{assert_near, fixture};
 
     #[test]

@@ -19,7 +19,7 @@ const SPLITS: [(&str, &str); 3] = [
 pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let input = ctx.inputs.get("input").context("the stage was given no artifact as `input`")?;
     let mut outcome = Outcome::default();
-    let metadata = lr_metadata(params.scale, params.method);
+    let metadata = lr_metadata(params.scale, params.degradation());
     for (hr, lr) in SPLITS {
         if (ctx.interrupted)() {
             return Err(Interrupted.into());
@@ -27,8 +27,8 @@ pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
         let digest = input.get(hr).with_context(|| format!("stage `{}` made no {hr}", params.input))?;
         let doing = || format!("reading {hr} of stage `{}`", params.input);
         let (images, _) = Images::from_safetensors(&ctx.store.read(digest).with_context(doing)?).with_context(doing)?;
-        let small =
-            resample::degrade(&images, params.scale, params.method).with_context(|| format!("degrading {hr}"))?;
+        let small = resample::degrade(&images, params.scale, params.degradation())
+            .with_context(|| format!("degrading {hr}"))?;
         outcome.outputs.insert(hr.to_string(), digest.clone());
         outcome.outputs.insert(lr.to_string(), ctx.store.put(&small.to_safetensors(&metadata))?);
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use crate::config::DegradeMethod;
     use crate::data::Metadata;
-    use crate::data::images::{lr_method, lr_scale};
+    use crate::data::images::{lr_degradation, lr_scale};
     use crate::stages::testing::Bench;
     use crate::store::Artifact;
 
@@ -70,7 +70,10 @@ mod tests {
             let (large, _) = bench.images(&outcome, hr);
             let (small, metadata) = bench.images(&outcome, lr);
             assert_eq!(small, resample::degrade(&large, 4, DegradeMethod::Area).unwrap());
-            assert_eq!((lr_scale(&metadata).unwrap(), lr_method(&metadata).unwrap()), (4, DegradeMethod::Area));
+            assert_eq!(
+                (lr_scale(&metadata).unwrap(), lr_degradation(&metadata).unwrap()),
+                (4, DegradeMethod::Area.into())
+            );
         }
     }
 

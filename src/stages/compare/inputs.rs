@@ -7,8 +7,8 @@ use super::Context;
 use crate::comparison::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::config;
 use crate::config::blobs;
-use crate::config::{CompareParams, DegradeMethod, DiffusionParams};
-use crate::data::images::{lr_method, lr_scale};
+use crate::config::{CompareParams, Degradation, DiffusionParams};
+use crate::data::images::{lr_degradation, lr_scale};
 use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
 use crate::store::{Artifact, Digest, Store};
@@ -65,7 +65,7 @@ pub struct Pairs {
     pub lr: Images,
     /// How many times smaller `lr` is, and how it was made so.
     pub scale: usize,
-    pub method: DegradeMethod,
+    pub degradation: Degradation,
 }
 
 impl Pairs {
@@ -87,7 +87,8 @@ impl Pairs {
         };
         let ((hr, _), (lr, metadata)) = (read(blobs::TEST_HR)?, read(blobs::TEST_LR)?);
         let of_lr = || format!("{} of {first}", blobs::TEST_LR);
-        let (scale, method) = (lr_scale(&metadata).with_context(of_lr)?, lr_method(&metadata).with_context(of_lr)?);
+        let (scale, degradation) =
+            (lr_scale(&metadata).with_context(of_lr)?, lr_degradation(&metadata).with_context(of_lr)?);
         ensure!(count > 0, "{first} has no test images; nothing can be compared");
         ensure!(
             count <= hr.count && count <= lr.count,
@@ -103,7 +104,7 @@ impl Pairs {
                 lr.height
             );
         }
-        Ok(Self { hr: hr.slice(0..count), lr: lr.slice(0..count), scale, method })
+        Ok(Self { hr: hr.slice(0..count), lr: lr.slice(0..count), scale, degradation })
     }
 }
 

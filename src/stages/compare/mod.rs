@@ -125,7 +125,7 @@ impl Bench<'_> {
             }
             let range = start..samples.count.min(start + CHUNK);
             let (hr, lr) = (self.pairs.hr.slice(range.clone()), self.pairs.lr.slice(range.clone()));
-            let score = |sr: &Images| score(&hr, &lr, sr, self.pairs.scale, self.pairs.method);
+            let score = |sr: &Images| score(&hr, &lr, sr, self.pairs.scale, self.pairs.degradation);
             of_sample.extend(score(&samples.first(range.clone()))?);
             if samples.samples > 1 {
                 of_mean.extend(score(&samples.each(range.clone(), mean_image))?);

@@ -329,7 +329,7 @@ fn one_draw_is_a_sample_and_no_answer() {
     let notes = |objective: Objective, samples: usize| -> Vec<String> {
         let hr = test_images(0);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
-        let pairs = Pairs { hr: hr.clone(), lr, scale: 4, method: DegradeMethod::Area };
+        let pairs = Pairs { hr: hr.clone(), lr, scale: 4, degradation: DegradeMethod::Area.into() };
         let diffusion = Some(DiffusionParams { objective, ..Default::default() });
         let measured = [Measured::named(BICUBIC), Measured { samples, diffusion, ..Measured::named("arm") }];
         let pictures = [(), ()].map(|()| Some(Pictures { sample: hr.clone(), mean: hr.clone() }));
