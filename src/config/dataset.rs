@@ -177,11 +177,19 @@ pub struct DegradeParams {
     pub scale: usize,
     #[serde(default)]
     pub method: DegradeMethod,
+    /// Method `blur`: the standard deviation of the Gaussian, in pixels of the high-resolution image; 1.6 unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.1, max = 100.0))]
+    pub sigma: Option<f64>,
 }
 
 impl DegradeParams {
+    /// The blur of the degradation "BD" of super-resolution papers (Zhang et al. 2018).
+    pub const DEFAULT_SIGMA: f64 = 1.6;
+
     pub fn degradation(&self) -> Degradation {
-        self.method.into()
+        let sigma = (self.method == DegradeMethod::Blur).then(|| self.sigma.unwrap_or(Self::DEFAULT_SIGMA));
+        Degradation { method: self.method, sigma }
     }
 }
 
@@ -213,6 +221,8 @@ pub enum DegradeMethod {
     Bicubic,
     /// The tutorial's: bilinear between the central pixels, without antialiasing.
     Bilinear,
+    /// A Gaussian blur of `sigma`, then bilinear between the central pixels.
+    Blur,
 }
 
 impl Kind for FetchParams {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Images;
 use super::images::to_u8;
-use crate::config::{Degradation, DegradeMethod};
+use crate::config::{Degradation, DegradeMethod, DegradeParams};
 
 /// Resizes RGB images of one size to another.
 pub struct Resampler {
@@ -37,20 +37,21 @@ impl Resampler {
         scale: usize,
         degradation: impl Into<Degradation>,
     ) -> anyhow::Result<Self> {
-        let Degradation { method, .. } = degradation.into();
+        let Degradation { method, sigma } = degradation.into();
         ensure!(scale > 0, "the scale must be at least 1, found 0");
         ensure!(
             height.is_multiple_of(scale) && width.is_multiple_of(scale),
             "images of {width}x{height} cannot be made {scale} times smaller: choose a scale that divides both sides"
         );
         ensure!(
-            method != DegradeMethod::Bilinear || scale.is_multiple_of(2),
-            "`bilinear` needs an even scale, found {scale}: choose an even scale, or use `area`"
+            !matches!(method, DegradeMethod::Bilinear | DegradeMethod::Blur) || scale.is_multiple_of(2),
+            "`bilinear` and `blur` need an even scale, found {scale}: choose an even scale, or use `area`"
         );
         let axis = |input: usize| match method {
             DegradeMethod::Area => Axis::blocks(input, scale, 0, scale),
             DegradeMethod::Bilinear => Axis::blocks(input, scale, scale / 2 - 1, 2),
             DegradeMethod::Bicubic => Axis::bicubic(input, input / scale),
+            DegradeMethod::Blur => Axis::blur(input, scale, sigma.unwrap_or(DegradeParams::DEFAULT_SIGMA)),
         };
         Ok(Self { rows: axis(height), columns: axis(width) })
     }
@@ -116,6 +117,25 @@ impl Axis {
         let weights = vec![1.0 / len as f64; len];
         let taps = (0..input / scale).map(|i| Taps { start: i * scale + offset, weights: weights.clone() }).collect();
         Self { input, taps }
+    }
+
+    /// Returns the mean of the two central weights of every block of `scale` after a Gaussian blur, which is cut off at
+    /// 4 sigma. At the edges, the weights within the image are normalised to sum to 1.
+    fn blur(input: usize, scale: usize, sigma: f64) -> Self {
+        let radius = (4.0 * sigma + 0.5) as usize;
+        let gaussian = |center: usize, x: usize| match center.abs_diff(x) {
+            distance if distance > radius => 0.0,
+            distance => (-0.5 * (distance as f64 / sigma).powi(2)).exp(),
+        };
+        let taps = |i: usize| {
+            let (left, right) = (i * scale + scale / 2 - 1, i * scale + scale / 2);
+            let (start, end) = (left.saturating_sub(radius), (right + radius + 1).min(input));
+            let sum = |center: usize| (start..end).map(|x| gaussian(center, x)).sum::<f64>();
+            let (of_left, of_right) = (sum(left), sum(right));
+            let weight = |x: usize| 0.5 * (gaussian(left, x) / of_left + gaussian(right, x) / of_right);
+            Taps { start, weights: (start..end).map(weight).collect() }
+        };
+        Self { input, taps: (0..input / scale).map(taps).collect() }
     }
 
     /// Returns the weights of Keys' kernel around half-pixel centres, widened by the scale when shrinking. At the

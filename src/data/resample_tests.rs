@@ -3,7 +3,8 @@ use safetensors::SafeTensors;
 
 use super::*;
 
-const METHODS: [DegradeMethod; 3] = [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear];
+const METHODS: [DegradeMethod; 4] =
+    [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear, DegradeMethod::Blur];
 
 fn fixtures() -> Vec<u8> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fixtures.safetensors");
@@ -90,6 +91,23 @@ fn impossible_scales_are_refused() {
     ] {
         let error = degrade(&image, scale, method).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// The reference is SciPy's `gaussian_filter1d(x, sigma, mode="constant", truncate=4)`, divided by that of ones, and the
+/// mean of the two central values of each block.
+#[test]
+fn blur_matches_scipy() {
+    let row: Vec<u8> = [10, 200, 30, 90, 250, 0, 60, 120].iter().flat_map(|&v| [v; 3]).collect();
+    let image = row.repeat(4);
+    for (sigma, expected) in
+        [(1.6, [99.4169671400641, 92.04528715829903]), (0.7, [101.71745228969593, 63.77334881655305])]
+    {
+        let degradation = Degradation { method: DegradeMethod::Blur, sigma: Some(sigma) };
+        let small = Resampler::degrade(4, 8, 4, degradation).unwrap().apply_u8(&image);
+        for (value, expected) in small.iter().zip(expected.iter().flat_map(|v| [v; 3])) {
+            assert!((value - expected).abs() < 1e-9, "{value} is not {expected}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ impl StageParams {
                 forget_of_diffusion(&mut p.diffusion);
                 forget_of_attention(&mut p.model.attention);
             }
+            Self::Degrade(p) => p.sigma = p.degradation().sigma,
             Self::Sample(p) if p.sampler.method != SamplerMethod::Ddim => p.sampler.eta = SamplerParams::default().eta,
             _ => {}
         }

@@ -73,7 +73,9 @@ impl StageParams {
                 broken: _,
                 limit: _,
             })) => add(fields, [("path", json!(path))]),
-            Self::Degrade(DegradeParams { input, scale: _, method: _ }) => add(fields, [("input", json!(input))]),
+            Self::Degrade(DegradeParams { input, scale: _, method: _, sigma: _ }) => {
+                add(fields, [("input", json!(input))])
+            }
             Self::Train(TrainParams { data, seed, model: _, diffusion: _, optim: _, heldout: _ }) => {
                 add(fields, [("data", json!(data)), ("seed", json!(seed))]);
             }

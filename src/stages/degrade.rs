@@ -45,7 +45,7 @@ mod tests {
     use crate::store::Artifact;
 
     fn params(scale: usize) -> DegradeParams {
-        DegradeParams { input: "data".to_string(), scale, method: DegradeMethod::Area }
+        DegradeParams { input: "data".to_string(), scale, method: DegradeMethod::Area, sigma: None }
     }
 
     fn bench() -> Bench {
