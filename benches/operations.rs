@@ -16,7 +16,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use setup::{BATCH, Setup};
 use srpipe::nn::fused::{FusedBackend, Isa, peak_flops};
-use srpipe::nn::graph::{Graph, NodeId, Op, Shape};
+use srpipe::nn::graph::{Graph, NodeId, Op, Shape, Silu};
 use srpipe::nn::{Network, StepSettings, TrainState, create_network_on};
 
 /// The number of operations in a chain.
@@ -165,7 +165,7 @@ impl Case {
     /// one operation.
     fn bytes(&self) -> usize {
         let graph = self.graph();
-        let fused = |op: &Op| matches!(*op, Op::Silu { x } if matches!(graph.nodes[x.0].op, Op::GroupNorm { .. } | Op::FilmNorm { .. }));
+        let fused = |op: &Op| matches!(*op, Op::Silu(Silu { x }) if matches!(graph.nodes[x.0].op, Op::GroupNorm(_) | Op::FilmNorm(_)));
         let of = |id: NodeId| graph.shape(id).len();
         let values = graph.nodes.iter().filter(|n| !fused(&n.op));
         let values = values.map(|n| n.shape.len() + n.op.inputs().into_iter().map(of).sum::<usize>());

@@ -90,7 +90,7 @@ fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Sh
         Matched::Cross => AttentionKind::Cross,
     };
     let (mut g, image, _) = Graph::new(image);
-    let x = g.positions(shape, 1);
+    let x = g.position_encoding(shape, 1);
     add_attention(&mut g, x, &AttentionParams { kind, ..params.clone() }, &LayerSite { image, scale, name: "" });
     let (c, count) = (shape.channels, g.parameter_count());
     ((count.saturating_sub(3 * c) + c) / (2 * c + 1)).max(1)
@@ -98,7 +98,7 @@ fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Sh
 
 /// Adds the position encoding.
 fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
-    let encoding = g.positions(g.shape(x), cell);
+    let encoding = g.position_encoding(g.shape(x), cell);
     g.add(x, encoding)
 }
 

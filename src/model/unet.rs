@@ -84,7 +84,7 @@ impl Builder<'_> {
     /// A sinusoidal time embedding followed by two linear layers.
     fn sinusoidal(&mut self, t: NodeId) -> NodeId {
         let (g, base) = (&mut self.graph, self.params.base_channels);
-        let waves = g.sinusoid(t, base.next_multiple_of(2));
+        let waves = g.time_encoding(t, base.next_multiple_of(2));
         let hidden = g.linear(waves, "time_embed.0", 4 * base);
         let hidden = g.silu(hidden);
         let embedding = g.linear(hidden, "time_embed.2", 4 * base);

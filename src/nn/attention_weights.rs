@@ -1,12 +1,12 @@
 //! Recomputes attention weights from the values of queries and keys, for visualisation and diagnostics. Not part of a
 //! network's forward pass.
 
-use super::graph::{Graph, NodeId, Op};
+use super::graph::{Attention, Graph, LinearAttention, NodeId, Op};
 
 /// Returns the query and key nodes of an attention layer; `None` for other nodes.
 pub fn queries_and_keys(graph: &Graph, attention: NodeId) -> Option<[NodeId; 2]> {
     match graph.nodes[attention.0].op {
-        Op::Attention { q, k, .. } | Op::LinearAttention { q, k, .. } => Some([q, k]),
+        Op::Attention(Attention { q, k, .. }) | Op::LinearAttention(LinearAttention { q, k, .. }) => Some([q, k]),
         _ => None,
     }
 }
@@ -29,8 +29,8 @@ impl<'a> AttentionWeights<'a> {
     /// and keys `k`. Panics for other nodes.
     pub fn new(graph: &Graph, attention: NodeId, q: &'a [f32], k: &'a [f32]) -> Self {
         let (heads, linear) = match graph.nodes[attention.0].op {
-            Op::Attention { heads, .. } => (heads, false),
-            Op::LinearAttention { heads, .. } => (heads, true),
+            Op::Attention(Attention { heads, .. }) => (heads, false),
+            Op::LinearAttention(LinearAttention { heads, .. }) => (heads, true),
             _ => panic!("not an attention node"),
         };
         let inputs = graph.nodes[attention.0].op.inputs();

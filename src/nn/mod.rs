@@ -1,6 +1,7 @@
 //! Neural networks as data, their parameters, and the backends that run them. Built on dfdx's tensors and devices.
 //!
 //! - [`graph`]: a network as a list of operations on the values of one image, channels-last. Built by `model`.
+//! - `ops`: the operations, one folder each: shapes and FLOPs, the reference implementation and the kernels.
 //! - [`Backend`]: runs a graph on dfdx tensors. [`composed`] builds each operation from dfdx's own, on any device;
 //!   [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`. `composed` is the reference that `fused`
 //!   is tested against.
@@ -12,7 +13,7 @@
 //! - `device_error`: turns device failures into errors with remedies.
 //!
 //! This module does not depend on diffusion, and no other module names a dfdx type. All `unsafe` code of the crate is
-//! in the kernels of `fused` and in the loading of CUDA's libraries.
+//! in the kernels of `fused` and `ops` and in the loading of CUDA's libraries.
 
 pub mod attention_weights;
 pub mod composed;
@@ -22,6 +23,7 @@ mod device_error;
 pub mod fused;
 pub mod graph;
 mod network;
+mod ops;
 
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 

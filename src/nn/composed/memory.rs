@@ -13,7 +13,7 @@ const PARAMETER_LISTS: usize = 7;
 /// each size is alive at once; in addition, values that are waiting to be read or, in training, all gradients, which
 /// live until the end of the pass.
 pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
-    let sizes: Vec<usize> = (0..graph.nodes.len()).map(|n| node_len(graph, NodeId(n), training)).collect();
+    let sizes: Vec<usize> = graph.nodes.iter().map(|n| n.op.reference_len(graph, n.shape, training)).collect();
     let values: usize = sizes.iter().collect::<BTreeSet<_>>().into_iter().sum();
     let rest =
         if training { sizes.iter().sum::<usize>() + 3 * graph.output_shape().len() } else { peak_pending(graph) };
@@ -25,34 +25,9 @@ pub fn parameter_bytes(graph: &Graph) -> usize {
     PARAMETER_LISTS * BYTES * graph.parameter_count()
 }
 
-/// Returns the size of all intermediate values of an operation, in numbers, including its result.
-fn node_len(graph: &Graph, id: NodeId, training: bool) -> usize {
-    let (positions, len) = (graph.shape(id).positions(), graph.shape(id).len());
-    match graph.nodes[id.0].op {
-        Op::Input | Op::Time | Op::Sinusoid { .. } | Op::PositionEncoding { .. } => len,
-        // Two copies with a row of zeros, nine with the neighbours, the product, and the product with the bias.
-        Op::Conv3x3 { x, .. } => 11 * positions * graph.shape(x).channels + 2 * len,
-        Op::Linear { .. } | Op::Gate { .. } | Op::Silu { .. } => 2 * len,
-        Op::UpConv2x2 { .. } | Op::Concat { .. } | Op::MaxPool2x2 { .. } => 3 * len,
-        Op::GroupNorm { .. } => 5 * len,
-        Op::FilmNorm { .. } => 7 * len,
-        Op::MeanPool { factor, .. } => (2 * factor * factor + 1) * len,
-        Op::Add { .. } | Op::AddVector { .. } => len,
-        Op::Attention { q, k, v, heads } => {
-            let weights = heads * graph.shape(q).positions() * graph.shape(k).positions();
-            // Splitting heads copies the values.
-            let heads_apart = if heads == 1 { 0 } else { [q, k, v].map(|x| graph.shape(x).len()).iter().sum() };
-            if training { 2 * weights + 3 * len + heads_apart } else { weights + 3 * len + heads_apart }
-        }
-        Op::LinearAttention { q, k, v, .. } => {
-            2 * (graph.shape(q).len() + graph.shape(k).len()) + graph.shape(v).len() + 2 * len
-        }
-    }
-}
-
 /// Returns the bytes of the neighbour indices, per image.
 fn row_index_bytes(graph: &Graph) -> usize {
-    let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3 { .. }));
+    let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3(_)));
     let maps: BTreeSet<(usize, usize)> =
         maps.map(|n| (graph.nodes[n].shape.height, graph.nodes[n].shape.width)).collect();
     maps.iter().map(|(height, width)| 10 * height * width * size_of::<usize>()).sum()

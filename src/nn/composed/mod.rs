@@ -1,14 +1,14 @@
 //! Runs a graph with dfdx's own operations, on any of its devices, differentiated by its tape.
 //!
 //! This is the reference for the fused kernels, and the implementation for devices without them. Channels-last makes a
-//! convolution a gather and one matrix product; see `ops`. Only operations whose CUDA kernels are compiled into the
+//! convolution a gather and one matrix product. Only operations whose CUDA kernels are compiled into the
 //! binary are used: those that dfdx compiles at run time (`concat_along`, `stack`, `reshape_like` of non-contiguous
 //! tensors) need the headers of the machine that built it.
 
 mod adam;
-mod constants;
+pub(super) mod constants;
 pub mod memory;
-mod ops;
+pub(super) mod run;
 
 use std::cell::Cell;
 
@@ -23,8 +23,8 @@ use super::{
 
 use constants::Constants;
 
-type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
-type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
+pub(super) type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
+pub(super) type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
 
 /// Runs a graph operation by operation on a dfdx device.
 pub struct ComposedBackend<D: Device> {
@@ -80,7 +80,7 @@ impl<D: Device> ComposedBackend<D> {
         let images = count_images(&self.graph, x, t)?;
         self.begin(Pass { training: false, images })?;
         let x = self.images(x, images, self.graph.input_shape())?;
-        Ok(ops::run(&self.graph, &self.constants, params, (x, self.vector(t)?), NoneTape, nodes).0)
+        Ok(run::run(&self.graph, &self.constants, params, (x, self.vector(t)?), NoneTape, nodes).0)
     }
 }
 
@@ -131,7 +131,7 @@ impl<D: Device + 'static> Backend for ComposedBackend<D> {
         let target = self.images(batch.target, images, self.graph.output_shape())?;
         let inputs = (x, self.vector(batch.t)?);
         let output = [self.graph.output()];
-        let (mut values, tape) = ops::run(&self.graph, &self.constants, params, inputs, OwnedTape::default(), &output);
+        let (mut values, tape) = run::run(&self.graph, &self.constants, params, inputs, OwnedTape::default(), &output);
         let y = values.pop().expect("one value was requested");
         let error = (y.put_tape(tape) - target).square();
         let error: VectorTensor<D, _> = error.mean::<_, Axes3<1, 2, 3>>();

@@ -5,10 +5,9 @@
 //! that each step finds its input in the cache. `train` adds up the tasks' gradients in a fixed order and passes them
 //! to dfdx's tape as one operation. `weights` repacks the parameters once per step, and `adam` updates them.
 //!
-//! The kernels: `winograd` (3×3 convolutions and their gradients), `gemm` (all other matrix products), `norm`,
-//! `mean_pool`, `pointwise`, `attention`, `linear_attention`, `softmax`; `simd` compiles each for every instruction
-//! set. Their `unsafe` code relies on two invariants: the plan separates what a step reads from what it writes, and a
-//! task has exclusive use of its workspace.
+//! The kernels of the operations are in `nn::ops`; shared ones are here: `gemm` (matrix products), `pointwise`, `reduce`
+//! (sums over rows). `simd` compiles each kernel for every instruction set. Their `unsafe` code relies on two
+//! invariants: the plan separates what a step reads from what it writes, and a task has exclusive use of its workspace.
 //!
 //! Results are bit-identical for any number of threads and any instruction set: tasks and their order depend only on
 //! the batch, and the order of a sum does not depend on the vector width.
@@ -17,23 +16,18 @@
 #![allow(clippy::needless_range_loop)]
 
 mod adam;
-mod attention;
-mod gemm;
-mod linear_attention;
-mod mean_pool;
-mod norm;
-mod pass;
+pub(super) mod gemm;
+pub(super) mod pass;
 mod peak;
 mod plan;
-mod pointwise;
-mod simd;
-mod softmax;
+pub(super) mod pointwise;
+pub(super) mod reduce;
+pub(super) mod simd;
 #[cfg(test)]
 mod tests;
 mod train;
-mod view;
-mod weights;
-mod winograd;
+pub(super) mod view;
+pub(super) mod weights;
 mod workspace;
 
 use std::sync::{Arc, Mutex};

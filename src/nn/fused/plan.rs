@@ -8,8 +8,7 @@
 //!
 //! Offsets are for one image and are multiplied by the number of images in a task.
 
-use super::attention::moments_len;
-use crate::nn::graph::{self, Graph, NodeId, Op, Shape};
+use crate::nn::graph::{Add, AddVector, Concat, FilmNorm, Graph, GroupNorm, NodeId, Op, Shape, Silu};
 
 /// Buffer lengths are multiples of a cache line, in numbers.
 const LINE: usize = 16;
@@ -49,7 +48,7 @@ pub struct PlanStep {
     pub gradients: Vec<Option<InputGradient>>,
     /// For each input of a `Concat`: whether it must be copied.
     pub copies: [bool; 2],
-    /// The frequencies of a `Sinusoid`, or the values of a `PositionEncoding`.
+    /// The constants of `op`.
     pub constants: Vec<f32>,
 }
 
@@ -77,7 +76,7 @@ impl ExecutionPlan {
         let requires_grad = graph.requires_grad();
         let value_parent = value_parents(graph, &steps, &readers);
         for step in &mut steps {
-            if let Op::Concat { a, b } = step.op {
+            if let Op::Concat(Concat { a, b }) = step.op {
                 let inside = |x: NodeId, channel| value_parent[x.0] == Some((step.node, channel));
                 step.copies = [!inside(a, 0), a == b || !inside(b, graph.shape(a).channels)];
             }
@@ -88,13 +87,13 @@ impl ExecutionPlan {
         let backward_time = |index: usize| end - 1 - index;
         for (time, step) in steps.iter().enumerate() {
             buffers.touch(root(&value_parent, step.node), graph, 0, time);
-            if training && reads_output_backward(&step.op) {
+            if training && step.op.cpu().reads_output_backward() {
                 buffers.touch(root(&value_parent, step.node), graph, 0, backward_time(time));
             }
             for x in step.op.inputs() {
                 let root = root(&value_parent, x);
                 buffers.touch(root, graph, 0, time);
-                if training && reads_inputs_backward(&step.op) {
+                if training && step.op.cpu().reads_inputs_backward() {
                     buffers.touch(root, graph, 0, backward_time(time));
                 }
             }
@@ -117,7 +116,7 @@ impl ExecutionPlan {
                 buffers.touch(root(&gradient_parent, step.node), graph, 1, time);
                 step.gradients = (step.op.inputs().into_iter().enumerate())
                     .map(|(i, x)| {
-                        let aliased = matches!(step.op, Op::Concat { .. }) && !step.copies[i];
+                        let aliased = matches!(step.op, Op::Concat(_)) && !step.copies[i];
                         let wanted = requires_grad[x.0];
                         let accumulate = written[x.0];
                         if wanted {
@@ -130,11 +129,10 @@ impl ExecutionPlan {
             }
         }
         for (time, step) in steps.iter().enumerate() {
-            let len = match step.op {
-                Op::GroupNorm { groups, .. } | Op::FilmNorm { groups, .. } => 2 * groups,
-                Op::Attention { q, heads, .. } => moments_len(graph.shape(q).positions(), heads),
-                _ => continue,
-            };
+            let len = step.op.cpu().saved_len(graph);
+            if len == 0 {
+                continue;
+            }
             let last = if training { backward_time(time) } else { time };
             saved[time] = Some(buffers.push(len, time, last));
         }
@@ -179,14 +177,10 @@ fn steps(graph: &Graph, retained: &[NodeId]) -> Vec<PlanStep> {
     let mut steps: Vec<PlanStep> = vec![];
     for node in live {
         let op = graph.nodes[node.0].op;
-        let constants = match op {
-            Op::Sinusoid { .. } => graph::sinusoid_frequencies(graph.shape(node).channels),
-            Op::PositionEncoding { cell } => graph::position_encoding(graph.shape(node), cell),
-            _ => vec![],
-        };
+        let constants = op.cpu().constants(graph.shape(node));
         let mut step = PlanStep { node, op, silu: false, saved: 0, gradients: vec![], copies: [false; 2], constants };
-        if let Op::Silu { x } = op
-            && let norm @ (Op::GroupNorm { .. } | Op::FilmNorm { .. }) = graph.nodes[x.0].op
+        if let Op::Silu(Silu { x }) = op
+            && let norm @ (Op::GroupNorm(_) | Op::FilmNorm(_)) = graph.nodes[x.0].op
             && readers[x.0] == 1
         {
             steps.retain(|s| s.node != x);
@@ -212,32 +206,12 @@ fn readers(graph: &Graph, steps: &[PlanStep], retained: &[NodeId]) -> Vec<Vec<us
     readers
 }
 
-/// Whether the backward pass of an operation reads its output.
-fn reads_output_backward(op: &Op) -> bool {
-    matches!(op, Op::Attention { .. })
-}
-
-/// Whether the backward pass of an operation reads its inputs.
-fn reads_inputs_backward(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Concat { .. }
-            | Op::Add { .. }
-            | Op::AddVector { .. }
-            | Op::MeanPool { .. }
-            | Op::Input
-            | Op::Time
-            | Op::Sinusoid { .. }
-            | Op::PositionEncoding { .. }
-    )
-}
-
 /// Decides which values are stored in the buffers of other values.
 fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> Parents {
     let mut parents: Parents = vec![None; graph.nodes.len()];
     for (time, step) in steps.iter().enumerate() {
         match step.op {
-            Op::Concat { a, b } => {
+            Op::Concat(Concat { a, b }) => {
                 for (x, channel) in [(a, 0), (b, graph.shape(a).channels)] {
                     // Otherwise a later reader would write its gradient before the concatenation does.
                     if parents[x.0].is_none() && readers[x.0].iter().all(|r| *r <= time) && (x != b || a != b) {
@@ -246,8 +220,8 @@ fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> P
                 }
             }
             // In place, unless the backward pass reads the previous values.
-            Op::AddVector { x, .. } | Op::Add { a: x, .. }
-                if readers[x.0].len() == 1 && !reads_output_backward(&graph.nodes[x.0].op) =>
+            Op::AddVector(AddVector { x, .. }) | Op::Add(Add { a: x, .. })
+                if readers[x.0].len() == 1 && !graph.nodes[x.0].op.cpu().reads_output_backward() =>
             {
                 parents[x.0] = Some((step.node, 0));
             }
@@ -262,16 +236,16 @@ fn gradient_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>], v
     let mut parents = vec![None; graph.nodes.len()];
     for step in steps {
         match step.op {
-            Op::Concat { a, b } => {
+            Op::Concat(Concat { a, b }) => {
                 for x in [a, b] {
                     parents[x.0] = values[x.0].filter(|(parent, _)| *parent == step.node).or(parents[x.0]);
                 }
             }
-            Op::GroupNorm { x, .. }
-            | Op::FilmNorm { x, .. }
-            | Op::Silu { x }
-            | Op::AddVector { x, .. }
-            | Op::Add { a: x, .. }
+            Op::GroupNorm(GroupNorm { x, .. })
+            | Op::FilmNorm(FilmNorm { norm: GroupNorm { x, .. }, .. })
+            | Op::Silu(Silu { x })
+            | Op::AddVector(AddVector { x, .. })
+            | Op::Add(Add { a: x, .. })
                 if readers[x.0].len() == 1 =>
             {
                 parents[x.0] = Some((step.node, 0));

@@ -54,4 +54,23 @@ impl View {
     pub fn right(&self) -> Panels {
         Panels::rows(self.at, self.stride)
     }
+
+    /// Returns the four pixels of the 2×2 window that belongs to pixel `row` (of all images) of an image of shape
+    /// `small`, half as high and wide.
+    ///
+    /// # Safety
+    ///
+    /// The window is within the view.
+    #[inline(always)]
+    pub unsafe fn window(&self, small: Shape, row: usize) -> [*mut f32; 4] {
+        let (image, rest) = (row / small.positions(), row % small.positions());
+        let (r, c) = (2 * (rest / small.width), 2 * (rest % small.width));
+        let first = (image * self.shape.height + r) * self.shape.width + c;
+        // SAFETY: the window is within the view.
+        unsafe {
+            let at = self.at.add(first * self.stride);
+            let below = at.add(self.shape.width * self.stride);
+            [at, at.add(self.stride), below, below.add(self.stride)]
+        }
+    }
 }

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 
 use super::plan::ExecutionPlan;
 use super::simd::{Isa, PANEL};
-use super::winograd;
 use super::workspace::BufferPool;
 use crate::nn::VectorTensor;
 use crate::nn::graph::{Graph, Op, ParamId};
@@ -29,32 +28,27 @@ struct Packed {
     valid: bool,
 }
 
-/// The shape of one weight: a filter `(3, 3, inputs, outputs)` or a matrix `(inputs, outputs)`.
+/// The shape of one weight: (taps, inputs, outputs). A matrix has one tap.
 #[derive(Clone, Copy)]
-struct WeightShape {
-    weight: ParamId,
-    inputs: usize,
-    outputs: usize,
-    filter: bool,
-}
-
-/// Returns the shape of an operation's weight; None for operations without packed weights.
-fn weight_shape(graph: &Graph, op: &Op) -> Option<WeightShape> {
-    let (x, weight, filter) = match *op {
-        Op::Conv3x3 { x, weight, .. } => (x, weight, true),
-        Op::Linear { x, weight, .. } | Op::UpConv2x2 { x, weight, .. } => (x, weight, false),
-        _ => return None,
-    };
-    let inputs = graph.shape(x).channels;
-    let outputs = graph.params[weight.0].layout.len() / inputs / if filter { 9 } else { 1 };
-    Some(WeightShape { weight, inputs, outputs, filter })
+pub struct WeightShape {
+    pub weight: ParamId,
+    pub inputs: usize,
+    pub outputs: usize,
 }
 
 impl WeightShape {
-    fn len(self, backward: bool) -> usize {
-        let (inputs, outputs) = if backward { (self.outputs, self.inputs) } else { (self.inputs, self.outputs) };
-        if self.filter { winograd::filter_len(inputs, outputs) } else { inputs * winograd::padded(outputs) }
+    /// Returns the inputs and outputs, swapped for the backward pass.
+    fn sides(self, backward: bool) -> [usize; 2] {
+        if backward { [self.outputs, self.inputs] } else { [self.inputs, self.outputs] }
     }
+}
+
+/// Returns the length of an operation's packed weight; 0 if it has none.
+fn packed_len(graph: &Graph, op: &Op, backward: bool) -> usize {
+    op.cpu().packed_weight(graph).map_or(0, |shape| {
+        let [inputs, outputs] = shape.sides(backward);
+        op.cpu().packed_len(inputs, outputs)
+    })
 }
 
 impl PackedWeights {
@@ -67,7 +61,7 @@ impl PackedWeights {
             let mut starts = vec![0];
             for step in &plan.steps {
                 let wanted = !backward || step.gradients.first().is_some_and(Option::is_some);
-                let len = weight_shape(graph, &step.op).filter(|_| wanted).map_or(0, |k| k.len(backward));
+                let len = if wanted { packed_len(graph, &step.op, backward) } else { 0 };
                 starts.push(starts[starts.len() - 1] + len);
             }
             Packed { data: vec![], starts, valid: false }
@@ -95,15 +89,17 @@ impl PackedWeights {
             self.backward.valid = false;
         }
         let (flat, starts) = (&self.flat, &self.starts);
-        let weight = |k: WeightShape| &flat[starts[k.weight.0]..starts[k.weight.0 + 1]];
+        let weight = |shape: WeightShape| &flat[starts[shape.weight.0]..starts[shape.weight.0 + 1]];
         if !self.forward.valid {
-            self.forward.fill(graph, plan, |k, to| pack(isa, k, weight(k), false, to));
+            self.forward.fill(graph, plan, |op, shape, to| {
+                op.cpu().pack(isa, weight(shape), shape.sides(false), false, to);
+            });
         }
         if let Some(buffers) = training.filter(|_| !self.backward.valid) {
-            self.backward.fill(graph, plan, |k, to| {
-                let mut transposed = buffers.take(weight(k).len());
-                transpose(k, weight(k), &mut transposed);
-                pack(isa, k, &transposed, true, to);
+            self.backward.fill(graph, plan, |op, shape, to| {
+                let mut transposed = buffers.take(weight(shape).len());
+                transpose(shape, weight(shape), &mut transposed);
+                op.cpu().pack(isa, &transposed, shape.sides(true), true, to);
                 buffers.give(transposed);
             });
         }
@@ -131,34 +127,24 @@ impl PackedWeights {
 }
 
 impl Packed {
-    fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, fill: impl Fn(WeightShape, &mut [f32]) + Sync) {
+    fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, pack: impl Fn(Op, WeightShape, &mut [f32]) + Sync) {
         self.data.resize(self.starts[plan.steps.len()], 0.0);
         let mut rest = self.data.as_mut_slice();
-        let mut jobs = Vec::with_capacity(plan.steps.len());
+        let mut tasks = Vec::with_capacity(plan.steps.len());
         for (i, step) in plan.steps.iter().enumerate() {
             let (slice, tail) = rest.split_at_mut(self.starts[i + 1] - self.starts[i]);
             rest = tail;
-            if let Some(kind) = weight_shape(graph, &step.op).filter(|_| !slice.is_empty()) {
-                jobs.push((kind, slice));
+            if let Some(shape) = step.op.cpu().packed_weight(graph).filter(|_| !slice.is_empty()) {
+                tasks.push((step.op, shape, slice));
             }
         }
-        jobs.into_par_iter().with_max_len(1).for_each(|(kind, slice)| fill(kind, slice));
+        tasks.into_par_iter().with_max_len(1).for_each(|(op, shape, slice)| pack(op, shape, slice));
         self.valid = true;
     }
 }
 
-/// Packs the weights of a step. `values` have the shape (taps, inputs, outputs), or (taps, outputs, inputs) if
-/// `backward`.
-fn pack(isa: Isa, k: WeightShape, values: &[f32], backward: bool, to: &mut [f32]) {
-    let (inputs, outputs) = if backward { (k.outputs, k.inputs) } else { (k.inputs, k.outputs) };
-    if k.filter {
-        assert!(values.len() == 9 * inputs * outputs && to.len() == winograd::filter_len(inputs, outputs));
-        // SAFETY: the lengths have been checked.
-        unsafe {
-            winograd::transform_filter(isa, values.as_ptr(), inputs, outputs, backward, to.as_mut_ptr());
-        }
-        return;
-    }
+/// Packs a matrix `(inputs, outputs)` in panels.
+pub fn pack_matrix(values: &[f32], inputs: usize, outputs: usize, to: &mut [f32]) {
     for (row, line) in values.chunks_exact(outputs).enumerate() {
         for (panel, part) in line.chunks(PANEL).enumerate() {
             let at = (panel * inputs + row) * PANEL;

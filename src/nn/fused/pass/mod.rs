@@ -1,19 +1,72 @@
 //! One task: takes a few images through the forward pass and, in training, the backward pass, in one workspace.
+//!
+//! A pass runs the steps of a plan. What a step computes is in `nn::ops`, which implements [`CpuKernel`] for every
+//! operation; [`StepContext`] gives it access to values, gradients and parameters.
 
-mod backward;
-mod forward;
+mod step;
 
-use super::attention::{self, Attention};
-use super::gemm::{Gemm, Panels, SumInit, gemm};
-use super::linear_attention;
-use super::norm::{self, Norm};
-use super::plan::{BufferSlice, ExecutionPlan, PlanStep};
-use super::simd::Isa;
+use super::plan::{BufferSlice, ExecutionPlan};
+use super::simd::{Isa, PANEL};
 use super::view::View;
-use super::weights::PackedWeights;
-use super::winograd;
+use super::weights::{PackedWeights, WeightShape, pack_matrix};
 use super::workspace::Workspace;
-use crate::nn::graph::{Graph, NodeId, Op, ParamId};
+use crate::nn::graph::{Graph, NodeId, Op, Shape};
+
+pub use step::{GradientTarget, StepContext};
+
+/// The implementation of an operation with kernels for the CPU.
+pub trait CpuKernel {
+    /// Whether the backward pass reads the operation's inputs.
+    fn reads_inputs_backward(&self) -> bool;
+
+    /// Whether the backward pass reads the operation's output.
+    fn reads_output_backward(&self) -> bool {
+        false
+    }
+
+    /// Returns the constants that both passes need; computed once per plan.
+    fn constants(&self, _output: Shape) -> Vec<f32> {
+        vec![]
+    }
+
+    /// Returns the size of the intermediate values that are saved for the backward pass, in numbers per image.
+    fn saved_len(&self, _graph: &Graph) -> usize {
+        0
+    }
+
+    /// Returns the size of the scratch memory for `images` images, in numbers.
+    fn scratch_len(&self, graph: &Graph, output: Shape, images: usize, training: bool) -> usize;
+
+    /// Returns the weight that the kernels read in a packed form, if any.
+    fn packed_weight(&self, _graph: &Graph) -> Option<WeightShape> {
+        None
+    }
+
+    /// Returns the length of a packed weight. By default, for a matrix in panels.
+    fn packed_len(&self, inputs: usize, outputs: usize) -> usize {
+        inputs * outputs.next_multiple_of(PANEL)
+    }
+
+    /// Packs a weight of shape (taps, inputs, outputs); with `backward`, for the gradient of the operation's input. By
+    /// default, as a matrix in panels.
+    fn pack(&self, _isa: Isa, values: &[f32], [inputs, outputs]: [usize; 2], _backward: bool, to: &mut [f32]) {
+        pack_matrix(values, inputs, outputs, to);
+    }
+
+    /// Computes the output.
+    ///
+    /// # Safety
+    ///
+    /// The context is of a step with this operation, in a plan for its graph.
+    unsafe fn forward(&self, step: &StepContext);
+
+    /// Computes the gradients of the inputs, and adds the gradients of the parameters.
+    ///
+    /// # Safety
+    ///
+    /// As for [`forward`](Self::forward), which has run; the context has the output's gradient.
+    unsafe fn backward(&self, step: &StepContext);
+}
 
 /// The state that all tasks of one call share.
 #[derive(Clone, Copy)]
@@ -41,32 +94,8 @@ pub struct Pass<'a> {
 
 /// Returns the size of the scratch memory for `images` images, in numbers.
 pub fn scratch_len(graph: &Graph, plan: &ExecutionPlan, images: usize, training: bool) -> usize {
-    let of = |step: &PlanStep| {
-        let out = graph.shape(step.node);
-        match step.op {
-            Op::Conv3x3 { x, .. } => {
-                let c = graph.shape(x).channels;
-                let passes =
-                    winograd::convolve_scratch(c, out.channels).max(winograd::convolve_scratch(out.channels, c));
-                if training { passes.max(winograd::filter_gradient_scratch(c, out.channels)) } else { passes }
-            }
-            Op::UpConv2x2 { .. } => images * out.len(),
-            Op::GroupNorm { .. } | Op::FilmNorm { .. } => norm::scratch_len(out.channels),
-            Op::Gate { .. } => out.channels,
-            Op::Attention { q, heads, .. } => {
-                let queries = graph.shape(q);
-                let channels = [queries.channels, out.channels];
-                attention::scratch_len(queries.positions(), channels.map(|c| c / heads), training)
-            }
-            Op::LinearAttention { q, k, heads, .. } => {
-                let (queries, keys) = (graph.shape(q), graph.shape(k));
-                let channels = [queries.channels, out.channels];
-                linear_attention::scratch_len(queries.positions(), keys.positions(), channels, heads)
-            }
-            _ => 0,
-        }
-    };
-    plan.steps.iter().map(of).max().unwrap_or(0)
+    let len = plan.steps.iter().map(|s| s.op.cpu().scratch_len(graph, graph.shape(s.node), images, training));
+    len.max().unwrap_or(0)
 }
 
 impl<'a> Pass<'a> {
@@ -74,6 +103,31 @@ impl<'a> Pass<'a> {
         let arena = workspace.arena.at_least(context.plan.arena * images);
         let scratch = workspace.scratch.at_least(scratch_len(context.graph, context.plan, images, training));
         Self { context, images, arena, scratch }
+    }
+
+    /// Runs the forward pass.
+    pub fn forward(&mut self, inputs: Inputs) {
+        for (index, step) in self.context.plan.steps.iter().enumerate() {
+            match step.op {
+                Op::Input(_) => copy_in(inputs.x, &self.value(step.node)),
+                Op::Time(_) => copy_in(inputs.t, &self.value(step.node)),
+                // SAFETY: the plan separates what a step reads from what it writes (or uses the same view for both
+                // where the kernel allows it), in buffers of the shapes that the graph was checked for.
+                op => unsafe { op.cpu().forward(&StepContext::new(self, step, index, std::ptr::null_mut())) },
+            }
+        }
+    }
+
+    /// Runs the backward pass from the output's gradient, and adds the gradients of all parameters to `gradients`,
+    /// which has the parameters' layout. Overwrites stored values.
+    pub fn backward(&mut self, gradients: &mut [f32]) {
+        assert_eq!(gradients.len(), self.context.graph.parameter_count());
+        for (index, step) in self.context.plan.steps.iter().enumerate().rev() {
+            if self.context.plan.gradients[step.node.0].is_some() {
+                // SAFETY: as in `forward`; the length was checked.
+                unsafe { step.op.cpu().backward(&StepContext::new(self, step, index, gradients.as_mut_ptr())) }
+            }
+        }
     }
 
     fn view(&self, slice: Option<BufferSlice>) -> View {
@@ -92,10 +146,6 @@ impl<'a> Pass<'a> {
         self.view(self.context.plan.gradients[node.0])
     }
 
-    fn param(&self, id: ParamId) -> *const f32 {
-        self.context.weights.param(id).as_ptr()
-    }
-
     /// Returns the network's output.
     pub fn output(&self) -> View {
         self.value(self.context.graph.output())
@@ -105,61 +155,18 @@ impl<'a> Pass<'a> {
     pub fn output_gradient(&self) -> View {
         self.gradient(self.context.graph.output())
     }
+}
 
-    fn norm(&self, step: &PlanStep, y: View) -> Norm {
-        let (x, groups, weight, bias, film) = match step.op {
-            Op::GroupNorm { x, groups, weight, bias } => (x, groups, weight, bias, None),
-            Op::FilmNorm { x, v, groups, weight, bias } => (x, groups, weight, bias, Some(self.value(v))),
-            _ => unreachable!("only called for normalisations"),
-        };
-        Norm {
-            x: self.value(x),
-            y,
-            groups,
-            silu: step.silu,
-            weight: self.param(weight),
-            bias: self.param(bias),
-            film,
-            // SAFETY: the plan reserves two numbers per group and image there.
-            moments: unsafe { self.arena.add(step.saved * self.images) },
-            scratch: self.scratch,
-        }
-    }
-
-    fn attention(&self, step: &PlanStep, [q, k, v]: [NodeId; 3], heads: usize, image: usize) -> Attention {
-        let part = |node| self.value(node).image(image);
-        let q = part(q);
-        // SAFETY: the plan reserves two numbers per head, query and image there.
-        let moments =
-            unsafe { self.arena.add(step.saved * self.images + image * attention::moments_len(q.rows(), heads)) };
-        Attention { q, k: part(k), v: part(v), heads, moments, scratch: self.scratch }
-    }
-
-    /// Returns the scratch memory as the products of a transposed convolution, `(rows, 2 · 2 · O)`, before they are
-    /// scattered to pixels.
-    fn windows(&self, x: &View, outputs: usize) -> View {
-        let mut shape = x.shape;
-        shape.channels = 4 * outputs;
-        View { at: self.scratch, stride: shape.channels, images: x.images, shape }
-    }
-
-    /// Computes y (+)= x · weights, with `weights` packed in panels.
-    unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: SumInit) {
-        let g = Gemm {
-            m: x.rows(),
-            n: y.channels(),
-            k: x.channels(),
-            a: x.left(),
-            b: Panels::packed(weights, x.channels()),
-            c: y.right(),
-            init,
-        };
-        // SAFETY: upheld by the caller.
-        unsafe { gemm(self.context.isa, &g) }
+/// Copies the values of all images into a view.
+pub fn copy_in(values: &[f32], to: &View) {
+    assert_eq!(values.len(), to.rows() * to.channels());
+    for (row, pixel) in values.chunks_exact(to.channels()).enumerate() {
+        // SAFETY: there are as many pixels as the view has rows.
+        unsafe { std::ptr::copy_nonoverlapping(pixel.as_ptr(), to.at.add(row * to.stride), pixel.len()) }
     }
 }
 
-/// Copies the values of all images out of a view; the inverse of `copy_in`.
+/// Copies the values of all images out of a view; the inverse of [`copy_in`].
 pub fn copy_out(from: &View, values: &mut [f32]) {
     assert_eq!(values.len(), from.rows() * from.channels());
     for (row, pixel) in values.chunks_exact_mut(from.channels()).enumerate() {

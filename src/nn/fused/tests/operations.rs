@@ -211,10 +211,10 @@ fn sums_and_means_match_the_reference() {
 fn time_and_position_encodings_match_the_reference() {
     for channels in [8, 10, 12, 24, 34] {
         check_op(channels, |g, x, t| {
-            let wave = g.sinusoid(t, channels);
+            let wave = g.time_encoding(t, channels);
             let v = g.linear(wave, "v", channels);
             let x = g.add_vector(x, v);
-            let encoding = g.positions(g.shape(x), 4);
+            let encoding = g.position_encoding(g.shape(x), 4);
             let y = g.conv1x1(encoding, "encoding", channels);
             let z = g.add(y, x);
             g.add(z, encoding);

@@ -4,12 +4,11 @@
 //! standard deviations are saved. Sums run along rows in four phases, then over the phases, then over the channels of a
 //! group, so their order does not depend on the vector width.
 
-use super::simd::{Simd, for_lanes, kernel, sigmoid};
-use super::view::View;
+use crate::nn::fused::reduce::{PHASES, for_phases, total};
+use crate::nn::fused::simd::{Simd, for_lanes, kernel, sigmoid};
+use crate::nn::fused::view::View;
 
 const EPSILON: f64 = 1e-5;
-/// The number of interleaved chains in a sum over rows, so that an addition need not wait for the previous one.
-const PHASES: usize = 4;
 
 /// y = norm(x) · weight + bias; with `film`, y · (1 + its first half) + its second half; then SiLU if `silu`.
 #[derive(Clone, Copy)]
@@ -64,27 +63,6 @@ impl Norm {
 /// Returns the length of the scratch memory.
 pub fn scratch_len(channels: usize) -> usize {
     8 * channels
-}
-
-/// Runs a block for every row; `$phase` is the row's index modulo [`PHASES`], as a constant in unrolled code.
-macro_rules! for_phases {
-    ($rows:expr, |$row:ident, $phase:ident| $body:block) => {
-        let rows: usize = $rows;
-        let mut start = 0;
-        while start + PHASES <= rows {
-            for $phase in 0..PHASES {
-                let $row = start + $phase;
-                $body
-            }
-            start += PHASES;
-        }
-        for $phase in 0..PHASES {
-            if start + $phase < rows {
-                let $row = start + $phase;
-                $body
-            }
-        }
-    };
 }
 
 kernel! {
@@ -203,25 +181,6 @@ kernel! {
     }
 }
 
-kernel! {
-    /// Computes `sums[c] += Σ x[.., c]`.
-    ///
-    /// # Safety
-    ///
-    /// The view is valid for reads, and `sums` for writing one number per channel.
-    pub unsafe fn column_sums<S>(x: &View, sums: *mut f32) {
-        for_lanes!(S, x.channels(), |c, lanes| {
-            let mut sum = [S::splat(0.0); PHASES];
-            let from = x.at.add(c);
-            for_phases!(x.rows(), |row, phase| {
-                sum[phase] = S::add(sum[phase], lanes.load(from.add(row * x.stride)));
-            });
-            let at = sums.add(c);
-            lanes.store(at, S::add(lanes.load(at), total::<S>(sum)));
-        });
-    }
-}
-
 /// Computes the means and reciprocal standard deviations of image `i`.
 #[inline(always)]
 unsafe fn moments<S: Simd>(n: &Norm, i: usize) {
@@ -320,11 +279,4 @@ unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2]
             }
         }
     }
-}
-
-/// Adds up the phases.
-#[inline(always)]
-unsafe fn total<S: Simd>(sums: [S::V; PHASES]) -> S::V {
-    // SAFETY: upheld by the caller.
-    unsafe { S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])) }
 }

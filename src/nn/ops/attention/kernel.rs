@@ -6,13 +6,14 @@
 //! Gimelshein 2018). In the backward pass, a lane is a key, and weights are recomputed from the maxima and sums (Dao et
 //! al. 2022, algorithm 4).
 
-use super::gemm::{Gemm, Left, Panels, SumInit, gemm};
-use super::simd::{Isa, PANEL, exp, kernel};
-use super::view::View;
+use crate::nn::fused::gemm::{Gemm, Left, Panels, SumInit, gemm};
+use crate::nn::fused::pass::{GradientTarget, StepContext};
+use crate::nn::fused::simd::{Isa, PANEL, exp, kernel};
+use crate::nn::fused::view::View;
 
 /// One image's queries, keys and values.
 #[derive(Clone, Copy)]
-pub struct Attention {
+pub struct ImageAttention {
     pub q: View,
     pub k: View,
     pub v: View,
@@ -28,7 +29,7 @@ pub struct Attention {
 const QUERIES: usize = 64;
 const KEYS: usize = 64;
 
-/// Returns the length of [`Attention::moments`].
+/// Returns the length of [`ImageAttention::moments`].
 pub fn moments_len(queries: usize, heads: usize) -> usize {
     2 * heads * queries
 }
@@ -40,8 +41,10 @@ pub fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) -> usize 
     if training { forward.max(backward) } else { forward }
 }
 
-/// A gradient to compute, and whether to add to its current values.
-pub type GradientTarget = Option<(View, bool)>;
+/// Returns the gradients of q, k and v to compute, for one image.
+pub fn image_targets(step: &StepContext, image: usize) -> [GradientTarget; 3] {
+    [0, 1, 2].map(|i| step.input_gradient(i).map(|(view, accumulate)| (view.image(image), accumulate)))
+}
 
 /// Returns the channels of one head.
 pub fn slice(view: &View, heads: usize, head: usize) -> View {
@@ -59,7 +62,7 @@ fn tiles(count: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
 /// # Safety
 ///
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
-pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
+pub unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         for (first, count) in tiles(q.rows(), QUERIES) {
@@ -175,7 +178,7 @@ kernel! {
 ///
 /// As for [`forward`], which has written `y` and the moments. The targets have the shapes of q, k and v, and overlap
 /// nothing but each other.
-pub unsafe fn backward(isa: Isa, a: &Attention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
+pub unsafe fn backward(isa: Isa, a: &ImageAttention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let [q, k, v, y, dy] = [&a.q, &a.k, &a.v, y, dy].map(|view| slice(view, a.heads, head));
         let [dq, dk, dv] = targets.map(|t| t.map(|(view, accumulate)| (slice(&view, a.heads, head), accumulate)));

@@ -1,6 +1,6 @@
 //! Softmax along rows that are padded to whole panels, and its gradient.
 
-use super::simd::{PANEL, Simd, exp, kernel};
+use crate::nn::fused::simd::{PANEL, Simd, exp, kernel};
 
 /// The maximum number of vectors per panel.
 const VECTORS: usize = 4;

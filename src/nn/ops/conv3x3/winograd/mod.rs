@@ -13,9 +13,9 @@
 mod tile;
 mod transform;
 
-use super::gemm::{Gemm, Left, Panels, SumInit, product};
-use super::simd::{PANEL, for_lanes, kernel};
-use super::view::View;
+use crate::nn::fused::gemm::{Gemm, Left, Panels, SumInit, product};
+use crate::nn::fused::simd::{PANEL, for_lanes, kernel};
+use crate::nn::fused::view::View;
 use tile::{gradient_tile, input_tile, output_tile};
 use transform::{filter_from_products, products_from_filter};
 

@@ -4,12 +4,13 @@
 //! the output is y = Q C. K is stored transposed, so that both softmaxes run along rows. The backward pass recomputes
 //! everything.
 
-use super::attention::{Attention, GradientTarget, pack_transposed, slice, unpack_transposed};
-use super::gemm::{Gemm, Left, Panels, SumInit, gemm};
-use super::pointwise;
-use super::simd::{Isa, PANEL};
+use super::super::attention::kernel::{ImageAttention, pack_transposed, slice, unpack_transposed};
 use super::softmax::{softmax, softmax_backward};
-use super::view::View;
+use crate::nn::fused::gemm::{Gemm, Left, Panels, SumInit, gemm};
+use crate::nn::fused::pass::GradientTarget;
+use crate::nn::fused::pointwise;
+use crate::nn::fused::simd::{Isa, PANEL};
+use crate::nn::fused::view::View;
 use crate::nn::graph::Shape;
 
 /// The matrices of one head in the scratch memory; rows are padded to whole panels.
@@ -59,7 +60,7 @@ fn layout(queries: usize, keys: usize, d: usize, v: usize) -> [(usize, usize); 8
     [q, k, c, q, k, c, (v, padded(d)), (padded(keys), v)]
 }
 
-unsafe fn scratch_matrices(a: &Attention) -> ScratchMatrices {
+unsafe fn scratch_matrices(a: &ImageAttention) -> ScratchMatrices {
     let [d, v] = [a.q.channels(), a.v.channels()].map(|c| c / a.heads);
     let mut at = a.scratch;
     let [queries, keys, context, d_queries, d_keys, d_context, context_t, values_t] =
@@ -108,7 +109,7 @@ unsafe fn compute_factors(isa: Isa, p: &ScratchMatrices, q: &View, k: &View, v: 
 /// # Safety
 ///
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
-pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
+pub unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         // SAFETY: upheld by the caller.
@@ -134,7 +135,7 @@ pub unsafe fn forward(isa: Isa, a: &Attention, y: &View) {
 /// # Safety
 ///
 /// As for [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
-pub unsafe fn backward(isa: Isa, a: &Attention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
+pub unsafe fn backward(isa: Isa, a: &ImageAttention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let part = |view: &View| slice(view, a.heads, head);
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));

@@ -1,7 +1,7 @@
 //! Mean pooling over square blocks, and its gradient.
 
-use super::simd::kernel;
-use super::view::View;
+use crate::nn::fused::simd::{for_lanes, kernel};
+use crate::nn::fused::view::View;
 
 kernel! {
     /// Computes the mean of every `factor × factor` block of x.
@@ -14,7 +14,7 @@ kernel! {
         for row in 0..y.rows() {
             let corner = x.at.add(corner(x, factor, y, row) * x.stride);
             let to = y.at.add(row * y.stride);
-            super::simd::for_lanes!(S, y.channels(), |c, lanes| {
+            for_lanes!(S, y.channels(), |c, lanes| {
                 let mut sum = S::splat(0.0);
                 for i in 0..factor {
                     let line = corner.add(i * x.shape.width * x.stride + c);
@@ -39,7 +39,7 @@ kernel! {
         for row in 0..dy.rows() {
             let corner = dx.at.add(corner(dx, factor, dy, row) * dx.stride);
             let from = dy.at.add(row * dy.stride);
-            super::simd::for_lanes!(S, dy.channels(), |c, lanes| {
+            for_lanes!(S, dy.channels(), |c, lanes| {
                 let part = S::mul(lanes.load(from.add(c)), share);
                 for i in 0..factor {
                     let line = corner.add(i * dx.shape.width * dx.stride + c);

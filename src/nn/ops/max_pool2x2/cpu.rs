@@ -1,0 +1,31 @@
+//! The implementation with kernels for the CPU.
+
+use super::kernel::{max_pool, max_pool_backward};
+use crate::nn::fused::pass::{CpuKernel, StepContext};
+use crate::nn::graph::{Graph, MaxPool2x2, Shape};
+
+impl CpuKernel for MaxPool2x2 {
+    fn reads_inputs_backward(&self) -> bool {
+        true
+    }
+
+    fn scratch_len(&self, _: &Graph, _: Shape, _: usize, _: bool) -> usize {
+        0
+    }
+
+    unsafe fn forward(&self, step: &StepContext) {
+        // SAFETY: upheld by the caller.
+        unsafe {
+            max_pool(step.isa(), &step.value(self.x), &step.output());
+        }
+    }
+
+    unsafe fn backward(&self, step: &StepContext) {
+        // SAFETY: upheld by the caller.
+        unsafe {
+            if let Some((dx, accumulate)) = step.input_gradient(0) {
+                max_pool_backward(step.isa(), &step.value(self.x), &step.output_gradient(), &dx, accumulate);
+            }
+        }
+    }
+}
