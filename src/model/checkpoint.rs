@@ -149,7 +149,7 @@ fn header_len(start: &[u8], len: u64) -> Result<usize> {
 }
 
 /// Reads the configuration in the header of a file of `len` bytes, and builds the network that it declares. Fails if
-/// the file has not as many parameters as that network.
+/// the file and the network have different parameter counts.
 fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
     #[derive(Deserialize)]
     struct Header {

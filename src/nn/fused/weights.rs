@@ -127,7 +127,7 @@ impl PackedWeights {
 }
 
 impl Packed {
-    fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, pack: impl Fn(Op, WeightShape, &mut [f32]) + Sync) {
+    fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, pack: impl Fn(&Op, WeightShape, &mut [f32]) + Sync) {
         self.data.resize(self.starts[plan.steps.len()], 0.0);
         let mut rest = self.data.as_mut_slice();
         let mut tasks = Vec::with_capacity(plan.steps.len());
@@ -135,7 +135,7 @@ impl Packed {
             let (slice, tail) = rest.split_at_mut(self.starts[i + 1] - self.starts[i]);
             rest = tail;
             if let Some(shape) = step.op.cpu().packed_weight(graph).filter(|_| !slice.is_empty()) {
-                tasks.push((step.op, shape, slice));
+                tasks.push((&step.op, shape, slice));
             }
         }
         tasks.into_par_iter().with_max_len(1).for_each(|(op, shape, slice)| pack(op, shape, slice));
