@@ -2,6 +2,8 @@
 //! where `SRPIPE_TEST_SLURM` names the folder of `tests/slurm/start.sh`, against a real one.
 
 mod common;
+#[path = "slurm/damaged_records.rs"]
+mod damaged_records;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -617,108 +619,6 @@ fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
     assert_done(&cluster.srpipe(&["gc"]));
     let again = cluster.srpipe(&["cancel", "p"]);
     assert!(again.stdout.contains("nothing to cancel"), "{again}");
-}
-
-/// Inverts one bit in the middle of a file and returns the original bytes.
-fn damage(path: &Path) -> Vec<u8> {
-    let bytes = fs::read(path).unwrap();
-    let mut altered = bytes.clone();
-    altered[bytes.len() / 2] ^= 4;
-    fs::write(path, altered).unwrap();
-    bytes
-}
-
-impl Cluster {
-    fn job_file(&self, name: &str) -> PathBuf {
-        self.folder.runs().join("p/latest/.slurm").join(name)
-    }
-}
-
-#[test]
-fn damaged_job_records_stop_a_run_with_a_message_and_can_be_cancelled() {
-    let cluster = waiting();
-    let run = cluster.start(&["run", "p.yaml"]);
-    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
-    run.signal("KILL");
-    run.wait();
-    for name in ["charter.json", "b1.json"] {
-        let bytes = damage(&cluster.job_file(name));
-        for args in [&["run", "p.yaml"][..], &["run", "p.yaml", "--detach"]] {
-            let output = cluster.srpipe(args);
-            assert!(output.code != Some(0) && output.stderr.contains(name), "{name}: {output}");
-            assert!(output.stderr.contains("is damaged") && output.stderr.contains("srpipe cancel"), "{output}");
-        }
-        let status = cluster.srpipe(&["status", "p"]);
-        assert!(status.code == Some(0) && status.stderr.contains(name), "{name}: {status}");
-        let gc = cluster.srpipe(&["gc"]);
-        assert!(gc.code == Some(1) && gc.stderr.contains(name), "{name}: {gc}");
-        fs::write(cluster.job_file(name), bytes).unwrap();
-    }
-    assert_eq!(cluster.calls("sbatch"), 1);
-    damage(&cluster.job_file("b1.json"));
-    assert_done(&cluster.srpipe(&["cancel", "p"]));
-    assert_eq!(cluster.state("1.0"), "CANCELLED");
-    cluster.go();
-    assert_done(&cluster.run(&[]));
-}
-
-#[test]
-fn job_records_damaged_during_a_run_fail_its_later_jobs_with_a_message() {
-    let mut cluster = waiting();
-    let text = fs::read_to_string(cluster.folder.path().join("p.yaml")).unwrap();
-    let copy = "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: wait/n}, outputs: [n]}";
-    cluster.folder.write("p.yaml", format!("{}\n  copy: {copy}\n", text.trim_end()));
-    cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
-    let run = cluster.start(&["run", "p.yaml"]);
-    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
-    let batch = damage(&cluster.job_file("b1.json"));
-    let charter = damage(&cluster.job_file("charter.json"));
-    cluster.go();
-    let output = run.wait();
-    assert_eq!(output.code, Some(1), "{output}");
-    assert!(output.stderr.contains("charter.json is damaged"), "{output}");
-    assert_eq!(cluster.record()["stages"][0]["state"], "ran", "{output}");
-    fs::write(cluster.job_file("b1.json"), batch).unwrap();
-    fs::write(cluster.job_file("charter.json"), charter).unwrap();
-    assert_done(&cluster.run(&[]));
-    cluster.go = PathBuf::new();
-}
-
-#[test]
-fn altered_bytes_in_the_files_of_jobs_change_no_result() {
-    let cluster = Cluster::stub(Pipeline::small());
-    assert_done(&cluster.run(&["--detach"]));
-    wait_until("the jobs are done", || (1..=3).all(|job| cluster.state(&format!("{job}.0")) == "COMPLETED"));
-    let record = cluster.folder.runs().join("p/latest/run.json");
-    let as_submitted = fs::read(&record).unwrap();
-    let outcome = || {
-        let status = cluster.status();
-        let stages = status["stages"].as_array().unwrap().iter();
-        let stages: Vec<_> = stages.map(|stage| (stage["state"].clone(), stage["key"].clone())).collect();
-        (status["run"]["state"].clone(), stages)
-    };
-    let expected = outcome();
-    assert_eq!(expected.0, "ok");
-    let mut reported = 0;
-    for entry in fs::read_dir(cluster.job_file("")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_string();
-        let bytes = fs::read(&path).unwrap();
-        for at in (0..bytes.len()).step_by(1.max(bytes.len() / 8)) {
-            let mut altered = bytes.clone();
-            altered[at] ^= 1;
-            fs::write(&path, altered).unwrap();
-            fs::write(&record, &as_submitted).unwrap();
-            let output = cluster.srpipe(&["status", "p"]);
-            match output.stderr.contains(&format!("{name} is damaged")) {
-                true => reported += 1,
-                // For example a byte of the checksum's own name.
-                false => assert_eq!(outcome(), expected, "byte {at} of {name}: {output}"),
-            }
-        }
-        fs::write(&path, bytes).unwrap();
-    }
-    assert!(reported > 16, "{reported} reports");
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub fn adopt_all(store: &Store) {
 pub fn adopt_run(store: &Store, run: &RunDir) {
     let adopted = settings::slurm().map_err(Into::into).and_then(|settings| slurm::adopt(run, store, &settings));
     if let Err(error) = adopted {
-        note(&format!("warning: what became of the jobs of run {} cannot be noted: {error:#}", run.id()));
+        note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
     }
 }
 

@@ -90,7 +90,7 @@ fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Opti
     record.id = run.id().to_string();
     run.make_latest()?;
     if options.executor == ExecutorKind::Slurm {
-        slurm::Book::begin(&run, &slurm::Charter::new(prepared, store, options.remote.clone()))?;
+        slurm::Book::begin(&run, &slurm::Charter::new(&run, prepared, store, options.remote.clone()))?;
     }
     Ok((run, record))
 }

@@ -1,6 +1,6 @@
 //! The files of a run whose stages are jobs of a batch system.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -14,6 +14,11 @@ impl RunDir {
     /// The folder of what the run keeps of its jobs on a cluster.
     pub fn jobs_dir(&self) -> PathBuf {
         self.path().join(JOBS)
+    }
+
+    /// Returns the run of a file in the folder of a run's jobs.
+    pub fn of_job_file(path: &Path) -> Option<Self> {
+        Self::of_folder(path.parent()?.parent()?)
     }
 
     /// A file in it: whole, and there for good when this returns.

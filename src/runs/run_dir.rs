@@ -141,6 +141,12 @@ impl RunDir {
         path.join(RECORD).is_file().then_some(Self { path, id, _lock: None })
     }
 
+    /// The run in this folder, whether or not it has a record.
+    pub(super) fn of_folder(path: &Path) -> Option<Self> {
+        let id = path.file_name()?.to_str()?.to_string();
+        Some(Self { path: path.to_path_buf(), id, _lock: None })
+    }
+
     /// When it began, in UTC, and four letters that tell it from another of that moment. Sorts by time.
     pub fn id(&self) -> &str {
         &self.id

@@ -4,17 +4,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{Place, tag};
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
 use crate::runs::RunDir;
-use crate::store::seal::{seal, unseal};
-use crate::store::{Key, Store, read_file};
+use crate::store::seal::{Seal, seal, unseal};
+use crate::store::{Key, Store, predates_seals, read_file};
 
 const CHARTER: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
@@ -25,6 +26,9 @@ const CANCELLED: &str = "cancelled";
 /// All that decides what a job does, whenever it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Charter {
+    /// The id of the run; None if an older version wrote it.
+    #[serde(default)]
+    pub run_id: Option<String>,
     /// The folder of the store.
     pub runs: PathBuf,
     pub plan: Plan,
@@ -38,8 +42,9 @@ pub struct Charter {
 }
 
 impl Charter {
-    pub fn new(prepared: &Prepared, store: &Store, remote: Option<String>) -> Self {
+    pub fn new(run: &RunDir, prepared: &Prepared, store: &Store, remote: Option<String>) -> Self {
         Self {
+            run_id: Some(run.id().to_string()),
             runs: store.runs_dir().to_path_buf(),
             plan: prepared.plan.clone(),
             sources: prepared.sources.clone(),
@@ -70,6 +75,9 @@ impl Charter {
 /// Stages that are one job, or the tasks of one array.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
+    /// The id of the run; None if an older version wrote it.
+    #[serde(default)]
+    pub run_id: Option<String>,
     /// Counts from one in a run.
     pub number: usize,
     /// Of the charter's plan.
@@ -92,8 +100,9 @@ pub struct Wanted {
 
 impl Batch {
     /// One that nobody has handed over yet.
-    pub fn new(number: usize, wanted: &[Wanted]) -> Self {
+    pub fn new(run_id: &str, number: usize, wanted: &[Wanted]) -> Self {
         Self {
+            run_id: Some(run_id.to_string()),
             number,
             stages: wanted.iter().map(|wanted| wanted.stage).collect(),
             keys: wanted.iter().map(|wanted| wanted.key.clone()).collect(),
@@ -145,7 +154,19 @@ impl Book {
     }
 
     pub fn charter(&self) -> Result<Charter> {
-        charter(&self.run.jobs_dir()).with_context(|| self.advice())
+        let charter = self.read_charter()?;
+        let record = self.run.record()?;
+        let names = charter.plan.stages.iter().map(|stage| &stage.name);
+        match names.eq(record.stages.iter().map(|stage| &stage.name)) {
+            true => Ok(charter),
+            false => Err(self.damaged(CHARTER, "its stages are not those of the run")),
+        }
+    }
+
+    fn read_charter(&self) -> Result<Charter> {
+        let charter: Charter = self.read(CHARTER)?;
+        self.check_run(CHARTER, charter.run_id.as_deref())?;
+        Ok(charter)
     }
 
     /// Says to whoever watches the run that it is to end.
@@ -184,17 +205,61 @@ impl Book {
     /// Fails if a record is damaged: the jobs of that batch could not be found again.
     pub fn batches(&self) -> Result<Vec<Batch>> {
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let number = |name: String| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok();
-        let batches = names.filter_map(number).map(|number| batch(&self.path(number)));
-        let mut batches: Vec<Batch> = batches.collect::<Result<_>>().with_context(|| self.advice())?;
+        let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let number = |name: &String| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok();
+        let mut batches: Vec<Batch> =
+            names.iter().filter_map(number).map(|number| self.batch(number)).collect::<Result<_>>()?;
         batches.sort_unstable_by_key(|batch| batch.number);
         Ok(batches)
     }
 
-    fn advice(&self) -> String {
-        let run = self.run_id();
-        format!("cannot find the jobs of run {run}; cancel them with `srpipe cancel {run}`, then start a new run")
+    fn batch(&self, number: usize) -> Result<Batch> {
+        let name = format!("{}.json", tag(number));
+        let batch: Batch = self.read(&name)?;
+        self.check_run(&name, batch.run_id.as_deref())?;
+        if batch.number != number {
+            return Err(self.damaged(&name, &format!("it is the record of batch {}", batch.number)));
+        }
+        Ok(batch)
+    }
+
+    /// Reads a sealed file of the run's folder of jobs.
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let bytes = match read_file(&self.run.jobs_dir().join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.missing(name, "")),
+            Err(error) => return Err(self.unusable(&format!("cannot read {name}: {error}"))),
+        };
+        let (value, seal) = unseal(&bytes).map_err(|damage| self.damaged(name, &damage.to_string()))?;
+        let is_old = || self.run.record().is_ok_and(|record| predates_seals(&record.srpipe_version));
+        if seal == Seal::None && !is_old() {
+            return Err(self.damaged(name, "the checksum is missing"));
+        }
+        Ok(value)
+    }
+
+    fn check_run(&self, name: &str, run_id: Option<&str>) -> Result<()> {
+        match run_id.filter(|id| *id != self.run_id()) {
+            None => Ok(()),
+            Some(other) => Err(self.damaged(name, &format!("it belongs to run {other}"))),
+        }
+    }
+
+    fn damaged(&self, name: &str, reason: &str) -> Error {
+        self.unusable(&format!("{name} is damaged: {reason}"))
+    }
+
+    fn missing(&self, name: &str, evidence: &str) -> Error {
+        self.unusable(&format!("{name} is missing{evidence}"))
+    }
+
+    /// An error with the next step. The name of the file comes first, because tables cut long messages.
+    fn unusable(&self, problem: &str) -> Error {
+        let (folder, run) = (self.run.jobs_dir(), self.run_id());
+        anyhow!(
+            "{problem} (in {}). Cancel the jobs of the run with `srpipe cancel {run}`, then start a new run",
+            folder.display()
+        )
     }
 
     /// What a task's processes write: events to `.out`, and before they know where their log is, messages to `.err`,
@@ -211,29 +276,21 @@ impl Book {
     }
 }
 
-fn charter(folder: &Path) -> Result<Charter> {
-    read(&folder.join(CHARTER))
-}
-
-fn batch(path: &Path) -> Result<Batch> {
-    read(path)
-}
-
 /// The job's side: which stage the task of a batch is to run, and in how many parts it takes its images.
 pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize, usize)> {
-    let batch = batch(path)?;
-    let charter = charter(path.parent().unwrap_or(Path::new(".")))?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());
+    let (run, number) = RunDir::of_job_file(path)
+        .zip(number)
+        .with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
+    let book = Book::of(&run);
+    let batch = book.batch(number)?;
+    let charter = book.read_charter()?;
     // Whoever submitted it may itself be a task of an array: its number is in the environment too.
     let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < charter.plan.stages.len());
-    let stage = stage.ok_or_else(|| anyhow!("{} has no task {task}", path.display()))?;
+    let stage = stage.ok_or_else(|| book.damaged(name, &format!("it has no task {task}")))?;
     Ok((charter, stage, batch.splits.get(task).copied().unwrap_or(1)))
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = read_file(path).with_context(|| format!("reading {}", path.display()))?;
-    let (value, _) = unseal(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
-    Ok(value)
 }
 
 #[cfg(test)]
@@ -246,7 +303,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = "name: p\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic}\n  \
                     pairs: {kind: degrade, input: images}\n";
+        let jobs = folder.path().join("p/20261123-083227.123-k3xa/.slurm");
+        std::fs::create_dir_all(&jobs).unwrap();
+        let run_id = "20261123-083227.123-k3xa";
         let charter = Charter {
+            run_id: Some(run_id.to_string()),
             runs: folder.path().to_path_buf(),
             plan: plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap()),
             sources: Sources::default(),
@@ -255,9 +316,9 @@ mod tests {
             remote: None,
         };
         let wanted = |stage, split| Wanted { stage, key: None, split };
-        let batch = Batch::new(3, &[wanted(1, 1), wanted(0, 4)]);
-        let path = folder.path().join("b3.json");
-        std::fs::write(folder.path().join(CHARTER), seal(&charter).unwrap()).unwrap();
+        let batch = Batch::new(run_id, 3, &[wanted(1, 1), wanted(0, 4)]);
+        let path = jobs.join("b3.json");
+        std::fs::write(jobs.join(CHARTER), seal(&charter).unwrap()).unwrap();
         std::fs::write(&path, seal(&batch).unwrap()).unwrap();
         assert_eq!(entry(&path, 0).unwrap(), (charter.clone(), 1, 1));
         assert_eq!(entry(&path, 1).unwrap(), (charter, 0, 4));
@@ -266,7 +327,8 @@ mod tests {
         // With an altered number, the job would run another stage.
         let text = std::fs::read_to_string(&path).unwrap().replace("[1,0]", "[0,1]");
         std::fs::write(&path, text).unwrap();
-        let error = format!("{:#}", entry(&path, 0).unwrap_err());
-        assert!(error.contains("does not match its checksum"), "{error}");
+        let error = entry(&path, 0).unwrap_err().to_string();
+        assert!(error.starts_with("b3.json is damaged: its content does not match its checksum"), "{error}");
+        assert!(error.contains(&format!("`srpipe cancel {run_id}`")), "{error}");
     }
 }

@@ -127,7 +127,7 @@ mod tests {
     fn batch(number: usize, stages: &[usize]) -> Batch {
         let wanted = |&stage: &usize| Wanted { stage, key: None, split: 1 };
         let wanted: Vec<Wanted> = stages.iter().map(wanted).collect();
-        Batch { job: Some(number as u64 * 10), ..Batch::new(number, &wanted) }
+        Batch { job: Some(number as u64 * 10), ..Batch::new("run", number, &wanted) }
     }
 
     #[test]

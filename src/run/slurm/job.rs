@@ -69,7 +69,7 @@ impl Job {
     /// Works out the stage's key from what is there now: what it reads was perhaps not when the job was submitted, and
     /// may have come out as something that is known.
     pub fn task(&self, store: &Store) -> Result<Task> {
-        let Charter { plan, sources, backend, forced, remote, runs } = &self.charter;
+        let Charter { plan, sources, backend, forced, remote, runs, .. } = &self.charter;
         let mut hidden: BTreeSet<Key> = BTreeSet::new();
         let start = Instant::now();
         let force = forced.contains(&self.stage);

@@ -33,7 +33,8 @@ impl Submitter {
             groups.entry(group).or_default().push(wanted);
         }
         let arrays = groups.values().flat_map(|group| group.chunks(MAX_TASKS));
-        arrays.enumerate().map(|(i, wanted)| Batch::new(last + 1 + i, wanted)).collect()
+        let batch = |(i, wanted): (usize, &[Wanted])| Batch::new(self.book.run_id(), last + 1 + i, wanted);
+        arrays.enumerate().map(batch).collect()
     }
 
     /// Writes down what is wanted, hands it over, and writes down under which number it goes. `after`: conditions, as

@@ -1,0 +1,207 @@
+//! Damaged, deleted, misplaced and unsealed records of jobs: no job is lost or submitted twice, and the message names the
+//! file and the next step.
+
+use super::*;
+
+/// Inverts one bit in the middle of a file and returns the original bytes.
+fn damage(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    let mut altered = bytes.clone();
+    altered[bytes.len() / 2] ^= 4;
+    fs::write(path, altered).unwrap();
+    bytes
+}
+
+impl Cluster {
+    fn job_file(&self, name: &str) -> PathBuf {
+        self.folder.runs().join("p/latest/.slurm").join(name)
+    }
+}
+
+#[test]
+fn damaged_job_records_stop_a_run_with_a_message_and_can_be_cancelled() {
+    let cluster = waiting();
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the run exists", || cluster.folder.runs().join("p/latest").exists());
+    cluster.wait_for_start();
+    run.signal("KILL");
+    run.wait();
+    for name in ["charter.json", "b1.json"] {
+        let bytes = damage(&cluster.job_file(name));
+        for args in [&["run", "p.yaml"][..], &["run", "p.yaml", "--detach"]] {
+            let output = cluster.srpipe(args);
+            assert!(output.code != Some(0) && output.stderr.contains(name), "{name}: {output}");
+            assert!(output.stderr.contains("is damaged") && output.stderr.contains("srpipe cancel"), "{output}");
+        }
+        let status = cluster.srpipe(&["status", "p"]);
+        assert!(status.code == Some(0) && status.stderr.contains(name), "{name}: {status}");
+        let gc = cluster.srpipe(&["gc"]);
+        assert!(gc.code == Some(1) && gc.stderr.contains(name), "{name}: {gc}");
+        fs::write(cluster.job_file(name), bytes).unwrap();
+    }
+    assert_eq!(cluster.calls("sbatch"), 1);
+    damage(&cluster.job_file("b1.json"));
+    assert_done(&cluster.srpipe(&["cancel", "p"]));
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+    cluster.go();
+    assert_done(&cluster.run(&[]));
+}
+
+#[test]
+fn job_records_damaged_during_a_run_fail_its_later_jobs_with_a_message() {
+    let mut cluster = waiting();
+    let text = fs::read_to_string(cluster.folder.path().join("p.yaml")).unwrap();
+    let copy = "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: wait/n}, outputs: [n]}";
+    cluster.folder.write("p.yaml", format!("{}\n  copy: {copy}\n", text.trim_end()));
+    cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
+    let run = cluster.start(&["run", "p.yaml"]);
+    wait_until("the run exists", || cluster.folder.runs().join("p/latest").exists());
+    cluster.wait_for_start();
+    let batch = damage(&cluster.job_file("b1.json"));
+    let charter = damage(&cluster.job_file("charter.json"));
+    cluster.go();
+    let output = run.wait();
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(output.stderr.contains("charter.json is damaged"), "{output}");
+    assert_eq!(cluster.record()["stages"][0]["state"], "ran", "{output}");
+    fs::write(cluster.job_file("b1.json"), batch).unwrap();
+    fs::write(cluster.job_file("charter.json"), charter).unwrap();
+    assert_done(&cluster.run(&[]));
+    cluster.go = PathBuf::new();
+}
+
+#[test]
+fn altered_bytes_in_the_files_of_jobs_change_no_result() {
+    let cluster = Cluster::stub(Pipeline::small());
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the jobs are done", || (1..=3).all(|job| cluster.state(&format!("{job}.0")) == "COMPLETED"));
+    let record = cluster.folder.runs().join("p/latest/run.json");
+    let as_submitted = fs::read(&record).unwrap();
+    let outcome = || {
+        let status = cluster.status();
+        let stages = status["stages"].as_array().unwrap().iter();
+        let stages: Vec<_> = stages.map(|stage| (stage["state"].clone(), stage["key"].clone())).collect();
+        (status["run"]["state"].clone(), stages)
+    };
+    let expected = outcome();
+    assert_eq!(expected.0, "ok");
+    let mut reported = 0;
+    for entry in fs::read_dir(cluster.job_file("")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        let bytes = fs::read(&path).unwrap();
+        for at in (0..bytes.len()).step_by(1.max(bytes.len() / 8)) {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            fs::write(&path, altered).unwrap();
+            fs::write(&record, &as_submitted).unwrap();
+            let output = cluster.srpipe(&["status", "p"]);
+            match output.stderr.contains(&format!("{name} is damaged")) {
+                true => reported += 1,
+                // For example a byte of the checksum's own name.
+                false => assert_eq!(outcome(), expected, "byte {at} of {name}: {output}"),
+            }
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(reported > 16, "{reported} reports");
+}
+
+impl Cluster {
+    /// The folder of the run that `latest` names.
+    fn run_folder(&self) -> PathBuf {
+        self.folder.runs().join("p/latest").canonicalize().unwrap()
+    }
+
+    /// Waits until the first job's process has read its records and started its stage.
+    fn wait_for_start(&self) {
+        let output = self.run_folder().join(".slurm/b1_0.out");
+        wait_until("the stage starts", || fs::read_to_string(&output).is_ok_and(|text| text.contains("started")));
+    }
+
+    fn run_id(&self) -> String {
+        self.run_folder().file_name().unwrap().to_str().unwrap().to_string()
+    }
+}
+
+/// A cluster with a detached run whose job is running.
+fn detached() -> Cluster {
+    let cluster = waiting();
+    assert_done(&cluster.run(&["--detach"]));
+    cluster.wait_for_start();
+    cluster
+}
+
+/// Removes the seal from a sealed JSON file.
+fn unsealed(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).unwrap();
+    format!("{}}}\n", &text[..text.rfind(",\n\"sha256\"").unwrap()])
+}
+
+#[test]
+fn the_spec_of_another_run_is_refused() {
+    let cluster = detached();
+    let first = cluster.run_folder();
+    let path = cluster.folder.path().join("p.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let copy = "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: wait/n}, outputs: [n]}";
+    fs::write(&path, format!("{}\n  copy: {copy}\n", text.trim_end())).unwrap();
+    assert_done(&cluster.run(&["--detach"]));
+    let second = cluster.run_folder();
+    assert_ne!(first, second);
+    fs::copy(second.join(".slurm/charter.json"), first.join(".slurm/charter.json")).unwrap();
+    let id = first.file_name().unwrap().to_str().unwrap();
+    let status = cluster.srpipe(&["status", id]);
+    assert!(status.code == Some(0) && status.stderr.contains("charter.json is damaged"), "{status}");
+    fs::remove_dir_all(&second).unwrap();
+    let run = cluster.srpipe(&["run", "p.yaml"]);
+    assert!(run.code == Some(1) && run.stderr.contains("charter.json is damaged"), "{run}");
+    assert_done(&cluster.srpipe(&["cancel", id]));
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+}
+
+#[test]
+fn a_batch_record_under_the_name_of_another_is_refused() {
+    let cluster = Cluster::stub(Pipeline::small());
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the jobs are done", || (1..=3).all(|job| cluster.state(&format!("{job}.0")) == "COMPLETED"));
+    fs::copy(cluster.job_file("b2.json"), cluster.job_file("b1.json")).unwrap();
+    let status = cluster.srpipe(&["status", "p"]);
+    assert!(status.stderr.contains("b1.json is damaged"), "{status}");
+}
+
+#[test]
+fn a_job_that_finds_its_record_damaged_names_the_file_and_the_next_step() {
+    let two = Pipeline::new()
+        .stage("a", "{kind: command, command: [sh, -c, 'sleep 1; echo 1 > {outputs.n}'], outputs: [n]}")
+        .stage("b", "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: a/n}, outputs: [n]}");
+    let cluster = Cluster::stub(two);
+    assert_done(&cluster.run(&["--detach"]));
+    let intact = damage(&cluster.job_file("b2.json"));
+    wait_until("the second job has ended", || cluster.state("2.0") == "FAILED");
+    fs::write(cluster.job_file("b2.json"), intact).unwrap();
+    wait_until("the run has failed", || cluster.status()["run"]["state"] == "failed");
+    let status = cluster.status();
+    let error = status["stages"][1]["error"].as_str().unwrap();
+    assert!(error.starts_with("b2.json is damaged"), "{error}");
+    assert!(error.contains(&format!("srpipe cancel {}", cluster.run_id())), "{error}");
+}
+
+#[test]
+fn job_records_without_a_checksum_are_refused_unless_an_old_version_wrote_them() {
+    let cluster = detached();
+    for name in ["charter.json", "b1.json"] {
+        let sealed = fs::read(cluster.job_file(name)).unwrap();
+        fs::write(cluster.job_file(name), unsealed(&sealed)).unwrap();
+        let status = cluster.srpipe(&["status", "p"]);
+        assert!(status.stderr.contains(&format!("{name} is damaged: the checksum is missing")), "{status}");
+        let record = cluster.run_folder().join("run.json");
+        let new = fs::read(&record).unwrap();
+        let version = format!("\"srpipe_version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+        fs::write(&record, unsealed(&new).replace(&version, "\"srpipe_version\": \"0.1.0\"")).unwrap();
+        let status = cluster.srpipe(&["status", "p"]);
+        assert!(!status.stderr.contains(name), "{status}");
+        fs::write(&record, new).unwrap();
+        fs::write(cluster.job_file(name), sealed).unwrap();
+    }
+}
