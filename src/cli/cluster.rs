@@ -73,17 +73,31 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
     let run = find_run(&store, &args.run)?;
     adopt_run(&store, &run);
-    let record = run.record()?;
+    let record = match run.record() {
+        // The batch system finds the jobs by the run's id.
+        Err(error) if run.has_jobs_dir() => {
+            note(&format!("warning: {error:#}"));
+            let what = cancel_jobs(&run)?;
+            let folder = run.path().parent().and_then(Path::file_name).unwrap_or_default();
+            report_cancelled(args, &run, &folder.to_string_lossy(), what);
+            return Ok(EXIT_DONE);
+        }
+        record => record?,
+    };
     let what = match (record.state, record.executor) {
         (RunState::Running, ExecutorKind::Slurm) => cancel_jobs(&run)?,
         (RunState::Running, ExecutorKind::Local) if run.is_live() => interrupt(&record)?,
         _ => "has ended: there is nothing to cancel",
     };
+    report_cancelled(args, &run, &record.pipeline, what);
+    Ok(EXIT_DONE)
+}
+
+fn report_cancelled(args: &RunIdArgs, run: &RunDir, pipeline: &str, what: &str) {
     match args.json {
-        true => print_json(&json!({"schema": 1, "pipeline": record.pipeline, "run": run.id(), "is": what})),
+        true => print_json(&json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "is": what})),
         false => print(&format!("run {} {what}\n", run.id())),
     }
-    Ok(EXIT_DONE)
 }
 
 fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
@@ -95,9 +109,10 @@ fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
         note(&format!("warning: {error:#}"));
         return Ok("will be cancelled by the process that watches it, when Slurm answers");
     }
-    // Where somebody watches, they see it.
-    if let Some(run) = run.take_over()? {
-        let mut record = run.record()?;
+    // If a process watches the run, it updates the record.
+    if let Some(run) = run.take_over()?
+        && let Ok(mut record) = run.record()
+    {
         for stage in &mut record.stages {
             stage.state = match stage.state {
                 StageRunState::Running => StageRunState::Interrupted,

@@ -22,6 +22,14 @@ impl ExecutorKind {
             Self::Slurm => "slurm",
         }
     }
+
+    /// Whether stages continue without the process that started them.
+    pub fn outlives_run(self) -> bool {
+        match self {
+            Self::Local => false,
+            Self::Slurm => true,
+        }
+    }
 }
 
 impl FromStr for ExecutorKind {

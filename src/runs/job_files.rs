@@ -16,6 +16,11 @@ impl RunDir {
         self.path().join(JOBS)
     }
 
+    /// Whether the run has a folder for its jobs, whatever its record says.
+    pub fn has_jobs_dir(&self) -> bool {
+        std::fs::symlink_metadata(self.jobs_dir()).is_ok()
+    }
+
     /// Returns the run of a file in the folder of a run's jobs.
     pub fn of_job_file(path: &Path) -> Option<Self> {
         Self::of_folder(path.parent()?.parent()?)

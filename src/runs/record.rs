@@ -61,6 +61,11 @@ impl RunRecord {
         seal_pretty(self).context("writing the record of a run as JSON")
     }
 
+    /// Whether jobs of the run may continue without a process that watches them, if no process holds its lock.
+    pub fn may_have_unwatched_jobs(&self) -> bool {
+        self.state == RunState::Running && self.executor.outlives_run()
+    }
+
     /// Parses the JSON of a `run.json`, from a store or an archive.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
         let (record, seal): (Self, Seal) = unseal(bytes)?;

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{RunDir, RunState, is_run_id};
-use crate::config::ExecutorKind;
+use super::{RunDir, is_run_id};
 use crate::store::{Key, Store, files};
 
 /// Which runs are kept.
@@ -120,17 +119,9 @@ pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Re
     })
 }
 
-/// Returns run folders without a record, whose process was killed before it wrote one, and the temporary files and
-/// folders of runs that are not live.
+/// Returns abandoned run folders, and the temporary files and folders of runs that are not live.
 fn leftovers(store: &Store) -> Vec<PathBuf> {
-    let is_abandoned = |path: &PathBuf| {
-        files::is_folder(path)
-            && path.file_name().and_then(|name| name.to_str()).is_some_and(is_run_id)
-            && RunDir::is_abandoned(path)
-    };
     let runs_dir = store.runs_dir();
-    let pipelines = files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store"));
-    let abandoned = pipelines.flat_map(|pipeline| files::entries(&pipeline)).filter(is_abandoned);
     let mut folders = vec![runs_dir.to_path_buf()];
     for pipeline in store.pipelines() {
         folders.push(runs_dir.join(&pipeline));
@@ -141,24 +132,52 @@ fn leftovers(store: &Store) -> Vec<PathBuf> {
         }
     }
     let temporaries = folders.iter().flat_map(|folder| files::temporaries(folder));
-    let mut found: Vec<PathBuf> = abandoned.chain(temporaries).collect();
+    let mut found: Vec<PathBuf> = abandoned_runs(store).into_iter().chain(temporaries).collect();
     found.sort();
     found.dedup();
     found
 }
 
 fn refuse_unwatched_runs(store: &Store) -> Result<()> {
-    let mut runs = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline));
-    let is_unwatched = |run: &RunDir| {
-        let record = run.record();
-        record.is_ok_and(|record| record.executor == ExecutorKind::Slurm && record.state == RunState::Running)
-            && !run.is_live()
+    for run in store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)) {
+        if run.is_live() {
+            continue;
+        }
+        let id = run.id();
+        match run.record() {
+            Ok(record) if record.may_have_unwatched_jobs() => bail!(
+                "the jobs of run {id} continue without a process: wait for them (`srpipe status {id}`), or \
+                 `srpipe cancel {id}`"
+            ),
+            Err(error) if run.has_jobs_dir() => {
+                return Err(error.context(format!("the jobs of run {id} may continue and need their inputs")));
+            }
+            _ => {}
+        }
+    }
+    for path in abandoned_runs(store) {
+        if let Some(run) = RunDir::of_folder(&path).filter(RunDir::has_jobs_dir) {
+            bail!(
+                "run.json is missing in {}, and jobs of this run may continue: cancel them with the commands of the batch \
+                 system (their name is {}), then remove the folder",
+                path.display(),
+                run.id()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Returns run folders without a record, whose process was killed before it wrote one.
+fn abandoned_runs(store: &Store) -> Vec<PathBuf> {
+    let is_abandoned = |path: &PathBuf| {
+        files::is_folder(path)
+            && path.file_name().and_then(|name| name.to_str()).is_some_and(is_run_id)
+            && RunDir::is_abandoned(path)
     };
-    let Some(run) = runs.find(is_unwatched) else { return Ok(()) };
-    let id = run.id();
-    bail!(
-        "the jobs of run {id} continue without a process: wait for them (`srpipe status {id}`), or `srpipe cancel {id}`"
-    )
+    let runs_dir = store.runs_dir();
+    let pipelines = files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store"));
+    pipelines.flat_map(|pipeline| files::entries(&pipeline)).filter(is_abandoned).collect()
 }
 
 #[cfg(test)]

@@ -168,8 +168,12 @@ impl RunDir {
         let path = self.path.join(RECORD);
         let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
         RunRecord::from_json(&bytes).with_context(|| {
+            let cancel = match self.has_jobs_dir() {
+                true => format!("cancel its jobs with `srpipe cancel {}`, then remove", self.id),
+                false => "remove".to_string(),
+            };
             format!(
-                "{} is damaged: remove the folder of this run; its results stay in the store until `srpipe gc`",
+                "{} is damaged: {cancel} the folder of this run; its results stay in the store until `srpipe gc`",
                 path.display()
             )
         })

@@ -139,6 +139,34 @@ fn unsealed(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn jobs_of_a_run_with_a_damaged_record_keep_their_inputs_and_can_be_cancelled() {
+    for by_id in [false, true] {
+        let cluster = detached();
+        let record = cluster.run_folder().join("run.json");
+        damage(&record);
+        let gc = cluster.srpipe(&["gc"]);
+        assert_eq!(gc.code, Some(1), "{gc}");
+        let id = cluster.run_id();
+        assert!(gc.stderr.contains(&format!("`srpipe cancel {id}`, then remove")), "{gc}");
+        let cancel = cluster.srpipe(&["cancel", if by_id { &id } else { "p" }]);
+        assert_eq!(cancel.code, Some(0), "{cancel}");
+        assert!(cancel.stderr.contains("run.json is damaged"), "{cancel}");
+        assert_eq!(cluster.state("1.0"), "CANCELLED");
+        fs::remove_dir_all(cluster.run_folder()).unwrap();
+        assert_done(&cluster.srpipe(&["gc"]));
+    }
+}
+
+#[test]
+fn jobs_of_a_run_without_a_record_keep_their_inputs() {
+    let cluster = detached();
+    fs::remove_file(cluster.run_folder().join("run.json")).unwrap();
+    let gc = cluster.srpipe(&["gc"]);
+    assert!(gc.code == Some(1) && gc.stderr.contains("run.json"), "{gc}");
+    assert!(cluster.run_folder().join(".slurm/b1.json").exists());
+}
+
+#[test]
 fn the_spec_of_another_run_is_refused() {
     let cluster = detached();
     let first = cluster.run_folder();
