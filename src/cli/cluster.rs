@@ -102,12 +102,18 @@ fn report_cancelled(args: &RunIdArgs, run: &RunDir, pipeline: &str, what: &str) 
 
 fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
     slurm::is_there().map_err(InputError)?;
-    if let Err(error) = slurm::cancel(run, &settings::slurm()?) {
-        if !run.is_live() {
-            return Err(error);
+    match slurm::cancel(run, &settings::slurm()?) {
+        Ok(true) => {}
+        Ok(false) if run.is_live() => note(&format!(
+            "warning: cannot write to {}: the process that watches the run may submit more jobs; stop it with Ctrl-C",
+            run.jobs_dir().display()
+        )),
+        Ok(false) => {}
+        Err(error) if run.is_live() && slurm::Book::of(run).is_cancelled() => {
+            note(&format!("warning: {error:#}"));
+            return Ok("will be cancelled by the process that watches it, when Slurm answers");
         }
-        note(&format!("warning: {error:#}"));
-        return Ok("will be cancelled by the process that watches it, when Slurm answers");
+        Err(error) => return Err(error),
     }
     // If a process watches the run, it updates the record.
     if let Some(run) = run.take_over()?

@@ -199,6 +199,30 @@ fn a_batch_record_under_the_name_of_another_is_refused() {
 }
 
 #[test]
+fn jobs_are_cancelled_even_if_the_folder_of_their_records_is_unusable() {
+    type Spoil = fn(&Path);
+    let spoils: [(&str, Spoil); 3] = [
+        ("a file", |folder| {
+            fs::rename(folder, folder.with_file_name("moved")).unwrap();
+            fs::write(folder, "").unwrap();
+        }),
+        ("a link loop", |folder| {
+            fs::rename(folder, folder.with_file_name("moved")).unwrap();
+            std::os::unix::fs::symlink(folder, folder).unwrap();
+        }),
+        ("a folder as marker", |folder| fs::create_dir(folder.join("cancelled")).unwrap()),
+    ];
+    for (name, spoil) in spoils {
+        let cluster = detached();
+        spoil(&cluster.run_folder().join(".slurm"));
+        let output = cluster.srpipe(&["cancel", "p"]);
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+        assert_eq!(cluster.state("1.0"), "CANCELLED", "{name}: {output}");
+        assert_eq!(cluster.record()["state"], "interrupted", "{name}: {output}");
+    }
+}
+
+#[test]
 fn a_job_that_finds_its_record_damaged_names_the_file_and_the_next_step() {
     let two = Pipeline::new()
         .stage("a", "{kind: command, command: [sh, -c, 'sleep 1; echo 1 > {outputs.n}'], outputs: [n]}")

@@ -184,7 +184,7 @@ impl Book {
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.run.jobs_dir().join(CANCELLED).exists()
+        self.run.jobs_dir().join(CANCELLED).is_file()
     }
 
     /// The file of a batch, for its jobs.

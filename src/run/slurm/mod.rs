@@ -82,16 +82,21 @@ fn recorded(id: &str, state: &JobState) -> Option<JobRecord> {
     }
 }
 
-/// Ends all jobs of a run; whoever watches it submits no others.
-pub fn cancel(run: &RunDir, settings: &Settings) -> Result<()> {
+/// Cancels all jobs of a run, and asks the process that watches it, if any, to submit no others. Returns whether that
+/// process can see the request.
+pub fn cancel(run: &RunDir, settings: &Settings) -> Result<bool> {
     let book = Book::of(run);
-    book.cancel()?;
-    queue::scancel(run.id(), settings.timeout).inspect_err(|_| {
-        // It would cancel whoever takes the run up later.
-        if !run.is_live() {
-            book.forget_cancelling();
+    let marked = book.cancel();
+    match queue::scancel(run.id(), settings.timeout) {
+        Ok(()) => Ok(marked.is_ok()),
+        Err(error) => {
+            if !run.is_live() {
+                // Otherwise the next process that resumes the run would cancel it.
+                book.forget_cancelling();
+            }
+            marked.and(Err(error))
         }
-    })
+    }
 }
 
 /// How many stages of a run have no job and are not known.
