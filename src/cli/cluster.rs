@@ -63,10 +63,17 @@ pub fn adopt_all(store: &Store) {
 }
 
 pub fn adopt_run(store: &Store, run: &RunDir) {
-    let adopted = settings::slurm().map_err(Into::into).and_then(|settings| slurm::adopt(run, store, &settings));
-    if let Err(error) = adopted {
+    if let Err(error) = try_adopt_run(store, run) {
         note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
     }
+}
+
+/// Updates the record of a run whose jobs nobody watches.
+///
+/// # Errors
+/// Fails if the records of the run or of its jobs are damaged. That Slurm does not answer is no error.
+pub fn try_adopt_run(store: &Store, run: &RunDir) -> Result<()> {
+    slurm::adopt(run, store, &settings::slurm()?)
 }
 
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {

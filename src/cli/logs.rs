@@ -28,19 +28,21 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let name = &stage.name.clone();
     let mut is_empty = true;
     let mut adopted = Instant::now();
-    let mut wait = |stage: &mut StageRecord| {
+    let mut wait = |stage: &mut StageRecord| -> Result<()> {
         std::thread::sleep(POLL);
         if adopted.elapsed() >= ADOPT {
-            cluster::adopt_run(&store, &run);
+            // With damaged records, the end of the stage would never be seen.
+            cluster::try_adopt_run(&store, &run)?;
             adopted = Instant::now();
         }
         if let Some(record) = record(&run, name) {
             *stage = record;
         }
+        Ok(())
     };
     // Its key is known when its inputs are.
     while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
-        wait(&mut stage);
+        wait(&mut stage)?;
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
     if args.json {
@@ -83,7 +85,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
             }
             return Ok(EXIT_DONE);
         }
-        wait(&mut stage);
+        wait(&mut stage)?;
     }
 }
 

@@ -199,6 +199,19 @@ fn a_batch_record_under_the_name_of_another_is_refused() {
 }
 
 #[test]
+fn following_the_log_of_a_run_with_damaged_job_records_ends_with_an_error() {
+    for name in ["charter.json", "b1.json"] {
+        let cluster = detached();
+        wait_until("the stage has a key", || cluster.status()["stages"][0]["state"] == "running");
+        damage(&cluster.job_file(name));
+        let logs = cluster.start(&["logs", "wait", "-f"]);
+        cluster.go();
+        let output = logs.wait();
+        assert!(output.code == Some(1) && output.stderr.contains(&format!("{name} is damaged")), "{output}");
+    }
+}
+
+#[test]
 fn jobs_are_cancelled_even_if_the_folder_of_their_records_is_unusable() {
     type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 3] = [
