@@ -40,6 +40,7 @@ pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Res
     if !slurm::Book::of(&latest).charter()?.asks_for(prepared) {
         return Ok(None);
     }
+    slurm::check_records(&latest, &settings::slurm()?)?;
     // `status` takes it for a moment.
     for _ in 0..20 {
         if let Some(run) = latest.take_over()? {

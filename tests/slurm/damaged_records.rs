@@ -167,6 +167,31 @@ fn jobs_of_a_run_without_a_record_keep_their_inputs() {
 }
 
 #[test]
+fn jobs_whose_batch_record_was_deleted_are_reported_and_not_submitted_again() {
+    let two = Pipeline::new()
+        .stage("a", "{kind: command, command: [sh, -c, 'sleep 30; echo 1 > {outputs.n}'], outputs: [n]}")
+        .stage("b", "{kind: command, command: [cp, '{inputs.n}', '{outputs.n}'], inputs: {n: a/n}, outputs: [n]}");
+    let cluster = Cluster::stub(two);
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
+    for names in [&["b1.json"][..], &["b2.json"], &["b1.json", "b2.json"]] {
+        let kept: Vec<_> = names.iter().map(|name| fs::read(cluster.job_file(name)).unwrap()).collect();
+        names.iter().for_each(|name| fs::remove_file(cluster.job_file(name)).unwrap());
+        let status = cluster.srpipe(&["status", "p"]);
+        assert!(status.stderr.contains(&format!("{} is missing", names[0])), "{names:?}: {status}");
+        for args in [&["run", "p.yaml"][..], &["run", "p.yaml", "--detach"]] {
+            let output = cluster.srpipe(args);
+            assert_eq!(output.code, Some(1), "{names:?}: {output}");
+            assert!(output.stderr.contains(&format!("{} is missing", names[0])), "{names:?}: {output}");
+            assert!(output.stderr.contains("srpipe cancel"), "{names:?}: {output}");
+        }
+        names.iter().zip(kept).for_each(|(name, bytes)| fs::write(cluster.job_file(name), bytes).unwrap());
+    }
+    assert_eq!(cluster.calls("sbatch"), 2);
+    assert_done(&cluster.srpipe(&["cancel", "p"]));
+}
+
+#[test]
 fn the_spec_of_another_run_is_refused() {
     let cluster = detached();
     let first = cluster.run_folder();

@@ -28,7 +28,12 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
         return Ok(());
     }
     let jobs = queue::squeue(run.id(), settings.timeout).ok();
-    let tasks = tasks(&Book::of(run))?;
+    let book = Book::of(run);
+    let batches = book.batches()?;
+    if let Some(jobs) = &jobs {
+        book.check_queue(&batches, jobs)?;
+    }
+    let tasks = tasks(batches);
     let is_missing =
         |(batch, task): &&(Batch, usize)| jobs.as_ref().is_some_and(|jobs| !jobs.contains_key(&(batch.number, *task)));
     let accounts = match tasks.values().any(|task| is_missing(&task)) {
@@ -92,12 +97,12 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
 }
 
 /// The task of a batch that counts for each stage: of the last that has it.
-fn tasks(book: &Book) -> Result<BTreeMap<usize, (Batch, usize)>> {
+fn tasks(batches: Vec<Batch>) -> BTreeMap<usize, (Batch, usize)> {
     let mut tasks = BTreeMap::new();
-    for batch in book.batches()? {
+    for batch in batches {
         tasks.extend(batch.stages.iter().enumerate().map(|(task, &stage)| (stage, (batch.clone(), task))));
     }
-    Ok(tasks)
+    tasks
 }
 
 /// What Slurm says: the queue, if it answers, and the accounting of what is not there.

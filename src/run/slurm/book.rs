@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::queue::{Place, tag};
+use super::queue::{Jobs, Place, Row, tag};
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
 use crate::runs::RunDir;
@@ -202,7 +202,8 @@ impl Book {
     /// Returns all batches, sorted by number; files with other names are skipped.
     ///
     /// # Errors
-    /// Fails if a record is damaged: the jobs of that batch could not be found again.
+    /// Fails if a record is damaged or missing: the jobs of that batch could not be found again, and its number would be
+    /// used for another batch.
     pub fn batches(&self) -> Result<Vec<Batch>> {
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
         let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -210,7 +211,25 @@ impl Book {
         let mut batches: Vec<Batch> =
             names.iter().filter_map(number).map(|number| self.batch(number)).collect::<Result<_>>()?;
         batches.sort_unstable_by_key(|batch| batch.number);
-        Ok(batches)
+        // Batches are numbered without gaps, and a job that has started has a file for its events.
+        let with_output = names.iter().filter_map(|name| {
+            let (batch, rest) = name.strip_prefix('b')?.split_once('_')?;
+            rest.ends_with(".out").then(|| batch.parse().ok())?
+        });
+        let last = with_output.chain(batches.iter().map(|batch| batch.number)).max().unwrap_or(0);
+        match (1..=last).find(|&number| batches.get(number - 1).is_none_or(|batch| batch.number != number)) {
+            None => Ok(batches),
+            Some(number) => Err(self.missing(number, "")),
+        }
+    }
+
+    /// Fails if the queue has a job of this run whose batch is not among `batches`.
+    pub fn check_queue(&self, batches: &[Batch], jobs: &Jobs) -> Result<()> {
+        let is_missing = |((number, _), _): &(&Place, &Row)| batches.iter().all(|batch| batch.number != *number);
+        match jobs.iter().find(is_missing) {
+            None => Ok(()),
+            Some(((number, _), row)) => Err(self.missing(*number, &format!(", but job {} is in the queue", row.id))),
+        }
     }
 
     fn batch(&self, number: usize) -> Result<Batch> {
@@ -227,7 +246,9 @@ impl Book {
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
         let bytes = match read_file(&self.run.jobs_dir().join(name)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.missing(name, "")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(self.unusable(&format!("{name} is missing")));
+            }
             Err(error) => return Err(self.unusable(&format!("cannot read {name}: {error}"))),
         };
         let (value, seal) = unseal(&bytes).map_err(|damage| self.damaged(name, &damage.to_string()))?;
@@ -249,8 +270,8 @@ impl Book {
         self.unusable(&format!("{name} is damaged: {reason}"))
     }
 
-    fn missing(&self, name: &str, evidence: &str) -> Error {
-        self.unusable(&format!("{name} is missing{evidence}"))
+    fn missing(&self, batch: usize, evidence: &str) -> Error {
+        self.unusable(&format!("{}.json is missing{evidence}", tag(batch)))
     }
 
     /// An error with the next step. The name of the file comes first, because tables cut long messages.

@@ -99,6 +99,17 @@ pub fn cancel(run: &RunDir, settings: &Settings) -> Result<bool> {
     }
 }
 
+/// Checks that the records of a run's jobs are complete, as far as the run's files and the queue show.
+pub fn check_records(run: &RunDir, settings: &Settings) -> Result<()> {
+    let book = Book::of(run);
+    let batches = book.batches()?;
+    match queue::squeue(run.id(), settings.timeout) {
+        Ok(jobs) => book.check_queue(&batches, &jobs),
+        // Slurm may answer later.
+        Err(_) => Ok(()),
+    }
+}
+
 /// How many stages of a run have no job and are not known.
 pub fn unsubmitted(run: &RunDir, states: &[StageState]) -> Result<usize> {
     let batches = Book::of(run).batches()?;
