@@ -74,7 +74,9 @@ pub fn adopt_run(store: &Store, run: &RunDir) {
 /// # Errors
 /// Fails if the records of the run or of its jobs are damaged. That Slurm does not answer is no error.
 pub fn try_adopt_run(store: &Store, run: &RunDir) -> Result<()> {
-    slurm::adopt(run, store, &settings::slurm()?)
+    let warnings = slurm::adopt(run, store, &settings::slurm()?)?;
+    warnings.iter().for_each(|warning| note(&format!("warning: run {}: {warning}", run.id())));
+    Ok(())
 }
 
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {

@@ -261,6 +261,35 @@ fn jobs_are_cancelled_even_if_the_folder_of_their_records_is_unusable() {
 }
 
 #[test]
+fn an_event_that_cannot_be_read_is_reported_with_the_name_of_its_file() {
+    let cluster =
+        Cluster::stub(Pipeline::new().stage("fails", "{kind: command, command: [sh, -c, 'exit 3'], outputs: [n]}"));
+    assert_done(&cluster.run(&["--detach"]));
+    wait_until("the job has failed", || cluster.state("1.0") == "FAILED");
+    let path = cluster.job_file("b1_0.out");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"failed\""), "{text}");
+    fs::write(&path, text.replace("\"failed\"", "\"faileD\"")).unwrap();
+    let status = cluster.srpipe(&["status", "p"]);
+    assert!(status.stderr.contains("b1_0.out is damaged"), "{status}");
+}
+
+#[test]
+fn a_forced_stage_with_a_new_result_counts_as_done_even_if_its_last_event_is_damaged() {
+    let cluster = Cluster::stub(Pipeline::small());
+    assert_done(&cluster.run(&[]));
+    let before = cluster.calls("sbatch");
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_done(&cluster.run(&["--detach", "--force", "images"]));
+    wait_until("the job is done", || cluster.state(&format!("{}.0", before + 1)) == "COMPLETED");
+    let path = cluster.job_file("b1_0.out");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"done\"", "\"dome\"")).unwrap();
+    wait_until("the run is done", || cluster.status()["run"]["state"] != "left");
+    assert_eq!(cluster.status()["stages"][0]["state"], "ran", "{:#}", cluster.status());
+}
+
+#[test]
 fn a_job_that_finds_its_record_damaged_names_the_file_and_the_next_step() {
     let two = Pipeline::new()
         .stage("a", "{kind: command, command: [sh, -c, 'sleep 1; echo 1 > {outputs.n}'], outputs: [n]}")

@@ -18,14 +18,14 @@ use crate::run::wire::ProcessEvent;
 use crate::runs::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState};
 use crate::store::Store;
 
-/// Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
-pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
+/// Returns warnings about damaged output of jobs. Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
+pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<String>> {
     let mut record = run.record()?;
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
-        return Ok(());
+        return Ok(vec![]);
     }
     if run.is_live() {
-        return Ok(());
+        return Ok(vec![]);
     }
     let jobs = queue::squeue(run.id(), settings.timeout).ok();
     let book = Book::of(run);
@@ -42,10 +42,10 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     };
     let told = Told { jobs, accounts };
     // Whoever wants to watch the run finds it taken for no longer than needed.
-    let Some(run) = run.take_over()? else { return Ok(()) };
+    let Some(run) = run.take_over()? else { return Ok(vec![]) };
     // While Slurm was asked, somebody else may have been here.
     if run.record()? != record {
-        return Ok(());
+        return Ok(vec![]);
     }
     let _guard = store.guard()?;
     let before = record.clone();
@@ -53,11 +53,16 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
     let prepared = book.charter()?.prepared(store);
     let mut known = Knowledge::new(&prepared, store);
     let mut last: Option<Timestamp> = None;
+    let mut warnings = vec![];
+    let run_start = record.started_at.parse().ok();
     for (stage, planned) in prepared.plan.stages.iter().enumerate() {
         let task = tasks.get(&stage);
         let seen = task.zip(known.key(stage).cloned()).map(|(task, key)| {
-            let job = Job::new(&book, task, &told, key, known.is_forced(stage));
-            if known.is_forced(stage) && matches!(job.watched.word, Some(ProcessEvent::Done { .. })) {
+            let (batch, index) = task;
+            let watched = Watched::new(&book, (batch.number, *index), key, known.is_forced(stage), run_start);
+            let mut job = Job::new(watched, task, &told);
+            warnings.extend(job.watched.damage.take());
+            if known.is_forced(stage) && job.has_result(store) {
                 known.computed(stage);
             }
             job
@@ -93,7 +98,10 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<()> {
         }
     }
     conclude(&mut record, last.unwrap_or_else(Timestamp::now));
-    if record != before { run.update(&record) } else { Ok(()) }
+    if record != before {
+        run.update(&record)?;
+    }
+    Ok(warnings)
 }
 
 /// The task of a batch that counts for each stage: of the last that has it.
@@ -122,9 +130,8 @@ struct Job {
 }
 
 impl Job {
-    fn new(book: &Book, (batch, task): &(Batch, usize), told: &Told, key: crate::store::Key, forced: bool) -> Self {
+    fn new(mut watched: Watched, (batch, task): &(Batch, usize), told: &Told) -> Self {
         let at = (batch.number, *task);
-        let mut watched = Watched::new(book, at, key, forced);
         watched.listen(Instant::now());
         let row = told.jobs.as_ref().and_then(|jobs| jobs.get(&at));
         let id = row.map(|row| row.id.clone()).or_else(|| batch.task_id(*task));
@@ -136,6 +143,10 @@ impl Job {
             (None, None, _) => Answer::None,
         };
         Self { watched, id, tag: queue::tag(batch.number), answer }
+    }
+
+    fn has_result(&mut self, store: &Store) -> bool {
+        self.watched.see(store, self.answer.clone(), Instant::now()).has_result
     }
 
     /// What it has not come to a result by.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use super::book::{Batch, Wanted};
 use super::outbox::{News, Outbox};
@@ -58,6 +59,7 @@ pub struct Clerk {
     untold: RefCell<Vec<Report>>,
     outbox: Outbox,
     poll: Poll,
+    run_start: Option<Timestamp>,
     /// By stage.
     watched: BTreeMap<usize, Watched>,
     /// Jobs of this run that somebody submitted before us, by stage.
@@ -77,6 +79,7 @@ impl Clerk {
         submitter: Submitter,
         store: Store,
         poll: Poll,
+        run_start: Option<Timestamp>,
         wishes: Receiver<Wish>,
         reports: Sender<Report>,
     ) -> Result<Self> {
@@ -96,6 +99,7 @@ impl Clerk {
             untold: RefCell::default(),
             outbox: Outbox::new(submitter),
             poll,
+            run_start,
             watched: BTreeMap::new(),
             to_cancel: BTreeSet::new(),
             cancel_at: Instant::now(),
@@ -182,7 +186,8 @@ impl Clerk {
     }
 
     fn watch(&mut self, ready: &Ready, place: Place) {
-        let watched = Watched::new(&self.outbox.submitter().book, place, ready.key.clone(), ready.forced);
+        let watched =
+            Watched::new(&self.outbox.submitter().book, place, ready.key.clone(), ready.forced, self.run_start);
         self.watched.insert(ready.stage, watched);
     }
 
@@ -247,6 +252,9 @@ impl Clerk {
             let Some(mut watched) = self.watched.remove(&stage) else { continue };
             for event in watched.listen(now) {
                 self.tell(stage, event);
+            }
+            if let Some(damage) = watched.damage.take() {
+                self.say(stage, damage);
             }
             let (id, answer) = self.answer(watched.place);
             // Of an answer to a question from before it started, nothing is news.

@@ -150,9 +150,10 @@ impl Slurm {
     ) -> Result<Self> {
         book.reset_unavailable_cache();
         let (wishes, granted) = channel();
+        let run_start = since.parse().ok();
         let poll = Poll::new(book.run_id().to_string(), since, settings.timeout, wishes.clone());
         let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };
-        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, granted, reports)?;
+        let clerk = Clerk::new(submitter, Store::open(runs)?, poll, run_start, granted, reports)?;
         std::thread::Builder::new().name("slurm".into()).spawn(|| clerk.work()).context("starting a thread")?;
         Ok(Self { wishes, ready: vec![] })
     }

@@ -4,18 +4,23 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::book::Book;
 use super::queue::Place;
 use super::verdict::{AGAIN, Answer, Dead, End, JobState, Seen};
 use crate::run::status::Cause;
 use crate::run::tail::Tail;
 use crate::run::wire::{Event, ProcessEvent};
-use crate::store::{Key, Store, open_file};
+use crate::store::{Action, Key, Store, open_file};
 
 /// Slurm's own lines in a job's stderr come last.
 const END_OF_STDERR: u64 = 16 << 10;
 /// How a line begins that tells of progress.
 const PROGRESS: &str = r#"{"event":"progress""#;
+
+/// The first bytes of a line that contains an event.
+const EVENT: &str = r#"{"event":"#;
 
 /// Between a job's end and its next start.
 const BREATH: Duration = Duration::from_secs(3);
@@ -25,6 +30,8 @@ pub struct Watched {
     pub key: Key,
     /// Its result counts only when it says so itself: there may be an older one.
     pub forced: bool,
+    /// When its run began: a result from before does not count for a forced stage.
+    run_start: Option<Timestamp>,
     /// When it was last heard to start, or else watched first.
     pub since: Instant,
     /// Somebody before us submitted it.
@@ -32,6 +39,10 @@ pub struct Watched {
     /// It has started once.
     has_spoken: bool,
     out: Tail,
+    /// The name of the file with its events.
+    out_name: String,
+    /// Set when a line in that file is found damaged; taken by whoever reports it.
+    pub damage: Option<String>,
     err: PathBuf,
     /// Since when it is in the queue again after a start, and whether it was asked to start at once.
     again_since: Option<Instant>,
@@ -45,18 +56,23 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn new(book: &Book, place: Place, key: Key, forced: bool) -> Self {
-        let out = Tail::new(book.file(place, "out"));
+    pub fn new(book: &Book, place: Place, key: Key, forced: bool, run_start: Option<Timestamp>) -> Self {
+        let path = book.file(place, "out");
+        let out_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let out = Tail::new(path);
         let err = book.file(place, "err");
         let since = Instant::now();
         Self {
             place,
             key,
             forced,
+            run_start,
             since,
             is_earlier: false,
             has_spoken: false,
             out,
+            out_name,
+            damage: None,
             err,
             again_since: None,
             is_hurried: false,
@@ -78,8 +94,15 @@ impl Watched {
             if is_progress(line) && Some(i) != newest {
                 continue;
             }
-            // What is not an event was printed by a library.
-            let Ok(event) = serde_json::from_str::<Event>(line) else { continue };
+            let event = match serde_json::from_str::<Event>(line) {
+                Ok(event) => event,
+                Err(error) if line.starts_with(EVENT) => {
+                    self.damage = Some(format!("{} is damaged: cannot read an event: {error}", self.out_name));
+                    continue;
+                }
+                // Output of a library.
+                Err(_) => continue,
+            };
             self.has_spoken = true;
             match event {
                 Event::Process(
@@ -106,7 +129,11 @@ impl Watched {
         if is_gone || said_done {
             store.refresh(&self.key);
         }
-        let has_result = (!self.forced || said_done) && store.action(&self.key).is_ok_and(|action| action.is_some());
+        // The event of a forced stage may be lost. Only after its end does the time of the result decide, because the
+        // clocks of nodes differ.
+        let is_new = |action: Action| !self.forced || said_done || (is_gone && self.is_of_this_run(&action));
+        let has_result = (!self.forced || said_done || is_gone)
+            && store.action(&self.key).is_ok_and(|action| action.is_some_and(is_new));
         match (is_gone, self.gone_since) {
             (false, _) => self.gone_since = None,
             (true, None) => self.gone_since = Some(now),
@@ -126,6 +153,12 @@ impl Watched {
             gone_for: self.gone_since.map_or_else(Default::default, |since| now - since),
             silent_for: self.beat.as_ref().map(|(_, at)| now - *at),
         }
+    }
+
+    /// Whether a result was committed after the run began.
+    fn is_of_this_run(&self, action: &Action) -> bool {
+        let finished: Option<Timestamp> = action.cost.finished_at.parse().ok();
+        self.run_start.zip(finished).is_some_and(|(start, finished)| finished > start)
     }
 
     /// What to tell of its place, where that is news.
