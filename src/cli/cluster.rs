@@ -37,7 +37,7 @@ pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Res
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(None);
     }
-    if !slurm::Book::of(&latest).charter()?.asks_for(prepared) {
+    if !slurm::JobStore::of(&latest).spec()?.asks_for(prepared) {
         return Ok(None);
     }
     slurm::check_records(&latest, &settings::slurm()?)?;
@@ -53,18 +53,18 @@ pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Res
 }
 
 /// Brings the records of the latest runs up to date whose jobs nobody watches.
-pub fn adopt(store: &Store) {
+pub fn reconcile_latest(store: &Store) {
     let latest = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
-    latest.for_each(|run| adopt_run(store, &run));
+    latest.for_each(|run| reconcile_run(store, &run));
 }
 
 /// The same for all runs.
-pub fn adopt_all(store: &Store) {
-    store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| adopt_run(store, &run));
+pub fn reconcile_all(store: &Store) {
+    store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| reconcile_run(store, &run));
 }
 
-pub fn adopt_run(store: &Store, run: &RunDir) {
-    if let Err(error) = try_adopt_run(store, run) {
+pub fn reconcile_run(store: &Store, run: &RunDir) {
+    if let Err(error) = try_reconcile_run(store, run) {
         note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
     }
 }
@@ -73,8 +73,8 @@ pub fn adopt_run(store: &Store, run: &RunDir) {
 ///
 /// # Errors
 /// Fails if the records of the run or of its jobs are damaged. That Slurm does not answer is no error.
-pub fn try_adopt_run(store: &Store, run: &RunDir) -> Result<()> {
-    let warnings = slurm::adopt(run, store, &settings::slurm()?)?;
+pub fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
+    let warnings = slurm::reconcile(run, store, &settings::slurm()?)?;
     warnings.iter().for_each(|warning| note(&format!("warning: run {}: {warning}", run.id())));
     Ok(())
 }
@@ -82,7 +82,7 @@ pub fn try_adopt_run(store: &Store, run: &RunDir) -> Result<()> {
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     let store = open(runs)?;
     let run = find_run(&store, &args.run)?;
-    adopt_run(&store, &run);
+    reconcile_run(&store, &run);
     let record = match run.record() {
         // The batch system finds the jobs by the run's id.
         Err(error) if run.has_jobs_dir() => {
@@ -119,7 +119,7 @@ fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
             run.jobs_dir().display()
         )),
         Ok(false) => {}
-        Err(error) if run.is_live() && slurm::Book::of(run).is_cancelled() => {
+        Err(error) if run.is_live() && slurm::JobStore::of(run).is_cancelled() => {
             note(&format!("warning: {error:#}"));
             return Ok("will be cancelled by the process that watches it, when Slurm answers");
         }

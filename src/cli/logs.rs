@@ -23,7 +23,7 @@ const ADOPT: Duration = Duration::from_secs(5);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = store::open(runs)?;
-    cluster::adopt(&store);
+    cluster::reconcile_latest(&store);
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
     let mut is_empty = true;
@@ -32,7 +32,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         std::thread::sleep(POLL);
         if adopted.elapsed() >= ADOPT {
             // With damaged records, the end of the stage would never be seen.
-            cluster::try_adopt_run(&store, &run)?;
+            cluster::try_reconcile_run(&store, &run)?;
             adopted = Instant::now();
         }
         if let Some(record) = record(&run, name) {

@@ -33,7 +33,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     // All jobs of a run that nobody watches may have ended, and some badly.
     let left = known.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
     if let Some((store, run)) = left.filter(|_| executor == ExecutorKind::Slurm && !args.dry_run) {
-        cluster::adopt_run(store, &run);
+        cluster::reconcile_run(store, &run);
     }
     // What is found known now stays, until the run's record names it.
     let guard = if args.dry_run { None } else { known.as_ref().map(Store::guard).transpose()? };
@@ -113,7 +113,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         return Ok(EXIT_DONE);
     }
     let record = match earlier {
-        Some((run, record)) => run::go_on(&prepared, &store, guard, &run, record, &options, progress.as_mut())?,
+        Some((run, record)) => run::resume(&prepared, &store, guard, &run, record, &options, progress.as_mut())?,
         None => run::run(&pipeline, &prepared, &store, guard, &options, progress.as_mut())?,
     };
     report::write(&store, &record.pipeline, &record.id);

@@ -30,7 +30,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         (None, None) => vec![],
     };
     let dirs = pipelines.iter().flat_map(|name| store.as_ref().map_or(vec![], |store| store.runs(name)));
-    let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::adopt_run(store, run));
+    let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::reconcile_run(store, run));
     let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run)).collect();
     if rows.is_empty() && args.pipeline.is_some() {
         let text = format!("{} has no runs of a pipeline {}", runs.display(), pipelines[0]);

@@ -22,7 +22,7 @@ use crate::store::Store;
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);
-    store.iter().for_each(cluster::adopt);
+    store.iter().for_each(cluster::reconcile_latest);
     match &args.what {
         None => {
             all(store.as_ref(), runs, args.json);
@@ -50,7 +50,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
             // It need not be the latest.
-            store.iter().zip(&run).for_each(|(store, run)| cluster::adopt_run(store, run));
+            store.iter().zip(&run).for_each(|(store, run)| cluster::reconcile_run(store, run));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
             let view = run.as_ref().and_then(RunView::of);
             let (Some(store), Some(view)) = (&store, view) else {

@@ -38,7 +38,7 @@ pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
         false => open(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
     };
     // A run whose jobs have ended is in nobody's way.
-    super::cluster::adopt_all(&store);
+    super::cluster::reconcile_all(&store);
     let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
     let removed = collect_garbage(&store, retention, args.dry_run)?;
     if args.json {

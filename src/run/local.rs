@@ -10,10 +10,10 @@ use std::sync::mpsc::Sender;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::executor::{Executor, Report};
 use super::machine::oom_kills;
-use super::roles::{Executor, Report};
+use super::protocol::{Event, STOP, TaskSpec};
 use super::status::Cause;
-use super::wire::{Event, Order, STOP};
 use crate::stages::processes::tree_memory;
 use crate::store::open_log;
 
@@ -33,11 +33,11 @@ impl Local {
 }
 
 impl Executor for Local {
-    fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()> {
+    fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()> {
         let file = open_log(log)?;
         let mut command = Command::new(&self.exe);
-        if !order.gpus.is_empty() {
-            command.env("CUDA_VISIBLE_DEVICES", order.gpus.join(","));
+        if !spec.gpus.is_empty() {
+            command.env("CUDA_VISIBLE_DEVICES", spec.gpus.join(","));
         }
         let mut child = command
             .arg("exec")
@@ -48,7 +48,7 @@ impl Executor for Local {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.exe.display()))?;
-        let mut line = serde_json::to_string(order).context("writing the order as JSON")?;
+        let mut line = serde_json::to_string(spec).context("writing the order as JSON")?;
         line.push('\n');
         // A child that dies before it reads says why in its log.
         let _ = child.stdin.as_mut().expect("stdin is piped").write_all(line.as_bytes());

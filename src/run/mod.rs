@@ -9,23 +9,23 @@
 //! Nothing here prints, and nothing here knows what a stage computes.
 
 mod any_path;
-mod exec;
-mod knowledge;
+mod cache_state;
+mod executor;
 mod limits;
 mod local;
 mod log;
 mod machine;
 mod prepare;
-mod roles;
+mod protocol;
+mod resource_pool;
 mod scheduler;
-mod slots;
 pub mod slurm;
 mod status;
 mod tail;
 #[cfg(test)]
 mod tests;
 pub mod watch;
-mod wire;
+mod worker;
 
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -40,17 +40,17 @@ use crate::plan::StageState;
 use crate::runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
 use crate::store::{GcGuard, Store};
 
-pub use exec::exec;
+pub use executor::{Executor, Progress, Report, Stopping};
 pub use machine::{Machine, available_memory};
 pub use prepare::{Prepared, cuda};
-pub use roles::{Executor, Progress, Report, Stopping};
+pub use protocol::EXIT_INTERRUPTED;
 pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
-pub use wire::EXIT_INTERRUPTED;
+pub use worker::exec;
 
-use knowledge::Knowledge;
-use scheduler::{Job, Scheduler};
-use slots::Slots;
+use cache_state::CacheState;
+use resource_pool::ResourcePool;
+use scheduler::{RunContext, Scheduler};
 
 /// How a pipeline is run; none of it changes results.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
     let (run, record) = begin(pipeline, prepared, store, options)?;
-    go_on(prepared, store, guard, &run, record, options, progress)
+    resume(prepared, store, guard, &run, record, options, progress)
 }
 
 fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> Result<(RunDir, RunRecord)> {
@@ -90,7 +90,7 @@ fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Opti
     record.id = run.id().to_string();
     run.make_latest()?;
     if options.executor == ExecutorKind::Slurm {
-        slurm::Book::begin(&run, &slurm::Charter::new(&run, prepared, store, options.remote.clone()))?;
+        slurm::JobStore::begin(&run, &slurm::RunSpec::new(&run, prepared, store, options.remote.clone()))?;
     }
     Ok((run, record))
 }
@@ -119,7 +119,7 @@ pub fn detach(
 }
 
 /// Does what there is to do in a run that has begun: now, or in another process that is gone.
-pub fn go_on(
+pub fn resume(
     prepared: &Prepared,
     store: &Store,
     guard: GcGuard,
@@ -130,7 +130,7 @@ pub fn go_on(
 ) -> Result<RunRecord> {
     let (sender, reports) = mpsc::channel();
     let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP])).context("listening for signals")?;
-    let tell = sender.clone();
+    let signal_sender = sender.clone();
     let outlives = options.executor == ExecutorKind::Slurm;
     let listen = move || {
         // A session that ends sends several. Only a person asks for jobs to be cancelled.
@@ -139,16 +139,16 @@ pub fn go_on(
             let is_again = std::mem::replace(&mut is_asked, true);
             !(outlives && is_again) || signal == SIGINT
         });
-        heard.take_while(|_| tell.send(Report::Signal).is_ok()).for_each(drop);
+        heard.take_while(|_| signal_sender.send(Report::Signal).is_ok()).for_each(drop);
     };
     std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
 
     let machine = (options.executor == ExecutorKind::Local).then(Machine::here);
-    let slots = Slots { machine, jobs: options.jobs, cuda: prepared.cuda };
-    let job = Job {
+    let pool = ResourcePool { machine, jobs: options.jobs, cuda: prepared.cuda };
+    let context = RunContext {
         plan: &prepared.plan,
         cuda: prepared.cuda,
-        slots,
+        pool,
         on_failure: options.on_failure,
         remote: options.remote.clone(),
         store,
@@ -157,7 +157,7 @@ pub fn go_on(
     let mut executor: Box<dyn Executor> = match options.executor {
         ExecutorKind::Local => Box::new(local::Local::new(options.exe.clone(), sender)),
         ExecutorKind::Slurm => {
-            let (book, settings, since) = (slurm::Book::of(run), options.slurm.clone(), record.started_at.clone());
+            let (book, settings, since) = (slurm::JobStore::of(run), options.slurm.clone(), record.started_at.clone());
             Box::new(slurm::Slurm::new(
                 &prepared.plan,
                 book,
@@ -169,7 +169,7 @@ pub fn go_on(
             )?)
         }
     };
-    Scheduler::new(job, Knowledge::new(prepared, store), record, executor.as_mut(), progress).run(&reports, guard)
+    Scheduler::new(context, CacheState::new(prepared, store), record, executor.as_mut(), progress).run(&reports, guard)
 }
 
 /// Returns those of the signals that this process does not ignore since its start. `nohup` ignores SIGHUP, and shell

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::knowledge::Knowledge;
+use super::cache_state::CacheState;
 use super::machine::Machine;
-use super::slots::Slots;
+use super::resource_pool::ResourcePool;
 use crate::config::InputError;
 use crate::config::expansion_hint;
 use crate::config::{Cifar10Params, FetchParams, FolderParams};
@@ -51,7 +51,7 @@ impl Prepared {
             None => states(&prepared.plan, &nothing, &prepared.sources, prepared.backend()),
         };
         if let Some(store) = store.filter(|_| !prepared.forced.is_empty()) {
-            prepared.states = Knowledge::new(&prepared, store).into_states();
+            prepared.states = CacheState::new(&prepared, store).into_states();
         }
         Ok(prepared)
     }
@@ -62,11 +62,11 @@ impl Prepared {
 
     /// Fails where a stage that is not known asks for more than a machine can ever give, or for a GPU that is not there.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
-        let slots = Slots { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
+        let pool = ResourcePool { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
         let stages = pipeline.stages.iter().zip(&self.states);
         let errors =
             stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
-                let (field, why) = slots.never(&stage.resources)?;
+                let (field, why) = pool.never(&stage.resources)?;
                 let place = pipeline.nearest_position(stage, &format!("resources.{field}"));
                 let place = place.map_or(String::new(), |place| format!("{place}: "));
                 Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::exec::LOG_FILE;
-use super::knowledge::Knowledge;
+use super::cache_state::CacheState;
+use super::executor::{Executor, Progress, Report, Stopping};
 use super::limits::{Limits, Over};
-use super::roles::{Executor, Progress, Report, Stopping};
-use super::slots::{Demand, Load, Place, Slots};
+use super::protocol::{Event, ProcessEvent, TaskSpec};
+use super::resource_pool::{Allocation, Load, ResourcePool, ResourceRequest};
 use super::status::{Cause, Failure, Status};
-use super::wire::{Event, Order, ProcessEvent};
+use super::worker::LOG_FILE;
 use crate::config::redact;
 use crate::plan::{Plan, StageState};
 use crate::runs::{JobRecord, RunDir, RunRecord, RunState};
@@ -26,16 +26,16 @@ const TAIL_LINES: usize = 10;
 /// The maximum number of bytes read from the end of a log.
 const TAIL_BYTES: u64 = 64 << 10;
 /// How many reports are heeded before anything is started because of them.
-const BURST: usize = 1000;
+const MAX_REPORTS_PER_TICK: usize = 1000;
 /// How often stages are held against their limits.
 const TICK: Duration = Duration::from_millis(200);
 
 /// What does not change in a run.
-pub struct Job<'a> {
+pub struct RunContext<'a> {
     pub plan: &'a Plan,
     /// The CUDA device of stages that run a network, or none for the CPU.
     pub cuda: Option<usize>,
-    pub slots: Slots,
+    pub pool: ResourcePool,
     pub on_failure: OnFailure,
     pub remote: Option<String>,
     pub store: &'a Store,
@@ -52,17 +52,17 @@ pub enum OnFailure {
 }
 
 pub struct Scheduler<'a> {
-    job: Job<'a>,
+    context: RunContext<'a>,
     executor: &'a mut dyn Executor,
     progress: &'a mut dyn Progress,
-    known: Knowledge<'a>,
+    cache: CacheState<'a>,
     /// What happens, by this run's.
     statuses: Vec<Status>,
     /// The last word of each stage's process.
-    last_words: Vec<Option<ProcessEvent>>,
+    last_events: Vec<Option<ProcessEvent>>,
     started: Vec<Instant>,
     /// What each stage at work was given.
-    places: BTreeMap<usize, Place>,
+    allocations: BTreeMap<usize, Allocation>,
     limits: Limits,
     /// How often each stage was tried again, by what had ended it.
     retries: BTreeMap<(usize, Cause), usize>,
@@ -85,22 +85,22 @@ enum Stop {
 
 impl<'a> Scheduler<'a> {
     pub fn new(
-        job: Job<'a>,
-        known: Knowledge<'a>,
+        context: RunContext<'a>,
+        cache: CacheState<'a>,
         record: RunRecord,
         executor: &'a mut dyn Executor,
         progress: &'a mut dyn Progress,
     ) -> Self {
-        let n = known.states().len();
+        let n = cache.states().len();
         Self {
-            job,
+            context,
             executor,
             progress,
-            known,
+            cache,
             statuses: vec![Status::Pending; n],
-            last_words: vec![None; n],
+            last_events: vec![None; n],
             started: vec![Instant::now(); n],
-            places: BTreeMap::new(),
+            allocations: BTreeMap::new(),
             limits: Limits::default(),
             retries: BTreeMap::new(),
             splits: BTreeMap::new(),
@@ -115,11 +115,11 @@ impl<'a> Scheduler<'a> {
     pub fn run(mut self, reports: &Receiver<Report>, mut guard: GcGuard) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
-        self.tell_of_damage();
+        self.report_damaged_results();
         loop {
-            self.settle()?;
+            self.update_pending()?;
             if self.stop == Stop::No {
-                self.start_what_can()?;
+                self.start_ready_stages()?;
             }
             if !self.statuses.iter().any(Status::is_active) {
                 break;
@@ -131,15 +131,15 @@ impl<'a> Scheduler<'a> {
                 true => reports.recv_timeout(TICK),
                 false => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            guard = self.job.store.guard()?;
+            guard = self.context.store.guard()?;
             match report {
-                Ok(report) => self.heed(report)?,
+                Ok(report) => self.handle_report(report)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
             }
             // Of many that come at once, the record is written once.
-            reports.try_iter().take(BURST).try_for_each(|report| self.heed(report))?;
-            self.hold_to_limits();
+            reports.try_iter().take(MAX_REPORTS_PER_TICK).try_for_each(|report| self.handle_report(report))?;
+            self.enforce_limits();
             if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
                 // The record says what goes on, for whoever takes the run up again.
                 self.save_record()?;
@@ -166,12 +166,12 @@ impl<'a> Scheduler<'a> {
         Ok(self.record)
     }
 
-    fn heed(&mut self, report: Report) -> Result<()> {
+    fn handle_report(&mut self, report: Report) -> Result<()> {
         match report {
             Report::Event { stage, event: Event::Stage(event) } => self.progress.event(stage, &event),
-            Report::Event { stage, event: Event::Process(event) } => self.hear(stage, event),
+            Report::Event { stage, event: Event::Process(event) } => self.handle_event(stage, event),
             Report::Closed { stage } => self.close(stage)?,
-            Report::Many(reports) => reports.into_iter().try_for_each(|report| self.heed(report))?,
+            Report::Many(reports) => reports.into_iter().try_for_each(|report| self.handle_report(report))?,
             Report::Signal => self.end_stages(),
             Report::Cancel if self.stop == Stop::AtOnce => {}
             Report::Cancel => {
@@ -183,10 +183,10 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Says of stages that run because something happened to their result.
-    fn tell_of_damage(&mut self) {
-        for (stage, state) in self.known.states().iter().enumerate() {
+    fn report_damaged_results(&mut self) {
+        for (stage, state) in self.cache.states().iter().enumerate() {
             if let StageState::Ready { key, .. } = state
-                && let Some(problem) = self.job.store.problem(key)
+                && let Some(problem) = self.context.store.problem(key)
             {
                 let text = format!("its result is damaged: {problem}; it runs again");
                 self.progress.event(stage, &StageEvent::Message { text });
@@ -195,21 +195,21 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Marks pending stages that are known, and those that can never run.
-    fn settle(&mut self) -> Result<()> {
-        self.known.hide();
+    fn update_pending(&mut self) -> Result<()> {
+        self.cache.hide();
         for stage in 0..self.statuses.len() {
             if self.statuses[stage] != Status::Pending {
                 continue;
             }
-            match &self.known.states()[stage] {
+            match &self.cache.states()[stage] {
                 StageState::Cached { action, .. } => {
-                    self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                    self.context.run.link_stage(&self.context.plan.stages[stage].name, &action.outputs)?;
                     self.set(stage, Status::Cached);
                 }
                 StageState::Waiting { on } => {
                     let lost = on.iter().find(|&&dependency| self.statuses[dependency].is_lost());
                     if let Some(&lost) = lost {
-                        let because = Some(self.job.plan.stages[lost].name.clone());
+                        let because = Some(self.context.plan.stages[lost].name.clone());
                         self.set(stage, Status::Skipped { because });
                     }
                 }
@@ -219,64 +219,64 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn start_what_can(&mut self) -> Result<()> {
-        if self.job.on_failure == OnFailure::StartNothing
+    fn start_ready_stages(&mut self) -> Result<()> {
+        if self.context.on_failure == OnFailure::StartNothing
             && self.statuses.iter().any(|status| matches!(status, Status::Failed(_)))
         {
             return Ok(());
         }
-        let demand = |stage: usize| {
-            let planned = &self.job.plan.stages[stage];
-            Demand { network: planned.params.runs_network(), resources: planned.resources }
+        let request = |stage: usize| {
+            let planned = &self.context.plan.stages[stage];
+            ResourceRequest { network: planned.params.runs_network(), resources: planned.resources }
         };
         let ready = |stage: &usize| {
-            self.statuses[*stage] == Status::Pending && matches!(self.known.states()[*stage], StageState::Ready { .. })
+            self.statuses[*stage] == Status::Pending && matches!(self.cache.states()[*stage], StageState::Ready { .. })
         };
         let active = |stage: &usize| self.statuses[*stage].is_active();
         let stages = 0..self.statuses.len();
         let candidates: Vec<usize> = stages.clone().filter(ready).collect();
-        let unsaid = stages.filter(|stage| active(stage) || ready(stage)).map(demand);
-        let unsaid = unsaid.filter(|demand| demand.resources.cpus.is_none());
-        let wanting = Load::count(unsaid.map(|demand| demand.network));
-        let mut running: Vec<(Demand, Place)> =
-            self.places.iter().map(|(&stage, place)| (demand(stage), place.clone())).collect();
+        let unspecified = stages.filter(|stage| active(stage) || ready(stage)).map(request);
+        let unspecified = unspecified.filter(|request| request.resources.cpus.is_none());
+        let wanting = Load::count(unspecified.map(|request| request.network));
+        let mut running: Vec<(ResourceRequest, Allocation)> =
+            self.allocations.iter().map(|(&stage, allocation)| (request(stage), allocation.clone())).collect();
         let mut keys: BTreeSet<Key> =
-            (0..self.statuses.len()).filter(active).filter_map(|stage| self.known.key(stage)).cloned().collect();
+            (0..self.statuses.len()).filter(active).filter_map(|stage| self.cache.key(stage)).cloned().collect();
 
         for stage in candidates {
-            let StageState::Ready { key, preimage } = &self.known.states()[stage] else { continue };
-            let planned = &self.job.plan.stages[stage];
-            let demand = Demand { network: planned.params.runs_network(), resources: planned.resources };
+            let StageState::Ready { key, preimage } = &self.cache.states()[stage] else { continue };
+            let planned = &self.context.plan.stages[stage];
+            let request = ResourceRequest { network: planned.params.runs_network(), resources: planned.resources };
             // Two stages of one key: the second is cached when the first is done.
             if keys.contains(key) {
                 continue;
             }
-            let Some(place) = self.job.slots.place(demand, &running, wanting) else { continue };
+            let Some(allocation) = self.context.pool.allocate(request, &running, wanting) else { continue };
             keys.insert(key.clone());
-            let order = Order {
+            let spec = TaskSpec {
                 key: key.clone(),
                 preimage: preimage.clone(),
                 params: planned.params.clone(),
                 // Among those it sees, the first.
-                cuda: self.job.cuda.map(|index| if place.gpus.is_empty() { index } else { 0 }),
-                threads: place.threads,
+                cuda: self.context.cuda.map(|index| if allocation.gpus.is_empty() { index } else { 0 }),
+                threads: allocation.threads,
                 split: self.splits.get(&stage).copied().unwrap_or(1),
-                gpus: place.gpus.clone(),
-                force: self.known.is_forced(stage),
-                remote: self.job.remote.clone(),
-                runs: self.job.store.runs_dir().to_path_buf(),
+                gpus: allocation.gpus.clone(),
+                force: self.cache.is_forced(stage),
+                remote: self.context.remote.clone(),
+                runs: self.context.store.runs_dir().to_path_buf(),
             };
-            self.last_words[stage] = None;
+            self.last_events[stage] = None;
             self.record.stages[stage].job = None;
             self.started[stage] = Instant::now();
-            let log = self.job.store.work_dir(key).join(LOG_FILE);
-            match self.executor.start(stage, &order, &log) {
+            let log = self.context.store.work_dir(key).join(LOG_FILE);
+            match self.executor.start(stage, &spec, &log) {
                 Ok(()) => {
-                    self.places.insert(stage, place.clone());
-                    running.push((demand, place));
+                    self.allocations.insert(stage, allocation.clone());
+                    running.push((request, allocation));
                     self.set(
                         stage,
-                        match self.job.slots.is_cluster() {
+                        match self.context.pool.is_cluster() {
                             true => Status::Blocked { why: "its job is being submitted".into() },
                             false => Status::Running,
                         },
@@ -287,11 +287,11 @@ impl<'a> Scheduler<'a> {
         }
         self.executor.send();
         // What failed to start may be what others wait for.
-        self.settle()
+        self.update_pending()
     }
 
     /// A process says something about itself.
-    fn hear(&mut self, stage: usize, event: ProcessEvent) {
+    fn handle_event(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
             ProcessEvent::WaitingForLock { holder } => {
                 let holder = holder.as_ref().map_or(String::new(), |holder| format!(" ({holder})"));
@@ -309,7 +309,7 @@ impl<'a> Scheduler<'a> {
                 self.progress.event(stage, &StageEvent::Message { text });
             }
             // Disable the cache after the first failure, or each stage would wait for the same timeouts.
-            ProcessEvent::CacheUnavailable => return self.job.remote = None,
+            ProcessEvent::CacheUnavailable => return self.context.remote = None,
             ProcessEvent::Requeued { cause } => *self.retries.entry((stage, *cause)).or_default() += 1,
             ProcessEvent::Started => {
                 self.started[stage] = Instant::now();
@@ -319,7 +319,7 @@ impl<'a> Scheduler<'a> {
             }
             _ => {}
         }
-        self.last_words[stage] = Some(event);
+        self.last_events[stage] = Some(event);
     }
 
     fn wait(&mut self, stage: usize, why: String) {
@@ -329,9 +329,9 @@ impl<'a> Scheduler<'a> {
     /// A process is gone.
     fn close(&mut self, stage: usize) -> Result<()> {
         let (cause, how) = self.executor.ended(stage);
-        self.places.remove(&stage);
+        self.allocations.remove(&stage);
         let over = self.limits.ended(stage);
-        match (self.last_words[stage].take(), over) {
+        match (self.last_events[stage].take(), over) {
             (Some(ProcessEvent::Done { adopted }), _) => self.conclude(stage, adopted)?,
             (_, Some(over)) if self.stop == Stop::No => self.end_badly(stage, over.cause, over.error),
             (Some(ProcessEvent::Failed { error, cause, damaged }), _) => match damaged {
@@ -350,7 +350,7 @@ impl<'a> Scheduler<'a> {
 
     /// Tries a stage again, as far as its `retry` allows.
     fn end_badly(&mut self, stage: usize, cause: Cause, error: String) {
-        let allowed = cause.retries(&self.job.plan.stages[stage].retry);
+        let allowed = cause.retries(&self.context.plan.stages[stage].retry);
         let used = self.retries.entry((stage, cause)).or_default();
         if self.stop != Stop::No || *used >= allowed {
             return self.fail(stage, cause, error);
@@ -358,7 +358,7 @@ impl<'a> Scheduler<'a> {
         *used += 1;
         let mut text = format!("{error}; trying again ({used} of {allowed})");
         // On the CPU another split would be another sum, and other bytes under the same key.
-        let on_gpu = self.job.cuda.is_some() && self.job.plan.stages[stage].params.runs_network();
+        let on_gpu = self.context.cuda.is_some() && self.context.plan.stages[stage].params.runs_network();
         if cause == Cause::OutOfMemory && on_gpu {
             *self.splits.entry(stage).or_insert(1) *= 2;
             text += ", with half as many images at a time";
@@ -368,24 +368,24 @@ impl<'a> Scheduler<'a> {
     }
 
     fn has_limits(&self) -> bool {
-        !self.job.slots.is_cluster()
-            && self.places.keys().any(|&stage| {
-                let asked = &self.job.plan.stages[stage].resources;
+        !self.context.pool.is_cluster()
+            && self.allocations.keys().any(|&stage| {
+                let asked = &self.context.plan.stages[stage].resources;
                 asked.time.is_some() || asked.memory.is_some()
             })
     }
 
     /// Ends stages that take more than they asked for.
-    fn hold_to_limits(&mut self) {
+    fn enforce_limits(&mut self) {
         if !self.has_limits() {
             return;
         }
-        for &stage in self.places.keys() {
+        for &stage in self.allocations.keys() {
             // One that waits for another run takes nothing.
             if self.statuses[stage] != Status::Running {
                 continue;
             }
-            let asked = &self.job.plan.stages[stage].resources;
+            let asked = &self.context.plan.stages[stage].resources;
             let memory = asked.memory.map(|_| self.executor.memory(stage));
             match self.limits.check(stage, asked, self.started[stage].elapsed(), memory, Instant::now()) {
                 Some(Over::Stop) => self.executor.stop(stage),
@@ -397,13 +397,13 @@ impl<'a> Scheduler<'a> {
 
     /// A process says that the stage's result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
-        self.known.computed(stage);
+        self.cache.computed(stage);
         let elapsed = self.started[stage].elapsed().as_secs_f64();
-        match &self.known.states()[stage] {
+        match &self.cache.states()[stage] {
             StageState::Cached { action, .. } => {
-                self.job.run.link_stage(&self.job.plan.stages[stage].name, &action.outputs)?;
+                self.context.run.link_stage(&self.context.plan.stages[stage].name, &action.outputs)?;
                 // What a job tells is heard late.
-                let seconds = if self.job.slots.is_cluster() { action.cost.seconds } else { elapsed };
+                let seconds = if self.context.pool.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
             // What it read is being made again; afterwards it is cached, if that comes out the same.
@@ -422,13 +422,13 @@ impl<'a> Scheduler<'a> {
         if self.stop != Stop::No {
             return Ok(false);
         }
-        let makers = self.known.makers(blob);
+        let makers = self.cache.makers(blob);
         if makers.is_empty() {
             return Ok(false);
         }
-        let names: Vec<&str> = makers.iter().map(|&maker| self.job.plan.stages[maker].name.as_str()).collect();
+        let names: Vec<&str> = makers.iter().map(|&maker| self.context.plan.stages[maker].name.as_str()).collect();
         let text = format!("an input is damaged (blob {blob}); running {} again", names.join(", "));
-        let unknown = self.known.forget(&makers)?;
+        let unknown = self.cache.forget(&makers)?;
         self.progress.event(stage, &StageEvent::Message { text });
         self.set(stage, Status::Pending);
         for seen in unknown {
@@ -464,7 +464,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn fail(&mut self, stage: usize, cause: Cause, error: String) {
-        let log = self.known.key(stage).map(|key| self.job.store.log_path(key)).unwrap_or_default();
+        let log = self.cache.key(stage).map(|key| self.context.store.log_path(key)).unwrap_or_default();
         let error = redact(&error).into_owned();
         let tail = read_tail(&log, TAIL_BYTES).map(|text| tail(&text, &error)).unwrap_or_default();
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
@@ -473,7 +473,7 @@ impl<'a> Scheduler<'a> {
     /// Every transition of a stage.
     fn set(&mut self, stage: usize, next: Status) {
         debug_assert!(self.statuses[stage].may_become(&next), "{:?} to {next:?}", self.statuses[stage]);
-        let key = self.known.key(stage).cloned();
+        let key = self.cache.key(stage).cloned();
         let entry = &mut self.record.stages[stage];
         entry.state = next.recorded();
         entry.key = key;
@@ -481,7 +481,7 @@ impl<'a> Scheduler<'a> {
             Status::Failed(failure) => Some(failure.error.clone()),
             _ => None,
         };
-        if let StageState::Cached { action, .. } = &self.known.states()[stage] {
+        if let StageState::Cached { action, .. } = &self.cache.states()[stage] {
             entry.metrics = action.metrics.clone();
             entry.seconds = Some(action.cost.seconds);
         }
@@ -495,7 +495,7 @@ impl<'a> Scheduler<'a> {
 
     fn save_record(&mut self) -> Result<()> {
         if std::mem::take(&mut self.record_is_stale) {
-            self.job.run.update(&self.record)?;
+            self.context.run.update(&self.record)?;
         }
         Ok(())
     }

@@ -7,11 +7,11 @@ use std::sync::mpsc::{Sender, channel};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::knowledge::Knowledge;
-use super::scheduler::{Job, Scheduler};
-use super::slots::Slots;
+use super::cache_state::CacheState;
+use super::protocol::{Event, ProcessEvent, TaskSpec};
+use super::resource_pool::ResourcePool;
+use super::scheduler::{RunContext, Scheduler};
 use super::status::Cause;
-use super::wire::{Event, Order, ProcessEvent};
 use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
 use crate::config::ExecutorKind;
 use crate::pipeline::Pipeline;
@@ -58,10 +58,10 @@ impl Fake<'_> {
 }
 
 impl Executor for Fake<'_> {
-    fn start(&mut self, stage: usize, order: &Order, _log: &Path) -> Result<()> {
+    fn start(&mut self, stage: usize, spec: &TaskSpec, _log: &Path) -> Result<()> {
         let name = self.names[stage].clone();
         self.started.push(name.clone());
-        self.splits.push(order.split);
+        self.splits.push(spec.split);
         self.active.insert(stage);
         self.most_active = self.most_active.max(self.active.len());
         self.say(stage, ProcessEvent::Started);
@@ -69,7 +69,7 @@ impl Executor for Fake<'_> {
             Some(Act::Fail) => {
                 self.say(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
             }
-            Some(Act::RunOut) if order.split < 4 => {
+            Some(Act::RunOut) if spec.split < 4 => {
                 let error = "no room".into();
                 self.say(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
             }
@@ -77,7 +77,7 @@ impl Executor for Fake<'_> {
             Some(Act::DieOnce) => self.acts.retain(|&other, _| other != name),
             Some(Act::FindDamage) => {
                 self.acts.retain(|&other, _| other != name);
-                let damaged = order.preimage.inputs.values().next().and_then(|blobs| blobs.values().next()).cloned();
+                let damaged = spec.preimage.inputs.values().next().and_then(|blobs| blobs.values().next()).cloned();
                 self.say(stage, ProcessEvent::Failed { error: "damaged".into(), cause: Cause::Failed, damaged });
             }
             Some(Act::Linger) => {
@@ -89,16 +89,16 @@ impl Executor for Fake<'_> {
             Some(Act::RunOut) | None => {
                 // Passes its inputs on, as `degrade` does, and adds what depends on its parameters alone.
                 let mut outputs = Artifact::new();
-                for blob in order.params.outputs() {
-                    let passed_on = order.preimage.inputs.values().find_map(|blobs| blobs.get(blob));
+                for blob in spec.params.outputs() {
+                    let passed_on = spec.preimage.inputs.values().find_map(|blobs| blobs.get(blob));
                     let digest = match passed_on {
                         Some(digest) => digest.clone(),
-                        None => self.store.put(format!("{blob} {}", order.params.complete()).as_bytes())?,
+                        None => self.store.put(format!("{blob} {}", spec.params.complete()).as_bytes())?,
                     };
                     outputs.insert(blob.to_string(), digest);
                 }
-                let (preimage, metrics) = (order.preimage.to_value(), BTreeMap::new());
-                self.store.commit(&order.key, &Action { preimage, outputs, metrics, cost: Cost::default() })?;
+                let (preimage, metrics) = (spec.preimage.to_value(), BTreeMap::new());
+                self.store.commit(&spec.key, &Action { preimage, outputs, metrics, cost: Cost::default() })?;
                 self.say(stage, ProcessEvent::Done { adopted: false });
             }
         }
@@ -131,7 +131,7 @@ impl Progress for Silent {
     fn started(&mut self, _: &RunRecord) {}
     fn stage(&mut self, _: usize, _: &Status) {}
     fn event(&mut self, _: usize, _: &StageEvent) {}
-    fn stopping(&mut self, _: super::roles::Stopping) {}
+    fn stopping(&mut self, _: super::executor::Stopping) {}
     fn finished(&mut self, _: &RunRecord) {}
 }
 
@@ -206,17 +206,21 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         memory: 1_000_000,
         splits: vec![],
     };
-    let job = Job {
+    let context = RunContext {
         plan: &prepared.plan,
         cuda: how.cuda,
-        slots: Slots { machine: Some(Machine { cores: jobs, ..Machine::default() }), jobs: Some(jobs), cuda: None },
+        pool: ResourcePool {
+            machine: Some(Machine { cores: jobs, ..Machine::default() }),
+            jobs: Some(jobs),
+            cuda: None,
+        },
         on_failure: how.on_failure,
         remote: None,
         store,
         run: &run,
     };
     let mut silent = Silent;
-    let scheduler = Scheduler::new(job, Knowledge::new(&prepared, store), record, &mut fake, &mut silent);
+    let scheduler = Scheduler::new(context, CacheState::new(&prepared, store), record, &mut fake, &mut silent);
     let record = scheduler.run(&reports, store.guard().unwrap()).unwrap();
     assert_eq!(run.record().unwrap().stages, record.stages, "what is on disk is what was returned");
     Ran {

@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How a command ended, and what it wrote.
-pub struct Said {
+pub struct CommandOutput {
     pub ok: bool,
     pub stdout: String,
     pub stderr: String,
 }
 
 /// Runs a command to its end, or ends it with all that it started when that takes too long.
-pub fn answer(command: &mut Command, input: &str, timeout: Duration) -> Result<Said> {
+pub fn answer(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
     // A group of its own: Ctrl-C is not for it, and what it started ends with it.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -41,7 +41,7 @@ pub fn answer(command: &mut Command, input: &str, timeout: Duration) -> Result<S
     };
     let text =
         |handle: thread::JoinHandle<Vec<u8>>| String::from_utf8_lossy(&handle.join().unwrap_or_default()).into_owned();
-    Ok(Said { ok: status.success(), stdout: text(stdout), stderr: text(stderr) })
+    Ok(CommandOutput { ok: status.success(), stdout: text(stdout), stderr: text(stderr) })
 }
 
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
@@ -64,7 +64,7 @@ pub fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn sh(script: &str, timeout: Duration) -> Result<Said> {
+    fn sh(script: &str, timeout: Duration) -> Result<CommandOutput> {
         answer(Command::new("sh").args(["-c", script]), "input", timeout)
     }
 

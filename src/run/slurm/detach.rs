@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::book::{Batch, Wanted};
+use super::job_store::{Batch, BatchTask};
 use super::queue::{self, Refusal};
 use super::submit::Submitter;
-use super::{Book, Settings, secrets};
+use super::{JobStore, Settings, secrets};
 use crate::plan::{Plan, StageState};
 use crate::runs::RunDir;
 
@@ -20,12 +20,12 @@ const TRIES: u32 = 5;
 /// Submits all that is not known; gives the number of jobs. `states`: as the store knows the stages now.
 /// `plan` includes its secrets.
 pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, states: &[StageState]) -> Result<usize> {
-    let book = Book::of(run);
-    let submitter = Submitter { charter: book.charter()?, book, settings, exe, secrets: secrets::of(plan) };
-    let plan = &submitter.charter.plan;
+    let job_store = JobStore::of(run);
+    let submitter = Submitter { spec: job_store.spec()?, job_store, settings, exe, secrets: secrets::of(plan) };
+    let plan = &submitter.spec.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {
-        let stages = level.into_iter().map(|stage| Wanted { stage, key: states[stage].key().cloned(), split: 1 });
+        let stages = level.into_iter().map(|stage| BatchTask { stage, key: states[stage].key().cloned(), split: 1 });
         let stages = stages.collect();
         for batch in submitter.batches(stages, sent.len()) {
             let after = after(plan, &batch, &sent);
@@ -35,7 +35,7 @@ pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, state
                      there, `srpipe cancel {}` ends them",
                     plan.stages[batch.stages[0]].name,
                     sent.iter().map(|batch| batch.stages.len()).sum::<usize>(),
-                    submitter.book.run_id(),
+                    submitter.job_store.run_id(),
                 )
             })?;
             sent.push(Batch { job: Some(job), ..batch });
@@ -91,7 +91,7 @@ fn hand_over(submitter: &Submitter, batch: &Batch, after: &[String]) -> Result<u
         // Slurm may have it: the queue tells.
         thread::sleep(Duration::from_secs(1 << attempt));
         if let Some(job) = in_queue(submitter, batch)? {
-            submitter.book.write(&Batch { job: Some(job), ..batch.clone() })?;
+            submitter.job_store.write(&Batch { job: Some(job), ..batch.clone() })?;
             return Ok(job);
         }
     }
@@ -102,7 +102,7 @@ fn in_queue(submitter: &Submitter, batch: &Batch) -> Result<Option<u64>> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match queue::squeue(submitter.book.run_id(), submitter.settings.timeout) {
+        match queue::squeue(submitter.job_store.run_id(), submitter.settings.timeout) {
             Ok(jobs) => return Ok(jobs.get(&(batch.number, 0)).and_then(queue::Row::job)),
             Err(error) if attempt >= TRIES => return Err(error.context("Slurm does not answer")),
             Err(_) => thread::sleep(Duration::from_secs(1 << attempt)),
@@ -125,8 +125,8 @@ mod tests {
     }
 
     fn batch(number: usize, stages: &[usize]) -> Batch {
-        let wanted = |&stage: &usize| Wanted { stage, key: None, split: 1 };
-        let wanted: Vec<Wanted> = stages.iter().map(wanted).collect();
+        let wanted = |&stage: &usize| BatchTask { stage, key: None, split: 1 };
+        let wanted: Vec<BatchTask> = stages.iter().map(wanted).collect();
         Batch { job: Some(number as u64 * 10), ..Batch::new("run", number, &wanted) }
     }
 

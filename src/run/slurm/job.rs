@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::SIGUSR2;
 
-use super::book::{CACHE_UNAVAILABLE, Charter, entry};
-use super::verdict::AGAIN;
+use super::job_outcome::AGAIN;
+use super::job_store::{CACHE_UNAVAILABLE, RunSpec, entry};
 use super::{queue, secrets};
 use crate::plan::{BackendClass, StageState, state_of};
-use crate::run::knowledge::Visible;
+use crate::run::cache_state::Visible;
 use crate::run::log::log;
+use crate::run::protocol::{ProcessEvent, TaskSpec};
 use crate::run::status::Cause;
-use crate::run::wire::{Order, ProcessEvent};
 use crate::store::{Key, Store, open_log};
 
 /// How long what other jobs have made may take to be seen here.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// This process as Slurm started it.
 pub struct Job {
-    charter: Charter,
+    spec: RunSpec,
     stage: usize,
     split: usize,
     /// As `scontrol` takes it.
@@ -37,7 +37,7 @@ pub struct Job {
 
 /// What there is to do.
 pub enum Task {
-    Run(Box<Order>),
+    Run(Box<TaskSpec>),
     /// The result is there.
     Known,
 }
@@ -46,18 +46,18 @@ impl Job {
     /// By the file of its batch, and what Slurm has put into the environment.
     pub fn new(batch: &Path) -> Result<Self> {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        let (charter, stage, split) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
+        let (spec, stage, split) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
         let id = std::env::var("SLURM_JOB_ID").unwrap_or_default();
         let restarts = number("SLURM_RESTART_COUNT").unwrap_or(0);
         if restarts > 0 {
             log(AGAIN);
         }
         let marker = batch.with_file_name(CACHE_UNAVAILABLE);
-        Ok(Self { charter, stage, split, id, restarts, marker })
+        Ok(Self { spec, stage, split, id, restarts, marker })
     }
 
     pub fn runs(&self) -> &Path {
-        &self.charter.runs
+        &self.spec.runs
     }
 
     /// Disables the shared cache for jobs of this run that start later.
@@ -69,7 +69,7 @@ impl Job {
     /// Works out the stage's key from what is there now: what it reads was perhaps not when the job was submitted, and
     /// may have come out as something that is known.
     pub fn task(&self, store: &Store) -> Result<Task> {
-        let Charter { plan, sources, backend, forced, remote, runs, .. } = &self.charter;
+        let RunSpec { plan, sources, backend, forced, remote, runs, .. } = &self.spec;
         let mut hidden: BTreeSet<Key> = BTreeSet::new();
         let start = Instant::now();
         let force = forced.contains(&self.stage);
@@ -82,7 +82,7 @@ impl Job {
                     let planned = &plan.stages[self.stage];
                     let mut params = planned.params.clone();
                     secrets::restore(&mut params, &planned.name, std::env::var(secrets::VARIABLE).ok().as_deref())?;
-                    return Ok(Task::Run(Box::new(Order {
+                    return Ok(Task::Run(Box::new(TaskSpec {
                         key,
                         preimage,
                         params,
@@ -116,7 +116,7 @@ impl Job {
     /// has to make room for another, it goes into the queue again, as far as its `retry` allows.
     pub fn leave(&self, signal: i32, say: impl Fn(String)) -> ProcessEvent {
         let cause = if signal == SIGUSR2 { Cause::Time } else { Cause::Preempted };
-        let allowed = cause.retries(&self.charter.plan.stages[self.stage].retry);
+        let allowed = cause.retries(&self.spec.plan.stages[self.stage].retry);
         let error = match cause {
             Cause::Time => "its time on the cluster was up; its progress is saved",
             _ => "it was asked to make room; its progress is saved",

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::clerk::Wish;
+use super::job_outcome::JobState;
+use super::monitor::Request;
 use super::queue::{self, Jobs};
-use super::verdict::JobState;
 
 /// Between two questions, at least and at most; and what a job adds to the least.
 const LEAST: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ pub struct Poll {
     since: String,
     timeout: Duration,
     /// Where answers go.
-    answers: Sender<Wish>,
+    answers: Sender<Request>,
     /// The last answer, and when it was asked for: it tells of nothing later.
     queue: Option<(Instant, Jobs)>,
     accounts: BTreeMap<String, JobState>,
@@ -35,7 +35,7 @@ pub struct Poll {
 }
 
 impl Poll {
-    pub fn new(run: String, since: String, timeout: Duration, answers: Sender<Wish>) -> Self {
+    pub fn new(run: String, since: String, timeout: Duration, answers: Sender<Request>) -> Self {
         Self {
             run,
             since,
@@ -78,16 +78,16 @@ impl Poll {
         let ask = move || {
             let asked_at = Instant::now();
             if accounts {
-                let _ = answers.send(Wish::Accounts(queue::sacct(&run, &since, timeout)));
+                let _ = answers.send(Request::Accounts(queue::sacct(&run, &since, timeout)));
             }
-            let _ = answers.send(Wish::Queue { asked_at, answer: queue::squeue(&run, timeout) });
+            let _ = answers.send(Request::Queue { asked_at, answer: queue::squeue(&run, timeout) });
         };
         self.is_asking = thread::Builder::new().name("squeue".into()).spawn(ask).is_ok();
         self.next = Instant::now() + MOST;
     }
 
     /// An answer about `jobs` jobs has come, or none; gives what is to be told of that.
-    pub fn hear(&mut self, asked_at: Instant, answer: Result<Jobs>, jobs: usize) -> Option<String> {
+    pub fn handle_queue(&mut self, asked_at: Instant, answer: Result<Jobs>, jobs: usize) -> Option<String> {
         self.is_asking = false;
         let least = (PER_JOB * u32::try_from(jobs).unwrap_or(u32::MAX)).clamp(LEAST, MOST);
         let news = match answer {
@@ -107,7 +107,7 @@ impl Poll {
         news
     }
 
-    pub fn hear_accounts(&mut self, answer: Result<BTreeMap<String, JobState>>) {
+    pub fn handle_accounts(&mut self, answer: Result<BTreeMap<String, JobState>>) {
         match answer {
             Ok(accounts) => self.accounts = accounts,
             // There is none, as on many clusters; any other error may pass.
@@ -138,13 +138,13 @@ mod tests {
         let mut poll = poll();
         let mut intervals = vec![];
         for node in ["a", "a", "a", "b"] {
-            poll.hear(Instant::now(), Ok(one(node)), 1);
+            poll.handle_queue(Instant::now(), Ok(one(node)), 1);
             intervals.push(poll.interval.as_millis());
         }
         assert_eq!(intervals, [1000, 1500, 2250, 1000]);
-        (0..20).for_each(|_| drop(poll.hear(Instant::now(), Ok(one("b")), 1)));
+        (0..20).for_each(|_| drop(poll.handle_queue(Instant::now(), Ok(one("b")), 1)));
         assert_eq!(poll.interval, MOST);
-        poll.hear(Instant::now(), Ok(one("a")), 1000);
+        poll.handle_queue(Instant::now(), Ok(one("a")), 1000);
         assert_eq!(poll.interval.as_secs(), 10);
         poll.soon();
         assert_eq!(poll.interval, LEAST);
@@ -155,12 +155,12 @@ mod tests {
         let mut poll = poll();
         let start = Instant::now();
         let asked_at = start + Duration::from_secs(1);
-        assert_eq!(poll.hear(asked_at, Ok(one("a")), 1), None);
-        let told = poll.hear(asked_at, Err(anyhow!("timed out")), 1).unwrap();
+        assert_eq!(poll.handle_queue(asked_at, Ok(one("a")), 1), None);
+        let told = poll.handle_queue(asked_at, Err(anyhow!("timed out")), 1).unwrap();
         assert_eq!(told, "Slurm does not answer (timed out); jobs go on");
-        assert_eq!(poll.hear(asked_at, Err(anyhow!("timed out")), 1), None);
+        assert_eq!(poll.handle_queue(asked_at, Err(anyhow!("timed out")), 1), None);
         assert_eq!(poll.after(start).unwrap().1, &one("a"));
         assert!(poll.after(asked_at).is_none());
-        assert_eq!(poll.hear(asked_at, Ok(one("a")), 1).unwrap(), "Slurm answers again");
+        assert_eq!(poll.handle_queue(asked_at, Ok(one("a")), 1).unwrap(), "Slurm answers again");
     }
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::command::{answer, shortened};
+use super::job_outcome::JobState;
 use super::secrets;
-use super::verdict::JobState;
 
 /// No command of Slurm takes longer where its controller answers at all.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A job as the place in the run's book that it was submitted for: the batch, and the task of it.
-pub type Place = (usize, usize);
+/// A job as the place in the run's job_store that it was submitted for: the batch, and the task of it.
+pub type TaskId = (usize, usize);
 
 /// The jobs of one run as Slurm sees them.
-pub type Jobs = BTreeMap<Place, Row>;
+pub type Jobs = BTreeMap<TaskId, Row>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -216,7 +216,7 @@ pub fn script(exe: &Path, batch: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::End;
+    use super::super::job_outcome::End;
     use super::*;
 
     #[test]
@@ -238,9 +238,9 @@ mod tests {
     #[test]
     fn of_two_jobs_for_one_place_the_living_and_then_the_later_counts() {
         let of = |lines: [&str; 2]| jobs(&lines.join("\n")).unwrap()[&(1, 0)].id.clone();
-        let (dead, alive, later) = ("9|N/A|FAILED||b1|", "8|N/A|RUNNING||b1|", "10|N/A|RUNNING||b1|");
-        assert_eq!(of([dead, alive]), "8");
-        assert_eq!(of([alive, dead]), "8");
+        let (loss, alive, later) = ("9|N/A|FAILED||b1|", "8|N/A|RUNNING||b1|", "10|N/A|RUNNING||b1|");
+        assert_eq!(of([loss, alive]), "8");
+        assert_eq!(of([alive, loss]), "8");
         assert_eq!(of([alive, later]), "10");
         assert_eq!(of([later, alive]), "10");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Settings;
-use super::book::{Batch, Book, Charter, Wanted};
+use super::job_store::{Batch, BatchTask, JobStore, RunSpec};
 use super::options::options;
 use super::queue::{self, Refusal};
 use crate::plan::BackendClass;
@@ -14,26 +14,26 @@ const MAX_TASKS: usize = 500;
 
 /// Whoever submits for a run.
 pub struct Submitter {
-    pub book: Book,
-    pub charter: Charter,
+    pub job_store: JobStore,
+    pub spec: RunSpec,
     pub settings: Settings,
     /// The srpipe binary.
     pub exe: PathBuf,
-    /// For the jobs' environment; see `secrets`.
+    /// For the jobs' environment; observe `secrets`.
     pub secrets: Option<String>,
 }
 
 impl Submitter {
     /// Stages that can go together as batches: those of one name in the file that ask for the same are an array. They are
     /// counted on from `last`.
-    pub fn batches(&self, stages: Vec<Wanted>, last: usize) -> Vec<Batch> {
-        let mut groups: BTreeMap<(&str, Vec<String>), Vec<Wanted>> = BTreeMap::new();
+    pub fn batches(&self, stages: Vec<BatchTask>, last: usize) -> Vec<Batch> {
+        let mut groups: BTreeMap<(&str, Vec<String>), Vec<BatchTask>> = BTreeMap::new();
         for wanted in stages {
-            let group = (self.charter.plan.stages[wanted.stage].base.as_str(), self.options(wanted.stage));
+            let group = (self.spec.plan.stages[wanted.stage].base.as_str(), self.options(wanted.stage));
             groups.entry(group).or_default().push(wanted);
         }
         let arrays = groups.values().flat_map(|group| group.chunks(MAX_TASKS));
-        let batch = |(i, wanted): (usize, &[Wanted])| Batch::new(self.book.run_id(), last + 1 + i, wanted);
+        let batch = |(i, wanted): (usize, &[BatchTask])| Batch::new(self.job_store.run_id(), last + 1 + i, wanted);
         arrays.enumerate().map(batch).collect()
     }
 
@@ -41,12 +41,12 @@ impl Submitter {
     /// `sbatch --dependency` takes them.
     pub fn submit(&self, batch: &Batch, after: &[String]) -> Result<u64, Refusal> {
         // Without its entry a job could do nothing, and nobody would find it.
-        self.book.write(batch).map_err(|error| Refusal::Never(format!("{error:#}")))?;
+        self.job_store.write(batch).map_err(|error| Refusal::Never(format!("{error:#}")))?;
         let mut all = self.options(batch.stages[0]);
-        all.push(format!("--job-name={}", self.book.run_id()));
+        all.push(format!("--job-name={}", self.job_store.run_id()));
         all.push(format!("--comment={}", batch.comment()));
-        all.push(format!("--output={}", self.book.pattern(batch, "out")));
-        all.push(format!("--error={}", self.book.pattern(batch, "err")));
+        all.push(format!("--output={}", self.job_store.pattern(batch, "out")));
+        all.push(format!("--error={}", self.job_store.pattern(batch, "err")));
         if batch.is_array() {
             all.push(format!("--array=0-{}", batch.stages.len() - 1));
         }
@@ -54,15 +54,15 @@ impl Submitter {
             all.push(format!("--dependency={}", after.join(",")));
             all.push("--kill-on-invalid-dep=yes".into());
         }
-        let script = queue::script(&self.exe, &self.book.path(batch.number));
+        let script = queue::script(&self.exe, &self.job_store.path(batch.number));
         let job = queue::sbatch(&all, &script, self.secrets.as_deref(), self.settings.timeout)?;
         // To look up for people; without it the jobs are found all the same.
-        let _ = self.book.write(&Batch { job: Some(job), ..batch.clone() });
+        let _ = self.job_store.write(&Batch { job: Some(job), ..batch.clone() });
         Ok(job)
     }
 
     fn options(&self, stage: usize) -> Vec<String> {
-        let cuda = self.charter.backend == BackendClass::Cuda;
-        options(&self.settings.defaults.complete(&self.charter.plan.stages[stage], cuda))
+        let cuda = self.spec.backend == BackendClass::Cuda;
+        options(&self.settings.defaults.complete(&self.spec.plan.stages[stage], cuda))
     }
 }

@@ -1,4 +1,4 @@
-//! What the runner and a stage's process say to each other: an [`Order`] on the child's stdin, then [`STOP`] or the
+//! What the runner and a stage's process say to each other: an [`TaskSpec`] on the child's stdin, then [`STOP`] or the
 //! end of the stream; [`Event`]s on its stdout. One JSON value a line.
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 
 /// All that a process needs to run one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Order {
+pub struct TaskSpec {
     pub key: Key,
     /// What was hashed into the key: inputs and seed are taken from it, and it goes into the action.
     pub preimage: Preimage,

@@ -1,7 +1,7 @@
 //! What became of a job, judged by what is seen of it. Pure.
 //!
 //! The truth is the result in the store, which a job writes by a rename. Slurm is asked for one thing only: whether a
-//! job is dead. What it does not say, or says in words that we do not know, decides nothing.
+//! job is loss. What it does not say, or says in words that we do not know, decides nothing.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub const AGAIN: &str = "srpipe: the job starts again";
 impl End {
     /// What Slurm wrote into the job's own stderr says more than the state that it ends with: a job that took too much
     /// memory is `FAILED` or `CANCELLED` where cgroups do not watch it.
-    pub fn told_by(stderr: &str) -> Option<Self> {
+    pub fn from_stderr(stderr: &str) -> Option<Self> {
         let stderr = stderr.rsplit(AGAIN).next().unwrap_or_default();
         // Of an attempt that went into the queue again.
         let lines = stderr.lines().filter(|line| !line.contains("DUE TO JOB REQUEUE"));
@@ -120,7 +120,7 @@ pub enum Answer {
 
 /// All that is seen of a job at one moment.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct Observation {
     /// Its result is in the store.
     pub has_result: bool,
     /// It said itself that its stage failed.
@@ -135,43 +135,43 @@ pub struct Seen {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum JobOutcome {
     Done,
     /// As it said itself.
     Failed,
     /// It lives, or may.
     Wait,
     /// Of itself it will not come to a result.
-    Dead(Dead),
+    Lost(Loss),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dead {
+pub enum Loss {
     Ended(End),
     /// Nobody knows how.
-    Lost,
+    Vanished,
 }
 
 /// `grace`: how long a result may take to be seen by others than who wrote it, and how long a heart that beats may seem
 /// to stand still.
-pub fn verdict(seen: &Seen, grace: Duration) -> Verdict {
+pub fn outcome(seen: &Observation, grace: Duration) -> JobOutcome {
     if seen.has_result {
-        return Verdict::Done;
+        return JobOutcome::Done;
     }
     let heart_beats = seen.silent_for.is_some_and(|silent| silent < grace);
     let gone_long = seen.gone_for >= grace;
     match &seen.answer {
-        Answer::Is(JobState::Queued { .. }) => Verdict::Wait,
-        _ if seen.said_failed => Verdict::Failed,
-        Answer::None | Answer::Is(JobState::Running { .. } | JobState::Unknown) => Verdict::Wait,
+        Answer::Is(JobState::Queued { .. }) => JobOutcome::Wait,
+        _ if seen.said_failed => JobOutcome::Failed,
+        Answer::None | Answer::Is(JobState::Running { .. } | JobState::Unknown) => JobOutcome::Wait,
         // It ended well, as it seems: then there is a result, which may be on its way here.
-        Answer::Is(JobState::Ended(End::Completed)) if !gone_long => Verdict::Wait,
-        Answer::Is(JobState::Ended(end)) => Verdict::Dead(Dead::Ended(match (end, seen.told) {
+        Answer::Is(JobState::Ended(End::Completed)) if !gone_long => JobOutcome::Wait,
+        Answer::Is(JobState::Ended(end)) => JobOutcome::Lost(Loss::Ended(match (end, seen.told) {
             (End::Failed | End::Cancelled | End::Completed, Some(told)) => told,
             _ => *end,
         })),
-        Answer::Absent if heart_beats || !gone_long => Verdict::Wait,
-        Answer::Absent => Verdict::Dead(seen.told.map_or(Dead::Lost, Dead::Ended)),
+        Answer::Absent if heart_beats || !gone_long => JobOutcome::Wait,
+        Answer::Absent => JobOutcome::Lost(seen.told.map_or(Loss::Vanished, Loss::Ended)),
     }
 }
 
@@ -181,8 +181,15 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(60);
 
-    fn seen(answer: Answer) -> Seen {
-        Seen { has_result: false, said_failed: false, answer, told: None, gone_for: Duration::ZERO, silent_for: None }
+    fn seen(answer: Answer) -> Observation {
+        Observation {
+            has_result: false,
+            said_failed: false,
+            answer,
+            told: None,
+            gone_for: Duration::ZERO,
+            silent_for: None,
+        }
     }
 
     fn squeue(state: &str) -> Answer {
@@ -228,16 +235,16 @@ mod tests {
         let answers = STATES.map(squeue).into_iter().chain([Answer::None, Answer::Absent]);
         for answer in answers {
             let told = Some(End::OutOfMemory);
-            let all = Seen { has_result: true, said_failed: true, told, gone_for: minutes(9), ..seen(answer) };
-            assert_eq!(verdict(&all, GRACE), Verdict::Done, "{all:?}");
+            let all = Observation { has_result: true, said_failed: true, told, gone_for: minutes(9), ..seen(answer) };
+            assert_eq!(outcome(&all, GRACE), JobOutcome::Done, "{all:?}");
         }
     }
 
     #[test]
     fn unknown_is_not_failed() {
         for answer in [Answer::None, squeue(""), squeue("A_STATE_OF_NEXT_YEAR"), squeue("REVOKED"), squeue("pending")] {
-            let silent = Seen { gone_for: minutes(9), silent_for: Some(minutes(9)), ..seen(answer) };
-            assert_eq!(verdict(&silent, GRACE), Verdict::Wait, "{silent:?}");
+            let silent = Observation { gone_for: minutes(9), silent_for: Some(minutes(9)), ..seen(answer) };
+            assert_eq!(outcome(&silent, GRACE), JobOutcome::Wait, "{silent:?}");
         }
     }
 
@@ -256,8 +263,8 @@ mod tests {
             ("FAILED", "NonZeroExitCode", Failed),
             ("BOOT_FAIL", "", Failed),
         ] {
-            match verdict(&seen(Answer::Is(JobState::parse(state, reason, ""))), GRACE) {
-                Verdict::Dead(Dead::Ended(end)) => assert_eq!(end.cause(), cause, "{state}"),
+            match outcome(&seen(Answer::Is(JobState::parse(state, reason, ""))), GRACE) {
+                JobOutcome::Lost(Loss::Ended(end)) => assert_eq!(end.cause(), cause, "{state}"),
                 other => panic!("{state}: {other:?}"),
             }
         }
@@ -265,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_slurm_wrote_into_the_log_says_more() {
-        let told = |stderr: &str| End::told_by(stderr);
+        let told = |stderr: &str| End::from_stderr(stderr);
         let memory = "slurmstepd: error: StepId=1.batch exceeded memory limit (2 > 1), being killed\n\
                       slurmstepd: error: *** JOB 1 ON n CANCELLED AT 2026-11-24T19:51:13 ***";
         assert_eq!(told(memory), Some(End::OutOfMemory));
@@ -282,42 +289,42 @@ mod tests {
         assert_eq!(told(&again), None);
         assert_eq!(told("*** JOB 3 ON n CANCELLED AT 2026 DUE TO JOB REQUEUE ***\n"), None);
         assert_eq!(told(&(again + memory)), Some(End::OutOfMemory));
-        let of = |state: &str, stderr| Seen { told: told(stderr), ..seen(squeue(state)) };
-        let ended = |end| Verdict::Dead(Dead::Ended(end));
-        assert_eq!(verdict(&of("FAILED", memory), GRACE), ended(End::OutOfMemory));
-        assert_eq!(verdict(&of("TIMEOUT", memory), GRACE), ended(End::TimeLimit));
-        let vanished = Seen { gone_for: minutes(2), ..of("", memory) };
-        assert_eq!(verdict(&Seen { answer: Answer::Absent, ..vanished }, GRACE), ended(End::OutOfMemory));
+        let of = |state: &str, stderr| Observation { told: told(stderr), ..seen(squeue(state)) };
+        let ended = |end| JobOutcome::Lost(Loss::Ended(end));
+        assert_eq!(outcome(&of("FAILED", memory), GRACE), ended(End::OutOfMemory));
+        assert_eq!(outcome(&of("TIMEOUT", memory), GRACE), ended(End::TimeLimit));
+        let vanished = Observation { gone_for: minutes(2), ..of("", memory) };
+        assert_eq!(outcome(&Observation { answer: Answer::Absent, ..vanished }, GRACE), ended(End::OutOfMemory));
     }
 
     #[test]
     fn lost_is_gone_and_silent_and_that_for_long() {
-        let lost = Verdict::Dead(Dead::Lost);
+        let lost = JobOutcome::Lost(Loss::Vanished);
         for (gone, silent, expected) in [
-            (0, None, Verdict::Wait),
-            (0, Some(9), Verdict::Wait),
-            (2, Some(0), Verdict::Wait),
+            (0, None, JobOutcome::Wait),
+            (0, Some(9), JobOutcome::Wait),
+            (2, Some(0), JobOutcome::Wait),
             (2, Some(2), lost.clone()),
             (2, None, lost),
         ] {
             let gone_for = minutes(gone);
-            let job = Seen { gone_for, silent_for: silent.map(minutes), ..seen(Answer::Absent) };
-            assert_eq!(verdict(&job, GRACE), expected, "{job:?}");
+            let job = Observation { gone_for, silent_for: silent.map(minutes), ..seen(Answer::Absent) };
+            assert_eq!(outcome(&job, GRACE), expected, "{job:?}");
         }
     }
 
     #[test]
     fn a_job_in_the_queue_again_goes_on_whatever_its_last_attempt_said() {
-        let again = Seen { said_failed: true, ..seen(squeue("PENDING")) };
-        assert_eq!(verdict(&again, GRACE), Verdict::Wait);
-        assert_eq!(verdict(&Seen { said_failed: true, ..seen(Answer::None) }, GRACE), Verdict::Failed);
+        let again = Observation { said_failed: true, ..seen(squeue("PENDING")) };
+        assert_eq!(outcome(&again, GRACE), JobOutcome::Wait);
+        assert_eq!(outcome(&Observation { said_failed: true, ..seen(Answer::None) }, GRACE), JobOutcome::Failed);
     }
 
     #[test]
     fn a_good_end_without_a_result_is_waited_for() {
         let ended = seen(squeue("COMPLETED"));
-        assert_eq!(verdict(&ended, GRACE), Verdict::Wait);
-        let long = Seen { gone_for: minutes(1), ..ended };
-        assert_eq!(verdict(&long, GRACE), Verdict::Dead(Dead::Ended(End::Completed)));
+        assert_eq!(outcome(&ended, GRACE), JobOutcome::Wait);
+        let long = Observation { gone_for: minutes(1), ..ended };
+        assert_eq!(outcome(&long, GRACE), JobOutcome::Lost(Loss::Ended(End::Completed)));
     }
 }

@@ -10,7 +10,7 @@ use crate::plan::{BackendClass, Known, Plan, Sources, StageState, advance};
 use crate::store::{Action, Digest, Key, Store};
 
 /// The state of every stage, by the plan's rules, as far as the store and what was forced tell.
-pub struct Knowledge<'a> {
+pub struct CacheState<'a> {
     plan: &'a Plan,
     sources: &'a Sources,
     backend: BackendClass,
@@ -36,7 +36,7 @@ impl Known for Visible<'_> {
     }
 }
 
-impl<'a> Knowledge<'a> {
+impl<'a> CacheState<'a> {
     pub fn new(prepared: &'a Prepared, store: &'a Store) -> Self {
         let mut knowledge = Self {
             plan: &prepared.plan,

@@ -18,9 +18,9 @@ use signal_hook::iterator::Signals;
 
 use super::log::log;
 use super::machine::oom_kills;
+use super::protocol::{EXIT_INTERRUPTED, ProcessEvent, STOP, TaskSpec};
 use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
-use super::wire::{EXIT_INTERRUPTED, Order, ProcessEvent, STOP};
 use crate::config::{Device, redact};
 use crate::nn::OutOfMemory;
 use crate::runs::{Remote, Unavailable};
@@ -73,42 +73,42 @@ fn ordered() -> Result<Ended> {
     let mut orders = BufReader::new(std::io::stdin());
     let mut line = String::new();
     orders.read_line(&mut line).context("reading the order")?;
-    let order: Order = serde_json::from_str(&line).context("the order on stdin (this command is run by `run`)")?;
+    let spec: TaskSpec = serde_json::from_str(&line).context("the order on stdin (this command is run by `run`)")?;
     let stop = Arc::new(Stop::default());
     stop.listen(orders)?;
-    attempt(&order, &Store::open(&order.runs)?, &stop)
+    attempt(&spec, &Store::open(&spec.runs)?, &stop)
 }
 
 /// What the stage is, its job finds out itself.
 fn in_job(batch: &Path) -> Result<Ended> {
     let job = Job::new(batch)?;
     let store = Store::open(job.runs())?;
-    let order = match job.task(&store)? {
-        Task::Run(order) => order,
+    let spec = match job.task(&store)? {
+        Task::Run(spec) => spec,
         Task::Known => {
             send(&ProcessEvent::Done { adopted: true });
             return Ok(Ended::Done);
         }
     };
     let stop = Arc::new(Stop { job: Some(job), ..Stop::default() });
-    stop.heed_signals()?;
-    attempt(&order, &store, &stop)
+    stop.listen_for_signals()?;
+    attempt(&spec, &store, &stop)
 }
 
-fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
-    let lock = match store.try_lock(&order.key)? {
+fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
+    let lock = match store.try_lock(&spec.key)? {
         Some(lock) => lock,
         None => {
-            let holder = store.lock_holder(&order.key).map(|holder| holder.to_string());
+            let holder = store.lock_holder(&spec.key).map(|holder| holder.to_string());
             send(&ProcessEvent::WaitingForLock { holder });
-            store.lock(&order.key)?
+            store.lock(&spec.key)?
         }
     };
-    let is_cached = |action: Action| order.preimage.check_outputs(&action.outputs).is_ok();
-    if !order.force && store.action(&order.key)?.is_some_and(is_cached) {
+    let is_cached = |action: Action| spec.preimage.check_outputs(&action.outputs).is_ok();
+    if !spec.force && store.action(&spec.key)?.is_some_and(is_cached) {
         // Locking made the work folder again. The log in it is this process's and empty, unless whoever committed died
         // before cleaning up; an empty one must not take the place of the one that was kept.
-        let log = store.work_dir(&order.key).join(LOG_FILE);
+        let log = store.work_dir(&spec.key).join(LOG_FILE);
         if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
             let _ = std::fs::remove_file(&log);
         }
@@ -117,10 +117,10 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         return Ok(Ended::Done);
     }
     // `gc` may have removed the log that the parent opened, before this process held the lock.
-    log_to(&store.work_dir(&order.key).join(LOG_FILE))?;
-    if let Some(address) = order.remote.as_ref().filter(|_| !order.force) {
+    log_to(&store.work_dir(&spec.key).join(LOG_FILE))?;
+    if let Some(address) = spec.remote.as_ref().filter(|_| !spec.force) {
         store.lease(&lock)?;
-        match Remote::open(address).and_then(|remote| remote.fetch(store, &order.key)) {
+        match Remote::open(address).and_then(|remote| remote.fetch(store, &spec.key)) {
             Ok(true) => {
                 send(&StageEvent::Message { text: redact(&format!("taken from {address}")).into_owned() });
                 clean_up(store, lock);
@@ -151,15 +151,15 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
         stop.last_word();
         return Ok(Ended::Interrupted);
     }
-    rayon::ThreadPoolBuilder::new().num_threads(order.threads).build_global().context("starting the threads")?;
+    rayon::ThreadPoolBuilder::new().num_threads(spec.threads).build_global().context("starting the threads")?;
     send(&ProcessEvent::Started);
 
-    let work = store.work_dir(&order.key);
+    let work = store.work_dir(&spec.key);
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     store.lease(&lock)?;
     let clock = Clock::new(&work);
     let oom_kills_before = oom_kills();
-    let result = run_stage(order, store, stop, &clock);
+    let result = run_stage(spec, store, stop, &clock);
     clock.save();
     match result {
         Ok(Outcome { outputs, metrics }) => {
@@ -169,7 +169,7 @@ fn attempt(order: &Order, store: &Store, stop: &Stop) -> Result<Ended> {
                 host: store::host(),
                 srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
             };
-            store.commit(&order.key, &Action { preimage: order.preimage.to_value(), outputs, metrics, cost })?;
+            store.commit(&spec.key, &Action { preimage: spec.preimage.to_value(), outputs, metrics, cost })?;
             clean_up(store, lock);
             send(&ProcessEvent::Done { adopted: false });
             Ok(Ended::Done)
@@ -200,27 +200,27 @@ fn clean_up(store: &Store, lock: KeyLock) {
     }
 }
 
-fn run_stage(order: &Order, store: &Store, stop: &Stop, clock: &Clock) -> Result<Outcome> {
-    let work = store.work_dir(&order.key);
+fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Result<Outcome> {
+    let work = store.work_dir(&spec.key);
     let reporter = Reporter::new(&work, clock)?;
     let report = |event: StageEvent| reporter.report(event);
     let interrupted = || stop.asked.load(SeqCst);
     let context = Context {
         store,
-        inputs: order.preimage.inputs.clone(),
-        sources: order.preimage.sources.clone(),
-        seed: order.preimage.seed.unwrap_or(0),
-        threads: order.threads,
-        gpus: order.gpus.join(","),
-        device: order.cuda.map_or(Device::Cpu, Device::Cuda),
-        split: order.split,
+        inputs: spec.preimage.inputs.clone(),
+        sources: spec.preimage.sources.clone(),
+        seed: spec.preimage.seed.unwrap_or(0),
+        threads: spec.threads,
+        gpus: spec.gpus.join(","),
+        device: spec.cuda.map_or(Device::Cpu, Device::Cuda),
+        split: spec.split,
         work,
         report: &report,
         interrupted: &interrupted,
         launcher: std::env::current_exe().ok(),
     };
     // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
-    let result = catch_unwind(AssertUnwindSafe(|| stages::execute(&order.params, &context)));
+    let result = catch_unwind(AssertUnwindSafe(|| stages::execute(&spec.params, &context)));
     reporter.catch_up();
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -288,7 +288,7 @@ impl Stop {
 
     /// In a job: those by which Slurm says that the time is nearly up, or that the job has to go. It ends the job itself
     /// when that takes too long.
-    fn heed_signals(self: &Arc<Self>) -> Result<()> {
+    fn listen_for_signals(self: &Arc<Self>) -> Result<()> {
         let mut signals =
             Signals::new(super::not_ignored(&[SIGINT, SIGTERM, SIGUSR2])).context("listening for signals")?;
         let stop = self.clone();

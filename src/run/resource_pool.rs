@@ -13,9 +13,9 @@ use crate::config::Resources;
 /// More threads than this gain a network of our size little.
 const CORES_A_NETWORK: usize = 8;
 
-/// The places that stages run in.
+/// The allocations that stages run in.
 #[derive(Debug, Clone, Default)]
-pub struct Slots {
+pub struct ResourcePool {
     /// None for a cluster, which has a queue of its own.
     pub machine: Option<Machine>,
     /// As the user says it.
@@ -26,14 +26,14 @@ pub struct Slots {
 
 /// What a stage needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
+pub struct ResourceRequest {
     pub network: bool,
     pub resources: Resources,
 }
 
 /// What a stage gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Allocation {
     pub threads: usize,
     /// As `CUDA_VISIBLE_DEVICES` names them.
     pub gpus: Vec<String>,
@@ -59,22 +59,27 @@ impl Load {
     }
 }
 
-impl Slots {
-    /// A place for a stage beside those that run; None where it must wait. `wanting` is what runs or could without
+impl ResourcePool {
+    /// A allocation for a stage beside those that run; None where it must wait. `wanting` is what runs or could without
     /// saying how many cores it needs, itself among them.
-    pub fn place(&self, demand: Demand, running: &[(Demand, Place)], wanting: Load) -> Option<Place> {
+    pub fn allocate(
+        &self,
+        request: ResourceRequest,
+        running: &[(ResourceRequest, Allocation)],
+        wanting: Load,
+    ) -> Option<Allocation> {
         if self.jobs.is_some_and(|jobs| running.len() >= jobs) {
             return None;
         }
-        let Some(machine) = &self.machine else { return Some(Place { threads: 1, gpus: vec![] }) };
-        let asked = demand.resources;
+        let Some(machine) = &self.machine else { return Some(Allocation { threads: 1, gpus: vec![] }) };
+        let asked = request.resources;
         let memory = running.iter().filter_map(|(other, _)| other.resources.memory).sum::<u64>();
         let has_memory = |need: u64| machine.memory.is_none_or(|all| memory + need <= all);
         if !asked.memory.is_none_or(has_memory) {
             return None;
         }
-        let taken = |gpu: &&String| running.iter().any(|(_, place)| place.gpus.contains(gpu));
-        let gpus: Vec<String> = match (asked.gpus, self.cuda.filter(|_| demand.network)) {
+        let taken = |gpu: &&String| running.iter().any(|(_, allocation)| allocation.gpus.contains(gpu));
+        let gpus: Vec<String> = match (asked.gpus, self.cuda.filter(|_| request.network)) {
             (Some(count), _) => machine.gpus.iter().filter(|gpu| !taken(gpu)).take(count).cloned().collect(),
             (None, Some(index)) => match machine.gpus.get(index) {
                 Some(gpu) if taken(&gpu) => return None,
@@ -91,12 +96,12 @@ impl Slots {
             Some(cpus) if cores_taken + cpus > machine.cores => return None,
             Some(cpus) => cpus,
             None if asked.gpus.is_some_and(|count| count > 0) => machine.cores / machine.gpus.len().max(1),
-            None if !self.has_place(demand.network, Load::count(others.map(|(other, _)| other.network))) => {
+            None if !self.has_place(request.network, Load::count(others.map(|(other, _)| other.network))) => {
                 return None;
             }
-            None => self.threads(demand.network, wanting, machine.cores.saturating_sub(cores_taken)),
+            None => self.threads(request.network, wanting, machine.cores.saturating_sub(cores_taken)),
         };
-        Some(Place { threads: threads.max(1), gpus })
+        Some(Allocation { threads: threads.max(1), gpus })
     }
 
     /// Why this machine can never give what is asked for: the field, what is asked and what there is.
@@ -158,73 +163,75 @@ impl Slots {
 mod tests {
     use super::*;
 
-    fn slots(cores: usize, jobs: Option<usize>) -> Slots {
+    fn pool(cores: usize, jobs: Option<usize>) -> ResourcePool {
         let memory = Some(16_000_000_000);
-        Slots { machine: Some(Machine { cores, memory, gpus: vec![] }), jobs, cuda: None }
+        ResourcePool { machine: Some(Machine { cores, memory, gpus: vec![] }), jobs, cuda: None }
     }
 
-    const NETWORK: Demand =
-        Demand { network: true, resources: Resources { cpus: None, memory: None, gpus: None, time: None } };
-    const SHORT: Demand = Demand { network: false, ..NETWORK };
+    const NETWORK: ResourceRequest =
+        ResourceRequest { network: true, resources: Resources { cpus: None, memory: None, gpus: None, time: None } };
+    const SHORT: ResourceRequest = ResourceRequest { network: false, ..NETWORK };
 
-    fn asking(resources: Resources) -> Demand {
-        Demand { resources, ..NETWORK }
+    fn asking(resources: Resources) -> ResourceRequest {
+        ResourceRequest { resources, ..NETWORK }
     }
 
-    /// Starts what there is place for, in order, and gives the places of those that start.
-    fn start(slots: &Slots, demands: &[Demand]) -> Vec<Place> {
-        let unsaid = demands.iter().filter(|demand| demand.resources.cpus.is_none());
-        let wanting = Load::count(unsaid.map(|demand| demand.network));
+    /// Starts what there is allocation for, in order, and gives the allocations of those that start.
+    fn start(pool: &ResourcePool, requests: &[ResourceRequest]) -> Vec<Allocation> {
+        let unspecified = requests.iter().filter(|request| request.resources.cpus.is_none());
+        let wanting = Load::count(unspecified.map(|request| request.network));
         let mut running = vec![];
-        for demand in demands {
-            let place = slots.place(*demand, &running, wanting);
-            running.extend(place.map(|place| (*demand, place)));
+        for request in requests {
+            let allocation = pool.allocate(*request, &running, wanting);
+            running.extend(allocation.map(|allocation| (*request, allocation)));
         }
-        running.into_iter().map(|(_, place)| place).collect()
+        running.into_iter().map(|(_, allocation)| allocation).collect()
     }
 
-    fn threads(slots: &Slots, demands: &[Demand]) -> Vec<usize> {
-        start(slots, demands).iter().map(|place| place.threads).collect()
+    fn threads(pool: &ResourcePool, requests: &[ResourceRequest]) -> Vec<usize> {
+        start(pool, requests).iter().map(|allocation| allocation.threads).collect()
     }
 
     #[test]
     fn networks_share_the_cores() {
-        assert_eq!(threads(&slots(2, None), &[NETWORK; 3]), [2]);
-        assert_eq!(threads(&slots(2, Some(2)), &[NETWORK; 3]), [1, 1]);
-        assert_eq!(threads(&slots(1, Some(3)), &[NETWORK; 3]), [1, 1, 1]);
-        assert_eq!(threads(&slots(32, None), &[NETWORK]), [32]);
-        assert_eq!(threads(&slots(32, None), &[NETWORK; 9]), [8, 8, 8, 8]);
-        assert_eq!(threads(&slots(32, Some(2)), &[NETWORK; 9]), [16, 16]);
-        let cuda = Slots { cuda: Some(0), ..slots(32, None) };
+        assert_eq!(threads(&pool(2, None), &[NETWORK; 3]), [2]);
+        assert_eq!(threads(&pool(2, Some(2)), &[NETWORK; 3]), [1, 1]);
+        assert_eq!(threads(&pool(1, Some(3)), &[NETWORK; 3]), [1, 1, 1]);
+        assert_eq!(threads(&pool(32, None), &[NETWORK]), [32]);
+        assert_eq!(threads(&pool(32, None), &[NETWORK; 9]), [8, 8, 8, 8]);
+        assert_eq!(threads(&pool(32, Some(2)), &[NETWORK; 9]), [16, 16]);
+        let cuda = ResourcePool { cuda: Some(0), ..pool(32, None) };
         assert_eq!(threads(&cuda, &[NETWORK; 9]), [32]);
     }
 
     #[test]
     fn short_stages_run_beside_a_network() {
-        assert_eq!(start(&slots(2, None), &[NETWORK, SHORT, SHORT, SHORT]).len(), 3);
-        assert_eq!(start(&slots(2, None), &[SHORT, SHORT, NETWORK]).len(), 3);
-        assert_eq!(start(&slots(2, Some(1)), &[NETWORK, SHORT]).len(), 1);
-        assert_eq!(start(&slots(2, Some(1)), &[SHORT, NETWORK]).len(), 1);
+        assert_eq!(start(&pool(2, None), &[NETWORK, SHORT, SHORT, SHORT]).len(), 3);
+        assert_eq!(start(&pool(2, None), &[SHORT, SHORT, NETWORK]).len(), 3);
+        assert_eq!(start(&pool(2, Some(1)), &[NETWORK, SHORT]).len(), 1);
+        assert_eq!(start(&pool(2, Some(1)), &[SHORT, NETWORK]).len(), 1);
     }
 
     #[test]
     fn what_is_asked_for_is_given_as_long_as_there_is_some() {
         let cpus = |n| asking(Resources { cpus: Some(n), ..Resources::default() });
-        assert_eq!(threads(&slots(8, None), &[cpus(3), cpus(3), cpus(3), cpus(2)]), [3, 3, 2]);
-        assert_eq!(threads(&slots(8, Some(2)), &[cpus(1), cpus(1), cpus(1)]), [1, 1]);
+        assert_eq!(threads(&pool(8, None), &[cpus(3), cpus(3), cpus(3), cpus(2)]), [3, 3, 2]);
+        assert_eq!(threads(&pool(8, Some(2)), &[cpus(1), cpus(1), cpus(1)]), [1, 1]);
         // What says nothing shares the rest.
-        assert_eq!(threads(&slots(8, None), &[cpus(3), NETWORK]), [3, 5]);
+        assert_eq!(threads(&pool(8, None), &[cpus(3), NETWORK]), [3, 5]);
         let memory =
             |gb: u64| asking(Resources { memory: Some(gb * 1_000_000_000), cpus: Some(1), ..Resources::default() });
-        assert_eq!(start(&slots(8, None), &[memory(10), memory(7), memory(6), memory(1)]).len(), 2);
+        assert_eq!(start(&pool(8, None), &[memory(10), memory(7), memory(6), memory(1)]).len(), 2);
     }
 
     #[test]
     fn graphics_cards_are_handed_out() {
-        let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..slots(8, None).machine.unwrap() };
+        let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..pool(8, None).machine.unwrap() };
         let gpus = |n| asking(Resources { gpus: Some(n), ..Resources::default() });
-        let slots = Slots { machine: Some(machine), jobs: None, cuda: Some(0) };
-        let given = |demands: &[Demand]| start(&slots, demands).into_iter().map(|place| place.gpus).collect::<Vec<_>>();
+        let pool = ResourcePool { machine: Some(machine), jobs: None, cuda: Some(0) };
+        let given = |requests: &[ResourceRequest]| {
+            start(&pool, requests).into_iter().map(|allocation| allocation.gpus).collect::<Vec<_>>()
+        };
         assert_eq!(given(&[gpus(1), gpus(1), gpus(1)]), [["3"], ["5"]]);
         assert_eq!(given(&[gpus(2), gpus(1)]), [["3", "5"]]);
         // A network that says nothing has the device of the pipeline.
@@ -235,10 +242,10 @@ mod tests {
 
     #[test]
     fn what_can_never_be_given_is_said() {
-        let slots = slots(2, None);
+        let pool = pool(2, None);
         let asked = Resources { cpus: Some(2), memory: Some(16_000_000_000), gpus: Some(0), time: None };
-        assert_eq!(slots.never(&asked), None);
-        let never = |asked| slots.never(&asked).unwrap();
+        assert_eq!(pool.never(&asked), None);
+        let never = |asked| pool.never(&asked).unwrap();
         assert_eq!(never(Resources { cpus: Some(3), ..asked }), ("cpus", "3; this machine has 2".into()));
         assert_eq!(
             never(Resources { memory: Some(17_000_000_000), ..asked }),

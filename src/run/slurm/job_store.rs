@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::queue::{Jobs, Place, Row, tag};
+use super::queue::{Jobs, Row, TaskId, tag};
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
 use crate::runs::RunDir;
 use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{Key, Store, predates_seals, read_file};
 
-const CHARTER: &str = "charter.json";
+const SPEC: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
 pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
 /// Is there when somebody wants the run to end.
@@ -25,7 +25,7 @@ const CANCELLED: &str = "cancelled";
 
 /// All that decides what a job does, whenever it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Charter {
+pub struct RunSpec {
     /// The id of the run; None if an older version wrote it.
     #[serde(default)]
     pub run_id: Option<String>,
@@ -41,7 +41,7 @@ pub struct Charter {
     pub remote: Option<String>,
 }
 
-impl Charter {
+impl RunSpec {
     pub fn new(run: &RunDir, prepared: &Prepared, store: &Store, remote: Option<String>) -> Self {
         Self {
             run_id: Some(run.id().to_string()),
@@ -80,7 +80,7 @@ pub struct Batch {
     pub run_id: Option<String>,
     /// Counts from one in a run.
     pub number: usize,
-    /// Of the charter's plan.
+    /// Of the spec's plan.
     pub stages: Vec<usize>,
     /// Where they are known by then.
     pub keys: Vec<Option<Key>>,
@@ -92,7 +92,7 @@ pub struct Batch {
 
 /// A stage that is to be one of a batch.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct BatchTask {
     pub stage: usize,
     pub key: Option<Key>,
     pub split: usize,
@@ -100,7 +100,7 @@ pub struct Wanted {
 
 impl Batch {
     /// One that nobody has handed over yet.
-    pub fn new(run_id: &str, number: usize, wanted: &[Wanted]) -> Self {
+    pub fn new(run_id: &str, number: usize, wanted: &[BatchTask]) -> Self {
         Self {
             run_id: Some(run_id.to_string()),
             number,
@@ -135,13 +135,13 @@ impl Batch {
 
 /// A run's folder of jobs.
 #[derive(Debug, Clone)]
-pub struct Book {
+pub struct JobStore {
     run: RunDir,
 }
 
-impl Book {
-    pub fn begin(run: &RunDir, charter: &Charter) -> Result<Self> {
-        run.write_job_file(CHARTER, &seal(charter).context("writing the run's plan as JSON")?)?;
+impl JobStore {
+    pub fn begin(run: &RunDir, spec: &RunSpec) -> Result<Self> {
+        run.write_job_file(SPEC, &seal(spec).context("writing the run's plan as JSON")?)?;
         Ok(Self { run: run.clone() })
     }
 
@@ -153,20 +153,20 @@ impl Book {
         self.run.id()
     }
 
-    pub fn charter(&self) -> Result<Charter> {
-        let charter = self.read_charter()?;
+    pub fn spec(&self) -> Result<RunSpec> {
+        let spec = self.read_spec()?;
         let record = self.run.record()?;
-        let names = charter.plan.stages.iter().map(|stage| &stage.name);
+        let names = spec.plan.stages.iter().map(|stage| &stage.name);
         match names.eq(record.stages.iter().map(|stage| &stage.name)) {
-            true => Ok(charter),
-            false => Err(self.damaged(CHARTER, "its stages are not those of the run")),
+            true => Ok(spec),
+            false => Err(self.damaged(SPEC, "its stages are not those of the run")),
         }
     }
 
-    fn read_charter(&self) -> Result<Charter> {
-        let charter: Charter = self.read(CHARTER)?;
-        self.check_run(CHARTER, charter.run_id.as_deref())?;
-        Ok(charter)
+    fn read_spec(&self) -> Result<RunSpec> {
+        let spec: RunSpec = self.read(SPEC)?;
+        self.check_run(SPEC, spec.run_id.as_deref())?;
+        Ok(spec)
     }
 
     /// Says to whoever watches the run that it is to end.
@@ -225,7 +225,7 @@ impl Book {
 
     /// Fails if the queue has a job of this run whose batch is not among `batches`.
     pub fn check_queue(&self, batches: &[Batch], jobs: &Jobs) -> Result<()> {
-        let is_missing = |((number, _), _): &(&Place, &Row)| batches.iter().all(|batch| batch.number != *number);
+        let is_missing = |((number, _), _): &(&TaskId, &Row)| batches.iter().all(|batch| batch.number != *number);
         match jobs.iter().find(is_missing) {
             None => Ok(()),
             Some(((number, _), row)) => Err(self.missing(*number, &format!(", but job {} is in the queue", row.id))),
@@ -285,7 +285,7 @@ impl Book {
 
     /// What a task's processes write: events to `.out`, and before they know where their log is, messages to `.err`,
     /// as Slurm does.
-    pub fn file(&self, (batch, task): Place, extension: &str) -> PathBuf {
+    pub fn file(&self, (batch, task): TaskId, extension: &str) -> PathBuf {
         self.run.jobs_dir().join(format!("{}_{task}.{extension}", tag(batch)))
     }
 
@@ -298,20 +298,20 @@ impl Book {
 }
 
 /// The job's side: which stage the task of a batch is to run, and in how many parts it takes its images.
-pub fn entry(path: &Path, task: usize) -> Result<(Charter, usize, usize)> {
+pub fn entry(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());
     let (run, number) = RunDir::of_job_file(path)
         .zip(number)
         .with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
-    let book = Book::of(&run);
-    let batch = book.batch(number)?;
-    let charter = book.read_charter()?;
+    let job_store = JobStore::of(&run);
+    let batch = job_store.batch(number)?;
+    let spec = job_store.read_spec()?;
     // Whoever submitted it may itself be a task of an array: its number is in the environment too.
     let task = if batch.is_array() { task } else { 0 };
-    let stage = batch.stages.get(task).copied().filter(|&stage| stage < charter.plan.stages.len());
-    let stage = stage.ok_or_else(|| book.damaged(name, &format!("it has no task {task}")))?;
-    Ok((charter, stage, batch.splits.get(task).copied().unwrap_or(1)))
+    let stage = batch.stages.get(task).copied().filter(|&stage| stage < spec.plan.stages.len());
+    let stage = stage.ok_or_else(|| job_store.damaged(name, &format!("it has no task {task}")))?;
+    Ok((spec, stage, batch.splits.get(task).copied().unwrap_or(1)))
 }
 
 #[cfg(test)]
@@ -327,7 +327,7 @@ mod tests {
         let jobs = folder.path().join("p/20261123-083227.123-k3xa/.slurm");
         std::fs::create_dir_all(&jobs).unwrap();
         let run_id = "20261123-083227.123-k3xa";
-        let charter = Charter {
+        let spec = RunSpec {
             run_id: Some(run_id.to_string()),
             runs: folder.path().to_path_buf(),
             plan: plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap()),
@@ -336,13 +336,13 @@ mod tests {
             forced: BTreeSet::new(),
             remote: None,
         };
-        let wanted = |stage, split| Wanted { stage, key: None, split };
+        let wanted = |stage, split| BatchTask { stage, key: None, split };
         let batch = Batch::new(run_id, 3, &[wanted(1, 1), wanted(0, 4)]);
         let path = jobs.join("b3.json");
-        std::fs::write(jobs.join(CHARTER), seal(&charter).unwrap()).unwrap();
+        std::fs::write(jobs.join(SPEC), seal(&spec).unwrap()).unwrap();
         std::fs::write(&path, seal(&batch).unwrap()).unwrap();
-        assert_eq!(entry(&path, 0).unwrap(), (charter.clone(), 1, 1));
-        assert_eq!(entry(&path, 1).unwrap(), (charter, 0, 4));
+        assert_eq!(entry(&path, 0).unwrap(), (spec.clone(), 1, 1));
+        assert_eq!(entry(&path, 1).unwrap(), (spec, 0, 4));
         let error = entry(&path, 2).unwrap_err().to_string();
         assert!(error.contains("has no task 2"), "{error}");
         // With an altered number, the job would run another stage.

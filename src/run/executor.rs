@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::protocol::{Event, TaskSpec};
 use super::status::{Cause, Status};
-use super::wire::{Event, Order};
 use crate::runs::RunRecord;
 use crate::stages::StageEvent;
 
@@ -14,7 +14,7 @@ use crate::stages::StageEvent;
 /// lives, and [`Report::Closed`] after the last of them.
 pub trait Executor {
     /// Starts a stage whose messages are appended to the file `log`.
-    fn start(&mut self, stage: usize, order: &Order, log: &Path) -> Result<()>;
+    fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()>;
     /// Asks a stage to save what it has and end.
     fn stop(&mut self, stage: usize);
     /// Ends a stage at once, with all that it started.
@@ -43,7 +43,7 @@ pub enum Report {
     Closed {
         stage: usize,
     },
-    /// Of several stages, in order.
+    /// Of several stages, in spec.
     Many(Vec<Report>),
     /// Ctrl-C, or a request to end from whoever manages processes.
     Signal,

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::book::{Batch, Wanted};
-use super::outbox::{News, Outbox};
+use super::job_outcome::{Answer, End, JobOutcome, JobState, Loss, outcome};
+use super::job_store::{Batch, BatchTask};
 use super::poll::Poll;
-use super::queue::{self, Jobs, Place};
+use super::queue::{self, Jobs, TaskId};
 use super::submit::Submitter;
-use super::verdict::{Answer, Dead, End, JobState, Verdict, verdict};
-use super::watched::Watched;
-use crate::run::roles::Report;
+use super::submit_queue::{Submission, SubmitQueue};
+use super::tracked_job::TrackedJob;
+use crate::run::executor::Report;
+use crate::run::protocol::{Event, ProcessEvent};
 use crate::run::status::Cause;
-use crate::run::wire::{Event, ProcessEvent};
 use crate::stages::StageEvent;
 use crate::store::{Key, Store};
 
@@ -29,9 +29,9 @@ const LOOK_PER_JOB: Duration = Duration::from_millis(5);
 const CANCEL_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the clerk is asked, and answers that come to it.
-pub enum Wish {
+pub enum Request {
     /// Stages that are ready together.
-    Submit(Vec<Ready>),
+    Submit(Vec<ReadyStage>),
     /// The run is to end: all its jobs are.
     Cancel(usize),
     Queue {
@@ -43,7 +43,7 @@ pub enum Wish {
     End,
 }
 
-pub struct Ready {
+pub struct ReadyStage {
     pub stage: usize,
     pub key: Key,
     pub forced: bool,
@@ -51,17 +51,17 @@ pub struct Ready {
     pub split: usize,
 }
 
-pub struct Clerk {
+pub struct Monitor {
     store: Store,
-    wishes: Receiver<Wish>,
+    requests: Receiver<Request>,
     reports: Sender<Report>,
     /// What is to be told; together, because whoever hears it looks at the whole run each time.
-    untold: RefCell<Vec<Report>>,
-    outbox: Outbox,
+    pending_reports: RefCell<Vec<Report>>,
+    queue: SubmitQueue,
     poll: Poll,
     run_start: Option<Timestamp>,
     /// By stage.
-    watched: BTreeMap<usize, Watched>,
+    tracked: BTreeMap<usize, TrackedJob>,
     /// Jobs of this run that somebody submitted before us, by stage.
     earlier: BTreeMap<usize, (Batch, usize)>,
     /// The number of the last batch.
@@ -74,16 +74,16 @@ pub struct Clerk {
     is_ending: bool,
 }
 
-impl Clerk {
+impl Monitor {
     pub fn new(
         submitter: Submitter,
         store: Store,
         poll: Poll,
         run_start: Option<Timestamp>,
-        wishes: Receiver<Wish>,
+        requests: Receiver<Request>,
         reports: Sender<Report>,
     ) -> Result<Self> {
-        let batches = submitter.book.batches()?;
+        let batches = submitter.job_store.batches()?;
         let last = batches.last().map_or(0, |batch| batch.number);
         // The last that has a stage is the one that counts.
         let tasks = |batch: Batch| {
@@ -94,13 +94,13 @@ impl Clerk {
             earlier: batches.into_iter().flat_map(tasks).collect(),
             last,
             store,
-            wishes,
+            requests,
             reports,
-            untold: RefCell::default(),
-            outbox: Outbox::new(submitter),
+            pending_reports: RefCell::default(),
+            queue: SubmitQueue::new(submitter),
             poll,
             run_start,
-            watched: BTreeMap::new(),
+            tracked: BTreeMap::new(),
             to_cancel: BTreeSet::new(),
             cancel_at: Instant::now(),
             cancelled: BTreeSet::new(),
@@ -111,106 +111,107 @@ impl Clerk {
     /// Until nobody listens any more.
     pub fn work(mut self) {
         loop {
-            let jobs = u32::try_from(self.watched.len()).unwrap_or(u32::MAX);
+            let jobs = u32::try_from(self.tracked.len()).unwrap_or(u32::MAX);
             let mut wait = LOOK_PER_JOB.saturating_mul(jobs).clamp(LOOK.0, LOOK.1);
             loop {
-                match self.wishes.recv_timeout(wait) {
-                    Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return,
-                    Ok(wish) => self.grant(wish),
+                match self.requests.recv_timeout(wait) {
+                    Ok(Request::End) | Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(request) => self.handle(request),
                     Err(RecvTimeoutError::Timeout) => break,
                 }
                 wait = Duration::ZERO;
             }
-            if !self.is_ending && self.outbox.submitter().book.is_cancelled() {
+            if !self.is_ending && self.queue.submitter().job_store.is_cancelled() {
                 self.is_ending = true;
-                self.untold.get_mut().push(Report::Cancel);
+                self.pending_reports.get_mut().push(Report::Cancel);
             }
             self.send();
             self.cancel();
             self.look();
-            if !self.watched.is_empty() {
-                let is_missing = |watched: &Watched| self.answer(watched.place).1 == Answer::Absent;
-                let accounts = self.watched.values().any(is_missing);
+            if !self.tracked.is_empty() {
+                let is_missing = |tracked: &TrackedJob| self.answer(tracked.place).1 == Answer::Absent;
+                let accounts = self.tracked.values().any(is_missing);
                 self.poll.ask(accounts);
             }
-            let untold = self.untold.take();
-            if !untold.is_empty() {
-                // When nobody listens any more, the next wish does not come.
-                let _ = self.reports.send(Report::Many(untold));
+            let pending_reports = self.pending_reports.take();
+            if !pending_reports.is_empty() {
+                // When nobody listens any more, the next request does not come.
+                let _ = self.reports.send(Report::Many(pending_reports));
             }
         }
     }
 
-    fn grant(&mut self, wish: Wish) {
-        match wish {
-            Wish::Submit(ready) => self.take(ready),
-            Wish::Cancel(stage) => {
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Submit(ready) => self.take(ready),
+            Request::Cancel(stage) => {
                 self.to_cancel.insert(stage);
                 self.cancel_at = Instant::now();
             }
-            Wish::Queue { asked_at, answer } => {
-                let news = self.poll.hear(asked_at, answer, self.watched.len());
+            Request::Queue { asked_at, answer } => {
+                let news = self.poll.handle_queue(asked_at, answer, self.tracked.len());
                 // One line, at the first of those that wait.
-                if let (Some(text), Some(&stage)) = (news, self.watched.keys().next()) {
+                if let (Some(text), Some(&stage)) = (news, self.tracked.keys().next()) {
                     self.say(stage, text);
                 }
             }
-            Wish::Accounts(answer) => self.poll.hear_accounts(answer),
-            Wish::End => {}
+            Request::Accounts(answer) => self.poll.handle_accounts(answer),
+            Request::End => {}
         }
     }
 
-    /// Stages are to run: those that have a job of this run by now are watched, the others become batches.
-    fn take(&mut self, ready: Vec<Ready>) {
+    /// Stages are to run: those that have a job of this run by now are tracked, the others become batches.
+    fn take(&mut self, ready: Vec<ReadyStage>) {
         let mut new = BTreeMap::new();
         for ready in ready {
             match self.earlier.remove(&ready.stage) {
                 Some((batch, task)) => {
                     self.watch(&ready, (batch.number, task));
-                    self.watched.get_mut(&ready.stage).expect("it is watched").is_earlier = true;
-                    self.outbox.take_up(batch);
+                    self.tracked.get_mut(&ready.stage).expect("it is tracked").is_earlier = true;
+                    self.queue.track_submitted(batch);
                 }
                 None => drop(new.insert(ready.stage, ready)),
             }
         }
-        let wanted = |ready: &Ready| Wanted { stage: ready.stage, key: Some(ready.key.clone()), split: ready.split };
+        let wanted =
+            |ready: &ReadyStage| BatchTask { stage: ready.stage, key: Some(ready.key.clone()), split: ready.split };
         let stages = new.values().map(wanted).collect();
-        for batch in self.outbox.submitter().batches(stages, self.last) {
+        for batch in self.queue.submitter().batches(stages, self.last) {
             self.last = batch.number;
             for (task, stage) in batch.stages.iter().enumerate() {
                 self.watch(&new[stage], (batch.number, task));
             }
-            self.outbox.put(batch);
+            self.queue.put(batch);
         }
         self.poll.soon();
     }
 
-    fn watch(&mut self, ready: &Ready, place: Place) {
-        let watched =
-            Watched::new(&self.outbox.submitter().book, place, ready.key.clone(), ready.forced, self.run_start);
-        self.watched.insert(ready.stage, watched);
+    fn watch(&mut self, ready: &ReadyStage, place: TaskId) {
+        let tracked =
+            TrackedJob::new(&self.queue.submitter().job_store, place, ready.key.clone(), ready.forced, self.run_start);
+        self.tracked.insert(ready.stage, tracked);
     }
 
     fn send(&mut self) {
         // What is to be cancelled is not handed over any more.
         let is_to_go = |stage: &usize| !self.to_cancel.contains(stage);
-        let wanted = self.watched.iter().filter(|(stage, _)| is_to_go(stage));
-        let wanted: BTreeSet<usize> = wanted.map(|(_, watched)| watched.place.0).collect();
-        for (batch, news) in self.outbox.send(&self.poll, |number| wanted.contains(&number)) {
+        let wanted = self.tracked.iter().filter(|(stage, _)| is_to_go(stage));
+        let wanted: BTreeSet<usize> = wanted.map(|(_, tracked)| tracked.place.0).collect();
+        for (batch, news) in self.queue.send(&self.poll, |number| wanted.contains(&number)) {
             self.poll.soon();
-            let is_of_it = |watched: &Watched| watched.place.0 == batch.number;
-            for &stage in batch.stages.iter().filter(|stage| self.watched.get(stage).is_some_and(is_of_it)) {
+            let is_of_it = |tracked: &TrackedJob| tracked.place.0 == batch.number;
+            for &stage in batch.stages.iter().filter(|stage| self.tracked.get(stage).is_some_and(is_of_it)) {
                 match &news {
-                    News::Sent => {}
-                    News::PutOff(text) => self.say(stage, text.clone()),
-                    News::GivenUp(text) => {
+                    Submission::Sent => {}
+                    Submission::PutOff(text) => self.say(stage, text.clone()),
+                    Submission::GivenUp(text) => {
                         self.tell(stage, Event::Process(failed(Cause::Failed, text.clone())));
                         self.close(stage);
                     }
                 }
             }
-            if matches!(news, News::GivenUp(_)) {
-                self.watched.retain(|_, watched| !is_of_it(watched));
+            if matches!(news, Submission::GivenUp(_)) {
+                self.tracked.retain(|_, tracked| !is_of_it(tracked));
             }
         }
     }
@@ -221,16 +222,16 @@ impl Clerk {
             return;
         }
         let Some(&first) = self.to_cancel.first() else { return };
-        let submitter = self.outbox.submitter();
-        match queue::scancel(submitter.book.run_id(), submitter.settings.timeout) {
+        let submitter = self.queue.submitter();
+        match queue::scancel(submitter.job_store.run_id(), submitter.settings.timeout) {
             Ok(()) => {
                 for stage in std::mem::take(&mut self.to_cancel) {
-                    if self.watched.get(&stage).is_some_and(|watched| self.outbox.sent(watched.place.0).is_some()) {
+                    if self.tracked.get(&stage).is_some_and(|tracked| self.queue.sent(tracked.place.0).is_some()) {
                         self.cancelled.insert(stage);
                         continue;
                     }
                     // Whether Slurm had taken it or not, it has it no more.
-                    self.watched.remove(&stage);
+                    self.tracked.remove(&stage);
                     self.tell(stage, Event::Process(ProcessEvent::Interrupted));
                     self.close(stage);
                 }
@@ -246,55 +247,55 @@ impl Clerk {
     /// Looks at every job, and tells what is new.
     fn look(&mut self) {
         let now = Instant::now();
-        let grace = self.outbox.submitter().settings.grace;
-        let stages: Vec<usize> = self.watched.keys().copied().collect();
+        let grace = self.queue.submitter().settings.grace;
+        let stages: Vec<usize> = self.tracked.keys().copied().collect();
         for stage in stages {
-            let Some(mut watched) = self.watched.remove(&stage) else { continue };
-            for event in watched.listen(now) {
+            let Some(mut tracked) = self.tracked.remove(&stage) else { continue };
+            for event in tracked.read_events(now) {
                 self.tell(stage, event);
             }
-            if let Some(damage) = watched.damage.take() {
+            if let Some(damage) = tracked.damage.take() {
                 self.say(stage, damage);
             }
-            let (id, answer) = self.answer(watched.place);
+            let (id, answer) = self.answer(tracked.place);
             // Of an answer to a question from before it started, nothing is news.
-            if let (Answer::Is(job), Some(_)) = (&answer, self.poll.after(watched.since))
-                && let Some(news) = watched.news(&id, job)
+            if let (Answer::Is(job), Some(_)) = (&answer, self.poll.after(tracked.since))
+                && let Some(news) = tracked.news(&id, job)
             {
                 self.tell(stage, Event::Process(news));
             }
             // In the queue again, by itself or because its node was lost; not in an answer from before it started.
             let waits = matches!(&answer, Answer::Is(JobState::Queued { reason }) if reason == "BeginTime")
-                && self.poll.after(watched.since).is_some();
-            if watched.is_to_hurry(waits, now) {
+                && self.poll.after(tracked.since).is_some();
+            if tracked.is_to_hurry(waits, now) {
                 // Where that is not allowed, it starts later.
-                let _ = queue::start_now(&id, self.outbox.submitter().settings.timeout);
+                let _ = queue::start_now(&id, self.queue.submitter().settings.timeout);
                 self.poll.soon();
             }
-            let word = match verdict(&watched.see(&self.store, answer, now), grace) {
-                Verdict::Wait => {
-                    self.watched.insert(stage, watched);
+            let word = match outcome(&tracked.observe(&self.store, answer, now), grace) {
+                JobOutcome::Wait => {
+                    self.tracked.insert(stage, tracked);
                     continue;
                 }
                 // It waited for what failed, and that was tried again since; Slurm may have forgotten it by now.
-                Verdict::Dead(dead)
+                JobOutcome::Lost(loss)
                     if !self.is_ending
                         && !self.cancelled.contains(&stage)
-                        && (dead == Dead::Ended(End::NeverStarted) || watched.never_started(dead)) =>
+                        && (loss == Loss::Ended(End::NeverStarted) || tracked.never_started(loss)) =>
                 {
-                    self.take(vec![Ready { stage, key: watched.key, forced: watched.forced, split: 1 }]);
+                    self.take(vec![ReadyStage { stage, key: tracked.key, forced: tracked.forced, split: 1 }]);
                     continue;
                 }
-                Verdict::Done => {
-                    let adopted = watched.word == Some(ProcessEvent::Done { adopted: true });
+                JobOutcome::Done => {
+                    let adopted = tracked.word == Some(ProcessEvent::Done { adopted: true });
                     Some(ProcessEvent::Done { adopted })
                 }
-                Verdict::Failed => watched.word.take(),
-                Verdict::Dead(_) if self.is_ending || self.cancelled.contains(&stage) => {
+                JobOutcome::Failed => tracked.word.take(),
+                JobOutcome::Lost(_) if self.is_ending || self.cancelled.contains(&stage) => {
                     Some(ProcessEvent::Interrupted)
                 }
-                Verdict::Dead(dead) => {
-                    let (cause, error) = watched.ended(dead, &id);
+                JobOutcome::Lost(loss) => {
+                    let (cause, error) = tracked.ended(loss, &id);
                     Some(failed(cause, error))
                 }
             };
@@ -305,9 +306,9 @@ impl Clerk {
     }
 
     /// What Slurm says of a job, and its id.
-    fn answer(&self, place: Place) -> (String, Answer) {
-        let unknown = || format!("{} of run {}", queue::tag(place.0), self.outbox.submitter().book.run_id());
-        let Some(sent) = self.outbox.sent(place.0) else { return (unknown(), Answer::None) };
+    fn answer(&self, place: TaskId) -> (String, Answer) {
+        let unknown = || format!("{} of run {}", queue::tag(place.0), self.queue.submitter().job_store.run_id());
+        let Some(sent) = self.queue.sent(place.0) else { return (unknown(), Answer::None) };
         let id = sent.batch.task_id(place.1);
         let Some((_, jobs)) = self.poll.after(sent.at) else { return (id.unwrap_or_else(unknown), Answer::None) };
         if let Some(row) = jobs.get(&place) {
@@ -321,7 +322,7 @@ impl Clerk {
     }
 
     fn tell(&self, stage: usize, event: Event) {
-        self.untold.borrow_mut().push(Report::Event { stage, event });
+        self.pending_reports.borrow_mut().push(Report::Event { stage, event });
     }
 
     fn say(&self, stage: usize, text: String) {
@@ -329,7 +330,7 @@ impl Clerk {
     }
 
     fn close(&self, stage: usize) {
-        self.untold.borrow_mut().push(Report::Closed { stage });
+        self.pending_reports.borrow_mut().push(Report::Closed { stage });
     }
 }
 

@@ -1,4 +1,4 @@
-//! What became of a run's jobs that nobody watched: brings its record up to date, once.
+//! What became of a run's jobs that nobody tracked: brings its record up to date, once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::book::{Batch, Book};
+use super::job_outcome::{Answer, End, JobOutcome, JobState, Loss, outcome};
+use super::job_store::{Batch, JobStore};
 use super::queue::{self, Jobs};
-use super::verdict::{Answer, Dead, End, JobState, Verdict, verdict};
-use super::watched::Watched;
+use super::tracked_job::TrackedJob;
 use super::{Settings, recorded};
 use crate::config::ExecutorKind;
 use crate::plan::StageState;
-use crate::run::knowledge::Knowledge;
-use crate::run::wire::ProcessEvent;
+use crate::run::cache_state::CacheState;
+use crate::run::protocol::ProcessEvent;
 use crate::runs::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState};
 use crate::store::Store;
 
 /// Returns warnings about damaged output of jobs. Nothing where somebody watches the run, or it has ended. What Slurm does not tell stays as it was.
-pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<String>> {
+pub fn reconcile(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<String>> {
     let mut record = run.record()?;
     if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
         return Ok(vec![]);
@@ -28,10 +28,10 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<Str
         return Ok(vec![]);
     }
     let jobs = queue::squeue(run.id(), settings.timeout).ok();
-    let book = Book::of(run);
-    let batches = book.batches()?;
+    let job_store = JobStore::of(run);
+    let batches = job_store.batches()?;
     if let Some(jobs) = &jobs {
-        book.check_queue(&batches, jobs)?;
+        job_store.check_queue(&batches, jobs)?;
     }
     let tasks = tasks(batches);
     let is_missing =
@@ -40,7 +40,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<Str
         true => queue::sacct(run.id(), &record.started_at, settings.timeout).unwrap_or_default(),
         false => BTreeMap::new(),
     };
-    let told = Told { jobs, accounts };
+    let told = Answers { jobs, accounts };
     // Whoever wants to watch the run finds it taken for no longer than needed.
     let Some(run) = run.take_over()? else { return Ok(vec![]) };
     // While Slurm was asked, somebody else may have been here.
@@ -49,9 +49,9 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<Str
     }
     let _guard = store.guard()?;
     let before = record.clone();
-    let book = Book::of(&run);
-    let prepared = book.charter()?.prepared(store);
-    let mut known = Knowledge::new(&prepared, store);
+    let job_store = JobStore::of(&run);
+    let prepared = job_store.spec()?.prepared(store);
+    let mut known = CacheState::new(&prepared, store);
     let mut last: Option<Timestamp> = None;
     let mut warnings = vec![];
     let run_start = record.started_at.parse().ok();
@@ -59,9 +59,9 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<Str
         let task = tasks.get(&stage);
         let seen = task.zip(known.key(stage).cloned()).map(|(task, key)| {
             let (batch, index) = task;
-            let watched = Watched::new(&book, (batch.number, *index), key, known.is_forced(stage), run_start);
-            let mut job = Job::new(watched, task, &told);
-            warnings.extend(job.watched.damage.take());
+            let tracked = TrackedJob::new(&job_store, (batch.number, *index), key, known.is_forced(stage), run_start);
+            let mut job = Job::new(tracked, task, &told);
+            warnings.extend(job.tracked.damage.take());
             if known.is_forced(stage) && job.has_result(store) {
                 known.computed(stage);
             }
@@ -83,7 +83,7 @@ pub fn adopt(run: &RunDir, store: &Store, settings: &Settings) -> Result<Vec<Str
                 last = last.max(action.cost.finished_at.parse().ok());
                 entry.metrics = action.metrics.clone();
                 entry.seconds = Some(action.cost.seconds);
-                let adopted = job.is_none_or(|job| job.watched.word == Some(ProcessEvent::Done { adopted: true }));
+                let adopted = job.is_none_or(|job| job.tracked.word == Some(ProcessEvent::Done { adopted: true }));
                 entry.state = if adopted { StageRunState::Cached } else { StageRunState::Ran };
             }
             (_, Some(job)) => job.judge(store, settings, entry),
@@ -114,25 +114,25 @@ fn tasks(batches: Vec<Batch>) -> BTreeMap<usize, (Batch, usize)> {
 }
 
 /// What Slurm says: the queue, if it answers, and the accounting of what is not there.
-struct Told {
+struct Answers {
     jobs: Option<Jobs>,
     accounts: BTreeMap<String, JobState>,
 }
 
 /// A job as it is seen at one moment.
 struct Job {
-    watched: Watched,
+    tracked: TrackedJob,
     /// As Slurm's commands take it; None where nobody knows that there is one.
     id: Option<String>,
-    /// By which it is found in the book.
+    /// By which it is found in the job_store.
     tag: String,
     answer: Answer,
 }
 
 impl Job {
-    fn new(mut watched: Watched, (batch, task): &(Batch, usize), told: &Told) -> Self {
+    fn new(mut tracked: TrackedJob, (batch, task): &(Batch, usize), told: &Answers) -> Self {
         let at = (batch.number, *task);
-        watched.listen(Instant::now());
+        tracked.read_events(Instant::now());
         let row = told.jobs.as_ref().and_then(|jobs| jobs.get(&at));
         let id = row.map(|row| row.id.clone()).or_else(|| batch.task_id(*task));
         let ended = id.as_ref().and_then(|id| told.accounts.get(id)).filter(|job| matches!(job, JobState::Ended(_)));
@@ -142,18 +142,18 @@ impl Job {
             (None, Some(_), None) => Answer::Absent,
             (None, None, _) => Answer::None,
         };
-        Self { watched, id, tag: queue::tag(batch.number), answer }
+        Self { tracked, id, tag: queue::tag(batch.number), answer }
     }
 
     fn has_result(&mut self, store: &Store) -> bool {
-        self.watched.see(store, self.answer.clone(), Instant::now()).has_result
+        self.tracked.observe(store, self.answer.clone(), Instant::now()).has_result
     }
 
     /// What it has not come to a result by.
     fn judge(mut self, store: &Store, settings: &Settings, entry: &mut StageRecord) {
-        let mut seen = self.watched.see(store, self.answer.clone(), Instant::now());
-        // Nobody was there to see since when: the looks before this one noted it.
-        let beat = store.last_beat(&self.watched.key);
+        let mut seen = self.tracked.observe(store, self.answer.clone(), Instant::now());
+        // Nobody was there to observe since when: the looks before this one noted it.
+        let beat = store.last_beat(&self.tracked.key);
         let before = entry.job.as_ref().and_then(|job| job.gone.clone()).filter(|gone| gone.beat == beat);
         let now = Timestamp::now();
         let gone = before.unwrap_or_else(|| Gone { since: now.to_string(), beat });
@@ -163,7 +163,7 @@ impl Job {
             seen.gone_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             seen.silent_for = gone.beat.as_ref().map(|_| seen.gone_for);
         }
-        let judged = verdict(&seen, settings.grace);
+        let judged = outcome(&seen, settings.grace);
         let name = self.id.as_ref().unwrap_or(&self.tag);
         entry.job = match &self.answer {
             _ if is_gone => self.id.as_ref().map(|id| JobRecord { gone: Some(gone), ..JobRecord::absent(id) }),
@@ -171,13 +171,13 @@ impl Job {
             Answer::Absent | Answer::None => entry.job.take(),
         };
         (entry.state, entry.error) = match judged {
-            Verdict::Dead(Dead::Ended(End::NeverStarted)) => (StageRunState::Skipped, None),
-            Verdict::Dead(dead) => (StageRunState::Failed, Some(self.watched.ended(dead, name).1)),
-            Verdict::Failed => match self.watched.word {
+            JobOutcome::Lost(Loss::Ended(End::NeverStarted)) => (StageRunState::Skipped, None),
+            JobOutcome::Lost(loss) => (StageRunState::Failed, Some(self.tracked.ended(loss, name).1)),
+            JobOutcome::Failed => match self.tracked.word {
                 Some(ProcessEvent::Failed { error, .. }) => (StageRunState::Failed, Some(error)),
                 _ => (StageRunState::Failed, None),
             },
-            Verdict::Done | Verdict::Wait => match &self.answer {
+            JobOutcome::Done | JobOutcome::Wait => match &self.answer {
                 Answer::Is(JobState::Queued { .. }) => (StageRunState::Pending, None),
                 // It was never submitted, for all that is seen.
                 Answer::Absent if self.id.is_none() => (StageRunState::Pending, None),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::book::Batch;
+use super::job_store::Batch;
 use super::poll::Poll;
 use super::queue::Refusal;
 use super::submit::Submitter;
@@ -14,7 +14,7 @@ const MAX_TRIES: u32 = 5;
 /// Before it is handed over once more, at least and at most.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-pub struct Outbox {
+pub struct SubmitQueue {
     submitter: Submitter,
     unsent: Vec<Unsent>,
     /// What Slurm has, by number.
@@ -37,14 +37,14 @@ pub struct Sent {
 }
 
 /// What became of an attempt to hand over a batch.
-pub enum News {
+pub enum Submission {
     Sent,
     /// Slurm may take it later.
     PutOff(String),
     GivenUp(String),
 }
 
-impl Outbox {
+impl SubmitQueue {
     pub fn new(submitter: Submitter) -> Self {
         Self { submitter, unsent: vec![], sent: BTreeMap::new() }
     }
@@ -59,7 +59,7 @@ impl Outbox {
     }
 
     /// One that was written down before this process began.
-    pub fn take_up(&mut self, batch: Batch) {
+    pub fn track_submitted(&mut self, batch: Batch) {
         let now = Instant::now();
         if batch.job.is_some() {
             self.sent.entry(batch.number).or_insert(Sent { batch, at: now });
@@ -73,7 +73,7 @@ impl Outbox {
     }
 
     /// Hands over what is due. A batch that is not wanted any more is dropped.
-    pub fn send(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, News)> {
+    pub fn send(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Submission)> {
         let mut news = vec![];
         for mut unsent in std::mem::take(&mut self.unsent) {
             if !is_wanted(unsent.batch.number) {
@@ -88,7 +88,7 @@ impl Outbox {
                 if let Some(row) = jobs.range((number, 0)..=(number, usize::MAX)).next().map(|(_, row)| row) {
                     let batch = Batch { job: row.job(), ..unsent.batch };
                     self.sent.insert(number, Sent { batch: batch.clone(), at: asked_at });
-                    news.push((batch, News::Sent));
+                    news.push((batch, Submission::Sent));
                     continue;
                 }
                 unsent.uncertain_since = None;
@@ -103,13 +103,13 @@ impl Outbox {
         news
     }
 
-    fn attempt(&mut self, mut unsent: Unsent) -> News {
+    fn attempt(&mut self, mut unsent: Unsent) -> Submission {
         unsent.tries += 1;
         let (text, uncertain_since) = match self.submitter.submit(&unsent.batch, &[]) {
             Ok(job) => {
                 let batch = Batch { job: Some(job), ..unsent.batch };
                 self.sent.insert(batch.number, Sent { batch, at: Instant::now() });
-                return News::Sent;
+                return Submission::Sent;
             }
             // As long as others of this run go on, there will be room.
             Err(Refusal::TooMany(text)) if !self.sent.is_empty() => {
@@ -118,12 +118,12 @@ impl Outbox {
             }
             Err(Refusal::Uncertain(text)) if unsent.tries < MAX_TRIES => (text, Some(Instant::now())),
             Err(Refusal::Never(text) | Refusal::TooMany(text) | Refusal::Uncertain(text)) => {
-                return News::GivenUp(format!("sbatch does not take the job: {text}"));
+                return Submission::GivenUp(format!("sbatch does not take the job: {text}"));
             }
         };
         unsent.next = Instant::now() + (WAIT.0 * 2u32.pow(unsent.tries)).min(WAIT.1);
         unsent.uncertain_since = uncertain_since;
         self.unsent.push(unsent);
-        News::PutOff(format!("not submitted yet: {text}"))
+        Submission::PutOff(format!("not submitted yet: {text}"))
     }
 }

@@ -1,4 +1,4 @@
-//! A job that is watched: what it says of itself, and how long ago anybody saw that it lives.
+//! A job that is tracked: what it says of itself, and how long ago anybody saw that it lives.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::book::Book;
-use super::queue::Place;
-use super::verdict::{AGAIN, Answer, Dead, End, JobState, Seen};
+use super::job_outcome::{AGAIN, Answer, End, JobState, Loss, Observation};
+use super::job_store::JobStore;
+use super::queue::TaskId;
+use crate::run::protocol::{Event, ProcessEvent};
 use crate::run::status::Cause;
 use crate::run::tail::Tail;
-use crate::run::wire::{Event, ProcessEvent};
 use crate::store::{Action, Key, Store, open_file};
 
 /// Slurm's own lines in a job's stderr come last.
@@ -25,19 +25,19 @@ const EVENT: &str = r#"{"event":"#;
 /// Between a job's end and its next start.
 const BREATH: Duration = Duration::from_secs(3);
 
-pub struct Watched {
-    pub place: Place,
+pub struct TrackedJob {
+    pub place: TaskId,
     pub key: Key,
     /// Its result counts only when it says so itself: there may be an older one.
     pub forced: bool,
     /// When its run began: a result from before does not count for a forced stage.
     run_start: Option<Timestamp>,
-    /// When it was last heard to start, or else watched first.
+    /// When it was last heard to start, or else tracked first.
     pub since: Instant,
     /// Somebody before us submitted it.
     pub is_earlier: bool,
     /// It has started once.
-    has_spoken: bool,
+    has_started: bool,
     out: Tail,
     /// The name of the file with its events.
     out_name: String,
@@ -55,12 +55,12 @@ pub struct Watched {
     shown: Option<ProcessEvent>,
 }
 
-impl Watched {
-    pub fn new(book: &Book, place: Place, key: Key, forced: bool, run_start: Option<Timestamp>) -> Self {
-        let path = book.file(place, "out");
+impl TrackedJob {
+    pub fn new(job_store: &JobStore, place: TaskId, key: Key, forced: bool, run_start: Option<Timestamp>) -> Self {
+        let path = job_store.file(place, "out");
         let out_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let out = Tail::new(path);
-        let err = book.file(place, "err");
+        let err = job_store.file(place, "err");
         let since = Instant::now();
         Self {
             place,
@@ -69,7 +69,7 @@ impl Watched {
             run_start,
             since,
             is_earlier: false,
-            has_spoken: false,
+            has_started: false,
             out,
             out_name,
             damage: None,
@@ -83,8 +83,8 @@ impl Watched {
         }
     }
 
-    /// What it said since the last time, as far as others may want to hear it before it ends.
-    pub fn listen(&mut self, now: Instant) -> Vec<Event> {
+    /// What it said since the last time, as far as others may want to handle_queue it before it ends.
+    pub fn read_events(&mut self, now: Instant) -> Vec<Event> {
         let mut heard = vec![];
         let lines = self.out.lines();
         let is_progress = |line: &String| line.starts_with(PROGRESS);
@@ -103,7 +103,7 @@ impl Watched {
                 // Output of a library.
                 Err(_) => continue,
             };
-            self.has_spoken = true;
+            self.has_started = true;
             match event {
                 Event::Process(
                     word @ (ProcessEvent::Done { .. } | ProcessEvent::Failed { .. } | ProcessEvent::Interrupted),
@@ -123,7 +123,7 @@ impl Watched {
     }
 
     /// All that is seen of it now.
-    pub fn see(&mut self, store: &Store, answer: Answer, now: Instant) -> Seen {
+    pub fn observe(&mut self, store: &Store, answer: Answer, now: Instant) -> Observation {
         let is_gone = matches!(answer, Answer::Absent | Answer::Is(JobState::Ended(_)));
         let said_done = matches!(self.word, Some(ProcessEvent::Done { .. }));
         if is_gone || said_done {
@@ -145,11 +145,11 @@ impl Watched {
                 _ => self.beat = Some((beat, now)),
             }
         }
-        Seen {
+        Observation {
             has_result,
             said_failed: matches!(self.word, Some(ProcessEvent::Failed { .. })),
             answer,
-            told: if is_gone { self.stderr().and_then(|text| End::told_by(&text)) } else { None },
+            told: if is_gone { self.stderr().and_then(|text| End::from_stderr(&text)) } else { None },
             gone_for: self.gone_since.map_or_else(Default::default, |since| now - since),
             silent_for: self.beat.as_ref().map(|(_, at)| now - *at),
         }
@@ -172,9 +172,9 @@ impl Watched {
     }
 
     /// Whether it is time to have it started at once. `waits`: whether it waits in the queue because it was there before.
-    /// Told once for each start, and not at once: a node refuses a job that comes back in the second in which it went.
+    /// Answers once for each start, and not at once: a node refuses a job that comes back in the second in which it went.
     pub fn is_to_hurry(&mut self, waits: bool, now: Instant) -> bool {
-        if !waits || !self.has_spoken || self.is_hurried {
+        if !waits || !self.has_started || self.is_hurried {
             return false;
         }
         let since = *self.again_since.get_or_insert(now);
@@ -183,20 +183,20 @@ impl Watched {
     }
 
     /// Whether a lost job of an earlier process was lost before it began.
-    pub fn never_started(&self, dead: Dead) -> bool {
-        dead == Dead::Lost && self.is_earlier && !self.has_spoken
+    pub fn never_started(&self, loss: Loss) -> bool {
+        loss == Loss::Vanished && self.is_earlier && !self.has_started
     }
 
     /// How it ended, for one that did not say so itself.
-    pub fn ended(&self, dead: Dead, id: &str) -> (Cause, String) {
-        match dead {
-            Dead::Lost => {
+    pub fn ended(&self, loss: Loss, id: &str) -> (Cause, String) {
+        match loss {
+            Loss::Vanished => {
                 (Cause::Lost, format!("job {id} is gone from Slurm's queue, and left neither a result nor a word"))
             }
-            Dead::Ended(End::Failed | End::Completed) if self.word == Some(ProcessEvent::Interrupted) => {
+            Loss::Ended(End::Failed | End::Completed) if self.word == Some(ProcessEvent::Interrupted) => {
                 (Cause::Lost, format!("job {id} was asked from outside to stop; its progress is saved"))
             }
-            Dead::Ended(end) => {
+            Loss::Ended(end) => {
                 let line = self.stderr().and_then(|text| Some(text.trim().lines().last()?.trim().to_string()));
                 let line = line.filter(|line| !line.is_empty() && line != AGAIN && end.cause() == Cause::Failed);
                 (end.cause(), format!("job {id} {}{}", end.words(), line.map_or(String::new(), |l| format!(": {l}"))))
