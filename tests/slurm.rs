@@ -316,10 +316,7 @@ fn a_submission_that_is_refused_fails_its_stage_in_slurms_words() {
     cluster.inject("sbatch.1", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
     let output = cluster.run(&[]);
     assert_eq!(output.code, Some(1), "{output}");
-    assert!(
-        output.stderr.contains("sbatch does not take the job: Batch job submission failed: Invalid account"),
-        "{output}"
-    );
+    assert!(output.stderr.contains("Slurm rejected the job: Batch job submission failed: Invalid account"), "{output}");
     assert_eq!(cluster.calls("sbatch"), 1);
 }
 
@@ -333,7 +330,7 @@ fn a_job_that_vanishes_before_it_starts_is_lost_and_tried_again_as_often_as_allo
     cluster.inject("sbatch.1", vanish);
     let output = cluster.run(&[]);
     assert_eq!(output.code, Some(1), "{output}");
-    assert!(output.stderr.contains("job 7 is gone from Slurm's queue"), "{output}");
+    assert!(output.stderr.contains("job 7 is no longer in the queue"), "{output}");
 
     let cluster = Cluster::stub(images(", retry: {lost: 1}"));
     cluster.inject("sbatch.1", vanish);
@@ -344,10 +341,10 @@ fn a_job_that_vanishes_before_it_starts_is_lost_and_tried_again_as_often_as_allo
 #[test]
 fn ends_are_told_apart() {
     for (state, words) in [
-        ("OUT_OF_MEMORY", "took more memory than its `resources.memory`"),
-        ("TIMEOUT", "took longer than its `resources.time`"),
-        ("NODE_FAIL", "was lost with its node"),
-        ("PREEMPTED", "had to make room for another"),
+        ("OUT_OF_MEMORY", "exceeded its memory limit (`resources.memory`)"),
+        ("TIMEOUT", "exceeded its time limit (`resources.time`)"),
+        ("NODE_FAIL", "was lost because its node failed"),
+        ("PREEMPTED", "was preempted"),
         ("CANCELLED", "was cancelled"),
     ] {
         let cluster = waiting();
@@ -370,7 +367,7 @@ fn accounts_tell_what_the_queue_has_forgotten() {
     cluster.inject("sacct.all", "echo '1|OUT_OF_MEMORY|n1'; exit 0");
     cluster.inject("squeue.all", "exit 0");
     let output = run.wait();
-    assert!(output.stderr.contains("job 1 took more memory"), "{output}");
+    assert!(output.stderr.contains("job 1 exceeded its memory limit"), "{output}");
     cluster.go();
 }
 
@@ -381,7 +378,7 @@ fn accounts_that_missed_the_end_of_a_job_keep_nobody_waiting() {
     cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");
     cluster.inject("sacct.all", "echo '7|RUNNING|n1'; exit 0");
     let output = cluster.run(&[]);
-    assert!(output.code == Some(1) && output.stderr.contains("job 7 is gone from Slurm's queue"), "{output}");
+    assert!(output.code == Some(1) && output.stderr.contains("job 7 is no longer in the queue"), "{output}");
 }
 
 #[test]
@@ -393,7 +390,7 @@ fn a_job_that_nobody_watched_and_that_is_gone_counts_as_lost_after_the_grace() {
     assert_eq!(cluster.status()["run"]["state"], "left");
     wait_until("the run has failed", || cluster.status()["run"]["state"] == "failed");
     let status = cluster.status();
-    assert!(status["stages"][0]["error"].as_str().unwrap().contains("is gone from Slurm's queue"), "{status:#}");
+    assert!(status["stages"][0]["error"].as_str().unwrap().contains("is no longer in the queue"), "{status:#}");
     assert_done(&cluster.srpipe(&["gc"]));
 }
 
@@ -767,7 +764,7 @@ fn real_a_training_whose_time_is_up_goes_into_the_queue_again_and_on_to_the_same
     slurm("scancel", &["--batch", "--signal=USR2", &in_training(&cluster)]);
     let output = run.wait();
     assert_done(&output);
-    assert!(output.stderr.contains("it goes into the queue again (1 of 3)"), "{output}");
+    assert!(output.stderr.contains("the job is requeued (1 of 3)"), "{output}");
     assert_eq!(cluster.folder.digests("model"), here.digests("model"));
 }
 
@@ -791,7 +788,7 @@ fn real_a_job_beyond_its_memory_is_told_so() {
                   outputs: [n], resources: {memory: 200 MB}}";
     let Some(cluster) = Cluster::real(Pipeline::new().stage("hungry", hungry)) else { return };
     let output = cluster.run(&[]);
-    assert!(output.code == Some(1) && output.stderr.contains("took more memory"), "{output}");
+    assert!(output.code == Some(1) && output.stderr.contains("exceeded its memory limit"), "{output}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs as jobs of a cluster: where stages run, runs that nobody watches, and `srpipe cancel`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,33 +16,39 @@ use crate::config::ExecutorKind;
 use crate::config::InputError;
 use crate::format;
 use crate::pipeline::Pipeline;
-use crate::run::{Prepared, slurm};
+use crate::run::batch::{self, BatchSystem};
+use crate::run::{Prepared, batch_system};
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
 use crate::store::{Store, host};
 
-/// What runs the stages, as the command line, the file or the settings say; where that is a cluster, networks run on what
-/// its nodes have.
+/// Returns the executor that the command line, the pipeline file or the settings name, in this order. On a cluster, the
+/// pipeline's device is chosen for its nodes.
 pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<ExecutorKind, InputError> {
-    let said = flag.or(pipeline.executor);
-    let executor = said.map_or_else(settings::executor, |said| Ok(Some(said)))?.unwrap_or_default();
-    if executor == ExecutorKind::Slurm {
-        pipeline.device = slurm::device(pipeline, &settings::slurm()?);
+    let named = flag.or(pipeline.executor);
+    let executor = named.map_or_else(settings::executor, |named| Ok(Some(named)))?.unwrap_or_default();
+    if let Some(system) = system(executor)? {
+        pipeline.device = batch::device(pipeline, &*system);
     }
     Ok(executor)
 }
 
-/// The latest run, if its jobs go on without a process that watches them and it asks for the same.
-pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Result<Option<(RunDir, RunRecord)>> {
+/// Returns the batch system of an executor; None if stages run on this machine.
+pub fn system(executor: ExecutorKind) -> Result<Option<Arc<dyn BatchSystem>>, InputError> {
+    Ok(batch_system(executor, &settings::slurm()?))
+}
+
+/// Takes over the latest run if its jobs continue without a process that watches them and `prepared` is the same run.
+pub fn take_over(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    system: &dyn BatchSystem,
+) -> Result<Option<(RunDir, RunRecord)>> {
     let Some(latest) = store.latest_run(&pipeline.name) else { return Ok(None) };
-    let record = latest.record()?;
-    if record.executor != ExecutorKind::Slurm || record.state != RunState::Running {
+    if !latest.record()?.may_have_unwatched_jobs() || !batch::is_same_run(&latest, prepared, system)? {
         return Ok(None);
     }
-    if !slurm::JobStore::of(&latest).spec()?.asks_for(prepared) {
-        return Ok(None);
-    }
-    slurm::check_records(&latest, &settings::slurm()?)?;
-    // `status` takes it for a moment.
+    // Another process may hold the run for a moment to update its record.
     for _ in 0..20 {
         if let Some(run) = latest.take_over()? {
             let record = run.record()?;
@@ -52,17 +59,18 @@ pub fn resumable(pipeline: &Pipeline, prepared: &Prepared, store: &Store) -> Res
     Ok(None)
 }
 
-/// Brings the records of the latest runs up to date whose jobs nobody watches.
+/// Updates the records of the latest runs whose jobs nobody watches.
 pub fn reconcile_latest(store: &Store) {
     let latest = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
     latest.for_each(|run| reconcile_run(store, &run));
 }
 
-/// The same for all runs.
+/// Updates the records of all runs whose jobs nobody watches.
 pub fn reconcile_all(store: &Store) {
     store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| reconcile_run(store, &run));
 }
 
+/// Updates the record of a run whose jobs nobody watches. Errors are printed as warnings.
 pub fn reconcile_run(store: &Store, run: &RunDir) {
     if let Err(error) = try_reconcile_run(store, run) {
         note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
@@ -72,9 +80,10 @@ pub fn reconcile_run(store: &Store, run: &RunDir) {
 /// Updates the record of a run whose jobs nobody watches.
 ///
 /// # Errors
-/// Fails if the records of the run or of its jobs are damaged. That Slurm does not answer is no error.
+/// Fails if the records of the run or of its jobs are damaged. A batch system that does not answer is not an error.
 pub fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
-    let warnings = slurm::reconcile(run, store, &settings::slurm()?)?;
+    let Some(system) = system(run.record()?.executor)? else { return Ok(()) };
+    let warnings = batch::reconcile(run, store, &*system)?;
     warnings.iter().for_each(|warning| note(&format!("warning: run {}: {warning}", run.id())));
     Ok(())
 }
@@ -87,16 +96,18 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
         // The batch system finds the jobs by the run's id.
         Err(error) if run.has_jobs_dir() => {
             note(&format!("warning: {error:#}"));
-            let what = cancel_jobs(&run)?;
+            let executors = settings::executor()?.into_iter().chain(ExecutorKind::ALL);
+            let system = executors.filter_map(|kind| system(kind).transpose()).next();
+            let what = cancel_jobs(&run, &*system.context("there is no batch system")??)?;
             let folder = run.path().parent().and_then(Path::file_name).unwrap_or_default();
             report_cancelled(args, &run, &folder.to_string_lossy(), what);
             return Ok(EXIT_DONE);
         }
         record => record?,
     };
-    let what = match (record.state, record.executor) {
-        (RunState::Running, ExecutorKind::Slurm) => cancel_jobs(&run)?,
-        (RunState::Running, ExecutorKind::Local) if run.is_live() => interrupt(&record)?,
+    let what = match (record.state, system(record.executor)?) {
+        (RunState::Running, Some(system)) => cancel_jobs(&run, &*system)?,
+        (RunState::Running, None) if run.is_live() => interrupt(&record)?,
         _ => "has ended: there is nothing to cancel",
     };
     report_cancelled(args, &run, &record.pipeline, what);
@@ -110,18 +121,18 @@ fn report_cancelled(args: &RunIdArgs, run: &RunDir, pipeline: &str, what: &str) 
     }
 }
 
-fn cancel_jobs(run: &RunDir) -> Result<&'static str> {
-    slurm::is_there().map_err(InputError)?;
-    match slurm::cancel(run, &settings::slurm()?) {
+fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
+    system.check_available().map_err(InputError)?;
+    match batch::cancel(run, system) {
         Ok(true) => {}
         Ok(false) if run.is_live() => note(&format!(
             "warning: cannot write to {}: the process that watches the run may submit more jobs; stop it with Ctrl-C",
             run.jobs_dir().display()
         )),
         Ok(false) => {}
-        Err(error) if run.is_live() && slurm::JobStore::of(run).is_cancelled() => {
+        Err(error) if run.is_live() && batch::is_marked_cancelled(run) => {
             note(&format!("warning: {error:#}"));
-            return Ok("will be cancelled by the process that watches it, when Slurm answers");
+            return Ok("will be cancelled by the process that watches it as soon as the batch system answers");
         }
         Err(error) => return Err(error),
     }

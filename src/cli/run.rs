@@ -10,14 +10,13 @@ use super::args::{ChoiceArgs, RunArgs};
 use super::explanations::Explained;
 use super::output::{Look, Paint, can_draw, note, print};
 use super::{EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, cluster, json, load, plan, progress, report, results, settings};
-use crate::config::ExecutorKind;
 use crate::config::InputError;
 use crate::format;
 use crate::format::command_line;
 use crate::nn::fused::Isa;
 use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
-use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, slurm};
+use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, batch};
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
 use crate::store::Store;
 
@@ -25,14 +24,15 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
     let executor = cluster::executor(args.chosen.executor, &mut pipeline)?;
-    if args.detach && executor != ExecutorKind::Slurm {
+    let system = cluster::system(executor)?;
+    if args.detach && system.is_none() {
         let why = "--detach hands all stages to a cluster, so it needs `--executor slurm`";
         return Err(InputError(why.into()).into());
     }
     let known = Store::open_existing(runs);
     // All jobs of a run that nobody watches may have ended, and some badly.
     let left = known.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
-    if let Some((store, run)) = left.filter(|_| executor == ExecutorKind::Slurm && !args.dry_run) {
+    if let Some((store, run)) = left.filter(|_| system.is_some() && !args.dry_run) {
         cluster::reconcile_run(store, &run);
     }
     // What is found known now stays, until the run's record names it.
@@ -40,15 +40,15 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
     let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
-    if executor == ExecutorKind::Local {
+    if system.is_none() {
         prepared.check_fits(&pipeline, &Machine::here())?;
     }
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
     }
-    if executor == ExecutorKind::Slurm && !prepared.is_done() {
-        slurm::is_there().map_err(InputError)?;
+    if let Some(system) = system.as_ref().filter(|_| !prepared.is_done()) {
+        system.check_available().map_err(InputError)?;
     }
     if prepared.is_done()
         && let Some(store) = &known
@@ -61,7 +61,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     Isa::from_env().map_err(|error| InputError(error.to_string()))?;
     let runs_dir = std::path::absolute(runs).context("finding the working directory")?;
     let exe = std::env::current_exe().context("finding the srpipe binary")?;
-    if executor == ExecutorKind::Slurm {
+    if system.is_some() {
         check_paths_of_jobs(&runs_dir, &exe)?;
     }
     let store = Store::open(&runs_dir)?;
@@ -90,14 +90,14 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
-    let earlier = match executor {
-        ExecutorKind::Slurm => cluster::resumable(&pipeline, &prepared, &store)?,
-        ExecutorKind::Local => None,
+    let earlier = match &system {
+        Some(system) => cluster::take_over(&pipeline, &prepared, &store, &**system)?,
+        None => None,
     };
     if args.detach {
         let (record, jobs) = match earlier {
             Some((run, record)) => {
-                let rest = slurm::unsubmitted(&run, &prepared.states)?;
+                let rest = batch::count_unsubmitted(&run, &prepared.states)?;
                 if rest > 0 {
                     let why = cluster::unsubmitted(&record, rest, &args.file);
                     return Err(InputError(why).into());
@@ -248,13 +248,13 @@ fn shell_command_line(record: &RunRecord) -> String {
     }
 }
 
-/// Fails if Slurm job scripts cannot name these paths, because they are not UTF-8.
+/// Fails if scripts of jobs cannot name these paths, because they are not UTF-8.
 fn check_paths_of_jobs(runs: &Path, exe: &Path) -> Result<(), InputError> {
     let folder = std::env::current_dir().unwrap_or_default();
     match [folder.as_path(), runs, exe].into_iter().find(|path| path.to_str().is_none()) {
         None => Ok(()),
         Some(path) => Err(InputError(format!(
-            "the path {} is not UTF-8, and Slurm jobs need UTF-8 paths: rename it, or run without `--executor slurm`",
+            "the path {} is not UTF-8, and jobs of a batch system need UTF-8 paths: rename it, or run with `--executor local`",
             path.display()
         ))),
     }

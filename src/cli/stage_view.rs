@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::explanations::few;
 use super::output::Look;
 use super::results;
-use crate::config::{ExecutorKind, StageKind};
+use crate::config::StageKind;
 use crate::format;
 use crate::plan::StageState;
 use crate::run::Prepared;
@@ -135,7 +135,7 @@ fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
             State::Waiting
         }
         // On a cluster, one without a job is on its way there.
-        StageRunState::Running if goes_on && run.record.executor == ExecutorKind::Slurm && stage.job.is_none() => {
+        StageRunState::Running if goes_on && run.record.executor.outlives_run() && stage.job.is_none() => {
             State::Waiting
         }
         StageRunState::Running if goes_on => State::Running,

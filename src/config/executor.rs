@@ -1,21 +1,23 @@
-//! Where stages run.
+//! What runs stages.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What stages are run by; no part of any key.
+/// What runs stages. Not part of any key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutorKind {
     /// This machine.
     #[default]
     Local,
-    /// A cluster, by jobs of Slurm.
+    /// Jobs of Slurm on a cluster.
     Slurm,
 }
 
 impl ExecutorKind {
+    pub const ALL: [Self; 2] = [Self::Local, Self::Slurm];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -35,8 +37,8 @@ impl ExecutorKind {
 impl FromStr for ExecutorKind {
     type Err = &'static str;
 
-    /// The error says what there is, to follow "must be".
+    /// The error lists the names, to follow "must be".
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Local, Self::Slurm].into_iter().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
     }
 }

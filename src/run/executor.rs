@@ -1,75 +1,64 @@
-//! Who a scheduler works with: somebody who runs stages, and somebody who is shown what happens.
+//! Where stages run: the interface between the scheduler and what runs stages.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::machine::Machine;
 use super::protocol::{Event, TaskSpec};
-use super::status::{Cause, Status};
-use crate::runs::RunRecord;
-use crate::stages::StageEvent;
+use super::status::Cause;
 
-/// Runs stages somewhere. Reports come over a channel that the executor was made with: events of a stage while it
-/// lives, and [`Report::Closed`] after the last of them.
+/// Runs stages. An executor reports over the channel that it was created with: the events of a stage while it runs, and
+/// [`Report::Closed`] after the last one.
 pub trait Executor {
     /// Starts a stage whose messages are appended to the file `log`.
     fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()>;
-    /// Asks a stage to save what it has and end.
+
+    /// Called after all stages that can start now were started, so that they can be submitted together.
+    fn flush(&mut self) {}
+
+    /// Asks a stage to save its progress and end.
     fn stop(&mut self, stage: usize);
-    /// Ends a stage at once, with all that it started.
+
+    /// Kills a stage with all its processes.
     fn kill(&mut self, stage: usize);
-    /// The memory that a stage's processes take now, in bytes.
-    fn memory(&self, stage: usize) -> u64;
-    /// Called once after a stage closed: how it ended, for one that did not say so itself.
-    fn ended(&mut self, stage: usize) -> (Cause, String);
-    /// All that can start by now has been started: what goes on its way together may go now.
-    fn send(&mut self) {}
-    /// When the run is asked to end: how long it waits for another word before it leaves its stages to go on without it.
-    /// None where they end with the run.
-    fn outlives(&self) -> Option<Duration> {
+
+    /// Returns how a closed stage ended, if it did not report that itself. Called once per closed stage.
+    fn exit_cause(&mut self, stage: usize) -> (Cause, String);
+
+    /// Returns the memory that a stage's processes use now, in bytes. Executors that enforce limits themselves return 0.
+    fn memory(&self, _stage: usize) -> u64 {
+        0
+    }
+
+    /// Returns the machine whose resources the stages share; None if the executor has a queue of its own.
+    fn machine(&self) -> Option<Machine> {
+        None
+    }
+
+    /// If stages can continue without the run: how long a run that is asked to stop waits for a second request before it
+    /// leaves them running.
+    fn leave_delay(&self) -> Option<Duration> {
         None
     }
 }
 
-/// What the scheduler hears.
+/// A message to the scheduler.
 #[derive(Debug)]
 pub enum Report {
     Event {
         stage: usize,
         event: Event,
     },
-    /// The stage's process is gone, or as good as.
+    /// The stage's process has ended.
     Closed {
         stage: usize,
     },
-    /// Of several stages, in spec.
+    /// Reports of several stages, in order.
     Many(Vec<Report>),
-    /// Ctrl-C, or a request to end from whoever manages processes.
+    /// A request to stop, from Ctrl-C or a process manager.
     Signal,
-    /// Somebody elsewhere wants the run and its jobs to end.
+    /// `srpipe cancel` was called in another process.
     Cancel,
-}
-
-/// What a run does that was asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopping {
-    /// It waits for its stages to save. Asked again, it ends them.
-    Saving,
-    /// It leaves its jobs to go on, this long from now. Asked again, it cancels them.
-    Leaving(Duration),
-    /// It cancels its jobs.
-    Cancelling,
-}
-
-/// Shows a run to somebody. Stages are counted as in the run's record.
-pub trait Progress {
-    fn started(&mut self, run: &RunRecord);
-    fn stage(&mut self, stage: usize, status: &Status);
-    fn event(&mut self, stage: usize, event: &StageEvent);
-    /// What a stage at work told before anybody looked.
-    fn earlier(&mut self, _stage: usize, _events: &[StageEvent]) {}
-    /// The run was asked to stop.
-    fn stopping(&mut self, how: Stopping);
-    fn finished(&mut self, run: &RunRecord);
 }

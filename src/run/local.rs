@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::executor::{Executor, Report};
-use super::machine::oom_kills;
+use super::machine::{Machine, oom_kills};
 use super::protocol::{Event, STOP, TaskSpec};
 use super::status::Cause;
 use crate::stages::processes::tree_memory;
@@ -83,11 +83,15 @@ impl Executor for Local {
         }
     }
 
+    fn machine(&self) -> Option<Machine> {
+        Some(Machine::here())
+    }
+
     fn memory(&self, stage: usize) -> u64 {
         self.children.get(&stage).map_or(0, |child| tree_memory(child.id()))
     }
 
-    fn ended(&mut self, stage: usize) -> (Cause, String) {
+    fn exit_cause(&mut self, stage: usize) -> (Cause, String) {
         let Some(mut child) = self.children.remove(&stage) else { return (Cause::Lost, "was not started".into()) };
         let status = match child.wait() {
             Ok(status) => status,

@@ -1,14 +1,16 @@
-//! Runs pipelines: what is not known yet is computed, each stage in a process of its own.
+//! Runs pipelines: stages that are not cached run, each in a process of its own.
 //!
-//! - [`Prepared`]: a pipeline with all that decides what there is to do; made before anything is started.
-//! - [`run`]: does it. One thread decides (`scheduler`) by what is known (`knowledge`), an [`Executor`] runs stages
-//!   (`local`: as child processes, `slurm`: as jobs of a cluster), a [`Progress`] shows it to somebody.
-//! - [`exec`]: the child's side. `wire`: what both sides say to each other.
-//! - [`watch`]: where runs stand, for those who did not start them.
+//! - [`Prepared`]: a pipeline with the state of each stage, before anything is started.
+//! - [`run`]: runs it. One thread (`scheduler`) decides what starts, from the states in the store (`cache_state`) and the
+//!   free resources (`resource_pool`). An [`Executor`] runs stages: `local` as child processes, `batch` as jobs of a batch
+//!   system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the executor.
+//! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between both processes.
+//! - [`watch`]: follows the events of stages that other processes run.
 //!
-//! Nothing here prints, and nothing here knows what a stage computes.
+//! Nothing here prints or depends on what a stage computes.
 
 mod any_path;
+pub mod batch;
 mod cache_state;
 mod executor;
 mod limits;
@@ -16,6 +18,7 @@ mod local;
 mod log;
 mod machine;
 mod prepare;
+mod progress;
 mod protocol;
 mod resource_pool;
 mod scheduler;
@@ -28,9 +31,10 @@ pub mod watch;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -40,27 +44,31 @@ use crate::plan::StageState;
 use crate::runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
 use crate::store::{GcGuard, Store};
 
-pub use executor::{Executor, Progress, Report, Stopping};
+pub use executor::{Executor, Report};
 pub use machine::{Machine, available_memory};
 pub use prepare::{Prepared, cuda};
+pub use progress::{Progress, Stopping};
 pub use protocol::EXIT_INTERRUPTED;
 pub use scheduler::OnFailure;
 pub use status::{Cause, Failure, Status};
 pub use worker::exec;
 
+use batch::{BatchExecutor, BatchSystem, JobStore, RunSpec};
 use cache_state::CacheState;
+use local::Local;
 use resource_pool::ResourcePool;
 use scheduler::{RunContext, Scheduler};
+use slurm::Slurm;
 
-/// How a pipeline is run; none of it changes results.
+/// Settings of a run. None of them changes results.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The pipeline file as it was named.
+    /// The pipeline file as the user named it.
     pub file: Option<PathBuf>,
-    /// Stages at once, where the user says so.
+    /// The maximum number of stages that run at the same time, if the user sets one.
     pub jobs: Option<usize>,
     pub on_failure: OnFailure,
-    /// A shared cache, as the user's settings name it.
+    /// The address of a shared cache.
     pub remote: Option<String>,
     pub executor: ExecutorKind,
     pub slurm: slurm::Settings,
@@ -70,8 +78,45 @@ pub struct Options {
     pub command: Vec<String>,
 }
 
-/// Runs what is not known; `guard` goes back to when `prepared` was made. Returns the finished record. A stage that fails
-/// is in the record, an error here is one of the store or the machine.
+/// Returns the batch system that an executor submits jobs to; None if stages run on this machine.
+pub fn batch_system(kind: ExecutorKind, slurm: &slurm::Settings) -> Option<Arc<dyn BatchSystem>> {
+    match kind {
+        ExecutorKind::Local => None,
+        ExecutorKind::Slurm => Some(Arc::new(Slurm::new(slurm.clone()))),
+    }
+}
+
+/// Returns the batch system that a job runs in. Older versions, which supported Slurm only, did not record it.
+fn batch_system_of_job(spec: &RunSpec) -> Result<Arc<dyn BatchSystem>> {
+    let kind = spec.executor.unwrap_or(ExecutorKind::Slurm);
+    match batch_system(kind, &Default::default()) {
+        Some(system) => Ok(system),
+        None => bail!("the executor `{}` has no jobs", kind.name()),
+    }
+}
+
+fn make_executor(
+    prepared: &Prepared,
+    store: &Store,
+    run: &RunDir,
+    since: &str,
+    options: &Options,
+    reports: Sender<Report>,
+) -> Result<Box<dyn Executor>> {
+    let exe = options.exe.clone();
+    Ok(match batch_system(options.executor, &options.slurm) {
+        None => Box::new(Local::new(exe, reports)),
+        Some(system) => {
+            Box::new(BatchExecutor::new(&prepared.plan, run, system, exe, store.runs_dir(), since, reports)?)
+        }
+    })
+}
+
+/// Starts a run of the stages that are not cached, and returns its finished record, which includes failed stages. `guard`
+/// protects the results that `prepared` refers to.
+///
+/// # Errors
+/// Fails on errors of the store or the machine.
 pub fn run(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -80,23 +125,29 @@ pub fn run(
     options: &Options,
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
-    let (run, record) = begin(pipeline, prepared, store, options)?;
+    let (run, record) = create_run(pipeline, prepared, store, options)?;
     resume(prepared, store, guard, &run, record, options, progress)
 }
 
-fn begin(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> Result<(RunDir, RunRecord)> {
+fn create_run(
+    pipeline: &Pipeline,
+    prepared: &Prepared,
+    store: &Store,
+    options: &Options,
+) -> Result<(RunDir, RunRecord)> {
     let mut record = new_record(pipeline, prepared, options);
     let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
     record.id = run.id().to_string();
     run.make_latest()?;
-    if options.executor == ExecutorKind::Slurm {
-        slurm::JobStore::begin(&run, &slurm::RunSpec::new(&run, prepared, store, options.remote.clone()))?;
+    if batch_system(options.executor, &options.slurm).is_some() {
+        let spec = RunSpec::new(&run, options.executor, prepared, store, options.remote.clone());
+        JobStore::create(&run, &spec)?;
     }
     Ok((run, record))
 }
 
-/// Begins a run on a cluster that needs nobody to watch it. Returns its record and the number of jobs; where some could not
-/// be submitted, the others go on.
+/// Submits a whole run to a batch system, so that no process has to watch it. Returns its record and the number of jobs.
+/// If a submission fails, the jobs that were submitted before continue.
 pub fn detach(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -104,7 +155,10 @@ pub fn detach(
     guard: GcGuard,
     options: &Options,
 ) -> Result<(RunRecord, usize)> {
-    let (run, mut record) = begin(pipeline, prepared, store, options)?;
+    let Some(system) = batch_system(options.executor, &options.slurm) else {
+        bail!("the executor `{}` cannot run stages without this process", options.executor.name());
+    };
+    let (run, mut record) = create_run(pipeline, prepared, store, options)?;
     for ((stage, state), planned) in record.stages.iter_mut().zip(&prepared.states).zip(&prepared.plan.stages) {
         stage.key = state.key().cloned();
         if let StageState::Cached { action, .. } = state {
@@ -114,11 +168,11 @@ pub fn detach(
     }
     run.update(&record)?;
     drop(guard);
-    let jobs = slurm::detach(&run, &prepared.plan, options.slurm.clone(), options.exe.clone(), &prepared.states)?;
+    let jobs = batch::detach(&run, &prepared.plan, system, options.exe.clone(), &prepared.states)?;
     Ok((record, jobs))
 }
 
-/// Does what there is to do in a run that has begun: now, or in another process that is gone.
+/// Runs the remaining stages of a run that this process or an earlier one created.
 pub fn resume(
     prepared: &Prepared,
     store: &Store,
@@ -129,22 +183,9 @@ pub fn resume(
     progress: &mut dyn Progress,
 ) -> Result<RunRecord> {
     let (sender, reports) = mpsc::channel();
-    let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP])).context("listening for signals")?;
-    let signal_sender = sender.clone();
-    let outlives = options.executor == ExecutorKind::Slurm;
-    let listen = move || {
-        // A session that ends sends several. Only a person asks for jobs to be cancelled.
-        let mut is_asked = false;
-        let heard = signals.forever().filter(move |&signal| {
-            let is_again = std::mem::replace(&mut is_asked, true);
-            !(outlives && is_again) || signal == SIGINT
-        });
-        heard.take_while(|_| signal_sender.send(Report::Signal).is_ok()).for_each(drop);
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;
-
-    let machine = (options.executor == ExecutorKind::Local).then(Machine::here);
-    let pool = ResourcePool { machine, jobs: options.jobs, cuda: prepared.cuda };
+    let mut executor = make_executor(prepared, store, run, &record.started_at, options, sender.clone())?;
+    forward_signals(sender, executor.leave_delay().is_some())?;
+    let pool = ResourcePool { machine: executor.machine(), jobs: options.jobs, cuda: prepared.cuda };
     let context = RunContext {
         plan: &prepared.plan,
         cuda: prepared.cuda,
@@ -154,28 +195,29 @@ pub fn resume(
         store,
         run,
     };
-    let mut executor: Box<dyn Executor> = match options.executor {
-        ExecutorKind::Local => Box::new(local::Local::new(options.exe.clone(), sender)),
-        ExecutorKind::Slurm => {
-            let (book, settings, since) = (slurm::JobStore::of(run), options.slurm.clone(), record.started_at.clone());
-            Box::new(slurm::Slurm::new(
-                &prepared.plan,
-                book,
-                settings,
-                options.exe.clone(),
-                store.runs_dir(),
-                since,
-                sender,
-            )?)
-        }
-    };
     Scheduler::new(context, CacheState::new(prepared, store), record, executor.as_mut(), progress).run(&reports, guard)
 }
 
-/// Returns those of the signals that this process does not ignore since its start. `nohup` ignores SIGHUP, and shell
-/// scripts ignore SIGINT in the processes that they start in the background.
+/// Reports signals that ask the run to stop. If its jobs can continue without it, only Ctrl-C counts as a second request:
+/// a session that ends sends several signals, and only a person may cancel jobs.
+fn forward_signals(reports: Sender<Report>, jobs_continue: bool) -> Result<()> {
+    let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP])).context("listening for signals")?;
+    let forward = move || {
+        let mut was_asked = false;
+        let requests = signals.forever().filter(move |&signal| {
+            let is_second = std::mem::replace(&mut was_asked, true);
+            !(jobs_continue && is_second) || signal == SIGINT
+        });
+        requests.take_while(|_| reports.send(Report::Signal).is_ok()).for_each(drop);
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(forward).context("starting a thread")?;
+    Ok(())
+}
+
+/// Returns those of the signals that this process was not started to ignore. `nohup` ignores SIGHUP, and shell scripts
+/// ignore SIGINT in background processes.
 fn not_ignored(signals: &[i32]) -> Vec<i32> {
-    // Linux only; on other systems no signal counts as ignored.
+    // Linux only. On other systems no signal counts as ignored.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     signals.iter().copied().filter(|signal| mask.unwrap_or(0) >> (signal - 1) & 1 == 0).collect()

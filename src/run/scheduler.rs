@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::cache_state::CacheState;
-use super::executor::{Executor, Progress, Report, Stopping};
+use super::executor::{Executor, Report};
 use super::limits::{Limits, Over};
+use super::progress::{Progress, Stopping};
 use super::protocol::{Event, ProcessEvent, TaskSpec};
 use super::resource_pool::{Allocation, Load, ResourcePool, ResourceRequest};
 use super::status::{Cause, Failure, Status};
@@ -285,7 +286,7 @@ impl<'a> Scheduler<'a> {
                 Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
             }
         }
-        self.executor.send();
+        self.executor.flush();
         // What failed to start may be what others wait for.
         self.update_pending()
     }
@@ -328,7 +329,7 @@ impl<'a> Scheduler<'a> {
 
     /// A process is gone.
     fn close(&mut self, stage: usize) -> Result<()> {
-        let (cause, how) = self.executor.ended(stage);
+        let (cause, how) = self.executor.exit_cause(stage);
         self.allocations.remove(&stage);
         let over = self.limits.ended(stage);
         match (self.last_events[stage].take(), over) {
@@ -441,7 +442,7 @@ impl<'a> Scheduler<'a> {
 
     fn end_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
-        self.stop = match (self.stop, self.executor.outlives()) {
+        self.stop = match (self.stop, self.executor.leave_delay()) {
             (Stop::No, None) => {
                 active.iter().for_each(|&stage| self.executor.stop(stage));
                 self.progress.stopping(Stopping::Saving);
@@ -453,8 +454,8 @@ impl<'a> Scheduler<'a> {
             }
             // Cancelling needs an answer of the cluster, which may not come.
             (Stop::AtOnce, Some(_)) => Stop::Leave(Instant::now()),
-            (_, outlives) => {
-                if outlives.is_some() {
+            (_, leave_delay) => {
+                if leave_delay.is_some() {
                     self.progress.stopping(Stopping::Cancelling);
                 }
                 active.iter().for_each(|&stage| self.executor.kill(stage));

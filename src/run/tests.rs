@@ -119,7 +119,7 @@ impl Executor for Fake<'_> {
         self.memory
     }
 
-    fn ended(&mut self, stage: usize) -> (Cause, String) {
+    fn exit_cause(&mut self, stage: usize) -> (Cause, String) {
         self.active.remove(&stage);
         (Cause::Lost, "died".into())
     }
@@ -131,7 +131,7 @@ impl Progress for Silent {
     fn started(&mut self, _: &RunRecord) {}
     fn stage(&mut self, _: usize, _: &Status) {}
     fn event(&mut self, _: usize, _: &StageEvent) {}
-    fn stopping(&mut self, _: super::executor::Stopping) {}
+    fn stopping(&mut self, _: super::Stopping) {}
     fn finished(&mut self, _: &RunRecord) {}
 }
 

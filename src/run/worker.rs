@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::log::log;
+use super::batch::{Job, Task};
+use super::log::{log, redirect_stderr};
 use super::machine::oom_kills;
 use super::protocol::{EXIT_INTERRUPTED, ProcessEvent, STOP, TaskSpec};
-use super::slurm::{Job, Task, log_to};
 use super::status::Cause;
 use crate::config::{Device, redact};
 use crate::nn::OutOfMemory;
@@ -81,11 +81,11 @@ fn ordered() -> Result<Ended> {
 
 /// What the stage is, its job finds out itself.
 fn in_job(batch: &Path) -> Result<Ended> {
-    let job = Job::new(batch)?;
+    let job = Job::new(batch, super::batch_system_of_job)?;
     let store = Store::open(job.runs())?;
     let spec = match job.task(&store)? {
         Task::Run(spec) => spec,
-        Task::Known => {
+        Task::Cached => {
             send(&ProcessEvent::Done { adopted: true });
             return Ok(Ended::Done);
         }
@@ -117,7 +117,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
         return Ok(Ended::Done);
     }
     // `gc` may have removed the log that the parent opened, before this process held the lock.
-    log_to(&store.work_dir(&spec.key).join(LOG_FILE))?;
+    redirect_stderr(&store.work_dir(&spec.key).join(LOG_FILE))?;
     if let Some(address) = spec.remote.as_ref().filter(|_| !spec.force) {
         store.lease(&lock)?;
         match Remote::open(address).and_then(|remote| remote.fetch(store, &spec.key)) {
@@ -312,7 +312,7 @@ impl Stop {
                     log(&text);
                     send(&StageEvent::Message { text });
                 };
-                job.leave(self.signal.load(SeqCst), say)
+                job.stop(self.signal.load(SeqCst), say)
             }
         };
         send(&word);

@@ -1,7 +1,6 @@
 //! The state of a run for observers, by its record and its lock.
 
 use super::{RunDir, RunRecord, RunState};
-use crate::config::ExecutorKind;
 use crate::store::Store;
 
 /// A run as an observer sees it.
@@ -32,7 +31,7 @@ impl RunView {
         let record = if live { before } else { run.record().ok()? };
         let state = match record.state {
             RunState::Running if live => ViewState::Running,
-            RunState::Running if record.executor == ExecutorKind::Slurm => ViewState::Left,
+            RunState::Running if record.may_have_unwatched_jobs() => ViewState::Left,
             RunState::Running => ViewState::Died,
             RunState::Ok => ViewState::Ok,
             RunState::Failed => ViewState::Failed,

@@ -1,4 +1,4 @@
-//! What a stage asks for, in the words of `sbatch`. Pure.
+//! Translates a stage's resources into options of `sbatch`. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,18 +6,19 @@ use std::time::Duration;
 use crate::config::{Resources, Site, StageKind};
 use crate::plan::PlannedStage;
 
-/// What stages ask for that do not say so themselves: of every kind, and of one.
+/// Default resources: of all stages, and of each kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Defaults {
     pub all: (Resources, Site),
     pub kinds: BTreeMap<StageKind, (Resources, Site)>,
 }
 
-/// The least and the most that a stage gets to save before its time is up; in between, a fifth of its time.
+/// The minimum and maximum time between the signal to save and the time limit; in between, it is a fifth of the limit.
 const WARNING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
 impl Defaults {
-    /// What a stage asks for, all said. A network on CUDA needs a card, whether it says so or not.
+    /// Returns a stage's resources with defaults filled in. With `cuda`, a stage that runs a network gets one GPU if none is
+    /// requested.
     pub fn complete(&self, stage: &PlannedStage, cuda: bool) -> (Resources, Site) {
         let asked = (stage.resources, stage.site.clone());
         let of_kind = self.kinds.get(&stage.kind).cloned().unwrap_or_default();
@@ -41,19 +42,19 @@ fn over(one: (Resources, Site), under: (Resources, Site)) -> (Resources, Site) {
     site.account = site.account.or(below.account);
     site.qos = site.qos.or(below.qos);
     site.constraint = site.constraint.or(below.constraint);
-    // The later word counts with sbatch, and that is the stage's.
+    // The last option counts, so the stage's own come last.
     site.extra.splice(0..0, below.extra);
     (resources, site)
 }
 
-/// The options of `sbatch` for what is asked.
+/// Returns the options of `sbatch` for these resources.
 pub fn options((resources, site): &(Resources, Site)) -> Vec<String> {
     let warning = resources.time.map_or(Duration::from_secs(60), |time| (time / 5).clamp(WARNING.0, WARNING.1));
     let texts = [("partition", &site.partition), ("account", &site.account), ("qos", &site.qos)];
     let texts = texts.into_iter().chain([("constraint", &site.constraint)]);
     let mut options: Vec<String> = [
         resources.cpus.map(|cpus| format!("--cpus-per-task={cpus}")),
-        // Slurm's M is a MiB.
+        // For Slurm, M is MiB.
         resources.memory.map(|bytes| format!("--mem={}M", bytes.div_ceil(1 << 20))),
         resources.gpus.filter(|&gpus| gpus > 0).map(|gpus| format!("--gres=gpu:{gpus}")),
         resources.time.map(|time| format!("--time={}", clock(time))),
@@ -63,7 +64,7 @@ pub fn options((resources, site): &(Resources, Site)) -> Vec<String> {
     .collect();
     options.extend(texts.filter_map(|(name, text)| Some(format!("--{name}={}", text.as_ref()?))));
     options.push(format!("--signal=B:USR2@{}", warning.as_secs()));
-    // After a node failed or a job was preempted, what the job says goes on where it was.
+    // A job that is requeued after a node failure or preemption appends to its output.
     options.extend(["--requeue".to_string(), "--open-mode=append".to_string()]);
     options.extend(site.extra.iter().cloned());
     options
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stage_says_goes_before_what_its_kind_says() {
+    fn a_stages_own_resources_override_the_defaults_of_its_kind() {
         let text = "name: p\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic}\n  \
                     pairs: {kind: degrade, input: images}\n  \
                     net: {kind: train, data: pairs, optim: {steps: 1}, resources: {cpus: 2, extra: [--nice=1]}}\n";

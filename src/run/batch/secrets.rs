@@ -1,5 +1,5 @@
 //! Passwords and signatures in the URLs of a run's downloads. Files that jobs read do not contain them; they are passed
-//! in the environment, which Slurm exports to jobs unless `--export` says otherwise.
+//! in the environment, which Slurm exports to jobs unless `--export` is set.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Re
     ensure!(
         !params.has_redacted_urls(),
         "a URL of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} is \
-             missing from this job's environment. Let sbatch export the environment to jobs (`--export=ALL`), or \
+             missing from this job's environment. Let the batch system export the environment to jobs (with Slurm, \
+             `--export=ALL`), or \
              download the file yourself and set `url: file:PATH`"
     );
     Ok(())
@@ -48,7 +49,7 @@ mod tests {
     use crate::plan::plan;
 
     #[test]
-    fn secrets_go_through_the_environment_and_not_through_files() {
+    fn secrets_are_passed_in_the_environment_and_not_in_files() {
         let text = "name: p\ndevice: cpu\nstages:\n  c: {kind: fetch, dataset: cifar10, url: 'http://u:SECRET@h/a', \
                     mirrors: ['http://h/b', 'https://h/b?sig=SECRET'], sha256: \
                     0000000000000000000000000000000000000000000000000000000000000001}\n  \

@@ -1,6 +1,6 @@
-//! What a run keeps of its jobs, in a folder that they and whoever looks at the run later read: `charter.json` says what
-//! there is to do, and `b1.json`, `b2.json`, … what was handed to `sbatch`. A batch is written down before that, so that
-//! no job is without its entry, whoever dies when.
+//! The records of a run's jobs, in a folder that jobs and later processes read: `charter.json` specifies the run, and
+//! `b1.json`, `b2.json`, … record the submitted batches. The record of a batch is written before the batch is submitted, so
+//! that every job has a record even if a process is killed in between.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::queue::{Jobs, Row, TaskId, tag};
+use super::system::{Jobs, QueuedJob, TaskId, tag};
+use crate::config::ExecutorKind;
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepare::Prepared;
 use crate::runs::RunDir;
@@ -20,31 +21,41 @@ use crate::store::{Key, Store, predates_seals, read_file};
 const SPEC: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
 pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
-/// Is there when somebody wants the run to end.
+/// The name of a marker file: somebody cancelled the run.
 const CANCELLED: &str = "cancelled";
 
-/// All that decides what a job does, whenever it starts.
+/// Everything that determines what a job does, whenever it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// The id of the run; None if an older version wrote it.
     #[serde(default)]
     pub run_id: Option<String>,
+    /// What submits the jobs; None if an older version wrote it.
+    #[serde(default)]
+    pub executor: Option<ExecutorKind>,
     /// The folder of the store.
     pub runs: PathBuf,
     pub plan: Plan,
-    /// Content from outside, as it was when the run began.
+    /// The digests of external content when the run began.
     pub sources: Sources,
     pub backend: BackendClass,
-    /// Stages that run although they are known.
+    /// Stages that run even if they are cached.
     pub forced: BTreeSet<usize>,
-    /// A cache that may know what the store does not.
+    /// The address of a shared cache.
     pub remote: Option<String>,
 }
 
 impl RunSpec {
-    pub fn new(run: &RunDir, prepared: &Prepared, store: &Store, remote: Option<String>) -> Self {
+    pub fn new(
+        run: &RunDir,
+        executor: ExecutorKind,
+        prepared: &Prepared,
+        store: &Store,
+        remote: Option<String>,
+    ) -> Self {
         Self {
             run_id: Some(run.id().to_string()),
+            executor: Some(executor),
             runs: store.runs_dir().to_path_buf(),
             plan: prepared.plan.clone(),
             sources: prepared.sources.clone(),
@@ -54,15 +65,15 @@ impl RunSpec {
         }
     }
 
-    /// What there is to do, as it stands by now.
+    /// Returns the plan with the states that its stages have in the store now.
     pub fn prepared(self, store: &Store) -> Prepared {
         let states = states(&self.plan, store, &self.sources, self.backend);
         let cuda = (self.backend == BackendClass::Cuda).then_some(0);
         Prepared { plan: self.plan, sources: self.sources, cuda, states, forced: self.forced }
     }
 
-    /// Whether a run that is prepared now asks for the very same.
-    pub fn asks_for(&self, prepared: &Prepared) -> bool {
+    /// Whether a run that is prepared now would do the same.
+    pub fn matches(&self, prepared: &Prepared) -> bool {
         // The plan on disk contains no secrets.
         let written = |plan: &Plan| serde_json::to_value(plan).ok();
         written(&self.plan) == written(&prepared.plan)
@@ -72,25 +83,25 @@ impl RunSpec {
     }
 }
 
-/// Stages that are one job, or the tasks of one array.
+/// A job, or an array of jobs with one task per stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// The id of the run; None if an older version wrote it.
     #[serde(default)]
     pub run_id: Option<String>,
-    /// Counts from one in a run.
+    /// Batches of a run are numbered from 1 without gaps.
     pub number: usize,
-    /// Of the spec's plan.
+    /// Indices of stages in the plan of the run's spec.
     pub stages: Vec<usize>,
-    /// Where they are known by then.
+    /// The keys of the stages, as far as they were known at submission.
     pub keys: Vec<Option<Key>>,
-    /// In how many parts each takes its images, on a GPU that was too small for all at once.
+    /// The number of parts into which each stage splits its batches of images, on a GPU with too little memory.
     pub splits: Vec<usize>,
-    /// What `sbatch` answered. Without one, the queue tells whether there is a job.
+    /// The number of the job. Without one, only the queue shows whether the batch was submitted.
     pub job: Option<u64>,
 }
 
-/// A stage that is to be one of a batch.
+/// A stage for a new batch.
 #[derive(Debug, Clone)]
 pub struct BatchTask {
     pub stage: usize,
@@ -99,14 +110,14 @@ pub struct BatchTask {
 }
 
 impl Batch {
-    /// One that nobody has handed over yet.
-    pub fn new(run_id: &str, number: usize, wanted: &[BatchTask]) -> Self {
+    /// Returns a batch that has not been submitted.
+    pub fn new(run_id: &str, number: usize, tasks: &[BatchTask]) -> Self {
         Self {
             run_id: Some(run_id.to_string()),
             number,
-            stages: wanted.iter().map(|wanted| wanted.stage).collect(),
-            keys: wanted.iter().map(|wanted| wanted.key.clone()).collect(),
-            splits: wanted.iter().map(|wanted| wanted.split).collect(),
+            stages: tasks.iter().map(|task| task.stage).collect(),
+            keys: tasks.iter().map(|task| task.key.clone()).collect(),
+            splits: tasks.iter().map(|task| task.split).collect(),
             job: None,
         }
     }
@@ -115,12 +126,13 @@ impl Batch {
         self.stages.len() > 1
     }
 
-    /// As Slurm calls a task of it.
-    pub fn task_id(&self, task: usize) -> Option<String> {
+    /// Returns the id of a task's job.
+    pub fn job_id(&self, task: usize) -> Option<String> {
         Some(if self.is_array() { format!("{}_{task}", self.job?) } else { self.job?.to_string() })
     }
 
-    /// By which Slurm, and people, know it: the tag, and the key of what it makes, or of the first of those.
+    /// Returns the comment of the job: the tag, by which srpipe identifies it, and for people the first stage's key and the
+    /// number of other tasks.
     pub fn comment(&self) -> String {
         let mut comment = tag(self.number);
         if let Some(key) = self.keys.first().into_iter().flatten().next() {
@@ -133,15 +145,16 @@ impl Batch {
     }
 }
 
-/// A run's folder of jobs.
+/// The folder of a run's jobs.
 #[derive(Debug, Clone)]
 pub struct JobStore {
     run: RunDir,
 }
 
 impl JobStore {
-    pub fn begin(run: &RunDir, spec: &RunSpec) -> Result<Self> {
-        run.write_job_file(SPEC, &seal(spec).context("writing the run's plan as JSON")?)?;
+    /// Writes the spec of a new run.
+    pub fn create(run: &RunDir, spec: &RunSpec) -> Result<Self> {
+        run.write_job_file(SPEC, &seal(spec).context("serialising the spec of the run")?)?;
         Ok(Self { run: run.clone() })
     }
 
@@ -153,6 +166,10 @@ impl JobStore {
         self.run.id()
     }
 
+    /// Reads the spec.
+    ///
+    /// # Errors
+    /// Fails if it is damaged or if its stages are not those of `run.json`.
     pub fn spec(&self) -> Result<RunSpec> {
         let spec = self.read_spec()?;
         let record = self.run.record()?;
@@ -163,14 +180,15 @@ impl JobStore {
         }
     }
 
+    /// Reads the spec without comparing it with `run.json`, which a watching process may be replacing.
     fn read_spec(&self) -> Result<RunSpec> {
         let spec: RunSpec = self.read(SPEC)?;
         self.check_run(SPEC, spec.run_id.as_deref())?;
         Ok(spec)
     }
 
-    /// Says to whoever watches the run that it is to end.
-    pub fn cancel(&self) -> Result<()> {
+    /// Asks the process that watches the run to end it.
+    pub fn mark_cancelled(&self) -> Result<()> {
         self.run.write_job_file(CANCELLED, b"").map(drop)
     }
 
@@ -179,7 +197,8 @@ impl JobStore {
         let _ = fs::remove_file(self.run.jobs_dir().join(CACHE_UNAVAILABLE));
     }
 
-    pub fn forget_cancelling(&self) {
+    /// Removes the mark of [`mark_cancelled`](Self::mark_cancelled).
+    pub fn clear_cancelled(&self) {
         let _ = fs::remove_file(self.run.jobs_dir().join(CANCELLED));
     }
 
@@ -187,14 +206,19 @@ impl JobStore {
         self.run.jobs_dir().join(CANCELLED).is_file()
     }
 
-    /// The file of a batch, for its jobs.
+    /// Returns the folder.
+    pub fn folder(&self) -> PathBuf {
+        self.run.jobs_dir()
+    }
+
+    /// Returns the path of a batch's record.
     pub fn path(&self, batch: usize) -> PathBuf {
         self.run.jobs_dir().join(format!("{}.json", tag(batch)))
     }
 
-    /// Before a batch is submitted, and once more when its job is known.
+    /// Writes the record of a batch.
     pub fn write(&self, batch: &Batch) -> Result<()> {
-        let bytes = seal(batch).context("writing a batch of jobs as JSON")?;
+        let bytes = seal(batch).context("serialising the record of a batch")?;
         self.run.write_job_file(&format!("{}.json", tag(batch.number)), &bytes)?;
         Ok(())
     }
@@ -225,10 +249,10 @@ impl JobStore {
 
     /// Fails if the queue has a job of this run whose batch is not among `batches`.
     pub fn check_queue(&self, batches: &[Batch], jobs: &Jobs) -> Result<()> {
-        let is_missing = |((number, _), _): &(&TaskId, &Row)| batches.iter().all(|batch| batch.number != *number);
+        let is_missing = |((number, _), _): &(&TaskId, &QueuedJob)| batches.iter().all(|batch| batch.number != *number);
         match jobs.iter().find(is_missing) {
             None => Ok(()),
-            Some(((number, _), row)) => Err(self.missing(*number, &format!(", but job {} is in the queue", row.id))),
+            Some(((number, _), job)) => Err(self.missing(*number, &format!(", but job {} is in the queue", job.id))),
         }
     }
 
@@ -242,7 +266,7 @@ impl JobStore {
         Ok(batch)
     }
 
-    /// Reads a sealed file of the run's folder of jobs.
+    /// Reads a sealed file of the folder.
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
         let bytes = match read_file(&self.run.jobs_dir().join(name)) {
             Ok(bytes) => bytes,
@@ -274,7 +298,7 @@ impl JobStore {
         self.unusable(&format!("{}.json is missing{evidence}", tag(batch)))
     }
 
-    /// An error with the next step. The name of the file comes first, because tables cut long messages.
+    /// Returns an error that includes the next step. The name of the file comes first, because tables cut long messages.
     fn unusable(&self, problem: &str) -> Error {
         let (folder, run) = (self.run.jobs_dir(), self.run_id());
         anyhow!(
@@ -283,22 +307,16 @@ impl JobStore {
         )
     }
 
-    /// What a task's processes write: events to `.out`, and before they know where their log is, messages to `.err`,
-    /// as Slurm does.
+    /// Returns the path of a task's output: `.out` contains its events, and `.err` the messages of the batch system and
+    /// of the process until it has opened its log.
     pub fn file(&self, (batch, task): TaskId, extension: &str) -> PathBuf {
         self.run.jobs_dir().join(format!("{}_{task}.{extension}", tag(batch)))
     }
-
-    /// The same as a pattern of `sbatch`.
-    pub fn pattern(&self, batch: &Batch, extension: &str) -> String {
-        let folder = self.run.jobs_dir().display().to_string().replace('%', "%%");
-        let task = if batch.is_array() { "%a" } else { "0" };
-        format!("{folder}/{}_{task}.{extension}", tag(batch.number))
-    }
 }
 
-/// The job's side: which stage the task of a batch is to run, and in how many parts it takes its images.
-pub fn entry(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
+/// Returns the run's spec, the stage of a task, and the number of parts into which the stage splits its batches of images.
+/// Called by the job. `path` is the record of its batch.
+pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());
     let (run, number) = RunDir::of_job_file(path)
@@ -307,7 +325,7 @@ pub fn entry(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let job_store = JobStore::of(&run);
     let batch = job_store.batch(number)?;
     let spec = job_store.read_spec()?;
-    // Whoever submitted it may itself be a task of an array: its number is in the environment too.
+    // If a task of another array submitted this job, the environment contains that task's index.
     let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < spec.plan.stages.len());
     let stage = stage.ok_or_else(|| job_store.damaged(name, &format!("it has no task {task}")))?;
@@ -320,7 +338,7 @@ mod tests {
     use crate::plan::plan;
 
     #[test]
-    fn a_task_finds_its_stage_and_how_to_take_its_images() {
+    fn a_task_finds_its_stage_and_its_split() {
         let folder = tempfile::tempdir().unwrap();
         let text = "name: p\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic}\n  \
                     pairs: {kind: degrade, input: images}\n";
@@ -329,6 +347,7 @@ mod tests {
         let run_id = "20261123-083227.123-k3xa";
         let spec = RunSpec {
             run_id: Some(run_id.to_string()),
+            executor: None,
             runs: folder.path().to_path_buf(),
             plan: plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap()),
             sources: Sources::default(),
@@ -336,19 +355,19 @@ mod tests {
             forced: BTreeSet::new(),
             remote: None,
         };
-        let wanted = |stage, split| BatchTask { stage, key: None, split };
-        let batch = Batch::new(run_id, 3, &[wanted(1, 1), wanted(0, 4)]);
+        let task = |stage, split| BatchTask { stage, key: None, split };
+        let batch = Batch::new(run_id, 3, &[task(1, 1), task(0, 4)]);
         let path = jobs.join("b3.json");
         std::fs::write(jobs.join(SPEC), seal(&spec).unwrap()).unwrap();
         std::fs::write(&path, seal(&batch).unwrap()).unwrap();
-        assert_eq!(entry(&path, 0).unwrap(), (spec.clone(), 1, 1));
-        assert_eq!(entry(&path, 1).unwrap(), (spec, 0, 4));
-        let error = entry(&path, 2).unwrap_err().to_string();
+        assert_eq!(read_task(&path, 0).unwrap(), (spec.clone(), 1, 1));
+        assert_eq!(read_task(&path, 1).unwrap(), (spec, 0, 4));
+        let error = read_task(&path, 2).unwrap_err().to_string();
         assert!(error.contains("has no task 2"), "{error}");
-        // With an altered number, the job would run another stage.
+        // With the altered record, the job would run another stage.
         let text = std::fs::read_to_string(&path).unwrap().replace("[1,0]", "[0,1]");
         std::fs::write(&path, text).unwrap();
-        let error = entry(&path, 0).unwrap_err().to_string();
+        let error = read_task(&path, 0).unwrap_err().to_string();
         assert!(error.starts_with("b3.json is damaged: its content does not match its checksum"), "{error}");
         assert!(error.contains(&format!("`srpipe cancel {run_id}`")), "{error}");
     }

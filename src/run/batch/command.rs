@@ -1,4 +1,4 @@
-//! Runs commands that may fail, hang, or say nothing.
+//! Runs commands of a batch system, which may fail, hang, or print nothing.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -9,21 +9,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How a command ended, and what it wrote.
+/// The output of a command that ended.
 pub struct CommandOutput {
+    /// The exit code was 0.
     pub ok: bool,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs a command to its end, or ends it with all that it started when that takes too long.
-pub fn answer(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
+/// Runs a command with `input` on its stdin. After `timeout`, kills it with everything that it started.
+pub fn run_command(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // A group of its own: Ctrl-C is not for it, and what it started ends with it.
+    // A process group of its own: Ctrl-C does not reach it, and its children can be killed with it.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
     let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    // It may end without reading.
+    // The command may end without reading its input.
     let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
     let deadline = Instant::now() + timeout;
     let status = loop {
@@ -34,7 +35,7 @@ pub fn answer(command: &mut Command, input: &str, timeout: Duration) -> Result<C
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait();
-                bail!("{name} did not answer within {} s", timeout.as_secs());
+                bail!("{name} did not end within {} s", timeout.as_secs());
             }
             None => thread::sleep(Duration::from_millis(10)),
         }
@@ -54,8 +55,8 @@ fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<
     })
 }
 
-/// What fits into a message.
-pub fn shortened(text: &str) -> String {
+/// Returns the first line of a text, at most 200 characters of it, for a message.
+pub fn first_line(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
@@ -65,20 +66,20 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, timeout: Duration) -> Result<CommandOutput> {
-        answer(Command::new("sh").args(["-c", script]), "input", timeout)
+        run_command(Command::new("sh").args(["-c", script]), "input", timeout)
     }
 
     #[test]
-    fn what_a_command_says_and_how_it_ends_is_told() {
-        let said = sh("cat; echo e >&2; exit 3", Duration::from_secs(9)).unwrap();
-        assert_eq!((said.ok, said.stdout.as_str(), said.stderr.as_str()), (false, "input", "e\n"));
-        assert!(answer(&mut Command::new("/no/such/command"), "", Duration::from_secs(9)).is_err());
+    fn output_and_success_are_returned() {
+        let output = sh("cat; echo e >&2; exit 3", Duration::from_secs(9)).unwrap();
+        assert_eq!((output.ok, output.stdout.as_str(), output.stderr.as_str()), (false, "input", "e\n"));
+        assert!(run_command(&mut Command::new("/no/such/command"), "", Duration::from_secs(9)).is_err());
     }
 
     #[test]
-    fn one_that_hangs_is_ended_with_what_it_started() {
+    fn a_command_that_hangs_is_killed_with_its_children() {
         let start = Instant::now();
         let error = sh("sleep 60 & sleep 60", Duration::from_millis(50)).err().unwrap().to_string();
-        assert!(error.contains("sh did not answer within") && start.elapsed().as_secs() < 9, "{error}");
+        assert!(error.contains("sh did not end within") && start.elapsed().as_secs() < 9, "{error}");
     }
 }

@@ -1,47 +1,47 @@
-//! Batches on their way to Slurm. One that Slurm did not answer about is handed over again only after its queue has shown
-//! that it is not there.
+//! Batches that have yet to be submitted. If a submission's outcome is uncertain, the batch is submitted again only after
+//! the batch system's queue has shown that it does not have it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::job_store::Batch;
 use super::poll::Poll;
-use super::queue::Refusal;
 use super::submit::Submitter;
+use super::system::Refusal;
 
-/// How often a batch is handed over, when the queue never has it.
+/// How often a batch is submitted if the queue never shows it.
 const MAX_TRIES: u32 = 5;
-/// Before it is handed over once more, at least and at most.
-const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The minimum and maximum delay before a batch is submitted again.
+const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 pub struct SubmitQueue {
     submitter: Submitter,
     unsent: Vec<Unsent>,
-    /// What Slurm has, by number.
+    /// Submitted batches, by number.
     sent: BTreeMap<usize, Sent>,
 }
 
-/// A batch that Slurm has not taken for all we know.
+/// A batch that is not known to be submitted.
 struct Unsent {
     batch: Batch,
     tries: u32,
     next: Instant,
-    /// Slurm may have it: only an answer to a question of later than this tells.
+    /// The batch may have been submitted: only an answer to a question asked after this time shows whether it was.
     uncertain_since: Option<Instant>,
 }
 
 pub struct Sent {
     pub batch: Batch,
-    /// Answers to questions of earlier say nothing of it.
+    /// Answers to questions asked before this time do not cover the batch.
     pub at: Instant,
 }
 
-/// What became of an attempt to hand over a batch.
-pub enum Submission {
-    Sent,
-    /// Slurm may take it later.
-    PutOff(String),
-    GivenUp(String),
+/// The result of an attempt to submit a batch.
+pub enum Attempt {
+    Submitted,
+    /// The batch is submitted again later.
+    Postponed(String),
+    Rejected(String),
 }
 
 impl SubmitQueue {
@@ -53,13 +53,13 @@ impl SubmitQueue {
         &self.submitter
     }
 
-    /// A new batch.
-    pub fn put(&mut self, batch: Batch) {
+    /// Adds a new batch.
+    pub fn push(&mut self, batch: Batch) {
         self.unsent.push(Unsent { batch, tries: 0, next: Instant::now(), uncertain_since: None });
     }
 
-    /// One that was written down before this process began.
-    pub fn track_submitted(&mut self, batch: Batch) {
+    /// Adds a batch whose record an earlier process wrote. Without a job number, it may or may not have been submitted.
+    pub fn push_recorded(&mut self, batch: Batch) {
         let now = Instant::now();
         if batch.job.is_some() {
             self.sent.entry(batch.number).or_insert(Sent { batch, at: now });
@@ -72,9 +72,9 @@ impl SubmitQueue {
         self.sent.get(&number)
     }
 
-    /// Hands over what is due. A batch that is not wanted any more is dropped.
-    pub fn send(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Submission)> {
-        let mut news = vec![];
+    /// Submits the batches that are due, and drops those that are no longer wanted.
+    pub fn submit_due(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Attempt)> {
+        let mut attempts = vec![];
         for mut unsent in std::mem::take(&mut self.unsent) {
             if !is_wanted(unsent.batch.number) {
                 continue;
@@ -85,10 +85,10 @@ impl SubmitQueue {
                     continue;
                 };
                 let number = unsent.batch.number;
-                if let Some(row) = jobs.range((number, 0)..=(number, usize::MAX)).next().map(|(_, row)| row) {
-                    let batch = Batch { job: row.job(), ..unsent.batch };
+                if let Some(job) = jobs.range((number, 0)..=(number, usize::MAX)).next().map(|(_, job)| job) {
+                    let batch = Batch { job: job.number(), ..unsent.batch };
                     self.sent.insert(number, Sent { batch: batch.clone(), at: asked_at });
-                    news.push((batch, Submission::Sent));
+                    attempts.push((batch, Attempt::Submitted));
                     continue;
                 }
                 unsent.uncertain_since = None;
@@ -98,32 +98,32 @@ impl SubmitQueue {
                 continue;
             }
             let batch = unsent.batch.clone();
-            news.push((batch, self.attempt(unsent)));
+            attempts.push((batch, self.attempt(unsent)));
         }
-        news
+        attempts
     }
 
-    fn attempt(&mut self, mut unsent: Unsent) -> Submission {
+    fn attempt(&mut self, mut unsent: Unsent) -> Attempt {
         unsent.tries += 1;
         let (text, uncertain_since) = match self.submitter.submit(&unsent.batch, &[]) {
             Ok(job) => {
                 let batch = Batch { job: Some(job), ..unsent.batch };
                 self.sent.insert(batch.number, Sent { batch, at: Instant::now() });
-                return Submission::Sent;
+                return Attempt::Submitted;
             }
-            // As long as others of this run go on, there will be room.
-            Err(Refusal::TooMany(text)) if !self.sent.is_empty() => {
+            // There will be room when other jobs of this run have ended.
+            Err(Refusal::TooManyJobs(text)) if !self.sent.is_empty() => {
                 unsent.tries = unsent.tries.min(MAX_TRIES - 1);
                 (text, None)
             }
             Err(Refusal::Uncertain(text)) if unsent.tries < MAX_TRIES => (text, Some(Instant::now())),
-            Err(Refusal::Never(text) | Refusal::TooMany(text) | Refusal::Uncertain(text)) => {
-                return Submission::GivenUp(format!("sbatch does not take the job: {text}"));
+            Err(Refusal::Permanent(text) | Refusal::TooManyJobs(text) | Refusal::Uncertain(text)) => {
+                return Attempt::Rejected(format!("{} rejected the job: {text}", self.submitter.system.name()));
             }
         };
-        unsent.next = Instant::now() + (WAIT.0 * 2u32.pow(unsent.tries)).min(WAIT.1);
+        unsent.next = Instant::now() + (DELAY.0 * 2u32.pow(unsent.tries)).min(DELAY.1);
         unsent.uncertain_since = uncertain_since;
         self.unsent.push(unsent);
-        Submission::PutOff(format!("not submitted yet: {text}"))
+        Attempt::Postponed(format!("not submitted yet: {text}"))
     }
 }

@@ -1,38 +1,44 @@
-//! A whole graph handed to Slurm at once, each job after those that it needs: nobody has to stay.
+//! Submits a whole run at once, each job with its dependencies, so that no process has to watch it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::job_store::{Batch, BatchTask};
-use super::queue::{self, Refusal};
+use super::job_store::{Batch, BatchTask, JobStore};
+use super::secrets;
 use super::submit::Submitter;
-use super::{JobStore, Settings, secrets};
+use super::system::{BatchSystem, Dependency, QueuedJob, Refusal};
 use crate::plan::{Plan, StageState};
 use crate::runs::RunDir;
 
-/// How often Slurm is asked for something before that is given up, at growing intervals.
-const TRIES: u32 = 5;
+/// How often the batch system is asked, at growing intervals.
+const MAX_TRIES: u32 = 5;
 
-/// Submits all that is not known; gives the number of jobs. `states`: as the store knows the stages now.
-/// `plan` includes its secrets.
-pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, states: &[StageState]) -> Result<usize> {
+/// Submits all stages that are not cached and returns the number of jobs. `states` are the stages' states in the store,
+/// and `plan` includes its secrets.
+pub fn detach(
+    run: &RunDir,
+    plan: &Plan,
+    system: Arc<dyn BatchSystem>,
+    exe: PathBuf,
+    states: &[StageState],
+) -> Result<usize> {
     let job_store = JobStore::of(run);
-    let submitter = Submitter { spec: job_store.spec()?, job_store, settings, exe, secrets: secrets::of(plan) };
+    let submitter = Submitter { spec: job_store.spec()?, system, job_store, exe, secrets: secrets::of(plan) };
     let plan = &submitter.spec.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {
         let stages = level.into_iter().map(|stage| BatchTask { stage, key: states[stage].key().cloned(), split: 1 });
-        let stages = stages.collect();
-        for batch in submitter.batches(stages, sent.len()) {
-            let after = after(plan, &batch, &sent);
-            let job = hand_over(&submitter, &batch, &after).with_context(|| {
+        for batch in submitter.batches(stages.collect(), sent.len()) {
+            let after = dependencies(plan, &batch, &sent);
+            let job = submit(&submitter, &batch, &after).with_context(|| {
                 format!(
-                    "submitting {}: {} of the run's jobs are in the queue. `srpipe run` without `--detach` goes on from \
-                     there, `srpipe cancel {}` ends them",
+                    "cannot submit {}; {} jobs of the run are in the queue: continue with `srpipe run` without \
+                     `--detach`, or cancel them with `srpipe cancel {}`",
                     plan.stages[batch.stages[0]].name,
                     sent.iter().map(|batch| batch.stages.len()).sum::<usize>(),
                     submitter.job_store.run_id(),
@@ -44,7 +50,7 @@ pub fn detach(run: &RunDir, plan: &Plan, settings: Settings, exe: PathBuf, state
     Ok(sent.iter().map(|batch| batch.stages.len()).sum())
 }
 
-/// Stages that have to run, those of a level after those of the levels before.
+/// Groups the stages that have to run into levels: the dependencies of a stage are in earlier levels.
 fn levels(plan: &Plan, states: &[StageState]) -> Vec<Vec<usize>> {
     let mut level_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut levels: Vec<Vec<usize>> = vec![];
@@ -61,50 +67,53 @@ fn levels(plan: &Plan, states: &[StageState]) -> Vec<Vec<usize>> {
     levels
 }
 
-/// What a batch waits for, as `sbatch --dependency` takes it: the whole of another, or of an array each task for its like.
-fn after(plan: &Plan, batch: &Batch, sent: &[Batch]) -> Vec<String> {
+/// Returns the submitted jobs that a batch depends on.
+fn dependencies(plan: &Plan, batch: &Batch, sent: &[Batch]) -> Vec<Dependency> {
     let needs = |stage: usize, other: &Batch| -> BTreeSet<usize> {
         let dependencies = plan.stages[stage].dependencies.iter().copied();
         dependencies.filter(|dependency| other.stages.contains(dependency)).collect()
     };
-    let condition = |other: &Batch| {
+    let dependency = |other: &Batch| {
         let needed: Vec<BTreeSet<usize>> = batch.stages.iter().map(|&stage| needs(stage, other)).collect();
         if needed.iter().all(BTreeSet::is_empty) {
             return None;
         }
-        let pairs = batch.is_array()
+        let by_task = batch.is_array()
             && needed.len() == other.stages.len()
-            && needed.iter().zip(&other.stages).all(|(needed, &like)| needed.iter().eq([&like]));
-        Some(format!("{}:{}", if pairs { "aftercorr" } else { "afterok" }, other.job?))
+            && needed.iter().zip(&other.stages).all(|(needed, &stage)| needed.iter().eq([&stage]));
+        Some(Dependency { job: other.job?, by_task })
     };
-    sent.iter().filter_map(condition).collect()
+    sent.iter().filter_map(dependency).collect()
 }
 
-fn hand_over(submitter: &Submitter, batch: &Batch, after: &[String]) -> Result<u64> {
+fn submit(submitter: &Submitter, batch: &Batch, after: &[Dependency]) -> Result<u64> {
+    let name = submitter.system.name();
     let mut last = String::new();
-    for attempt in 0..TRIES {
+    for attempt in 0..MAX_TRIES {
         match submitter.submit(batch, after) {
             Ok(job) => return Ok(job),
-            Err(Refusal::Never(text) | Refusal::TooMany(text)) => bail!("sbatch does not take the job: {text}"),
+            Err(Refusal::Permanent(text) | Refusal::TooManyJobs(text)) => bail!("{name} rejected the job: {text}"),
             Err(Refusal::Uncertain(text)) => last = text,
         }
-        // Slurm may have it: the queue tells.
+        // The queue shows whether the job was submitted.
         thread::sleep(Duration::from_secs(1 << attempt));
-        if let Some(job) = in_queue(submitter, batch)? {
+        if let Some(job) = find_in_queue(submitter, batch)? {
             submitter.job_store.write(&Batch { job: Some(job), ..batch.clone() })?;
             return Ok(job);
         }
     }
-    bail!("sbatch does not take the job: {last}")
+    bail!("{name} rejected the job: {last}")
 }
 
-fn in_queue(submitter: &Submitter, batch: &Batch) -> Result<Option<u64>> {
+fn find_in_queue(submitter: &Submitter, batch: &Batch) -> Result<Option<u64>> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match queue::squeue(submitter.job_store.run_id(), submitter.settings.timeout) {
-            Ok(jobs) => return Ok(jobs.get(&(batch.number, 0)).and_then(queue::Row::job)),
-            Err(error) if attempt >= TRIES => return Err(error.context("Slurm does not answer")),
+        match submitter.system.queue(submitter.job_store.run_id()) {
+            Ok(jobs) => return Ok(jobs.get(&(batch.number, 0)).and_then(QueuedJob::number)),
+            Err(error) if attempt >= MAX_TRIES => {
+                return Err(error.context(format!("{} does not answer", submitter.system.name())));
+            }
             Err(_) => thread::sleep(Duration::from_secs(1 << attempt)),
         }
     }
@@ -125,33 +134,41 @@ mod tests {
     }
 
     fn batch(number: usize, stages: &[usize]) -> Batch {
-        let wanted = |&stage: &usize| BatchTask { stage, key: None, split: 1 };
-        let wanted: Vec<BatchTask> = stages.iter().map(wanted).collect();
-        Batch { job: Some(number as u64 * 10), ..Batch::new("run", number, &wanted) }
+        let task = |&stage: &usize| BatchTask { stage, key: None, split: 1 };
+        let tasks: Vec<BatchTask> = stages.iter().map(task).collect();
+        Batch { job: Some(number as u64 * 10), ..Batch::new("run", number, &tasks) }
+    }
+
+    fn all(job: u64) -> Dependency {
+        Dependency { job, by_task: false }
+    }
+
+    fn by_task(job: u64) -> Dependency {
+        Dependency { job, by_task: true }
     }
 
     #[test]
-    fn a_stage_comes_after_all_that_it_needs() {
+    fn each_stage_is_in_a_level_after_its_dependencies() {
         let plan = swept();
         let names = |stages: &[usize]| stages.iter().map(|&s| plan.stages[s].base.as_str()).collect::<Vec<_>>();
-        let unknown = vec![StageState::Waiting { on: vec![] }; plan.stages.len()];
-        let levels = levels(&plan, &unknown);
+        let waiting = vec![StageState::Waiting { on: vec![] }; plan.stages.len()];
+        let levels = levels(&plan, &waiting);
         let found: Vec<Vec<&str>> = levels.iter().map(|stages| names(stages)).collect();
         assert_eq!(found, [vec!["images"], vec!["pairs"], vec!["net"; 2], vec!["draw"; 2], vec!["table"]]);
     }
 
     #[test]
-    fn tasks_of_an_array_wait_for_their_like_and_others_for_all() {
+    fn a_task_of_an_array_depends_on_one_task_if_the_arrays_match() {
         let plan = swept();
         let of = |base: &str| -> Vec<usize> {
             (0..plan.stages.len()).filter(|&stage| plan.stages[stage].base == base).collect()
         };
         let sent = [batch(1, &of("images")), batch(2, &of("pairs")), batch(3, &of("net")), batch(4, &of("draw"))];
-        assert!(after(&plan, &sent[0], &[]).is_empty());
-        assert_eq!(after(&plan, &sent[2], &sent[..2]), ["afterok:20"]);
-        assert_eq!(after(&plan, &sent[3], &sent[..3]), ["afterok:20", "aftercorr:30"]);
-        assert_eq!(after(&plan, &batch(5, &of("table")), &sent), ["afterok:40"]);
-        let turned: Vec<usize> = of("draw").into_iter().rev().collect();
-        assert_eq!(after(&plan, &batch(4, &turned), &sent[2..3]), ["afterok:30"]);
+        assert!(dependencies(&plan, &sent[0], &[]).is_empty());
+        assert_eq!(dependencies(&plan, &sent[2], &sent[..2]), [all(20)]);
+        assert_eq!(dependencies(&plan, &sent[3], &sent[..3]), [all(20), by_task(30)]);
+        assert_eq!(dependencies(&plan, &batch(5, &of("table")), &sent), [all(40)]);
+        let reversed: Vec<usize> = of("draw").into_iter().rev().collect();
+        assert_eq!(dependencies(&plan, &batch(4, &reversed), &sent[2..3]), [all(30)]);
     }
 }

@@ -1,59 +1,58 @@
-//! The job's side: what a process that Slurm started is to do, and how it goes when it is to go.
+//! The job's side: what a process that the batch system started has to do, and how it stops.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use signal_hook::consts::SIGUSR2;
 
-use super::job_outcome::AGAIN;
-use super::job_store::{CACHE_UNAVAILABLE, RunSpec, entry};
-use super::{queue, secrets};
+use super::job_store::{CACHE_UNAVAILABLE, RunSpec, read_task};
+use super::secrets;
+use super::system::{BatchSystem, CurrentJob};
+use super::tracked_job::RESTART_LINE;
 use crate::plan::{BackendClass, StageState, state_of};
 use crate::run::cache_state::Visible;
 use crate::run::log::log;
 use crate::run::protocol::{ProcessEvent, TaskSpec};
 use crate::run::status::Cause;
-use crate::store::{Key, Store, open_log};
+use crate::store::{Key, Store};
 
-/// How long what other jobs have made may take to be seen here.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long results of other jobs may take to become visible on this machine.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// This process as Slurm started it.
+/// The job that this process runs in.
 pub struct Job {
+    system: Arc<dyn BatchSystem>,
+    current: CurrentJob,
     spec: RunSpec,
     stage: usize,
     split: usize,
-    /// As `scontrol` takes it.
-    id: String,
-    /// How often it was started before.
-    restarts: usize,
     /// The marker file for an unusable shared cache.
     marker: PathBuf,
 }
 
-/// What there is to do.
+/// What a job has to do.
 pub enum Task {
     Run(Box<TaskSpec>),
-    /// The result is there.
-    Known,
+    /// The result is in the store.
+    Cached,
 }
 
 impl Job {
-    /// By the file of its batch, and what Slurm has put into the environment.
-    pub fn new(batch: &Path) -> Result<Self> {
-        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        let (spec, stage, split) = entry(batch, number("SLURM_ARRAY_TASK_ID").unwrap_or(0))?;
-        let id = std::env::var("SLURM_JOB_ID").unwrap_or_default();
-        let restarts = number("SLURM_RESTART_COUNT").unwrap_or(0);
-        if restarts > 0 {
-            log(AGAIN);
+    /// Returns the job of this process. `record` is the record of its batch, and `system` the batch system of `spec`.
+    pub fn new(record: &Path, system: impl Fn(&RunSpec) -> Result<Arc<dyn BatchSystem>>) -> Result<Self> {
+        let system = system(&read_task(record, 0)?.0)?;
+        let current = system.current_job();
+        let (spec, stage, split) = read_task(record, current.task.unwrap_or(0))?;
+        if current.restarts > 0 {
+            log(RESTART_LINE);
         }
-        let marker = batch.with_file_name(CACHE_UNAVAILABLE);
-        Ok(Self { spec, stage, split, id, restarts, marker })
+        let marker = record.with_file_name(CACHE_UNAVAILABLE);
+        Ok(Self { system, current, spec, stage, split, marker })
     }
 
     pub fn runs(&self) -> &Path {
@@ -66,8 +65,8 @@ impl Job {
         let _ = File::create(&self.marker);
     }
 
-    /// Works out the stage's key from what is there now: what it reads was perhaps not when the job was submitted, and
-    /// may have come out as something that is known.
+    /// Computes the stage's key from the results that exist now: its inputs may not have existed when the job was
+    /// submitted, and the stage may have become cached.
     pub fn task(&self, store: &Store) -> Result<Task> {
         let RunSpec { plan, sources, backend, forced, remote, runs, .. } = &self.spec;
         let mut hidden: BTreeSet<Key> = BTreeSet::new();
@@ -77,7 +76,7 @@ impl Job {
             let look = |stage| state_of(plan, stage, &Visible { store, hidden: &hidden }, sources, *backend);
             match look(self.stage) {
                 StageState::Cached { key, .. } if force => drop(hidden.insert(key)),
-                StageState::Cached { .. } => return Ok(Task::Known),
+                StageState::Cached { .. } => return Ok(Task::Cached),
                 StageState::Ready { key, preimage } => {
                     let planned = &plan.stages[self.stage];
                     let mut params = planned.params.clone();
@@ -87,7 +86,7 @@ impl Job {
                         preimage,
                         params,
                         cuda: (*backend == BackendClass::Cuda).then_some(0),
-                        threads: threads(),
+                        threads: self.threads(),
                         split: self.split,
                         gpus: gpus(),
                         force,
@@ -95,10 +94,10 @@ impl Job {
                         runs: runs.clone(),
                     })));
                 }
-                StageState::Waiting { on } if start.elapsed() > PATIENCE => {
+                StageState::Waiting { on } if start.elapsed() > MAX_WAIT => {
                     let names: Vec<&str> = on.iter().map(|&on| plan.stages[on].name.as_str()).collect();
                     bail!(
-                        "stage {} needs the result of {}, and {} does not have it",
+                        "stage {} needs the result of {}, which is missing in {}",
                         plan.stages[self.stage].name,
                         names.join(", "),
                         store.runs_dir().display()
@@ -112,47 +111,40 @@ impl Job {
         }
     }
 
-    /// The last word of a stage that has saved its progress because of a signal. Before the time is up, and where the job
-    /// has to make room for another, it goes into the queue again, as far as its `retry` allows.
-    pub fn leave(&self, signal: i32, say: impl Fn(String)) -> ProcessEvent {
+    /// Returns the last event of a stage that has saved its progress because of a signal. If its time is nearly up or the
+    /// job is preempted, requeues the job, as far as the stage's `retry` allows.
+    pub fn stop(&self, signal: i32, report: impl Fn(String)) -> ProcessEvent {
         let cause = if signal == SIGUSR2 { Cause::Time } else { Cause::Preempted };
         let allowed = cause.retries(&self.spec.plan.stages[self.stage].retry);
         let error = match cause {
-            Cause::Time => "its time on the cluster was up; its progress is saved",
-            _ => "it was asked to make room; its progress is saved",
+            Cause::Time => "the time limit of the job is reached; progress is saved",
+            _ => "the job was asked to stop; progress is saved",
         };
-        // A job that was cancelled is no longer running, as Slurm sees it, and stays cancelled.
-        let is_wanted = cause == Cause::Time || queue::is_running(&self.id);
-        if self.restarts < allowed && is_wanted {
-            say(format!("{error}; it goes into the queue again ({} of {allowed})", self.restarts + 1));
-            match queue::requeue(&self.id) {
+        // A cancelled job is no longer running for the batch system, and stays cancelled.
+        let may_requeue = cause == Cause::Time || self.system.is_running(&self.current.id);
+        let restarts = self.current.restarts;
+        if restarts < allowed && may_requeue {
+            report(format!("{error}; the job is requeued ({} of {allowed})", restarts + 1));
+            match self.system.requeue(&self.current.id) {
                 Ok(()) => return ProcessEvent::Requeued { cause },
-                Err(error) => say(format!("it cannot: {error:#}")),
+                Err(error) => report(format!("cannot requeue the job: {error:#}")),
             }
         }
         match cause {
             Cause::Time => ProcessEvent::Failed { error: error.into(), cause, damaged: None },
-            // Why it was, Slurm knows.
+            // The batch system shows why.
             _ => ProcessEvent::Interrupted,
         }
     }
-}
 
-/// As many as the job was given.
-fn threads() -> usize {
-    let given = ["SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"];
-    let given = given.iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
-    let threads = given.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-    threads.max(1)
+    /// Returns the number of cores that the job was given.
+    fn threads(&self) -> usize {
+        let cores = self.current.cores;
+        cores.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1)
+    }
 }
 
 fn gpus() -> Vec<String> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
     visible.split(',').map(|id| id.trim().to_string()).filter(|id| !id.is_empty()).collect()
-}
-
-/// From here on, what this process writes to stderr goes to the end of a file.
-pub fn log_to(path: &Path) -> Result<()> {
-    let file = open_log(path)?;
-    rustix::stdio::dup2_stderr(&file).with_context(|| format!("writing stderr to {}", path.display()))
 }
