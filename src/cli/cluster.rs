@@ -96,7 +96,7 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
         // The batch system finds the jobs by the run's id.
         Err(error) if run.has_jobs_dir() => {
             note(&format!("warning: {error:#}"));
-            let executors = settings::executor()?.into_iter().chain(ExecutorKind::ALL);
+            let executors = settings::executor()?.into_iter().chain(ExecutorKind::ALL.iter().copied());
             let system = executors.filter_map(|kind| system(kind).transpose()).next();
             let what = cancel_jobs(&run, &*system.context("there is no batch system")??)?;
             let folder = run.path().parent().and_then(Path::file_name).unwrap_or_default();

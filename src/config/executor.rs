@@ -16,7 +16,12 @@ pub enum ExecutorKind {
 }
 
 impl ExecutorKind {
-    pub const ALL: [Self; 2] = [Self::Local, Self::Slurm];
+    pub const ALL: &[Self] = &[Self::Local, Self::Slurm];
+
+    /// Returns the names, as the user writes them.
+    pub fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|kind| kind.name()).collect()
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +44,6 @@ impl FromStr for ExecutorKind {
 
     /// The error lists the names, to follow "must be".
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
+        Self::ALL.iter().copied().find(|kind| kind.name() == text).ok_or("`local` or `slurm`")
     }
 }

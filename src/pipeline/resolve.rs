@@ -172,7 +172,7 @@ fn executor(node: &Node, errors: &mut Errors) -> Option<ExecutorKind> {
     text.parse()
         .inspect_err(|what| {
             let message = format!("`executor` must be {what}, found {}", node.describe());
-            let help = odd_character(text).or_else(|| did_you_mean(text, ["local", "slurm"]));
+            let help = odd_character(text).or_else(|| did_you_mean(text, ExecutorKind::names()));
             errors.push(Diagnostic::new(node.span, message).maybe_help(help));
         })
         .ok()

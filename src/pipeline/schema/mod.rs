@@ -95,7 +95,7 @@ pub fn file() -> Json {
             },
             "executor": {
                 "description": "What runs stages: this machine, or a Slurm cluster; the command line goes before it, your settings after.",
-                "enum": ["local", "slurm"],
+                "enum": ExecutorKind::names(),
             },
             "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
