@@ -51,7 +51,7 @@ impl fmt::Display for Attention {
 }
 
 fn attentions() -> impl Iterator<Item = Attention> {
-    let kinds = [AttentionKind::Seed, AttentionKind::Mhsa, AttentionKind::Linear, AttentionKind::Cross];
+    let kinds = [AttentionKind::Sagan, AttentionKind::Mhsa, AttentionKind::Linear, AttentionKind::Cross];
     [8, 16, 32].into_iter().flat_map(move |size| kinds.map(|kind| Attention(kind, size)))
 }
 

@@ -110,7 +110,7 @@ fn outputs_replace_files_but_not_their_other_hard_links() {
         fs::hard_link(at("in.png"), at(name)).unwrap();
     }
     fs::create_dir(at("new")).unwrap();
-    for name in ["p.yaml", "seed.yaml", "srpipe.schema.json"] {
+    for name in ["p.yaml", "tutorial.yaml", "srpipe.schema.json"] {
         fs::hard_link(at("in.png"), at("new").join(name)).unwrap();
     }
     ok(folder.srpipe(&["upscale", "in.png", "--model", "net", "-o", "out.png", "--bicubic"]));

@@ -45,7 +45,7 @@ impl<'a> Reference<'a> {
 
     /// The tutorial's, of the first fixtures.
     fn tutorial(fixtures: &'a Fixtures, kind: AttentionKind, open: Open) -> Self {
-        let name = if kind == AttentionKind::Seed { "unet.seed" } else { "unet.none" };
+        let name = if kind == AttentionKind::Sagan { "unet.seed" } else { "unet.none" };
         let base_channels = fixtures.shape(&format!("{name}.w.enc1.0.weight"))[0];
         Self::new(fixtures, name, unet(&ModelParams::tutorial(base_channels, kind), 32, 4), 0.0, open)
     }
@@ -92,7 +92,7 @@ impl<'a> Reference<'a> {
 #[test]
 fn unets_of_the_tutorial_are_pytorchs() {
     let fixtures = Fixtures::read();
-    for kind in [AttentionKind::None, AttentionKind::Seed] {
+    for kind in [AttentionKind::None, AttentionKind::Sagan] {
         for open in [composed as Open, device] {
             Reference::tutorial(&fixtures, kind, open).check();
         }
@@ -139,7 +139,7 @@ fn every_kind_of_network_is_pytorchs() {
 #[test]
 fn a_checkpoint_is_a_state_dict() {
     let fixtures = Fixtures::read();
-    for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Seed)] {
+    for (name, kind) in [("none", AttentionKind::None), ("seed", AttentionKind::Sagan)] {
         let base_channels = fixtures.shape(&format!("unet.{name}.w.enc1.0.weight"))[0];
         let model = ModelParams::tutorial(base_channels, kind);
         let diffusion = DiffusionParams { residual_scale: Some(4.0), ..Default::default() };

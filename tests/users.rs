@@ -8,7 +8,7 @@ use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, LumaA, Rgb, Rg
 #[test]
 fn init_writes_a_pipeline_and_never_over_one() {
     let folder = Pipeline::new().folder();
-    for template in ["quickstart", "ablation", "sweep", "folder", "seed"] {
+    for template in ["quickstart", "ablation", "sweep", "folder", "tutorial"] {
         let output = folder.srpipe(&["init", "--template", template]);
         assert_eq!(output.code, Some(0), "{output}");
         assert_eq!(output.stdout, format!("./srpipe.schema.json\n./{template}.yaml\n"));

@@ -58,7 +58,7 @@ fn template(template: Template) -> (&'static str, String) {
         Template::Ablation => ("ablation", include_str!("../../pipelines/ablation.yaml")),
         Template::Sweep => ("sweep", include_str!("../../pipelines/sweep.yaml")),
         Template::Folder => ("folder", include_str!("../../pipelines/folder.yaml")),
-        Template::Seed => ("seed", include_str!("../../pipelines/seed.yaml")),
+        Template::Tutorial => ("tutorial", include_str!("../../pipelines/tutorial.yaml")),
     };
     (name, text.replace("pipelines/", ""))
 }

@@ -43,7 +43,7 @@ impl ModelParams {
         Self {
             base_channels,
             block: Block::Plain,
-            time_embedding: TimeEmbedding::Seed,
+            time_embedding: TimeEmbedding::BottleneckMlp,
             zero_output: false,
             attention: AttentionParams { kind, ..Default::default() },
             ..Default::default()
@@ -68,7 +68,8 @@ pub enum TimeEmbedding {
     #[default]
     Sinusoidal,
     /// The tutorial's: the time itself through two layers, added at the deepest level.
-    Seed,
+    #[serde(rename(serialize = "seed", deserialize = "bottleneck_mlp"), alias = "seed")]
+    BottleneckMlp,
 }
 
 /// Layers in which distant parts of a map see each other.
@@ -99,8 +100,10 @@ pub enum AttentionKind {
     /// None: the baseline.
     #[default]
     None,
-    /// The tutorial's: one head, queries and keys of C/8 channels, a gate gamma that starts at 0.
-    Seed,
+    /// The tutorial's, from SAGAN (Zhang et al. 2019): one head, queries and keys of C/8 channels, a gate gamma that
+    /// starts at 0.
+    #[serde(rename(serialize = "seed", deserialize = "sagan"), alias = "seed")]
+    Sagan,
     /// Heads of softmax attention between a normalisation and a projection that starts at zero.
     Mhsa,
     /// The same with linear attention (Shen et al. 2021): its cost grows with the places, not with their square. That
@@ -118,7 +121,8 @@ pub enum AttentionKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Matched {
-    Seed,
+    #[serde(rename(serialize = "seed", deserialize = "sagan"), alias = "seed")]
+    Sagan,
     #[default]
     Mhsa,
     Linear,

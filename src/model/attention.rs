@@ -23,7 +23,7 @@ pub fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &
     let name = site.name;
     let kind = match params.kind {
         AttentionKind::None => return x,
-        AttentionKind::Seed => return sagan(g, x, name),
+        AttentionKind::Sagan => return sagan(g, x, name),
         AttentionKind::ConvControl => return conv_control(g, x, params, site),
         kind => kind,
     };
@@ -84,7 +84,7 @@ fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &Layer
 /// closest to the parameter count of the layer that it replaces.
 fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Shape) -> usize {
     let kind = match params.matches {
-        Matched::Seed => AttentionKind::Seed,
+        Matched::Sagan => AttentionKind::Sagan,
         Matched::Mhsa => AttentionKind::Mhsa,
         Matched::Linear => AttentionKind::Linear,
         Matched::Cross => AttentionKind::Cross,
@@ -125,13 +125,13 @@ mod tests {
     fn a_control_matches_the_parameters_of_its_arm() {
         for base_channels in [4, 8, 12, 16, 24, 32, 64] {
             for (matches, kind) in [
-                (Matched::Seed, AttentionKind::Seed),
+                (Matched::Sagan, AttentionKind::Sagan),
                 (Matched::Mhsa, AttentionKind::Mhsa),
                 (Matched::Linear, AttentionKind::Linear),
                 (Matched::Cross, AttentionKind::Cross),
             ] {
                 for resolutions in [&[8][..], &[16, 8], &[8, 16, 32]] {
-                    if kind == AttentionKind::Seed && base_channels < 8 {
+                    if kind == AttentionKind::Sagan && base_channels < 8 {
                         continue;
                     }
                     let control = model(base_channels, AttentionKind::ConvControl, matches, resolutions);

@@ -38,7 +38,7 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
         };
     }
     x = net.blocks(x, "bottleneck", deepest);
-    if params.time_embedding == TimeEmbedding::Seed {
+    if params.time_embedding == TimeEmbedding::BottleneckMlp {
         x = net.add_time(x, t);
     }
     x = net.add_attention(x, "attention");
@@ -169,7 +169,7 @@ mod tests {
             let graph = unet(&ModelParams::tutorial(32, kind), 32, 4);
             (graph.parameter_count(), graph.forward_flops() as f64 / 1e6, graph.training_flops() as f64 / 1e6)
         };
-        let (none, seed) = (count(AttentionKind::None), count(AttentionKind::Seed));
+        let (none, seed) = (count(AttentionKind::None), count(AttentionKind::Sagan));
         assert_eq!((none.0, seed.0), (473_027, 493_668));
         assert!((none.1 - 200.9).abs() < 0.2 && (seed.1 - 204.7).abs() < 0.2, "{} {}", none.1, seed.1);
         assert!((none.2 - 599.0).abs() < 0.5 && (seed.2 - 610.0).abs() < 1.0, "{} {}", none.2, seed.2);
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn every_kind_of_network_outputs_an_image() {
         for block in [Block::Plain, Block::Residual] {
-            for time_embedding in [TimeEmbedding::Seed, TimeEmbedding::Sinusoidal] {
+            for time_embedding in [TimeEmbedding::BottleneckMlp, TimeEmbedding::Sinusoidal] {
                 for (channel_mults, blocks_per_level) in [(vec![1], 1), (vec![1, 3], 2), (vec![1, 2, 2, 4], 1)] {
                     let params = ModelParams {
                         base_channels: 4,

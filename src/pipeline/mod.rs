@@ -8,6 +8,7 @@
 //! are swept, `checks` has what only several values together tell. Each adds to the same list of errors, which
 //! [`Diagnostics`] shows.
 
+mod aliases;
 mod checks;
 mod diagnostics;
 mod flags;

@@ -45,7 +45,7 @@ fn forget_of_attention(p: &mut AttentionParams) {
     match p.kind {
         AttentionKind::None => *p = AttentionParams { kind: p.kind, ..default },
         AttentionKind::ConvControl => {}
-        AttentionKind::Seed => (p.heads, p.matches) = (default.heads, default.matches),
+        AttentionKind::Sagan => (p.heads, p.matches) = (default.heads, default.matches),
         AttentionKind::Mhsa | AttentionKind::Linear | AttentionKind::Cross | AttentionKind::Uniform => {
             p.matches = default.matches;
         }

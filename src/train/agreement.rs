@@ -57,7 +57,7 @@ pub fn networks() -> Vec<(&'static str, ModelParams, Objective)> {
         ..base.clone()
     };
     vec![
-        ("the tutorial's", ModelParams::tutorial(16, AttentionKind::Seed), Objective::Eps),
+        ("the tutorial's", ModelParams::tutorial(16, AttentionKind::Sagan), Objective::Eps),
         ("residual blocks", base.clone(), Objective::V),
         ("mhsa", with(AttentionKind::Mhsa, 2), Objective::X0),
         ("linear", with(AttentionKind::Linear, 2), Objective::V),

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn equal_weights_have_the_whole_entropy_and_sharp_ones_little() {
-        for kind in [AttentionKind::Mhsa, AttentionKind::Seed, AttentionKind::Cross, AttentionKind::Linear] {
+        for kind in [AttentionKind::Mhsa, AttentionKind::Sagan, AttentionKind::Cross, AttentionKind::Linear] {
             let [equal, some, sharp] = [0.0, 1.0, 1000.0].map(|factor| row(kind, factor, 0.1).entropy.unwrap());
             assert!((equal - 1.0).abs() < 1e-9, "{kind:?}: {equal}");
             assert!(some < 1.0 && sharp < 0.7 * some, "{kind:?}: {some} {sharp}");
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn a_branch_that_starts_at_zero_has_no_norm() {
-        for kind in [AttentionKind::Mhsa, AttentionKind::Seed, AttentionKind::Uniform, AttentionKind::Linear] {
+        for kind in [AttentionKind::Mhsa, AttentionKind::Sagan, AttentionKind::Uniform, AttentionKind::Linear] {
             let zero = row(kind, 1.0, 0.0);
             assert_eq!(zero.branch_norm, 0.0, "{kind:?}");
-            assert_eq!(zero.gamma, (kind == AttentionKind::Seed).then_some(0.0));
+            assert_eq!(zero.gamma, (kind == AttentionKind::Sagan).then_some(0.0));
             let (one, two) = (row(kind, 1.0, 0.1), row(kind, 1.0, 0.2));
             assert!(one.branch_norm > 0.0 && two.branch_norm > 1.9 * one.branch_norm, "{kind:?}");
         }

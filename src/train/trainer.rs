@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn graph() -> nn::Graph {
-        unet(&ModelParams::tutorial(4, AttentionKind::Seed), 32, 4)
+        unet(&ModelParams::tutorial(4, AttentionKind::Sagan), 32, 4)
     }
 
     /// Trains from `snapshot` or from the start, up to an error at `stop`.

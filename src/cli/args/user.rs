@@ -43,7 +43,8 @@ pub enum Template {
     /// On a folder of your own images.
     Folder,
     /// The tutorial's experiment with the tutorial's settings.
-    Seed,
+    #[value(alias = "seed")]
+    Tutorial,
 }
 
 const UPSCALE_EXAMPLES: &str = "\

@@ -100,8 +100,8 @@ pub fn attention_problems(model: &ModelParams, size: usize) -> Vec<Problem> {
             continue;
         };
         let channels = model.base_channels * model.channel_mults[level];
-        let seed = attention.kind == AttentionKind::Seed
-            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Seed);
+        let seed = attention.kind == AttentionKind::Sagan
+            || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Sagan);
         if seed && channels < 8 {
             let message =
                 format!("the attention needs at least 8 channels at {resolution}×{resolution}, found {channels}");
@@ -201,7 +201,7 @@ mod tests {
         }
         let residual_scale = Some(1.0 / 3.0);
         assert_eq!(check_network(&model, &DiffusionParams { residual_scale, ..diffusion.clone() }, 32, 4), Ok(()));
-        for kind in [AttentionKind::Seed, AttentionKind::Mhsa, AttentionKind::Cross, AttentionKind::ConvControl] {
+        for kind in [AttentionKind::Sagan, AttentionKind::Mhsa, AttentionKind::Cross, AttentionKind::ConvControl] {
             let attention = AttentionParams { kind, ..Default::default() };
             assert_eq!(check_network(&ModelParams { attention, ..model.clone() }, &diffusion, 32, 2), Ok(()));
         }

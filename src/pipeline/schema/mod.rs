@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use schemars::schema_for;
 use serde_json::{Value as Json, json};
 
+use super::aliases;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::tree::Node;
 use super::words::{alternatives, did_you_mean, list, nearest, odd_character, quote};
@@ -175,17 +176,20 @@ fn with_common(mut schema: Json) -> Json {
 /// Checks the parameters of a stage. Numbers become what their parameter is: `1e3` an integer, a digest of digits a
 /// text.
 pub(super) fn validate_stage(kind: StageKind, stage: &str, key: Span, node: &mut Node, errors: &mut Errors) {
+    aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: Some((stage, key)) }.run(node);
 }
 
 /// Checks `defaults.<kind>`: as a stage, but nothing is required.
 pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut Errors) {
+    aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: None }.run(node);
 }
 
 /// Converts each value of a stage to the type of its parameter: `3.10` becomes a number for a number, and the text as
 /// written for a text. Values that do not match stay unchanged.
 pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
+    aliases::replace(kind, node);
     Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
 }
 

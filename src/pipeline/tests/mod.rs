@@ -16,7 +16,7 @@ use crate::config::TrainParams;
 
 const QUICKSTART: &str = include_str!("../../../pipelines/quickstart.yaml");
 const ABLATION: &str = include_str!("../../../pipelines/ablation.yaml");
-const SEED: &str = include_str!("../../../pipelines/seed.yaml");
+const SEED: &str = include_str!("../../../pipelines/tutorial.yaml");
 const SWEEP: &str = include_str!("../../../pipelines/sweep.yaml");
 const FOLDER: &str = include_str!("../../../pipelines/folder.yaml");
 const FILES: [&str; 5] = [QUICKSTART, ABLATION, SEED, SWEEP, FOLDER];

@@ -30,7 +30,7 @@ fn the_files_of_the_repository_are_valid() {
 #[test]
 fn the_seed_file_has_the_settings_of_the_tutorial() {
     let pipeline = valid(SEED);
-    for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Seed)] {
+    for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Sagan)] {
         let p = train(&pipeline, stage);
         assert_eq!(p.model, ModelParams::tutorial(32, kind));
         let d = &p.diffusion;
@@ -113,7 +113,7 @@ fn defaults_reach_their_kind_and_give_way() {
     );
     let pipeline = valid(&text);
     let p = train(&pipeline, "model");
-    let attention = AttentionParams { kind: AttentionKind::Seed, ..Default::default() };
+    let attention = AttentionParams { kind: AttentionKind::Sagan, ..Default::default() };
     assert_eq!(p.model, ModelParams { base_channels: 8, attention, ..Default::default() });
     assert_eq!((p.optim.betas, p.optim.clip, p.optim.lr), ([0.5, 0.6], None, 0.1));
 }
@@ -261,4 +261,26 @@ fn a_file_is_read_under_its_path() {
     );
     assert_eq!(error, expected);
     assert!(load(folder.path(), &Flags::default()).unwrap_err().to_string().contains("cannot read the pipeline"));
+}
+
+#[test]
+fn older_spellings_of_values_have_the_same_keys() {
+    let file = |attention: &str, matches: &str, embedding: &str| {
+        let model = format!(
+            "{{time_embedding: {embedding}, attention: {{kind: conv_control, matches: {matches}}}, base_channels: 16}}"
+        );
+        let text = format!(
+            "name: p\ndefaults: {{train: {{model: {{attention: {{kind: {attention}}}}}}}}}\nstages:\n  \
+             images: {{kind: fetch, dataset: synthetic}}\n  pairs: {{kind: degrade, input: images}}\n  \
+             a: {{kind: train, data: pairs, optim: {{steps: 1}}}}\n  \
+             b: {{kind: train, data: pairs, optim: {{steps: 1}}, model: {model}}}\n  \
+             c: {{kind: train, data: pairs, optim: {{steps: 1}}, matrix: {{model.attention.kind: [none, {attention}]}}}}\n"
+        );
+        let pipeline = valid(&text);
+        pipeline.stages.iter().map(|stage| stage.params.to_semantic_json()).collect::<Vec<_>>()
+    };
+    let old = file("seed", "seed", "seed");
+    assert_eq!(old, file("sagan", "sagan", "bottleneck_mlp"));
+    assert_eq!(old[2]["model"]["attention"]["kind"], "seed");
+    assert_eq!(old[3]["model"]["attention"]["matches"], "seed");
 }
