@@ -10,6 +10,9 @@
 //!
 //! To add an operation, declare its fields in `graph/op.rs`, create its folder here, and list it in `match_op`.
 
+// Register tiles are parallel arrays, indexed together.
+#![allow(clippy::needless_range_loop)]
+
 mod add;
 mod add_vector;
 mod attention;
