@@ -13,10 +13,17 @@ pub enum ExecutorKind {
     Local,
     /// Jobs of Slurm on a cluster.
     Slurm,
+    #[cfg(test)]
+    Fake,
 }
 
 impl ExecutorKind {
-    pub const ALL: &[Self] = &[Self::Local, Self::Slurm];
+    pub const ALL: &[Self] = &[
+        Self::Local,
+        Self::Slurm,
+        #[cfg(test)]
+        Self::Fake,
+    ];
 
     /// Returns the names, as the user writes them.
     pub fn names() -> Vec<&'static str> {
@@ -27,6 +34,8 @@ impl ExecutorKind {
         match self {
             Self::Local => "local",
             Self::Slurm => "slurm",
+            #[cfg(test)]
+            Self::Fake => "fake",
         }
     }
 
@@ -35,6 +44,8 @@ impl ExecutorKind {
         match self {
             Self::Local => false,
             Self::Slurm => true,
+            #[cfg(test)]
+            Self::Fake => true,
         }
     }
 }

@@ -13,6 +13,8 @@ mod any_path;
 pub mod batch;
 mod cache_state;
 mod executor;
+#[cfg(test)]
+mod fake;
 mod limits;
 mod local;
 mod log;
@@ -83,6 +85,8 @@ pub fn batch_system(kind: ExecutorKind, slurm: &slurm::Settings) -> Option<Arc<d
     match kind {
         ExecutorKind::Local => None,
         ExecutorKind::Slurm => Some(Arc::new(Slurm::new(slurm.clone()))),
+        #[cfg(test)]
+        ExecutorKind::Fake => Some(Arc::new(fake::Fake::default())),
     }
 }
 
