@@ -198,7 +198,7 @@ fn resources_are_given_and_limits_guard() {
         failed["cause"].clone()
     };
     assert_eq!([cause("slow"), cause("large")], ["time", "out_of_memory"]);
-    assert!(output.stdout.contains("trying again (1 of 1)"), "{output}");
+    assert!(output.stdout.contains("retrying (1 of 1)"), "{output}");
 
     let never = folder.run(&["--set", "stages.slow.resources.cpus=4000"]);
     assert_eq!(never.code, Some(2), "{never}");

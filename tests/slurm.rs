@@ -1,5 +1,5 @@
-//! Stages as jobs of Slurm: against a stub of shell scripts, which does on demand what the real one does on bad days, and
-//! where `SRPIPE_TEST_SLURM` names the folder of `tests/slurm/start.sh`, against a real one.
+//! Stages as jobs of Slurm: with a stub of shell scripts, which can fail in the ways that the real Slurm does, and if
+//! `SRPIPE_TEST_SLURM` names the folder of `tests/slurm/start.sh`, with a real Slurm.
 
 mod common;
 #[path = "slurm/damaged_records.rs"]
@@ -18,26 +18,26 @@ use serde_json::Value;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm");
 
-/// Settings for what hangs.
+/// Settings for tests in which a command hangs.
 const IMPATIENT: &str = "executor: slurm\nslurm: {grace: 1 s, timeout: 2 s}\n";
 
-/// And for what is missing for a while.
+/// Settings for tests in which jobs are missing for a while.
 const PATIENT: &str = "executor: slurm\nslurm: {grace: 30 s, timeout: 20 s}\n";
 
-/// A working folder beside a Slurm.
+/// A working folder and a Slurm.
 struct Cluster {
     folder: Folder,
-    /// Of the stub; none for the real Slurm.
+    /// The folder of the stub; None for the real Slurm.
     stub: Option<PathBuf>,
-    /// What `waiting` waits for.
+    /// The file that the stage of `waiting` waits for.
     go: PathBuf,
-    /// Tests of a real Slurm have it to themselves, one after the other.
+    /// Tests of the real Slurm run one after the other.
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Jobs outlive a test that fails.
+        // Jobs continue after a test that fails.
         if !self.go.as_os_str().is_empty() && fs::write(&self.go, "").is_ok() {
             std::thread::sleep(Duration::from_millis(100));
             let _ = fs::remove_file(&self.go);
@@ -55,7 +55,7 @@ impl Cluster {
         cluster
     }
 
-    /// None where there is no real Slurm to test against.
+    /// Returns None if there is no real Slurm to test with.
     fn real(pipeline: Pipeline) -> Option<Self> {
         static ALONE: Mutex<()> = Mutex::new(());
         std::env::var_os("SRPIPE_TEST_SLURM")?;
@@ -103,7 +103,7 @@ impl Cluster {
         fs::write(&self.go, "").unwrap();
     }
 
-    /// Makes something go wrong in the stub: `what` is shell, `when` for example `squeue.2` or `squeue.all`.
+    /// Injects a failure into the stub. `what` is shell code, and `when` for example `squeue.2` or `squeue.all`.
     fn inject(&self, when: &str, what: &str) {
         fs::write(self.stub.as_ref().unwrap().join(when), what).unwrap();
     }
@@ -113,7 +113,7 @@ impl Cluster {
         fs::read_to_string(calls).map_or(0, |text| text.trim().parse().unwrap())
     }
 
-    /// The state of a stub's job.
+    /// Returns the state of a job of the stub.
     fn state(&self, job: &str) -> String {
         let state = self.stub.as_ref().unwrap().join("jobs").join(job).join("state");
         fs::read_to_string(state).unwrap_or_default().trim().to_string()
@@ -130,7 +130,7 @@ impl Cluster {
 
     fn status(&self) -> Value {
         let output = self.srpipe(&["status", "p", "--json"]);
-        // Before the run has begun there is none.
+        // Before the run has begun there is no status.
         serde_json::from_str(&output.stdout).unwrap_or_default()
     }
 }
@@ -139,7 +139,7 @@ fn assert_done(output: &Output) {
     assert_eq!(output.code, Some(0), "{output}");
 }
 
-/// All of the kinds, in seconds.
+/// A pipeline with all kinds of stages that takes seconds.
 fn whole() -> Pipeline {
     Pipeline::small()
         .stage(
@@ -173,7 +173,7 @@ fn swept(instances: usize) -> Pipeline {
     )
 }
 
-/// A stage that ends when a file appears, beside a stub.
+/// A stub, and a stage that ends when a file appears.
 fn waiting() -> Cluster {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("srpipe-test-go-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
@@ -186,7 +186,7 @@ fn waiting() -> Cluster {
 }
 
 #[test]
-fn the_stub_can_be_started() {
+fn the_stubs_commands_are_executable() {
     for command in ["sbatch", "squeue", "sacct", "scancel", "scontrol"] {
         let mode = fs::metadata(Path::new(SCRIPTS).join("stub").join(command)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{command}");
@@ -194,7 +194,7 @@ fn the_stub_can_be_started() {
 }
 
 #[test]
-fn a_pipeline_comes_out_as_on_one_machine() {
+fn results_are_identical_to_those_of_one_machine() {
     let (here, cluster) = (whole().folder(), Cluster::stub(whole()));
     assert_done(&here.run(&[]));
     let output = cluster.run(&["--json"]);
@@ -207,13 +207,13 @@ fn a_pipeline_comes_out_as_on_one_machine() {
     let log = cluster.srpipe(&["logs", "model"]);
     assert!(log.stdout.contains("steps 0 to 4"), "{log}");
     assert!(cluster.run(&[]).stdout.contains("everything is known"));
-    // One machine finds what the cluster made, and needs no Slurm for that.
+    // One machine finds the cluster's results without Slurm.
     let output = cluster.folder.run(&["--executor", "local"]);
     assert!(output.stdout.contains("everything is known"), "{output}");
 }
 
 #[test]
-fn what_a_stage_asks_for_reaches_sbatch() {
+fn requested_resources_become_options_of_sbatch() {
     let cluster = Cluster::stub(Pipeline::new().stage(
         "images",
         "{kind: fetch, dataset: synthetic, train: 2, validation: 2, test: 2, resources: {cpus: 3, memory: 1 GiB, gpus: 2, \
@@ -241,7 +241,7 @@ fn what_a_stage_asks_for_reaches_sbatch() {
 }
 
 #[test]
-fn instances_of_a_sweep_are_one_array() {
+fn instances_of_a_sweep_are_submitted_as_one_array() {
     let cluster = Cluster::stub(swept(16));
     assert_done(&cluster.run(&[]));
     let submitted = cluster.submitted();
@@ -250,7 +250,7 @@ fn instances_of_a_sweep_are_one_array() {
 }
 
 #[test]
-fn a_queue_that_errs_hangs_or_talks_nonsense_fails_nothing() {
+fn a_queue_that_fails_hangs_or_prints_garbage_fails_no_stage() {
     for (name, injected) in [
         ("errors", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"),
         ("hangs", "sleep 60"),
@@ -269,7 +269,7 @@ fn a_queue_that_errs_hangs_or_talks_nonsense_fails_nothing() {
 }
 
 #[test]
-fn empty_answers_for_less_than_the_grace_fail_nothing() {
+fn empty_answers_for_less_than_the_grace_fail_no_stage() {
     let cluster = waiting();
     cluster.settings(PATIENT);
     cluster.inject("squeue.2", "exit 0");
@@ -281,7 +281,7 @@ fn empty_answers_for_less_than_the_grace_fail_nothing() {
 }
 
 #[test]
-fn a_submission_that_slurm_took_without_saying_so_is_found_in_the_queue() {
+fn a_submission_without_confirmation_is_found_in_the_queue() {
     for (name, injected) in [
         ("an error", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1"),
         ("garbage", "echo 'Submitted, I think'; exit 0"),
@@ -300,7 +300,7 @@ fn a_submission_that_slurm_took_without_saying_so_is_found_in_the_queue() {
 }
 
 #[test]
-fn a_submission_that_slurm_did_not_take_is_made_again() {
+fn a_submission_that_failed_temporarily_is_repeated() {
     let cluster =
         Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
     cluster.inject("sbatch.1", "echo 'sbatch: error: Unable to contact slurm controller' >&2; exit 1");
@@ -311,7 +311,7 @@ fn a_submission_that_slurm_did_not_take_is_made_again() {
 }
 
 #[test]
-fn a_submission_that_is_refused_fails_its_stage_in_slurms_words() {
+fn a_rejected_submission_fails_its_stage_with_slurms_message() {
     let cluster = Cluster::stub(Pipeline::small());
     cluster.inject("sbatch.1", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
     let output = cluster.run(&[]);
@@ -321,7 +321,7 @@ fn a_submission_that_is_refused_fails_its_stage_in_slurms_words() {
 }
 
 #[test]
-fn a_job_that_vanishes_before_it_starts_is_lost_and_tried_again_as_often_as_allowed() {
+fn a_job_that_vanishes_before_it_starts_is_lost_and_retried_as_often_as_allowed() {
     let images = |retry: &str| {
         Pipeline::new().stage("images", &format!("{{kind: fetch, dataset: synthetic, train: 2, test: 2{retry}}}"))
     };
@@ -339,7 +339,7 @@ fn a_job_that_vanishes_before_it_starts_is_lost_and_tried_again_as_often_as_allo
 }
 
 #[test]
-fn ends_are_told_apart() {
+fn ends_of_jobs_are_distinguished() {
     for (state, words) in [
         ("OUT_OF_MEMORY", "exceeded its memory limit (`resources.memory`)"),
         ("TIMEOUT", "exceeded its time limit (`resources.time`)"),
@@ -359,7 +359,7 @@ fn ends_are_told_apart() {
 }
 
 #[test]
-fn accounts_tell_what_the_queue_has_forgotten() {
+fn accounting_shows_the_end_of_jobs_that_left_the_queue() {
     let cluster = waiting();
     cluster.settings(PATIENT);
     let run = cluster.start(&["run", "p.yaml"]);
@@ -372,7 +372,7 @@ fn accounts_tell_what_the_queue_has_forgotten() {
 }
 
 #[test]
-fn accounts_that_missed_the_end_of_a_job_keep_nobody_waiting() {
+fn accounting_that_missed_the_end_of_a_job_does_not_block_the_run() {
     let cluster =
         Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
     cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");
@@ -382,7 +382,7 @@ fn accounts_that_missed_the_end_of_a_job_keep_nobody_waiting() {
 }
 
 #[test]
-fn a_job_that_nobody_watched_and_that_is_gone_counts_as_lost_after_the_grace() {
+fn an_unwatched_job_that_left_the_queue_is_lost_after_the_grace() {
     let cluster =
         Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
     cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");
@@ -395,7 +395,7 @@ fn a_job_that_nobody_watched_and_that_is_gone_counts_as_lost_after_the_grace() {
 }
 
 #[test]
-fn a_run_that_is_cancelled_from_elsewhere_submits_nothing_more() {
+fn a_run_that_another_process_cancels_submits_no_more_jobs() {
     let stage =
         |n: usize| format!("{{kind: command, command: [sh, -c, 'sleep 20; echo {n} > {{outputs.n}}'], outputs: [n]}}");
     let cluster = Cluster::stub(Pipeline::new().stage("a", &stage(1)).stage("b", &stage(2)));
@@ -409,7 +409,7 @@ fn a_run_that_is_cancelled_from_elsewhere_submits_nothing_more() {
 }
 
 #[test]
-fn cancelling_ends_a_job_too_that_slurm_took_without_saying_so() {
+fn cancelling_includes_jobs_whose_submission_was_not_confirmed() {
     let cluster = waiting();
     cluster.inject("after.1", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1");
     cluster.inject("squeue.all", "exit 1");
@@ -424,7 +424,7 @@ fn cancelling_ends_a_job_too_that_slurm_took_without_saying_so() {
 }
 
 #[test]
-fn the_signals_of_a_session_that_ends_leave_jobs_alone() {
+fn signals_of_a_session_that_ends_cancel_no_jobs() {
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
@@ -438,7 +438,7 @@ fn the_signals_of_a_session_that_ends_leave_jobs_alone() {
 }
 
 #[test]
-fn what_is_cancelled_by_hand_is_not_tried_again_even_if_its_program_dies_first() {
+fn a_job_that_is_cancelled_by_hand_is_not_retried_even_if_its_program_dies_first() {
     let stage = "{kind: command, command: [sh, -c, 'exec sleep 20'], outputs: [n], retry: {lost: 1}}";
     let Some(cluster) = Cluster::real(Pipeline::new().stage("sleep", stage)) else { return };
     let run = cluster.start(&["run", "p.yaml"]);
@@ -450,7 +450,7 @@ fn what_is_cancelled_by_hand_is_not_tried_again_even_if_its_program_dies_first()
 }
 
 #[test]
-fn what_was_left_half_submitted_is_not_told_to_need_nobody() {
+fn detach_refuses_a_run_that_is_only_partly_submitted() {
     let cluster = Cluster::stub(
         Pipeline::new()
             .stage("a", "{kind: command, command: [sh, -c, 'sleep 3; echo 1 > {outputs.n}'], outputs: [n]}")
@@ -461,12 +461,12 @@ fn what_was_left_half_submitted_is_not_told_to_need_nobody() {
     run.signal("KILL");
     run.wait();
     let output = cluster.run(&["--detach"]);
-    assert!(output.code == Some(2) && output.stderr.contains("still lacks the jobs of 1 stage"), "{output}");
+    assert!(output.code == Some(2) && output.stderr.contains("continues with 1 stage not submitted yet"), "{output}");
     assert_done(&cluster.run(&[]));
 }
 
 #[test]
-fn a_detached_run_that_failed_runs_again_when_what_was_wrong_is_corrected() {
+fn a_detached_run_that_failed_runs_again_after_a_correction() {
     let stage = "{kind: command, command: [sh, -c, 'cat $IN > {outputs.n}'], env: {IN: PATH}, outputs: [n]}";
     let input = std::env::temp_dir().join(format!("srpipe-test-in-{}", std::process::id()));
     let cluster = Cluster::stub(Pipeline::new().stage("needs", &stage.replace("PATH", input.to_str().unwrap())));
@@ -479,7 +479,7 @@ fn a_detached_run_that_failed_runs_again_when_what_was_wrong_is_corrected() {
 }
 
 #[test]
-fn gc_waits_for_no_run_whose_jobs_have_ended() {
+fn gc_proceeds_once_all_jobs_have_ended() {
     let images = |test: usize| format!("{{kind: fetch, dataset: synthetic, train: 2, test: {test}}}");
     let cluster = Cluster::stub(Pipeline::new().stage("images", &images(2)));
     assert_done(&cluster.run(&["--detach"]));
@@ -492,7 +492,7 @@ fn gc_waits_for_no_run_whose_jobs_have_ended() {
 }
 
 #[test]
-fn what_was_never_submitted_is_not_told_to_run() {
+fn stages_that_were_never_submitted_are_not_shown_as_running() {
     let cluster = Cluster::stub(Pipeline::small());
     cluster.inject("sbatch.1", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
     let output = cluster.run(&["--detach"]);
@@ -503,7 +503,7 @@ fn what_was_never_submitted_is_not_told_to_run() {
 }
 
 #[test]
-fn following_the_log_of_a_run_that_nobody_watches_ends_with_its_stage() {
+fn following_the_log_of_an_unwatched_run_ends_with_its_stage() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     wait_until("the job runs", || cluster.status()["stages"][0]["state"] == "running");
@@ -513,7 +513,7 @@ fn following_the_log_of_a_run_that_nobody_watches_ends_with_its_stage() {
 }
 
 #[test]
-fn the_environment_of_a_job_array_that_submits_does_not_matter() {
+fn a_run_can_be_submitted_from_within_a_job_array() {
     let cluster = Cluster::stub(Pipeline::small());
     let mut command = cluster.command(&["run", "p.yaml", "--detach"]);
     assert!(command.env("SLURM_ARRAY_TASK_ID", "3").status().unwrap().success());
@@ -521,7 +521,7 @@ fn the_environment_of_a_job_array_that_submits_does_not_matter() {
 }
 
 #[test]
-fn a_head_that_was_killed_is_replaced_and_nothing_is_submitted_twice() {
+fn after_a_kill_the_next_run_watches_the_same_jobs_and_submits_none_twice() {
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
@@ -535,7 +535,7 @@ fn a_head_that_was_killed_is_replaced_and_nothing_is_submitted_twice() {
 }
 
 #[test]
-fn what_ended_while_nobody_watched_is_adopted_by_status() {
+fn status_records_jobs_that_ended_while_nobody_watched() {
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
@@ -552,7 +552,7 @@ fn what_ended_while_nobody_watched_is_adopted_by_status() {
 }
 
 #[test]
-fn whoever_dies_between_intent_and_submission_leaves_no_job_twice_and_none_behind() {
+fn a_kill_around_a_submission_neither_duplicates_nor_loses_a_job() {
     for (name, when, submissions) in [("before", "sbatch.1", 2), ("after", "after.1", 1)] {
         let cluster = waiting();
         cluster.inject(when, "kill -9 $PPID; exit 1");
@@ -566,7 +566,7 @@ fn whoever_dies_between_intent_and_submission_leaves_no_job_twice_and_none_behin
 }
 
 #[test]
-fn a_graph_is_handed_over_at_once_and_needs_nobody() {
+fn a_detached_run_needs_no_process() {
     let cluster = Cluster::stub(whole());
     let output = cluster.run(&["--detach"]);
     assert_done(&output);
@@ -587,7 +587,7 @@ fn a_graph_is_handed_over_at_once_and_needs_nobody() {
 }
 
 #[test]
-fn of_a_graph_that_nobody_watches_what_needs_a_failure_is_skipped() {
+fn in_a_detached_run_stages_after_a_failure_are_skipped() {
     let broken = Pipeline::new()
         .stage("broken", "{kind: command, command: [sh, -c, 'echo no luck >&2; exit 3'], outputs: [n]}")
         .stage(
@@ -604,7 +604,7 @@ fn of_a_graph_that_nobody_watches_what_needs_a_failure_is_skipped() {
 }
 
 #[test]
-fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
+fn an_unwatched_run_blocks_gc() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     let gc = cluster.srpipe(&["gc"]);
@@ -619,13 +619,13 @@ fn a_run_that_nobody_watches_keeps_the_store_from_being_cleaned() {
 }
 
 #[test]
-fn asked_twice_to_end_a_run_cancels_its_jobs() {
+fn a_second_interrupt_cancels_the_jobs() {
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml", "--json"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     run.signal("INT");
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(cluster.state("1.0"), "RUNNING", "once leaves it alone");
+    assert_eq!(cluster.state("1.0"), "RUNNING", "the first interrupt leaves it running");
     run.signal("INT");
     let output = run.wait();
     assert_eq!(output.code, Some(130), "{output}");
@@ -634,7 +634,7 @@ fn asked_twice_to_end_a_run_cancels_its_jobs() {
 }
 
 #[test]
-fn without_slurm_the_error_says_what_to_do() {
+fn without_slurm_the_error_contains_the_next_step() {
     let folder = Pipeline::small().folder();
     let mut command = folder.command(&["run", "p.yaml", "--executor", "slurm"]);
     let output = command.env("PATH", folder.path()).output().unwrap();
@@ -645,19 +645,19 @@ fn without_slurm_the_error_says_what_to_do() {
     assert!(output.code == Some(2) && output.stderr.contains("--executor slurm"), "{output}");
 }
 
-/// How the processor is spent by a run that watches 1,000 jobs.
+/// Measures the CPU time of a run that watches 1,000 jobs.
 #[test]
-#[ignore = "takes two minutes; run by hand for the figure"]
+#[ignore = "takes two minutes; run it by hand to measure"]
 fn watching_a_thousand_jobs_costs_little() {
     let cluster = Cluster::stub(swept(1000));
-    // None of them starts; the answer is the stub's, made beforehand.
+    // None of the jobs starts; the stub prints a prepared answer.
     let rows = |batch: usize, tasks: usize| {
         (0..tasks).map(move |task| format!("{batch}|{task}|RUNNING|n{task}|b{batch} x|None\n")).collect::<String>()
     };
     cluster.inject("sbatch.4", "cat > /dev/null; echo 4; exit 0");
     cluster.inject("sbatch.5", "cat > /dev/null; echo 5; exit 0");
     fs::write(cluster.stub.as_ref().unwrap().join("rows"), rows(4, 500) + &rows(5, 500)).unwrap();
-    // Nobody reads what it says.
+    // Its output is not read.
     let mut run = cluster.command(&["run", "p.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("all is submitted", || cluster.calls("sbatch") == 5);
     cluster.inject("squeue.all", "exec cat \"$STUB/rows\"");
@@ -666,19 +666,19 @@ fn watching_a_thousand_jobs_costs_little() {
         let stat = fs::read_to_string(format!("/proc/{}/stat", run.id())).unwrap();
         let fields: Vec<f64> =
             stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(4).map(|f| f.parse().unwrap()).collect();
-        // Its own and that of the commands it waited for, in ticks of 10 ms.
+        // Of the process and the commands that it waited for, in ticks of 10 ms.
         fields.iter().sum::<f64>() / 100.0
     };
     let (before, asked) = (spent(), cluster.calls("squeue"));
     std::thread::sleep(Duration::from_secs(100));
     let share = (spent() - before) / 100.0;
-    println!("{:.2} % of a core, {} questions in 100 s", 100.0 * share, cluster.calls("squeue") - asked);
+    println!("{:.2} % of a core, {} calls of squeue in 100 s", 100.0 * share, cluster.calls("squeue") - asked);
     run.kill().unwrap();
     run.wait().unwrap();
     assert!(share < 0.01, "{share}");
 }
 
-/// The pid file of the job of a real Slurm that has this state, by name.
+/// Returns a field of the run's jobs in the real Slurm.
 fn real_jobs(cluster: &Cluster, format: &str) -> Vec<String> {
     let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
     let run = cluster.record()["id"].as_str().unwrap_or("none").to_string();
@@ -696,7 +696,7 @@ fn slurm(command: &str, args: &[&str]) {
     assert!(ended.unwrap().success(), "{command} {args:?}");
 }
 
-/// Waits until the training has got somewhere, and gives its job.
+/// Waits until the training has progressed, and returns its job.
 fn in_training(cluster: &Cluster) -> String {
     let has_progress = || {
         let status = cluster.status();
@@ -708,7 +708,7 @@ fn in_training(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn real_a_pipeline_comes_out_as_on_one_machine() {
+fn real_results_are_identical_to_those_of_one_machine() {
     let Some(cluster) = Cluster::real(whole()) else { return };
     let here = whole().folder();
     assert_done(&here.run(&[]));
@@ -719,7 +719,7 @@ fn real_a_pipeline_comes_out_as_on_one_machine() {
 }
 
 #[test]
-fn real_a_sweep_of_16_is_an_array() {
+fn real_a_sweep_of_16_is_one_array() {
     let Some(cluster) = Cluster::real(swept(16)) else { return };
     let output = cluster.run(&["--json"]);
     assert_done(&output);
@@ -740,7 +740,7 @@ fn real_a_sweep_of_16_is_an_array() {
 }
 
 #[test]
-fn real_a_job_that_is_cancelled_by_hand_goes_on_in_the_next_run_to_the_same_bytes() {
+fn real_a_cancelled_job_resumes_in_the_next_run_with_identical_results() {
     let Some(cluster) = Cluster::real(long(600)) else { return };
     let here = long(600).folder();
     assert_done(&here.run(&[]));
@@ -755,12 +755,12 @@ fn real_a_job_that_is_cancelled_by_hand_goes_on_in_the_next_run_to_the_same_byte
 }
 
 #[test]
-fn real_a_training_whose_time_is_up_goes_into_the_queue_again_and_on_to_the_same_bytes() {
+fn real_a_training_at_its_time_limit_is_requeued_with_identical_results() {
     let Some(cluster) = Cluster::real(long(600)) else { return };
     let here = long(600).folder();
     assert_done(&here.run(&[]));
     let run = cluster.start(&["run", "p.yaml"]);
-    // As Slurm does before the limit.
+    // As Slurm does before the time limit.
     slurm("scancel", &["--batch", "--signal=USR2", &in_training(&cluster)]);
     let output = run.wait();
     assert_done(&output);
@@ -769,7 +769,7 @@ fn real_a_training_whose_time_is_up_goes_into_the_queue_again_and_on_to_the_same
 }
 
 #[test]
-fn real_a_head_that_was_killed_is_replaced() {
+fn real_after_a_kill_the_next_run_watches_the_same_jobs() {
     let Some(cluster) = Cluster::real(long(600)) else { return };
     let run = cluster.start(&["run", "p.yaml"]);
     let job = in_training(&cluster);
@@ -783,7 +783,7 @@ fn real_a_head_that_was_killed_is_replaced() {
 }
 
 #[test]
-fn real_a_job_beyond_its_memory_is_told_so() {
+fn real_a_job_that_exceeds_its_memory_is_reported() {
     let hungry = "{kind: command, command: [sh, -c, 'x=$(head -c 900000000 /dev/zero | tr \"\\\\0\" a); sleep 20; echo $x'], \
                   outputs: [n], resources: {memory: 200 MB}}";
     let Some(cluster) = Cluster::real(Pipeline::new().stage("hungry", hungry)) else { return };
@@ -792,7 +792,7 @@ fn real_a_job_beyond_its_memory_is_told_so() {
 }
 
 #[test]
-fn real_an_outage_of_the_controller_is_waited_for() {
+fn real_a_run_survives_an_outage_of_the_controller() {
     let Some(cluster) = Cluster::real(long(1200)) else { return };
     let run = cluster.start(&["run", "p.yaml"]);
     in_training(&cluster);
@@ -804,7 +804,7 @@ fn real_an_outage_of_the_controller_is_waited_for() {
 }
 
 #[test]
-fn real_a_graph_is_handed_over_at_once_and_needs_nobody() {
+fn real_a_detached_run_needs_no_process() {
     let Some(cluster) = Cluster::real(whole()) else { return };
     assert_done(&cluster.run(&["--detach"]));
     wait_until("the run is done", || cluster.status()["run"]["state"] == "ok");

@@ -1,4 +1,4 @@
-//! Runs as jobs of a cluster: where stages run, runs that nobody watches, and `srpipe cancel`.
+//! Runs whose stages are jobs of a batch system: the choice of the executor, runs that nobody watches, and `srpipe cancel`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -157,18 +157,18 @@ fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
 fn interrupt(record: &RunRecord) -> Result<&'static str> {
     let there = record.machine.as_ref().map_or("another machine", |machine| machine.host.as_str());
     if there != host() {
-        return Err(InputError(format!("run {} runs on {there}: cancel it there", record.id)).into());
+        return Err(InputError(format!("run {} runs on {there}; cancel it on that machine", record.id)).into());
     }
-    let pid = Pid::from_raw(record.pid.cast_signed()).context("the run's record has no process")?;
+    let pid = Pid::from_raw(record.pid.cast_signed()).context("the run's record has no process id")?;
     kill_process(pid, Signal::INT).context("asking the run's process to stop")?;
     Ok("is asked to stop: its stages save their progress and end")
 }
 
-/// Why `run --detach` does not take up a run that goes on.
+/// Returns why `run --detach` does not start: a run of the same pipeline continues and is not completely submitted.
 pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
     format!(
-        "run {} goes on, and still lacks the jobs of {}: `srpipe run {}` watches it and submits them; or end it first with \
-         `srpipe cancel {}`",
+        "run {} continues with {} not submitted yet: submit the rest and watch the run with `srpipe run {}`, or cancel it \
+         with `srpipe cancel {}`",
         record.id,
         format::count(stages, "stage"),
         format::shell_word(file),
@@ -176,15 +176,15 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
     )
 }
 
-/// What `run` says that has left its jobs to themselves.
+/// Returns the message of `run --detach` after it has submitted `jobs` jobs.
 pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
     let what = match jobs {
-        0 => format!("run {} goes on as it was submitted", record.id),
+        0 => format!("run {} continues as it was submitted", record.id),
         _ => format!("{} submitted as run {}", format::count(jobs, "job"), record.id),
     };
     format!(
-        "{what}. Its jobs need nobody to wait: `srpipe status {file}` shows where they are, `srpipe run {file}` \
-         watches them, and `srpipe cancel {}` ends them",
+        "{what}. Its jobs continue without this process: show their state with `srpipe status {file}`, watch them with \
+         `srpipe run {file}`, or cancel them with `srpipe cancel {}`",
         record.id,
         file = format::shell_word(file),
     )

@@ -1,5 +1,5 @@
-//! What a run takes for known, and how that changes: a stage was computed, a blob is damaged, a result is to be made
-//! once more although it is there.
+//! Which stages of a run are cached, and how that changes: a stage was computed, a blob is damaged, or a forced stage has to
+//! run although its result exists.
 
 use std::collections::BTreeSet;
 
@@ -9,22 +9,22 @@ use super::prepare::Prepared;
 use crate::plan::{BackendClass, Known, Plan, Sources, StageState, advance};
 use crate::store::{Action, Digest, Key, Store};
 
-/// The state of every stage, by the plan's rules, as far as the store and what was forced tell.
+/// The state of every stage, from the plan, the store and the set of forced stages.
 pub struct CacheState<'a> {
     plan: &'a Plan,
     sources: &'a Sources,
     backend: BackendClass,
     store: &'a Store,
     states: Vec<StageState>,
-    /// Stages that have yet to run although they are known.
+    /// Forced stages that have not run yet.
     forced: BTreeSet<usize>,
-    /// Their keys, which count as unknown until then.
+    /// Their keys, which do not count as cached until then.
     hidden: BTreeSet<Key>,
-    /// Damaged blobs that were asked to be made again.
+    /// Damaged blobs whose producers were rerun.
     healed: BTreeSet<Digest>,
 }
 
-/// A store without the keys that are to be computed once more.
+/// A store without the keys of forced stages.
 pub struct Visible<'a> {
     pub store: &'a Store,
     pub hidden: &'a BTreeSet<Key>,
@@ -38,7 +38,7 @@ impl Known for Visible<'_> {
 
 impl<'a> CacheState<'a> {
     pub fn new(prepared: &'a Prepared, store: &'a Store) -> Self {
-        let mut knowledge = Self {
+        let mut cache = Self {
             plan: &prepared.plan,
             sources: &prepared.sources,
             backend: prepared.backend(),
@@ -48,8 +48,8 @@ impl<'a> CacheState<'a> {
             hidden: BTreeSet::new(),
             healed: BTreeSet::new(),
         };
-        knowledge.hide();
-        knowledge
+        cache.hide();
+        cache
     }
 
     pub fn states(&self) -> &[StageState] {
@@ -68,7 +68,7 @@ impl<'a> CacheState<'a> {
         self.forced.contains(&stage)
     }
 
-    /// Takes forced stages whose key has become known for unknown. To be called when inputs of theirs may have come.
+    /// Hides the keys of forced stages. Must be called after inputs of forced stages may have been computed.
     pub fn hide(&mut self) {
         let forced: Vec<usize> = self.forced.iter().copied().collect();
         for stage in forced {
@@ -80,7 +80,7 @@ impl<'a> CacheState<'a> {
         }
     }
 
-    /// The result of `stage` is in the store: whatever has the same key is known now too.
+    /// Records that the result of `stage` is in the store, which makes all stages with the same key cached.
     pub fn computed(&mut self, stage: usize) {
         let key = self.key(stage).cloned();
         let same: Vec<usize> = (0..self.states.len()).filter(|&other| self.key(other) == key.as_ref()).collect();
@@ -93,28 +93,29 @@ impl<'a> CacheState<'a> {
         }
     }
 
-    /// The stages whose known result has this blob, unless that was asked before.
-    pub fn makers(&mut self, blob: &Digest) -> Vec<usize> {
-        let makes_it = |state: &StageState| match state {
+    /// Returns the cached stages that produced a blob; none if they were returned for this blob before.
+    pub fn producers(&mut self, blob: &Digest) -> Vec<usize> {
+        let produces_it = |state: &StageState| match state {
             StageState::Cached { action, .. } => action.outputs.values().any(|output| output == blob),
             _ => false,
         };
-        let makers: Vec<usize> = (0..self.states.len()).filter(|&maker| makes_it(&self.states[maker])).collect();
-        if makers.is_empty() || self.healed.insert(blob.clone()) { makers } else { vec![] }
+        let producers: Vec<usize> =
+            (0..self.states.len()).filter(|&producer| produces_it(&self.states[producer])).collect();
+        if producers.is_empty() || self.healed.insert(blob.clone()) { producers } else { vec![] }
     }
 
-    /// Forgets the results of these stages, so that they are made again. Gives the stages that are no longer known.
-    pub fn forget(&mut self, makers: &[usize]) -> Result<Vec<usize>> {
-        for &maker in makers {
-            if let Some(key) = self.key(maker).cloned() {
+    /// Removes the results of these stages so that they run again. Returns the stages that are no longer cached.
+    pub fn forget(&mut self, producers: &[usize]) -> Result<Vec<usize>> {
+        for &producer in producers {
+            if let Some(key) = self.key(producer).cloned() {
                 self.store.forget(&key)?;
             }
         }
-        let seen: BTreeSet<usize> = makers.iter().flat_map(|&maker| self.advance(maker)).collect();
+        let seen: BTreeSet<usize> = producers.iter().flat_map(|&producer| self.advance(producer)).collect();
         Ok(seen.into_iter().filter(|&stage| !matches!(self.states[stage], StageState::Cached { .. })).collect())
     }
 
-    /// Looks again at what is known of a stage and of all that depends on it.
+    /// Updates the state of a stage and of everything that depends on it.
     fn advance(&mut self, stage: usize) -> Vec<usize> {
         let known = Visible { store: self.store, hidden: &self.hidden };
         advance(self.plan, &mut self.states, stage, &known, self.sources, self.backend)

@@ -1,4 +1,4 @@
-//! Stages that take more than they asked for.
+//! Detects stages that exceed the resources that they requested.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use super::status::Cause;
 use crate::config::Resources;
 
-/// What a stage gets to save when its time is up.
+/// How long a stage may take to save when its time limit is reached.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The stages that went over a limit and have not ended yet.
+/// The stages that exceeded a limit and have not ended yet.
 #[derive(Debug, Default)]
 pub struct Limits {
     over: BTreeMap<usize, Excess>,
 }
 
-/// Which limit a stage went over.
+/// The limit that a stage exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
     pub cause: Cause,
@@ -23,16 +23,16 @@ pub struct Excess {
     kill_at: Instant,
 }
 
-/// What is to be done about it.
+/// What to do with a stage that exceeded a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// It is asked to save and end.
+    /// Ask it to save its progress and end.
     Stop,
     Kill,
 }
 
 impl Limits {
-    /// Holds a stage that has run for `elapsed` and takes `memory` bytes against what it asked for.
+    /// Compares a stage that has run for `elapsed` and uses `memory` bytes with the resources that it requested.
     pub fn check(
         &mut self,
         stage: usize,
@@ -49,21 +49,21 @@ impl Limits {
         {
             let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
             let error = format!(
-                "it took {} MB of memory, more than the {} MB of its `resources.memory`",
+                "it used {} MB of memory, more than its limit of {} MB (`resources.memory`)",
                 megabytes(taken),
                 megabytes(limit)
             );
-            // There is no time to save: it takes more by the moment.
+            // There is no time to save, because its memory may still be growing.
             self.over.insert(stage, Excess { cause: Cause::OutOfMemory, error, kill_at: now });
             return Some(Over::Kill);
         }
         let limit = asked.time.filter(|limit| elapsed > *limit)?;
-        let error = format!("it took longer than the {} s of its `resources.time`", limit.as_secs_f64());
+        let error = format!("it exceeded its time limit of {} s (`resources.time`)", limit.as_secs_f64());
         self.over.insert(stage, Excess { cause: Cause::Time, error, kill_at: now + GRACE });
         Some(Over::Stop)
     }
 
-    /// A stage has ended: whether that was for a limit.
+    /// Returns the limit that an ended stage had exceeded, if any.
     pub fn ended(&mut self, stage: usize) -> Option<Excess> {
         self.over.remove(&stage)
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_up_gently_and_memory_at_once() {
+    fn a_time_limit_leaves_time_to_save_and_a_memory_limit_does_not() {
         let asked = Resources { time: Some(Duration::from_secs(60)), memory: Some(5_000_000), ..Resources::default() };
         let now = Instant::now();
         let seconds = Duration::from_secs;

@@ -1,4 +1,4 @@
-//! Stages as child processes of this one.
+//! Runs stages as child processes.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -44,19 +44,19 @@ impl Executor for Local {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(file)
-            // Ctrl-C on the terminal is the parent's to pass on.
+            // Ctrl-C in the terminal reaches only the parent, which asks its stages to stop.
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.exe.display()))?;
-        let mut line = serde_json::to_string(spec).context("writing the order as JSON")?;
+        let mut line = serde_json::to_string(spec).context("serialising the task")?;
         line.push('\n');
-        // A child that dies before it reads says why in its log.
+        // If the child dies before it reads, its log says why.
         let _ = child.stdin.as_mut().expect("stdin is piped").write_all(line.as_bytes());
         let out = child.stdout.take().expect("stdout is piped");
         let reports = self.reports.clone();
         let listen = move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                // What is not an event was printed by a library; it is of no use here.
+                // Other lines are output of libraries.
                 if let Ok(event) = serde_json::from_str::<Event>(&line) {
                     let _ = reports.send(Report::Event { stage, event });
                 }
@@ -70,7 +70,7 @@ impl Executor for Local {
 
     fn stop(&mut self, stage: usize) {
         if let Some(stdin) = self.children.get_mut(&stage).and_then(|child| child.stdin.as_mut()) {
-            // It may have ended by itself in this moment.
+            // The process may have ended.
             let _ = stdin.write_all(STOP.as_bytes()).and_then(|()| stdin.write_all(b"\n"));
         }
     }
@@ -92,24 +92,27 @@ impl Executor for Local {
     }
 
     fn exit_cause(&mut self, stage: usize) -> (Cause, String) {
-        let Some(mut child) = self.children.remove(&stage) else { return (Cause::Lost, "was not started".into()) };
+        let Some(mut child) = self.children.remove(&stage) else {
+            return (Cause::Lost, "the stage's process was not started".into());
+        };
         let status = match child.wait() {
             Ok(status) => status,
-            Err(error) => return (Cause::Lost, format!("ended, and its exit status cannot be read: {error}")),
+            Err(error) => return (Cause::Lost, format!("cannot read the exit status of the stage's process: {error}")),
         };
         let before = std::mem::replace(&mut self.oom_kills, oom_kills());
         describe(status, self.oom_kills > before)
     }
 }
 
-/// How a process ended that did not say so itself. `out_of_memory`: the kernel has ended processes for want of it.
+/// Describes the end of a process that did not report it. `out_of_memory`: the kernel has killed a process because memory
+/// ran out.
 fn describe(status: ExitStatus, out_of_memory: bool) -> (Cause, String) {
     match (status.code(), status.signal()) {
         (_, Some(9)) if out_of_memory => {
-            (Cause::OutOfMemory, "the machine ran out of memory, and the kernel ended the stage's process".into())
+            (Cause::OutOfMemory, "the machine ran out of memory, and the kernel killed the stage's process".into())
         }
         (_, Some(signal @ (1 | 2 | 9 | 15))) => {
-            (Cause::Lost, format!("the stage's process was killed from outside, by signal {signal}"))
+            (Cause::Lost, format!("the stage's process was killed from outside srpipe by signal {signal}"))
         }
         (_, Some(signal)) => (Cause::Failed, format!("the stage's process was killed by signal {signal}")),
         (Some(code), _) => {
@@ -124,11 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_death_is_described() {
+    fn the_end_of_a_process_is_described() {
         let of = |raw, out_of_memory| describe(ExitStatus::from_raw(raw), out_of_memory);
         assert_eq!(of(9, true).0, Cause::OutOfMemory);
         assert_eq!(of(9, false).0, Cause::Lost);
-        assert!(of(9, false).1.ends_with("from outside, by signal 9"));
+        assert!(of(9, false).1.ends_with("from outside srpipe by signal 9"));
         assert_eq!(of(11, true), (Cause::Failed, "the stage's process was killed by signal 11".into()));
         assert!(of(101 << 8, false).1.contains("exit code 101"));
     }

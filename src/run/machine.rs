@@ -1,24 +1,24 @@
-//! What this machine has, and what processes take of it; as far as Linux tells.
+//! The resources of this machine and their use, as far as Linux reports them.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::{runs, store};
 
-/// What stages share.
+/// The resources that stages share.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     pub cores: usize,
-    /// Bytes; None where the system does not say.
+    /// In bytes; None if the system does not report it.
     pub memory: Option<u64>,
-    /// Graphics cards, as `CUDA_VISIBLE_DEVICES` names them.
+    /// GPUs, as `CUDA_VISIBLE_DEVICES` names them.
     pub gpus: Vec<String>,
 }
 
 impl Machine {
     pub fn here() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        // The container's limit, where it has one.
+        // The limit of the container, if any.
         let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
         let memory = [total_memory(), limit].into_iter().flatten().min();
         let gpus = match std::env::var("CUDA_VISIBLE_DEVICES") {
@@ -28,7 +28,7 @@ impl Machine {
         Self { cores, memory, gpus }
     }
 
-    /// For the record of a run.
+    /// Returns the description for the record of a run.
     pub fn described(&self) -> runs::Machine {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -42,13 +42,13 @@ impl Machine {
     }
 }
 
-/// What a `CUDA_VISIBLE_DEVICES` lets through: all before the first that is none, such as -1.
+/// Parses `CUDA_VISIBLE_DEVICES`: the ids before the first invalid one (such as -1).
 fn visible(text: &str) -> Vec<String> {
     let ids = text.split(',').map(|id| id.trim().to_string());
     ids.take_while(|id| !id.is_empty() && !id.starts_with('-')).collect()
 }
 
-/// The driver's own list, or what its `nvidia-smi` lists where that is not to be seen, as in some containers.
+/// Counts GPUs in the driver's list in `/proc`, or with `nvidia-smi` if that is not visible, as in some containers.
 fn count_gpus() -> usize {
     if let Ok(entries) = fs::read_dir("/proc/driver/nvidia/gpus") {
         return entries.flatten().count();
@@ -57,7 +57,7 @@ fn count_gpus() -> usize {
     output.map_or(0, |output| listed_gpus(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// "GPU 0: NVIDIA H100 (UUID: GPU-…)" a line.
+/// Counts lines such as "GPU 0: NVIDIA H100 (UUID: GPU-…)".
 fn listed_gpus(text: &str) -> usize {
     let is_gpu = |line: &&str| {
         let number = line.strip_prefix("GPU ").and_then(|rest| rest.split_once(':'));
@@ -70,10 +70,11 @@ fn total_memory() -> Option<u64> {
     memory_line("MemTotal:")
 }
 
-/// What a process may take now, in bytes: of the machine, of its container, and of the limit on its addresses.
+/// Returns the memory that a process can allocate now, in bytes: the minimum over the machine, the container and the limit
+/// on the address space.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // What only files keep there is given up when it is needed.
+    // The page cache is released when memory is needed.
     let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
     let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
     let cgroup = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
@@ -88,8 +89,8 @@ fn memory_line(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// How often the kernel has ended a process because memory ran out. Together with a process that was killed it tells
-/// why.
+/// Returns how often the kernel has killed a process because memory ran out. If the number grows while a process is killed,
+/// that was the reason.
 pub fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_are_counted_by_their_lines() {
+    fn lines_that_list_gpus_are_counted() {
         let text = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-7b)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\nGPU 1: NVIDIA L4 (x)\n";
         assert_eq!(listed_gpus(text), 2);
         for text in
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_none_ends_the_list() {
+    fn the_first_invalid_id_ends_the_list() {
         for (text, gpus) in [("", 0), ("-1", 0), ("0, 2", 2), ("3,-1,2", 1), ("GPU-7b,MIG-1", 2), ("0,,1", 1)] {
             assert_eq!(visible(text).len(), gpus, "{text}");
         }

@@ -1,4 +1,4 @@
-//! What there is to do, found out before anything is started or written.
+//! Determines what a run has to do, before anything is started or written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,21 +25,21 @@ use crate::store::{Action, Digest, Key, Store, hash_file};
 pub struct Prepared {
     pub plan: Plan,
     pub sources: Sources,
-    /// The CUDA device of stages that run a network, or none for the CPU.
+    /// The CUDA device for stages that run a network; None for the CPU.
     pub cuda: Option<usize>,
-    /// As the store knows them, but for what is forced.
+    /// By stage, as in the store; forced stages are not cached.
     pub states: Vec<StageState>,
-    /// Stages that run although they are known.
+    /// Stages that run even if they are cached.
     pub forced: BTreeSet<usize>,
 }
 
 impl Prepared {
-    /// `store`: none where there is none yet, and then nothing is known.
+    /// Without a store, no stage is cached.
     pub fn new(pipeline: &Pipeline, store: Option<&Store>) -> Result<Self> {
         Self::forced(pipeline, store, BTreeSet::new())
     }
 
-    /// As [`new`](Self::new); these stages run in any case.
+    /// Like [`new`](Self::new), but the stages `forced` run even if they are cached.
     pub fn forced(pipeline: &Pipeline, store: Option<&Store>, forced: BTreeSet<usize>) -> Result<Self> {
         let cuda = cuda(pipeline.device)?;
         let plan = plan(pipeline);
@@ -60,16 +60,16 @@ impl Prepared {
         if self.cuda.is_some() { BackendClass::Cuda } else { BackendClass::Cpu }
     }
 
-    /// Fails where a stage that is not known asks for more than a machine can ever give, or for a GPU that is not there.
+    /// Fails if a stage that is not cached requests more than the machine has, or a GPU that does not exist.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
         let pool = ResourcePool { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
         let stages = pipeline.stages.iter().zip(&self.states);
         let errors =
             stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
-                let (field, why) = pool.never(&stage.resources)?;
+                let (field, why) = pool.unsatisfiable(&stage.resources)?;
                 let place = pipeline.nearest_position(stage, &format!("resources.{field}"));
                 let place = place.map_or(String::new(), |place| format!("{place}: "));
-                Some(format!("{place}stage {} asks for `resources.{field}` of {why}", stage.name))
+                Some(format!("{place}stage {} requests `resources.{field}` of {why}", stage.name))
             });
         let on_gpu = |(stage, state): (&Stage, &StageState)| {
             stage.params.runs_network() && !matches!(state, StageState::Cached { .. })
@@ -84,7 +84,7 @@ impl Prepared {
         self.states.iter().all(|state| matches!(state, StageState::Cached { .. }))
     }
 
-    /// Whether `run` ended well and holds these very results, so that a run now would add nothing to it.
+    /// Whether `run` succeeded with exactly these results, so that a new run would add nothing.
     pub fn is_run(&self, run: &RunDir) -> bool {
         let Ok(record) = run.record() else { return false };
         let same = |(i, stage): (usize, &crate::runs::StageRecord)| {
@@ -97,12 +97,12 @@ impl Prepared {
     }
 }
 
-/// What is wrong with GPU `index` of as many as there are.
+/// Returns an error message if GPU `index` does not exist among `gpus` GPUs.
 fn missing(index: usize, gpus: usize) -> Option<String> {
     match gpus {
         0 => Some(format!(
-            "device cuda:{index}: there is no NVIDIA GPU here, or no driver for it: `nvidia-smi -L` lists none (or \
-             CUDA_VISIBLE_DEVICES hides them). Say `device: cpu` or `--device cpu`"
+            "device cuda:{index}: no NVIDIA GPU or no driver was found: `nvidia-smi -L` lists none (or \
+             CUDA_VISIBLE_DEVICES hides them). Use `device: cpu` or `--device cpu`"
         )),
         _ if index < gpus => None,
         1 => Some(format!("device cuda:{index}: there is one GPU, cuda:0")),
@@ -110,25 +110,25 @@ fn missing(index: usize, gpus: usize) -> Option<String> {
     }
 }
 
-/// The CUDA device that networks run on, if any.
+/// Returns the CUDA device that networks run on; None for the CPU.
 pub fn cuda(device: Device) -> Result<Option<usize>, InputError> {
     const BUILT: bool = cfg!(feature = "cuda");
     match device {
         Device::Cpu => Ok(None),
-        // A list is no promise: a container may see the machine's GPUs and have no driver, a variable name what is not there.
+        // Listed GPUs may be unusable: a container may have no driver, and `CUDA_VISIBLE_DEVICES` may name others.
         Device::Auto => Ok((BUILT && !Machine::here().gpus.is_empty() && nn::has_gpu()).then_some(0)),
         Device::Cuda(index) if BUILT => Ok(Some(index)),
         Device::Cuda(_) => Err(InputError(
             "device cuda: this srpipe is built without CUDA. Build it with `cargo build --release --features cuda` \
-             where a CUDA toolkit is installed, or say `device: cpu` or `--device cpu`"
+             where a CUDA toolkit is installed, or use `device: cpu` or `--device cpu`"
                 .into(),
         )),
     }
 }
 
-/// The content that comes from outside: digests as the file pins them, or of local files.
+/// Returns the digests of external content: as pinned in the pipeline file, or of local files.
 fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
-    // Several stages can read one archive.
+    // Several stages can read the same file.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
     for PlannedStage { name, base, params, .. } in &plan.stages {
@@ -173,7 +173,7 @@ fn folder_content(params: &FolderParams, store: Option<&Store>) -> Result<Digest
     Ok(listing.content(&digests, params.broken))
 }
 
-/// The digest of a CIFAR-10 archive. `hashed`: those that other stages read, too.
+/// Returns the digest of a CIFAR-10 archive. `hashed` contains the digests of files that other stages read.
 fn archive(
     params: &Cifar10Params,
     stage: &str,
@@ -193,7 +193,7 @@ fn archive(
                 && pinned(&sha256)? != digest
             {
                 return Err(wrong(format!(
-                    "{path} has the SHA-256\n  {digest}, and stages.{stage}.sha256 says\n  {sha256}.\n\
+                    "{path} has the SHA-256\n  {digest}, but stages.{stage}.sha256 is\n  {sha256}.\n\
                      Get the file again, or correct the field",
                     path = path.display()
                 ))
@@ -205,7 +205,7 @@ fn archive(
     }
 }
 
-/// The digest of a file that a command needs.
+/// Returns the digest of a file that a command reads.
 fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
     let shown = path.display();
     if !path.is_file() {
@@ -252,23 +252,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_that_is_not_there_is_said_before_anything_starts() {
+    fn a_missing_gpu_is_reported_before_anything_starts() {
         let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
                     pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
         let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
         let mut prepared = Prepared::new(&pipeline, None).unwrap();
-        let mut told = |cuda, gpus: &[&str]| {
+        let mut error = |cuda, gpus: &[&str]| {
             prepared.cuda = cuda;
             let gpus = gpus.iter().map(|gpu| gpu.to_string()).collect();
             let machine = Machine { cores: 2, memory: None, gpus };
             prepared.check_fits(&pipeline, &machine).err().map(|error| error.to_string())
         };
-        assert_eq!(told(None, &[]), None);
-        assert_eq!(told(Some(1), &["4", "7"]), None);
-        assert!(told(Some(0), &[]).unwrap().contains("nvidia-smi -L"));
-        assert_eq!(told(Some(1), &["0"]).unwrap(), "device cuda:1: there is one GPU, cuda:0");
-        assert_eq!(told(Some(5), &["4", "7"]).unwrap(), "device cuda:5: there are 2 GPUs, cuda:0 to cuda:1");
-        // What runs no network needs none.
+        assert_eq!(error(None, &[]), None);
+        assert_eq!(error(Some(1), &["4", "7"]), None);
+        assert!(error(Some(0), &[]).unwrap().contains("nvidia-smi -L"));
+        assert_eq!(error(Some(1), &["0"]).unwrap(), "device cuda:1: there is one GPU, cuda:0");
+        assert_eq!(error(Some(5), &["4", "7"]).unwrap(), "device cuda:5: there are 2 GPUs, cuda:0 to cuda:1");
+        // A stage without a network needs no GPU.
         let images = crate::pipeline::parse("p.yaml", &text[..text.find("  pairs").unwrap()], &Default::default());
         let images = images.ok().unwrap();
         let prepared = Prepared { cuda: Some(0), ..Prepared::new(&images, None).unwrap() };

@@ -1,5 +1,5 @@
-//! What the runner and a stage's process say to each other: an [`TaskSpec`] on the child's stdin, then [`STOP`] or the
-//! end of the stream; [`Event`]s on its stdout. One JSON value a line.
+//! The protocol between the scheduler's process and a stage's process: a [`TaskSpec`] on the child's stdin, then [`STOP`] or
+//! the end of the stream; [`Event`]s on its stdout. Each line is one JSON value.
 
 use std::path::PathBuf;
 
@@ -12,38 +12,38 @@ use crate::plan::Preimage;
 use crate::stages::StageEvent;
 use crate::store::{Digest, Key};
 
-/// The line that asks a child to save what it has and end.
+/// The line that asks a child to save its progress and end.
 pub const STOP: &str = "stop";
 
-/// The exit code of a child that stopped because it was asked to.
+/// The exit code of a child that stopped on request.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// All that a process needs to run one stage.
+/// Everything that a process needs to run one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
     pub key: Key,
-    /// What was hashed into the key: inputs and seed are taken from it, and it goes into the action.
+    /// The preimage of the key, with the inputs and the seed. It becomes part of the action.
     pub preimage: Preimage,
-    /// Those too that are not in the preimage.
+    /// All parameters, including those that are not in the preimage.
     #[serde(serialize_with = "StageParams::serialize_with_secrets")]
     pub params: StageParams,
-    /// The CUDA device, or none for the CPU.
+    /// The CUDA device; None for the CPU.
     pub cuda: Option<usize>,
     pub threads: usize,
-    /// How many times smaller than the stage says the images are that it has on a GPU at a time.
+    /// The number of parts into which the stage splits its batches of images, if its GPU has too little memory.
     pub split: usize,
-    /// The graphics cards that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
+    /// The GPUs that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
     pub gpus: Vec<String>,
-    /// To run although the key is known.
+    /// Run even if the key is cached.
     pub force: bool,
-    /// A cache that may know the key.
+    /// The address of a shared cache.
     pub remote: Option<String>,
     /// The folder of the store.
     #[serde(with = "any_path")]
     pub runs: PathBuf,
 }
 
-/// What a child reports.
+/// An event on a child's stdout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Event {
@@ -51,27 +51,27 @@ pub enum Event {
     Process(ProcessEvent),
 }
 
-/// What happens around a stage, as opposed to in it.
+/// An event of a stage's process or job, as opposed to the stage's own events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ProcessEvent {
-    /// Another process is computing the same key: which, in words.
+    /// Another process computes the same key; `holder` describes it.
     WaitingForLock { holder: Option<String> },
-    /// Its job waits in the queue of a cluster, for a reason in the cluster's words.
+    /// The job waits in the queue, for a reason in the batch system's words.
     Queued { job: String, reason: String },
-    /// Its job has a node.
+    /// The job has a node.
     Placed { job: String, node: String },
     /// The shared cache cannot be reached or does not respond correctly: the rest of the run does not use it.
     CacheUnavailable,
-    /// The key's lock is held and its action is not there: the stage runs from here on.
+    /// The process holds the key's lock and the key is not cached: the stage starts.
     Started,
-    /// The action is in the store; `adopted` from another process.
+    /// The action is in the store. `adopted`: another process computed it.
     Done { adopted: bool },
-    /// `damaged`: an input blob that is missing or does not have the content its name says.
+    /// `damaged`: an input blob that is missing or whose content does not match its digest.
     Failed { error: String, cause: Cause, damaged: Option<Digest> },
-    /// Its job goes into the queue of the cluster again, its progress saved.
+    /// The job is requeued, and its progress is saved.
     Requeued { cause: Cause },
-    /// Stopped as asked.
+    /// The stage was stopped on request.
     Interrupted,
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_read_back_as_what_they_were() {
+    fn events_round_trip() {
         let values = BTreeMap::from([("loss".to_string(), 0.5)]);
         let events = [
             Event::Stage(StageEvent::Progress { done: 3, total: 9, unit: "steps".into(), values }),

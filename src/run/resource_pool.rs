@@ -1,37 +1,36 @@
-//! How many stages run at once, and on how many threads. Results depend on neither.
+//! Decides how many stages run at the same time, and with how many threads. Results depend on neither.
 //!
-//! A stage that runs a network uses as many cores as it gets, to good effect up to about [`CORES_A_NETWORK`]. So cores
-//! are filled with few networks on many threads: results come one after the other, the first one early, in the memory
-//! of one. Other stages are short, and run beside. Where the user says `--jobs`, that many stages run at once and share
-//! the cores.
+//! A stage that runs a network scales well to about [`CORES_PER_NETWORK`] cores. Few networks with many threads each use less
+//! memory than many networks, and the first result is ready earlier. Other stages are short and run beside them. With
+//! `--jobs N`, up to N stages run at the same time and share the cores.
 //!
-//! A stage that says what it needs (`resources`) starts when that is free, and gets just that.
+//! A stage with `resources` starts when they are free, and gets exactly these.
 
 use super::machine::Machine;
 use crate::config::Resources;
 
-/// More threads than this gain a network of our size little.
-const CORES_A_NETWORK: usize = 8;
+/// More threads than this speed up a small network only slightly.
+const CORES_PER_NETWORK: usize = 8;
 
-/// The allocations that stages run in.
+/// The resources that stages share.
 #[derive(Debug, Clone, Default)]
 pub struct ResourcePool {
-    /// None for a cluster, which has a queue of its own.
+    /// None if the executor has a queue of its own.
     pub machine: Option<Machine>,
-    /// As the user says it.
+    /// The maximum number of stages, if the user sets one.
     pub jobs: Option<usize>,
-    /// Networks run on this CUDA device, which is shared by time, and so to nobody's gain.
+    /// The CUDA device for networks. Sharing it between stages would speed up neither.
     pub cuda: Option<usize>,
 }
 
-/// What a stage needs.
+/// The resources that a stage requests.
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceRequest {
     pub network: bool,
     pub resources: Resources,
 }
 
-/// What a stage gets.
+/// The resources that a stage gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
     pub threads: usize,
@@ -39,7 +38,7 @@ pub struct Allocation {
     pub gpus: Vec<String>,
 }
 
-/// Stages by what they need.
+/// Numbers of stages: those that run a network, and others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
     pub networks: usize,
@@ -60,8 +59,8 @@ impl Load {
 }
 
 impl ResourcePool {
-    /// A allocation for a stage beside those that run; None where it must wait. `wanting` is what runs or could without
-    /// saying how many cores it needs, itself among them.
+    /// Returns an allocation for a stage beside the running ones; None if it must wait. `wanting` counts the running and
+    /// ready stages that do not request a number of cores, including this one.
     pub fn allocate(
         &self,
         request: ResourceRequest,
@@ -104,8 +103,8 @@ impl ResourcePool {
         Some(Allocation { threads: threads.max(1), gpus })
     }
 
-    /// Why this machine can never give what is asked for: the field, what is asked and what there is.
-    pub fn never(&self, asked: &Resources) -> Option<(&'static str, String)> {
+    /// Returns why this machine can never satisfy a request: the name of the field, and the requested and existing amount.
+    pub fn unsatisfiable(&self, asked: &Resources) -> Option<(&'static str, String)> {
         let Machine { cores, memory, gpus } = self.machine.as_ref()?;
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let too_many =
@@ -134,22 +133,23 @@ impl ResourcePool {
         match self.jobs {
             Some(jobs) => jobs,
             None if self.cuda.is_some() => 1,
-            None => (self.cores() / CORES_A_NETWORK).max(1),
+            None => (self.cores() / CORES_PER_NETWORK).max(1),
         }
     }
 
-    /// Whether another stage may start beside those that run.
+    /// Whether another stage may start beside the running ones.
     fn has_place(&self, network: bool, running: Load) -> bool {
         let stages = self.jobs.unwrap_or(self.cores()).max(1);
         match network {
-            // Without `--jobs`, short stages never hold up a network.
+            // Without `--jobs`, short stages never delay a network.
             true => running.networks < self.networks() && (self.jobs.is_none() || running.total() < stages),
             false if self.jobs.is_none() => running.others < stages,
             false => running.total() < stages,
         }
     }
 
-    /// The threads of a stage that starts now, when `wanting` is what runs or could, itself among them.
+    /// Returns the number of threads for a stage that starts now. `wanting` counts the running and ready stages, including
+    /// this one.
     fn threads(&self, network: bool, wanting: Load, cores: usize) -> usize {
         let sharers = match network {
             true => wanting.networks.min(self.networks()),
@@ -176,7 +176,7 @@ mod tests {
         ResourceRequest { resources, ..NETWORK }
     }
 
-    /// Starts what there is allocation for, in order, and gives the allocations of those that start.
+    /// Starts the stages that fit, in order, and returns their allocations.
     fn start(pool: &ResourcePool, requests: &[ResourceRequest]) -> Vec<Allocation> {
         let unspecified = requests.iter().filter(|request| request.resources.cpus.is_none());
         let wanting = Load::count(unspecified.map(|request| request.network));
@@ -213,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_given_as_long_as_there_is_some() {
+    fn requests_are_satisfied_while_resources_are_free() {
         let cpus = |n| asking(Resources { cpus: Some(n), ..Resources::default() });
         assert_eq!(threads(&pool(8, None), &[cpus(3), cpus(3), cpus(3), cpus(2)]), [3, 3, 2]);
         assert_eq!(threads(&pool(8, Some(2)), &[cpus(1), cpus(1), cpus(1)]), [1, 1]);
-        // What says nothing shares the rest.
+        // Stages without a request share the rest.
         assert_eq!(threads(&pool(8, None), &[cpus(3), NETWORK]), [3, 5]);
         let memory =
             |gb: u64| asking(Resources { memory: Some(gb * 1_000_000_000), cpus: Some(1), ..Resources::default() });
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn graphics_cards_are_handed_out() {
+    fn each_gpu_is_allocated_to_one_stage() {
         let machine = Machine { gpus: ["3", "5"].map(str::to_string).into(), ..pool(8, None).machine.unwrap() };
         let gpus = |n| asking(Resources { gpus: Some(n), ..Resources::default() });
         let pool = ResourcePool { machine: Some(machine), jobs: None, cuda: Some(0) };
@@ -234,23 +234,23 @@ mod tests {
         };
         assert_eq!(given(&[gpus(1), gpus(1), gpus(1)]), [["3"], ["5"]]);
         assert_eq!(given(&[gpus(2), gpus(1)]), [["3", "5"]]);
-        // A network that says nothing has the device of the pipeline.
+        // A network without a request gets the device of the pipeline.
         assert_eq!(given(&[NETWORK, NETWORK, gpus(1)]), [["3"], ["5"]]);
         assert_eq!(given(&[gpus(1), NETWORK]), [["3"]]);
         assert_eq!(given(&[gpus(0)]), [[] as [&str; 0]]);
     }
 
     #[test]
-    fn what_can_never_be_given_is_said() {
+    fn requests_beyond_the_machine_are_described() {
         let pool = pool(2, None);
         let asked = Resources { cpus: Some(2), memory: Some(16_000_000_000), gpus: Some(0), time: None };
-        assert_eq!(pool.never(&asked), None);
-        let never = |asked| pool.never(&asked).unwrap();
-        assert_eq!(never(Resources { cpus: Some(3), ..asked }), ("cpus", "3; this machine has 2".into()));
+        assert_eq!(pool.unsatisfiable(&asked), None);
+        let why = |asked| pool.unsatisfiable(&asked).unwrap();
+        assert_eq!(why(Resources { cpus: Some(3), ..asked }), ("cpus", "3; this machine has 2".into()));
         assert_eq!(
-            never(Resources { memory: Some(17_000_000_000), ..asked }),
+            why(Resources { memory: Some(17_000_000_000), ..asked }),
             ("memory", "17.0 GB; this machine has 16.0 GB".into())
         );
-        assert_eq!(never(Resources { gpus: Some(1), ..asked }), ("gpus", "1; this machine has 0".into()));
+        assert_eq!(why(Resources { gpus: Some(1), ..asked }), ("gpus", "1; this machine has 0".into()));
     }
 }

@@ -1,5 +1,5 @@
-//! The one thread that decides. Executors run stages and report; every transition of a stage goes through
-//! [`Scheduler::set`].
+//! Decides which stages start. It runs in one thread: executors run stages and report to it, and every transition of a
+//! stage goes through [`Scheduler::set`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -22,19 +22,19 @@ use crate::stages::StageEvent;
 use crate::store::files::read_tail;
 use crate::store::{Digest, GcGuard, Key, Store};
 
-/// How many of a log's last lines are shown with an error.
+/// The number of lines at the end of a log that are shown with an error.
 const TAIL_LINES: usize = 10;
 /// The maximum number of bytes read from the end of a log.
 const TAIL_BYTES: u64 = 64 << 10;
-/// How many reports are heeded before anything is started because of them.
+/// The number of reports that are handled before new stages are started.
 const MAX_REPORTS_PER_TICK: usize = 1000;
-/// How often stages are held against their limits.
+/// The interval at which limits are enforced.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What does not change in a run.
+/// What does not change during a run, except that `remote` is dropped if it cannot be used.
 pub struct RunContext<'a> {
     pub plan: &'a Plan,
-    /// The CUDA device of stages that run a network, or none for the CPU.
+    /// The CUDA device for stages that run a network; None for the CPU.
     pub cuda: Option<usize>,
     pub pool: ResourcePool,
     pub on_failure: OnFailure,
@@ -43,10 +43,10 @@ pub struct RunContext<'a> {
     pub run: &'a RunDir,
 }
 
-/// What a failed stage means for those that do not need it.
+/// What a failed stage means for stages that do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
-    /// What runs goes on to its end; nothing else is started.
+    /// Running stages continue; no other stage starts.
     #[default]
     StartNothing,
     KeepGoing,
@@ -57,29 +57,29 @@ pub struct Scheduler<'a> {
     executor: &'a mut dyn Executor,
     progress: &'a mut dyn Progress,
     cache: CacheState<'a>,
-    /// What happens, by this run's.
+    /// By stage.
     statuses: Vec<Status>,
-    /// The last word of each stage's process.
+    /// The last event of each stage's process.
     last_events: Vec<Option<ProcessEvent>>,
     started: Vec<Instant>,
-    /// What each stage at work was given.
+    /// The resources of each active stage.
     allocations: BTreeMap<usize, Allocation>,
     limits: Limits,
-    /// How often each stage was tried again, by what had ended it.
+    /// How often each stage was retried, by cause.
     retries: BTreeMap<(usize, Cause), usize>,
-    /// How many times fewer images than its parameters say each network has on a GPU that was too small for them.
+    /// The number of parts into which each stage splits its batches of images, after its GPU ran out of memory.
     splits: BTreeMap<usize, usize>,
     record: RunRecord,
     record_is_stale: bool,
     stop: Stop,
 }
 
-/// How urgently the run was asked to end.
+/// How urgently the run was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
     Asked,
-    /// Jobs that outlive the run go on, unless it is asked once more until then.
+    /// Jobs that can continue without the run are left running at this time, unless a second request comes first.
     Leave(Instant),
     AtOnce,
 }
@@ -111,8 +111,10 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Runs all that can be run; returns the finished record. An error is of the store or the machine, not of a stage.
-    /// `guard` goes back to when what is known was looked up.
+    /// Runs every stage that can run, and returns the finished record. `guard` protects the results in the cache state.
+    ///
+    /// # Errors
+    /// Fails on errors of the store or the machine, not on failed stages.
     pub fn run(mut self, reports: &Receiver<Report>, mut guard: GcGuard) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
@@ -125,7 +127,7 @@ impl<'a> Scheduler<'a> {
             if !self.statuses.iter().any(Status::is_active) {
                 break;
             }
-            // From here on the record says what this run counts on.
+            // From here on, the record protects the results that this run uses.
             self.save_record()?;
             drop(guard);
             let report = match self.has_limits() || matches!(self.stop, Stop::Leave(_)) {
@@ -136,13 +138,13 @@ impl<'a> Scheduler<'a> {
             match report {
                 Ok(report) => self.handle_report(report)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => bail!("all reporters are gone"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the threads that report to the scheduler have ended"),
             }
-            // Of many that come at once, the record is written once.
+            // The record is written once for many reports.
             reports.try_iter().take(MAX_REPORTS_PER_TICK).try_for_each(|report| self.handle_report(report))?;
             self.enforce_limits();
             if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
-                // The record says what goes on, for whoever takes the run up again.
+                // A process that resumes the run reads from the record what continues.
                 self.save_record()?;
                 self.progress.finished(&self.record);
                 return Ok(self.record);
@@ -173,17 +175,17 @@ impl<'a> Scheduler<'a> {
             Report::Event { stage, event: Event::Process(event) } => self.handle_event(stage, event),
             Report::Closed { stage } => self.close(stage)?,
             Report::Many(reports) => reports.into_iter().try_for_each(|report| self.handle_report(report))?,
-            Report::Signal => self.end_stages(),
+            Report::Signal => self.stop_stages(),
             Report::Cancel if self.stop == Stop::AtOnce => {}
             Report::Cancel => {
                 self.stop = Stop::Asked;
-                self.end_stages();
+                self.stop_stages();
             }
         }
         Ok(())
     }
 
-    /// Says of stages that run because something happened to their result.
+    /// Reports which stages run again because their result is damaged.
     fn report_damaged_results(&mut self) {
         for (stage, state) in self.cache.states().iter().enumerate() {
             if let StageState::Ready { key, .. } = state
@@ -195,7 +197,7 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Marks pending stages that are known, and those that can never run.
+    /// Marks pending stages that are cached or can never run.
     fn update_pending(&mut self) -> Result<()> {
         self.cache.hide();
         for stage in 0..self.statuses.len() {
@@ -248,7 +250,7 @@ impl<'a> Scheduler<'a> {
             let StageState::Ready { key, preimage } = &self.cache.states()[stage] else { continue };
             let planned = &self.context.plan.stages[stage];
             let request = ResourceRequest { network: planned.params.runs_network(), resources: planned.resources };
-            // Two stages of one key: the second is cached when the first is done.
+            // If two stages have the same key, the second is cached once the first is done.
             if keys.contains(key) {
                 continue;
             }
@@ -258,7 +260,7 @@ impl<'a> Scheduler<'a> {
                 key: key.clone(),
                 preimage: preimage.clone(),
                 params: planned.params.clone(),
-                // Among those it sees, the first.
+                // The first of the visible devices.
                 cuda: self.context.cuda.map(|index| if allocation.gpus.is_empty() { index } else { 0 }),
                 threads: allocation.threads,
                 split: self.splits.get(&stage).copied().unwrap_or(1),
@@ -287,11 +289,11 @@ impl<'a> Scheduler<'a> {
             }
         }
         self.executor.flush();
-        // What failed to start may be what others wait for.
+        // Other stages may depend on one that failed to start.
         self.update_pending()
     }
 
-    /// A process says something about itself.
+    /// Handles an event of a stage's process.
     fn handle_event(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
             ProcessEvent::WaitingForLock { holder } => {
@@ -327,38 +329,42 @@ impl<'a> Scheduler<'a> {
         self.set(stage, Status::Blocked { why });
     }
 
-    /// A process is gone.
+    /// Handles the end of a stage's process.
     fn close(&mut self, stage: usize) -> Result<()> {
         let (cause, how) = self.executor.exit_cause(stage);
         self.allocations.remove(&stage);
         let over = self.limits.ended(stage);
         match (self.last_events[stage].take(), over) {
             (Some(ProcessEvent::Done { adopted }), _) => self.conclude(stage, adopted)?,
-            (_, Some(over)) if self.stop == Stop::No => self.end_badly(stage, over.cause, over.error),
+            (_, Some(over)) if self.stop == Stop::No => self.retry_or_fail(stage, over.cause, over.error),
             (Some(ProcessEvent::Failed { error, cause, damaged }), _) => match damaged {
                 Some(digest) if self.heal(stage, &digest)? => {}
-                _ => self.end_badly(stage, cause, error),
+                _ => self.retry_or_fail(stage, cause, error),
             },
-            // It was killed, or did not save within its time.
+            // It was killed, or did not save in time.
             _ if self.stop != Stop::No => self.set(stage, Status::Interrupted),
             (Some(ProcessEvent::Interrupted), _) => {
-                self.end_badly(stage, Cause::Lost, "the stage's process was asked from outside to stop".into());
+                self.retry_or_fail(
+                    stage,
+                    Cause::Lost,
+                    "the stage's process was stopped by a signal from outside srpipe".into(),
+                );
             }
-            _ => self.end_badly(stage, cause, how),
+            _ => self.retry_or_fail(stage, cause, how),
         }
         Ok(())
     }
 
-    /// Tries a stage again, as far as its `retry` allows.
-    fn end_badly(&mut self, stage: usize, cause: Cause, error: String) {
+    /// Retries a stage as far as its `retry` allows; otherwise fails it.
+    fn retry_or_fail(&mut self, stage: usize, cause: Cause, error: String) {
         let allowed = cause.retries(&self.context.plan.stages[stage].retry);
         let used = self.retries.entry((stage, cause)).or_default();
         if self.stop != Stop::No || *used >= allowed {
             return self.fail(stage, cause, error);
         }
         *used += 1;
-        let mut text = format!("{error}; trying again ({used} of {allowed})");
-        // On the CPU another split would be another sum, and other bytes under the same key.
+        let mut text = format!("{error}; retrying ({used} of {allowed})");
+        // On the CPU, a different split would change the order of sums and so the bytes of the result.
         let on_gpu = self.context.cuda.is_some() && self.context.plan.stages[stage].params.runs_network();
         if cause == Cause::OutOfMemory && on_gpu {
             *self.splits.entry(stage).or_insert(1) *= 2;
@@ -376,13 +382,13 @@ impl<'a> Scheduler<'a> {
             })
     }
 
-    /// Ends stages that take more than they asked for.
+    /// Stops stages that exceed the resources that they requested.
     fn enforce_limits(&mut self) {
         if !self.has_limits() {
             return;
         }
         for &stage in self.allocations.keys() {
-            // One that waits for another run takes nothing.
+            // A stage that waits for another run uses no resources.
             if self.statuses[stage] != Status::Running {
                 continue;
             }
@@ -396,40 +402,41 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// A process says that the stage's result is in the store.
+    /// Handles a stage whose process reported that its result is in the store.
     fn conclude(&mut self, stage: usize, adopted: bool) -> Result<()> {
         self.cache.computed(stage);
         let elapsed = self.started[stage].elapsed().as_secs_f64();
         match &self.cache.states()[stage] {
             StageState::Cached { action, .. } => {
                 self.context.run.link_stage(&self.context.plan.stages[stage].name, &action.outputs)?;
-                // What a job tells is heard late.
+                // Events of jobs arrive late.
                 let seconds = if self.context.pool.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
-            // What it read is being made again; afterwards it is cached, if that comes out the same.
+            // Its input is being recomputed; afterwards the stage is cached if the input is the same.
             StageState::Waiting { .. } => self.set(stage, Status::Pending),
             StageState::Ready { key, .. } => {
-                let error = format!("the stage is done, but the store does not have its result (key {key})");
+                let error = format!("the stage reported success, but its result is missing in the store (key {key})");
                 self.fail(stage, Cause::Failed, error);
             }
         }
         Ok(())
     }
 
-    /// `stage` met a damaged blob: what made it runs again. False where that was tried before or nothing in this pipeline
-    /// makes it.
+    /// Reruns the stages that produced a damaged blob, which `stage` found. Returns false if they were rerun before or no
+    /// stage of this pipeline produces it.
     fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
         if self.stop != Stop::No {
             return Ok(false);
         }
-        let makers = self.cache.makers(blob);
-        if makers.is_empty() {
+        let producers = self.cache.producers(blob);
+        if producers.is_empty() {
             return Ok(false);
         }
-        let names: Vec<&str> = makers.iter().map(|&maker| self.context.plan.stages[maker].name.as_str()).collect();
-        let text = format!("an input is damaged (blob {blob}); running {} again", names.join(", "));
-        let unknown = self.cache.forget(&makers)?;
+        let names: Vec<&str> =
+            producers.iter().map(|&producer| self.context.plan.stages[producer].name.as_str()).collect();
+        let text = format!("an input is damaged (blob {blob}); rerunning {}", names.join(", "));
+        let unknown = self.cache.forget(&producers)?;
         self.progress.event(stage, &StageEvent::Message { text });
         self.set(stage, Status::Pending);
         for seen in unknown {
@@ -440,7 +447,7 @@ impl<'a> Scheduler<'a> {
         Ok(true)
     }
 
-    fn end_stages(&mut self) {
+    fn stop_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
         self.stop = match (self.stop, self.executor.leave_delay()) {
             (Stop::No, None) => {
@@ -452,7 +459,7 @@ impl<'a> Scheduler<'a> {
                 self.progress.stopping(Stopping::Leaving(wait));
                 Stop::Leave(Instant::now() + wait)
             }
-            // Cancelling needs an answer of the cluster, which may not come.
+            // Cancelling needs an answer of the batch system, which may not come.
             (Stop::AtOnce, Some(_)) => Stop::Leave(Instant::now()),
             (_, leave_delay) => {
                 if leave_delay.is_some() {
@@ -471,7 +478,7 @@ impl<'a> Scheduler<'a> {
         self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 
-    /// Every transition of a stage.
+    /// Performs a transition of a stage.
     fn set(&mut self, stage: usize, next: Status) {
         debug_assert!(self.statuses[stage].may_become(&next), "{:?} to {next:?}", self.statuses[stage]);
         let key = self.cache.key(stage).cloned();
@@ -502,7 +509,7 @@ impl<'a> Scheduler<'a> {
     }
 }
 
-/// The last lines of a log that ends with the error, without it.
+/// Returns the last lines of a log, without the error at its end.
 fn tail(log: &str, error: &str) -> Vec<String> {
     let log = log.trim_end();
     let log = log.strip_suffix(error.trim_end()).map_or(log, |rest| rest.strip_suffix("error: ").unwrap_or(rest));

@@ -1,4 +1,4 @@
-//! Where a stage of a run stands.
+//! The status of a stage in a run, and why stages fail.
 
 use std::path::PathBuf;
 
@@ -7,46 +7,46 @@ use serde::{Deserialize, Serialize};
 use crate::config::Retry;
 use crate::runs::StageRunState as Recorded;
 
-/// Where a stage of a run stands.
+/// The status of a stage in a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
-    /// Waits for inputs or for a place.
+    /// It waits for inputs or for resources.
     Pending,
-    /// Its process works.
+    /// Its process is running.
     Running,
-    /// Its process waits, or it waits itself for a place on a cluster.
+    /// Its process waits for a lock, or its job waits in a queue.
     Blocked {
         why: String,
     },
-    /// Its result was there, or another run made it meanwhile.
+    /// Its result was in the store, or another run computed it in the meantime.
     Cached,
     Ran {
         seconds: f64,
     },
     Failed(Failure),
-    /// Needs the result of `because`, which failed or was itself skipped; or the run was interrupted before its turn.
+    /// It depends on `because`, which failed or was skipped; None if the run was interrupted before the stage started.
     Skipped {
         because: Option<String>,
     },
-    /// Stopped on request, its progress saved.
+    /// It was stopped on request, and its progress is saved.
     Interrupted,
 }
 
-/// What ended a stage badly; each is tried again as often as the stage's `retry` says.
+/// Why a stage failed. The stage's `retry` gives the number of retries for each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Its process was killed from outside, or vanished.
+    /// Its process was killed from outside srpipe, or vanished.
     Lost,
-    /// It took more memory than it asked for, or than there was.
+    /// It needed more memory than it requested or than was available.
     OutOfMemory,
-    /// It said itself that it failed, or crashed.
+    /// It reported an error or crashed.
     Failed,
-    /// It took longer than it asked for.
+    /// It exceeded its time limit.
     Time,
     /// The node that it ran on failed.
     NodeFailure,
-    /// It had to make room for another job.
+    /// Another job preempted it.
     Preempted,
     /// Somebody cancelled it: it is not tried again.
     Cancelled,
@@ -75,31 +75,30 @@ pub struct Failure {
 }
 
 impl Status {
-    /// The transitions that there are.
+    /// Whether a stage may change from this status to `next`.
     pub fn may_become(&self, next: &Status) -> bool {
         use Status::*;
         match (self, next) {
             (Pending, Cached | Running | Blocked { .. } | Failed(_) | Skipped { .. }) => true,
             (Running | Blocked { .. }, Blocked { .. }) | (Blocked { .. }, Running) => true,
             (Running | Blocked { .. }, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
-            // A damaged blob was found: what made it runs again, and what wanted it waits for that.
-            // So it does where a stage is tried again.
+            // A retry; or after a damaged blob was found, its producers run again and the stages that read it wait.
             (Running | Blocked { .. } | Cached | Ran { .. }, Pending) => true,
             _ => false,
         }
     }
 
-    /// Whether a process is at work for it.
+    /// Whether a process or job of the stage exists.
     pub fn is_active(&self) -> bool {
         matches!(self, Self::Running | Self::Blocked { .. })
     }
 
-    /// Whether stages that need it can never run.
+    /// Whether stages that depend on it can never run.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Skipped { .. } | Self::Interrupted)
     }
 
-    /// As run records spell it.
+    /// Returns the state for the record of the run.
     pub fn recorded(&self) -> Recorded {
         match self {
             Self::Pending => Recorded::Pending,

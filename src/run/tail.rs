@@ -1,4 +1,4 @@
-//! A file that grows by lines, read as it grows.
+//! Reads the lines of a growing file.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::store::open_file;
 pub struct Tail {
     path: PathBuf,
     offset: u64,
-    /// Of a line that has not ended yet.
+    /// The beginning of a line that has not ended yet.
     rest: Vec<u8>,
 }
 
@@ -17,12 +17,13 @@ impl Tail {
         Self { path, offset: 0, rest: vec![] }
     }
 
-    /// Where the file is from now on.
+    /// Continues with the same file under another path.
     pub fn moved_to(&mut self, path: PathBuf) {
         self.path = path;
     }
 
-    /// The lines that ended since the last time; none while there is no such file. One that has become shorter is another.
+    /// Returns the lines that were completed since the last call; none while the file does not exist. A file that has become
+    /// shorter was replaced, and is read from its start.
     pub fn lines(&mut self) -> Vec<String> {
         let mut read = || -> std::io::Result<Vec<u8>> {
             let mut bytes = vec![];
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_lines_come_once() {
+    fn each_complete_line_is_returned_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
         let mut tail = Tail::new(path.clone());
@@ -64,7 +65,7 @@ mod tests {
         assert_eq!(said("one\ntw"), ["one"]);
         assert_eq!(said("o\n"), ["two"]);
         assert_eq!(said(""), [""; 0]);
-        // Half a character is not the end of a line either.
+        // A line that ends within a character is incomplete.
         file.write_all(&"sü\n".as_bytes()[..2]).unwrap();
         assert_eq!(tail.lines(), [""; 0]);
         file.write_all(&"sü\n".as_bytes()[2..]).unwrap();

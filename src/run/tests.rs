@@ -1,4 +1,4 @@
-//! The scheduler's decisions, with an executor that answers at once and computes nothing.
+//! Tests of the scheduler's decisions, with an executor that reports at once and computes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,18 +19,18 @@ use crate::runs::{RunRecord, RunState, StageRunState};
 use crate::stages::StageEvent;
 use crate::store::{Action, Artifact, Cost, Store};
 
-/// What a stage's process is made to do.
+/// What a stage's process does.
 #[derive(Clone, Copy)]
 enum Act {
     Fail,
     Die,
     /// Dies once.
     DieOnce,
-    /// Finds the blob that it read first damaged, once.
+    /// Reports its first input as damaged, once.
     FindDamage,
-    /// Works until it is asked to stop.
+    /// Runs until it is asked to stop.
     Linger,
-    /// Has no room for its images until a quarter of them are taken at a time.
+    /// Runs out of memory until it splits its batches into four parts.
     RunOut,
 }
 
@@ -39,20 +39,20 @@ struct Fake<'a> {
     names: Vec<String>,
     reports: Sender<Report>,
     acts: BTreeMap<&'static str, Act>,
-    /// Stages as they were started.
+    /// The names of stages, in the order in which they started.
     started: Vec<String>,
-    /// A signal comes when this stage has started.
+    /// A signal arrives after this stage has started.
     signal_at: Option<&'static str>,
     active: BTreeSet<usize>,
     most_active: usize,
-    /// What every stage takes, in bytes.
+    /// The memory that every stage uses, in bytes.
     memory: u64,
-    /// What was said about the images at a time, start by start.
+    /// The split of each start.
     splits: Vec<usize>,
 }
 
 impl Fake<'_> {
-    fn say(&self, stage: usize, event: ProcessEvent) {
+    fn send(&self, stage: usize, event: ProcessEvent) {
         self.reports.send(Report::Event { stage, event: Event::Process(event) }).unwrap();
     }
 }
@@ -64,21 +64,21 @@ impl Executor for Fake<'_> {
         self.splits.push(spec.split);
         self.active.insert(stage);
         self.most_active = self.most_active.max(self.active.len());
-        self.say(stage, ProcessEvent::Started);
+        self.send(stage, ProcessEvent::Started);
         match self.acts.get(name.as_str()) {
             Some(Act::Fail) => {
-                self.say(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
+                self.send(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
             }
             Some(Act::RunOut) if spec.split < 4 => {
                 let error = "no room".into();
-                self.say(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
+                self.send(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
             }
             Some(Act::Die) => {}
             Some(Act::DieOnce) => self.acts.retain(|&other, _| other != name),
             Some(Act::FindDamage) => {
                 self.acts.retain(|&other, _| other != name);
                 let damaged = spec.preimage.inputs.values().next().and_then(|blobs| blobs.values().next()).cloned();
-                self.say(stage, ProcessEvent::Failed { error: "damaged".into(), cause: Cause::Failed, damaged });
+                self.send(stage, ProcessEvent::Failed { error: "damaged".into(), cause: Cause::Failed, damaged });
             }
             Some(Act::Linger) => {
                 if self.signal_at == Some(name.as_str()) {
@@ -87,7 +87,7 @@ impl Executor for Fake<'_> {
                 return Ok(());
             }
             Some(Act::RunOut) | None => {
-                // Passes its inputs on, as `degrade` does, and adds what depends on its parameters alone.
+                // Passes its inputs on, as `degrade` does, and adds outputs that depend only on its parameters.
                 let mut outputs = Artifact::new();
                 for blob in spec.params.outputs() {
                     let passed_on = spec.preimage.inputs.values().find_map(|blobs| blobs.get(blob));
@@ -99,7 +99,7 @@ impl Executor for Fake<'_> {
                 }
                 let (preimage, metrics) = (spec.preimage.to_value(), BTreeMap::new());
                 self.store.commit(&spec.key, &Action { preimage, outputs, metrics, cost: Cost::default() })?;
-                self.say(stage, ProcessEvent::Done { adopted: false });
+                self.send(stage, ProcessEvent::Done { adopted: false });
             }
         }
         self.reports.send(Report::Closed { stage }).unwrap();
@@ -107,7 +107,7 @@ impl Executor for Fake<'_> {
     }
 
     fn stop(&mut self, stage: usize) {
-        self.say(stage, ProcessEvent::Interrupted);
+        self.send(stage, ProcessEvent::Interrupted);
         self.reports.send(Report::Closed { stage }).unwrap();
     }
 
@@ -151,7 +151,7 @@ fn pipeline(stages: &[(&str, &str)]) -> Pipeline {
         .unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }
 
-/// Two datasets degraded apart.
+/// Two datasets with separate branches.
 fn two_branches() -> Pipeline {
     pipeline(&[
         ("left", "{kind: fetch, dataset: synthetic, train: 1}"),
@@ -167,7 +167,7 @@ fn run(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: u
     run_as(store, pipeline, acts, jobs, &How::default())
 }
 
-/// What else decides how a pipeline runs.
+/// Further options of a run.
 #[derive(Default)]
 struct How {
     signal_at: Option<&'static str>,
@@ -222,7 +222,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     let mut silent = Silent;
     let scheduler = Scheduler::new(context, CacheState::new(&prepared, store), record, &mut fake, &mut silent);
     let record = scheduler.run(&reports, store.guard().unwrap()).unwrap();
-    assert_eq!(run.record().unwrap().stages, record.stages, "what is on disk is what was returned");
+    assert_eq!(run.record().unwrap().stages, record.stages, "the record on disk matches the returned one");
     Ran {
         state: record.state,
         errors: record.stages.iter().filter_map(|stage| stage.error.clone()).collect(),
@@ -240,7 +240,7 @@ fn store() -> (TempDir, Store) {
 }
 
 #[test]
-fn every_stage_runs_once_and_then_never() {
+fn every_stage_runs_once_and_is_then_cached() {
     let (_folder, store) = store();
     let first = run(&store, &two_branches(), &[], 4);
     assert_eq!(first.state, RunState::Ok);
@@ -252,7 +252,7 @@ fn every_stage_runs_once_and_then_never() {
 }
 
 #[test]
-fn a_failure_skips_what_needs_it_and_nothing_else() {
+fn a_failure_skips_only_dependent_stages() {
     for act in [Act::Fail, Act::Die] {
         let (_folder, store) = store();
         let how = How { on_failure: OnFailure::KeepGoing, ..How::default() };
@@ -272,7 +272,7 @@ fn a_failure_skips_what_needs_it_and_nothing_else() {
 }
 
 #[test]
-fn no_more_stages_run_at_once_than_there_are_places() {
+fn no_more_stages_than_allowed_run_at_the_same_time() {
     for jobs in [1, 2] {
         let (_folder, store) = store();
         assert_eq!(run(&store, &two_branches(), &[], jobs).most_active, jobs);
@@ -280,7 +280,7 @@ fn no_more_stages_run_at_once_than_there_are_places() {
 }
 
 #[test]
-fn stages_of_one_key_are_computed_once() {
+fn stages_with_the_same_key_are_computed_once() {
     let (_folder, store) = store();
     let twins = pipeline(&[
         ("one", "{kind: fetch, dataset: synthetic, train: 1}"),
@@ -292,17 +292,17 @@ fn stages_of_one_key_are_computed_once() {
 }
 
 #[test]
-fn what_made_a_damaged_blob_runs_again() {
+fn producers_of_a_damaged_blob_run_again() {
     let (_folder, store) = store();
     let ran = run(&store, &two_branches(), &[("left_model", Act::FindDamage)], 1);
     assert_eq!(ran.state, RunState::Ok, "{:?}", ran.errors);
     let times = |name: &str| ran.started.iter().filter(|started| *started == name).count();
-    // The images of `left` are handed on by `left_pairs`, so both claim to have made them.
+    // `left_pairs` passes on the images of `left`, so both are producers.
     assert_eq!(["left", "left_pairs", "left_model", "right", "right_pairs"].map(times), [2, 2, 2, 1, 1]);
 }
 
 #[test]
-fn a_signal_lets_stages_save_and_starts_no_more() {
+fn a_signal_lets_stages_save_and_starts_no_others() {
     let (_folder, store) = store();
     let how = How { signal_at: Some("left_pairs"), ..How::default() };
     let ran = run_as(&store, &two_branches(), &[("left_pairs", Act::Linger)], 1, &how);
@@ -313,7 +313,7 @@ fn a_signal_lets_stages_save_and_starts_no_more() {
 }
 
 #[test]
-fn after_a_failure_nothing_else_is_started() {
+fn after_a_failure_no_other_stage_starts() {
     let (_folder, store) = store();
     let ran = run(&store, &two_branches(), &[("left", Act::Fail)], 1);
     assert_eq!((ran.state, ran.started), (RunState::Failed, vec!["left".to_string()]));
@@ -321,7 +321,7 @@ fn after_a_failure_nothing_else_is_started() {
 }
 
 #[test]
-fn a_stage_is_tried_again_as_often_as_it_says_for_what_ended_it() {
+fn a_stage_is_retried_as_often_as_allowed_for_each_cause() {
     let with = |retry: &str| pipeline(&[("one", &format!("{{kind: fetch, dataset: synthetic, retry: {retry}}}"))]);
     for (retry, act, state, starts) in [
         ("{lost: 1}", Act::DieOnce, RunState::Ok, 2),
@@ -337,7 +337,7 @@ fn a_stage_is_tried_again_as_often_as_it_says_for_what_ended_it() {
 }
 
 #[test]
-fn a_network_without_room_on_a_gpu_is_tried_with_half_the_images() {
+fn a_network_that_exceeds_gpu_memory_is_retried_with_half_the_images() {
     let stages = |retry: usize| {
         let model = format!("{{kind: train, data: pairs, optim: {{steps: 1}}, retry: {{out_of_memory: {retry}}}}}");
         pipeline(&[
@@ -352,7 +352,7 @@ fn a_network_without_room_on_a_gpu_is_tried_with_half_the_images() {
         (2, &gpu, RunState::Ok, vec![1, 1, 1, 2, 4, 1]),
         (1, &gpu, RunState::Failed, vec![1, 1, 1, 2, 1]),
         (0, &gpu, RunState::Failed, vec![1, 1, 1, 1]),
-        // On the CPU the same key stands for the same bytes.
+        // On the CPU, a split would change the bytes of the result.
         (2, &How { cuda: None, ..gpu }, RunState::Failed, vec![1, 1, 1, 1, 1, 1]),
     ] {
         let (_folder, store) = store();
@@ -363,7 +363,7 @@ fn a_network_without_room_on_a_gpu_is_tried_with_half_the_images() {
 }
 
 #[test]
-fn what_takes_more_than_it_asked_for_is_ended() {
+fn stages_that_exceed_their_resources_are_stopped() {
     let with = |resources: &str| {
         pipeline(&[(
             "one",
@@ -373,14 +373,14 @@ fn what_takes_more_than_it_asked_for_is_ended() {
     let (_folder, store) = store();
     let ran = run(&store, &with("memory: 900 kB"), &[("one", Act::Linger)], 1);
     assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 1));
-    assert_eq!(ran.errors, ["it took 1 MB of memory, more than the 1 MB of its `resources.memory`"]);
+    assert_eq!(ran.errors, ["it used 1 MB of memory, more than its limit of 1 MB (`resources.memory`)"]);
     let ran = run(&store, &with("time: 0.05 s, memory: 2 MB"), &[("one", Act::Linger)], 1);
     assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 2));
-    assert_eq!(ran.errors, ["it took longer than the 0.05 s of its `resources.time`"]);
+    assert_eq!(ran.errors, ["it exceeded its time limit of 0.05 s (`resources.time`)"]);
 }
 
 #[test]
-fn a_forced_stage_runs_again_and_the_rest_stays_when_it_comes_out_the_same() {
+fn stages_after_a_forced_stage_stay_cached_if_its_outputs_are_the_same() {
     let (_folder, store) = store();
     run(&store, &two_branches(), &[], 1);
     let how = How { force: &["left_pairs", "right_model"], ..How::default() };
@@ -388,7 +388,7 @@ fn a_forced_stage_runs_again_and_the_rest_stays_when_it_comes_out_the_same() {
     assert_eq!((ran.state, ran.started), (RunState::Ok, vec!["left_pairs".into(), "right_model".into()]));
     assert_eq!(ran.stages["left_pairs"], StageRunState::Ran);
     assert_eq!(ran.stages["left_model"], StageRunState::Cached);
-    // Where it fails, what was known before is known still.
+    // If it fails, the earlier result stays cached.
     let failed = run_as(&store, &two_branches(), &[("left_pairs", Act::Fail)], 1, &how);
     assert_eq!(failed.state, RunState::Failed);
     assert_eq!(run(&store, &two_branches(), &[], 1).started.len(), 0);

@@ -1,11 +1,11 @@
-//! Where runs stand, for those who did not start them. Reads only, and waits for nothing.
+//! Follows the events of stages that other processes run. Only reads, and never blocks.
 
 use super::tail::Tail;
 use crate::stages::StageEvent;
 use crate::store::files::read_tail;
 use crate::store::{Key, Store};
 
-/// What the work on a key tells, from its beginning.
+/// The events of the work on a key, from its beginning.
 pub struct Events {
     tail: Tail,
 }
@@ -15,15 +15,15 @@ impl Events {
         Self { tail: Tail::new(store.events_path(key)) }
     }
 
-    /// What is new since the last time.
+    /// Returns the events since the last call.
     pub fn news(&mut self, store: &Store, key: &Key) -> Vec<StageEvent> {
-        // It moves when the work is done.
+        // The file moves when the work is done.
         self.tail.moved_to(store.events_path(key));
         self.tail.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
-/// The last progress that the work on `key` told.
+/// Returns the last progress of the work on a key.
 pub fn last_progress(store: &Store, key: &Key) -> Option<StageEvent> {
     let text = read_tail(&store.events_path(key), 16 << 10)?;
     let events = text.lines().rev().filter_map(|line| serde_json::from_str::<StageEvent>(line).ok());

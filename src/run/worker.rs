@@ -1,7 +1,7 @@
-//! The child's side: one stage, one key, one process.
+//! The process that runs one stage.
 //!
-//! The parent holds the other end of stdin. When that end closes, however the parent went, the child asks its stage to
-//! save and is gone within [`ORPHAN_GRACE`]; so nothing outlives a run.
+//! The parent holds the other end of stdin. When that end closes, however the parent ended, the child asks its stage to save
+//! and exits within [`ORPHAN_GRACE`], so no process survives its run.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin, Write};
@@ -29,33 +29,32 @@ use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
 use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store, open_own, read_file};
 
-/// What the runner's end leaves a stage to save what it has.
+/// How long a stage may take to save after its parent has ended.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
-/// What a stop leaves a stage; a training step or a batch of sampling can be long.
+/// How long a stage may take to save after a stop; a training step or a batch of samples can be long.
 const STOP_GRACE: Duration = Duration::from_secs(30);
-/// Progress in between is not passed on.
+/// The minimum interval between two progress events.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// In the key's work folder: what the stage's processes wrote to stderr, and its messages.
+/// The file in the key's work folder with the stderr of the stage's processes and its messages.
 pub const LOG_FILE: &str = "log.txt";
-/// In the key's work folder: what the stage told, one event a line.
+/// The file in the key's work folder with the stage's events, one per line.
 const EVENTS_FILE: &str = "events.jsonl";
-/// In the key's work folder: the seconds that the attempts so far took.
+/// The file in the key's work folder with the total duration of all attempts.
 const SECONDS_FILE: &str = "seconds";
 
-/// Runs a stage: the one that is ordered on stdin, or in a job of Slurm that of its `batch`. Returns the process's exit
-/// code.
+/// Runs the stage that stdin specifies, or in a job the stage of its `batch` record. Returns the exit code of the process.
 pub fn exec(batch: Option<&Path>) -> u8 {
     let ended = match batch {
-        None => ordered(),
-        Some(batch) => in_job(batch),
+        None => run_from_stdin(),
+        Some(batch) => run_as_job(batch),
     };
     match ended {
         Ok(Ended::Done) => 0,
         Ok(Ended::Failed) => 1,
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
         Err(error) => {
-            // Also for a person who calls the hidden command by hand.
+            // For a person who runs the hidden command by hand.
             log(&format!("error: {error:#}"));
             send(&ProcessEvent::Failed { error: format!("{error:#}"), cause: Cause::Failed, damaged: None });
             1
@@ -69,18 +68,18 @@ enum Ended {
     Interrupted,
 }
 
-fn ordered() -> Result<Ended> {
-    let mut orders = BufReader::new(std::io::stdin());
+fn run_from_stdin() -> Result<Ended> {
+    let mut stdin = BufReader::new(std::io::stdin());
     let mut line = String::new();
-    orders.read_line(&mut line).context("reading the order")?;
-    let spec: TaskSpec = serde_json::from_str(&line).context("the order on stdin (this command is run by `run`)")?;
+    stdin.read_line(&mut line).context("reading the task from stdin")?;
+    let spec: TaskSpec =
+        serde_json::from_str(&line).context("parsing the task on stdin (srpipe runs this command itself)")?;
     let stop = Arc::new(Stop::default());
-    stop.listen(orders)?;
+    stop.listen(stdin)?;
     attempt(&spec, &Store::open(&spec.runs)?, &stop)
 }
 
-/// What the stage is, its job finds out itself.
-fn in_job(batch: &Path) -> Result<Ended> {
+fn run_as_job(batch: &Path) -> Result<Ended> {
     let job = Job::new(batch, super::batch_system_of_job)?;
     let store = Store::open(job.runs())?;
     let spec = match job.task(&store)? {
@@ -106,8 +105,8 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     };
     let is_cached = |action: Action| spec.preimage.check_outputs(&action.outputs).is_ok();
     if !spec.force && store.action(&spec.key)?.is_some_and(is_cached) {
-        // Locking made the work folder again. The log in it is this process's and empty, unless whoever committed died
-        // before cleaning up; an empty one must not take the place of the one that was kept.
+        // Locking created the work folder again, with this process's empty log. It must not replace the log that was kept. A
+        // log that is not empty is from a process that died between commit and cleanup.
         let log = store.work_dir(&spec.key).join(LOG_FILE);
         if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
             let _ = std::fs::remove_file(&log);
@@ -116,7 +115,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
         send(&ProcessEvent::Done { adopted: true });
         return Ok(Ended::Done);
     }
-    // `gc` may have removed the log that the parent opened, before this process held the lock.
+    // `gc` may have removed the log that the parent opened before this process had the lock.
     redirect_stderr(&store.work_dir(&spec.key).join(LOG_FILE))?;
     if let Some(address) = spec.remote.as_ref().filter(|_| !spec.force) {
         store.lease(&lock)?;
@@ -148,7 +147,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
         }
     }
     if !stop.begin() {
-        stop.last_word();
+        stop.report_stopped();
         return Ok(Ended::Interrupted);
     }
     rayon::ThreadPoolBuilder::new().num_threads(spec.threads).build_global().context("starting the threads")?;
@@ -175,7 +174,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
             Ok(Ended::Done)
         }
         Err(error) if error.is::<Interrupted>() => {
-            stop.last_word();
+            stop.report_stopped();
             Ok(Ended::Interrupted)
         }
         Err(error) => {
@@ -193,7 +192,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     }
 }
 
-/// The result is in the store; what is left behind costs space only.
+/// Removes the work folder. The result is in the store, so an error costs only disk space.
 fn clean_up(store: &Store, lock: KeyLock) {
     if let Err(error) = store.clean_work(lock) {
         log(&format!("warning: {error:#}"));
@@ -219,7 +218,7 @@ fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Resu
         interrupted: &interrupted,
         launcher: std::env::current_exe().ok(),
     };
-    // A panic is a bug of ours; its message is in the log by now, and the stage ends like one that failed.
+    // A panic is a bug in srpipe. Its message is in the log, and the stage fails.
     let result = catch_unwind(AssertUnwindSafe(|| stages::execute(&spec.params, &context)));
     reporter.catch_up();
     result.unwrap_or_else(|panic| {
@@ -229,7 +228,7 @@ fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Resu
     })
 }
 
-/// The blob that running what made it again would heal.
+/// Returns the damaged blob that rerunning its producer would restore.
 fn damaged_blob(error: &ReadError) -> Option<Digest> {
     match error {
         ReadError::Missing { path } | ReadError::Corrupt { path } => path.file_name()?.to_str()?.parse().ok(),
@@ -237,30 +236,30 @@ fn damaged_blob(error: &ReadError) -> Option<Digest> {
     }
 }
 
-/// One line on stdout. When nobody reads it any more, the stream on stdin has ended too, and that decides.
+/// Writes one line to stdout. If the parent is gone, stdin ends too, which stops the stage.
 fn send<T: serde::Serialize>(event: &T) {
     let line = serde_json::to_string(event).expect("events are plain data");
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// Whether the stage was asked to stop, and the promise that the process then ends.
+/// Whether the stage was asked to stop. Ensures that the process then ends.
 #[derive(Default)]
 struct Stop {
     asked: Arc<AtomicBool>,
-    /// Set once there is something to save; before, a stop is an exit.
+    /// Set once the stage can save a checkpoint; until then a stop request exits immediately.
     running: Mutex<bool>,
-    /// That this process is, on a cluster.
+    /// The job that this process runs in, if any.
     job: Option<Job>,
-    /// The one that asked.
+    /// The first signal that was received; 0 if none.
     signal: AtomicI32,
 }
 
 impl Stop {
-    /// Watches the rest of stdin, and the signals of whoever manages processes.
-    fn listen(self: &Arc<Self>, mut orders: BufReader<Stdin>) -> Result<()> {
+    /// Watches the rest of stdin, and signals of process managers.
+    fn listen(self: &Arc<Self>, mut stdin: BufReader<Stdin>) -> Result<()> {
         for signal in super::not_ignored(&[SIGINT, SIGTERM]) {
-            // The second one ends the process: the stage had its chance.
+            // A second signal ends the process at once.
             signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), self.asked.clone())
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
                 .context("listening for signals")?;
@@ -268,16 +267,16 @@ impl Stop {
         let stop = self.clone();
         let watch = move || {
             let mut line = String::new();
-            let asked = matches!(orders.read_line(&mut line), Ok(n) if n > 0) && line.trim_end() == STOP;
+            let asked = matches!(stdin.read_line(&mut line), Ok(n) if n > 0) && line.trim_end() == STOP;
             stop.ask();
             if asked {
-                // The parent may die while it waits for the stage to save.
+                // Notice if the parent dies while it waits for the stage to save.
                 let deadline = Instant::now() + STOP_GRACE;
                 std::thread::spawn(move || {
                     std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
                     std::process::exit(EXIT_INTERRUPTED.into());
                 });
-                while matches!(orders.read_line(&mut line), Ok(n) if n > 0) {}
+                while matches!(stdin.read_line(&mut line), Ok(n) if n > 0) {}
             }
             std::thread::sleep(ORPHAN_GRACE);
             std::process::exit(EXIT_INTERRUPTED.into());
@@ -286,15 +285,15 @@ impl Stop {
         Ok(())
     }
 
-    /// In a job: those by which Slurm says that the time is nearly up, or that the job has to go. It ends the job itself
-    /// when that takes too long.
+    /// Watches the signals by which a batch system announces the end of a job. The batch system kills the job if it takes
+    /// too long.
     fn listen_for_signals(self: &Arc<Self>) -> Result<()> {
         let mut signals =
             Signals::new(super::not_ignored(&[SIGINT, SIGTERM, SIGUSR2])).context("listening for signals")?;
         let stop = self.clone();
         let watch = move || {
             for signal in signals.forever() {
-                // The first one counts: a job that is over its time is sent others.
+                // The first one counts: a job that exceeds its time limit gets others later.
                 let _ = stop.signal.compare_exchange(0, signal, SeqCst, SeqCst);
                 stop.ask();
             }
@@ -303,30 +302,30 @@ impl Stop {
         Ok(())
     }
 
-    /// Says that the stage has stopped as asked.
-    fn last_word(&self) {
-        let word = match &self.job {
+    /// Reports that the stage has stopped on request.
+    fn report_stopped(&self) {
+        let event = match &self.job {
             None => ProcessEvent::Interrupted,
             Some(job) => {
-                let say = |text: String| {
+                let report = |text: String| {
                     log(&text);
                     send(&StageEvent::Message { text });
                 };
-                job.stop(self.signal.load(SeqCst), say)
+                job.stop(self.signal.load(SeqCst), report)
             }
         };
-        send(&word);
+        send(&event);
     }
 
     fn ask(&self) {
         self.asked.store(true, SeqCst);
         if !*self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            self.last_word();
+            self.report_stopped();
             std::process::exit(EXIT_INTERRUPTED.into());
         }
     }
 
-    /// The stage begins, unless a stop came first.
+    /// Marks the stage as running. Returns false if it was asked to stop before.
     fn begin(&self) -> bool {
         *self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
         !self.asked.load(SeqCst)
@@ -339,7 +338,7 @@ struct Spent {
     seconds: f64,
 }
 
-/// The time that a key took, over all attempts; kept up to date on disk, since any moment can be the last.
+/// Measures the time that a key took over all attempts. The file is updated often, because the process may be killed.
 struct Clock {
     path: PathBuf,
     before: f64,
@@ -351,7 +350,7 @@ impl Clock {
         let path = work.join(SECONDS_FILE);
         let before = match read_file(&path).map(|bytes| (unseal(&bytes), bytes)) {
             Ok((Ok((Spent { seconds }, Seal::Intact)), _)) => seconds,
-            // An older version wrote a plain number.
+            // Older versions wrote a plain number.
             Ok((_, bytes)) if std::str::from_utf8(&bytes).is_ok_and(|text| text.trim().parse::<f64>().is_ok()) => 0.0,
             Ok(_) => {
                 log(&format!("{} is damaged and was discarded: its checksum does not match", path.display()));
@@ -367,7 +366,7 @@ impl Clock {
     }
 
     fn save(&self) {
-        // A figure for people: nothing depends on it, a failure to write it is no reason to stop.
+        // The duration is only shown to people, so a write error is ignored.
         if let Ok(bytes) = seal(&Spent { seconds: self.seconds() }) {
             let options = &mut File::options();
             let file = open_own(&self.path, options.create(true).write(true).truncate(true));
@@ -376,18 +375,18 @@ impl Clock {
     }
 }
 
-/// Passes a stage's events on to the parent, the events file and the log.
+/// Passes a stage's events to the parent, the events file and the log.
 struct Reporter<'a> {
     clock: &'a Clock,
     passed: Mutex<Passed>,
 }
 
-/// What was passed on.
+/// The state of a [`Reporter`].
 struct Passed {
     file: File,
-    /// When progress was, last.
+    /// When progress was passed on last.
     at: Option<Instant>,
-    /// Progress that came too soon after it.
+    /// Progress that came too soon after that.
     held: Option<StageEvent>,
 }
 
@@ -416,7 +415,7 @@ impl<'a> Reporter<'a> {
         passed.on(&event);
     }
 
-    /// The stage has ended: its last progress is where it goes on.
+    /// Passes on the last progress, after the stage has ended.
     fn catch_up(&self) {
         let mut passed = self.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(event) = passed.held.take() {
@@ -427,7 +426,7 @@ impl<'a> Reporter<'a> {
 
 impl Passed {
     fn on(&mut self, event: &StageEvent) {
-        // For `status` of other processes; without it the stage is as good.
+        // The file is only for `status` in other processes, so a write error is ignored.
         let line = serde_json::to_string(event).expect("events are plain data") + "\n";
         let _ = self.file.write_all(line.as_bytes());
         send(event);
@@ -439,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_goes_on_where_the_last_attempt_left_off() {
+    fn the_clock_continues_from_the_last_attempt() {
         let work = tempfile::tempdir().unwrap();
         assert_eq!(Clock::new(work.path()).before, 0.0);
         std::fs::write(work.path().join(SECONDS_FILE), seal(&Spent { seconds: 12.5 }).unwrap()).unwrap();
