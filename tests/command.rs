@@ -202,7 +202,7 @@ fn resources_are_given_and_limits_guard() {
 
     let never = folder.run(&["--set", "stages.slow.resources.cpus=4000"]);
     assert_eq!(never.code, Some(2), "{never}");
-    assert!(never.stderr.contains("stage slow asks for `resources.cpus` of 4000; this machine has"), "{never}");
+    assert!(never.stderr.contains("stage slow requests `resources.cpus` of 4000; this machine has"), "{never}");
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn a_child_that_is_killed_fails_its_stage() {
     let output = run.wait();
     assert_eq!(output.code, Some(1), "{output}");
     assert_eq!(output.finished()["stages"]["web"], "failed");
-    assert!(output.stdout.contains("killed from outside, by signal 9"), "{output}");
+    assert!(output.stdout.contains("killed from outside srpipe by signal 9"), "{output}");
     assert!(output.stdout.contains("\"cause\":\"lost\""), "{output}");
 }
 

@@ -72,7 +72,7 @@ fn memory_of_processes_in_other_sessions_counts() {
     let folder = folder(script, ", resources: {memory: 60 MB}");
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(1), "{output}");
-    assert!(output.stderr.contains("more than the 60 MB of its `resources.memory`"), "{output}");
+    assert!(output.stderr.contains("more than its limit of 60 MB (`resources.memory`)"), "{output}");
 }
 
 #[test]

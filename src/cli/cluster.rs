@@ -1,4 +1,5 @@
-//! Runs whose stages are jobs of a batch system: the choice of the executor, runs that nobody watches, and `srpipe cancel`.
+//! Runs whose stages are jobs of a batch system: the choice of the executor, runs that nobody watches, and `srpipe
+//! cancel`.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Which stages of a run are cached, and how that changes: a stage was computed, a blob is damaged, or a forced stage has to
-//! run although its result exists.
+//! Which stages of a run are cached, and how that changes: a stage was computed, a blob is damaged, or a forced stage
+//! has to run although its result exists.
 
 use std::collections::BTreeSet;
 

@@ -27,7 +27,8 @@ pub trait Executor {
     /// Returns how a closed stage ended, if it did not report that itself. Called once per closed stage.
     fn exit_cause(&mut self, stage: usize) -> (Cause, String);
 
-    /// Returns the memory that a stage's processes use now, in bytes. Executors that enforce limits themselves return 0.
+    /// Returns the memory that a stage's processes use now, in bytes. Executors that enforce limits themselves return
+    /// 0.
     fn memory(&self, _stage: usize) -> u64 {
         0
     }
@@ -37,8 +38,8 @@ pub trait Executor {
         None
     }
 
-    /// If stages can continue without the run: how long a run that is asked to stop waits for a second request before it
-    /// leaves them running.
+    /// If stages can continue without the run: how long a run that is asked to stop waits for a second request before
+    /// it leaves them running.
     fn leave_delay(&self) -> Option<Duration> {
         None
     }

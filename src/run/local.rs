@@ -104,8 +104,8 @@ impl Executor for Local {
     }
 }
 
-/// Describes the end of a process that did not report it. `out_of_memory`: the kernel has killed a process because memory
-/// ran out.
+/// Describes the end of a process that did not report it. `out_of_memory`: the kernel has killed a process because
+/// memory ran out.
 fn describe(status: ExitStatus, out_of_memory: bool) -> (Cause, String) {
     match (status.code(), status.signal()) {
         (_, Some(9)) if out_of_memory => {

@@ -70,8 +70,8 @@ fn total_memory() -> Option<u64> {
     memory_line("MemTotal:")
 }
 
-/// Returns the memory that a process can allocate now, in bytes: the minimum over the machine, the container and the limit
-/// on the address space.
+/// Returns the memory that a process can allocate now, in bytes: the minimum over the machine, the container and the
+/// limit on the address space.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     // The page cache is released when memory is needed.
@@ -89,8 +89,8 @@ fn memory_line(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Returns how often the kernel has killed a process because memory ran out. If the number grows while a process is killed,
-/// that was the reason.
+/// Returns how often the kernel has killed a process because memory ran out. If the number grows while a process is
+/// killed, that was the reason.
 pub fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)

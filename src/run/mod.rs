@@ -1,9 +1,10 @@
 //! Runs pipelines: stages that are not cached run, each in a process of its own.
 //!
 //! - [`Prepared`]: a pipeline with the state of each stage, before anything is started.
-//! - [`run`]: runs it. One thread (`scheduler`) decides what starts, from the states in the store (`cache_state`) and the
-//!   free resources (`resource_pool`). An [`Executor`] runs stages: `local` as child processes, `batch` as jobs of a batch
-//!   system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the executor.
+//! - [`run`]: runs it. One thread (`scheduler`) decides what starts, from the states in the store (`cache_state`) and
+//!   the free resources (`resource_pool`). An [`Executor`] runs stages: `local` as child processes, `batch` as jobs of
+//!   a batch system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the
+//!   executor.
 //! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between both processes.
 //! - [`watch`]: follows the events of stages that other processes run.
 //!
@@ -116,8 +117,8 @@ fn make_executor(
     })
 }
 
-/// Starts a run of the stages that are not cached, and returns its finished record, which includes failed stages. `guard`
-/// protects the results that `prepared` refers to.
+/// Starts a run of the stages that are not cached, and returns its finished record, which includes failed stages.
+/// `guard` protects the results that `prepared` refers to.
 ///
 /// # Errors
 /// Fails on errors of the store or the machine.
@@ -150,8 +151,8 @@ fn create_run(
     Ok((run, record))
 }
 
-/// Submits a whole run to a batch system, so that no process has to watch it. Returns its record and the number of jobs.
-/// If a submission fails, the jobs that were submitted before continue.
+/// Submits a whole run to a batch system, so that no process has to watch it. Returns its record and the number of
+/// jobs. If a submission fails, the jobs that were submitted before continue.
 pub fn detach(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -202,8 +203,8 @@ pub fn resume(
     Scheduler::new(context, CacheState::new(prepared, store), record, executor.as_mut(), progress).run(&reports, guard)
 }
 
-/// Reports signals that ask the run to stop. If its jobs can continue without it, only Ctrl-C counts as a second request:
-/// a session that ends sends several signals, and only a person may cancel jobs.
+/// Reports signals that ask the run to stop. If its jobs can continue without it, only Ctrl-C counts as a second
+/// request: a session that ends sends several signals, and only a person may cancel jobs.
 fn forward_signals(reports: Sender<Report>, jobs_continue: bool) -> Result<()> {
     let mut signals = Signals::new(not_ignored(&[SIGINT, SIGTERM, SIGHUP])).context("listening for signals")?;
     let forward = move || {

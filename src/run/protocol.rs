@@ -1,5 +1,5 @@
-//! The protocol between the scheduler's process and a stage's process: a [`TaskSpec`] on the child's stdin, then [`STOP`] or
-//! the end of the stream; [`Event`]s on its stdout. Each line is one JSON value.
+//! The protocol between the scheduler's process and a stage's process: a [`TaskSpec`] on the child's stdin, then
+//! [`STOP`] or the end of the stream; [`Event`]s on its stdout. Each line is one JSON value.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! Decides how many stages run at the same time, and with how many threads. Results depend on neither.
 //!
-//! A stage that runs a network scales well to about [`CORES_PER_NETWORK`] cores. Few networks with many threads each use less
-//! memory than many networks, and the first result is ready earlier. Other stages are short and run beside them. With
-//! `--jobs N`, up to N stages run at the same time and share the cores.
+//! A stage that runs a network scales well to about [`CORES_PER_NETWORK`] cores. Few networks with many threads each
+//! use less memory than many networks, and the first result is ready earlier. Other stages are short and run beside
+//! them. With `--jobs N`, up to N stages run at the same time and share the cores.
 //!
 //! A stage with `resources` starts when they are free, and gets exactly these.
 
@@ -59,8 +59,8 @@ impl Load {
 }
 
 impl ResourcePool {
-    /// Returns an allocation for a stage beside the running ones; None if it must wait. `wanting` counts the running and
-    /// ready stages that do not request a number of cores, including this one.
+    /// Returns an allocation for a stage beside the running ones; None if it must wait. `wanting` counts the running
+    /// and ready stages that do not request a number of cores, including this one.
     pub fn allocate(
         &self,
         request: ResourceRequest,
@@ -103,7 +103,8 @@ impl ResourcePool {
         Some(Allocation { threads: threads.max(1), gpus })
     }
 
-    /// Returns why this machine can never satisfy a request: the name of the field, and the requested and existing amount.
+    /// Returns why this machine can never satisfy a request: the name of the field, and the requested and existing
+    /// amount.
     pub fn unsatisfiable(&self, asked: &Resources) -> Option<(&'static str, String)> {
         let Machine { cores, memory, gpus } = self.machine.as_ref()?;
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
@@ -148,8 +149,8 @@ impl ResourcePool {
         }
     }
 
-    /// Returns the number of threads for a stage that starts now. `wanting` counts the running and ready stages, including
-    /// this one.
+    /// Returns the number of threads for a stage that starts now. `wanting` counts the running and ready stages,
+    /// including this one.
     fn threads(&self, network: bool, wanting: Load, cores: usize) -> usize {
         let sharers = match network {
             true => wanting.networks.min(self.networks()),

@@ -423,8 +423,8 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Reruns the stages that produced a damaged blob, which `stage` found. Returns false if they were rerun before or no
-    /// stage of this pipeline produces it.
+    /// Reruns the stages that produced a damaged blob, which `stage` found. Returns false if they were rerun before or
+    /// no stage of this pipeline produces it.
     fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
         if self.stop != Stop::No {
             return Ok(false);

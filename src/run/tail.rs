@@ -22,8 +22,8 @@ impl Tail {
         self.path = path;
     }
 
-    /// Returns the lines that were completed since the last call; none while the file does not exist. A file that has become
-    /// shorter was replaced, and is read from its start.
+    /// Returns the lines that were completed since the last call; none while the file does not exist. A file that has
+    /// become shorter was replaced, and is read from its start.
     pub fn lines(&mut self) -> Vec<String> {
         let mut read = || -> std::io::Result<Vec<u8>> {
             let mut bytes = vec![];

@@ -1,7 +1,7 @@
 //! The process that runs one stage.
 //!
-//! The parent holds the other end of stdin. When that end closes, however the parent ended, the child asks its stage to save
-//! and exits within [`ORPHAN_GRACE`], so no process survives its run.
+//! The parent holds the other end of stdin. When that end closes, however the parent ended, the child asks its stage to
+//! save and exits within [`ORPHAN_GRACE`], so no process survives its run.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin, Write};
@@ -43,7 +43,8 @@ const EVENTS_FILE: &str = "events.jsonl";
 /// The file in the key's work folder with the total duration of all attempts.
 const SECONDS_FILE: &str = "seconds";
 
-/// Runs the stage that stdin specifies, or in a job the stage of its `batch` record. Returns the exit code of the process.
+/// Runs the stage that stdin specifies, or in a job the stage of its `batch` record. Returns the exit code of the
+/// process.
 pub fn exec(batch: Option<&Path>) -> u8 {
     let ended = match batch {
         None => run_from_stdin(),
@@ -105,8 +106,8 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     };
     let is_cached = |action: Action| spec.preimage.check_outputs(&action.outputs).is_ok();
     if !spec.force && store.action(&spec.key)?.is_some_and(is_cached) {
-        // Locking created the work folder again, with this process's empty log. It must not replace the log that was kept. A
-        // log that is not empty is from a process that died between commit and cleanup.
+        // Locking created the work folder again, with this process's empty log. It must not replace the log that was
+        // kept. A log that is not empty is from a process that died between commit and cleanup.
         let log = store.work_dir(&spec.key).join(LOG_FILE);
         if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
             let _ = std::fs::remove_file(&log);
@@ -285,8 +286,8 @@ impl Stop {
         Ok(())
     }
 
-    /// Watches the signals by which a batch system announces the end of a job. The batch system kills the job if it takes
-    /// too long.
+    /// Watches the signals by which a batch system announces the end of a job. The batch system kills the job if it
+    /// takes too long.
     fn listen_for_signals(self: &Arc<Self>) -> Result<()> {
         let mut signals =
             Signals::new(super::not_ignored(&[SIGINT, SIGTERM, SIGUSR2])).context("listening for signals")?;

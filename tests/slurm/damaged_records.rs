@@ -1,5 +1,5 @@
-//! Damaged, deleted, misplaced and unsealed records of jobs: no job is lost or submitted twice, and the message names the
-//! file and the next step.
+//! Damaged, deleted, misplaced and unsealed records of jobs: no job is lost or submitted twice, and the message names
+//! the file and the next step.
 
 use super::*;
 

@@ -111,8 +111,8 @@ impl Job {
         }
     }
 
-    /// Returns the last event of a stage that has saved its progress because of a signal. If its time is nearly up or the
-    /// job is preempted, requeues the job, as far as the stage's `retry` allows.
+    /// Returns the last event of a stage that has saved its progress because of a signal. If its time is nearly up or
+    /// the job is preempted, requeues the job, as far as the stage's `retry` allows.
     pub fn stop(&self, signal: i32, report: impl Fn(String)) -> ProcessEvent {
         let cause = if signal == SIGUSR2 { Cause::Time } else { Cause::Preempted };
         let allowed = cause.retries(&self.spec.plan.stages[self.stage].retry);

@@ -1,6 +1,6 @@
 //! The records of a run's jobs, in a folder that jobs and later processes read: `charter.json` specifies the run, and
-//! `b1.json`, `b2.json`, … record the submitted batches. The record of a batch is written before the batch is submitted, so
-//! that every job has a record even if a process is killed in between.
+//! `b1.json`, `b2.json`, … record the submitted batches. The record of a batch is written before the batch is
+//! submitted, so that every job has a record even if a process is killed in between.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,8 +131,8 @@ impl Batch {
         Some(if self.is_array() { format!("{}_{task}", self.job?) } else { self.job?.to_string() })
     }
 
-    /// Returns the comment of the job: the tag, by which srpipe identifies it, and for people the first stage's key and the
-    /// number of other tasks.
+    /// Returns the comment of the job: the tag, by which srpipe identifies it, and for people the first stage's key and
+    /// the number of other tasks.
     pub fn comment(&self) -> String {
         let mut comment = tag(self.number);
         if let Some(key) = self.keys.first().into_iter().flatten().next() {
@@ -226,8 +226,8 @@ impl JobStore {
     /// Returns all batches, sorted by number; files with other names are skipped.
     ///
     /// # Errors
-    /// Fails if a record is damaged or missing: the jobs of that batch could not be found again, and its number would be
-    /// used for another batch.
+    /// Fails if a record is damaged or missing: the jobs of that batch could not be found again, and its number would
+    /// be used for another batch.
     pub fn batches(&self) -> Result<Vec<Batch>> {
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
         let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -298,7 +298,8 @@ impl JobStore {
         self.unusable(&format!("{}.json is missing{evidence}", tag(batch)))
     }
 
-    /// Returns an error that includes the next step. The name of the file comes first, because tables cut long messages.
+    /// Returns an error that includes the next step. The name of the file comes first, because tables cut long
+    /// messages.
     fn unusable(&self, problem: &str) -> Error {
         let (folder, run) = (self.run.jobs_dir(), self.run_id());
         anyhow!(
@@ -314,8 +315,8 @@ impl JobStore {
     }
 }
 
-/// Returns the run's spec, the stage of a task, and the number of parts into which the stage splits its batches of images.
-/// Called by the job. `path` is the record of its batch.
+/// Returns the run's spec, the stage of a task, and the number of parts into which the stage splits its batches of
+/// images. Called by the job. `path` is the record of its batch.
 pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());

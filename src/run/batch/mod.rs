@@ -101,8 +101,8 @@ pub fn count_unsubmitted(run: &RunDir, states: &[StageState]) -> Result<usize> {
     Ok((0..states.len()).filter(is_missing).count())
 }
 
-/// Returns the device for networks. This machine may not have the nodes' GPUs, so `auto` means a GPU if a stage that runs a
-/// network requests one.
+/// Returns the device for networks. This machine may not have the nodes' GPUs, so `auto` means a GPU if a stage that
+/// runs a network requests one.
 pub fn device(pipeline: &Pipeline, system: &dyn BatchSystem) -> Device {
     let requests_gpu = |stage: &crate::plan::PlannedStage| stage.params.runs_network() && system.requests_gpu(stage);
     match pipeline.device {
@@ -119,8 +119,8 @@ pub struct BatchExecutor {
 }
 
 impl BatchExecutor {
-    /// Starts to handle the jobs of a run. `plan` includes its secrets, `since` is when the run began, and `runs` is the
-    /// folder of the store.
+    /// Starts to handle the jobs of a run. `plan` includes its secrets, `since` is when the run began, and `runs` is
+    /// the folder of the store.
     pub fn new(
         plan: &Plan,
         run: &RunDir,

@@ -1,5 +1,5 @@
-//! The last answer of the batch system about a run's jobs, and when to ask again. The system serves thousands of users: one
-//! question covers all jobs, and the interval grows while nothing changes.
+//! The last answer of the batch system about a run's jobs, and when to ask again. The system serves thousands of users:
+//! one question covers all jobs, and the interval grows while nothing changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,8 +67,8 @@ impl Poll {
         self.next = self.next.min(Instant::now() + MIN_INTERVAL);
     }
 
-    /// Asks if a question is due, without waiting for the answer. `accounts`: whether the accounting is needed, because the
-    /// queue lacks some jobs.
+    /// Asks if a question is due, without waiting for the answer. `accounts`: whether the accounting is needed, because
+    /// the queue lacks some jobs.
     pub fn ask(&mut self, accounts: bool) {
         if self.is_asking || Instant::now() < self.next {
             return;

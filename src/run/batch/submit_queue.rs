@@ -1,5 +1,5 @@
-//! Batches that have yet to be submitted. If a submission's outcome is uncertain, the batch is submitted again only after
-//! the batch system's queue has shown that it does not have it.
+//! Batches that have yet to be submitted. If a submission's outcome is uncertain, the batch is submitted again only
+//! after the batch system's queue has shown that it does not have it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

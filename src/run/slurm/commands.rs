@@ -129,8 +129,8 @@ fn parse_jobs(text: &str) -> Result<Jobs> {
     Ok(jobs)
 }
 
-/// Converts a time in RFC 3339 to one that `sacct` takes: local time, without a zone or fractions of a second. It is one
-/// hour earlier, because clocks differ.
+/// Converts a time in RFC 3339 to one that `sacct` takes: local time, without a zone or fractions of a second. It is
+/// one hour earlier, because clocks differ.
 fn sacct_time(time: &str) -> Result<String> {
     let time: jiff::Timestamp = time.parse().context("parsing the start time of the run")?;
     let early = (time - jiff::SignedDuration::from_hours(1)).to_zoned(jiff::tz::TimeZone::system());

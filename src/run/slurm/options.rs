@@ -17,8 +17,8 @@ pub struct Defaults {
 const WARNING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
 impl Defaults {
-    /// Returns a stage's resources with defaults filled in. With `cuda`, a stage that runs a network gets one GPU if none is
-    /// requested.
+    /// Returns a stage's resources with defaults filled in. With `cuda`, a stage that runs a network gets one GPU if
+    /// none is requested.
     pub fn complete(&self, stage: &PlannedStage, cuda: bool) -> (Resources, Site) {
         let asked = (stage.resources, stage.site.clone());
         let of_kind = self.kinds.get(&stage.kind).cloned().unwrap_or_default();
