@@ -60,10 +60,7 @@ fn errors_of_a_file_are_told_with_their_places() {
         errors.iter().map(|e| (e["place"].as_str().unwrap(), e["message"].as_str().unwrap())).collect();
     assert_eq!(
         told,
-        [
-            ("bad.yaml:3:32", "`{inputs.x}` is not declared"),
-            ("bad.yaml:3:57", "`../o` cannot be the name of an output")
-        ]
+        [("bad.yaml:3:32", "`{inputs.x}` is not declared"), ("bad.yaml:3:57", "`../o` is not a valid output name")]
     );
 }
 

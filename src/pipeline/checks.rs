@@ -1,5 +1,4 @@
-//! What types and ranges don't say: sizes that must divide, values that must fit each other, within a stage and
-//! between stages.
+//! Checks rules that types and ranges cannot express: relations between parameters of a stage and between stages.
 
 mod claims;
 mod command;
@@ -8,10 +7,10 @@ mod network;
 use std::collections::HashMap;
 
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::resolve::Draft;
-use super::sweep::Instance;
+use super::draft::Draft;
+use super::instances::Instance;
+use super::text::{is_invisible, quote};
 use super::tree::{Node, Value};
-use super::words::{is_invisible, quote};
 use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::names::name_error;
@@ -19,9 +18,10 @@ use crate::config::*;
 
 pub use network::{MAX_IMAGE_SIZE, check_network};
 
-/// The name that tables give bicubic enlargement.
+/// The name of bicubic interpolation in tables.
 const RESERVED_ARM: &str = "bicubic";
 
+/// Checks all instances.
 pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) {
     let by_name = instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
     let pipeline = Stages { draft, by_name };
@@ -36,13 +36,13 @@ pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) 
             StageParams::Compare(p) => check_compare(stage, p, &pipeline, &mut found),
             StageParams::Command(p) => command::check(stage, p, &mut found),
         }
-        // What is said of the stage as a whole may come of a parameter that is in error and was left out.
+        // An error of the stage as a whole may be the consequence of an invalid parameter.
         let in_error = draft.stages[instance.stage].variants[instance.variant].in_error;
-        errors.append(found.filter(|place| !in_error || place != stage.key()));
+        errors.append(found.filter(|span| !in_error || span != stage.key()));
     }
 }
 
-/// A stage that is checked.
+/// The instance to check.
 #[derive(Clone, Copy)]
 struct Stage<'a> {
     draft: &'a Draft,
@@ -54,47 +54,48 @@ impl<'a> Stage<'a> {
         &self.instance.name
     }
 
-    /// Where its name stands.
+    /// The span of the stage's name in the file.
     fn key(self) -> Span {
         self.draft.stages[self.instance.stage].key
     }
 
-    /// The value of a parameter that is given.
-    fn given(self, path: &str) -> Option<Span> {
-        Some(self.node(path)?.1.span)
+    /// Returns the span of a parameter's value; None if it is not set.
+    fn set_span(self, path: &str) -> Option<Span> {
+        Some(self.parameter(path)?.1.span)
     }
 
-    fn node(self, path: &str) -> Option<(Span, &'a Node)> {
-        self.draft.place(self.instance.stage, self.instance.variant, path)
+    /// Returns a parameter with the span of its key; None if it is not set.
+    fn parameter(self, path: &str) -> Option<(Span, &'a Node)> {
+        self.draft.parameter(self.instance.stage, self.instance.variant, path)
     }
 
-    /// Key and value of a parameter.
-    fn entry(self, path: &str) -> (Span, Span) {
-        self.node(path).map_or((self.key(), self.key()), |(key, node)| (key, node.span))
+    /// Returns the spans of a parameter's key and value, or of the stage's name if it is not set.
+    fn spans(self, path: &str) -> (Span, Span) {
+        self.parameter(path).map_or((self.key(), self.key()), |(key, node)| (key, node.span))
     }
 
-    /// The value of a parameter, or the stage's name where the parameter is left to its default.
-    fn place(self, path: &str) -> Span {
-        self.entry(path).1
+    /// Returns the span of a parameter's value, or of the stage's name if it is not set.
+    fn span(self, path: &str) -> Span {
+        self.spans(path).1
     }
 
-    /// Converts a problem with the stage's network to a diagnostic.
+    /// Converts a problem of the stage's network to a diagnostic.
     fn problem(self, problem: network::Problem) -> Diagnostic {
-        let given = problem.paths.iter().find_map(|path| self.given(path));
-        let span = given.unwrap_or_else(|| self.place(problem.paths.last().copied().unwrap_or("")));
+        let set = problem.paths.iter().find_map(|path| self.set_span(path));
+        let span = set.unwrap_or_else(|| self.span(problem.paths.last().copied().unwrap_or("")));
         Diagnostic::new(span, problem.message).maybe_help(problem.help)
     }
 
-    /// A value of a parameter that is a list.
-    fn item(self, path: &str, index: usize) -> Span {
-        match self.node(path).map(|(_, node)| &node.value) {
-            Some(Value::List(items)) => items.get(index).map_or(self.place(path), |item| item.span),
-            _ => self.place(path),
+    /// Returns the span of an item of a list parameter.
+    fn item_span(self, path: &str, index: usize) -> Span {
+        match self.parameter(path).map(|(_, node)| &node.value) {
+            Some(Value::List(items)) => items.get(index).map_or(self.span(path), |item| item.span),
+            _ => self.span(path),
         }
     }
 }
 
-/// The stages by name. Looks up what can be known; a reference in error is reported elsewhere.
+/// The stages by name. Lookups return None for invalid references, which are reported elsewhere.
 struct Stages<'a> {
     draft: &'a Draft,
     by_name: HashMap<&'a str, &'a Instance>,
@@ -135,83 +136,84 @@ fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {
     match params {
         FetchParams::Cifar10(p) => check_archive(stage, p, errors),
         FetchParams::Folder(p) if p.path.is_empty() || p.path.contains(is_invisible) => {
-            let message = format!("`path` must name a folder, found {}", quote(&p.path));
-            errors.push(Diagnostic::new(stage.place("path"), message).help("`.` is the folder srpipe is started in"));
+            let message = format!("`path` must be a directory, found {}", quote(&p.path));
+            errors.push(Diagnostic::new(stage.span("path"), message).help("`.` is the current directory"));
         }
         FetchParams::Folder(_) | FetchParams::Synthetic(_) => {}
     }
 }
 
 fn check_archive(stage: Stage, p: &Cifar10Params, errors: &mut Errors) {
-    let printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
+    let is_printable = |url: &str| !url.chars().any(|c| is_invisible(c) || c == ' ');
     let is_web = |url: &str| {
         let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
-        host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && printable(url)
+        host.is_some_and(|h| !h.is_empty() && !h.starts_with('/')) && is_printable(url)
     };
     if let Some(url) = p.url.as_ref().map(SecretUrl::expose) {
-        let span = stage.place("url");
+        let span = stage.span("url");
         if is_web(url) {
             if p.sha256.is_none() {
                 errors.push(
-                    Diagnostic::new(span, "an archive from the web needs `sha256`").help(
-                        "what `sha256sum` prints of the right archive; without `url` the official one is fetched",
-                    ),
+                    Diagnostic::new(span, "an archive from the web needs `sha256`")
+                        .help("set it to the output of `sha256sum`, or remove `url` to download the official archive"),
                 );
             }
         } else if !url.strip_prefix("file:").is_some_and(|path| !path.is_empty() && !path.contains(is_invisible)) {
             let message = format!("`url` must be `https://…`, `http://…` or `file:…`, found {}", quote(url));
             let help = match url.contains("://") || url.starts_with("file:") {
                 true => None,
-                false => Some(format!("for a file of this machine write {}", quote(&format!("file:{url}")))),
+                false => Some(format!("for a local file, write {}", quote(&format!("file:{url}")))),
             };
             errors.push(Diagnostic::new(span, message).maybe_help(help));
         }
     }
     for (index, url) in p.mirrors.iter().map(SecretUrl::expose).enumerate().filter(|(_, url)| !is_web(url)) {
         let message = format!("a mirror must be `https://…` or `http://…`, found {}", quote(url));
-        errors.push(Diagnostic::new(stage.item("mirrors", index), message));
+        errors.push(Diagnostic::new(stage.item_span("mirrors", index), message));
     }
     if let Some(digest) = &p.sha256
         && !(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
     {
         let message = format!("`sha256` must be 64 hexadecimal digits, found {}", quote(digest));
-        errors.push(Diagnostic::new(stage.place("sha256"), message));
+        errors.push(Diagnostic::new(stage.span("sha256"), message));
     }
 }
 
 fn check_degrade(stage: Stage, params: &DegradeParams, stages: &Stages, errors: &mut Errors) {
     let Some(size) = stages.fetch(&params.input).map(FetchParams::image_size) else { return };
     if let Some(message) = scale_error(size, params.scale) {
-        errors.push(Diagnostic::new(stage.place("scale"), message));
+        errors.push(Diagnostic::new(stage.span("scale"), message));
     }
 }
 
+/// Returns why images of this size cannot be downscaled, if they cannot.
 fn scale_error(size: usize, scale: usize) -> Option<String> {
     (!size.is_multiple_of(scale))
-        .then(|| format!("images of {size}×{size} pixels cannot be made {scale} times smaller"))
+        .then(|| format!("`scale` must divide the image size, found {scale} for images of {size}×{size} pixels"))
 }
 
 fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
     let TrainParams { model, diffusion, optim, .. } = params;
     check_length(stage, optim, errors);
     if !optim.batch_size.is_multiple_of(optim.accumulate) {
-        let message = format!("a batch of {} can't be divided into {} parts", optim.batch_size, optim.accumulate);
-        let span = stage.place("optim.accumulate");
+        let message =
+            format!("a batch of {} cannot be divided into {} equal parts", optim.batch_size, optim.accumulate);
+        let span = stage.span("optim.accumulate");
         errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
     }
     network::diffusion_problems(diffusion).into_iter().for_each(|problem| errors.push(stage.problem(problem)));
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);
     if optim.budget.is_some() && size.is_none() && stages.params(&params.data).is_some() {
         let message = format!(
-            "a budget of seconds needs images whose size the file tells, and {} has none that it tells",
+            "`optim.budget` needs images of a known size, but the file does not define the size of {}",
             quote(&params.data)
         );
-        let help = "give `steps` or `epochs`, or data that `degrade` makes of a `fetch` stage";
-        errors.push(Diagnostic::new(stage.place("optim.budget"), message).help(help));
+        let help = "set `steps` or `epochs` instead, or use the output of a `degrade` stage";
+        errors.push(Diagnostic::new(stage.span("optim.budget"), message).help(help));
     }
     if let Some(size) = size {
         match network::unet_error(size, model.channel_mults.len()) {
-            Some(message) => errors.push(Diagnostic::new(stage.place("data"), message)),
+            Some(message) => errors.push(Diagnostic::new(stage.span("data"), message)),
             None => {
                 let problems = network::attention_problems(model, size).into_iter();
                 problems.for_each(|problem| errors.push(stage.problem(problem)));
@@ -220,12 +222,12 @@ fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut
     }
 }
 
-/// How long a training is: one of three says.
+/// Checks that exactly one parameter specifies the length of the training.
 fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
-    let said =
+    let lengths =
         [("steps", optim.steps.is_some()), ("epochs", optim.epochs.is_some()), ("budget", optim.budget.is_some())];
-    let said: Vec<&str> = said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect();
-    match said[..] {
+    let set: Vec<&str> = lengths.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect();
+    match set[..] {
         [] => errors.push(
             Diagnostic::new(
                 stage.key(),
@@ -235,18 +237,18 @@ fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
         ),
         [_] => {}
         [first, second, ..] => {
-            let message = format!("`optim.{first}` and `optim.{second}` contradict each other");
+            let message = format!("`optim.{first}` and `optim.{second}` are mutually exclusive");
             errors.push(
-                Diagnostic::new(stage.place(&format!("optim.{second}")), message)
-                    .related(stage.place(&format!("optim.{first}")), "also given")
-                    .help("leave one of them out"),
+                Diagnostic::new(stage.span(&format!("optim.{second}")), message)
+                    .related(stage.span(&format!("optim.{first}")), "also set")
+                    .help("remove one of them"),
             );
         }
     }
     if optim.budget.is_some() && optim.gflops.is_none() {
-        let help = "such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for";
-        let span = stage.place("optim.budget");
-        errors.push(Diagnostic::new(span, "a budget of seconds needs `optim.gflops`").help(help));
+        let help = "such as `gflops: 200`; measure it with `srpipe bench` on the machine that the budget is meant for";
+        let span = stage.span("optim.budget");
+        errors.push(Diagnostic::new(span, "`optim.budget` needs `optim.gflops`").help(help));
     }
 }
 
@@ -259,31 +261,32 @@ fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &m
             params.sampler.steps,
             quote(&params.model)
         );
-        errors.push(Diagnostic::new(stage.place("sampler.steps"), message).help(format!("at most {timesteps}")));
+        errors
+            .push(Diagnostic::new(stage.span("sampler.steps"), message).help(format!("use at most {timesteps} steps")));
     }
     if stages.degrade(&params.data).is_some_and(|d| d.method != DegradeMethod::Area) && params.sampler.project_lr {
-        let message =
-            "`sampler.project_lr` makes the means of blocks right, and these low-resolution images are others";
-        let mut error = Diagnostic::new(stage.place("sampler.project_lr"), message).help("it goes with `method: area`");
+        let message = "`sampler.project_lr` needs data from a `degrade` stage with `method: area`";
+        let mut error = Diagnostic::new(stage.span("sampler.project_lr"), message)
+            .help("it corrects block means, and only `area` produces low-resolution images that are block means");
         if let Some(degrade) = stages.stage(&params.data) {
-            error = error.related(degrade.place("method"), "not the mean of each block");
+            error = error.related(degrade.span("method"), "not `area`");
         }
         errors.push(error);
     }
-    if let (Some(data), Some(learned)) = (stages.degrade(&params.data), stages.degrade(&model.data))
-        && data.scale != learned.scale
+    if let (Some(data), Some(trained)) = (stages.degrade(&params.data), stages.degrade(&model.data))
+        && data.scale != trained.scale
     {
         let message = format!(
-            "{} is {} times smaller, but {} is trained on {}, {} times smaller",
+            "{} has scale {}, but {} is trained on {} with scale {}",
             quote(&params.data),
             data.scale,
             quote(&params.model),
             quote(&model.data),
-            learned.scale
+            trained.scale
         );
-        let mut error = Diagnostic::new(stage.place("data"), message).help("sample from data of the model's scale");
+        let mut error = Diagnostic::new(stage.span("data"), message).help("use data with the scale of the model");
         if let Some(train) = stages.stage(&params.model) {
-            error = error.related(train.place("data"), "the model's data");
+            error = error.related(train.span("data"), "the training data");
         }
         errors.push(error);
     }
@@ -291,16 +294,18 @@ fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &m
 
 fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, String, Span)> = None;
-    let place = |arm: &Arm| stage.entry(&format!("arms.{}", arm.of));
+    let spans = |arm: &Arm| stage.spans(&format!("arms.{}", arm.of));
     let mut arms: Vec<_> = params.arms.iter().collect();
-    arms.sort_by_key(|(_, arm)| place(arm).0);
+    arms.sort_by_key(|(_, arm)| spans(arm).0);
     for &(name, arm) in &arms {
-        let (key, span) = place(arm);
+        let (key, span) = spans(arm);
         if arm.of == RESERVED_ARM {
-            let message = format!("an arm cannot be called {}", quote(&arm.of));
-            errors.push(Diagnostic::new(key, message).help("bicubic enlargement is measured in every comparison"));
+            let message = format!("the arm name {} is reserved", quote(&arm.of));
+            errors.push(
+                Diagnostic::new(key, message).help("every comparison includes bicubic interpolation under this name"),
+            );
         } else if let Some(help) = name_error(&arm.of) {
-            errors.push(Diagnostic::new(key, format!("{} cannot be the name of an arm", quote(&arm.of))).help(help));
+            errors.push(Diagnostic::new(key, format!("{} is not a valid arm name", quote(&arm.of))).help(help));
         }
         for run in &arm.runs {
             let Some(StageParams::Sample(sample)) = stages.params(&run.stage) else { continue };
@@ -308,16 +313,16 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
                 None => first = Some((name, sample.data.clone(), span)),
                 Some((other, data, other_span)) if *data != sample.data => {
                     let message = format!(
-                        "arm {} samples {}, arm {} samples {}: their images cannot be compared",
+                        "arms must use the same data, but {} samples from {} and {} samples from {}",
                         quote(name),
                         quote(&sample.data),
                         quote(other),
                         quote(data)
                     );
                     let mut error =
-                        Diagnostic::new(span, message).help("give the `sample` stages of all arms the same `data`");
+                        Diagnostic::new(span, message).help("set the same `data` in the `sample` stages of all arms");
                     if *other_span != span {
-                        error = error.related(*other_span, format!("samples {}", quote(data)));
+                        error = error.related(*other_span, format!("samples from {}", quote(data)));
                     }
                     errors.push(error);
                 }
@@ -329,7 +334,8 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
     claims::check_claims(stage, params, stages, errors);
 }
 
-/// Images are compared one by one: every arm needs the same. `arms` come in the order of the file.
+/// Checks that all arms have the same number of test images, because they are compared image by image. `arms` must be
+/// in the order of the file.
 fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, usize, Option<Span>)> = None;
     for (name, arm) in arms {
@@ -340,26 +346,27 @@ fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors:
             };
             let fetch = stages.degrade(&sample.data).and_then(|d| stages.fetch(&d.input));
             let images = sample.limit.unwrap_or(usize::MAX).min(fetch.map_or(usize::MAX, FetchParams::most_tests));
-            let place = of.given("limit");
+            let span = of.set_span("limit");
             match first {
-                None => first = Some((name, images, place)),
-                Some((other, others, other_place)) if images != others => {
+                None => first = Some((name, images, span)),
+                Some((other, others, other_span)) if images != others => {
                     let count = |images| match images {
                         usize::MAX => "all".to_string(),
                         images => images.to_string(),
                     };
                     let message = format!(
-                        "arm {} has {} test images, arm {} {}: they are compared image by image",
+                        "arms must have the same test images, but {} has {} and {} has {}",
                         quote(name),
                         count(images),
                         quote(other),
                         count(others)
                     );
-                    let span = place.or(other_place).unwrap_or(stage.key());
-                    let mut error = Diagnostic::new(span, message)
-                        .help("give the `sample` stages of all arms the same `limit`, best under `defaults.sample`");
-                    if let Some(other_place) = other_place.filter(|&p| p != span) {
-                        error = error.related(other_place, format!("of arm {}", quote(other)));
+                    let span = span.or(other_span).unwrap_or(stage.key());
+                    let mut error = Diagnostic::new(span, message).help(
+                        "set the same `limit` in the `sample` stages of all arms, for example in `defaults.sample`",
+                    );
+                    if let Some(other_span) = other_span.filter(|&other| other != span) {
+                        error = error.related(other_span, format!("the limit of {}", quote(other)));
                     }
                     errors.push(error);
                     return;
@@ -375,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_must_divide() {
+    fn the_scale_must_divide_the_image_size() {
         assert_eq!(scale_error(32, 8), None);
         assert!(scale_error(36, 8).unwrap().contains("36×36"));
     }

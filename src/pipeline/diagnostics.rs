@@ -1,4 +1,4 @@
-//! Every error of a pipeline file at once: each with its place, the line, a caret and what to do about it.
+//! The errors of a pipeline file, with positions, source lines, carets and hints.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use crate::config::{mask, redact};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str};
 
-/// After this many errors no more are looked for.
+/// The maximum number of errors to collect.
 const MAX_ERRORS: usize = 200;
-/// Places further apart than this many lines are shown as separate snippets.
+/// Spans that are more lines apart than this are shown as separate snippets.
 const SNIPPET_LINES: usize = 12;
 
-/// A text that errors point into.
+/// A source that errors can point into.
 #[derive(Debug, Clone)]
-pub(super) enum Text {
-    /// The pipeline file, under the name it has in messages.
+pub(super) enum SourceText {
+    /// The pipeline file. `name` is shown in messages.
     File { name: String, text: String },
-    /// A `--set` or `--sweep` as it was typed, the flag included.
+    /// A `--set` or `--sweep` argument, including the flag itself.
     Flag(String),
 }
 
-impl Text {
+impl SourceText {
     pub fn text(&self) -> &str {
         match self {
             Self::File { text, .. } | Self::Flag(text) => text,
@@ -29,10 +29,10 @@ impl Text {
     }
 }
 
-/// Bytes of one of the sources.
+/// A byte range of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Span {
-    /// Index of the source: 0 is the file, the flags follow as they were typed.
+    /// The index of the source: 0 for the file, then the flags in the order of the command line.
     pub source: u32,
     pub start: u32,
     pub end: u32,
@@ -48,12 +48,12 @@ impl Span {
     }
 }
 
-/// Where something is said; prints as `file:line:column` or as the flag.
+/// The position of a value in the sources; displayed as `file:line:column` or as the flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// In the file; `line` and `column` (in characters) count from 1.
+    /// `line` and `column` (in characters) are counted from 1.
     File { file: String, line: usize, column: usize },
-    /// On the command line: the flag as it was typed.
+    /// A command-line flag as typed.
     Flag(String),
 }
 
@@ -66,10 +66,11 @@ impl fmt::Display for Position {
     }
 }
 
-pub(super) fn position(sources: &[Text], span: Span) -> Option<Position> {
+/// Returns the position of the start of a span.
+pub(super) fn position(sources: &[SourceText], span: Span) -> Option<Position> {
     match sources.get(span.source as usize)? {
-        Text::Flag(flag) => Some(Position::Flag(flag.clone())),
-        Text::File { name, text } => {
+        SourceText::Flag(flag) => Some(Position::Flag(flag.clone())),
+        SourceText::File { name, text } => {
             let before = text.get(..span.start as usize)?;
             let line_start = before.rfind('\n').map_or(0, |i| i + 1);
             Some(Position::File {
@@ -81,16 +82,15 @@ pub(super) fn position(sources: &[Text], span: Span) -> Option<Position> {
     }
 }
 
-/// One error.
+/// An error in a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// What is wrong.
     pub message: String,
-    /// What to do about it, such as "did you mean `steps`?".
+    /// How to fix it, such as "did you mean `steps`?".
     pub help: Option<String>,
-    /// Absent where the error is not in the text, as for a file that cannot be read.
+    /// None if the error does not belong to a source, for example if the file cannot be read.
     pub(super) span: Option<Span>,
-    /// Other places that belong to the error, each with what it is.
+    /// Other spans that belong to the error, with labels.
     pub(super) related: Vec<(Span, String)>,
 }
 
@@ -104,7 +104,7 @@ impl Diagnostic {
         self
     }
 
-    /// Help where there is one to give.
+    /// Sets the help text, unless `help` is None.
     pub(super) fn maybe_help(mut self, help: Option<String>) -> Self {
         self.help = help.or(self.help);
         self
@@ -123,14 +123,14 @@ pub(super) struct Errors {
 }
 
 impl Errors {
-    /// The same error at the same place is one error: a default is seen once for every stage it reaches.
+    /// Adds an error unless it was added before: defaults are validated once per stage that they apply to.
     pub fn push(&mut self, error: Diagnostic) {
         if !self.is_full() && !self.found.iter().any(|e| e.span == error.span && e.message == error.message) {
             self.found.push(error);
         }
     }
 
-    /// So many errors that no more are collected; what is costly to find need not be looked for.
+    /// Whether the maximum number of errors is reached. Expensive checks can then be skipped.
     pub fn is_full(&self) -> bool {
         self.found.len() >= MAX_ERRORS
     }
@@ -148,14 +148,13 @@ impl Errors {
         self.found.first().map(|error| error.message.as_str())
     }
 
-    /// Those at places of which something is true.
-    pub fn filter(mut self, is_so: impl Fn(Span) -> bool) -> Self {
-        self.found.retain(|error| error.span.is_none_or(&is_so));
+    /// Keeps the errors whose span satisfies `is_kept`, and those without a span.
+    pub fn filter(mut self, is_kept: impl Fn(Span) -> bool) -> Self {
+        self.found.retain(|error| error.span.is_none_or(&is_kept));
         self
     }
 
-    /// Where they are.
-    pub fn places(&self) -> impl Iterator<Item = Span> {
+    pub fn spans(&self) -> impl Iterator<Item = Span> {
         self.found.iter().filter_map(|error| error.span)
     }
 
@@ -163,25 +162,25 @@ impl Errors {
         other.found.into_iter().for_each(|e| self.push(e));
     }
 
-    /// In the order of the file; those of the command line come last.
-    pub fn finish(mut self, sources: Arc<[Text]>) -> Diagnostics {
+    /// Sorts the errors by position; those in flags come last.
+    pub fn finish(mut self, sources: Arc<[SourceText]>) -> Diagnostics {
         self.found.sort_by_key(|e| e.span);
         Diagnostics { sources, errors: self.found }
     }
 }
 
-/// All the errors of a pipeline file and of the flags applied to it; never empty.
+/// The errors of a pipeline file and its flags; never empty.
 ///
-/// Prints in full, without colour; [`Diagnostics::render`] chooses.
+/// Displayed without colour; use [`Diagnostics::render`] for coloured output.
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
-    sources: Arc<[Text]>,
+    sources: Arc<[SourceText]>,
     errors: Vec<Diagnostic>,
 }
 
 impl Diagnostics {
-    /// An error about no place in a text.
-    pub(super) fn without_place(message: String, help: Option<String>) -> Self {
+    /// Creates a single error that does not belong to a source.
+    pub(super) fn without_position(message: String, help: Option<String>) -> Self {
         Self { sources: Arc::new([]), errors: vec![Diagnostic { message, help, span: None, related: vec![] }] }
     }
 
@@ -189,18 +188,18 @@ impl Diagnostics {
         &self.errors
     }
 
-    /// Where an error of [`Diagnostics::errors`] is.
+    /// Returns the position of one of [`Diagnostics::errors`].
     pub fn position(&self, error: &Diagnostic) -> Option<Position> {
         position(&self.sources, error.span?)
     }
 
-    /// The errors as text for people, a blank line between them, with ANSI colours where asked.
+    /// Renders the errors with source lines and carets, separated by blank lines.
     pub fn render(&self, coloured: bool) -> String {
         let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
         let reports: Vec<String> = self.errors.iter().map(|e| self.render_one(e, &renderer)).collect();
         let mut text = reports.join("\n\n");
         if self.errors.len() >= MAX_ERRORS {
-            text += &format!("\n\nerror: there are more errors than these {MAX_ERRORS}");
+            text += &format!("\n\nerror: too many errors; only the first {MAX_ERRORS} are shown");
         }
         text
     }
@@ -208,11 +207,11 @@ impl Diagnostics {
     fn render_one(&self, error: &Diagnostic, renderer: &Renderer) -> String {
         let title = Level::ERROR.primary_title(error.message.as_str());
         let mut group = Group::with_title(title);
-        for places in self.snippets(error) {
-            group = group.element(self.snippet(&places));
+        for highlights in self.snippets(error) {
+            group = group.element(self.snippet(&highlights));
         }
         if let Some(help) = &error.help {
-            // Names are escaped where they enter a message; this is for characters that only look harmless.
+            // Names in messages are escaped already; this handles characters that only look harmless.
             let help = normalize_untrusted_str(&redact(help));
             if error.span.is_some() {
                 group = group.element(Level::HELP.message(help));
@@ -224,54 +223,57 @@ impl Diagnostics {
         renderer.render(&[group])
     }
 
-    /// The places of an error, those near each other together.
-    fn snippets<'a>(&self, error: &'a Diagnostic) -> Vec<Vec<Place<'a>>> {
+    /// Groups the spans of an error into snippets of nearby lines.
+    fn snippets<'a>(&self, error: &'a Diagnostic) -> Vec<Vec<Highlight<'a>>> {
         let Some(span) = error.span else { return vec![] };
-        let primary = Place { span, kind: AnnotationKind::Primary, label: None };
+        let primary = Highlight { span, kind: AnnotationKind::Primary, label: None };
         let mut snippets = vec![vec![primary]];
         for (span, label) in &error.related {
-            let place = Place { span: *span, kind: AnnotationKind::Context, label: Some(label) };
+            let highlight = Highlight { span: *span, kind: AnnotationKind::Context, label: Some(label) };
             let near = span.source == error.span.map_or(0, |s| s.source) && {
                 let text = self.sources[span.source as usize].text();
                 let (a, b) = (span.start.min(snippets[0][0].span.start), span.start.max(snippets[0][0].span.start));
                 text[a as usize..b as usize].matches('\n').count() <= SNIPPET_LINES
             };
             if near {
-                snippets[0].push(place);
+                snippets[0].push(highlight);
             } else {
-                snippets.push(vec![place]);
+                snippets.push(vec![highlight]);
             }
         }
         snippets
     }
 
-    fn snippet<'a>(&'a self, places: &[Place<'a>]) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let source = &self.sources[places[0].span.source as usize];
+    fn snippet<'a>(&'a self, highlights: &[Highlight<'a>]) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let source = &self.sources[highlights[0].span.source as usize];
         let text = source.text();
-        // Only the lines in question are handed over, so that a large file costs nothing.
-        let first = places.iter().map(|p| p.span.start as usize).min().unwrap_or(0);
-        let last = places.iter().map(|p| p.span.start as usize).max().unwrap_or(0);
+        // Pass only the relevant lines to the renderer, so that large files are fast.
+        let first = highlights.iter().map(|h| h.span.start as usize).min().unwrap_or(0);
+        let last = highlights.iter().map(|h| h.span.start as usize).max().unwrap_or(0);
         let start = text[..first].rfind('\n').map_or(0, |i| i + 1);
         let end = text[last..].find('\n').map_or(text.len(), |i| last + i);
-        // The lines of a file from Windows end in \r as well.
+        // Lines of Windows files end in \r\n.
         let end = start + text[start..end].trim_end_matches('\r').len();
-        let annotations = places.iter().map(|place| {
-            // A value of several lines is marked in its first.
-            let (from, to) = (place.span.start as usize, place.span.end as usize);
+        let annotations = highlights.iter().map(|highlight| {
+            // Mark only the first line of a multi-line value.
+            let (from, to) = (highlight.span.start as usize, highlight.span.end as usize);
             let line_end = text[from..].find('\n').map_or(text.len(), |i| from + i);
             let to = from + text[from..to.clamp(from, line_end)].trim_end().len();
-            place.kind.span(from - start..to - start).label(place.label.map(normalize_untrusted_str))
+            highlight.kind.span(from - start..to - start).label(highlight.label.map(normalize_untrusted_str))
         });
         // Mask secrets before long lines are shortened: half a password is a secret too.
         let snippet = Snippet::source(mask(&text[start..end])).annotations(annotations);
         match source {
-            Text::Flag(_) => snippet.line_numbering(false),
-            Text::File { name, .. } => snippet.path(name.as_str()).line_start(text[..start].matches('\n').count() + 1),
+            SourceText::Flag(_) => snippet.line_numbering(false),
+            SourceText::File { name, .. } => {
+                snippet.path(name.as_str()).line_start(text[..start].matches('\n').count() + 1)
+            }
         }
     }
 }
 
-struct Place<'a> {
+/// A span to mark in a snippet.
+struct Highlight<'a> {
     span: Span,
     kind: AnnotationKind,
     label: Option<&'a str>,

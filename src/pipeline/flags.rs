@@ -1,69 +1,72 @@
-//! `--set path=value` and `--sweep path=a,b`: values of the command line over those of the file.
+//! `--set path=value` and `--sweep path=a,b`: command-line values that override those of the file.
 
-use super::diagnostics::{Diagnostic, Errors, Span, Text};
-use super::reader::{self, Place};
+use super::diagnostics::{Diagnostic, Errors, SourceText, Span};
+use super::reader::{self, Location};
 use super::sweep;
+use super::text::{alternatives, did_you_mean, quote};
 use super::tree::{Entry, Mapping, Node, Value};
-use super::words::{alternatives, did_you_mean, quote};
 use crate::config::StageKind;
 
-/// What the command line says of a pipeline. Paths start at the file's root (`defaults.train.optim.steps`), values are
-/// YAML, later ones win.
+/// The `--set` and `--sweep` flags. Paths start at the root of the file (`defaults.train.optim.steps`), and values are
+/// YAML. Later flags override earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// `path=value` each.
+    /// `path=value` arguments.
     pub set: Vec<String>,
-    /// `path=a,b` each: the parameter takes every value.
+    /// `path=a,b` arguments: the parameter takes each of the values.
     pub sweep: Vec<String>,
 }
 
 impl Flags {
-    /// As errors show them. A sweep is put over what is set.
-    pub(super) fn sources(&self) -> impl Iterator<Item = Text> {
+    /// Returns the flags as errors show them, in the order in which they are applied: sweeps override settings.
+    pub(super) fn sources(&self) -> impl Iterator<Item = SourceText> {
         let set = self.set.iter().map(|flag| format!("{SET}{flag}"));
-        set.chain(self.sweep.iter().map(|flag| format!("{SWEEP}{flag}"))).map(Text::Flag)
+        set.chain(self.sweep.iter().map(|flag| format!("{SWEEP}{flag}"))).map(SourceText::Flag)
     }
 }
 
-/// The maximum length of a path. Paths of parameters are much shorter, including stage names.
+/// The maximum length of a path, far above that of any parameter.
 const MAX_PATH_BYTES: usize = 1000;
 const MAX_SEGMENTS: usize = 200;
 
-/// What stands before the path in the source of a flag.
+/// The prefixes of flags in their sources.
 const SET: &str = "--set ";
 const SWEEP: &str = "--sweep ";
 
-/// Applies `flag`, which is source `source`: its name and then what was typed.
+/// Applies a flag to the tree. `flag` includes the name of the flag; `source` is its index among the sources.
 pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Errors) {
-    let (prefix, takes, example) = match flag.starts_with(SWEEP) {
-        true => (SWEEP, "`--sweep` takes `path=value,value`", "such as `--sweep seed=0,1,2`"),
-        false => (SET, "`--set` takes `path=value`", "such as `--set defaults.train.optim.steps=1500`"),
+    let (prefix, usage, example) = match flag.starts_with(SWEEP) {
+        true => (SWEEP, "`--sweep` needs `path=value,value`", "such as `--sweep seed=0,1,2`"),
+        false => (SET, "`--set` needs `path=value`", "such as `--set defaults.train.optim.steps=1500`"),
     };
     let whole = Span::new(source, prefix.len()..flag.len());
     let Some((path, value)) = flag[prefix.len()..].split_once('=') else {
-        errors.push(Diagnostic::new(whole, takes).help(example));
+        errors.push(Diagnostic::new(whole, usage).help(example));
         return;
     };
     if value.len() > reader::MAX_BYTES {
-        errors.push(Diagnostic::new(whole, "the value is too large"));
+        let message = format!("the value is larger than {} MiB", reader::MAX_BYTES >> 20);
+        errors.push(Diagnostic::new(whole, message));
         return;
     }
     if path.len() > MAX_PATH_BYTES || path.matches('.').count() >= MAX_SEGMENTS {
-        let message = format!("a path has at most {MAX_SEGMENTS} keys and {MAX_PATH_BYTES} characters");
+        let message = format!("a path may have at most {MAX_SEGMENTS} keys and {MAX_PATH_BYTES} characters");
         errors.push(Diagnostic::new(whole, message));
         return;
     }
     let segments = segments(path, prefix.len(), source);
     if let Some(empty) = segments.iter().find(|s| s.text.is_empty()) {
         let span = if empty.span.is_empty() { whole } else { empty.span };
-        errors.push(Diagnostic::new(span, "a path is keys with dots between them").help("such as `stages.cifar.url`"));
+        errors.push(
+            Diagnostic::new(span, "a path must consist of keys separated by dots").help("such as `stages.cifar.url`"),
+        );
         return;
     }
     let offset = prefix.len() + path.len() + 1;
     let value = match prefix {
-        // Within brackets the values are a list; the opening one takes the place of the `=`.
-        SWEEP => reader::read_argument(&format!("[{value}]"), Place { source, offset: offset - 1 }, errors),
-        _ => reader::read_argument(value, Place { source, offset }, errors),
+        // Brackets make the values a list. The opening bracket replaces the `=`, so offsets stay the same.
+        SWEEP => reader::read_argument(&format!("[{value}]"), Location { source, offset: offset - 1 }, errors),
+        _ => reader::read_argument(value, Location { source, offset }, errors),
     };
     let Some(mut value) = value else { return };
     if value.span.is_empty() || prefix == SWEEP {
@@ -78,14 +81,14 @@ pub(super) fn apply(root: &mut Node, flag: &str, source: u32, errors: &mut Error
     }
 }
 
-/// Puts an axis into the matrix of the stage, of the defaults or of the pipeline that the path leads to, in the place of
-/// one of the same parameter.
+/// Adds an axis to the matrix of the stage, of the defaults or of the pipeline, depending on the path. Replaces an axis
+/// of the same parameter.
 fn add_axis(root: &mut Node, path: &str, segments: &[Segment], values: Node) -> Result<(), Diagnostic> {
     let key = Span { end: segments[segments.len() - 1].span.end, ..segments[0].span };
-    let strange = |message: &str| {
+    let invalid = |message: &str| {
         Err(Diagnostic::new(key, message).help("such as `stages.model.optim.lr`, `defaults.train.optim.lr` or `seed`"))
     };
-    // What the matrix belongs to, as keys from the root, and of how many segments they consist.
+    // The keys from the root to the owner of the matrix, and the number of segments that they take.
     let (outer, used): (Vec<&str>, usize) = match (segments[0].text, segments.get(1)) {
         ("stages", Some(second)) => {
             let stages = root.entry(["stages"]).and_then(|e| e.node.as_mapping());
@@ -101,48 +104,52 @@ fn add_axis(root: &mut Node, path: &str, segments: &[Segment], values: Node) -> 
             let kinds = StageKind::ALL.map(StageKind::name);
             if !kinds.contains(&second.text) {
                 let help = did_you_mean(second.text, kinds)
-                    .unwrap_or_else(|| format!("defaults belong to a stage kind: {}", alternatives(&kinds)));
+                    .unwrap_or_else(|| format!("valid stage kinds: {}", alternatives(&kinds)));
                 let message = format!("unknown stage kind {}", quote(second.text));
                 return Err(Diagnostic::new(second.span, message).help(help));
             }
             (vec!["defaults", second.text], 2)
         }
         (sweep::SEED, None) => (vec![], 0),
-        _ => return strange(&format!("{} cannot be swept", quote(path))),
+        _ => return invalid(&format!("{} cannot be swept", quote(path))),
     };
-    let Some(parameter) = segments.get(used) else { return strange("the path of a parameter goes on") };
+    let Some(parameter) = segments.get(used) else { return invalid("the path does not lead to a parameter") };
     let parameter = &path[parameter.start..];
     let mut node = root;
     for name in outer.iter().copied().chain(["matrix"]) {
         let missing = || Entry { key, node: Node::null(key) };
-        // An empty `defaults:` is as good as a missing one.
+        // Treat an empty `defaults:` like a missing one.
         if node.is_null() {
             node.value = Value::Mapping(Mapping::new());
         }
         let found = node.describe();
         let Some(mapping) = node.as_mapping_mut() else {
-            return Err(Diagnostic::new(key, format!("{} stands in the way: {found}", quote(path))));
+            return Err(Diagnostic::new(
+                key,
+                format!("cannot sweep {}: expected a mapping, found {found}", quote(path)),
+            ));
         };
         node = &mut mapping.entry(name.to_string()).or_insert_with(missing).node;
     }
     if node.is_null() {
         node.value = Value::Mapping(Mapping::new());
     }
-    // A matrix that is none is an error of its own.
+    // A matrix that is not a mapping is reported elsewhere.
     if let Some(matrix) = node.as_mapping_mut() {
         matrix.insert(parameter.to_string(), Entry { key, node: values });
     }
     Ok(())
 }
 
+/// A part of a dotted path.
 struct Segment<'a> {
     text: &'a str,
-    /// Where in `path` it begins.
+    /// The byte offset in the path.
     start: usize,
     span: Span,
 }
 
-/// `offset`: where in the source the path begins.
+/// Splits a path at its dots. `offset` is the byte offset of the path in the source.
 fn segments(path: &str, offset: usize, source: u32) -> Vec<Segment<'_>> {
     let mut start = 0;
     path.split('.')
@@ -155,19 +162,20 @@ fn segments(path: &str, offset: usize, source: u32) -> Vec<Segment<'_>> {
         .collect()
 }
 
+/// Sets the value at a path and creates missing mappings.
 fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Result<(), Diagnostic> {
     let mut node = root;
     let mut rest = segments;
     let mut walked: Vec<&str> = vec![];
     loop {
-        // An empty `model:` is as good as a missing one.
+        // Treat an empty `model:` like a missing one.
         if node.is_null() {
             node.value = Value::Mapping(Mapping::new());
         }
         let found = node.describe();
         let Some(mapping) = node.as_mapping_mut() else {
-            let message = format!("{} is {found}, there is nothing below it to set", quote(&walked.join(".")));
-            return Err(Diagnostic::new(rest[0].span, message).help("a list is set as a whole: `--set path=[a, b]`"));
+            let message = format!("{} must be a mapping to set a key in it, found {found}", quote(&walked.join(".")));
+            return Err(Diagnostic::new(rest[0].span, message).help("set a list as a whole: `--set path=[a, b]`"));
         };
         let (key, used) = next_key(mapping, path, rest);
         let span = Span { end: rest[used - 1].span.end, ..rest[0].span };
@@ -178,7 +186,7 @@ fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Res
         }
         walked.push(key);
         if last {
-            drop_alternative(mapping, key, span.source);
+            remove_exclusive(mapping, key, span.source);
             mapping.insert(key.to_string(), Entry { key: span, node: value });
             return Ok(());
         }
@@ -188,8 +196,8 @@ fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Res
     }
 }
 
-/// The next key of the path and of how many segments it consists: names may have dots, so the longest key that exists
-/// is meant.
+/// Returns the next key of the path and the number of segments that it takes. Names may contain dots, so the longest
+/// existing key wins.
 fn next_key<'p>(mapping: &Mapping, path: &'p str, rest: &[Segment]) -> (&'p str, usize) {
     let key = |n: usize| {
         let last = &rest[n - 1];
@@ -198,21 +206,21 @@ fn next_key<'p>(mapping: &Mapping, path: &'p str, rest: &[Segment]) -> (&'p str,
     (1..=rest.len()).rev().map(|n| (key(n), n)).find(|(key, _)| mapping.contains_key(*key)).unwrap_or((key(1), 1))
 }
 
-/// `steps` of the command line replaces `epochs` or `budget` of the file and the other way round; two flags contradict
-/// each other.
-fn drop_alternative(mapping: &mut Mapping, key: &str, source: u32) {
-    for &other in super::resolve::alternatives_of(key) {
+/// Removes parameters of the file that exclude `key`, which a flag sets: `--set …steps=3` replaces `epochs` or
+/// `budget`. Keeps those that other flags set, so that the conflict is reported.
+fn remove_exclusive(mapping: &mut Mapping, key: &str, source: u32) {
+    for &other in super::schema::exclusive_with(key) {
         if source != 0 && mapping.get(other).is_some_and(|e| e.key.source == 0) {
             mapping.shift_remove(other);
         }
     }
 }
 
-/// The stage that was meant, or those there are.
+/// Suggests the closest stage name, or lists the stages.
 fn stage_help<'a>(name: &str, stages: impl Iterator<Item = &'a String> + Clone) -> Option<String> {
     const MOST: usize = 20;
     did_you_mean(name, stages.clone().map(String::as_str)).or_else(|| {
         let names: Vec<&String> = stages.take(MOST).collect();
-        (!names.is_empty()).then(|| format!("name one of {}", alternatives(&names)))
+        (!names.is_empty()).then(|| format!("one of {}", alternatives(&names)))
     })
 }

@@ -1,38 +1,38 @@
-//! The way from a file, or its text, to a pipeline.
+//! Loads a pipeline from a file or a text.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostics, Errors, Position, Text, position};
-use super::resolve::Draft;
+use super::diagnostics::{Diagnostics, Errors, Position, SourceText, position};
+use super::draft::Draft;
+use super::text::nearest;
 use super::tree::Node;
-use super::words::nearest;
-use super::{Flags, Pipeline, Stage, checks, flags, reader, references, resolve, resolved, sweep};
+use super::{Flags, Pipeline, Stage, checks, flags, instances, order, reader, resolve, resolved_yaml};
 
-/// Reads and checks a pipeline, with the values of the command line in the place of the file's.
+/// Reads and validates a pipeline file. Values in `flags` override those of the file.
 ///
 /// # Errors
-/// All that is wrong at once; a file that cannot be read is an error too.
+/// Returns all errors at once. Fails if the file cannot be read.
 pub fn load(path: &Path, flags: &Flags) -> Result<Pipeline, Diagnostics> {
     let name = path.display().to_string();
     let mut bytes = vec![];
-    // One byte more than is allowed tells a file that is too large, even if it has no end.
+    // One byte more than the limit, to detect files that are too large or endless.
     let limit = reader::MAX_BYTES as u64 + 1;
     if let Err(error) = std::fs::File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes)) {
         let help = match error.kind() {
-            ErrorKind::NotFound => similar_file(path).or(Some("`srpipe init` writes one to start from".into())),
-            ErrorKind::IsADirectory => Some("name a file in it".into()),
+            ErrorKind::NotFound => similar_file(path).or(Some("create one with `srpipe init`".into())),
+            ErrorKind::IsADirectory => Some("give a file in this directory".into()),
             _ => None,
         };
-        return Err(Diagnostics::without_place(format!("cannot read the pipeline {name}: {error}"), help));
+        return Err(Diagnostics::without_position(format!("cannot read the pipeline {name}: {error}"), help));
     }
     let mut pipeline = parse(&name, bytes, flags)?;
     pipeline.file = path.to_path_buf();
     Ok(pipeline)
 }
 
-/// A file beside it with nearly this name.
+/// Suggests a file in the same directory with a similar name.
 fn similar_file(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
@@ -45,28 +45,28 @@ fn similar_file(path: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", path.with_file_name(found).display()))
 }
 
-/// As [`load`], for a text; `name` is what messages call it.
+/// As [`load`], for a text. Messages show `name` as the name of the file.
 ///
 /// # Errors
-/// All that is wrong at once.
+/// Returns all errors at once.
 pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeline, Diagnostics> {
     let text = match decode(text.as_ref()) {
         Ok(text) => text,
-        Err((message, help)) => return Err(Diagnostics::without_place(format!("{name}: {message}"), help)),
+        Err((message, help)) => return Err(Diagnostics::without_position(format!("{name}: {message}"), help)),
     };
-    let file = Text::File { name: name.to_string(), text: text.to_string() };
-    let sources: Arc<[Text]> = std::iter::once(file).chain(flags.sources()).collect();
+    let file = SourceText::File { name: name.to_string(), text: text.to_string() };
+    let sources: Arc<[SourceText]> = std::iter::once(file).chain(flags.sources()).collect();
 
     let mut errors = Errors::default();
     let Some(root) = tree(&sources, &mut errors) else { return Err(errors.finish(sources)) };
     let Some(mut draft) = resolve::resolve(root, &mut errors) else { return Err(errors.finish(sources)) };
-    draft.stages = references::check_and_sort(draft.stages, &mut errors);
-    let instances = sweep::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
+    draft.stages = order::check_and_sort(draft.stages, &mut errors);
+    let instances = instances::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
     checks::check(&draft, &instances, &mut errors);
     if !errors.is_empty() {
         return Err(errors.finish(sources));
     }
-    let stage = |instance: sweep::Instance| Stage {
+    let stage = |instance: instances::Instance| Stage {
         name: instance.name,
         base: draft.stages[instance.stage].name.clone(),
         labels: instance.labels,
@@ -84,38 +84,38 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
         device: draft.device,
         executor: draft.executor,
         stages: instances.into_iter().map(stage).collect(),
-        draft: Arc::new(Source { texts: sources, draft }),
+        source: Arc::new(Source { texts: sources, draft }),
     })
 }
 
-/// The text of a file, or what is wrong with it and what to do.
+/// Decodes the text of a file. On failure, returns a message and a hint.
 fn decode(bytes: &[u8]) -> Result<&str, (String, Option<String>)> {
     if bytes.len() > reader::MAX_BYTES {
         let message = format!(
-            "line {} is beyond {} MiB, the most that a pipeline file has",
-            line_of(bytes, reader::MAX_BYTES),
-            reader::MAX_BYTES >> 20
+            "the file is larger than {} MiB, the limit for a pipeline file (line {})",
+            reader::MAX_BYTES >> 20,
+            line_of(bytes, reader::MAX_BYTES)
         );
-        return Err((message, Some("stages that differ in a few values are one stage with a `matrix`".to_string())));
+        return Err((message, Some("merge stages that differ in a few values into one stage with a `matrix`".into())));
     }
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        return Err(("the text is UTF-16".to_string(), Some("save the file as UTF-8".to_string())));
+        return Err(("the file is encoded as UTF-16".to_string(), Some("save the file as UTF-8".to_string())));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = line_of(bytes, error.valid_up_to());
-        (format!("line {line} is not UTF-8"), Some("save the file as UTF-8".to_string()))
+        (format!("line {line} is not valid UTF-8"), Some("save the file as UTF-8".to_string()))
     })?;
     Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text))
 }
 
-/// The line, counted from 1, in which the byte at `offset` stands.
+/// Returns the line number of the byte at `offset`, counted from 1.
 fn line_of(bytes: &[u8], offset: usize) -> usize {
     bytes[..offset].iter().filter(|&&b| b == b'\n').count() + 1
 }
 
-/// The file's document with the flags applied.
-fn tree(sources: &[Text], errors: &mut Errors) -> Option<Node> {
-    let mut root = reader::read(sources[0].text(), reader::Place { source: 0, offset: 0 }, errors)?;
+/// Parses the file and applies the flags.
+fn tree(sources: &[SourceText], errors: &mut Errors) -> Option<Node> {
+    let mut root = reader::read(sources[0].text(), reader::Location { source: 0, offset: 0 }, errors)?;
     if root.is_null() || root.as_mapping().is_none() {
         return Some(root);
     }
@@ -125,24 +125,24 @@ fn tree(sources: &[Text], errors: &mut Errors) -> Option<Node> {
     Some(root)
 }
 
-/// What a pipeline was read from.
+/// The sources of a pipeline and its draft.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    texts: Arc<[Text]>,
+    texts: Arc<[SourceText]>,
     draft: Draft,
 }
 
 impl Source {
     pub fn resolved(&self) -> String {
-        resolved::to_yaml(&self.draft).expect("numbers, texts, lists and mappings are YAML")
+        resolved_yaml::to_yaml(&self.draft).expect("the draft consists of YAML values")
     }
 
-    /// Where a stage's parameter is given.
+    /// Returns where a parameter of a stage is set; see [`Pipeline::position`].
     pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
         let (base, variant) = stage.origin;
         let span = match path {
             "" => self.draft.stages.get(base)?.key,
-            _ => self.draft.place(base, variant, path)?.0,
+            _ => self.draft.parameter(base, variant, path)?.0,
         };
         position(&self.texts, span)
     }

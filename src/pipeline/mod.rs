@@ -1,30 +1,40 @@
-//! The pipeline file: parsed with positions, validated against the parameter types, resolved into values.
+//! Parses, validates and resolves pipeline files.
 //!
-//! Pure: text in, a [`Pipeline`] or every one of its errors out. What a stage *does* is not known here.
+//! Pure: takes text and returns a [`Pipeline`], or all of its errors. It does not know what a stage does when it runs.
 //!
-//! [`load()`] and [`parse`] lead through it: `reader` makes a `tree` in which every value knows its place, `flags` puts
-//! the values of the command line over it, `resolve` merges the defaults and holds every stage against the `schema` of
-//! its type in [`params`], `references` finds missing stages and cycles and sorts, `sweep` makes instances of stages that
-//! are swept, `checks` has what only several values together tell. Each adds to the same list of errors, which
-//! [`Diagnostics`] shows.
+//! [`load()`] and [`parse`] run these steps, which all add to one list of errors, shown by [`Diagnostics`]:
+//!
+//! 1. `reader` parses the YAML into a `tree` in which every value has a span.
+//! 2. `flags` applies `--set` and `--sweep`.
+//! 3. `resolve` builds a `draft`: it merges the defaults, reads the matrices (`sweep`), and validates every stage
+//!    against its `schema`, which is derived from the parameter types in [`config`](crate::config).
+//! 4. `order` checks the `references` between stages, reports cycles, and sorts the stages topologically.
+//! 5. `instances` expands swept stages into instances.
+//! 6. `checks` validates what depends on several values or stages.
+//!
+//! `resolved_yaml` writes the resolved pipeline as YAML. `normalize` resets parameters that have no effect, and
+//! `complete_params` serialises all parameters of a stage. `text` formats names and lists in messages.
 
 mod aliases;
 mod checks;
+mod complete_params;
 mod diagnostics;
+mod draft;
 mod flags;
+mod instances;
 mod load;
+mod normalize;
+mod order;
 mod reader;
 mod references;
 mod resolve;
-mod resolved;
+mod resolved_yaml;
 mod schema;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tree;
-mod unread;
-mod words;
-mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,28 +46,27 @@ pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
 pub use load::{load, parse};
 pub use schema::{file as file_schema, reference};
-pub use words::did_you_mean;
+pub use text::did_you_mean;
 
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    /// The file it was read from.
     pub file: PathBuf,
     pub name: String,
     pub description: Option<String>,
     pub seed: u64,
     pub device: Device,
-    /// Where it says so.
+    /// None if the file does not specify one.
     pub executor: Option<ExecutorKind>,
-    /// In an order in which every stage comes after those it names; otherwise as in the file, instances of one stage
-    /// together.
+    /// In topological order: every stage comes after its inputs. Otherwise in the order of the file, with the instances
+    /// of a stage next to each other.
     pub stages: Vec<Stage>,
-    /// What the file says; where, is told by its positions.
-    draft: Arc<load::Source>,
+    /// The sources, for positions and for the resolved pipeline.
+    source: Arc<load::Source>,
 }
 
 impl Pipeline {
-    /// For tests of what comes after the file: one that was never written.
+    /// Creates a pipeline without a file.
     #[cfg(test)]
     pub fn of_stages(stages: Vec<Stage>) -> Self {
         Self {
@@ -68,32 +77,32 @@ impl Pipeline {
             device: Device::Cpu,
             executor: None,
             stages,
-            draft: Arc::default(),
+            source: Arc::default(),
         }
     }
 
-    /// The whole pipeline as YAML, every default and what the command line says filled in; reads as this pipeline.
+    /// Returns the pipeline as YAML with all defaults and flags filled in. Parsing it gives the same pipeline.
     pub fn resolved(&self) -> String {
-        self.draft.resolved()
+        self.source.resolved()
     }
 
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.name == name)
     }
 
-    /// The stages that `name` means: the one of that name, or all instances of it.
+    /// Returns the indices of the stages that `name` selects: a single stage, or all instances of a swept stage.
     pub fn named(&self, name: &str) -> Vec<usize> {
-        let is = |stage: &Stage| stage.name == name || stage.base == name;
-        (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
+        let is_selected = |stage: &Stage| stage.name == name || stage.base == name;
+        (0..self.stages.len()).filter(|&i| is_selected(&self.stages[i])).collect()
     }
 
-    /// Leaves these stages and those that they need.
+    /// Keeps these stages and their dependencies; removes all others.
     pub fn keep(&mut self, wanted: impl IntoIterator<Item = usize>) {
         let mut keep = vec![false; self.stages.len()];
         wanted.into_iter().for_each(|i| keep[i] = true);
         let index: std::collections::HashMap<String, usize> =
             self.stages.iter().enumerate().map(|(i, stage)| (stage.name.clone(), i)).collect();
-        // What a stage needs comes before it.
+        // Dependencies come before the stages that need them.
         for i in (0..self.stages.len()).rev() {
             if keep[i] {
                 self.stages[i].params.inputs().iter().for_each(|input| keep[index[&input.stage]] = true);
@@ -103,40 +112,40 @@ impl Pipeline {
         self.stages.retain(|_| keep.next().unwrap_or(false));
     }
 
-    /// Where a stage, or with a path such as `model.base_channels` a parameter of it, is given: in the stage, in
-    /// `defaults` or on the command line. An empty path is the stage itself. `None` for what is left to its default.
+    /// Returns where a parameter of a stage, such as `model.base_channels`, is set: in the stage, in `defaults` or on
+    /// the command line. None if it has its default value. An empty path stands for the stage itself.
     pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
-        self.draft.position(stage, path)
+        self.source.position(stage, path)
     }
 
-    /// As [`Pipeline::position`], of what encloses the parameter where it is left to its default itself.
+    /// As [`Pipeline::position`], but falls back to the closest enclosing mapping that is set.
     pub fn nearest_position(&self, stage: &Stage, path: &str) -> Option<Position> {
-        let shorter = std::iter::successors(Some(path), |p| match p.rsplit_once('.') {
+        let enclosing = std::iter::successors(Some(path), |p| match p.rsplit_once('.') {
             Some((outer, _)) => Some(outer),
             None => (!p.is_empty()).then_some(""),
         });
-        shorter.into_iter().find_map(|p| self.position(stage, p))
+        enclosing.into_iter().find_map(|p| self.position(stage, p))
     }
 }
 
-/// One stage of a pipeline, or one instance of a stage that is swept.
+/// A stage of a pipeline, or an instance of a swept stage.
 #[derive(Debug, Clone)]
 pub struct Stage {
     pub name: String,
-    /// Its name in the file, which the instances of one stage have in common.
+    /// The name in the file, which all instances of a stage share.
     pub base: String,
-    /// The values that tell it from other instances of its stage, by axis; those of stages before it first.
+    /// The axis values that identify the instance; those inherited from inputs come first.
     pub labels: Vec<Label>,
     pub params: StageParams,
     pub resources: Resources,
     pub site: Site,
     pub retry: Retry,
-    /// Where in the draft it comes from: the stage, and which combination of it.
+    /// The indices of the stage and of its variant in the draft.
     origin: (usize, usize),
 }
 
 impl Stage {
-    /// For tests of what comes after the file.
+    /// Creates a stage with default resources.
     #[cfg(test)]
     pub fn new(name: &str, params: StageParams) -> Self {
         Self {

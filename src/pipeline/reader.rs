@@ -1,4 +1,4 @@
-//! Text to tree: the events of the YAML parser, with limits that no pipeline of a person reaches.
+//! Parses YAML text into a tree, with limits on size, depth and number of values.
 
 use std::collections::HashMap;
 
@@ -6,44 +6,45 @@ use indexmap::map::Entry as Slot;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 use super::diagnostics::{Diagnostic, Errors, Span};
+use super::text::{is_odd_space, look_alike, odd_character, quote};
 use super::tree::{Entry, Mapping, Node, Value, plain_scalar};
-use super::words::{is_odd_space, look_alike, odd_character, quote};
 
-/// The largest file that is read. The parser takes time in proportion to values times the length of their line, so that
-/// much larger ones could be made to take minutes.
+/// The maximum size of a file, in bytes. Parsing time grows with the number of values times the length of their line,
+/// so a much larger hostile file could take minutes.
 pub(super) const MAX_BYTES: usize = 1 << 20;
+/// The maximum nesting depth.
 const MAX_DEPTH: usize = 64;
-/// Values in a document, those that aliases repeat counted every time.
+/// The maximum number of values in a document, counting those that aliases repeat.
 const MAX_NODES: usize = 200_000;
 
-/// Where in which source a text stands.
+/// The location of a text in the sources.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub source: u32,
-    /// Where in the source the text begins, in bytes.
+    /// The byte offset of the text in the source.
     pub offset: usize,
 }
 
-/// Reads the only document in `text`. Returns None and adds to `errors` if it is invalid.
-pub(super) fn read(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
-    read_with(text, None, place, errors)
+/// Parses the single document in `text`. If it is invalid, returns None and adds to `errors`.
+pub(super) fn read(text: &str, location: Location, errors: &mut Errors) -> Option<Node> {
+    read_with(text, None, location, errors)
 }
 
-/// Reads a value from the command line. There, comments are useless and names may contain `#`, so `#` is an ordinary
-/// character.
-pub(super) fn read_argument(text: &str, place: Place, errors: &mut Errors) -> Option<Node> {
-    // The parser sees a private-use character instead, one that does not occur in the text.
+/// Parses a value from the command line. Here `#` is an ordinary character: comments are useless, and names may contain
+/// it.
+pub(super) fn read_argument(text: &str, location: Location, errors: &mut Errors) -> Option<Node> {
+    // The parser sees a private-use character instead of `#`, one that does not occur in the text.
     let stand_in = ('\u{E000}'..='\u{F8FF}').find(|&c| !text.contains(c));
-    read_with(text, stand_in.filter(|_| text.contains('#')), place, errors)
+    read_with(text, stand_in.filter(|_| text.contains('#')), location, errors)
 }
 
-fn read_with(text: &str, hash: Option<char>, place: Place, errors: &mut Errors) -> Option<Node> {
-    let reader = Reader::new(text, hash, place);
+fn read_with(text: &str, hash: Option<char>, location: Location, errors: &mut Errors) -> Option<Node> {
+    let reader = Reader::new(text, hash, location);
     if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
-        let span = Span::new(place.source, place.offset + at..place.offset + at + c.len_utf8());
+        let span = Span::new(location.source, location.offset + at..location.offset + at + c.len_utf8());
         errors.push(
-            Diagnostic::new(span, format!("control character U+{:04X} in the text", c as u32))
-                .help("YAML is text; within double quotes such a character is written as an escape"),
+            Diagnostic::new(span, format!("the text contains the control character U+{:04X}", c as u32))
+                .help("remove it, or write it as an escape in a double-quoted string"),
         );
         return None;
     }
@@ -56,7 +57,7 @@ fn read_with(text: &str, hash: Option<char>, place: Place, errors: &mut Errors) 
     }
 }
 
-/// YAML 1.2, section 5.1, production 1.
+/// Whether YAML forbids the character (YAML 1.2, section 5.1, production 1).
 fn is_forbidden(c: char) -> bool {
     (c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')) || matches!(c, '\u{FFFE}' | '\u{FFFF}')
 }
@@ -65,8 +66,8 @@ struct Reader<'a> {
     text: &'a str,
     /// The character that replaces `#` for the parser, if `#` does not start a comment.
     hash: Option<char>,
-    place: Place,
-    /// The byte at which each character starts, where that is not its index.
+    location: Location,
+    /// The byte offset of each character; None for ASCII text, where it equals the index.
     starts: Option<Vec<u32>>,
     open: Vec<Open>,
     /// Complete anchored values, with the number of nodes in them.
@@ -74,12 +75,12 @@ struct Reader<'a> {
     nodes: usize,
 }
 
-/// A collection whose end is not read yet.
+/// A collection whose end event has not been read yet.
 struct Open {
     collection: Collection,
     start: Span,
     anchor: usize,
-    /// Nodes read before it.
+    /// The number of nodes read before it.
     nodes: usize,
 }
 
@@ -89,8 +90,9 @@ enum Collection {
         entries: Mapping,
         /// The key whose value comes next.
         key: Option<(String, Span)>,
-        /// The values of `<<`, and its position.
+        /// The values of `<<`.
         merged: Vec<Node>,
+        /// The span of `<<`.
         merge_key: Option<Span>,
     },
 }
@@ -100,26 +102,29 @@ const MERGE: &str = "<<";
 
 type Result<T> = std::result::Result<T, Diagnostic>;
 
-/// By parts of what the parser says: what is wrong then, most often.
+/// Hints for parser errors, by a part of the error message: the most likely cause.
 const HELP: [(&str, &str); 6] = [
-    ("flow", "here or before this, a `,` between two entries is missing, or a `}` or `]` at their end"),
-    ("simple key", "a key needs a colon and a space behind it, here or in the line before: `seed: 0`"),
+    ("flow", "a `,` between two entries or a closing `}` or `]` is missing, here or earlier"),
+    ("simple key", "a key needs a colon followed by a space, here or in the line before: `seed: 0`"),
     (
         "quoted scalar",
-        "quotes do not match, here or before: each that opens has to close, and one within a text is written twice ('') or as \\\"",
+        "quotes do not match, here or earlier: close every quote, and write a quote inside a string as '' or \\\"",
     ),
-    ("did not find expected key", "keys of one mapping begin in the same column: compare this line with those before"),
+    (
+        "did not find expected key",
+        "all keys of a mapping must start in the same column: compare this line with the lines before it",
+    ),
     (
         "mapping values",
-        "one key to a line, each with its `:`, here and in the line before, indented as its neighbours; or in braces as in `{ kind: fetch }`",
+        "write one `key: value` per line with equal indentation, or use braces as in `{ kind: fetch }`; check the line before, too",
     ),
-    ("placement of ':'", "before this, a quote or a bracket has no end"),
+    ("placement of ':'", "a quote or bracket before this is not closed"),
 ];
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str, hash: Option<char>, place: Place) -> Self {
+    fn new(text: &'a str, hash: Option<char>, location: Location) -> Self {
         let starts = (!text.is_ascii()).then(|| text.char_indices().map(|(i, _)| i as u32).collect());
-        Self { text, hash, place, starts, open: vec![], anchors: HashMap::new(), nodes: 0 }
+        Self { text, hash, location, starts, open: vec![], anchors: HashMap::new(), nodes: 0 }
     }
 
     fn byte(&self, marker: &Marker) -> usize {
@@ -132,43 +137,43 @@ impl<'a> Reader<'a> {
     fn span(&self, span: &saphyr_parser::Span) -> Span {
         let (start, end) = (self.byte(&span.start), self.byte(&span.end));
         let end = start + self.text.get(start..end).unwrap_or("").trim_end().len();
-        Span::new(self.place.source, self.place.offset + start..self.place.offset + end)
+        Span::new(self.location.source, self.location.offset + start..self.location.offset + end)
     }
 
     fn syntax_error(&self, error: &ScanError) -> Diagnostic {
-        // At the end of the text there is nothing to point at: the last thing written is what lacks its end.
+        // At a line end there is nothing to point at, so point at the last character before it.
         let at = self.byte(error.marker());
         let before = self.text[..at].trim_end().len();
         let on_blank = self.text[at..].trim_start_matches([' ', '\t', '\r']).starts_with('\n') || at == self.text.len();
         let start = if on_blank { self.text[..before].char_indices().next_back().map_or(0, |(i, _)| i) } else { at };
         let end = self.text[start..].chars().next().map_or(start, |c| start + c.len_utf8());
-        let span = Span::new(self.place.source, self.place.offset + start..self.place.offset + end);
+        let span = Span::new(self.location.source, self.location.offset + start..self.location.offset + end);
         let line = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
-        // The parser finds a tab where the line should be indented, and points at what stands before it.
+        // The parser points at the text before the tab.
         if error.info().contains("tab")
             && let Some(tab) = self.text[line..].find('\t').map(|i| line + i)
         {
-            let span = Span::new(self.place.source, self.place.offset + tab..self.place.offset + tab + 1);
-            return Diagnostic::new(span, "a tab").help("YAML is indented with spaces");
+            let span = Span::new(self.location.source, self.location.offset + tab..self.location.offset + tab + 1);
+            return Diagnostic::new(span, "a tab is used for indentation").help("indent YAML with spaces");
         }
         if let Some(error) = self.odd_indentation(start) {
             return error;
         }
-        let said = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
+        let diagnostic = Diagnostic::new(span, format!("not valid YAML: {}", error.info()));
         let help = HELP.iter().find(|(part, _)| error.info().contains(part)).map(|(_, help)| help.to_string());
         let hash = self.hash.map(|_| "`#` does not start a comment on the command line".to_string());
-        said.maybe_help(hash.or_else(|| odd_character(self.line_at(start))).or(help))
+        diagnostic.maybe_help(hash.or_else(|| odd_character(self.line_at(start))).or(help))
     }
 
-    /// Returns the line that contains a byte position.
+    /// Returns the line that contains the byte at `at`.
     fn line_at(&self, at: usize) -> &'a str {
         let start = self.text[..at].rfind('\n').map_or(0, |i| i + 1);
         let end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
         &self.text[start..end]
     }
 
-    /// Finds a character in the indentation at or before `at` that looks like a space but is not one to YAML, which
-    /// then misjudges the indentation.
+    /// Reports a character that looks like a space but is not one to YAML, in the indentation of the line at `at` or of
+    /// the lines before it.
     fn odd_indentation(&self, at: usize) -> Option<Diagnostic> {
         const LINES: usize = 20;
         let line_end = self.text[at..].find('\n').map_or(self.text.len(), |i| at + i);
@@ -178,8 +183,8 @@ impl<'a> Reader<'a> {
             let line = &self.text[start..end];
             let indented = line.char_indices().take_while(|(_, c)| c.is_whitespace() || is_odd_space(*c));
             if let Some((i, c)) = indented.into_iter().find(|(_, c)| is_odd_space(*c)) {
-                let at = self.place.offset + start + i;
-                let span = Span::new(self.place.source, at..at + c.len_utf8());
+                let at = self.location.offset + start + i;
+                let span = Span::new(self.location.source, at..at + c.len_utf8());
                 let name = look_alike(c).map_or_else(String::new, |(name, _)| name.to_string());
                 let message = format!("the indentation contains {name} (U+{:04X})", c as u32);
                 return Some(Diagnostic::new(span, message).help("indent YAML with plain spaces"));
@@ -203,7 +208,7 @@ impl<'a> Reader<'a> {
                     documents += 1;
                     if documents > 1 {
                         return Err(Diagnostic::new(span, "a second document starts here")
-                            .help("a pipeline file holds one; write the other to a file of its own"));
+                            .help("a pipeline file contains one document; move the other to its own file"));
                     }
                     None
                 }
@@ -212,13 +217,13 @@ impl<'a> Reader<'a> {
                     let text = self.hash.map_or_else(|| text.to_string(), |c| text.replace(c, "#"));
                     let is_key = self.awaits_key();
                     let value = match tag {
-                        // `true` and `null` are names as good as others.
+                        // Keys are strings, including `true` and `null`.
                         None if is_key => Value::Text(text),
                         None if style == ScalarStyle::Plain => plain_scalar(&text),
                         None => Value::Text(text),
                         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Value::Text(text),
                         Some(tag) if tag.is_yaml_core_schema() => plain_scalar(&text),
-                        Some(_) => return Err(no_tags(span)),
+                        Some(_) => return Err(custom_tag(span)),
                     };
                     self.count(1, span)?;
                     let node = Node { value, span };
@@ -247,7 +252,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let nowhere = Span::new(self.place.source, self.place.offset..self.place.offset);
+        let nowhere = Span::new(self.location.source, self.location.offset..self.location.offset);
         Ok(root.unwrap_or_else(|| Node::null(nowhere)))
     }
 
@@ -259,21 +264,19 @@ impl<'a> Reader<'a> {
         self.nodes += nodes;
         match self.nodes <= MAX_NODES {
             true => Ok(()),
-            false => {
-                Err(Diagnostic::new(span, format!("more than {MAX_NODES} values, those that aliases repeat counted")))
-            }
+            false => Err(Diagnostic::new(span, format!("more than {MAX_NODES} values, counting each use of an alias"))),
         }
     }
 
-    fn open(&mut self, collection: Collection, anchor: usize, strange_tag: bool, start: Span) -> Result<()> {
-        if strange_tag {
-            return Err(no_tags(start));
+    fn open(&mut self, collection: Collection, anchor: usize, has_custom_tag: bool, start: Span) -> Result<()> {
+        if has_custom_tag {
+            return Err(custom_tag(start));
         }
         if self.awaits_key() {
-            return Err(Diagnostic::new(start, "a key must be a word, not a list or a mapping"));
+            return Err(Diagnostic::new(start, "a key must be a string, not a list or mapping"));
         }
         if self.open.len() == MAX_DEPTH {
-            return Err(Diagnostic::new(start, format!("nested more than {MAX_DEPTH} deep")));
+            return Err(Diagnostic::new(start, format!("nested more than {MAX_DEPTH} levels deep")));
         }
         self.count(1, start)?;
         self.open.push(Open { collection, start, anchor, nodes: self.nodes - 1 });
@@ -281,7 +284,7 @@ impl<'a> Reader<'a> {
     }
 
     fn close(&mut self, end: Span) -> Result<Node> {
-        // The parser pairs starts and ends; should it ever not, that is its error and no reason to stop the program.
+        // The parser matches starts and ends; if it ever fails to, report an error instead of panicking.
         let Some(open) = self.open.pop() else {
             return Err(Diagnostic::new(end, "not valid YAML: an end without a start"));
         };
@@ -311,19 +314,19 @@ impl<'a> Reader<'a> {
 
     fn alias(&mut self, id: usize, span: Span) -> Result<Node> {
         if self.awaits_key() {
-            return Err(Diagnostic::new(span, "a key must be a word, not an alias"));
+            return Err(Diagnostic::new(span, "a key must be a string, not an alias"));
         }
         let nodes = match self.anchors.get(&id) {
             Some((_, nodes)) => *nodes,
-            None => return Err(Diagnostic::new(span, "this alias stands within the very value that it names")),
+            None => return Err(Diagnostic::new(span, "this alias refers to a value that contains it")),
         };
         self.count(nodes, span)?;
         Ok(self.anchors[&id].0.clone())
     }
 }
 
-fn no_tags(span: Span) -> Diagnostic {
-    Diagnostic::new(span, "tags of one's own (`!name`) have no meaning in a pipeline")
+fn custom_tag(span: Span) -> Diagnostic {
+    Diagnostic::new(span, "custom tags (`!name`) are not supported")
 }
 
 impl Collection {
@@ -339,15 +342,15 @@ impl Collection {
             *key = Some((node.as_text().unwrap_or_default().to_string(), node.span));
             return Ok(());
         };
-        // A value that is not there is shown at its key.
+        // Report errors in a missing value at its key.
         if node.is_null() && node.span.is_empty() {
             node.span = key_span;
         }
         if name == MERGE {
             if let Some(first) = merge_key.replace(key_span) {
                 errors.push(
-                    Diagnostic::new(key_span, "`<<` is given twice")
-                        .related(first, "the first time is here")
+                    Diagnostic::new(key_span, "duplicate key `<<`")
+                        .related(first, "first defined here")
                         .help("merge several mappings with one key: `<<: [*first, *second]`"),
                 );
                 return Ok(());
@@ -357,9 +360,8 @@ impl Collection {
                 _ => vec![node],
             };
             if let Some(part) = parts.iter().find(|p| p.as_mapping().is_none()) {
-                return Err(
-                    Diagnostic::new(part.span, "`<<` merges mappings").help("name one by its alias: `<<: *name`")
-                );
+                return Err(Diagnostic::new(part.span, "`<<` can only merge mappings")
+                    .help("use the alias of a mapping: `<<: *name`"));
             }
             merged.extend(parts);
             return Ok(());
@@ -369,8 +371,8 @@ impl Collection {
                 slot.insert(Entry { key: key_span, node });
             }
             Slot::Occupied(slot) => errors.push(
-                Diagnostic::new(key_span, format!("{} is given twice", quote(slot.key())))
-                    .related(slot.get().key, "the first time is here"),
+                Diagnostic::new(key_span, format!("duplicate key {}", quote(slot.key())))
+                    .related(slot.get().key, "first defined here"),
             ),
         }
         Ok(())

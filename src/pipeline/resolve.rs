@@ -1,61 +1,25 @@
-//! From tree to pipeline: the top level, `defaults`, the parameters of every stage.
+//! Builds a draft from the tree: validates the top level, merges `defaults`, and validates every stage.
 
 use super::diagnostics::{Diagnostic, Errors, Span};
-use super::references::Reference;
+use super::draft::{Draft, StageDraft};
+use super::references;
 use super::schema;
-use super::sweep::{self, Applied, Scope, Sweeps, Variant};
+use super::sweep::{self, Applied, Scope, Sweeps};
+use super::text::{alternatives, did_you_mean, is_invisible, list, odd_character, quote};
 use super::tree::{Mapping, Node, Number, Value};
-use super::words::{alternatives, did_you_mean, is_invisible, list, odd_character, quote};
 use crate::config::names::{pipeline_name_error, stage_name_error};
-use crate::config::{Device, ExecutorKind, StageKind, StageParams};
+use crate::config::{Device, ExecutorKind, StageKind};
 
-/// The key of a sweep, wherever it may stand.
+/// The key of a matrix: at the top level, in `defaults.KIND` and in a stage.
 const MATRIX: &str = "matrix";
-/// What a file says before its stages are held against each other.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub name: String,
-    pub description: Option<String>,
-    pub seed: u64,
-    pub device: Device,
-    pub executor: Option<ExecutorKind>,
-    pub stages: Vec<StageDraft>,
-    pub sweeps: Sweeps,
-}
 
-/// A stage as the file has it: one, however many instances a sweep makes of it.
-#[derive(Debug)]
-pub(super) struct StageDraft {
-    pub name: String,
-    pub key: Span,
-    /// Absent where the file does not say, or says nonsense.
-    pub kind: Option<StageKind>,
-    /// The parameters with the defaults under them, without `kind` and `matrix`.
-    pub node: Node,
-    /// What sweeps it.
-    pub applied: Applied,
-    /// One where nothing sweeps it; none where its kind is in error.
-    pub variants: Vec<Variant>,
-    /// The stages that it names, those of all variants together.
-    pub references: Vec<Reference>,
-}
-
-/// What may be said instead of a key of `optim`.
-pub(super) fn alternatives_of(key: &str) -> &'static [&'static str] {
-    match key {
-        "steps" => &["epochs", "budget"],
-        "epochs" => &["steps", "budget"],
-        "budget" => &["steps", "epochs"],
-        _ => &[],
-    }
-}
-
+/// Builds the draft. Returns None if the top level is not a mapping or has no `stages`.
 pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     const KEYS: [&str; 8] = ["name", "description", "seed", "device", "executor", "matrix", "defaults", "stages"];
     let start = Span { end: root.span.start, ..root.span };
     let Some(top) = root.as_mapping_mut() else {
-        let message = if root.is_null() { "the file is empty" } else { "a pipeline is a mapping" };
-        errors.push(Diagnostic::new(root.span, message).help("a pipeline has a `name` and `stages`"));
+        let message = if root.is_null() { "the file is empty" } else { "a pipeline must be a mapping" };
+        errors.push(Diagnostic::new(root.span, message).help("a pipeline needs `name` and `stages`"));
         return None;
     };
     for (key, entry) in top.iter() {
@@ -64,29 +28,29 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
                 key if StageKind::ALL.iter().any(|k| k.name() == key) => {
                     "stages belong under `stages`; set the kind with `kind`".to_string()
                 }
-                // As in docker-compose, where such keys hold anchors.
+                // In docker-compose files, such keys define anchors.
                 key if key.starts_with(['x', '.']) && key[1..].starts_with(|c: char| !c.is_ascii_alphanumeric()) => {
                     "put shared parameters under `defaults`, such as `defaults: { train: { … } }`, and define anchors where \
                      a value is first used"
                         .to_string()
                 }
-                _ => format!("known here: {}", list(&KEYS)),
+                _ => format!("valid keys: {}", list(&KEYS)),
             });
             errors.push(Diagnostic::new(entry.key, format!("unknown key {}", quote(key))).help(help));
         }
     }
-    let mut needed = |key: &str, errors: &mut Errors| {
+    let mut require = |key: &str, errors: &mut Errors| {
         let entry = top.shift_remove(key);
         if entry.is_none() {
             errors.push(Diagnostic::new(start, format!("the pipeline needs `{key}`")));
         }
         entry
     };
-    let name = needed("name", errors).and_then(|entry| pipeline_name(&entry.node, errors));
-    let stages = needed("stages", errors);
+    let name = require("name", errors).and_then(|entry| pipeline_name(&entry.node, errors));
+    let stages = require("stages", errors);
     let mut sweeps = Sweeps::default();
     if let Some(entry) = top.shift_remove(MATRIX) {
-        // Only seeds can be swept there, and all seeds have the same type.
+        // Only seeds can be swept at the top level, and seeds have the same type in all kinds.
         let scope = (&Scope::Pipeline, Some(StageKind::Train));
         sweeps.pipeline = sweep::read(scope, entry, top, &mut sweeps.axes, errors);
     }
@@ -100,7 +64,7 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
     }
     let stages = drafts(stages?.node, defaults.as_ref(), &mut sweeps, errors);
     sweeps.check_use(errors);
-    // Errors of the top level don't hide those of the references: names that are in error are no longer needed.
+    // Continue after errors in the top level, so that errors in references are reported too.
     Some(Draft {
         name: name.unwrap_or_default(),
         description,
@@ -114,11 +78,11 @@ pub(super) fn resolve(mut root: Node, errors: &mut Errors) -> Option<Draft> {
 
 fn pipeline_name(node: &Node, errors: &mut Errors) -> Option<String> {
     let Some(name) = node.as_text() else {
-        errors.push(Diagnostic::new(node.span, format!("`name` must be a text, found {}", node.describe())));
+        errors.push(Diagnostic::new(node.span, format!("`name` must be a string, found {}", node.describe())));
         return None;
     };
     if let Some(help) = pipeline_name_error(name).map(|why| odd_character(name).unwrap_or(why)) {
-        errors.push(Diagnostic::new(node.span, format!("{} cannot be the name of a pipeline", quote(name))).help(help));
+        errors.push(Diagnostic::new(node.span, format!("{} is not a valid pipeline name", quote(name))).help(help));
         return None;
     }
     Some(name.to_string())
@@ -126,12 +90,12 @@ fn pipeline_name(node: &Node, errors: &mut Errors) -> Option<String> {
 
 fn description(node: &Node, errors: &mut Errors) -> Option<String> {
     if node.as_text().is_none() && !node.is_null() {
-        let message = format!("`description` must be a text, found {}", node.describe());
+        let message = format!("`description` must be a string, found {}", node.describe());
         errors.push(Diagnostic::new(node.span, message));
     }
-    // It is shown on terminals, which control characters move.
+    // The description is printed to terminals, where control characters move the cursor.
     if node.as_text().is_some_and(|t| t.chars().any(|c| is_invisible(c) && c != '\n')) {
-        errors.push(Diagnostic::new(node.span, "control characters in the description"));
+        errors.push(Diagnostic::new(node.span, "the description contains control characters"));
     }
     node.as_text().map(str::to_string)
 }
@@ -155,8 +119,8 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
     let text = node.as_text().unwrap_or_default();
     match text.parse() {
         Ok(device) => Some(device),
-        Err(what) => {
-            let message = format!("`device` must be {what}, found {}", node.describe());
+        Err(expected) => {
+            let message = format!("`device` must be {expected}, found {}", node.describe());
             let help = match text {
                 "gpu" | "GPU" => Some("did you mean `cuda`?".to_string()),
                 _ => odd_character(text).or_else(|| did_you_mean(text, ["auto", "cpu", "cuda"])),
@@ -170,8 +134,8 @@ fn device(node: &Node, errors: &mut Errors) -> Option<Device> {
 fn executor(node: &Node, errors: &mut Errors) -> Option<ExecutorKind> {
     let text = node.as_text().unwrap_or_default();
     text.parse()
-        .inspect_err(|what| {
-            let message = format!("`executor` must be {what}, found {}", node.describe());
+        .inspect_err(|expected| {
+            let message = format!("`executor` must be {expected}, found {}", node.describe());
             let help = odd_character(text).or_else(|| did_you_mean(text, ExecutorKind::names()));
             errors.push(Diagnostic::new(node.span, message).maybe_help(help));
         })
@@ -183,7 +147,7 @@ fn kind_names() -> [&'static str; 6] {
 }
 
 fn check_defaults(defaults: &mut Node, sweeps: &mut Sweeps, errors: &mut Errors) {
-    // `defaults:` with all below it commented out.
+    // `defaults:` with its content commented out.
     if defaults.is_null() {
         return;
     }
@@ -209,7 +173,7 @@ fn check_defaults(defaults: &mut Node, sweeps: &mut Sweeps, errors: &mut Errors)
             None => {
                 let help = odd_character(key)
                     .or_else(|| did_you_mean(key, kind_names()))
-                    .unwrap_or_else(|| format!("defaults belong to a stage kind: {}", alternatives(&kind_names())));
+                    .unwrap_or_else(|| format!("valid stage kinds: {}", alternatives(&kind_names())));
                 errors.push(Diagnostic::new(entry.key, format!("unknown stage kind {}", quote(key))).help(help));
             }
         }
@@ -238,7 +202,7 @@ fn draft(
     errors: &mut Errors,
 ) -> StageDraft {
     if let Some(help) = stage_name_error(&name).map(|why| odd_character(&name).unwrap_or(why)) {
-        errors.push(Diagnostic::new(key, format!("{} cannot be the name of a stage", quote(&name))).help(help));
+        errors.push(Diagnostic::new(key, format!("{} is not a valid stage name", quote(&name))).help(help));
     }
     let mut draft =
         StageDraft { name, key, kind: None, node, applied: Applied::default(), variants: vec![], references: vec![] };
@@ -253,12 +217,12 @@ fn draft(
     let scope = Scope::Stage(name.clone());
     let own = matrix.and_then(|entry| sweep::read((&scope, draft.kind), entry, mapping, &mut sweeps.axes, errors));
     let Some(kind) = draft.kind else { return draft };
-    // Values written back to the resolved file must have the type of their parameter.
+    // Values in the resolved pipeline must have the type of their parameter.
     schema::type_stage(kind, &mut draft.node);
     let given = draft.node.clone();
     let defaults = defaults.and_then(|d| d.entry([kind.name()]));
     let weight = sweeps.defaults.entry(kind).or_insert_with(|| defaults.map_or(0, |entry| entry.node.weight()));
-    // A value takes more memory as part of the file than as a parameter.
+    // In the tree, a value takes more memory than as a parameter.
     let merged = sweeps.merged + 12 * *weight;
     if merged > sweep::MAX_BYTES {
         if sweeps.merged <= sweep::MAX_BYTES {
@@ -278,11 +242,11 @@ fn draft(
         errors.push(sweep::too_large(key, name));
         return draft;
     }
-    let mut references = indexmap::IndexSet::new();
-    let see = |node: &Node| references.extend(super::references::references(kind, node));
+    let mut found = indexmap::IndexSet::new();
+    let see = |node: &Node| found.extend(references::references(kind, node));
     let (node, applied) = (&draft.node, &draft.applied);
     draft.variants = sweep::variants(kind, (name, key), node, applied, &mut sweeps.axes, errors, see);
-    draft.references = references.into_iter().collect();
+    draft.references = found.into_iter().collect();
     draft
 }
 
@@ -296,21 +260,22 @@ fn stage_kind(name: &str, key: Span, mapping: &mut Mapping, errors: &mut Errors)
         errors.push(Diagnostic::new(key, format!("stage {} needs `kind`", quote(name))).help(help));
         return None;
     };
-    let word = entry.node.as_text().unwrap_or_default();
-    let kind = StageKind::ALL.into_iter().find(|k| k.name() == word);
+    let text = entry.node.as_text().unwrap_or_default();
+    let kind = StageKind::ALL.into_iter().find(|k| k.name() == text);
     if kind.is_none() {
-        let help = odd_character(word).or_else(|| did_you_mean(word, kind_names()));
+        let help = odd_character(text).or_else(|| did_you_mean(text, kind_names()));
         let message = format!("`kind` must be {kinds}, found {}", entry.node.describe());
         errors.push(Diagnostic::new(entry.node.span, message).maybe_help(help));
     }
     kind
 }
 
-/// Puts `defaults` under `mapping`: mappings merge key by key, anything else of the stage's own stays.
+/// Merges `defaults` into `mapping`: mappings key by key; for all else, the stage's own value wins.
 fn merge(mapping: &mut Mapping, defaults: &Mapping) {
-    // Looked up before anything is added: of `steps`, `epochs` and `budget`, the stage's own is meant.
+    // Of `steps`, `epochs` and `budget`, the stage's own wins. Check before adding anything.
     let own = |key: &str| mapping.get(key).is_some_and(|e| !e.node.is_null());
-    let skipped: Vec<bool> = defaults.keys().map(|key| alternatives_of(key).iter().any(|other| own(other))).collect();
+    let skipped: Vec<bool> =
+        defaults.keys().map(|key| schema::exclusive_with(key).iter().any(|other| own(other))).collect();
     for ((key, default), skipped) in defaults.iter().zip(skipped) {
         match mapping.get_mut(key) {
             Some(entry) => {
@@ -323,31 +288,5 @@ fn merge(mapping: &mut Mapping, defaults: &Mapping) {
                 mapping.insert(key.clone(), default.clone());
             }
         }
-    }
-}
-
-impl StageDraft {
-    /// The parameters of the variants that are not in error.
-    pub fn params(&self) -> impl Iterator<Item = &StageParams> {
-        self.variants.iter().filter_map(|variant| Some(&variant.typed.as_ref()?.params))
-    }
-}
-
-impl Draft {
-    /// Where a parameter of a stage's variant is given: its key (of a value on an axis, where the value stands) and its
-    /// value.
-    pub fn place(&self, stage: usize, variant: usize, path: &str) -> Option<(Span, &Node)> {
-        let stage = &self.stages[stage];
-        for &(axis, value) in &stage.variants[variant].combination {
-            let axis = &self.sweeps.axes[axis];
-            let node = &axis.values[value].node;
-            if path == axis.path {
-                return Some((node.span, node));
-            }
-            if let Some(inner) = path.strip_prefix(&axis.path).and_then(|rest| rest.strip_prefix('.')) {
-                return node.entry_at(inner).map(|entry| (entry.key, &entry.node));
-            }
-        }
-        stage.node.entry_at(path).map(|entry| (entry.key, &entry.node))
     }
 }

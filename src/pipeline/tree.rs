@@ -1,10 +1,10 @@
-//! A YAML document as a tree in which everything knows its place.
+//! A YAML document as a tree with a span for every key and value.
 
 use indexmap::IndexMap;
 
 use super::diagnostics::Span;
 
-/// A value and where it is written.
+/// A value and its span.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub value: Value,
@@ -17,7 +17,7 @@ pub(super) enum Value {
     Bool(bool),
     Number {
         number: Number,
-        /// As it was written: a parameter that is a text may look like a number (a digest of digits alone).
+        /// The original spelling. A string parameter may look like a number, such as a digest without letters.
         text: String,
     },
     Text(String),
@@ -28,7 +28,7 @@ pub(super) enum Value {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Number {
     Integer(i128),
-    /// May be infinite or NaN here; validation refuses it.
+    /// May be infinite or NaN; validation rejects these.
     Real(f64),
 }
 
@@ -41,7 +41,7 @@ impl Number {
     }
 }
 
-/// Keys in the order of the file.
+/// A mapping, in the order of the file.
 pub(super) type Mapping = IndexMap<String, Entry>;
 
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    /// The text of a text, or of a number as it was written.
+    /// Returns a string, or a number as it was written.
     pub fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) | Value::Number { text, .. } => Some(text),
@@ -81,7 +81,7 @@ impl Node {
         }
     }
 
-    /// The entry under this mapping at `path`, its keys one after another.
+    /// Returns the entry at `path`, given as a sequence of keys.
     pub fn entry<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Entry> {
         let mut path = path.into_iter();
         let mut entry = self.as_mapping()?.get(path.next()?)?;
@@ -101,7 +101,7 @@ impl Node {
         Some(entry)
     }
 
-    /// The entry at a dotted path; keys may have dots themselves, the longest that exists is meant.
+    /// Returns the entry at a dotted path. Keys may contain dots themselves; the longest existing key is used.
     pub fn entry_at(&self, path: &str) -> Option<&Entry> {
         let mapping = self.as_mapping()?;
         if let Some(entry) = mapping.get(path) {
@@ -122,12 +122,12 @@ impl Node {
         }
     }
 
-    /// What the value is, for "found ...".
+    /// Describes the value for messages: "found …".
     pub fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_string(),
             Value::Bool(b) => format!("`{b}`"),
-            Value::Number { text, .. } | Value::Text(text) => super::words::quote(text),
+            Value::Number { text, .. } | Value::Text(text) => super::text::quote(text),
             Value::List(_) => "a list".to_string(),
             Value::Mapping(_) => "a mapping".to_string(),
         }
@@ -153,7 +153,7 @@ impl Node {
     }
 }
 
-/// The value of an unquoted scalar, by the core schema of YAML 1.2 (section 10.3.2).
+/// Parses an unquoted scalar according to the YAML 1.2 core schema (section 10.3.2).
 pub(super) fn plain_scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
@@ -186,7 +186,7 @@ fn number(text: &str) -> Option<Number> {
     if matches!(text, ".nan" | ".NaN" | ".NAN") {
         return Some(Number::Real(f64::NAN));
     }
-    // What is left of the core schema's numbers are those Rust reads, less its own words for infinities and NaN.
+    // The remaining numbers of the core schema are those that Rust parses, except for its names of infinity and NaN.
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scalars_are_those_of_the_core_schema() {
+    fn plain_scalars_follow_the_core_schema() {
         let number_of = |text: &str| match plain_scalar(text) {
             Value::Number { number, .. } => Some(number),
             _ => None,

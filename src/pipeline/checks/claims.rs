@@ -1,9 +1,9 @@
-//! Whether what a comparison claims can be answered by its arms.
+//! Checks that the arms of a comparison can decide its claims.
 
 use std::collections::BTreeSet;
 
 use super::super::diagnostics::{Diagnostic, Errors};
-use super::super::words::{alternatives, did_you_mean, quote, quote_whole};
+use super::super::text::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 use crate::config::StageParams;
 use crate::config::claims::Claim;
@@ -16,14 +16,14 @@ const MAX_CLAIMS: usize = 200;
 
 pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages, errors: &mut Errors) {
     if params.claims.len() > MAX_CLAIMS {
-        let message = format!("a comparison has at most {MAX_CLAIMS} claims, this one has {}", params.claims.len());
-        errors.push(Diagnostic::new(stage.place("claims"), message));
+        let message = format!("a comparison may have at most {MAX_CLAIMS} claims, found {}", params.claims.len());
+        errors.push(Diagnostic::new(stage.span("claims"), message));
         return;
     }
     for (name, claim) in &params.claims {
         if let Some(help) = name_error(name) {
-            let key = stage.entry(&format!("claims.{name}")).0;
-            errors.push(Diagnostic::new(key, format!("{} cannot be the name of a claim", quote(name))).help(help));
+            let key = stage.spans(&format!("claims.{name}")).0;
+            errors.push(Diagnostic::new(key, format!("{} is not a valid claim name", quote(name))).help(help));
             continue;
         }
         let checked = ClaimOf { stage, name, claim };
@@ -31,12 +31,12 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
             .map(|(role, arm)| checked.arm(role, arm, params, errors));
         let [Some(arm), Some(control)] = arms else { continue };
         if claim.arm == claim.control {
-            let message = format!("claim {} holds {} against itself", quote(name), quote(&claim.arm));
-            errors.push(Diagnostic::new(checked.place("control"), message));
+            let message = format!("claim {} compares {} with itself", quote(name), quote(&claim.arm));
+            errors.push(Diagnostic::new(checked.field_span("control"), message));
             continue;
         }
         let Some(endpoint) = claim.endpoint(name) else {
-            let key = stage.entry(&format!("claims.{name}")).0;
+            let key = stage.spans(&format!("claims.{name}")).0;
             let endpoints: Vec<String> = Metric::endpoints().map(|metric| metric.to_string()).collect();
             errors.push(
                 Diagnostic::new(key, format!("claim {} needs an `endpoint`", quote(name)))
@@ -58,13 +58,14 @@ struct ClaimOf<'a> {
     claim: &'a Claim,
 }
 
-/// An arm, none for bicubic enlargement.
+/// An arm; None for bicubic interpolation.
 type Side<'a> = Option<&'a Arm>;
 
 impl ClaimOf<'_> {
-    fn place(&self, field: &str) -> super::Span {
+    /// The span of a field, or of the claim's name if it is not set.
+    fn field_span(&self, field: &str) -> super::Span {
         let path = format!("claims.{}.{field}", self.name);
-        self.stage.given(&path).unwrap_or_else(|| self.stage.entry(&format!("claims.{}", self.name)).0)
+        self.stage.set_span(&path).unwrap_or_else(|| self.stage.spans(&format!("claims.{}", self.name)).0)
     }
 
     fn arm<'p>(&self, role: &str, arm: &str, params: &'p CompareParams, errors: &mut Errors) -> Option<Side<'p>> {
@@ -73,22 +74,24 @@ impl ClaimOf<'_> {
             None if arm == RESERVED_ARM => Some(None),
             None => {
                 let names = params.arms.keys().map(String::as_str).chain([RESERVED_ARM]);
-                // A swept arm has the values of its axes in its name.
+                // The names of swept arms contain axis values.
                 let swept = params.arms.iter().find(|(name, found)| found.of == arm && *name != arm);
                 let help = match swept {
-                    Some((name, _)) => {
-                        Some(format!("it is swept: say which, such as {}", quote_whole(&format!("\"{name}\""))))
-                    }
+                    Some((name, _)) => Some(format!(
+                        "it is swept; choose one instance, such as {}",
+                        quote_whole(&format!("\"{name}\""))
+                    )),
                     None => did_you_mean(arm, names),
                 };
-                let message = format!("`claims.{}.{role}` names {}, which is no arm", self.name, quote(arm));
-                errors.push(Diagnostic::new(self.place(role), message).maybe_help(help));
+                let message =
+                    format!("`claims.{}.{role}` refers to {}, but there is no such arm", self.name, quote(arm));
+                errors.push(Diagnostic::new(self.field_span(role), message).maybe_help(help));
                 None
             }
         }
     }
 
-    /// Whether there are seeds of one to be held against those of the other.
+    /// Checks that the two arms have seeds in common.
     fn pairs(&self, arm: Side, control: Side, errors: &mut Errors) {
         let (Some(arm), Some(control)) = (arm, control) else { return };
         let seeds = |arm: &Arm| -> BTreeSet<Option<String>> { arm.runs.iter().map(|run| run.seed.clone()).collect() };
@@ -101,49 +104,54 @@ impl ClaimOf<'_> {
         let (message, help) = match (is_swept(&of_arm), is_swept(&of_control)) {
             (true, true) => (
                 format!("arms {} and {} have no seed in common", names[0], names[1]),
-                "claims are decided by differences within a seed; give both the same ones".to_string(),
+                "claims are decided by differences between runs with the same seed; sweep the same seeds in both"
+                    .to_string(),
             ),
             (arm, _) => {
                 let [swept, single] = if arm { [0, 1] } else { [1, 0] }.map(|side| names[side].clone());
                 (
-                    format!("arm {swept} has several seeds and arm {single} one"),
-                    format!("claims are decided by differences within a seed; sweep the seed of {single} as well"),
+                    format!("arm {swept} has several seeds, but arm {single} has one"),
+                    format!(
+                        "claims are decided by differences between runs with the same seed; sweep the seed of {single}, too"
+                    ),
                 )
             }
         };
-        errors.push(Diagnostic::new(self.place("control"), message).help(help));
+        errors.push(Diagnostic::new(self.field_span("control"), message).help(help));
     }
 
-    /// Whether both draw numbers of samples that the endpoint can be held against.
+    /// Checks that the endpoint can compare the arms' numbers of samples per image.
     fn samples(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let [Some(arm), Some(control)] = sides.map(|side| drawn(side?, stages)) else { return };
         if endpoint.is_comparable([arm, control]) {
             return;
         }
         let message = format!(
-            "`{endpoint}` cannot decide between {} and {}: they draw {arm} and {control} samples of an image",
+            "`{endpoint}` cannot decide between {} and {}: they draw {arm} and {control} samples per image",
             quote(&self.claim.arm),
             quote(&self.claim.control),
         );
-        let help = "give the `sample` stages of both the same `samples`, best under `defaults.sample`";
-        errors.push(Diagnostic::new(self.endpoint_place(), message).help(help));
+        let help = "set the same `samples` in the `sample` stages of both, for example in `defaults.sample`";
+        errors.push(Diagnostic::new(self.endpoint_span(), message).help(help));
     }
 
-    /// Where the endpoint is said, or what it follows from.
-    fn endpoint_place(&self) -> super::Span {
+    /// The span of the endpoint, or of the arm if the endpoint is implied.
+    fn endpoint_span(&self) -> super::Span {
         match self.claim.endpoint {
-            Some(_) => self.place("endpoint"),
-            None => self.place("arm"),
+            Some(_) => self.field_span("endpoint"),
+            None => self.field_span("arm"),
         }
     }
 
-    /// Whether the losses of both are measured alike.
+    /// Checks that the validation losses of both arms are comparable.
     fn trainings(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let mut trainings = vec![];
         for (role, side) in ["arm", "control"].into_iter().zip(sides) {
             let Some(arm) = side else {
                 let message = format!("`{RESERVED_ARM}` is not trained and has no `{endpoint}`");
-                errors.push(Diagnostic::new(self.place(role), message).help("choose another endpoint, such as `crps`"));
+                errors.push(
+                    Diagnostic::new(self.field_span(role), message).help("choose another endpoint, such as `crps`"),
+                );
                 return;
             };
             let Some(StageParams::Sample(sample)) = arm.runs.first().and_then(|run| stages.params(&run.stage)) else {
@@ -152,40 +160,40 @@ impl ClaimOf<'_> {
             trainings.extend(stages.train(&sample.model));
         }
         if let [a, b] = trainings[..]
-            && let Some(what) = differs(a, b)
+            && let Some(parameter) = difference(a, b)
         {
             let message = format!(
-                "`{endpoint}` cannot decide between {} and {}: they differ in `{what}`, and with it in what their held-out loss measures",
+                "`{endpoint}` cannot decide between {} and {}: they differ in `{parameter}`, so their validation losses are not comparable",
                 quote(&self.claim.arm),
                 quote(&self.claim.control),
             );
             errors.push(
-                Diagnostic::new(self.endpoint_place(), message)
-                    .help("choose an endpoint of the images, such as `crps`"),
+                Diagnostic::new(self.endpoint_span(), message)
+                    .help("choose an endpoint that measures images, such as `crps`"),
             );
         }
     }
 }
 
-/// How many samples of an image an arm draws; none where that is not known, and of regression, which has one answer.
+/// Returns the number of samples per image of an arm; None if it is unknown, and for regression, which does not sample.
 fn drawn(arm: &Arm, stages: &Stages) -> Option<usize> {
     let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
     let draws = stages.train(&sample.model)?.diffusion.objective != Objective::Regression;
     draws.then_some(sample.samples)
 }
 
-/// The first parameter in which two trainings' held-out losses differ.
-fn differs(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
-    let both = |is_other: fn(&DiffusionParams, &DiffusionParams) -> bool| is_other(&a.diffusion, &b.diffusion);
+/// Returns the first parameter that makes the validation losses of two trainings incomparable.
+fn difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
+    let differs = |differs: fn(&DiffusionParams, &DiffusionParams) -> bool| differs(&a.diffusion, &b.diffusion);
     let checks: [(&str, bool); 9] = [
         ("data", a.data != b.data),
-        ("diffusion.objective", both(|a, b| a.objective != b.objective)),
-        ("diffusion.target", both(|a, b| a.target != b.target)),
-        ("diffusion.residual_scale", both(|a, b| a.residual_scale != b.residual_scale)),
-        ("diffusion.schedule", both(|a, b| a.schedule != b.schedule)),
-        ("diffusion.timesteps", both(|a, b| a.timesteps != b.timesteps)),
-        ("diffusion.beta_start", both(|a, b| a.schedule.has_betas() && a.beta_start != b.beta_start)),
-        ("diffusion.beta_end", both(|a, b| a.schedule.has_betas() && a.beta_end != b.beta_end)),
+        ("diffusion.objective", differs(|a, b| a.objective != b.objective)),
+        ("diffusion.target", differs(|a, b| a.target != b.target)),
+        ("diffusion.residual_scale", differs(|a, b| a.residual_scale != b.residual_scale)),
+        ("diffusion.schedule", differs(|a, b| a.schedule != b.schedule)),
+        ("diffusion.timesteps", differs(|a, b| a.timesteps != b.timesteps)),
+        ("diffusion.beta_start", differs(|a, b| a.schedule.has_betas() && a.beta_start != b.beta_start)),
+        ("diffusion.beta_end", differs(|a, b| a.schedule.has_betas() && a.beta_end != b.beta_end)),
         ("heldout.images", a.heldout.images != b.heldout.images),
     ];
     checks.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)

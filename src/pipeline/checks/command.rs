@@ -1,9 +1,9 @@
-//! A `command`'s names, paths and placeholders.
+//! Checks the names, paths and placeholders of a `command` stage.
 
 use std::collections::HashSet;
 
 use super::super::diagnostics::{Diagnostic, Errors, Span};
-use super::super::words::{did_you_mean, is_invisible, quote};
+use super::super::text::{did_you_mean, is_invisible, quote};
 use super::Stage;
 use crate::config::CommandParams;
 use crate::config::command::{Placeholder, near_misses, substitute};
@@ -12,16 +12,16 @@ use crate::config::names::name_error;
 pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
     for name in params.inputs.keys() {
         if let Some(help) = name_error(name) {
-            let key = stage.entry(&format!("inputs.{name}")).0;
-            let message = format!("{} cannot be the name of an input", quote(name));
+            let key = stage.spans(&format!("inputs.{name}")).0;
+            let message = format!("{} is not a valid input name", quote(name));
             errors.push(Diagnostic::new(key, message).help(help));
         }
     }
     let mut outputs: HashSet<&str> = HashSet::new();
     for (i, name) in params.outputs.iter().enumerate() {
-        let span = stage.item("outputs", i);
+        let span = stage.item_span("outputs", i);
         if let Some(help) = name_error(name) {
-            let message = format!("{} cannot be the name of an output", quote(name));
+            let message = format!("{} is not a valid output name", quote(name));
             errors.push(Diagnostic::new(span, message).help(help));
         } else if !outputs.insert(name) {
             errors.push(Diagnostic::new(span, format!("the output {} is declared twice", quote(name))));
@@ -29,57 +29,60 @@ pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
     }
     let mut files: HashSet<&str> = HashSet::new();
     for (i, path) in params.files.iter().enumerate() {
-        let span = stage.item("files", i);
+        let span = stage.item_span("files", i);
         if let Some(help) = path_error(path) {
-            errors.push(Diagnostic::new(span, format!("{} cannot be one of `files`", quote(path))).help(help));
+            errors.push(Diagnostic::new(span, format!("{} is not a valid path in `files`", quote(path))).help(help));
         } else if !files.insert(path) {
             errors.push(Diagnostic::new(span, format!("the file {} is declared twice", quote(path))));
         }
     }
     for (name, text) in &params.env {
-        let (key, span) = stage.entry(&format!("env.{name}"));
+        let (key, span) = stage.spans(&format!("env.{name}"));
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(allowed) || name.starts_with(|c: char| c.is_ascii_digit()) {
             errors.push(
-                Diagnostic::new(key, format!("{} cannot be the name of a variable", quote(name)))
-                    .help("letters, digits and `_`, no digit first"),
+                Diagnostic::new(key, format!("{} is not a valid variable name", quote(name)))
+                    .help("use letters, digits and `_`, not starting with a digit"),
             );
         }
         check_text(params, &outputs, text, span, errors);
     }
     for (i, text) in params.command.iter().enumerate() {
-        check_text(params, &outputs, text, stage.item("command", i), errors);
+        check_text(params, &outputs, text, stage.item_span("command", i), errors);
     }
     if params.command.first().is_some_and(String::is_empty) {
-        errors.push(Diagnostic::new(stage.place("command"), "the program has no name"));
+        errors.push(Diagnostic::new(stage.span("command"), "the name of the program is empty"));
     }
     if let Some(name) = params.metrics.as_ref().filter(|name| !params.outputs.contains(name)) {
-        let message = format!("`metrics` names {}, which is none of the `outputs`", quote(name));
+        let message = format!("`metrics` refers to {}, which is not one of the `outputs`", quote(name));
         let help = did_you_mean(name, params.outputs.iter().map(String::as_str));
-        errors.push(Diagnostic::new(stage.place("metrics"), message).maybe_help(help));
+        errors.push(Diagnostic::new(stage.span("metrics"), message).maybe_help(help));
     }
 }
 
-/// What is wrong with the path of a file that is to lie in the program's folder.
+/// Returns why a path is not valid in `files`, if it is not.
 fn path_error(path: &str) -> Option<&'static str> {
-    const KEPT: [&str; 2] = ["inputs", "outputs"];
+    const RESERVED: [&str; 2] = ["inputs", "outputs"];
     if path.is_empty() || path.chars().any(is_invisible) {
-        Some("a path of visible characters is needed")
+        Some("a path must not be empty or contain control characters")
     } else if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        Some("a path relative to the working directory, without `.` and `..`: the program finds the file under it")
-    } else if path.split('/').next().is_some_and(|first| KEPT.contains(&first)) {
-        Some("in the program's folder, `inputs` and `outputs` have another meaning")
+        Some(
+            "use a path relative to the working directory, without `.` and `..`; the program finds the file at the same path",
+        )
+    } else if path.split('/').next().is_some_and(|first| RESERVED.contains(&first)) {
+        Some("`inputs` and `outputs` are reserved in the working directory of the program")
     } else {
         None
     }
 }
 
+/// Checks the placeholders in an argument or a variable.
 fn check_text(params: &CommandParams, outputs: &HashSet<&str>, text: &str, span: Span, errors: &mut Errors) {
     if errors.is_full() {
         return;
     }
     if text.contains('\0') {
-        errors.push(Diagnostic::new(span, "an argument cannot hold a NUL character"));
+        errors.push(Diagnostic::new(span, "an argument cannot contain a NUL character"));
     }
     let is_declared = |kind: &str, name: &str| match kind {
         "inputs" => params.inputs.contains_key(name),
@@ -103,7 +106,7 @@ fn check_text(params: &CommandParams, outputs: &HashSet<&str>, text: &str, span:
         Placeholder::Output(name) => check("outputs", name),
         Placeholder::Seed | Placeholder::Threads => Ok(String::new()),
     });
-    // Scripts may contain braces of their own; single-word arguments hardly ever do.
+    // Scripts may contain other braces; single-word arguments hardly ever do.
     let is_word = !text.contains(char::is_whitespace);
     for miss in near_misses(text) {
         let is_meant = match miss.name {

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::super::diagnostics::{Errors, Span};
-use super::super::reader::{self, Place};
+use super::super::reader::{self, Location};
 use super::super::schema;
 use crate::config::StageKind;
 use crate::config::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
@@ -17,7 +17,7 @@ pub const MAX_SCALE: usize = 16;
 
 /// A parameter of a `train` stage that does not fit the others.
 pub struct Problem {
-    /// The parameters involved. The diagnostic marks the first one that the file sets, or else the place of the last
+    /// The parameters involved. The diagnostic marks the first one that the file sets, or else the span of the last
     /// one.
     pub paths: &'static [&'static str],
     pub message: String,
@@ -156,7 +156,7 @@ fn check_ranges(model: &ModelParams, diffusion: &DiffusionParams) -> Result<(), 
     // JSON is valid YAML, so the reader of pipeline files can read it.
     let stage = json!({ "data": "data", "model": model, "diffusion": diffusion });
     let mut errors = Errors::default();
-    let node = reader::read(&stage.to_string(), Place { source: 0, offset: 0 }, &mut errors);
+    let node = reader::read(&stage.to_string(), Location { source: 0, offset: 0 }, &mut errors);
     if let Some(mut node) = node {
         schema::validate_stage(StageKind::Train, "train", Span::new(0, 0..0), &mut node, &mut errors);
     }

@@ -1,8 +1,8 @@
-//! Validation against the JSON Schema of the parameter types, with the place of every error. Here are mappings and
-//! alternatives; `values` has what they hold.
+//! Validates stages against the JSON Schemas of their parameter types, and reports each error with its span.
 //!
-//! The schemas are those that schemars derives from [`params`](super::params), so that the types stay the one
-//! description of the file. Interpreted are the keywords that occur there; a test holds that no other does.
+//! schemars derives the schemas from the types in [`config`](crate::config), which are thus the only description of the
+//! file format. This file validates mappings and alternatives, and `values` validates the values in them; they support
+//! the keywords that these schemas use, which a test ensures. `reference` renders the schemas as Markdown.
 
 mod reference;
 mod values;
@@ -14,8 +14,8 @@ use serde_json::{Value as Json, json};
 
 use super::aliases;
 use super::diagnostics::{Diagnostic, Errors, Span};
+use super::text::{alternatives, did_you_mean, list, nearest, odd_character, quote};
 use super::tree::Node;
-use super::words::{alternatives, did_you_mean, list, nearest, odd_character, quote};
 use crate::config::CommonParams;
 use crate::config::StageKind;
 use crate::config::*;
@@ -23,7 +23,7 @@ use crate::config::*;
 pub use reference::reference;
 pub(super) use values::number_help;
 
-/// The schema of the parameters of a stage kind, without `kind` itself.
+/// Returns the schema of a stage kind's parameters, without `kind` itself.
 pub(super) fn of(kind: StageKind) -> &'static Json {
     static SCHEMAS: OnceLock<[Json; 6]> = OnceLock::new();
     let schemas = SCHEMAS.get_or_init(|| {
@@ -40,14 +40,14 @@ pub(super) fn of(kind: StageKind) -> &'static Json {
     &schemas[kind as usize]
 }
 
-/// The JSON Schema (draft 2020-12) of whole pipeline files, for editors and other programs. srpipe itself holds files
-/// against the same schemas of kinds, and beyond that checks what a schema cannot say.
+/// Returns the JSON Schema (draft 2020-12) of pipeline files, for editors and other programs. srpipe itself uses the
+/// schemas of the kinds, and additionally checks what a schema cannot express.
 pub fn file() -> Json {
     let mut definitions = serde_json::Map::new();
     let mut defaults = serde_json::Map::new();
     let mut kinds = vec![];
     for kind in StageKind::ALL {
-        // The definitions of all kinds go into one place, where references find them.
+        // Collect the definitions of all kinds in one place, where references resolve.
         let mut schema = of(kind).clone();
         if let Some(Json::Object(own)) = schema.as_object_mut().and_then(|schema| schema.remove("$defs")) {
             definitions.extend(own);
@@ -61,7 +61,7 @@ pub fn file() -> Json {
         for_each_alternative(&mut whole, add_kind);
         for_each_alternative(&mut whole, add_matrix);
         for_each_alternative(&mut schema, add_matrix);
-        // What `defaults` give need not stand in the stage, and the other way round.
+        // A required parameter may be set in the stage or in `defaults`.
         without_required(&mut whole);
         without_required(&mut schema);
         whole["required"] = json!(["kind"]);
@@ -81,32 +81,32 @@ pub fn file() -> Json {
         "required": ["name", "stages"],
         "additionalProperties": false,
         "properties": {
-            "name": { "description": "The pipeline's name; its runs lie in `runs/NAME/`.", "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
-            "description": { "description": "What it is for, in tables and reports.", "type": ["string", "null"] },
+            "name": { "description": "The name of the pipeline. Its runs are stored in `runs/NAME/`.", "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
+            "description": { "description": "A description for tables and reports.", "type": ["string", "null"] },
             "seed": {
-                "description": "What all that is random is drawn from, where a stage does not say its own.",
+                "description": "The seed of all random numbers, unless a stage sets its own.",
                 "type": "integer",
                 "minimum": 0,
                 "default": 0,
             },
             "device": {
-                "description": "Where networks run: `auto` takes a GPU where there is one.",
+                "description": "The device that runs networks. `auto` uses a GPU if there is one.",
                 "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$",
                 "default": "auto",
             },
             "executor": {
-                "description": "What runs stages: this machine, or a Slurm cluster; the command line goes before it, your settings after.",
+                "description": "What runs the stages: this machine or a Slurm cluster. The command line overrides it; it overrides your settings.",
                 "enum": ExecutorKind::names(),
             },
             "matrix": { "$ref": "#/$defs/matrix" },
             "defaults": {
-                "description": "Merged under every stage of the kind.",
+                "description": "Default parameters for all stages of a kind.",
                 "type": ["object", "null"],
                 "additionalProperties": false,
                 "properties": defaults,
             },
             "stages": {
-                "description": "The stages by their names, each with its `kind`.",
+                "description": "The stages by name, each with a `kind`.",
                 "type": "object",
                 "minProperties": 1,
                 "propertyNames": { "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$" },
@@ -122,11 +122,11 @@ pub fn file() -> Json {
     })
 }
 
-/// A sweep. What an axis may hold is what its parameter may, which this schema does not say.
+/// Returns the schema of a matrix. It does not restrict the values of an axis to those of its parameter.
 fn matrix() -> Json {
     let combinations = json!({ "type": "array", "items": { "type": "object", "minProperties": 1 } });
     json!({
-        "description": "Parameters, by their paths, with the values that they take.",
+        "description": "The swept parameters by path, each with a list of values.",
         "type": ["object", "null"],
         "properties": { "exclude": combinations, "include": combinations },
         "additionalProperties": { "type": "array", "minItems": 1 },
@@ -139,7 +139,7 @@ fn add_property(object: &mut Json, name: &str, schema: Json) {
     }
 }
 
-/// The schema, or each of those that it chooses from.
+/// Calls `see` with the schema, or with each of its alternatives.
 fn for_each_alternative(schema: &mut Json, mut see: impl FnMut(&mut Json)) {
     match schema.get_mut("oneOf").and_then(Json::as_array_mut) {
         Some(options) => options.iter_mut().for_each(see),
@@ -154,7 +154,7 @@ fn without_required(schema: &mut Json) {
     }
 }
 
-/// Adds what every stage may have to the schema of a kind, and to each of its alternatives.
+/// Adds the parameters that all kinds have to the schema of a kind and to each of its alternatives.
 fn with_common(mut schema: Json) -> Json {
     let mut common = Json::from(schema_for!(CommonParams));
     let definitions = common["$defs"].take();
@@ -173,21 +173,31 @@ fn with_common(mut schema: Json) -> Json {
     schema
 }
 
-/// Checks the parameters of a stage. Numbers become what their parameter is: `1e3` an integer, a digest of digits a
-/// text.
+/// Returns the parameters that are mutually exclusive with `key`, which is a key of `optim`.
+pub(super) fn exclusive_with(key: &str) -> &'static [&'static str] {
+    match key {
+        "steps" => &["epochs", "budget"],
+        "epochs" => &["steps", "budget"],
+        "budget" => &["steps", "epochs"],
+        _ => &[],
+    }
+}
+
+/// Validates the parameters of a stage and converts them to the type of their parameter: `1e3` to an integer, a digest
+/// of digits to a string.
 pub(super) fn validate_stage(kind: StageKind, stage: &str, key: Span, node: &mut Node, errors: &mut Errors) {
     aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: Some((stage, key)) }.run(node);
 }
 
-/// Checks `defaults.<kind>`: as a stage, but nothing is required.
+/// Validates `defaults.<kind>` like a stage, but without required parameters.
 pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut Errors) {
     aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: None }.run(node);
 }
 
-/// Converts each value of a stage to the type of its parameter: `3.10` becomes a number for a number, and the text as
-/// written for a text. Values that do not match stay unchanged.
+/// Converts each value of a stage to the type of its parameter: `3.10` becomes a number, or a string as written. Values
+/// that do not match stay unchanged.
 pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
     aliases::replace(kind, node);
     Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
@@ -208,7 +218,7 @@ pub(super) fn type_values<'a>(kind: StageKind, path: &str, values: impl IntoIter
 struct Validator<'a> {
     root: &'static Json,
     errors: &'a mut Errors,
-    /// The stage that must have the required keys; nobody's where only defaults are checked.
+    /// The name of the stage and its span, if required keys are to be checked.
     owner: Option<(&'a str, Span)>,
 }
 
@@ -218,7 +228,7 @@ impl Validator<'_> {
     }
 
     fn resolve(&self, schema: &'static Json) -> &'static Json {
-        // A reference names a definition of the same schema: `#/$defs/Name`.
+        // A reference points to a definition of the same schema: `#/$defs/Name`.
         let target = schema["$ref"].as_str().and_then(|r| self.root.pointer(r.strip_prefix('#')?));
         target.unwrap_or(schema)
     }
@@ -240,14 +250,15 @@ impl Validator<'_> {
             return self.at(property, rest);
         }
         let other = schema["additionalProperties"].is_object().then(|| &schema["additionalProperties"])?;
-        // Names that the user chose may contain dots.
+        // User-defined names may contain dots.
         match self.resolve(other)["properties"].is_object() {
             false => Some(other),
             true => path.match_indices('.').find_map(|(dot, _)| self.at(other, &path[dot + 1..])).or(Some(other)),
         }
     }
 
-    /// `path` is that of `node` in its stage, for messages; it is left as it was.
+    /// Validates `node` against `schema`. `path` is the path of `node` in its stage, for messages; it is unchanged on
+    /// return.
     fn check(&mut self, schema: &'static Json, path: &mut String, node: &mut Node) {
         if self.errors.is_full() {
             return;
@@ -265,7 +276,7 @@ impl Validator<'_> {
         if let Some(options) = schema["oneOf"].as_array() {
             return match discriminator(options) {
                 Some(tag) => self.check_tagged(options, tag, path, node),
-                None => self.check_words(options.iter().filter_map(|o| o["const"].as_str()).collect(), path, node),
+                None => self.check_enum(options.iter().filter_map(|o| o["const"].as_str()).collect(), path, node),
             };
         }
         let types: Vec<&str> = match &schema["type"] {
@@ -287,17 +298,19 @@ impl Validator<'_> {
         }
     }
 
-    /// Of the alternatives that are not null, the one for a mapping or the first for anything else.
+    /// Returns the alternative for `node`, ignoring null: that for mappings if it is one, otherwise the first other
+    /// one.
     fn option_for(&self, options: &'static [Json], node: &Node) -> Option<&'static Json> {
         let is_object = |s: &'static Json| {
             let resolved = self.resolve(s);
             resolved["type"] == "object" || resolved["oneOf"].is_array()
         };
-        let mut there = options.iter().filter(|s| s["type"] != "null");
-        let wanted = there.clone().find(|&s| is_object(s) == node.as_mapping().is_some());
-        wanted.or_else(|| there.next())
+        let mut candidates = options.iter().filter(|s| s["type"] != "null");
+        let wanted = candidates.clone().find(|&s| is_object(s) == node.as_mapping().is_some());
+        wanted.or_else(|| candidates.next())
     }
 
+    /// Reports that `node` does not have the expected value.
     fn expected(&mut self, what: &str, path: &str, node: &Node, help: Option<String>) {
         let message = match path {
             "" => format!("expected {what}, found {}", node.describe()),
@@ -311,7 +324,7 @@ impl Validator<'_> {
         self.check_object_of(schema, None, path, node);
     }
 
-    /// `variant` names the alternative that the object's tag has chosen.
+    /// As `check_object`, for the alternative `variant` that the tag selects.
     fn check_object_of(&mut self, schema: &'static Json, variant: Option<&str>, path: &mut String, node: &mut Node) {
         let span = node.span;
         let Some(mapping) = node.as_mapping_mut() else {
@@ -319,7 +332,7 @@ impl Validator<'_> {
             return self.expected("a mapping", path, node, help);
         };
         let properties = schema["properties"].as_object();
-        // Required keys that are there but misspelt: one error is enough.
+        // Misspelled required keys are reported once, not also as missing.
         let mut misspelt = vec![];
         for (key, entry) in mapping.iter_mut() {
             let length = path.len();
@@ -330,14 +343,14 @@ impl Validator<'_> {
                 extend(path, key);
                 self.check(&schema["additionalProperties"], path, &mut entry.node);
             } else if schema["additionalProperties"] == false && !self.errors.is_full() {
-                let place = match (variant, path.as_str()) {
+                let owner = match (variant, path.as_str()) {
                     (Some(variant), _) => format!(" of {variant}"),
                     (None, "") => String::new(),
                     (None, path) => format!(" in `{path}`"),
                 };
                 let help = self.unknown_key_help(schema, key, path);
                 misspelt.extend(properties.and_then(|p| nearest(key, p.keys().map(String::as_str))));
-                let message = format!("unknown key {}{place}", quote(key));
+                let message = format!("unknown key {}{owner}", quote(key));
                 self.errors.push(Diagnostic::new(entry.key, message).help(help));
             }
             path.truncate(length);
@@ -351,36 +364,36 @@ impl Validator<'_> {
         if let Some((stage, stage_key)) = self.owner {
             for required in schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
                 if !mapping.contains_key(required) && !misspelt.contains(&required) {
-                    let place = if path.is_empty() { stage_key } else { span };
+                    let span = if path.is_empty() { stage_key } else { span };
                     let mut required_path = path.clone();
                     extend(&mut required_path, required);
                     let message = format!("stage {} needs `{required_path}`", quote(stage));
-                    let help = self.what_is(&schema["properties"][required]);
-                    let help = help.map(|what| format!("`{required_path}`: {what}"));
-                    self.errors.push(Diagnostic::new(place, message).maybe_help(help));
+                    let help = self.description(&schema["properties"][required]);
+                    let help = help.map(|description| format!("`{required_path}`: {description}"));
+                    self.errors.push(Diagnostic::new(span, message).maybe_help(help));
                 }
             }
         }
     }
 
-    /// What a mapping would have to hold: a word that stands without its key, or the keys there are.
+    /// Returns help for another value where a mapping is expected: the key that belongs to the value, or all keys.
     fn keys_help(&self, schema: &'static Json, node: &Node) -> Option<String> {
         let properties = schema["properties"].as_object().filter(|properties| !properties.is_empty())?;
         let meant = node.as_text().and_then(|text| {
             properties.iter().find_map(|(key, property)| {
-                let words = self.resolve(property)["oneOf"].as_array()?;
-                let word = nearest(text, words.iter().filter_map(|word| word["const"].as_str()))?;
-                Some(format!("write `{{ {key}: {word} }}`"))
+                let options = self.resolve(property)["oneOf"].as_array()?;
+                let option = nearest(text, options.iter().filter_map(|option| option["const"].as_str()))?;
+                Some(format!("write `{{ {key}: {option} }}`"))
             })
         });
         let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
-        Some(meant.unwrap_or_else(|| format!("its keys: {}", keys.join(", "))))
+        Some(meant.unwrap_or_else(|| format!("valid keys: {}", keys.join(", "))))
     }
 
-    /// What a key would have to be: a near one, the same deeper in, or any of those there are.
+    /// Returns help for an unknown key: a similar key, a similar key deeper in, or all keys.
     fn unknown_key_help(&self, schema: &'static Json, key: &str, path: &str) -> String {
         let Some(properties) = schema["properties"].as_object() else {
-            return "no keys are known here".to_string();
+            return "no keys are allowed here".to_string();
         };
         let meant = odd_character(key).or_else(|| did_you_mean(key, properties.keys().map(String::as_str)));
         if let Some(meant) = meant {
@@ -396,22 +409,22 @@ impl Validator<'_> {
             return format!("did you mean `{full}`?");
         }
         let keys: Vec<&str> = properties.keys().map(String::as_str).collect();
-        format!("known here: {}", list(&keys))
+        format!("valid keys: {}", list(&keys))
     }
 
-    /// A sentence on a parameter, from its documentation.
-    fn what_is(&self, schema: &'static Json) -> Option<String> {
+    /// Returns the description of a parameter.
+    fn description(&self, schema: &'static Json) -> Option<String> {
         let schema = if schema["description"].is_string() { schema } else { self.resolve(schema) };
         schema["description"].as_str().map(|d| d.replace('\n', " "))
     }
 
-    /// An object whose key `tag` says which of `options` it is.
+    /// Validates a mapping whose key `tag` selects one of `options`.
     fn check_tagged(&mut self, options: &'static [Json], tag: &str, path: &mut String, node: &mut Node) {
         let Some(mapping) = node.as_mapping() else {
             let names = options.iter().filter_map(|o| o["properties"][tag]["const"].as_str());
             let meant = node.as_text().and_then(|text| nearest(text, names));
             let help = meant.map(|name| format!("write `{{ {tag}: {name} }}`"));
-            let help = help.unwrap_or_else(|| format!("with the key `{tag}`, and those that belong to it"));
+            let help = help.unwrap_or_else(|| format!("set `{tag}` and the keys that belong to it"));
             return self.expected("a mapping", path, node, Some(help));
         };
         let names: Vec<&str> = options.iter().filter_map(|o| o["properties"][tag]["const"].as_str()).collect();
@@ -419,24 +432,24 @@ impl Validator<'_> {
             Some(entry) => {
                 let mut tag_path = path.clone();
                 extend(&mut tag_path, tag);
-                let word = entry.node.as_text().filter(|t| names.contains(t));
-                let Some(word) = word else {
+                let name = entry.node.as_text().filter(|t| names.contains(t));
+                let Some(name) = name else {
                     let mut tag_node = entry.node.clone();
-                    return self.check_words(names, &tag_path, &mut tag_node);
+                    return self.check_enum(names, &tag_path, &mut tag_node);
                 };
-                options.iter().find(|o| o["properties"][tag]["const"] == word).map(|o| (o, word.to_string()))
+                options.iter().find(|o| o["properties"][tag]["const"] == name).map(|o| (o, name.to_string()))
             }
             None => None,
         };
-        if let Some((option, word)) = chosen {
-            return self.check_object_of(option, Some(&format!("{tag} `{word}`")), path, node);
+        if let Some((option, name)) = chosen {
+            return self.check_object_of(option, Some(&format!("{tag} `{name}`")), path, node);
         }
         if let Some((stage, key)) = self.owner {
             let message = format!("stage {} needs `{tag}`", quote(stage));
             self.errors.push(Diagnostic::new(key, message).help(format!("one of {}", alternatives(&names))));
             return;
         }
-        // Defaults that leave the choice to the stages: each key as in the first alternative that has it.
+        // Defaults without the tag: validate each key against the first alternative that has it.
         let Some(mapping) = node.as_mapping_mut() else { return };
         for (key, entry) in mapping.iter_mut() {
             let length = path.len();
@@ -447,8 +460,8 @@ impl Validator<'_> {
                     path.truncate(length);
                 }
                 None => {
-                    let known = options.iter().filter_map(|o| o["properties"].as_object()).flat_map(|p| p.keys());
-                    let help = did_you_mean(key, known.map(String::as_str));
+                    let keys = options.iter().filter_map(|o| o["properties"].as_object()).flat_map(|p| p.keys());
+                    let help = did_you_mean(key, keys.map(String::as_str));
                     let message = format!("unknown key {}", quote(key));
                     self.errors.push(Diagnostic::new(entry.key, message).maybe_help(help));
                 }
@@ -457,15 +470,16 @@ impl Validator<'_> {
     }
 }
 
+/// Appends a key to a dotted path.
 fn extend(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }
-    // The path goes into messages, and an arm's name is the user's.
+    // Paths appear in messages and may contain user-defined names.
     path.push_str(quote(key).trim_matches('`'));
 }
 
-/// The property whose constant tells the alternatives apart; `None` where they are words.
+/// Returns the property whose constant distinguishes the alternatives; None if they are strings.
 fn discriminator(options: &'static [Json]) -> Option<&'static str> {
     let properties = options.first()?["properties"].as_object()?;
     properties.iter().find(|(_, p)| p["const"].is_string()).map(|(name, _)| name.as_str())
@@ -476,7 +490,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_of_files_has_all_that_it_refers_to() {
+    fn references_in_the_file_schema_resolve() {
         let schema = file();
         fn references(value: &Json, found: &mut Vec<String>) {
             match value {
@@ -499,8 +513,8 @@ mod tests {
     }
 
     #[test]
-    fn every_keyword_of_the_schemas_is_understood() {
-        const INTERPRETED: &[&str] = &[
+    fn every_keyword_of_the_schemas_is_supported() {
+        const SUPPORTED: &[&str] = &[
             "$ref",
             "additionalProperties",
             "anyOf",
@@ -519,11 +533,11 @@ mod tests {
             "required",
             "type",
         ];
-        const REMARKS: &[&str] = &["$defs", "$schema", "default", "description", "format", "title", "writeOnly"];
+        const ANNOTATIONS: &[&str] = &["$defs", "$schema", "default", "description", "format", "title", "writeOnly"];
         fn walk(schema: &Json) {
             let Some(object) = schema.as_object() else { return };
             for (keyword, value) in object {
-                assert!(INTERPRETED.contains(&keyword.as_str()) || REMARKS.contains(&keyword.as_str()), "{keyword}");
+                assert!(SUPPORTED.contains(&keyword.as_str()) || ANNOTATIONS.contains(&keyword.as_str()), "{keyword}");
                 match keyword.as_str() {
                     "properties" | "$defs" => value.as_object().unwrap().values().for_each(walk),
                     "oneOf" | "anyOf" => value.as_array().unwrap().iter().for_each(walk),

@@ -1,5 +1,4 @@
-//! The reference of pipeline files for people, from the schema that files are held against: nothing in it can be out of
-//! date.
+//! Renders the schema of pipeline files as a Markdown reference.
 
 use std::fmt::Write;
 
@@ -7,30 +6,30 @@ use serde_json::Value as Json;
 
 use crate::config::StageKind;
 
-/// What every stage may have, told once.
+/// Parameters of all kinds, which are listed once.
 const COMMON: [&str; 3] = ["resources", "retry", "matrix"];
 
-/// Everything a pipeline file may say, as Markdown.
+/// Returns the reference of pipeline files as Markdown.
 pub fn reference() -> String {
     let schema = super::file();
     let mut text = "# Pipeline files\n\n\
-        All that a pipeline file may say. This page is written by `srpipe schema --markdown` from the types that read the \
-        file.\n\nA parameter within another is written with a dot, as in `--set` and in `matrix`: `optim.lr` is `lr` in the \
-        mapping `optim`. A default `null` says that nothing is set.\n\n## The file\n\n"
+        Every parameter of a pipeline file. `srpipe schema --markdown` generates this page from the types that parse the \
+        file.\n\nNested parameters are written with dots, as in `--set` and in `matrix`: `optim.lr` is `lr` in the \
+        mapping `optim`. The default `null` means that the parameter is not set.\n\n## The file\n\n"
         .to_string();
     let page = Page { schema: &schema };
     page.table(&mut text, &schema, &[]);
-    text += "\n## Every stage\n\nBeside `kind` and the parameters of its kind:\n\n";
+    text += "\n## Every stage\n\nIn addition to `kind` and the parameters of the kind:\n\n";
     let train = &schema["properties"]["defaults"]["properties"]["train"];
     page.table(&mut text, train, &[]);
     for kind in StageKind::ALL {
         let schema = super::of(kind);
-        let _ = write!(text, "\n## `kind: {}`\n\n{}\n", kind.name(), words(schema));
+        let _ = write!(text, "\n## `kind: {}`\n\n{}\n", kind.name(), description(schema));
         match schema["oneOf"].as_array() {
             Some(options) => {
                 for option in options {
                     let name = option["properties"]["dataset"]["const"].as_str().unwrap_or_default();
-                    let _ = write!(text, "\n### `dataset: {name}`\n\n{}\n\n", words(option));
+                    let _ = write!(text, "\n### `dataset: {name}`\n\n{}\n\n", description(option));
                     page.table(&mut text, option, &COMMON);
                 }
             }
@@ -48,46 +47,46 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The parameters of a mapping; `without` leaves some out, and where it is empty only the common ones are told of a
-    /// stage.
+    /// Writes a table of the parameters of a mapping, except those in `without`. For a stage with an empty `without`,
+    /// writes only the parameters of all kinds.
     fn table(&self, text: &mut String, mapping: &Json, without: &[&str]) {
         text.push_str("| parameter | value | default | meaning |\n|---|---|---|---|\n");
         let is_stage = mapping["properties"].get("resources").is_some();
-        let is_told = |name: &str| match is_stage && without.is_empty() {
+        let is_listed = |name: &str| match is_stage && without.is_empty() {
             true => COMMON.contains(&name),
             false => !without.contains(&name),
         };
         for (name, property) in mapping["properties"].as_object().into_iter().flatten() {
-            if is_told(name) && property.get("const").is_none() {
+            if is_listed(name) && property.get("const").is_none() {
                 let is_required = mapping["required"].as_array().is_some_and(|r| r.contains(&name.as_str().into()));
                 self.row(text, name, property, property.get("default"), is_required);
             }
         }
     }
 
-    /// A parameter, and after it those within it.
+    /// Writes the row of a parameter and those of its nested parameters.
     fn row(&self, text: &mut String, path: &str, property: &Json, default: Option<&Json>, is_required: bool) {
         let target = self.target(property);
         let default = default.or(target.get("default"));
         let inner = target["properties"].as_object();
         let is_mapping = inner.is_some() && target["additionalProperties"] == false;
-        // The stages have sections of their own.
+        // Stages have their own sections.
         let is_open = is_mapping && path != "defaults";
-        let told = match default {
+        let shown = match default {
             _ if is_required => "required".to_string(),
             Some(value) if !is_open => format!("`{value}`"),
             _ => String::new(),
         };
-        let (own, general) = (words(property), words(target));
+        let (own, general) = (description(property), description(target));
         let mut meaning = if own.is_empty() { general } else { own };
         for option in target["oneOf"].as_array().into_iter().flatten() {
-            let _ = write!(meaning, "<br>`{}`: {}", option["const"].as_str().unwrap_or_default(), words(option));
+            let _ = write!(meaning, "<br>`{}`: {}", option["const"].as_str().unwrap_or_default(), description(option));
         }
         let _ = writeln!(
             text,
             "| `{path}` | {} | {} | {} |",
             cell(&self.value(property)),
-            cell(&told),
+            cell(&shown),
             cell(meaning.trim_start_matches("<br>"))
         );
         if is_open {
@@ -107,7 +106,7 @@ impl Page<'_> {
         }
     }
 
-    /// What a schema refers to, through the alternative of giving nothing.
+    /// Resolves references, and optional values to their non-null alternative.
     fn target<'a>(&'a self, schema: &'a Json) -> &'a Json {
         if let Some(name) = schema["$ref"].as_str().and_then(|r| r.strip_prefix("#/$defs/")) {
             return self.target(&self.schema["$defs"][name]);
@@ -118,7 +117,7 @@ impl Page<'_> {
         }
     }
 
-    /// What may stand there: a type with its range, or the words to choose from.
+    /// Describes the valid values: a type with its range, or a list of options.
     fn value(&self, schema: &Json) -> String {
         let target = self.target(schema);
         if let Some(options) = target["anyOf"].as_array() {
@@ -134,9 +133,9 @@ impl Page<'_> {
         };
         let kind = kinds.iter().find(|k| **k != "null").copied().unwrap_or("value");
         let named = match kind {
-            "string" => "text".to_string(),
+            "string" => "string".to_string(),
             "boolean" => "`true`, `false`".to_string(),
-            "integer" => format!("whole number{}", range(target)),
+            "integer" => format!("integer{}", range(target)),
             "array" if target["items"].is_object() => format!("list of: {}", self.value(&target["items"])),
             "array" => "list".to_string(),
             "object" if target["additionalProperties"].is_object() => {
@@ -152,7 +151,7 @@ impl Page<'_> {
 }
 
 fn range(schema: &Json) -> String {
-    let bound = |key: &str, words: &str| schema.get(key).map(|bound| format!(" {words} {bound}"));
+    let bound = |key: &str, label: &str| schema.get(key).map(|bound| format!(" {label} {bound}"));
     let low = bound("minimum", "from").or(bound("exclusiveMinimum", "above"));
     let high = bound("maximum", "to").or(bound("exclusiveMaximum", "below"));
     low.into_iter().chain(high).collect()
@@ -162,8 +161,8 @@ fn plain(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
-/// The description on one line.
-fn words(schema: &Json) -> String {
+/// Returns the description of a schema on one line.
+fn description(schema: &Json) -> String {
     schema["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -1,26 +1,26 @@
-//! Words, numbers and lists against their schema.
+//! Validates strings, numbers, booleans and lists against their schemas.
 
 use serde_json::Value as Json;
 
 use super::super::diagnostics::Diagnostic;
+use super::super::text::{alternatives, did_you_mean, odd_character, quote};
 use super::super::tree::{Node, Number, Value, plain_scalar};
-use super::super::words::{alternatives, did_you_mean, odd_character, quote};
 use super::Validator;
 
 impl Validator<'_> {
-    pub(super) fn check_words(&mut self, words: Vec<&str>, path: &str, node: &mut Node) {
+    pub(super) fn check_enum(&mut self, options: Vec<&str>, path: &str, node: &mut Node) {
         let text = match &node.value {
-            Value::Text(text) if words.contains(&text.as_str()) => return,
-            Value::Number { text, .. } if words.contains(&text.as_str()) => {
+            Value::Text(text) if options.contains(&text.as_str()) => return,
+            Value::Number { text, .. } if options.contains(&text.as_str()) => {
                 node.value = Value::Text(text.clone());
                 return;
             }
-            // What YAML reads as nothing may have been meant as the word.
-            Value::Null | Value::Bool(false) if words.contains(&"none") => Some("none"),
+            // The user may have meant `none`, but YAML reads null or false.
+            Value::Null | Value::Bool(false) if options.contains(&"none") => Some("none"),
             _ => node.as_text(),
         };
-        let meant = text.and_then(|t| did_you_mean(t, words.iter().copied()));
-        self.expected(&alternatives(&words), path, node, meant);
+        let meant = text.and_then(|t| did_you_mean(t, options.iter().copied()));
+        self.expected(&alternatives(&options), path, node, meant);
     }
 
     pub(super) fn check_array(&mut self, schema: &'static Json, path: &mut String, node: &mut Node) {
@@ -30,12 +30,13 @@ impl Validator<'_> {
             return self.expected("a list", path, node, None);
         };
         if least.is_some_and(|n| items.len() < n) || most.is_some_and(|n| items.len() > n) {
-            let what = match (least, most) {
-                (Some(least), Some(most)) if least == most => format!("a list of {least}"),
-                (Some(least), None) => format!("a list of at least {least}"),
-                (_, most) => format!("a list of at most {}", most.unwrap_or_default()),
+            let count = |count: usize| if count == 1 { "1 item".to_string() } else { format!("{count} items") };
+            let expected = match (least, most) {
+                (Some(least), Some(most)) if least == most => count(least),
+                (Some(least), None) => format!("at least {}", count(least)),
+                (_, most) => format!("at most {}", count(most.unwrap_or_default())),
             };
-            let message = format!("`{path}` must be {what}, found one of {}", items.len());
+            let message = format!("`{path}` must be a list of {expected}, found {}", count(items.len()));
             self.errors.push(Diagnostic::new(node.span, message));
             return;
         }
@@ -47,24 +48,24 @@ impl Validator<'_> {
     pub(super) fn check_string(&mut self, path: &str, node: &mut Node) {
         match &node.value {
             Value::Text(_) => {}
-            // A name or a digest may consist of digits.
+            // A name or digest may consist of digits only.
             Value::Number { text, .. } => node.value = Value::Text(text.clone()),
-            _ => self.expected("a text", path, node, text_help(node)),
+            _ => self.expected("a string", path, node, text_help(node)),
         }
     }
 
     pub(super) fn check_number(&mut self, schema: &'static Json, integer: bool, path: &str, node: &mut Node) {
-        let what = if integer { "an integer" } else { "a number" };
+        let expected = if integer { "an integer" } else { "a number" };
         let Value::Number { number, .. } = &mut node.value else {
-            return self.expected(what, path, node, number_help(node));
+            return self.expected(expected, path, node, number_help(node));
         };
         if !number.as_f64().is_finite() {
             return self.expected("a finite number", path, node, None);
         }
         if let (true, Number::Real(x)) = (integer, *number) {
-            // 1e3 is an integer; beyond 2^53 a real number no longer says which.
+            // 1e3 is an integer. Beyond 2^53, f64 cannot represent every integer.
             if x.fract() != 0.0 || x.abs() > 9_007_199_254_740_992.0 {
-                return self.expected(what, path, node, None);
+                return self.expected(expected, path, node, None);
             }
             *number = Number::Integer(x as i128);
         }
@@ -79,10 +80,10 @@ impl Validator<'_> {
         let limit = |key: &str| schema[key].as_f64().map(|limit| (limit, &schema[key]));
         let range = match (limit("minimum"), limit("exclusiveMinimum"), limit("maximum"), limit("exclusiveMaximum")) {
             (Some((least, shown)), ..) if x < least => format!("at least {}", plain(shown)),
-            (_, Some((above, shown)), ..) if x <= above => format!("above {}", plain(shown)),
+            (_, Some((above, shown)), ..) if x <= above => format!("greater than {}", plain(shown)),
             (_, _, Some((most, shown)), _) if x > most => format!("at most {}", plain(shown)),
-            (_, _, _, Some((below, shown))) if x >= below => format!("below {}", plain(shown)),
-            // What the type can hold; 2^64 as an f64 is exact.
+            (_, _, _, Some((below, shown))) if x >= below => format!("less than {}", plain(shown)),
+            // The range of the type.
             _ if integer && matches!(*number, Number::Integer(i) if u64::try_from(i).is_err()) => {
                 format!("from 0 to {}", u64::MAX)
             }
@@ -108,7 +109,7 @@ impl Validator<'_> {
     }
 }
 
-/// Returns help for a text where a number is needed.
+/// Returns help for a string where a number is expected.
 pub(in super::super) fn number_help(node: &Node) -> Option<String> {
     let Value::Text(text) = &node.value else { return None };
     let is_number = |text: &str| text.parse::<f64>().is_ok_and(f64::is_finite);
@@ -132,20 +133,20 @@ pub(in super::super) fn number_help(node: &Node) -> Option<String> {
     (starts_with_digit && is_number(&point)).then(|| format!("use `.` as the decimal point: write {}", quote(&point)))
 }
 
-/// Whether a text would be a boolean without its quotes.
+/// Whether a string would be a boolean without its quotes.
 fn is_boolean(node: &Node) -> bool {
     matches!(&node.value, Value::Text(text) if matches!(plain_scalar(text), Value::Bool(_)))
 }
 
-/// Returns help for another value where a text is needed.
+/// Returns help for another value where a string is expected.
 fn text_help(node: &Node) -> Option<String> {
     match &node.value {
-        Value::Bool(b) => Some(format!("quote it to make it a text: `\"{b}\"`")),
-        Value::Null => Some("quote `~` and `null` to make them texts; the empty text is `\"\"`".to_string()),
-        // A mapping with one key may be an unquoted text that contains a colon.
+        Value::Bool(b) => Some(format!("quote it to make it a string: `\"{b}\"`")),
+        Value::Null => Some("quote `~` and `null` to make them strings; the empty string is `\"\"`".to_string()),
+        // A mapping with one key may be an unquoted string with a colon.
         Value::Mapping(mapping) if mapping.len() == 1 => mapping.keys().next().map(|key| {
             format!(
-                "YAML reads {} as a key: quote texts with a colon before a space or at the end",
+                "YAML reads {} as a key: quote strings with a colon before a space or at the end",
                 quote(&format!("{key}:"))
             )
         }),
@@ -153,7 +154,7 @@ fn text_help(node: &Node) -> Option<String> {
     }
 }
 
-/// `0.0` reads better as `0`.
+/// Formats a number without a trailing `.0`.
 fn plain(number: &Json) -> String {
     let text = number.to_string();
     text.strip_suffix(".0").map_or(text.clone(), str::to_string)

@@ -1,15 +1,15 @@
-//! A `matrix` as it is written: axes, the combinations of their values, less `exclude`, and `include`.
+//! Reads a `matrix`: its axes, the combinations of their values without `exclude`, and those of `include`.
 
 use std::collections::{HashMap, HashSet};
 
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::schema;
+use super::super::text::{did_you_mean, list, quote};
 use super::super::tree::{Entry, Mapping, Node, Number, Value};
-use super::super::words::{did_you_mean, list, quote};
 use super::{Axis, AxisValue, Combination, MAX_BYTES, MAX_INSTANCES, Scope, overlap};
 use crate::config::StageKind;
 
-/// The keys of a matrix that are no axes.
+/// The keys of a matrix that are not axes.
 const EXCLUDE: &str = "exclude";
 const INCLUDE: &str = "include";
 
@@ -21,15 +21,15 @@ const MAX_PATH_BYTES: usize = 1000;
 /// set.
 const MAX_LOOKUPS: usize = 10_000_000;
 
-/// What a matrix asks for.
+/// A parsed matrix.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Matrix {
     /// The matrix as written, with each value converted to its parameter's type, for the resolved pipeline. None if the
     /// command line sets one of its parameters, because the combinations then differ from the text.
     pub written: Option<Node>,
-    /// By index.
+    /// The indices of its axes.
     pub axes: Vec<usize>,
-    /// Never empty: without axes, one combination of nothing.
+    /// Never empty: without axes, it contains one empty combination.
     pub combinations: Vec<Combination>,
 }
 
@@ -55,7 +55,7 @@ pub(in super::super) fn read(
     };
     let mut reader = Reader { scope, kind, first: all.len(), all, index: vec![], errors };
     let before = reader.errors.len();
-    for (path, axis) in mapping.iter_mut().filter(|(key, _)| !is_word(key)) {
+    for (path, axis) in mapping.iter_mut().filter(|(key, _)| !is_keyword(key)) {
         reader.axis(path, axis);
     }
     let listed = reader.all.len();
@@ -68,11 +68,11 @@ pub(in super::super) fn read(
             reader.errors.push(error);
         }
         if had_some && combinations.is_empty() && reader.errors.len() == before && !has_include {
-            reader.errors.push(Diagnostic::new(exclude.key, "every combination is excluded"));
+            reader.errors.push(Diagnostic::new(exclude.key, "`exclude` removes every combination"));
         }
     }
     if listed == reader.first {
-        // A matrix of `include` alone lists its combinations.
+        // A matrix with only `include` has no combinations besides those.
         combinations.clear();
     }
     if let Some(include) = mapping.get_mut(INCLUDE) {
@@ -82,11 +82,11 @@ pub(in super::super) fn read(
             spans.push(entry.span);
             Some(combination)
         });
-        let mut known: HashSet<Combination> = combinations.iter().map(sorted).collect();
+        let mut seen: HashSet<Combination> = combinations.iter().map(sorted).collect();
         for (combination, span) in included.into_iter().zip(spans) {
-            match known.insert(sorted(&combination)) {
+            match seen.insert(sorted(&combination)) {
                 true => combinations.push(combination),
-                false => reader.errors.push(Diagnostic::new(span, "this combination is there already")),
+                false => reader.errors.push(Diagnostic::new(span, "this combination is already in the matrix")),
             }
         }
     }
@@ -98,7 +98,7 @@ pub(in super::super) fn read(
         reader.errors.push(Diagnostic::new(key, "`matrix` has no axes").help("such as `seed: [0, 1, 2]`"));
         return None;
     }
-    Some(without_those_given(entry, siblings, axes, combinations, all))
+    Some(without_set(entry, siblings, axes, combinations, all))
 }
 
 /// Removes the combinations that match one of `excluded` on all its axes.
@@ -120,7 +120,7 @@ fn remove(combinations: &mut Vec<Combination>, excluded: &[Combination], key: Sp
     Ok(())
 }
 
-fn is_word(key: &str) -> bool {
+fn is_keyword(key: &str) -> bool {
     key == EXCLUDE || key == INCLUDE
 }
 
@@ -130,8 +130,8 @@ fn sorted(combination: &Combination) -> Combination {
     sorted
 }
 
-/// Leaves out the axes of the file whose parameters have a value of the command line.
-fn without_those_given(
+/// Removes the axes of the file whose parameters are set on the command line.
+fn without_set(
     entry: Entry,
     siblings: &Mapping,
     axes: Vec<usize>,
@@ -139,17 +139,17 @@ fn without_those_given(
     all: &[Axis],
 ) -> Matrix {
     let parameters = Node { value: Value::Mapping(siblings.clone()), span: entry.key };
-    let is_given = |axis: &usize| {
-        let given = parameters.entry_at(&all[*axis].path).map_or(0, |e| e.key.source);
-        given != 0 && all[*axis].key.source == 0
+    let is_set = |axis: &usize| {
+        let source = parameters.entry_at(&all[*axis].path).map_or(0, |e| e.key.source);
+        source != 0 && all[*axis].key.source == 0
     };
-    let (given, axes): (Vec<usize>, Vec<usize>) = axes.into_iter().partition(is_given);
-    if given.is_empty() {
+    let (set, axes): (Vec<usize>, Vec<usize>) = axes.into_iter().partition(is_set);
+    if set.is_empty() {
         return Matrix { written: Some(entry.node), axes, combinations };
     }
-    let mut known = HashSet::new();
-    combinations.iter_mut().for_each(|c| c.retain(|(axis, _)| !given.contains(axis)));
-    combinations.retain(|c| known.insert(c.clone()));
+    let mut seen = HashSet::new();
+    combinations.iter_mut().for_each(|c| c.retain(|(axis, _)| !set.contains(axis)));
+    combinations.retain(|c| seen.insert(c.clone()));
     Matrix { written: None, axes, combinations }
 }
 
@@ -157,7 +157,7 @@ struct Reader<'a> {
     scope: &'a Scope,
     /// The kind of the swept stages.
     kind: Option<StageKind>,
-    /// This matrix's axes are those from here on.
+    /// The index of this matrix's first axis.
     first: usize,
     all: &'a mut Vec<Axis>,
     /// The index of each value by [`identity`], for each axis of this matrix.
@@ -182,7 +182,7 @@ impl Reader<'_> {
                 let message = format!("axis {shown} must be a list of values, found {}", entry.node.describe());
                 let help = match entry.node.as_mapping().and_then(|inner| inner.keys().next()) {
                     Some(key) => {
-                        format!("an axis has the whole path of its parameter: {}", quote(&format!("{path}.{key}")))
+                        format!("give the full path of the parameter: {}", quote(&format!("{path}.{key}")))
                     }
                     None => format!("such as {}", quote(&format!("{path}: [a, b]"))),
                 };
@@ -197,15 +197,15 @@ impl Reader<'_> {
         self.type_values(path, values.iter_mut());
         let axis = self.all.len() - 1;
         for value in values {
-            if let (known, false) = self.value(axis, value) {
-                let first = &self.all[axis].values[known].node;
+            if let (existing, false) = self.value(axis, value) {
+                let first = &self.all[axis].values[existing].node;
                 let message = match (&first.value, &value.value) {
                     (Value::Number { text: a, .. }, Value::Number { text: b, .. }) if a != b => {
                         format!("axis {shown} has {} and {}, which are the same number", quote(a), quote(b))
                     }
-                    _ => format!("axis {shown} has {} twice", value.describe()),
+                    _ => format!("axis {shown} lists {} twice", value.describe()),
                 };
-                self.errors.push(Diagnostic::new(value.span, message).related(first.span, "the first time is here"));
+                self.errors.push(Diagnostic::new(value.span, message).related(first.span, "first listed here"));
             }
         }
     }
@@ -221,7 +221,7 @@ impl Reader<'_> {
     fn value(&mut self, axis: usize, node: &Node) -> (usize, bool) {
         let values = &mut self.all[axis].values;
         match self.index[axis - self.first].entry(identity(node)) {
-            std::collections::hash_map::Entry::Occupied(known) => (*known.get(), false),
+            std::collections::hash_map::Entry::Occupied(existing) => (*existing.get(), false),
             std::collections::hash_map::Entry::Vacant(slot) => {
                 slot.insert(values.len());
                 values.push(AxisValue { node: node.clone(), label: String::new() });
@@ -230,20 +230,21 @@ impl Reader<'_> {
         }
     }
 
+    /// Adds an axis to this matrix.
     fn new_axis(&mut self, path: &str, key: Span) -> Result<(), Diagnostic> {
         let error = |message: String| Err(Diagnostic::new(key, message));
         if self.all.len() - self.first >= MAX_AXES {
-            return error(format!("a matrix has at most {MAX_AXES} axes"));
+            return error(format!("a matrix may have at most {MAX_AXES} axes"));
         }
         if path.len() > MAX_PATH_BYTES {
-            return error(format!("the path of a parameter has at most {MAX_PATH_BYTES} characters"));
+            return error(format!("the path of a parameter may have at most {MAX_PATH_BYTES} characters"));
         }
         if overlap(path, "kind") || overlap(path, "matrix") || path.split('.').any(str::is_empty) {
-            return error(format!("{} is no parameter that can be swept", quote(path)));
+            return error(format!("{} cannot be swept", quote(path)));
         }
         if *self.scope == Scope::Pipeline && path != super::SEED {
             return Err(Diagnostic::new(key, format!("{} cannot be swept here", quote(path)))
-                .help("at the top of the file `seed` alone can; other axes belong to a stage or to `defaults`"));
+                .help("at the top level only `seed` can be swept; put other axes in a stage or in `defaults`"));
         }
         if let Some(other) = self.axes().iter().find(|axis| overlap(&axis.path, path)) {
             return Err(Diagnostic::new(key, format!("axes {} and {} overlap", quote(&other.path), quote(path)))
@@ -254,11 +255,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Every combination of the axes' values, the first axis changing slowest.
+    /// Returns every combination of the axes' values; the first axis varies slowest.
     fn product(&mut self, key: Span) -> Option<Vec<Combination>> {
         let count = self.axes().iter().fold(1u128, |n, axis| n.saturating_mul(axis.values.len() as u128));
         if count > MAX_INSTANCES as u128 {
-            self.errors.push(too_many(key, "this matrix makes", count));
+            self.errors.push(too_many(key, "this matrix creates", count));
             return None;
         }
         let mut combinations = vec![vec![]];
@@ -271,17 +272,17 @@ impl Reader<'_> {
         Some(combinations)
     }
 
-    /// The combinations in a list of mappings.
+    /// Reads the combinations in the list of `keyword`, which is `exclude` or `include`.
     fn list(
         &mut self,
         entry: &mut Entry,
-        word: &str,
+        keyword: &str,
         mut one: impl FnMut(&mut Self, &mut Node) -> Option<Combination>,
     ) -> Vec<Combination> {
         let (span, found) = (entry.node.span, entry.node.describe());
         let Value::List(items) = &mut entry.node.value else {
-            let message = format!("`{word}` must be a list of combinations, found {found}");
-            self.errors.push(Diagnostic::new(span, message).help(format!("such as `{word}: [{{ seed: 0 }}]`")));
+            let message = format!("`{keyword}` must be a list of combinations, found {found}");
+            self.errors.push(Diagnostic::new(span, message).help(format!("such as `{keyword}: [{{ seed: 0 }}]`")));
             return vec![];
         };
         let mut combinations = vec![];
@@ -290,8 +291,10 @@ impl Reader<'_> {
                 _ if self.errors.is_full() => break,
                 Some(mapping) if !mapping.is_empty() => combinations.extend(one(self, item)),
                 _ => {
-                    let message =
-                        format!("an entry of `{word}` must be a mapping of axes to values, found {}", item.describe());
+                    let message = format!(
+                        "an entry of `{keyword}` must be a mapping of axes to values, found {}",
+                        item.describe()
+                    );
                     self.errors.push(Diagnostic::new(item.span, message).help("such as `{ seed: 0 }`"));
                 }
             }
@@ -299,6 +302,7 @@ impl Reader<'_> {
         combinations
     }
 
+    /// Reads a combination of `exclude`.
     fn excluded(&mut self, item: &mut Node) -> Option<Combination> {
         let mut combination = vec![];
         for (key, entry) in item.as_mapping_mut()? {
@@ -308,20 +312,20 @@ impl Reader<'_> {
                     true => "this matrix has no axes".to_string(),
                     false => format!("its axes: {}", list(&paths)),
                 });
-                let message = format!("`exclude` names {}, which is no axis of this matrix", quote(key));
+                let message = format!("`exclude` refers to {}, but this matrix has no such axis", quote(key));
                 self.errors.push(Diagnostic::new(entry.key, message).help(help));
                 return None;
             };
             self.type_values(&self.all[axis].path, [&mut entry.node]);
             let Some(&value) = self.index[axis - self.first].get(&identity(&entry.node)) else {
-                let known: Vec<String> = self.all[axis].values.iter().take(13).map(|v| v.node.describe()).collect();
+                let values: Vec<String> = self.all[axis].values.iter().take(13).map(|v| v.node.describe()).collect();
                 let message = format!(
-                    "`exclude` names {}, which is no value of axis {}",
+                    "`exclude` refers to {}, which is not a value of axis {}",
                     entry.node.describe(),
                     quote(&self.all[axis].path)
                 );
-                let mut shown = known[..known.len().min(12)].join(", ");
-                if known.len() > 12 {
+                let mut shown = values[..values.len().min(12)].join(", ");
+                if values.len() > 12 {
                     shown.push_str(", …");
                 }
                 self.errors.push(Diagnostic::new(entry.node.span, message).help(format!("its values: {shown}")));
@@ -332,7 +336,7 @@ impl Reader<'_> {
         Some(combination)
     }
 
-    /// Parameters that are no axis yet become one: a matrix may consist of such combinations alone.
+    /// Reads a combination of `include`. Parameters that are not axes yet become axes.
     fn included(&mut self, item: &mut Node) -> Option<Combination> {
         let mut combination = vec![];
         for (key, entry) in item.as_mapping_mut()? {
@@ -354,7 +358,7 @@ impl Reader<'_> {
         Some(combination)
     }
 
-    /// The axis of this path, or the only one whose path ends with it.
+    /// Returns the axis with this path, or the only one whose path ends with it.
     fn find(&self, key: &str) -> Option<usize> {
         let ends = |axis: &&Axis| axis.path.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'));
         let exact = self.axes().iter().position(|axis| axis.path == key);
@@ -369,20 +373,20 @@ impl Reader<'_> {
     }
 }
 
-/// More instances than a pipeline may have.
-pub(super) fn too_many(span: Span, what: &str, count: u128) -> Diagnostic {
+/// The error for more instances than a pipeline may have.
+pub(in super::super) fn too_many(span: Span, what: &str, count: u128) -> Diagnostic {
     let shown = if count == u128::MAX { format!("more than {count}") } else { count.to_string() };
-    Diagnostic::new(span, format!("{what} {shown} instances; a pipeline has at most {MAX_INSTANCES}"))
+    Diagnostic::new(span, format!("{what} {shown} instances; a pipeline may have at most {MAX_INSTANCES}"))
 }
 
 /// The error for parameters that take more memory than a pipeline may use.
 pub(in super::super) fn too_large(span: Span, stage: &str) -> Diagnostic {
     let message =
         format!("with stage {}, the parameters of all instances take more than {} MiB", quote(stage), MAX_BYTES >> 20);
-    Diagnostic::new(span, message).help("put long texts and lists into a file, such as a script among `files`")
+    Diagnostic::new(span, message).help("put long strings and lists into a file, such as a script in `files`")
 }
 
-/// Returns a text that is equal for two values if they are the same parameter value, whatever their spelling.
+/// Returns a string that is equal for equal parameter values, whatever their spelling.
 fn identity(node: &Node) -> String {
     /// All integers below this are exact in f64.
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -392,7 +396,7 @@ fn identity(node: &Node) -> String {
         Value::Number { number: Number::Integer(i), .. } => i.to_string(),
         Value::Number { number: Number::Real(x), .. } if x.fract() == 0.0 && x.abs() < EXACT => (*x as i64).to_string(),
         Value::Number { number: Number::Real(x), .. } => format!("{x:e}"),
-        // Escaped, so that a text cannot equal another kind of value.
+        // Quoted, so that a string never equals another kind of value.
         Value::Text(text) => format!("{text:?}"),
         Value::List(items) => format!("[{}]", items.iter().map(identity).collect::<Vec<_>>().join(",")),
         Value::Mapping(mapping) => {

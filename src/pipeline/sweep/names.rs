@@ -1,28 +1,31 @@
-//! What axes, values and instances are called.
+//! Names of axes, axis values and instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::super::text::is_invisible;
 use super::super::tree::{Node, Number, Value};
-use super::super::words::is_invisible;
 use super::{Axis, Combination, Scope};
 use crate::config::redact_value;
 
-/// Longer names of instances are cut: they are names of folders, which have at most 255 bytes.
+/// The maximum length of an instance name. It is used as a directory name, which may have at most 255 bytes.
 const MAX_BYTES: usize = 200;
 
-/// The name of every axis: the last component of its path, longer where another parameter ends alike; with the stage
-/// before it where one instance, of those in `met`, has two axes of one parameter.
-pub(super) fn axis_names<'a>(axes: &[Axis], met: impl IntoIterator<Item = &'a Combination>) -> Vec<String> {
+/// Returns the name of every axis: the shortest suffix of its path that is unique. If an instance has two axes of the
+/// same parameter, the name of the stage or kind comes first. `combinations` are those of the instances.
+pub(in super::super) fn axis_names<'a>(
+    axes: &[Axis],
+    combinations: impl IntoIterator<Item = &'a Combination>,
+) -> Vec<String> {
     let paths: BTreeSet<&str> = axes.iter().map(|axis| axis.path.as_str()).collect();
-    // How many paths end in each suffix.
+    // The number of paths that end in each suffix.
     let mut endings: BTreeMap<&str, usize> = BTreeMap::new();
     for path in &paths {
         suffixes(path).for_each(|suffix| *endings.entry(suffix).or_default() += 1);
     }
     let mut ambiguous: BTreeSet<&str> = BTreeSet::new();
-    for combination in met {
+    for combination in combinations {
         let mut seen: Vec<&str> = combination.iter().map(|&(axis, _)| axes[axis].path.as_str()).collect();
         seen.sort_unstable();
         ambiguous.extend(seen.windows(2).filter(|pair| pair[0] == pair[1]).filter_map(|pair| paths.get(pair[0])));
@@ -38,13 +41,13 @@ pub(super) fn axis_names<'a>(axes: &[Axis], met: impl IntoIterator<Item = &'a Co
     axes.iter().map(name).collect()
 }
 
-/// `c`, `b.c`, `a.b.c`.
+/// Returns `c`, `b.c`, `a.b.c` for `a.b.c`.
 fn suffixes(path: &str) -> impl Iterator<Item = &str> {
     path.rmatch_indices('.').map(|(dot, _)| &path[dot + 1..]).chain([path])
 }
 
-/// A valid value as names have it: numbers spelled in one way, characters escaped that a name of a file cannot have or
-/// that would end the value.
+/// Returns a valid value as it appears in instance names: numbers in a canonical spelling, and characters escaped that
+/// are not allowed in file names or would end the value.
 pub(super) fn value_label(node: &Node) -> String {
     match &node.value {
         Value::Null => "null".to_string(),
@@ -60,13 +63,13 @@ pub(super) fn value_label(node: &Node) -> String {
     }
 }
 
-/// The shorter of `0.001` and `1e-3`.
+/// Formats a number as `0.001` or `1e-3`, whichever is shorter.
 fn real(x: f64) -> String {
     let (plain, scientific) = (x.to_string(), format!("{x:e}"));
     if scientific.len() < plain.len() { scientific } else { plain }
 }
 
-/// Percent-encoded, as in addresses.
+/// Percent-encodes special characters, as in URLs.
 fn escape(c: char) -> String {
     if "/\\%[],=()".contains(c) || is_invisible(c) {
         let mut bytes = [0; 4];
@@ -76,8 +79,8 @@ fn escape(c: char) -> String {
     }
 }
 
-/// `baseline[base_channels=16,seed=0]`.
-pub(super) fn with_labels<'a>(base: &str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+/// Returns an instance name such as `baseline[base_channels=16,seed=0]`.
+pub(in super::super) fn with_labels<'a>(base: &str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let labels: Vec<String> = labels.into_iter().map(|(axis, value)| format!("{axis}={value}")).collect();
     if labels.is_empty() {
         return base.to_string();
@@ -86,7 +89,7 @@ pub(super) fn with_labels<'a>(base: &str, labels: impl IntoIterator<Item = (&'a 
     if name.len() <= MAX_BYTES {
         return name;
     }
-    // What is cut off is told apart by the hash of the whole.
+    // A hash of the full name keeps truncated names distinct.
     let digest: String = Sha256::digest(&name).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let end = (0..=MAX_BYTES - 16).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     format!("{}…{digest}]", &name[..end])
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_have_the_shortest_name_that_tells_them_apart() {
+    fn axes_have_the_shortest_unique_name() {
         let stage = |name: &str| Scope::Stage(name.to_string());
         let axes = [
             axis(stage("a"), "model.base_channels"),
@@ -116,8 +119,8 @@ mod tests {
             axis(stage("others"), "scale"),
             axis(Scope::Pipeline, "seed"),
         ];
-        let met = vec![(0, 0), (2, 0), (4, 0), (5, 0), (6, 0)];
-        let names = axis_names(&axes, [&met]);
+        let combination = vec![(0, 0), (2, 0), (4, 0), (5, 0), (6, 0)];
+        let names = axis_names(&axes, [&combination]);
         assert_eq!(
             names,
             ["base_channels", "base_channels", "optim.steps", "sampler.steps", "pairs.scale", "others.scale", "seed"]
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_spelled_in_one_way_and_safe_as_names_of_files() {
+    fn labels_are_canonical_and_safe_as_file_names() {
         let label = |text: &str| value_label(&Node { value: plain_scalar(text), span: NOWHERE });
         for (text, expected) in [
             ("16", "16"),
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_cut_and_stay_apart() {
+    fn long_names_are_truncated_and_stay_distinct() {
         let long = "ü".repeat(200);
         let (a, b) = (with_labels("x", [("y", long.as_str())]), with_labels("x", [("z", long.as_str())]));
         assert!(a.len() <= MAX_BYTES && b.len() <= MAX_BYTES, "{a}");

@@ -1,11 +1,11 @@
-//! The combinations that a stage has of its own, each with its typed parameters.
+//! The variants of a stage: the combinations of the matrices that apply to it, with typed parameters.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::super::diagnostics::{Diagnostic, Errors, Span};
+use super::super::schema;
+use super::super::text::quote;
 use super::super::tree::{Entry, Mapping, Node, Value};
-use super::super::words::quote;
-use super::super::{resolve, schema};
 use super::matrix::too_many;
 use super::names::value_label;
 use super::{Axis, Combination, MAX_INSTANCES, Matrix, SEED, Scope, overlap};
@@ -13,13 +13,13 @@ use crate::config::CommonParams;
 use crate::config::command::has_seed;
 use crate::config::{Resources, Retry, Site, StageKind, StageParams};
 
-/// The matrices of a file that belong to no single stage, and the axes of all.
+/// The axes of all matrices, and the matrices that are shared by several stages.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Sweeps {
     pub axes: Vec<Axis>,
     pub pipeline: Option<Matrix>,
     pub kinds: BTreeMap<StageKind, Matrix>,
-    /// Axes that have reached a stage.
+    /// The axes that apply to at least one stage.
     pub used: BTreeSet<usize>,
     /// The weight of the `defaults` of each kind.
     pub defaults: BTreeMap<StageKind, u64>,
@@ -29,13 +29,14 @@ pub(in super::super) struct Sweeps {
     pub weight: u64,
 }
 
-/// The matrices that reach a stage.
+/// The matrices that apply to a stage.
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Applied {
+    /// The stage's own matrix.
     pub own: Option<Matrix>,
-    /// Those of its kind and of the pipeline, as far as the stage leaves their parameters open.
+    /// The combinations of its kind's matrix and of the pipeline's, without the parameters that the stage sets.
     shared: Vec<Vec<Combination>>,
-    /// The axes of all.
+    /// The axes of all these matrices.
     pub axes: Vec<usize>,
 }
 
@@ -47,17 +48,17 @@ impl Applied {
     }
 }
 
-/// One combination of a stage.
+/// A combination of axis values and the resulting parameters.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Variant {
     pub combination: Combination,
-    /// Those that are in error have their defaults here; absent where they have none.
+    /// Invalid parameters have their default values here; None if one has no default.
     pub typed: Option<Typed>,
-    /// Whether some are in error.
+    /// Whether a parameter is invalid.
     pub in_error: bool,
 }
 
-/// The parameters of a kind, and those that every stage may have.
+/// The parameters of a stage, including those that all kinds have.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Typed {
     pub params: StageParams,
@@ -67,8 +68,8 @@ pub(in super::super) struct Typed {
 }
 
 impl Sweeps {
-    /// What reaches a stage of `kind` with `own` matrix. `given` are the parameters that the stage gives itself, `merged`
-    /// those with the defaults under them.
+    /// Returns the matrices that apply to a stage of `kind`. `own` is its own matrix, `given` are the parameters that
+    /// the stage sets itself, and `merged` are these merged with the defaults.
     pub fn applied(&mut self, kind: StageKind, own: Option<Matrix>, given: &Node, merged: &Mapping) -> Applied {
         let mut axes: Vec<usize> = own.iter().flat_map(|matrix| matrix.axes.iter().copied()).collect();
         let mut shared = vec![];
@@ -81,7 +82,7 @@ impl Sweeps {
             axes.extend(open);
         }
         let has_seed = match kind {
-            // A program that is not told the seed makes the same of every one.
+            // A command that does not use `{seed}` gives the same result for every seed.
             StageKind::Command => {
                 let given = merged.values().map(|entry| &entry.node);
                 let swept = axes.iter().flat_map(|&axis| &self.axes[axis].values).map(|value| &value.node);
@@ -102,18 +103,18 @@ impl Sweeps {
         Applied { own, shared, axes }
     }
 
-    /// Axes that belong to several stages and reach none are a mistake.
+    /// Reports shared axes that apply to no stage.
     pub fn check_use(&self, errors: &mut Errors) {
         let shared = self.kinds.values().chain(&self.pipeline).flat_map(|matrix| &matrix.axes);
         for axis in shared.filter(|axis| !self.used.contains(axis)).map(|&axis| &self.axes[axis]) {
             let (message, help) = match &axis.scope {
                 Scope::Kind(kind) => (
-                    format!("{} is swept for no {} stage", quote(&axis.path), kind.name()),
-                    "a stage that gives the parameter itself is not swept by `defaults`; sweep the stage",
+                    format!("the axis {} applies to no {} stage", quote(&axis.path), kind.name()),
+                    "a stage that sets the parameter itself ignores axes in `defaults`; put the axis into the stage",
                 ),
                 _ => (
-                    format!("{} is swept for no stage", quote(&axis.path)),
-                    "a stage that gives `seed` itself is not swept by the pipeline's; sweep the stage",
+                    format!("the axis {} applies to no stage", quote(&axis.path)),
+                    "a stage that sets `seed` itself ignores the axis at the top level; put the axis into the stage",
                 ),
             };
             errors.push(Diagnostic::new(axis.key, message).help(help));
@@ -121,15 +122,15 @@ impl Sweeps {
     }
 }
 
-/// The combinations with these axes alone, each once.
+/// Projects the combinations to these axes and removes duplicates.
 fn only(combinations: &[Combination], axes: &[usize]) -> Vec<Combination> {
-    let mut known = HashSet::new();
+    let mut seen = HashSet::new();
     let projected = combinations.iter().map(|c| c.iter().copied().filter(|(axis, _)| axes.contains(axis)).collect());
-    projected.filter(|c: &Combination| known.insert(c.clone())).collect()
+    projected.filter(|c: &Combination| seen.insert(c.clone())).collect()
 }
 
-/// The variants of a stage whose parameters, without those of its axes, are `node`. Each is checked as if it had been
-/// written; `see` gets the parameters of every one.
+/// Returns the variants of a stage. `node` contains its parameters, merged with the defaults but without axis values.
+/// Each variant is validated as if it were written in the file. Calls `see` with the parameters of each variant.
 pub(in super::super) fn variants(
     kind: StageKind,
     (name, key): (&str, Span),
@@ -156,11 +157,11 @@ pub(in super::super) fn variants(
         }
         let mut node = node.clone();
         for &(axis, _) in &combination {
-            node.remove_alternative(&axes[axis].path);
+            node.remove_exclusive(&axes[axis].path);
         }
         for &(axis, value) in &combination {
             let Axis { path, key, values, .. } = &axes[axis];
-            // Where it does not fit into what is there, the check of that says so.
+            // If the path does not fit, validation reports it.
             node.assign(path, *key, values[value].node.clone());
         }
         let mut found = Errors::default();
@@ -168,8 +169,8 @@ pub(in super::super) fn variants(
         let in_error = !found.is_empty();
         let typed = match in_error {
             false => self::typed(kind, (name, key), &node).map_err(|error| found.push(error)).ok(),
-            // What is right can still be held against the other stages.
-            true => self::typed(kind, (name, key), &without(&node, &found.places().collect())).ok(),
+            // The valid parameters can still be checked against other stages.
+            true => self::typed(kind, (name, key), &without(&node, &found.spans().collect())).ok(),
         };
         for &(axis, value) in &combination {
             let Axis { path, values, .. } = &mut axes[axis];
@@ -185,30 +186,31 @@ pub(in super::super) fn variants(
     variants
 }
 
-/// The parameters less those at these places.
-fn without(node: &Node, places: &HashSet<Span>) -> Node {
-    let is_wrong = |node: &Node| match &node.value {
-        Value::List(items) => items.iter().any(|item| places.contains(&item.span)),
+/// Returns the parameters without those at these spans.
+fn without(node: &Node, spans: &HashSet<Span>) -> Node {
+    let is_invalid = |node: &Node| match &node.value {
+        Value::List(items) => items.iter().any(|item| spans.contains(&item.span)),
         _ => false,
-    } || places.contains(&node.span);
+    } || spans.contains(&node.span);
     let Some(mapping) = node.as_mapping() else { return node.clone() };
-    let right = mapping.iter().filter(|(_, entry)| !places.contains(&entry.key) && !is_wrong(&entry.node));
-    let entry = |entry: &Entry| Entry { key: entry.key, node: without(&entry.node, places) };
-    Node { value: Value::Mapping(right.map(|(key, e)| (key.clone(), entry(e))).collect()), span: node.span }
+    let valid = mapping.iter().filter(|(_, entry)| !spans.contains(&entry.key) && !is_invalid(&entry.node));
+    let entry = |entry: &Entry| Entry { key: entry.key, node: without(&entry.node, spans) };
+    Node { value: Value::Mapping(valid.map(|(key, e)| (key.clone(), entry(e))).collect()), span: node.span }
 }
 
-/// What the types refuse and the schema does not.
-fn leftover(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
+/// Converts an error that the schema does not find.
+fn type_error(key: Span, name: &str, error: &serde_yaml::Error) -> Diagnostic {
     Diagnostic::new(key, format!("stage {}: {}", quote(name), error.to_string().replace(char::is_control, " ")))
 }
 
+/// Converts the parameters to their types.
 fn typed(kind: StageKind, (name, key): (&str, Span), node: &Node) -> Result<Typed, Diagnostic> {
-    let (params, common) = read(kind, node).map_err(|error| leftover(key, name, &error))?;
-    let (resources, site) = common.resources.resolve().map_err(|(field, what)| {
+    let (params, common) = read(kind, node).map_err(|error| type_error(key, name, &error))?;
+    let (resources, site) = common.resources.resolve().map_err(|(field, expected)| {
         let entry = node.entry(["resources", field]);
         let span = entry.map_or(key, |entry| entry.node.span);
         let found = entry.map_or(String::new(), |entry| format!(", found {}", entry.node.describe()));
-        Diagnostic::new(span, format!("`resources.{field}` must be {what}{found}"))
+        Diagnostic::new(span, format!("`resources.{field}` must be {expected}{found}"))
     })?;
     Ok(Typed { params, resources, site, retry: common.retry.into() })
 }
@@ -222,20 +224,20 @@ fn read(kind: StageKind, node: &Node) -> Result<(StageParams, CommonParams), ser
         }
     }
     let mut params = StageParams::from_yaml(kind, own)?;
-    params.forget_unread();
+    params.normalize();
     Ok((params, serde_yaml::from_value(common.into())?))
 }
 
 impl Node {
-    /// Puts a value at a dotted path below this mapping; mappings that are not there are made. Nothing happens where
-    /// something else stands in the way.
+    /// Sets the value at a dotted path in this mapping and creates missing mappings. Does nothing if the path leads
+    /// through another kind of value.
     fn assign(&mut self, path: &str, key: Span, value: Node) {
         if self.is_null() {
             self.value = Value::Mapping(Mapping::new());
         }
         let span = self.span;
         let Some(mapping) = self.as_mapping_mut() else { return };
-        // Keys may have dots themselves: the longest that exists is meant.
+        // Keys may contain dots; the longest existing key wins.
         let dots = path.rmatch_indices('.').map(|(dot, _)| dot).filter(|&dot| mapping.contains_key(&path[..dot]));
         let dot = dots.max().or(path.find('.')).filter(|_| !mapping.contains_key(path));
         match dot {
@@ -250,8 +252,8 @@ impl Node {
         }
     }
 
-    /// Of `optim.steps`, `optim.epochs` and `optim.budget`, the one that is swept is meant.
-    fn remove_alternative(&mut self, path: &str) {
+    /// Removes parameters that a swept one excludes, such as `optim.epochs` if `optim.steps` is swept.
+    fn remove_exclusive(&mut self, path: &str) {
         let (outer, last) = path.rsplit_once('.').unwrap_or(("", path));
         let mut node = self;
         for key in outer.split('.').filter(|key| !key.is_empty()) {
@@ -259,14 +261,14 @@ impl Node {
             node = &mut inner.node;
         }
         if let Some(mapping) = node.as_mapping_mut() {
-            for &other in resolve::alternatives_of(last) {
+            for &other in schema::exclusive_with(last) {
                 mapping.shift_remove(other);
             }
         }
     }
 }
 
-/// Whether `{seed}` stands in a parameter, before it is typed.
+/// Whether a value contains the placeholder `{seed}`.
 fn has_seed_below(node: &Node) -> bool {
     match &node.value {
         Value::Text(text) => has_seed(text),

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::metrics::Metric;
 use crate::config::*;
 
-/// A comparison of three arms, of which `other` predicts something else, with what a test claims.
+/// Returns a comparison of three arms with these claims. `other` has a different prediction type.
 fn with(claims: &str) -> String {
     let arms = "arms: { first: sample_first, second: sample_second, other: sample_other }";
     format!(
@@ -28,7 +28,7 @@ stages:
 }
 
 #[test]
-fn claims_become_values() {
+fn claims_are_parsed() {
     let claims =
         "quality: { arm: second, control: first }, mine: { arm: first, control: bicubic, endpoint: crps, margin: 2 }";
     let pipeline = valid(&with(claims));
@@ -40,36 +40,39 @@ fn claims_become_values() {
 }
 
 #[test]
-fn a_claim_that_no_arm_can_answer_is_refused() {
+fn claims_that_the_arms_cannot_decide_are_refused() {
     let one = |claims: &str| {
         let found = messages(&with(claims), &[]);
         let [message] = &found[..] else { panic!("{found:?}") };
         message.clone()
     };
-    assert_eq!(one("quality: { arm: scond, control: first }"), "`claims.quality.arm` names `scond`, which is no arm");
-    assert_eq!(one("quality: { arm: first, control: first }"), "claim `quality` holds `first` against itself");
+    assert_eq!(
+        one("quality: { arm: scond, control: first }"),
+        "`claims.quality.arm` refers to `scond`, but there is no such arm"
+    );
+    assert_eq!(one("quality: { arm: first, control: first }"), "claim `quality` compares `first` with itself");
     assert_eq!(one("mine: { arm: first, control: second }"), "claim `mine` needs an `endpoint`");
     assert_eq!(one("mine: { arm: first }"), "stage `compare` needs `claims.mine.control`");
     assert_eq!(one("quality: { arm: first, control: bicubic }"), "`bicubic` is not trained and has no `heldout_loss`");
     assert_eq!(
         one("convergence: { arm: first, control: other }"),
-        "`flops_to_loss` cannot decide between `first` and `other`: they differ in `diffusion.objective`, and with it in \
-         what their held-out loss measures"
+        "`flops_to_loss` cannot decide between `first` and `other`: they differ in `diffusion.objective`, so \
+         their validation losses are not comparable"
     );
     assert!(messages(&with("any: { arm: first, control: other, endpoint: crps }"), &[]).is_empty());
     assert_eq!(
         one("q: { arm: first, control: other, endpoint: crps, margin: 0 }"),
-        "`claims.q.margin` must be above 0, found `0`"
+        "`claims.q.margin` must be greater than 0, found `0`"
     );
 }
 
 #[test]
-fn a_misspelt_arm_is_shown_with_what_was_meant() {
+fn misspelled_arms_get_a_suggestion() {
     says(
         &with("quality: { arm: scond, control: first }"),
         &[],
         "
-error: `claims.quality.arm` names `scond`, which is no arm
+error: `claims.quality.arm` refers to `scond`, but there is no such arm
   --> test.yaml:14:130
    |
 14 | ...mple_second, other: sample_other }, claims: { quality: { arm: scond, control: first } } }
@@ -81,7 +84,7 @@ error: `claims.quality.arm` names `scond`, which is no arm
 }
 
 #[test]
-fn arms_of_a_sweep_are_named_with_their_values_and_paired_by_seed() {
+fn claims_refer_to_swept_arms_by_their_full_name() {
     let swept = |claims: &str, more: &str| {
         let text = with(claims).replace("first: { kind: train }", more);
         messages(&text, &[])
@@ -89,7 +92,7 @@ fn arms_of_a_sweep_are_named_with_their_values_and_paired_by_seed() {
     let widths = "first: { kind: train, matrix: { model.base_channels: [8, 16] } }";
     assert_eq!(
         swept("quality: { arm: first, control: second }", widths),
-        ["`claims.quality.arm` names `first`, which is no arm"]
+        ["`claims.quality.arm` refers to `first`, but there is no such arm"]
     );
     let named = "quality: { arm: 'first[base_channels=8]', control: second }";
     assert!(swept(named, widths).is_empty());
@@ -97,10 +100,10 @@ fn arms_of_a_sweep_are_named_with_their_values_and_paired_by_seed() {
     assert!(swept("quality: { arm: first, control: bicubic, endpoint: crps }", seeds).is_empty());
     assert_eq!(
         swept("quality: { arm: first, control: second }", seeds),
-        ["arm `first` has several seeds and arm `second` one"]
+        ["arm `first` has several seeds, but arm `second` has one"]
     );
     assert_eq!(
         swept("quality: { arm: second, control: first }", seeds),
-        ["arm `first` has several seeds and arm `second` one"]
+        ["arm `first` has several seeds, but arm `second` has one"]
     );
 }

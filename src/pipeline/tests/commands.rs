@@ -1,4 +1,4 @@
-//! Stages of kind `command`, and what stages of any kind may ask of the machine.
+//! `command` stages, and the resources of all stages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn pipeline(stages: &str) -> String {
 }
 
 #[test]
-fn a_command_names_stages_and_blobs() {
+fn command_inputs_refer_to_stages_and_outputs() {
     let pipeline = valid(&pipeline(
         "  score: { kind: command, command: [score, '{inputs.samples}', '{inputs.pairs}', '{seed}'], \
          inputs: { samples: samples/samples.safetensors, pairs: pairs }, outputs: [score.json], \
@@ -27,14 +27,14 @@ fn a_command_names_stages_and_blobs() {
     assert_eq!(stage.resources.memory, Some(1_000_000_000));
     assert_eq!(stage.resources.time, Some(Duration::from_secs(7200)));
     assert_eq!((stage.retry.lost, stage.retry.failed), (2, 0));
-    // The resolved pipeline is the same pipeline.
+    // The resolved pipeline parses to the same stage.
     let again = valid(&pipeline.resolved());
     let again = again.stage("score").unwrap();
     assert_eq!((&again.params, again.resources, again.retry), (&stage.params, stage.resources, stage.retry));
 }
 
 #[test]
-fn a_command_is_mapped_over_what_it_names_and_swept_itself() {
+fn commands_are_swept_by_their_inputs_and_their_own_matrix() {
     let text = pipeline(
         "  score: { kind: command, command: [score, '{inputs.samples}', '{inputs.model}'], \
          inputs: { samples: samples/samples.safetensors, model: model }, outputs: [score.json], \
@@ -59,7 +59,7 @@ fn a_command_is_mapped_over_what_it_names_and_swept_itself() {
 }
 
 #[test]
-fn the_pipelines_seeds_reach_a_command_that_is_told_them() {
+fn the_pipeline_sweeps_seeds_of_commands_that_use_them() {
     let seeds = |command: &str| {
         let stage = format!("  x: {{ kind: command, command: [{command}], outputs: [o] }}\n");
         valid(&pipeline(&stage).replace("stages:", "matrix: { seed: [0, 1, 2] }\nstages:")).named("x").len()
@@ -68,7 +68,7 @@ fn the_pipelines_seeds_reach_a_command_that_is_told_them() {
 }
 
 #[test]
-fn resources_may_stand_in_defaults() {
+fn resources_can_be_set_in_defaults() {
     let text = SMALL.replace("optim: { steps: 10 } }", "optim: { steps: 10 }, resources: { cpus: 1 }, retry: 3 }");
     let pipeline = valid(&text);
     let model = pipeline.stage("model").unwrap();
@@ -77,33 +77,36 @@ fn resources_may_stand_in_defaults() {
 }
 
 #[test]
-fn what_is_wrong_with_a_command_is_said_where_it_is() {
+fn invalid_commands_are_refused() {
     let wrong = |stage: &str| messages(&pipeline(&format!("  x: {{ kind: command, {stage} }}\n")), &[]);
     for (stage, expected) in [
-        ("command: [], outputs: [o]", "`command` must be a list of at least 1, found one of 0"),
+        ("command: [], outputs: [o]", "`command` must be a list of at least 1 item, found 0 items"),
         ("command: a b, outputs: [o]", "`command` must be a list, found `a b`"),
         ("command: [a]", "stage `x` needs `outputs`"),
         ("command: ['{inputs.y}'], outputs: [o]", "`{inputs.y}` is not declared"),
         ("command: ['{outputs.p}'], outputs: [o]", "`{outputs.p}` is not declared"),
         ("command: [a], outputs: [o, o]", "the output `o` is declared twice"),
-        ("command: [a], outputs: [../o]", "`../o` cannot be the name of an output"),
-        ("command: [a], outputs: ['o\\n']", "`o\\n` cannot be the name of an output"),
-        ("command: [a], outputs: [o], inputs: { a/b: pairs }", "`a/b` cannot be the name of an input"),
-        ("command: [a], outputs: [o], inputs: { a: pears }", "`inputs.a` names `pears`, which is no stage"),
-        ("command: [a], outputs: [o], inputs: { a: pairs/none }", "stage `pairs` makes no `none`"),
+        ("command: [a], outputs: [../o]", "`../o` is not a valid output name"),
+        ("command: [a], outputs: ['o\\n']", "`o\\n` is not a valid output name"),
+        ("command: [a], outputs: [o], inputs: { a/b: pairs }", "`a/b` is not a valid input name"),
+        (
+            "command: [a], outputs: [o], inputs: { a: pears }",
+            "`inputs.a` refers to `pears`, but there is no such stage",
+        ),
+        ("command: [a], outputs: [o], inputs: { a: pairs/none }", "stage `pairs` has no output `none`"),
         ("command: [a], outputs: [o], inputs: { a: x/o }", "circular dependency: `x` → `x`"),
-        ("command: [a], outputs: [o], files: [../a]", "`../a` cannot be one of `files`"),
-        ("command: [a], outputs: [o], files: [/etc/passwd]", "`/etc/passwd` cannot be one of `files`"),
-        ("command: [a], outputs: [o], files: [inputs/a]", "`inputs/a` cannot be one of `files`"),
-        ("command: [a], outputs: [o], env: { 1A: b }", "`1A` cannot be the name of a variable"),
-        ("command: [a], outputs: [o], matrix: { env.1A: [b] }", "`1A` cannot be the name of a variable"),
+        ("command: [a], outputs: [o], files: [../a]", "`../a` is not a valid path in `files`"),
+        ("command: [a], outputs: [o], files: [/etc/passwd]", "`/etc/passwd` is not a valid path in `files`"),
+        ("command: [a], outputs: [o], files: [inputs/a]", "`inputs/a` is not a valid path in `files`"),
+        ("command: [a], outputs: [o], env: { 1A: b }", "`1A` is not a valid variable name"),
+        ("command: [a], outputs: [o], matrix: { env.1A: [b] }", "`1A` is not a valid variable name"),
         ("command: [a], outputs: [o], matrix: { env.A: ['{inputs.y}'] }", "`{inputs.y}` is not declared"),
         (
             "command: [a], outputs: [o], matrix: { resources.memory: [8] }",
             "`resources.memory` must be a number with a unit, such as `8 GB` or `512 MiB`, found `8`",
         ),
-        ("command: [a], outputs: [o], env: { A: \"\\0\" }", "an argument cannot hold a NUL character"),
-        ("command: [a], outputs: [o], metrics: p", "`metrics` names `p`, which is none of the `outputs`"),
+        ("command: [a], outputs: [o], env: { A: \"\\0\" }", "an argument cannot contain a NUL character"),
+        ("command: [a], outputs: [o], metrics: p", "`metrics` refers to `p`, which is not one of the `outputs`"),
         ("command: [a], outputs: [o], resources: { cpus: 0 }", "`resources.cpus` must be at least 1, found `0`"),
         (
             "command: [a], outputs: [o], resources: { memory: 8 }",
@@ -123,25 +126,25 @@ fn what_is_wrong_with_a_command_is_said_where_it_is() {
 }
 
 #[test]
-fn a_command_stands_for_a_kind_whose_blobs_it_makes() {
+fn commands_can_replace_stages_with_the_same_outputs() {
     let made = "  own: { kind: command, command: [a], outputs: [test_hr.safetensors, test_lr.safetensors, samples.safetensors] }\n\
                 \x20 both: { kind: compare, arms: { own: own, only: samples } }\n";
     valid(&pipeline(made));
     let missing = made.replace(", samples.safetensors", "");
     assert_eq!(
         messages(&pipeline(&missing), &[]),
-        ["`arms.own` reads `samples.safetensors`, which the command `own` does not make"]
+        ["`arms.own` reads `samples.safetensors`, which the command `own` does not produce"]
     );
-    // Each of its instances must make them, and every instance that reads must be satisfied.
+    // Every instance of the command must produce the outputs.
     let swept = made.replace("outputs: [", "matrix: { outputs: [[samples.safetensors], [").replace("] }\n", "]] } }\n");
     assert_eq!(
         messages(&pipeline(&swept), &[]),
-        ["`arms.own` reads `test_hr.safetensors`, `test_lr.safetensors`, which the command `own` does not make"]
+        ["`arms.own` reads `test_hr.safetensors`, `test_lr.safetensors`, which the command `own` does not produce"]
     );
 }
 
 #[test]
-fn a_budget_needs_images_whose_size_is_known() {
+fn a_budget_needs_a_known_image_size() {
     let text = |optim: &str| {
         let made = "train_hr.safetensors, train_lr.safetensors, validation_hr.safetensors, validation_lr.safetensors";
         format!(
@@ -152,6 +155,6 @@ fn a_budget_needs_images_whose_size_is_known() {
     valid(&text("steps: 3"));
     assert_eq!(
         messages(&text("budget: 3, gflops: 50"), &[]),
-        ["a budget of seconds needs images whose size the file tells, and `own` has none that it tells"]
+        ["`optim.budget` needs images of a known size, but the file does not define the size of `own`"]
     );
 }

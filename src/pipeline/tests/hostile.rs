@@ -1,4 +1,4 @@
-//! Files that nobody means: they are refused, quickly, and never stop the program.
+//! Hostile and random files: they are refused quickly and never cause a panic.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Refused or not, the answer comes and can be shown; where a pipeline comes out, it is a consistent one.
+/// Parses a file and renders its errors. If it is valid, checks that the pipeline is consistent.
 fn survives(text: &[u8], set: &[String]) {
-    // What a flag may set, another may sweep.
+    // Use the same values as sweeps.
     for sweep in [&[], set] {
         survives_flags(text, &Flags { set: set.to_vec(), sweep: sweep.to_vec() });
     }
@@ -35,7 +35,7 @@ fn survives_flags(text: &[u8], flags: &Flags) {
     }
 }
 
-/// Something like YAML: the characters and words that mean something to it, in any order.
+/// Random sequences of characters and words that have a meaning in YAML or in pipeline files.
 fn yaml_like() -> impl Strategy<Value = String> {
     let tokens = [
         "name",
@@ -115,7 +115,7 @@ fn yaml_like() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(tokens.to_vec()), 0..60).prop_map(|words| words.concat())
 }
 
-/// One of the repository's files with pieces cut, doubled, exchanged or inserted.
+/// A pipeline of the repository with pieces removed, duplicated, swapped or inserted.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let edit = (0usize..5, any::<prop::sample::Index>(), any::<prop::sample::Index>(), yaml_like(), any::<u8>());
     (prop::sample::select(FILES.to_vec()), prop::collection::vec(edit, 1..6)).prop_map(|(file, edits)| {
@@ -196,7 +196,7 @@ proptest! {
 }
 
 #[test]
-fn monsters_are_refused_quickly() {
+fn hostile_files_are_refused_quickly() {
     let n = super::super::reader::MAX_BYTES - 100;
     let repeated = |unit: &str| unit.repeat(n / unit.len());
     let lines = |line: &dyn Fn(usize) -> String| (0..120_000).map(line).collect::<String>();
@@ -406,27 +406,27 @@ fn hostile_flags_are_parsed_quickly() {
 }
 
 #[test]
-fn monsters_are_told_why() {
+fn hostile_files_get_specific_errors() {
     let bomb = (1..40)
         .fold("a0: &a0 [x]\n".to_string(), |text, i| text + &format!("a{i}: &a{i} [*a{0}, *a{0}, *a{0}]\n", i - 1));
     for (text, message) in [
-        (format!("a: {}{}", "[".repeat(64), "]".repeat(64)), "nested more than 64 deep"),
-        (bomb, "more than 200000 values, those that aliases repeat counted"),
-        ("a: &a [*a]".to_string(), "this alias stands within the very value that it names"),
-        ("a: 1\n? [x]\n: 2".to_string(), "a key must be a word, not a list or a mapping"),
-        ("a: &a x\n*a : 2".to_string(), "a key must be a word, not an alias"),
-        ("a: !mine x".to_string(), "tags of one's own (`!name`) have no meaning in a pipeline"),
-        ("<<: x".to_string(), "`<<` merges mappings"),
+        (format!("a: {}{}", "[".repeat(64), "]".repeat(64)), "nested more than 64 levels deep"),
+        (bomb, "more than 200000 values, counting each use of an alias"),
+        ("a: &a [*a]".to_string(), "this alias refers to a value that contains it"),
+        ("a: 1\n? [x]\n: 2".to_string(), "a key must be a string, not a list or mapping"),
+        ("a: &a x\n*a : 2".to_string(), "a key must be a string, not an alias"),
+        ("a: !mine x".to_string(), "custom tags (`!name`) are not supported"),
+        ("<<: x".to_string(), "`<<` can only merge mappings"),
     ] {
         assert_eq!(messages(&text, &[]), [message]);
     }
-    // One level less is a matter of the pipeline's keys, not of YAML.
+    // One level less is valid YAML.
     let deep = format!("a: {}{}", "[".repeat(63), "]".repeat(63));
     assert!(messages(&deep, &[]).contains(&"unknown key `a`".to_string()));
 }
 
 #[test]
-fn a_large_pipeline_is_read_quickly() {
+fn large_pipelines_are_parsed_quickly() {
     let stages = (0..5000).map(|i| format!("  m{i}: {{ kind: train, seed: {i} }}\n")).collect::<String>();
     let started = Instant::now();
     assert_eq!(valid(&format!("{SMALL}{stages}")).stages.len(), 5005);
@@ -434,14 +434,17 @@ fn a_large_pipeline_is_read_quickly() {
 }
 
 #[test]
-fn what_is_no_text_is_refused() {
+fn files_that_are_not_utf_8_or_too_large_are_refused() {
     let message = |bytes: &[u8]| parse("x.yaml", bytes, &Flags::default()).unwrap_err().to_string();
-    assert_eq!(message(b"name: a\nstages: \xff\n"), "error: x.yaml: line 2 is not UTF-8\nhelp: save the file as UTF-8");
-    assert_eq!(message(b"\xff\xfen\0"), "error: x.yaml: the text is UTF-16\nhelp: save the file as UTF-8");
+    assert_eq!(
+        message(b"name: a\nstages: \xff\n"),
+        "error: x.yaml: line 2 is not valid UTF-8\nhelp: save the file as UTF-8"
+    );
+    assert_eq!(message(b"\xff\xfen\0"), "error: x.yaml: the file is encoded as UTF-16\nhelp: save the file as UTF-8");
     let too_large = |file: &str, line: usize| {
         format!(
-            "error: {file}: line {line} is beyond 1 MiB, the most that a pipeline file has\n\
-             help: stages that differ in a few values are one stage with a `matrix`"
+            "error: {file}: the file is larger than 1 MiB, the limit for a pipeline file (line {line})\n\
+             help: merge stages that differ in a few values into one stage with a `matrix`"
         )
     };
     assert_eq!(message(&vec![b'#'; 10 << 20]), too_large("x.yaml", 1));

@@ -1,9 +1,9 @@
-//! The whole messages, as a user reads them: files that say too much, too little or nothing that can be read.
+//! Rendered error messages with snippets and help.
 
 use super::*;
 
 #[test]
-fn all_errors_of_a_file_at_once() {
+fn all_errors_of_a_file_are_reported_at_once() {
     says(
         "\
 name: my experiment
@@ -25,7 +25,7 @@ stages:
 ",
         &[],
         r#"
-error: `my experiment` cannot be the name of a pipeline
+error: `my experiment` is not a valid pipeline name
  --> test.yaml:1:7
   |
 1 | name: my experiment
@@ -91,13 +91,13 @@ error: `scale` must be `2`, `4` or `8`, found `3`
 9 |   pairs: { kind: degrade, inptu: photos, scale: 3 }
   |                                                 ^
 
-error: `data` names `pear`, which is no stage
+error: `data` refers to `pear`, but there is no such stage
   --> test.yaml:12:11
    |
 12 |     data: pear
    |           ^^^^
    |
-   = help: the degrade stage is `pairs`
+   = help: the only degrade stage is `pairs`
 
 error: unknown key `base_chanels`
   --> test.yaml:13:5
@@ -115,13 +115,13 @@ error: unknown key `atention` in `model`
    |
    = help: did you mean `attention`?
 
-error: `steps` is given twice
+error: duplicate key `steps`
   --> test.yaml:15:25
    |
 15 |     optim: { steps: 10, steps: 20 }
    |              -----      ^^^^^
    |              |
-   |              the first time is here
+   |              first defined here
 
 error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare` or `command`, found `smaple`
   --> test.yaml:16:20
@@ -135,7 +135,7 @@ error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare` or `comma
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_parameters_are_named() {
     says(
         "\
 description: no name, and little else
@@ -205,7 +205,7 @@ error: stage `nothing` must be a mapping, found nothing
 }
 
 #[test]
-fn an_error_in_the_defaults_is_said_once() {
+fn errors_in_defaults_are_reported_once() {
     says(
         "\
 name: defaults
@@ -219,7 +219,7 @@ stages:
 ",
         &[],
         r#"
-error: `optim.lr` must be above 0, found `-1`
+error: `optim.lr` must be greater than 0, found `-1`
  --> test.yaml:3:48
   |
 3 |   train: { data: pairs, optim: { steps: 1, lr: -1 } }
@@ -229,7 +229,7 @@ error: `optim.lr` must be above 0, found `-1`
 }
 
 #[test]
-fn settings_are_blamed_on_their_flag() {
+fn errors_in_flags_point_at_the_flag() {
     says(
         SMALL,
         &[
@@ -249,9 +249,9 @@ error: circular dependency: `pairs` → `model` → `pairs`
 3 |   train: { data: pairs, optim: { steps: 10 } }
   |                  ^^^^^
   |
-  = help: this reference closes the cycle; name a stage before it
+  = help: this reference closes the cycle; refer to an earlier stage instead
 
-error: `--set` takes `path=value`
+error: `--set` needs `path=value`
  |
  | --set foo
  |       ^^^
@@ -282,21 +282,21 @@ error: `scale` must be an integer, found a mapping
  | --set stages.pairs.scale.x=2
  |                    ^^^^^
 
-error: `input` must name a fetch stage, `model` is a train stage
+error: `input` must refer to a fetch stage, but `model` is a train stage
  |
  | --set stages.pairs.input=model
  |                          ^^^^^
  |
- = help: the fetch stage is `images`
+ = help: the only fetch stage is `images`
 
 error: not valid YAML: while parsing a flow sequence, expected ',' or ']'
  |
  | --set stages.model.optim.betas=[0.9
  |                                   ^
  |
- = help: here or before this, a `,` between two entries is missing, or a `}` or `]` at their end
+ = help: a `,` between two entries or a closing `}` or `]` is missing, here or earlier
 
-error: a path is keys with dots between them
+error: a path must consist of keys separated by dots
  |
  | --set =3
  |       ^^
@@ -307,7 +307,7 @@ error: a path is keys with dots between them
 }
 
 #[test]
-fn names_cannot_leave_their_folder() {
+fn names_that_are_not_plain_are_refused() {
     says(
         "\
 name: ..
@@ -318,7 +318,7 @@ stages:
 ",
         &[],
         r#"
-error: `..` cannot be the name of a pipeline
+error: `..` is not a valid pipeline name
  --> test.yaml:1:7
   |
 1 | name: ..
@@ -326,7 +326,7 @@ error: `..` cannot be the name of a pipeline
   |
   = help: a name starts with a letter, a digit or `_`
 
-error: `../up` cannot be the name of a stage
+error: `../up` is not a valid stage name
  --> test.yaml:3:3
   |
 3 |   ../up: { kind: fetch, dataset: synthetic }
@@ -334,7 +334,7 @@ error: `../up` cannot be the name of a stage
   |
   = help: a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`
 
-error: `a\nb` cannot be the name of a stage
+error: `a\nb` is not a valid stage name
  --> test.yaml:4:3
   |
 4 |   "a\nb": { kind: fetch, dataset: synthetic }
@@ -342,7 +342,7 @@ error: `a\nb` cannot be the name of a stage
   |
   = help: a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`
 
-error: `run.json` cannot be the name of a stage
+error: `run.json` is not a valid stage name
  --> test.yaml:5:3
   |
 5 |   run.json: { kind: fetch, dataset: synthetic }
@@ -354,13 +354,13 @@ error: `run.json` cannot be the name of a stage
 }
 
 #[test]
-fn places_far_apart_are_shown_apart() {
+fn distant_spans_are_shown_in_separate_snippets() {
     let text = SMALL.to_string() + &"\n".repeat(40) + "  pairs: { kind: degrade, input: images }\n";
     says(
         &text,
         &[],
         r#"
-error: `pairs` is given twice
+error: duplicate key `pairs`
   --> test.yaml:50:3
    |
 50 |   pairs: { kind: degrade, input: images }
@@ -369,13 +369,13 @@ error: `pairs` is given twice
   ::: test.yaml:6:3
    |
  6 |   pairs: { kind: degrade, input: images }
-   |   ----- the first time is here
+   |   ----- first defined here
 "#,
     );
 }
 
 #[test]
-fn colours_are_asked_for() {
+fn colours_are_optional() {
     let errors = parse_with("name: x", &[]).unwrap_err();
     assert!(errors.render(true).contains("\u{1b}["));
     assert!(!errors.render(false).contains('\u{1b}'));
@@ -383,7 +383,7 @@ fn colours_are_asked_for() {
 }
 
 #[test]
-fn errors_can_be_asked_one_by_one() {
+fn errors_are_accessible_individually() {
     let errors = parse_with("name: x\nstage: {}\nstages: { a: 1 }", &["seed=x"]).unwrap_err();
     let found: Vec<_> = errors.errors().iter().map(|e| errors.position(e).unwrap().to_string()).collect();
     assert_eq!(found, ["test.yaml:2:1", "test.yaml:3:14", "--set seed=x"]);
@@ -391,19 +391,19 @@ fn errors_can_be_asked_one_by_one() {
 }
 
 #[test]
-fn a_great_many_errors_are_cut() {
+fn the_number_of_errors_is_limited() {
     let text = "name: x\nstages:\n".to_string() + &"  a: 1\n".repeat(1000);
     let errors = parse_with(&text, &[]).unwrap_err();
     assert_eq!(errors.errors().len(), 200);
-    assert!(errors.to_string().ends_with("\n\nerror: there are more errors than these 200"));
+    assert!(errors.to_string().ends_with("\n\nerror: too many errors; only the first 200 are shown"));
 }
 
 #[test]
-fn a_word_that_stands_for_a_mapping_is_shown_in_it() {
+fn a_string_in_place_of_a_mapping_gets_help() {
     let text = "name: x\nstages:\n  images: { kind: fetch, dataset: synthetic }\n  pairs: { kind: degrade, input: images }\n  \
                 model: { kind: train, data: pairs, model: { attention: sed }, optim: 5 }\n";
     let errors = parse_with(text, &[]).unwrap_err();
     let help: Vec<&str> = errors.errors().iter().map(|error| error.help.as_deref().unwrap()).collect();
     assert_eq!(help[0], "write `{ kind: seed }`");
-    assert!(help[1].starts_with("its keys: accumulate, batch_size, "), "{help:?}");
+    assert!(help[1].starts_with("valid keys: accumulate, batch_size, "), "{help:?}");
 }

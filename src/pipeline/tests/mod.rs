@@ -1,4 +1,4 @@
-//! Whole files: what they become, the messages that wrong ones get, and that nothing stops the program.
+//! Tests of whole files: parsed values, error messages, and robustness.
 
 mod claims;
 mod commands;
@@ -21,7 +21,7 @@ const SWEEP: &str = include_str!("../../../pipelines/sweep.yaml");
 const FOLDER: &str = include_str!("../../../pipelines/folder.yaml");
 const FILES: [&str; 5] = [QUICKSTART, ABLATION, SEED, SWEEP, FOLDER];
 
-/// A small valid pipeline, to which a test adds what it is about.
+/// A small valid pipeline that tests modify.
 const SMALL: &str = "\
 name: small
 defaults:
@@ -39,7 +39,7 @@ fn parse_with(text: &str, sets: &[&str]) -> Result<Pipeline, Diagnostics> {
     parse("test.yaml", text, &flags)
 }
 
-/// The one pipeline in `text`; its errors are the test's.
+/// Parses a valid pipeline; panics with its errors if it has any.
 fn valid(text: &str) -> Pipeline {
     valid_with(text, &[])
 }
@@ -48,7 +48,7 @@ fn valid_with(text: &str, sets: &[&str]) -> Pipeline {
     parse_with(text, sets).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The errors of `text` are shown as `expected`, the whole of it.
+/// Checks that the errors of `text` render as `expected`.
 #[track_caller]
 fn says(text: &str, sets: &[&str], expected: &str) {
     match parse_with(text, sets) {
@@ -60,7 +60,7 @@ fn says(text: &str, sets: &[&str], expected: &str) {
     }
 }
 
-/// The messages alone.
+/// Returns the messages of all errors.
 fn messages(text: &str, sets: &[&str]) -> Vec<String> {
     match parse_with(text, sets) {
         Ok(_) => vec![],

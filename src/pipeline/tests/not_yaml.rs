@@ -1,9 +1,9 @@
-//! Messages about texts that are no pipeline at all.
+//! Errors of files that are not valid YAML or not a mapping.
 
 use super::*;
 
 #[test]
-fn a_file_that_is_not_yaml() {
+fn invalid_yaml_is_refused() {
     says(
         "\
 name: x
@@ -18,19 +18,19 @@ error: not valid YAML: illegal placement of ':' indicator
 3 | other: b
   |      ^
   |
-  = help: before this, a quote or a bracket has no end
+  = help: a quote or bracket before this is not closed
 "#,
     );
 }
 
 #[test]
-fn a_file_from_windows() {
+fn windows_line_ends_are_accepted() {
     let expected = "error: unknown key `seeds`\n --> test.yaml:2:1\n  |\n2 | seeds: 1\n  | ^^^^^\n  |\n  = help: did you mean `seed`?";
     says(&SMALL.replacen('\n', "\nseeds: 1\n", 1).replace('\n', "\r\n"), &[], expected);
 }
 
 #[test]
-fn tabs() {
+fn tabs_in_the_indentation_are_refused() {
     says(
         "\
 name: x
@@ -39,19 +39,19 @@ stages:
 ",
         &[],
         r#"
-error: a tab
+error: a tab is used for indentation
  --> test.yaml:3:1
   |
 3 |     a: 1
   | ^
   |
-  = help: YAML is indented with spaces
+  = help: indent YAML with spaces
 "#,
     );
 }
 
 #[test]
-fn an_empty_file() {
+fn an_empty_file_is_refused() {
     says(
         "\
 # nothing yet
@@ -64,13 +64,13 @@ error: the file is empty
 1 | # nothing yet
   | ^
   |
-  = help: a pipeline has a `name` and `stages`
+  = help: a pipeline needs `name` and `stages`
 "#,
     );
 }
 
 #[test]
-fn two_documents() {
+fn two_documents_are_refused() {
     says(
         "\
 name: a
@@ -85,32 +85,32 @@ error: a second document starts here
 2 | ---
   | ^^^
   |
-  = help: a pipeline file holds one; write the other to a file of its own
+  = help: a pipeline file contains one document; move the other to its own file
 "#,
     );
 }
 
 #[test]
-fn control_characters() {
+fn control_characters_are_refused() {
     says(
         "\
 name: a\u{7}b
 ",
         &[],
         r#"
-error: control character U+0007 in the text
+error: the text contains the control character U+0007
  --> test.yaml:1:8
   |
 1 | name: a␇b
   |        ^
   |
-  = help: YAML is text; within double quotes such a character is written as an escape
+  = help: remove it, or write it as an escape in a double-quoted string
 "#,
     );
 }
 
 #[test]
-fn an_unknown_alias() {
+fn an_unknown_alias_is_refused() {
     says(
         "\
 name: a

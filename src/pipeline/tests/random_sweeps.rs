@@ -1,4 +1,4 @@
-//! Random matrices, against an expansion that is as plain as the words that describe it.
+//! Compares random matrices with a simple reference expansion.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::*;
 
-/// Three parameters of a training, with values that they may be given.
+/// Three parameters of a `train` stage, with possible values.
 const AXES: [(&str, [u64; 4]); 3] =
     [("optim.batch_size", [1, 2, 3, 4]), ("seed", [5, 6, 7, 8]), ("model.base_channels", [8, 16, 24, 32])];
 
-/// Values of parameters, each by its index in [`AXES`].
+/// Parameter values by index in [`AXES`].
 type Combination = BTreeMap<usize, u64>;
 
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ impl Matrix {
         format!("{{ {} }}", parts.join(", "))
     }
 
-    /// Every combination of the axes' values, the first changing slowest, without those that an entry of `exclude`
-    /// agrees with; then `include`. None where that is nothing, or a combination is there twice.
+    /// Returns all combinations of the axes' values, the first axis varying slowest, without those that match an entry
+    /// of `exclude`, followed by `include`. None if there are no combinations or duplicates.
     fn expand(&self) -> Option<Vec<Combination>> {
         let mut all = vec![];
         if !self.axes.is_empty() {
@@ -62,7 +62,7 @@ impl Matrix {
     }
 }
 
-/// A combination of some of the parameters, of those values that are given for each.
+/// A random combination of some of the parameters.
 fn any_combination(values: Vec<(usize, Vec<u64>)>) -> impl Strategy<Value = Combination> {
     let one =
         |(axis, values): (usize, Vec<u64>)| (Just(axis), prop::option::weighted(0.6, prop::sample::select(values)));
@@ -102,9 +102,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_matrix_is_its_plain_expansion(matrix in any_matrix()) {
+    fn random_matrices_match_a_simple_expansion(matrix in any_matrix()) {
         let text = SMALL.replace("kind: train }", &format!("kind: train, matrix: {} }}", matrix.yaml()));
-        // Those of the samples come from the model's.
+        // The samples are swept by the model.
         let parsed = parse("x.yaml", text.as_str(), &Flags::default());
         let Some(expected) = matrix.expand() else {
             prop_assert!(parsed.is_err(), "{text}");
@@ -119,7 +119,7 @@ proptest! {
             .map(|c| (c.get(&0).copied().unwrap_or(16), c.get(&1).copied(), c.get(&2).copied().unwrap_or(32)))
             .collect();
         prop_assert_eq!(&found, &expected, "{}", text);
-        // One sampling of each, of the same place; every one of them in an arm, once.
+        // Each model has one `sample` stage, and each of these is in exactly one arm.
         let models: Vec<&str> = pipeline.stages.iter().filter(|s| s.base == "model").map(|s| s.name.as_str()).collect();
         let samples = pipeline.stages.iter().filter_map(|stage| match &stage.params {
             StageParams::Sample(p) => Some((stage.name.as_str(), p.model.as_str())),

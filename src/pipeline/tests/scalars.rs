@@ -1,5 +1,4 @@
-//! Scalars that YAML can read in more than one way: texts that look like numbers, lookalikes of ASCII characters, `#`,
-//! `<<`.
+//! Ambiguous scalars: strings that look like numbers, lookalikes of ASCII characters, `#` and `<<`.
 
 use super::*;
 use crate::config::*;
@@ -23,7 +22,7 @@ fn env(pipeline: &Pipeline) -> Vec<String> {
 }
 
 #[test]
-fn texts_that_look_like_numbers_are_distinct_on_an_axis() {
+fn strings_that_look_like_numbers_are_distinct_axis_values() {
     for (values, expected) in [
         ("[3.1, 3.10]", vec!["3.1", "3.10"]),
         ("[01, 1]", vec!["01", "1"]),
@@ -54,19 +53,19 @@ fn texts_that_look_like_numbers_are_distinct_on_an_axis() {
 }
 
 #[test]
-fn equal_numbers_are_refused_on_an_axis_of_numbers() {
+fn an_axis_cannot_list_a_number_twice() {
     let axis = |values: &str| {
         let text = SMALL.replace("{ kind: train }", &format!("{{ kind: train, matrix: {{ {values} }} }}"));
         messages(&text, &[])
     };
     assert_eq!(axis("optim.lr: [0.1, 0.10]"), ["axis `optim.lr` has `0.1` and `0.10`, which are the same number"]);
     assert_eq!(axis("seed: [01, 1]"), ["axis `seed` has `01` and `1`, which are the same number"]);
-    assert_eq!(axis("seed: [1, 1]"), ["axis `seed` has `1` twice"]);
-    assert_eq!(messages(&swept("[1, '1']"), &[]), ["axis `env.V` has `1` twice"]);
+    assert_eq!(axis("seed: [1, 1]"), ["axis `seed` lists `1` twice"]);
+    assert_eq!(messages(&swept("[1, '1']"), &[]), ["axis `env.V` lists `1` twice"]);
 }
 
 #[test]
-fn texts_keep_their_spelling_in_the_file_of_a_run() {
+fn strings_keep_their_spelling_in_the_resolved_pipeline() {
     let digest = "1e".to_string() + &"9".repeat(62);
     let text = format!(
         "name: 3.10\nstages:\n  1.0: {{ kind: fetch, dataset: cifar10, url: file:x, sha256: {digest} }}\n  \
@@ -83,7 +82,7 @@ fn texts_keep_their_spelling_in_the_file_of_a_run() {
 }
 
 #[test]
-fn a_hash_on_the_command_line_starts_no_comment() {
+fn a_hash_on_the_command_line_does_not_start_a_comment() {
     let folder = SMALL.replace("dataset: synthetic", "dataset: folder, path: x");
     let path = |set: &str| match &valid_with(&folder, &[set]).stages[0].params {
         StageParams::Fetch(FetchParams::Folder(p)) => p.path.clone(),
@@ -111,16 +110,16 @@ fn two_merge_keys_are_refused() {
     let text =
         "name: m\nstages:\n  a: &a { kind: fetch, dataset: synthetic, train: 11 }\n  b:\n    <<: *a\n    <<: *a\n";
     let found = parse_with(text, &[]).unwrap_err().to_string();
-    assert!(found.contains("error: `<<` is given twice"), "{found}");
+    assert!(found.contains("error: duplicate key `<<`"), "{found}");
     assert!(found.contains("help: merge several mappings with one key: `<<: [*first, *second]`"), "{found}");
     let list = text.replace("    <<: *a\n    <<: *a\n", "    <<: [*a, *a]\n");
     assert_eq!(valid(&list).stages.len(), 2);
     let empty = text.replace("    <<: *a\n    <<: *a\n", "    <<: []\n    <<: [*a]\n");
-    assert!(messages(&empty, &[]).contains(&"`<<` is given twice".to_string()));
+    assert!(messages(&empty, &[]).contains(&"duplicate key `<<`".to_string()));
 }
 
 #[test]
-fn look_alikes_of_ascii_are_named() {
+fn lookalikes_of_ascii_characters_are_named() {
     for (file, expected) in [
         (SMALL.replace("name: small", "name: small\nseed: 3\u{a0}"), "a no-break space (U+00A0)"),
         (SMALL.replace("name: small", "name: small\nseed\u{200b}: 3"), "a zero-width space (U+200B)"),
@@ -140,7 +139,7 @@ fn look_alikes_of_ascii_are_named() {
     let indented = SMALL.replace("  model: { kind", "\u{a0} model: { kind");
     let found = messages(&indented, &[]);
     assert_eq!(found, ["the indentation contains a no-break space (U+00A0)"], "{indented}");
-    // Inside texts they are ordinary characters.
+    // Inside strings they are ordinary characters.
     let folder = SMALL.replace("dataset: synthetic", "dataset: folder, path: \"Screen Shot\u{202f}1 – a\"");
     valid(&folder);
 }
@@ -168,8 +167,8 @@ fn wrong_types_give_help() {
         let file = SMALL.replace("{ kind: train }", &format!("{{ kind: train, {name} }}"));
         assert_eq!(helps(&file, &[]), ["remove the quotes"], "{name}");
     }
-    assert_eq!(helps(&swept("[true]"), &[]), ["quote it to make it a text: `\"true\"`"]);
-    assert!(helps(&swept("[~]"), &[])[0].starts_with("quote `~` and `null` to make them texts"));
+    assert_eq!(helps(&swept("[true]"), &[]), ["quote it to make it a string: `\"true\"`"]);
+    assert!(helps(&swept("[~]"), &[])[0].starts_with("quote `~` and `null` to make them strings"));
 }
 
 #[test]
@@ -183,11 +182,11 @@ fn keys_for_anchors_give_a_hint_about_defaults() {
 fn reserved_names_are_refused() {
     let stage = |name: &str| messages(&format!("{SMALL}  {name}: {{ kind: degrade, input: images }}\n"), &[]);
     for name in names::RESERVED_STAGES.iter().flat_map(|name| [name.to_string(), name.to_uppercase()]) {
-        assert_eq!(stage(&name), [format!("`{name}` cannot be the name of a stage")]);
+        assert_eq!(stage(&name), [format!("`{name}` is not a valid stage name")]);
     }
     for name in names::RESERVED_PIPELINES {
         let file = SMALL.replace("name: small", &format!("name: {name}"));
-        assert_eq!(messages(&file, &[]), [format!("`{name}` cannot be the name of a pipeline")]);
+        assert_eq!(messages(&file, &[]), [format!("`{name}` is not a valid pipeline name")]);
     }
     let long = "n".repeat(300);
     let file = format!("{SMALL}  {long}: {{ kind: degrade, input: images }}\n");

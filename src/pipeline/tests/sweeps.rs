@@ -1,9 +1,9 @@
-//! What a matrix becomes, and the messages of one that is wrong.
+//! The instances of a matrix, and the errors of invalid ones.
 
 use super::*;
 use crate::config::*;
 
-/// A pipeline with `model` and `samples` as they are given.
+/// Returns [`SMALL`] with these parameters added to `model` and `samples`.
 fn swept(model: &str, samples: &str) -> String {
     SMALL
         .replace("model: { kind: train }", &format!("model: {{ kind: train{model} }}"))
@@ -26,14 +26,14 @@ fn compare(pipeline: &Pipeline) -> &CompareParams {
     pipeline.stages.iter().find_map(|s| if let StageParams::Compare(p) = &s.params { Some(p) } else { None }).unwrap()
 }
 
-/// `arm: seed stage, seed stage` of each arm.
+/// Returns `arm: seed stage, seed stage` for each arm.
 fn arms(pipeline: &Pipeline) -> Vec<String> {
     let run = |run: &ArmRun| format!("{} {}", run.seed.as_deref().unwrap_or("-"), run.stage);
     let runs = |arm: &Arm| arm.runs.iter().map(run).collect::<Vec<_>>().join(", ");
     compare(pipeline).arms.iter().map(|(name, arm)| format!("{name}: {}", runs(arm))).collect()
 }
 
-/// What is written beside the results reads as the same pipeline.
+/// Checks that the resolved pipeline parses to the same pipeline.
 #[track_caller]
 fn resolves(pipeline: &Pipeline) {
     let again = valid(&pipeline.resolved());
@@ -45,7 +45,7 @@ fn resolves(pipeline: &Pipeline) {
 }
 
 #[test]
-fn a_stage_becomes_its_instances_and_those_that_name_it_follow() {
+fn a_swept_stage_and_its_dependents_become_instances() {
     let text = swept(", matrix: { model.base_channels: [16, 8], seed: [0, 1] }", "");
     let pipeline = valid(&text);
     let labels =
@@ -77,10 +77,10 @@ fn a_stage_becomes_its_instances_and_those_that_name_it_follow() {
 }
 
 #[test]
-fn seeds_alone_are_one_arm() {
+fn instances_that_differ_only_in_seeds_form_one_arm() {
     let pipeline = valid(&swept(", matrix: { seed: [3, 4] }", ""));
     assert_eq!(arms(&pipeline), ["only: 3 samples[seed=3], 4 samples[seed=4]"]);
-    // Two axes of seeds tell repetitions apart together.
+    // With two seed axes, both identify a repetition.
     let pipeline = valid(&swept(", matrix: { seed: [3, 4] }", ", matrix: { seed: [5] }"));
     assert_eq!(
         arms(&pipeline),
@@ -90,7 +90,7 @@ fn seeds_alone_are_one_arm() {
 }
 
 #[test]
-fn combinations_are_excluded_and_included() {
+fn combinations_can_be_excluded_and_included() {
     let matrix = "{ model.base_channels: [8, 16], seed: [0, 1], \
                   exclude: [{ base_channels: 16, seed: 1e0 }], include: [{ model.base_channels: 32, seed: 7 }, { seed: 9 }] }";
     let pipeline = valid(&swept(&format!(", matrix: {matrix}"), ""));
@@ -114,8 +114,8 @@ fn combinations_are_excluded_and_included() {
 }
 
 #[test]
-fn inputs_are_joined_on_the_axes_they_share_and_crossed_on_others() {
-    // The model has the scale of its pairs; samples of a model are made from pairs of its scale.
+fn inputs_are_joined_on_shared_axes_and_crossed_on_others() {
+    // The model has the scale of its pairs, and samples use pairs of the model's scale.
     let text = "\
 name: scales
 stages:
@@ -133,7 +133,7 @@ stages:
     let StageParams::Sample(p) = &pipeline.stage("samples[scale=4,seed=0]").unwrap().params else { panic!() };
     assert_eq!((p.model.as_str(), p.data.as_str()), ("model[scale=4,seed=0]", "pairs[scale=4]"));
     resolves(&pipeline);
-    // Of two stages, equal values are a coincidence.
+    // Axes of different stages are not joined, even if values are equal.
     let text = text.replace("data: pairs }", "data: others }")
         + "  others: { kind: degrade, input: images, scale: 2, matrix: { method: [area, bicubic] } }\n";
     let text = text.replace("matrix: { scale: [2, 4] }", "scale: 2, matrix: { method: [area, bilinear] }");
@@ -157,12 +157,15 @@ fn references_can_be_swept() {
     resolves(&pipeline);
     assert_eq!(
         messages(&text.replace("[model, other]", "[model, otter, pairs]"), &[]),
-        ["`model` names `otter`, which is no stage", "`model` must name a train stage, `pairs` is a degrade stage"]
+        [
+            "`model` refers to `otter`, but there is no such stage",
+            "`model` must refer to a train stage, but `pairs` is a degrade stage"
+        ]
     );
 }
 
 #[test]
-fn defaults_and_the_command_line_sweep_every_stage_that_leaves_the_parameter_open() {
+fn shared_axes_apply_to_stages_that_do_not_set_the_parameter() {
     let text = SMALL.to_string()
         + "  other: { kind: train, optim: { lr: 0.5 } }\n  second: { kind: sample, model: other, data: pairs }\n";
     let text = text.replace("only: samples", "only: samples, two: second");
@@ -197,7 +200,7 @@ fn defaults_and_the_command_line_sweep_every_stage_that_leaves_the_parameter_ope
 }
 
 #[test]
-fn the_command_line_wins_over_a_matrix_of_the_file() {
+fn flags_override_a_matrix_in_the_file() {
     let text =
         swept(", matrix: { model.base_channels: [8, 16], seed: [0, 1], exclude: [{ base_channels: 8, seed: 1 }] }", "");
     let replaced =
@@ -213,7 +216,7 @@ fn the_command_line_wins_over_a_matrix_of_the_file() {
 }
 
 #[test]
-fn a_sweep_of_what_decides_other_defaults_resolves() {
+fn parameters_that_determine_other_defaults_can_be_swept() {
     let text = "\
 name: x
 stages:
@@ -228,7 +231,7 @@ stages:
 }
 
 #[test]
-fn spelling_does_not_matter_and_names_are_safe() {
+fn instance_names_are_canonical_and_safe() {
     let names_of = |values: &str| {
         let pipeline = valid(&swept(&format!(", matrix: {{ optim.lr: {values} }}"), ""));
         names(&pipeline).iter().map(|n| n.to_string()).collect::<Vec<_>>()
@@ -240,7 +243,7 @@ fn spelling_does_not_matter_and_names_are_safe() {
 }
 
 #[test]
-fn the_place_of_a_swept_parameter_is_its_value() {
+fn the_position_of_a_swept_parameter_is_its_value() {
     let text = swept(", matrix: { model.base_channels: [8, 16], model.attention: [{ kind: seed }] }", "");
     let pipeline = valid(&text);
     let place = |stage: &str, path: &str| pipeline.position(pipeline.stage(stage)?, path).map(|p| p.to_string());
@@ -252,7 +255,7 @@ fn the_place_of_a_swept_parameter_is_its_value() {
     assert_eq!(place(of_16, "model.attention.kind"), Some(format!("test.yaml:7:{}", column("kind: seed"))));
     assert_eq!(place(of_16, "optim.steps"), Some("test.yaml:3:34".to_string()));
     assert_eq!(place(of_16, ""), Some("test.yaml:7:3".to_string()));
-    // What came down is no parameter of the stage.
+    // An inherited axis is not a parameter of the stage.
     assert_eq!(place("samples[base_channels=8,attention=(kind:seed)]", "model.base_channels"), None);
     let flag = valid_sweep(SMALL, &["stages.model.seed=1,2"]);
     assert_eq!(
@@ -262,7 +265,7 @@ fn the_place_of_a_swept_parameter_is_its_value() {
 }
 
 #[test]
-fn wrong_matrices_are_shown() {
+fn invalid_matrices_are_reported_with_snippets() {
     says(
         &swept(
             ", matrix: { model.base_chanels: [8], optim.lr: [1e-3, fast], seed: [], data: pairs, optim: { lr: [1] } }",
@@ -290,7 +293,7 @@ error: axis `optim` must be a list of values, found a mapping
 7 |   model: { kind: train, matrix: { model.base_chanels: [8], optim.lr: [1e-3, fast], seed: [], data: pairs, optim: { lr: [1] } } }
   |                                                                                                                  ^^^^^^^^^^^
   |
-  = help: an axis has the whole path of its parameter: `optim.lr`
+  = help: give the full path of the parameter: `optim.lr`
 "#,
     );
     says(
@@ -332,9 +335,9 @@ error: axis `optim.lr` has `1e-3` and `0.001`, which are the same number
 10 |       optim.lr: [1e-3, 0.001]
    |                  ----  ^^^^^
    |                  |
-   |                  the first time is here
+   |                  first listed here
 
-error: `exclude` names `sead`, which is no axis of this matrix
+error: `exclude` refers to `sead`, but this matrix has no such axis
   --> test.yaml:12:19
    |
 12 |       exclude: [{ sead: 1 }, { seed: 2 }, 3]
@@ -342,7 +345,7 @@ error: `exclude` names `sead`, which is no axis of this matrix
    |
    = help: did you mean `seed`?
 
-error: `exclude` names `2`, which is no value of axis `seed`
+error: `exclude` refers to `2`, which is not a value of axis `seed`
   --> test.yaml:12:38
    |
 12 |       exclude: [{ sead: 1 }, { seed: 2 }, 3]
@@ -358,7 +361,7 @@ error: an entry of `exclude` must be a mapping of axes to values, found `3`
    |
    = help: such as `{ seed: 0 }`
 
-error: this combination is there already
+error: this combination is already in the matrix
   --> test.yaml:13:17
    |
 13 |       include: [{ seed: 0, lr: 1e-3 }]
@@ -368,17 +371,17 @@ error: this combination is there already
 }
 
 #[test]
-fn wrong_sweeps_are_told() {
+fn invalid_sweeps_are_refused() {
     let of = |matrix: &str| messages(&swept(&format!(", matrix: {matrix}"), ""), &[]);
     assert_eq!(of("3"), ["`matrix` must be a mapping of parameters to lists of values, found `3`"]);
     assert_eq!(of("{}"), ["`matrix` has no axes"]);
-    assert_eq!(of("{ kind: [train] }"), ["`kind` is no parameter that can be swept"]);
+    assert_eq!(of("{ kind: [train] }"), ["`kind` cannot be swept"]);
     assert_eq!(of("{ model: [{}], model.base_channels: [2] }"), ["axes `model` and `model.base_channels` overlap"]);
-    assert_eq!(of("{ seed: [1], exclude: [{ seed: 1 }] }"), ["every combination is excluded"]);
+    assert_eq!(of("{ seed: [1], exclude: [{ seed: 1 }] }"), ["`exclude` removes every combination"]);
     assert_eq!(of("{ seed: [1], exclude: 4 }"), ["`exclude` must be a list of combinations, found `4`"]);
     assert_eq!(
         of("{ optim.epochs: [1], optim.steps: [2] }"),
-        ["`optim.steps` and `optim.epochs` contradict each other"]
+        ["`optim.steps` and `optim.epochs` are mutually exclusive"]
     );
     assert_eq!(of("{ seed: [-1] }"), ["`seed` must be at least 0, found `-1`"]);
     let at_top = |matrix: &str| messages(&format!("matrix: {matrix}\n{SMALL}"), &[]);
@@ -388,18 +391,18 @@ fn wrong_sweeps_are_told() {
         Ok(_) => vec![],
         Err(errors) => errors.errors().iter().map(|e| e.message.clone()).collect::<Vec<_>>(),
     };
-    assert_eq!(told(&["defaults.train.optim.lr=1,2"]), ["`optim.lr` is swept for no train stage"]);
+    assert_eq!(told(&["defaults.train.optim.lr=1,2"]), ["the axis `optim.lr` applies to no train stage"]);
     assert_eq!(told(&["stages.modle.seed=1"]), ["there is no stage `modle`"]);
     assert_eq!(told(&["defaults.trian.seed=1"]), ["unknown stage kind `trian`"]);
     assert_eq!(told(&["device=cpu,cuda"]), ["`device` cannot be swept"]);
-    assert_eq!(told(&["stages.model=1"]), ["the path of a parameter goes on"]);
-    assert_eq!(told(&["stages.model.seed"]), ["`--sweep` takes `path=value,value`"]);
+    assert_eq!(told(&["stages.model=1"]), ["the path does not lead to a parameter"]);
+    assert_eq!(told(&["stages.model.seed"]), ["`--sweep` needs `path=value,value`"]);
     assert_eq!(told(&["stages.model.seed="]), ["axis `seed` has no values"]);
     assert_eq!(told(&["seed=1,2"]), Vec::<String>::new(), "samples have the pipeline's seed");
 }
 
 #[test]
-fn images_that_cannot_be_compared_are_told_by_their_instances() {
+fn arms_with_different_data_are_named_by_instance() {
     let text = "\
 name: scales
 stages:
@@ -411,13 +414,13 @@ stages:
 ";
     assert_eq!(
         messages(text, &[]),
-        ["arm `only[scale=4]` samples `pairs[scale=4]`, arm `only[scale=2]` samples `pairs[scale=2]`: \
-          their images cannot be compared"]
+        ["arms must use the same data, but `only[scale=4]` samples from `pairs[scale=4]` and `only[scale=2]` samples \
+          from `pairs[scale=2]`"]
     );
 }
 
 #[test]
-fn a_matrix_without_end_is_refused_with_its_number() {
+fn the_number_of_instances_is_limited() {
     let list = |n: usize| (0..n).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
     let matrix = format!(
         ", matrix: {{ seed: [{}], optim.batch_size: [{}], optim.lr: [{}] }}",
@@ -427,13 +430,13 @@ fn a_matrix_without_end_is_refused_with_its_number() {
     );
     assert_eq!(
         messages(&swept(&matrix, ""), &[]),
-        ["this matrix makes 1000000000 instances; a pipeline has at most 100000"]
+        ["this matrix creates 1000000000 instances; a pipeline may have at most 100000"]
     );
-    // Nor by crossing what is small enough by itself.
+    // Crossing two small axes is limited too.
     let crossed =
         swept(&format!(", matrix: {{ seed: [{}] }}", list(1000)), &format!(", matrix: {{ seed: [{}] }}", list(1000)));
     assert_eq!(
         messages(&crossed, &[]),
-        ["with stage `samples` there are at least 100002 instances; a pipeline has at most 100000"]
+        ["with stage `samples` there are at least 100002 instances; a pipeline may have at most 100000"]
     );
 }

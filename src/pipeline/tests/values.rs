@@ -1,4 +1,4 @@
-//! What a valid file becomes.
+//! The parsed values of valid files.
 
 use super::*;
 use crate::config::*;
@@ -8,7 +8,7 @@ fn names(pipeline: &Pipeline) -> Vec<&str> {
 }
 
 #[test]
-fn the_files_of_the_repository_are_valid() {
+fn the_pipelines_of_the_repository_are_valid() {
     let stages = FILES.map(|file| valid(file).stages.len());
     assert_eq!(stages, [9, 9, 7, 11, 7]);
     assert_eq!(
@@ -47,7 +47,7 @@ fn the_seed_file_has_the_settings_of_the_tutorial() {
 }
 
 #[test]
-fn settings_of_the_command_line_replace_those_of_the_file() {
+fn flags_override_the_file() {
     let pipeline = valid_with(
         ABLATION,
         &[
@@ -62,7 +62,7 @@ fn settings_of_the_command_line_replace_those_of_the_file() {
     );
     let (baseline, attention) = (train(&pipeline, "baseline"), train(&pipeline, "attention"));
     assert_eq!((baseline.model.base_channels, baseline.optim.steps, baseline.optim.lr), (16, Some(1500), 1e-3));
-    // What a stage gets of its own leaves the rest of the defaults in place.
+    // A parameter of the stage does not replace the other defaults.
     assert_eq!((attention.optim.lr, attention.optim.steps), (2e-3, Some(1500)));
     let StageParams::Fetch(FetchParams::Cifar10(p)) = &pipeline.stages[0].params else { panic!() };
     assert_eq!(p.url.as_ref().map(SecretUrl::expose), Some("file:/tmp/cifar-10-mini-binary.tar.gz"));
@@ -70,7 +70,7 @@ fn settings_of_the_command_line_replace_those_of_the_file() {
 }
 
 #[test]
-fn later_settings_win_and_missing_keys_are_made() {
+fn later_flags_override_earlier_ones_and_missing_mappings_are_created() {
     let sets = ["stages.model.model.base_channels=8", "stages.model.model={base_channels: 4}", "stages.model.seed=3"];
     let pipeline = valid_with(SMALL, &sets);
     assert_eq!(train(&pipeline, "model").model.base_channels, 4);
@@ -84,7 +84,7 @@ fn names_with_dots_can_be_set() {
 }
 
 #[test]
-fn of_steps_and_epochs_the_nearer_is_meant() {
+fn steps_override_epochs_of_the_defaults_and_vice_versa() {
     let given = |text: &str, sets: &[&str]| {
         let pipeline = valid_with(text, sets);
         let p = train(&pipeline, "model");
@@ -96,13 +96,13 @@ fn of_steps_and_epochs_the_nearer_is_meant() {
     assert_eq!(given(SMALL, &["defaults.train.optim.epochs=3"]), (None, Some(3)));
     assert_eq!(given(&own, &["stages.model.optim.steps=4"]), (Some(4), None));
     assert_eq!(given(&own, &["defaults.train.optim.steps=4"]), (None, Some(2)));
-    let both = "`optim.steps` and `optim.epochs` contradict each other";
+    let both = "`optim.steps` and `optim.epochs` are mutually exclusive";
     assert_eq!(messages(SMALL, &["defaults.train.optim.epochs=3", "defaults.train.optim.steps=3"]), [both]);
     assert_eq!(messages(&own.replace("epochs: 2", "epochs: 2, steps: 1"), &[]), [both]);
 }
 
 #[test]
-fn defaults_reach_their_kind_and_give_way() {
+fn defaults_apply_to_their_kind_and_can_be_overridden() {
     let text = SMALL.replace(
         "{ kind: train }",
         "{ kind: train, model: { attention: { kind: seed } }, optim: { betas: [0.5, 0.6], clip: null } }",
@@ -119,7 +119,7 @@ fn defaults_reach_their_kind_and_give_way() {
 }
 
 #[test]
-fn stages_come_after_those_they_name() {
+fn stages_are_sorted_topologically() {
     let text = "\
 name: backwards
 stages:
@@ -134,7 +134,7 @@ stages:
 }
 
 #[test]
-fn spelling_and_order_of_keys_make_no_difference() {
+fn spelling_and_order_of_keys_do_not_matter() {
     let one = "\
 name: a
 stages:
@@ -169,7 +169,7 @@ name: a
 }
 
 #[test]
-fn the_resolved_text_reads_as_the_same_pipeline() {
+fn the_resolved_pipeline_parses_to_the_same_pipeline() {
     for text in FILES.into_iter().chain([SMALL]) {
         let pipeline = valid_with(text, &["seed=18446744073709551615"]);
         let again = valid(&pipeline.resolved());
@@ -185,7 +185,7 @@ fn the_resolved_text_reads_as_the_same_pipeline() {
 }
 
 #[test]
-fn names_that_yaml_reads_as_something_else_stay_names() {
+fn keys_are_always_strings() {
     for name in ["True", "null", "NULL", "yes", "No", "1e3", "012", "0x1F", "0o7", "1_000", "1.0", "_", "2024-01-01"] {
         let text = SMALL.replace("  pairs: {", &format!("  {name}: {{")).replace(": pairs", &format!(": \"{name}\""));
         let pipeline = valid(&text);
@@ -197,7 +197,7 @@ fn names_that_yaml_reads_as_something_else_stay_names() {
 }
 
 #[test]
-fn positions_are_those_of_the_file_the_defaults_or_the_flag() {
+fn positions_point_at_the_stage_the_defaults_or_the_flag() {
     let pipeline = valid_with(SMALL, &["stages.model.model.base_channels=8"]);
     let at = |stage: &str, path: &str| pipeline.position(pipeline.stage(stage)?, path).map(|p| p.to_string());
     assert_eq!(at("model", "").as_deref(), Some("test.yaml:7:3"));
@@ -212,7 +212,7 @@ fn positions_are_those_of_the_file_the_defaults_or_the_flag() {
 }
 
 #[test]
-fn anchors_aliases_and_merge_keys_work() {
+fn anchors_aliases_and_merge_keys_are_supported() {
     let text =
         SMALL.replace("  model: { kind: train }", "  m0: &m { kind: train, seed: 1 }\n  model: { <<: *m, seed: 2 }");
     let pipeline = valid(&text);
@@ -220,7 +220,7 @@ fn anchors_aliases_and_merge_keys_work() {
 }
 
 #[test]
-fn texts_may_look_like_numbers() {
+fn string_parameters_may_look_like_numbers() {
     let digest = "1".repeat(32) + &"2".repeat(32);
     let exponent = "1e".to_string() + &"9".repeat(62);
     for digest in [digest, exponent] {
@@ -233,7 +233,7 @@ fn texts_may_look_like_numbers() {
 }
 
 #[test]
-fn devices_read_as_they_print() {
+fn devices_survive_a_round_trip() {
     for (text, device) in [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda:3", Device::Cuda(3))] {
         assert_eq!(text.parse(), Ok(device));
         assert_eq!(device.to_string(), text);
@@ -245,7 +245,7 @@ fn devices_read_as_they_print() {
 }
 
 #[test]
-fn a_file_is_read_under_its_path() {
+fn files_are_loaded_by_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("small.yaml");
     std::fs::write(&path, format!("\u{FEFF}{}", SMALL.replace('\n', "\r\n"))).unwrap();

@@ -1,9 +1,9 @@
-//! Messages about values and about stages that don't fit each other.
+//! Errors about invalid values and incompatible stages.
 
 use super::*;
 
 #[test]
-fn types_ranges_and_choices() {
+fn types_ranges_and_options_are_checked() {
     says(
         "\
 name: values
@@ -87,13 +87,13 @@ error: `optim.steps` must be an integer, found `10`
    |
    = help: remove the quotes
 
-error: `optim.lr` must be above 0, found `0`
+error: `optim.lr` must be greater than 0, found `0`
   --> test.yaml:11:31
    |
 11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
    |                               ^
 
-error: `optim.betas` must be a list of 2, found one of 3
+error: `optim.betas` must be a list of 2 items, found 3 items
   --> test.yaml:11:41
    |
 11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
@@ -107,7 +107,7 @@ error: `optim.flips` must be `true` or `false`, found `yes`
    |
    = help: did you mean `true`?
 
-error: `optim.clip` must be above 0, found `-1`
+error: `optim.clip` must be greater than 0, found `-1`
   --> test.yaml:11:79
    |
 11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
@@ -125,13 +125,13 @@ error: `heldout` must be a mapping, found `100`
 12 |     heldout: 100
    |              ^^^
    |
-   = help: its keys: every, images
+   = help: valid keys: every, images
 "#,
     );
 }
 
 #[test]
-fn references_name_stages_of_the_right_kind() {
+fn references_must_lead_to_stages_of_the_right_kind() {
     says(
         "\
 name: references
@@ -144,15 +144,15 @@ stages:
 ",
         &[],
         r#"
-error: `data` must name a degrade stage, `images` is a fetch stage
+error: `data` must refer to a degrade stage, but `images` is a fetch stage
  --> test.yaml:5:34
   |
 5 |   baseline: { kind: train, data: images, optim: { steps: 1 } }
   |                                  ^^^^^^
   |
-  = help: the degrade stage is `pairs`
+  = help: the only degrade stage is `pairs`
 
-error: `model` names `base_line`, which is no stage
+error: `model` refers to `base_line`, but there is no such stage
  --> test.yaml:6:43
   |
 6 |   sample_baseline: { kind: sample, model: base_line, data: pairs }
@@ -160,27 +160,27 @@ error: `model` names `base_line`, which is no stage
   |
   = help: did you mean `baseline`?
 
-error: `arms.baseline` must name a sample stage, `baseline` is a train stage
+error: `arms.baseline` must refer to a sample stage, but `baseline` is a train stage
  --> test.yaml:7:47
   |
 7 |   compare: { kind: compare, arms: { baseline: baseline, attention: sample_attention } }
   |                                               ^^^^^^^^
   |
-  = help: the sample stage is `sample_baseline`
+  = help: the only sample stage is `sample_baseline`
 
-error: `arms.attention` names `sample_attention`, which is no stage
+error: `arms.attention` refers to `sample_attention`, but there is no such stage
  --> test.yaml:7:68
   |
 7 |   compare: { kind: compare, arms: { baseline: baseline, attention: sample_attention } }
   |                                                                    ^^^^^^^^^^^^^^^^
   |
-  = help: the sample stage is `sample_baseline`
+  = help: the only sample stage is `sample_baseline`
 "#,
     );
 }
 
 #[test]
-fn cycles_are_named_with_their_path() {
+fn cycles_are_reported_with_their_path() {
     says(
         "\
 name: cycle
@@ -192,13 +192,13 @@ stages:
 ",
         &[],
         r#"
-error: `input` must name a fetch stage, `c` is a sample stage
+error: `input` must refer to a fetch stage, but `c` is a sample stage
  --> test.yaml:3:30
   |
 3 |   a: { kind: degrade, input: c }
   |                              ^
   |
-  = help: there is no fetch stage yet; add one
+  = help: the pipeline has no fetch stage; add one
 
 error: circular dependency: `a` → `c` → `b` → `a`
  --> test.yaml:4:27
@@ -206,7 +206,7 @@ error: circular dependency: `a` → `c` → `b` → `a`
 4 |   b: { kind: train, data: a, optim: { steps: 1 } }
   |                           ^
   |
-  = help: this reference closes the cycle; name a stage before it
+  = help: this reference closes the cycle; refer to an earlier stage instead
 
 error: circular dependency: `a` → `c` → `a`
  --> test.yaml:5:38
@@ -214,15 +214,15 @@ error: circular dependency: `a` → `c` → `a`
 5 |   c: { kind: sample, model: b, data: a }
   |                                      ^
   |
-  = help: this reference closes the cycle; name a stage before it
+  = help: this reference closes the cycle; refer to an earlier stage instead
 
-error: `input` must name a fetch stage, `d` is a degrade stage
+error: `input` must refer to a fetch stage, but `d` is a degrade stage
  --> test.yaml:6:30
   |
 6 |   d: { kind: degrade, input: d }
   |                              ^
   |
-  = help: there is no fetch stage yet; add one
+  = help: the pipeline has no fetch stage; add one
 
 error: circular dependency: `d` → `d`
  --> test.yaml:6:30
@@ -230,13 +230,13 @@ error: circular dependency: `d` → `d`
 6 |   d: { kind: degrade, input: d }
   |                              ^
   |
-  = help: this reference closes the cycle; name a stage before it
+  = help: this reference closes the cycle; refer to an earlier stage instead
 "#,
     );
 }
 
 #[test]
-fn stages_must_fit_each_other() {
+fn incompatible_stages_are_refused() {
     says(
         "\
 name: fit
@@ -253,15 +253,13 @@ stages:
 ",
         &[],
         r#"
-error: `optim.steps` and `optim.epochs` contradict each other
+error: `optim.steps` and `optim.epochs` are mutually exclusive
  --> test.yaml:6:93
   |
 6 |   long: { kind: train, data: four, diffusion: { timesteps: 20 }, optim: { steps: 1, epochs: 1 } }
-  |                                                                                  -          ^
-  |                                                                                  |
-  |                                                                                  also given
+  |                                                                                  - also set ^
   |
-  = help: leave one of them out
+  = help: remove one of them
 
 error: stage `short` needs `optim.steps`, `optim.epochs` or `optim.budget`
  --> test.yaml:7:3
@@ -293,28 +291,28 @@ error: `sampler.steps` is 25, but `long` is trained with 20 timesteps
 8 |   sample_long: { kind: sample, model: long, data: two }
   |   ^^^^^^^^^^^
   |
-  = help: at most 20
+  = help: use at most 20 steps
 
-error: `two` is 2 times smaller, but `long` is trained on `four`, 4 times smaller
+error: `two` has scale 2, but `long` is trained on `four` with scale 4
  --> test.yaml:8:51
   |
 6 |   long: { kind: train, data: four, diffusion: { timesteps: 20 }, optim: { steps: 1, epochs: 1 } }
-  |                              ---- the model's data
+  |                              ---- the training data
 7 |   short: { kind: train, data: two, diffusion: { schedule: linear, timesteps: 20, beta_start: 0.1 } }
 8 |   sample_long: { kind: sample, model: long, data: two }
   |                                                   ^^^
   |
-  = help: sample from data of the model's scale
+  = help: use data with the scale of the model
 
-error: an arm cannot be called `bicubic`
+error: the arm name `bicubic` is reserved
   --> test.yaml:11:37
    |
 11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
    |                                     ^^^^^^^
    |
-   = help: bicubic enlargement is measured in every comparison
+   = help: every comparison includes bicubic interpolation under this name
 
-error: `a/b` cannot be the name of an arm
+error: `a/b` is not a valid arm name
   --> test.yaml:11:60
    |
 11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
@@ -322,21 +320,21 @@ error: `a/b` cannot be the name of an arm
    |
    = help: a name consists of the letters a to z and A to Z, digits, `_`, `-` and `.`
 
-error: arm `a/b` samples `four`, arm `bicubic` samples `two`: their images cannot be compared
+error: arms must use the same data, but `a/b` samples from `four` and `bicubic` samples from `two`
   --> test.yaml:11:65
    |
 11 |   compare: { kind: compare, arms: { bicubic: sample_short, a/b: sample_four } }
    |                                              ------------       ^^^^^^^^^^^
    |                                              |
-   |                                              samples `two`
+   |                                              samples from `two`
    |
-   = help: give the `sample` stages of all arms the same `data`
+   = help: set the same `data` in the `sample` stages of all arms
 "#,
     );
 }
 
 #[test]
-fn a_folder_has_a_name() {
+fn a_folder_dataset_needs_a_path() {
     says(
         "\
 name: folders
@@ -347,13 +345,13 @@ stages:
 ",
         &[],
         r#"
-error: `path` must name a folder, found ``
+error: `path` must be a directory, found ``
  --> test.yaml:3:44
   |
 3 |   a: { kind: fetch, dataset: folder, path: "" }
   |                                            ^^
   |
-  = help: `.` is the folder srpipe is started in
+  = help: `.` is the current directory
 
 error: stage `b` needs `path`
  --> test.yaml:4:3
@@ -375,7 +373,7 @@ error: `fit` must be `cover`, `crop` or `tiles`, found `tile`
 }
 
 #[test]
-fn archives_are_named_safely() {
+fn archive_urls_are_checked() {
     says(
         "\
 name: archives
@@ -393,7 +391,7 @@ error: an archive from the web needs `sha256`
 3 |   a: { kind: fetch, dataset: cifar10, url: "https://example.org/cifar.tar.gz" }
   |                                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: what `sha256sum` prints of the right archive; without `url` the official one is fetched
+  = help: set it to the output of `sha256sum`, or remove `url` to download the official archive
 
 error: `url` must be `https://…`, `http://…` or `file:…`, found `cifar.tar.gz`
  --> test.yaml:4:44
@@ -401,7 +399,7 @@ error: `url` must be `https://…`, `http://…` or `file:…`, found `cifar.tar
 4 |   b: { kind: fetch, dataset: cifar10, url: cifar.tar.gz, sha256: 12ab }
   |                                            ^^^^^^^^^^^^
   |
-  = help: for a file of this machine write `file:cifar.tar.gz`
+  = help: for a local file, write `file:cifar.tar.gz`
 
 error: `sha256` must be 64 hexadecimal digits, found `12ab`
  --> test.yaml:4:66
@@ -427,13 +425,13 @@ error: unknown key `url` of dataset `synthetic`
 6 |   d: { kind: fetch, dataset: synthetic, url: "file:x" }
   |                                         ^^^
   |
-  = help: known here: `dataset`, `resources`, `retry`, `test`, `train`, `validation`
+  = help: valid keys: `dataset`, `resources`, `retry`, `test`, `train`, `validation`
 "#,
     );
 }
 
 #[test]
-fn models_must_fit_their_images() {
+fn models_must_match_their_images() {
     says(
         "\
 name: models
@@ -476,7 +474,7 @@ error: the attention needs at least 8 channels at 32×32, found 4
   |
   = help: queries and keys use an eighth of the channels
 
-error: a batch of 32 can't be divided into 5 parts
+error: a batch of 32 cannot be divided into 5 equal parts
   --> test.yaml:11:62
    |
 11 |   parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
@@ -484,30 +482,30 @@ error: a batch of 32 can't be divided into 5 parts
    |
    = help: `optim.accumulate` must divide `optim.batch_size`
 
-error: a budget of seconds needs `optim.gflops`
+error: `optim.budget` needs `optim.gflops`
   --> test.yaml:12:42
    |
 12 |   hasty: { kind: train, optim: { budget: 45 } }
    |                                          ^^
    |
-   = help: such as `gflops: 200`: what `srpipe bench` measures on the machine that the budget is meant for
+   = help: such as `gflops: 200`; measure it with `srpipe bench` on the machine that the budget is meant for
 
-error: `sampler.project_lr` makes the means of blocks right, and these low-resolution images are others
+error: `sampler.project_lr` needs data from a `degrade` stage with `method: area`
   --> test.yaml:13:75
    |
  6 |   four: { kind: degrade, input: images, method: bicubic }
-   |                                                 ------- not the mean of each block
+   |                                                 ------- not `area`
 ...
 13 |   sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
    |                                                                           ^^^^
    |
-   = help: it goes with `method: area`
+   = help: it corrects block means, and only `area` produces low-resolution images that are block means
 "#,
     );
 }
 
 #[test]
-fn a_value_in_error_hides_nothing_of_what_is_said_beside_it() {
+fn an_invalid_value_does_not_hide_other_errors() {
     says(
         "\
 name: both
@@ -526,15 +524,13 @@ error: `optim.lr` must be a number, found `fast`
 5 |   model: { kind: train, data: pairs, optim: { lr: fast, steps: 5, epochs: 3 } }
   |                                                   ^^^^
 
-error: `optim.steps` and `optim.epochs` contradict each other
+error: `optim.steps` and `optim.epochs` are mutually exclusive
  --> test.yaml:5:75
   |
 5 |   model: { kind: train, data: pairs, optim: { lr: fast, steps: 5, epochs: 3 } }
-  |                                                                -          ^
-  |                                                                |
-  |                                                                also given
+  |                                                                - also set ^
   |
-  = help: leave one of them out
+  = help: remove one of them
 
 error: `optim.steps` must be an integer, found `many`
  --> test.yaml:6:54
@@ -548,13 +544,13 @@ error: `sampler.steps` is 2000, but `model` is trained with 1000 timesteps
 7 |   samples: { kind: sample, model: model, data: pairs, sampler: { steps: 2000 } }
   |                                                                         ^^^^
   |
-  = help: at most 1000
+  = help: use at most 1000 steps
 "#,
     );
 }
 
 #[test]
-fn arms_have_the_same_test_images() {
+fn arms_must_have_the_same_test_images() {
     let text = |a: &str, b: &str| {
         format!(
             "\
@@ -569,7 +565,7 @@ stages:
 "
         )
     };
-    // More than there are is all of them.
+    // A limit above the number of test images has no effect.
     valid(&text(", limit: 8", ", limit: 8"));
     valid(&text("", ", limit: 64"));
     valid(&text(", limit: 100", ", limit: 1000"));
@@ -577,39 +573,39 @@ stages:
         &text(", limit: 8", ", limit: 16"),
         &[],
         r#"
-error: arm `b` has 16 test images, arm `a` 8: they are compared image by image
+error: arms must have the same test images, but `b` has 16 and `a` has 8
  --> test.yaml:7:56
   |
 6 |   a: { kind: sample, model: model, data: pairs, limit: 8 }
-  |                                                        - of arm `a`
+  |                                                        - the limit of `a`
 7 |   b: { kind: sample, model: model, data: pairs, limit: 16 }
   |                                                        ^^
   |
-  = help: give the `sample` stages of all arms the same `limit`, best under `defaults.sample`
+  = help: set the same `limit` in the `sample` stages of all arms, for example in `defaults.sample`
 "#,
     );
     says(
         &text(", limit: 8", ""),
         &[],
         r#"
-error: arm `b` has 64 test images, arm `a` 8: they are compared image by image
+error: arms must have the same test images, but `b` has 64 and `a` has 8
  --> test.yaml:6:56
   |
 6 |   a: { kind: sample, model: model, data: pairs, limit: 8 }
   |                                                        ^
   |
-  = help: give the `sample` stages of all arms the same `limit`, best under `defaults.sample`
+  = help: set the same `limit` in the `sample` stages of all arms, for example in `defaults.sample`
 "#,
     );
 }
 
 #[test]
-fn a_text_that_yaml_takes_for_a_mapping_is_told_so() {
+fn an_unquoted_string_that_yaml_reads_as_a_mapping_gets_help() {
     let cifar = SMALL.replace("dataset: synthetic", "dataset: cifar10");
     let errors = parse_with(&cifar, &["stages.images.url=file:"]).unwrap_err();
     let [error] = errors.errors() else { panic!("{errors}") };
-    assert_eq!(error.message, "`url` must be a text, found a mapping");
-    let help = "YAML reads `file:` as a key: quote texts with a colon before a space or at the end";
+    assert_eq!(error.message, "`url` must be a string, found a mapping");
+    let help = "YAML reads `file:` as a key: quote strings with a colon before a space or at the end";
     assert_eq!(error.help.as_deref(), Some(help));
 }
 

@@ -1,7 +1,7 @@
-//! A stage's parameters written out whole, for the process that runs it.
+//! Serialises all parameters of a stage, for the process that runs it.
 //!
-//! Their own serialisation leaves out what does not change a stage's result, since stage keys are made of it;
-//! here those fields are added. What is written here reads back as the same values.
+//! The `Serialize` implementations skip parameters that do not change a stage's result, because stage keys are computed
+//! from them. The functions here add these fields, so that deserialising gives the same values.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::config::StageParams;
 use crate::config::*;
 
 impl StageParams {
-    /// For a field that is to hold all of them.
+    /// Serialises all parameters; for `#[serde(serialize_with)]`.
     pub fn serialize_complete<S: Serializer>(params: &Self, serializer: S) -> Result<S::Ok, S::Error> {
         params.complete().serialize(serializer)
     }
@@ -56,9 +56,9 @@ impl StageParams {
 
     /// Returns every parameter, including those that are not part of keys. Secrets are redacted.
     pub fn complete(&self) -> Value {
-        let mut value = serde_json::to_value(self).expect("parameters are strings, numbers and maps of them");
-        let fields = value.as_object_mut().expect("parameters are written as a map");
-        // Whole patterns: a new field does not compile until somebody says here whether it is in the serialisation.
+        let mut value = serde_json::to_value(self).expect("parameters are valid JSON");
+        let fields = value.as_object_mut().expect("parameters serialise as a map");
+        // Exhaustive patterns, so that a new field does not compile until it is handled here.
         match self {
             Self::Fetch(FetchParams::Cifar10(Cifar10Params { url, mirrors, sha256, validation: _, limit: _ })) => {
                 add(fields, [("url", json!(url)), ("mirrors", json!(mirrors)), ("sha256", json!(sha256))]);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back_as_the_same_parameters() {
+    fn parameters_survive_a_round_trip() {
         let files = [
             "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', mirrors: [b], sha256: c, validation: 3, limit: {train: 4}}",
             "{kind: fetch, dataset: synthetic, train: 5}",

@@ -1,59 +1,61 @@
-//! From stages with variants to instances: what comes down from swept inputs, and what a comparison gathers.
+//! Expands stages into instances: combines their variants with the axes of swept inputs, and gathers the arms of
+//! comparisons.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use indexmap::IndexMap;
 
-use super::super::diagnostics::{Diagnostic, Errors};
-use super::super::resolve::StageDraft;
-use super::super::words::quote;
-use super::matrix::{too_large, too_many};
-use super::names::{axis_names, with_labels};
-use super::{Axis, Combination, MAX_BYTES, MAX_GATHERED, MAX_INSTANCES, SEED, Typed};
+use super::diagnostics::{Diagnostic, Errors};
+use super::draft::StageDraft;
+use super::sweep::{
+    Axis, Combination, MAX_BYTES, MAX_GATHERED, MAX_INSTANCES, SEED, Typed, axis_names, too_large, too_many,
+    with_labels,
+};
+use super::text::quote;
 use crate::config::StageParams;
 use crate::config::{Arm, ArmRun, CompareParams, Label};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Instance {
+pub(super) struct Instance {
     pub name: String,
-    /// The stage of the file, and which of its variants.
+    /// The index of the stage in the draft.
     pub stage: usize,
+    /// The index of the stage's variant.
     pub variant: usize,
     pub labels: Vec<Label>,
     pub typed: Typed,
 }
 
-/// An instance by what it consists of.
-struct Drawn {
+/// An instance before it gets a name.
+struct Unnamed {
     stage: usize,
     variant: usize,
-    /// The axes that reach it, those of its inputs first.
+    /// All axis values, those inherited from inputs first.
     combination: Combination,
-    /// By input, in the order of [`StageParams::inputs`]: an instance before it.
+    /// The index of the instance that each input refers to, in the order of [`StageParams::inputs`].
     inputs: Vec<Option<usize>>,
 }
 
-/// The instances of all stages, which come in an order in which each stands after those it names. Variants that are in
-/// error are left out.
-pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) -> Vec<Instance> {
-    let Some((drawn, of_stage)) = draw(stages, errors) else { return vec![] };
-    let axis_names = axis_names(axes, drawn.iter().map(|d| &d.combination));
+/// Returns the instances of all stages, skipping variants with errors. The stages must be sorted topologically.
+pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) -> Vec<Instance> {
+    let Some((unnamed, of_stage)) = combine(stages, errors) else { return vec![] };
+    let axis_names = axis_names(axes, unnamed.iter().map(|u| &u.combination));
     let label = |&(axis, value): &(usize, usize)| Label {
         axis: axis_names[axis].clone(),
         value: axes[axis].values[value].label.clone(),
     };
-    let mut instances: Vec<Instance> = Vec::with_capacity(drawn.len());
-    for Drawn { stage, variant, combination, inputs } in &drawn {
+    let mut instances: Vec<Instance> = Vec::with_capacity(unnamed.len());
+    for Unnamed { stage, variant, combination, inputs } in &unnamed {
         let labels: Vec<Label> = combination.iter().map(label).collect();
         let name = name(&stages[*stage].name, &labels);
-        let mut typed = stages[*stage].variants[*variant].typed.clone().expect("only valid variants are drawn");
+        let mut typed = stages[*stage].variants[*variant].typed.clone().expect("`combine` skips invalid variants");
         match &mut typed.params {
             StageParams::Compare(compare) => gather(compare, |arm| {
                 let found = of_stage.get(arm).cloned().unwrap_or(0..0);
-                let seeds = |i: usize| drawn[i].combination.iter().map(|&(axis, _)| axes[axis].path == SEED);
-                // One that comes later belongs to a cycle, which is an error already.
+                let seeds = |i: usize| unnamed[i].combination.iter().map(|&(axis, _)| axes[axis].path == SEED);
+                // A later instance belongs to a cycle, which has been reported.
                 found.filter_map(|i| Some((instances.get(i)?, seeds(i).collect()))).collect()
             }),
             params => {
@@ -70,7 +72,7 @@ pub(in super::super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mu
     let mut names = HashSet::new();
     for instance in &instances {
         if !names.insert(instance.name.as_str()) {
-            let message = format!("two instances would be called {}", quote(&instance.name));
+            let message = format!("two instances have the name {}", quote(&instance.name));
             errors.push(Diagnostic::new(stages[instance.stage].key, message));
         }
     }
@@ -81,16 +83,16 @@ fn name(base: &str, labels: &[Label]) -> String {
     with_labels(base, labels.iter().map(|label| (label.axis.as_str(), label.value.as_str())))
 }
 
-/// The instances of each stage, by its name.
+/// The index range of each stage's instances, by stage name.
 type Ranges<'a> = HashMap<&'a str, Range<usize>>;
 
-/// Which instances there are; none where there are too many.
-fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>, Ranges<'a>)> {
-    let mut drawn: Vec<Drawn> = vec![];
+/// Combines the variants of each stage with the instances of its inputs. Returns None if there are too many instances.
+fn combine<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Unnamed>, Ranges<'a>)> {
+    let mut unnamed: Vec<Unnamed> = vec![];
     let mut of_stage = Ranges::new();
     let (mut bytes, mut gathered) = (0, 0);
     for (index, stage) in stages.iter().enumerate() {
-        let first = drawn.len();
+        let first = unnamed.len();
         let weight = stage.node.weight();
         for (variant, own) in stage.variants.iter().enumerate() {
             let Some(Typed { params, .. }) = &own.typed else { continue };
@@ -109,12 +111,12 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
             let mut joined = vec![(vec![], vec![])];
             if !matches!(params, StageParams::Compare(_)) {
                 for input in params.inputs() {
-                    // What is not there is an error of its own.
+                    // A missing stage has been reported.
                     let range = of_stage.get(input.stage.as_str()).cloned().unwrap_or(0..0);
-                    joined = match join(joined, &drawn, range, MAX_INSTANCES - drawn.len().min(MAX_INSTANCES)) {
+                    joined = match join(joined, &unnamed, range, MAX_INSTANCES - unnamed.len().min(MAX_INSTANCES)) {
                         Ok(joined) => joined,
                         Err(count) => {
-                            let count = count.saturating_add(drawn.len() as u128);
+                            let count = count.saturating_add(unnamed.len() as u128);
                             errors.push(too_many(
                                 stage.key,
                                 &format!("with stage {} there are at least", quote(&stage.name)),
@@ -126,39 +128,39 @@ fn draw<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Drawn>
                 }
             }
             for (mut combination, inputs) in joined {
-                // An axis that came down and is the stage's own as well holds one value for both.
+                // If the stage's own axis is also inherited, both must have the same value.
                 let agrees =
                     |pair: &(usize, usize)| combination.iter().all(|(axis, value)| *axis != pair.0 || *value == pair.1);
                 if own.combination.iter().all(agrees) {
                     let new: Combination =
                         own.combination.iter().filter(|pair| !combination.contains(pair)).copied().collect();
                     combination.extend(new);
-                    drawn.push(Drawn { stage: index, variant, combination, inputs });
+                    unnamed.push(Unnamed { stage: index, variant, combination, inputs });
                 }
             }
-            if bytes + (drawn.len() - first) as u64 * weight > MAX_BYTES {
+            if bytes + (unnamed.len() - first) as u64 * weight > MAX_BYTES {
                 errors.push(too_large(stage.key, &stage.name));
                 return None;
             }
-            if drawn.len() > MAX_INSTANCES {
+            if unnamed.len() > MAX_INSTANCES {
                 let what = format!("with stage {} there are at least", quote(&stage.name));
-                errors.push(too_many(stage.key, &what, drawn.len() as u128));
+                errors.push(too_many(stage.key, &what, unnamed.len() as u128));
                 return None;
             }
         }
-        // What comes down changes slowest.
-        drawn[first..].sort_by(|a, b| (&a.inputs, a.variant).cmp(&(&b.inputs, b.variant)));
-        bytes += (drawn.len() - first) as u64 * weight;
-        of_stage.insert(&stage.name, first..drawn.len());
+        // Inherited axes vary slowest.
+        unnamed[first..].sort_by(|a, b| (&a.inputs, a.variant).cmp(&(&b.inputs, b.variant)));
+        bytes += (unnamed.len() - first) as u64 * weight;
+        of_stage.insert(&stage.name, first..unnamed.len());
     }
-    Some((drawn, of_stage))
+    Some((unnamed, of_stage))
 }
 
 type Joined = Vec<(Combination, Vec<Option<usize>>)>;
 
-/// Every pair of what is joined so far and an instance of `range` that agrees with it on the axes that both have; or how
-/// many there would be, where that is more than `limit`.
-fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> Result<Joined, u128> {
+/// Joins `joined` with the instances in `range`: returns every pair that agrees on the axes that both have. If there
+/// are more than `limit` pairs, returns their number as the error.
+fn join(joined: Joined, unnamed: &[Unnamed], range: Range<usize>, limit: usize) -> Result<Joined, u128> {
     if range.is_empty() {
         let with_nothing = |(combination, mut inputs): (Combination, Vec<_>)| {
             inputs.push(None);
@@ -168,7 +170,7 @@ fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> R
     }
     let axes = |combination: &Combination| combination.iter().map(|&(axis, _)| axis).collect::<Vec<_>>();
     let left: HashSet<usize> = joined.iter().flat_map(|(c, _)| axes(c)).collect();
-    let mut shared: Vec<usize> = drawn[range.clone()].iter().flat_map(|d| axes(&d.combination)).collect();
+    let mut shared: Vec<usize> = unnamed[range.clone()].iter().flat_map(|u| axes(&u.combination)).collect();
     shared.sort_unstable();
     shared.dedup();
     shared.retain(|axis| left.contains(axis));
@@ -177,7 +179,7 @@ fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> R
     };
     let mut right: HashMap<Combination, Vec<usize>> = HashMap::new();
     for index in range {
-        right.entry(on(&drawn[index].combination)).or_default().push(index);
+        right.entry(on(&unnamed[index].combination)).or_default().push(index);
     }
     let matching: Vec<&[usize]> =
         joined.iter().map(|(c, _)| right.get(&on(c)).map_or(&[][..], Vec::as_slice)).collect();
@@ -189,7 +191,7 @@ fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> R
     for ((combination, inputs), matching) in joined.into_iter().zip(matching) {
         for &index in matching {
             let mut longer = combination.clone();
-            let new = drawn[index].combination.iter().filter(|pair| !combination.contains(pair));
+            let new = unnamed[index].combination.iter().filter(|pair| !combination.contains(pair));
             longer.extend(new);
             pairs.push((longer, inputs.iter().copied().chain([Some(index)]).collect()));
         }
@@ -197,8 +199,8 @@ fn join(joined: Joined, drawn: &[Drawn], range: Range<usize>, limit: usize) -> R
     Ok(pairs)
 }
 
-/// Makes arms of the instances of each arm's stage: those that differ in seeds alone are one arm. `instances` gives those
-/// of a stage, with which of their labels are seeds.
+/// Expands each arm of a comparison: the instances of its stage become arms, and instances that differ only in seeds
+/// share an arm. `instances` returns the instances of a stage, and whether each of their labels is a seed.
 fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a Instance, Vec<bool>)>) {
     let mut gathered: IndexMap<String, Arm> = IndexMap::new();
     for (name, arm) in std::mem::take(&mut compare.arms) {

@@ -1,10 +1,10 @@
-//! Words for messages: quoting what the user wrote, and finding what was meant.
+//! Formatting of names and lists in messages, and suggestions for misspelled names.
 
 use crate::config::redact_value;
 
-/// Longer words are cut in messages.
+/// The maximum number of characters that messages show of a text.
 const MAX_SHOWN: usize = 60;
-/// Of more words than these, the nearest is looked for among the first.
+/// The maximum number of candidates for a suggestion.
 const MAX_CANDIDATES: usize = 2000;
 
 /// Returns the text in backquotes, with control characters escaped, secrets redacted, and long texts truncated.
@@ -12,7 +12,7 @@ pub(super) fn quote(text: &str) -> String {
     quote_at_most(text, MAX_SHOWN)
 }
 
-/// The same for what is to be copied, whatever its length.
+/// As [`quote`], but never truncates: for texts that the user copies.
 pub(super) fn quote_whole(text: &str) -> String {
     quote_at_most(text, usize::MAX)
 }
@@ -28,11 +28,11 @@ fn quote_at_most(text: &str, most: usize) -> String {
 }
 
 fn escape(c: char) -> Box<dyn Iterator<Item = char>> {
-    // A message is one line, and nothing in it may move the cursor or look like a plain space.
+    // Keep messages on one line, without characters that move the cursor or look like a plain space.
     if is_invisible(c) || is_odd_space(c) { Box::new(c.escape_default()) } else { Box::new([c].into_iter()) }
 }
 
-/// Control characters, and those that end a line for one version of YAML and not for another.
+/// Whether a character is a control character, or a line break in some version of YAML.
 pub(super) fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FEFF}')
 }
@@ -80,7 +80,7 @@ pub(super) fn odd_character(text: &str) -> Option<String> {
     Some(format!("it contains {name} (U+{:04X}): {remedy}", c as u32))
 }
 
-/// "`a`, `b` or `c`".
+/// Returns "`a`, `b` or `c`".
 pub(super) fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
     let words: Vec<String> = words.iter().map(|w| quote(w.as_ref())).collect();
     match words.as_slice() {
@@ -98,7 +98,7 @@ pub(super) fn list<S: AsRef<str>>(words: &[S]) -> String {
     shown.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
 }
 
-/// The candidate that `word` is most likely a misspelling of.
+/// Returns the candidate that `word` most likely misspells.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > 100 {
         return None;
@@ -106,7 +106,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     let folded = fold(word);
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates.into_iter().take(MAX_CANDIDATES).filter(|c| c.len() <= 100) {
-        // A third of the word may be wrong, as in rustc, but not all of it.
+        // Up to a third of the word may differ, as in rustc, but not all of it.
         let longer = word.len().max(candidate.len());
         let allowed = (longer.max(3) / 3).min(longer.saturating_sub(1));
         if word.len().abs_diff(candidate.len()) <= allowed {
@@ -119,12 +119,12 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     best.map(|(_, candidate)| candidate)
 }
 
-/// Case and the choice of separator are no difference.
+/// Ignores case and the choice of separator.
 fn fold(word: &str) -> String {
     word.to_lowercase().replace('-', "_")
 }
 
-/// "did you mean `x`?", where something is near.
+/// Returns "did you mean `x`?" if a candidate is similar.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|c| format!("did you mean {}?", quote(c)))
 }
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspellings_find_their_word_and_strangers_none() {
+    fn misspelled_words_get_a_suggestion_and_unrelated_words_none() {
         let words = ["base_channels", "attention", "steps"];
         for (word, meant) in [
             ("base_chanels", Some("base_channels")),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_text_is_one_line_of_bounded_length() {
+    fn quoted_text_is_a_single_line_of_bounded_length() {
         assert_eq!(quote("a\nb\u{1b}[31m"), "`a\\nb\\u{1b}[31m`");
         assert_eq!(quote(&"x".repeat(100_000)), format!("`{}…`", "x".repeat(60)));
         assert_eq!(quote("größe"), "`größe`");

@@ -1,15 +1,16 @@
-//! Parameters that nothing reads because of what another parameter says. They get their defaults, so that a key does not
-//! change with what changes no result, and a checkpoint does not name what it was not made with.
+//! Resets parameters that have no effect, because of another parameter, to their defaults. So they change no stage key,
+//! and a checkpoint does not record values that were not used.
 
 use crate::config::StageParams;
 use crate::config::*;
 
 impl StageParams {
-    pub(super) fn forget_unread(&mut self) {
+    /// Resets the parameters that have no effect.
+    pub(super) fn normalize(&mut self) {
         match self {
             Self::Train(p) => {
-                forget_of_diffusion(&mut p.diffusion);
-                forget_of_attention(&mut p.model.attention);
+                normalize_diffusion(&mut p.diffusion);
+                normalize_attention(&mut p.model.attention);
             }
             Self::Degrade(p) => p.sigma = p.degradation().sigma,
             Self::Sample(p) if p.sampler.method != SamplerMethod::Ddim => p.sampler.eta = SamplerParams::default().eta,
@@ -18,10 +19,10 @@ impl StageParams {
     }
 }
 
-fn forget_of_diffusion(p: &mut DiffusionParams) {
+fn normalize_diffusion(p: &mut DiffusionParams) {
     let default = DiffusionParams::default();
     if p.objective == Objective::Regression {
-        // One pass, without noise.
+        // Regression is a single pass without noise.
         *p = DiffusionParams {
             objective: p.objective,
             target: p.target,
@@ -40,7 +41,7 @@ fn forget_of_diffusion(p: &mut DiffusionParams) {
     }
 }
 
-fn forget_of_attention(p: &mut AttentionParams) {
+fn normalize_attention(p: &mut AttentionParams) {
     let default = AttentionParams::default();
     match p.kind {
         AttentionKind::None => *p = AttentionParams { kind: p.kind, ..default },
@@ -63,12 +64,12 @@ mod tests {
         let mut params: StageParams =
             serde_json::from_value(json!({"kind": "train", "data": "pairs", "model": model, "diffusion": diffusion}))
                 .unwrap();
-        params.forget_unread();
+        params.normalize();
         params
     }
 
     #[test]
-    fn what_is_not_read_makes_no_difference() {
+    fn parameters_without_effect_are_reset() {
         let same = [
             (json!({"schedule": "cosine", "beta_end": 0.1}), json!({"schedule": "cosine"})),
             (
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_stays() {
+    fn parameters_with_an_effect_are_kept() {
         let other = [
             json!({"schedule": "linear", "beta_end": 0.1}),
             json!({"schedule": "quadratic", "beta_start": 0.001}),
@@ -102,23 +103,23 @@ mod tests {
             json!({"timesteps": 10}),
         ];
         for a in other {
-            let StageParams::Train(p) = train(a.clone(), json!({})) else { unreachable!("a training") };
+            let StageParams::Train(p) = train(a.clone(), json!({})) else { unreachable!("a train stage") };
             let kept = serde_json::to_value(&p.diffusion).unwrap();
             for (field, value) in a.as_object().unwrap() {
                 assert!(kept[field] == *value || kept[field].as_f64() == value.as_f64(), "{field} of {a}");
             }
         }
         let attention = json!({"kind": "conv_control", "matches": "linear", "heads": 2, "resolutions": [16]});
-        let StageParams::Train(p) = train(json!({}), attention.clone()) else { unreachable!("a training") };
+        let StageParams::Train(p) = train(json!({}), attention.clone()) else { unreachable!("a train stage") };
         assert_eq!(serde_json::to_value(&p.model.attention).unwrap(), attention);
     }
 
     #[test]
-    fn eta_is_ddims() {
+    fn eta_is_reset_unless_the_sampler_is_ddim() {
         let sample = |sampler: Value| {
             let value = json!({"kind": "sample", "model": "m", "data": "d", "sampler": sampler});
             let mut params: StageParams = serde_json::from_value(value).unwrap();
-            params.forget_unread();
+            params.normalize();
             params
         };
         assert_eq!(sample(json!({"method": "ddpm", "eta": 1})), sample(json!({"method": "ddpm"})));

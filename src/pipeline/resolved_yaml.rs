@@ -1,15 +1,15 @@
-//! The resolved pipeline as text: what a run keeps beside its results.
+//! Writes the resolved pipeline as YAML, which is stored with each run.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value as Yaml};
 
-use super::resolve::{Draft, StageDraft};
+use super::draft::{Draft, StageDraft};
 use super::sweep::{Axis, Matrix};
 use crate::config::redact_value;
 
-/// The whole pipeline as YAML that reads as the same pipeline: defaults filled in, what the command line says applied.
+/// Returns the pipeline as YAML with defaults and flags filled in. Parsing it gives the same pipeline.
 pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
     let axes = &draft.sweeps.axes;
     let mut root = Mapping::new();
@@ -42,7 +42,7 @@ pub(super) fn to_yaml(draft: &Draft) -> Result<String, serde_yaml::Error> {
     serde_yaml::to_string(&root)
 }
 
-/// The file is stored with the run and shared with others, so secrets are redacted.
+/// Redacts secrets, because the file is stored with the run and shared with others.
 fn redact_all(yaml: &mut Yaml) {
     match yaml {
         Yaml::String(text) => {
@@ -58,17 +58,17 @@ fn redact_all(yaml: &mut Yaml) {
 
 fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::Error> {
     let mut params = stage.node.to_yaml();
-    // A default that depends on what is swept (there are some that belong to one dataset alone) stays unsaid.
+    // Leave out defaults that depend on a swept parameter: some exist for one dataset only.
     let mut common: Option<Yaml> = None;
     for params in stage.params() {
         let typed = serde_yaml::to_value(params)?;
         common = Some(match common {
-            Some(common) => in_common(common, &typed),
+            Some(common) => intersection(common, &typed),
             None => typed,
         });
     }
     fill(&mut params, common.unwrap_or_default());
-    // What is swept is not given: a matrix of `defaults` leaves alone what a stage gives.
+    // Leave out swept parameters: a matrix in `defaults` does not apply to parameters that the stage sets.
     for &axis in &stage.applied.axes {
         remove(&mut params, &axes[axis].path);
     }
@@ -83,7 +83,7 @@ fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::
     Ok(written.into())
 }
 
-/// A matrix as it was written, or as the list of what is left of it; None where nothing is.
+/// Returns a matrix as written, or as a list of its remaining combinations; None if there are none.
 fn written(matrix: &Matrix, axes: &[Axis]) -> Option<Yaml> {
     if let Some(node) = &matrix.written {
         return Some(node.to_yaml());
@@ -95,18 +95,18 @@ fn written(matrix: &Matrix, axes: &[Axis]) -> Option<Yaml> {
         };
         combination.iter().map(value).collect::<Mapping>().into()
     };
-    let left: Vec<Yaml> = matrix.combinations.iter().filter(|c| !c.is_empty()).map(combination).collect();
-    (!left.is_empty()).then(|| Mapping::from_iter([("include".into(), Yaml::Sequence(left))]).into())
+    let remaining: Vec<Yaml> = matrix.combinations.iter().filter(|c| !c.is_empty()).map(combination).collect();
+    (!remaining.is_empty()).then(|| Mapping::from_iter([("include".into(), Yaml::Sequence(remaining))]).into())
 }
 
-/// What two values have in common, mappings key by key.
-fn in_common(a: Yaml, b: &Yaml) -> Yaml {
+/// Returns the common part of two values, comparing mappings key by key.
+fn intersection(a: Yaml, b: &Yaml) -> Yaml {
     match (a, b) {
         (Yaml::Mapping(a), Yaml::Mapping(b)) => {
             let both = a.into_iter().filter_map(|(key, a)| {
                 let b = b.get(&key)?;
                 let is_mapping = a.is_mapping() && b.is_mapping();
-                (is_mapping || a == *b).then(|| (key, if is_mapping { in_common(a, b) } else { a }))
+                (is_mapping || a == *b).then(|| (key, if is_mapping { intersection(a, b) } else { a }))
             });
             Yaml::Mapping(both.collect())
         }
@@ -115,7 +115,7 @@ fn in_common(a: Yaml, b: &Yaml) -> Yaml {
     }
 }
 
-/// Adds what `typed` has and `written` has not: the defaults of the types.
+/// Adds the values of `typed` that are missing in `written`: the defaults.
 fn fill(written: &mut Yaml, typed: Yaml) {
     if let (Yaml::Mapping(written), Yaml::Mapping(typed)) = (written, typed) {
         for (key, value) in typed {
@@ -123,7 +123,7 @@ fn fill(written: &mut Yaml, typed: Yaml) {
                 Some(inner) => fill(inner, value),
                 None if value.is_null() => {}
                 None => {
-                    // Filled in as well, which leaves out what is null further in.
+                    // Recurse to leave out null values inside.
                     let mut own = if value.is_mapping() { Mapping::new().into() } else { value.clone() };
                     fill(&mut own, value);
                     written.insert(key, own);
@@ -133,7 +133,7 @@ fn fill(written: &mut Yaml, typed: Yaml) {
     }
 }
 
-/// Takes away what stands at a dotted path.
+/// Removes the value at a dotted path.
 fn remove(yaml: &mut Yaml, path: &str) {
     let Yaml::Mapping(mapping) = yaml else { return };
     if mapping.remove(path).is_none() {

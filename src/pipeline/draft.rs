@@ -1,0 +1,63 @@
+//! A parsed pipeline file whose stages are not expanded into instances yet.
+
+use super::diagnostics::Span;
+use super::references::Reference;
+use super::sweep::{Applied, Sweeps, Variant};
+use super::tree::Node;
+use crate::config::{Device, ExecutorKind, StageKind, StageParams};
+
+/// The contents of a file, with each stage validated on its own.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub name: String,
+    pub description: Option<String>,
+    pub seed: u64,
+    pub device: Device,
+    pub executor: Option<ExecutorKind>,
+    pub stages: Vec<StageDraft>,
+    pub sweeps: Sweeps,
+}
+
+/// A stage of the file, before sweeps expand it into instances.
+#[derive(Debug)]
+pub(super) struct StageDraft {
+    pub name: String,
+    /// The span of the name.
+    pub key: Span,
+    /// None if the kind is missing or invalid.
+    pub kind: Option<StageKind>,
+    /// The parameters merged with the defaults, without `kind` and `matrix`.
+    pub node: Node,
+    /// The matrices that apply to it.
+    pub applied: Applied,
+    /// One variant if no matrix applies; empty if the kind is invalid.
+    pub variants: Vec<Variant>,
+    /// The references of all variants.
+    pub references: Vec<Reference>,
+}
+
+impl StageDraft {
+    /// Returns the parameters of each variant that could be parsed.
+    pub fn params(&self) -> impl Iterator<Item = &StageParams> {
+        self.variants.iter().filter_map(|variant| Some(&variant.typed.as_ref()?.params))
+    }
+}
+
+impl Draft {
+    /// Returns the value of a parameter of a variant, with the span of its key. For a swept parameter, the span is that
+    /// of the value in the matrix. None if the parameter is not set.
+    pub fn parameter(&self, stage: usize, variant: usize, path: &str) -> Option<(Span, &Node)> {
+        let stage = &self.stages[stage];
+        for &(axis, value) in &stage.variants[variant].combination {
+            let axis = &self.sweeps.axes[axis];
+            let node = &axis.values[value].node;
+            if path == axis.path {
+                return Some((node.span, node));
+            }
+            if let Some(inner) = path.strip_prefix(&axis.path).and_then(|rest| rest.strip_prefix('.')) {
+                return node.entry_at(inner).map(|entry| (entry.key, &entry.node));
+            }
+        }
+        stage.node.entry_at(path).map(|entry| (entry.key, &entry.node))
+    }
+}
