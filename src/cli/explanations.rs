@@ -88,7 +88,7 @@ impl<'a> Explained<'a> {
     pub fn because(&self, stage: usize) -> String {
         let waits_for = few(&self.waits_for(stage));
         match &self.explanations[stage].reason {
-            Reason::Known => "its result is known".to_string(),
+            Reason::Cached => "its result is known".to_string(),
             Reason::New if waits_for.is_empty() => {
                 format!("no {} stage was computed before", self.plan().stages[stage].kind.name())
             }
@@ -96,7 +96,7 @@ impl<'a> Explained<'a> {
             Reason::Lost => "it was computed before, but its record or a blob of it is missing or damaged".to_string(),
             Reason::Forced if waits_for.is_empty() => "it is forced".to_string(),
             Reason::Forced => format!("it is forced; it waits for {waits_for}"),
-            Reason::Waits => format!("it waits for {waits_for}; should that come out as before, it stays"),
+            Reason::Waiting => format!("it waits for {waits_for}; should that come out as before, it stays"),
             Reason::Changed { key, differences } => {
                 let mut told = self.told(stage, differences);
                 let more = told.len().saturating_sub(MOST);
@@ -121,8 +121,8 @@ impl<'a> Explained<'a> {
         let name = self.name(stage);
         let because = self.because(stage);
         let mut sentence = match &self.explanations[stage].reason {
-            Reason::Known => format!("{name} is cached: {because}"),
-            Reason::Waits => format!("{name} waits for {}", because.trim_start_matches("it waits for ")),
+            Reason::Cached => format!("{name} is cached: {because}"),
+            Reason::Waiting => format!("{name} waits for {}", because.trim_start_matches("it waits for ")),
             Reason::Lost | Reason::Forced => format!("{name} reruns: {because}"),
             Reason::Changed { key, .. } if self.is_of_latest_run(stage, key) => format!("{name} reruns: {because}"),
             Reason::New | Reason::Changed { .. } => format!("{name} runs: {because}"),
@@ -192,11 +192,11 @@ impl<'a> Explained<'a> {
         let planned = &self.plan().stages[stage];
         let Explanation { reason, seconds } = &self.explanations[stage];
         let (word, nearest, differences) = match reason {
-            Reason::Known => ("known", None, &[][..]),
+            Reason::Cached => ("known", None, &[][..]),
             Reason::New => ("new", None, &[][..]),
             Reason::Lost => ("lost", None, &[][..]),
             Reason::Forced => ("forced", None, &[][..]),
-            Reason::Waits => ("waits", None, &[][..]),
+            Reason::Waiting => ("waits", None, &[][..]),
             Reason::Changed { key, differences } => ("changed", Some(key), &differences[..]),
         };
         let difference = |d: &Difference| {

@@ -1,5 +1,5 @@
-//! Single parameters of a file are changed, and the keys of those stages change that read them. Who reads what is said
-//! here once more, in a table.
+//! Changes single parameters of a file and checks which keys change. A table specifies which stages read each
+//! parameter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ stages:
   count: { kind: command, command: [wc, '{inputs.x}'], inputs: { x: samples }, outputs: [o] }
 ";
 
-/// Every parameter that a file may have, by its path, with values that are not its default.
+/// Every parameter of a pipeline file, with values other than its default.
 const PARAMETERS: &[(&str, &[&str])] = &[
     ("description", &["words"]),
     ("seed", &["1", "2"]),
@@ -113,8 +113,8 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.model.resources.extra", &["[--exclude=node7]"]),
 ];
 
-/// Parameters that are none of these: they name stages, say which others there are, or become `steps` before there is a
-/// plan.
+/// Parameters that are not tested: they refer to stages, select other parameters, or are converted to `steps` before
+/// planning.
 const OTHERS: [&str; 9] = [
     "fetch.dataset",
     "degrade.input",
@@ -127,10 +127,10 @@ const OTHERS: [&str; 9] = [
     "train.optim.gflops",
 ];
 
-/// What is given, by path; everything else has its default.
+/// The parameters that are set, by path; all others have their defaults.
 type Given = BTreeMap<&'static str, &'static str>;
 
-/// The stages that read the parameter at `path`, where the others are as `given`.
+/// Returns the stages that read the parameter at `path` if the parameters in `given` are set.
 fn readers(path: &str, given: &Given) -> Vec<&'static str> {
     let is = |path: &str, default: &'static str, wanted: &[&str]| wanted.contains(given.get(path).unwrap_or(&default));
     let regression = is("stages.model.diffusion.objective", "v", &["regression"]);
@@ -173,7 +173,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
     }
 }
 
-/// What each stage's key depends on beside the content of its inputs; None where the values contradict each other.
+/// Returns a key per stage that ignores the content of inputs; None if the values are incompatible.
 fn keys(given: &Given) -> Option<BTreeMap<String, Key>> {
     let set = given.iter().map(|(path, value)| format!("{path}={value}")).collect();
     let pipeline = parse("x.yaml", FILE, &Flags { set, sweep: vec![] }).ok()?;
@@ -181,7 +181,7 @@ fn keys(given: &Given) -> Option<BTreeMap<String, Key>> {
     Some(plan(&pipeline).stages.iter().map(|stage| (stage.name.clone(), key(stage))).collect())
 }
 
-/// The stages whose keys are not the same in both.
+/// Returns the stages whose keys differ.
 fn differ(a: &BTreeMap<String, Key>, b: &BTreeMap<String, Key>) -> Vec<String> {
     a.iter().filter(|(name, key)| b[*name] != **key).map(|(name, _)| name.clone()).collect()
 }
@@ -189,7 +189,7 @@ fn differ(a: &BTreeMap<String, Key>, b: &BTreeMap<String, Key>) -> Vec<String> {
 fn any_given() -> impl Strategy<Value = Given> {
     let one = |&(path, values): &(&'static str, &'static [&'static str])| prop_oneof![4 => Just(None), 1 => prop::sample::select(values).prop_map(move |value| Some((path, value)))];
     let all: Vec<_> = PARAMETERS.iter().map(one).collect();
-    // A value that contradicts those before it is left out.
+    // Skip values that are incompatible with earlier ones.
     all.prop_map(|chosen| {
         let mut given = Given::new();
         for (path, value) in chosen.into_iter().flatten() {
@@ -207,7 +207,7 @@ proptest! {
 
     #[test]
     fn an_edit_changes_the_keys_of_the_stages_that_read_the_parameter(given in any_given()) {
-        let before = keys(&given).expect("what contradicts is left out");
+        let before = keys(&given).expect("incompatible values are skipped");
         for (path, values) in PARAMETERS {
             let others = values.iter().map(|value| Some(*value)).chain([None]);
             for value in others.filter(|value| *value != given.get(path).copied()) {
@@ -226,7 +226,7 @@ proptest! {
 }
 
 #[test]
-fn every_parameter_is_edited() {
+fn every_parameter_is_tested() {
     fn leaves(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<String>) {
         let target = schema["$ref"].as_str().and_then(|r| root.pointer(r.strip_prefix('#')?));
         let schema = target.unwrap_or(schema);
@@ -244,7 +244,7 @@ fn every_parameter_is_edited() {
     for (kind, of_kind) in schema["properties"]["defaults"]["properties"].as_object().unwrap() {
         leaves(&schema, of_kind, kind, &mut found);
     }
-    // What every stage may have is edited in one of them; a matrix has no value of its own.
+    // Parameters of all kinds are tested in `train` only. A matrix has no value of its own.
     found.retain(|path| {
         let common = path.contains(".resources.") || path.ends_with(".retry");
         !path.contains(".matrix.") && (!common || path.starts_with("train."))
@@ -264,12 +264,12 @@ fn every_parameter_is_edited() {
         Some(format!("{}.{rest}", kinds.iter().find(|(name, _)| *name == stage)?.1))
     };
     let edited = PARAMETERS.iter().filter_map(|(path, _)| of_stage(path));
-    let known: BTreeSet<String> = edited.chain(OTHERS.map(String::from)).collect();
-    assert_eq!(found, known);
-    // By itself, every value is one that the parameter may have, and the keys it changes are those of its readers.
+    let tested: BTreeSet<String> = edited.chain(OTHERS.map(String::from)).collect();
+    assert_eq!(found, tested);
+    // Each value is valid on its own, and changes the keys of the stages that read the parameter.
     let before = keys(&Given::new()).unwrap();
-    let contradicts = |path: &str| ["stages.archive.sha256", "stages.count.seed"].contains(&path);
-    for (path, values) in PARAMETERS.iter().filter(|(path, _)| !contradicts(path)) {
+    let needs_others = |path: &str| ["stages.archive.sha256", "stages.count.seed"].contains(&path);
+    for (path, values) in PARAMETERS.iter().filter(|(path, _)| !needs_others(path)) {
         for value in *values {
             let after = keys(&[(*path, *value)].into()).unwrap_or_else(|| panic!("{path}={value}"));
             let mut expected = readers(path, &Given::new());

@@ -1,5 +1,4 @@
-//! Why a stage runs: what differs from the nearest of what was made before. And about how long it takes, from what that
-//! took.
+//! Explains why stages run, by their differences from the most similar past result, and estimates how long they take.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,46 +11,47 @@ use super::{BackendClass, Plan, Preimage, Sources, StageState};
 use crate::config::StageKind;
 use crate::store::{Action, Key};
 
-/// What was made before, newest first.
+/// All past results.
 #[derive(Debug, Default)]
 pub struct History {
-    made: BTreeMap<StageKind, Vec<Made>>,
+    /// By kind, the newest first.
+    results: BTreeMap<StageKind, Vec<PastResult>>,
 }
 
-/// One result, whether or not its blobs are still there.
+/// A past result, whose blobs may have been removed.
 #[derive(Debug)]
-pub struct Made {
+pub struct PastResult {
     pub key: Key,
     preimage: Preimage,
-    facts: Facts,
-    prints: Prints,
+    fields: Fields,
+    fingerprint: Fingerprint,
     seconds: f64,
 }
 
-/// More results of a kind than these are not looked at.
-const MOST: usize = 2000;
+/// The maximum number of results to consider per kind.
+const MAX_RESULTS: usize = 2000;
 
-/// A part of what a result depends on.
+/// A part of a preimage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
-    /// By its path in the stage.
+    /// A parameter, by its path in the stage.
     Param(String),
     Seed,
     Backend,
-    /// What srpipe computes for stages of this kind.
+    /// The version of the kind's implementation.
     CodeVersion,
-    /// Content from outside, by what it is to the stage.
+    /// External content, by its role.
     Source(String),
-    /// A blob of an input.
+    /// The content of a blob of an input.
     Input {
         role: String,
         blob: String,
     },
 }
 
-type Facts = BTreeMap<Field, Value>;
+type Fields = BTreeMap<Field, Value>;
 
-/// A field that is not as it was; absent where there was or is none.
+/// A field whose value changed. `before` or `now` is None if the field did not exist.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub field: Field,
@@ -59,64 +59,66 @@ pub struct Difference {
     pub now: Option<Value>,
 }
 
-/// Why a stage is as it is.
+/// Why a stage is cached, runs or waits.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reason {
-    /// Its result is there.
-    Known,
-    /// Nothing of its kind was made before.
+    /// Its result is cached.
+    Cached,
+    /// There is no past result of its kind.
     New,
-    /// Its very result was made before, and a blob of it is gone.
+    /// It was computed before, but its record or a blob is missing.
     Lost,
-    /// It was asked to run whether or not its result is known.
+    /// The user forced it to run.
     Forced,
-    /// These fields differ from the nearest that was made before, which has `key`.
+    /// These fields differ from the most similar past result, which has the key `key`.
     Changed { key: Key, differences: Vec<Difference> },
-    /// As far as it can be told before its inputs are there, all is as it was.
-    Waits,
+    /// It depends on stages that run. All else equals that of a past result.
+    Waiting,
 }
 
 impl History {
+    /// Creates a history from recorded actions in any order.
     pub fn new(actions: Vec<(Key, Action)>) -> Self {
         let mut newest = actions;
         newest.sort_by(|a, b| b.1.cost.finished_at.cmp(&a.1.cost.finished_at));
-        let mut made: BTreeMap<StageKind, Vec<Made>> = BTreeMap::new();
+        let mut results: BTreeMap<StageKind, Vec<PastResult>> = BTreeMap::new();
         for (key, action) in newest {
-            // What another version wrote in another form cannot be compared.
+            // Records of other versions may have another format.
             let Some(preimage) = Preimage::of(&action) else { continue };
-            let of_kind = made.entry(preimage.kind).or_default();
-            if of_kind.len() < MOST {
-                let facts = facts(&preimage);
-                let prints = prints(&facts, true);
-                of_kind.push(Made { key, facts, prints, preimage, seconds: action.cost.seconds });
+            let of_kind = results.entry(preimage.kind).or_default();
+            if of_kind.len() < MAX_RESULTS {
+                let fields = fields(&preimage);
+                let fingerprint = fingerprint(&fields, true);
+                of_kind.push(PastResult { key, fields, fingerprint, preimage, seconds: action.cost.seconds });
             }
         }
-        Self { made }
+        Self { results }
     }
 
-    /// The result that differs least in `facts`; of several, the newest. `inputs`: whether those count.
-    fn nearest(&self, kind: StageKind, facts: &Facts, inputs: bool) -> Option<(&Made, Vec<Difference>)> {
-        let now = prints(facts, inputs);
-        let mut best: Option<(&Made, Weight)> = None;
-        for made in self.made.get(&kind).into_iter().flatten() {
+    /// Returns the past result that is most similar to `fields`, and the differences; of several, the newest. Ignores
+    /// inputs if `inputs` is false.
+    fn nearest(&self, kind: StageKind, fields: &Fields, inputs: bool) -> Option<(&PastResult, Vec<Difference>)> {
+        let now = fingerprint(fields, inputs);
+        let mut best: Option<(&PastResult, Weight)> = None;
+        for result in self.results.get(&kind).into_iter().flatten() {
             let least = best.map_or(Weight::MAX, |(_, least)| least);
-            if let Some(weight) = weight_below(least, &made.prints, &now, inputs) {
-                best = Some((made, weight));
+            if let Some(weight) = weight_below(least, &result.fingerprint, &now, inputs) {
+                best = Some((result, weight));
             }
         }
-        best.map(|(made, _)| (made, differences(&made.facts, facts, inputs)))
+        best.map(|(result, _)| (result, differences(&result.fields, fields, inputs)))
     }
 }
 
-/// Everything that a stage of a plan needs an answer for.
+/// The explanation of one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     pub reason: Reason,
-    /// What it took, or would take as far as results of its kind tell.
+    /// The time that it took, or an estimate; None if there is no comparable past result.
     pub seconds: Option<f64>,
 }
 
-/// Why each stage of `plan` is as it is; `forced` are to run in any case.
+/// Explains the state of each stage of `plan`. `forced` contains the indices of the stages that run in any case.
 pub fn explain(
     plan: &Plan,
     states: &[StageState],
@@ -128,51 +130,51 @@ pub fn explain(
     let one = |(index, (stage, state)): (usize, (&super::PlannedStage, &StageState))| {
         let (preimage, inputs) = match state {
             StageState::Cached { action, .. } => {
-                return Explanation { reason: Reason::Known, seconds: Some(action.cost.seconds) };
+                return Explanation { reason: Reason::Cached, seconds: Some(action.cost.seconds) };
             }
             StageState::Ready { preimage, .. } => (preimage.clone(), true),
             StageState::Waiting { .. } => (preimage_without_inputs(stage, sources, backend), false),
         };
-        let Some((made, differences)) = history.nearest(stage.kind, &facts(&preimage), inputs) else {
+        let Some((past, differences)) = history.nearest(stage.kind, &fields(&preimage), inputs) else {
             return Explanation { reason: Reason::New, seconds: None };
         };
-        let seconds = made.seconds * ratio(&preimage, &made.preimage);
+        let seconds = past.seconds * ratio(&preimage, &past.preimage);
         let reason = match differences.is_empty() {
             true if forced.contains(&index) => Reason::Forced,
             true if inputs => Reason::Lost,
-            true => Reason::Waits,
-            false => Reason::Changed { key: made.key.clone(), differences },
+            true => Reason::Waiting,
+            false => Reason::Changed { key: past.key.clone(), differences },
         };
         Explanation { reason, seconds: Some(seconds).filter(|s| s.is_finite()) }
     };
     plan.stages.iter().zip(states).enumerate().map(one).collect()
 }
 
-/// The fields of a preimage.
-fn facts(preimage: &Preimage) -> Facts {
-    let mut facts = Facts::new();
+/// Returns the fields of a preimage.
+fn fields(preimage: &Preimage) -> Fields {
+    let mut fields = Fields::new();
     leaves(&preimage.params, String::new(), &mut |path, value| {
-        facts.insert(Field::Param(path), value.clone());
+        fields.insert(Field::Param(path), value.clone());
     });
-    facts.extend(preimage.seed.map(|seed| (Field::Seed, seed.into())));
-    facts.extend(
+    fields.extend(preimage.seed.map(|seed| (Field::Seed, seed.into())));
+    fields.extend(
         preimage
             .backend
             .map(|backend| (Field::Backend, if backend == BackendClass::Cpu { "cpu".into() } else { "cuda".into() })),
     );
-    facts.insert(Field::CodeVersion, preimage.code_version.into());
+    fields.insert(Field::CodeVersion, preimage.code_version.into());
     for (name, digest) in &preimage.sources {
-        facts.insert(Field::Source(name.clone()), digest.as_str().into());
+        fields.insert(Field::Source(name.clone()), digest.as_str().into());
     }
     for (role, blobs) in &preimage.inputs {
         for (blob, digest) in blobs {
-            facts.insert(Field::Input { role: role.clone(), blob: blob.clone() }, digest.as_str().into());
+            fields.insert(Field::Input { role: role.clone(), blob: blob.clone() }, digest.as_str().into());
         }
     }
-    facts
+    fields
 }
 
-/// Every value that is no mapping, by its path. What is null is not given.
+/// Calls `see` with the path of each value that is neither a mapping nor null.
 fn leaves(value: &Value, path: String, see: &mut dyn FnMut(String, &Value)) {
     match value {
         Value::Object(members) => {
@@ -186,14 +188,14 @@ fn leaves(value: &Value, path: String, see: &mut dyn FnMut(String, &Value)) {
     }
 }
 
-/// How far apart two results are: by parameters first, of which a seed is the least; by the content of inputs only then,
-/// since that mostly follows from a change further up. One number, so that it compares quickly.
+/// The distance between two results. Parameters weigh most, then the seed, then the content of inputs, since this
+/// usually changes because of a change upstream. A single number, so that comparing is fast.
 type Weight = u64;
 
-/// Of a difference in the content of an input. There are far fewer fields than a thousand.
+/// The weight of an input. There are far fewer than a thousand inputs.
 const INPUT: Weight = 1;
 
-/// What a difference in a field weighs.
+/// Returns the weight of a field.
 fn weight_of(field: &Field) -> Weight {
     match field {
         Field::Input { .. } => INPUT,
@@ -202,27 +204,27 @@ fn weight_of(field: &Field) -> Weight {
     }
 }
 
-/// Hashes of fields, with their weights and the hashes of their values, sorted: thousands of stages are held against
-/// thousands of results.
-type Prints = Vec<(u64, Weight, u64)>;
+/// For each field, its hash, its weight and the hash of its value; sorted. Makes it fast to compare thousands of stages
+/// with thousands of results.
+type Fingerprint = Vec<(u64, Weight, u64)>;
 
-fn prints(facts: &Facts, inputs: bool) -> Prints {
-    let print = |value: &dyn Fn(&mut DefaultHasher)| {
+fn fingerprint(fields: &Fields, inputs: bool) -> Fingerprint {
+    let hash = |value: &dyn Fn(&mut DefaultHasher)| {
         let mut hasher = DefaultHasher::new();
         value(&mut hasher);
         hasher.finish()
     };
-    let counted = facts.iter().filter(|(field, _)| inputs || !matches!(field, Field::Input { .. }));
+    let counted = fields.iter().filter(|(field, _)| inputs || !matches!(field, Field::Input { .. }));
     let one = |(field, value): (&Field, &Value)| {
-        (print(&|hasher| field.hash(hasher)), weight_of(field), print(&|hasher| value.hash(hasher)))
+        (hash(&|hasher| field.hash(hasher)), weight_of(field), hash(&|hasher| value.hash(hasher)))
     };
-    let mut prints: Prints = counted.map(one).collect();
-    prints.sort_unstable();
-    prints
+    let mut fingerprint: Fingerprint = counted.map(one).collect();
+    fingerprint.sort_unstable();
+    fingerprint
 }
 
-/// How far apart two are; None where that is not less than `least`.
-fn weight_below(least: Weight, before: &Prints, now: &Prints, inputs: bool) -> Option<Weight> {
+/// Returns the distance between two results; None if it is not less than `least`.
+fn weight_below(least: Weight, before: &Fingerprint, now: &Fingerprint, inputs: bool) -> Option<Weight> {
     let (mut weight, mut i, mut j) = (0, 0, 0);
     while weight < least {
         let (a, b) = (before.get(i), now.get(j));
@@ -237,14 +239,14 @@ fn weight_below(least: Weight, before: &Prints, now: &Prints, inputs: bool) -> O
             Ordering::Greater => b,
             Ordering::Equal => a.filter(|a| b.is_some_and(|b| a.2 != b.2)),
         };
-        weight += differs.map_or(0, |print| if inputs || print.1 != INPUT { print.1 } else { 0 });
+        weight += differs.map_or(0, |(_, weight, _)| if inputs || *weight != INPUT { *weight } else { 0 });
         i += usize::from(order.is_le());
         j += usize::from(order.is_ge());
     }
     None
 }
 
-fn differences(before: &Facts, now: &Facts, inputs: bool) -> Vec<Difference> {
+fn differences(before: &Fields, now: &Fields, inputs: bool) -> Vec<Difference> {
     let mut found = vec![];
     for_each_difference(before, now, inputs, |field, before, now| {
         found.push(Difference { field: field.clone(), before: before.cloned(), now: now.cloned() });
@@ -254,8 +256,8 @@ fn differences(before: &Facts, now: &Facts, inputs: bool) -> Vec<Difference> {
 }
 
 fn for_each_difference(
-    before: &Facts,
-    now: &Facts,
+    before: &Fields,
+    now: &Fields,
     inputs: bool,
     mut see: impl FnMut(&Field, Option<&Value>, Option<&Value>),
 ) {
@@ -270,21 +272,21 @@ fn for_each_difference(
     }
 }
 
-/// How much longer a stage takes than another of its kind; not a number where nobody can tell.
+/// Returns the ratio of two stages' running times; NaN if unknown.
 fn ratio(now: &Preimage, before: &Preimage) -> f64 {
     // The time that another program takes is unknown.
     let is_other_program = now.kind.is_user_defined() && now.params["command"] != before.params["command"];
     if is_other_program { f64::NAN } else { effort(now, before) }
 }
 
-/// The arithmetic of a stage beside that of another of its kind, as far as their parameters tell.
+/// Estimates the ratio of two stages' work from their parameters.
 fn effort(now: &Preimage, before: &Preimage) -> f64 {
     let times = |path: &&str| {
         let [now, before] = [now, before].map(|preimage| preimage.params.pointer(path).and_then(Value::as_f64));
         match (now, before) {
             (None, None) => 1.0,
             (Some(now), Some(before)) => now / before,
-            // Steps beside epochs, some images beside all.
+            // For example steps in one and epochs in the other.
             _ => f64::NAN,
         }
     };
@@ -341,50 +343,50 @@ mod tests {
     }
 
     #[test]
-    fn without_a_past_everything_is_new() {
+    fn without_past_results_every_stage_is_new() {
         let all = explained(&small(model(16, 100)), &World::new(), BackendClass::Cpu);
         assert!(all.iter().all(|e| *e == Explanation { reason: Reason::New, seconds: None }));
     }
 
     #[test]
-    fn a_change_is_told_against_the_nearest_and_takes_as_long_as_it_is_more_work() {
+    fn changes_are_relative_to_the_most_similar_result_and_scale_its_time() {
         let world = world_of(&[small(model(16, 100)), small(model(64, 900))]);
         let all = explained(&small(model(32, 100)), &world, BackendClass::Cpu);
-        assert_eq!(all[0], Explanation { reason: Reason::Known, seconds: Some(60.0) });
+        assert_eq!(all[0], Explanation { reason: Reason::Cached, seconds: Some(60.0) });
         let Reason::Changed { differences, .. } = &all[2].reason else { panic!("{:?}", all[2]) };
         assert_eq!(*differences, [changed("model.base_channels", json!(16), json!(32))]);
         assert_eq!(all[2].seconds, Some(240.0));
-        assert_eq!(all[3].reason, Reason::Waits);
-        // Of equally near ones the newest.
+        assert_eq!(all[3].reason, Reason::Waiting);
+        // Of equally similar results, the newest wins.
         let all = explained(&small(model(32, 500)), &world, BackendClass::Cpu);
         let Reason::Changed { differences, .. } = &all[2].reason else { panic!("{:?}", all[2]) };
         assert_eq!(differences[0], changed("model.base_channels", json!(64), json!(32)));
     }
 
     #[test]
-    fn inputs_and_what_is_no_parameter_count_too() {
+    fn backends_seeds_and_inputs_are_compared_too() {
         let world = world_of(&[small(model(16, 100))]);
         let all = explained(&small(model(16, 100)), &world, BackendClass::Cuda);
         let Reason::Changed { differences, .. } = &all[2].reason else { panic!("{:?}", all[2]) };
         assert_eq!((&differences[0].field, differences.len()), (&Field::Backend, 1));
-        // The seed of the images reaches the pairs as other content, and the model by itself.
+        // The seed changes the images, and the pairs only through their content.
         let mut other = small(model(16, 100));
         other.seed = 1;
-        let mut known = world.clone();
+        let mut cache = world.clone();
         let all = explained(&other, &world, BackendClass::Cpu);
         let Reason::Changed { differences, .. } = &all[0].reason else { panic!("{:?}", all[0]) };
         assert_eq!(*differences, [Difference { field: Field::Seed, before: Some(json!(0)), now: Some(json!(1)) }]);
         let first = plan(&other);
-        let StageState::Ready { key, preimage } = &states_of(&first, &known)[0] else { panic!() };
-        known.insert(key.clone(), action(preimage));
-        let all = explained(&other, &known, BackendClass::Cpu);
+        let StageState::Ready { key, preimage } = &states_of(&first, &cache)[0] else { panic!() };
+        cache.insert(key.clone(), action(preimage));
+        let all = explained(&other, &cache, BackendClass::Cpu);
         let Reason::Changed { differences, .. } = &all[1].reason else { panic!("{:?}", all[1]) };
         assert!(differences.iter().all(|d| matches!(&d.field, Field::Input { role, .. } if role == "input")));
         assert_eq!(differences.len(), 3);
     }
 
     #[test]
-    fn a_result_that_is_gone_is_told_from_one_that_never_was() {
+    fn missing_results_are_distinguished_from_new_ones() {
         let pipeline = small(model(16, 100));
         let world = world_of(std::slice::from_ref(&pipeline));
         let plan = plan(&pipeline);
@@ -397,7 +399,7 @@ mod tests {
             explain(&plan, &states, &forced, &Sources::new(), BackendClass::Cpu, &history)
         };
         let all = explain(&[]);
-        assert_eq!((&all[2].reason, &all[3].reason), (&Reason::Lost, &Reason::Waits));
+        assert_eq!((&all[2].reason, &all[3].reason), (&Reason::Lost, &Reason::Waiting));
         let all = explain(&[2, 3]);
         assert_eq!((&all[2].reason, &all[3].reason), (&Reason::Forced, &Reason::Forced));
     }

@@ -1,4 +1,4 @@
-//! What a stage's result depends on, and its name.
+//! The preimage of a stage's key: everything that its result depends on.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use serde_json::Value;
 use crate::config::StageKind;
 use crate::store::{Action, Artifact, Digest, Key};
 
-/// The version of [`Preimage`] and of its spelling. Another one makes every key another.
+/// The version of [`Preimage`] and of its serialisation. Changing it changes every key.
 pub const KEY_FORMAT: u32 = 1;
 
-/// What computes. Devices of different classes agree within rounding only.
+/// A class of devices. Results of different classes agree only up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendClass {
-    /// The same key stands for the same bytes.
+    /// Equal keys have bit-identical results.
     Cpu,
-    /// GPUs add up in the order in which their threads come, so that the last bits differ from run to run.
+    /// GPUs sum in the order in which their threads finish, so the last bits differ between runs.
     Cuda,
 }
 
 impl BackendClass {
-    /// Whether a stage that runs again ends in the same bytes.
+    /// Whether a repeated run gives bit-identical results.
     pub fn is_exact(self) -> bool {
         self == Self::Cpu
     }
 }
 
-/// Everything that a stage's result depends on. The same struct is hashed into the key and kept in the action, for
-/// whoever asks why a key is another.
+/// Everything that a stage's result depends on. It is hashed into the key, and recorded in the action to explain why a
+/// key changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preimage {
@@ -38,15 +38,15 @@ pub struct Preimage {
     pub kind: StageKind,
     /// [`StageKind::version`]
     pub code_version: u32,
-    /// The parameters, defaults filled in, less those that do not change the result.
+    /// The parameters that change the result, with defaults filled in.
     pub params: Value,
-    /// Of stages that draw random numbers.
+    /// Only for stages that draw random numbers.
     pub seed: Option<u64>,
-    /// Of stages that run a network.
+    /// Only for stages that run a network.
     pub backend: Option<BackendClass>,
-    /// The blobs that the stage reads of other stages, by role and name.
+    /// The digests of the blobs that the stage reads from other stages, by role and name.
     pub inputs: BTreeMap<String, BTreeMap<String, Digest>>,
-    /// Content from outside, by what it is to the stage.
+    /// The digests of external content, by role.
     pub sources: BTreeMap<String, Digest>,
 }
 
@@ -55,9 +55,9 @@ impl Preimage {
         Key::of_preimage(&self.to_value())
     }
 
-    /// As [`crate::store::Action::preimage`] keeps it.
+    /// Returns the JSON that [`Action::preimage`] contains.
     pub fn to_value(&self) -> Value {
-        serde_json::to_value(self).expect("names, numbers and digests are JSON")
+        serde_json::to_value(self).expect("preimages are valid JSON")
     }
 
     /// Fails unless the names in `outputs` are those that a stage of this kind produces.
@@ -79,7 +79,7 @@ impl Preimage {
         }
     }
 
-    /// That of an action; None where another version of srpipe wrote one of another form.
+    /// Returns the preimage of an action; None if another version of srpipe wrote it in another format.
     pub fn of(action: &Action) -> Option<Self> {
         Self::deserialize(&action.preimage).ok()
     }
@@ -135,8 +135,8 @@ mod tests {
         .into()
     }
 
-    /// These change only on purpose: then [`KEY_FORMAT`] or a [`code_version`] does too, or a parameter was added, and
-    /// whatever users have computed is computed again.
+    /// These keys may only change together with [`KEY_FORMAT`] or [`StageKind::version`], or if a parameter is added.
+    /// Users then have to recompute their results.
     #[test]
     fn golden_keys() {
         let keys: Vec<String> = one_of_each().iter().map(|p| preimage(p).key().to_string()).collect();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preimage_that_is_read_back_has_its_key() {
+    fn a_preimage_keeps_its_key_in_a_round_trip() {
         for params in one_of_each() {
             let preimage = preimage(&params);
             let text = serde_json::to_string_pretty(&preimage.to_value()).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_of_another_form_has_no_preimage() {
+    fn an_action_in_another_format_has_no_preimage() {
         let preimage = preimage(&one_of_each()[0]);
         let action = |preimage| Action {
             preimage,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_in_the_key() {
+    fn every_field_changes_the_key() {
         let base = preimage(&one_of_each()[3]);
         let digest = Digest::of(b"other");
         let others = [

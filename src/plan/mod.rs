@@ -1,11 +1,12 @@
-//! What has to be done: the graph of a pipeline's stages, the key of each, and from what is known its state.
+//! The dependency graph of a pipeline's stages, with the key and the state of each stage.
 //!
-//! Pure: no files, no clocks. What is known comes through [`Known`], which the store answers and in tests a map.
+//! Pure: does not access files or clocks. Cached results come from an [`ActionCache`]: the store, or a map in tests.
 //!
-//! - [`Preimage`]: everything that a stage's result depends on; its SHA-256 is the stage's [`Key`](crate::store::Key).
-//! - [`explain`]: why a stage runs, by what differs from what was made before, and about how long it takes.
-//! - [`states`]: which stages are known, which can run, which wait. A key holds the *content* of inputs, so it is known
-//!   only when they are; an input made again with the same bytes changes nothing below it.
+//! - [`Preimage`]: everything that a stage's result depends on. Its SHA-256 is the stage's [`Key`](crate::store::Key).
+//! - [`states`]: which stages are cached, ready or waiting. A key contains the *content* of the inputs, so it is
+//!   unknown until they are cached. An input that is recomputed with the same bytes does not change the keys of its
+//!   dependents.
+//! - [`explain`]: why each stage runs, based on the most similar past result, and how long it will take.
 
 #[cfg(test)]
 mod edit_tests;
@@ -26,39 +27,40 @@ use crate::pipeline::Pipeline;
 
 pub use explain::{Difference, Explanation, Field, History, Reason, explain};
 pub use key::{BackendClass, KEY_FORMAT, Preimage};
-pub use state::{Known, Sources, StageState, advance, state_of, states};
+pub use state::{ActionCache, Sources, StageState, advance, state_of, states};
 
 /// The stages of a pipeline as a graph.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Each after those that it reads.
+    /// In topological order.
     pub stages: Vec<PlannedStage>,
 }
 
+/// A stage of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedStage {
     pub name: String,
-    /// Its name in the file, which the instances of a swept stage have in common.
+    /// The name in the file, which all instances of a swept stage share.
     pub base: String,
-    /// Whether it is one of the instances of a sweep.
+    /// Whether it is an instance of a swept stage.
     pub is_swept: bool,
     pub kind: StageKind,
     #[serde(serialize_with = "StageParams::serialize_complete")]
     pub params: StageParams,
-    /// What it reads of other stages.
+    /// The outputs of other stages that it reads.
     pub inputs: Vec<PlannedInput>,
-    /// The stages that it reads, ascending.
+    /// The indices of the stages that it reads, ascending.
     pub dependencies: Vec<usize>,
-    /// The stages that read it, ascending.
+    /// The indices of the stages that read it, ascending.
     pub dependents: Vec<usize>,
-    /// Where it draws random numbers.
+    /// None if it draws no random numbers.
     pub seed: Option<u64>,
     pub resources: Resources,
     pub site: Site,
     pub retry: Retry,
 }
 
-/// An input, its stage by index.
+/// An input of a stage. `stage` is an index into [`Plan::stages`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedInput {
     pub role: String,
@@ -66,7 +68,10 @@ pub struct PlannedInput {
     pub blobs: Blobs,
 }
 
-/// The graph of a pipeline. Panics unless each stage comes after those it names, which a [`Pipeline`] promises.
+/// Builds the plan of a pipeline.
+///
+/// # Panics
+/// Panics unless the stages are sorted topologically, which a [`Pipeline`] guarantees.
 pub fn plan(pipeline: &Pipeline) -> Plan {
     let mut stages: Vec<PlannedStage> = Vec::with_capacity(pipeline.stages.len());
     let mut index = HashMap::new();

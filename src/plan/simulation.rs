@@ -1,4 +1,4 @@
-//! For tests: runs plans without computing anything. A stage's bytes depend on what the bytes of real stages depend on.
+//! Simulated stages for tests: outputs are digests that depend on the same things as those of real stages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,13 +20,13 @@ pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
     Pipeline::of_stages(stages)
 }
 
-/// What a stage with this preimage makes.
+/// Returns the outputs of a stage with this preimage.
 pub fn run(preimage: &Preimage) -> Artifact {
     let of = |value: Value| Digest::of(canonical_json(&value).as_bytes());
     let passed = |role: &str, name: &str| preimage.inputs[role][name].clone();
     let all = |name: &str| {
         let mut preimage = preimage.to_value();
-        // How often the held-out loss is measured has, here, no influence on anything.
+        // Here, `heldout` does not change the outputs.
         preimage["params"].as_object_mut().unwrap().remove("heldout");
         of(json!([preimage, name]))
     };
@@ -66,7 +66,7 @@ pub fn states_of(plan: &Plan, world: &World) -> Vec<StageState> {
     states(plan, world, &Sources::new(), BackendClass::Cpu)
 }
 
-/// Runs what is ready until nothing is, the last ready stage first. Gives the final states and the keys that were run.
+/// Runs ready stages until there are none, the last one first. Returns the final states and the keys that ran.
 pub fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key>) {
     let mut states = states_of(plan, world);
     let mut ran = BTreeSet::new();
@@ -77,11 +77,11 @@ pub fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key
         });
         let Some((i, key, preimage)) = ready else { return (states, ran) };
         assert_eq!(preimage.key(), key);
-        assert!(world.insert(key.clone(), action(&preimage)).is_none(), "a known key is run again");
+        assert!(world.insert(key.clone(), action(&preimage)).is_none(), "a cached key ran again");
         ran.insert(key);
         let before = states.clone();
         let seen = advance(plan, &mut states, i, world, &Sources::new(), BackendClass::Cpu);
-        assert_eq!(states, states_of(plan, world), "advancing is looking at everything again");
+        assert_eq!(states, states_of(plan, world), "`advance` gives the same states as `states`");
         assert!((0..states.len()).all(|j| seen.contains(&j) || states[j] == before[j]));
         check_states(plan, &states);
     }
@@ -102,5 +102,5 @@ pub fn check_states(plan: &Plan, states: &[StageState]) {
 }
 
 pub fn keys(states: &[StageState]) -> Vec<Key> {
-    states.iter().map(|state| state.key().expect("all is known").clone()).collect()
+    states.iter().map(|state| state.key().expect("all stages are cached").clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! The state of every stage, given what is known.
+//! Computes the state of each stage from the cached results.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,22 +7,22 @@ use super::{BackendClass, KEY_FORMAT, Plan, PlannedStage, Preimage};
 use crate::config::Blobs;
 use crate::store::{Action, Digest, Key, Store};
 
-/// Content from outside by stage and by what it is to the stage; for a `fetch` of cifar10, `archive`.
+/// The digests of external content by stage and role. For example, a `fetch` stage of CIFAR-10 has the role `archive`.
 pub type Sources = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// Where a stage stands.
+/// The state of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StageState {
-    /// Its result is there.
+    /// Its result is cached.
     Cached { key: Key, action: Action },
-    /// Its inputs are there and its result is not.
+    /// Its inputs are cached, but its result is not.
     Ready { key: Key, preimage: Preimage },
-    /// These inputs are not there yet, ascending.
+    /// These inputs are not cached (indices, ascending).
     Waiting { on: Vec<usize> },
 }
 
 impl StageState {
-    /// None while the stage waits: its key depends on what its inputs will hold.
+    /// Returns the key; None while the stage waits, because the key depends on the content of its inputs.
     pub fn key(&self) -> Option<&Key> {
         match self {
             Self::Cached { key, .. } | Self::Ready { key, .. } => Some(key),
@@ -31,36 +31,42 @@ impl StageState {
     }
 }
 
-/// Answers what is known of a key.
-pub trait Known {
+/// A source of cached results.
+pub trait ActionCache {
+    /// Returns the cached action of `key`.
     fn action(&self, key: &Key) -> Option<Action>;
 }
 
-impl Known for Store {
-    /// A store that cannot be read knows nothing; whoever then works on the key meets the error.
+impl ActionCache for Store {
+    /// Treats read errors as missing; the stage then runs and reports the error.
     fn action(&self, key: &Key) -> Option<Action> {
         Store::action(self, key).ok().flatten()
     }
 }
 
-impl Known for BTreeMap<Key, Action> {
+impl ActionCache for BTreeMap<Key, Action> {
     fn action(&self, key: &Key) -> Option<Action> {
         self.get(key).cloned()
     }
 }
 
-/// The state of every stage given what is known: a stage is ready when all its inputs are cached, and cached when its
-/// key is known. Stages that read content from outside must have it in `sources`.
-pub fn states(plan: &Plan, known: &dyn Known, sources: &Sources, backend: BackendClass) -> Vec<StageState> {
+/// Returns the state of every stage. `sources` must contain the external content of all stages that read some.
+pub fn states(plan: &Plan, cache: &dyn ActionCache, sources: &Sources, backend: BackendClass) -> Vec<StageState> {
     let mut states = Vec::with_capacity(plan.stages.len());
     for index in 0..plan.stages.len() {
-        states.push(state(plan, index, &states, known, sources, backend));
+        states.push(state(plan, index, &states, cache, sources, backend));
     }
     states
 }
 
-/// The state of one stage, looking at nothing but what it needs.
-pub fn state_of(plan: &Plan, wanted: usize, known: &dyn Known, sources: &Sources, backend: BackendClass) -> StageState {
+/// Returns the state of one stage; looks up only its dependencies.
+pub fn state_of(
+    plan: &Plan,
+    wanted: usize,
+    cache: &dyn ActionCache,
+    sources: &Sources,
+    backend: BackendClass,
+) -> StageState {
     let mut needed = vec![false; wanted + 1];
     needed[wanted] = true;
     for index in (0..=wanted).rev() {
@@ -71,44 +77,44 @@ pub fn state_of(plan: &Plan, wanted: usize, known: &dyn Known, sources: &Sources
     let mut states = Vec::with_capacity(needed.len());
     for (index, is_needed) in needed.into_iter().enumerate() {
         states.push(match is_needed {
-            true => state(plan, index, &states, known, sources, backend),
+            true => state(plan, index, &states, cache, sources, backend),
             false => StageState::Waiting { on: vec![] },
         });
     }
-    states.pop().expect("it holds the wanted one")
+    states.pop().expect("the last state is that of `wanted`")
 }
 
-/// Brings `states` up to date after the key of `changed` became known, or unknown: the stages of that key (there may be
-/// several) and what depends on them are looked at again, nothing else. Gives those, ascending.
+/// Updates `states` after the result of the stage `changed` was added to the cache or removed. Recomputes only the
+/// stages with the same key and their dependents; returns their indices, ascending.
 pub fn advance(
     plan: &Plan,
     states: &mut [StageState],
     changed: usize,
-    known: &dyn Known,
+    cache: &dyn ActionCache,
     sources: &Sources,
     backend: BackendClass,
 ) -> Vec<usize> {
     let key = states[changed].key().cloned();
     let mut affected: Vec<bool> = states.iter().map(|state| key.is_some() && state.key() == key.as_ref()).collect();
     affected[changed] = true;
-    let mut seen = vec![];
-    // Dependents come later, so one pass meets all of them.
+    let mut updated = vec![];
+    // Dependents come later, so one pass is enough.
     for index in 0..plan.stages.len() {
         if affected[index] {
             plan.stages[index].dependents.iter().for_each(|&dependent| affected[dependent] = true);
-            states[index] = state(plan, index, &states[..index], known, sources, backend);
-            seen.push(index);
+            states[index] = state(plan, index, &states[..index], cache, sources, backend);
+            updated.push(index);
         }
     }
-    seen
+    updated
 }
 
-/// The state of one stage, given the states of those before it.
+/// Returns the state of one stage, given the states of the stages before it.
 fn state(
     plan: &Plan,
     index: usize,
     before: &[StageState],
-    known: &dyn Known,
+    cache: &dyn ActionCache,
     sources: &Sources,
     backend: BackendClass,
 ) -> StageState {
@@ -121,7 +127,7 @@ fn state(
     let mut preimage = preimage_without_inputs(stage, sources, backend);
     for input in &stage.inputs {
         if let StageState::Cached { action, .. } = &before[input.stage] {
-            // A blob that the artifact lacks is left out, which is a fact of its own.
+            // Missing blobs are left out, which changes the key too.
             let read = match &input.blobs {
                 Blobs::All => action.outputs.clone(),
                 Blobs::Only(names) => {
@@ -133,14 +139,14 @@ fn state(
         }
     }
     let key = preimage.key();
-    // A record whose output names differ from the stage's is not its result.
-    match known.action(&key).filter(|action| preimage.check_outputs(&action.outputs).is_ok()) {
+    // Ignore records with other outputs than the stage's.
+    match cache.action(&key).filter(|action| preimage.check_outputs(&action.outputs).is_ok()) {
         Some(action) => StageState::Cached { key, action },
         None => StageState::Ready { key, preimage },
     }
 }
 
-/// What of a stage's preimage is known before its inputs are.
+/// Returns a stage's preimage without its inputs.
 pub(super) fn preimage_without_inputs(stage: &PlannedStage, sources: &Sources, backend: BackendClass) -> Preimage {
     Preimage {
         format: KEY_FORMAT,

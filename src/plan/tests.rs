@@ -1,4 +1,4 @@
-//! Plans of random pipelines, and of one of each kind, in a simulation.
+//! Simulates plans of random pipelines and of a pipeline with one stage per kind.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::config::*;
 use crate::pipeline::Stage;
 use crate::store::Digest;
 
-/// One of each kind, the comparison with two arms of one sampling.
+/// Returns a pipeline with one stage per kind. Both arms of the comparison use the same samples.
 fn one_of_each() -> Pipeline {
     pipeline(vec![
         stage("images", json!({"kind": "fetch", "dataset": "synthetic"})),
@@ -23,7 +23,7 @@ fn one_of_each() -> Pipeline {
     ])
 }
 
-/// A pipeline grown stage by stage: each choice is a kind, which earlier stages it reads, and a value for a parameter.
+/// Builds a pipeline stage by stage. Each choice consists of a kind, the earlier stages to read, and a parameter value.
 fn grow(choices: &[(u8, prop::sample::Index, prop::sample::Index, u8)]) -> Pipeline {
     let mut stages: Vec<Stage> = vec![];
     for (i, &(kind, a, b, value)) in choices.iter().enumerate() {
@@ -54,8 +54,8 @@ fn any_pipeline() -> impl Strategy<Value = Pipeline> {
     prop::collection::vec(choice, 1..24).prop_map(|choices| grow(&choices))
 }
 
-/// Changes one parameter to a value that [`grow`] does not use. Gives the blobs of the stage that differ after it, and
-/// whether its key does.
+/// Changes a parameter to a value that [`grow`] does not use. Returns the outputs that change, and whether the key
+/// changes.
 fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
     match params {
         StageParams::Fetch(FetchParams::Synthetic(p)) if which => {
@@ -67,7 +67,7 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             (vec![TEST_HR], true)
         }
         StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_)) | StageParams::Command(_) => {
-            unreachable!("it is not grown")
+            unreachable!("`grow` does not create it")
         }
         StageParams::Degrade(p) => {
             p.scale = 8;
@@ -96,7 +96,7 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
     }
 }
 
-/// What a stage's outputs do when inputs (role and blob) changed: the blobs that differ.
+/// Returns the outputs that change if these inputs (role and blob) change.
 fn spread(kind: StageKind, changed: &[(String, &'static str)]) -> Vec<&'static str> {
     let is_changed = |role: &str, name: &str| changed.iter().any(|(r, n)| r == role && *n == name);
     let pairs = [(TRAIN_HR, TRAIN_LR), (VALIDATION_HR, VALIDATION_LR), (TEST_HR, TEST_LR)];
@@ -111,7 +111,7 @@ fn spread(kind: StageKind, changed: &[(String, &'static str)]) -> Vec<&'static s
             data.chain(is_changed("model", LOSS).then_some(LOSS)).chain([SAMPLES]).collect()
         }
         StageKind::Compare => vec![METRICS, SUMMARY],
-        StageKind::Command => unreachable!("it is not grown"),
+        StageKind::Command => unreachable!("`grow` does not create it"),
     }
 }
 
@@ -119,7 +119,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn everything_runs_once_after_what_it_reads(pipeline in any_pipeline()) {
+    fn every_stage_runs_once_after_its_inputs(pipeline in any_pipeline()) {
         let plan = plan(&pipeline);
         let mut world = World::new();
         check_states(&plan, &states_of(&plan, &world));
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn an_edit_changes_the_keys_that_read_what_it_changes(
+    fn an_edit_changes_only_keys_that_depend_on_it(
         pipeline in any_pipeline(),
         index in any::<prop::sample::Index>(),
         which: bool,
@@ -166,7 +166,7 @@ proptest! {
         let differ: Vec<usize> = (0..old.len()).filter(|&i| old[i] != new[i]).collect();
         prop_assert_eq!(&differ, &changed_keys);
         prop_assert_eq!(ran, changed_keys.iter().map(|&i| new[i].clone()).collect::<BTreeSet<_>>());
-        // Back again: nothing runs.
+        // After undoing the edit, nothing runs.
         let (back, ran) = run_all(&before, &mut world);
         prop_assert!(ran.is_empty() && back == states);
     }
@@ -186,7 +186,7 @@ proptest! {
     }
 }
 
-/// The names of the stages whose keys differ when `change` is made to [`one_of_each`] and everything is run.
+/// Returns the stages whose keys change after `change` is applied to [`one_of_each`] and all stages have run.
 fn changed_by(change: impl FnOnce(&mut Pipeline), backend: BackendClass) -> Vec<String> {
     let mut world = World::new();
     let before = one_of_each();
@@ -197,7 +197,7 @@ fn changed_by(change: impl FnOnce(&mut Pipeline), backend: BackendClass) -> Vec<
         for _ in &plan.stages {
             for state in states(&plan, &world, &Sources::new(), backend) {
                 if let StageState::Ready { key, preimage } = state {
-                    // Bytes do not depend on the backend, so that only direct effects are seen.
+                    // Make outputs independent of the backend, to see only direct effects.
                     world.insert(key, action(&Preimage { backend: None, ..preimage }));
                 }
             }
@@ -210,7 +210,7 @@ fn changed_by(change: impl FnOnce(&mut Pipeline), backend: BackendClass) -> Vec<
 }
 
 #[test]
-fn the_graph_has_each_edge_once() {
+fn edges_are_unique() {
     let plan = plan(&one_of_each());
     let dependencies: Vec<_> = plan.stages.iter().map(|stage| stage.dependencies.clone()).collect();
     let dependents: Vec<_> = plan.stages.iter().map(|stage| stage.dependents.clone()).collect();
@@ -224,7 +224,7 @@ fn only_stages_that_draw_numbers_read_the_seed() {
     let seeds: Vec<_> = plan(&one_of_each()).stages.iter().map(|stage| stage.seed).collect();
     assert_eq!(seeds, [Some(0), None, Some(0), Some(0), None]);
     assert_eq!(changed_by(|p| p.seed = 1, BackendClass::Cpu), ["images", "pairs", "model", "samples", "compare"]);
-    // With a seed of its own, training does not read the pipeline's; saying the pipeline's again is no change.
+    // A stage's own seed overrides the pipeline's. Repeating the pipeline's seed changes nothing.
     let own = |seed| {
         move |p: &mut Pipeline| match &mut p.stages[2].params {
             StageParams::Train(train) => train.seed = Some(seed),
@@ -236,7 +236,7 @@ fn only_stages_that_draw_numbers_read_the_seed() {
 }
 
 #[test]
-fn an_input_made_again_with_the_same_bytes_reruns_nothing_below() {
+fn an_input_recomputed_with_the_same_bytes_reruns_no_dependents() {
     let measure_more_often = |p: &mut Pipeline| match &mut p.stages[2].params {
         StageParams::Train(train) => train.heldout.every = 10,
         _ => unreachable!(),
@@ -263,7 +263,7 @@ fn the_names_of_arms_matter() {
 }
 
 #[test]
-fn the_archive_is_a_source_whatever_its_address() {
+fn the_key_depends_on_the_archive_but_not_on_its_url() {
     let fetch = |url: &str| {
         plan(&pipeline(vec![stage(
             "cifar",
@@ -279,7 +279,7 @@ fn the_archive_is_a_source_whatever_its_address() {
 }
 
 #[test]
-fn equal_stages_are_done_together() {
+fn stages_with_equal_keys_are_updated_together() {
     let mut twice = one_of_each();
     let mut twin = twice.stages[1].clone();
     twin.name = "twin".to_string();
@@ -289,7 +289,7 @@ fn equal_stages_are_done_together() {
     let (states, ran) = run_all(&plan, &mut world);
     assert_eq!(states[1], states[5]);
     assert_eq!(ran.len(), 5);
-    // And become unknown together.
+    // Removing the result affects both.
     let mut states = states;
     world.remove(states[1].key().unwrap());
     let seen = advance(&plan, &mut states, 5, &world, &Sources::new(), BackendClass::Cpu);
@@ -311,7 +311,7 @@ fn a_result_with_a_missing_output_is_not_cached() {
         world.insert(key.clone(), wrong);
         assert!(matches!(states_of(&plan, &world)[2], StageState::Ready { .. }));
     }
-    // Only models with attention write this log.
+    // This output is optional.
     let mut more = action.clone();
     more.outputs.insert(ATTENTION.to_string(), action.outputs[LOSS].clone());
     world.insert(key.clone(), more);
@@ -340,14 +340,14 @@ fn ten_thousand_stages_are_planned_in_a_second() {
     }
 }
 
-/// What this thread has computed, where the system tells; unlike the time of day it does not depend on what runs beside.
+/// Returns the CPU time of this thread in seconds, if available. Unlike wall time, it does not depend on other
+/// processes.
 fn cpu_seconds() -> Option<f64> {
     let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     schedstat.split(' ').next()?.parse::<f64>().ok().map(|ns| ns * 1e-9)
 }
 
-/// A pipeline of a text, with a sweep in it: `lr`s and seeds as they are spelled, the keys of each stage in the order of
-/// `order`.
+/// Parses a pipeline with a sweep over `lrs` and `seeds`, with the keys of each stage in the order `order`.
 fn swept(lrs: &[String], seeds: &[u64], order: &[usize]) -> Pipeline {
     let sorted = |parts: &[&str]| {
         let chosen = order.iter().filter(|&&i| i < parts.len()).map(|&i| parts[i].to_string());
@@ -365,7 +365,7 @@ fn swept(lrs: &[String], seeds: &[u64], order: &[usize]) -> Pipeline {
     crate::pipeline::parse("x.yaml", text, &crate::pipeline::Flags::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The key of every stage, by its name, once all is run.
+/// Runs all stages and returns their keys by name.
 fn keys_by_name(pipeline: &Pipeline, world: &mut World) -> std::collections::BTreeMap<String, crate::store::Key> {
     let plan = plan(pipeline);
     let (states, _) = run_all(&plan, world);
@@ -376,7 +376,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn neither_order_nor_spelling_of_a_file_is_in_a_key(
+    fn keys_do_not_depend_on_the_order_or_spelling_in_the_file(
         exponents in prop::collection::btree_set(1..9u32, 1..4),
         order in Just((0..4).collect::<Vec<usize>>()).prop_shuffle(),
     ) {
@@ -388,7 +388,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_of_an_axis_is_in_the_keys_of_its_instances_alone(
+    fn an_axis_value_changes_only_the_keys_of_its_instances(
         lrs in prop::collection::btree_set(1..100u32, 1..4),
         seeds in prop::collection::btree_set(0..100u64, 1..4),
         which in any::<prop::sample::Index>(),
@@ -410,7 +410,7 @@ proptest! {
             }
         }
         prop_assert_eq!(new.len(), old.len());
-        // Every seed is a key of its own, and what is swept alike is one.
+        // All instances have different keys.
         prop_assert_eq!(new.values().collect::<BTreeSet<_>>().len(), new.len());
     }
 }

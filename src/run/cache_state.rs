@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::prepare::Prepared;
-use crate::plan::{BackendClass, Known, Plan, Sources, StageState, advance};
+use crate::plan::{ActionCache, BackendClass, Plan, Sources, StageState, advance};
 use crate::store::{Action, Digest, Key, Store};
 
 /// The state of every stage, from the plan, the store and the set of forced stages.
@@ -30,9 +30,9 @@ pub struct Visible<'a> {
     pub hidden: &'a BTreeSet<Key>,
 }
 
-impl Known for Visible<'_> {
+impl ActionCache for Visible<'_> {
     fn action(&self, key: &Key) -> Option<Action> {
-        if self.hidden.contains(key) { None } else { Known::action(self.store, key) }
+        if self.hidden.contains(key) { None } else { ActionCache::action(self.store, key) }
     }
 }
 
