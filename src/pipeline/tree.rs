@@ -91,16 +91,6 @@ impl Node {
         Some(entry)
     }
 
-    /// As [`entry`](Self::entry), to change it.
-    pub fn entry_mut<'a>(&mut self, path: impl IntoIterator<Item = &'a str>) -> Option<&mut Entry> {
-        let mut path = path.into_iter();
-        let mut entry = self.as_mapping_mut()?.get_mut(path.next()?)?;
-        for key in path {
-            entry = entry.node.as_mapping_mut()?.get_mut(key)?;
-        }
-        Some(entry)
-    }
-
     /// Returns the entry at a dotted path. Keys may contain dots themselves; the longest existing key is used.
     pub fn entry_at(&self, path: &str) -> Option<&Entry> {
         let mapping = self.as_mapping()?;

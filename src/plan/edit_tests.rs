@@ -48,7 +48,8 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.photos.broken", &["skip"]),
     ("stages.photos.limit.train", &["100"]),
     ("stages.pairs.scale", &["2", "8"]),
-    ("stages.pairs.method", &["bicubic", "bilinear"]),
+    ("stages.pairs.method", &["bicubic", "bilinear", "blur"]),
+    ("stages.pairs.sigma", &["0.5", "3"]),
     ("stages.model.seed", &["7", "8"]),
     ("stages.model.model.base_channels", &["8", "64"]),
     ("stages.model.model.channel_mults", &["[1, 2, 2]", "[1, 2, 4, 4]"]),
@@ -164,6 +165,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.model.model.attention.heads" => only("model", !attention(&["none", "seed"])),
         "stages.model.model.attention.resolutions" => only("model", !attention(&["none"])),
         "stages.model.model.attention.matches" => only("model", attention(&["conv_control"])),
+        "stages.pairs.sigma" => only("pairs", is("stages.pairs.method", "area", &["blur"])),
         "stages.samples.sampler.eta" => only("samples", is("stages.samples.sampler.method", "ddim", &["ddim"])),
         _ => {
             let stage = path.strip_prefix("stages.").and_then(|rest| rest.split('.').next());

@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use schemars::schema_for;
 use serde_json::{Value as Json, json};
 
-use super::aliases;
 use super::diagnostics::{Diagnostic, Errors, Span};
 use super::text::{alternatives, did_you_mean, list, nearest, odd_character, quote};
 use super::tree::Node;
@@ -186,20 +185,17 @@ pub(super) fn exclusive_with(key: &str) -> &'static [&'static str] {
 /// Validates the parameters of a stage and converts them to the type of their parameter: `1e3` to an integer, a digest
 /// of digits to a string.
 pub(super) fn validate_stage(kind: StageKind, stage: &str, key: Span, node: &mut Node, errors: &mut Errors) {
-    aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: Some((stage, key)) }.run(node);
 }
 
 /// Validates `defaults.<kind>` like a stage, but without required parameters.
 pub(super) fn validate_defaults(kind: StageKind, node: &mut Node, errors: &mut Errors) {
-    aliases::replace(kind, node);
     Validator { root: of(kind), errors, owner: None }.run(node);
 }
 
 /// Converts each value of a stage to the type of its parameter: `3.10` becomes a number, or a string as written. Values
 /// that do not match stay unchanged.
 pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
-    aliases::replace(kind, node);
     Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
 }
 

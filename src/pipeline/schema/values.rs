@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::super::aliases;
 use super::super::diagnostics::Diagnostic;
 use super::super::text::{alternatives, did_you_mean, odd_character, quote};
 use super::super::tree::{Node, Number, Value, plain_scalar};
@@ -10,7 +11,7 @@ use super::Validator;
 impl Validator<'_> {
     pub(super) fn check_enum(&mut self, options: Vec<&str>, path: &str, node: &mut Node) {
         let text = match &node.value {
-            Value::Text(text) if options.contains(&text.as_str()) => return,
+            Value::Text(text) if options.contains(&text.as_str()) || aliases::is_older_spelling(path, text) => return,
             Value::Number { text, .. } if options.contains(&text.as_str()) => {
                 node.value = Value::Text(text.clone());
                 return;

@@ -401,9 +401,9 @@ fn the_number_of_errors_is_limited() {
 #[test]
 fn a_string_in_place_of_a_mapping_gets_help() {
     let text = "name: x\nstages:\n  images: { kind: fetch, dataset: synthetic }\n  pairs: { kind: degrade, input: images }\n  \
-                model: { kind: train, data: pairs, model: { attention: sed }, optim: 5 }\n";
+                model: { kind: train, data: pairs, model: { attention: saga }, optim: 5 }\n";
     let errors = parse_with(text, &[]).unwrap_err();
     let help: Vec<&str> = errors.errors().iter().map(|error| error.help.as_deref().unwrap()).collect();
-    assert_eq!(help[0], "write `{ kind: seed }`");
+    assert_eq!(help[0], "write `{ kind: sagan }`");
     assert!(help[1].starts_with("valid keys: accumulate, batch_size, "), "{help:?}");
 }

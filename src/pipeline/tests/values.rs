@@ -277,6 +277,8 @@ fn older_spellings_of_values_have_the_same_keys() {
              c: {{kind: train, data: pairs, optim: {{steps: 1}}, matrix: {{model.attention.kind: [none, {attention}]}}}}\n"
         );
         let pipeline = valid(&text);
+        // Names of instances keep the spelling.
+        assert!(pipeline.stage(&format!("c[kind={attention}]")).is_some(), "{:?}", pipeline.stages);
         pipeline.stages.iter().map(|stage| stage.params.to_semantic_json()).collect::<Vec<_>>()
     };
     let old = file("seed", "seed", "seed");

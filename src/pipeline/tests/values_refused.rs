@@ -39,7 +39,7 @@ error: `test` must be an integer, found `2.5`
 4 |   images: { kind: fetch, dataset: synthetic, train: 0, test: 2.5 }
   |                                                              ^^^
 
-error: `method` must be `area`, `bicubic` or `bilinear`, found a list
+error: `method` must be `area`, `bicubic`, `bilinear` or `blur`, found a list
  --> test.yaml:5:50
   |
 5 |   pairs: { kind: degrade, input: images, method: [area] }
@@ -51,7 +51,7 @@ error: `model.base_channels` must be at least 2, found `1`
 9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
   |                             ^
 
-error: `model.attention.kind` must be `none`, `seed`, `mhsa`, `linear`, `cross`, `uniform` or `conv_control`, found `mhsaa`
+error: `model.attention.kind` must be `none`, `sagan`, `mhsa`, `linear`, `cross`, `uniform` or `conv_control`, found `mhsaa`
  --> test.yaml:9:51
   |
 9 |     model: { base_channels: 1, attention: { kind: mhsaa } }
