@@ -1,4 +1,5 @@
-//! What must not be lost, and what heals: runs at once, damaged and missing blobs, full disks, stores nobody may write to.
+//! What must not be lost, and what heals: runs at once, damaged and missing blobs, full disks, stores nobody may write
+//! to.
 
 mod common;
 
@@ -202,7 +203,7 @@ fn a_store_that_nobody_may_write_to_is_said() {
     let output = folder.run(&["--set", "stages.images.train=9"]);
     fs::set_permissions(folder.runs().join("store"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(output.code, Some(1), "{output}");
-    assert!(output.stderr.contains("cannot be written to"), "{output}");
+    assert!(output.stderr.contains("is not writable"), "{output}");
 }
 
 fn rustix_is_root() -> bool {

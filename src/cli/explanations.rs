@@ -34,7 +34,7 @@ impl<'a> Explained<'a> {
         // What cannot be read is no history, but it was made.
         for (explanation, state) in explanations.iter_mut().zip(states) {
             let is_new = matches!(explanation.reason, Reason::New | Reason::Changed { .. });
-            if is_new && state.key().is_some_and(|key| store.is_some_and(|store| store.is_garbled(key))) {
+            if is_new && state.key().is_some_and(|key| store.is_some_and(|store| store.has_invalid_record(key))) {
                 explanation.reason = Reason::Lost;
             }
         }

@@ -80,7 +80,7 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
         let paint = Paint::stdout();
         for problem in &verified.problems {
             let (key, what) = match problem {
-                Problem::Garbled { key, reason } => (key, format!("its record is damaged: {reason}")),
+                Problem::InvalidRecord { key, reason } => (key, format!("its record is damaged: {reason}")),
                 Problem::Damaged { key, output, digest } => (key, format!("{output} is damaged (blob {digest})")),
                 Problem::Missing { key, output, digest } => (key, format!("{output} is missing (blob {digest})")),
             };

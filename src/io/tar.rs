@@ -10,33 +10,33 @@ use std::io::{self, Read};
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
-/// What an archive may at most hold.
+/// The limits of an archive.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Bytes of one wanted member.
+    /// The maximum size of a requested member.
     pub member_bytes: u64,
-    /// Bytes of the whole archive, inflated.
+    /// The maximum decompressed size of the archive.
     pub total_bytes: u64,
-    /// Members, wanted or not.
+    /// The maximum number of members, requested or not.
     pub members: usize,
 }
 
-/// Why an archive was refused.
+/// Why an archive is rejected.
 #[derive(Debug)]
 pub enum ArchiveError {
-    /// Not a gzip stream, or not tar within it, or cut off, or damaged, or beyond [`Bounds::total_bytes`].
+    /// It is not a `.tar.gz` file, is truncated or damaged, or exceeds [`Bounds::total_bytes`].
     Unreadable(io::Error),
-    /// More than [`Bounds::members`].
+    /// It has more than [`Bounds::members`] members.
     TooManyMembers(usize),
-    /// A wanted member is larger than [`Bounds::member_bytes`].
+    /// A requested member is larger than [`Bounds::member_bytes`].
     TooLarge { member: String, bytes: u64, limit: u64 },
-    /// A wanted member is there twice.
+    /// A requested member exists twice.
     Duplicate(String),
-    /// Wanted members that are not there; what was passed over although its name fitted, and why.
-    Missing { members: Vec<String>, passed_over: Vec<String> },
+    /// Requested members are missing. `ignored` lists members with a matching name that were ignored, with the reason.
+    Missing { members: Vec<String>, ignored: Vec<String> },
     /// Something other than padding follows the last member.
     TrailingData,
-    /// What stands in a member was refused by whoever asked for it.
+    /// The caller rejected the content of a member.
     Content { member: String, cause: String },
 }
 
@@ -44,21 +44,21 @@ impl std::fmt::Display for ArchiveError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreadable(_) => {
-                f.write_str("the archive cannot be read (get it again if it is cut off or no .tar.gz)")
+                f.write_str("the archive cannot be read: it is damaged, truncated or not a .tar.gz file")
             }
             Self::TooManyMembers(limit) => write!(f, "the archive has more than {limit} members"),
             Self::TooLarge { member, bytes, limit } => {
                 write!(f, "`{member}` in the archive has {bytes} bytes; at most {limit} are accepted")
             }
-            Self::Duplicate(member) => write!(f, "the archive has two files `{member}`"),
-            Self::Missing { members, passed_over } => {
-                write!(f, "the archive lacks `{}`", members.join("`, `"))?;
-                if !passed_over.is_empty() {
-                    write!(f, " (passed over: {})", passed_over.join("; "))?;
+            Self::Duplicate(member) => write!(f, "the archive contains `{member}` twice"),
+            Self::Missing { members, ignored } => {
+                write!(f, "the archive does not contain `{}`", members.join("`, `"))?;
+                if !ignored.is_empty() {
+                    write!(f, " (ignored: {})", ignored.join("; "))?;
                 }
                 Ok(())
             }
-            Self::TrailingData => f.write_str("the archive goes on behind its end with something else"),
+            Self::TrailingData => f.write_str("unexpected data follows the end of the archive"),
             Self::Content { member, cause } => write!(f, "`{member}` in the archive: {cause}"),
         }
     }
@@ -89,7 +89,7 @@ pub struct Member<'a> {
     pub content: &'a mut dyn Read,
 }
 
-/// Calls `visit` with each member in order until it fails; returns the reader behind the last member. `unreadable`
+/// Calls `visit` with each member in order until it fails; returns the reader after the last member. `unreadable`
 /// converts errors of the archive itself. Header extensions take no more memory than `MAX_EXTENSION`, whatever size
 /// they claim.
 pub fn walk<R: Read, E>(
@@ -163,9 +163,9 @@ fn pax(bytes: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
     (path, size)
 }
 
-/// Reads the regular files called `wanted`, in whatever folders they lie, and gives each one's bytes to `parse`.
+/// Reads the regular files named in `wanted`, in any folder, and passes the content of each to `parse`.
 ///
-/// Reads to the end of the stream, so that gzip's checksum is verified. Every wanted file must be there once.
+/// Reads to the end of the stream, to verify the gzip checksum. Every file in `wanted` must exist exactly once.
 pub fn read_members<T>(
     reader: impl Read,
     wanted: &[&str],
@@ -174,7 +174,7 @@ pub fn read_members<T>(
 ) -> Result<BTreeMap<String, T>, ArchiveError> {
     let inflated = Bounded { inner: MultiGzDecoder::new(reader), left: bounds.total_bytes, limit: bounds.total_bytes };
     let mut found = BTreeMap::new();
-    let mut passed_over = BTreeSet::new();
+    let mut ignored = BTreeSet::new();
     let mut members = 0;
     let rest = walk(inflated, ArchiveError::Unreadable, |member| {
         members += 1;
@@ -191,7 +191,7 @@ pub fn read_members<T>(
             None
         };
         if let Some(objection) = objection {
-            passed_over.insert(format!("`{}`, {objection}", path.escape_debug()));
+            ignored.insert(format!("`{}`, {objection}", path.escape_debug()));
             return Ok(());
         }
         if found.contains_key(name) {
@@ -216,12 +216,12 @@ pub fn read_members<T>(
     if members.is_empty() {
         Ok(found)
     } else {
-        let passed_over = passed_over.into_iter().take(3).collect();
-        Err(ArchiveError::Missing { members, passed_over })
+        let ignored = ignored.into_iter().take(3).collect();
+        Err(ArchiveError::Missing { members, ignored })
     }
 }
 
-/// Reads the zeros behind the last member, to the end of the stream.
+/// Reads the zeros after the last member, to the end of the stream.
 fn only_padding(mut rest: impl Read) -> Result<(), ArchiveError> {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -235,7 +235,7 @@ fn only_padding(mut rest: impl Read) -> Result<(), ArchiveError> {
     }
 }
 
-/// A reader that fails once `limit` bytes were read and more is there.
+/// A reader that fails after more than `limit` bytes.
 struct Bounded<R> {
     inner: R,
     left: u64,
@@ -247,7 +247,7 @@ impl<R: Read> Read for Bounded<R> {
         let n = self.inner.read(buffer)?;
         match self.left.checked_sub(n as u64) {
             Some(left) => self.left = left,
-            None => return Err(io::Error::other(format!("it inflates to more than {} bytes", self.limit))),
+            None => return Err(io::Error::other(format!("it decompresses to more than {} bytes", self.limit))),
         }
         Ok(n)
     }

@@ -13,7 +13,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A tar member with whatever path, type and declared size, as no honest writer would let one make it.
+/// Returns a tar member with any path, type and declared size, including invalid ones.
 fn member(path: &str, kind: EntryType, declared: u64, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
@@ -46,7 +46,7 @@ fn read_tar(members: &[Vec<u8>]) -> Result<BTreeMap<String, Vec<u8>>, ArchiveErr
 }
 
 #[test]
-fn wanted_members_are_read_whatever_else_is_there() {
+fn requested_members_are_read_and_others_ignored() {
     let members = [
         member("x", EntryType::Directory, 0, b""),
         file("x/b.bin", b"second"),
@@ -63,7 +63,7 @@ fn wanted_members_are_read_whatever_else_is_there() {
 }
 
 #[test]
-fn links_and_paths_that_lead_out_do_not_count() {
+fn links_and_paths_that_lead_out_are_ignored() {
     let b = file("b.bin", b"b");
     for bad in [
         member("a.bin", EntryType::Symlink, 0, b""),
@@ -75,12 +75,12 @@ fn links_and_paths_that_lead_out_do_not_count() {
         file("/tmp/a.bin", b"a"),
     ] {
         match read_tar(&[bad.clone(), b.clone()]) {
-            Err(ArchiveError::Missing { members, passed_over }) => {
-                assert_eq!((members, passed_over.len()), (vec!["a.bin".to_string()], 1));
+            Err(ArchiveError::Missing { members, ignored }) => {
+                assert_eq!((members, ignored.len()), (vec!["a.bin".to_string()], 1));
             }
             other => panic!("{other:?}"),
         }
-        // Nor does one of them stand in the way of the right file.
+        // A valid file with the same name is still found.
         assert_eq!(read_tar(&[bad, b.clone(), file("a.bin", b"right")]).unwrap()["a.bin"], b"right");
     }
 }
@@ -88,32 +88,32 @@ fn links_and_paths_that_lead_out_do_not_count() {
 #[test]
 fn missing_and_duplicate_members_are_named() {
     let error = read_tar(&[file("a.bin", b"a")]).unwrap_err();
-    assert_eq!(error.to_string(), "the archive lacks `b.bin`");
+    assert_eq!(error.to_string(), "the archive does not contain `b.bin`");
     let error = read_tar(&[file("a.bin", b"a"), file("x/a.bin", b"a"), file("b.bin", b"")]).unwrap_err();
     assert!(matches!(error, ArchiveError::Duplicate(name) if name == "a.bin"));
 }
 
 #[test]
-fn sizes_are_bounded_before_memory_is_taken() {
+fn sizes_are_checked_before_memory_is_allocated() {
     let error = read_tar(&[member("a.bin", EntryType::Regular, u64::MAX / 4, b"a")]).unwrap_err();
     assert!(matches!(error, ArchiveError::TooLarge { limit: 1000, .. }), "{error}");
     // A member that was not requested, and data in a header extension, are inflated only up to the bound; an extension
     // that would have to be kept in memory is refused before that.
     for (kind, expected) in [
-        (EntryType::Regular, "inflates to more than 100000 bytes"),
+        (EntryType::Regular, "decompresses to more than 100000 bytes"),
         (EntryType::GNULongLink, "at most 65536 are accepted"),
         (EntryType::XGlobalHeader, "at most 65536 are accepted"),
         (EntryType::GNULongName, "at most 65536 are accepted"),
         (EntryType::XHeader, "at most 65536 are accepted"),
     ] {
         let error = read_tar(&[member("big", kind, 50_000_000, &vec![0; 50_000_000])]).unwrap_err();
-        let told = format!("{:#}", anyhow::Error::from(error));
-        assert!(told.contains(expected), "{told}");
+        let message = format!("{:#}", anyhow::Error::from(error));
+        assert!(message.contains(expected), "{message}");
     }
     let zeros = gzip(&[tar(&[file("a.bin", b"a"), file("b.bin", b"b")]), vec![0; 50_000_000]].concat());
-    let told = format!("{:#}", anyhow::Error::from(read(&zeros).unwrap_err()));
-    // Once, in the cause.
-    assert_eq!(told.matches("inflates to more than").count(), 1, "{told}");
+    let message = format!("{:#}", anyhow::Error::from(read(&zeros).unwrap_err()));
+    // The reason appears once.
+    assert_eq!(message.matches("decompresses to more than").count(), 1, "{message}");
     let many: Vec<_> = (0..11).map(|i| file(&format!("{i}"), b"")).collect();
     assert!(matches!(read_tar(&many), Err(ArchiveError::TooManyMembers(10))));
 }
@@ -138,13 +138,13 @@ fn long_names_are_read() {
 }
 
 #[test]
-fn damage_is_noticed() {
+fn damage_is_detected() {
     let whole = tar(&[file("a.bin", &[1; 600]), file("b.bin", &[2; 600])]);
     let packed = gzip(&whole);
     assert!(read(&packed).is_ok());
     for cut in 0..packed.len() {
         let error = read(&packed[..cut]).unwrap_err();
-        // An empty stream is an archive without members; everything else is noticed as cut off.
+        // An empty stream is an archive without members; any other truncation is detected.
         assert!(cut == 0 || matches!(error, ArchiveError::Unreadable(_)), "cut at {cut}: {error}");
     }
     assert!(matches!(read(&[&packed[..], b"more"].concat()), Err(ArchiveError::Unreadable(_))));
@@ -160,22 +160,22 @@ fn damage_is_noticed() {
 }
 
 #[test]
-fn refused_content_names_its_member() {
+fn errors_in_content_name_the_member() {
     let bytes = gzip(&tar(&[file("x/a.bin", b"a")]));
     let error = read_members(&bytes[..], &["a.bin"], BOUNDS, |_, _| Err::<(), _>("bad".to_string())).unwrap_err();
     assert_eq!(error.to_string(), "`a.bin` in the archive: bad");
 }
 
 proptest! {
-    /// Whatever the bytes, an answer comes and nothing panics.
+    /// Random bytes are an error and never cause a panic.
     #[test]
-    fn garbage_is_answered(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+    fn random_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(read(&bytes).is_err());
         prop_assert!(read(&gzip(&bytes)).is_err());
     }
 
     #[test]
-    fn damaged_headers_are_answered(at in 0usize..512, value: u8) {
+    fn damaged_headers_do_not_panic(at in 0usize..512, value: u8) {
         let mut bytes = tar(&[file("a.bin", b"a"), file("b.bin", b"b")]);
         bytes[at] = value;
         let _ = read(&gzip(&bytes));

@@ -108,7 +108,7 @@ impl<'a> CacheState<'a> {
     pub fn forget(&mut self, producers: &[usize]) -> Result<Vec<usize>> {
         for &producer in producers {
             if let Some(key) = self.key(producer).cloned() {
-                self.store.forget(&key)?;
+                self.store.remove_action(&key)?;
             }
         }
         let seen: BTreeSet<usize> = producers.iter().flat_map(|&producer| self.advance(producer)).collect();

@@ -1,13 +1,13 @@
-//! A run as one file, to be given to somebody: `export` and `import`.
+//! Exports a run to a single file, and imports it.
 //!
-//! A tar archive, compressed with gzip where its name says so, in this order:
+//! The file is a tar archive, gzip-compressed if its name ends in `.gz` or `.tgz`, with these members in order:
 //!
 //! ```text
 //! srpipe-export.json       {"schema": 1}
 //! run/run.json             the run's record
 //! run/pipeline.yaml        the resolved pipeline
-//! actions/<key>.json       a record for each stage that is known
-//! blobs/<sha256>           each blob once
+//! actions/<key>.json       the record of each cached stage
+//! blobs/<sha256>           the blobs, without duplicates
 //! ```
 //!
 //! An import trusts nothing in the archive. It refuses unexpected entries, another order, links, blobs that no record
@@ -40,7 +40,7 @@ const MAX_PIPELINE_BYTES: u64 = 4 << 20;
 /// The maximum total size of all results' records, which are held in memory until the end.
 const MAX_RECORDS_BYTES: u64 = 128 << 20;
 
-/// What went into an archive, or came out of it.
+/// What was exported or imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Moved {
     pub pipeline: String,
@@ -50,7 +50,7 @@ pub struct Moved {
     pub bytes: u64,
 }
 
-/// Writes a run with every result that is known of it.
+/// Writes a run with all of its cached results to an archive.
 pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     let _guard = store.guard()?;
     let mut record = run.record()?;
@@ -74,14 +74,14 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     let keys: BTreeSet<&Key> = record.stages.iter().filter_map(|stage| stage.key.as_ref()).collect();
     let mut blobs: BTreeMap<Digest, u64> = BTreeMap::new();
     for key in keys {
-        let Some(result) = store.record_of(key)? else { continue };
+        let Some(result) = store.export_record(key)? else { continue };
         append_bytes(&format!("actions/{key}.json"), result.bytes())?;
         blobs.extend(result.outputs.into_values());
         moved.results += 1;
     }
-    ensure!(moved.results > 0, "nothing is known of the run {}: there is nothing to export", record.id);
+    ensure!(moved.results > 0, "nothing to export: the store has no results of run {}", record.id);
     for (digest, size) in blobs {
-        store.check(&digest).context("nothing damaged is exported; `srpipe run` makes it again")?;
+        store.check(&digest).context("cannot export a damaged result; `srpipe run` recomputes it")?;
         let path = store.blob_path(&digest);
         let mut file = std::fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
         append(&format!("blobs/{digest}"), size, &mut file)?;
@@ -92,16 +92,16 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     Ok(moved)
 }
 
-/// Adds the run in an archive, with its results; where the run is there already, the results alone.
+/// Imports the run in an archive with its results. If the run already exists, imports only the results.
 pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
     let _guard = store.guard()?;
     let mut from = BufReader::new(from);
     let start = from.fill_buf().context("reading the archive")?;
     match start.starts_with(&[0x1f, 0x8b]) {
         true => unpack(store, flate2::bufread::MultiGzDecoder::new(from)),
-        // Every header of the format has its name there.
+        // The magic number of the tar header.
         false if start.get(257..262).is_some_and(|name| name == b"ustar") => unpack(store, from),
-        false => bail!("this is no archive, such as `srpipe export` writes"),
+        false => bail!("this is not an archive written by `srpipe export`"),
     }
 }
 
@@ -123,6 +123,7 @@ struct Parts {
     /// The unparsed records: parsed values take far more memory.
     records: BTreeMap<Key, Vec<u8>>,
     record_bytes: u64,
+    /// The blobs that the records refer to, with their sizes.
     wanted: BTreeMap<Digest, u64>,
     arrived: BTreeSet<Digest>,
 }
@@ -190,7 +191,7 @@ impl Parts {
                             "the blob {digest} has {} bytes, but its record states {expected}",
                             member.size
                         );
-                        store.adopt_blob(&digest, expected, member.content)?;
+                        store.import_blob(&digest, expected, member.content)?;
                         self.arrived.insert(digest);
                     }
                     _ => bail!("the archive contains {name:?}, which is not part of an srpipe export"),
@@ -228,9 +229,9 @@ impl Parts {
         }
         let results = self.records.len();
         for (key, bytes) in self.records {
-            store.adopt(&Record::read(&key, bytes)?)?;
+            store.import_record(&Record::read(&key, bytes)?)?;
         }
-        store.adopt_run(&run, &pipeline)?;
+        store.import_run(&run, &pipeline)?;
         Ok(Moved {
             pipeline: run.pipeline,
             run: run.id,
@@ -241,7 +242,7 @@ impl Parts {
     }
 }
 
-/// Whether an archive of this name is to be compressed.
+/// Whether an archive with this name is compressed.
 pub fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "tgz")
 }

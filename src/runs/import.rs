@@ -11,18 +11,18 @@ use crate::store::{Store, files};
 impl Store {
     /// Adds a run from another store, as a finished run with links to its available results. Atomic. None if a run with
     /// this id exists.
-    pub fn adopt_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
+    pub fn import_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
         check_run(record)?;
         if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
             // An import that was killed may have added it without the link.
-            run.make_latest_unless_there()?;
+            run.make_latest_if_missing()?;
             return Ok(None);
         }
         let record = mark_ended(record);
         let mut outputs = vec![];
         for stage in &record.stages {
-            let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
-            if let (true, Some(key)) = (known, &stage.key)
+            let has_result = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
+            if let (true, Some(key)) = (has_result, &stage.key)
                 && let Some(action) = self.action(key)?
             {
                 outputs.push((stage.name.as_str(), action.outputs));

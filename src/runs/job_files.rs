@@ -11,7 +11,7 @@ use crate::store::files::{self, Durability};
 const JOBS: &str = ".slurm";
 
 impl RunDir {
-    /// The folder of what the run keeps of its jobs on a cluster.
+    /// Returns the folder for the records and output of the run's jobs.
     pub fn jobs_dir(&self) -> PathBuf {
         self.path().join(JOBS)
     }
@@ -26,7 +26,7 @@ impl RunDir {
         Self::of_folder(path.parent()?.parent()?)
     }
 
-    /// A file in it: whole, and there for good when this returns.
+    /// Writes a file in the folder of the jobs, atomically and synced.
     pub fn write_job_file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
         let path = self.jobs_dir().join(name);

@@ -1,4 +1,4 @@
-//! Runs: what was run and what became of it. Each run is a folder that people may inspect and delete.
+//! Records of runs. Each run has a folder that users may inspect and delete.
 //!
 //! ```text
 //! runs/

@@ -11,13 +11,13 @@ use crate::config::{ExecutorKind, StageKind};
 use crate::store::seal::{Damage, Seal, seal_pretty, unseal};
 use crate::store::{Key, json_float};
 
-/// What `run.json` says.
+/// The content of `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Given by [`Store::create_run`].
+    /// Set by [`Store::create_run`](crate::store::Store::create_run).
     pub id: String,
     pub pipeline: String,
-    /// The pipeline file, as it was named; None for a built-in pipeline.
+    /// The pipeline file as given by the user; None for a built-in pipeline.
     pub file: Option<PathBuf>,
     pub state: RunState,
     /// RFC 3339.
@@ -26,15 +26,15 @@ pub struct RunRecord {
     pub seconds: Option<f64>,
     pub pid: u32,
     pub srpipe_version: String,
-    /// Where it was started.
+    /// The machine on which it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
-    /// What runs its stages.
+    /// The executor of its stages.
     #[serde(default, skip_serializing_if = "is_default")]
     pub executor: ExecutorKind,
     /// The command line.
     pub command: Vec<String>,
-    /// In the plan's order.
+    /// In the order of the plan.
     pub stages: Vec<StageRecord>,
 }
 
@@ -80,13 +80,13 @@ fn is_default(executor: &ExecutorKind) -> bool {
     *executor == ExecutorKind::default()
 }
 
-/// A machine, for people who wonder about times.
+/// A description of a machine, to interpret running times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     pub host: String,
     /// Operating system and architecture.
     pub system: String,
-    /// Empty where the system does not say.
+    /// Empty if unknown.
     pub processor: String,
     pub cores: usize,
     /// Bytes.
@@ -106,49 +106,50 @@ impl fmt::Display for Machine {
     }
 }
 
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// Also that of a run whose process was killed.
+    /// Running, or its process was killed.
     Running,
     Ok,
     Failed,
     Interrupted,
 }
 
-/// What became of a stage in a run.
+/// The record of a stage in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
     pub name: String,
     pub kind: StageKind,
-    /// None until the stage's inputs are known.
+    /// None until the inputs are cached.
     pub key: Option<Key>,
     pub state: StageRunState,
-    /// In this run; of a cached stage, what it took when it ran.
+    /// The running time; for a cached stage, the time of its original run.
     pub seconds: Option<f64>,
     #[serde(with = "json_float")]
     pub metrics: BTreeMap<String, f64>,
     pub error: Option<String>,
-    /// Its job, where it has one on a cluster.
+    /// Its job, if it runs on a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobRecord>,
 }
 
-/// A stage's job on a cluster, and where it is or was.
+/// A stage's job on a cluster, with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     pub id: String,
-    /// Why it waits in the queue, in the cluster's words; None where it does not.
+    /// The reason why it is queued, as reported by the cluster; None if it is not queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Since when it is not in the queue, as far as was looked.
+    /// Set if the job was not found in the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
 }
 
-/// A job that was not in the queue, with a heart that stood still since.
+/// When a job was first missing from the queue, and its last heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
     pub since: String,
@@ -164,7 +165,7 @@ impl JobRecord {
         Self { node: Some(node.to_string()), ..Self::absent(id) }
     }
 
-    /// Not in the queue as the cluster tells it.
+    /// Creates the record of a job that is not in the queue.
     pub fn absent(id: &str) -> Self {
         Self { id: id.to_string(), queued: None, node: None, gone: None }
     }
@@ -180,18 +181,19 @@ impl fmt::Display for JobRecord {
     }
 }
 
+/// The state of a stage in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageRunState {
     Pending,
     Running,
-    /// It ran to its end.
+    /// It ran successfully.
     Ran,
-    /// Its key was known.
+    /// Its result was cached.
     Cached,
     Failed,
     /// A stage that it depends on failed.
     Skipped,
-    /// It was stopped, its progress saved.
+    /// It was stopped after saving its progress.
     Interrupted,
 }

@@ -14,24 +14,25 @@ use crate::store::{Key, Store, files};
 /// Which runs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Of each pipeline, this many of the newest runs, at least one.
+    /// The number of the newest runs to keep per pipeline, at least one.
     pub keep: usize,
-    /// Fewer of them, the oldest first, where their blobs take more bytes than this; never the latest of a pipeline.
+    /// If the blobs of the kept runs have more bytes than this, the oldest runs are removed too, but never the latest
+    /// run of a pipeline.
     pub max_bytes: Option<u64>,
 }
 
-/// What was removed, or would be.
+/// What was removed, or would be removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Removed {
     /// `PIPELINE/ID`
     pub runs: Vec<String>,
     pub actions: usize,
     pub blobs: usize,
-    /// Of the blobs.
+    /// The total size of the removed blobs.
     pub bytes: u64,
-    /// Unfinished work that no kept run can go on with.
+    /// Unfinished work that no kept run can resume.
     pub work: usize,
-    /// What killed processes left half-written.
+    /// Temporary files and folders of killed processes.
     pub temporaries: usize,
     pub blobs_left: usize,
     pub bytes_left: u64,
@@ -40,15 +41,15 @@ pub struct Removed {
 /// The properties of a run that decide whether it is kept.
 #[derive(Debug, Clone)]
 struct Candidate {
-    /// Pipeline and id; ids sort by time.
     pipeline: String,
+    /// Ids sort by time.
     id: String,
     /// Live, pinned or the latest of its pipeline.
     must_stay: bool,
     keys: BTreeSet<Key>,
 }
 
-/// Which runs stay. `size`: the bytes that the blobs of these keys take.
+/// Decides for each run whether it is kept. `size` returns the total size of the blobs of these keys, in bytes.
 fn choose(runs: &[Candidate], retention: Retention, size: impl Fn(&BTreeSet<&Key>) -> u64) -> Vec<bool> {
     let mut newest_first: Vec<usize> = (0..runs.len()).collect();
     newest_first.sort_by(|&a, &b| runs[b].id.cmp(&runs[a].id));

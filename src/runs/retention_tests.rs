@@ -11,8 +11,8 @@ fn key(i: usize) -> Key {
     testing::key(&i.to_string())
 }
 
-/// Makes key `i` known, with a blob of its own of 100 bytes and one that all share.
-fn know(store: &Store, i: usize) {
+/// Commits key `i`, with a blob of its own of 100 bytes and a blob that all keys share.
+fn commit(store: &Store, i: usize) {
     store.commit(&key(i), &action(store, &i.to_string(), &[("own", &[i as u8; 100]), ("shared", b"shared")])).unwrap();
 }
 
@@ -49,16 +49,17 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
     run
 }
 
-fn known(store: &Store, keys: usize) -> Vec<usize> {
+/// Returns which of the first `keys` keys are cached.
+fn cached(store: &Store, keys: usize) -> Vec<usize> {
     (0..keys).filter(|&i| store.action(&key(i)).unwrap().is_some()).collect()
 }
 
 const KEEP_1: Retention = Retention { keep: 1, max_bytes: None };
 
 #[test]
-fn what_no_kept_run_needs_is_removed() {
+fn results_that_no_kept_run_needs_are_removed() {
     let (_folder, store) = store();
-    (0..6).for_each(|i| know(&store, i));
+    (0..6).for_each(|i| commit(&store, i));
     drop(run(&store, "a", &[0, 1]));
     let pinned = run(&store, "a", &[2]);
     pinned.pin().unwrap();
@@ -69,34 +70,34 @@ fn what_no_kept_run_needs_is_removed() {
     store.put(b"of nobody").unwrap();
 
     let would = collect_garbage(&store, KEEP_1, true).unwrap();
-    assert_eq!(known(&store, 6), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(cached(&store, 6), [0, 1, 2, 3, 4, 5]);
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!(removed, would);
-    assert_eq!(known(&store, 6), [1, 2, 3, 4]);
+    assert_eq!(cached(&store, 6), [1, 2, 3, 4]);
     assert_eq!((removed.runs.len(), removed.actions, removed.blobs, removed.bytes), (1, 2, 3, 209));
     assert_eq!((removed.blobs_left, removed.bytes_left), (5, 406));
     assert_eq!(store.runs("a").len(), 2);
     assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().runs, [""; 0]);
     drop(live);
-    assert!(testing::soon(|| collect_garbage(&store, KEEP_1, false).unwrap().actions == 1));
-    assert_eq!(known(&store, 6), [1, 2, 3]);
+    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().actions == 1));
+    assert_eq!(cached(&store, 6), [1, 2, 3]);
 }
 
 #[test]
-fn a_limit_removes_the_oldest_and_never_the_latest() {
+fn a_size_limit_removes_the_oldest_runs_but_never_the_latest() {
     let (_folder, store) = store();
-    (0..4).for_each(|i| know(&store, i));
+    (0..4).for_each(|i| commit(&store, i));
     (0..4).for_each(|i| drop(run(&store, "a", &[i])));
     let limit = |bytes| Retention { keep: 10, max_bytes: Some(bytes) };
     assert_eq!(collect_garbage(&store, limit(406), false).unwrap().actions, 0);
     assert_eq!(collect_garbage(&store, limit(250), false).unwrap().actions, 2);
-    assert_eq!(known(&store, 4), [2, 3]);
+    assert_eq!(cached(&store, 4), [2, 3]);
     collect_garbage(&store, limit(1), false).unwrap();
-    assert_eq!(known(&store, 4), [3]);
+    assert_eq!(cached(&store, 4), [3]);
 }
 
 #[test]
-fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
+fn work_is_kept_while_it_is_live_or_can_be_resumed() {
     let (_folder, store) = store();
     drop(run(&store, "a", &[0]));
     for i in 0..2 {
@@ -109,7 +110,7 @@ fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
     fs::create_dir_all(store.runs_dir().join("store/work/.tmp-gone")).unwrap();
     fs::write(store.blob_path(&put).with_file_name(".tmp-half"), b"ha").unwrap();
 
-    let live = || testing::soon(|| store.live_keys(&BTreeMap::new()) == [key(2)]);
+    let live = || testing::eventually(|| store.live_keys(&BTreeMap::new()) == [key(2)]);
     assert!(live());
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!((removed.work, removed.temporaries, removed.blobs), (1, 2, 0));
@@ -117,39 +118,39 @@ fn work_is_kept_while_it_goes_on_and_where_a_run_can_go_on_with_it() {
     assert!(store.work_dir(&key(0)).exists() && !store.work_dir(&key(1)).exists());
     assert_eq!(store.read(&put).unwrap(), b"put by a worker");
     drop(lock);
-    assert!(testing::soon(|| collect_garbage(&store, KEEP_1, false).unwrap().blobs == 1));
+    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().blobs == 1));
     assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
 }
 
-/// As of a process that was killed between its commit and its cleaning up.
+/// As after killing a process between its commit and its cleanup.
 #[test]
-fn work_of_what_is_done_is_removed_and_its_log_kept() {
+fn work_of_finished_stages_is_removed_and_its_log_archived() {
     let (_folder, store) = store();
     drop(store.lock(&key(0)).unwrap());
     fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
-    know(&store, 0);
+    commit(&store, 0);
     drop(run(&store, "a", &[0]));
     assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().work, 1);
     assert!(store.work_dir(&key(0)).exists());
     assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().work, 1);
     assert!(!store.work_dir(&key(0)).exists());
     assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"what it said");
-    assert_eq!(known(&store, 1), [0]);
+    assert_eq!(cached(&store, 1), [0]);
 }
 
 #[test]
-fn nothing_is_removed_while_somebody_counts_on_it() {
+fn nothing_is_removed_while_a_guard_exists() {
     let (_folder, store) = store();
-    know(&store, 0);
+    commit(&store, 0);
     std::thread::scope(|scope| {
-        let hold = store.guard().unwrap();
+        let guard = store.guard().unwrap();
         let gc = scope.spawn(|| collect_garbage(&store, KEEP_1, false).unwrap());
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!gc.is_finished());
-        assert_eq!(known(&store, 1), [0], "reading does not wait");
-        // The run's record names the key before the hold ends.
+        assert_eq!(cached(&store, 1), [0], "readers do not wait");
+        // The record of the run contains the key before the guard is dropped.
         let run = run(&store, "a", &[0]);
-        drop(hold);
+        drop(guard);
         assert_eq!(gc.join().unwrap().actions, 0);
         drop(run);
     });
@@ -167,11 +168,11 @@ fn links_are_not_followed() {
     assert!(outside.join("file").exists());
 }
 
-/// Nothing is removed because it is behind a link: that is what reads of results go through.
+/// Results behind links are not removed, because reading follows these links.
 #[test]
-fn a_link_for_a_folder_is_refused() {
+fn links_in_place_of_folders_are_refused() {
     let (folder, store) = store();
-    know(&store, 0);
+    commit(&store, 0);
     drop(run(&store, "a", &[0]));
     let kept = collect_garbage(&store, KEEP_1, false).unwrap();
     assert!(kept.blobs_left > 0 && kept.actions == 0, "{kept:?}");
@@ -199,19 +200,19 @@ fn a_link_for_a_folder_is_refused() {
 #[test]
 fn a_run_with_a_damaged_record_keeps_its_linked_results() {
     let (_folder, store) = store();
-    (0..3).for_each(|i| know(&store, i));
+    (0..3).for_each(|i| commit(&store, i));
     let damaged = run(&store, "a", &[0]);
     damaged.link_stage("stage0", &store.action(&key(0)).unwrap().unwrap().outputs).unwrap();
     run(&store, "a", &[1]);
     fs::write(damaged.path().join("run.json"), b"{").unwrap();
     collect_garbage(&store, Retention { keep: 2, max_bytes: None }, false).unwrap();
-    assert_eq!(known(&store, 3), [0, 1]);
+    assert_eq!(cached(&store, 3), [0, 1]);
 }
 
 #[test]
 fn leftovers_of_killed_runs_are_removed() {
     let (_folder, store) = store();
-    know(&store, 0);
+    commit(&store, 0);
     let kept = run(&store, "a", &[0]);
     drop(kept.clone());
     let pipeline = store.runs_dir().join("a");
@@ -223,7 +224,7 @@ fn leftovers_of_killed_runs_are_removed() {
     let (path, id) = (kept.path().to_path_buf(), kept.id().to_string());
     drop(kept);
     fs::write(path.join(".tmp-report"), b"").unwrap();
-    assert!(testing::soon(|| !store.runs("a")[0].is_live()));
+    assert!(testing::eventually(|| !store.runs("a")[0].is_live()));
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!(removed.temporaries, 3, "{removed:?}");
     let mut left: Vec<_> = fs::read_dir(&pipeline).unwrap().map(|entry| entry.unwrap().file_name()).collect();

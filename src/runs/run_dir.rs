@@ -29,12 +29,13 @@ const PINNED: &str = ".pinned";
 pub struct RunDir {
     path: PathBuf,
     id: String,
-    /// Held by the process that runs it, through its [`RunDir`] and the clones of that.
+    /// The lock of a live run, shared by all clones in the process that runs it.
     _lock: Option<Arc<File>>,
 }
 
 impl Store {
-    /// Makes the folder of a new run, with `record` (its id and pipeline filled in) and the pipeline as it was resolved.
+    /// Creates the folder of a new run with its record and the resolved pipeline. Sets the id and the pipeline's name
+    /// in the record.
     pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
         let parent = self.pipeline_folder(pipeline)?;
         let run = loop {
@@ -49,7 +50,7 @@ impl Store {
             }
         };
         files::write(&run.path.join(PIPELINE), &seal_yaml(resolved_yaml.as_bytes()), Durability::Unsynced)?;
-        // The record comes last: a folder without one is no run.
+        // The record is written last, because a folder without one is not a run.
         run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
         Ok(run)
     }
@@ -105,14 +106,14 @@ impl Store {
         Ok(folder)
     }
 
-    /// The names under which there are runs, sorted.
+    /// Returns the names of all pipelines that have runs, sorted.
     pub fn pipelines(&self) -> Vec<String> {
         let mut names = folders(self.runs_dir());
         names.retain(|name| name != "store" && !self.runs(name).is_empty());
         names
     }
 
-    /// The runs of a pipeline, oldest first.
+    /// Returns the runs of a pipeline, the oldest first.
     pub fn runs(&self, pipeline: &str) -> Vec<RunDir> {
         if files::check_name("the pipeline's name", pipeline).is_err() {
             return vec![];
@@ -125,7 +126,7 @@ impl Store {
         folders(&parent).into_iter().filter_map(|id| RunDir::at(&parent, id)).collect()
     }
 
-    /// The run that `latest` names; where that is none, the newest.
+    /// Returns the run that the link `latest` points to, or the newest run if the link is invalid.
     pub fn latest_run(&self, pipeline: &str) -> Option<RunDir> {
         let runs = self.runs(pipeline);
         let named = fs::read_link(self.runs_dir().join(pipeline).join(LATEST)).ok();
@@ -135,19 +136,19 @@ impl Store {
 }
 
 impl RunDir {
-    /// The run in this folder, if there is one.
+    /// Returns the run with this id; None if the folder has no record.
     fn at(parent: &Path, id: String) -> Option<Self> {
         let path = parent.join(&id);
         path.join(RECORD).is_file().then_some(Self { path, id, _lock: None })
     }
 
-    /// The run in this folder, whether or not it has a record.
+    /// Returns the run in this folder, whether or not it has a record.
     pub(super) fn of_folder(path: &Path) -> Option<Self> {
         let id = path.file_name()?.to_str()?.to_string();
         Some(Self { path: path.to_path_buf(), id, _lock: None })
     }
 
-    /// When it began, in UTC, and four letters that tell it from another of that moment. Sorts by time.
+    /// The start time in UTC, and four random letters. Ids sort by time.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -164,6 +165,7 @@ impl RunDir {
         Ok(text.to_vec())
     }
 
+    /// Reads the record.
     pub fn record(&self) -> Result<RunRecord> {
         let path = self.path.join(RECORD);
         let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -179,8 +181,8 @@ impl RunDir {
         })
     }
 
-    /// Whether the process that made the run is still there, wherever it is. One whose record says `Running` and that is
-    /// not live was killed.
+    /// Whether the process of the run is alive, on any machine. If the record says `Running` but the run is not live,
+    /// the process was killed.
     pub fn is_live(&self) -> bool {
         is_held(&self.path.join(LOCK))
     }
@@ -190,13 +192,13 @@ impl RunDir {
         fs::symlink_metadata(path.join(RECORD)).is_err() && !is_held(&path.join(LOCK))
     }
 
-    /// Takes over a run whose process is gone; None where it is not.
+    /// Takes over a run whose process has exited. None if it is still alive.
     pub fn take_over(&self) -> Result<Option<Self>> {
         let taken = lock(&self.path.join(LOCK))?;
         Ok(taken.map(|lock| Self { _lock: Some(lock), ..self.clone() }))
     }
 
-    /// Whether `gc` leaves the run, however old it gets.
+    /// Whether `gc` always keeps the run.
     pub fn is_pinned(&self) -> bool {
         self.path.join(PINNED).exists()
     }
@@ -213,7 +215,7 @@ impl RunDir {
         }
     }
 
-    /// A file of the run's own; returns its path.
+    /// Writes a file to the run's folder; returns its path.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
         // Writing would create the folder again.
@@ -263,21 +265,21 @@ impl RunDir {
         links.filter_map(|link| fs::read_link(link).ok()?.file_name()?.to_str()?.parse().ok()).collect()
     }
 
-    /// Makes `latest` name this run if the pipeline has no such link.
-    pub(super) fn make_latest_unless_there(&self) -> Result<()> {
+    /// Points the link `latest` to this run unless the link exists.
+    pub(super) fn make_latest_if_missing(&self) -> Result<()> {
         let is_there = fs::symlink_metadata(self.path.with_file_name(LATEST)).is_ok();
         if is_there { Ok(()) } else { self.make_latest() }
     }
 
-    /// Makes `latest` name this run.
+    /// Points the link `latest` to this run.
     pub fn make_latest(&self) -> Result<()> {
         replace_link(Path::new(&self.id), &self.path.with_file_name(LATEST))
     }
 }
 
-/// For example `20261123-083227.123-k3xa`.
+/// Creates a run id, such as `20261123-083227.123-k3xa`.
 fn new_run_id(now: Timestamp) -> String {
-    // Letters of a hash that std seeds at random.
+    // Random letters from std's randomly seeded hash.
     let mut bits = RandomState::new().build_hasher().finish();
     let letters = std::iter::repeat_with(|| {
         let letter = b'a' + (bits % 26) as u8;
@@ -298,7 +300,8 @@ pub fn is_run_id(name: &str) -> bool {
     name.len() == form.len() && name.chars().zip(form.chars()).all(fits)
 }
 
-/// None on file systems without locks, where runs count as dead.
+/// Locks a run. None if another process holds the lock, or on file systems without locks, where runs never count as
+/// live.
 fn lock(path: &Path) -> Result<Option<Arc<File>>> {
     let file = files::open_own(path, File::options().create(true).write(true).truncate(false));
     let file = file.with_context(|| format!("creating {}", path.display()))?;
@@ -313,7 +316,7 @@ fn lock(path: &Path) -> Result<Option<Arc<File>>> {
     Ok(None)
 }
 
-/// A link that appears in one step, in the place of what was there.
+/// Creates or replaces a link atomically.
 fn replace_link(target: &Path, path: &Path) -> Result<()> {
     let folder = files::folder_of(path);
     let made = tempfile::Builder::new().prefix(files::TEMPORARY).make_in(folder, |at| symlink(target, at));
@@ -322,7 +325,7 @@ fn replace_link(target: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of the folders in a folder, sorted; links and hidden ones left out.
+/// Returns the names of the subfolders, sorted, without links and hidden folders.
 fn folders(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
@@ -338,7 +341,7 @@ mod tests {
     use crate::config::{ExecutorKind, StageKind};
     use crate::runs::{JobRecord, Machine, RunState, StageRecord, StageRunState};
     use crate::store::Key;
-    use crate::store::testing::{soon, store, temporaries};
+    use crate::store::testing::{eventually, store, temporaries};
 
     fn record() -> RunRecord {
         RunRecord {
@@ -400,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_is_the_run_that_was_made_so_else_the_newest() {
+    fn latest_is_the_linked_run_or_the_newest() {
         let (_folder, store) = store();
         let runs: Vec<_> = (0..3)
             .map(|_| {
@@ -425,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_links_its_blobs_even_when_the_folder_moves() {
+    fn links_to_blobs_survive_moving_the_folder() {
         let (folder, store) = store();
         let run = store.create_run("a", "", &record()).unwrap();
         let artifact = |bytes: &[u8]| Artifact::from([("loss.csv".to_string(), store.put(bytes).unwrap())]);
@@ -446,13 +449,13 @@ mod tests {
         let outputs = Artifact::from([("../out".to_string(), store.put(b"").unwrap())]);
         assert!(run.link_stage("train", &outputs).is_err());
         assert!(run.link_stage("../train", &Artifact::new()).is_err());
-        // The name of a file that is there already.
+        // The name of an existing file.
         assert!(run.link_stage("run.json", &Artifact::new()).is_err());
         assert!(store.runs("..").is_empty() && store.latest_run("a/../a").is_none());
     }
 
     #[test]
-    fn what_is_no_run_is_passed_over() {
+    fn folders_that_are_not_runs_are_ignored() {
         let (_folder, store) = store();
         let run = store.create_run("a", "", &record()).unwrap();
         fs::create_dir_all(store.runs_dir().join("a/notes")).unwrap();
@@ -466,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_lives_as_long_as_its_process() {
+    fn a_run_is_live_while_its_lock_is_held() {
         let (_folder, store) = store();
         let run = store.create_run("a", "", &record()).unwrap();
         let clone = run.clone();
@@ -475,6 +478,6 @@ mod tests {
         drop(run);
         assert!(seen.is_live());
         drop(clone);
-        assert!(soon(|| !seen.is_live()));
+        assert!(eventually(|| !seen.is_live()));
     }
 }

@@ -1,22 +1,23 @@
-//! The state of a run for observers, by its record and its lock.
+//! The state of a run as an observer determines it from the record and the lock.
 
 use super::{RunDir, RunRecord, RunState};
 use crate::store::Store;
 
-/// A run as an observer sees it.
+/// The record and the state of a run.
 #[derive(Debug, Clone)]
 pub struct RunView {
     pub record: RunRecord,
     pub state: ViewState,
 }
 
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViewState {
     Running,
     Ok,
     Failed,
     Interrupted,
-    /// Its process is gone, and its jobs on a cluster may continue without it.
+    /// Its process has exited, but its jobs on a cluster may continue.
     Left,
     /// Its process was killed.
     Died,

@@ -1,4 +1,4 @@
-//! Action records: which action produced the result of a key. The appearance of the record marks a stage as done.
+//! Action records, one per key. Writing the record commits the result.
 //!
 //! A record is valid if its checksum matches, its key is the hash of its preimage, and its output names are plain. An
 //! invalid record is treated as absent, so the stage runs again.
@@ -49,7 +49,7 @@ impl Store {
     /// size: running the stage again repairs all of these. Fails if the store cannot be read.
     pub fn action(&self, key: &Key) -> Result<Option<Action>> {
         let Some(Ok(file)) = self.action_file(key)? else { return Ok(None) };
-        if !file.outputs.values().all(|output| self.is_whole(&output.digest, output.size)) {
+        if !file.outputs.values().all(|output| self.is_intact(&output.digest, output.size)) {
             return Ok(None);
         }
         Ok(Some(file.into()))
@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Removes the record of `key`, for example because a blob is damaged. Does nothing if there is none.
-    pub fn forget(&self, key: &Key) -> Result<()> {
+    pub fn remove_action(&self, key: &Key) -> Result<()> {
         let path = self.action_path(key);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_is_known() {
+    fn committed_actions_are_found() {
         let (_folder, store) = store();
         assert_eq!(store.action(&key()).unwrap(), None);
         let made = action(&store, &[("weights.safetensors", b"123"), ("loss.csv", b"")]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_commit_replaces_an_earlier() {
+    fn a_later_commit_replaces_an_earlier_one() {
         let (_folder, store) = store();
         store.commit(&key(), &action(&store, &[("a", b"1")])).unwrap();
         let later = action(&store, &[("a", b"2")]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_committed_without_its_blobs() {
+    fn committing_fails_without_the_blobs() {
         let (_folder, store) = store();
         let mut made = action(&store, &[("a", b"1")]);
         made.outputs.insert("b".to_string(), Digest::of(b"never put"));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_is_told_although_a_blob_is_gone() {
+    fn recorded_actions_include_those_with_missing_blobs() {
         let (_folder, store) = store();
         assert!(store.recorded().is_empty());
         let made = action(&store, &[("a", b"1")]);
@@ -214,27 +214,27 @@ mod tests {
     }
 
     #[test]
-    fn a_garbled_record_is_none() {
+    fn invalid_records_are_ignored() {
         let (_folder, store) = store();
         let made = action(&store, &[("a", b"1")]);
         store.commit(&key(), &made).unwrap();
         let path = store.action_path(&key());
         let record = fs::read(&path).unwrap();
-        // The last byte is a line end, which JSON can do without.
+        // Without the final line feed, the record is still valid.
         for length in 0..record.len() - 1 {
             damage(&path, &record[..length]);
             assert_eq!(store.action(&key()).unwrap(), None, "cut to {length} bytes");
         }
         let text = String::from_utf8(record).unwrap();
         let digest = Digest::of(b"1");
-        let garbled = [
+        let invalid = [
             text.replace(key().as_str(), Key::of(b"another").as_str()),
             text.replace(digest.as_str(), "../../outside"),
             text.replace("\"a\"", "\"../a\""),
             text.replace("\"size\": 1", "\"size\": -1"),
             "null".to_string(),
         ];
-        for text in garbled {
+        for text in invalid {
             damage(&path, text.as_bytes());
             assert_eq!(store.action(&key()).unwrap(), None, "{text}");
         }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_whose_blob_is_gone_or_truncated_is_none() {
+    fn actions_with_missing_or_truncated_blobs_are_ignored() {
         let (_folder, store) = store();
         let made = action(&store, &[("a", b"1"), ("b", b"content")]);
         store.commit(&key(), &made).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_no_action() {
+    fn links_are_not_followed() {
         let (folder, store) = store();
         let made = action(&store, &[("a", b"1")]);
         store.commit(&key(), &made).unwrap();
@@ -275,16 +275,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_unknown() {
+    fn removed_actions_are_not_found() {
         let (_folder, store) = store();
-        store.forget(&key()).unwrap();
+        store.remove_action(&key()).unwrap();
         store.commit(&key(), &action(&store, &[])).unwrap();
-        store.forget(&key()).unwrap();
+        store.remove_action(&key()).unwrap();
         assert_eq!(store.action(&key()).unwrap(), None);
     }
 
     #[test]
-    fn a_store_that_cannot_be_read_is_an_error() {
+    fn an_unreadable_store_is_an_error() {
         let (folder, store) = store();
         fs::write(folder.path().join("runs/store/actions"), b"").unwrap();
         let error = format!("{:#}", store.action(&key()).unwrap_err());

@@ -1,4 +1,4 @@
-//! Contents, each in a read-only file named by its SHA-256.
+//! Blobs: read-only files named after the SHA-256 of their content.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};
@@ -17,11 +17,11 @@ use super::{Digest, Store};
 /// Why a blob cannot be read.
 #[derive(Debug)]
 pub enum ReadError {
-    /// There is no such blob.
+    /// The blob does not exist.
     Missing {
         path: PathBuf,
     },
-    /// What lies there is not the blob: other bytes, or no regular file.
+    /// The file has other content or is not a regular file.
     Corrupt {
         path: PathBuf,
     },
@@ -36,7 +36,7 @@ impl fmt::Display for ReadError {
         match self {
             Self::Missing { path } => write!(f, "the blob {} is missing from the store", path.display()),
             Self::Corrupt { path } => {
-                write!(f, "the blob {} is damaged: its content is not its name's", path.display())
+                write!(f, "the blob {} is damaged: its content does not match its name", path.display())
             }
             Self::Io { path, .. } => write!(f, "reading the blob {}", path.display()),
         }
@@ -53,17 +53,17 @@ impl std::error::Error for ReadError {
 }
 
 impl Store {
-    /// Where the blob lies or would lie.
+    /// Returns the path of a blob, whether or not it exists.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder("blobs").join(digest.shard()).join(digest.as_str())
     }
 
-    /// Keeps `bytes`. A blob that is there already is left alone, unless it is damaged: then it is replaced.
+    /// Stores `bytes`. An existing blob is replaced only if it is damaged.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.blob_path(&digest);
         let _guard = self.guard()?;
-        self.count_on(&digest)?;
+        self.add_to_lease(&digest)?;
         if !self.size(&digest).is_ok_and(|size| size == bytes.len() as u64) || self.check(&digest).is_err() {
             let mut file = self.temporary(&self.folder("blobs").join(digest.shard()))?;
             file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -72,7 +72,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// Keeps the content of a file, which may be larger than memory.
+    /// Stores the content of a file, which may be larger than memory.
     pub fn put_file(&self, path: &Path) -> Result<Digest> {
         let mut source = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         let _guard = self.guard()?;
@@ -92,15 +92,15 @@ impl Store {
             size += n as u64;
         }
         let digest = hasher.finish();
-        self.count_on(&digest)?;
-        if !self.size(&digest).is_ok_and(|there| there == size) || self.check(&digest).is_err() {
+        self.add_to_lease(&digest)?;
+        if !self.size(&digest).is_ok_and(|existing| existing == size) || self.check(&digest).is_err() {
             self.create_folder(&blobs.join(digest.shard()))?;
             publish_blob(file, &self.blob_path(&digest))?;
         }
         Ok(digest)
     }
 
-    /// A blob's content, which is what was put: its digest is checked.
+    /// Reads a blob and verifies its digest.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, ReadError> {
         let path = self.blob_path(digest);
         match self.read_file(&path) {
@@ -114,20 +114,19 @@ impl Store {
         }
     }
 
-    /// Whether a blob is there, undamaged; reads it all, in little memory.
+    /// Verifies a blob's digest by reading all of it, in bounded memory.
     pub fn check(&self, digest: &Digest) -> Result<(), ReadError> {
         let path = self.blob_path(digest);
         match self.open_file(&path).and_then(|(file, _)| hash(file)) {
-            Ok(there) if there == *digest => Ok(()),
+            Ok(found) if found == *digest => Ok(()),
             Ok(_) => Err(ReadError::Corrupt { path }),
             Err(e) => Err(read_error(path, e)),
         }
     }
 
-    /// Whether a blob of this length is there, without reading it where nobody has written to it: every blob gets the
-    /// same time of modification when it is put, and whoever changes it, by hand or by copying the store, changes that.
-    /// Then it is read, and where it proves whole its time is set again.
-    pub(super) fn is_whole(&self, digest: &Digest, size: u64) -> bool {
+    /// Whether a blob of this size exists and is intact. Reads it only if its modification time differs from that of
+    /// all blobs, which shows that it was changed or copied. If it is intact, resets its time.
+    pub(super) fn is_intact(&self, digest: &Digest, size: u64) -> bool {
         let path = self.blob_path(digest);
         let metadata = match self.check_folder(files::folder_of(&path)).and_then(|()| fs::symlink_metadata(&path)) {
             Ok(metadata) if metadata.is_file() && metadata.len() == size => metadata,
@@ -136,15 +135,16 @@ impl Store {
         if metadata.modified().is_ok_and(|time| time == blob_time()) {
             return true;
         }
-        let whole = self.check(digest).is_ok();
-        if whole {
-            // Without it, the blob is read again next time.
+        let is_intact = self.check(digest).is_ok();
+        if is_intact {
+            // If this fails, the blob is read again next time.
             let _ = self.open_file(&self.blob_path(digest)).and_then(|(file, _)| file.set_modified(blob_time()));
         }
-        whole
+        is_intact
     }
 
-    /// A blob's length in bytes, without reading it. A link is no blob: it could lead out of the store.
+    /// Returns the size of a blob in bytes without reading it. Links are invalid, because they could lead out of the
+    /// store.
     pub(super) fn size(&self, digest: &Digest) -> Result<u64, ReadError> {
         let path = self.blob_path(digest);
         match fs::symlink_metadata(&path) {
@@ -163,11 +163,13 @@ fn read_error(path: PathBuf, source: io::Error) -> ReadError {
     }
 }
 
-/// The time of modification that all blobs have; a second after the epoch, as some programs take the epoch for none.
+/// The modification time of all blobs: a second after the epoch, because some programs treat the epoch itself as
+/// missing.
 fn blob_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
+/// Makes a temporary file read-only and renames it to its final path.
 pub(super) fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
     let read_only = || {
         let mode = file.as_file().metadata()?.permissions().mode();
@@ -178,12 +180,12 @@ pub(super) fn publish_blob(file: NamedTempFile, path: &Path) -> Result<()> {
     files::publish(file, path, Durability::Synced)
 }
 
-/// The digest of a file's content, in little memory.
+/// Returns the digest of a file's content, in bounded memory.
 pub fn hash_file(path: &Path) -> io::Result<Digest> {
     hash(File::open(path)?)
 }
 
-/// The digest of an open file's content, in little memory.
+/// Returns the digest of an open file's content, in bounded memory.
 pub(super) fn hash(mut file: File) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
@@ -195,7 +197,7 @@ pub(super) fn hash(mut file: File) -> io::Result<Digest> {
     }
 }
 
-/// `read`, once more where a signal came between.
+/// As `read`, but retries if it is interrupted by a signal.
 fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
@@ -213,7 +215,7 @@ mod tests {
     use crate::store::testing::{damage, store, temporaries};
 
     #[test]
-    fn what_is_put_is_read() {
+    fn stored_blobs_can_be_read() {
         let (_folder, store) = store();
         for bytes in [&b""[..], b"abc", &[7; 3_000_000]] {
             let digest = store.put(bytes).unwrap();
@@ -228,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn files_from_outside_are_put_in_pieces() {
+    fn external_files_are_stored_in_pieces() {
         let (folder, store) = store();
-        // Longer than the buffer, and no multiple of it.
+        // Longer than the buffer, and not a multiple of it.
         let bytes: Vec<u8> = (0..2_500_000u32).map(|i| (i % 251) as u8).collect();
         for bytes in [&bytes[..], b""] {
             let path = folder.path().join("outside");
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_there_is_left_alone() {
+    fn existing_blobs_are_not_replaced() {
         let (folder, store) = store();
         let digest = store.put(b"content").unwrap();
         let inode = || fs::metadata(store.blob_path(&digest)).unwrap().ino();
@@ -259,31 +261,32 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_noticed_and_healed() {
+    fn damage_is_detected_and_repaired() {
         let (folder, store) = store();
         let digest = store.put(b"content").unwrap();
         let path = store.blob_path(&digest);
         let outside = folder.path().join("outside");
         fs::write(&outside, b"content").unwrap();
         for damaged in [&b"cOntent"[..], b"cont", b"", b"content and more"] {
-            for heal in [&|| store.put(b"content"), &|| store.put_file(&outside)] as [&dyn Fn() -> Result<Digest>; 2] {
+            for repair in [&|| store.put(b"content"), &|| store.put_file(&outside)] as [&dyn Fn() -> Result<Digest>; 2]
+            {
                 damage(&path, damaged);
                 assert!(matches!(store.read(&digest), Err(ReadError::Corrupt { .. })));
                 assert!(matches!(store.check(&digest), Err(ReadError::Corrupt { .. })));
-                heal().unwrap();
+                repair().unwrap();
                 assert_eq!(store.read(&digest).unwrap(), b"content");
             }
         }
     }
 
     #[test]
-    fn what_cannot_be_read_says_why() {
+    fn read_errors_have_a_reason() {
         let (_folder, store) = store();
         let digest = Digest::of(b"content");
         assert!(matches!(store.read(&digest), Err(ReadError::Missing { .. })));
         let error = store.check(&digest).unwrap_err().to_string();
         assert!(error.contains(digest.as_str()) && error.contains("missing"), "{error}");
-        // A file where a folder should be.
+        // A file in place of a folder.
         let shard = store.blob_path(&digest).parent().unwrap().to_path_buf();
         fs::create_dir_all(shard.parent().unwrap()).unwrap();
         fs::write(&shard, b"").unwrap();
@@ -301,7 +304,7 @@ mod tests {
         fs::write(&outside, b"content").unwrap();
         fs::remove_file(&path).unwrap();
         symlink(&outside, &path).unwrap();
-        // Even though its bytes are right: they may change at any moment.
+        // Even if the content is right, because it may change at any time.
         assert!(matches!(store.read(&digest), Err(ReadError::Corrupt { .. })));
         assert!(matches!(store.check(&digest), Err(ReadError::Corrupt { .. })));
         store.put(b"content").unwrap();
@@ -311,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_may_put_the_same() {
+    fn threads_can_store_the_same_blob() {
         let (_folder, store) = store();
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let store = &store;
                 scope.spawn(move || {
                     for i in 0..20u8 {
-                        // Half of them meet a blob that somebody else damages at the same time.
+                        // One thread damages half of the blobs at the same time.
                         let bytes = [i; 1000];
                         let digest = store.put(&bytes).unwrap();
                         if thread == 0 && i % 2 == 0 {

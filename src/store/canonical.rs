@@ -1,9 +1,9 @@
-//! One spelling of every JSON value, so that equal values hash alike whoever serialised them.
+//! Canonical JSON: equal values have the same text, and so the same hash, whatever serialised them.
 
 use serde_json::{Number, Value};
 
-/// Compact JSON: members sorted by their names' bytes, integers in decimal, other numbers as the shortest digits that
-/// read back the same, in scientific notation (`1e-4`), negative zero as zero.
+/// Returns compact JSON with members sorted by the bytes of their names and integers in decimal. Other numbers have the
+/// shortest digits that parse to the same value, in scientific notation (`1e-4`); negative zero becomes zero.
 pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
@@ -19,7 +19,7 @@ fn write(value: &Value, text: &mut String) {
             list(items, text, '[', ']', write);
         }
         Value::Object(members) => {
-            // serde_json's own order depends on a feature that any crate of the build can turn on.
+            // serde_json's order depends on a feature that any crate in the build can enable.
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| name.as_bytes());
             list(members, text, '{', '}', |(name, value), text| {
@@ -52,7 +52,7 @@ fn list<T>(items: impl IntoIterator<Item = T>, text: &mut String, open: char, cl
     text.push(close);
 }
 
-/// std's formatting, which promises the shortest digits; serde_json's may change its style from version to version.
+/// Formats a number with std, which guarantees the shortest digits; serde_json's format may change between versions.
 fn spell(number: &Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() => format!("{:e}", if value == 0.0 { 0.0 } else { value }),
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_one_spelling() {
+    fn values_have_a_canonical_spelling() {
         let cases = [
             (json!({"b": 1, "a": [true, null, "x"], "B": {}}), r#"{"B":{},"a":[true,null,"x"],"b":1}"#),
             (json!([1e-4, 0.02, 1.0, 0.1 + 0.2, 1e300, 123.5]), "[1e-4,2e-2,1e0,3.0000000000000004e-1,1e300,1.235e2]"),
@@ -104,9 +104,9 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_is_written_and_read_back_is_spelled_the_same(value in any_json()) {
+        fn the_spelling_survives_a_round_trip(value in any_json()) {
             let text = canonical_json(&value);
-            // Through its own spelling, and through serde_json's, which actions are written with.
+            // In canonical form, and in serde_json's form, which action records use.
             prop_assert_eq!(&canonical_json(&serde_json::from_str(&text).unwrap()), &text);
             let pretty = serde_json::to_vec_pretty(&value).unwrap();
             prop_assert_eq!(&canonical_json(&serde_json::from_slice(&pretty).unwrap()), &text);

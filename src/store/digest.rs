@@ -1,4 +1,4 @@
-//! SHA-256 names of contents and of keys, as 64 lower-case hexadecimal digits.
+//! SHA-256 digests of blobs and keys, as 64 lower-case hexadecimal digits.
 
 use std::fmt::{self, Display, Write};
 use std::str::FromStr;
@@ -8,19 +8,19 @@ use sha2::Sha256;
 
 use super::canonical_json;
 
-/// Text that is not 64 hexadecimal digits.
+/// The error for a text that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotHex(String);
+pub struct ParseDigestError(String);
 
-impl Display for NotHex {
+impl Display for ParseDigestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a SHA-256: 64 hexadecimal digits are expected", self.0)
+        write!(f, "expected the 64 hexadecimal digits of a SHA-256, found {:?}", self.0)
     }
 }
 
-impl std::error::Error for NotHex {}
+impl std::error::Error for ParseDigestError {}
 
-/// Its inner text is 64 lower-case hexadecimal digits, whichever way it was made; so it is a safe file name.
+/// Defines a type whose text always consists of 64 lower-case hexadecimal digits, so it is a safe file name.
 macro_rules! sha256_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -29,7 +29,7 @@ macro_rules! sha256_name {
         pub struct $name(String);
 
         impl $name {
-            /// The SHA-256 of `bytes`.
+            /// Returns the SHA-256 of `bytes`.
             pub fn of(bytes: &[u8]) -> Self {
                 let mut hasher = Hasher::default();
                 hasher.update(bytes);
@@ -40,7 +40,7 @@ macro_rules! sha256_name {
                 &self.0
             }
 
-            /// The first two digits: the folder that it lies in.
+            /// Returns the first two digits, which name the folder that contains the file.
             pub fn shard(&self) -> &str {
                 &self.0[..2]
             }
@@ -53,22 +53,22 @@ macro_rules! sha256_name {
         }
 
         impl FromStr for $name {
-            type Err = NotHex;
+            type Err = ParseDigestError;
 
-            /// Digits of either case.
-            fn from_str(text: &str) -> Result<Self, NotHex> {
+            /// Accepts digits of either case.
+            fn from_str(text: &str) -> Result<Self, ParseDigestError> {
                 if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
                     Ok(Self(text.to_ascii_lowercase()))
                 } else {
-                    Err(NotHex(text.to_string()))
+                    Err(ParseDigestError(text.to_string()))
                 }
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = NotHex;
+            type Error = ParseDigestError;
 
-            fn try_from(text: String) -> Result<Self, NotHex> {
+            fn try_from(text: String) -> Result<Self, ParseDigestError> {
                 text.parse()
             }
         }
@@ -82,7 +82,7 @@ macro_rules! sha256_name {
 }
 
 sha256_name! {
-    /// The SHA-256 of a blob's content; prints as 64 hexadecimal digits.
+    /// The SHA-256 of a blob's content; displayed as 64 hexadecimal digits.
     Digest
 }
 
@@ -128,7 +128,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_digest_is_sha256() {
+    fn digests_match_the_reference_of_fips_180_2() {
         assert_eq!(Digest::of(b"abc").as_str(), ABC);
         assert_eq!(Key::of(b"abc").to_string(), ABC);
         let mut pieces = Hasher::default();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sixty_four_hexadecimal_digits_are_one() {
+    fn only_64_hexadecimal_digits_are_parsed() {
         assert_eq!(ABC.to_uppercase().parse::<Digest>().unwrap(), Digest::of(b"abc"));
         for bad in ["", "abc", &ABC[1..], &ABC.replace('b', "g"), &format!("{}/..", &ABC[..61]), &"é".repeat(32)] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");

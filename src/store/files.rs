@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, and what every part of the store asks of the file system.
+//! Atomic writes and other file system operations of the store.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -10,35 +10,35 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
 
-/// How the names of temporary files and folders begin; readers pass over them, and a crash may leave them.
+/// The prefix of temporary files and folders. Readers ignore them, and a crash may leave them behind.
 pub const TEMPORARY: &str = ".tmp-";
 
-/// What of a file survives, if the machine loses power. That of a process loses nothing.
+/// Whether a file survives a power failure. Files always survive the end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// All of it, from when it was written.
+    /// The file survives once it is written.
     Synced,
-    /// Perhaps nothing: for what can be done without, as syncing takes milliseconds.
+    /// The file may be lost: for files that can be recreated, because syncing takes milliseconds.
     Unsynced,
 }
 
-/// A temporary file in `folder`, which is made where it is not there; gone when dropped.
+/// Creates a temporary file in `folder`, and the folder if necessary. The file is removed when dropped.
 pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
     let attempt = || {
-        // `tempfile` makes files for their owner alone; these become shared ones, as far as the umask lets them.
+        // By default, only the owner can read temporary files; apply the umask instead.
         Builder::new().prefix(TEMPORARY).permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
     };
-    let made = match attempt() {
+    let created = match attempt() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             create_folder(folder)?;
             attempt()
         }
-        made => made,
+        created => created,
     };
-    made.with_context(|| format!("creating a file in {}", folder.display()))
+    created.with_context(|| format!("creating a file in {}", folder.display()))
 }
 
-/// Gives a finished temporary file its name, replacing what has it.
+/// Renames a finished temporary file to `path`, replacing an existing file.
 pub fn publish(file: NamedTempFile, path: &Path, durability: Durability) -> Result<()> {
     let context = || format!("writing {}", path.display());
     if durability == Durability::Synced {
@@ -51,7 +51,7 @@ pub fn publish(file: NamedTempFile, path: &Path, durability: Durability) -> Resu
     Ok(())
 }
 
-/// Writes a whole file: whenever the process dies, `path` has its old content or the new one.
+/// Writes a file atomically: if the process is killed, `path` has either its old or its new content.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
     let mut file = temporary(folder_of(path))?;
     file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -196,7 +196,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { invalid("not a regular file") }
 }
 
-/// Makes a folder and those above it, durably.
+/// Creates a folder and its parents, and syncs them.
 pub fn create_folder(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
@@ -205,7 +205,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     create_folder(parent)?;
     match fs::create_dir(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        // It was there a moment ago; whoever cleaned it up is done with it.
+        // Another process has just removed it.
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.symlink_metadata().is_err() => {
             return create_folder(path);
         }
@@ -215,7 +215,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     .with_context(|| format!("creating the folder {}", path.display()))
 }
 
-/// The folder that a path lies in, as something that can be opened.
+/// Returns the parent folder of a path, as a path that can be opened.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -224,7 +224,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes the names in a folder durable, where the file system can.
+/// Syncs a folder, if the file system supports it.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
@@ -232,15 +232,15 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses what is not the plain name of a file: a path, a hidden or a special name.
+/// Fails unless `name` is a plain file name: not a path, not hidden and not special.
 pub fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-        bail!("{what} {name:?} cannot be the name of a file: it may not be empty, begin with a dot or hold a slash");
+        bail!("{what} {name:?} is not a valid file name: it must not be empty, start with a dot or contain a slash");
     }
     Ok(())
 }
 
-/// This machine's name, for messages and records.
+/// Returns the host name, for messages and records.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+    fn files_are_replaced_without_leaving_temporary_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/file");
         for durability in [Durability::Synced, Durability::Unsynced] {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_path_and_what_was_done() {
+    fn errors_contain_the_operation_and_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"").unwrap();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_paths() {
+    fn paths_are_not_valid_file_names() {
         for good in ["a", "train_hr.safetensors", "baseline[base_channels=16,seed=0]", "ä b"] {
             check_name("blob", good).unwrap();
         }

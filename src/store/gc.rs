@@ -1,7 +1,7 @@
-//! Garbage collection: removes the actions, blobs and unfinished work that nothing refers to.
+//! Garbage collection: removes actions, blobs and unfinished work that nothing refers to.
 //!
-//! The caller names the keys that stay; keys that a process works on stay as well. Actions go first and blobs last, so
-//! that an interrupted collection leaves unreferenced blobs and nothing else.
+//! The caller passes the keys to keep; keys that a process works on are kept as well. Actions are removed first and
+//! blobs last, so that an interrupted collection leaves only unreferenced blobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -45,9 +45,9 @@ impl Store {
     /// Fails if a folder of the store is a link.
     pub fn begin_collection(&self) -> Result<Collection<'_>> {
         // Takes a while if a process on another machine may have died; nobody else has to wait.
-        let stopped = self.stopped_elsewhere(LEASE);
+        let stopped = self.stopped_on_other_hosts(LEASE);
         let guard = self.guard_exclusively()?;
-        self.refuse_links()?;
+        self.check_no_links()?;
         let actions = self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten()));
         Ok(Collection {
             store: self,
@@ -91,7 +91,7 @@ impl Collection<'_> {
         for key in actions.keys().filter(|key| !kept.contains(key)) {
             removed.actions += 1;
             doomed.push(store.action_path(key));
-            doomed.extend(store.kept_logs(key));
+            doomed.extend(store.archived_logs(key));
         }
         for key in store.work_keys().iter().filter(|key| !live.contains(key)) {
             // A process that was killed after its commit leaves the work folder of a finished action.
@@ -122,33 +122,33 @@ impl Collection<'_> {
 
 impl Store {
     /// Removes the work folder of a key, unless a process holds its lock.
-    fn remove_work(&self, key: &Key, keep_logs: bool) -> Result<bool> {
+    fn remove_work(&self, key: &Key, archive_logs: bool) -> Result<bool> {
         let folder = self.work_dir(key);
         if !files::is_folder(&folder) {
             remove(&folder)?;
             return Ok(true);
         }
         let Some(lock) = self.try_lock_stopped(key)? else { return Ok(false) };
-        if keep_logs {
-            self.keep_logs(key)?;
+        if archive_logs {
+            self.archive_logs(key)?;
         }
         self.discard_work(lock)?;
         Ok(true)
     }
 
-    /// An error where a link stands for a folder of the store, or of a pipeline's runs: stages may read through it, and what
-    /// is behind it would be taken for missing.
-    pub(super) fn refuse_links(&self) -> Result<()> {
-        let mut places: Vec<PathBuf> = ["actions", "blobs", "work"].map(|kind| self.folder(kind)).into();
-        places.extend(["actions", "blobs"].iter().flat_map(|kind| entries(&self.folder(kind))));
-        // All results may lie elsewhere; of one kind alone they may not.
-        places.extend(entries(&self.runs).into_iter().filter(|path| *path != self.folder("")));
-        places.sort();
+    /// Fails if a folder of the store or of a pipeline's runs is a link: stages may read through it, but collection
+    /// would treat its content as missing.
+    pub(super) fn check_no_links(&self) -> Result<()> {
+        let mut paths: Vec<PathBuf> = ["actions", "blobs", "work"].map(|kind| self.folder(kind)).into();
+        paths.extend(["actions", "blobs"].iter().flat_map(|kind| entries(&self.folder(kind))));
+        // `runs/store` as a whole may be a link.
+        paths.extend(entries(&self.runs).into_iter().filter(|path| *path != self.folder("")));
+        paths.sort();
         let is_link = |path: &PathBuf| path.is_symlink() && path.is_dir();
-        if let Some(link) = places.into_iter().find(is_link) {
+        if let Some(link) = paths.into_iter().find(is_link) {
             let link = link.display();
             bail!(
-                "{link} is a link, which srpipe does not follow: put the folder itself there, or link all of runs/store"
+                "{link} is a link, which srpipe does not follow: replace it with the folder itself, or link runs/store as a whole"
             )
         }
         let kinds = ["actions", "blobs", "work"].map(|kind| self.folder(kind));
@@ -158,8 +158,8 @@ impl Store {
         }
     }
 
-    /// Returns the temporary files and folders of the store. No process writes there during a collection. A process that
-    /// works on a key cleans its work folder itself.
+    /// Returns the temporary files and folders of the store. No process writes there during a collection. A process
+    /// that works on a key cleans its work folder itself.
     fn temporaries(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.folder(""), self.folder("work")];
         for kind in ["blobs", "actions", "logs"] {
@@ -169,7 +169,7 @@ impl Store {
         folders.iter().flat_map(|folder| files::temporaries(folder)).collect()
     }
 
-    /// The lengths of all blobs.
+    /// Returns the sizes of all blobs in bytes.
     pub(super) fn blob_sizes(&self) -> BTreeMap<Digest, u64> {
         let shards = entries(&self.folder("blobs"));
         let blobs = shards.iter().flat_map(|shard| entries(shard)).filter_map(|path| {
@@ -180,7 +180,7 @@ impl Store {
         blobs.collect()
     }
 
-    /// The keys that have an action, readable or not.
+    /// Returns the keys that have an action record, valid or not.
     pub(super) fn action_keys(&self) -> Vec<Key> {
         let shards = entries(&self.folder("actions"));
         let keys = shards.iter().flat_map(|shard| entries(shard));
@@ -188,9 +188,9 @@ impl Store {
     }
 }
 
-/// Removes a file, a link or a folder with all in it; links in it are not followed.
+/// Removes a file, a link, or a folder with its content. Does not follow links.
 fn remove(path: &Path) -> Result<()> {
-    // Renamed first, so that a half-removed folder is never found.
+    // Rename it first, so that no process finds a half-removed folder.
     let removed = match files::is_folder(path) {
         true => files::move_away(path).map(|moved| files::remove_folder(&moved))?,
         false => fs::remove_file(path),
@@ -206,7 +206,7 @@ mod tests {
     use super::super::testing::{key, store};
 
     #[test]
-    fn work_that_is_locked_in_the_meantime_is_kept() {
+    fn locked_work_is_kept() {
         let (_folder, store) = store();
         let lock = store.lock(&key("7")).unwrap();
         assert!(!store.remove_work(&key("7"), false).unwrap());

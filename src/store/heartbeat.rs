@@ -1,8 +1,7 @@
-//! What a store needs to be shared by machines: a folder for a run's jobs, hearts that beat, names that are looked up
-//! afresh.
+//! Heartbeats, which show that a process on another machine is alive, and other support for network file systems.
 //!
-//! Clocks of machines differ, and times of change come from a file server's: nothing here is read off them. A heart
-//! beats by changing what its file says, and whoever waits measures by a clock of their own how long it has not.
+//! A heartbeat changes the content of a file periodically. A waiting process measures with its own clock how long the
+//! content has not changed; modification times are not used, because the clocks of machines and file servers differ.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,38 +14,44 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::files;
-use super::lock::Wait;
 use super::{Key, Store};
 
-/// In a key's work folder: what changes as long as somebody works on it.
+/// The heartbeat file in a key's work folder.
 const BEAT: &str = "beat";
-/// Between two beats.
+/// The time between two beats.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A heart that stands still for this long has stopped.
+/// A heartbeat that does not change for this long has stopped.
 pub const LEASE: Duration = Duration::from_secs(30);
 
-/// Beats until it is dropped.
+/// Whether to wait for a process that holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    Yes,
+}
+
+/// A thread that updates a heartbeat file until it is dropped.
 #[derive(Debug)]
-pub struct Heart {
+pub struct Heartbeat {
     path: PathBuf,
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Heart {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // Whoever comes next need not wait to see that it has stopped.
+        // Removing the file shows that the process has stopped, so that the next one need not wait.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Store {
-    /// Shows that this process works on a key, to whoever cannot see it: on another machine.
-    pub(super) fn beat(&self, key: &Key) -> Result<Heart> {
+    /// Starts the heartbeat of a key, which shows other machines that this process works on it.
+    pub(super) fn beat(&self, key: &Key) -> Result<Heartbeat> {
         let path = self.work_dir(key).join(BEAT);
         let beat = |path: &Path, n: u64| {
             let text = format!("{n} {} {}\n", std::process::id(), files::host());
@@ -55,21 +60,22 @@ impl Store {
         beat(&path, 0).with_context(|| format!("writing {}", path.display()))?;
         let (end, ended) = channel::<()>();
         let to = path.clone();
-        let go_on = move || {
+        let keep_beating = move || {
             let mut n = 1;
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // A beat that is missed is no harm, the next one comes.
+                // Missing a beat is harmless.
                 let _ = beat(&to, n);
                 n += 1;
             }
         };
-        let thread = std::thread::Builder::new().name("heart".into()).spawn(go_on).context("starting a thread")?;
-        Ok(Heart { path, end: Some(end), thread: Some(thread) })
+        let thread =
+            std::thread::Builder::new().name("heartbeat".into()).spawn(keep_beating).context("starting a thread")?;
+        Ok(Heartbeat { path, end: Some(end), thread: Some(thread) })
     }
 
-    /// Watches the heart of a key's last holder until it has stood still for `lease`; false where it beats and nobody wants to
-    /// wait for it.
-    pub(super) fn outlasts(&self, key: &Key, lease: Duration, wait: Wait) -> bool {
+    /// Waits until the heartbeat of a key has not changed for `lease`, then returns true. With [`Wait::No`], returns
+    /// false as soon as it changes.
+    pub(super) fn has_stopped(&self, key: &Key, lease: Duration, wait: Wait) -> bool {
         let mut last = self.last_beat(key);
         let mut since = Instant::now();
         while last.is_some() && since.elapsed() < lease {
@@ -86,31 +92,31 @@ impl Store {
         true
     }
 
-    /// The beat of a process of another machine which said that it works on a key, and not that it stopped.
-    pub(super) fn beat_elsewhere(&self, key: &Key) -> Option<String> {
+    /// Returns the heartbeat of a process on another machine that holds a key and has not released it.
+    pub(super) fn beat_on_other_host(&self, key: &Key) -> Option<String> {
         let holder = self.lock_holder(key).filter(|holder| holder.host != files::host());
         holder.and_then(|_| self.last_beat(key))
     }
 
-    /// The beats of other machines that stand still for `lease`, for which this waits where there are any.
-    pub(super) fn stopped_elsewhere(&self, lease: Duration) -> BTreeMap<Key, String> {
-        let beat = |key: Key| Some((key.clone(), self.beat_elsewhere(&key)?));
-        let mut still: BTreeMap<Key, String> = self.work_keys().into_iter().filter_map(beat).collect();
+    /// Returns the heartbeats of other machines that do not change for `lease`. Waits that long if there are any.
+    pub(super) fn stopped_on_other_hosts(&self, lease: Duration) -> BTreeMap<Key, String> {
+        let beat = |key: Key| Some((key.clone(), self.beat_on_other_host(&key)?));
+        let mut unchanged: BTreeMap<Key, String> = self.work_keys().into_iter().filter_map(beat).collect();
         let start = Instant::now();
-        while !still.is_empty() && start.elapsed() < lease {
+        while !unchanged.is_empty() && start.elapsed() < lease {
             std::thread::sleep(lease / 20);
-            still.retain(|key, before| self.beat_elsewhere(key).as_ref() == Some(before));
+            unchanged.retain(|key, before| self.beat_on_other_host(key).as_ref() == Some(before));
         }
-        still
+        unchanged
     }
 
-    /// The last beat of whoever works on a key, or did: no more than whether it changes means anything.
+    /// Returns the heartbeat of a key. Its content has no meaning; only changes count.
     pub fn last_beat(&self, key: &Key) -> Option<String> {
         files::read_text(&self.work_dir(key).join(BEAT)).ok()
     }
 
-    /// Reads the folders that a result of `key` would be in. A file system of a network may go on telling for a while
-    /// that a file is not there; it does not when the folder was read anew.
+    /// Lists the folders that contain the result of `key`. Network file systems may cache that a file does not exist;
+    /// listing the folder refreshes the cache.
     pub fn refresh(&self, key: &Key) {
         let actions = self.folder("actions");
         for folder in [&actions, &actions.join(key.shard())] {
@@ -125,7 +131,7 @@ mod tests {
     use crate::store::testing::store;
 
     #[test]
-    fn a_heart_is_seen_while_it_beats_and_stops_with_its_owner() {
+    fn a_heartbeat_lasts_as_long_as_the_lock() {
         let (_folder, store) = store();
         let key = Key::of(b"a preimage");
         assert_eq!(store.last_beat(&key), None);
@@ -133,12 +139,12 @@ mod tests {
         let first = store.last_beat(&key).unwrap();
         assert!(first.starts_with("0 ") && first.trim_end().ends_with(&files::host()), "{first}");
         store.clean_work(lock).unwrap();
-        assert_eq!(store.last_beat(&key), None, "nothing is written after the end");
+        assert_eq!(store.last_beat(&key), None, "no heartbeat after cleaning up");
         drop(store.lock(&key).unwrap());
-        assert_eq!(store.last_beat(&key), None, "whoever stops says so");
+        assert_eq!(store.last_beat(&key), None, "the heartbeat file is removed");
     }
 
-    /// What a holder on another machine leaves that this one's locks know nothing of.
+    /// Simulates a process on another machine that holds the key.
     fn held_elsewhere(store: &Store, key: &Key) {
         drop(store.lock(key).unwrap());
         fs::write(store.work_dir(key).join("lock"), "7 elsewhere 44_1\n").unwrap();
@@ -146,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_on_another_machine_is_waited_for_as_long_as_its_heart_beats() {
+    fn locks_of_other_machines_last_as_long_as_their_heartbeat() {
         let (_folder, store) = store();
         let key = Key::of(b"a preimage");
         held_elsewhere(&store, &key);
@@ -161,19 +167,19 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let beating = scope.spawn(beats);
-            assert!(!store.outlasts(&key, lease, Wait::No));
-            assert!(store.outlasts(&key, lease, Wait::Yes));
-            assert!(beating.join().unwrap().elapsed() >= lease / 2, "not before it stopped");
+            assert!(!store.has_stopped(&key, lease, Wait::No));
+            assert!(store.has_stopped(&key, lease, Wait::Yes));
+            assert!(beating.join().unwrap().elapsed() >= lease / 2, "returns only after it stopped");
         });
         std::thread::scope(|scope| {
             scope.spawn(beats);
-            assert!(store.stopped_elsewhere(lease).is_empty());
+            assert!(store.stopped_on_other_hosts(lease).is_empty());
             assert_eq!(store.live_keys(&BTreeMap::new()).len(), 1);
         });
-        let stopped = store.stopped_elsewhere(lease);
-        assert_eq!(stopped.len(), 1, "one that stands still has stopped");
+        let stopped = store.stopped_on_other_hosts(lease);
+        assert_eq!(stopped.len(), 1, "an unchanged heartbeat has stopped");
         assert!(store.live_keys(&stopped).is_empty());
-        // One that stops cleanly is not waited for.
+        // A process that stops cleanly removes its heartbeat, so nobody waits for it.
         fs::remove_file(store.work_dir(&key).join(BEAT)).unwrap();
         let start = Instant::now();
         drop(store.try_lock(&key).unwrap().unwrap());

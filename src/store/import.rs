@@ -1,4 +1,4 @@
-//! Verifies results from outside the store.
+//! Imports results from outside the store.
 //!
 //! An archive or a shared cache supplies records (of actions) and blobs. Foreign records are verified as strictly as
 //! our own, and blobs are hashed on arrival. As everywhere, the record is written after its blobs.
@@ -27,8 +27,8 @@ pub struct Record {
 }
 
 impl Store {
-    /// The bytes of a known key's record, for another store.
-    pub fn record_of(&self, key: &Key) -> Result<Option<Record>> {
+    /// Returns the record of a cached key for export; None if the key is not cached.
+    pub fn export_record(&self, key: &Key) -> Result<Option<Record>> {
         if self.action(key)?.is_none() {
             return Ok(None);
         }
@@ -36,17 +36,17 @@ impl Store {
         Record::read(key, self.read_file(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
     }
 
-    /// Keeps a blob that comes from elsewhere, if it is what its name and its length say.
-    pub fn adopt_blob(&self, digest: &Digest, size: u64, content: impl Read) -> Result<()> {
+    /// Stores a foreign blob after verifying its digest and size.
+    pub fn import_blob(&self, digest: &Digest, size: u64, content: impl Read) -> Result<()> {
         let _guard = self.guard()?;
-        self.count_on(digest)?;
-        if self.is_whole(digest, size) {
+        self.add_to_lease(digest)?;
+        if self.is_intact(digest, size) {
             return Ok(());
         }
         let path = self.blob_path(digest);
         let mut file = self.temporary(files::folder_of(&path))?;
         let (mut hasher, mut buffer, mut length) = (Hasher::default(), vec![0; 1 << 18], 0);
-        // One byte more than there may be tells that there are more.
+        // Read one byte more to detect content that is too long.
         let mut content = content.take(size.saturating_add(1));
         loop {
             let n = match content.read(&mut buffer) {
@@ -60,20 +60,20 @@ impl Store {
             hasher.update(&buffer[..n]);
             file.write_all(&buffer[..n]).with_context(|| format!("writing {}", path.display()))?;
         }
-        ensure!(length == size, "the blob {digest} is not the {size} bytes long that its record says");
+        ensure!(length == size, "the blob {digest} does not have the size of {size} bytes that its record states");
         let found = hasher.finish();
         ensure!(found == *digest, "the blob {digest} is damaged: its content has the SHA-256 {found}");
         super::blobs::publish_blob(file, &path)
     }
 
-    /// Records a key that was made known elsewhere, once its blobs are here. A key that is known already stays as it is.
-    pub fn adopt(&self, record: &Record) -> Result<()> {
+    /// Adds a foreign record whose blobs are in the store. Does nothing if the key is already cached.
+    pub fn import_record(&self, record: &Record) -> Result<()> {
         let _guard = self.guard()?;
         if self.action(&record.key)?.is_some() {
             return Ok(());
         }
         for (name, (digest, size)) in &record.outputs {
-            ensure!(self.is_whole(digest, *size), "the blob {digest} ({name}) is missing");
+            ensure!(self.is_intact(digest, *size), "the blob {digest} ({name}) is missing");
         }
         self.write_file(&self.action_path(&record.key), &record.bytes, Durability::Synced)
     }
@@ -91,11 +91,12 @@ impl Record {
         &self.bytes
     }
 
-    /// Where it lies below a store's folder, here as elsewhere.
+    /// Returns the path of a record in any store.
     pub fn path(key: &Key) -> PathBuf {
         PathBuf::from("actions").join(key.shard()).join(format!("{key}.json"))
     }
 
+    /// Returns the path of a blob in any store.
     pub fn blob_path(digest: &Digest) -> PathBuf {
         PathBuf::from("blobs").join(digest.shard()).join(digest.as_str())
     }
@@ -107,25 +108,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_goes_from_store_to_store() {
+    fn results_can_be_copied_between_stores() {
         let ((_one, from), (_two, to)) = (store(), store());
         let key = testing::key("key");
         from.commit(&key, &action(&from, "key", &[("a", b"content")])).unwrap();
-        let record = from.record_of(&key).unwrap().unwrap();
-        assert!(to.adopt(&record).is_err(), "its blob is missing");
+        let record = from.export_record(&key).unwrap().unwrap();
+        assert!(to.import_record(&record).is_err(), "its blob is missing");
         let digest = Digest::of(b"content");
-        to.adopt_blob(&digest, 7, &b"content"[..]).unwrap();
-        to.adopt(&record).unwrap();
+        to.import_blob(&digest, 7, &b"content"[..]).unwrap();
+        to.import_record(&record).unwrap();
         assert_eq!(to.action(&key).unwrap(), from.action(&key).unwrap());
-        assert!(from.record_of(&Key::of(b"other")).unwrap().is_none());
+        assert!(from.export_record(&Key::of(b"other")).unwrap().is_none());
     }
 
     #[test]
-    fn what_is_not_what_it_says_is_refused() {
+    fn invalid_records_and_blobs_are_refused() {
         let (_folder, store) = store();
         let digest = Digest::of(b"content");
         for (size, content) in [(7, &b"CONTENT"[..]), (7, b"conten"), (7, b"content and more"), (6, b"content")] {
-            assert!(store.adopt_blob(&digest, size, content).is_err());
+            assert!(store.import_blob(&digest, size, content).is_err());
         }
         assert!(store.check(&digest).is_err());
         assert_eq!(temporaries(&store), 0);

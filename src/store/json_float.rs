@@ -1,5 +1,5 @@
-//! Figures by name as JSON that keeps infinities and NaN, which JSON's numbers lack: they are the strings `"inf"`,
-//! `"-inf"` and `"NaN"`. For `#[serde(with = "json_float")]`.
+//! Serialises maps of floats as JSON, with infinities and NaN as the strings `"inf"`, `"-inf"` and `"NaN"`. For
+//! `#[serde(with = "json_float")]`.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ mod tests {
     struct Figures(#[serde(with = "super")] BTreeMap<String, f64>);
 
     #[test]
-    fn numbers_that_json_lacks_survive() {
+    fn infinities_and_nan_survive_a_round_trip() {
         let values = [("a", 0.1), ("b", f64::INFINITY), ("c", f64::NEG_INFINITY), ("d", f64::NAN), ("e", 3.0)];
         let json = serde_json::to_string(&Figures(values.map(|(k, v)| (k.to_string(), v)).into())).unwrap();
         assert_eq!(json, r#"{"a":0.1,"b":"inf","c":"-inf","d":"NaN","e":3.0}"#);

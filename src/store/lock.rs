@@ -1,8 +1,8 @@
-//! One writer a key: a lock of the operating system on `work/<key>/lock`, which dies with its process. Where such locks do not
-//! reach from machine to machine, a lease does (see `cluster`): the holder's heart beats in the work folder.
+//! Locks: one writer per key. The file `work/<key>/lock` has a lock of the operating system, which is released when its
+//! process exits. Where such locks do not work across machines, a heartbeat does; see `heartbeat`.
 //!
-//! The holder may move the whole work folder away. Whoever waited on the old lock file then holds a lock that guards
-//! nothing; so everyone who gets a lock looks again whether the path still names the file that they locked.
+//! The holder of a lock may rename the work folder. A process that waited for the old lock file then holds a useless
+//! lock, so after acquiring a lock, every process checks that the path still refers to the file that it locked.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -14,14 +14,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Key, Store, files};
-use crate::store::heartbeat::{Heart, LEASE};
+use crate::store::heartbeat::{Heartbeat, LEASE, Wait};
 
-/// The right to work on a key; given up when dropped.
+/// The lock of a key; released when dropped.
 #[derive(Debug)]
 pub struct KeyLock {
     key: Key,
-    /// Stops before the file is let go.
-    heart: Heart,
+    /// Dropped before the file is unlocked.
+    heartbeat: Heartbeat,
     _file: File,
 }
 
@@ -31,12 +31,12 @@ impl KeyLock {
     }
 }
 
-/// Whose process holds a key.
+/// The process that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockHolder {
     pub pid: u32,
     pub host: String,
-    /// That of a cluster which it runs in.
+    /// The id of its batch job, if it runs in one.
     pub job: Option<String>,
 }
 
@@ -47,47 +47,42 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// How often a lock may prove to be that of a folder just moved away. Each time, another process did its work in
-/// between; more than this is a file system that does not keep its files' identities.
+/// The maximum number of attempts to lock a folder that is renamed in the meantime. Each time, another process has
+/// completed its work; more attempts mean that the file system does not preserve inode numbers.
 const ATTEMPTS: usize = 1000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    No,
-    Yes,
-}
-
 impl Store {
-    /// The folder of the work on a key while it goes on.
+    /// Returns the work folder of a key, which exists while a process works on it.
     pub fn work_dir(&self, key: &Key) -> PathBuf {
         self.folder("work").join(key.as_str())
     }
 
-    /// The log of the work on `key`: the live one, else the one kept of finished work.
+    /// Returns the path of a key's log: the live one if it exists, otherwise the archived one.
     pub fn log_path(&self, key: &Key) -> PathBuf {
-        self.live_or_kept(key, "log.txt", "log")
+        self.live_or_archived(key, "log.txt", "log")
     }
 
-    /// The events of the work on `key`, likewise.
+    /// Returns the path of a key's events, as [`log_path`](Self::log_path).
     pub fn events_path(&self, key: &Key) -> PathBuf {
-        self.live_or_kept(key, "events.jsonl", "jsonl")
+        self.live_or_archived(key, "events.jsonl", "jsonl")
     }
 
-    fn live_or_kept(&self, key: &Key, live: &str, extension: &str) -> PathBuf {
+    fn live_or_archived(&self, key: &Key, live: &str, extension: &str) -> PathBuf {
         let live = self.work_dir(key).join(live);
-        if live.exists() { live } else { self.kept(key, extension) }
+        if live.exists() { live } else { self.archived_path(key, extension) }
     }
 
-    fn kept(&self, key: &Key, extension: &str) -> PathBuf {
+    fn archived_path(&self, key: &Key, extension: &str) -> PathBuf {
         self.folder("logs").join(key.shard()).join(format!("{key}.{extension}"))
     }
 
-    /// What is kept of finished work.
-    pub(super) fn kept_logs(&self, key: &Key) -> [PathBuf; 2] {
-        [self.kept(key, "log"), self.kept(key, "jsonl")]
+    /// Returns the archived log and events of a key.
+    pub(super) fn archived_logs(&self, key: &Key) -> [PathBuf; 2] {
+        [self.archived_path(key, "log"), self.archived_path(key, "jsonl")]
     }
 
-    /// The lock of a key, with its work folder made; None where another process, or another lock of this one, has it.
+    /// Acquires the lock of a key and creates its work folder. None if another process, or another lock of this
+    /// process, holds the key.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>> {
         self.acquire(key, Wait::No, LEASE)
     }
@@ -97,12 +92,12 @@ impl Store {
         self.acquire(key, Wait::No, Duration::ZERO)
     }
 
-    /// The lock of a key, with its work folder made; waits for it.
+    /// Acquires the lock of a key and creates its work folder. Waits if another process holds it.
     pub fn lock(&self, key: &Key) -> Result<KeyLock> {
-        Ok(self.acquire(key, Wait::Yes, LEASE)?.expect("waiting ends with the lock or an error"))
+        Ok(self.acquire(key, Wait::Yes, LEASE)?.expect("waiting returns a lock or an error"))
     }
 
-    /// Who said last that they hold the key. Whether they still do, only `try_lock` tells.
+    /// Returns the last process that acquired the key. Only `try_lock` can tell whether it still holds it.
     pub fn lock_holder(&self, key: &Key) -> Option<LockHolder> {
         let text = files::read_text(&self.work_dir(key).join("lock")).ok()?;
         let mut words = text.split_whitespace().map(str::to_string);
@@ -138,11 +133,14 @@ impl Store {
                 },
             };
             locked.with_context(|| {
-                format!("locking {}; if its file system has no locks, choose another with --runs-dir", path.display())
+                format!(
+                    "locking {} (if its file system does not support locks, choose another one with --runs-dir)",
+                    path.display()
+                )
             })?;
             if is_at(&file, &path)? {
                 let is_elsewhere = self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
-                if is_elsewhere && !self.outlasts(key, lease, wait) {
+                if is_elsewhere && !self.has_stopped(key, lease, wait) {
                     return Ok(None);
                 }
                 let job = std::env::var("SLURM_JOB_ID").unwrap_or_default();
@@ -151,35 +149,35 @@ impl Store {
                     .and_then(|()| file.write_all(holder.as_bytes()))
                     .with_context(|| format!("writing {}", path.display()))?;
                 files::remove_temporaries(&folder);
-                return Ok(Some(KeyLock { key: key.clone(), heart: self.beat(key)?, _file: file }));
+                return Ok(Some(KeyLock { key: key.clone(), heartbeat: self.beat(key)?, _file: file }));
             }
         }
-        bail!("locking {}: it was replaced again and again; choose another file system with --runs-dir", path.display())
+        bail!("locking {}: it was replaced repeatedly; choose another file system with --runs-dir", path.display())
     }
 
-    /// Removes the work folder of a key that is done, keeping its log and events, and gives up the lock.
+    /// Archives the log and events of finished work, removes the work folder, and releases the lock.
     pub fn clean_work(&self, lock: KeyLock) -> Result<()> {
         let _guard = self.guard()?;
-        self.keep_logs(&lock.key)?;
+        self.archive_logs(&lock.key)?;
         self.discard_work(lock)
     }
 
-    /// Removes the work folder of a key and releases the lock. The caller holds the store.
+    /// Removes the work folder of a key and releases the lock. The caller must hold a [`GcGuard`](super::GcGuard).
     pub(super) fn discard_work(&self, lock: KeyLock) -> Result<()> {
         let folder = self.work_dir(&lock.key);
-        let KeyLock { heart, _file: file, .. } = lock;
-        // Nothing is written there any more.
-        drop(heart);
-        // GcGuard the lock until the folder is renamed, so that no process resumes from half-removed work.
+        let KeyLock { heartbeat, _file: file, .. } = lock;
+        // Stop writing to the folder.
+        drop(heartbeat);
+        // Hold the lock until the folder is renamed, so that no process resumes from half-removed work.
         let moved = files::move_away(&folder)?;
         drop(file);
         files::remove_folder(&moved).with_context(|| format!("removing the finished work of {}", folder.display()))
     }
 
-    /// Moves the log and the events of a key that is done to where they stay.
-    pub(super) fn keep_logs(&self, key: &Key) -> Result<()> {
+    /// Moves the log and the events of a key to the archive.
+    pub(super) fn archive_logs(&self, key: &Key) -> Result<()> {
         for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
-            let (from, to) = (self.work_dir(key).join(live), self.kept(key, extension));
+            let (from, to) = (self.work_dir(key).join(live), self.archived_path(key, extension));
             if from.exists() {
                 self.create_folder(files::folder_of(&to))?;
                 fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
@@ -189,7 +187,7 @@ impl Store {
     }
 }
 
-/// Waits for the lock, whatever signals come in between.
+/// Waits for a lock; retries if it is interrupted by a signal.
 pub(super) fn lock_uninterrupted(file: &File, lock: fn(&File) -> io::Result<()>) -> io::Result<()> {
     loop {
         match lock(file) {
@@ -199,12 +197,12 @@ pub(super) fn lock_uninterrupted(file: &File, lock: fn(&File) -> io::Result<()>)
     }
 }
 
-/// Whether somebody has locked a file.
+/// Whether a process has locked a file.
 pub fn is_held(path: &Path) -> bool {
     files::open(path).is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Whether `path` names the very file that is open.
+/// Whether `path` refers to the open file.
 fn is_at(file: &File, path: &Path) -> Result<bool> {
     let open = file.metadata().with_context(|| format!("reading the state of {}", path.display()))?;
     match fs::symlink_metadata(path) {
@@ -219,7 +217,7 @@ fn is_at(file: &File, path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{another_process, soon, store, temporaries};
+    use crate::store::testing::{another_process, eventually, store, temporaries};
     use std::io::{BufRead, BufReader};
     use std::os::unix::fs::symlink;
     use std::process::Stdio;
@@ -239,11 +237,11 @@ mod tests {
         let holder = store.lock_holder(&key()).unwrap();
         assert_eq!(holder, LockHolder { pid: std::process::id(), host: files::host(), job: None });
         drop(lock);
-        assert!(soon(|| store.try_lock(&key()).unwrap().is_some()));
+        assert!(eventually(|| store.try_lock(&key()).unwrap().is_some()));
     }
 
     #[test]
-    fn a_waiting_thread_gets_the_lock_when_it_is_given_up() {
+    fn a_waiting_thread_gets_the_lock_when_it_is_released() {
         let (_folder, store) = store();
         let lock = store.lock(&key()).unwrap();
         std::thread::scope(|scope| {
@@ -256,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn cleaning_keeps_the_log_and_removes_the_rest() {
+    fn cleaning_up_archives_the_log_and_removes_the_rest() {
         let (_folder, store) = store();
         let lock = store.lock(&key()).unwrap();
         let work = store.work_dir(&key());
@@ -271,13 +269,13 @@ mod tests {
         assert_eq!(temporaries(&store), 0);
         assert_eq!(fs::read_to_string(store.log_path(&key())).unwrap(), "log");
         assert_eq!(fs::read_to_string(store.events_path(&key())).unwrap(), "{}");
-        // Once more, with nothing to keep: what was kept stays.
+        // Without a new log, the archived one is kept.
         store.clean_work(store.lock(&key()).unwrap()).unwrap();
         assert_eq!(fs::read_to_string(store.log_path(&key())).unwrap(), "log");
     }
 
     #[test]
-    fn there_is_one_holder_while_others_clean_up() {
+    fn a_key_has_one_holder_while_others_clean_up() {
         let (_folder, store) = store();
         let inside = AtomicUsize::new(0);
         let work = |i: usize| {
@@ -289,8 +287,8 @@ mod tests {
                         None => continue,
                     },
                 };
-                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the key");
-                // The folder is there for whoever holds the lock.
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two threads hold the key");
+                // The work folder exists while the lock is held.
                 fs::write(store.work_dir(&key()).join("log.txt"), b"").unwrap();
                 inside.fetch_sub(1, Ordering::SeqCst);
                 if (i + round).is_multiple_of(3) { drop(lock) } else { store.clean_work(lock).unwrap() }
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_dies_with_its_process() {
+    fn a_lock_is_released_when_its_process_is_killed() {
         let (_folder, store) = store();
         let mut command = another_process("store::lock::tests::hold_a_lock_until_killed");
         let mut child = command.env("SRPIPE_TEST_RUNS", store.runs_dir()).stdout(Stdio::piped()).spawn().unwrap();
@@ -312,12 +310,12 @@ mod tests {
         fs::write(store.work_dir(&key()).join("checkpoint"), b"half").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(soon(|| store.try_lock(&key()).unwrap().is_some()), "the lock is free");
-        assert_eq!(fs::read(store.work_dir(&key()).join("checkpoint")).unwrap(), b"half", "its work is there to go on");
+        assert!(eventually(|| store.try_lock(&key()).unwrap().is_some()), "the lock is free");
+        assert_eq!(fs::read(store.work_dir(&key()).join("checkpoint")).unwrap(), b"half", "its work can be resumed");
     }
 
     #[test]
-    #[ignore = "run by a_lock_dies_with_its_process, in another process"]
+    #[ignore = "run by a_lock_is_released_when_its_process_is_killed, in another process"]
     fn hold_a_lock_until_killed() {
         let Some(runs) = std::env::var_os("SRPIPE_TEST_RUNS") else { return };
         let _lock = Store::open(Path::new(&runs)).unwrap().lock(&key()).unwrap();

@@ -1,24 +1,24 @@
-//! Content-addressed blobs and actions under `runs/store`, with locks and garbage collection.
+//! A content-addressed store of blobs and actions under `runs/store`, with locks and garbage collection.
 //!
 //! ```text
 //! runs/
 //!   CACHEDIR.TAG
 //!   store/blobs/ab/<sha256>          read-only content
-//!   store/actions/ab/<key>.json      what made it: key preimage, outputs, metrics, cost. The commit point.
+//!   store/actions/ab/<key>.json      what produced it: key preimage, outputs, metrics, cost. The commit point.
 //!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
-//!   store/stat-cache.json            digests of files from outside
-//!   store/gc.lock                    shared by processes that rely on results, exclusive during garbage collection
+//!   store/stat-cache.json            digests of external files
+//!   store/gc.lock                    shared lock of processes that rely on results, exclusive for gc
 //! ```
 //!
-//! What holds, whenever a process dies and however many share the folder:
+//! Invariants, whenever a process is killed and however many processes share the folder:
 //!
-//! - Every file is written to a temporary sibling (`.tmp-…`) and renamed: it is whole or not there. Blobs and actions are
-//!   synced before that, so that a loss of power keeps them as well; records of runs are not, for speed.
-//! - An action is written after its blobs, so a known key has its blobs. Blobs without an action are harmless.
-//! - What a live run or worker counts on is not removed; see `gc_guard`.
-//! - Bytes that are read from a blob hash to its name. Damage is noticed and healed by running the stage again.
-//! - Names that come from outside, and links, do not lead out of the folder.
+//! - Files are written to a temporary sibling (`.tmp-…`) and renamed, so they are never incomplete. Blobs and actions
+//!   are synced first, so that they survive a power failure; records of runs are not, for speed.
+//! - An action is written after its blobs, so a cached key has its blobs. Blobs without an action are harmless.
+//! - Garbage collection does not remove what a live run or worker relies on; see `gc_guard`.
+//! - Blobs are verified against their names when read. Running the stage again repairs damage.
+//! - External names and links never lead out of the folder.
 
 mod actions;
 mod blobs;
@@ -52,7 +52,7 @@ use tempfile::NamedTempFile;
 
 pub use blobs::{ReadError, hash_file};
 pub use canonical::canonical_json;
-pub use digest::{Digest, Hasher, Key, NotHex};
+pub use digest::{Digest, Hasher, Key, ParseDigestError};
 use files::Durability;
 pub use files::{
     host, open as open_file, open_log, open_own, read as read_file, remove_folder, write_synced as write_file,
@@ -63,13 +63,13 @@ pub use import::{MAX_RECORD_BYTES, Record};
 pub use lock::{KeyLock, LockHolder, is_held};
 pub use verify::{Contents, Problem, Verified};
 
-/// The blobs that a stage made, by name.
+/// The outputs of a stage: blobs by name.
 pub type Artifact = BTreeMap<String, Digest>;
 
-/// What made an artifact: the record whose presence says that a key is known.
+/// The record of how an artifact was produced. A key is cached if it has an action.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Action {
-    /// The struct that was hashed into the key.
+    /// The value that was hashed into the key.
     pub preimage: serde_json::Value,
     pub outputs: Artifact,
     #[serde(with = "json_float")]
@@ -77,10 +77,10 @@ pub struct Action {
     pub cost: Cost,
 }
 
-/// What it took to make an artifact.
+/// The cost of producing an artifact.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Of all attempts together.
+    /// The total time of all attempts.
     pub seconds: f64,
     /// RFC 3339.
     pub finished_at: String,
@@ -88,11 +88,11 @@ pub struct Cost {
     pub srpipe_version: String,
 }
 
-/// The artifacts under one `runs/` folder. Threads and processes share it freely.
+/// The artifacts in a `runs/` folder. Threads and processes can share it.
 #[derive(Debug)]
 pub struct Store {
     runs: PathBuf,
-    /// Where this process notes what it puts; see `gc_guard`.
+    /// The lease file of this process, which lists the blobs that it adds; see `gc_guard`.
     lease: Mutex<Option<File>>,
     /// Folders of the store that were verified not to be links.
     checked: Mutex<HashSet<PathBuf>>,
@@ -100,7 +100,7 @@ pub struct Store {
     warnings: Mutex<Vec<String>>,
 }
 
-/// https://bford.info/cachedir/: backup programs leave the folder out.
+/// Makes backup programs skip the folder; see https://bford.info/cachedir/.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder holds results of srpipe, which can be computed again.\n";
 
@@ -113,22 +113,22 @@ pub fn is_results_folder(folder: &Path) -> bool {
 }
 
 impl Store {
-    /// The store under `runs`, which is made where it is not there. An error where nothing can be written to it.
+    /// Opens the store in `runs` and creates it if necessary. Fails if it is not writable.
     pub fn open(runs: &Path) -> Result<Self> {
         let store = Self::at(runs);
         let tag = runs.join("CACHEDIR.TAG");
         let folder = runs.join("store");
-        let make = || {
+        let create = || {
             files::create_folder(&folder)?;
             if !tag.exists() { files::write(&tag, CACHEDIR_TAG.as_bytes(), Durability::Unsynced) } else { Ok(()) }
         };
-        make().with_context(|| {
-            format!("cannot keep results in {}; choose another folder with --runs-dir", runs.display())
+        create().with_context(|| {
+            format!("cannot store results in {}; choose another folder with --runs-dir", runs.display())
         })?;
         for folder in [runs, &folder] {
             if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
                 bail!(
-                    "{} cannot be written to: change its permissions, or choose another folder with --runs-dir",
+                    "{} is not writable: change its permissions, or choose another folder with --runs-dir",
                     folder.display()
                 );
             }
@@ -136,7 +136,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The store under `runs` if there is one; for readers, nothing is made.
+    /// Opens the store in `runs` for reading, without creating anything. None if it does not exist.
     pub fn open_existing(runs: &Path) -> Option<Self> {
         let store = Self::at(runs);
         runs.join("store").is_dir().then_some(store)
@@ -162,7 +162,7 @@ impl Store {
         }
     }
 
-    /// What the user should know of damaged files that were discarded, since the last call.
+    /// Returns the warnings about discarded files since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -179,7 +179,7 @@ impl Store {
         &self.runs
     }
 
-    /// A folder or file of `runs/store`.
+    /// Returns the path of a folder or file in `runs/store`.
     fn folder(&self, name: &str) -> PathBuf {
         self.runs.join("store").join(name)
     }
@@ -240,7 +240,7 @@ impl Store {
     }
 }
 
-/// Whether this version of srpipe writes records without checksums.
+/// Whether this version of srpipe wrote records without checksums.
 pub fn predates_seals(version: &str) -> bool {
     version == "0.1.0"
 }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_makes_the_folder_once_and_then_touches_nothing() {
+    fn opening_creates_the_folder_once_and_then_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("deep/runs");
         assert!(Store::open_existing(&runs).is_none());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_an_error_that_helps() {
+    fn errors_when_creating_the_folder_suggest_another_folder() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), b"").unwrap();
         for runs in ["file", "file/runs"] {
@@ -292,7 +292,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Gives this mode to every folder, and lets everybody read the files.
+    /// Sets the mode of every folder, and makes files readable by all.
     fn set_folders(folder: &Path, mode: u32) {
         set(folder, 0o755);
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
@@ -305,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_folder_is_an_error_that_helps_and_can_be_read() {
+    fn a_read_only_store_can_be_read_but_not_written() {
         let (folder, store) = store();
         let made = action(&store, "key", &[("a", b"1")]);
         store.commit(&key("key"), &made).unwrap();
-        // Root may write whatever the permissions say, so somebody else tries, with a program that they can run.
+        // Root ignores permissions, so run as another user, with a copy of the program that this user can execute.
         let program = folder.path().join("tests");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         [folder.path(), &program].iter().for_each(|path| set(path, 0o755));
@@ -331,24 +331,24 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "run by a_read_only_folder_is_an_error_that_helps_and_can_be_read, as another user"]
+    #[ignore = "run by a_read_only_store_can_be_read_but_not_written, as another user"]
     fn read_a_read_only_folder() {
         let Some(runs) = std::env::var_os("SRPIPE_TEST_RUNS") else { return };
         let error = Store::open(Path::new(&runs)).unwrap_err().to_string();
-        assert!(error.contains("cannot be written to") && error.contains("--runs-dir"), "{error}");
+        assert!(error.contains("is not writable") && error.contains("--runs-dir"), "{error}");
         let store = Store::open_existing(Path::new(&runs)).unwrap();
-        let known = store.action(&key("key")).unwrap().unwrap();
-        assert_eq!(store.read(&known.outputs["a"]).unwrap(), b"1");
+        let cached = store.action(&key("key")).unwrap().unwrap();
+        assert_eq!(store.read(&cached.outputs["a"]).unwrap(), b"1");
         assert!(store.put(b"new").is_err());
     }
 
     #[test]
     fn links_in_place_of_folders_are_not_followed() {
-        for place in ["blobs", "blobs/6b", "actions", "logs", "work"] {
+        for name in ["blobs", "blobs/6b", "actions", "logs", "work"] {
             let (folder, store) = store();
             let outside = folder.path().join("outside");
             fs::create_dir(&outside).unwrap();
-            let path = store.folder(place);
+            let path = store.folder(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(&outside, &path).unwrap();
             // The digest of `1` begins with 6b.
@@ -365,13 +365,13 @@ mod tests {
                     .err(),
             ];
             let errors: Vec<String> = errors.into_iter().flatten().map(|error| format!("{error:#}")).collect();
-            assert!(errors.len() == 1 && errors[0].contains("is a link"), "{place}: {errors:?}");
-            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{place}");
+            assert!(errors.len() == 1 && errors[0].contains("is a link"), "{name}: {errors:?}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{name}");
         }
     }
 
     #[test]
-    fn what_a_killed_process_left_does_no_harm() {
+    fn files_left_by_a_killed_process_are_harmless() {
         let (_folder, store) = store();
         let made = action(&store, "key", &[("a", b"1")]);
         let key = key("key");

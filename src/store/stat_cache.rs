@@ -1,4 +1,4 @@
-//! Digests of files from outside, remembered for as long as the files look untouched.
+//! A cache of digests of external files, valid while their metadata is unchanged.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -14,7 +14,7 @@ use super::files::Durability;
 use super::seal::{Seal, seal, unseal};
 use super::{Digest, Store, blobs};
 
-/// A file changed more recently than this may change again without its times telling (git's "racy" entries).
+/// A file that changed more recently than this may change again without a change of its times (git's "racy" entries).
 const SETTLED_NS: i64 = 2_000_000_000;
 
 const FILE: &str = "stat-cache.json";
@@ -51,7 +51,7 @@ impl Stat {
     }
 }
 
-/// By absolute path. Times are nanoseconds since 1970, until the year 2262.
+/// Entries by absolute path. Times are nanoseconds since 1970, up to the year 2262.
 type Entries = BTreeMap<String, Entry>;
 
 /// The content of `stat-cache.json`.
@@ -63,26 +63,26 @@ struct Cache {
 }
 
 impl Store {
-    /// The digest of a file's content, without reading it where it is known of a file that has not been touched since.
+    /// Returns the digest of a file's content. Does not read the file if it has not changed since it was cached.
     pub fn hash_file_cached(&self, path: &Path) -> Result<Digest> {
         let digests = self.hash_files_cached(&[path])?;
-        Ok(digests.into_iter().next().expect("a digest a file"))
+        Ok(digests.into_iter().next().expect("one digest per file"))
     }
 
-    /// The digests of several files, in their order; as [`Store::hash_file_cached`] of each.
+    /// Returns the digests of several files in order; see [`Store::hash_file_cached`].
     pub fn hash_files_cached<P: AsRef<Path> + Sync>(&self, paths: &[P]) -> Result<Vec<Digest>> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.hash_files_cached_at(paths, now.map_or(0, |d| d.as_nanos() as i64))
     }
 
     fn hash_files_cached_at<P: AsRef<Path> + Sync>(&self, paths: &[P], now_ns: i64) -> Result<Vec<Digest>> {
-        let known = self.stat_cache();
+        let cached = self.stat_cache();
         let hashed: Vec<Hashed> =
-            paths.par_iter().map(|path| hash_unless_known(path.as_ref(), &known, now_ns)).collect::<Result<_>>()?;
-        if hashed.iter().any(|hashed| hashed.news.is_some()) {
+            paths.par_iter().map(|path| hash_unless_cached(path.as_ref(), &cached, now_ns)).collect::<Result<_>>()?;
+        if hashed.iter().any(|hashed| hashed.new_entry.is_some()) {
             let mut cache = self.stat_cache();
             cache.retain(|path, _| Path::new(path).exists());
-            cache.extend(hashed.iter().filter_map(|hashed| hashed.news.clone()));
+            cache.extend(hashed.iter().filter_map(|hashed| hashed.new_entry.clone()));
             self.write_stat_cache(cache);
         }
         Ok(hashed.into_iter().map(|hashed| hashed.digest).collect())
@@ -142,27 +142,27 @@ impl Store {
 
 struct Hashed {
     digest: Digest,
-    /// What the cache does not know yet and may.
-    news: Option<(String, Entry)>,
+    /// An entry to add to the cache.
+    new_entry: Option<(String, Entry)>,
 }
 
-fn hash_unless_known(path: &Path, known: &Entries, now_ns: i64) -> Result<Hashed> {
+fn hash_unless_cached(path: &Path, cached: &Entries, now_ns: i64) -> Result<Hashed> {
     let reading = || format!("reading {}", path.display());
     let path = path.canonicalize().with_context(reading)?;
     let stat = || Ok::<_, anyhow::Error>(Stat::of(&fs::metadata(&path).with_context(reading)?));
     let before = stat()?;
-    // JSON names are text; a file whose path is not is hashed every time.
+    // JSON names are UTF-8; files with other paths are hashed every time.
     let name = path.to_str();
-    if let Some(entry) = name.and_then(|name| known.get(name)).filter(|entry| entry.stat == before) {
-        return Ok(Hashed { digest: entry.digest.clone(), news: None });
+    if let Some(entry) = name.and_then(|name| cached.get(name)).filter(|entry| entry.stat == before) {
+        return Ok(Hashed { digest: entry.digest.clone(), new_entry: None });
     }
     let digest = File::open(&path).and_then(blobs::hash).with_context(reading)?;
-    let untouched = before.is_settled(now_ns) && stat()? == before;
-    let news = name.filter(|_| untouched).map(|name| {
+    let is_unchanged = before.is_settled(now_ns) && stat()? == before;
+    let new_entry = name.filter(|_| is_unchanged).map(|name| {
         let entry = Entry { stat: before, digest: digest.clone() };
         (name.to_string(), entry)
     });
-    Ok(Hashed { digest, news })
+    Ok(Hashed { digest, new_entry })
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
         store.hash_files_cached_at(&[path], later(10)).unwrap().remove(0)
     }
 
-    /// Marks the entries of the cache, so that an answer from it can be told from a fresh one.
+    /// Changes the cached digests, to distinguish cached results from fresh ones.
     fn forge(store: &Store) -> Digest {
         let mut files = store.stat_cache();
         files.values_mut().for_each(|entry| entry.digest = Digest::of(b"forged"));
@@ -191,18 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_hashed_once_until_it_is_touched() {
+    fn a_file_is_hashed_once_until_it_changes() {
         let (folder, store) = store();
         let path = folder.path().join("archive");
         fs::write(&path, b"one").unwrap();
         assert_eq!(at_ten(&store, &path), Digest::of(b"one"));
         let forged = forge(&store);
         assert_eq!(store.hash_file_cached(&path).unwrap(), forged);
-        // By another name, too.
+        // Under another name, too.
         symlink(&path, folder.path().join("link")).unwrap();
         assert_eq!(store.hash_file_cached(&folder.path().join("link")).unwrap(), forged);
 
-        // Same size, same time of modification, another file in its place.
+        // Another file with the same size and modification time.
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let other = folder.path().join("other");
         fs::write(&other, b"two").unwrap();
@@ -210,7 +210,7 @@ mod tests {
         fs::rename(&other, &path).unwrap();
         assert_eq!(at_ten(&store, &path), Digest::of(b"two"));
 
-        // Written in place, the time of modification set back: the time of the change tells.
+        // Written in place, with the modification time reset: the change time differs.
         forge(&store);
         let inode = fs::metadata(&path).unwrap().ino();
         std::thread::sleep(Duration::from_millis(20));
@@ -221,13 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changed_just_now_is_not_remembered() {
+    fn a_recently_changed_file_is_not_cached() {
         let (folder, store) = store();
         let path = folder.path().join("archive");
         fs::write(&path, b"one").unwrap();
         store.hash_file_cached(&path).unwrap();
         assert!(!store.folder("stat-cache.json").exists());
-        // Nor one whose times lie ahead.
+        // A file with times in the future is not cached either.
         File::options()
             .write(true)
             .open(&path)
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_gone_are_dropped_and_a_garbled_cache_is_an_empty_one() {
+    fn missing_files_are_dropped_and_a_damaged_cache_is_discarded() {
         let (folder, store) = store();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), b"a").unwrap();
@@ -251,7 +251,7 @@ mod tests {
         fs::write(store.folder("stat-cache.json"), b"{\"garbled").unwrap();
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
-        assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was remembered again");
+        assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was cached again");
         // An altered digest without a matching checksum.
         let text = fs::read_to_string(store.folder(FILE)).unwrap();
         let other = text.replacen(Digest::of(b"forged").as_str(), Digest::of(b"c").as_str(), 1);
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
         let warnings = store.take_warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("does not match its checksum"), "{warnings:?}");
-        // That of an older version is no damage.
+        // The format of an older version is not damage.
         fs::write(store.folder(FILE), b"{\"/a\": {}}").unwrap();
         assert!(store.stat_cache().is_empty() && store.take_warnings().is_empty());
         assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));

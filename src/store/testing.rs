@@ -1,4 +1,4 @@
-//! What the store's tests share.
+//! Helpers for tests of the store.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +12,21 @@ use tempfile::TempDir;
 use super::files::TEMPORARY;
 use super::{Action, Artifact, Cost, Key, Store};
 
-/// A store in a folder of its own, in which there is room for files outside the store.
+/// Creates a store in a temporary folder, which can also contain other files.
 pub fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("runs")).unwrap();
     (folder, store)
 }
 
-/// Puts other bytes in the place of a file's, as a failing disk would.
+/// Replaces the content of a file, as a disk error would.
 pub fn damage(path: &Path, bytes: &[u8]) {
     let damaged = path.with_extension("damaged");
     fs::write(&damaged, bytes).unwrap();
     fs::rename(damaged, path).unwrap();
 }
 
-/// Temporary files and folders anywhere under `runs`.
+/// Counts the temporary files and folders anywhere under `runs`.
 pub fn temporaries(store: &Store) -> usize {
     fn count(folder: &Path) -> usize {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
@@ -59,16 +59,16 @@ pub fn action(store: &Store, name: &str, outputs: &[(&str, &[u8])]) -> Action {
     }
 }
 
-/// This test program once more, to run just the ignored test `name`: another process for tests that need one.
+/// Returns a command that runs the ignored test `name` of this test program in another process.
 pub fn another_process(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
     command
 }
 
-/// Whether something comes true soon. A lock that was given up may live on for a moment, in a process that another test
-/// starts just then: between its fork and its exec it has all of this one's files.
-pub fn soon(mut holds: impl FnMut() -> bool) -> bool {
+/// Whether a condition becomes true within a few seconds. A released lock may be held a moment longer by a process that
+/// another test starts: between fork and exec, it has a copy of all open files.
+pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     (0..500).any(|_| {
         let held = holds();
         if !held {

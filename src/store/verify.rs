@@ -1,4 +1,4 @@
-//! Looking through the whole store: whether every result is what its name says.
+//! Verifies every record and blob in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,26 +8,27 @@ use anyhow::Result;
 
 use super::{Action, Digest, Key, ReadError, Store};
 
-/// What the store holds.
+/// The numbers of items in the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Contents {
     pub results: usize,
     pub blobs: usize,
     pub bytes: u64,
-    /// Keys whose work is not done.
+    /// Keys with unfinished work.
     pub unfinished: usize,
 }
 
-/// What is wrong with one result.
+/// A damaged or incomplete result.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(tag = "problem", rename_all = "snake_case")]
 pub enum Problem {
     /// The record is invalid.
-    Garbled {
+    #[serde(rename = "garbled")]
+    InvalidRecord {
         key: Key,
         reason: String,
     },
-    /// Another content than its name says, of another length or of the same.
+    /// The content of a blob does not match its name.
     Damaged {
         key: Key,
         output: String,
@@ -40,12 +41,12 @@ pub enum Problem {
     },
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Verified {
     pub contents: Contents,
     pub problems: Vec<Problem>,
-    /// Blobs of no result: `gc` removes them.
+    /// Blobs that belong to no result; `gc` removes them.
     pub unreferenced: usize,
     /// Records of an older version, to which a checksum was added.
     pub sealed: usize,
@@ -63,7 +64,7 @@ impl Verified {
 }
 
 impl Store {
-    /// Counts, without reading blobs.
+    /// Counts the items in the store without reading blobs.
     pub fn contents(&self) -> Contents {
         let sizes = self.blob_sizes();
         Contents {
@@ -79,9 +80,9 @@ impl Store {
     /// records of an older version. Waits while `gc` runs. `check` returns an error for an action that is invalid
     /// although its record is intact.
     pub fn verify(&self, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
-        // `gc` must not remove what is about to be read.
+        // Prevent `gc` from removing blobs before they are read.
         let _guard = self.guard()?;
-        self.refuse_links()?;
+        self.check_no_links()?;
         let mut verified = Verified { contents: self.contents(), ..Verified::default() };
         verified.wrong_hashes = self.verify_stat_cache();
         let mut checked: BTreeMap<Digest, Option<ReadError>> = BTreeMap::new();
@@ -90,25 +91,25 @@ impl Store {
                 Some(Ok(action)) => match check(&action) {
                     Ok(()) => action.outputs,
                     Err(reason) => {
-                        verified.problems.push(Problem::Garbled { key, reason });
+                        verified.problems.push(Problem::InvalidRecord { key, reason });
                         continue;
                     }
                 },
                 Some(Err(damage)) => {
-                    verified.problems.push(Problem::Garbled { key, reason: damage.to_string() });
+                    verified.problems.push(Problem::InvalidRecord { key, reason: damage.to_string() });
                     continue;
                 }
                 // Another process has just removed it.
                 None => continue,
             };
-            // Without write access they stay as they are.
+            // Fails without write access, which is fine.
             verified.sealed += usize::from(self.seal_record(&key).unwrap_or(false));
             for (output, digest) in outputs {
                 let result = checked.entry(digest.clone()).or_insert_with(|| self.check(&digest).err());
                 verified.problems.extend(result.as_ref().map(|error| match error {
                     ReadError::Missing { .. } => Problem::Missing { key: key.clone(), output, digest },
                     ReadError::Corrupt { .. } | ReadError::Io { .. } => {
-                        self.mark(&digest);
+                        self.mark_modified(&digest);
                         Problem::Damaged { key: key.clone(), output, digest }
                     }
                 }));
@@ -121,7 +122,7 @@ impl Store {
     }
 
     /// Whether `key` has an invalid record.
-    pub fn is_garbled(&self, key: &Key) -> bool {
+    pub fn has_invalid_record(&self, key: &Key) -> bool {
         matches!(self.recorded_action(key), Ok(Some(Err(_))) | Err(_))
     }
 
@@ -144,9 +145,9 @@ impl Store {
         })
     }
 
-    /// Gives a blob the look of one that was written to; see [`Store::is_whole`].
-    fn mark(&self, digest: &Digest) {
-        // Where it cannot be marked, it is found again when it is read.
+    /// Marks a blob as modified, so that it is verified before its next use; see [`Store::is_intact`].
+    fn mark_modified(&self, digest: &Digest) {
+        // If this fails, the damage is detected when the blob is read.
         let _ = self.open_file(&self.blob_path(digest)).and_then(|(file, _)| file.set_modified(SystemTime::now()));
     }
 }
@@ -157,18 +158,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_found_and_then_known_to_readers() {
+    fn damage_is_found_and_reported_to_readers() {
         let (_folder, store) = store();
         for name in ["good", "damaged", "missing", "garbled"] {
             store.commit(&key(name), &action(&store, name, &[("blob", name.as_bytes())])).unwrap();
         }
         store.put(b"of nobody").unwrap();
         let path = |name: &str| store.blob_path(&Digest::of(name.as_bytes()));
-        // By a disk that changes nothing but the content.
+        // Change the content but not the modification time, as a disk error would.
         let times = std::fs::metadata(path("damaged")).unwrap().modified().unwrap();
         damage(&path("damaged"), b"DAMAGED");
         std::fs::File::open(path("damaged")).unwrap().set_modified(times).unwrap();
-        assert!(store.action(&key("damaged")).unwrap().is_some(), "nothing shows");
+        assert!(store.action(&key("damaged")).unwrap().is_some(), "the damage is not visible yet");
         let old = std::fs::read_to_string(store.action_path(&key("good"))).unwrap();
         let old = old.split_once(",\n\"sha256\"").unwrap().0;
         let old = old.replace("\"srpipe_version\": \"\"", "\"srpipe_version\": \"0.1.0\"");
@@ -190,11 +191,11 @@ mod tests {
         let problem = |name: &str| (key(name), "blob".to_string(), Digest::of(name.as_bytes()));
         let (damaged, missing) = (problem("damaged"), problem("missing"));
         let mut expected = vec![
-            Problem::Garbled { key: key("other"), reason: "it has other outputs".to_string() },
+            Problem::InvalidRecord { key: key("other"), reason: "it has other outputs".to_string() },
             verified
                 .problems
                 .iter()
-                .find(|p| matches!(p, Problem::Garbled { key: k, .. } if *k == key("garbled")))
+                .find(|p| matches!(p, Problem::InvalidRecord { key: k, .. } if *k == key("garbled")))
                 .unwrap()
                 .clone(),
             Problem::Damaged { key: damaged.0, output: damaged.1, digest: damaged.2 },
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(verified.problems, expected);
         assert_eq!((verified.contents.results, verified.contents.blobs, verified.unreferenced), (5, 5, 3));
         assert!(store.action(&key("good")).unwrap().is_some());
-        assert!(store.action(&key("damaged")).unwrap().is_none(), "so the next run makes it again");
+        assert!(store.action(&key("damaged")).unwrap().is_none(), "the next run recomputes it");
         store.put(b"damaged").unwrap();
         assert!(store.action(&key("damaged")).unwrap().is_some());
     }

@@ -2,7 +2,7 @@
 //!
 //! It has the layout of a store, records under `actions/` and blobs under `blobs/`, so the `store` folder of another
 //! `runs` folder can serve as one. It is read-through: before a stage runs, its key is looked up. Everything read from
-//! it is verified (see [`Store::adopt_blob`]). Only `push` writes to it, and repairs damaged entries.
+//! it is verified (see [`Store::import_blob`]). Only `push` writes to it, and repairs damaged entries.
 
 mod s3;
 
@@ -21,6 +21,7 @@ use crate::plan::Preimage;
 use crate::store::{Digest, Key, MAX_RECORD_BYTES, Record, Store, hash_file};
 use s3::S3;
 
+/// A shared cache of results.
 pub enum Remote {
     Folder(PathBuf),
     S3(Box<S3>),
@@ -93,9 +94,9 @@ impl Remote {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(path);
-                let is_whole =
+                let is_intact =
                     |file: File| Ok::<_, io::Error>(file.metadata()?.len() == size && hash_file(&path)? == *digest);
-                match open(&path).and_then(is_whole) {
+                match open(&path).and_then(is_intact) {
                     Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(false),
                     // Unreadable because of its permissions or a disk error: try to replace it.
                     found => Ok(found.unwrap_or(false)),
@@ -132,10 +133,10 @@ impl Remote {
 
     /// Reads the record of a key; None if there is none. The inner error says why the record is invalid.
     fn record(&self, key: &Key) -> Result<Option<Result<Record>>> {
-        let is_no_file =
+        let is_not_a_file =
             |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::InvalidData);
         let content = match self.get(&Record::path(key), MAX_RECORD_BYTES) {
-            Err(e) if is_no_file(&e) => return Ok(Some(Err(e))),
+            Err(e) if is_not_a_file(&e) => return Ok(Some(Err(e))),
             content => content?,
         };
         let Some(content) = content else { return Ok(None) };
@@ -151,16 +152,17 @@ impl Remote {
             let Some(content) = self.get(&Record::blob_path(digest), *size)? else {
                 bail!("the record of the key {key} exists, but its blob {digest} ({name}) is missing");
             };
-            store.adopt_blob(digest, *size, content)?;
+            store.import_blob(digest, *size, content)?;
         }
-        store.adopt(&record)?;
+        store.import_record(&record)?;
         Ok(true)
     }
 
     /// Copies the result of `key` to the cache, the record last, and replaces damaged entries.
     pub fn push(&self, store: &Store, key: &Key) -> Result<Pushed> {
-        let ours =
-            store.record_of(key)?.with_context(|| format!("the result of the key {key} was removed from the store"))?;
+        let ours = store
+            .export_record(key)?
+            .with_context(|| format!("the result of the key {key} was removed from the store"))?;
         let theirs = self.record(key)?;
         // A stage that is not bit-reproducible can have different, equally valid outputs in the cache.
         if let Some(Ok(theirs)) = &theirs
@@ -171,19 +173,19 @@ impl Remote {
         }
         let is_same = matches!(&theirs, Some(Ok(theirs)) if theirs.outputs == ours.outputs);
         let mut pushed = if theirs.is_none() { Pushed::New } else { Pushed::Repaired };
-        let mut is_whole = is_same;
+        let mut is_intact = is_same;
         for (digest, size) in ours.outputs.values() {
             if !self.has(digest, *size)? {
                 store.check(digest)?;
                 self.put(&Record::blob_path(digest), &store.blob_path(digest))?;
-                is_whole = false;
+                is_intact = false;
             }
         }
         if !is_same {
             let mut file = tempfile::NamedTempFile::new().context("creating a temporary file")?;
             io::Write::write_all(&mut file, ours.bytes()).context("writing a temporary file")?;
             self.put(&Record::path(key), file.path())?;
-        } else if is_whole {
+        } else if is_intact {
             pushed = Pushed::Present;
         }
         Ok(pushed)

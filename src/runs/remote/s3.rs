@@ -28,6 +28,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// The maximum number of bytes read of an error response.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
+/// A prefix in an S3 bucket.
 pub struct S3 {
     bucket: Bucket,
     credentials: Option<Credentials>,
