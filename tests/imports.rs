@@ -1,9 +1,11 @@
-//! Imports run one way: a module names modules of its own layer and of those below it.
+//! Checks the imports: modules import only from lower layers, and files inside a module do not import each other in a
+//! cycle.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the highest to the lowest. Modules of one layer do not name each other.
+/// The layers from the highest to the lowest. Modules of one layer do not import each other.
 const LAYERS: [&[&str]; 16] = [
     &["cli"],
     &["run"],
@@ -23,6 +25,17 @@ const LAYERS: [&[&str]; 16] = [
     &["random", "format"],
 ];
 
+/// Import cycles inside modules that still exist: the folder and the files or subfolders in the cycle. Only remove
+/// entries.
+const KNOWN_CYCLES: &[(&str, &[&str])] = &[
+    ("cli", &["cluster", "store"]),
+    ("comparison", &["canvas", "text"]),
+    ("comparison", &["claims", "measured", "summary"]),
+    ("model", &["attention", "unet"]),
+    ("run", &["cache_state", "prepare"]),
+    ("run/batch", &["monitor", "poll", "submit_queue"]),
+];
+
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
@@ -38,7 +51,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that follow `crate::` in a text, those in braces too: `crate::{data, store::Store}`.
+/// Returns the modules that follow `crate::` in a text, including those in braces: `crate::{data, store::Store}`.
 fn named(text: &str) -> Vec<&str> {
     let word = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let mut found = vec![];
@@ -73,7 +86,7 @@ fn named(text: &str) -> Vec<&str> {
 }
 
 fn upward(module: &str, text: &str) -> Vec<String> {
-    let own = layer(module).unwrap_or_else(|| panic!("{module} has no place among the layers"));
+    let own = layer(module).unwrap_or_else(|| panic!("{module} is not in `LAYERS`"));
     let wrong = |name: &&str| {
         *name != module && layer(name).is_none_or(|other| other <= own) && name.chars().all(|c| !c.is_uppercase())
     };
@@ -105,4 +118,197 @@ fn an_upward_import_is_found() {
     assert_eq!(upward("data", "use crate::{random, stages::{self, X}, store::Store};"), ["data names stages"]);
     assert_eq!(upward("model", "fn f(x: &crate::data::Images) {}"), ["model names data"]);
     assert!(upward("cli", "use crate::run::X; use crate::cli::Y; crate::random::z()").is_empty());
+}
+
+/// A module's path, without the crate: `["pipeline", "sweep", "matrix"]`.
+type ModulePath = Vec<String>;
+
+/// The modules of the crate without tests, with the text of their files.
+struct Modules(BTreeMap<ModulePath, String>);
+
+/// Returns the module in a file, given by its path below `src`.
+fn module_of(file: &Path) -> ModulePath {
+    let mut path: ModulePath = file.with_extension("").iter().map(|name| name.to_str().unwrap().to_string()).collect();
+    if path.last().is_some_and(|name| name == "mod") {
+        path.pop();
+    }
+    path
+}
+
+/// Returns a file's text without comments and inline test modules.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn word(text: &str) -> usize {
+    text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())
+}
+
+/// Parses a path, such as `a::{b, c::D as E}`, and expands its braces. Returns the paths and the rest of the text.
+fn expand(text: &str) -> (Vec<Vec<String>>, &str) {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        let mut all = vec![];
+        loop {
+            let (paths, after) = expand(rest);
+            all.extend(paths);
+            match after.trim_start().strip_prefix(',') {
+                Some(after) => rest = after,
+                None => return (all, after.trim_start().trim_start_matches('}')),
+            }
+        }
+    }
+    if let Some(rest) = text.strip_prefix('*') {
+        return (vec![], rest);
+    }
+    let (name, rest) = text.split_at(word(text));
+    if name.is_empty() {
+        return (vec![], rest);
+    }
+    let name = name.to_string();
+    if let Some(rest) = rest.strip_prefix("::") {
+        let (inner, rest) = expand(rest);
+        let paths = match inner.is_empty() {
+            true => vec![vec![name]],
+            false => inner.into_iter().map(|path| [vec![name.clone()], path].concat()).collect(),
+        };
+        return (paths, rest);
+    }
+    let rest = rest.strip_prefix(" as ").map_or(rest, |rest| &rest[word(rest)..]);
+    (vec![vec![name]], rest)
+}
+
+impl Modules {
+    fn new(files: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
+        let modules: BTreeMap<ModulePath, String> =
+            files.into_iter().map(|(file, text)| (module_of(&file), code(&text))).collect();
+        let is_test = |path: &ModulePath| {
+            path.iter().any(|name| name == "tests" || name.ends_with("_tests"))
+                || (1..path.len()).any(|end| {
+                    let declaration = format!("mod {};", path[end]);
+                    let parent = modules.get(&path[..end]).map_or("", String::as_str);
+                    let before = parent.split(&declaration).next().unwrap_or_default();
+                    before.trim_end_matches("pub ").trim_end().ends_with("#[cfg(test)]")
+                })
+        };
+        let tests: BTreeSet<ModulePath> = modules.keys().filter(|path| is_test(path)).cloned().collect();
+        Self(modules.into_iter().filter(|(path, _)| !tests.contains(path)).collect())
+    }
+
+    /// Returns the child modules that a module imports names from, by name.
+    fn reexports(&self, module: &[String]) -> BTreeMap<String, String> {
+        let text = self.0.get(module).map_or("", String::as_str);
+        let mut found = BTreeMap::new();
+        for (at, _) in text.match_indices("use ") {
+            for path in expand(&text[at + "use ".len()..]).0 {
+                let path = if path[0] == "self" { &path[1..] } else { &path[..] };
+                if path.len() > 1 && self.0.contains_key(&[module, &path[..1]].concat()) {
+                    found.insert(path[path.len() - 1].clone(), path[0].clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Returns the module that a path starting with `super` or `crate` leads to, as seen from `module`.
+    fn resolve(&self, module: &[String], path: &[String]) -> ModulePath {
+        let ups = path.iter().take_while(|name| *name == "super").count();
+        let mut target = match ups {
+            0 => vec![],
+            _ => module[..module.len().saturating_sub(ups)].to_vec(),
+        };
+        let mut rest = path[ups.max(1)..].to_vec();
+        while !rest.is_empty() && self.0.contains_key(&[&target[..], &rest[..1]].concat()) {
+            target.push(rest.remove(0));
+        }
+        if let Some(child) = rest.first().and_then(|name| self.reexports(&target).remove(name)) {
+            target.push(child);
+        }
+        target
+    }
+
+    /// Returns the imports between the children of each module: the module, and for each child the siblings that it
+    /// imports.
+    fn sibling_imports(&self) -> BTreeMap<ModulePath, BTreeMap<String, BTreeSet<String>>> {
+        let mut found: BTreeMap<ModulePath, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+        for (module, text) in &self.0 {
+            for (at, _) in text.match_indices("super::").chain(text.match_indices("crate::")) {
+                if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+                    continue;
+                }
+                for path in expand(&text[at..]).0 {
+                    let target = self.resolve(module, &path);
+                    let common = module.iter().zip(&target).take_while(|(a, b)| a == b).count();
+                    if common > 0 && common < module.len().min(target.len()) {
+                        let siblings = found.entry(module[..common].to_vec()).or_default();
+                        siblings.entry(module[common].clone()).or_default().insert(target[common].clone());
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Returns the import cycles inside modules: the module, and the children that import each other.
+    fn cycles(&self) -> Vec<(String, Vec<String>)> {
+        let mut found = vec![];
+        for (module, imports) in self.sibling_imports() {
+            let mut reachable: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+            for from in imports.keys() {
+                let reached = reachable.entry(from).or_default();
+                let mut open = vec![from];
+                while let Some(next) = open.pop() {
+                    open.extend(imports.get(next).into_iter().flatten().filter(|name| reached.insert(name)));
+                }
+            }
+            let cycle = |name: &String| -> Vec<String> {
+                let is_mutual = |other: &&&String| reachable.get(**other).is_some_and(|back| back.contains(name));
+                reachable[name].iter().filter(is_mutual).map(|other| other.to_string()).collect()
+            };
+            let cycles: BTreeSet<Vec<String>> = imports.keys().map(cycle).filter(|cycle| !cycle.is_empty()).collect();
+            found.extend(cycles.into_iter().map(|cycle| (module.join("/"), cycle)));
+        }
+        found
+    }
+}
+
+#[test]
+fn files_inside_a_module_do_not_import_each_other_in_a_cycle() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![];
+    sources(&src, &mut files);
+    let texts = files.iter().map(|file| (file.strip_prefix(&src).unwrap().into(), fs::read_to_string(file).unwrap()));
+    let found = Modules::new(texts).cycles();
+    let known: Vec<(String, Vec<String>)> = KNOWN_CYCLES
+        .iter()
+        .map(|(module, cycle)| (module.to_string(), cycle.iter().map(|name| name.to_string()).collect()))
+        .collect();
+    let new: Vec<_> = found.iter().filter(|cycle| !known.contains(cycle)).collect();
+    assert!(new.is_empty(), "new import cycles: move what both sides need to a lower file\n{new:#?}");
+    let gone: Vec<_> = known.iter().filter(|cycle| !found.contains(cycle)).collect();
+    assert!(gone.is_empty(), "remove these from `KNOWN_CYCLES`\n{gone:#?}");
+}
+
+#[test]
+fn cycles_between_files_are_found() {
+    let modules =
+        |files: &[(&str, &str)]| Modules::new(files.iter().map(|(file, text)| (PathBuf::from(file), text.to_string())));
+    let cycle = |module: &str, names: &[&str]| (module.to_string(), names.iter().map(|n| n.to_string()).collect());
+    let direct =
+        [("m/mod.rs", "mod a;\nmod b;"), ("m/a.rs", "use super::b::X;"), ("m/b.rs", "fn f(x: super::a::Y) {}")];
+    assert_eq!(modules(&direct).cycles(), [cycle("m", &["a", "b"])]);
+    let by_reexport =
+        [("m/mod.rs", "pub use b::{X, Y as Z};"), ("m/a.rs", "use crate::m::{X, c};"), ("m/b.rs", "use super::a;")];
+    assert_eq!(modules(&by_reexport).cycles(), [cycle("m", &["a", "b"])]);
+    let nested =
+        [("m/mod.rs", ""), ("m/a.rs", ""), ("m/a/x.rs", "use super::super::b;"), ("m/b.rs", "use super::{a, c};")];
+    assert_eq!(modules(&nested).cycles(), [cycle("m", &["a", "b"])]);
+    let acyclic = [
+        ("m/mod.rs", "use a::A;\n#[cfg(test)]\npub mod testing;"),
+        ("m/a.rs", "use super::b::X;\nuse super::Item;"),
+        ("m/b.rs", "// super::a\n#[cfg(test)]\nmod tests {\n    use super::super::a;\n}"),
+        ("m/testing.rs", "use super::a;"),
+    ];
+    assert!(modules(&acyclic).cycles().is_empty());
 }
