@@ -156,20 +156,20 @@ fn why_names_the_parameter_with_its_place_and_what_follows() {
     let text = std::fs::read_to_string(folder.path().join("p.yaml")).unwrap();
     folder.write("p.yaml", text.replace("scale: 4", "scale: 2").replace("[1e-3, 0.002]", "[1e-3, 0.004]"));
     let why = |stage: &str| folder.srpipe(&["why", "p.yaml", stage]).stdout;
-    assert_eq!(why("pairs"), "pairs reruns: scale 4 → 2 (p.yaml:6:41); 9 stages follow\n");
+    assert_eq!(why("pairs"), "pairs reruns: scale 4 → 2 (p.yaml:6:41); 9 stages depend on it\n");
     let line = text.lines().position(|line| line.starts_with("  model:")).unwrap() + 1;
     let column = text.lines().nth(line - 1).unwrap().find("0.002").unwrap() + 1;
     assert_eq!(
         why("model[lr=4e-3,seed=1]"),
         format!(
-            "model[lr=4e-3,seed=1] runs: nearest to what is known, it has optim.lr 0.002 → 0.004 \
-                 (p.yaml:{line}:{column}); it waits for pairs; 2 stages follow\n"
+            "model[lr=4e-3,seed=1] runs: compared with the most similar result, optim.lr 0.002 → 0.004 \
+                 (p.yaml:{line}:{column}); depends on pairs; 2 stages depend on it\n"
         )
     );
     assert_eq!(why("model").lines().count(), 4, "a swept stage is all of its instances");
-    assert!(why("images").starts_with("images is cached: its result is known (key "));
+    assert!(why("images").starts_with("images is cached (key "));
     assert!(
-        why("compare").starts_with("compare waits for ") || why("compare").contains("other arms"),
+        why("compare").starts_with("compare depends on ") || why("compare").contains("the arms changed"),
         "{}",
         why("compare")
     );

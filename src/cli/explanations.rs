@@ -1,4 +1,4 @@
-//! What a stage would do and why, in words and as JSON; for `plan`, `why` and `run --dry-run`.
+//! Explains what each stage would do and why, as text and as JSON; for `plan`, `why` and `run --dry-run`.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::run::Prepared;
 use crate::runs::RunView;
 use crate::store::{Key, Store};
 
-/// A pipeline with the reason of every stage.
+/// A pipeline with an explanation for every stage.
 pub struct Explained<'a> {
     pub pipeline: &'a Pipeline,
     pub prepared: &'a Prepared,
@@ -20,8 +20,8 @@ pub struct Explained<'a> {
     latest: HashMap<String, Key>,
 }
 
-/// Differences of one stage that are told; the others are counted.
-const MOST: usize = 4;
+/// The maximum number of differences to show per stage; the others are counted.
+const MAX_DIFFERENCES: usize = 4;
 
 impl<'a> Explained<'a> {
     pub fn new(pipeline: &'a Pipeline, prepared: &'a Prepared, store: Option<&Store>) -> Self {
@@ -31,7 +31,7 @@ impl<'a> Explained<'a> {
         });
         let Prepared { plan, states, forced, sources, .. } = prepared;
         let mut explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
-        // What cannot be read is no history, but it was made.
+        // A stage with an invalid record was computed before, although the history does not contain it.
         for (explanation, state) in explanations.iter_mut().zip(states) {
             let is_new = matches!(explanation.reason, Reason::New | Reason::Changed { .. });
             if is_new && state.key().is_some_and(|key| store.is_some_and(|store| store.has_invalid_record(key))) {
@@ -67,7 +67,7 @@ impl<'a> Explained<'a> {
         }
     }
 
-    /// All that reads of a stage, or of one that does.
+    /// Returns the direct and indirect dependents of a stage.
     pub fn follow(&self, stage: usize) -> Vec<&str> {
         let mut reached = vec![false; self.plan().stages.len()];
         reached[stage] = true;
@@ -79,50 +79,55 @@ impl<'a> Explained<'a> {
         (stage + 1..reached.len()).filter(|&index| reached[index]).map(|index| self.name(index)).collect()
     }
 
-    /// Whether the latest run has this result for this stage, so that running it now is running it again.
+    /// Whether the latest run has this result for the stage, so that running the stage is a rerun.
     fn is_of_latest_run(&self, stage: usize, key: &Key) -> bool {
         self.latest.get(self.name(stage)) == Some(key)
     }
 
-    /// The reason after the colon of a sentence.
+    /// Returns the reason for the state of a stage, as a phrase.
     pub fn because(&self, stage: usize) -> String {
-        let waits_for = few(&self.waits_for(stage));
+        let inputs = self.waits_for(stage);
+        let depends = match inputs.is_empty() {
+            true => None,
+            false => Some(format!("depends on {}", few(&inputs))),
+        };
+        let with_inputs = |text: String| depends.iter().fold(text, |text, depends| format!("{text}; {depends}"));
         match &self.explanations[stage].reason {
-            Reason::Cached => "its result is known".to_string(),
-            Reason::New if waits_for.is_empty() => {
-                format!("no {} stage was computed before", self.plan().stages[stage].kind.name())
+            Reason::Cached => "cached".to_string(),
+            Reason::New => {
+                let kind = self.plan().stages[stage].kind.name();
+                with_inputs(format!("no {kind} stage was computed before"))
             }
-            Reason::New => format!("it waits for {waits_for}"),
-            Reason::Lost => "it was computed before, but its record or a blob of it is missing or damaged".to_string(),
-            Reason::Forced if waits_for.is_empty() => "it is forced".to_string(),
-            Reason::Forced => format!("it is forced; it waits for {waits_for}"),
-            Reason::Waiting => format!("it waits for {waits_for}; should that come out as before, it stays"),
+            Reason::Lost => "it was computed before, but its record or a blob is missing or damaged".to_string(),
+            Reason::Forced => with_inputs("forced".to_string()),
+            Reason::Waiting => {
+                let output = if inputs.len() == 1 { "its output changes" } else { "their outputs change" };
+                format!("depends on {}; reruns only if {output}", few(&inputs))
+            }
             Reason::Changed { key, differences } => {
-                let mut told = self.told(stage, differences);
-                let more = told.len().saturating_sub(MOST);
-                told.truncate(MOST);
-                let mut text = told.join(", ");
+                let mut shown = self.describe(stage, differences);
+                let more = shown.len().saturating_sub(MAX_DIFFERENCES);
+                shown.truncate(MAX_DIFFERENCES);
+                let mut text = shown.join(", ");
                 if more > 0 {
                     text += &format!(" and {more} more");
                 }
                 if !self.is_of_latest_run(stage, key) {
-                    text = format!("nearest to what is known, it has {text}");
+                    text = format!("compared with the most similar result, {text}");
                 }
-                if !waits_for.is_empty() {
-                    text += &format!("; it waits for {waits_for}");
-                }
-                text
+                with_inputs(text)
             }
         }
     }
 
-    /// "attention reruns: model.base_channels 32 → 48 (pipelines/ablation.yaml:21:7); 3 stages follow".
+    /// Returns a sentence such as "attention reruns: model.base_channels 32 → 48 (pipelines/ablation.yaml:21:7); 3 stages
+    /// depend on it".
     pub fn sentence(&self, stage: usize) -> String {
         let name = self.name(stage);
         let because = self.because(stage);
         let mut sentence = match &self.explanations[stage].reason {
-            Reason::Cached => format!("{name} is cached: {because}"),
-            Reason::Waiting => format!("{name} waits for {}", because.trim_start_matches("it waits for ")),
+            Reason::Cached => format!("{name} is cached"),
+            Reason::Waiting => format!("{name} {because}"),
             Reason::Lost | Reason::Forced => format!("{name} reruns: {because}"),
             Reason::Changed { key, .. } if self.is_of_latest_run(stage, key) => format!("{name} reruns: {because}"),
             Reason::New | Reason::Changed { .. } => format!("{name} runs: {because}"),
@@ -134,49 +139,50 @@ impl<'a> Explained<'a> {
         }
         match self.follow(stage).len() {
             0 => {}
-            1 => sentence += "; 1 stage follows",
-            n => sentence += &format!("; {n} stages follow"),
+            1 => sentence += "; 1 stage depends on it",
+            n => sentence += &format!("; {n} stages depend on it"),
         }
         sentence
     }
 
-    /// Differences in words; those of the blobs of one input are one.
-    fn told(&self, stage: usize, differences: &[Difference]) -> Vec<String> {
-        let mut told: Vec<String> = vec![];
+    /// Describes the differences. Those of several blobs of one input are combined.
+    fn describe(&self, stage: usize, differences: &[Difference]) -> Vec<String> {
+        let mut descriptions: Vec<String> = vec![];
         let mut roles: Vec<&str> = vec![];
         let mut arms = false;
         for difference in differences {
             let (before, now) = (value(&difference.before), value(&difference.now));
-            let place = self.place(stage, &difference.field).map_or(String::new(), |place| format!(" ({place})"));
-            told.push(match &difference.field {
-                // What an arm consists of is long; that it is another is enough.
+            let position = self.position(stage, &difference.field);
+            let position = position.map_or(String::new(), |position| format!(" ({position})"));
+            descriptions.push(match &difference.field {
+                // The parameters of an arm are long, so report only that the arms changed.
                 Field::Param(path) if path.starts_with("arms.") && std::mem::replace(&mut arms, true) => continue,
-                Field::Param(path) if path.starts_with("arms.") => format!("other arms{place}"),
-                Field::Param(path) => format!("{path} {before} → {now}{place}"),
-                Field::Seed => format!("seed {before} → {now}{place}"),
+                Field::Param(path) if path.starts_with("arms.") => format!("the arms changed{position}"),
+                Field::Param(path) => format!("{path} {before} → {now}{position}"),
+                Field::Seed => format!("seed {before} → {now}{position}"),
                 Field::Backend => format!("device {before} → {now}"),
                 Field::CodeVersion => {
                     let kind = self.plan().stages[stage].kind.name();
-                    format!("srpipe computes {kind} stages otherwise (version {before} → {now})")
+                    format!("the implementation of `{kind}` changed (version {before} → {now})")
                 }
                 Field::Source(name) => match name.strip_prefix("files.") {
-                    Some(file) => format!("other content of {file}{place}"),
-                    None => format!("other content of the {name}{place}"),
+                    Some(file) => format!("the content of {file} changed{position}"),
+                    None => format!("the content of the {name} changed{position}"),
                 },
-                // Nor is there more to say of what those arms hold.
+                // The inputs of changed arms differ anyway.
                 Field::Input { role, .. } if arms && role.starts_with("arms.") => continue,
                 Field::Input { role, .. } if roles.contains(&role.as_str()) => continue,
                 Field::Input { role, .. } => {
                     roles.push(role);
-                    format!("other content of `{role}`{place}")
+                    format!("the content of `{role}` changed{position}")
                 }
             });
         }
-        told
+        descriptions
     }
 
-    /// Where the field is given; of a parameter that is left to its default, what encloses it.
-    fn place(&self, stage: usize, field: &Field) -> Option<Position> {
+    /// Returns where the field is set; for a parameter with its default value, the position of the enclosing mapping.
+    fn position(&self, stage: usize, field: &Field) -> Option<Position> {
         let stage = &self.pipeline.stages[stage];
         match field {
             Field::Param(path) => self.pipeline.nearest_position(stage, path),
@@ -187,11 +193,11 @@ impl<'a> Explained<'a> {
         }
     }
 
-    /// A stage as `plan --json` and `why --json` have it.
+    /// Returns the JSON of a stage for `plan --json` and `why --json`.
     pub fn json(&self, stage: usize) -> Value {
         let planned = &self.plan().stages[stage];
         let Explanation { reason, seconds } = &self.explanations[stage];
-        let (word, nearest, differences) = match reason {
+        let (name, nearest, differences) = match reason {
             Reason::Cached => ("known", None, &[][..]),
             Reason::New => ("new", None, &[][..]),
             Reason::Lost => ("lost", None, &[][..]),
@@ -200,8 +206,8 @@ impl<'a> Explained<'a> {
             Reason::Changed { key, differences } => ("changed", Some(key), &differences[..]),
         };
         let difference = |d: &Difference| {
-            let place = self.place(stage, &d.field).map(|place| place.to_string());
-            json!({"field": field_name(&d.field), "before": d.before, "now": d.now, "place": place})
+            let position = self.position(stage, &d.field).map(|position| position.to_string());
+            json!({"field": field_name(&d.field), "before": d.before, "now": d.now, "place": position})
         };
         let state = match self.state(stage) {
             StageState::Cached { .. } => "cached",
@@ -209,7 +215,7 @@ impl<'a> Explained<'a> {
             StageState::Waiting { .. } => "waiting",
         };
         json!({
-            "name": planned.name, "stage": planned.base, "kind": planned.kind, "state": state, "reason": word,
+            "name": planned.name, "stage": planned.base, "kind": planned.kind, "state": state, "reason": name,
             "because": self.because(stage), "key": self.state(stage).key(), "nearest": nearest,
             "differences": differences.iter().map(difference).collect::<Vec<_>>(),
             "waits_for": self.waits_for(stage), "seconds": seconds,
@@ -236,7 +242,7 @@ fn value(value: &Option<Value>) -> String {
     }
 }
 
-/// The names, of many the first.
+/// Returns a list of names; a long list is truncated.
 pub fn few(names: &[&str]) -> String {
     match names.len() {
         0..=4 => names.join(", "),
