@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command-line arguments and their help.
 
 mod bench;
 mod help;
@@ -20,28 +20,28 @@ pub use report::ReportArgs;
 pub use store::{ExportArgs, GcArgs, ImportArgs, PushArgs, RunIdArgs, VerifyArgs};
 pub use user::{InitArgs, Template, UpscaleArgs};
 
-/// Examples and exit codes, to be put before more.
+/// The examples and exit codes, as a macro so that `concat!` can extend them.
 macro_rules! examples {
     () => {
         "\
 Examples:
-  srpipe init                                  writes a pipeline to start from, with comments
-  srpipe run pipelines/quickstart.yaml         runs what is not known yet; run it again after any interruption
+  srpipe init                                  write a commented pipeline file to start from
+  srpipe run pipelines/quickstart.yaml         run all stages that are not cached
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
-  srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      what that would run, and how long it would take
-  srpipe why pipelines/ablation.yaml attention  what has changed, with its line in the file
-  srpipe status                                the latest run of every pipeline
-  srpipe status pipelines/ablation.yaml        every stage of one
-  srpipe logs baseline -f                      what a stage says while it runs
-  srpipe upscale photo.png --model attention -o out.png    what a trained model makes of it
-  srpipe bench                                 how fast this machine trains and samples
+  srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      show what would run and for how long
+  srpipe why pipelines/ablation.yaml attention show what changed, with its line in the file
+  srpipe status                                show the latest run of every pipeline
+  srpipe status pipelines/ablation.yaml        show every stage of a pipeline
+  srpipe logs baseline -f                      follow the log of a stage
+  srpipe upscale photo.png --model attention -o out.png    upscale an image with a trained model
+  srpipe bench                                 measure training and sampling speed
 
 Exit codes:
-    0  done
-    1  a stage failed, or the machine did
-    2  the pipeline file, the command line or a file that it names is wrong; nothing was started
-  130  interrupted; what ran has saved its progress"
+    0  success
+    1  a stage failed, or a system error occurred
+    2  invalid pipeline file, command line or input file; nothing was started
+  130  interrupted; running stages saved a checkpoint"
     };
 }
 
@@ -50,11 +50,11 @@ const EXAMPLES: &str = examples!();
 const RUN_HELP: &str = concat!(
     examples!(),
     "\n
-With --json, one object a line on stdout; within a schema, fields and events are only added:
+With --json, stdout has one object per line. Within a schema version, fields and events are only added:
   {\"event\": \"run_started\", \"schema\": 1, \"run\": ID, \"pipeline\": NAME, \"stages\": [NAME, ...]}
   {\"event\": \"stage\", \"stage\": NAME, \"state\": pending|running|cached|ran|failed|skipped|interrupted}
       ran: \"seconds\"; failed: \"error\", \"cause\" (failed|lost|out_of_memory|time), \"log\" (a path);
-      skipped: \"because\" (a stage, or null); running: \"waiting\" where another run computes the same
+      skipped: \"because\" (a stage, or null); running: \"waiting\" if another run computes the same result
   {\"event\": \"progress\", \"stage\": NAME, \"done\": N, \"total\": N, \"unit\": TEXT, \"values\": {NAME: NUMBER}}
   {\"event\": \"message\", \"stage\": NAME, \"text\": TEXT}
   {\"event\": \"stopping\"}
@@ -63,21 +63,20 @@ With --json, one object a line on stdout; within a schema, fields and events are
 
 const STATUS_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\": {\"results\", \"blobs\", \"bytes\",
-\"unfinished\"}}; of a file or a run {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
+\"unfinished\"}}; for a file or a run, {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
 \"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
 \"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"job\": {\"id\", \"queued\" (why),
 \"node\"}, \"waits_for\"}]}.";
 
 const CHECK_JSON: &str = "\
-With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (how many, where there are no errors), \"errors\": [{\"message\",
+With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (their number, if there are no errors), \"errors\": [{\"message\",
 \"place\" (file:line:column, or the flag), \"help\"}]}]}.";
 
-/// Runs super-resolution experiments from YAML: what is known already is not computed again, and what was interrupted
-/// goes on where it stopped.
+/// Run super-resolution experiments from YAML. Cached results are not recomputed; interrupted runs resume.
 #[derive(Debug, Parser)]
 #[command(name = "srpipe", version, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
-    /// The folder that keeps results.
+    /// The folder for runs and cached results.
     #[arg(long, global = true, env = "SRPIPE_RUNS", default_value = "runs", value_name = "FOLDER")]
     pub runs_dir: PathBuf,
 
@@ -87,60 +86,84 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a pipeline to start from.
+    /// Write a pipeline file to start from.
     Init(InitArgs),
-    /// Run the stages of a pipeline that are not known yet.
+    /// Run the stages of a pipeline that are not cached.
+    ///
+    /// Ctrl-C asks running stages to save a checkpoint; the next run resumes from it. A killed run resumes from the last
+    /// checkpoint that it saved.
     Run(RunArgs),
-    /// Show where runs and stages stand.
+    /// Show the state of runs and stages.
     Status(StatusArgs),
-    /// Show what would run, in which order, why, and how long it would take.
+    /// Show what would run, in which order, why, and for how long.
     Plan(PlanArgs),
-    /// Say why a stage would run or is cached, and what it waits for.
+    /// Explain why a stage would run or is cached.
     Why(WhyArgs),
-    /// Show what two runs differ in: parameters and metrics.
+    /// Compare the parameters and metrics of two runs.
+    ///
+    /// A run is given by its id, a unique prefix of its id, or its pipeline's name, which means the latest run.
     Diff(DiffArgs),
-    /// List runs with the parameters and metrics in which they differ.
+    /// List runs with the parameters and metrics that differ.
+    ///
+    /// Parameters are named by their path in the file, metrics by stage and name. A unique ending of the name suffices.
     Runs(RunsArgs),
-    /// Show which stage reads which, with their states.
+    /// Show the dependency graph of the stages with their states.
     Graph(GraphArgs),
-    /// Say whether pipeline files are right, and all that is wrong with them.
+    /// Validate pipeline files and report every error.
     Check(CheckArgs),
-    /// Show what a stage of the latest run said.
+    /// Show the log of a stage of the latest run.
     Logs(LogsArgs),
-    /// End a run: its stages save their progress, and the next run goes on from there.
+    /// Cancel a run; its stages save a checkpoint to resume from.
     Cancel(RunIdArgs),
-    /// Write the report of a run: one HTML file.
+    /// Write the report of a run as one HTML file.
+    ///
+    /// The file is self-contained. `run` writes it to the run's folder; this command rewrites it, also for a run that has
+    /// not finished.
     Report(ReportArgs),
-    /// Enlarge a picture of your own with a trained model.
+    /// Upscale an image with a trained model.
+    ///
+    /// The image is sampled as a whole, in overlapping tiles of the model's training size. The tiles are blended at every
+    /// step, so there are no seams. The same seed gives the same image.
     Upscale(UpscaleArgs),
-    /// Measure how fast a network trains and samples on this machine's CPU.
+    /// Measure how fast a network trains and samples on this machine.
+    ///
+    /// Trains the U-Net on noise for a few seconds, then runs forward passes. Training and sampling in pipelines reach the
+    /// same speed. Measure on an idle machine.
     Bench(BenchArgs),
-    /// Remove what no run needs any more: runs but the newest of each pipeline, and then the results that none has.
+    /// Delete old runs, and results that no run refers to.
+    ///
+    /// Keeps active and pinned runs, the latest run of each pipeline, and all results that an active run uses.
     Gc(GcArgs),
-    /// Read every result and say which are damaged; the next run makes those again.
+    /// Check every result for damage; the next run recomputes damaged ones.
+    ///
+    /// A run checks only the size and modification time of each blob, and the content of the blobs that its stages read.
+    /// Only this command finds silent disk corruption in the other blobs.
     Verify(VerifyArgs),
-    /// Write a run with all its results to one file.
+    /// Write a run and all its results to an archive.
     Export(ExportArgs),
-    /// Add a run from such a file.
+    /// Add a run from an archive.
     Import(ImportArgs),
-    /// Copy a run's results to the shared cache.
+    /// Copy the results of a run to the shared cache.
+    ///
+    /// The shared cache is a folder or `s3://BUCKET/PREFIX`. It is set by SRPIPE_REMOTE or by `remote` in
+    /// $XDG_CONFIG_HOME/srpipe/config.yaml (default: ~/.config/srpipe/config.yaml). `run` downloads cached results from it.
     Push(PushArgs),
-    /// Keep a run, however old it gets.
+    /// Protect a run from `gc`.
     Pin(RunIdArgs),
-    /// Keep a run no longer than others.
+    /// Let `gc` delete a pinned run again.
     Unpin(RunIdArgs),
-    /// Print the JSON Schema of pipeline files, for editors and other programs.
+    /// Print the JSON Schema of pipeline files.
     Schema {
-        /// Print the reference of pipeline files instead, for people.
+        /// Print the reference of pipeline files as Markdown instead.
         #[arg(long)]
         markdown: bool,
     },
-    /// Print the completions of a shell.
+    /// Print the completion script for a shell.
     Completions { shell: clap_complete::Shell },
-    /// Run one stage, as ordered on stdin.
+    /// Run the stage that stdin specifies.
     #[command(hide = true)]
     Exec {
-        /// In a job of Slurm: the file of its batch.
+        /// In a Slurm job: the file of its batch.
         #[arg(long)]
         job: Option<PathBuf>,
     },
@@ -158,13 +181,13 @@ pub enum Command {
     },
 }
 
-/// What the command line says of a pipeline file; the same for every command that reads one.
+/// The overrides of a pipeline file, shared by all commands that read one.
 #[derive(Debug, Args)]
 pub struct FlagArgs {
-    /// Set a value of the file, by its path from the root: `stages.cifar.limit.train=1000`.
+    /// Override a value of the file by its path from the root: `stages.cifar.limit.train=1000`.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// Give a parameter several values, and train and sample with each: `defaults.train.optim.lr=1e-3,2e-3`,
+    /// Sweep a parameter; each value is trained and sampled: `defaults.train.optim.lr=1e-3,2e-3`,
     /// `stages.baseline.model.base_channels=16,32`, `seed=0,1,2`.
     #[arg(long, value_name = "PATH=A,B")]
     pub sweep: Vec<String>,
@@ -176,25 +199,24 @@ impl FlagArgs {
     }
 }
 
-/// Which stages run, and where; the same for `run` and `plan`.
+/// The choice of stages, executor and device, shared by `run` and `plan`.
 #[derive(Debug, Args)]
 pub struct ChoiceArgs {
-    /// Run this stage although its result is known; of a swept stage, every instance.
+    /// Rerun this stage even if it is cached. The name of a swept stage means all its instances.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
-    /// Run this stage and what it needs, nothing else.
+    /// Run only this stage and its dependencies.
     #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
-    /// What runs stages, instead of what the file and your settings say: local, slurm.
+    /// Run stages with this executor, overriding the file and your settings: local, slurm.
     #[arg(long, value_name = "EXECUTOR", value_parser = executor)]
     pub executor: Option<ExecutorKind>,
-    /// Where networks run, instead of what the file says: auto, cpu, cuda, cuda:1.
+    /// Run networks on this device, overriding the file: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
 }
 
-/// Ctrl-C asks running stages to save their progress; run again to go on. A run that is killed loses what was done since
-/// the last checkpoint, and goes on the same way.
+/// The arguments of `srpipe run`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = RUN_HELP)]
 pub struct RunArgs {
@@ -202,25 +224,25 @@ pub struct RunArgs {
     pub file: PathBuf,
     #[command(flatten)]
     pub flags: FlagArgs,
-    /// Stages at once, which then share the cores. Without it networks run one after the other, each on up to 8 cores or
-    /// more if there is nothing else to run, and short stages beside.
+    /// Run up to N stages at once, which share the cores. By default, networks run one at a time, each on up to 8 cores
+    /// (more if nothing else can run), and short stages run beside them.
     #[arg(short, long, value_name = "N", value_parser = whole::<u32, 1, 4096>)]
     pub jobs: Option<u32>,
-    /// After a failure start nothing more; what runs goes on to its end.
+    /// After a failure, start no more stages; running stages finish.
     #[arg(long)]
     pub fail_fast: bool,
-    /// Go on with stages that do not need one that failed: so it is without `--fail-fast`.
+    /// After a failure, continue with stages that do not depend on the failed one (default).
     #[arg(short, long, conflicts_with = "fail_fast")]
     pub keep_going: bool,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
-    /// On a cluster: submit all stages at once, each after those that it needs, and do not wait for them.
+    /// On a cluster: submit all stages as jobs with dependencies and exit without waiting for them.
     #[arg(long)]
     pub detach: bool,
-    /// Show what would run and why; start and write nothing.
+    /// Show what would run and why, without running or writing anything.
     #[arg(long)]
     pub dry_run: bool,
-    /// Write one JSON object a line to stdout; the last is `run_finished`.
+    /// Write one JSON object per line to stdout; the last is `run_finished`.
     #[arg(long)]
     pub json: bool,
 }
@@ -228,14 +250,14 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_JSON)]
 pub struct StatusArgs {
-    /// A pipeline file, a run's id or a pipeline's name; without it, every pipeline's latest run.
+    /// A pipeline file, run id or pipeline name; default: the latest run of every pipeline.
     pub what: Option<String>,
     #[command(flatten)]
     pub flags: FlagArgs,
-    /// Show every instance of a sweep.
+    /// Show each instance of a sweep on its own line.
     #[arg(long)]
     pub all: bool,
-    /// On a terminal, too, show where a run stands now and end: without it, one that is on is followed until it ends.
+    /// Show the current state and exit. By default, on a terminal, an active run is followed until it ends.
     #[arg(long)]
     pub once: bool,
     /// Write JSON to stdout.
@@ -246,10 +268,10 @@ pub struct StatusArgs {
 const PLAN_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
 cached|ready|waiting, \"reason\": known|new|lost|forced|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
-known result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
+cached result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
 \"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
 
-/// Nothing is started or written. Times are those of the nearest known results, scaled by the arithmetic.
+/// The arguments of `srpipe plan`.
 #[derive(Debug, Args)]
 #[command(after_help = PLAN_JSON)]
 pub struct PlanArgs {
@@ -259,7 +281,7 @@ pub struct PlanArgs {
     pub flags: FlagArgs,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
-    /// Show every instance of a sweep.
+    /// Show each instance of a sweep on its own line.
     #[arg(long)]
     pub all: bool,
     /// Write JSON to stdout.
@@ -268,20 +290,20 @@ pub struct PlanArgs {
 }
 
 const WHY_JSON: &str = "\
-With --json: {\"schema\": 1, \"pipeline\", \"stages\": [as in `plan --json`, and \"sentence\", \"follow\": the stages that
-read of it]}";
+With --json: {\"schema\": 1, \"pipeline\", \"stages\": [as in `plan --json`, with \"sentence\", \"follow\": the stages that
+depend on it]}";
 
-/// A stage is compared with the nearest result that is known; what differs is told with its place in the file.
+/// The arguments of `srpipe why`.
 #[derive(Debug, Args)]
 #[command(after_help = WHY_JSON)]
 pub struct WhyArgs {
     /// The pipeline file.
     pub file: PathBuf,
-    /// A stage; of one that is swept, an instance or all.
+    /// A stage. For a swept stage: one instance, or the stage's name for all of them.
     pub stage: String,
     #[command(flatten)]
     pub flags: FlagArgs,
-    /// Where networks would run, as for `run`.
+    /// Assume that networks run on this device, as for `run`.
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub device: Option<Device>,
     /// Write JSON to stdout.
@@ -291,9 +313,9 @@ pub struct WhyArgs {
 
 const DIFF_JSON: &str = "\
 With --json: {\"schema\": 1, \"runs\": [ID, ID], \"params\": {PATH: [before, after]}, \"metrics\": {STAGE.NAME: [before,
-after]}}; null where a run has none.";
+after]}}; null if a run has no value.";
 
-/// A run is named by its id, by the beginning of it, or by its pipeline, whose latest is meant.
+/// The arguments of `srpipe diff`.
 #[derive(Debug, Args)]
 #[command(after_help = DIFF_JSON)]
 pub struct DiffArgs {
@@ -314,22 +336,22 @@ Examples:
 With --json: {\"schema\": 1, \"runs\": [{\"id\", \"pipeline\", \"state\": running|ok|failed|interrupted|died, \"started_at\",
 \"seconds\", \"params\": {PATH: text}, \"metrics\": {STAGE.NAME: number}}]}";
 
-/// Parameters are named by their path in the file, metrics by stage and name; the end of it is enough.
+/// The arguments of `srpipe runs`.
 #[derive(Debug, Args)]
 #[command(after_help = RUNS_HELP)]
 pub struct RunsArgs {
-    /// Those of one pipeline.
+    /// Show only the runs of this pipeline.
     pub pipeline: Option<String>,
-    /// Only runs for which this holds: NAME=VALUE, or with != < <= > >=.
+    /// Show only runs that match NAME=VALUE; also != < <= > >=.
     #[arg(long, value_name = "TEST")]
     pub filter: Vec<String>,
-    /// In the order of this: run, pipeline, state, age, took, a parameter or a metric. Newest first without it.
+    /// Sort by run, pipeline, state, age, took, a parameter or a metric; default: newest first.
     #[arg(long, value_name = "NAME")]
     pub sort: Option<String>,
-    /// The other way round.
+    /// Reverse the order.
     #[arg(long)]
     pub reverse: bool,
-    /// Every parameter and metric, also those that are the same in all.
+    /// Show all parameters and metrics, including those with the same value in all runs.
     #[arg(long)]
     pub all: bool,
     /// Write JSON to stdout.
@@ -339,11 +361,11 @@ pub struct RunsArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GraphFormat {
-    /// A tree for the terminal: each stage below the last that it reads.
+    /// A tree for the terminal: each stage is below its last dependency.
     Ascii,
-    /// For Graphviz.
+    /// A Graphviz graph.
     Dot,
-    /// For Markdown.
+    /// A Mermaid diagram, for Markdown.
     Mermaid,
 }
 
@@ -358,9 +380,10 @@ pub struct GraphArgs {
     pub file: PathBuf,
     #[command(flatten)]
     pub flags: FlagArgs,
+    /// The output format.
     #[arg(long, value_enum, default_value_t = GraphFormat::Ascii)]
     pub format: GraphFormat,
-    /// Show every instance of a sweep.
+    /// Show each instance of a sweep on its own line.
     #[arg(long)]
     pub all: bool,
     /// Write JSON to stdout.
@@ -371,7 +394,7 @@ pub struct GraphArgs {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_JSON)]
 pub struct CheckArgs {
-    /// Pipeline files.
+    /// The pipeline files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
@@ -385,13 +408,13 @@ const LOGS_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"run\", \"stage\", \"state\": pending|running|ran|cached|failed|skipped|interrupted,
 \"log\" (a path, or null), \"text\" (or null)}.";
 
-/// Exit code 1 where the stage has no log.
+/// The arguments of `srpipe logs`. The exit code is 1 if the stage has no log.
 #[derive(Debug, Args)]
 #[command(after_help = LOGS_JSON)]
 pub struct LogsArgs {
-    /// A stage; `PIPELINE/STAGE` where several pipelines have one of that name.
+    /// A stage, or `PIPELINE/STAGE` if several pipelines have a stage of that name.
     pub stage: String,
-    /// Go on as long as the stage runs.
+    /// Print new output until the stage ends.
     #[arg(short, long)]
     pub follow: bool,
     /// Write JSON to stdout.
@@ -403,7 +426,7 @@ fn executor(text: &str) -> Result<ExecutorKind, String> {
     text.parse().map_err(|expected| format!("must be {expected}"))
 }
 
-/// What to do where a pipeline file is missing.
+/// Adds a hint to the error about a missing pipeline file.
 pub fn helped(mut error: clap::Error) -> clap::Error {
     let lacks_file = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
@@ -412,13 +435,13 @@ pub fn helped(mut error: clap::Error) -> clap::Error {
         _ => false,
     };
     if lacks_file {
-        let tip = "name a pipeline file; `srpipe init` writes one to begin with".into();
+        let tip = "give a pipeline file; `srpipe init` writes one to start from".into();
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error
 }
 
-/// A number from `MIN` to `MAX`, both among them.
+/// Parses an integer from `MIN` to `MAX`, both inclusive.
 fn whole<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match MAX {
@@ -441,7 +464,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Every command but those that print nothing else, and those that print the paths of what they wrote.
+    /// Except commands that print only text, and commands that print the paths of the files they wrote.
     #[test]
     fn every_command_documents_its_json() {
         use clap::CommandFactory;
@@ -458,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_read() {
+    fn devices_are_parsed() {
         let read = ["auto", "cpu", "cuda", "cuda:3"].map(|text| device(text).unwrap());
         assert_eq!(read, [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)]);
         assert!(["gpu", "cuda:", "cuda:x", ""].iter().all(|text| device(text).is_err()));

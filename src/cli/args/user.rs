@@ -1,4 +1,4 @@
-//! What can be typed of beginnings and results: `init`, `upscale`.
+//! The arguments of `init` and `upscale`.
 
 use std::path::PathBuf;
 
@@ -9,22 +9,23 @@ use crate::config::Device;
 
 const INIT_EXAMPLES: &str = "\
 Examples:
-  srpipe init                         quickstart.yaml in this folder
-  srpipe init --template folder       to train on images of your own
-  srpipe init study --template sweep  in the folder `study`, which is made
+  srpipe init                         write quickstart.yaml to this folder
+  srpipe init --template folder       train on your own images
+  srpipe init study --template sweep  create the folder `study` and write there
 
-With --json: {\"schema\": 1, \"files\": [paths of what was written]}.";
+With --json: {\"schema\": 1, \"files\": [paths of the written files]}.";
 
-/// What is written is yours to change: the comments say what each value does.
+/// The arguments of `srpipe init`.
 #[derive(Debug, Args)]
 #[command(after_help = INIT_EXAMPLES)]
 pub struct InitArgs {
-    /// Where it is written.
+    /// The folder to write to.
     #[arg(default_value = ".")]
     pub folder: PathBuf,
+    /// The pipeline to write.
     #[arg(long, value_enum, default_value_t = Template::Quickstart)]
     pub template: Template,
-    /// Write over files that are there.
+    /// Overwrite existing files.
     #[arg(long)]
     pub force: bool,
     /// Write JSON to stdout.
@@ -34,58 +35,57 @@ pub struct InitArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Template {
-    /// Three models on generated images, in two minutes: no download.
+    /// Three models on generated images; takes two minutes, no download.
     Quickstart,
-    /// With and without attention on CIFAR-10, with claims that the comparison answers.
+    /// Models with and without attention on CIFAR-10, with claims to test.
     Ablation,
-    /// Several widths and noise schedules at once.
+    /// A sweep over widths and noise schedules.
     Sweep,
-    /// On a folder of your own images.
+    /// A model trained on a folder of your own images.
     Folder,
-    /// The tutorial's experiment with the tutorial's settings.
+    /// The experiment of the tutorial.
     #[value(alias = "seed")]
     Tutorial,
 }
 
 const UPSCALE_EXAMPLES: &str = "\
 Examples:
-  srpipe upscale photo.png --model attention -o out.png            the stage of the latest run
-  srpipe upscale photo.jpg --model ablation/attention -o out.png   of that pipeline's latest run
+  srpipe upscale photo.png --model attention -o out.png            a stage of the latest run
+  srpipe upscale photo.jpg --model ablation/attention -o out.png   a stage of a pipeline
   srpipe upscale photo.png --model ema.safetensors -o out.png --samples 3 --bicubic
                                        out-1.png, out-2.png, out-3.png and out-bicubic.png
 
-The model says by how much: 4 times, if it has learned from images 4 times smaller. It fills in what it has seen: one
-that was trained on CIFAR-10 knows photographs, one that was trained on generated images does not. Time grows with the
-area, and so does memory: up to 90 bytes a pixel of the result.
+The model sets the scale: 4 if it was trained on pairs with a factor of 4. It adds detail like that of its training
+images: a model trained on CIFAR-10 suits photographs, a model trained on generated images does not. Time and memory
+grow with the area; memory is up to 90 bytes per pixel of the result.
 
 With --json: {\"schema\": 1, \"images\": [paths], \"bicubic\": a path or null, \"width\", \"height\", \"seconds\"}.";
 
-/// The picture is sampled as a whole, in overlapping tiles of the size that the model has learned: the tiles are blended
-/// at every step, so that there are no seams. The same seed gives the same picture.
+/// The arguments of `srpipe upscale`.
 #[derive(Debug, Args)]
 #[command(after_help = UPSCALE_EXAMPLES)]
 pub struct UpscaleArgs {
     /// A PNG, JPEG or WebP file of any size.
     pub image: PathBuf,
-    /// A `train` stage of a latest run, or a checkpoint file.
+    /// A `train` stage of the latest run, or a checkpoint file.
     #[arg(long, value_name = "STAGE|FILE")]
     pub model: String,
-    /// Where the result goes: a .png, .jpg or .webp file.
+    /// The output file: .png, .jpg or .webp.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Several different results, numbered.
+    /// Write K different samples to numbered files.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = whole::<u64, 1, 256>)]
     pub samples: u64,
-    /// All noise follows from it.
+    /// The seed of all noise.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64, 0, { u64::MAX }>)]
     pub seed: u64,
-    /// Steps of the sampler (DDIM); more take longer, and are closer to what the model has learned.
+    /// The number of DDIM steps; more steps take longer and approximate the model more closely.
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = whole::<u64, 1, 100_000>)]
     pub steps: u64,
-    /// Also write what bicubic enlargement makes of it.
+    /// Also write the bicubic interpolation.
     #[arg(long)]
     pub bicubic: bool,
-    /// Where the network runs: auto, cpu, cuda, cuda:1.
+    /// Run the network on this device: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
     pub device: Device,
     /// Write JSON to stdout.
