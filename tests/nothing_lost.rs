@@ -92,7 +92,7 @@ fn verify_finds_what_nobody_reads_and_the_next_run_heals_it() {
     let time = fs::metadata(&blob).unwrap().modified().unwrap();
     folder.change_blob("pairs/test_lr.safetensors", |bytes| *bytes.last_mut().unwrap() ^= 1);
     fs::File::open(&blob).unwrap().set_modified(time).unwrap();
-    assert!(folder.run(&[]).stdout.starts_with("everything is known"));
+    assert!(folder.run(&[]).stdout.starts_with("nothing to do"));
     let bad = folder.srpipe(&["verify"]);
     assert_eq!(bad.code, Some(1), "{bad}");
     assert!(bad.stdout.contains("damaged: p/pairs: test_lr.safetensors is damaged"), "{bad}");
@@ -116,7 +116,7 @@ fn half_written_things_are_no_results() {
         }
     }
     let why = folder.srpipe(&["why", "p.yaml", "images"]);
-    assert!(why.stdout.contains("images reruns: it was computed before, but its record"), "{why}");
+    assert!(why.stdout.contains("images reruns: the record or a blob of its earlier result"), "{why}");
     fs::write(store.join("blobs/.tmp-half"), b"ha").unwrap();
     fs::write(store.join("stat-cache.json"), b"{\"half").unwrap();
     let damaged = fs::canonicalize(folder.runs().join("p/latest")).unwrap();
@@ -199,7 +199,7 @@ fn a_store_that_nobody_may_write_to_is_said() {
         return;
     }
     fs::set_permissions(folder.runs().join("store"), fs::Permissions::from_mode(0o555)).unwrap();
-    assert!(folder.run(&[]).stdout.starts_with("everything is known"));
+    assert!(folder.run(&[]).stdout.starts_with("nothing to do"));
     let output = folder.run(&["--set", "stages.images.train=9"]);
     fs::set_permissions(folder.runs().join("store"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(output.code, Some(1), "{output}");
@@ -246,6 +246,6 @@ fn a_clock_that_jumps_changes_nothing() {
             fs::File::options().append(true).open(&path).unwrap().set_modified(times).unwrap();
         }
     }
-    assert!(folder.run(&[]).stdout.starts_with("everything is known"));
+    assert!(folder.run(&[]).stdout.starts_with("nothing to do"));
     assert_eq!(folder.srpipe(&["status", "p.yaml"]).code, Some(0));
 }

@@ -24,7 +24,7 @@ fn a_run_makes_everything_and_a_second_one_touches_nothing() {
     assert_eq!(second.finished()["run"], finished["run"]);
     assert_eq!(second.finished()["stages"], json!({"images": "cached", "pairs": "cached", "others": "cached"}));
     let words = folder.run(&[]);
-    assert_eq!(words.stdout, "everything is known: 3 stages cached\nruns/p/latest/report.html\n", "{words}");
+    assert_eq!(words.stdout, "nothing to do: all 3 stages are cached\nruns/p/latest/report.html\n", "{words}");
     assert_eq!(folder.snapshot(), before);
 }
 
@@ -34,7 +34,7 @@ fn the_resolved_pipeline_is_the_same_pipeline() {
     assert_eq!(folder.run(&["--set", "stages.pairs.method=bicubic"]).code, Some(0));
     let resolved = folder.runs().join("p/latest/pipeline.yaml");
     let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
-    assert_eq!(again.stdout, "everything is known: 3 stages cached\nruns/p/latest/report.html\n", "{again}");
+    assert_eq!(again.stdout, "nothing to do: all 3 stages are cached\nruns/p/latest/report.html\n", "{again}");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn the_folder_of_results_can_be_named() {
     assert!(output.status.success());
     assert!(folder.path().join("elsewhere/p/latest/run.json").is_file());
     let output = folder.srpipe(&["run", "p.yaml", "--runs-dir", "elsewhere"]);
-    assert!(output.stdout.starts_with("everything is known"), "{output}");
+    assert!(output.stdout.starts_with("nothing to do"), "{output}");
     assert!(!folder.runs().exists());
 }
 

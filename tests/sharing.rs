@@ -32,7 +32,7 @@ fn a_run_goes_into_a_file_and_comes_out_of_it() {
         let import = to.srpipe(&["import", name]);
         assert_eq!(import.code, Some(0), "{import}");
         assert!(to.runs().join("p/latest/pairs/test_lr.safetensors").is_file());
-        assert!(to.run(&[]).stdout.starts_with("everything is known"));
+        assert!(to.run(&[]).stdout.starts_with("nothing to do"));
         assert_eq!(to.srpipe(&["verify"]).code, Some(0));
         // Once more is no harm.
         assert_eq!(to.srpipe(&["import", name]).code, Some(0));
@@ -645,7 +645,7 @@ fn the_settings_of_the_user_name_the_cache() {
     assert!(code == Some(2) && text.contains("config.yaml: ") && text.contains("remot"), "{text}");
     fs::remove_file(&settings).unwrap();
     let (code, text) = srpipe(&["push", "p"]);
-    assert!(code == Some(2) && text.contains("there is no shared cache"), "{text}");
+    assert!(code == Some(2) && text.contains("no shared cache is configured"), "{text}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_sweep_runs_is_gathered_and_explained() {
     let folder = pipeline();
     let plan = folder.srpipe(&["plan", "p.yaml"]);
     assert!(
-        plan.stdout.ends_with("8 instances, 3 shared, 0 cached, how long is not known: nothing alike was run before\n"),
+        plan.stdout.ends_with("8 instances, 3 shared, 0 cached, no time estimate: no similar stage has run before\n"),
         "{plan}"
     );
     assert!(!folder.runs().exists(), "a plan writes nothing");
@@ -55,10 +55,10 @@ fn a_sweep_runs_is_gathered_and_explained() {
     // What is kept beside the results is the same pipeline; so is a sweep of the command line.
     let resolved = latest.join("pipeline.yaml");
     let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
-    assert!(again.stdout.starts_with("everything is known: 11 stages cached\n"), "{again}");
+    assert!(again.stdout.starts_with("nothing to do: all 11 stages are cached\n"), "{again}");
     let flags = ["--sweep", "stages.model.optim.lr=0.001,2e-3", "--sweep", "stages.model.seed=0,1"];
     let again = folder.run(&flags);
-    assert!(again.stdout.starts_with("everything is known: 11 stages cached\n"), "{again}");
+    assert!(again.stdout.starts_with("nothing to do: all 11 stages are cached\n"), "{again}");
 
     // Another value runs alone.
     let wider = ["--sweep", "stages.model.seed=0,1,2", "--json"];

@@ -160,7 +160,7 @@ fn a_run_has_a_line_for_each_stage_and_a_footer() {
         let last = seen.iter().rposition(|row| !row.trim().is_empty()).unwrap();
         assert!(has(&seen[last], &["p ", "3/4 done, 1 running"]), "the footer comes last: {seen:#?}");
         let all = terminal.wait();
-        assert!(of(&all, "model").iter().any(|row| has(row, &["done in", "held-out 0."])), "{all:#?}");
+        assert!(of(&all, "model").iter().any(|row| has(row, &["done in", "val loss 0."])), "{all:#?}");
         assert_left(&all);
     }
 }
@@ -175,7 +175,7 @@ fn status_beside_a_run_shows_the_same_from_its_beginning() {
     assert!(seen.iter().any(|row| has(row, &["p ", "3/4 done, 1 running"])), "{seen:#?}");
     run.wait();
     let all = status.wait();
-    assert!(all.iter().any(|row| has(row, &["model", "done in", "held-out 0."])), "{all:#?}");
+    assert!(all.iter().any(|row| has(row, &["model", "done in", "val loss 0."])), "{all:#?}");
 }
 
 #[test]

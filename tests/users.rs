@@ -26,7 +26,7 @@ fn init_writes_a_pipeline_and_never_over_one() {
     folder.write("quickstart.yaml", "mine");
     let refused = folder.srpipe(&["init"]);
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("./quickstart.yaml is there already; say --force"), "{refused}");
+    assert!(refused.stderr.contains("./quickstart.yaml already exists: overwrite it with --force"), "{refused}");
     assert_eq!(std::fs::read(folder.path().join("quickstart.yaml")).unwrap(), b"mine");
     assert_eq!(folder.srpipe(&["init", "--force"]).code, Some(0));
     assert_eq!(std::fs::read_to_string(folder.path().join("quickstart.yaml")).unwrap(), text);
@@ -142,14 +142,20 @@ fn what_cannot_be_enlarged_is_said() {
             photo(&["--model", "model", "-o", "x.tiff"]),
             "x.tiff: give the result a name that ends in .png, .jpg or .webp",
         ),
-        (photo(&["--model", "model", "-o", "none/x.png"]), "there is no folder none; make it"),
-        (photo(&["--model", "model", "-o", "./photo.png"]), "that would write over the picture itself"),
+        (photo(&["--model", "model", "-o", "none/x.png"]), "the folder none does not exist; create it"),
+        (photo(&["--model", "model", "-o", "./photo.png"]), "the output would overwrite the input image"),
         (photo(&["--model", "modle", "-o", "x.png"]), "no latest run has a stage modle; did you mean `model`?"),
-        (photo(&["--model", "samples", "-o", "x.png"]), "samples is a sample stage; its run trains model, mean"),
-        (photo(&["--model", "none.safetensors", "-o", "x.png"]), "there is no file none.safetensors"),
+        (
+            photo(&["--model", "samples", "-o", "x.png"]),
+            "samples is a `sample` stage, expected a `train` stage; the run has model, mean",
+        ),
+        (photo(&["--model", "none.safetensors", "-o", "x.png"]), "no such file: none.safetensors"),
         (photo(&["--model", "text.safetensors", "-o", "x.png"]), "text.safetensors: this is not a safetensors file"),
         (photo(&["--model", "photo.png", "-o", "x.png"]), "photo.png: this is not a safetensors file"),
-        (photo(&["--model", "mean", "-o", "x.png", "--samples", "2"]), "mean is a regression, which has one answer"),
+        (
+            photo(&["--model", "mean", "-o", "x.png", "--samples", "2"]),
+            "mean is a regression model, which has only one result",
+        ),
         (photo(&["--model", "model", "-o", "x.png", "--steps", "2000"]), "model has 1000 timesteps; at most those"),
         (photo(&["--model", "model", "-o", "x.png", "--runs-dir", "nowhere"]), "no runs in nowhere yet"),
     ] {
@@ -168,7 +174,7 @@ fn a_schema_of_somebody_else_stays() {
     assert_eq!(output.code, Some(0), "{output}");
     let told: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(told, serde_json::json!({"schema": 1, "files": ["./quickstart.yaml"]}), "{output}");
-    assert!(output.stderr.contains("./srpipe.schema.json is there already"), "{output}");
+    assert!(output.stderr.contains("./srpipe.schema.json already exists"), "{output}");
     assert_eq!(std::fs::read_to_string(folder.path().join("srpipe.schema.json")).unwrap(), "{}\n");
     let output = folder.srpipe(&["init", "--force"]);
     assert_eq!(output.code, Some(0), "{output}");

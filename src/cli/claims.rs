@@ -1,4 +1,4 @@
-//! What a comparison answers to its claims: a table, what convergence took, and the study that would tell more.
+//! The verdicts on a comparison's claims: a table, the effort until convergence, and the study that could decide more.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,10 +13,10 @@ use crate::runs::RunRecord;
 use crate::stats::Verdict;
 use crate::store::{Action, Store};
 
-/// A study has no fewer seeds than this.
+/// The minimum number of seeds of a suggested study.
 const STUDY_SEEDS: usize = 8;
 
-/// Empty where the summary has no claims. `compare` is what is known of the comparison that it is of, the stage `stage`.
+/// Returns the verdicts as text, empty if the summary has no claims. `compare` is the record of the comparison `stage`.
 pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, compare: &Action) -> String {
     let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
     if answers.is_empty() {
@@ -30,7 +30,7 @@ pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, com
     let open: Vec<&ClaimAnswer> = answers.iter().filter(|answer| answer.by_design).collect();
     if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
         text += &format!(
-            "inconclusive by design, n = {}: nothing can be significant with fewer than {} seeds. The full study:\n  {}\n",
+            "inconclusive by design, n = {}: no effect can be significant with fewer than {} seeds. The full study:\n  {}\n",
             fewest.n,
             fewest.seeds_needed,
             study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
@@ -69,27 +69,27 @@ fn table(answers: &[ClaimAnswer]) -> Table {
     table
 }
 
-/// What each took to the loss that both reach; with seconds, from the pace of trainings as they ran, where it is known.
+/// Describes the effort of both arms until the loss that both reach. Seconds are based on the measured training speed.
 fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> Option<String> {
     let found = answer.convergence.as_ref()?;
-    let said = |effort: &Effort, pace: Option<f64>| {
+    let describe = |effort: &Effort, pace: Option<f64>| {
         let flops = effort.flops.map(|flops| format!("{:.3} TFLOP", flops / 1e12));
         let seconds = pace.map(|pace| format!("about {}", duration(pace * effort.steps)));
         let steps = format!("{:.0} steps", effort.steps);
         std::iter::once(steps).chain(flops).chain(seconds).collect::<Vec<_>>().join(", ")
     };
     Some(format!(
-        "{}: a held-out loss of {:.5} took {} {}; {} {}\n",
+        "{}: a validation loss of {:.5} took {} {}; {} {}\n",
         answer.claim,
         found.loss,
         answer.arm,
-        said(&found.arm, arm),
+        describe(&found.arm, arm),
         answer.control,
-        said(&found.control, control),
+        describe(&found.control, control),
     ))
 }
 
-/// Of the trainings of an arm, the mean: those that wrote the `loss.csv` that the comparison read.
+/// Returns the mean seconds per step of an arm's trainings: those that wrote the `loss.csv` that the comparison read.
 fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Action) -> Option<f64> {
     let preimage = Preimage::of(compare)?;
     let of_seed = format!("arms.{arm}[seed=");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_row() {
+    fn each_answer_has_a_row() {
         let rows = table(&[answer(), ClaimAnswer { effect: None, interval: None, ..answer() }]);
         let text = rows.render(Paint::stdout());
         let lines: Vec<&str> = text.lines().collect();
@@ -154,10 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn convergence_is_told_in_steps_operations_and_seconds() {
+    fn convergence_is_described_in_steps_operations_and_seconds() {
         assert_eq!(
             convergence(&answer(), Some(0.05), None).unwrap(),
-            "convergence: a held-out loss of 0.01230 took attention 900 steps, 1.500 TFLOP, about 45 s; baseline 1200 steps\n"
+            "convergence: a validation loss of 0.01230 took attention 900 steps, 1.500 TFLOP, about 45 s; baseline 1200 steps\n"
         );
         assert_eq!(convergence(&ClaimAnswer { convergence: None, ..answer() }, None, None), None);
     }

@@ -1,4 +1,4 @@
-//! `srpipe diff`: what two runs differ in, parameters and metrics.
+//! The command `srpipe diff`, which compares the parameters and metrics of two runs.
 
 use crate::format;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
 
 type Changes<'a, T> = Vec<(&'a str, Option<&'a T>, Option<&'a T>)>;
 
-/// What is not the same in both.
+/// Returns the entries that differ between two maps.
 fn changed<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String, T>) -> Changes<'a, T> {
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let both = names.into_iter().map(|name| (name.as_str(), a.get(name), b.get(name)));
@@ -52,7 +52,7 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
     let plain = |text: String| (Look::Plain, text);
     let mut told: Option<String> = None;
     for (path, before, after) in params {
-        // A stage that only one of the runs has is one line.
+        // A stage that only one run has takes one line.
         let stage = path.split('.').take(2).collect::<Vec<_>>().join(".");
         let is_whole = path.starts_with("stages.") && {
             let has = |facts: &Facts| facts.params.contains_key(&format!("{stage}.kind"));

@@ -16,7 +16,7 @@ pub struct Explained<'a> {
     pub pipeline: &'a Pipeline,
     pub prepared: &'a Prepared,
     pub explanations: Vec<Explanation>,
-    /// The keys of the pipeline's latest run, by stage.
+    /// The keys of the pipeline's latest run, by stage name.
     latest: HashMap<String, Key>,
 }
 

@@ -1,5 +1,5 @@
-//! Runs by their parameters and metrics, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, under
-//! the paths that `--set` takes; read as plain YAML, so that runs of other versions can be compared too.
+//! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, by the
+//! paths of `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use serde_yaml::Value as Yaml;
 use crate::runs::RunDir;
 use crate::runs::RunView;
 
-/// What can be compared of a run.
+/// The parameters and metrics of a run.
 pub struct Facts {
     pub view: RunView,
-    /// By path from the file's root.
+    /// Parameters by their path from the file's root.
     pub params: BTreeMap<String, String>,
-    /// By stage and name: `compare.psnr_mean.baseline`.
+    /// Metrics by stage and name: `compare.psnr_mean.baseline`.
     pub metrics: BTreeMap<String, f64>,
 }
 
 impl Facts {
-    /// None where the run cannot be read.
+    /// Returns None if the run cannot be read.
     pub fn of(run: &RunDir) -> Option<Self> {
         let view = RunView::of(run)?;
         let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok()).unwrap_or(Yaml::Null);

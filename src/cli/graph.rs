@@ -1,4 +1,4 @@
-//! `srpipe graph`: which stage reads which, with their states.
+//! The command `srpipe graph`, which shows the dependency graph with the states of stages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::run::Prepared;
 use crate::runs::RunView;
 use crate::store::Store;
 
-/// A stage, or all instances of one.
+/// A stage, or all instances of a stage.
 struct Node {
     name: String,
     kind: StageKind,
-    /// How many instances are in each state.
+    /// The number of instances in each state.
     states: BTreeMap<State, usize>,
-    /// What it reads, by index: all of them before it.
+    /// The indices of its dependencies, which all precede it.
     reads: Vec<usize>,
 }
 
@@ -42,7 +42,7 @@ pub fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// The instances of a stage are one node, unless `all` are asked for.
+/// Returns the nodes of the graph. All instances of a stage are one node, unless `all` is set.
 fn nodes(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>, all: bool) -> Vec<Node> {
     let mut nodes: Vec<Node> = vec![];
     let mut node_of = vec![];
@@ -82,13 +82,13 @@ impl Node {
         }
     }
 
-    /// The state that matters most.
+    /// Returns the state that needs the most attention.
     fn state(&self) -> State {
         *self.states.keys().next_back().expect("a node has a stage")
     }
 }
 
-/// A tree, each stage below the last of those that it reads; the others are named beside it.
+/// Renders a tree. Each stage is below its last dependency, and the other dependencies are named beside it.
 fn ascii(nodes: &[Node], paint: Paint) -> String {
     let mut children: Vec<Vec<usize>> = vec![vec![]; nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
@@ -121,7 +121,7 @@ fn ascii(nodes: &[Node], paint: Paint) -> String {
     lines.iter().map(line).collect()
 }
 
-/// The fill of a state's nodes.
+/// Returns the fill colour of nodes in a state.
 fn colour(state: State) -> &'static str {
     match state.words().0 {
         Look::Good => "#d3efd3",

@@ -1,21 +1,20 @@
-//! Instances of a swept stage as one line where they are many.
+//! Groups of instances of a swept stage, to show many instances as one line.
 
 use std::ops::Range;
 
 use crate::config::names::base;
 
-/// So many instances are still told one by one.
+/// The maximum number of instances to show individually.
 const FEW: usize = 12;
 
-/// Stages that are shown as one.
+/// Consecutive stages that are shown as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub name: String,
     pub members: Range<usize>,
 }
 
-/// The stages of a list: instances of one stage, which follow one another, as a group where they are many, unless `all`
-/// are asked for.
+/// Groups the stages of a list. Many consecutive instances of one stage become one group, unless `all` is set.
 pub fn groups<'a>(names: impl IntoIterator<Item = &'a str>, all: bool) -> Vec<Group> {
     let names: Vec<&str> = names.into_iter().collect();
     let mut groups = vec![];

@@ -1,4 +1,4 @@
-//! `srpipe init`: the pipelines of this repository, for who has only the binary.
+//! The command `srpipe init`, which writes this repository's pipelines from the binary.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::config::InputError;
 use crate::format;
 use crate::pipeline;
 
-/// What editors hold pipeline files against.
+/// The JSON Schema that editors use to validate pipeline files.
 const SCHEMA: &str = "srpipe.schema.json";
 
 pub fn init(args: &InitArgs) -> Result<u8> {
@@ -20,7 +20,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     let file = args.folder.join(format!("{name}.yaml"));
     if file.exists() && !args.force {
         return Err(InputError(format!(
-            "{} is there already; say --force to write over it, or name another folder: srpipe init FOLDER",
+            "{} already exists: overwrite it with --force, or choose another folder with `srpipe init FOLDER`",
             file.display()
         ))
         .into());
@@ -32,7 +32,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     let mut files = vec![(file.clone(), text)];
     match is_other && !args.force {
         true => note(&format!(
-            "{} is there already and not this srpipe's; it is left as it is, --force writes over it",
+            "{} already exists and differs from the schema of this version; overwrite it with --force",
             schema.display()
         )),
         false => files.insert(0, (schema, content)),
@@ -51,7 +51,7 @@ pub fn init(args: &InitArgs) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// The name of a template and its text, as it reads in a folder of its own.
+/// Returns the name of a template and its text, with paths relative to its own folder.
 fn template(template: Template) -> (&'static str, String) {
     let (name, text) = match template {
         Template::Quickstart => ("quickstart", include_str!("../../pipelines/quickstart.yaml")),
@@ -73,10 +73,10 @@ fn next(args: &InitArgs, file: &Path) -> String {
     }
     let file = file.file_name().unwrap_or_default().to_string_lossy();
     if args.template == Template::Folder {
-        steps.push("  mkdir photos                 your PNG, JPEG or WebP files go there".into());
+        steps.push("  mkdir photos                 put your PNG, JPEG or WebP files there".into());
     }
-    steps.push(format!("  srpipe plan {file:17}what would run"));
-    steps.push(format!("  srpipe run {file:18}runs it; run it again after any change"));
+    steps.push(format!("  srpipe plan {file:17}show what would run"));
+    steps.push(format!("  srpipe run {file:18}run it; rerun after any change"));
     format!("\nNext:\n{}", steps.join("\n"))
 }
 
@@ -92,7 +92,7 @@ mod tests {
         for each in Template::value_variants() {
             let (name, text) = template(*each);
             assert!(text.starts_with("# yaml-language-server: $schema=srpipe.schema.json\n# "), "{name}");
-            assert!(!text.contains("pipelines/"), "{name} speaks of a folder that is not there");
+            assert!(!text.contains("pipelines/"), "{name} refers to a folder that does not exist");
             let pipeline = pipeline::parse("x.yaml", &text, &Flags::default()).unwrap();
             assert_eq!(pipeline.name, name);
         }

@@ -1,4 +1,4 @@
-//! A run as programs see it: one JSON object a line, the last `run_finished`.
+//! The progress of a run as one JSON object per line; the last is `run_finished`.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ impl Progress for Json {
     }
 }
 
-/// The last line: also of a run that had nothing to do.
+/// Writes the last line, also for a run with nothing to do.
 pub fn finished(run: &RunRecord, state: RunState) {
     let stages: BTreeMap<&str, _> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
     send(json!({"event": "run_finished", "schema": 1, "run": run.id, "state": state, "stages": stages}));

@@ -1,4 +1,4 @@
-//! `srpipe logs`.
+//! The command `srpipe logs`.
 
 use std::io::Read;
 use std::path::Path;
@@ -18,8 +18,8 @@ use crate::runs::{RunView, ViewState};
 use crate::store::{Store, open_file, read_file};
 
 const POLL: Duration = Duration::from_millis(200);
-/// How often it is looked what became of jobs that nobody watches.
-const ADOPT: Duration = Duration::from_secs(5);
+/// The interval between updates of the records of unwatched jobs.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = store::open(runs)?;
@@ -27,21 +27,21 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
     let mut is_empty = true;
-    let mut adopted = Instant::now();
+    let mut reconciled = Instant::now();
     let mut wait = |stage: &mut StageRecord| -> Result<()> {
         std::thread::sleep(POLL);
-        if adopted.elapsed() >= ADOPT {
-            // With damaged records, the end of the stage would never be seen.
+        if reconciled.elapsed() >= RECONCILE_INTERVAL {
+            // An error ends the command: with damaged records, the stage would never appear to end.
             cluster::try_reconcile_run(&store, &run)?;
-            adopted = Instant::now();
+            reconciled = Instant::now();
         }
         if let Some(record) = record(&run, name) {
             *stage = record;
         }
         Ok(())
     };
-    // Its key is known when its inputs are.
-    while args.follow && stage.key.is_none() && is_going_on(&run, &stage) {
+    // The key of a stage is known once its inputs are computed.
+    while args.follow && stage.key.is_none() && is_unfinished(&run, &stage) {
         wait(&mut stage)?;
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
@@ -52,17 +52,17 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         let why = match stage.state {
             StageRunState::Pending => "it has not started",
             StageRunState::Skipped => "it was skipped",
-            _ => "none was kept",
+            _ => "it wrote none, or its log was removed",
         };
         note(&format!("{name} in run {} has no log: {why}", run.id()));
         return Ok(EXIT_FAILED);
     };
-    // Open, it can be read to its end although the stage's end moves it.
+    // An open file stays readable when the end of the stage moves it.
     let (mut file, _) = open_file(&path).with_context(|| format!("opening {}", path.display()))?;
     let mut rest = vec![];
     loop {
-        let goes_on = args.follow && is_going_on(&run, &stage);
-        // In pieces: a program may have written more than fits into memory.
+        let is_active = args.follow && is_unfinished(&run, &stage);
+        // Read in pieces: a log may be larger than the memory.
         loop {
             let mut bytes = std::mem::take(&mut rest);
             let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes);
@@ -79,7 +79,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
                 break;
             }
         }
-        if !goes_on {
+        if !is_active {
             if is_empty {
                 note(&format!("the log of {name} in run {} is empty", run.id()));
             }
@@ -89,10 +89,10 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     }
 }
 
-/// The bytes of a log that are printed at once.
+/// The number of bytes of a log to read at once.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// Splits off the character at the end whose last bytes are yet to be read.
+/// Splits off an incomplete UTF-8 character at the end, whose last bytes are not read yet.
 fn split_off_incomplete(bytes: &mut Vec<u8>) -> Vec<u8> {
     let is_start = |byte: &u8| byte & 0xc0 != 0x80;
     let start = bytes.iter().rev().take(4).position(is_start).map_or(bytes.len(), |back| bytes.len() - 1 - back);
@@ -113,10 +113,10 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
     Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
 }
 
-fn is_going_on(run: &RunDir, stage: &StageRecord) -> bool {
-    let goes_on = [ViewState::Running, ViewState::Left];
+fn is_unfinished(run: &RunDir, stage: &StageRecord) -> bool {
+    let is_active = [ViewState::Running, ViewState::Left];
     matches!(stage.state, StageRunState::Pending | StageRunState::Running)
-        && RunView::of(run).is_some_and(|view| goes_on.contains(&view.state))
+        && RunView::of(run).is_some_and(|view| is_active.contains(&view.state))
 }
 
 fn record(run: &RunDir, name: &str) -> Option<StageRecord> {
@@ -127,7 +127,7 @@ fn pipeline_of(run: &RunDir) -> Option<String> {
     Some(run.record().ok()?.pipeline)
 }
 
-/// `STAGE` or `PIPELINE/STAGE`: the stage in the newest of the latest runs that have it.
+/// Finds `STAGE` or `PIPELINE/STAGE` in the newest of the latest runs that have it.
 pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
     let (pipeline, name) = match stage.split_once('/') {
         Some((pipeline, stage)) => (Some(pipeline), stage),
@@ -136,7 +136,7 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
     let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
     if let Some(pipeline) = pipeline.filter(|pipeline| store.latest_run(pipeline).is_none()) {
         let there = store.pipelines().join(", ");
-        return Err(InputError(format!("there are no runs of a pipeline {pipeline}; there are of {there}")));
+        return Err(InputError(format!("there are no runs of pipeline {pipeline}; pipelines with runs: {there}")));
     }
     let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?))).collect();
@@ -146,7 +146,7 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
         found.iter().filter_map(|(run, _)| pipeline_of(run)).filter(|pipeline| Some(pipeline) != newest.as_ref());
     let others: Vec<String> = others.map(|pipeline| format!("{pipeline}/{name}")).collect();
     if let Some(pipeline) = newest.filter(|_| !others.is_empty()) {
-        note(&format!("of {pipeline}, which ran last; there is also {}", others.join(", ")));
+        note(&format!("showing {pipeline}/{name}, the newest; also found: {}", others.join(", ")));
     }
     found.into_iter().max_by_key(|(run, _)| run.id().to_string()).ok_or_else(|| {
         let mut names: Vec<String> = runs
@@ -158,10 +158,10 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
         names.dedup();
         let instance = names.iter().find(|there| there.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
         let there = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
-            (Some(instance), _) => format!("it is swept: say which, such as '{instance}'"),
+            (Some(instance), _) => format!("it is swept: give an instance, such as '{instance}'"),
             (None, Some(meant)) => meant,
-            (None, None) if names.is_empty() => "there is none".into(),
-            (None, None) => format!("there are {}", names.join(", ")),
+            (None, None) if names.is_empty() => "there are no stages".into(),
+            (None, None) => format!("the stages are {}", names.join(", ")),
         };
         InputError(format!("no latest run has a stage {name}; {there}"))
     })

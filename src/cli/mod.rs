@@ -1,4 +1,4 @@
-//! The command line: arguments, exit codes, and what people read. The only layer that prints.
+//! The command line: arguments, output and exit codes. The only layer that prints.
 
 mod args;
 mod bench;
@@ -46,9 +46,9 @@ use crate::train::fix_steps;
 use args::{CheckArgs, Cli, Command, FlagArgs};
 use output::{Look, Paint, is_written, note, print, print_json, visible};
 
-/// Everything that was asked for is done.
+/// The command succeeded.
 pub const EXIT_DONE: u8 = 0;
-/// A stage failed; or the machine or the store did.
+/// A stage failed, or a system or store error occurred.
 pub const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
 pub const EXIT_INPUT: u8 = 2;
@@ -57,7 +57,7 @@ const EXIT_NO_PROGRAM: u8 = 127;
 /// The exit code if a stage's program was found but cannot be executed.
 const EXIT_CANNOT_EXECUTE: u8 = 126;
 
-/// The whole program.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let matches = args::command().try_get_matches().map_err(args::helped);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -139,7 +139,7 @@ fn launch_code(error: &anyhow::Error) -> u8 {
     if kind == Some(std::io::ErrorKind::NotFound) { EXIT_NO_PROGRAM } else { EXIT_CANNOT_EXECUTE }
 }
 
-/// An error that the user has read by now, with its exit code.
+/// An error that was already printed, with its exit code.
 #[derive(Debug)]
 struct Reported(u8);
 
@@ -151,7 +151,7 @@ impl std::fmt::Display for Reported {
 
 impl std::error::Error for Reported {}
 
-/// The pipeline of a file; what is wrong with it is shown.
+/// Loads the pipeline of a file and prints its errors.
 fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
     let mut pipeline = pipeline::load(file, &flags.flags()).map_err(|errors| {
         note(&errors.render(Paint::stderr().has_colours()));

@@ -1,4 +1,4 @@
-//! Where text goes, and whether it has colours.
+//! Output to stdout and stderr: safe text, colours and tables.
 //!
 //! Names, messages and logs come from untrusted files, archives, servers and programs. Untrusted text reaches a
 //! terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::redact;
 
-/// Whether something could not be written to stdout.
+/// Whether a write to stdout failed.
 static LOST: AtomicBool = AtomicBool::new(false);
 /// Whether the reader of stdout has closed it.
 static CLOSED: AtomicBool = AtomicBool::new(false);
@@ -61,7 +61,7 @@ pub fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
 
-/// Whether all that was printed was written, or not wanted any more.
+/// Whether all output was written, or its reader closed stdout.
 pub fn is_written() -> bool {
     !LOST.load(Ordering::Relaxed)
 }
@@ -152,7 +152,7 @@ fn json_text(json: &str) -> Cow<'_, str> {
     safe.into()
 }
 
-/// The look of a word.
+/// The style of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     Good,
@@ -162,7 +162,7 @@ pub enum Look {
     Plain,
 }
 
-/// Paints words, or leaves them.
+/// Adds colours to words if colours are enabled.
 #[derive(Debug, Clone, Copy)]
 pub struct Paint {
     colours: bool,
@@ -198,7 +198,7 @@ impl Paint {
     }
 }
 
-/// https://no-color.org: not where `NO_COLOR` is there and not empty.
+/// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).
 fn wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
@@ -207,20 +207,20 @@ fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Whether lines on stderr can be drawn over.
+/// Whether stderr is a terminal that can redraw lines.
 pub fn can_draw() -> bool {
     std::io::stderr().is_terminal() && !is_dumb()
 }
 
-/// The columns of the terminal on stdout; without one, lines may be of any length.
+/// Returns the width of the terminal on stdout; without a terminal, the width is unlimited.
 pub fn width() -> usize {
     console::Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Columns of text are not made narrower than this.
+/// The minimum width of a text column, in characters.
 const NARROW: usize = 14;
 
-/// Rows under headings, in columns as wide as they must be; numbers to the right.
+/// A table with headings. Columns are as wide as their content; numbers are right-aligned.
 pub struct Table {
     headings: Vec<String>,
     rows: Vec<Vec<(Look, String)>>,
@@ -231,13 +231,13 @@ impl Table {
         Self { headings: headings.iter().map(|heading| visible_line(heading).into_owned()).collect(), rows: vec![] }
     }
 
-    /// As many cells as there are headings.
+    /// Adds a row, with one cell per heading.
     pub fn row(&mut self, cells: Vec<(Look, String)>) {
         debug_assert_eq!(cells.len(), self.headings.len());
         self.rows.push(cells.into_iter().map(|(look, text)| (look, visible_line(&text).into_owned())).collect());
     }
 
-    /// Columns without any content are left out. On a terminal that is too narrow, texts are broken within their columns.
+    /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column.
     pub fn render(&self, paint: Paint) -> String {
         self.render_narrowed(paint, width())
     }
@@ -247,7 +247,7 @@ impl Table {
         if width_of(&columns) <= most {
             return self.block(&columns, paint);
         }
-        // What belongs together is not broken.
+        // A single word is not broken.
         let least: Vec<usize> = self
             .headings
             .iter()
@@ -270,14 +270,14 @@ impl Table {
         columns.map(|c| self.column(c)).collect()
     }
 
-    /// In at most so many columns of a terminal, if possible: what does not fit stands below, beside the first column once
-    /// more.
+    /// Returns the table within `width` terminal columns, if possible. Columns that do not fit follow in further blocks,
+    /// each with the first column repeated.
     pub fn render_within(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
         if width_of(&columns) <= most {
             return self.block(&columns, paint);
         }
-        // Names take half of it at most, and no text more than what they leave.
+        // Names take at most half of the width, and other text at most the rest.
         if let Some((first, rest)) = columns.split_first_mut() {
             first.width = first.width.min((most / 2).max(NARROW));
             let room = most.saturating_sub(first.width + 2).max(NARROW);
@@ -329,24 +329,25 @@ impl Table {
     }
 }
 
-/// With two blanks between two.
+/// Returns the total width of columns with two spaces between them.
 fn width_of(columns: &[Column]) -> usize {
     columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2)
 }
 
-/// Words, and parts of names.
+/// Splits text into words and parts of names, where a line may break.
 fn parts(text: &str) -> Vec<Vec<char>> {
     let chars: Vec<char> = text.chars().collect();
     let ends = |before: &char, after: &char| matches!(before, ' ' | ',' | '/') || *after == '[';
     chars.chunk_by(|a, b| !ends(a, b)).map(<[char]>::to_vec).collect()
 }
 
-/// The width of a part at the end of a line, where a blank is not seen.
+/// Returns the width of a part at the end of a line, without trailing spaces.
 fn seen(part: &[char]) -> usize {
     part.len() - usize::from(part.last() == Some(&' '))
 }
 
-/// A text in lines of at most `width` characters, at least one: between words, or parts of a name, where that can be.
+/// Breaks text into lines of at most `width` characters, between words or parts of names if possible. Returns at least
+/// one line.
 fn broken(text: &str, width: usize) -> Vec<String> {
     if text.chars().count() <= width {
         return vec![text.to_string()];
@@ -369,7 +370,7 @@ fn broken(text: &str, width: usize) -> Vec<String> {
     lines.iter().map(|line| line.trim_end().to_string()).collect()
 }
 
-/// A column of a table: its number, and how it is set.
+/// A column of a table: its index and its layout.
 #[derive(Debug, Clone, Copy)]
 struct Column {
     c: usize,
@@ -430,7 +431,7 @@ mod tests {
         assert_eq!(wide.render_within(Paint::none(), 21), narrow.to_string() + "süß\n");
         assert_eq!(wide.render_within(Paint::none(), 22).lines().count(), 3);
         let mut long = Table::new(&["stage", "state", "took"]);
-        long.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of images"), cell("3.5")]);
+        long.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("depends on the result of images"), cell("3.5")]);
         long.row(vec![cell("images"), cell("done"), cell("12")]);
         let expected = "stage             state             took\n\
                         net[kind=none,    waits for the      3.5\n\
@@ -447,7 +448,7 @@ mod tests {
                         lr=1e-3,seed=0]\n\
                         images              12\n";
         let mut wordy = Table::new(&["stage", "state", "took"]);
-        wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of"), cell("3.5")]);
+        wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("depends on the result of"), cell("3.5")]);
         wordy.row(vec![cell("images"), cell("done"), cell("12")]);
         assert_eq!(wordy.render_within(Paint::none(), 32), expected);
         assert_eq!(broken("ab cdefgh", 3), ["ab", "cde", "fgh"]);

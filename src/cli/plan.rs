@@ -1,4 +1,4 @@
-//! `srpipe plan`: what would run, in which order, why, and how long it would take.
+//! The command `srpipe plan`: what would run, in which order, why, and for how long.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -34,7 +34,7 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// The plan, as JSON or as a table with a line that sums it up.
+/// Returns the plan as JSON, or as a table with a summary line.
 pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
     let costs = Costs::new(explained.pipeline);
     match as_json {
@@ -43,8 +43,7 @@ pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
     }
 }
 
-/// What the networks cost, each computed once and only where it is shown: thousands of instances can have as many
-/// networks.
+/// The costs of the networks, each computed once and on demand: a sweep can have thousands of networks.
 struct Costs<'a> {
     pipeline: &'a Pipeline,
     known: HashMap<Network<'a>, Option<ModelCost>>,
@@ -64,7 +63,7 @@ impl<'a> Costs<'a> {
         cost.or_insert_with(|| training_cost(self.pipeline, params)).as_ref()
     }
 
-    /// Of several stages; None where they have different networks.
+    /// Returns the cost of the network of several stages, or None if they have different networks.
     fn of_all(&mut self, stages: Range<usize>) -> Option<&ModelCost> {
         let network = |stage: usize| match &self.pipeline.stages[stage].params {
             StageParams::Train(params) => Some((&params.model, &params.data)),
@@ -98,30 +97,30 @@ fn to_json(explained: &Explained, mut costs: Costs) -> Value {
 
 fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
     let plan = explained.plan();
-    let mut table = Table::new(&["stage", "kind", "parameters", "MFLOP", "would", "takes", "because"]);
+    let mut table = Table::new(&["stage", "kind", "parameters", "MFLOP", "action", "time", "reason"]);
     for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
         let first = members.start;
         let cached = members.clone().filter(|&stage| explained.is_cached(stage)).count();
         let waits = members.clone().any(|stage| matches!(explained.state(stage), StageState::Waiting { .. }));
         let (look, would) = match members.len() {
-            1 if cached == 1 => (Look::Dim, "stay".to_string()),
+            1 if cached == 1 => (Look::Dim, "cached".to_string()),
             1 if waits => (Look::Attention, "run".to_string()),
             1 => (Look::Good, "run".to_string()),
-            n if cached == n => (Look::Dim, format!("{n} stay")),
+            n if cached == n => (Look::Dim, format!("{n} cached")),
             n if cached == 0 => (Look::Attention, format!("{n} run")),
-            n => (Look::Attention, format!("{} run, {cached} stay", n - cached)),
+            n => (Look::Attention, format!("{} run, {cached} cached", n - cached)),
         };
         let seconds = |stage: usize| explained.explanations[stage].seconds.filter(|_| !explained.is_cached(stage));
         let takes: Option<f64> = members.clone().filter_map(seconds).reduce(|a, b| a + b);
-        // Of a group, the first that runs has a reason worth telling.
-        let told = members.clone().find(|&stage| !explained.is_cached(stage)).unwrap_or(first);
+        // A group shows the reason of its first instance that runs.
+        let shown = members.clone().find(|&stage| !explained.is_cached(stage)).unwrap_or(first);
         let because = match members.len() {
-            1 => explained.because(told),
-            _ if told == first && explained.is_cached(told) => explained.because(told),
-            _ => format!("{}: {}", plan.stages[told].name, explained.because(told)),
+            1 => explained.because(shown),
+            _ if shown == first && explained.is_cached(shown) => explained.because(shown),
+            _ => format!("{}: {}", plan.stages[shown].name, explained.because(shown)),
         };
         let plain = |text: String| (Look::Plain, text);
-        // Of a group whose networks differ, neither is told.
+        // A group with different networks shows no cost.
         let cost = costs.of_all(members.clone());
         table.row(vec![
             plain(name),
@@ -137,24 +136,23 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
     let rounding = match explained.prepared.backend().is_exact() || !(0..plan.stages.len()).any(on_gpu) {
         true => "",
         false => {
-            "Networks run on a GPU, where sums have no fixed order: made again, a result agrees within rounding, not to the \
-             last bit.\n"
+            "Networks run on a GPU, where the order of sums varies: a rerun agrees within rounding, not bit for bit.\n"
         }
     };
     format!("{}\n{}\n{rounding}", table.render(Paint::stdout()), Summary::of(explained).line())
 }
 
-/// How much there is to do.
+/// The totals of a plan.
 struct Summary {
-    /// Stages that a sweep has made.
+    /// The number of instances of swept stages.
     instances: usize,
-    /// The others; beside a sweep, what its instances have in common.
+    /// The number of other stages, which all instances of a sweep share.
     shared: usize,
     cached: usize,
     to_run: usize,
-    /// Of all that would run and for which there is an estimate.
+    /// The estimated time of all stages that would run and have an estimate.
     seconds: f64,
-    /// Stages that would run, and of which nothing alike was run before.
+    /// The number of stages that would run and have no estimate, because no similar stage has run.
     unknown: usize,
 }
 
@@ -174,7 +172,7 @@ impl Summary {
         }
     }
 
-    /// "24 instances, 2 shared, 5 cached, about 41 min".
+    /// Returns the summary line, such as "24 instances, 2 shared, 5 cached, about 41 min".
     fn line(&self) -> String {
         let mut parts = match self.instances {
             0 => vec![format::count(self.shared, "stage")],
@@ -184,9 +182,9 @@ impl Summary {
         parts.push(match (self.to_run, self.unknown) {
             (0, _) => "nothing to run".to_string(),
             (_, 0) => format!("about {}", format::about(self.seconds)),
-            (n, unknown) if n == unknown => "how long is not known: nothing alike was run before".to_string(),
+            (n, unknown) if n == unknown => "no time estimate: no similar stage has run before".to_string(),
             (_, unknown) => format!(
-                "about {} and {} of which nothing alike was run before",
+                "about {}, plus {} without an estimate",
                 format::about(self.seconds),
                 format::count(unknown, "stage")
             ),
@@ -200,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_s_results_are_not_promised_to_the_last_bit() {
+    fn plans_for_a_gpu_do_not_promise_bit_identical_results() {
         let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
                     pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
         let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
@@ -208,7 +206,7 @@ mod tests {
         for (cuda, exact) in [(None, true), (Some(0), false)] {
             prepared.cuda = cuda;
             let explained = Explained::new(&pipeline, &prepared, None);
-            assert_eq!(show(&explained, false, false).contains("not to the last bit"), !exact);
+            assert_eq!(show(&explained, false, false).contains("not bit for bit"), !exact);
             let json: Value = serde_json::from_str(&show(&explained, true, false)).unwrap();
             assert_eq!(json["stages"][2]["same_bytes"], exact);
             assert_eq!(json["stages"][0]["same_bytes"], Value::Null);

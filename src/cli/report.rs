@@ -1,4 +1,4 @@
-//! `srpipe report`, and the report that every run leaves in its folder.
+//! The command `srpipe report`, and the report that each run writes to its folder.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use crate::report;
 use crate::runs::RunDir;
 use crate::store::Store;
 
-/// In the folder of a run.
+/// The file name of the report in a run's folder.
 pub const FILE: &str = "report.html";
 
 pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
@@ -28,13 +28,13 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
         Some(what) => find_run(&store, what)?,
         None => newest(&store).ok_or_else(|| store::no_runs(runs))?,
     };
-    // No result is removed while it is read.
+    // Garbage collection must not delete results while they are read.
     let _guard = store.guard()?;
     let page = report::collect(&store, &run)?.render()?;
     let damage = store.take_warnings();
     if !damage.is_empty() {
         anyhow::bail!(
-            "there is no report of run {}: some of its results are damaged\n  {}\nRun `srpipe verify` and the pipeline again to recompute them",
+            "cannot write the report of run {}: some of its results are damaged\n  {}\nRun `srpipe verify` and the pipeline again to recompute them",
             run.id(),
             damage.join("\n  ")
         );
@@ -64,13 +64,13 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Writes the report of a run that has ended. A run is as good without it: what goes wrong is told, nothing else.
+/// Writes the report of a finished run. Errors are printed as warnings, because the run's results are valid without it.
 pub fn write(store: &Store, pipeline: &str, id: &str) {
     let Some(run) = store.runs(pipeline).into_iter().find(|run| run.id() == id) else { return };
     let written = report::collect(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
     store.take_warnings().iter().for_each(|warning| note(&format!("warning: {warning}")));
     if let Err(error) = written {
-        note(&format!("warning: there is no report of this run: {error:#}"));
+        note(&format!("warning: cannot write the report of this run: {error:#}"));
     }
 }
 
@@ -80,11 +80,11 @@ fn newest(store: &Store) -> Option<RunDir> {
     runs.max_by(|a, b| a.id().cmp(b.id()))
 }
 
-/// Hands a file to what the user's system opens such files with.
+/// Opens a file with `$BROWSER` or the system's default program.
 fn open(path: &Path) -> Result<()> {
     let opener = std::env::var_os("BROWSER").filter(|browser| !browser.is_empty());
     let opener = opener.unwrap_or_else(|| if cfg!(target_os = "macos") { "open" } else { "xdg-open" }.into());
-    let path = std::path::absolute(path).context("finding the working folder")?;
+    let path = std::path::absolute(path).context("finding the working directory")?;
     let status =
         Command::new(&opener).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let opener = opener.to_string_lossy();

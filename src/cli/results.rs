@@ -1,4 +1,4 @@
-//! What a run found: the table of each comparison, and where its pictures are.
+//! The results of a run: the table of each comparison, and the paths of its files.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
 
-/// The row of the distances that true images have from one another.
+/// The row with the distances between real images.
 const FLOOR: &str = "(real against real)";
 
-/// Empty where no comparison was made. `runs` is named as the user names it.
+/// Returns the results as text, empty if the run has no comparison. `runs` is the path as the user gave it.
 pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
     let mut text = String::new();
     for stage in &record.stages {
@@ -37,14 +37,14 @@ pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
     text
 }
 
-/// The summary of a comparison, none where there is none or it cannot be read.
+/// Returns the summary of a comparison, or None if it is missing or unreadable.
 pub fn summary(store: &Store, compare: &Key) -> Option<Value> {
     let action = store.action(compare).ok()??;
     let bytes = store.read(action.outputs.get(blobs::SUMMARY)?).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-/// The arm whose mean of samples is nearest to the images, and its PSNR; enlargements without a network aside.
+/// Returns the arm with the highest PSNR of the sample mean, and this PSNR. Excludes bicubic interpolation.
 pub fn best_arm(summary: &Value) -> Option<(&str, f64)> {
     let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != "bicubic");
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
@@ -69,7 +69,7 @@ fn table(summary: &Value) -> String {
     for (name, arm) in arms.chain(floor) {
         let figures = columns.iter().map(|&(_, field, decimals)| {
             let figure = |field: &str| arm[field].as_f64().map(|value| format!("{value:.decimals$}"));
-            // Over seeds, where there are several.
+            // With several seeds, the mean and standard deviation over seeds.
             let text = match (figure(field), figure(&format!("{field}_sd"))) {
                 (Some(mean), Some(sd)) => Some(format!("{mean} ± {sd}")),
                 (mean, _) => mean,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_becomes_a_table_without_empty_columns() {
+    fn tables_of_summaries_have_no_empty_columns() {
         let summary = serde_json::json!({"schema": 1, "images": 256, "samples": 4, "arms": {
             "bicubic": {"psnr_sample": 21.17},
             "baseline": {"psnr_sample": 19.061, "psnr_sample_sd": 0.123, "psnr_mean": 20.93}},

@@ -1,4 +1,4 @@
-//! `srpipe run`.
+//! The command `srpipe run`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -26,16 +26,16 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let executor = cluster::executor(args.chosen.executor, &mut pipeline)?;
     let system = cluster::system(executor)?;
     if args.detach && system.is_none() {
-        let why = "--detach hands all stages to a cluster, so it needs `--executor slurm`";
+        let why = "`--detach` submits all stages to a cluster: add `--executor slurm`";
         return Err(InputError(why.into()).into());
     }
     let known = Store::open_existing(runs);
-    // All jobs of a run that nobody watches may have ended, and some badly.
+    // Jobs of an unwatched run may have ended or failed since its record was updated.
     let left = known.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
     if let Some((store, run)) = left.filter(|_| system.is_some() && !args.dry_run) {
         cluster::reconcile_run(store, &run);
     }
-    // What is found known now stays, until the run's record names it.
+    // Garbage collection must not delete cached results before the run's record refers to them.
     let guard = if args.dry_run { None } else { known.as_ref().map(Store::guard).transpose()? };
     let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
     let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
@@ -66,8 +66,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     let store = Store::open(&runs_dir)?;
     let guard = guard.map_or_else(|| store.guard(), Ok)?;
-    // Content from outside is hashed once more, now that there is a store which remembers it: the next run then finds
-    // nothing to do and nothing to write.
+    // Sources are hashed again, now that a store can cache their digests: the next run then has nothing to do and nothing
+    // to write.
     let prepared = match known {
         Some(_) => prepared,
         None if prepared.sources.is_empty() => prepared,
@@ -119,7 +119,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     report::write(&store, &record.pipeline, &record.id);
     if !args.json {
         finish(args, runs, &store, &record);
-        tell_report(runs, &record);
+        print_report_path(runs, &record);
     }
     Ok(match record.state {
         RunState::Ok => EXIT_DONE,
@@ -129,7 +129,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
 }
 
 impl ChoiceArgs {
-    /// Leaves the stages that are wanted and says where they run; gives those that run in any case.
+    /// Applies `--only` and `--device` to a pipeline. Returns the indices of the stages that `--force` names.
     pub fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
         pipeline.device = self.device.unwrap_or(pipeline.device);
         if !self.only.is_empty() {
@@ -140,7 +140,7 @@ impl ChoiceArgs {
     }
 }
 
-/// The stages that a flag names.
+/// Returns the indices of the stages that a flag names.
 fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<usize>, InputError> {
     let mut found = BTreeSet::new();
     for name in names {
@@ -148,8 +148,8 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
         if named.is_empty() {
             let there: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(20).collect();
             let meant = did_you_mean(name, pipeline.stages.iter().map(|stage| stage.base.as_str()));
-            let hint = meant.unwrap_or_else(|| format!("there are {}", there.join(", ")));
-            return Err(InputError(format!("{flag} {name}: there is no such stage; {hint}")));
+            let hint = meant.unwrap_or_else(|| format!("the stages are {}", there.join(", ")));
+            return Err(InputError(format!("{flag} {name}: no such stage; {hint}")));
         }
         found.extend(named);
     }
@@ -173,38 +173,41 @@ fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
     }
 }
 
-/// All is known and in the latest run: nothing is written, not even that somebody asked.
+/// Prints the results of the latest run, which has the cached results of all stages. Writes nothing.
 fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
     let mut record = latest.clone();
     record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
-    // What is advised follows from what was asked now.
+    // Suggested commands are based on the current command line.
     record.command = recorded_command_line();
     match args.json {
         true => json::finished(&record, RunState::Ok),
         false => {
-            print(&everything_is_known(&record));
+            print(&all_cached_message(&record));
             print(&results::show(store, store.runs_dir(), &record));
-            tell_report(store.runs_dir(), &record);
+            print_report_path(store.runs_dir(), &record);
         }
     }
     EXIT_DONE
 }
 
-/// Where the report of the latest run is, if there is one.
-fn tell_report(runs: &Path, record: &RunRecord) {
+/// Prints the path of the latest run's report, if it exists.
+fn print_report_path(runs: &Path, record: &RunRecord) {
     let path = runs.join(&record.pipeline).join("latest").join(report::FILE);
     if path.exists() {
         print(&format!("{}\n", path.display()));
     }
 }
 
-fn everything_is_known(record: &RunRecord) -> String {
-    format!("everything is known: {} cached\n", format::count(record.stages.len(), "stage"))
+fn all_cached_message(record: &RunRecord) -> String {
+    match record.stages.len() {
+        1 => "nothing to do: the stage is cached\n".to_string(),
+        n => format!("nothing to do: all {n} stages are cached\n"),
+    }
 }
 
 fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
     if record.stages.iter().all(|stage| stage.state == StageRunState::Cached) {
-        print(&everything_is_known(record));
+        print(&all_cached_message(record));
     }
     print(&results::show(store, runs, record));
     let paint = Paint::stderr();
@@ -213,18 +216,18 @@ fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
     match record.state {
         RunState::Ok => note(&format!("{} {counts}", paint.paint(Look::Good, "done:"))),
         RunState::Interrupted => note(&format!(
-            "{} {counts}. Progress is saved; the same command goes on from there:\n    {}",
+            "{} {counts}. Progress is saved; resume with\n    {}",
             paint.paint(Look::Attention, "interrupted:"),
             shell_command_line(record)
         )),
         RunState::Running => note(&format!(
-            "{} {counts}. Jobs go on; the same command, or `srpipe status`, takes the run up again, and `srpipe cancel {}` \
-             ends them",
+            "{} {counts}. Jobs continue without this process: watch them with the same command or `srpipe status`, or \
+             cancel them with `srpipe cancel {}`",
             paint.paint(Look::Attention, "left:"),
             record.id
         )),
         RunState::Failed => note(&format!(
-            "{} {counts}. What is done is kept; `srpipe status {}` shows each stage",
+            "{} {counts}. Finished stages are cached; `srpipe status {}` shows each stage",
             paint.paint(Look::Bad, "failed:"),
             format::shell_word(&args.file)
         )),

@@ -1,4 +1,4 @@
-//! `srpipe runs`: every run as a row, with the parameters and metrics in which they differ.
+//! The command `srpipe runs`: a table of runs with the parameters and metrics that differ.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +33,11 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::reconcile_run(store, run));
     let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run)).collect();
     if rows.is_empty() && args.pipeline.is_some() {
-        let text = format!("{} has no runs of a pipeline {}", runs.display(), pipelines[0]);
+        let text = format!("{} has no runs of pipeline {}", runs.display(), pipelines[0]);
         return Err(InputError(text).into());
     }
     let known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
-    // It may be of a pipeline that has not run yet.
+    // The value may belong to a pipeline that has not run yet.
     if let Some(name) = args.sort.as_ref().filter(|name| !known(name)) {
         note(&format!("warning: --sort {name}: {NO_SUCH_VALUE}"));
     }
@@ -49,7 +49,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     for filter in &filters {
         rows.retain(|row| filter.holds(row));
     }
-    // Newest first, unless another order is asked for.
+    // The default order is newest first.
     rows.sort_by(|a, b| b.view.record.id.cmp(&a.view.record.id));
     if let Some(key) = &args.sort {
         rows.sort_by(|a, b| compare(value(a, key).as_deref(), value(b, key).as_deref()));
@@ -61,7 +61,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         let rows: Vec<_> = rows.iter().map(json).collect();
         print_json(&json!({"schema": 1, "runs": rows}));
     } else if rows.is_empty() {
-        let none = if are_there { "no run is as --filter wants it; `srpipe runs` shows all" } else { "no runs" };
+        let none = if are_there { "no run matches --filter; `srpipe runs` lists all runs" } else { "no runs" };
         print(&format!("{none}\n"));
     } else {
         print(&table(&rows, args.all).render(Paint::stdout()));
@@ -109,11 +109,11 @@ fn table(rows: &[Facts], all: bool) -> Table {
     table
 }
 
-/// The parameters, then the metrics, that are not the same in all rows; or every one.
+/// Returns the parameters and metrics that differ between rows, or all of them.
 fn columns(rows: &[Facts], all: bool) -> Vec<String> {
     fn differing<T: PartialEq>(maps: Vec<&BTreeMap<String, T>>, all: bool) -> Vec<String> {
         let names: BTreeSet<&String> = maps.iter().flat_map(|map| map.keys()).collect();
-        // How fast a stage was never is the same.
+        // The speed of a stage always differs.
         let differs = |name: &&String| {
             all || !name.ends_with("_per_s") && maps.iter().any(|map| map.get(*name) != maps[0].get(*name))
         };
@@ -124,7 +124,7 @@ fn columns(rows: &[Facts], all: bool) -> Vec<String> {
     params.into_iter().chain(metrics).collect()
 }
 
-/// Each name from as far back as tells it from the others.
+/// Shortens each name to its shortest unique ending.
 fn short_names(names: &[&str]) -> Vec<String> {
     let suffixes = |name: &str| -> Vec<String> {
         let dots = name.rmatch_indices('.').map(|(dot, _)| name[dot + 1..].to_string());
@@ -143,7 +143,7 @@ fn short_names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| short(name).unwrap_or_else(|| name.to_string())).collect()
 }
 
-/// What a run has under a name: of itself, of its parameters or metrics; those may be named by their end.
+/// Returns the value of a field, parameter or metric of a run. Parameters and metrics may be named by a unique ending.
 fn value(facts: &Facts, name: &str) -> Option<String> {
     let record = &facts.view.record;
     match name {
@@ -159,7 +159,7 @@ fn value(facts: &Facts, name: &str) -> Option<String> {
     param.or_else(|| facts.metrics.iter().find(|(path, _)| ends(path)).map(|(_, value)| value.to_string()))
 }
 
-/// Numbers as numbers, what is missing last.
+/// Compares values, numbers by their value. Missing values are last.
 fn compare(a: Option<&str>, b: Option<&str>) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => match (a.parse::<f64>(), b.parse::<f64>()) {
@@ -172,7 +172,7 @@ fn compare(a: Option<&str>, b: Option<&str>) -> Ordering {
     }
 }
 
-/// `name=value` and the like.
+/// A comparison such as `name=value`.
 #[derive(Debug)]
 struct Filter {
     name: String,
@@ -182,7 +182,7 @@ struct Filter {
 
 impl Filter {
     fn parse(text: &str) -> Result<Self, InputError> {
-        // Those of two characters first.
+        // Operators of two characters first, because `<` is a prefix of `<=`.
         const OPERATORS: [&str; 6] = ["!=", "<=", ">=", "=", "<", ">"];
         let at = text.find(['!', '<', '>', '=']);
         let operator = at.and_then(|at| OPERATORS.into_iter().find(|operator| text[at..].starts_with(operator)));
@@ -195,7 +195,7 @@ impl Filter {
         Ok(Self { name: text[..at].to_string(), operator, value })
     }
 
-    /// A run without the value fits no filter but `!=`.
+    /// Whether a value matches. A missing value matches only `!=`.
     fn holds(&self, facts: &Facts) -> bool {
         let found = value(facts, &self.name);
         let order = found.as_deref().map(|found| compare(Some(found), Some(&self.value)));

@@ -1,14 +1,14 @@
-//! What the user has set for all pipelines: `$XDG_CONFIG_HOME/srpipe/config.yaml`, where that variable is not set
+//! The user's settings for all pipelines: `$XDG_CONFIG_HOME/srpipe/config.yaml`, by default
 //! `~/.config/srpipe/config.yaml`.
 //!
 //! ```yaml
 //! remote: s3://bucket/prefix     # or a folder, such as ~/cache; SRPIPE_REMOTE takes precedence, and an empty value means none
-//! executor: slurm                # where neither the command line nor the pipeline's file says
+//! executor: slurm                # unless the command line or the pipeline file sets it
 //! slurm:
-//!   grace: 60 s                  # how long the cluster's file system may take to show what a job wrote
-//!   timeout: 30 s                # how long a command of Slurm may take to answer
-//!   all: { account: lab }        # `resources` of stages that do not say so themselves: of all of them,
-//!   train: { partition: gpu, gpus: 1, time: 4 h }    # and of a kind
+//!   grace: 60 s                  # the maximum delay until the file system shows a job's output
+//!   timeout: 30 s                # the time limit of a Slurm command
+//!   all: { account: lab }        # default `resources` of all stages,
+//!   train: { partition: gpu, gpus: 1, time: 4 h }    # and of the stages of one kind
 //! ```
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ struct Settings {
     slurm: BTreeMap<String, serde_yaml::Value>,
 }
 
-/// The cache that results are taken from.
+/// Returns the address of the shared cache, if one is configured.
 pub fn remote() -> Result<Option<String>, InputError> {
     if let Some(address) = std::env::var_os("SRPIPE_REMOTE") {
         let address = address.into_string().map_err(|_| InputError("SRPIPE_REMOTE is not UTF-8".into()))?;
@@ -54,12 +54,12 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// What runs stages, where nobody says otherwise.
+/// Returns the default executor, if one is configured.
 pub fn executor() -> Result<Option<ExecutorKind>, InputError> {
     Ok(settings()?.executor)
 }
 
-/// How runs on a cluster are done.
+/// Returns the settings for Slurm.
 pub fn slurm() -> Result<slurm::Settings, InputError> {
     of_slurm(settings()?.slurm).map_err(|e| InputError(format!("{}: {e}", path().unwrap_or_default().display())))
 }
@@ -74,7 +74,7 @@ fn of_slurm(said: BTreeMap<String, serde_yaml::Value>) -> Result<slurm::Settings
             "all" => None,
             _ if kind.is_some() => None,
             _ => {
-                let known = "known here are `grace`, `timeout`, `all` and the kinds of stages";
+                let known = "unknown setting, expected `grace`, `timeout`, `all` or a kind of stage";
                 return Err(format!("`slurm.{name}`: {known}"));
             }
         };
@@ -142,8 +142,8 @@ mod tests {
         assert_eq!(settings.defaults.kinds[&StageKind::Train].0.gpus, Some(1));
         for (wrong, expected) in [
             ("{grace: 5}", "`slurm.grace` must be a time"),
-            ("{trian: {gpus: 1}}", "`slurm.trian`: known here are"),
-            ("{grase: 60 s}", "`slurm.grase`: known here are"),
+            ("{trian: {gpus: 1}}", "`slurm.trian`: unknown setting"),
+            ("{grase: 60 s}", "`slurm.grase`: unknown setting"),
             ("{train: {gpu: 1}}", "`slurm.train`: unknown field `gpu`"),
             ("{all: {extra: [--arr=0-3]}}", "`slurm.all.extra` must be without"),
             ("{all: {extra: [--wrap=ls]}}", "`slurm.all.extra` must be without"),

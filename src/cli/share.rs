@@ -1,4 +1,4 @@
-//! Giving results to others: `export`, `import` and `push`.
+//! The commands `export`, `import` and `push`.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
@@ -25,13 +25,15 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        return Err(InputError(format!("{shown}: there is no folder {}; make it", folder.display())).into());
+        return Err(
+            InputError(format!("{shown}: the folder {} does not exist; create it first", folder.display())).into()
+        );
     }
-    // Whole or not there: a half-written archive looks like one.
+    // The archive appears only when it is complete: a truncated archive would look valid.
     let file = OutputFile::create(&args.file).map_err(|error| InputError(format!("{error:#}")))?;
     let mut out = BufWriter::new(file);
     let moved = if archive::is_compressed(&args.file) {
-        // The lightest: images and weights hardly shrink, and tables shrink anyway.
+        // The fastest level suffices: images and weights hardly shrink, and tables shrink at any level.
         let mut gzip = GzEncoder::new(&mut out, Compression::fast());
         let moved = archive::export(&store, &run, &mut gzip)?;
         gzip.finish().with_context(|| format!("writing {shown}"))?;
@@ -41,7 +43,7 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     };
     let file = out.into_inner().map_err(|error| error.into_error()).with_context(|| format!("writing {shown}"))?;
     file.finish()?;
-    tell(&moved, args.json, &format!("written to {shown}"));
+    report_moved(&moved, args.json, &format!("written to {shown}"));
     Ok(EXIT_DONE)
 }
 
@@ -49,11 +51,11 @@ pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
     let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", format::io_error(&e))))?;
     if args.file.is_dir() {
-        return Err(InputError(format!("{shown} is a folder, and no archive such as `srpipe export` writes")).into());
+        return Err(InputError(format!("{shown} is a folder; expected an archive written by `srpipe export`")).into());
     }
     let store = Store::open(runs)?;
     let moved = archive::import(&store, BufReader::new(file)).with_context(|| format!("importing {shown}"))?;
-    tell(&moved, args.json, &format!("taken from {shown}"));
+    report_moved(&moved, args.json, &format!("imported from {shown}"));
     Ok(EXIT_DONE)
 }
 
@@ -62,7 +64,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let run = find_run(&store, &args.run)?;
     let address = settings::remote()?.ok_or_else(|| {
         InputError(
-            "there is no shared cache: name one in SRPIPE_REMOTE or in srpipe/config.yaml (`push --help`)".into(),
+            "no shared cache is configured: set SRPIPE_REMOTE, or `remote` in srpipe/config.yaml (see `srpipe push --help`)".into(),
         )
     })?;
     let remote = Remote::open(&address)?;
@@ -94,7 +96,7 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     Ok(if is_complete { EXIT_DONE } else { EXIT_FAILED })
 }
 
-fn tell(moved: &Moved, as_json: bool, what: &str) {
+fn report_moved(moved: &Moved, as_json: bool, what: &str) {
     if as_json {
         return print_json(&serde_json::json!({"schema": 1, "moved": moved}));
     }

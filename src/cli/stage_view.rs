@@ -1,4 +1,4 @@
-//! Where a stage stands: what the file asks for, what the store knows and what the latest run says of it.
+//! The state of a stage, from the pipeline file, the store and the latest run.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,13 +17,13 @@ use crate::runs::{RunView, ViewState};
 use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store};
 
-/// A stage as `status` shows it, in words and in JSON.
+/// A stage as `status` shows it, as text and JSON.
 #[derive(Debug, Serialize)]
 pub struct StageView {
     pub name: String,
     pub kind: StageKind,
     pub state: State,
-    /// The stages that it waits for.
+    /// The names of the unfinished stages that it depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     waits_for: Vec<String>,
     key: Option<Key>,
@@ -33,14 +33,14 @@ pub struct StageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<StageEvent>,
     error: Option<String>,
-    /// Its job, where it has one on a cluster.
+    /// Its job on a cluster, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<JobRecord>,
     #[serde(skip)]
     pub highlight: String,
 }
 
-/// The less there is to worry about, the earlier.
+/// The state of a stage, ordered by how much attention it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -56,7 +56,7 @@ pub enum State {
 }
 
 impl State {
-    /// Without what is to be said of a single stage.
+    /// Returns the look and name of the state, without details of a stage.
     pub fn words(self) -> (Look, &'static str) {
         match self {
             Self::Cached => (Look::Good, "cached"),
@@ -72,7 +72,7 @@ impl State {
     }
 }
 
-/// What the file asks for now, with what the latest run says of the very same keys.
+/// Returns the stages of the current file, with the latest run's records of the same keys.
 pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
     let names = |on: &[usize]| on.iter().map(|&i| prepared.plan.stages[i].name.clone()).collect();
     let recorded = latest.iter().flat_map(|run| run.record.stages.iter().map(move |stage| (*run, stage)));
@@ -126,19 +126,19 @@ pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option
 }
 
 fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
-    let goes_on = matches!(run.state, ViewState::Running | ViewState::Left);
+    let is_active = matches!(run.state, ViewState::Running | ViewState::Left);
     match stage.state {
-        StageRunState::Pending if goes_on => State::Waiting,
+        StageRunState::Pending if is_active => State::Waiting,
         StageRunState::Pending => State::Skipped,
-        // For those who look on, what waits in a queue does not run.
-        StageRunState::Running if goes_on && stage.job.as_ref().is_some_and(|job| job.queued.is_some()) => {
+        // A job in the queue of the cluster is not running yet.
+        StageRunState::Running if is_active && stage.job.as_ref().is_some_and(|job| job.queued.is_some()) => {
             State::Waiting
         }
-        // On a cluster, one without a job is on its way there.
-        StageRunState::Running if goes_on && run.record.executor.outlives_run() && stage.job.is_none() => {
+        // On a cluster, a stage without a job is about to be submitted.
+        StageRunState::Running if is_active && run.record.executor.outlives_run() && stage.job.is_none() => {
             State::Waiting
         }
-        StageRunState::Running if goes_on => State::Running,
+        StageRunState::Running if is_active => State::Running,
         StageRunState::Running => State::Died,
         StageRunState::Ran => State::Ran,
         StageRunState::Cached => State::Cached,
@@ -177,7 +177,7 @@ pub fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageV
 }
 
 impl StageView {
-    /// What is known of a stage that is done.
+    /// Copies the times and metrics of a finished stage from its record.
     fn take(&mut self, action: &Action, store: Option<&Store>) {
         self.finished_at = Some(action.cost.finished_at.clone());
         self.seconds = Some(action.cost.seconds);
@@ -228,10 +228,10 @@ impl StageView {
     }
 }
 
-/// The figure of a kind that people look for first.
+/// Returns the most important metric of a kind of stage.
 fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     let found = kind.headlines().iter().find_map(|name| Some((*name, metrics.get(*name)?)));
-    // A command's are the user's own.
+    // The metrics of a command are defined by the user.
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
     let found = found.or_else(|| if kind.is_user_defined() { first() } else { None });
     found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), format::figure(*value)))

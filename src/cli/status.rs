@@ -1,4 +1,4 @@
-//! `srpipe status`: reads what others wrote. On a terminal it follows a run that is on until that ends.
+//! The command `srpipe status`. It only reads; on a terminal, it follows an active run until the run ends.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -49,13 +49,13 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         }
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
-            // It need not be the latest.
+            // The run may be older than the latest.
             store.iter().zip(&run).for_each(|(store, run)| cluster::reconcile_run(store, run));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
             let view = run.as_ref().and_then(RunView::of);
             let (Some(store), Some(view)) = (&store, view) else {
                 return Err(InputError(format!(
-                    "{what} is no pipeline file, and {} has neither a run nor a pipeline of that name",
+                    "{what} is not a pipeline file, and {} has no run or pipeline of that name; `srpipe runs` lists them",
                     runs.display()
                 ))
                 .into());
@@ -70,7 +70,7 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Shows a run that is on until it ends, to somebody at a terminal. None where there is nothing to follow.
+/// Shows an active run on a terminal until it ends. Returns None if there is nothing to follow.
 fn follow(store: &Store, run: &RunDir, args: &StatusArgs) -> Option<RunView> {
     let is_wanted = !args.json && !args.once && can_draw() && std::io::stdout().is_terminal();
     if !is_wanted || RunView::of(run)?.state != ViewState::Running {
@@ -79,7 +79,7 @@ fn follow(store: &Store, run: &RunDir, args: &StatusArgs) -> Option<RunView> {
     progress::watch(store, run, &mut progress::Bars::new())
 }
 
-/// Of a run that was followed to its end, what it found.
+/// Prints the results of a run that was followed to its end.
 fn show_results(store: Option<&Store>, runs: &Path, ended: Option<&RunView>) {
     if let (Some(store), Some(view)) = (store, ended) {
         print(&results::show(store, runs, &view.record));
@@ -94,7 +94,7 @@ pub fn looks_like_file(what: &str) -> bool {
 pub fn run_words(state: ViewState) -> (Look, &'static str) {
     match state {
         ViewState::Running => (Look::Attention, "running"),
-        ViewState::Left => (Look::Attention, "left to the cluster; run again to watch it"),
+        ViewState::Left => (Look::Attention, "running on the cluster, unwatched; run again to watch it"),
         ViewState::Ok => (Look::Good, "ok"),
         ViewState::Failed => (Look::Bad, "failed"),
         ViewState::Interrupted => (Look::Attention, "interrupted; run again to continue"),
@@ -113,7 +113,7 @@ pub fn run_state_name(state: ViewState) -> &'static str {
     }
 }
 
-/// Every stage of a file or of a run.
+/// Prints every stage of a file or run.
 fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &StatusArgs) {
     if args.json {
         let value = serde_json::json!({
@@ -157,7 +157,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
     print(&text);
 }
 
-/// Many instances: how many are in each state, and what those took that are done.
+/// Returns the number of instances in each state, and the total time of those that finished.
 fn together(stages: &[StageView]) -> ((Look, String), String) {
     let mut counts: BTreeMap<State, usize> = BTreeMap::new();
     stages.iter().for_each(|stage| *counts.entry(stage.state).or_default() += 1);
@@ -179,7 +179,7 @@ fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
     })
 }
 
-/// Every pipeline's latest run.
+/// Prints the latest run of every pipeline.
 fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
     let views = store.into_iter().flat_map(|store| {
         store.pipelines().into_iter().filter_map(|pipeline| RunView::latest(store, &pipeline)).collect::<Vec<_>>()
@@ -197,7 +197,7 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
         );
     }
     if views.is_empty() {
-        return print(&format!("there are no runs in {} yet; `srpipe run FILE` makes one\n", runs.display()));
+        return print(&format!("there are no runs in {} yet; `srpipe run FILE` starts one\n", runs.display()));
     }
     let now = Timestamp::now();
     let mut table = Table::new(&["pipeline", "run", "state", "stages", "age", "took"]);

@@ -1,4 +1,4 @@
-//! What looks after the store: `gc`, `verify`, `pin` and `unpin`.
+//! The commands `gc`, `verify`, `pin` and `unpin`.
 
 use std::path::Path;
 
@@ -21,35 +21,35 @@ pub fn open(runs: &Path) -> Result<Store, InputError> {
 pub fn note_lost_results(store: Option<&Store>) {
     if let Some(store) = store.filter(|store| !store.has_results()) {
         note(&format!(
-            "the results of these runs are gone: {} was deleted. The next run recomputes them",
+            "the results of these runs are missing: {} was deleted. The next run recomputes them",
             store.runs_dir().join("store").display()
         ));
     }
 }
 
 pub fn no_runs(runs: &Path) -> InputError {
-    InputError(format!("there are no runs in {} yet; `srpipe run FILE` makes one", runs.display()))
+    InputError(format!("there are no runs in {} yet; `srpipe run FILE` starts one", runs.display()))
 }
 
 pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     let store = match args.dry_run {
         true => open(runs)?,
-        // An error where it cannot be written to.
+        // Opening the store for writing fails if it is read-only.
         false => open(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
     };
-    // A run whose jobs have ended is in nobody's way.
+    // A run whose jobs have all ended is not active, and may be deleted.
     super::cluster::reconcile_all(&store);
     let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
     let removed = collect_garbage(&store, retention, args.dry_run)?;
     if args.json {
         print_json(&serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed}));
     } else {
-        print(&told(&removed, args.dry_run));
+        print(&describe(&removed, args.dry_run));
     }
     Ok(EXIT_DONE)
 }
 
-fn told(removed: &Removed, dry_run: bool) -> String {
+fn describe(removed: &Removed, dry_run: bool) -> String {
     let mut text: String = removed.runs.iter().map(|run| format!("run {run}\n")).collect();
     let others = [
         (removed.runs.len(), "run"),
@@ -104,13 +104,16 @@ pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
             note(&format!("added checksums to {records} of an older version of srpipe"));
         }
         if verified.unreferenced > 0 {
-            note(&format!("{} of no result; `srpipe gc` removes them", format::count(verified.unreferenced, "blob")));
+            note(&format!(
+                "{} not referenced by any result; `srpipe gc` removes them",
+                format::count(verified.unreferenced, "blob")
+            ));
         }
     }
     Ok(if verified.is_intact() { EXIT_DONE } else { EXIT_FAILED })
 }
 
-/// The stages that have this key in a run, else its kind.
+/// Describes a result by the stages of the latest runs that have its key, or else by its kind and key.
 fn described(store: &Store, key: &Key) -> String {
     let runs = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
     let stages = runs.filter_map(|run| run.record().ok()).flat_map(|record| {
@@ -139,14 +142,14 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
         print_json(&value);
         return Ok(EXIT_DONE);
     }
-    let what = if pin { "is kept until it is unpinned" } else { "is kept no longer than others" };
+    let what = if pin { "is pinned: `srpipe gc` keeps it" } else { "is no longer pinned" };
     print(&format!("run {} {what}\n", run.id()));
     Ok(EXIT_DONE)
 }
 
-/// A run by its id or the beginning of it, or the latest of a pipeline by its name.
+/// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's name.
 pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
-    // The folder of a run, `latest` among them.
+    // The path of a run's folder, possibly of the link `latest`.
     let folder = Path::new(what);
     if folder.join("run.json").is_file()
         && let Ok(folder) = folder.canonicalize()
@@ -163,10 +166,13 @@ pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
     match begin[..] {
         [only] => Ok(only.clone()),
         [] => Err(InputError(format!(
-            "{} has neither a run nor a pipeline named {what}; `srpipe runs` lists them",
+            "{} has no run or pipeline named {what}; `srpipe runs` lists them",
             store.runs_dir().display()
         ))),
-        _ => Err(InputError(format!("{} runs begin with {what}; `srpipe runs` lists them", begin.len()))),
+        _ => Err(InputError(format!(
+            "{what} is ambiguous: {} runs begin with it; `srpipe runs` lists them",
+            begin.len()
+        ))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The study that could decide a claim: the command of the run that could not, with enough seeds.
+//! Suggests a study that could decide a claim: the command of the inconclusive run, with enough seeds.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::config::StageParams;
 use crate::format::command_line;
 use crate::pipeline::{Pipeline, load};
 
-/// What to do to have the `claims` of the comparison `stage` answered with `seeds` seeds, to follow "The full study:". A
-/// command is shown only where the file, as it is now, would train each arm with so many seeds.
+/// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full study:".
+/// Suggests a command only if the current file would train each arm with that many seeds.
 pub fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
@@ -21,14 +21,14 @@ pub fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: us
     match trainings(&words, stage, claims) {
         Some(trained) if trained >= seeds => command_line(&words),
         _ => format!(
-            "give the trainings of all arms that are claimed about the same {seeds} seeds in the file: \
-             `matrix: {{ seed: [{}] }}` of the pipeline, and no `seed` in their stages and `defaults`",
+            "train all claimed arms with the same {seeds} seeds: in the pipeline file, set `matrix: {{ seed: [{}] }}` and \
+             remove `seed` from their stages and `defaults`",
             list.join(", ")
         ),
     }
 }
 
-/// The command line less what it says of seeds.
+/// Returns the command line without flags that set seeds.
 fn without_seeds(command: &[String]) -> Vec<String> {
     let is_seed = |value: &str| value.split_once('=').is_some_and(|(path, _)| path.rsplit('.').next() == Some("seed"));
     let mut words = vec![];
@@ -44,7 +44,8 @@ fn without_seeds(command: &[String]) -> Vec<String> {
     words
 }
 
-/// With how many seeds the command would train that arm of the claims which has the fewest. `None` where it cannot run.
+/// Returns the smallest number of seeds that the command would train an arm of the claims with, or `None` if the command
+/// is invalid.
 fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
     let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;
@@ -54,7 +55,7 @@ fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option
     seeds?.into_iter().min()
 }
 
-/// The seeds that the models of an arm are trained with.
+/// Returns the training seeds of an arm's models.
 fn seeds_of(arm: &str, params: &CompareParams, pipeline: &Pipeline) -> Option<BTreeSet<u64>> {
     let seed = |sample: &str| {
         let StageParams::Sample(sample) = &pipeline.stage(sample)?.params else { return None };
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_of_the_command_line_give_way() {
+    fn seeds_are_removed_from_the_command_line() {
         let command = [
             "srpipe",
             "run",

@@ -1,4 +1,4 @@
-//! `srpipe upscale`.
+//! The command `srpipe upscale`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::model::Checkpoint;
 use crate::run::{available_memory, cuda};
 use crate::store::Store;
 
-/// Between two lines on the progress, where no bar can be drawn.
+/// The interval between progress lines if no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
@@ -80,7 +80,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// An error rather than an end in the middle.
+/// Fails if the memory does not suffice, instead of being killed midway.
 fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     let needed = TiledSampler::memory(denoiser, image.height, image.width);
     match available_memory() {
@@ -97,7 +97,7 @@ fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     }
 }
 
-/// The files that are written.
+/// The output files.
 struct Outputs {
     path: PathBuf,
     format: Format,
@@ -109,26 +109,30 @@ impl Outputs {
         let path = args.output.clone();
         let format = path.extension().and_then(|ending| Format::from_extension(&ending.to_string_lossy()));
         let format = format.ok_or_else(|| {
-            InputError(format!("{}: give the result a name that ends in .png, .jpg or .webp", path.display()))
+            InputError(format!("{}: the output file must end in .png, .jpg or .webp", path.display()))
         })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            return Err(InputError(format!("{}: there is no folder {}; make it", path.display(), folder.display())));
+            return Err(InputError(format!(
+                "{}: the folder {} does not exist; create it first",
+                path.display(),
+                folder.display()
+            )));
         }
-        // Before hours of work, not after.
+        // Check now rather than after hours of sampling.
         if let Err(error) = tempfile::tempfile_in(folder) {
             return Err(InputError(format!("{}: cannot be written: {error}", path.display())));
         }
         let outputs = Self { path, format, samples: args.samples };
         let bicubic = args.bicubic.then(|| outputs.bicubic());
         if let Some(path) = (0..args.samples).map(|k| outputs.sample(k)).chain(bicubic).find(|path| path.is_dir()) {
-            return Err(InputError(format!("{}: that is a folder; give the result another name", path.display())));
+            return Err(InputError(format!("{}: this is a folder; choose another output file", path.display())));
         }
         let same =
             |path: &Path| path.canonicalize().is_ok_and(|path| args.image.canonicalize().is_ok_and(|i| i == path));
         if (0..args.samples).any(|k| same(&outputs.sample(k))) || args.bicubic && same(&outputs.bicubic()) {
             return Err(InputError(format!(
-                "{}: that would write over the picture itself; give the result another name",
+                "{}: the output would overwrite the input image; choose another output file",
                 args.image.display()
             )));
         }
@@ -157,7 +161,7 @@ impl Outputs {
         self.named("bicubic")
     }
 
-    /// `out-NAME.png` for `out.png`.
+    /// Returns `out-NAME.png` for `out.png`.
     fn named(&self, name: &str) -> PathBuf {
         let mut file = self.path.file_stem().unwrap_or_default().to_os_string();
         file.push(format!("-{name}."));
@@ -170,21 +174,21 @@ fn read_picture(path: &Path) -> Result<Picture> {
     let wrong = |error: String| InputError(format!("{}: {error}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| wrong(format::io_error(&error)))?;
     let picture = Picture::decode(&bytes);
-    Ok(picture.map_err(|error| wrong(format!("this cannot be read as a PNG, JPEG or WebP picture: {error:#}")))?)
+    Ok(picture.map_err(|error| wrong(format!("cannot read this as a PNG, JPEG or WebP image: {error:#}")))?)
 }
 
-/// The checkpoint in a file, or the averaged weights of a `train` stage.
+/// Reads the checkpoint of a file, or the averaged weights of a `train` stage.
 fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     let path = Path::new(model);
     let wrong = |error: anyhow::Error| InputError(format!("--model: {model}: {error:#}"));
     let bytes = if path.is_file() {
         return Ok(Checkpoint::read(path).map_err(wrong)?);
     } else if path.extension().is_some_and(|ending| ending == "safetensors") {
-        return Err(InputError(format!("--model: there is no file {model}")).into());
+        return Err(InputError(format!("--model: no such file: {model}")).into());
     } else {
         let store = Store::open_records(runs).ok_or_else(|| {
             let InputError(no_runs) = store::no_runs(runs);
-            InputError(format!("--model: there is no file {model}, and {no_runs}"))
+            InputError(format!("--model: no such file: {model}; and {no_runs}"))
         })?;
         weights_of_stage(&store, model)?
     };
@@ -199,13 +203,16 @@ fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
         let trained: Vec<&str> = trained.collect();
         let there = if trained.is_empty() { "none".into() } else { trained.join(", ") };
         let kind = stage.kind;
-        return Err(InputError(format!("--model: {model} is a {kind} stage; its run trains {there}")).into());
+        return Err(InputError(format!(
+            "--model: {model} is a `{kind}` stage, expected a `train` stage; the run has {there}"
+        ))
+        .into());
     }
     let action = stage.key.as_ref().map(|key| store.action(key)).transpose()?.flatten();
     let Some(digest) = action.as_ref().and_then(|action| action.outputs.get(blobs::EMA)) else {
         let file = run.record()?.file.map_or_else(|| "the pipeline".into(), format::shell_word);
         return Err(InputError(format!(
-            "--model: {model} has no weights in the latest run ({}); run {file} to its end",
+            "--model: {model} has no weights in the latest run ({}); finish it with `srpipe run {file}`",
             run.id()
         ))
         .into());
@@ -219,21 +226,24 @@ fn sampler(args: &UpscaleArgs, denoiser: &Denoiser) -> Result<SamplerParams, Inp
     if denoiser.is_regression() {
         if args.samples > 1 {
             return Err(InputError(format!(
-                "--samples {}: {} is a regression, which has one answer; leave it out",
+                "--samples {}: {} is a regression model, which has only one result; remove the flag",
                 args.samples, args.model
             )));
         }
     } else if steps > timesteps {
-        return Err(InputError(format!("--steps {steps}: {} has {timesteps} timesteps; at most those", args.model)));
+        return Err(InputError(format!(
+            "--steps {steps}: must be at most {timesteps}, the timesteps of {}",
+            args.model
+        )));
     }
     Ok(SamplerParams { method: SamplerMethod::Ddim, steps, ..Default::default() })
 }
 
-/// A bar on a terminal, a line now and then elsewhere.
+/// Shows progress: a bar on a terminal, otherwise a line at intervals.
 struct Meter {
     bar: ProgressBar,
     begun: Instant,
-    said: Instant,
+    last_line: Instant,
 }
 
 impl Meter {
@@ -243,13 +253,13 @@ impl Meter {
         let style = ProgressStyle::with_template(template).expect("the template is a constant");
         bar.set_style(style.progress_chars("━╸─"));
         bar.set_length(total);
-        Self { bar, begun: Instant::now(), said: Instant::now() }
+        Self { bar, begun: Instant::now(), last_line: Instant::now() }
     }
 
     fn advance(&mut self, evaluations: u64) {
         self.bar.inc(evaluations);
-        if self.bar.is_hidden() && self.said.elapsed() >= LINE_INTERVAL {
-            self.said = Instant::now();
+        if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let left = self.begun.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
             note(&format!("{} %  ETA {}", 100 * done / total, format::duration(left)));

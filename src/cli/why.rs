@@ -1,4 +1,4 @@
-//! `srpipe why`: in one sentence, why a stage runs or does not.
+//! The command `srpipe why`, which explains in one sentence why a stage runs or is cached.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::config::InputError;
 use crate::run::Prepared;
 use crate::store::Store;
 
-/// Instances of a swept stage that are explained one by one.
+/// The maximum number of instances of a swept stage to explain.
 const MOST: usize = 20;
 
 pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
@@ -23,13 +23,13 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     cluster::executor(None, &mut pipeline)?;
     let prepared = Prepared::new(&pipeline, store.as_ref())?;
     let stages = &prepared.plan.stages;
-    // The name of a swept stage means all of its instances.
+    // The name of a swept stage means all its instances.
     let named = |stage: &usize| stages[*stage].name == args.stage || stages[*stage].base == args.stage;
     let chosen: Vec<usize> = (0..stages.len()).filter(named).collect();
     if chosen.is_empty() {
         let mut names: Vec<&str> = stages.iter().map(|stage| stage.base.as_str()).collect();
         names.dedup();
-        let text = format!("{} has no stage {}; there are {}", args.file.display(), args.stage, few(&names));
+        let text = format!("{} has no stage {}; its stages are {}", args.file.display(), args.stage, few(&names));
         return Err(InputError(text).into());
     }
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
@@ -48,7 +48,7 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
         print(&format!("{}\n", explained.sentence(stage)));
     }
     if let more @ 1.. = chosen.len().saturating_sub(MOST) {
-        print(&format!("and {more} more; name one, or use --json\n"));
+        print(&format!("and {more} more; give an instance, or use --json\n"));
     }
     Ok(EXIT_DONE)
 }

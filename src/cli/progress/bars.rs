@@ -35,7 +35,7 @@ const ROWS_LEFT: usize = 4;
 struct Working {
     bar: ProgressBar,
     losses: Trail,
-    /// The held-out loss that was told last.
+    /// The latest validation loss.
     heldout_loss: Option<f64>,
     left: Option<f64>,
 }
@@ -152,7 +152,7 @@ impl Bars {
         if let Some((look, text)) = sentence(status) {
             let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
             if let Some(loss) = working.as_ref().and_then(|working| working.heldout_loss) {
-                line += &self.paint.paint(Look::Dim, &format!("  held-out {}", format::figure(loss)));
+                line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::figure(loss)));
             }
             let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
             let course = working.map_or(String::new(), |working| working.losses.sparkline(room));

@@ -102,7 +102,7 @@ fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
         Column::Rate => (Look::Plain, said(value("images_per_s").map(|rate| format!("{rate} images/s")))),
         Column::Loss => (Look::Plain, said(value("loss").map(|loss| format!("loss {loss}")))),
         Column::Spark => (Look::Dim, work.losses.sparkline(width)),
-        Column::HeldoutLoss => (Look::Plain, said(value("heldout_loss").map(|loss| format!("held-out {loss}")))),
+        Column::HeldoutLoss => (Look::Plain, said(value("heldout_loss").map(|loss| format!("val loss {loss}")))),
         Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", format::duration(seconds))))),
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_wide_terminal_has_everything() {
         let (bar, text) = text(160, 16);
-        let expected = "  300/1500 steps     1234 images/s  loss 0.3013  █▆▅▄▄▄▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁▁▁  held-out 0.2841  12:34 min left";
+        let expected = "  300/1500 steps     1234 images/s  loss 0.3013  █▆▅▄▄▄▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁▁▁  val loss 0.2841  12:34 min left";
         assert_eq!((bar, text.as_str()), (23, expected));
     }
 

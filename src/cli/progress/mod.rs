@@ -1,5 +1,5 @@
-//! A run as people see it: on a terminal bars, elsewhere dated lines. Whoever runs it shows it as it is told of it
-//! ([`crate::run::Progress`]); whoever looks at somebody else's run tells the same from its record ([`watch`]).
+//! The progress of a run: bars on a terminal, otherwise dated lines. The process of the run receives its events
+//! ([`crate::run::Progress`]); other processes read its record ([`watch`]).
 
 mod bars;
 mod canvas;
@@ -21,7 +21,7 @@ pub use bars::Bars;
 pub use lines::Lines;
 pub use watch::watch;
 
-/// How fast a stage goes, from the first progress that it told of in this run.
+/// The speed of a stage, measured from its first progress event in this run.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     start: Instant,
@@ -35,7 +35,7 @@ impl Pace {
     }
 }
 
-/// What there is to say of a stage besides its name, and how it looks; none for a state that needs no line.
+/// Describes the status of a stage with its look, or returns None for a status that needs no line.
 fn sentence(status: &Status) -> Option<(Look, String)> {
     words_of(status).map(|(look, text)| (look, visible(&text).into_owned()))
 }
@@ -49,7 +49,7 @@ fn words_of(status: &Status) -> Option<(Look, String)> {
         Status::Ran { seconds } => (Look::Good, format!("done in {}", format::duration(*seconds))),
         Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
         Status::Skipped { because: Some(stage) } => {
-            (Look::Attention, format!("skipped, because {stage} did not end well"))
+            (Look::Attention, format!("skipped, because {stage} did not succeed"))
         }
         Status::Skipped { because: None } => (Look::Attention, "not started".into()),
         Status::Interrupted => (Look::Attention, "interrupted".into()),
@@ -72,7 +72,7 @@ fn log_lines(failure: &Failure) -> Vec<String> {
     lines
 }
 
-/// A program's line as a terminal would show it at last, without colours: what it has drawn over (`\r`) is gone.
+/// Returns a program's line as a terminal finally shows it, without colours and overwritten text (`\r`).
 fn printable(line: &str) -> String {
     let plain = console::strip_ansi_codes(line);
     let last = plain.trim_end().rsplit('\r').next().unwrap_or("");
@@ -83,14 +83,14 @@ fn stopping(how: Stopping) -> String {
     match how {
         Stopping::Saving => "stopping: running stages save their progress (interrupt again to stop at once)".into(),
         Stopping::Leaving(wait) => format!(
-            "leaving: jobs go on without this process. Interrupt again within {} s to cancel them instead",
+            "leaving: jobs continue without this process. Interrupt again within {} s to cancel them instead",
             wait.as_secs()
         ),
         Stopping::Cancelling => "cancelling the jobs, which save their progress (interrupt again to leave)".into(),
     }
 }
 
-/// Names and widths that both ways of showing need.
+/// The names of stages and their widths.
 #[derive(Default)]
 struct Stages {
     names: Vec<String>,
@@ -126,14 +126,14 @@ impl Stages {
         format!("{head}…{tail}")
     }
 
-    /// Seconds until a stage has done all.
+    /// Returns the estimated seconds until a stage is done.
     fn eta(&mut self, stage: usize, done: u64, total: u64) -> Option<f64> {
         let pace = *self.paces.entry(stage).or_insert(Pace { start: Instant::now(), done });
         pace.eta(done, total)
     }
 }
 
-/// Nothing: for a run that only links what is known.
+/// Shows nothing, for a run that only links cached results.
 pub struct Quiet;
 
 impl Progress for Quiet {
