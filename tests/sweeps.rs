@@ -130,8 +130,8 @@ fn where_no_command_makes_the_full_study_the_file_is_to() {
     for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
         let folder = claimed([own, ""]);
         let run = folder.run(&[]);
-        let advice = "  give the trainings of all arms that are claimed about the same 8 seeds in the file: \
-                      `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` of the pipeline, and no `seed` in their stages and `defaults`\n";
+        let advice = "  train all claimed arms with the same 8 seeds: in the pipeline file, set \
+                      `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` and remove `seed` from their stages and `defaults`\n";
         assert!(run.stdout.contains(advice), "{run}");
     }
 }

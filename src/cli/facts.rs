@@ -1,5 +1,5 @@
-//! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, by the
-//! paths of `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
+//! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, by
+//! the paths of `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
 
 use std::collections::BTreeMap;
 

@@ -270,8 +270,8 @@ impl Table {
         columns.map(|c| self.column(c)).collect()
     }
 
-    /// Returns the table within `width` terminal columns, if possible. Columns that do not fit follow in further blocks,
-    /// each with the first column repeated.
+    /// Returns the table within `width` terminal columns, if possible. Columns that do not fit follow in further
+    /// blocks, each with the first column repeated.
     pub fn render_within(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
         if width_of(&columns) <= most {

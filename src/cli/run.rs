@@ -66,8 +66,8 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     let store = Store::open(&runs_dir)?;
     let guard = guard.map_or_else(|| store.guard(), Ok)?;
-    // Sources are hashed again, now that a store can cache their digests: the next run then has nothing to do and nothing
-    // to write.
+    // Sources are hashed again, now that a store can cache their digests: the next run then has nothing to do and
+    // nothing to write.
     let prepared = match known {
         Some(_) => prepared,
         None if prepared.sources.is_empty() => prepared,

@@ -19,8 +19,8 @@ use crate::format;
 use crate::runs::RunDir;
 use crate::store::Store;
 
-const NO_SUCH_VALUE: &str = "no run has a parameter or a metric of that name; `srpipe runs --all` shows all that there are, \
-    and pipeline, state, age and took can be asked for too";
+const NO_SUCH_VALUE: &str = "no run has a parameter or metric of that name; `srpipe runs --all` lists all names, \
+    and pipeline, state, age and took are valid too";
 
 pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);

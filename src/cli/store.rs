@@ -147,7 +147,8 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's name.
+/// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's
+/// name.
 pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
     // The path of a run's folder, possibly of the link `latest`.
     let folder = Path::new(what);

@@ -11,8 +11,8 @@ use crate::config::StageParams;
 use crate::format::command_line;
 use crate::pipeline::{Pipeline, load};
 
-/// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full study:".
-/// Suggests a command only if the current file would train each arm with that many seeds.
+/// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
+/// study:". Suggests a command only if the current file would train each arm with that many seeds.
 pub fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
@@ -44,8 +44,8 @@ fn without_seeds(command: &[String]) -> Vec<String> {
     words
 }
 
-/// Returns the smallest number of seeds that the command would train an arm of the claims with, or `None` if the command
-/// is invalid.
+/// Returns the smallest number of seeds that the command would train an arm of the claims with, or `None` if the
+/// command is invalid.
 fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
     let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;

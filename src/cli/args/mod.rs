@@ -90,8 +90,8 @@ pub enum Command {
     Init(InitArgs),
     /// Run the stages of a pipeline that are not cached.
     ///
-    /// Ctrl-C asks running stages to save a checkpoint; the next run resumes from it. A killed run resumes from the last
-    /// checkpoint that it saved.
+    /// Ctrl-C asks running stages to save a checkpoint; the next run resumes from it. A killed run resumes from the
+    /// last checkpoint that it saved.
     Run(RunArgs),
     /// Show the state of runs and stages.
     Status(StatusArgs),
@@ -117,18 +117,18 @@ pub enum Command {
     Cancel(RunIdArgs),
     /// Write the report of a run as one HTML file.
     ///
-    /// The file is self-contained. `run` writes it to the run's folder; this command rewrites it, also for a run that has
-    /// not finished.
+    /// The file is self-contained. `run` writes it to the run's folder; this command rewrites it, also for a run that
+    /// has not finished.
     Report(ReportArgs),
     /// Upscale an image with a trained model.
     ///
-    /// The image is sampled as a whole, in overlapping tiles of the model's training size. The tiles are blended at every
-    /// step, so there are no seams. The same seed gives the same image.
+    /// The image is sampled as a whole, in overlapping tiles of the model's training size. The tiles are blended at
+    /// every step, so there are no seams. The same seed gives the same image.
     Upscale(UpscaleArgs),
     /// Measure how fast a network trains and samples on this machine.
     ///
-    /// Trains the U-Net on noise for a few seconds, then runs forward passes. Training and sampling in pipelines reach the
-    /// same speed. Measure on an idle machine.
+    /// Trains the U-Net on noise for a few seconds, then runs forward passes. Training and sampling in pipelines reach
+    /// the same speed. Measure on an idle machine.
     Bench(BenchArgs),
     /// Delete old runs, and results that no run refers to.
     ///
@@ -136,8 +136,8 @@ pub enum Command {
     Gc(GcArgs),
     /// Check every result for damage; the next run recomputes damaged ones.
     ///
-    /// A run checks only the size and modification time of each blob, and the content of the blobs that its stages read.
-    /// Only this command finds silent disk corruption in the other blobs.
+    /// A run checks only the size and modification time of each blob, and the content of the blobs that its stages
+    /// read. Only this command finds silent disk corruption in the other blobs.
     Verify(VerifyArgs),
     /// Write a run and all its results to an archive.
     Export(ExportArgs),
@@ -146,7 +146,8 @@ pub enum Command {
     /// Copy the results of a run to the shared cache.
     ///
     /// The shared cache is a folder or `s3://BUCKET/PREFIX`. It is set by SRPIPE_REMOTE or by `remote` in
-    /// $XDG_CONFIG_HOME/srpipe/config.yaml (default: ~/.config/srpipe/config.yaml). `run` downloads cached results from it.
+    /// $XDG_CONFIG_HOME/srpipe/config.yaml (default: ~/.config/srpipe/config.yaml). `run` downloads cached results from
+    /// it.
     Push(PushArgs),
     /// Protect a run from `gc`.
     Pin(RunIdArgs),

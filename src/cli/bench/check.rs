@@ -1,4 +1,4 @@
-//! `srpipe bench --check`: does this device compute what the CPU's kernels do?
+//! The command `srpipe bench --check`, which compares a device with the CPU's kernels.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `srpipe bench`: how long will my pipeline take here?
+//! The command `srpipe bench`, which measures training and sampling speed.
 
 mod check;
 
@@ -20,7 +20,7 @@ use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
 use crate::run::cuda;
 use crate::train::{initial_state, measure};
 
-/// What the estimates are made for: CIFAR-10's training images, and test images in as many steps as samplers take.
+/// The sizes of the estimates: CIFAR-10's training images, and test images with a typical number of sampling steps.
 const EPOCH: f64 = 50_000.0;
 const SAMPLES: f64 = 1000.0;
 const SAMPLING_STEPS: f64 = 50.0;
@@ -31,11 +31,11 @@ struct Report {
     train_step_ms: f64,
     train_images_per_s: f64,
     forward_images_per_s: f64,
-    /// A training step's, as direct convolutions would need them.
+    /// The operations of a training step, counted as direct convolutions.
     gflops: f64,
-    /// None for dfdx's operations, which choose their instructions themselves.
+    /// The instruction set; None for dfdx's operations, which choose their own.
     peak_gflops: Option<f64>,
-    /// Of the host's; None where the system doesn't tell.
+    /// The peak memory of the host process; None if the system does not report it.
     peak_rss_mib: Option<f64>,
     threads: usize,
     simd: &'static str,
@@ -67,9 +67,9 @@ pub fn bench(args: &BenchArgs) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// What computes.
+/// The device, backend and instruction set of a measurement.
 struct Machinery {
-    /// No `auto`.
+    /// The device, never `auto`.
     device: Device,
     cpu: CpuBackend,
 }
@@ -182,7 +182,7 @@ impl Report {
     }
 }
 
-/// The most memory that this process has had.
+/// Returns the peak memory of this process.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

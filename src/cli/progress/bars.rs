@@ -1,5 +1,5 @@
-//! A run on a terminal: a line for each stage that ended, which stays; below them a bar for each at work, and a footer
-//! with the whole run.
+//! The progress of a run on a terminal: a permanent line for each finished stage, below them a bar for each running
+//! stage and a footer for the whole run.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use crate::run::{Progress, Status, Stopping};
 use crate::runs::{RunRecord, StageRunState};
 use crate::stages::StageEvent;
 
-/// Between two drawings of what nothing happens to.
+/// The interval between redraws without events.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Drawings a second, at most.
+/// The maximum number of redraws per second.
 const DRAWINGS: u8 = 20;
 
-/// Characters of the time, with what is between it and the rest.
+/// The width of the time, with its separator.
 const ELAPSED: usize = 12;
 
-/// Rows that are left to what was said before.
+/// The number of terminal rows to leave for earlier output.
 const ROWS_LEFT: usize = 4;
 
-/// A stage at work.
+/// A running stage.
 struct Working {
     bar: ProgressBar,
     losses: Trail,
@@ -58,9 +58,9 @@ pub struct Bars {
     footer: ProgressBar,
     working: BTreeMap<usize, Working>,
     states: Vec<StageRunState>,
-    /// What stages took that ran, by their names in the file: their number and sum of seconds.
+    /// The number and total seconds of the stages that ran, by their names in the file.
     took: BTreeMap<String, (f64, f64)>,
-    /// Stages that are not told yet, all with this to be said of them: they are told together.
+    /// Stages that are not printed yet and have the same status text; they are printed on one line.
     together: (&'static str, Vec<usize>),
     footer_drawn: Option<Instant>,
 }
@@ -84,17 +84,17 @@ impl Bars {
     }
 
     fn above(&self, text: &str) {
-        // Above the bars; a terminal that is gone is no reason to stop.
+        // Prints above the bars. A closed terminal does not stop the run.
         let _ = self.all.println(shown(text, self.paint.has_colours()));
     }
 
-    /// A line of a stage, in as many as it takes.
+    /// Breaks the line of a stage to the width of the terminal.
     fn broken(&self, line: &str) -> String {
         let indent = self.stages.width + 2;
         broken(line, if indent < width() / 2 { indent } else { 4 }, width())
     }
 
-    /// One line for all that one thing is to be said of, before anything else is said.
+    /// Prints one line for the pending stages with the same status text.
     fn tell_together(&mut self) {
         let (word, stages) = std::mem::take(&mut self.together);
         let text = match stages[..] {
@@ -109,7 +109,7 @@ impl Bars {
     }
 
     fn start(&mut self, stage: usize, said: String) {
-        // What does not fit on the terminal is at work all the same: the footer counts it.
+        // Running stages that do not fit on the terminal are only counted in the footer.
         let is_shown = self.working.len() + ROWS_LEFT < height();
         let room = width().saturating_sub(self.stages.shown(width()) + 2);
         let said = truncate_str(&said, room, "…").into_owned();
@@ -118,7 +118,7 @@ impl Bars {
             working.bar.set_message(said);
             return working.bar.set_style(style);
         }
-        // It may be drawn as soon as it is there: by then it says what it is.
+        // The bar may be drawn as soon as it is added, so its text is set first.
         let bar = ProgressBar::no_length().with_style(style).with_message(said);
         let bar = bar.with_prefix(self.stages.shortened(stage, width()));
         let bar = if is_shown { self.all.insert_before(&self.footer, bar) } else { ProgressBar::hidden() };
@@ -126,7 +126,7 @@ impl Bars {
         self.working.insert(stage, Working { bar, losses: Trail::default(), heldout_loss: None, left: None });
     }
 
-    /// What it ended with is said with the course of its loss.
+    /// Prints the final status of a stage with the course of its loss.
     fn end(&mut self, stage: usize, status: &Status) {
         let working = self.working.remove(&stage).inspect(|working| {
             working.bar.finish_and_clear();
@@ -182,8 +182,8 @@ impl Bars {
         self.footer.set_message(truncate_str(&text, room, "…").into_owned());
     }
 
-    /// How long the rest will take: what runs by its pace, what is to come by what took stages of the same name, so many at
-    /// once as now.
+    /// Estimates the remaining time: running stages by their speed, pending stages by the time of stages of the same
+    /// name, with the current number of parallel stages.
     fn left(&self) -> Option<String> {
         let mut seconds: f64 = self.working.values().filter_map(|working| working.left).sum();
         let mut is_all = self.working.values().all(|working| working.left.is_some());
@@ -215,7 +215,7 @@ impl Progress for Bars {
         match status {
             Status::Running | Status::Blocked { .. } => {
                 self.tell_together();
-                let (_, text) = sentence(status).expect("it has one");
+                let (_, text) = sentence(status).expect("a finished stage has a text");
                 self.start(stage, text);
             }
             _ => self.end(stage, status),
@@ -279,11 +279,11 @@ impl Progress for Bars {
     }
 }
 
-/// In lines of at most `width` characters, between words where that can be; what follows the first is indented.
+/// Breaks text into lines of at most `width` characters, between words if possible. Lines after the first are indented.
 fn broken(text: &str, indent: usize, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_inclusive(' ') {
-        let line = lines.last_mut().expect("there is one");
+        let line = lines.last_mut().expect("the list of lines is not empty");
         let is_full = measure_text_width(line) + measure_text_width(word.trim_end()) > width;
         match is_full && !line.trim().is_empty() {
             true => lines.push(" ".repeat(indent) + word),
@@ -293,7 +293,7 @@ fn broken(text: &str, indent: usize, width: usize) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// How long ago that was; nothing where this machine's clocks cannot tell.
+/// Returns the time since a timestamp, or zero if this machine's clocks cannot express it.
 fn since(moment: &str) -> Duration {
     let ago = moment.parse::<Timestamp>().ok().map(|moment| Timestamp::now().duration_since(moment));
     let ago = ago.and_then(|ago| Duration::try_from(ago).ok()).unwrap_or_default();
@@ -301,15 +301,15 @@ fn since(moment: &str) -> Duration {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(&format!("{BAR}{template}")).expect("the template is ours")
+    ProgressStyle::with_template(&format!("{BAR}{template}")).expect("the template is valid")
 }
 
-/// Characters in a row of the terminal, but for those that the `^C` of an interrupt takes.
+/// Returns the usable width of the terminal, with space for the `^C` of an interrupt.
 fn width() -> usize {
     usize::from(Term::stderr().size().1).saturating_sub(3).max(1)
 }
 
-/// Rows of the terminal.
+/// Returns the number of rows of the terminal.
 fn height() -> usize {
     Term::stderr().size().0.into()
 }

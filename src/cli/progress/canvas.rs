@@ -1,10 +1,10 @@
-//! The terminal as bars are drawn on it.
+//! The terminal on which bars are drawn.
 //!
-//! indicatif fills each row with blanks up to the edge and lets it run on into the next: a terminal that breaks its lines
-//! anew when its width changes takes all of them for one, and what it writes itself (`^C`) stands on a row that nobody
-//! clears. Here a row ends where its text does, no bar is longer than a row, and what a change of width has made of the last
-//! bars is cleared as a whole. Where the cursor goes is decided here too, once a drawing is complete: indicatif counts rows
-//! of the width that was.
+//! indicatif pads each row with spaces up to the edge, so rows run into each other. A terminal that rewraps lines when
+//! its width changes then treats all rows as one line, and the `^C` that the terminal echoes stays on a row that is
+//! never cleared. Here a row ends with its text, no bar is longer than a row, and all rows that a change of width made
+//! of the last bars are cleared. This module also positions the cursor once a drawing is complete, because indicatif
+//! counts rows at the old width.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use console::{Term, measure_text_width, truncate_str};
 use indicatif::TermLike;
 
-/// How rows of bars begin, in contrast to text that stays.
+/// The prefix of rows of bars, which distinguishes them from permanent text.
 pub const BAR: char = '\u{1}';
 
-/// A width that lasts as long is not about to change again. Terminals tell it late where it changes often (tmux four times a
-/// second), and rows of a width that was, are broken where they should not.
+/// The time after which a width counts as stable. Terminals report frequent changes late (tmux four times per second),
+/// and rows drawn for an old width wrap in the wrong place.
 const SETTLED: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
@@ -28,21 +28,21 @@ pub struct Canvas {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is to be written as it is.
+    /// Text to write unchanged.
     text: String,
-    /// The rows of the drawing that is under way; None between drawings.
+    /// The rows of the current drawing; None between drawings.
     rows: Option<Vec<String>>,
-    /// Rows of earlier drawings that are to stay, and were not written yet.
+    /// Permanent rows of earlier drawings that are not written yet.
     held: Vec<String>,
-    /// The width of the terminal, and since when.
+    /// The width of the terminal, and the time of its last change.
     width: Option<(usize, Instant)>,
-    /// What comes next are the blanks behind a row.
+    /// Whether the next text is the padding after a row.
     is_filler: bool,
-    /// How wide the bars are that were drawn last, a row each.
+    /// The widths of the bars of the last drawing, one per row.
     bars: Vec<usize>,
-    /// Empty rows above them.
+    /// The number of empty rows above the bars.
     gap: usize,
-    /// Rows that the screen has above the bars, at least, with the empty ones.
+    /// The minimum number of rows on the screen above the bars, including the empty ones.
     above: usize,
     reflow: Reflow,
 }
@@ -57,21 +57,21 @@ impl Canvas {
     }
 }
 
-/// What a terminal does with long rows when it becomes narrower.
+/// How a terminal treats long rows when it becomes narrower.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Reflow {
-    /// It cuts them.
+    /// It truncates them.
     #[default]
     None,
-    /// It breaks them.
+    /// It wraps them.
     Broken,
-    /// It breaks them, and as many rows of the top become history even where the bottom is empty: bars come nearer to the
-    /// top with each change, and what of them becomes history cannot be cleared.
+    /// It wraps them and scrolls as many rows into history even if the bottom is empty. Bars move up with each change,
+    /// and rows in history cannot be cleared.
     Pushed,
 }
 
 impl Reflow {
-    /// Most terminals break them; those that don't, say nothing of themselves.
+    /// Returns the behaviour of this terminal. Most terminals wrap rows, and those that do not cannot be detected.
     fn of_terminal() -> Self {
         const SIGNS: [&str; 7] = [
             "VTE_VERSION",
@@ -92,7 +92,7 @@ impl Reflow {
 }
 
 impl State {
-    /// Takes a row, then the blanks behind it.
+    /// Accepts a row, then the padding after it.
     fn take(&mut self, text: &str) {
         match &mut self.rows {
             Some(rows) if !self.is_filler => rows.push(text.to_string()),
@@ -102,8 +102,8 @@ impl State {
         self.is_filler = self.rows.is_some() && !self.is_filler;
     }
 
-    /// What is to be written, on a terminal as high and wide as it is now. A drawing begins where the last one has none of
-    /// its bars any more. While the width changes, nothing is drawn.
+    /// Returns the output for a terminal of the current height and width. A drawing starts by clearing the bars of the
+    /// last one. While the width changes, nothing is drawn.
     fn drawn(&mut self, (height, width): (usize, usize), now: Instant) -> String {
         let mut text = std::mem::take(&mut self.text);
         self.is_filler = false;
@@ -128,7 +128,8 @@ impl State {
             let more = cleared - self.bars.len();
             is_pushed = self.reflow == Reflow::Pushed && more > 0;
             self.above = self.above.saturating_sub(more);
-            // Row by row from the last up: a terminal that is asked to clear all that is below may keep it as history.
+            // Clear row by row from the last one up: some terminals move rows into history if everything below is
+            // cleared.
             text += "\r\x1b[2K";
             text += &"\x1b[1A\x1b[2K".repeat(cleared - 1 + self.gap);
         }
@@ -137,7 +138,7 @@ impl State {
         let bars: Vec<_> = bars.iter().map(|bar| truncate_str(&bar[BAR.len_utf8()..], width, "")).collect();
         self.bars = bars.iter().map(|bar| measure_text_width(bar)).collect();
         if is_pushed {
-            // Each may be broken the next time.
+            // Each row may be wrapped at the next change.
             self.gap += bars.len().saturating_sub(self.above);
             self.above = self.above.max(bars.len());
         }
@@ -161,7 +162,7 @@ impl TermLike for Canvas {
         self.term.size().0
     }
 
-    /// With this each drawing begins.
+    /// The start of each drawing.
     fn move_cursor_up(&self, _: usize) -> io::Result<()> {
         self.state().rows.get_or_insert_default();
         Ok(())

@@ -1,4 +1,4 @@
-//! What is said of a stage at work, in as many columns of text as there is room for.
+//! The columns of text about a running stage, as many as fit.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use super::trail::Trail;
 use crate::cli::output::{Look, Paint};
 use crate::format;
 
-/// Between two columns.
+/// The separator between columns.
 const GAP: usize = 2;
 
-/// Behind a bar: ` 100%`.
+/// The width of the percentage after a bar: ` 100%`.
 const PERCENT: usize = 5;
 
-/// A stage at work: how far it is, and what it told last.
+/// A running stage: its progress and latest values.
 pub struct Work<'a> {
     pub done: u64,
     pub total: u64,
     pub unit: &'a str,
     pub values: &'a BTreeMap<String, f64>,
-    /// Seconds that are left.
+    /// The estimated remaining seconds.
     pub left: Option<f64>,
     pub losses: &'a Trail,
 }
@@ -35,7 +35,7 @@ enum Column {
     HeldoutLoss,
 }
 
-/// With the width of each, what may be missing last.
+/// The columns with their widths, by descending priority.
 const BY_WORTH: [(Column, usize); 6] = [
     (Column::Left, 14),
     (Column::Loss, 11),
@@ -45,21 +45,21 @@ const BY_WORTH: [(Column, usize); 6] = [
     (Column::HeldoutLoss, 15),
 ];
 
-/// From left to right.
+/// The columns from left to right.
 const IN_ORDER: [Column; 6] =
     [Column::Amount, Column::Rate, Column::Loss, Column::Spark, Column::HeldoutLoss, Column::Left];
 
-/// The columns of all stages at work, behind their names.
+/// The layout of the columns of all running stages, after their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// Characters of the bar.
+    /// The width of the bar in characters.
     pub bar: usize,
     columns: Vec<(Column, usize)>,
 }
 
 impl Columns {
-    /// Those that fit beside names of `name` characters on a terminal of `width`; what room is left over lengthens the bar
-    /// and the course of the loss.
+    /// Returns the columns that fit beside names of `name` characters on a terminal of `width`. Remaining space
+    /// lengthens the bar and the course of the loss.
     pub fn fit(width: usize, name: usize) -> Self {
         let mut bar = 5;
         let mut room = width.saturating_sub(name + GAP + bar + PERCENT);
@@ -81,7 +81,7 @@ impl Columns {
         Self { bar, columns: kept }
     }
 
-    /// What stands behind the bar. A column that nothing is known for is empty, and missing where no later one has anything.
+    /// Returns the text after the bar. Columns without a value are blank; trailing blanks are removed.
     pub fn text(&self, work: &Work, paint: Paint) -> String {
         let cells = self.columns.iter().map(|&(column, width)| {
             let (look, text) = cell(column, width, work);

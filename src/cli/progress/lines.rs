@@ -1,4 +1,4 @@
-//! A run as dated lines: for logs, and for terminals that cannot draw.
+//! The progress of a run as dated lines, for logs and terminals that cannot redraw.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::run::{Progress, Status, Stopping};
 use crate::runs::RunRecord;
 use crate::stages::StageEvent;
 
-/// Between two lines on one stage's progress, at least; and between two of any stages', on average.
+/// The minimum interval between progress lines of one stage, and the mean interval between those of all stages.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 const ANY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -19,7 +19,7 @@ fn figures(values: &BTreeMap<String, f64>) -> String {
     values.iter().map(|(key, value)| format!("  {} {}", name(key), format::figure(*value))).collect()
 }
 
-/// A dated line for everything that happens.
+/// Prints a dated line for each event.
 #[derive(Default)]
 pub struct Lines {
     stages: Stages,
@@ -57,7 +57,7 @@ impl Progress for Lines {
             StageEvent::Progress { done, total, unit, values } => {
                 let eta = self.stages.eta(stage, *done, *total);
                 let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", format::duration(seconds)));
-                // Not the first moment either: a stage that is done by then needs no line.
+                // No line before the first interval has passed: a short stage needs none.
                 let last = *self.last.entry(stage).or_insert_with(Instant::now);
                 let at_work = u32::try_from(self.last.len()).unwrap_or(u32::MAX);
                 if last.elapsed() >= LINE_INTERVAL.max(ANY_INTERVAL.saturating_mul(at_work)) {

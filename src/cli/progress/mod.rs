@@ -109,12 +109,12 @@ impl Stages {
         format!("{:width$}", self.names[stage], width = self.width)
     }
 
-    /// How many characters of a name there is room for on a terminal of `width`, beside what is to be seen of its work.
+    /// Returns the space for names on a terminal of `width`, beside the progress of stages.
     fn shown(&self, width: usize) -> usize {
         self.width.min((width * 3 / 10).max(12))
     }
 
-    /// The name in that many: its end is what tells instances of a sweep apart.
+    /// Returns the name in that width. Shortening keeps the end, which distinguishes the instances of a sweep.
     fn shortened(&self, stage: usize, width: usize) -> String {
         let (name, room) = (&self.names[stage], self.shown(width));
         let length = name.chars().count();

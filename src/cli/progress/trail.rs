@@ -1,20 +1,20 @@
 //! The course of a loss in a few characters.
 
-/// So many points are kept; when there are more, neighbours become one.
+/// The maximum number of points; above it, neighbours are merged.
 const MOST: usize = 256;
 
-/// What was told of a value, in order, in bounded space.
+/// The history of a value in bounded space.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     points: Vec<f64>,
-    /// How many values a point is the mean of, as a power of two.
+    /// The number of values per point, as a power of two.
     doublings: u32,
-    /// Values that are no whole point yet: their sum and number.
+    /// The sum and number of the values of the incomplete last point.
     rest: (f64, u32),
 }
 
 impl Trail {
-    /// A value that is no number leaves no mark.
+    /// Adds a value. Ignores values that are not finite.
     pub fn push(&mut self, value: f64) {
         if !value.is_finite() {
             return;
@@ -31,8 +31,8 @@ impl Trail {
         }
     }
 
-    /// At most `width` characters from ▁ to █, of means over equal spans; by magnitude where all are positive, since
-    /// losses fall by factors. Empty for fewer than two points.
+    /// Returns a sparkline of at most `width` characters from ▁ to █, of means over equal spans. The scale is
+    /// logarithmic if all values are positive, since losses fall by factors. Empty for fewer than two points.
     pub fn sparkline(&self, width: usize) -> String {
         const MARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let n = self.points.len();

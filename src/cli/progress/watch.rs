@@ -1,4 +1,4 @@
-//! Somebody else's run, shown as if it were one's own: what its record says is told when it changes.
+//! Shows the progress of another process's run, from changes of its record.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -10,15 +10,15 @@ use crate::runs::{RunDir, StageRecord, StageRunState};
 use crate::runs::{RunView, ViewState};
 use crate::store::Store;
 
-/// Between two looks.
+/// The interval between reads of the record.
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// Follows a run until it ends; `None` where its record cannot be read any more.
+/// Follows a run until it ends; returns `None` if its record becomes unreadable.
 pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option<RunView> {
     let mut view = RunView::of(run)?;
     progress.started(&view.record);
     let mut shown = vec![StageRunState::Pending; view.record.stages.len()];
-    // Of what is at work.
+    // The events of running stages.
     let mut events: BTreeMap<usize, Events> = BTreeMap::new();
     loop {
         for (i, stage) in view.record.stages.iter().enumerate() {
@@ -28,7 +28,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
             if stage.state == shown[i] {
                 continue;
             }
-            // What ended before anybody looked told of its losses too.
+            // A stage that ended before it was seen running has events too.
             if let (StageRunState::Pending, StageRunState::Ran, Some(key)) = (shown[i], stage.state, &stage.key) {
                 progress.stage(i, &Status::Running);
                 progress.earlier(i, &Events::of(store, key).news(store, key));
@@ -50,7 +50,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
     }
 }
 
-/// As far as a record tells it.
+/// Returns the status of a stage as far as its record contains it.
 fn status(stage: &StageRecord, store: &Store) -> Status {
     match stage.state {
         StageRunState::Pending => Status::Pending,
