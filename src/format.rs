@@ -1,4 +1,4 @@
-//! How durations, ages and figures are said.
+//! Formats durations, ages, sizes and other values for display.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-/// `3.2 s`, `12 s`, `4:05 min`, `2:10 h`.
+/// Formats a duration: `3.2 s`, `12 s`, `4:05 min`, `2:10 h`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match whole {
@@ -17,7 +17,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// An estimate: `12 s`, `41 min`, `2.5 h`.
+/// Formats an estimated duration: `12 s`, `41 min`, `2.5 h`.
 pub fn about(seconds: f64) -> String {
     match seconds.max(0.0) {
         s if s < 9.5 => format!("{s:.1} s"),
@@ -27,7 +27,7 @@ pub fn about(seconds: f64) -> String {
     }
 }
 
-/// How long ago an RFC 3339 time was: `now`, `5 min ago`, `3 days ago`; empty for what is no time.
+/// Formats the age of an RFC 3339 time: `now`, `5 min ago`, `3 days ago`; empty if the time is invalid.
 pub fn age(then: &str, now: Timestamp) -> String {
     let Ok(then) = then.parse::<Timestamp>() else { return String::new() };
     let seconds = now.as_second() - then.as_second();
@@ -42,7 +42,7 @@ pub fn age(then: &str, now: Timestamp) -> String {
     }
 }
 
-/// At most so many characters; what is cut off is an ellipsis.
+/// Truncates text to at most this many characters, ending in an ellipsis.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_string(),
@@ -50,12 +50,12 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// `1 stage`, `2 stages`.
+/// Formats a count with its noun: `1 stage`, `2 stages`.
 pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-/// `12 B`, `4.2 kB`, `1.3 GB`.
+/// Formats a size: `12 B`, `4.2 kB`, `1.3 GB`.
 pub fn size(bytes: u64) -> String {
     let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     match units.iter().find(|(unit, _)| bytes as f64 >= *unit) {
@@ -64,7 +64,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// `300/1500 steps`, `17/170 MB`; a `total` of 0 is not known.
+/// Formats progress: `300/1500 steps`, `17/170 MB`; a `total` of 0 means unknown.
 pub fn progress(done: u64, total: u64, unit: &str) -> String {
     let (scale, unit) = match unit {
         "bytes" if done.max(total) >= 10_000_000 => (1_000_000, "MB"),
@@ -75,7 +75,7 @@ pub fn progress(done: u64, total: u64, unit: &str) -> String {
     if total == 0 { format!("{done} {unit}") } else { format!("{done}/{} {unit}", total / scale) }
 }
 
-/// Four significant digits or so.
+/// Formats a number with about four significant digits.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.2e}"),
@@ -110,7 +110,7 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-/// Why a file that was named cannot be read.
+/// Returns why a named file cannot be read.
 pub fn io_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_string(),

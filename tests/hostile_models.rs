@@ -25,7 +25,7 @@ const ENLARGING: usize = 256 << 20;
 /// Larger tiles are not sampled here, because that takes too long.
 const SMALL: usize = 64;
 
-fn checkpoint(kind: AttentionKind, objective: Objective) -> Vec<u8> {
+fn checkpoint(kind: AttentionKind, objective: PredictionType) -> Vec<u8> {
     let attention = AttentionParams { kind, resolutions: vec![8], heads: 2, ..Default::default() };
     let model = ModelParams { base_channels: 4, channel_mults: vec![1, 2], attention, ..Default::default() };
     let diffusion = DiffusionParams { objective, timesteps: 100, residual_scale: Some(4.0), ..Default::default() };
@@ -123,7 +123,9 @@ fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
     let mut random = stream(1, Purpose::Synthetic, 0, 0);
     let picture = Images::new(1, 5, 5, (0..75).collect());
     let (mut refused, mut enlarged) = (0, 0);
-    for (kind, objective) in [(AttentionKind::None, Objective::V), (AttentionKind::Cross, Objective::Regression)] {
+    for (kind, objective) in
+        [(AttentionKind::None, PredictionType::V), (AttentionKind::Cross, PredictionType::Regression)]
+    {
         let good = checkpoint(kind, objective);
         for (i, file) in [vec![good.clone()], altered(&good, &mut random)].concat().into_iter().enumerate() {
             let header = String::from_utf8_lossy(&file[..file.len().min(1500)]).into_owned();

@@ -66,7 +66,9 @@ fn a_run_that_compares_nothing_shows_its_samples() {
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
     let page = fs::read_to_string(latest(&folder)).unwrap();
-    for part in ["The file compares nothing", "id=\"arms-1\"", "id=\"spectra-1\"", "id=\"losses\""] {
+    for part in
+        ["This pipeline has no <code>compare</code> stage", "id=\"arms-1\"", "id=\"spectra-1\"", "id=\"losses\""]
+    {
         assert!(page.contains(part), "{part}");
     }
     assert_eq!(page.matches("alt=\"draw, image ").count(), 4 * 6);

@@ -232,7 +232,7 @@ fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DiffusionParams, Objective};
+    use crate::config::{DiffusionParams, PredictionType};
     use crate::metrics::{Distances, Errors, Forecast, Scores};
 
     /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn means_of_different_numbers_of_samples_decide_nothing() {
-        let of = |samples: [usize; 2], objective: Objective, endpoint: Metric| {
+        let of = |samples: [usize; 2], objective: PredictionType, endpoint: Metric| {
             let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
             let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, ssim_y: None, consistency_psnr: 40.0 };
             for (arms, samples) in arms.iter_mut().zip(samples) {
@@ -363,12 +363,12 @@ mod tests {
             ask(&[("any", claim(endpoint))], arms)[0].effect.is_some()
         };
         let cases = [
-            ([4, 4], Objective::V, [true, true, true]),
-            ([4, 8], Objective::V, [false, true, true]),
-            ([1, 8], Objective::Eps, [false, false, true]),
-            ([1, 1], Objective::V, [true, true, true]),
+            ([4, 4], PredictionType::V, [true, true, true]),
+            ([4, 8], PredictionType::V, [false, true, true]),
+            ([1, 8], PredictionType::Eps, [false, false, true]),
+            ([1, 1], PredictionType::V, [true, true, true]),
             // What it says is not a sample, however often it is said.
-            ([1, 8], Objective::Regression, [true, true, true]),
+            ([1, 8], PredictionType::Regression, [true, true, true]),
         ];
         for (samples, objective, fair) in cases {
             let endpoints = [Metric::PsnrMean, Metric::Crps, Metric::PsnrSample];

@@ -6,7 +6,7 @@ use indexmap::IndexSet;
 use super::loss::LossRow;
 use super::summary::Figures;
 use crate::config::metrics::{Metric, Scope};
-use crate::config::{DiffusionParams, Label, Objective};
+use crate::config::{DiffusionParams, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
 
@@ -42,14 +42,14 @@ impl Measured {
         Self { name: name.to_string(), ..Self::default() }
     }
 
-    pub fn objective(&self) -> Option<Objective> {
+    pub fn objective(&self) -> Option<PredictionType> {
         self.diffusion.as_ref().map(|diffusion| diffusion.objective)
     }
 
     /// Whether its K samples are draws. Enlargement and regression have one answer, which K says nothing of; of what is
     /// not known, several answers are draws.
     pub fn draws(&self) -> bool {
-        self.objective().map_or(self.samples > 1, |objective| objective != Objective::Regression)
+        self.objective().map_or(self.samples > 1, |objective| objective != PredictionType::Regression)
     }
 
     /// The last that training measured; `None` also where it is no number, which JSON has no word for.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claims::ClaimAnswer;
 use super::measured::Measured;
-use crate::config::Objective;
+use crate::config::PredictionType;
 use crate::config::metrics::{Metric, Scope};
 use crate::metrics::Distances;
 
@@ -47,7 +47,7 @@ pub struct ArmSummary {
     pub samples: usize,
     /// What its model learned: `regression` has one answer, every other draws samples. Absent of enlargements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub objective: Option<Objective>,
+    pub objective: Option<PredictionType>,
     #[serde(flatten)]
     pub figures: Figures,
     /// None of fewer than two seeds.
@@ -328,9 +328,9 @@ pub(crate) mod tests {
         assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
         // One answer is no sample of one.
         arms[2].samples = 1;
-        arms[2].diffusion.as_mut().unwrap().objective = Objective::Regression;
+        arms[2].diffusion.as_mut().unwrap().objective = PredictionType::Regression;
         assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
-        arms[2].diffusion.as_mut().unwrap().objective = Objective::Eps;
+        arms[2].diffusion.as_mut().unwrap().objective = PredictionType::Eps;
         let summary = Summary::of(&arms, floors());
         assert_eq!((summary.samples, summary.arms["baseline"].samples), (None, 1));
         assert!(summary.notes[0].contains("numbers K of samples: 1 (baseline), 4 (attention, 2). "), "{summary:?}");

@@ -17,7 +17,7 @@ pub struct DiffusionParams {
     /// Linear and quadratic schedule: the last beta at T = 1000, scaled by 1000/T for other T.
     #[schemars(range(min = 1e-8, max = 0.999))]
     pub beta_end: f64,
-    pub objective: Objective,
+    pub objective: PredictionType,
     pub target: Target,
     /// Target `residual`: the factor on the residual, so that it fills [-1, 1] as an image does. Where nothing is
     /// said, half the reciprocal of its standard deviation over the training images.
@@ -36,7 +36,7 @@ impl Default for DiffusionParams {
             timesteps: 1000,
             beta_start: 1e-4,
             beta_end: 0.02,
-            objective: Objective::default(),
+            objective: PredictionType::default(),
             target: Target::default(),
             residual_scale: None,
             loss_weighting: LossWeighting::default(),
@@ -79,7 +79,8 @@ pub enum LossWeighting {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Objective {
+#[schemars(rename = "Objective")]
+pub enum PredictionType {
     /// The noise (Ho et al. 2020).
     Eps,
     /// The clean image.

@@ -1,5 +1,5 @@
-//! The mathematics of denoising diffusion: schedules, objectives, samplers. No layers, no images, `f64` throughout; a
-//! network is a function that a caller passes in.
+//! The mathematics of denoising diffusion: noise schedules, prediction types, samplers. Everything is in `f64`,
+//! independent of layers and images; the caller passes the network as a function.
 
 mod objective;
 mod sampler;
@@ -7,6 +7,6 @@ mod sampler;
 mod sampler_tests;
 mod schedule;
 
-pub use objective::{clean, half_log_snr, loss_weight, training_target};
+pub use objective::{half_log_snr, loss_weight, predict_x0, training_target};
 pub use sampler::{Step, evaluations, sample, steps, times};
 pub use schedule::Schedule;

@@ -1,16 +1,17 @@
-//! The reverse process: from noise to an image, one time after another.
+//! The reverse process: denoises from noise to an image.
 //!
-//! One loop; the methods differ in how they step from x_t and the clean image x̂_0 that the denoiser sees in it to the
-//! next, less noisy x. Noise is always re-derived from x̂_0, so that a denoiser which clamps x̂_0 stays consistent.
+//! One loop serves all methods, which differ in how they step from x_t and the predicted clean image x̂_0 to the next
+//! x. The noise is always derived from x̂_0, so a denoiser that clamps x̂_0 stays consistent.
 
 use super::{Schedule, half_log_snr};
 use crate::config::{SamplerMethod, SamplerParams, Spacing};
 
-/// Second-order methods are unstable from times that are almost pure noise, which the cosine and the sigmoid schedule
-/// have: their chains begin at this half log-SNR (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).
+/// The minimum half log-SNR of second-order methods, where their chains begin. Second-order methods are unstable at
+/// times that are almost pure noise, as in the cosine and sigmoid schedules (Lu et al. 2022, appendix; diffusers'
+/// `lambda_min_clipped`).
 const NOISIEST: f64 = -5.1;
 
-/// One step of a chain: its time and how much of the image is left now and after it.
+/// One step of a chain: its time, and ᾱ before and after the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     pub t: usize,
@@ -19,7 +20,7 @@ pub struct Step {
     pub alpha_bar_next: f64,
 }
 
-/// The times that `steps` evaluations visit of `timesteps`, the noisiest first. `steps` is at most `timesteps`.
+/// Returns the times of `steps` evaluations out of `timesteps`, the noisiest first. `steps` is at most `timesteps`.
 pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
     match spacing {
         // The i-th stride from the end, rounded: 999, 959, .. 39 for 25 of 1000.
@@ -28,7 +29,7 @@ pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
     }
 }
 
-/// The steps of a chain from pure noise to the clean image.
+/// Returns the steps of a chain from pure noise to the clean image.
 pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
     let visited = match params.method {
         SamplerMethod::Dpmpp2m | SamplerMethod::Heun => schedule.times_above(NOISIEST).max(1),
@@ -44,15 +45,15 @@ pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
 pub fn evaluations(method: SamplerMethod, steps: usize) -> usize {
     match method {
         SamplerMethod::Ddpm | SamplerMethod::Ddim | SamplerMethod::Dpmpp2m => steps,
-        // The last step is of first order.
+        // The last step is first-order.
         SamplerMethod::Heun => (2 * steps).saturating_sub(1),
     }
 }
 
 /// Runs `steps` of the reverse process on `x`, which starts as standard normal noise and ends as the clean image.
 ///
-/// `denoise(x, step)` gives x̂_0 for every value of `x`; `noise(step)` the standard normal noise that a step adds, and
-/// is asked only where a method adds any.
+/// `denoise(x, step)` returns x̂_0 for every value of `x`. `noise(step)` returns the standard normal noise to add in a
+/// step; it is called only if the method adds noise.
 pub fn sample<E>(
     params: &SamplerParams,
     steps: &[Step],
@@ -88,7 +89,7 @@ pub fn sample<E>(
     Ok(())
 }
 
-/// The next x as `clean · x̂_0 + current · x + deviation · z`, z standard normal.
+/// Computes the next x as `clean · x̂_0 + current · x + deviation · z`, z standard normal.
 pub(super) struct Update {
     pub clean: f64,
     pub current: f64,
@@ -104,8 +105,8 @@ pub(super) fn ddim(step: Step, eta: f64) -> Update {
     Update { clean: next.sqrt() - direction * now.sqrt(), current: direction, deviation }
 }
 
-/// Corrects the Euler step from `before` to `x` to second order (Karras et al. 2022, algorithm 1): with x̃ = x/√ᾱ and
-/// σ = √(1−ᾱ)/√ᾱ, x̃' = x̃ + (σ'−σ) (d + d')/2, d = (x̃ − x̂_0)/σ. An Euler step is that of [`ddim`] with η = 0.
+/// Corrects the Euler step from `before` to `x` to second order (Karras et al. 2022, algorithm 1): with x̃ = x/√ᾱ and σ
+/// = √(1−ᾱ)/√ᾱ, x̃' = x̃ + (σ'−σ) (d + d')/2, d = (x̃ − x̂_0)/σ. The Euler step is [`ddim`] with η = 0.
 fn heun(step: Step, x: &mut [f64], before: &[f64], x0: &[f64], x0_next: &[f64]) {
     let scale = |alpha_bar: f64| (alpha_bar.sqrt(), ((1.0 - alpha_bar) / alpha_bar).sqrt());
     let ((alpha, sigma), (alpha_next, sigma_next)) = (scale(step.alpha_bar), scale(step.alpha_bar_next));
@@ -116,7 +117,7 @@ fn heun(step: Step, x: &mut [f64], before: &[f64], x0: &[f64], x0_next: &[f64]) 
     }
 }
 
-/// Ho et al. 2020, eq. 7, with σ² = β̃, the posterior's variance; α is the ratio of two visited ᾱ.
+/// Ho et al. 2020, eq. 7, with σ² = β̃, the posterior variance; α is the ratio of two visited ᾱ.
 pub(super) fn ddpm(step: Step) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     let alpha = now / next;
@@ -127,15 +128,15 @@ pub(super) fn ddpm(step: Step) -> Update {
     }
 }
 
-/// Lu et al. 2022, eq. 8 of the ODE in λ = ln(√ᾱ/√(1−ᾱ)): σ'/σ x − √ᾱ' (e^(−h) − 1) x̂_0, h the step in λ.
+/// Lu et al. 2022, eq. 8 of the ODE in λ = ln(√ᾱ/√(1−ᾱ)): σ'/σ x − √ᾱ' (e^(−h) − 1) x̂_0, where h is the step in λ.
 fn dpmpp(step: Step) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
-    // λ is infinite where the image is clean.
+    // λ is infinite for a clean image.
     let h = if next < 1.0 { half_log_snr(next) - half_log_snr(now) } else { f64::INFINITY };
     Update { clean: -next.sqrt() * (-h).exp_m1(), current: (1.0 - next).sqrt() / (1.0 - now).sqrt(), deviation: 0.0 }
 }
 
-/// What DPM-Solver++(2M) knows of the step before.
+/// The state of DPM-Solver++(2M) from the previous step.
 #[derive(Default)]
 struct Multistep {
     /// x̂_0 and the step in λ.
@@ -143,9 +144,8 @@ struct Multistep {
 }
 
 impl Multistep {
-    /// x̂_0 with what it changed since the last step, ahead by half of this one: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h'.
-    /// The last step is of the first order always: its h is infinite, so there is nothing to extrapolate to; with few
-    /// steps it would be unstable at any rate.
+    /// Extrapolates x̂_0 by half a step: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h'. The last step is always first-order:
+    /// its h is infinite, so there is nothing to extrapolate to; with few steps it would be unstable anyway.
     fn extrapolate(&mut self, step: Step, x0: Vec<f64>) -> Vec<f64> {
         if step.alpha_bar_next >= 1.0 {
             return x0;

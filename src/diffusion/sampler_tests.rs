@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::sampler::{ddim, ddpm};
 use super::*;
-use crate::config::{Objective, SamplerMethod, SamplerParams, ScheduleKind, Spacing};
+use crate::config::{PredictionType, SamplerMethod, SamplerParams, ScheduleKind, Spacing};
 use crate::random::{Purpose, stream};
 
 #[test]
@@ -154,14 +154,14 @@ impl Mixture {
 
 /// What a perfect network of `objective` says at x_t: the mean of its target, given x_t. The noise is what is left of
 /// x_t without the clean value, and targets are linear in both.
-fn perfect(objective: Objective, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
+fn perfect(objective: PredictionType, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
     let x0 = MIXTURE.denoise(x, alpha_bar);
     let eps = |c: usize| (x[c] - alpha_bar.sqrt() * x0[c]) / (1.0 - alpha_bar).sqrt();
     [0, 1].map(|c| training_target(objective, alpha_bar, x0[c], eps(c)))
 }
 
 /// The largest deviation of the samples' moments from the mixture's, with the perfect network of `objective`.
-fn deviation(schedule: &Schedule, objective: Objective, params: &SamplerParams) -> f64 {
+fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerParams) -> f64 {
     const N: usize = 8_000;
     let draw = |step: u64| {
         let mut rng = stream(1, Purpose::SampleNoise, step, 0);
@@ -171,7 +171,7 @@ fn deviation(schedule: &Schedule, objective: Objective, params: &SamplerParams) 
     let denoise = |x: &[f64], step: Step| {
         let of_one = |x: &[f64]| {
             let said = perfect(objective, [x[0], x[1]], step.alpha_bar);
-            [0, 1].map(|c| clean(objective, step.alpha_bar, x[c], said[c]))
+            [0, 1].map(|c| predict_x0(objective, step.alpha_bar, x[c], said[c]))
         };
         Ok::<_, Infallible>(x.chunks_exact(2).flat_map(of_one).collect())
     };
@@ -206,9 +206,9 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
         // All methods on the cosine schedule, and on each other schedule one of them.
         for (method, eta, steps) in methods.into_iter().enumerate().filter(|(m, _)| i == 0 || *m == i).map(|(_, m)| m) {
             for (objective, spacing) in [
-                (Objective::X0, Spacing::Trailing),
-                (Objective::Eps, Spacing::Leading),
-                (Objective::V, Spacing::Trailing),
+                (PredictionType::X0, Spacing::Trailing),
+                (PredictionType::Eps, Spacing::Leading),
+                (PredictionType::V, Spacing::Trailing),
             ] {
                 // Leading times miss the noisiest: its chains are to start at noise all the same, and take more steps.
                 let steps = if spacing == Spacing::Leading { 2 * steps } else { steps };
@@ -224,7 +224,7 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
 fn more_steps_come_nearer_and_the_second_order_needs_fewer() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
     let off =
-        |method, steps| deviation(&schedule, Objective::V, &SamplerParams { method, steps, ..Default::default() });
+        |method, steps| deviation(&schedule, PredictionType::V, &SamplerParams { method, steps, ..Default::default() });
     let [few, many] = [5, 80].map(|steps| off(SamplerMethod::Ddim, steps));
     assert!(many < 0.5 * few, "{few} then {many}");
     let [first, second] = [SamplerMethod::Ddim, SamplerMethod::Dpmpp2m].map(|method| off(method, 10));

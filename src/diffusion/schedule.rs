@@ -1,4 +1,4 @@
-//! How much of the image is left at each time of the noise process.
+//! Noise schedules: the fraction of the image left at each time.
 
 use crate::config::DiffusionParams;
 #[cfg(test)]
@@ -16,17 +16,17 @@ impl Schedule {
         Self { alpha_bar: alpha_bars(params) }
     }
 
-    /// T, the number of times.
+    /// Returns T, the number of times.
     pub fn timesteps(&self) -> usize {
         self.alpha_bar.len()
     }
 
-    /// ᾱ at time `t`, in (0, 1).
+    /// Returns ᾱ at time `t`, in (0, 1).
     pub fn alpha_bar(&self, t: usize) -> f64 {
         self.alpha_bar[t]
     }
 
-    /// How many of the first times have at least this half logarithm of the signal-to-noise ratio, ln(√ᾱ / √(1−ᾱ)).
+    /// Returns how many of the first times have at least this half log-SNR, ln(√ᾱ / √(1−ᾱ)).
     pub fn times_above(&self, half_log_snr: f64) -> usize {
         self.alpha_bar.partition_point(|&a| super::half_log_snr(a) >= half_log_snr)
     }
@@ -52,7 +52,7 @@ mod tests {
                 (Schedule::of(ScheduleKind::Linear, timesteps), 1e-4),
                 (Schedule::of(ScheduleKind::Cosine, timesteps), 1e-4),
                 (Schedule::of(ScheduleKind::Sigmoid, timesteps), 1e-4),
-                // Its betas grow late: seven tenthousandths are left.
+                // Its betas grow late, which leaves seven ten-thousandths.
                 (Schedule::of(ScheduleKind::Quadratic, timesteps), 1e-3),
             ] {
                 assert_eq!(schedule.timesteps(), timesteps);
@@ -64,7 +64,7 @@ mod tests {
         }
     }
 
-    /// Numbers of `tests/fixtures/make_diffusion.py`.
+    /// Expected values from `tests/fixtures/make_diffusion.py`.
     #[test]
     fn quadratic_and_sigmoid_are_numpys() {
         let quadratic = [

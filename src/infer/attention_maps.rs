@@ -11,19 +11,19 @@ use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::graph::NodeId;
 use crate::random::{Purpose, stream};
 
-/// What the positions of a layer's map look at, the mean over its heads.
+/// The attention maps of one layer, averaged over its heads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionMaps {
     pub layer: String,
-    /// Positions of the map, row by row.
+    /// The number of query positions, row by row.
     pub queries: usize,
-    /// Positions that are looked at: of the same map, or of the low-resolution image.
+    /// The number of key positions, in the same map or in the low-resolution image.
     pub keys: usize,
-    /// By image: weights `(queries, keys)`, whose rows sum to 1.
+    /// Per image: weights `(queries, keys)`, whose rows sum to 1.
     pub images: Vec<Vec<f64>>,
 }
 
-/// Weights of a layer that are looked at, of an image and a head.
+/// The maximum number of weights of a layer, per image and head.
 const MOST_WEIGHTS: usize = 1 << 22;
 
 fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
@@ -38,8 +38,9 @@ fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
 }
 
 impl Denoiser {
-    /// The layers of attention that there are, each at its name: for every image of `hr` in [-1, 1], half noise by now, what
-    /// each position of the layer's map looks at. Empty where there are none; layers of more than `MOST_WEIGHTS` are left out.
+    /// Returns the maps of all attention layers by name, for every image of `hr` in [-1, 1] with half of its variance
+    /// replaced by noise. Empty if the network has no attention; layers with more than `MOST_WEIGHTS` weights are
+    /// omitted.
     pub fn attention(&self, hr: &[f64], up: &[f64], seed: u64) -> Result<Vec<AttentionMaps>> {
         let graph = self.network.graph();
         let is_small = |node: &NodeId| {
@@ -73,8 +74,8 @@ impl Denoiser {
         Ok(maps.collect())
     }
 
-    /// The time at which ᾱ is nearest to 1/2, as the network is told it, and the images at that time. A regression sees no
-    /// image and no time.
+    /// Returns the network's time input where ᾱ is nearest to 1/2, and the images at that time. A regression model sees
+    /// neither image nor time.
     fn half_noise(&self, hr: &[f64], up: &[f64], seed: u64) -> (f32, Vec<f32>) {
         if self.is_regression() {
             return (0.0, vec![0.0; hr.len()]);

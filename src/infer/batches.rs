@@ -11,8 +11,8 @@ use crate::diffusion::{self, Step, sample};
 use crate::model::{match_means, normalize};
 use crate::random::{Purpose, stream};
 
-/// Draws samples for images. The noise of a sample depends only on the seed, the image's index and the sample's number,
-/// so the batches, an interruption and the arm do not change it.
+/// Samples images in batches. The noise of a sample depends only on the seed, the image's index and the sample's
+/// number; batching, interruptions and the arm do not change it.
 pub struct BatchSampler<'a> {
     denoiser: &'a Denoiser,
     sampler: &'a SamplerParams,
@@ -24,7 +24,7 @@ pub struct BatchSampler<'a> {
 }
 
 impl<'a> BatchSampler<'a> {
-    /// For the first `images` images of `lr`, whose size is the model's divided by its scale.
+    /// Creates a sampler for the first `images` images of `lr`, whose size is the model's divided by its scale.
     pub fn new(denoiser: &'a Denoiser, sampler: &'a SamplerParams, seed: u64, lr: &Images, images: usize) -> Self {
         let enlarge = Resampler::enlarge(lr.height, lr.width, denoiser.config.scale);
         let enlarged = |i| enlarge.apply_u8(lr.image(i)).iter().copied().map(normalize).collect();
@@ -59,7 +59,7 @@ impl<'a> BatchSampler<'a> {
                 self.project(batch, &up, &mut clean);
                 Ok::<_, anyhow::Error>(clean)
             };
-            // A sample's times are fewer than 2³².
+            // A chain has fewer than 2³² times.
             let chain = |step: Step| self.noise(batch, Purpose::SampleNoise, |k| (k << 32) | step.t as u64);
             sample(self.sampler, &steps, &mut x, denoise, chain)?;
         }

@@ -4,15 +4,15 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
 use crate::config::Device;
-use crate::config::{Objective, SamplerParams, Weights};
+use crate::config::{PredictionType, SamplerParams, Weights};
 use crate::data::images::to_u8;
-use crate::diffusion::{self, Schedule, Step, clean};
+use crate::diffusion::{self, Schedule, Step, predict_x0};
 use crate::model::{Checkpoint, Config, TargetSpace, denormalize, interleave};
 use crate::nn::fused::forward_memory;
 use crate::nn::{self, Network, TrainState};
 
-/// A checkpoint's network on its device, with what its numbers mean. Images are in batches, one after the other, each
-/// `(size, size, 3)` with the model's size.
+/// A checkpoint's network on its device and the parameters that define its output. Batches are concatenated images,
+/// each `(size, size, 3)` with the model's size.
 pub struct Denoiser {
     pub config: Config,
     pub space: TargetSpace,
@@ -29,7 +29,7 @@ impl Denoiser {
         Ok(Self { space: TargetSpace::new(&config.diffusion), config, network })
     }
 
-    /// Values of an image, `3 · size · size`.
+    /// Returns the number of values in an image, `3 · size · size`.
     pub fn image_len(&self) -> usize {
         3 * self.config.image_size * self.config.image_size
     }
@@ -39,29 +39,29 @@ impl Denoiser {
         forward_memory(self.network.graph(), images)
     }
 
-    /// A regression answers in one pass; there is no chain to it.
+    /// Whether the model is a regression, which needs one pass and no chain.
     pub fn is_regression(&self) -> bool {
-        self.config.diffusion.objective == Objective::Regression
+        self.config.diffusion.objective == PredictionType::Regression
     }
 
-    /// The steps of a chain.
+    /// Returns the steps of a chain.
     pub fn steps(&self, sampler: &SamplerParams) -> Vec<Step> {
         diffusion::steps(&Schedule::new(&self.config.diffusion), sampler)
     }
 
-    /// The clean values in `x` at a step, given the enlarged low-resolution images `up` in [-1, 1]; clamped to those of
-    /// images.
+    /// Returns the predicted clean values of `x` at a step, given the enlarged low-resolution images `up` in [-1, 1];
+    /// clamped to the range of images.
     pub fn clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
         let t = step.t as f32 / self.config.diffusion.timesteps as f32;
         let output = self.predict(x.iter().map(|&v| v as f32), up, t);
         let output = output.with_context(|| format!("at t = {} of {}", step.t, self.config.diffusion.timesteps))?;
         let (objective, space) = (self.config.diffusion.objective, self.space);
         let values = (x.par_iter().zip(&output).zip(up))
-            .map(|((&x, &y), &up)| space.clamp(clean(objective, step.alpha_bar, x, y as f64), up));
+            .map(|((&x, &y), &up)| space.clamp(predict_x0(objective, step.alpha_bar, x, y as f64), up));
         Ok(values.collect())
     }
 
-    /// The clean values that a regression answers.
+    /// Returns the output of a regression model.
     pub fn answer(&self, up: &[f64]) -> Result<Vec<f64>> {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
     }
@@ -114,7 +114,7 @@ pub(super) mod tests {
         Denoiser::open(Checkpoint { config, weights }, Device::Cpu).unwrap()
     }
 
-    /// The weights are finite, but so large that their products are not.
+    /// The weights are finite, but so large that their products overflow.
     #[test]
     fn non_finite_values_are_errors() {
         let mut denoiser = denoiser(AttentionKind::Mhsa);

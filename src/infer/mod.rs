@@ -1,4 +1,4 @@
-//! Trained networks at work.
+//! Inference with trained networks.
 //!
 //! - [`Denoiser`]: a checkpoint's network, which estimates clean images from noisy ones.
 //! - [`BatchSampler`]: samples for batches of images of the model's size. [`TiledSampler`]: for images of any size.

@@ -1,14 +1,14 @@
-//! A picture of any size, enlarged by a trained model: what `sample` is for test images, for those of the user.
+//! Upscales an image of any size with a trained model; the counterpart of `sample` for user images.
 //!
-//! The network has learned images of one size, and its normalisation and attention look at the whole of one. So it sees
-//! tiles of that size, which overlap. Tiles sampled one by one would each invent detail of their own, and there is no
-//! good way to join two finished images that differ: a cut is a seam, a blend a ghost of both. Here the picture is
-//! sampled as a whole instead. There is one canvas of noise; at every step the tiles' clean values are blended into one
-//! clean canvas, from which the sampler takes its step (MultiDiffusion, Bar-Tal et al. 2023, eq. 5, with a window that
-//! falls towards a tile's edge). Neighbours see each other's choices from the first step on, and at every step the noise
-//! in the canvas is that of the schedule, which it would not be if noisy tiles were averaged.
+//! The network was trained on images of one size, and its normalisation and attention cover a whole image. Therefore it
+//! processes overlapping tiles of that size. Tiles sampled independently would each generate different detail, and two
+//! differing images cannot be joined well: a cut leaves a seam, a blend a ghost of both. Instead, the image is sampled
+//! as a whole. There is one canvas of noise; at every step, the clean values of the tiles are blended into one clean
+//! canvas, from which the sampler takes its step (MultiDiffusion, Bar-Tal et al. 2023, eq. 5, with a window that
+//! decreases towards the tile's edge). Neighbouring tiles influence each other from the first step on, and the noise
+//! level of the canvas always follows the schedule, which it would not if noisy tiles were averaged.
 //!
-//! The noise of a place is a function of (seed, sample, row, column), wherever tiles begin.
+//! The noise at a position is a function of (seed, sample, row, column), wherever tiles begin.
 
 use anyhow::Result;
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ use crate::model::normalize;
 use crate::nn::OutOfMemory;
 use crate::random::{Purpose, stream};
 
-/// Tiles that the network sees at once, if they fit into memory.
+/// The number of tiles per network call, if they fit into memory.
 const BATCH: usize = 64;
 /// The maximum number of pixels in a batch of tiles, unless a single tile has more: 64 tiles of 64×64.
 const BATCH_PIXELS: usize = 64 * 64 * 64;
@@ -34,10 +34,10 @@ const MEMORY: u64 = 64 << 20;
 const MEMORY_OF_PIXEL: u64 = 90;
 const MEMORY_OF_TILE_PIXEL: u64 = 120;
 
-/// A picture on its way.
+/// An image being upscaled.
 pub struct TiledSampler<'a> {
     denoiser: &'a Denoiser,
-    /// Empty for a regression.
+    /// Empty for a regression model.
     steps: Vec<Step>,
     sampler: SamplerParams,
     seed: u64,
@@ -46,18 +46,18 @@ pub struct TiledSampler<'a> {
     /// Height and width of the canvas.
     canvas: (usize, usize),
     tiling: Tiling,
-    /// The canvas of the enlarged picture, in [-1, 1].
+    /// The enlarged image on the canvas, in [-1, 1].
     up: Vec<f64>,
 }
 
 impl<'a> TiledSampler<'a> {
-    /// Of the one image in `image`. `sampler.steps` must not be above the model's timesteps.
+    /// Creates an upscaler for the one image in `image`. `sampler.steps` must not exceed the model's timesteps.
     pub fn new(denoiser: &'a Denoiser, sampler: &SamplerParams, seed: u64, image: &Images) -> Self {
         let small = denoiser.config.image_size / denoiser.config.scale;
         Self::with_overlap(denoiser, sampler, seed, image, overlap(small))
     }
 
-    /// Tiles overlap by `overlap` low-resolution pixels.
+    /// Sets the overlap of tiles in low-resolution pixels.
     fn with_overlap(
         denoiser: &'a Denoiser,
         sampler: &SamplerParams,
@@ -82,7 +82,7 @@ impl<'a> TiledSampler<'a> {
         }
     }
 
-    /// Returns an upper bound of the memory, in bytes, for a picture of `height`×`width` pixels.
+    /// Returns an upper bound of the memory, in bytes, for an image of `height`×`width` pixels.
     pub fn memory(denoiser: &Denoiser, height: usize, width: usize) -> u64 {
         let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
         let side = |length: usize| (scale * length).max(size) as u64;
@@ -95,19 +95,19 @@ impl<'a> TiledSampler<'a> {
             .saturating_add(denoiser.memory(tiles as usize))
     }
 
-    /// Evaluations of the network on a tile that a sample takes.
+    /// Returns the number of network evaluations on tiles per sample.
     pub fn evaluations(&self) -> usize {
         self.tiling.count() * diffusion::evaluations(self.sampler.method, self.steps.len()).max(1)
     }
 
-    /// Sample `k`. `progress` hears how many evaluations were made since it was last asked, and may stop with an error.
+    /// Draws sample `k`. Calls `progress` with the number of evaluations since its last call; its error stops sampling.
     pub fn sample(&self, k: u64, progress: &mut dyn FnMut(usize) -> Result<()>) -> Result<Images> {
         let x = if self.denoiser.is_regression() {
             self.blend(progress, |_, up| self.denoiser.answer(up), &self.up)?
         } else {
             let mut x = self.noise(Purpose::SampleStart, k);
             let denoise = |x: &[f64], step| self.blend(progress, |x, up| self.denoiser.clean(x, up, step), x);
-            // A sample's times are fewer than 2³².
+            // A chain has fewer than 2³² times.
             let chain = |step: Step| self.noise(Purpose::SampleNoise, (k << 32) | step.t as u64);
             sample(&self.sampler, &self.steps, &mut x, denoise, chain)?;
             x
@@ -119,7 +119,7 @@ impl<'a> TiledSampler<'a> {
         Ok(Images::new(1, height, width, pixels))
     }
 
-    /// One canvas of what `clean(x, up)` says of each tile of the canvas `x`.
+    /// Applies `clean(x, up)` to each tile of the canvas `x` and blends the results into one canvas.
     fn blend(
         &self,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -146,7 +146,7 @@ impl<'a> TiledSampler<'a> {
         Ok(canvas)
     }
 
-    /// A canvas of standard normal noise.
+    /// Returns a canvas of standard normal noise.
     fn noise(&self, purpose: Purpose, step: u64) -> Vec<f64> {
         let mut values = vec![0.0; self.up.len()];
         let seed = self.seed;
@@ -163,13 +163,13 @@ fn batch(size: usize) -> usize {
     (BATCH_PIXELS / (size * size)).clamp(1, BATCH)
 }
 
-/// By how much tiles of `small` low-resolution pixels overlap.
+/// Returns the default overlap of tiles of `small` low-resolution pixels.
 fn overlap(small: usize) -> usize {
     (small / 2).min(small - 1)
 }
 
-/// An image whose sides have at least `side` pixels: what is missing on the right and below is mirrored there, as often
-/// as it takes.
+/// Pads an image to sides of at least `side` pixels by mirroring it at the right and bottom edges, repeatedly if
+/// needed.
 fn mirrored(image: &Images, side: usize) -> Images {
     let (height, width) = (image.height.max(side), image.width.max(side));
     let mirror = |at: usize, length: usize| {

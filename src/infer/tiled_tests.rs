@@ -2,12 +2,12 @@ use std::cell::Cell;
 
 use super::*;
 use crate::config::Device;
-use crate::config::{DiffusionParams, ModelParams, Objective};
+use crate::config::{DiffusionParams, ModelParams, PredictionType};
 use crate::model::{Checkpoint, Config, ModelCost, normalize, unet};
 use crate::nn::TrainState;
 
 /// A model of 16×16 images, 4 times as large as what they are made of, that has learned nothing.
-fn denoiser(objective: Objective) -> Denoiser {
+fn denoiser(objective: PredictionType) -> Denoiser {
     let model = ModelParams { base_channels: 4, zero_output: false, ..Default::default() };
     let diffusion = DiffusionParams { objective, residual_scale: Some(2.0), ..Default::default() };
     let graph = unet(&model, 16, 4);
@@ -39,7 +39,7 @@ fn upscaled(denoiser: &Denoiser, image: &Images, seed: u64, k: u64) -> Images {
 
 #[test]
 fn pictures_of_any_size_become_larger_by_the_models_scale() {
-    for objective in [Objective::V, Objective::Regression] {
+    for objective in [PredictionType::V, PredictionType::Regression] {
         let denoiser = denoiser(objective);
         for (height, width) in [(1, 1), (1, 9), (9, 1), (3, 6), (4, 4), (5, 7)] {
             let large = upscaled(&denoiser, &gradient(height, width), 0, 0);
@@ -50,7 +50,7 @@ fn pictures_of_any_size_become_larger_by_the_models_scale() {
 
 #[test]
 fn a_picture_of_one_tile_is_the_networks_answer() {
-    let denoiser = denoiser(Objective::Regression);
+    let denoiser = denoiser(PredictionType::Regression);
     let image = gradient(4, 4);
     let up = Resampler::enlarge(4, 4, 4).apply_u8(&image.pixels);
     let up: Vec<f64> = up.iter().copied().map(normalize).collect();
@@ -61,7 +61,7 @@ fn a_picture_of_one_tile_is_the_networks_answer() {
 
 #[test]
 fn a_sample_is_a_function_of_seed_and_number() {
-    let denoiser = denoiser(Objective::V);
+    let denoiser = denoiser(PredictionType::V);
     let image = gradient(5, 9);
     let first = upscaled(&denoiser, &image, 1, 0);
     assert_eq!(first, upscaled(&denoiser, &image, 1, 0));
@@ -71,7 +71,7 @@ fn a_sample_is_a_function_of_seed_and_number() {
 
 #[test]
 fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
-    let denoiser = denoiser(Objective::V);
+    let denoiser = denoiser(PredictionType::V);
     let noise = |height, width| {
         let upscaling = TiledSampler::new(&denoiser, &sampler(), 3, &gradient(height, width));
         (upscaling.noise(Purpose::SampleStart, 0), 3 * upscaling.canvas.1)
@@ -82,7 +82,7 @@ fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
 
 #[test]
 fn progress_is_told_and_can_stop() {
-    let denoiser = denoiser(Objective::V);
+    let denoiser = denoiser(PredictionType::V);
     let image = gradient(6, 40);
     let upscaling = TiledSampler::new(&denoiser, &sampler(), 0, &image);
     // Every 2 of 4 low-resolution pixels: 2 rows of 19, each seen at 4 steps.
@@ -113,7 +113,7 @@ fn seam(canvas: &[f64], width: usize, overlap: usize) -> f64 {
 
 #[test]
 fn tiles_that_disagree_leave_no_seams() {
-    let denoiser = denoiser(Objective::V);
+    let denoiser = denoiser(PredictionType::V);
     let seam_with = |overlap: usize| {
         let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &gradient(16, 40), overlap);
         let width = upscaling.canvas.1;
@@ -135,7 +135,7 @@ fn tiles_that_disagree_leave_no_seams() {
 
 #[test]
 fn a_network_leaves_no_seams() {
-    let denoiser = denoiser(Objective::Regression);
+    let denoiser = denoiser(PredictionType::Regression);
     // What the network says of one colour differs between the middle of a tile and its edge.
     let constant = Images::new(1, 16, 40, [90, 120, 60].repeat(16 * 40));
     let seam_with = |overlap: usize| {

@@ -1,18 +1,18 @@
-//! Sets of images held against the set of the true ones.
+//! Distances between a set of images and the set of real images.
 
 use super::{Projections, Spectrum, directions, halves};
 use crate::data::Images;
 
-/// How far a set of images is from the true ones as a distribution; a distance that is not defined is absent.
+/// The distances between the distributions of a set of images and the real images; undefined distances are absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Distances {
-    /// In dB: see [`Spectrum::distance`].
+    /// In dB; see [`Spectrum::distance`].
     pub spectrum: Option<f64>,
-    /// In levels of 8 bits: see [`Projections::distance`].
+    /// In 8-bit levels; see [`Projections::distance`].
     pub sliced_wasserstein: Option<f64>,
 }
 
-/// The true images as a distribution.
+/// The distribution of the real images.
 pub struct Population {
     scale: usize,
     directions: Vec<Vec<f64>>,
@@ -22,7 +22,7 @@ pub struct Population {
 }
 
 impl Population {
-    /// Of images that are to be recovered from ones `scale` times smaller.
+    /// Creates the distribution of images that are to be recovered from versions `scale` times smaller.
     pub fn new(images: &Images, scale: usize) -> Self {
         let directions = directions();
         let of = |images: &Images| (Spectrum::of(images), Projections::new(images, &directions));
@@ -35,7 +35,7 @@ impl Population {
         Self { scale, directions, spectrum, projections, floor }
     }
 
-    /// Of equally many images of the same size.
+    /// Returns the distances to a set of equally many images of the same size.
     pub fn distances(&self, images: &Images) -> Distances {
         let (spectrum, projections) = (Spectrum::of(images), Projections::new(images, &self.directions));
         Distances {
@@ -44,8 +44,9 @@ impl Population {
         }
     }
 
-    /// Between the two [`halves`] of the true images: no set of images can be told from them below it. Half as many
-    /// images vary more, and other ones than the true ones are on both sides, so that a good arm may well lie below.
+    /// Returns the distances between the two [`halves`] of the real images, the floor for every set of images. A half
+    /// has half as many images, which vary more, and the two halves show different images. A good arm can therefore
+    /// score below the floor.
     pub fn floor(&self) -> Distances {
         self.floor
     }

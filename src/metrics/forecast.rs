@@ -1,26 +1,29 @@
-//! How well K samples tell what an image may be: proper scores of a distribution, and its calibration.
+//! Proper scores and calibration of K samples as a forecast of the image.
 //!
-//! A perfect sampler of the posterior loses 3 dB of PSNR against the conditional mean, so that PSNR of one sample does
-//! not rank samplers. These do: in expectation each is least for samples of the true distribution.
+//! A perfect posterior sampler has a PSNR 3 dB below that of the conditional mean, so the PSNR of single samples does
+//! not rank samplers. These scores do: in expectation, each is minimal for samples of the true distribution.
 
 use rayon::prelude::*;
 
 use super::patch_corners;
 use crate::data::{Images, Samples};
 
-/// Side of the patches of [`energy_score`].
+/// The side of the patches of [`energy_score`].
 pub const ENERGY_PATCH: usize = 8;
 
-/// Of all samples of one image.
+/// The scores of all samples of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forecast {
     pub crps: f64,
-    /// `None` where the image is smaller than a patch.
+    /// `None` if the image is smaller than a patch.
     pub energy_score: Option<f64>,
     pub errors: Errors,
 }
 
-/// Of images `range`, in parallel and in their order. Panics where `samples` are not of the size of `truth`.
+/// Computes the scores of the images in `range`, in parallel, in image order.
+///
+/// # Panics
+/// Panics if the size of `samples` does not match `truth`.
 pub fn forecasts(truth: &Images, samples: &Samples, range: std::ops::Range<usize>) -> Vec<Forecast> {
     let one = |i: usize| {
         let (truth, samples, (height, width)) = (truth.image(i), samples.of_image(i), (truth.height, truth.width));
@@ -33,13 +36,14 @@ pub fn forecasts(truth: &Images, samples: &Samples, range: std::ops::Range<usize
     range.into_par_iter().map(one).collect()
 }
 
-/// Continuous ranked probability score of `samples`, K images of the size of `truth`, in levels of 8 bits: the mean
-/// over the values of E|X − y| − ½ E|X − X'|.
+/// Returns the continuous ranked probability score of `samples`, K images of the size of `truth`, in 8-bit levels: the
+/// mean over the values of E|X − y| − ½ E|X − X'|.
 ///
 /// The second expectation is over pairs of different samples ("fair", Ferro 2014), so that the score does not depend on
-/// K. One sample is taken for a forecast that is sure of it, whose score is the absolute error.
+/// K. A single sample is a deterministic forecast, whose score is the absolute error.
 ///
-/// Panics unless `samples` holds whole images, one at least.
+/// # Panics
+/// Panics unless `samples` holds at least one image and only whole images.
 pub fn crps(truth: &[u8], samples: &[u8]) -> f64 {
     let count = count(truth, samples);
     let (mut errors, mut pairs) = (0_u64, 0_i64);
@@ -47,24 +51,25 @@ pub fn crps(truth: &[u8], samples: &[u8]) -> f64 {
     for (i, &y) in truth.iter().enumerate() {
         values.iter_mut().zip(samples[i..].iter().step_by(truth.len())).for_each(|(v, &x)| *v = x);
         errors += values.iter().map(|&x| u64::from(x.abs_diff(y))).sum::<u64>();
-        // In order, the k-th value is the greater one in k pairs and the smaller in the others.
+        // In sorted order, the k-th value is the greater one in k pairs and the smaller one in the others.
         values.sort_unstable();
         pairs +=
             (values.iter().enumerate()).map(|(k, &x)| (2 * k as i64 + 1 - count as i64) * i64::from(x)).sum::<i64>();
     }
-    // Exact up to here: whole numbers, far below 2⁵³.
+    // Exact up to here: integers far below 2⁵³.
     let spread = if count > 1 { pairs as f64 / (count * (count - 1)) as f64 } else { 0.0 };
     (errors as f64 / count as f64 - spread) / truth.len() as f64
 }
 
-/// Energy score of `samples`, K images of `(height, width, 3)`, in levels of 8 bits: the mean over 8×8 patches of
-/// E‖X − y‖ − ½ E‖X − X'‖ (Gneiting and Raftery 2007, eq. 22), pairs and a single sample as in [`crps`].
+/// Returns the energy score of `samples`, K images of `(height, width, 3)`, in 8-bit levels: the mean over 8×8 patches
+/// of E‖X − y‖ − ½ E‖X − X'‖ (Gneiting and Raftery 2007, eq. 22). Pairs and a single sample are handled as in [`crps`].
 ///
-/// ‖·‖ is the root of the mean square of a patch's values. Unlike [`crps`] it sees whether the pixels of a sample fit
-/// together. Patches do not overlap, and what is left at the right and at the bottom is not looked at; `None` for an
-/// image smaller than a patch.
+/// ‖·‖ is the root mean square of a patch's values. Unlike [`crps`], the score depends on whether the pixels of a
+/// sample are consistent with each other. Patches do not overlap; partial patches at the right and bottom edges are
+/// ignored. Returns `None` for images smaller than a patch.
 ///
-/// Panics unless `samples` holds whole images of the size of `truth`, one at least.
+/// # Panics
+/// Panics unless `samples` holds at least one image of the size of `truth` and only whole images.
 pub fn energy_score(truth: &[u8], samples: &[u8], height: usize, width: usize) -> Option<f64> {
     assert_eq!(truth.len(), 3 * height * width);
     let count = count(truth, samples);
@@ -89,16 +94,17 @@ pub fn energy_score(truth: &[u8], samples: &[u8], height: usize, width: usize) -
     (patches > 0).then(|| sum / f64::from(patches) / values.sqrt())
 }
 
-/// Mean squared errors of one image, in squared levels of 8 bits.
+/// Mean squared errors of one image, in squared 8-bit levels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Errors {
-    /// Of a sample, the mean over the samples.
+    /// Of single samples: the mean over the samples.
     pub of_sample: f64,
-    /// Of the samples' mean, not rounded.
+    /// Of the mean of the samples, not rounded.
     pub of_mean: f64,
 }
 
-/// Panics unless `samples` holds whole images of the size of `truth`, one at least.
+/// # Panics
+/// Panics unless `samples` holds at least one image of the size of `truth` and only whole images.
 pub fn errors(truth: &[u8], samples: &[u8]) -> Errors {
     let count = count(truth, samples);
     let (mut each, mut mean) = (0_u64, 0_u64);
@@ -117,9 +123,9 @@ pub fn errors(truth: &[u8], samples: &[u8]) -> Errors {
     }
 }
 
-/// Whether samples vary as much as they err: the ratio of the two errors over that of samples which are drawn as the
-/// truth is, 2K/(K + 1). 1 is calibrated; less, and the samples of an image are too like one another; more, and they
-/// differ too much. `None` for fewer than two samples or without error.
+/// Returns the calibration of the samples: the ratio of the two errors, divided by its expected value 2K/(K + 1) for
+/// samples from the distribution of the truth. 1 is calibrated; below 1 the samples vary too little, above 1 too much.
+/// Returns `None` for fewer than two samples or if the error is 0.
 pub fn calibration(errors: &[Errors], samples: usize) -> Option<f64> {
     let sum = |of: fn(&Errors) -> f64| errors.iter().map(of).sum::<f64>();
     let (of_sample, of_mean) = (sum(|e| e.of_sample), sum(|e| e.of_mean));
@@ -155,8 +161,8 @@ mod tests {
         to_u8(128.0 + sigma * noise.normal())
     }
 
-    /// Of a Gaussian forecast and a truth drawn from it: E|X − y| − ½ E|X − X'| = σ/√π (Gneiting and Raftery 2007,
-    /// eq. 21, in expectation), whatever K is.
+    /// The expected score of a Gaussian forecast and a truth drawn from it: E|X − y| − ½ E|X − X'| = σ/√π (Gneiting and
+    /// Raftery 2007, eq. 21, in expectation) for any K.
     #[test]
     fn crps_of_a_gaussian_is_the_closed_form_for_every_number_of_samples() {
         let mut noise = stream(1, Purpose::Synthetic, 0, 0);

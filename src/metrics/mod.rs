@@ -1,13 +1,14 @@
-//! How good super-resolved images are: numbers in f64 from 8-bit pixels, each a pure function of its images.
+//! Quality metrics of super-resolved images, computed in f64 from 8-bit pixels. Each is a pure function of its images.
 //!
-//! - `psnr`, `ssim`: how near an image is to the true one, and with `scores` how near to the low-resolution one.
-//! - `forecast`: how well several samples tell what the image may be.
-//! - `spectrum`, `patches`: distances of two sets of images as distributions; which image answers which does not
-//!   matter. Such a distance is not 0 between two sets of true images: that of the [`halves`] of the true ones, its
-//!   floor, is to stand beside it, and `distances` has both.
+//! - `psnr`, `ssim`: the similarity to the real image; `scores` also measures consistency with the low-resolution
+//!   image.
+//! - `forecast`: how well several samples predict the distribution of the image.
+//! - `spectrum`, `patches`: distances between two sets of images as distributions, regardless of how images pair up.
+//!   Two sets of real images have a distance above 0. The distance between the [`halves`] of the real images is the
+//!   floor and is reported with the distances; `distances` computes both.
 //!
-//! Images are `(height, width, 3)` slices of u8, as [`Images::image`](crate::data::Images::image) gives them. What is
-//! averaged, drawn or written down is decided above, in `report` and in the `compare` stage.
+//! Images are `(height, width, 3)` slices of u8, as returned by [`Images::image`](crate::data::Images::image). The
+//! `report` module and the `compare` stage do the averaging, plotting and writing.
 
 mod distances;
 mod forecast;
@@ -28,7 +29,7 @@ pub use scores::{Scores, mean_image, score};
 pub use spectrum::Spectrum;
 pub use ssim::{SSIM_WINDOW, ssim, ssim_y};
 
-/// The images with even and those with odd numbers, equally many: the last of an odd number is left out.
+/// Splits the images by even and odd index into two equal halves; the last of an odd number is left out.
 pub fn halves(images: &Images) -> (Images, Images) {
     let half = |parity: usize| {
         let pixels = (0..images.count / 2).flat_map(|i| images.image(2 * i + parity)).copied().collect();
@@ -37,7 +38,7 @@ pub fn halves(images: &Images) -> (Images, Images) {
     (half(0), half(1))
 }
 
-/// The first pixels of the patches of `side`×`side` that fit, `stride` apart, row by row.
+/// Returns the first pixel of each `side`×`side` patch that fits, at distance `stride`, row by row.
 fn patch_corners(height: usize, width: usize, side: usize, stride: usize) -> impl Iterator<Item = usize> {
     let starts = move |length: usize| (0..(length + 1).saturating_sub(side)).step_by(stride);
     starts(height).flat_map(move |y| starts(width).map(move |x| y * width + x))
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
     use crate::data::Samples;
 
-    /// The images and numbers of `tests/fixtures/make_metrics.py`.
+    /// The images and expected values of `tests/fixtures/make_metrics.py`.
     pub struct Evaluation {
         pub hr: Images,
         pub samples: Samples,
@@ -90,7 +91,7 @@ mod tests {
         assert!(corners(7, 8, 8, 8).is_empty());
     }
 
-    /// Two sets of images, and their metrics as NumPy and scikit-image compute them.
+    /// Two sets of images with their metrics as computed by NumPy and scikit-image.
     pub struct Fixture {
         pub a: Images,
         pub b: Images,

@@ -1,4 +1,4 @@
-//! The distribution of small patches.
+//! The distribution of small image patches.
 
 use rayon::prelude::*;
 
@@ -6,18 +6,18 @@ use super::patch_corners;
 use crate::data::Images;
 use crate::random::{Purpose, stream};
 
-/// Side of a patch.
+/// The side of a patch in pixels.
 const SIDE: usize = 7;
-/// From one patch to the next: in an image of 32×32, 36 patches that reach every pixel.
+/// The distance between neighbouring patches: a 32×32 image has 36 patches, which cover every pixel.
 const STRIDE: usize = 5;
-/// Values of a patch.
+/// The number of values in a patch.
 const VALUES: usize = 3 * SIDE * SIDE;
-/// Random directions of the sliced distance.
+/// The number of random directions of the sliced distance.
 const DIRECTIONS: usize = 128;
-/// No more patches are taken, those of the first images: 3,600 images of 32×32.
+/// The maximum number of patches, taken from the first images: 3,600 images of 32×32.
 const MAX_PATCHES: usize = 1 << 17;
 
-/// Directions in the space of patches: independent normals of length 1, the same in every comparison.
+/// Returns random unit vectors in patch space: normalised Gaussian vectors, the same in every comparison.
 pub fn directions() -> Vec<Vec<f64>> {
     let direction = |index| {
         let mut noise = stream(0, Purpose::Projection, 0, index);
@@ -28,18 +28,18 @@ pub fn directions() -> Vec<Vec<f64>> {
     (0..DIRECTIONS as u64).map(direction).collect()
 }
 
-/// The 7×7 patches of a set of images, projected to some directions.
+/// The 7×7 patches of a set of images, projected onto random directions.
 ///
-/// Each channel of a patch is taken less its mean: what is left is structure; the mean is what the low-resolution image
-/// knows, and consistency with that has a figure of its own.
+/// The mean of each channel is subtracted from a patch, which leaves its structure. The low-resolution image determines
+/// the mean, and consistency with it is a metric of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Projections {
-    /// One a direction, in order of size.
+    /// The sorted projections of each direction.
     of: Vec<Vec<f64>>,
 }
 
 impl Projections {
-    /// In parallel over the directions.
+    /// Projects the patches, in parallel over the directions.
     pub fn new(images: &Images, directions: &[Vec<f64>]) -> Self {
         let corners: Vec<usize> = patch_corners(images.height, images.width, SIDE, STRIDE).collect();
         let count = images.count.min(MAX_PATCHES / corners.len().max(1));
@@ -56,10 +56,14 @@ impl Projections {
         Self { of: directions.par_iter().map(project).collect() }
     }
 
-    /// Sliced Wasserstein distance of two sets with equally many patches, in levels of 8 bits: along each direction the
-    /// mean difference of the patches in their order (the 1-Wasserstein distance), and of these the mean.
+    /// Returns the sliced Wasserstein distance between two sets with equally many patches, in 8-bit levels: the
+    /// 1-Wasserstein distance along each direction (the mean difference between the sorted projections), averaged over
+    /// the directions.
     ///
-    /// `None` where the images are smaller than a patch. Panics where the sets differ in size.
+    /// Returns `None` if the images are smaller than a patch.
+    ///
+    /// # Panics
+    /// Panics if the sets differ in size.
     pub fn distance(&self, other: &Self) -> Option<f64> {
         let one = |(a, b): (&Vec<f64>, &Vec<f64>)| {
             assert_eq!(a.len(), b.len());
@@ -71,7 +75,7 @@ impl Projections {
     }
 }
 
-/// The patch whose first pixel is `corner`, each channel less its mean.
+/// Returns the patch whose first pixel is `corner`, minus the mean of each channel.
 fn patch(image: &[u8], corner: usize, width: usize) -> [f32; VALUES] {
     let mut values = [0.0; VALUES];
     for (y, out) in values.chunks_exact_mut(3 * SIDE).enumerate() {
@@ -79,7 +83,7 @@ fn patch(image: &[u8], corner: usize, width: usize) -> [f32; VALUES] {
         out.iter_mut().zip(row).for_each(|(o, &v)| *o = f32::from(v));
     }
     for channel in 0..3 {
-        // Whole numbers: exact.
+        // Sums of integers are exact.
         let mean = values[channel..].iter().step_by(3).sum::<f32>() / (SIDE * SIDE) as f32;
         values[channel..].iter_mut().step_by(3).for_each(|v| *v -= mean);
     }
@@ -100,7 +104,7 @@ mod tests {
         let samples = f.samples.first(0..f.samples.count);
         let (even, odd) = halves(&f.hr);
         let expected = f.numbers("sliced");
-        // Patches are kept in single precision.
+        // Projections are stored in single precision.
         assert_near(of(&samples).distance(&of(&f.hr)).unwrap(), expected[0], 1e-5);
         assert_near(of(&even).distance(&of(&odd)).unwrap(), expected[1], 1e-5);
     }

@@ -1,19 +1,20 @@
-//! The peak signal-to-noise ratio.
+//! Peak signal-to-noise ratio.
 
 use super::luma::luma;
 
-/// Peak signal-to-noise ratio in dB over all three channels, 10·log₁₀(255²/MSE); +∞ where the images are equal.
+/// Returns the peak signal-to-noise ratio in dB over all three channels, 10·log₁₀(255²/MSE); +∞ for equal images.
 ///
-/// Panics unless the images have one size.
+/// # Panics
+/// Panics if the images differ in size.
 pub fn psnr(a: &[u8], b: &[u8]) -> f64 {
     assert_eq!(a.len(), b.len());
-    // Exact: whole numbers, far below 2⁵³.
+    // Exact: integers far below 2⁵³.
     let squares: u64 = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum();
     decibels(squares as f64 / a.len() as f64)
 }
 
-/// Returns the PSNR in dB of the luma without the outer `crop` pixels; `None` if nothing else is left. Papers crop as many
-/// pixels as the scale.
+/// Returns the PSNR in dB of the luma without the outer `crop` pixels; `None` if nothing is left. Papers crop by the
+/// scale.
 ///
 /// # Panics
 /// Panics unless both images are `(height, width, 3)`.
@@ -24,10 +25,11 @@ pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize, crop: usize) -> O
     Some(decibels(squares / a.len() as f64))
 }
 
-/// `psnr`, at most that of two images of `values` values of which one is off by one level: 83.0 dB for 3·32·32.
+/// Returns `psnr`, capped at the value of two images of `values` values where one differs by one level: 83.0 dB for
+/// 3·32·32.
 ///
-/// Equal images, whose PSNR is infinite, count as that in files and means, so that one perfect image does not make a
-/// mean infinite. No [`psnr`] of unequal images is above it; a [`psnr_y`] may be.
+/// Files and means use this finite value for equal images, whose PSNR is infinite; otherwise one perfect image makes
+/// the mean infinite. No [`psnr`] of unequal images exceeds it, but a [`psnr_y`] can.
 pub fn finite_psnr(psnr: f64, values: usize) -> f64 {
     psnr.min(decibels(1.0 / values as f64))
 }
@@ -49,7 +51,7 @@ mod tests {
             let y = psnr_y(f.a.image(i), f.b.image(i), f.a.height, f.a.width, 4).unwrap();
             assert_near(y, f.psnr_y[i], 1e-9);
         }
-        // Images that are not square, another crop.
+        // Non-square images and a different crop.
         let f = evaluation();
         let first = f.samples.first(0..f.samples.count);
         for (i, expected) in f.numbers("psnr_y").into_iter().enumerate() {
@@ -81,7 +83,7 @@ mod tests {
             image[3 * (y * 10 + x) + channel] = 255;
             psnr_y(&black, &image, 10, 10, 4).unwrap()
         };
-        // One of the 2×2 pixels that the crop leaves is off by 128.553.
+        // One of the 2×2 pixels left after cropping is off by 128.553.
         assert_near(with(1, 4, 5), 10.0 * (255.0_f64.powi(2) / (128.553_f64.powi(2) / 4.0)).log10(), 1e-9);
         assert!(with(1, 4, 4) < with(0, 4, 4) && with(0, 4, 4) < with(2, 4, 4));
         assert_eq!(with(1, 3, 5), f64::INFINITY);

@@ -1,4 +1,4 @@
-//! The scores of super-resolved images beside one another.
+//! Scores of super-resolved images.
 
 use anyhow::ensure;
 use rayon::prelude::*;
@@ -9,24 +9,25 @@ use crate::data::Images;
 use crate::data::images::to_u8;
 use crate::data::resample::degrade;
 
-/// The scores of one super-resolved image. All are finite: see [`finite_psnr`].
+/// The scores of one super-resolved image. All are finite; see [`finite_psnr`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scores {
-    /// In dB against the high-resolution image.
+    /// PSNR in dB against the high-resolution image.
     pub psnr: f64,
-    /// In dB, of the luma; `None` where the image is not larger than the crop.
+    /// PSNR of the luma in dB; `None` if nothing is left after cropping.
     pub psnr_y: Option<f64>,
-    /// `None` where the image is smaller than the window.
+    /// `None` if the image is smaller than the window.
     pub ssim: Option<f64>,
-    /// Of the luma without the border; `None` where what is left is smaller than the window.
+    /// SSIM of the cropped luma; `None` if the crop is smaller than the window.
     pub ssim_y: Option<f64>,
-    /// In dB: the super-resolved image, degraded as the data were, against the low-resolution one.
+    /// PSNR in dB between the degraded super-resolved image and the low-resolution image.
     pub consistency_psnr: f64,
 }
 
-/// Scores every image of `sr` against `hr`, and degraded against `lr`, in parallel; in the images' order.
+/// Scores every image of `sr` against `hr` and, degraded, against `lr`; parallel, in image order.
 ///
-/// Fails where the counts or sizes do not fit together, or `hr` cannot be degraded by `scale`.
+/// # Errors
+/// Fails if counts or sizes do not match, or `hr` cannot be degraded by `scale`.
 pub fn score(
     hr: &Images,
     lr: &Images,
@@ -67,13 +68,14 @@ pub fn score(
             consistency_psnr: finite_psnr(psnr(lr, down), lr.len()),
         }
     };
-    // Collected in order, and each image by itself: the same bits on any number of threads.
+    // Results are collected in order and images are independent: the result is bit-identical for any number of threads.
     Ok((0..hr.count).into_par_iter().map(one).collect())
 }
 
-/// The mean of several images of `len` values, concatenated in `samples`, rounded to 8 bits.
+/// Returns the mean of the images of `len` values in `samples`, rounded to 8 bits.
 ///
-/// Panics unless `samples` holds whole images, one at least.
+/// # Panics
+/// Panics unless `samples` holds at least one image and only whole images.
 pub fn mean_image(samples: &[u8], len: usize) -> Vec<u8> {
     assert!(len > 0 && !samples.is_empty() && samples.len().is_multiple_of(len));
     let count = samples.len() / len;
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_mean_is_rounded_once() {
-        // 1/2 to even, 5/3, 3.
+        // 1/2 rounds to even; 5/3; 3.
         assert_eq!(mean_image(&[0, 1, 1, 2], 2), [0, 2]);
         assert_eq!(mean_image(&[1, 0, 3, 2, 3, 3, 2, 9, 3], 3), [2, 4, 3]);
         assert_eq!(mean_image(&[4, 200], 2), [4, 200]);
@@ -110,7 +112,7 @@ mod tests {
             assert_near(s.ssim.unwrap(), f.ssim[i], 1e-6);
             assert_eq!(s.consistency_psnr, psnr(lr.image(i), down.image(i)));
         }
-        // A perfect answer is finite: 10·log₁₀(255²·3·8·8) where one value of the 8×8 image would be off by one.
+        // Equal images have a finite score: 10·log₁₀(255²·3·8·8), as if one value of the 8×8 image differed by one.
         let perfect = score(&f.a, &lr, &f.a, 4, DegradeMethod::Area).unwrap();
         assert_near(perfect[0].consistency_psnr, 10.0 * (65025.0_f64 * 192.0).log10(), 1e-9);
     }

@@ -1,4 +1,4 @@
-//! The power of images by spatial frequency.
+//! Power of images by spatial frequency.
 
 use std::f64::consts::PI;
 
@@ -6,20 +6,20 @@ use rayon::prelude::*;
 
 use crate::data::Images;
 
-/// The mean power of a set of images in rings of the frequency plane, ring r at r cycles in the longer side.
+/// The mean power of a set of images in rings of the frequency plane; ring r has r cycles along the longer side.
 ///
-/// The mean is over images, channels and the frequencies within half a cycle of the ring. Each channel is tapered by a
-/// Hann window after its mean under the window is taken away: an image does not go on beyond its edges, and without
-/// the taper the jump there would fill the high frequencies. No ring counts as less than the noise that rounding to 8
-/// bits makes (variance 1/12), so that decibels of smooth images mean something.
+/// The mean is over images, channels and all frequencies within half a cycle of the ring. For each channel, the mean
+/// under a Hann window is subtracted and the window is applied: without it, the discontinuity at the edges would fill
+/// the high frequencies. The power of each ring is at least that of the noise from rounding to 8 bits (variance 1/12),
+/// so that the decibels of smooth images are meaningful.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spectrum {
-    /// Up to half a cycle a pixel.
+    /// From ring 0 to half a cycle per pixel.
     rings: Vec<f64>,
 }
 
 impl Spectrum {
-    /// In parallel over the images, summed in their order.
+    /// Computes the spectrum, in parallel over the images; sums are in image order.
     pub fn of(images: &Images) -> Self {
         let transform = Transform::new(images.height, images.width);
         let each: Vec<Vec<f64>> = (0..images.count).into_par_iter().map(|i| transform.power(images.image(i))).collect();
@@ -35,15 +35,18 @@ impl Spectrum {
         Self { rings: sums.into_iter().map(|(sum, count)| (sum / count as f64).max(rounding)).collect() }
     }
 
-    /// The power of each ring in dB, from ring 0, of what is left of the mean, to half a cycle a pixel.
+    /// Returns the power of each ring in dB, from ring 0 (what remains of the mean) to half a cycle per pixel.
     pub fn decibels(&self) -> Vec<f64> {
         self.rings.iter().map(|power| 10.0 * power.log10()).collect()
     }
 
-    /// The root mean square over the rings of the difference of two sets' power in dB, of the rings above what images
-    /// `scale` times smaller can hold (their Nyquist frequency): of what super-resolution had to invent.
+    /// Returns the root mean square difference between two spectra in dB, over the rings above the Nyquist frequency of
+    /// images `scale` times smaller. These are the frequencies that super-resolution has to generate.
     ///
-    /// `None` where there is no such ring. Panics where the sets' images differ in size.
+    /// Returns `None` if there is no such ring.
+    ///
+    /// # Panics
+    /// Panics if the images of the sets differ in size.
     pub fn distance(&self, other: &Self, scale: usize) -> Option<f64> {
         assert_eq!(self.rings.len(), other.rings.len());
         let size = 2 * (self.rings.len() - 1);
@@ -55,16 +58,16 @@ impl Spectrum {
     }
 }
 
-/// The discrete Fourier transform of one size of images, as sums: exact enough, the same on every processor, and for
-/// images of 32×32 no slower to speak of than a fast one.
+/// A discrete Fourier transform for one image size, computed as direct sums. It gives the same result on every
+/// processor, and for 32×32 images a fast transform would save little time.
 struct Transform {
     height: usize,
     width: usize,
-    /// Hann windows, `(height)` and `(width)`.
+    /// Hann windows of length `height` and `width`.
     windows: [Vec<f64>; 2],
     /// cos and -sin of 2π k / n for k in 0..n.
     waves: [Vec<(f64, f64)>; 2],
-    /// The ring of every frequency, `(height, width)`.
+    /// The ring of each frequency, `(height, width)`.
     rings: Vec<usize>,
 }
 
@@ -82,12 +85,12 @@ impl Transform {
         Self { height, width, windows: [hann(height), hann(width)], waves: [waves(height), waves(width)], rings }
     }
 
-    /// The power of white noise of variance 1 at every frequency.
+    /// The power of white noise with variance 1 at each frequency.
     fn window_energy(&self) -> f64 {
         self.windows.iter().map(|window| window.iter().map(|w| w * w).sum::<f64>()).product()
     }
 
-    /// Squared magnitudes of an image's frequencies, `(height, width)`, the channels added.
+    /// Returns the squared magnitudes of an image's frequencies, `(height, width)`, summed over the channels.
     fn power(&self, image: &[u8]) -> Vec<f64> {
         let (height, width) = (self.height, self.width);
         let window = |i: usize| self.windows[0][i / width] * self.windows[1][i % width];
@@ -97,7 +100,7 @@ impl Transform {
             let value = |i: usize| f64::from(image[3 * i + channel]);
             let mean = (0..height * width).map(|i| window(i) * value(i)).sum::<f64>() / total;
             let plane: Vec<f64> = (0..height * width).map(|i| window(i) * (value(i) - mean)).collect();
-            // The transform of real values at -k is the conjugate of that at k: half of the columns are enough.
+            // The transform of a real signal at -k is the conjugate of that at k, so half of the columns suffice.
             let half = width / 2 + 1;
             let mut rows = vec![(0.0, 0.0); height * half];
             for (row, out) in plane.chunks_exact(width).zip(rows.chunks_exact_mut(half)) {
@@ -133,7 +136,7 @@ impl Transform {
     }
 }
 
-/// `phase + k` modulo `n`, both below `n`.
+/// Returns `phase + k` modulo `n`; both are below `n`.
 fn next(phase: usize, k: usize, n: usize) -> usize {
     let sum = phase + k;
     if sum >= n { sum - n } else { sum }
@@ -156,7 +159,7 @@ mod tests {
         assert_eq!(a.distance(&a, 4), Some(0.0));
     }
 
-    /// Half of every deviation from a mean is a quarter of the power: 10·log₁₀ 4 dB at every frequency.
+    /// Halving every deviation from the mean quarters the power: 10·log₁₀ 4 dB at every frequency.
     #[test]
     fn half_the_contrast_is_six_decibels() {
         let image = |low: u8, high: u8| {

@@ -2,17 +2,20 @@
 
 use super::luma::luma;
 
-/// Side of the Gaussian window in pixels: σ = 1.5, cut off at 3.5 σ.
+/// The side of the Gaussian window in pixels: σ = 1.5, truncated at 3.5 σ.
 pub const SSIM_WINDOW: usize = 2 * RADIUS + 1;
 const RADIUS: usize = 5;
 const SIGMA: f64 = 1.5;
 
-/// Structural similarity (Wang et al. 2004) of two images of at least 11×11, in [-1, 1]; `None` for smaller ones.
+/// Returns the structural similarity (Wang et al. 2004) of two images of at least 11×11 pixels, in [-1, 1]; `None` for
+/// smaller images.
 ///
-/// An 11×11 Gaussian window of σ 1.5, K₁ = 0.01, K₂ = 0.03, population covariances, the mean over the pixels whose
-/// window lies within the image, then over the three channels: scikit-image's `structural_similarity` with
-/// `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=-1`.
+/// Uses an 11×11 Gaussian window with σ 1.5, K₁ = 0.01, K₂ = 0.03 and population covariances. The mean is over the
+/// pixels whose window lies within the image, then over the three channels. This matches scikit-image's
+/// `structural_similarity` with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255,
+/// channel_axis=-1`.
 ///
+/// # Panics
 /// Panics unless both images are `(height, width, 3)`.
 pub fn ssim(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
     assert!(a.len() == 3 * height * width && b.len() == a.len());
@@ -70,7 +73,7 @@ fn gaussian() -> [f64; SSIM_WINDOW] {
     window.map(|w| w / sum)
 }
 
-/// Filters rows, then columns; only where the window fits: `(height - 10, width - 10)`.
+/// Filters rows, then columns, only where the window fits: `(height - 10, width - 10)`.
 fn filter(plane: &[f64], height: usize, width: usize, window: &[f64; SSIM_WINDOW]) -> Vec<f64> {
     let inner = width - 2 * RADIUS;
     let mut rows = Vec::with_capacity(height * inner);
@@ -98,7 +101,7 @@ mod tests {
             let s = ssim(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
             assert_near(s, f.ssim[i], 1e-9);
         }
-        // Images that are not square.
+        // Non-square images.
         let f = evaluation();
         for (i, expected) in f.numbers("ssim_y").into_iter().enumerate() {
             let first = f.samples.first(0..f.samples.count);
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn of_flat_images_compares_means() {
-        // No variance: (2ab + C1)/(a² + b² + C1) is what remains.
+        // Without variance, (2ab + C1)/(a² + b² + C1) remains.
         let (a, b, c1) = (100.0_f64, 150.0, 2.55_f64.powi(2));
         let s = ssim(&[100; 3 * 11 * 13], &[150; 3 * 11 * 13], 11, 13).unwrap();
         assert_near(s, (2.0 * a * b + c1) / (a * a + b * b + c1), 1e-9);

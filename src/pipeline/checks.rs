@@ -255,7 +255,7 @@ fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
 fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
     let Some(model) = stages.train(&params.model) else { return };
     let timesteps = model.diffusion.timesteps;
-    if model.diffusion.objective != Objective::Regression && params.sampler.steps > timesteps {
+    if model.diffusion.objective != PredictionType::Regression && params.sampler.steps > timesteps {
         let message = format!(
             "`sampler.steps` is {}, but {} is trained with {timesteps} timesteps",
             params.sampler.steps,

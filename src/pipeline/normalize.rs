@@ -21,7 +21,7 @@ impl StageParams {
 
 fn normalize_diffusion(p: &mut DiffusionParams) {
     let default = DiffusionParams::default();
-    if p.objective == Objective::Regression {
+    if p.objective == PredictionType::Regression {
         // Regression is a single pass without noise.
         *p = DiffusionParams {
             objective: p.objective,

@@ -50,20 +50,20 @@ impl Agreement {
 }
 
 /// A network of every kind of block, embedding and attention, and an objective for each.
-pub fn networks() -> Vec<(&'static str, ModelParams, Objective)> {
+pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
     let base = ModelParams { base_channels: 16, zero_output: false, ..Default::default() };
     let with = |kind, heads| ModelParams {
         attention: AttentionParams { kind, heads, resolutions: vec![16, 8], ..Default::default() },
         ..base.clone()
     };
     vec![
-        ("the tutorial's", ModelParams::tutorial(16, AttentionKind::Sagan), Objective::Eps),
-        ("residual blocks", base.clone(), Objective::V),
-        ("mhsa", with(AttentionKind::Mhsa, 2), Objective::X0),
-        ("linear", with(AttentionKind::Linear, 2), Objective::V),
-        ("cross", with(AttentionKind::Cross, 4), Objective::Regression),
-        ("uniform", with(AttentionKind::Uniform, 1), Objective::V),
-        ("conv_control", with(AttentionKind::ConvControl, 1), Objective::V),
+        ("the tutorial's", ModelParams::tutorial(16, AttentionKind::Sagan), PredictionType::Eps),
+        ("residual blocks", base.clone(), PredictionType::V),
+        ("mhsa", with(AttentionKind::Mhsa, 2), PredictionType::X0),
+        ("linear", with(AttentionKind::Linear, 2), PredictionType::V),
+        ("cross", with(AttentionKind::Cross, 4), PredictionType::Regression),
+        ("uniform", with(AttentionKind::Uniform, 1), PredictionType::V),
+        ("conv_control", with(AttentionKind::ConvControl, 1), PredictionType::V),
     ]
 }
 
@@ -73,7 +73,7 @@ pub type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
 /// Holds a network on the backend of `open` against the same one on the CPU's kernels: an output, gradients, and
 /// `steps` steps of training, in two parts each.
 pub fn agreement(
-    (name, model, objective): &(&str, ModelParams, Objective),
+    (name, model, objective): &(&str, ModelParams, PredictionType),
     steps: u64,
     open: &Open,
 ) -> Result<Agreement> {

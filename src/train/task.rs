@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::layers::probe;
 use super::log::LayerRow;
-use crate::config::{DiffusionParams, Objective, Target, Weights};
+use crate::config::{DiffusionParams, PredictionType, Target, Weights};
 use crate::data::Images;
 use crate::data::resample::Resampler;
 use crate::diffusion::{Schedule, loss_weight, training_target};
@@ -236,7 +236,7 @@ impl Task {
         let objective = self.diffusion.objective;
         let up: Vec<f32> = pair.up.iter().map(|&u| u as f32).collect();
         let clean = pair.image.iter().zip(&pair.up).map(|(&v, &u)| self.space.encode(v, u));
-        if objective == Objective::Regression {
+        if objective == PredictionType::Regression {
             let target = clean.map(|c| c as f32).collect();
             return Example { x: interleave(std::iter::repeat(0.0), &up), t: 0.0, target, weight: 1.0 };
         }
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_pass_shows_every_image_once() {
-        let regression = DiffusionParams { objective: Objective::Regression, ..Default::default() };
+        let regression = DiffusionParams { objective: PredictionType::Regression, ..Default::default() };
         let task = Task::new(pairs(5), pairs(2), &regression, false, 2, 3);
         let mut seen: Vec<Vec<u32>> = vec![];
         for step in 0..5 {
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_residual_is_scaled_to_half() {
-        let task = task(DiffusionParams { objective: Objective::Regression, ..Default::default() });
+        let task = task(DiffusionParams { objective: PredictionType::Regression, ..Default::default() });
         let scale = task.diffusion().residual_scale.unwrap();
         let values: Vec<f64> = (0..5)
             .flat_map(|i| {
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_its_formula() {
-        let task = task(DiffusionParams { objective: Objective::Eps, ..Default::default() });
+        let task = task(DiffusionParams { objective: PredictionType::Eps, ..Default::default() });
         let batch = task.batch(4, 3);
         for place in 0..3 {
             let t = stream(3, Purpose::Time, 4, place as u64).below(1000);

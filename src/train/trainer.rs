@@ -104,7 +104,7 @@ mod tests {
         Pairs::new(hr, lr).unwrap()
     }
 
-    fn task(objective: Objective) -> Task {
+    fn task(objective: PredictionType) -> Task {
         Task::new(pairs(5), pairs(3), &DiffusionParams { objective, ..Default::default() }, true, 3, 7)
     }
 
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_training_that_was_stopped_ends_like_one_that_was_not() {
-        let task = task(Objective::V);
+        let task = task(PredictionType::V);
         let whole = run(&task, 5, None, None);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_objective_learns() {
-        for objective in [Objective::V, Objective::Eps, Objective::X0, Objective::Regression] {
+        for objective in [PredictionType::V, PredictionType::Eps, PredictionType::X0, PredictionType::Regression] {
             let task = task(objective);
             let log = run(&task, 30, None, None).log;
             let csv = String::from_utf8(log.to_csv(1).unwrap()).unwrap();
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_explodes_stops_the_training() {
-        let task = task(Objective::V);
+        let task = task(PredictionType::V);
         let graph = graph();
         let mut network = nn::create_network(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
         let recipe = Recipe::new(&OptimParams { lr: 10.0, clip: None, warmup: 0.0, ema: 0.0, ..optim(4) }, 5);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_training_that_diverges_says_what_to_try() {
-        let task = task(Objective::V);
+        let task = task(PredictionType::V);
         let graph = graph();
         let mut state = initial_state(&graph, 7);
         state.weights[0][0] = f32::NAN;

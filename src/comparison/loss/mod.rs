@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::axis::label;
-use crate::config::{DiffusionParams, Objective, ScheduleKind, Target};
+use crate::config::{DiffusionParams, PredictionType, ScheduleKind, Target};
 
 pub use plot::loss_curves;
 
@@ -87,7 +87,7 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(diffusion) else { unreachable!("a struct is an object") };
     let mut leave_out = |names: &[&str]| names.iter().for_each(|name| drop(fields.remove(*name)));
     leave_out(&["loss_weighting", "min_snr_gamma"]);
-    if diffusion.objective == Objective::Regression {
+    if diffusion.objective == PredictionType::Regression {
         leave_out(&["schedule", "timesteps", "beta_start", "beta_end"]);
     }
     if !matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic) {

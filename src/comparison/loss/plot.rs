@@ -206,7 +206,7 @@ impl Frame {
 mod tests {
     use super::super::tests::{curve, row};
     use super::*;
-    use crate::config::{DiffusionParams, Objective};
+    use crate::config::{DiffusionParams, PredictionType};
 
     fn size(png: &[u8]) -> (u32, u32) {
         let png = image::load_from_memory(png).unwrap();
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(size(&loss_curves(&[]).unwrap()), (1176, 644));
         // Beside another it leaves a panel empty.
         let mut other = curve("regression", vec![row(1, Some(1.0), None)]);
-        other.diffusion.as_mut().unwrap().objective = Objective::Regression;
+        other.diffusion.as_mut().unwrap().objective = PredictionType::Regression;
         assert_eq!(size(&loss_curves(&[diverged, other]).unwrap()), (1176, 2 * 456));
     }
 
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn every_kind_of_loss_has_a_panel_of_its_own() {
         let rows = || (0..=10).map(|i| row(100 * i, None, Some(1.0 / (i + 1) as f64))).collect();
-        let regression = DiffusionParams { objective: Objective::Regression, ..Default::default() };
+        let regression = DiffusionParams { objective: PredictionType::Regression, ..Default::default() };
         let curves = [curve("v", rows()), Curve { diffusion: Some(regression), ..curve("regression", rows()) }];
         let png = image::load_from_memory(&loss_curves(&curves).unwrap()).unwrap().to_rgb8();
         for (panel, color) in [COLORS[0], COLORS[1]].into_iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::config::StageParams;
 use crate::config::claims::Claim;
 use crate::config::metrics::Metric;
 use crate::config::names::name_error;
-use crate::config::{Arm, CompareParams, DiffusionParams, Objective, TrainParams};
+use crate::config::{Arm, CompareParams, DiffusionParams, PredictionType, TrainParams};
 
 /// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;
@@ -178,7 +178,7 @@ impl ClaimOf<'_> {
 /// Returns the number of samples per image of an arm; None if it is unknown, and for regression, which does not sample.
 fn drawn(arm: &Arm, stages: &Stages) -> Option<usize> {
     let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
-    let draws = stages.train(&sample.model)?.diffusion.objective != Objective::Regression;
+    let draws = stages.train(&sample.model)?.diffusion.objective != PredictionType::Regression;
     draws.then_some(sample.samples)
 }
 

@@ -33,7 +33,7 @@ impl Problem {
 /// Checks a noise process and returns its problems.
 pub fn diffusion_problems(diffusion: &DiffusionParams) -> Vec<Problem> {
     let mut found = vec![];
-    if diffusion.objective == Objective::Regression || !diffusion.schedule.has_betas() {
+    if diffusion.objective == PredictionType::Regression || !diffusion.schedule.has_betas() {
         return found;
     }
     let DiffusionParams { timesteps, beta_start, beta_end, .. } = *diffusion;

@@ -35,7 +35,7 @@ fn the_seed_file_has_the_settings_of_the_tutorial() {
         assert_eq!(p.model, ModelParams::tutorial(32, kind));
         let d = &p.diffusion;
         assert_eq!((d.schedule, d.timesteps, d.beta_start, d.beta_end), (ScheduleKind::Linear, 1000, 1e-4, 0.02));
-        assert_eq!((d.objective, d.target), (Objective::Eps, Target::Image));
+        assert_eq!((d.objective, d.target), (PredictionType::Eps, Target::Image));
         let o = &p.optim;
         assert_eq!((o.lr, o.batch_size, o.steps, o.epochs), (1e-4, 32, None, Some(5)));
         assert_eq!((o.warmup, o.decay, o.clip, o.ema, o.flips), (0.0, Decay::None, None, 0.0, false));

@@ -180,11 +180,11 @@ impl Known<'_> {
         let millions = |flops: f64| format!("{:.1}", flops / 1e6);
         let told = [
             ("parameters", metric("parameters").map(thousands)),
-            ("MFLOP an image", metric("forward_flops").map(millions)),
+            ("MFLOPs per image", metric("forward_flops").map(millions)),
             ("in training", metric("training_flops").map(millions)),
-            ("TFLOP", mean(&flops).map(|flops| format!("{:.2}", flops / 1e12))),
+            ("TFLOPs", mean(&flops).map(|flops| format!("{:.2}", flops / 1e12))),
             ("images/s", metric("images_per_s").map(|v| format!("{v:.0}"))),
-            ("waits for data", metric("data_wait").map(|share| format!("{:.1} %", 100.0 * share))),
+            ("waiting for data", metric("data_wait").map(|share| format!("{:.1} %", 100.0 * share))),
             ("training took", mean(&|record| record.seconds).map(format::duration)),
         ];
         told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -253,19 +253,19 @@ fn provenance(store: &Store, record: &RunRecord, pipeline: Option<&Pipeline>) ->
         ("finished", finished),
         ("srpipe", Some(record.srpipe_version.clone())),
         (
-            "results made by srpipe",
+            "computed by srpipe",
             distinct(&|action| Some(action.cost.srpipe_version.clone())).filter(|v| *v != record.srpipe_version),
         ),
         ("machine", machine.map(ToString::to_string)),
         (
-            "results made on",
+            "computed on",
             distinct(&|action| Some(action.cost.host.clone()))
                 .filter(|host| machine.is_none_or(|machine| machine.host != *host)),
         ),
-        ("networks ran on", distinct(&backend)),
-        ("seed of the file", pipeline.map(|pipeline| pipeline.seed.to_string())),
-        ("seeds in use", seeds),
-        ("content from outside", (!sources.is_empty()).then(|| sources.into_iter().collect::<Vec<_>>().join(", "))),
+        ("network backend", distinct(&backend)),
+        ("pipeline seed", pipeline.map(|pipeline| pipeline.seed.to_string())),
+        ("seeds", seeds),
+        ("external content", (!sources.is_empty()).then(|| sources.into_iter().collect::<Vec<_>>().join(", "))),
     ];
     facts.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect()
 }

@@ -175,7 +175,7 @@ impl Chart<'_> {
                 // Those at the top and those at the bottom are the best and the worst.
                 let between = i.checked_sub(READ_TOGETHER / 2).filter(|between| *between < left_out);
                 if between == Some(0) {
-                    let _ = write!(html, "<div>{left_out} more between</div>");
+                    let _ = write!(html, "<div>{left_out} more in between</div>");
                 }
                 if between.is_some() {
                     continue;
@@ -395,7 +395,7 @@ mod tests {
             html.contains("<span>n10</span><b>11</b>")
                 && html.contains("<span>n0</span><b>1</b>")
                 && !html.contains("<span>n5<")
-                && html.contains("<div>3 more between</div>"),
+                && html.contains("<div>3 more in between</div>"),
             "{html}"
         );
     }

@@ -33,7 +33,7 @@ pub struct Panel {
 }
 
 /// The high-resolution images in legends.
-const TRUTH: &str = "true images";
+const TRUTH: &str = "real images";
 
 /// More curves than these are not drawn.
 const MOST_CURVES: usize = 80;
@@ -66,7 +66,7 @@ pub fn panels(trainings: &[Training]) -> Vec<Panel> {
         };
         let charts = [
             ("steps", against("steps", &|_| Some(1.0))),
-            ("operations", against("TFLOP", &|training| flops_per_step(&training.curve.rows).map(|f| f / 1e12))),
+            ("operations", against("TFLOPs", &|training| flops_per_step(&training.curve.rows).map(|f| f / 1e12))),
             ("seconds", against("seconds", &|training| training.seconds_per_step)),
         ];
         Panel {
@@ -140,13 +140,13 @@ pub fn spectra(pictures: &Pictures) -> Panel {
             ..Line::default()
         };
         let x = Axis { title: "cycles per pixel", is_logarithmic: false };
-        let mark = Some((0.5 / pictures.scale() as f64, "limit of the small image"));
+        let mark = Some((0.5 / pictures.scale() as f64, "Nyquist limit of LR"));
         let y = Axis { title, is_logarithmic: false };
         Chart { x, y, lines: all.iter().map(line).collect(), mark }.html()
     };
     let charts = [
         ("power", against("dB", &|_| truth.get(1).copied().unwrap_or_default())),
-        ("beside the true images", against("dB above the true images", &|ring| truth[ring])),
+        ("relative to real images", against("dB relative to real images", &|ring| truth[ring])),
     ];
     Panel {
         title: String::new(),

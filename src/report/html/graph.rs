@@ -35,7 +35,7 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
     let (width, height) = (columns as f64 * (BOX.0 + GAP.0) - GAP.0 + 2.0, rows as f64 * (BOX.1 + GAP.1) - GAP.1 + 2.0);
     let mut svg = format!(
         "<svg class=\"graph\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" \
-         aria-label=\"the graph of the stages\">"
+         aria-label=\"stage graph\">"
     );
     for index in 0..nodes.len() {
         let (to_x, to_y) = corner(index);

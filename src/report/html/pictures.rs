@@ -227,7 +227,7 @@ impl Pictures {
         };
         Ok(Row {
             name: arm.name.clone(),
-            note: if arm.samples > 1 { format!("{} samples", arm.samples) } else { "one answer".to_string() },
+            note: if arm.samples > 1 { format!("{} samples", arm.samples) } else { "single output".to_string() },
             is_arm: true,
             cells: (0..count).map(cell).collect::<anyhow::Result<_>>()?,
         })

@@ -101,7 +101,9 @@ impl Table {
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
         let legend = match several {
             true => "± is the standard deviation over the seeds.",
-            false => "± is half the 95 % interval of the mean over the test images: it says nothing of other seeds.",
+            false => {
+                "± is half the 95 % confidence interval of the mean over the test images; it does not cover variation between seeds."
+            }
         };
         Ok(Self {
             heads: shown

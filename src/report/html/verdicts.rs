@@ -46,13 +46,13 @@ impl Card {
         let mut remarks = vec![];
         if answer.by_design {
             remarks.push(format!(
-                "By design: with fewer than {} seeds nothing can be shown, whatever is measured.",
+                "Inconclusive by design: with fewer than {} seeds, no result can be significant.",
                 answer.seeds_needed
             ));
         }
         remarks.extend(answer.convergence.as_ref().map(|found| {
             format!(
-                "A held-out loss of {:.5} took {} {}; {} {}.",
+                "Reaching a validation loss of {:.5} took {} {}, and {} {}.",
                 found.loss,
                 answer.arm,
                 effort(&found.arm),
@@ -74,7 +74,7 @@ impl Card {
 }
 
 fn effort(effort: &Effort) -> String {
-    let flops = effort.flops.map_or_else(String::new, |flops| format!(" ({:.3} TFLOP)", flops / 1e12));
+    let flops = effort.flops.map_or_else(String::new, |flops| format!(" ({:.3} TFLOPs)", flops / 1e12));
     format!("{:.0} steps{flops}", effort.steps)
 }
 

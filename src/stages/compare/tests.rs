@@ -5,7 +5,7 @@ use super::*;
 use crate::config;
 use crate::config::Device;
 use crate::config::metrics::Metric;
-use crate::config::{DegradeMethod, DiffusionParams, Objective};
+use crate::config::{DegradeMethod, DiffusionParams, PredictionType};
 use crate::data::Metadata;
 use crate::data::images::{lr_metadata, to_u8};
 use crate::data::samples::samples_metadata;
@@ -57,7 +57,7 @@ impl Bed {
         let hr = test_images(images);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
         // An arm of that name is one.
-        let objective = if name == "regression" { Objective::Regression } else { Objective::V };
+        let objective = if name == "regression" { PredictionType::Regression } else { PredictionType::V };
         let diffusion = DiffusionParams { objective, ..Default::default() };
         let blobs = [
             (blobs::SAMPLES, samples.to_safetensors(&samples_metadata(&diffusion))),
@@ -317,7 +317,7 @@ fn arms_of_different_k_are_told_apart() {
     let of = |arm: &str| (summary.arms[arm].samples, summary.arms[arm].objective);
     assert_eq!(
         ["bicubic", "diffusion", "regression", "single"].map(of),
-        [(1, None), (4, Some(Objective::V)), (1, Some(Objective::Regression)), (1, Some(Objective::V))]
+        [(1, None), (4, Some(PredictionType::V)), (1, Some(PredictionType::Regression)), (1, Some(PredictionType::V))]
     );
     let [note] = &summary.notes[..] else { panic!("{:?}", summary.notes) };
     assert!(note.contains("1 (single), 4 (diffusion)"), "{note}");
@@ -326,7 +326,7 @@ fn arms_of_different_k_are_told_apart() {
 
 #[test]
 fn one_draw_is_a_sample_and_no_answer() {
-    let notes = |objective: Objective, samples: usize| -> Vec<String> {
+    let notes = |objective: PredictionType, samples: usize| -> Vec<String> {
         let hr = test_images(0);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
         let pairs = Pairs { hr: hr.clone(), lr, scale: 4, degradation: DegradeMethod::Area.into() };
@@ -335,7 +335,7 @@ fn one_draw_is_a_sample_and_no_answer() {
         let pictures = [(), ()].map(|()| Some(Pictures { sample: hr.clone(), mean: hr.clone() }));
         columns(&pairs, &measured, &pictures).into_iter().map(|column| column.note).collect()
     };
-    assert_eq!(notes(Objective::V, 1)[2..], ["enlarged ×4", "one sample"]);
-    assert_eq!(notes(Objective::V, 3)[3..], ["one sample", "mean of 3"]);
-    assert_eq!(notes(Objective::Regression, 1)[3..], ["one answer"]);
+    assert_eq!(notes(PredictionType::V, 1)[2..], ["enlarged ×4", "one sample"]);
+    assert_eq!(notes(PredictionType::V, 3)[3..], ["one sample", "mean of 3"]);
+    assert_eq!(notes(PredictionType::Regression, 1)[3..], ["one answer"]);
 }

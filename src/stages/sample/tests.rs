@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::config::{DegradeMethod, DiffusionParams, ModelParams, Objective, Target};
+use crate::config::{DegradeMethod, DiffusionParams, ModelParams, PredictionType, Target};
 use crate::data::images::{Images, lr_metadata, to_u8};
 use crate::data::resample;
 use crate::model::{Config, ModelCost, denormalize, normalize, unet};
@@ -14,7 +14,7 @@ const IMAGES: usize = 3;
 const SAMPLES: usize = 2;
 
 /// A model that has learned nothing and three test images of 8×8.
-fn bench(objective: Objective) -> (Bench, SampleParams) {
+fn bench(objective: PredictionType) -> (Bench, SampleParams) {
     let mut bench = Bench::new();
     let model = ModelParams { base_channels: 2, channel_mults: vec![1, 2], zero_output: false, ..Default::default() };
     let diffusion = DiffusionParams { objective, target: Target::Image, ..Default::default() };
@@ -80,7 +80,7 @@ fn every_byte_survives_the_way_through_the_model_s_range() {
 
 #[test]
 fn batches_do_not_change_a_byte_and_weights_and_seeds_do() {
-    let (bench, params) = bench(Objective::V);
+    let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     for batch_size in [1, 4, 5] {
         assert_eq!(whole(&bench, &SampleParams { batch_size, ..params.clone() }).outputs, expected, "{batch_size}");
@@ -93,7 +93,7 @@ fn batches_do_not_change_a_byte_and_weights_and_seeds_do() {
 
 #[test]
 fn where_memory_was_short_fewer_chains_run_at_a_time_and_the_metrics_say_so() {
-    let (bench, params) = bench(Objective::V);
+    let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params);
     assert!(!expected.metrics.contains_key("batch_size"));
     let params = SampleParams { batch_size: 4, ..params };
@@ -106,7 +106,7 @@ fn where_memory_was_short_fewer_chains_run_at_a_time_and_the_metrics_say_so() {
 
 #[test]
 fn a_regression_has_one_answer_and_heeds_an_interruption() {
-    let (bench, params) = bench(Objective::Regression);
+    let (bench, params) = bench(PredictionType::Regression);
     stop(&bench, &params, 1);
     let outcome = whole(&bench, &SampleParams { batch_size: 2, ..params });
     assert_eq!((samples(&bench, &outcome).samples, outcome.metrics["samples"]), (1, 1.0));
@@ -114,7 +114,7 @@ fn a_regression_has_one_answer_and_heeds_an_interruption() {
 
 #[test]
 fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes() {
-    let (bench, params) = bench(Objective::V);
+    let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params.clone() };
     // In the second batch, at the end of the third of what is left.
@@ -129,7 +129,7 @@ fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes
 /// As a power cut or a bad disk may leave it.
 #[test]
 fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
-    let (bench, params) = bench(Objective::V);
+    let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params };
     let record = 8 + 32 + 192;
