@@ -1,6 +1,6 @@
-//! Where the ticks of a plot's axes stand.
+//! Tick positions and labels of plot axes.
 
-/// Round values in `low..=high`, about `count` of them, evenly apart.
+/// Returns about `count` evenly spaced round values in `low..=high`.
 pub fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = high - low;
     if !(span > 0.0 && span.is_finite()) {
@@ -10,12 +10,12 @@ pub fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let power = 10_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw * 0.999).unwrap_or(raw);
     let first = (low / step - 1e-9).ceil() as i64;
-    // Multiplied, not added up: no error gathers.
+    // Multiplied rather than accumulated, so that errors do not add up.
     (first..).map(|i| i as f64 * step).take_while(|v| *v <= high + 1e-9 * span).collect()
 }
 
-/// Round values in `low..=high` for a logarithmic axis, both positive: powers of ten, with 2 and 5 or every whole
-/// multiple between where few lie within, evenly spaced values where the range is narrow.
+/// Returns tick values for a logarithmic axis over `low..=high`, both positive: powers of ten; with 2 and 5 or every
+/// multiple in between if there are few; evenly spaced values if the range is narrow.
 pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
     let within = |multiples: &[f64]| -> Vec<f64> {
@@ -38,7 +38,7 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     linear_ticks(low, high, 5)
 }
 
-/// A tick's label: 0.05, 2000, 1e-6; without the noise of a product's last digits.
+/// Formats a tick's label: 0.05, 2000, 1e-6; without floating-point noise in the last digits.
 pub fn label(value: f64) -> String {
     let rounded: f64 = format!("{value:.9e}").parse().unwrap_or(value);
     match rounded.abs() {

@@ -1,4 +1,4 @@
-//! A white picture to draw on.
+//! A white canvas for drawing.
 
 use anyhow::{Context, bail};
 use image::ImageEncoder as _;
@@ -7,12 +7,13 @@ use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, S
 
 use super::text::{Align, Style};
 
-/// Red, green, blue.
+/// An RGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Color(pub [u8; 3]);
 
 impl Color {
-    /// Mixed with white: 1 leaves the colour, 0 is white. Opaque, so that lines do not darken where they cross.
+    /// Mixes the colour with white: 1 keeps the colour, 0 gives white. The result is opaque, so that crossing lines do
+    /// not darken.
     pub fn tint(self, strength: f64) -> Self {
         Self(self.0.map(|v| (255.0 - strength * (255.0 - f64::from(v))).round() as u8))
     }
@@ -21,13 +22,13 @@ impl Color {
 /// 1 GiB of memory.
 const MAX_PIXELS: usize = 1 << 28;
 
-/// The picture; lengths are in pixels, from the upper left corner. What lies outside is cut off.
+/// A canvas. Lengths are in pixels from the upper left corner; drawing outside of it is clipped.
 pub struct Canvas {
     pixmap: Pixmap,
 }
 
 impl Canvas {
-    /// Fails where the picture is empty or of more than [`MAX_PIXELS`].
+    /// Fails if the canvas is empty or has more than [`MAX_PIXELS`].
     pub fn new(width: usize, height: usize) -> anyhow::Result<Self> {
         let fits = width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS);
         let pixmap = if fits { Pixmap::new(width as u32, height as u32) } else { None };
@@ -36,12 +37,12 @@ impl Canvas {
         Ok(Self { pixmap })
     }
 
-    /// A line through `points`.
+    /// Draws a line through `points`.
     pub fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
         self.dashed_line(points, width, color, 0.0);
     }
 
-    /// A line of dashes and gaps as long as `dash`, solid where it is 0.
+    /// Draws a line with dashes and gaps of length `dash`; solid if 0.
     pub fn dashed_line(&mut self, points: &[(f32, f32)], width: f32, color: Color, dash: f32) {
         // Round caps would fill the gaps.
         let line_cap = if dash > 0.0 { LineCap::Butt } else { LineCap::Round };
@@ -52,14 +53,14 @@ impl Canvas {
         }
     }
 
-    /// A filled circle.
+    /// Draws a filled circle.
     pub fn dot(&mut self, x: f32, y: f32, radius: f32, color: Color) {
         if let Some(path) = PathBuilder::from_circle(x, y, radius) {
             self.pixmap.fill_path(&path, &paint(color), FillRule::Winding, Transform::identity(), None);
         }
     }
 
-    /// A line of text with its baseline at `y`.
+    /// Draws a line of text with its baseline at `y`.
     pub fn text(&mut self, text: &str, x: f32, y: f32, align: Align, style: Style) {
         let width = style.width(text);
         let left = match align {
@@ -79,7 +80,7 @@ impl Canvas {
         });
     }
 
-    /// `image`, `(height, width, 3)`, at (`x`, `y`), each of its pixels a square of `factor`×`factor`.
+    /// Draws `image`, `(height, width, 3)`, at (`x`, `y`); each of its pixels becomes a square of `factor`×`factor`.
     pub fn image(&mut self, image: &[u8], width: usize, factor: usize, x: usize, y: usize) {
         let canvas = (self.pixmap.width() as usize, self.pixmap.height() as usize);
         let data = self.pixmap.data_mut();
@@ -95,9 +96,9 @@ impl Canvas {
         }
     }
 
-    /// The picture as an RGB PNG.
+    /// Encodes the canvas as an RGB PNG.
     pub fn png(&self) -> anyhow::Result<Vec<u8>> {
-        // Everything drawn is opaque over white, so that premultiplied and plain colours are the same.
+        // Everything is opaque over white, so premultiplied and plain colours are the same.
         let rgb: Vec<u8> = self.pixmap.data().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
         let mut png = vec![];
         PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
@@ -158,7 +159,7 @@ mod tests {
                 assert!(p.0[0] >= 200, "{p:?} is not between white and the colour");
                 (left, right, top, bottom) = (left.min(x), right.max(x), top.min(y), bottom.max(y));
             });
-            // Capitals of Noto Sans are 714 of 1000 units high.
+            // Capital letters of Noto Sans have a height of 714/1000 em.
             assert!(bottom == 29 && (15..=16).contains(&top), "{top} {bottom}");
             (left, right)
         };

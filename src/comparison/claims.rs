@@ -1,4 +1,4 @@
-//! The claims of a comparison, answered from what was measured.
+//! Evaluates the claims of a comparison against the measurements.
 
 use std::collections::BTreeMap;
 
@@ -12,39 +12,40 @@ use crate::config::metrics::{Metric, Unit};
 use crate::stats::{self, Question, Verdict, seeds_needed};
 use crate::store::Digest;
 
-/// A claim's answer, in `summary.json`. Effect, interval and margin are in `unit`, and positive where the arm is better.
+/// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
+/// better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClaimAnswer {
     pub claim: String,
     pub arm: String,
     pub control: String,
     pub endpoint: Metric,
-    /// `dB`, `%` of the control's value, or nothing.
+    /// `dB`, `%` of the control's value, or empty.
     pub unit: Unit,
     pub margin: f64,
     pub verdict: Verdict,
-    /// The mean over seeds and images; absent where an arm has no such figure.
+    /// The mean over seeds and images; absent if an arm lacks the metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<f64>,
-    /// 95 %, over seeds and images; absent of fewer than two seeds.
+    /// The 95 % confidence interval over seeds and images; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// Of the exact sign-flip test over seeds, two-sided.
+    /// The two-sided p value of the exact sign-flip test over seeds.
     pub p: f64,
-    /// After Holm's correction for all claims of the comparison.
+    /// The p value after Holm's correction for all claims of the comparison.
     pub p_holm: f64,
-    /// Seeds that both have, each a training of its own: what was trained once counts once, however often it is sampled.
+    /// The number of independent trainings that both arms have; several samplings of one training count once.
     pub n: usize,
-    /// So few seeds that nothing could be shown, whatever was measured; `seeds_needed` could.
+    /// Whether there are too few seeds for any significant result; `seeds_needed` would suffice.
     pub by_design: bool,
     pub seeds_needed: usize,
-    /// What it took to reach the same loss; of claims on convergence.
+    /// The training effort to reach the same loss; for claims on convergence only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub convergence: Option<Convergence>,
 }
 
-/// What training took until the held-out loss was what both arms reach: the control's last loss, or the arm's where
-/// that is higher. Means over the seeds. Seconds are not here: the same run takes others the next time.
+/// The training effort until the validation loss reaches a level that both arms reach: the control's last loss, or the
+/// arm's if that is higher. Means over the seeds. Seconds are omitted because they differ between runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Convergence {
     pub loss: f64,
@@ -59,8 +60,7 @@ pub struct Effort {
     pub flops: Option<f64>,
 }
 
-/// Answers all `claims` together, in the order of their names. Claims whose endpoint is not known are left out: no file
-/// has such.
+/// Answers all `claims` together, in name order. Omits claims with an unknown endpoint; no valid file has any.
 pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<ClaimAnswer> {
     let asked: Vec<Asked> = claims
         .iter()
@@ -80,7 +80,7 @@ pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<C
     asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, needed)).collect()
 }
 
-/// A claim with what was measured for it.
+/// A claim with its measurements.
 struct Asked<'a> {
     name: &'a str,
     claim: &'a Claim,
@@ -90,7 +90,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// `needed` seeds are the least that could show anything.
+    /// `needed` is the minimum number of seeds for a significant result.
     fn answer(&self, answer: stats::Answer, needed: usize) -> ClaimAnswer {
         let n = self.replicates.len();
         ClaimAnswer {
@@ -115,11 +115,11 @@ impl Asked<'_> {
 
 type Pair<'a> = (&'a Measured, &'a Measured);
 
-/// Pairs that share a training with one another, and with no other pair: one draw of what is random, however many of
-/// them there are.
+/// Pairs that share a training with one another and with no other pair. They count as one random draw, however many
+/// there are.
 type Replicate<'a> = Vec<Pair<'a>>;
 
-/// The seeds that both arms have. Bicubic enlargement, which has nothing random, stands beside every seed.
+/// Pairs the seeds that both arms have. Bicubic enlargement is deterministic and pairs with every seed.
 fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>> {
     let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
     let (arms, controls) = (of(arm), of(control));
@@ -128,7 +128,7 @@ fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>
     arms.into_iter().flat_map(with).collect()
 }
 
-/// In the order of their first pairs. What has no training known shares none.
+/// Groups pairs in the order of their first pairs. Pairs without a known training share none.
 fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
     fn trainings<'a>(&(arm, control): &Pair<'a>) -> impl Iterator<Item = &'a Digest> {
         [&arm.training, &control.training].into_iter().flatten()
@@ -144,13 +144,14 @@ fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
     replicates
 }
 
-/// Whether the endpoint is of the same thing in both. What has one answer is no draw, however often it is said.
+/// Whether the endpoint is comparable between both. A deterministic output is not a random draw, however often it is
+/// repeated.
 fn is_fair(endpoint: Metric, arm: &Measured, control: &Measured) -> bool {
     !(arm.draws() && control.draws()) || endpoint.is_comparable([arm.samples, control.samples])
 }
 
-/// In the endpoint's unit: a row a replicate, the mean of its pairs, and a column an image; positive where the arm is
-/// better. `None` where a value is missing or no number, or not of the same thing in both.
+/// Returns the differences in the endpoint's unit: one row per replicate (the mean of its pairs), one column per image;
+/// positive if the arm is better. `None` if a value is missing, not finite, or not comparable.
 fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
     let mut values: Vec<Vec<[Vec<f64>; 2]>> = vec![];
     for replicate in replicates {
@@ -171,7 +172,7 @@ fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64
     rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
 }
 
-/// The endpoint of the arm and of its control, of as many images each.
+/// Returns the endpoint of the arm and of its control, for the same number of images.
 fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
     if !is_fair(endpoint, arm, control) {
         return None;
@@ -184,17 +185,17 @@ fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>;
     Some([arm.values(endpoint)?, control.values(endpoint)?])
 }
 
-/// The loss that both reach, and what it took each.
+/// Returns the loss that both arms reach, and the effort of each.
 ///
-/// With the control's last loss alone, an arm that never gets there would have no time. The higher of the two last
-/// losses is reached by both, and is the control's wherever the arm is better; exchanging the arms changes the sign of
-/// their difference and nothing else, which is what the test of signs rests on.
+/// With the control's last loss alone, an arm that never reaches it would have no time. Both reach the higher of the
+/// two last losses, which is the control's whenever the arm is better. Exchanging the arms only changes the sign of the
+/// difference, as the sign-flip test requires.
 fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
     let loss = arm.heldout_loss()?.max(control.heldout_loss()?);
     Some(Convergence { loss, arm: effort(&arm.losses, loss)?, control: effort(&control.losses, loss)? })
 }
 
-/// When the held-out loss first was `loss`, on straight lines between its measurements.
+/// Returns when the validation loss first reached `loss`, interpolating linearly between measurements.
 fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
     let mut before: Option<(&LossRow, f64)> = None;
     for row in rows {
@@ -215,7 +216,7 @@ fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
     None
 }
 
-/// The means over the pairs.
+/// Returns the means over the pairs.
 fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
     let all: Option<Vec<Convergence>> =
         replicates.iter().flatten().map(|(arm, control)| reached(arm, control)).collect();

@@ -1,4 +1,4 @@
-//! `comparison.png`: test images down, the ways to enlarge them across.
+//! Draws `comparison.png`: one row per test image, one column per upscaling method.
 
 use anyhow::ensure;
 
@@ -7,23 +7,23 @@ use super::names::wrapped;
 use super::text::{Align, Style};
 use crate::data::Images;
 
-/// A column of pictures.
+/// A column of images.
 pub struct Column<'a> {
-    /// Above the pictures.
+    /// The heading above the images.
     pub head: String,
-    /// Under the head: which sample, which size.
+    /// The note below the heading: the sample or the size.
     pub note: String,
     pub images: &'a Images,
-    /// Under each picture.
+    /// The caption below each image.
     pub captions: Vec<String>,
 }
 
-/// More columns than these are drawn smaller.
+/// With more columns than this, images are drawn smaller.
 pub const MANY_COLUMNS: usize = 12;
 
-/// Sizes that go with the number of columns, in pixels.
+/// Dimensions that depend on the number of columns, in pixels.
 struct Look {
-    /// Enlarged images are as wide or high as this, or the last whole multiple before.
+    /// Images are enlarged to this width or height, or the next lower whole multiple of their size.
     cell: usize,
     head: Style,
     head_line: usize,
@@ -55,15 +55,16 @@ const GAP: usize = 12;
 const INK: Color = Color([20, 20, 20]);
 const GREY: Color = Color([110, 110, 110]);
 const NOTE_LINE: usize = 26;
-/// From the bottom of a picture to the top of the next, with the caption between.
+/// From the bottom of an image to the top of the next, including the caption.
 const ROW_GAP: usize = 38;
-/// From the bottom of the last picture to the end of its caption.
+/// From the bottom of the last image to the end of its caption.
 const CAPTION_LINE: usize = 24;
 
-/// The first `rows` images of every column as a PNG. Pictures are enlarged by whole factors without smoothing, those
-/// of lower resolution by more, so that all are as large. Neighbours of one head share it.
+/// Draws the first `rows` images of every column as a PNG. Images are enlarged to one size, by whole factors without
+/// smoothing. Adjacent columns with the same heading share it.
 ///
-/// Fails where columns have too few images or captions, or their sizes are not whole fractions of the first column's.
+/// # Errors
+/// Fails if a column has too few images or captions, or if its image size does not divide the size of the first column.
 pub fn comparison(columns: &[Column], rows: usize) -> anyhow::Result<Vec<u8>> {
     ensure!(!columns.is_empty() && rows > 0, "a comparison needs a column and a row");
     let (height, width) = (columns[0].images.height, columns[0].images.width);
@@ -76,7 +77,7 @@ pub fn comparison(columns: &[Column], rows: usize) -> anyhow::Result<Vec<u8>> {
     let look = if columns.len() > MANY_COLUMNS { &SMALL } else { &LARGE };
     let factor = (look.cell / height.max(width)).max(1);
     let (cell_height, cell_width) = (height * factor, width * factor);
-    // Words fit above and under pictures that are small or narrow.
+    // Leaves room for the text around images that are small or narrow.
     let column_width = cell_width.max(look.cell);
     let pitch = column_width + GAP;
 
@@ -93,7 +94,7 @@ pub fn comparison(columns: &[Column], rows: usize) -> anyhow::Result<Vec<u8>> {
     for (group, head) in groups.iter().zip(&heads) {
         let right = left + group.len() * pitch - GAP;
         for (line, text) in head.iter().enumerate() {
-            // Heads of fewer lines stand next to their pictures.
+            // Headings with fewer lines are aligned with the bottom.
             let y = MARGIN + (head_lines - head.len() + line + 1) * look.head_line - 6;
             canvas.text(text, (left + right) as f32 / 2.0, y as f32, Align::Center, look.head);
         }

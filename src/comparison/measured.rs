@@ -1,4 +1,4 @@
-//! What was measured of an arm, image by image, and `metrics.csv`.
+//! The measurements of an arm for each image, and `metrics.csv`.
 
 use anyhow::Context;
 use indexmap::IndexSet;
@@ -10,19 +10,19 @@ use crate::config::{DiffusionParams, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
 
-/// What was measured of one arm with one seed.
+/// The measurements of one arm with one seed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
     pub name: String,
-    /// Where it lies on the axes of a sweep.
+    /// Its values on the axes of a sweep.
     pub axes: Vec<Label>,
-    /// Where seeds were swept.
+    /// Present if seeds were swept.
     pub seed: Option<String>,
-    /// What tells its training from others: the digest of its `loss.csv`. None of what has no training, or none known.
+    /// Identifies its training: the digest of its `loss.csv`. `None` if there is no training or it is unknown.
     pub training: Option<Digest>,
-    /// Samples K an image.
+    /// Samples K per image.
     pub samples: usize,
-    /// How its model learned; none of what has no model, or none that is known.
+    /// The diffusion parameters of its model; `None` without a model or if unknown.
     pub diffusion: Option<DiffusionParams>,
     /// Of the first sample of each image.
     pub sample: Vec<Scores>,
@@ -32,12 +32,12 @@ pub struct Measured {
     pub forecasts: Vec<Forecast>,
     /// Of the first samples as a set.
     pub distances: Distances,
-    /// `loss.csv` of its training; empty where nothing was trained.
+    /// `loss.csv` of its training; empty without a training.
     pub losses: Vec<LossRow>,
 }
 
 impl Measured {
-    /// An arm of which nothing more is known.
+    /// Creates an arm without optional data.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_string(), ..Self::default() }
     }
@@ -46,19 +46,19 @@ impl Measured {
         self.diffusion.as_ref().map(|diffusion| diffusion.objective)
     }
 
-    /// Whether its K samples are draws. Enlargement and regression have one answer, which K says nothing of; of what is
-    /// not known, several answers are draws.
+    /// Whether its K samples are random draws. Enlargement and regression are deterministic for any K; if the model is
+    /// unknown, several samples count as draws.
     pub fn draws(&self) -> bool {
         self.objective().map_or(self.samples > 1, |objective| objective != PredictionType::Regression)
     }
 
-    /// The last that training measured; `None` also where it is no number, which JSON has no word for.
+    /// Returns the last validation loss; `None` also if it is not finite, which JSON cannot represent.
     pub fn heldout_loss(&self) -> Option<f64> {
         self.losses.iter().rev().find_map(|r| r.heldout_loss).filter(|l| l.is_finite())
     }
 
-    /// Returns the values of a metric: one per test image, or a single one if its scope is larger. `None` if it does not
-    /// apply to the arm, or compares two arms.
+    /// Returns the values of a metric: one per test image, or a single one if its scope is larger. `None` if it does
+    /// not apply to the arm or compares two arms.
     pub(super) fn values(&self, metric: Metric) -> Option<Vec<f64>> {
         let sample = |value: fn(&Scores) -> Option<f64>| self.sample.iter().map(value).collect();
         let mean = |value: fn(&Scores) -> Option<f64>| self.mean.iter().map(value).collect();
@@ -96,7 +96,7 @@ impl Measured {
     }
 }
 
-/// `metrics.csv`: a row for each image, arm and seed; a column for each axis of the sweep, and the figures named as in
+/// Writes `metrics.csv`: one row per image, arm and seed; one column per axis of the sweep; metrics are named as in
 /// `summary.json`. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
     let metrics: Vec<Metric> = Metric::ALL.iter().copied().filter(|metric| metric.scope() == Scope::Image).collect();
@@ -107,7 +107,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
         .chain(axes.iter().copied())
         .chain(metrics.iter().map(|metric| metric.id()));
     csv.write_record(head).context("writing the metrics as CSV")?;
-    // All test images have one size, so a metric applies to all of them or to none.
+    // All test images have the same size, so a metric applies to all of them or to none.
     let columns: Vec<Vec<Option<Vec<f64>>>> =
         arms.iter().map(|arm| metrics.iter().map(|&metric| arm.values(metric)).collect()).collect();
     for image in 0..arms.iter().map(|a| a.sample.len()).max().unwrap_or(0) {

@@ -1,8 +1,8 @@
-//! The results of a comparison: what was measured of each arm, its summary, claims, and pictures.
+//! The results of a comparison: measurements of each arm, their summary, claims, and plots.
 //!
-//! Values go in; bytes and strings come out, identical for identical values. Nothing here reads files.
+//! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
-//! - `measured`: the metrics of an arm, image by image. `summary`: their means, as in `summary.json`. `claims`: answers.
+//! - `measured`: the metrics of an arm for each image. `summary`: their means, as in `summary.json`. `claims`: answers.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `axis`, `text`, `names`: drawing.
 
 pub mod axis;

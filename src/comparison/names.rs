@@ -1,12 +1,12 @@
-//! Names of arms where there is little room.
+//! Short names of arms for plots.
 
 use std::collections::BTreeSet;
 
 use super::text::is_shortened;
 
-/// Shorter names that still tell the arms apart. Of instances of a sweep it is their values that do: `unet[channels=16,
-/// schedule=cosine]` is "16, cosine", with the name of its stage before it where the instances are of several. As they are
-/// where two would be one.
+/// Returns shorter names that still distinguish the arms. Instances of a sweep are named by their values:
+/// `unet[channels=16,schedule=cosine]` becomes "16, cosine", preceded by the stage name if there are several stages.
+/// Names stay unchanged if two would become equal.
 pub fn short(names: &[&str]) -> Vec<String> {
     let split = |name: &&str| -> Option<(String, String)> {
         let (stage, axes) = name.strip_suffix(']')?.split_once('[')?;
@@ -28,7 +28,7 @@ pub fn short(names: &[&str]) -> Vec<String> {
     }
 }
 
-/// The names in lines, as `wrap` breaks the one of that number; all of them shorter where one would lack its end.
+/// Wraps the names with `wrap`, which also gets their index; shortens all of them if one would be truncated.
 pub fn wrapped(names: &[&str], wrap: impl Fn(usize, &str) -> Vec<String>) -> Vec<Vec<String>> {
     let whole: Vec<Vec<String>> = names.iter().enumerate().map(|(i, name)| wrap(i, name)).collect();
     match whole.iter().any(|lines| is_shortened(lines)) {

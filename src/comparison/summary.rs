@@ -1,4 +1,4 @@
-//! `summary.json`: the figures of a comparison, means of what was measured.
+//! `summary.json`: the metrics of a comparison, averaged over the test images.
 
 use std::collections::BTreeMap;
 
@@ -12,57 +12,57 @@ use crate::config::PredictionType;
 use crate::config::metrics::{Metric, Scope};
 use crate::metrics::Distances;
 
-/// The version of `summary.json`.
+/// The schema version of `summary.json`.
 pub const SCHEMA: u32 = 1;
 
-/// The arm that every other is beside: the low-resolution image enlarged bicubically.
+/// The reference arm of every comparison: the low-resolution image enlarged bicubically.
 pub const BICUBIC: &str = "bicubic";
 
-/// `summary.json`.
+/// The contents of `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub schema: u32,
-    /// Test images that were measured.
+    /// The number of measured test images.
     pub images: usize,
-    /// Samples K an image, where every arm that draws samples has as many; each arm has its own beside its figures.
+    /// Samples K per image, if all arms that draw samples have the same number; each arm also has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
     pub arms: BTreeMap<String, ArmSummary>,
-    /// The distances of one half of the true images from the other.
+    /// The distances between two halves of the real images.
     #[serde(default, skip_serializing_if = "Figures::is_empty")]
     pub floors: Figures,
-    /// Sentences that whoever reads the figures must know.
+    /// Caveats for readers of the metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Of the claims that the file makes, in the order of their names.
+    /// The answers to the claims of the file, in name order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimAnswer>,
 }
 
-/// One arm: its figures, of several seeds their means, and then also the figures of each seed and, as `psnr_mean_sd`, the
-/// standard deviations over the seeds (n - 1).
+/// The metrics of one arm; with several seeds their means, the metrics of each seed, and the standard deviations over
+/// the seeds (n - 1), as in `psnr_mean_sd`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
-    /// Samples K an image; 1 where there is but one answer.
+    /// Samples K per image; 1 for a deterministic arm.
     pub samples: usize,
-    /// What its model learned: `regression` has one answer, every other draws samples. Absent of enlargements.
+    /// The objective of its model: `regression` is deterministic, all others draw samples. Absent for enlargements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<PredictionType>,
     #[serde(flatten)]
     pub figures: Figures,
-    /// None of fewer than two seeds.
+    /// Absent with fewer than two seeds.
     #[serde(flatten, with = "deviations")]
     pub sd: Option<Figures>,
-    /// Where it lies on the axes of a sweep.
+    /// Its values on the axes of a sweep.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub axes: BTreeMap<String, String>,
-    /// Where seeds were swept.
+    /// Present if seeds were swept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seeds: BTreeMap<String, Figures>,
 }
 
-/// A value of each metric that applies, under its id and in the order of [`Metric::ALL`]. Files may contain metrics of
-/// newer versions, which are skipped.
+/// The value of each applicable metric by id, in the order of [`Metric::ALL`]. Unknown metrics, as written by newer
+/// versions, are skipped on reading.
 ///
 /// PSNR is at most [`finite_psnr`](crate::metrics::finite_psnr).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -81,7 +81,7 @@ impl Figures {
         Self(Metric::ALL.iter().filter_map(|&metric| Some((metric, value(metric)?))).collect())
     }
 
-    /// Returns the distances between the two halves of the true images, to be read beside those of the arms.
+    /// Returns the distances between two halves of the real images, as a reference for those of the arms.
     pub fn floors(distances: Distances) -> Self {
         let floors = Measured { distances, ..Measured::default() };
         Self::from_fn(|metric| match metric.scope() {
@@ -98,7 +98,7 @@ impl Figures {
         self.0.is_empty()
     }
 
-    /// Applies `of`, such as the mean, to each metric; a metric that one of them lacks is absent.
+    /// Applies `of`, such as the mean, to each metric; metrics that some inputs lack are omitted.
     fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
         Self::from_fn(|metric| {
             let values: Option<Vec<f64>> = all.iter().map(|figures| figures.get(metric)).collect();
@@ -111,13 +111,13 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The standard deviation of a sample, with n - 1.
+/// Returns the sample standard deviation (n - 1).
 fn sd(values: &[f64]) -> f64 {
     let mean = mean(values);
     (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
 }
 
-/// Figures under their names with `_sd` after them.
+/// Serialises metrics with `_sd` appended to their names.
 mod deviations {
     use std::collections::BTreeMap;
 
@@ -148,8 +148,8 @@ mod deviations {
 }
 
 impl Summary {
-    /// Means over the images of each arm, summed in their order; all arms have as many. The seeds of an arm follow one
-    /// another. Without claims.
+    /// Computes the means over the images of each arm, summed in image order; all arms have the same number of images.
+    /// The seeds of an arm are adjacent. Does not answer claims.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -166,9 +166,10 @@ impl Summary {
         }
     }
 
-    /// The file's bytes.
+    /// Serialises the summary.
     ///
-    /// Fails if a figure is not a finite number, because JSON would contain `null` instead.
+    /// # Errors
+    /// Fails if a value is not finite, because JSON would contain `null` instead.
     pub fn to_json(&self) -> anyhow::Result<Vec<u8>> {
         for (name, arm) in &self.arms {
             let figures = serde_json::to_value(arm).context("writing the summary as JSON")?;
@@ -181,7 +182,7 @@ impl Summary {
         Ok(json)
     }
 
-    /// Reads [`to_json`](Self::to_json)'s bytes; fails on another schema's.
+    /// Reads the output of [`to_json`](Self::to_json); fails for another schema version.
     pub fn from_json(bytes: &[u8]) -> anyhow::Result<Self> {
         let summary: Self = serde_json::from_slice(bytes).context("reading the summary of a comparison")?;
         anyhow::ensure!(
@@ -193,7 +194,7 @@ impl Summary {
     }
 }
 
-/// The arms that draw samples, by how many they draw of an image.
+/// Groups the arms that draw samples by their number of samples per image.
 fn drawn(arms: &[Measured]) -> BTreeMap<usize, IndexSet<&str>> {
     let mut drawn: BTreeMap<usize, IndexSet<&str>> = BTreeMap::new();
     for arm in arms.iter().filter(|arm| arm.draws()) {
@@ -202,10 +203,10 @@ fn drawn(arms: &[Measured]) -> BTreeMap<usize, IndexSet<&str>> {
     drawn
 }
 
-/// Of so many arms are the names told.
+/// The maximum number of arm names to list.
 const NAMED: usize = 3;
 
-/// What to know where arms have different K; nothing where they have the same.
+/// Returns a note if arms have different K.
 fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     let group = |(samples, names): (&usize, &IndexSet<&str>)| {
         let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
@@ -224,7 +225,7 @@ fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
 }
 
 impl ArmSummary {
-    /// Of one arm's seeds, at least one.
+    /// Summarises one arm's seeds, of which there is at least one.
     fn of(seeds: &[Measured]) -> Self {
         let figures: Vec<Figures> = seeds.iter().map(Measured::figures).collect();
         let named = seeds.iter().zip(&figures).filter_map(|(m, figures)| Some((m.seed.clone()?, figures.clone())));
@@ -326,7 +327,7 @@ pub(crate) mod tests {
     fn arms_of_different_k_have_no_common_one_and_a_note() {
         let mut arms = measured();
         assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
-        // One answer is no sample of one.
+        // A deterministic arm has no samples.
         arms[2].samples = 1;
         arms[2].diffusion.as_mut().unwrap().objective = PredictionType::Regression;
         assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
@@ -345,7 +346,7 @@ pub(crate) mod tests {
         assert_eq!(Summary::of(&measured()[..1], floors()).samples, Some(1));
     }
 
-    /// An arm with seeds 0 and 1, between arms without.
+    /// An arm with seeds 0 and 1, between arms without seeds.
     pub fn with_seeds() -> Vec<Measured> {
         let mut arms = measured();
         let axes = vec![Label { axis: "base_channels".into(), value: "16".into() }];

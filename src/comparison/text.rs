@@ -1,4 +1,4 @@
-//! Text in pictures, set in Noto Sans.
+//! Text rendering in Noto Sans.
 
 use std::sync::LazyLock;
 
@@ -6,10 +6,10 @@ use ab_glyph::{Font as _, FontRef, PxScaleFont, ScaleFont, point};
 
 use super::canvas::Color;
 
-/// How a piece of text looks.
+/// The style of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Style {
-    /// Pixels an em.
+    /// Pixels per em.
     pub size: f32,
     pub weight: Weight,
     pub color: Color,
@@ -21,7 +21,7 @@ pub enum Weight {
     Bold,
 }
 
-/// Which point of the text its position means.
+/// The point of the text that is placed at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     Left,
@@ -51,14 +51,14 @@ impl Style {
         font.into_scaled(self.size * font.height_unscaled() / em)
     }
 
-    /// Width of `text` in pixels.
+    /// Returns the width of `text` in pixels.
     pub fn width(&self, text: &str) -> f32 {
         let mut width = 0.0;
         self.layout(text, |_, _, end| width = end);
         width
     }
 
-    /// Calls `place` with each glyph, where it starts and where it ends.
+    /// Calls `place` with each glyph and its start and end.
     fn layout(&self, text: &str, mut place: impl FnMut(ab_glyph::GlyphId, f32, f32)) {
         let font = self.font();
         let (mut x, mut previous) = (0.0, None);
@@ -70,8 +70,7 @@ impl Style {
         }
     }
 
-    /// Calls `cover` with each pixel that `text` touches and how much of it is covered, 0 to 1; the text's baseline
-    /// starts at (`x`, `y`).
+    /// Calls `cover` with each pixel that `text` touches and its coverage, 0 to 1; the baseline starts at (`x`, `y`).
     pub fn rasterize(&self, text: &str, x: f32, y: f32, mut cover: impl FnMut(i64, i64, f32)) {
         let font = self.font();
         self.layout(text, |id, start, _| {
@@ -84,8 +83,8 @@ impl Style {
         });
     }
 
-    /// Breaks `text` into at most `lines` lines no wider than `width`, as [`break_at`] likes best; what is too long still
-    /// ends in an ellipsis.
+    /// Breaks `text` into at most `lines` lines no wider than `width`, preferably where [`break_at`] breaks; text that
+    /// is still too long ends in an ellipsis.
     pub fn wrap(&self, text: &str, width: f32, lines: usize) -> Vec<String> {
         let mut rest = text;
         let mut wrapped = vec![];
@@ -109,7 +108,7 @@ impl Style {
         format!("{}…", &text[..end])
     }
 
-    /// Bytes of the longest beginning of `text` that fits, one character at least.
+    /// Returns the length in bytes of the longest prefix of `text` that fits, at least one character.
     fn fitting(&self, text: &str, width: f32) -> usize {
         let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
         let first = ends.clone().next().unwrap_or(0);
@@ -117,13 +116,13 @@ impl Style {
     }
 }
 
-/// Whether lines that were wrapped lack something.
+/// Whether wrapped lines were truncated.
 pub fn is_shortened(lines: &[String]) -> bool {
     lines.last().is_some_and(|line| line.ends_with('…'))
 }
 
-/// Where the first line of `text` ends if it may be `fits` bytes long: between the parts of an instance's name,
-/// `stage[axis=value,axis=value]`; else after the first parts of a word; else anywhere.
+/// Returns where to end the first line of `text` if at most `fits` bytes fit: between the parts of an instance's name,
+/// `stage[axis=value,axis=value]`; else after a part of a word; else anywhere.
 fn break_at(text: &str, fits: usize) -> usize {
     let last = |breaks: fn(char, char) -> bool| {
         let pairs = text.char_indices().zip(text.char_indices().skip(1));
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn an_em_is_the_size() {
-        // Noto Sans: a digit is 1171 of 2048 units wide.
+        // Noto Sans: a digit is 1171/2048 em wide.
         assert!((STYLE.width("0123456789") - 10.0 * 1171.0 / 2048.0 * 20.0).abs() < 1e-3);
         let bold = Style::bold(20.0, Color([0, 0, 0]));
         assert!(bold.width("attention") > STYLE.width("attention"));
@@ -160,7 +159,7 @@ mod tests {
         assert_eq!(STYLE.wrap("attention", width, 3), ["attention"]);
         let lines = STYLE.wrap(name, width, 2);
         assert!(lines.len() == 2 && lines[1].ends_with('…') && STYLE.width(&lines[1]) <= width, "{lines:?}");
-        // Without a place to break, anywhere; without room, a character a line.
+        // Breaks anywhere without a preferred place; one character per line without room.
         assert_eq!(STYLE.wrap("éééé", STYLE.width("éé"), 3), ["éé", "éé"]);
         assert_eq!(STYLE.wrap("ab", 1.0, 3), ["a", "b"]);
         assert_eq!(STYLE.wrap("", 1.0, 3), [""; 0]);

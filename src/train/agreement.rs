@@ -1,4 +1,4 @@
-//! How well another backend agrees with the CPU's kernels.
+//! Measures how closely another backend agrees with the CPU kernels.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,33 +10,34 @@ use crate::data::synthetic::{Split, generate};
 use crate::model::unet;
 use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
 
-/// The largest difference of two outputs' numbers.
+/// The maximum difference between outputs.
 pub const OUTPUTS: f64 = 1e-4;
-/// Of two gradients of one parameter: the norm of the difference over the norm.
+/// The maximum relative difference between two gradients of a parameter: norm of the difference over norm.
 pub const GRADIENTS: f64 = 1e-3;
-/// Of two trainings after a few steps, in what they changed of the weights and their moving average, in Adam's first moment,
-/// and in the gradients' norms: the norm of the difference over the norm.
+/// The maximum relative difference between two trainings after a few steps: the changes of the weights and their moving
+/// average, Adam's first moment, and the gradient norms; norm of the difference over norm.
 pub const STATES: f64 = 2e-3;
-/// Of two losses of one training: the mean difference over the mean. Rounding grows in a training.
+/// The maximum relative difference between the losses of two trainings: mean difference over mean. Rounding errors grow
+/// during training.
 pub const LOSSES: f64 = 2e-2;
 
 const IMAGES: usize = 64;
 const BATCH: usize = 8;
 const SCALE: usize = 4;
-/// After so many steps, before rounding has grown, the states are compared.
+/// The step at which the states are compared, before rounding errors have grown.
 const EARLY: u64 = 10;
 
-/// How far two backends are apart, for one network.
+/// The differences between two backends, for one network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agreement {
     pub network: String,
     pub outputs: f64,
     pub gradients: f64,
-    /// Of a training, early in it; None where none was asked for.
+    /// Early in a training; `None` if no training was requested.
     pub states: Option<f64>,
-    /// Of a training.
+    /// Of a whole training.
     pub losses: Option<f64>,
-    /// The mean loss of the last tenth of the training: the CPU's, and the other's.
+    /// The mean loss over the last tenth of the training: of the CPU and of the other backend.
     pub last: Option<[f64; 2]>,
 }
 
@@ -49,7 +50,7 @@ impl Agreement {
     }
 }
 
-/// A network of every kind of block, embedding and attention, and an objective for each.
+/// Returns networks with every kind of block, embedding and attention, each with an objective.
 pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
     let base = ModelParams { base_channels: 16, zero_output: false, ..Default::default() };
     let with = |kind, heads| ModelParams {
@@ -70,8 +71,8 @@ pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
 /// Opens a network on a backend.
 pub type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
 
-/// Holds a network on the backend of `open` against the same one on the CPU's kernels: an output, gradients, and
-/// `steps` steps of training, in two parts each.
+/// Compares a network on the backend of `open` with the same one on the CPU kernels: an output, gradients, and `steps`
+/// training steps, in two micro-batches each.
 pub fn agreement(
     (name, model, objective): &(&str, ModelParams, PredictionType),
     steps: u64,
@@ -82,7 +83,7 @@ pub fn agreement(
         let lr = degrade(&hr, SCALE, DegradeMethod::Area)?;
         Pairs::new(hr, lr)
     };
-    // Weights of the loss that differ from image to image.
+    // Loss weights that differ between images.
     let loss_weighting = LossWeighting::MinSnr;
     let diffusion = DiffusionParams { objective: *objective, loss_weighting, ..Default::default() };
     let task = Task::new(pairs(Split::Train)?, pairs(Split::Validation)?, &diffusion, true, 1, 1);
@@ -95,12 +96,12 @@ pub fn agreement(
     let outputs = |network: &dyn Network| network.predict(Weights::Ema, batch.view().x, batch.view().t);
     let outputs = largest(differences(&outputs(&*ours)?, &outputs(&*other)?).map(f64::abs));
     let ((_, expected), (_, found)) = (ours.gradients(batch.view())?, other.gradients(batch.view())?);
-    // Sums of many terms that cancel each other are as exact as their terms, not as what is left.
+    // Sums of many terms that cancel are as exact as their terms, not as the result.
     let steepest = expected.iter().map(|g| norm(g)).fold(0.0, f64::max);
     let gap = |(a, b): (&Vec<f32>, &Vec<f32>)| norm_of(differences(a, b)) / norm(a).max(1e-2 * steepest);
     let gradients = largest(expected.iter().zip(&found).map(gap));
 
-    // Strong enough that a training without them is another.
+    // Strong enough that the training would differ without them.
     let (weight_decay, clip) = (1.0, Some(0.1));
     let optim = OptimParams { steps: Some(steps), batch_size: BATCH, weight_decay, clip, ..Default::default() };
     let recipe = Recipe::new(&optim, IMAGES);
@@ -137,7 +138,7 @@ pub fn agreement(
     })
 }
 
-/// The largest distance of two trainings that began alike.
+/// Returns the largest distance between two trainings with the same start.
 fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
     let apart = |start: &[Vec<f32>], a: &[Vec<f32>], b: &[Vec<f32>]| {
         let (start, a, b) = (start.concat(), a.concat(), b.concat());
@@ -196,7 +197,7 @@ mod tests {
         assert!(!none.holds() && none.outputs.is_nan() && none.gradients.is_nan(), "{none:?}");
     }
 
-    /// A network whose steps are others than it was asked for.
+    /// A network whose steps differ from the requested ones.
     struct Off {
         network: Box<dyn Network>,
         change: fn(&mut StepSettings),

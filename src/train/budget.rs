@@ -1,23 +1,23 @@
-//! Seconds of training as steps.
+//! Converts training budgets in seconds to steps.
 //!
-//! A budget is a statement about a machine that somebody has measured, not a measurement: the steps follow from the
-//! file alone, so the same file means the same results, and stage keys hold the number of steps. Arms that share a
-//! budget take the same number of steps, or what is compared would be their cost as well.
+//! A budget states the measured speed of a machine and is not itself a measurement. The steps follow from the pipeline
+//! file alone, so the same file gives the same results, and stage keys contain the number of steps. Arms that share a
+//! budget take the same number of steps; otherwise the comparison would also compare their cost.
 
 use crate::config::StageParams;
 use crate::config::{FetchParams, TrainParams};
 use crate::model::{ModelCost, unet};
 use crate::pipeline::Pipeline;
 
-/// The steps of every training that has a budget instead: as many as the costliest training with the same budget has
-/// time for, and one at least.
+/// Replaces every training budget with steps: as many as the costliest training with the same budget has time for, and
+/// at least one.
 pub fn fix_steps(pipeline: &mut Pipeline) {
     let costs: Vec<Option<f64>> = pipeline
         .stages
         .iter()
         .map(|stage| {
             let StageParams::Train(p) = &stage.params else { return None };
-            // Every file passes here before anything else; most have no budget, and need no networks built.
+            // Every file passes through here first; most have no budget and need no networks built.
             p.optim.budget?;
             Some(training_cost(pipeline, p)?.training_flops as f64 * p.optim.batch_size as f64)
         })
@@ -35,7 +35,7 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
     }
 }
 
-/// What the network of a training costs; none where its data are no images that a stage makes.
+/// Returns the cost of a training's network; `None` if no stage creates its images.
 pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<ModelCost> {
     let stage = |name: &str| pipeline.stage(name).map(|s| &s.params);
     let Some(StageParams::Degrade(degrade)) = stage(&params.data) else { return None };

@@ -1,4 +1,4 @@
-//! What the layers that a network lets us watch do on held-out images.
+//! Statistics of the probed layers of a network on validation images.
 
 use anyhow::Result;
 use rayon::prelude::*;
@@ -9,10 +9,10 @@ use crate::nn::Network;
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::graph::{Graph, NodeId, Probe};
 
-/// Positions whose weights are looked at, of each image and head; of larger maps every so many.
+/// The maximum number of queries whose weights are analysed, per image and head; larger maps are subsampled.
 const QUERIES: usize = 64;
 
-/// A row for every probed layer.
+/// Returns one row for each probed layer.
 pub fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
     let graph = network.graph();
     if graph.probes.is_empty() {
@@ -38,7 +38,7 @@ pub fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<V
     Ok(rows.collect())
 }
 
-/// Branch, skip, and of attention queries and keys.
+/// The branch, the skip connection and, for attention, the queries and keys.
 fn nodes(graph: &Graph, w: &Probe) -> Vec<NodeId> {
     let attention = w.attention.and_then(|attention| queries_and_keys(graph, attention));
     [w.branch, w.skip].into_iter().chain(attention.into_iter().flatten()).collect()
@@ -90,7 +90,7 @@ mod tests {
     use crate::model::unet;
     use crate::nn;
 
-    /// The row of one kind of layer, its queries and keys multiplied by `factor`.
+    /// Returns the row of a layer kind whose queries and keys are multiplied by `factor`.
     fn row(kind: AttentionKind, factor: f32, projection: f32) -> LayerRow {
         let attention = AttentionParams { kind, ..Default::default() };
         let graph = unet(&ModelParams { base_channels: 4, attention, ..Default::default() }, 32, 4);

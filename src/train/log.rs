@@ -1,4 +1,4 @@
-//! The losses of a training, by step, and what its probed layers do.
+//! The log of a training: losses and layer statistics by step.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -8,34 +8,34 @@ use crate::nn::StepReport;
 /// One row of `loss.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Row {
-    /// Optimiser steps taken.
+    /// The number of optimiser steps taken.
     step: u64,
-    /// Mean over the steps since the row before.
+    /// Mean over the steps since the previous row.
     loss: Option<f64>,
-    /// On held-out images with fixed times and noise, under the moving average of the weights.
+    /// The loss on validation images with fixed times and noise, under the moving average of the weights.
     heldout_loss: f64,
-    /// Of the step just taken.
+    /// The learning rate of the last step.
     lr: Option<f64>,
     /// Mean global norm of the gradients before clipping, over the same steps as `loss`.
     gradient_norm: Option<f64>,
 }
 
-/// One row of `attention.csv`: a layer on held-out images, under the moving average of the weights.
+/// One row of `attention.csv`: a layer on validation images, under the moving average of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerRow {
-    /// Optimiser steps taken.
+    /// The number of optimiser steps taken.
     pub step: u64,
-    /// The name of its parameters.
+    /// The name prefix of the layer's parameters.
     pub layer: String,
-    /// Root mean square of what the layer adds over that of what it adds to.
+    /// The RMS of the layer's branch divided by the RMS of the skip connection that it is added to.
     pub branch_norm: f64,
     /// The gate of the tutorial's attention.
     pub gamma: Option<f64>,
-    /// Mean entropy of the weights of a position, as a fraction of the largest there is: 1 where all are equal.
+    /// Mean entropy of the attention weights per query, as a fraction of the maximum: 1 for uniform weights.
     pub entropy: Option<f64>,
 }
 
-/// The rows so far, and the steps since the last of them. Survives an interruption exactly.
+/// The rows so far and the steps since the last row. An interruption preserves the log exactly.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossLog {
     rows: Vec<Row>,
@@ -59,7 +59,7 @@ impl LossLog {
         self.sums.lr = lr;
     }
 
-    /// Closes a row after `step` steps.
+    /// Completes a row after `step` steps.
     pub fn row(&mut self, step: u64, heldout_loss: f64) {
         let sums = std::mem::take(&mut self.sums);
         let mean = |sum: f64| (sums.steps > 0).then(|| sum / sums.steps as f64);
@@ -80,18 +80,19 @@ impl LossLog {
         self.rows.is_empty()
     }
 
-    /// The held-out loss before the first step.
+    /// Returns the validation loss before the first step.
     pub fn first_heldout_loss(&self) -> Option<f64> {
         self.rows.first().map(|r| r.heldout_loss)
     }
 
-    /// The held-out loss measured last.
+    /// Returns the last measured validation loss.
     pub fn heldout_loss(&self) -> Option<f64> {
         self.rows.last().map(|r| r.heldout_loss)
     }
 
-    /// `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty where nothing was measured. `flops` are the
-    /// floating-point operations of the steps so far, `flops` each. Seconds are not told: they are others every time.
+    /// Writes `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty if nothing was measured. `flops` is the
+    /// number of floating-point operations so far, at `flops` per step. Seconds are omitted because they differ between
+    /// runs.
     pub fn to_csv(&self, flops: u64) -> Result<Vec<u8>> {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
         writer.write_record(["step", "loss", "heldout_loss", "lr", "gradient_norm", "flops"])?;
@@ -101,7 +102,7 @@ impl LossLog {
         Ok(writer.into_inner()?)
     }
 
-    /// `step,layer,branch_norm,gamma,entropy`; none where no layer is watched.
+    /// Writes `step,layer,branch_norm,gamma,entropy`; `None` if no layer is probed.
     pub fn layers_csv(&self) -> Result<Option<Vec<u8>>> {
         if self.layers.is_empty() {
             return Ok(None);
@@ -113,7 +114,7 @@ impl LossLog {
         Ok(Some(writer.into_inner()?))
     }
 
-    /// Bit by bit: decimal numbers would have to be read back exactly.
+    /// Stores bits, because decimal numbers would have to round-trip exactly.
     pub fn to_json(&self) -> serde_json::Value {
         let bits = |v: Option<f64>| v.map(f64::to_bits);
         let rows: Vec<_> = (self.rows.iter())

@@ -1,7 +1,7 @@
-//! Training: batches from pairs of images, the loop, the optimiser's schedule, and what an interruption must not lose.
+//! Training: batches from image pairs, the training loop, the optimiser's schedule, and snapshots for resuming.
 //!
-//! The loop knows nothing of diffusion and the task nothing of optimisers. Every random number is a function of the
-//! seed and the step, so a training that goes on from a [`Snapshot`] ends in the same bytes as one that never stopped.
+//! The loop is independent of diffusion, and the task is independent of optimisers. Every random number is a function
+//! of the seed and the step, so training resumed from a [`Snapshot`] gives bit-identical results.
 
 pub mod agreement;
 mod budget;

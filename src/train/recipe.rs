@@ -1,11 +1,11 @@
-//! How the optimiser's settings run over a training.
+//! The optimiser settings of each training step.
 
 use std::f64::consts::PI;
 
 use crate::config::{Decay, OptimParams};
 use crate::nn::StepSettings;
 
-/// The settings of every step.
+/// The optimiser settings of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     optim: OptimParams,
@@ -13,16 +13,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// For `images` training images; epochs become steps, the last batch of an epoch running into the next.
+    /// Creates the recipe for `images` training images. Converts epochs to steps; the last batch of an epoch continues
+    /// into the next.
     ///
-    /// Panics where neither is given: [`super::fix_steps`] has made steps of every budget before a stage runs.
+    /// # Panics
+    /// Panics if neither steps nor epochs are given: [`super::fix_steps`] converts every budget to steps before a stage
+    /// runs.
     pub fn new(optim: &OptimParams, images: usize) -> Self {
         let per_epoch = (images as u64).div_ceil(optim.batch_size as u64);
         let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("a training has a length");
         Self { optim: optim.clone(), steps }
     }
 
-    /// Optimiser steps of the whole training.
+    /// Returns the total number of optimiser steps.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -31,18 +34,18 @@ impl Recipe {
         self.optim.batch_size
     }
 
-    /// Parts that a batch is taken in.
+    /// Returns the number of micro-batches per batch.
     pub fn micro_batches(&self) -> usize {
         self.optim.accumulate
     }
 
-    /// Takes a batch in so many times more parts, or in somewhat more where its images don't divide into so many.
+    /// Multiplies the number of micro-batches by this factor, or by slightly more if the batch size is not divisible.
     pub fn multiply_micro_batches(&mut self, times: usize) {
         let (images, wanted) = (self.optim.batch_size, self.optim.accumulate * times);
         self.optim.accumulate = (wanted..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
     }
 
-    /// The settings of step `step`, counted from 0.
+    /// Returns the settings of step `step`, counted from 0.
     pub fn settings(&self, step: u64) -> StepSettings {
         let n = (step + 1) as f64;
         StepSettings {
@@ -52,12 +55,12 @@ impl Recipe {
             weight_decay: self.optim.weight_decay,
             clip: self.optim.clip,
             // A moving average that starts at the initial weights must forget them: a decay of 0.9999 alone keeps 95 %
-            // of them for 500 steps.
+            // of them after 500 steps.
             ema_decay: self.optim.ema.min((1.0 + n) / (10.0 + n)),
         }
     }
 
-    /// The fraction of the peak learning rate: up a line through the warm-up, then down half a cosine.
+    /// Returns the learning rate as a fraction of its peak: linear warm-up, then cosine decay.
     fn factor(&self, step: u64) -> f64 {
         let warmup = (self.optim.warmup * self.steps as f64).ceil() as u64;
         if step < warmup {
@@ -104,7 +107,7 @@ mod tests {
         let recipe = Recipe::new(&OptimParams { ema: 0.9999, steps: Some(1), ..Default::default() }, 1);
         assert_eq!(recipe.settings(0).ema_decay, 2.0 / 11.0);
         assert_eq!(recipe.settings(1_000_000).ema_decay, 0.9999);
-        // What is left of the initial weights after 500 steps.
+        // The share of the initial weights that is left after 500 steps.
         let left: f64 = (0..500).map(|s| recipe.settings(s).ema_decay).product();
         assert!(left < 1e-12, "{left}");
     }

@@ -36,7 +36,7 @@ const DIGEST_KEY: &str = "sha256";
 const PARTS: [&str; 4] = ["weights", "first_moment", "second_moment", "ema"];
 
 impl Snapshot {
-    /// Replaces the file at `path`, whole or not at all.
+    /// Replaces the file at `path` atomically.
     pub fn save(&self, graph: &Graph, path: &Path) -> Result<()> {
         let s = &self.state;
         let mut tensors: Vec<Entry> = vec![];
@@ -58,7 +58,7 @@ impl Snapshot {
         write_file(path, &bytes).with_context(|| format!("saving the training to {}", path.display()))
     }
 
-    /// The snapshot at `path`; none where there is no file.
+    /// Reads the snapshot at `path`; `None` if the file does not exist.
     pub fn load(graph: &Graph, path: &Path) -> Result<Option<Self>> {
         let bytes = match read_file(path) {
             Ok(bytes) => bytes,
@@ -140,7 +140,7 @@ mod tests {
         snapshot.save(&graph, &path).unwrap();
         let bytes = fs::read(&path).unwrap();
         let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-        // All bytes of the header, and a sample of the tensors' bytes.
+        // All bytes of the header and a sample of the tensors' bytes.
         let places = (0..header).chain((header..bytes.len()).step_by(997));
         for at in places {
             let mut altered = bytes.clone();

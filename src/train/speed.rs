@@ -1,4 +1,4 @@
-//! How fast a network trains and predicts on this machine.
+//! Measures training and inference throughput on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +8,19 @@ use crate::config::Weights;
 use crate::nn::{Batch, Network, StepSettings};
 use crate::random::{Purpose, stream};
 
-/// Calls before the first that counts: caches, buffers and clocks settle.
+/// The number of warm-up calls, in which caches, buffers and clock rates settle.
 const WARM_UP: usize = 3;
 
-/// Medians over the calls of a measurement.
+/// The median times of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
-    /// Forward pass, loss, gradients, clipping, Adam and the moving average of one batch.
+    /// Forward pass, loss, gradients, clipping, Adam and the moving average for one batch.
     pub train_step: Duration,
-    /// The output for one batch.
+    /// The forward pass of one batch.
     pub forward: Duration,
 }
 
-/// Measures training steps, then forward passes, on batches of noise for `time` each, and no fewer than three of either.
+/// Measures training steps, then forward passes, on batches of noise, for `time` and at least three calls each.
 pub fn measure(network: &mut dyn Network, batch: usize, time: Duration) -> Result<Speed> {
     let (input, output) = (network.graph().input_shape().len(), network.graph().output_shape().len());
     let noise = |index: u64, n: usize| {

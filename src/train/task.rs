@@ -1,4 +1,4 @@
-//! What is learned: noisy images and conditions from pairs of low- and high-resolution images.
+//! The training task: noisy images and conditions from pairs of low- and high-resolution images.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,11 +15,11 @@ use crate::model::{TargetSpace, interleave, normalize};
 use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
 use crate::random::{Purpose, stream};
 
-/// Held-out images at a time.
+/// The batch size of validation.
 const HELDOUT_BATCH: usize = 64;
-/// Held-out images on which layers are watched.
+/// The number of validation images on which layers are probed.
 const WATCHED_IMAGES: usize = 8;
-/// The held-out loss has the same times and noise in every training, whatever its seed.
+/// The seed of the validation times and noise, the same in every training.
 const HELDOUT_SEED: u64 = 0;
 
 /// The minimum standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of an 8-bit level.
@@ -28,7 +28,7 @@ const HELDOUT_SEED: u64 = 0;
 /// Therefore no measured scale exceeds 1000, the maximum in a pipeline file.
 const LEAST_DEVIATION: f64 = 0.5 / 1000.0;
 
-/// High-resolution images with their low-resolution ones.
+/// High-resolution images and their low-resolution versions.
 pub struct Pairs {
     hr: Images,
     lr: Images,
@@ -65,12 +65,12 @@ impl Pairs {
         self.len() == 0
     }
 
-    /// Height and width of the high-resolution images.
+    /// Returns the height and width of the high-resolution images.
     pub fn size(&self) -> usize {
         self.hr.height
     }
 
-    /// How many times smaller the low-resolution images are.
+    /// Returns the factor between the high- and low-resolution sizes.
     pub fn scale(&self) -> usize {
         self.hr.height / self.lr.height
     }
@@ -85,8 +85,8 @@ impl Pairs {
         Pair { image, up }
     }
 
-    /// Half the reciprocal of the residual's standard deviation: a residual so scaled deviates by 0.5, as images in
-    /// [-1, 1] do. Returns 1 if the residual is negligible; see [`LEAST_DEVIATION`].
+    /// Returns half the reciprocal of the residual's standard deviation: a residual scaled by it has a standard
+    /// deviation of 0.5, like images in [-1, 1]. Returns 1 if the residual is negligible; see [`LEAST_DEVIATION`].
     fn residual_scale(&self) -> f64 {
         let sums: Vec<f64> = (0..self.len())
             .into_par_iter()
@@ -100,7 +100,7 @@ impl Pairs {
     }
 }
 
-/// Mirrors an image, channels-last, left to right.
+/// Flips an image horizontally, channels-last.
 fn mirror(image: &mut [f64], width: usize) {
     for row in image.chunks_exact_mut(3 * width) {
         for x in 0..width / 2 {
@@ -121,12 +121,12 @@ pub struct Task {
     space: TargetSpace,
     flips: bool,
     seed: u64,
-    /// The orders of the latest passes, by pass.
+    /// The image orders of the latest epochs, by epoch.
     orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Task {
-    /// `heldout_images`: at most this many validation pairs are measured.
+    /// `heldout_images`: the maximum number of validation pairs to measure.
     pub fn new(
         train: Pairs,
         heldout: Pairs,
@@ -144,12 +144,13 @@ impl Task {
         Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed, orders: Mutex::default() }
     }
 
-    /// With the residual's scale filled in.
+    /// Returns the diffusion parameters with the residual scale filled in.
     pub fn diffusion(&self) -> &DiffusionParams {
         &self.diffusion
     }
 
-    /// The batch of one step: the images in an order drawn anew for every pass, each with a time and noise of its own.
+    /// Returns the batch of one step: images in an order that is reshuffled every epoch, each with its own time and
+    /// noise.
     pub fn batch(&self, step: u64, size: usize) -> HostBatch {
         let images = self.train.len() as u64;
         let first = step * size as u64;
@@ -168,14 +169,14 @@ impl Task {
         HostBatch::join(examples.collect())
     }
 
-    /// The order of the images in one pass, remembered from step to step.
+    /// Returns the order of the images in one epoch, cached between steps.
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, order)) = orders.iter().find(|(known, _)| *known == epoch) {
             return order.clone();
         }
         let order = Arc::new(stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()));
-        // A batch in which one pass ends and the next begins needs both.
+        // A batch that spans two epochs needs both.
         if orders.len() == 2 {
             orders.remove(0);
         }
@@ -189,12 +190,13 @@ impl Task {
         batch.target.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / batch.target.len() as f64
     }
 
-    /// The mean loss on the held-out images, the times spread evenly over them, under the weights' moving average.
+    /// Returns the mean validation loss, with times spread evenly over the images, under the moving average of the
+    /// weights.
     pub fn heldout_loss(&self, network: &dyn Network) -> Result<f64> {
         let mut size = HELDOUT_BATCH;
         loop {
             match self.heldout_loss_by(size, network) {
-                // A GPU that has no room for so many may have some for fewer.
+                // A GPU without memory for this many images may have enough for fewer.
                 Err(error) if error.is::<OutOfMemory>() && size > 1 => size /= 2,
                 result => return result,
             }
@@ -214,7 +216,7 @@ impl Task {
         Ok(sum / count as f64)
     }
 
-    /// What the network's probed layers do on some of the held-out images, spread over the times as in the loss.
+    /// Measures the probed layers on some of the validation images, with times spread as in the loss.
     pub fn probe_layers(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
         if network.graph().probes.is_empty() {
             return Ok(vec![]);
@@ -286,8 +288,8 @@ impl HostBatch {
     }
 }
 
-/// A network's state before training: its weights keyed by their names, so that arms which share a parameter start it
-/// alike.
+/// Returns a network's initial weights. Each is seeded by its name, so that arms which share a parameter start with the
+/// same values.
 pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
     TrainState::initial(graph, |name, n| {
         let mut rng = stream(seed, Purpose::Weights, name_hash(name), 0);
@@ -295,7 +297,7 @@ pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
     })
 }
 
-/// FNV-1a, 64 bits.
+/// FNV-1a hash, 64 bits.
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
@@ -347,7 +349,7 @@ mod tests {
         assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
     }
 
-    /// Of any colour: enlarging some is exact, enlarging others has rounding errors.
+    /// Images of any colour: enlarging some is exact, enlarging others has rounding errors.
     #[test]
     fn constant_images_have_residual_scale_one() {
         for level in 0..=255 {
@@ -374,7 +376,7 @@ mod tests {
             let mut noise = vec![0.0; 3 * 64];
             stream(3, Purpose::TrainNoise, 4, place as u64).fill_normal(&mut noise);
             assert_eq!(batch.target[place * 192..][..192], noise);
-            // The clean value that the noisy one and its noise leave is that of an image within [-1, 1].
+            // The noisy value and its noise give back the clean value of an image within [-1, 1].
             let alpha_bar = task.schedule.alpha_bar(t);
             for (input, eps) in batch.x[place * 384..][..384].chunks(6).zip(noise.chunks(3)) {
                 for c in 0..3 {

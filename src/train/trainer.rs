@@ -1,4 +1,4 @@
-//! The loop. It knows neither what is trained nor on what.
+//! The training loop, independent of the task and the data.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
-/// The factor by which the held-out loss may exceed both the first one and that of a network that always outputs 0,
+/// The factor by which the validation loss may exceed both the first one and that of a network that always outputs 0,
 /// before training counts as diverged.
 const DIVERGED: f64 = 10.0;
 /// A loss below this is never divergence, however small the first one was: images are within [-1, 1], and targets are
@@ -16,20 +16,20 @@ const DIVERGED: f64 = 10.0;
 const LEAST_DIVERGED: f64 = 1.0;
 const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
 
-/// What is told after every step.
+/// The progress after a step.
 pub struct Tick<'a> {
-    /// Steps taken, of all.
+    /// The numbers of completed and total steps.
     pub step: u64,
     pub steps: u64,
     pub loss: f64,
-    /// How long the step's end had to wait for the data of the next one.
+    /// How long the step waited for the data of the next one.
     pub waited: Duration,
     pub network: &'a dyn Network,
     pub log: &'a LossLog,
 }
 
-/// Takes the steps from `step` to the recipe's last, measuring the held-out loss every `every` steps, at the start and
-/// at the end. `after` hears of every step and ends the training by an error of its own.
+/// Takes the steps from `step` to the recipe's last and measures the validation loss every `every` steps, at the start
+/// and at the end. Calls `after` after every step; its error ends the training.
 pub fn train(
     network: &mut dyn Network,
     task: &Task,
@@ -48,7 +48,7 @@ pub fn train(
     for step in start..steps {
         let settings = recipe.settings(step);
         let current = batch.take().expect("every step has a batch");
-        // The next batch is made while the network works, by threads that would wait.
+        // Prepares the next batch while the network works, on threads that would otherwise wait.
         let (report, stepped) = rayon::in_place_scope(|scope| {
             scope.spawn(|_| batch = batch_of(step + 1));
             let report = network.train_step(current.view(), recipe.micro_batches(), &settings);
@@ -72,7 +72,7 @@ pub fn train(
     Ok(())
 }
 
-/// Measures the held-out loss and the probed layers after `step` steps. `power`: see [`Task::target_power`].
+/// Measures the validation loss and the probed layers after `step` steps. `power`: see [`Task::target_power`].
 fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
     let loss = task.heldout_loss(network)?;
     let first = log.first_heldout_loss().unwrap_or(loss);

@@ -1,7 +1,7 @@
-//! `loss.csv` as training writes it, and `loss.png`: the arms' losses against the steps.
+//! Reads `loss.csv` and draws `loss.png`: the arms' losses by step.
 //!
-//! Losses of different objectives, targets or noise are errors of different things, and none says anything about
-//! another. So each kind has a plot of its own: [`panels`] sorts the trainings, `plot` draws.
+//! Losses of different objectives, targets or noise schedules measure different errors and are not comparable. Each
+//! kind has its own plot: [`panels`] groups the trainings, `plot` draws them.
 
 mod plot;
 
@@ -14,45 +14,45 @@ use crate::config::{DiffusionParams, PredictionType, ScheduleKind, Target};
 
 pub use plot::loss_curves;
 
-/// A row of `loss.csv`: what was measured after a step.
+/// A row of `loss.csv`, measured after a step.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct LossRow {
     pub step: u64,
-    /// The mean of the training loss over the steps since the row before.
+    /// The mean training loss over the steps since the previous row.
     pub loss: Option<f64>,
     pub heldout_loss: Option<f64>,
-    /// Floating-point operations of training so far.
+    /// The number of floating-point operations of training so far.
     #[serde(default)]
     pub flops: Option<f64>,
 }
 
-/// One training's losses.
+/// The losses of one training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     pub name: String,
     pub rows: Vec<LossRow>,
-    /// How it learned, and so what its losses measure, where that is known.
+    /// The diffusion parameters, which define what the losses measure; `None` if unknown.
     pub diffusion: Option<DiffusionParams>,
 }
 
-/// Reads `loss.csv`; other columns are left alone.
+/// Reads `loss.csv`; ignores other columns.
 pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
     let rows: Result<_, _> = csv::Reader::from_reader(csv).into_deserialize().collect();
     rows.context("reading loss.csv")
 }
 
-/// Trainings whose losses measure the same.
+/// Trainings with comparable losses.
 pub struct Panel {
     pub title: String,
-    /// Their places among all.
+    /// Their indices among all trainings.
     pub curves: Vec<usize>,
 }
 
-/// What a loss is of, whatever else differs.
+/// The parameters that are always in a panel's title.
 const TITLE: [&str; 2] = ["objective", "target"];
 
-/// One panel for each kind of loss, in the order in which they come. Titles say the objective, the target, and whatever
-/// else panels differ in.
+/// Groups the trainings into one panel per kind of loss, in order of first occurrence. Titles contain the objective,
+/// the target, and other parameters in which the panels differ.
 pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {
@@ -82,7 +82,7 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
 }
 
-/// The parameters that decide what a held-out loss is the mean of. It is never weighted.
+/// Returns the parameters that define the validation loss, which is never weighted.
 fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(diffusion) else { unreachable!("a struct is an object") };
     let mut leave_out = |names: &[&str]| names.iter().for_each(|name| drop(fields.remove(*name)));
@@ -99,10 +99,11 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
     fields
 }
 
-/// Above so many curves in a panel, training losses are drawn only of those that have no held-out loss.
+/// The maximum number of curves in a panel with training losses; above it, only curves without a validation loss have
+/// one.
 pub const CROWD: usize = 6;
 
-/// A curve's points that can be drawn: (step, loss).
+/// The points of a curve that can be drawn: (step, loss).
 pub struct Lines {
     pub training: Vec<(f64, f64)>,
     pub heldout: Vec<(f64, f64)>,
@@ -120,12 +121,12 @@ impl Lines {
     }
 }
 
-/// The mean over a window of a twentieth of the points about each; of more than a thousand points some are left out.
+/// Returns the moving average over a twentieth of the points; more than a thousand points are subsampled.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     let stride = points.len() / 1000 + 1;
     let mean = |i: usize| {
-        // As far to either side, so that the ends are not drawn towards the middle.
+        // A symmetric window, so that the ends are not biased towards the middle.
         let reach = reach.min(i).min(points.len() - 1 - i);
         let window = &points[i - reach..=i + reach];
         (points[i].0, window.iter().map(|p| p.1).sum::<f64>() / window.len() as f64)

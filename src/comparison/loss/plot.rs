@@ -6,7 +6,7 @@ use super::super::names::wrapped;
 use super::super::text::{Align, Style};
 use super::{CROWD, Curve, Lines, Panel, panels};
 
-/// Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white drowns.
+/// Okabe and Ito's colour-blind-safe palette, without yellow, which is hard to see on white.
 const COLORS: [Color; 7] = [
     Color([0, 114, 178]),
     Color([213, 94, 0]),
@@ -17,15 +17,15 @@ const COLORS: [Color; 7] = [
     Color([70, 70, 70]),
 ];
 
-/// Lengths of dash and gap in pixels; 0 is a solid line.
+/// The length of dashes and gaps in pixels; 0 is a solid line.
 const DASHES: [f32; 3] = [0.0, 9.0, 4.0];
 
 const PLOT_WIDTH: f32 = 800.0;
-/// Height of the only plot, and of each of several.
+/// The height of a single plot, and of each of several.
 const PLOT_HEIGHTS: [f32; 2] = [528.0, 340.0];
 const LEFT: f32 = 96.0;
 const RIGHT: f32 = LEFT + PLOT_WIDTH;
-/// Above a plot, with its title, and below it, with its axis.
+/// The margins above a plot, with its title, and below it, with its axis.
 const ABOVE: f32 = 44.0;
 const BELOW: f32 = 72.0;
 const LEGEND_WIDTH: f32 = 280.0;
@@ -38,8 +38,9 @@ const AXIS: Style = Style::regular(17.0, INK);
 const TITLE: Style = Style::bold(17.0, INK);
 const NOTE: Style = Style::regular(15.0, GREY);
 
-/// The curves as a PNG, a plot for each kind of loss: held-out losses as marked lines, smoothed training losses thin
-/// behind them, on a logarithmic axis. Losses that are not positive numbers have no place on it and are left out.
+/// Draws the curves as a PNG, one plot per kind of loss: validation losses as lines with markers, with smoothed
+/// training losses as thin lines behind them, on a logarithmic axis. Losses that are not positive and finite are
+/// omitted.
 pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     let panels = panels(curves);
     let plot_height = PLOT_HEIGHTS[usize::from(panels.len() > 1)];
@@ -50,7 +51,7 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
         canvas.text("no loss was measured", RIGHT / 2.0, height / 2.0, Align::Center, AXIS);
         return canvas.png();
     }
-    // Steps are comparable, so the plots have one range of them.
+    // Steps are comparable, so all plots share one range.
     let last_step = plots.iter().flat_map(Plot::points).map(|(step, _)| *step).fold(1.0, f64::max);
     let mut top = 0.0;
     for plot in &plots {
@@ -60,16 +61,16 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     canvas.png()
 }
 
-/// One panel, laid out.
+/// The layout of one panel.
 struct Plot<'a> {
     title: &'a str,
-    /// What is drawn of each curve, its name for the legend, and how.
+    /// The points, legend name and style of each curve.
     lines: Vec<(Lines, Vec<String>, Pen)>,
-    /// Of the axes.
+    /// The area of the axes.
     height: f32,
 }
 
-/// A line's looks, the same in every plot.
+/// A line's style, the same in every plot.
 #[derive(Clone, Copy)]
 struct Pen {
     color: Color,
@@ -77,7 +78,7 @@ struct Pen {
 }
 
 impl Pen {
-    /// Once round the colours, lines are dashed.
+    /// Lines are dashed once all colours are used.
     fn of(curve: usize) -> Self {
         let round = curve / COLORS.len();
         Self { color: COLORS[curve % COLORS.len()], dash: DASHES[round % DASHES.len()] }
@@ -97,7 +98,7 @@ impl<'a> Plot<'a> {
         self.lines.iter().flat_map(|(line, ..)| line.training.iter().chain(&line.heldout))
     }
 
-    /// With what is around the axes.
+    /// Including the labels around the axes.
     fn height(&self) -> f32 {
         let names = self.lines.iter().map(|(_, name, _)| name.len()).sum::<usize>();
         (ABOVE + self.height + BELOW).max(ABOVE + (names + 4) as f32 * LEGEND_LINE)
@@ -148,7 +149,7 @@ impl<'a> Plot<'a> {
     }
 }
 
-/// A plot's ranges, and where they lie in the picture.
+/// A plot's ranges and its area in the image.
 struct Frame {
     last_step: f64,
     low: f64,
@@ -158,7 +159,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// The steps from 0 to `last_step` and the losses, with a little room; `None` without points.
+    /// Returns the ranges from 0 to `last_step` and over the losses, with some margin; `None` without points.
     fn around<'a>(points: impl Iterator<Item = &'a (f64, f64)>, last_step: f64, top: f32, bottom: f32) -> Option<Self> {
         let mut range: Option<(f64, f64)> = None;
         for &(_, loss) in points {
@@ -183,7 +184,7 @@ impl Frame {
         points.iter().map(|&(step, loss)| (self.x(step), self.y(loss))).collect()
     }
 
-    /// The axes with their ticks.
+    /// Draws the axes with their ticks.
     fn draw(&self, canvas: &mut Canvas) {
         let (top, bottom) = (self.top, self.bottom);
         for step in linear_ticks(0.0, self.last_step, 6) {
@@ -220,7 +221,7 @@ mod tests {
         assert!((frame.y(0.1) - middle).abs() < 1e-3);
         assert!(50.0 < frame.y(1.0) && frame.y(0.01) < 400.0 && frame.y(1.0) < frame.y(0.1));
         assert_eq!((frame.x(0.0), frame.x(1000.0)), (LEFT, RIGHT));
-        // One point, or a flat curve, still has a range.
+        // A single point or a flat curve still has a range.
         let flat = Frame::around([(5.0, 0.3)].iter(), 5.0, 50.0, 400.0).unwrap();
         assert!(flat.low < 0.3 && flat.high > 0.3);
     }
@@ -231,13 +232,13 @@ mod tests {
         let diverged = curve("diverged", rows);
         assert_eq!(size(&loss_curves(std::slice::from_ref(&diverged)).unwrap()), (1176, 644));
         assert_eq!(size(&loss_curves(&[]).unwrap()), (1176, 644));
-        // Beside another it leaves a panel empty.
+        // Next to another curve, it leaves a panel empty.
         let mut other = curve("regression", vec![row(1, Some(1.0), None)]);
         other.diffusion.as_mut().unwrap().objective = PredictionType::Regression;
         assert_eq!(size(&loss_curves(&[diverged, other]).unwrap()), (1176, 2 * 456));
     }
 
-    /// A curve's own colour is found where its panel is, and nowhere else.
+    /// A curve's colour occurs in its own panel and nowhere else.
     #[test]
     fn every_kind_of_loss_has_a_panel_of_its_own() {
         let rows = || (0..=10).map(|i| row(100 * i, None, Some(1.0 / (i + 1) as f64))).collect();
