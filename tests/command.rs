@@ -223,7 +223,7 @@ fn a_stage_can_be_forced_and_a_part_be_run() {
     let all = folder.run(&["--json", "--force", "pairs"]);
     assert_eq!(all.finished()["stages"], json!({"images": "cached", "pairs": "ran", "others": "cached"}), "{all}");
     let none = folder.run(&["--only", "pears"]);
-    assert_eq!((none.code, none.stderr.contains("there are images, pairs, others")), (Some(2), true), "{none}");
+    assert_eq!((none.code, none.stderr.contains("the stages are images, pairs, others")), (Some(2), true), "{none}");
 }
 
 #[test]

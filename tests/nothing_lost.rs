@@ -116,7 +116,10 @@ fn half_written_things_are_no_results() {
         }
     }
     let why = folder.srpipe(&["why", "p.yaml", "images"]);
-    assert!(why.stdout.contains("images reruns: the record or a blob of its earlier result"), "{why}");
+    assert!(
+        why.stdout.contains("images reruns: it was computed before, but its record or a blob is missing or damaged"),
+        "{why}"
+    );
     fs::write(store.join("blobs/.tmp-half"), b"ha").unwrap();
     fs::write(store.join("stat-cache.json"), b"{\"half").unwrap();
     let damaged = fs::canonicalize(folder.runs().join("p/latest")).unwrap();

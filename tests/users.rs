@@ -138,10 +138,7 @@ fn what_cannot_be_enlarged_is_said() {
     for (args, expected) in [
         (vec!["none.png", "--model", "model", "-o", "x.png"], "none.png: there is no such file"),
         (vec!["text.png", "--model", "model", "-o", "x.png"], "text.png: cannot read this as a PNG, JPEG or WebP"),
-        (
-            photo(&["--model", "model", "-o", "x.tiff"]),
-            "x.tiff: the output file must end in .png, .jpg or .webp",
-        ),
+        (photo(&["--model", "model", "-o", "x.tiff"]), "x.tiff: the output file must end in .png, .jpg or .webp"),
         (photo(&["--model", "model", "-o", "none/x.png"]), "the folder none does not exist; create it"),
         (photo(&["--model", "model", "-o", "./photo.png"]), "the output would overwrite the input image"),
         (photo(&["--model", "modle", "-o", "x.png"]), "no latest run has a stage modle; did you mean `model`?"),
@@ -156,7 +153,10 @@ fn what_cannot_be_enlarged_is_said() {
             photo(&["--model", "mean", "-o", "x.png", "--samples", "2"]),
             "mean is a regression model, which has only one result",
         ),
-        (photo(&["--model", "model", "-o", "x.png", "--steps", "2000"]), "must be at most 1000, the timesteps of model"),
+        (
+            photo(&["--model", "model", "-o", "x.png", "--steps", "2000"]),
+            "must be at most 1000, the timesteps of model",
+        ),
         (photo(&["--model", "model", "-o", "x.png", "--runs-dir", "nowhere"]), "no runs in nowhere yet"),
     ] {
         let output = folder.srpipe(&[&["upscale"], &args[..]].concat());

@@ -431,7 +431,7 @@ mod tests {
         assert_eq!(wide.render_within(Paint::none(), 21), narrow.to_string() + "süß\n");
         assert_eq!(wide.render_within(Paint::none(), 22).lines().count(), 3);
         let mut long = Table::new(&["stage", "state", "took"]);
-        long.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("depends on the result of images"), cell("3.5")]);
+        long.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of images"), cell("3.5")]);
         long.row(vec![cell("images"), cell("done"), cell("12")]);
         let expected = "stage             state             took\n\
                         net[kind=none,    waits for the      3.5\n\

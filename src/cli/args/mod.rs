@@ -30,7 +30,7 @@ Examples:
   srpipe run pipelines/ablation.yaml --set stages.cifar.url=file:cifar-10-binary.tar.gz
   srpipe run pipelines/ablation.yaml --set defaults.train.model.base_channels=16 --dry-run
   srpipe plan pipelines/sweep.yaml --sweep seed=0,1,2      show what would run and for how long
-  srpipe why pipelines/ablation.yaml attention show what changed, with its line in the file
+  srpipe why pipelines/ablation.yaml attention  show what changed, with its line in the file
   srpipe status                                show the latest run of every pipeline
   srpipe status pipelines/ablation.yaml        show every stage of a pipeline
   srpipe logs baseline -f                      follow the log of a stage
