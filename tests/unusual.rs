@@ -253,7 +253,7 @@ fn runs_are_listed_after_their_results_were_deleted() {
         let output = folder.srpipe(args);
         assert_eq!(output.code, Some(0), "{args:?}: {output}");
         assert!(output.stdout.contains("ok"), "{args:?}: {output}");
-        assert!(output.stderr.contains("the results of these runs are gone"), "{args:?}: {output}");
+        assert!(output.stderr.contains("the results of these runs are missing"), "{args:?}: {output}");
         assert!(output.stderr.contains("The next run recomputes them"), "{args:?}: {output}");
     }
     assert!(folder.srpipe(&["runs", "--json"]).stdout.contains("\"state\": \"ok\""));
