@@ -448,7 +448,7 @@ mod tests {
                         lr=1e-3,seed=0]\n\
                         images              12\n";
         let mut wordy = Table::new(&["stage", "state", "took"]);
-        wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("depends on the result of"), cell("3.5")]);
+        wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of"), cell("3.5")]);
         wordy.row(vec![cell("images"), cell("done"), cell("12")]);
         assert_eq!(wordy.render_within(Paint::none(), 32), expected);
         assert_eq!(broken("ab cdefgh", 3), ["ab", "cde", "fgh"]);
