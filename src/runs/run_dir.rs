@@ -289,7 +289,7 @@ fn new_run_id(now: Timestamp) -> String {
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S.%3f"), letters.take(4).collect::<String>())
 }
 
-/// Whether a name has the form of [`new_run_id`].
+/// Whether a name has the form of a run id.
 pub fn is_run_id(name: &str) -> bool {
     let form = "dddddddd-dddddd.ddd-llll";
     let fits = |(c, form): (char, char)| match form {
