@@ -43,8 +43,8 @@ impl Store {
             let path = parent.join(&id);
             match fs::create_dir(&path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                made => {
-                    made.with_context(|| format!("creating the folder {}", path.display()))?;
+                created => {
+                    created.with_context(|| format!("creating the folder {}", path.display()))?;
                     break RunDir { _lock: lock(&path.join(LOCK))?, path, id };
                 }
             }
@@ -244,7 +244,7 @@ impl RunDir {
         let mut created = 0;
         match fs::create_dir(&folder) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists && files::is_folder(&folder) => {}
-            made => made.with_context(|| format!("creating the folder {}", folder.display()))?,
+            created => created.with_context(|| format!("creating the folder {}", folder.display()))?,
         }
         for (name, digest) in outputs {
             files::check_name("blob", name)?;
@@ -319,9 +319,9 @@ fn lock(path: &Path) -> Result<Option<Arc<File>>> {
 /// Creates or replaces a link atomically.
 fn replace_link(target: &Path, path: &Path) -> Result<()> {
     let folder = files::folder_of(path);
-    let made = tempfile::Builder::new().prefix(files::TEMPORARY).make_in(folder, |at| symlink(target, at));
-    let made = made.with_context(|| format!("creating a link in {}", folder.display()))?;
-    made.persist(path).map_err(|e| e.error).with_context(|| format!("linking {}", path.display()))?;
+    let created = tempfile::Builder::new().prefix(files::TEMPORARY).make_in(folder, |at| symlink(target, at));
+    let created = created.with_context(|| format!("creating a link in {}", folder.display()))?;
+    created.persist(path).map_err(|e| e.error).with_context(|| format!("linking {}", path.display()))?;
     Ok(())
 }
 

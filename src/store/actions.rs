@@ -162,20 +162,20 @@ mod tests {
     use crate::store::testing::{self, damage, store, temporaries};
 
     fn key() -> Key {
-        testing::key("made")
+        testing::key("key")
     }
 
     fn action(store: &Store, outputs: &[(&str, &[u8])]) -> Action {
-        testing::action(store, "made", outputs)
+        testing::action(store, "key", outputs)
     }
 
     #[test]
     fn committed_actions_are_found() {
         let (_folder, store) = store();
         assert_eq!(store.action(&key()).unwrap(), None);
-        let made = action(&store, &[("weights.safetensors", b"123"), ("loss.csv", b"")]);
-        store.commit(&key(), &made).unwrap();
-        assert_eq!(store.action(&key()).unwrap(), Some(made));
+        let committed = action(&store, &[("weights.safetensors", b"123"), ("loss.csv", b"")]);
+        store.commit(&key(), &committed).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), Some(committed));
         assert_eq!(store.action(&Key::of(b"another")).unwrap(), None);
         assert_eq!(temporaries(&store), 0);
     }
@@ -192,12 +192,12 @@ mod tests {
     #[test]
     fn committing_fails_without_the_blobs() {
         let (_folder, store) = store();
-        let mut made = action(&store, &[("a", b"1")]);
-        made.outputs.insert("b".to_string(), Digest::of(b"never put"));
-        let error = format!("{:#}", store.commit(&key(), &made).unwrap_err());
+        let mut committed = action(&store, &[("a", b"1")]);
+        committed.outputs.insert("b".to_string(), Digest::of(b"never put"));
+        let error = format!("{:#}", store.commit(&key(), &committed).unwrap_err());
         assert!(error.starts_with("recording the output b: ") && error.contains("missing"), "{error}");
-        made.outputs = [("../b".to_string(), store.put(b"2").unwrap())].into();
-        assert!(store.commit(&key(), &made).is_err());
+        committed.outputs = [("../b".to_string(), store.put(b"2").unwrap())].into();
+        assert!(store.commit(&key(), &committed).is_err());
         assert!(!store.action_path(&key()).exists());
     }
 
@@ -205,19 +205,19 @@ mod tests {
     fn recorded_actions_include_those_with_missing_blobs() {
         let (_folder, store) = store();
         assert!(store.recorded().is_empty());
-        let made = action(&store, &[("a", b"1")]);
-        store.commit(&key(), &made).unwrap();
-        fs::remove_file(store.blob_path(&made.outputs["a"])).unwrap();
+        let committed = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &committed).unwrap();
+        fs::remove_file(store.blob_path(&committed.outputs["a"])).unwrap();
         fs::write(store.folder("actions").join(key().shard()).join("note.json"), b"{}").unwrap();
-        assert_eq!(store.recorded(), [(key(), made)]);
+        assert_eq!(store.recorded(), [(key(), committed)]);
         assert_eq!(store.action(&key()).unwrap(), None);
     }
 
     #[test]
     fn invalid_records_are_ignored() {
         let (_folder, store) = store();
-        let made = action(&store, &[("a", b"1")]);
-        store.commit(&key(), &made).unwrap();
+        let committed = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &committed).unwrap();
         let path = store.action_path(&key());
         let record = fs::read(&path).unwrap();
         // Without the final line feed, the record is still valid.
@@ -240,21 +240,21 @@ mod tests {
         }
         damage(&path, &[0xff; 100]);
         assert_eq!(store.action(&key()).unwrap(), None);
-        store.commit(&key(), &made).unwrap();
-        assert_eq!(store.action(&key()).unwrap(), Some(made));
+        store.commit(&key(), &committed).unwrap();
+        assert_eq!(store.action(&key()).unwrap(), Some(committed));
     }
 
     #[test]
     fn actions_with_missing_or_truncated_blobs_are_ignored() {
         let (_folder, store) = store();
-        let made = action(&store, &[("a", b"1"), ("b", b"content")]);
-        store.commit(&key(), &made).unwrap();
-        let blob = store.blob_path(&made.outputs["b"]);
+        let committed = action(&store, &[("a", b"1"), ("b", b"content")]);
+        store.commit(&key(), &committed).unwrap();
+        let blob = store.blob_path(&committed.outputs["b"]);
         for damaged in [&b"cont"[..], b"", b"content and more"] {
             damage(&blob, damaged);
             assert_eq!(store.action(&key()).unwrap(), None);
             store.put(b"content").unwrap();
-            assert_eq!(store.action(&key()).unwrap().as_ref(), Some(&made));
+            assert_eq!(store.action(&key()).unwrap().as_ref(), Some(&committed));
         }
         fs::remove_file(&blob).unwrap();
         assert_eq!(store.action(&key()).unwrap(), None);
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn links_are_not_followed() {
         let (folder, store) = store();
-        let made = action(&store, &[("a", b"1")]);
-        store.commit(&key(), &made).unwrap();
+        let committed = action(&store, &[("a", b"1")]);
+        store.commit(&key(), &committed).unwrap();
         let (path, outside) = (store.action_path(&key()), folder.path().join("outside"));
         fs::rename(&path, &outside).unwrap();
         symlink(&outside, &path).unwrap();

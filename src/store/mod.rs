@@ -307,8 +307,8 @@ mod tests {
     #[test]
     fn a_read_only_store_can_be_read_but_not_written() {
         let (folder, store) = store();
-        let made = action(&store, "key", &[("a", b"1")]);
-        store.commit(&key("key"), &made).unwrap();
+        let committed = action(&store, "key", &[("a", b"1")]);
+        store.commit(&key("key"), &committed).unwrap();
         // Root ignores permissions, so run as another user, with a copy of the program that this user can execute.
         let program = folder.path().join("tests");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -352,10 +352,10 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(&outside, &path).unwrap();
             // The digest of `1` begins with 6b.
-            let made = Action { outputs: Artifact::new(), ..action(&super::testing::store().1, "key", &[]) };
+            let committed = Action { outputs: Artifact::new(), ..action(&super::testing::store().1, "key", &[]) };
             let errors = [
                 store.put(b"1").err(),
-                store.commit(&key("key"), &made).err(),
+                store.commit(&key("key"), &committed).err(),
                 store
                     .lock(&key("key"))
                     .and_then(|lock| {
@@ -373,15 +373,15 @@ mod tests {
     #[test]
     fn files_left_by_a_killed_process_are_harmless() {
         let (_folder, store) = store();
-        let made = action(&store, "key", &[("a", b"1")]);
+        let committed = action(&store, "key", &[("a", b"1")]);
         let key = key("key");
-        store.commit(&key, &made).unwrap();
-        let blob = store.blob_path(&made.outputs["a"]);
+        store.commit(&key, &committed).unwrap();
+        let blob = store.blob_path(&committed.outputs["a"]);
         fs::write(blob.with_file_name(".tmp-abc"), b"half a bl").unwrap();
         fs::write(store.runs.join("store/actions").join(key.shard()).join(".tmp-def"), b"{\"key").unwrap();
         fs::create_dir_all(store.folder("work/.tmp-ghi/work")).unwrap();
         fs::create_dir_all(store.runs.join("a/.tmp-jkl")).unwrap();
-        assert_eq!(store.action(&key).unwrap(), Some(made));
+        assert_eq!(store.action(&key).unwrap(), Some(committed));
         assert_eq!(store.put(b"1").unwrap(), Digest::of(b"1"));
         store.clean_work(store.lock(&key).unwrap()).unwrap();
         assert!(store.pipelines().is_empty());

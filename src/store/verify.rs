@@ -163,7 +163,7 @@ mod tests {
         for name in ["good", "damaged", "missing", "garbled"] {
             store.commit(&key(name), &action(&store, name, &[("blob", name.as_bytes())])).unwrap();
         }
-        store.put(b"of nobody").unwrap();
+        store.put(b"unreferenced").unwrap();
         let path = |name: &str| store.blob_path(&Digest::of(name.as_bytes()));
         // Change the content but not the modification time, as a disk error would.
         let times = std::fs::metadata(path("damaged")).unwrap().modified().unwrap();
