@@ -1,4 +1,4 @@
-//! The report of a run: `collect` gathers its results into one model, and `html` renders that as a page.
+//! The report of a run: `collect` reads its results into a data model, and `html` renders the model as a page.
 
 mod collect;
 mod html;

@@ -1,11 +1,11 @@
-//! `command`: a program of the user's own.
+//! The `command` stage: runs a user-supplied program.
 //!
-//! It starts in an empty folder of its own, with relative paths in its arguments, so that it sees the same wherever the
-//! store lies:
+//! The program starts in an empty working folder. Its arguments contain relative paths, so they do not depend on the
+//! location of the store:
 //!
 //! ```text
 //! inputs/NAME/<blob>     links to the blobs of an input, one or all
-//! outputs/               what it makes
+//! outputs/               the program's outputs
 //! <path>                 copies of the declared files
 //! ```
 //!
@@ -31,15 +31,15 @@ use crate::config::command::{Placeholder, split, substitute};
 use crate::config::expansion_hint;
 use crate::store::{Artifact, hash_file, remove_folder};
 
-/// What the program has of srpipe's own environment.
+/// The variables of srpipe's environment that the program inherits.
 const INHERITED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-/// How often a stop is looked for.
+/// The polling interval for stop requests.
 const POLL: Duration = Duration::from_millis(50);
-/// How long the program and its supervisor may take to exit after a stop request: the supervisor kills the program
+/// The time that the program and its supervisor have to exit after a stop request; the supervisor kills the program
 /// after a second.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The program was ended by a signal.
+/// The error of a program that was killed by a signal.
 #[derive(Debug)]
 pub struct Killed {
     pub signal: i32,
@@ -53,10 +53,10 @@ impl std::fmt::Display for Killed {
 
 impl std::error::Error for Killed {}
 
-/// Runs the program and stores its outputs.
+/// Runs the program and stores its outputs. An interrupted run restarts from the beginning.
 ///
-/// Fails where it ends with another exit code than 0, where it did not make what it declares, and where it changed what
-/// it was given. Interrupted, it starts anew.
+/// # Errors
+/// Fails if the exit code is not 0, a declared output is missing, or an input was modified.
 pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let scratch = ctx.work.join("scratch");
     remove(&scratch)?;
@@ -68,7 +68,7 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
 
     let status = execute(params, &scratch, ctx)?;
     if status.signal() == Some(Signal::TERM.as_raw()) {
-        // Whoever ends a job tells all its processes, in no order.
+        // On cancellation, all processes of a job get the signal, in any order.
         std::thread::sleep(POLL);
     }
     if (ctx.interrupted)() {
@@ -93,8 +93,8 @@ pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     for name in &params.outputs {
         let path = outputs.join(name);
         let made = fs::symlink_metadata(&path);
-        ensure!(made.is_ok(), "the program ended well, but did not make {{outputs.{name}}}");
-        ensure!(made.is_ok_and(|m| m.is_file()), "the program made {{outputs.{name}}} as something else than a file");
+        ensure!(made.is_ok(), "the program exited with code 0 but did not create {{outputs.{name}}}");
+        ensure!(made.is_ok_and(|m| m.is_file()), "{{outputs.{name}}} is not a regular file");
         let digest = ctx.store.put_file(&path).with_context(|| format!("storing {name}"))?;
         outcome.outputs.insert(name.clone(), digest);
     }
@@ -115,14 +115,14 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
     .with_context(|| format!("removing {}", folder.display()))
 }
 
-/// Links every blob that is read, its digest checked; gives the blobs' files.
+/// Links all blobs that the program reads, after checking their digests; returns the files of the blobs.
 fn link_inputs(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Result<Vec<PathBuf>> {
     let mut linked = vec![];
     for (name, input) in &params.inputs {
         let artifact: &Artifact =
             ctx.inputs.get(&format!("inputs.{name}")).with_context(|| format!("the stage has no input `{name}`"))?;
         if let (stage, Some(blob)) = split(input) {
-            ensure!(artifact.contains_key(blob), "stage `{stage}` made no {blob}");
+            ensure!(artifact.contains_key(blob), "stage `{stage}` has no output {blob}");
         }
         let folder = scratch.join("inputs").join(name);
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -152,7 +152,7 @@ fn copy_files(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::
     Ok(())
 }
 
-/// What changes when somebody writes to a file.
+/// The metadata that changes when a file is written to.
 fn states(paths: &[PathBuf]) -> anyhow::Result<Vec<(u64, SystemTime)>> {
     let state = |path: &PathBuf| {
         let metadata = fs::metadata(path)?;
@@ -204,20 +204,20 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
     let group = Pid::from_child(&child);
     let kill = || {
         let _ = kill_process_group(group, Signal::KILL);
-        // In a unit test, other tests' child processes are in this process.
+        // In a unit test, this process also has child processes of other tests.
         if is_supervised {
             processes::kill_descendants();
         }
     };
 
-    // Waits in a thread, so that the program's end is noticed at once and a stop soon.
+    // A thread waits for the program, so that its exit is noticed at once and a stop request soon.
     let (sender, ended) = mpsc::channel();
     let wait = move || drop(sender.send(child.wait()));
     std::thread::Builder::new().name("program".into()).spawn(wait).context("starting a thread")?;
     let status = loop {
         match ended.recv_timeout(POLL) {
             Ok(status) => break status.context("waiting for the program")?,
-            Err(RecvTimeoutError::Disconnected) => bail!("nobody waits for the program"),
+            Err(RecvTimeoutError::Disconnected) => bail!("the thread that waits for the program has died"),
             Err(RecvTimeoutError::Timeout) if (ctx.interrupted)() => {
                 let _ = kill_process_group(group, Signal::TERM);
                 let _ = ended.recv_timeout(GRACE);
@@ -227,7 +227,7 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
-    // What it left running in the background.
+    // Background processes that the program left running.
     kill();
     Ok(status)
 }

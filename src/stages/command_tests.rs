@@ -64,9 +64,9 @@ fn what_goes_wrong_is_said() {
     let bench = Bench::new();
     for (script, expected) in [
         ("exit 3", "the program `sh` ended with exit code 3"),
-        ("true", "did not make {outputs.out.txt}"),
-        ("mkdir outputs/out.txt", "as something else than a file"),
-        ("ln -s /etc/passwd outputs/out.txt", "as something else than a file"),
+        ("true", "did not create {outputs.out.txt}"),
+        ("mkdir outputs/out.txt", "{outputs.out.txt} is not a regular file"),
+        ("ln -s /etc/passwd outputs/out.txt", "{outputs.out.txt} is not a regular file"),
         ("kill -9 $$", "killed by signal 9"),
     ] {
         let error = error(&bench, &shell(script));

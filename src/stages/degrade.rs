@@ -1,4 +1,4 @@
-//! `degrade`: makes the low-resolution image of every image of a dataset.
+//! The `degrade` stage: creates the low-resolution version of every image of a dataset.
 
 use anyhow::Context as _;
 
@@ -8,14 +8,15 @@ use crate::config::blobs;
 use crate::data::images::{Images, lr_metadata};
 use crate::data::resample;
 
-/// Each split's high-resolution blob and the low-resolution one that is made of it.
+/// The high-resolution blob of each split and the low-resolution blob computed from it.
 const SPLITS: [(&str, &str); 3] = [
     (blobs::TRAIN_HR, blobs::TRAIN_LR),
     (blobs::VALIDATION_HR, blobs::VALIDATION_LR),
     (blobs::TEST_HR, blobs::TEST_LR),
 ];
 
-/// Hands the `*_hr` blobs of role `input` on by digest and adds the `*_lr` blobs, scale and method in their headers.
+/// Passes on the `*_hr` blobs of role `input` by digest and adds the `*_lr` blobs, with scale and method in their
+/// headers.
 pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let input = ctx.inputs.get("input").context("the stage was given no artifact as `input`")?;
     let mut outcome = Outcome::default();
@@ -24,7 +25,7 @@ pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
         if (ctx.interrupted)() {
             return Err(Interrupted.into());
         }
-        let digest = input.get(hr).with_context(|| format!("stage `{}` made no {hr}", params.input))?;
+        let digest = input.get(hr).with_context(|| format!("stage `{}` has no output {hr}", params.input))?;
         let doing = || format!("reading {hr} of stage `{}`", params.input);
         let (images, _) = Images::from_safetensors(&ctx.store.read(digest).with_context(doing)?).with_context(doing)?;
         let small = resample::degrade(&images, params.scale, params.degradation())
@@ -85,6 +86,6 @@ mod tests {
         assert!(run(&params(4), &bench.context(&|| true)).unwrap_err().is::<Interrupted>());
         bench.inputs.get_mut("input").unwrap().remove(blobs::TEST_HR);
         let error = run(&params(4), &bench.context(&|| false)).unwrap_err().to_string();
-        assert_eq!(error, "stage `data` made no test_hr.safetensors");
+        assert_eq!(error, "stage `data` has no output test_hr.safetensors");
     }
 }

@@ -1,4 +1,4 @@
-//! `fetch`: gets a dataset and splits it into training, validation and test images.
+//! The `fetch` stage: gets a dataset and splits it into training, validation and test images.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,8 +20,8 @@ use crate::store::Digest;
 
 /// Writes the blobs [`blobs::TRAIN_HR`], [`blobs::VALIDATION_HR`] and [`blobs::TEST_HR`].
 ///
-/// Metrics: `train_images`, `validation_images`, `test_images`. Fails with [`Interrupted`] when asked to stop; a
-/// download goes on from there.
+/// Metrics: `train_images`, `validation_images`, `test_images`. Fails with [`Interrupted`] on a stop request; the next
+/// run resumes the download.
 pub fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let splits = match params {
         FetchParams::Cifar10(p) => fetch_cifar10(p, ctx)?,
@@ -56,7 +56,7 @@ fn fetch_cifar10(params: &Cifar10Params, ctx: &Context) -> anyhow::Result<Splits
 }
 
 fn get_archive(addresses: &[SecretUrl], sha256: &str, part: &Path, ctx: &Context) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&ctx.work).with_context(|| format!("making the folder {}", ctx.work.display()))?;
+    std::fs::create_dir_all(&ctx.work).with_context(|| format!("creating the folder {}", ctx.work.display()))?;
     message(ctx, format!("getting {}", addresses[0]));
     let retry = RetryPolicy::default();
     let request = download::Request { addresses, sha256, part, max_bytes: cifar::MAX_ARCHIVE_BYTES, retry };
@@ -70,18 +70,18 @@ fn get_archive(addresses: &[SecretUrl], sha256: &str, part: &Path, ctx: &Context
         Err(DownloadError::Interrupted) => Err(Interrupted.into()),
         Err(DownloadError::Local(e)) => Err(e),
         Err(e @ DownloadError::Failed(_)) => {
-            // A server that sent something else leaves nothing worth keeping.
+            // A server that sent the wrong content leaves nothing worth keeping.
             let arrived = std::fs::metadata(part).is_ok_and(|part| part.len() > 0);
-            let kept = if arrived { " (what has arrived is kept)" } else { "" };
+            let kept = if arrived { " (the partial download is kept)" } else { "" };
             Err(anyhow::anyhow!(
-                "{e}\nCheck the connection and run again{kept}, give further addresses in `mirrors`, or get the archive \
-                 by other means and say `url: file:PATH`"
+                "{e}\nCheck the connection and run again{kept}, add addresses to `mirrors`, or get the archive \
+                 by other means and set `url: file:PATH`"
             ))
         }
     }
 }
 
-/// The images of the archive at `path`; `check`: whether it is still the one that the key names.
+/// Reads the images of the archive at `path`; `check` verifies that its content still matches the key.
 fn read_archive(path: &Path, check: bool, ctx: &Context) -> anyhow::Result<(Images, Images)> {
     let doing = || format!("reading the archive {}", path.display());
     let mut file = File::open(path).with_context(doing)?;
@@ -96,19 +96,19 @@ fn read_archive(path: &Path, check: bool, ctx: &Context) -> anyhow::Result<(Imag
     Ok(images)
 }
 
-/// Fails where content from outside is not what it was when the stage's key was made of it.
+/// Fails if external content no longer matches the stage's key.
 fn unchanged(path: &Path, source: &str, digest: &str, ctx: &Context) -> anyhow::Result<()> {
     let expected = ctx.sources.get(source).with_context(|| format!("the stage has no source `{source}`"))?;
     let changed = format!("{} has changed since this run was started; run again", path.display());
     if expected.to_string() != digest {
-        // The key may depend on a cached digest that turns out to be wrong.
+        // The key may contain a cached digest that turns out to be wrong.
         ctx.store.forget_hashes(path);
         bail!(changed);
     }
     Ok(())
 }
 
-/// Files that are decoded between two looks at whether to stop.
+/// The number of files decoded between two checks for a stop request.
 const FILES: usize = 64;
 
 fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
@@ -145,7 +145,7 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
             let more = broken.len().saturating_sub(SHOWN);
             let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
             bail!(
-                "{} of {} files cannot be used:\n  {}{more}\nMend or remove them, or say `broken: skip`",
+                "{} of {} files cannot be used:\n  {}{more}\nFix or remove them, or set `broken: skip`",
                 broken.len(),
                 files.len() + listing.unreadable.len(),
                 broken[..broken.len().min(SHOWN)].join("\n  ")
@@ -154,12 +154,12 @@ fn read_folder(params: &FolderParams, ctx: &Context) -> anyhow::Result<Splits> {
         _ => broken.iter().for_each(|broken| message(ctx, format!("skipped {broken}"))),
     }
     if copies > 0 {
-        message(ctx, format!("{copies} files have the content of another; each content is taken once"));
+        message(ctx, format!("{copies} files are duplicates of another; each distinct file is used once"));
     }
     folder::split(found.into_values().collect(), params)
 }
 
-/// Images that are generated between two looks at whether to stop.
+/// The number of images generated between two checks for a stop request.
 const CHUNK: usize = 256;
 
 fn generate(params: &SyntheticParams, ctx: &Context) -> anyhow::Result<Splits> {

@@ -8,8 +8,8 @@ use super::*;
 use crate::config::Limits;
 use crate::stages::testing::Bench;
 
-/// An archive of `records` images a batch; image i is grey of level i, counted through the training batches; the test
-/// images are of level 200 and more.
+/// Creates an archive with `records` images per batch. Image i is grey of level i, counted through the training
+/// batches; the test images have levels from 200.
 fn archive(records: usize) -> Vec<u8> {
     let mut tar = tar::Builder::new(GzEncoder::new(vec![], Compression::fast()));
     let batches = (1..=5).map(|i| (format!("data_batch_{i}.bin"), (i - 1) * records));
@@ -33,7 +33,7 @@ fn levels(images: &Images) -> Vec<u8> {
     (0..images.count).map(|i| images.image(i)[0]).collect()
 }
 
-/// Where [`archive`] of 2 images a batch lies, its address as `file:`, and its digest.
+/// Returns the path of an [`archive`] with 2 images per batch, its address as `file:`, and its digest.
 fn archive_file(bench: &mut Bench) -> (PathBuf, String, String) {
     let path = bench.folder.path().join("archive.tar.gz");
     std::fs::write(&path, archive(2)).unwrap();
@@ -75,7 +75,7 @@ fn a_changed_a_missing_and_a_broken_archive_are_named() {
     assert!(error(&bench).contains("archive.tar.gz"));
 }
 
-/// A server that sends `body` as often as it is asked, with `status`.
+/// A server that answers every request with `status` and `body`.
 fn serve(status: u16, body: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/a.tar.gz", listener.local_addr().unwrap());
@@ -131,7 +131,7 @@ fn what_has_arrived_is_kept_only_where_it_may_be_right() {
     assert!(!part.exists());
     std::fs::write(&part, "the beginning").unwrap();
     let gone = error(&serve(404, vec![]));
-    assert!(gone.contains("run again (what has arrived is kept)"), "{gone}");
+    assert!(gone.contains("run again (the partial download is kept)"), "{gone}");
     assert!(part.exists());
 }
 
@@ -193,9 +193,9 @@ fn a_folder_of_images_is_split_by_content_and_broken_files_are_named() {
     found.sort();
     assert_eq!(found, [0, 1, 2, 3, 4, 5]);
     let said = format!("{:?}", bench.events.lock().unwrap());
-    assert!(said.contains("skipped ") && said.contains("1 files have the content of another"), "{said}");
+    assert!(said.contains("skipped ") && said.contains("1 files are duplicates of another"), "{said}");
 
-    // Other names, and the copy gone: the same splits.
+    // Other file names and no duplicate: the splits stay the same.
     std::fs::remove_file(at("copy.png")).unwrap();
     std::fs::rename(at("0.png"), at("z.png")).unwrap();
     let again = run(&params("skip"), &bench.context(&|| false)).unwrap();

@@ -23,11 +23,12 @@ use crate::config::StageParams;
 use crate::data::Images;
 use crate::store::{Artifact, Digest, Store, json_float};
 
-/// What a stage tells while it runs; one line of `events.jsonl` each.
+/// An event emitted by a running stage; serialised as one line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum StageEvent {
-    /// `done` of `total` in `unit` (steps, images, bytes), with what is worth watching: `loss`, `images_per_s`.
+    /// Progress: `done` of `total` in `unit` (steps, images, bytes), with live values such as `loss` and
+    /// `images_per_s`.
     Progress {
         done: u64,
         total: u64,
@@ -35,43 +36,43 @@ pub enum StageEvent {
         #[serde(with = "json_float")]
         values: BTreeMap<String, f64>,
     },
-    /// A sentence for the log.
+    /// A log message.
     Message { text: String },
 }
 
-/// What a stage gets from whoever runs it.
+/// The environment of a running stage.
 pub struct Context<'a> {
     pub store: &'a Store,
-    /// The artifact of each input, by role.
+    /// The input artifacts by role.
     pub inputs: BTreeMap<String, Artifact>,
-    /// Digests of content from outside, as the stage's key has them.
+    /// Digests of external content, as used in the stage's key.
     pub sources: BTreeMap<String, Digest>,
-    /// For stages that draw random numbers.
+    /// The seed of the stage's random numbers.
     pub seed: u64,
     pub threads: usize,
-    /// What the stage may see of the graphics cards, as `CUDA_VISIBLE_DEVICES` has it.
+    /// The graphics cards visible to the stage, in the format of `CUDA_VISIBLE_DEVICES`.
     pub gpus: String,
     pub device: crate::config::Device,
-    /// How many times fewer images than the parameters say go through a network at a time, where memory was short.
+    /// The factor by which to reduce the number of images per network call, after running out of memory.
     pub split: usize,
-    /// A folder of the stage's own that survives an interruption; gone when the stage is done.
+    /// The stage's work folder, which survives interruptions and is deleted when the stage is done.
     pub work: PathBuf,
     pub report: &'a (dyn Fn(StageEvent) + Sync),
-    /// Becomes true when the stage should save what it has and return [`Interrupted`].
+    /// Becomes true when the stage should save its progress and return [`Interrupted`].
     pub interrupted: &'a (dyn Fn() -> bool + Sync),
     /// The srpipe binary, whose `launch` command supervises a stage's program; see [`processes`].
     pub launcher: Option<PathBuf>,
 }
 
-/// What a stage made.
+/// The result of a stage.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
     pub outputs: Artifact,
-    /// Figures worth a column in `status`; unlike the outputs they may differ from run to run.
+    /// Metrics for `srpipe status`; unlike the outputs, they may differ between runs.
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// The error of a stage that stopped because it was asked to, its progress saved.
+/// The error of a stage that saved its progress and stopped on request.
 #[derive(Debug)]
 pub struct Interrupted;
 
@@ -83,7 +84,7 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Runs a stage. Its error is [`Interrupted`] where it was asked to stop.
+/// Runs a stage. Returns the error [`Interrupted`] if it stopped on request.
 pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let outcome = match params {
         StageParams::Fetch(p) => fetch::run(p, ctx),
@@ -91,7 +92,7 @@ pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
         StageParams::Compare(p) => compare::run(p, ctx),
-        // The metrics of a command may be infinite; the program decides.
+        // The metrics of a command may be infinite; that is up to the program.
         StageParams::Command(p) => return command::run(p, ctx),
     }?;
     ensure_finite(&outcome.metrics)?;
@@ -103,13 +104,13 @@ fn ensure_finite(metrics: &BTreeMap<String, f64>) -> anyhow::Result<()> {
     wrong.map_or(Ok(()), |(name, value)| Err(anyhow::anyhow!("the metric {name} is {value}, not a finite number")))
 }
 
-/// The digest of the blob `name` of the input `role`.
+/// Returns the digest of the blob `name` of the input `role`.
 fn input<'a>(ctx: &'a Context, role: &str, name: &str) -> anyhow::Result<&'a Digest> {
     let artifact = ctx.inputs.get(role).with_context(|| format!("the stage has no input `{role}`"))?;
     artifact.get(name).with_context(|| format!("the input `{role}` has no blob {name}"))
 }
 
-/// The images in the blob `name` of the input `role`.
+/// Reads the images in the blob `name` of the input `role`.
 fn read_images(ctx: &Context, role: &str, name: &str) -> anyhow::Result<Images> {
     let bytes = ctx.store.read(input(ctx, role, name)?).with_context(|| format!("reading {name} of `{role}`"))?;
     Ok(Images::from_safetensors(&bytes).with_context(|| format!("reading {name} of `{role}`"))?.0)

@@ -80,7 +80,7 @@ mod linux {
         let mut signals = Signals::new([SIGTERM]).context("listening for signals")?;
         let parent = getppid();
         die_with_parent(Signal::TERM)?;
-        // This very binary, even if its file was replaced after the start.
+        // This binary, even if its file was replaced after the start.
         let program = Command::new("/proc/self/exe")
             .arg0("srpipe")
             .args(["start", "--"])

@@ -1,4 +1,4 @@
-//! What a stage needs to run in a test: a store in a temporary folder.
+//! Test support: a context with a store in a temporary folder.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("runs")).unwrap();
-        // Leaked: a test's few events live as long as the test.
+        // Leaked: the few events of a test may live as long as the process.
         let events: &'static Mutex<Vec<StageEvent>> = Box::leak(Box::default());
         let report = Box::new(|event| events.lock().unwrap().push(event));
         Self { folder, store, inputs: BTreeMap::new(), sources: BTreeMap::new(), events, report }
@@ -43,7 +43,7 @@ impl Bench {
         }
     }
 
-    /// The images of one of the outcome's blobs.
+    /// Returns the images in one of the outcome's blobs.
     pub fn images(&self, outcome: &Outcome, blob: &str) -> (Images, Metadata) {
         Images::from_safetensors(&self.store.read(&outcome.outputs[blob]).unwrap()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! `train`: a model from pairs of images.
+//! The `train` stage: trains a model on pairs of images.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::nn::{self, OutOfMemory};
 use crate::pipeline::check_network;
 use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
 
-/// How much of a training a power cut may cost.
+/// The interval between snapshots: the maximum loss of training time after a power cut.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
@@ -67,8 +67,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         if interrupted && tick.step < tick.steps { Err(Interrupted.into()) } else { Ok(()) }
     };
     train(network.as_mut(), &task, &recipe, params.heldout.every, (start, &mut log), after).map_err(|error| {
-        let remedy = "a batch is too large for the GPU (a larger `optim.accumulate` takes it in more parts; \
-                      `retry: { out_of_memory: 2 }` tries halves)";
+        let remedy = "a batch is too large for the GPU (increase `optim.accumulate` to split it into more \
+                      micro-batches, or set `retry: { out_of_memory: 2 }` to retry with half the batch)";
         if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
     })?;
 

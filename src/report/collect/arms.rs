@@ -1,4 +1,4 @@
-//! The arms of a comparison: their parameters, their images, the losses of their trainings.
+//! Collects the arms of a comparison: their parameters, images and training losses.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store, read_file};
 
-/// What is known of the stages of a run.
+/// The data of the stages of a run.
 pub struct Known<'a> {
     pub store: &'a Store,
     pub record: &'a RunRecord,
@@ -33,7 +33,7 @@ impl Known<'_> {
         self.record(stage)?.key.as_ref()
     }
 
-    /// What a stage made; none of one that did not come to its end.
+    /// Returns the outcome of a stage; `None` if it is not done.
     pub fn action(&self, stage: &str) -> Option<Action> {
         self.store.action(self.key(stage)?).ok()?
     }
@@ -46,7 +46,7 @@ impl Known<'_> {
         Some(&self.pipeline.stage(stage)?.params)
     }
 
-    /// The training whose model a `sample` stage reads.
+    /// Returns the training whose model a `sample` stage reads.
     fn training(&self, sample: &str) -> Option<&str> {
         match self.params(sample)? {
             StageParams::Sample(params) => Some(params.model.as_str()),
@@ -54,7 +54,7 @@ impl Known<'_> {
         }
     }
 
-    /// The images and what the arms make of them; none where no arm has any.
+    /// Returns the test images and the arms' outputs; `None` if no arm has any.
     pub fn pictures(&self, params: &CompareParams) -> Option<Pictures> {
         let mut arms = vec![];
         let mut test: Option<(Images, Images, usize)> = None;
@@ -71,7 +71,7 @@ impl Known<'_> {
         Some(Pictures::new(&hr, &lr, scale, params.rows, arms))
     }
 
-    /// The first `count`, as the stage `sample` hands them on.
+    /// Returns the first `count` images, as passed on by the `sample` stage.
     pub fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
         let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
         let ((hr, _), (lr, metadata)) = (images(blobs::TEST_HR)?, images(blobs::TEST_LR)?);
@@ -81,7 +81,8 @@ impl Known<'_> {
         fits.then(|| (hr.slice(0..count), lr.slice(0..count), scale))
     }
 
-    /// The trainings of a comparison's arms; arms that sample one model share it. `place` is where the first arm stands.
+    /// Returns the trainings of a comparison's arms; arms that sample the same model share one. `place` is the index of
+    /// the first arm.
     pub fn trainings(&self, params: &CompareParams) -> Vec<Training> {
         let mut trainings: Vec<(&str, Training)> = vec![];
         for (place, (name, arm)) in params.arms.iter().enumerate() {
@@ -96,7 +97,7 @@ impl Known<'_> {
         trainings.into_iter().map(|(_, training)| training).collect()
     }
 
-    /// One training with its seeds; of one that is not done, what it has told so far.
+    /// Returns one training with its seeds; for an unfinished training, the losses reported so far.
     pub fn training_of(&self, name: &str, arm: usize, stages: &[&str]) -> Option<Training> {
         let StageParams::Train(params) = self.params(stages.first()?)? else { return None };
         let mut seeds = stages.iter().filter_map(|stage| self.losses(stage));
@@ -132,7 +133,7 @@ impl Known<'_> {
             StageEvent::Message { .. } => None,
         };
         let mut rows: Vec<LossRow> = events.lines().filter_map(row).collect();
-        // An event tells the held-out loss that was last measured, over and over.
+        // Every event repeats the last measured validation loss.
         let mut last = None;
         for row in &mut rows {
             match row.heldout_loss == last {
@@ -143,10 +144,10 @@ impl Known<'_> {
         (!rows.is_empty()).then_some((rows, false))
     }
 
-    /// What an arm was asked to be: the parameters of its sampling, its training and its data.
+    /// Returns the parameters of an arm: of its sampling, its training and its data.
     pub fn arm(&self, name: &str, arm: &config::Arm) -> Arm {
         let mut found = BTreeMap::new();
-        // What stands behind the arm, the nearest first: of several stages of a kind that one is told.
+        // The stages upstream of the arm, the nearest first; of several stages of one kind, the nearest counts.
         let mut behind = vec![arm.runs[0].stage.clone()];
         let mut kinds = vec![];
         let mut at = 0;
@@ -169,7 +170,7 @@ impl Known<'_> {
         Arm { name: name.to_string(), params: found, costs: self.costs(&trainings) }
     }
 
-    /// Of trainings that differ in their seeds, the means.
+    /// Averages over trainings that differ in their seeds.
     fn costs(&self, trainings: &[&StageRecord]) -> Vec<(&'static str, String)> {
         let mean = |value: &dyn Fn(&StageRecord) -> Option<f64>| {
             let values: Vec<f64> = trainings.iter().filter_map(|record| value(record)).collect();
@@ -191,7 +192,7 @@ impl Known<'_> {
     }
 }
 
-/// `1 234 567`, with spaces that don't break.
+/// Formats `1 234 567`, with non-breaking spaces.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let group = |(i, c): (usize, char)| {
@@ -201,7 +202,7 @@ fn thousands(value: f64) -> String {
     digits.chars().enumerate().flat_map(group).collect()
 }
 
-/// The parameters of a stage, without the stages that it reads.
+/// Returns the parameters of a stage without its inputs.
 fn own(params: &StageParams) -> Value {
     let mut params = params.clone();
     params.rename_inputs(|name| name.clear());

@@ -1,4 +1,4 @@
-//! What the arms' layers of attention look at: their checkpoints are asked once more, with a few test images.
+//! Computes the arms' attention maps from their checkpoints, on a few test images.
 
 use anyhow::Result;
 
@@ -12,19 +12,19 @@ use crate::infer::{AttentionMaps, Denoiser};
 use crate::model::{Checkpoint, normalize};
 use crate::report::html::Attention;
 
-/// Test images that are looked at.
+/// The number of test images.
 const IMAGES: usize = 4;
 
-/// Arms that are shown.
+/// The maximum number of arms.
 const ARMS: usize = 6;
 
-/// Pixels of a side of an image that is shown.
+/// The maximum side of an image in pixels.
 const MOST_SIDE: usize = 96;
 
-/// Positions of a map that is shown: its weights are as many squared. Finer ones are shown coarser.
+/// The maximum number of positions of a map, whose weights grow with its square; larger maps are averaged over blocks.
 const MOST: usize = 256;
 
-/// The deepest layer of each arm with attention, of the first arms that have any. What cannot be read is left out.
+/// Returns the deepest layer of each of the first arms with attention. Skips anything that cannot be read.
 pub fn of_arms(known: &Known, params: &CompareParams) -> Vec<Attention> {
     let of_arm = |(name, stage): (&String, &str)| of_arm(known, name, stage).ok().flatten();
     params.arms.iter().map(|(name, arm)| (name, arm.runs[0].stage.as_str())).filter_map(of_arm).take(ARMS).collect()
@@ -62,14 +62,14 @@ fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
     }))
 }
 
-/// Images as they are shown, no larger than `MOST_SIDE` where a whole factor makes them so.
+/// Returns the images, reduced by a whole factor to at most `MOST_SIDE` if possible.
 fn shown(hr: Images) -> Result<Images> {
     let factor = (1..=hr.height).find(|factor| hr.height.is_multiple_of(*factor) && hr.height / factor <= MOST_SIDE);
     degrade(&hr, factor.unwrap_or(1), DegradeMethod::Area)
 }
 
-/// Maps of at most `MOST` positions, of square blocks of positions: their means as those that ask, their sums as those that
-/// are looked at. None where squares of one size do not make up a map.
+/// Reduces maps to at most `MOST` positions by square blocks: averages over queries and sums over keys. Returns `None`
+/// if no block size divides a map.
 fn coarser(maps: AttentionMaps) -> Option<AttentionMaps> {
     let [queries, keys] = [maps.queries, maps.keys].map(Blocks::of);
     let (queries, keys) = (queries?, keys?);
@@ -87,7 +87,7 @@ fn coarser(maps: AttentionMaps) -> Option<AttentionMaps> {
     Some(AttentionMaps { layer: maps.layer, queries: queries.count(), keys: keys.count(), images })
 }
 
-/// How a square map is made up of blocks of `size`×`size` positions.
+/// Returns how blocks of `size`×`size` positions form a square map.
 struct Blocks {
     side: usize,
     size: usize,
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn fine_maps_become_coarser_and_rows_still_sum_to_one() {
         let n: usize = 32 * 32;
-        // Every position looks at itself alone.
+        // Each position attends only to itself.
         let weights: Vec<f64> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
         let fine = AttentionMaps { layer: "a".into(), queries: n, keys: n, images: vec![weights] };
         let coarse = coarser(fine).unwrap();

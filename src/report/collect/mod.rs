@@ -1,5 +1,5 @@
-//! What is known of a run, from its folder and the store, as the report wants it. What cannot be read is left out: a
-//! report of a run that failed, or that another version made, has what there is.
+//! Collects the data of a run's report from its folder and the store. Skips anything that cannot be read, so that
+//! reports of failed runs and of runs by other versions show what is available.
 
 mod arms;
 mod attention;
@@ -24,18 +24,18 @@ use crate::store::files::read_tail;
 use crate::store::{Action, Digest, Store};
 use crate::train::fix_steps;
 
-/// Stages that are listed one by one.
+/// The maximum number of stages to list.
 const MOST_STAGES: usize = 500;
 
-/// Test images that are shown where no comparison says how many.
+/// The number of test images if no comparison defines it.
 const ROWS: usize = 8;
 
-/// Lines of the log of a stage that failed.
+/// The maximum number of log lines of a failed stage.
 const LOG_LINES: usize = 20;
-/// The bytes at the end of a log among which they are looked for.
+/// The number of bytes at the end of a log that are searched for them.
 const LOG_BYTES: u64 = 64 << 10;
 
-/// What is known of a run that is there.
+/// Collects the data of an existing run.
 pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
     let record = run.record()?;
     for stage in &record.stages {
@@ -91,7 +91,7 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
     Ok(report)
 }
 
-/// All samples of a pipeline without a comparison, side by side where they are of the same images.
+/// Returns all samples of a pipeline without a comparison, side by side if they are of the same images.
 fn samples(known: &Known) -> Vec<Comparison> {
     let mut groups: BTreeMap<Vec<Digest>, (String, BTreeMap<String, Arm>)> = BTreeMap::new();
     for stage in &known.pipeline.stages {
@@ -117,7 +117,7 @@ fn samples(known: &Known) -> Vec<Comparison> {
     groups.into_values().map(comparison).collect()
 }
 
-/// The trainings of a pipeline without a comparison, each on its own.
+/// Returns the trainings of a pipeline without a comparison, each on its own.
 fn alone(known: &Known) -> Vec<Training> {
     let stages = known.pipeline.stages.iter().filter(|stage| matches!(stage.params, StageParams::Train(_)));
     stages.enumerate().filter_map(|(i, stage)| known.training_of(&stage.name, i, &[&stage.name])).collect()
@@ -156,12 +156,12 @@ fn facts(record: &RunRecord) -> Vec<String> {
     facts
 }
 
-/// A line for each flag.
+/// Puts each flag on its own line.
 fn broken(command: &str) -> String {
     command.replace(" --", " \\\n    --")
 }
 
-/// To the minute, in UTC: whoever reads it may be elsewhere.
+/// Formats a time to the minute, in UTC because readers may be in other time zones.
 fn moment(time: &str) -> String {
     time.parse::<Timestamp>().map_or(time.to_string(), |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
@@ -186,7 +186,7 @@ fn stage(stage: &StageRecord) -> Stage {
     }
 }
 
-/// The stages as they stand in the file, the instances of one together.
+/// Returns the graph of the stages in file order, with the instances of a stage combined.
 fn nodes(record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<Node> {
     let mut nodes: Vec<Node> = vec![];
     let mut members: Vec<Vec<&StageRecord>> = vec![];
@@ -216,7 +216,7 @@ fn nodes(record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<Node> {
     nodes
 }
 
-/// The state that is told of several.
+/// Returns the combined state of several instances.
 fn concern(state: StageRunState) -> u8 {
     match state {
         StageRunState::Cached => 0,

@@ -1,23 +1,23 @@
-//! What the arms of a comparison were asked to be: what they differ in, and what they have in common.
+//! The parameters of the arms of a comparison: those that differ and those in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-/// One arm, as it was asked for, and what it took.
+/// One arm with its parameters and costs.
 #[derive(Debug, Clone, Default)]
 pub struct Arm {
     pub name: String,
-    /// By path, the kind of the stage first: `train.model.base_channels`.
+    /// By path, starting with the stage kind: `train.model.base_channels`.
     pub params: BTreeMap<String, String>,
-    /// Such as parameters and seconds, in the order of their columns; none of what did not run.
+    /// Costs such as parameters and seconds, in column order; `None` for stages that did not run.
     pub costs: Vec<(&'static str, String)>,
 }
 
-/// A column a parameter in which arms differ, and the others as a list.
+/// A table with a column for each parameter that differs, and a list of the others.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Differences {
-    /// Short names, and the whole paths.
+    /// Short names and full paths.
     columns: Vec<(String, String)>,
     costs: Vec<&'static str>,
     rows: Vec<Row>,
@@ -31,7 +31,7 @@ struct Row {
     costs: Vec<String>,
 }
 
-/// For what an arm does not have.
+/// Shown for a parameter that an arm does not have.
 const NONE: &str = "–";
 
 impl Differences {
@@ -65,11 +65,11 @@ impl Differences {
     }
 }
 
-/// The end of a path that no other of them has, as a column's head.
+/// Returns the shortest end of a path that is unique among the others, as a column heading.
 fn short(path: &str, all: &[&String]) -> String {
     let ends = path.match_indices('.').map(|(dot, _)| &path[dot + 1..]).collect::<Vec<_>>();
     let is_its = |end: &&&str| all.iter().filter(|other| other.ends_with(&format!(".{end}"))).count() == 1;
-    // `kind` alone says nothing.
+    // `kind` alone is ambiguous.
     let names_something = |end: &&&str| end.contains('.') || !["kind", "method", "steps"].contains(*end);
     ends.iter().rev().filter(names_something).find(is_its).map_or(path, |end| end).to_string()
 }

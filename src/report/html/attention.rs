@@ -1,4 +1,4 @@
-//! What layers of attention look at, for a pixel that the reader chooses.
+//! Interactive attention maps: the weights for a query position that the reader selects.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -6,32 +6,32 @@ use serde::Serialize;
 use super::pictures::{map, rgb, uri};
 use crate::data::Images;
 
-/// Of one arm: a layer's weights on some test images.
+/// The attention weights of one layer of an arm on some test images.
 #[derive(Debug)]
 pub struct Attention {
     pub arm: String,
     pub layer: String,
     /// The test images.
     pub hr: Images,
-    /// By image, `(queries, keys)`; both are square maps of the image.
+    /// Per image, `(queries, keys)`; both are square maps.
     pub weights: Vec<Vec<f64>>,
     pub queries: usize,
     pub keys: usize,
-    /// Positions in a row of the layer's own map of queries: more where these weights are of blocks of them.
+    /// The width of the layer's own query map; larger than that of `maps` if weights were averaged over blocks.
     pub side: usize,
 }
 
-/// As the page shows it.
+/// The data of the template.
 #[derive(Debug, Serialize)]
 pub struct Looks {
     arm: String,
     layer: String,
-    /// Positions in a row of the map that asks, and of the one that is looked at.
+    /// The widths of the query map and of the key map.
     queries: usize,
     keys: usize,
-    /// Of the layer's own map that asks.
+    /// The width of the layer's own query map.
     side: usize,
-    /// Side of the images, in pixels.
+    /// The side of the images in pixels.
     size: usize,
     images: Vec<Look>,
 }
@@ -39,19 +39,19 @@ pub struct Looks {
 #[derive(Debug, Serialize)]
 struct Look {
     image: String,
-    /// What each position looks at: a map for each, which lie as the positions do.
+    /// The attention maps of all queries, tiled in the layout of the queries.
     maps: String,
 }
 
 impl Looks {
-    /// Positions in a row that can be chosen.
+    /// The number of selectable positions per row.
     pub fn positions(&self) -> usize {
         self.queries
     }
 }
 
 impl Attention {
-    /// None where the maps are no squares.
+    /// Returns `None` if the maps are not square.
     pub fn shown(&self) -> Result<Option<Looks>> {
         let [queries, keys] = [self.queries, self.keys].map(usize::isqrt);
         if queries * queries != self.queries || keys * keys != self.keys || self.hr.height != self.hr.width {
@@ -75,7 +75,7 @@ impl Attention {
     }
 }
 
-/// Maps of `keys`×`keys` as one of `queries` times the side; the largest weight of each is one.
+/// Tiles the `keys`×`keys` maps of `queries`×`queries` positions; each is scaled to a maximum of one.
 fn side_by_side(weights: &[f64], queries: usize, keys: usize) -> Vec<f64> {
     let side = queries * keys;
     let mut all = vec![0.0; side * side];
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(png.dimensions(), (16, 16));
         let light = |x: u32, y: u32| png.get_pixel(x, y).0.iter().map(|&v| u32::from(v)).sum::<u32>();
         for (x, y) in (0..4).flat_map(|y| (0..4).map(move |x| (x, y))) {
-            // A position looks at itself most.
+            // A position attends mostly to itself.
             let brightest = (0..16).max_by_key(|key| light(4 * x + key % 4, 4 * y + key / 4)).unwrap();
             assert_eq!(brightest, 4 * y + x);
         }

@@ -1,17 +1,17 @@
-//! Line charts as SVG. Colours and fonts are the style sheet's, so that they follow light and dark. Over a drawing lie strips
-//! of the page, of which each shows the values at its place while the pointer is on it: that needs no script.
+//! Line charts as SVG. The style sheet defines colours and fonts, so that they follow light and dark mode. Transparent
+//! strips over a chart each show the values at their position on hover, without a script.
 
 use std::fmt::Write;
 
 use crate::comparison::axis::{label, linear_ticks, log_ticks};
 use crate::comparison::names::short;
 
-/// Lines on two axes.
+/// A chart of lines on two axes.
 pub struct Chart<'a> {
     pub x: Axis<'a>,
     pub y: Axis<'a>,
     pub lines: Vec<Line>,
-    /// A vertical line, and what stands beside it.
+    /// A vertical line and its label.
     pub mark: Option<(f64, &'a str)>,
 }
 
@@ -24,15 +24,15 @@ pub struct Axis<'a> {
 pub struct Line {
     pub name: String,
     pub pen: Pen,
-    /// Behind the others, pale, and silent under the pointer.
+    /// Whether the line is in the background: pale, and without values on hover.
     pub is_background: bool,
     pub has_dots: bool,
     pub points: Vec<(f64, f64)>,
-    /// The range about the line at each of its points, where it is the mean of several.
+    /// The range around the line at each of its points, if it is the mean of several.
     pub band: Vec<(f64, f64)>,
 }
 
-/// The look of a line: of an arm, the same in all charts of a comparison.
+/// The style class of an arm's line, the same in all charts of a comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pen {
     #[default]
@@ -42,7 +42,7 @@ pub enum Pen {
 }
 
 impl Pen {
-    /// Seven colours that colour-blind readers can tell apart, then dashes, then dots.
+    /// Seven colours that colour-blind readers can distinguish, then dashes, then dots.
     pub fn class(self) -> String {
         match self {
             Self::Truth => "truth".into(),
@@ -59,24 +59,24 @@ const RIGHT: f64 = 588.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 276.0;
 
-/// More points than these have no dots.
+/// Lines with more points than this have no dots.
 const MANY_POINTS: usize = 40;
 
-/// Places of a chart where its values are told.
+/// The maximum number of hover positions in a chart.
 const READINGS: usize = 48;
 
-/// Lines whose values are told together.
+/// The maximum number of lines with values on hover.
 const READ_TOGETHER: usize = 8;
 
 /// A line has no value this far from its ends.
 const NEAR: f64 = 24.0;
 
-/// Names of more bytes are told shorter where there is little room.
+/// The maximum length in bytes of a name where there is little room.
 const LONG_NAME: usize = 24;
 
 impl Chart<'_> {
-    /// The drawing, and its values for the pointer, to be put into one box. None where there is no point to draw.
-    /// Logarithmic axes have none for what is not positive.
+    /// Returns the drawing and its hover values, for one container; `None` without points. Logarithmic axes omit values
+    /// that are not positive.
     pub fn html(&self) -> Option<String> {
         let all =
             || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
@@ -132,8 +132,8 @@ impl Chart<'_> {
         Some(svg)
     }
 
-    /// What the lines have at each place where one of them has a point; where those are many, at places as far apart. Between
-    /// its points a line has what is drawn.
+    /// Returns the values of the lines at each position where one of them has a point, or at evenly spaced positions if
+    /// there are many. Between points, values are interpolated as drawn.
     fn readings(&self, html: &mut String, x: &Scale, y: &Scale) {
         let lines: Vec<&Line> = self.lines.iter().filter(|line| !line.is_background).collect();
         let placed = |line: &&Line| -> Vec<(f64, f64)> {
@@ -154,7 +154,7 @@ impl Chart<'_> {
             places = (0..READINGS).map(|i| first + (last - first) * i as f64 / (READINGS - 1) as f64).collect();
         }
         for (i, &place) in places.iter().enumerate() {
-            // From the top down.
+            // Sorted from top to bottom.
             let there = points.iter().enumerate().filter_map(|(line, points)| Some((line, height_at(points, place)?)));
             let mut there: Vec<(usize, f64)> = there.collect();
             there.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -172,7 +172,7 @@ impl Chart<'_> {
             );
             let left_out = there.len().saturating_sub(READ_TOGETHER);
             for (i, &(line, height)) in there.iter().enumerate() {
-                // Those at the top and those at the bottom are the best and the worst.
+                // The topmost and bottommost are the best and the worst.
                 let between = i.checked_sub(READ_TOGETHER / 2).filter(|between| *between < left_out);
                 if between == Some(0) {
                     let _ = write!(html, "<div>{left_out} more in between</div>");
@@ -223,7 +223,7 @@ impl Chart<'_> {
     }
 }
 
-/// How high a line is at a place; none where it is not drawn near it.
+/// Returns the height of a line at a position; `None` if it is not drawn nearby.
 fn height_at(points: &[(f64, f64)], place: f64) -> Option<f64> {
     let (first, last) = (points.first()?, points.last()?);
     match points.iter().position(|point| point.0 >= place) {
@@ -236,12 +236,12 @@ fn height_at(points: &[(f64, f64)], place: f64) -> Option<f64> {
     }
 }
 
-/// Whether a value has a place on an axis.
+/// Whether a value can be drawn on an axis.
 fn fits(axis: &Axis, value: f64) -> bool {
     value.is_finite() && (!axis.is_logarithmic || value > 0.0)
 }
 
-/// From values to places.
+/// Maps values to positions.
 struct Scale {
     low: f64,
     high: f64,
@@ -250,7 +250,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// With `room` of the range at either end. None without values.
+    /// Adds a margin of `room` times the range at both ends. Returns `None` without values.
     fn around(values: impl Iterator<Item = f64>, is_logarithmic: bool, room: f64, places: [f64; 2]) -> Option<Self> {
         let range = values.fold(None, |range: Option<(f64, f64)>, v| {
             Some(range.map_or((v, v), |(low, high)| (low.min(v), high.max(v))))
@@ -277,7 +277,7 @@ impl Scale {
         self.places[0] + share * (self.places[1] - self.places[0])
     }
 
-    /// What has that place.
+    /// Returns the value at a position.
     fn value(&self, place: f64) -> f64 {
         let share = (place - self.places[0]) / (self.places[1] - self.places[0]);
         match self.is_logarithmic {
@@ -300,18 +300,18 @@ fn places<'a>(x: &Scale, y: &Scale, points: impl Iterator<Item = &'a (f64, f64)>
     points.map(place).collect::<Vec<_>>().join(" ")
 }
 
-/// A length in a drawing: hundredths tell values apart that are read back from it.
+/// Formats a length in a drawing with two decimals, so that values read back from it remain distinct.
 pub fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// Four digits.
+/// Formats a value with four significant digits.
 pub fn figure(value: f64) -> String {
     label(format!("{value:.3e}").parse().unwrap_or(value))
 }
 
-/// Text between tags or in quotes.
+/// Escapes text for use between tags or in quotes.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn values_have_their_places() {
         let svg = chart(&[(0.0, 1.0), (100.0, 0.01), (200.0, f64::NAN), (300.0, 0.0)], true).unwrap();
-        // The axis of steps has no room at its ends, and what has no place is left out.
+        // The axis of steps has no margin, and values that cannot be drawn are omitted.
         let points = svg.rsplit("points=\"").next().unwrap().split('"').next().unwrap();
         let x: Vec<&str> = points.split(' ').map(|p| p.split(',').next().unwrap()).collect();
         assert_eq!(x, ["58", "588"]);
@@ -363,7 +363,7 @@ mod tests {
         let told: Vec<&str> =
             few.split("<div class=\"tip\"><b>").skip(1).map(|t| t.split(' ').next().unwrap()).collect();
         assert_eq!(told, ["0", "1", "2", "3", "4"]);
-        // The strips lie side by side, from before the first point to behind the last.
+        // The strips are adjacent, from before the first point to after the last.
         let number = |strip: &str, name: &str| -> f64 {
             strip.split(name).nth(1).unwrap().split('%').next().unwrap().parse().unwrap()
         };

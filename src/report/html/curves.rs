@@ -1,4 +1,4 @@
-//! Losses of trainings, and spectra of images, as charts.
+//! Charts of training losses and image spectra.
 
 use serde::Serialize;
 
@@ -7,41 +7,41 @@ use super::pictures::Pictures;
 use crate::comparison::BICUBIC;
 use crate::comparison::loss::{self, Curve, LossRow};
 
-/// A training, or those of one arm that differ in their seeds.
+/// A training, or the trainings of one arm with different seeds.
 #[derive(Debug, Clone)]
 pub struct Training {
     /// The curve of the first seed.
     pub curve: Curve,
-    /// Those of the others.
+    /// The curves of the other seeds.
     pub other_seeds: Vec<Vec<LossRow>>,
-    /// The place of its arm, for the colour.
+    /// The index of its arm, for the colour.
     pub arm: usize,
-    /// Where it is known: the mean of the trainings as they ran.
+    /// Seconds per step, if known: the mean of the measured training times.
     pub seconds_per_step: Option<f64>,
 }
 
-/// Charts of the same lines, of which one is seen.
+/// Charts of the same lines, one of which is visible.
 #[derive(Debug, Serialize)]
 pub struct Panel {
     title: String,
-    /// What chooses a chart, and the chart.
+    /// The label of the selector, and the chart.
     charts: Vec<(&'static str, String)>,
-    /// The look of each line, and its name.
+    /// The style class of each line, and its name.
     legend: Vec<(String, String)>,
-    /// Lines that are not drawn, because they are too many.
+    /// The number of lines beyond the maximum, which are not drawn.
     more: usize,
 }
 
-/// The high-resolution images in legends.
+/// The legend text of the high-resolution images.
 const TRUTH: &str = "real images";
 
-/// More curves than these are not drawn.
+/// The maximum number of curves to draw.
 const MOST_CURVES: usize = 80;
 
-/// A chart's lines have no more points together.
+/// The maximum number of points of all lines in a chart.
 const MOST_POINTS: usize = 12_000;
 
-/// A panel for each kind of loss.
+/// Returns one panel for each kind of loss.
 pub fn panels(trainings: &[Training]) -> Vec<Panel> {
     let curves: Vec<Curve> = trainings.iter().map(|training| training.curve.clone()).collect();
     let panel = |panel: loss::Panel| {
@@ -79,12 +79,12 @@ pub fn panels(trainings: &[Training]) -> Vec<Panel> {
     loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
 }
 
-/// Operations a step: as many at each.
+/// Returns the operations per step, which are constant.
 fn flops_per_step(rows: &[LossRow]) -> Option<f64> {
     rows.iter().rev().find_map(|row| Some(row.flops? / row.step as f64)).filter(|flops| *flops > 0.0)
 }
 
-/// The held-out losses, over the seeds; behind them the training loss of the first, smoothed, unless there are many.
+/// Draws the validation losses over the seeds and, unless there are many, the smoothed training loss of the first seed.
 fn lines(training: &Training, crowded: bool, most: usize) -> Vec<Line> {
     let first = loss::Lines::of(&training.curve, crowded);
     let pen = Pen::Arm(training.arm);
@@ -109,20 +109,20 @@ fn lines(training: &Training, crowded: bool, most: usize) -> Vec<Line> {
         front.band.clear();
     }
     if front.points.is_empty() {
-        // The training loss is all there is.
+        // Only the training loss is available.
         return vec![Line { name: name.clone(), is_background: false, ..back }];
     }
     vec![back, front].into_iter().filter(|line| !line.points.is_empty()).collect()
 }
 
-/// Some of the points where they are more than `most`, the last among them.
+/// Returns at most `most` of the points, including the last.
 fn thin(points: Vec<(f64, f64)>, most: usize) -> Vec<(f64, f64)> {
     let stride = points.len().div_ceil(most.max(2)).max(1);
     let last = points.len().saturating_sub(1);
     points.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(stride)).map(|(_, point)| point).collect()
 }
 
-/// The power of images by frequency: of the true images, of bicubic enlargement and of each arm's samples.
+/// Draws the power by frequency: of the real images, of bicubic enlargement and of each arm's samples.
 pub fn spectra(pictures: &Pictures) -> Panel {
     let truth = pictures.spectrum().decibels();
     let arms = pictures.arms().iter().enumerate().take(MOST_CURVES);
@@ -131,7 +131,7 @@ pub fn spectra(pictures: &Pictures) -> Panel {
     let all: Vec<(Pen, &str, Vec<f64>)> =
         [(Pen::Truth, TRUTH, truth.clone()), bicubic].into_iter().chain(of_arms).collect();
     let size = 2.0 * (truth.len() - 1) as f64;
-    // Ring 0 is what is left of the mean, which was taken away.
+    // Ring 0 is the remainder of the mean, which was subtracted.
     let against = |title: &'static str, reference: &dyn Fn(usize) -> f64| {
         let line = |(pen, name, decibels): &(Pen, &str, Vec<f64>)| Line {
             name: name.to_string(),

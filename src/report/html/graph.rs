@@ -1,11 +1,11 @@
-//! The graph of the stages as SVG: what a stage reads stands to its left.
+//! Draws the stage graph as SVG; inputs are to the left of the stages that read them.
 
 use std::fmt::Write;
 
 use super::Badge;
 use super::chart::{escape, number};
 
-/// A stage, or all instances of one.
+/// A stage, or all instances of a stage.
 #[derive(Debug, Clone, Default)]
 pub struct Node {
     pub name: String,
@@ -13,17 +13,17 @@ pub struct Node {
     pub count: usize,
     pub state: Badge,
     pub time: String,
-    /// By index: nodes before it.
+    /// The indices of its inputs, all smaller than its own.
     pub reads: Vec<usize>,
 }
 
 const BOX: (f64, f64) = (168.0, 46.0);
 const GAP: (f64, f64) = (46.0, 14.0);
 
-/// Longer names are cut off.
+/// The maximum length of a name; longer names are truncated.
 const MOST_LETTERS: usize = 19;
 
-/// None where there is nothing to draw.
+/// Returns `None` if there is nothing to draw.
 pub fn draw(nodes: &[Node]) -> Option<String> {
     let places = places(nodes);
     let columns = places.iter().map(|p| p.0 + 1).max()?;
@@ -89,11 +89,11 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
     Some(svg)
 }
 
-/// The reads of a node that do not follow from another of its reads: lines for those would run behind other nodes.
+/// Returns the inputs of a node that are not also indirect inputs; lines for those would run behind other nodes.
 fn direct(nodes: &[Node], index: usize) -> Vec<usize> {
     let reads = &nodes[index].reads;
     let mut implied = vec![false; index];
-    // From the nearest back: whatever an input reads, in turn, is implied.
+    // From the nearest back: everything that an input reads in turn is implied.
     for at in (0..index).rev() {
         if implied[at] || reads.contains(&at) {
             nodes[at].reads.iter().for_each(|&read| implied[read] = true);
@@ -102,7 +102,7 @@ fn direct(nodes: &[Node], index: usize) -> Vec<usize> {
     reads.iter().copied().filter(|&read| !implied[read]).collect()
 }
 
-/// The column and the row of each node: one column right of the last that it reads, rows near those that it reads.
+/// Returns the column and the row of each node: one column right of its rightmost input, in a row near its inputs.
 fn places(nodes: &[Node]) -> Vec<(usize, f64)> {
     let mut columns: Vec<usize> = vec![];
     for node in nodes {
@@ -121,7 +121,7 @@ fn places(nodes: &[Node]) -> Vec<(usize, f64)> {
         members = order.iter().map(|&i| members[i]).collect();
         members.iter().enumerate().for_each(|(row, &index)| rows[index] = row as f64);
     }
-    // Columns of few stand in the middle of those of many.
+    // Shorter columns are centred vertically.
     let count = |column: usize| columns.iter().filter(|&&c| c == column).count();
     let most = columns.iter().map(|&column| count(column)).max().unwrap_or(0);
     columns.iter().zip(rows).map(|(&column, row)| (column, row + (most - count(column)) as f64 / 2.0)).collect()
@@ -137,7 +137,7 @@ mod tests {
         let nodes = [node(&[]), node(&[0]), node(&[0]), node(&[1, 0])];
         assert_eq!(places(&nodes), [(0, 0.5), (1, 0.0), (1, 1.0), (2, 0.5)]);
         let svg = draw(&nodes).unwrap();
-        // Node 3 reads node 0 through node 1 as well.
+        // Node 3 also reads node 0 through node 1.
         assert_eq!(direct(&nodes, 3), [1]);
         assert_eq!(svg.matches("class=\"edge\"").count(), 3);
         assert!(svg.contains("&lt;x&gt;") && !svg.contains("<x>"));

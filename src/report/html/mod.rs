@@ -1,12 +1,12 @@
-//! The report of a run: one HTML file that needs nothing beside it.
+//! The report of a run: one self-contained HTML file.
 //!
-//! [`Report`] is what is known of a run, in the terms of this module: whoever gathers it decides where from. `render`
-//! makes the page of it: `table`, `verdicts` and `arms` sort figures and parameters into rows, `pictures` encodes images,
-//! `chart` and `graph` draw SVG, and `report.html` says where everything stands. Everything that users name is escaped:
-//! the template does it for text, `chart::escape` for what is drawn.
+//! [`Report`] holds the data of a run; its creator decides where they come from. `render` creates the page: `table`,
+//! `verdicts` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart` and `graph` draw
+//! SVG, and `report.html` is the template. All user-supplied names are escaped: the template escapes text, and
+//! `chart::escape` what is drawn.
 //!
-//! Without JavaScript the page lacks the slider between two arms alone: choices are made by radio buttons and style sheets,
-//! and values under the pointer lie over the charts, hidden.
+//! Without JavaScript, only the slider between two arms is missing: selections use radio buttons and style sheets, and
+//! the values under the pointer are hidden elements over the charts.
 
 mod arms;
 mod attention;
@@ -34,13 +34,13 @@ pub use curves::Training;
 pub use graph::Node;
 pub use pictures::{ArmPictures, Pictures};
 
-/// No report is larger, in bytes.
+/// The maximum size of a report in bytes.
 pub const MAX_SIZE: usize = 5_000_000;
 
-/// What the pictures of a report may take of it; less where everything else leaves no room for them.
+/// The maximum size of the images in a report; less if the rest of the page leaves no room.
 const PICTURES_SIZES: [usize; 3] = [3_000_000, 1_000_000, 200_000];
 
-/// How something stands, as it is coloured.
+/// The severity of a state, which determines its colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tone {
@@ -58,30 +58,30 @@ pub struct Badge {
     pub tone: Tone,
 }
 
-/// What is known of a run.
+/// The data of a run.
 #[derive(Debug, Default)]
 pub struct Report {
     pub pipeline: String,
     pub description: Option<String>,
     pub state: Badge,
-    /// Under the title: when, how long, how many stages.
+    /// Below the title: start time, duration, number of stages.
     pub facts: Vec<String>,
     pub failures: Vec<Failure>,
     pub comparisons: Vec<Comparison>,
     pub trainings: Vec<Training>,
     pub nodes: Vec<Node>,
     pub stages: Vec<Stage>,
-    /// Stages that are not among `stages`, because they are too many.
+    /// The number of stages omitted from `stages`.
     pub more_stages: usize,
-    /// Versions, machine, seeds: what it takes to do it again, by name.
+    /// Versions, machine and seeds by name, as needed to reproduce the run.
     pub provenance: Vec<(String, String)>,
-    /// The command line that does it again.
+    /// The command that reproduces the run.
     pub command: String,
-    /// The pipeline as it was resolved.
+    /// The resolved pipeline.
     pub yaml: String,
 }
 
-/// A stage that came to nothing.
+/// A failed stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failure {
     pub stage: String,
@@ -99,25 +99,25 @@ pub struct Stage {
     pub key: String,
 }
 
-/// A comparison, as far as it came.
+/// A comparison, complete or not.
 #[derive(Debug, Default)]
 pub struct Comparison {
     pub name: String,
-    /// Samples of a file that compares nothing.
+    /// Whether it shows the samples of a pipeline without a comparison.
     pub is_of_samples: bool,
-    /// None until it was made.
+    /// `None` if the comparison is not done.
     pub summary: Option<Summary>,
     /// `metrics.csv`
     pub metrics: Option<Vec<u8>>,
     pub arms: Vec<Arm>,
-    /// None where no arm has images.
+    /// `None` if no arm has images.
     pub pictures: Option<Pictures>,
-    /// What layers of attention look at.
+    /// The attention maps of the arms.
     pub attention: Vec<Attention>,
 }
 
 impl Report {
-    /// The page. The same for the same report.
+    /// Renders the page; deterministic for equal reports.
     pub fn render(&self) -> anyhow::Result<String> {
         let mut page = String::new();
         for size in PICTURES_SIZES {
@@ -132,7 +132,7 @@ impl Report {
     fn page(&self, pictures: usize) -> anyhow::Result<String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        // Lines of the template that only say what to do leave nothing behind.
+        // Lines with only template statements leave no blank line.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.context("the template's syntax")?);
         environment.add_filter("breakable", |text: String| Value::from_safe_string(breakable(&text)));
@@ -170,17 +170,17 @@ fn clean(page: &str) -> String {
     redact(page).replace(is_control, "\u{fffd}")
 }
 
-/// Escaped, and free to go on in a new line where a part of it ends: names of instances are long.
+/// Escapes text and allows line breaks between its parts, because names of instances are long.
 fn breakable(text: &str) -> String {
     chart::escape(text).replace(',', ",<wbr>").replace('[', "<wbr>[")
 }
 
-/// A comparison as the template shows it.
+/// A comparison as data for the template.
 #[derive(Serialize)]
 struct View {
     name: String,
     is_of_samples: bool,
-    /// Whether it was made.
+    /// Whether it is done.
     is_done: bool,
     subtitle: String,
     notes: Vec<String>,

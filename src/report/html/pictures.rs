@@ -1,4 +1,4 @@
-//! Test images and what the arms make of them, as PNGs within the page.
+//! Test images and the arms' outputs as PNGs embedded in the page.
 
 use anyhow::Context;
 use base64::Engine;
@@ -10,25 +10,25 @@ use crate::comparison::BICUBIC;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Spectrum, mean_image, psnr};
 
-/// What an arm makes of the first test images, and the spectrum of what it makes of all of them.
+/// An arm's outputs for the first test images, and the spectrum of all its outputs.
 #[derive(Debug)]
 pub struct ArmPictures {
     pub name: String,
-    /// Height and width of the whole images.
+    /// The height and width of the whole images.
     whole: (usize, usize),
-    /// Samples K an image.
+    /// Samples K per image.
     samples: usize,
     sample: Images,
     /// The second of several samples.
     another: Option<Images>,
     mean: Images,
-    /// By image and pixel, the standard deviation of the samples in levels of 8 bits; none of single answers.
+    /// Per image and pixel, the standard deviation of the samples in 8-bit levels; empty for single outputs.
     spread: Option<Vec<Vec<f64>>>,
     spectrum: Spectrum,
 }
 
 impl ArmPictures {
-    /// With `rows` images, or as many as there are.
+    /// Takes `rows` images, or as many as there are.
     pub fn of(name: &str, samples: &Samples, rows: usize) -> Self {
         let rows = rows.min(samples.count);
         let window = Window::of(samples.height, samples.width);
@@ -51,10 +51,10 @@ impl ArmPictures {
     }
 }
 
-/// Pictures are no larger; of larger images it is the middle.
+/// The maximum side of a picture; larger images are cropped to the centre.
 const MOST_SIDE: usize = 192;
 
-/// What is shown of an image.
+/// The region of an image that is shown.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     top: usize,
@@ -65,12 +65,12 @@ struct Window {
 
 impl Window {
     fn of(height: usize, width: usize) -> Self {
-        // Where pixels of a small image begin, by whatever usual factor it is smaller.
+        // Aligned with the pixels of low-resolution images for all usual factors.
         let begin = |side: usize| side.saturating_sub(MOST_SIDE) / 2 / 48 * 48;
         Self { top: begin(height), left: begin(width), height: height.min(MOST_SIDE), width: width.min(MOST_SIDE) }
     }
 
-    /// The same part of an image that is `scale` times smaller.
+    /// Returns the same region of an image that is `scale` times smaller.
     fn smaller(self, scale: usize) -> Self {
         let Self { top, left, height, width } = self;
         Self { top: top / scale, left: left / scale, height: height / scale, width: width / scale }
@@ -81,7 +81,7 @@ impl Window {
         Images::new(images.count, self.height, self.width, (0..images.count).flat_map(part).collect())
     }
 
-    /// Of values row by row, `each` for a pixel.
+    /// Crops row-major values, `each` per pixel.
     fn part<T: Copy>(self, values: &[T], width: usize, each: usize) -> Vec<T> {
         let rows = values.chunks_exact(width * each).skip(self.top).take(self.height);
         rows.flat_map(|row| &row[self.left * each..][..self.width * each]).copied().collect()
@@ -91,7 +91,7 @@ impl Window {
 /// The pictures of a comparison.
 #[derive(Debug)]
 pub struct Pictures {
-    /// Height and width of the whole images.
+    /// The height and width of the whole images.
     whole: (usize, usize),
     hr: Images,
     lr: Images,
@@ -102,7 +102,7 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// Of all the test images and their small ones, of which `rows` are shown. Arms with other images are left out.
+    /// Takes all test images and their low-resolution versions, and shows `rows` of them. Omits arms with other images.
     pub fn new(hr: &Images, lr: &Images, scale: usize, rows: usize, arms: Vec<ArmPictures>) -> Self {
         let enlarged = resample::enlarge(lr, scale);
         let enlarged = Samples::new(enlarged.count, 1, enlarged.height, enlarged.width, enlarged.pixels);
@@ -120,7 +120,7 @@ impl Pictures {
         }
     }
 
-    /// Of the true images.
+    /// The spectrum of the real images.
     pub fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
@@ -137,11 +137,11 @@ impl Pictures {
         self.scale
     }
 
-    /// The pictures as a table, of about `size` bytes at most: of fewer test images where the arms are many, and where
-    /// that is not enough of fewer arms.
+    /// Returns the pictures as a table of at most about `size` bytes: with fewer test images if there are many arms
+    /// and, if that is not enough, fewer arms.
     pub fn gallery(&self, size: usize) -> anyhow::Result<Gallery> {
         let pixels = self.hr.height * self.hr.width;
-        // In base64; a map is paletted, and noise is all there is in it.
+        // Size in base64; a map has a palette and is mostly incompressible noise.
         let (picture, map) = (4 * pixels + 400, pixels + 400);
         let cost = |arm: &ArmPictures| if arm.samples > 1 { 3 * picture + 3 * map } else { picture + map };
         let column = self.arms.iter().chain([&self.bicubic]).map(cost).sum::<usize>() + 2 * picture;
@@ -171,7 +171,7 @@ impl Pictures {
         })
     }
 
-    /// What is white in the maps, in levels of 8 bits: few errors are larger.
+    /// Returns the value of the lightest map colour, in 8-bit levels; few errors are larger.
     fn top(&self, images: usize) -> f64 {
         let of_arm = |arm: &ArmPictures| -> Vec<f64> {
             (0..images).flat_map(|i| errors(self.hr.image(i), arm.sample.image(i))).collect()
@@ -234,7 +234,7 @@ impl Pictures {
     }
 }
 
-/// What the pictures of arms show; also classes of the style sheet.
+/// The views of an arm's pictures, which are also CSS classes.
 struct View;
 
 impl View {
@@ -247,22 +247,22 @@ impl View {
     const ALL: [&str; 6] = [Self::SAMPLE, Self::ANOTHER, Self::MEAN, Self::SPREAD, Self::ERROR, Self::MEAN_ERROR];
 }
 
-/// A row for each way to the large image, a column for each test image.
+/// A table with one row per upscaling method and one column per test image.
 #[derive(Debug, Serialize)]
 pub struct Gallery {
     images: usize,
     width: usize,
     height: usize,
-    /// Whether only the middle of images is shown.
+    /// Whether images are cropped to the centre.
     is_cut: bool,
-    /// Whether an arm has several samples of an image.
+    /// Whether an arm has several samples per image.
     draws: bool,
     rows: Vec<Row>,
-    /// Arms without a row, because the page would be too large.
+    /// The number of arms omitted to limit the size of the page.
     left_out: usize,
-    /// What the lightest colour of maps stands for.
+    /// The value of the lightest map colour.
     top: String,
-    /// Their colours, from 0 to there.
+    /// The colour scale of the maps, from 0 to `top`.
     bar: String,
 }
 
@@ -271,20 +271,21 @@ struct Row {
     name: String,
     note: String,
     is_arm: bool,
-    /// By test image, the pictures of each view.
+    /// Per test image, the pictures of each view.
     cells: Vec<Vec<Shown>>,
 }
 
 #[derive(Debug, Serialize)]
 struct Shown {
-    /// The views in which it is seen.
+    /// The views in which it is visible.
     views: String,
     src: String,
     /// PSNR, or the root mean square of a map.
     caption: String,
 }
 
-/// The standard deviation of the samples of image `i` at each pixel (n - 1), over the channels the root mean square.
+/// Returns the standard deviation (n - 1) of the samples of image `i` at each pixel, as the root mean square over the
+/// channels.
 fn spread(samples: &Samples, i: usize) -> Vec<f64> {
     let all = samples.of_image(i);
     let (len, n) = (all.len() / samples.samples, samples.samples as f64);
@@ -296,7 +297,7 @@ fn spread(samples: &Samples, i: usize) -> Vec<f64> {
     (0..len / 3).map(|pixel| (0..3).map(|c| variance(3 * pixel + c)).sum::<f64>() / 3.0).map(f64::sqrt).collect()
 }
 
-/// The root mean square over the channels of the difference at each pixel.
+/// Returns the root mean square over the channels of the difference at each pixel.
 fn errors(a: &[u8], b: &[u8]) -> Vec<f64> {
     let pixels = a.chunks_exact(3).zip(b.chunks_exact(3));
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
@@ -307,11 +308,11 @@ fn root_mean_square(values: &[f64]) -> f64 {
     (values.iter().map(|v| v * v).sum::<f64>() / values.len().max(1) as f64).sqrt()
 }
 
-/// Colours of a map; few, so that they take little space.
+/// The number of colours of a map; few, to save space.
 const LEVELS: usize = 32;
 
-/// From black over violet and orange to pale yellow, evenly in lightness: the inferno of Smith and van der Walt, at nine
-/// places.
+/// From black via violet and orange to pale yellow with uniform lightness steps: inferno by Smith and van der Walt,
+/// sampled at nine points.
 const INFERNO: [[u8; 3]; 9] = [
     [0, 0, 4],
     [31, 12, 72],
@@ -338,14 +339,14 @@ fn palette() -> Vec<u8> {
     (0..LEVELS).flat_map(color).collect()
 }
 
-/// A map of values from 0 to `top` as a PNG.
+/// Encodes a map of values from 0 to `top` as a PNG.
 pub(super) fn map(values: &[f64], width: usize, top: f64) -> anyhow::Result<Vec<u8>> {
     let level = |v: &f64| (v / top * (LEVELS - 1) as f64).round().clamp(0.0, (LEVELS - 1) as f64) as u8;
     let levels: Vec<u8> = values.iter().map(level).collect();
     encode(&levels, width, ColorType::Indexed)
 }
 
-/// An image `(height, width, 3)` as a PNG.
+/// Encodes an image `(height, width, 3)` as a PNG.
 pub(super) fn rgb(image: &[u8], width: usize) -> anyhow::Result<Vec<u8>> {
     encode(image, width, ColorType::Rgb)
 }
@@ -418,7 +419,7 @@ mod tests {
 
     #[test]
     fn of_large_images_the_middle_is_shown() {
-        // A pixel says where it is, in steps of eight.
+        // The value of a pixel encodes its position, in steps of eight.
         let pixels = |height: usize, width: usize, scale: usize| -> Vec<u8> {
             let place = |i: usize| [(i / width * scale / 8) as u8, (i % width * scale / 8) as u8, 0];
             (0..height * width).flat_map(place).collect()

@@ -1,4 +1,4 @@
-//! The figures of a comparison as a table, each with how far it is to be trusted.
+//! The table of a comparison's metrics, with uncertainties.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,9 +14,9 @@ use crate::config::metrics::{Better, Metric, Samples, Scale};
 pub struct Table {
     heads: Vec<Head>,
     rows: Vec<Row>,
-    /// What "±" means.
+    /// The meaning of "±".
     legend: String,
-    /// The distances that true images have from one another.
+    /// The distances between two halves of the real images.
     floor: Option<Vec<String>>,
 }
 
@@ -37,13 +37,13 @@ struct Row {
 #[derive(Debug, Default, Serialize)]
 struct Cell {
     value: String,
-    /// Half the width of its interval.
+    /// Half the width of its confidence interval.
     spread: String,
     is_best: bool,
 }
 
 impl Table {
-    /// `metrics` is `metrics.csv`: without it, figures of single seeds have no interval.
+    /// `metrics` is `metrics.csv`; without it, the values of single seeds have no interval.
     pub fn of(summary: &Summary, metrics: Option<&[u8]>) -> anyhow::Result<Self> {
         let images = metrics.map(by_image).transpose()?.unwrap_or_default();
         let mut arms: Vec<(&str, Value, usize)> = summary
@@ -56,7 +56,7 @@ impl Table {
         let draws = summary.arms.values().any(|arm| arm.samples > 1);
         let applies = |metric: &Metric| {
             let declaration = metric.declaration();
-            // Without draws, the mean of the samples is the sample.
+            // For a deterministic arm, the mean of the samples is the sample.
             let is_redundant = !draws && declaration.samples == Samples::Same;
             declaration.in_tables && !is_redundant && arms.iter().any(|(_, arm, _)| arm[metric.id()].is_f64())
         };
@@ -71,7 +71,7 @@ impl Table {
                     Better::Lower => *value,
                     Better::One => (value - 1.0).abs(),
                 };
-                // Losses of arms that learn to predict something else are not comparable.
+                // Losses of arms with different objectives are not comparable.
                 values.min_by(|a, b| loss(a).total_cmp(&loss(b))).filter(|_| !metric.is_of_training())
             })
             .collect();
@@ -81,12 +81,12 @@ impl Table {
             };
             let decimals = metric.declaration().decimals;
             let sd = arm[format!("{}_sd", metric.id())].as_f64();
-            // An arm of one seed among others of several has no deviation to show, and none of another kind.
+            // An arm with one seed among arms with several shows no deviation, rather than one of another kind.
             let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.id())?)) };
             Cell {
                 value: format!("{value:.decimals$}"),
                 spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
-                // What reads the same is as good.
+                // Values that are equal when displayed are equally good.
                 is_best: best.is_some_and(|best| format!("{best:.decimals$}") == format!("{value:.decimals$}")),
             }
         };

@@ -1,4 +1,4 @@
-//! The whole page, parsed.
+//! Tests that parse the whole page.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::config::metrics::{Metric, Unit};
 use crate::data::{Images, Samples};
 use crate::stats::Verdict;
 
-/// What nobody should name anything, in text, in quotes and in a script.
+/// A hostile name, in text, quotes and scripts.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' {{ 1234567 * 3 }}";
 
 fn answer(arm: &str) -> ClaimAnswer {
@@ -37,7 +37,7 @@ fn answer(arm: &str) -> ClaimAnswer {
     }
 }
 
-/// A run with these arms, everything named as nobody should.
+/// A run with these arms in which everything has a hostile name.
 fn report(names: &[String]) -> Report {
     let hr =
         Images::new(8, 32, 32, (0..8 * 3072).map(|i: usize| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
@@ -113,11 +113,10 @@ fn report(names: &[String]) -> Report {
     }
 }
 
-/// Elements, and the text outside of scripts and styles. Panics where the parser finds an error, or an element is not
-/// closed where it should be.
+/// Returns the elements, and the text outside of scripts and styles. Panics on a parse error or an unclosed element.
 fn parse(page: &str) -> (Vec<html5gum::StartTag<()>>, String) {
     const VOID: [&[u8]; 4] = [b"meta", b"img", b"input", b"wbr"];
-    // In SVG, elements may close themselves.
+    // In SVG, elements may be self-closing.
     const DRAWN: [&[u8]; 6] = [b"rect", b"line", b"circle", b"polyline", b"polygon", b"path"];
     let mut emitter = html5gum::DefaultEmitter::default();
     emitter.naively_switch_states(true);

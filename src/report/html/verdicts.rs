@@ -1,4 +1,4 @@
-//! What the comparison answers to its claims, a card each.
+//! The answers to the claims of a comparison, one card each.
 
 use serde::Serialize;
 
@@ -16,11 +16,11 @@ pub struct Card {
     arm: String,
     control: String,
     endpoint: String,
-    /// The figures behind it.
+    /// Effect, interval, margin and number of seeds.
     facts: Vec<String>,
-    /// Why nothing else could come out, or what it took to reach the same loss.
+    /// Why the verdict was inevitable, or the effort to reach the same loss.
     remarks: Vec<String>,
-    /// The interval beside the margin, drawn.
+    /// A plot of the interval and the margin, as SVG.
     plot: Option<String>,
 }
 
@@ -80,7 +80,7 @@ fn effort(effort: &Effort) -> String {
 
 const WIDTH: f64 = 300.0;
 
-/// Zero in the middle, the margin as a band about it, the effect as a dot with its interval.
+/// Draws the effect as a dot with its interval, over a band for the margin; zero is in the middle.
 fn plot(effect: f64, answer: &ClaimAnswer, unit: &str) -> String {
     let ends = answer.interval.unwrap_or([effect, effect]);
     let reach = ends.iter().chain(&[effect, answer.margin]).map(|v| v.abs()).fold(f64::MIN_POSITIVE, f64::max) * 1.12;

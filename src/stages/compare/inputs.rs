@@ -1,4 +1,4 @@
-//! The arms' artifacts, read and checked against one another.
+//! Reads the artifacts of the arms and checks that they are comparable.
 
 use anyhow::{Context as _, bail, ensure};
 use indexmap::IndexMap;
@@ -13,12 +13,12 @@ use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
 use crate::store::{Artifact, Digest, Store};
 
-/// What is compared: an arm with one of its seeds.
+/// An arm with one of its seeds.
 pub struct Arm<'a> {
     pub name: &'a str,
     pub params: &'a config::Arm,
     pub seed: Option<&'a str>,
-    /// Whether the arm's pictures and curves are this seed's.
+    /// Whether this seed's images and curves are plotted.
     pub is_first: bool,
     /// The `sample` stage.
     pub stage: &'a str,
@@ -26,7 +26,7 @@ pub struct Arm<'a> {
 }
 
 impl Arm<'_> {
-    /// What tells its training from others: trainings with other seeds have other losses.
+    /// Identifies the training: trainings with other seeds have other losses.
     pub fn training(&self) -> Option<Digest> {
         self.artifact.get(blobs::LOSS).cloned()
     }
@@ -40,12 +40,12 @@ impl Arm<'_> {
     }
 }
 
-/// The arms in the order of their names, each with its seeds; at least one.
+/// Returns the arms in name order, each with its seeds. Fails if there are none.
 pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<Vec<Arm<'a>>> {
     ensure!(!params.arms.is_empty(), "nothing to compare: name a sample stage under `arms`");
     ensure!(
         !params.arms.contains_key(BICUBIC),
-        "an arm is named `{BICUBIC}`, as the enlargement that every comparison has; give it another name"
+        "an arm is named `{BICUBIC}`, which is reserved for bicubic enlargement; give it another name"
     );
     let mut arms = vec![];
     for (name, params) in &params.arms {
@@ -59,17 +59,17 @@ pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<V
     Ok(arms)
 }
 
-/// The test images of all arms.
+/// The test images, which are the same for all arms.
 pub struct Pairs {
     pub hr: Images,
     pub lr: Images,
-    /// How many times smaller `lr` is, and how it was made so.
+    /// The factor by which `lr` is smaller, and the method of degradation.
     pub scale: usize,
     pub degradation: Degradation,
 }
 
 impl Pairs {
-    /// The first `count` pairs; fails where there are fewer or the arms have different ones.
+    /// Reads the first `count` pairs; fails if there are fewer or the arms have different ones.
     pub fn read(arms: &[Arm], count: usize, store: &Store) -> anyhow::Result<Self> {
         let first = &arms[0];
         for arm in &arms[1..] {
@@ -108,7 +108,7 @@ impl Pairs {
     }
 }
 
-/// The samples, and how the model learned that drew them, where they say so.
+/// Reads the samples and, if stored with them, the diffusion parameters of their model.
 pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
     let bytes = arm.read(blobs::SAMPLES, store)?;
     let of_arm = || format!("{} of {arm}", blobs::SAMPLES);
@@ -116,7 +116,7 @@ pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option
     Ok((samples, samples_diffusion(&metadata).with_context(of_arm)?))
 }
 
-/// Fails where `arm` has another number of images than the first, whose number is `first_count`.
+/// Fails if `arm` and the first arm, with `first_count` images, have different numbers of images.
 pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> anyhow::Result<()> {
     ensure!(
         count == first_count,
@@ -125,8 +125,8 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
     Ok(())
 }
 
-/// The losses of the arm's training; none of an arm without one: a command that stands for a sample stage need not know
-/// of a training.
+/// Reads the losses of the arm's training; empty if it has none: a command in place of a sample stage need not have a
+/// training.
 pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
     if !arm.artifact.contains_key(blobs::LOSS) {
         return Ok(vec![]);
@@ -135,8 +135,8 @@ pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
     read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))
 }
 
-/// A curve for each training, of the arms' first seeds; arms that sample one model share it. `measured` are the arms, in
-/// their order.
+/// Returns a curve for each training of the arms' first seeds; arms that sample the same model share a curve.
+/// `measured` has the order of the arms.
 pub fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
     let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();
     for (arm, measured) in arms.iter().zip(measured).filter(|(arm, _)| arm.is_first) {

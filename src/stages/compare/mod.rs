@@ -1,7 +1,7 @@
-//! `compare`: every arm, and bicubic enlargement, against the high-resolution test images.
+//! The `compare` stage: measures every arm and bicubic enlargement against the high-resolution test images.
 //!
-//! `inputs` reads and checks the arms' artifacts; here they are measured, one arm at a time so that only one arm's
-//! samples are in memory, and what `report` makes of the figures is stored.
+//! `inputs` reads and checks the artifacts of the arms. This module measures one arm at a time, so that only one arm's
+//! samples are in memory, and stores the files that `comparison` creates from the measurements.
 
 mod inputs;
 #[cfg(test)]
@@ -20,17 +20,18 @@ use crate::config::metrics::Metric;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
 
-/// The metric of every arm in the stage's own metrics.
+/// The metric of each arm in the stage's own metrics.
 const HEADLINE: Metric = Metric::PsnrMean;
-/// Images measured between two progress events.
+/// The number of images measured between two progress events.
 const CHUNK: usize = 256;
 
 /// Measures the arms of `params` and stores `metrics.csv`, `summary.json`, `comparison.png` and `loss.png`.
 ///
-/// The metrics of the outcome are `psnr_mean.NAME` of every arm and of bicubic enlargement, in dB.
+/// The metrics of the outcome are `psnr_mean.NAME` of every arm and of bicubic enlargement, in dB. An interrupted
+/// comparison restarts from the beginning; it takes seconds.
 ///
-/// Fails where arms were sampled from different test images or different numbers of them, and where an arm is called
-/// `bicubic`. Interrupted, it starts anew: measuring takes seconds.
+/// # Errors
+/// Fails if arms were sampled from different test images or different numbers of them, or if an arm is named `bicubic`.
 pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let arms = arms(params, ctx)?;
     let losses = arms.iter().map(|arm| read_losses(arm, ctx.store)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -71,7 +72,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }
     let columns = columns(&pairs, &measured, &pictures);
-    // Bicubic enlargement, the first, was not trained.
+    // The first is bicubic enlargement, which has no training.
     let curves = curves(&arms, &measured[1..]);
     let outputs = [
         (blobs::METRICS, comparison::metrics_csv(&measured)?),
@@ -91,27 +92,27 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The images of an arm that go into `comparison.png`.
+/// The images of an arm in `comparison.png`.
 struct Pictures {
     sample: Images,
     mean: Images,
 }
 
-/// Where arms are measured.
+/// Measures arms one after another.
 struct Bench<'a> {
     ctx: &'a Context<'a>,
     pairs: &'a Pairs,
     /// The high-resolution images as a distribution.
     population: &'a Population,
-    /// Rows of `comparison.png`.
+    /// The number of rows of `comparison.png`.
     rows: usize,
-    /// Images measured of `total`.
+    /// The number of images measured so far, out of `total`.
     done: usize,
     total: usize,
 }
 
 impl Bench<'_> {
-    /// Measures `samples`, for what `arm` says of them already; with their pictures where they are shown.
+    /// Measures `samples` and completes `arm`; also returns their images if they are plotted.
     fn measure(
         &mut self,
         arm: Measured,
@@ -158,7 +159,8 @@ impl Bench<'_> {
     }
 }
 
-/// HR, LR, bicubic, and each arm's first sample; beside it the mean of its samples, unless the columns get many.
+/// Returns the columns HR, LR, bicubic, and the first sample of each arm, followed by the mean of its samples unless
+/// there are too many columns.
 fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pictures>]) -> Vec<Column<'a>> {
     let size = |i: &Images| format!("{}×{}", i.width, i.height);
     let plain = |head: &str, images: &'a Images| Column {

@@ -48,8 +48,8 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let begun = Instant::now();
     let drawn = draw_remaining(&sampler, denoiser.image_len(), batch_size, images * samples, samples, ctx);
     let (pixels, drawn) = drawn.map_err(|error| {
-        let remedy = "a batch is too large for the GPU (`batch_size` may be smaller; `retry: { out_of_memory: 2 }` tries \
-                      halves)";
+        let remedy = "a batch is too large for the GPU (reduce `batch_size`, or set `retry: { out_of_memory: 2 }` to \
+                      retry with half the batch)";
         if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
     })?;
     let seconds = begun.elapsed().as_secs_f64();

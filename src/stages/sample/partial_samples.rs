@@ -1,8 +1,8 @@
-//! The finished images of a sampling that has not ended: a file of batches that outlives the process.
+//! Stores the finished images of an interrupted sampling run: a file of batches that outlives the process.
 //!
-//! A batch is the number of its bytes (u64, little-endian), a SHA-256 over where it begins and its bytes, and the bytes.
-//! It is on the disk before the next one is begun. Whatever a crash or a power cut left behind the last whole batch, and
-//! whatever was altered since, does not fit its digest; there the file is cut off, and sampled again.
+//! A batch consists of its length in bytes (u64, little-endian), a SHA-256 over its offset and its bytes, and the
+//! bytes. Each batch is flushed to disk before the next one starts. Incomplete or modified batches do not match their
+//! digest: the file is truncated before the first of them, and these images are sampled again.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,19 +19,19 @@ const HEAD: usize = 8 + DIGEST;
 pub struct Part {
     file: File,
     path: PathBuf,
-    /// Bytes of images so far.
+    /// The number of bytes of images so far.
     len: usize,
 }
 
-/// What there is already.
+/// The contents of an existing file.
 pub struct Kept {
     pub pixels: Vec<u8>,
-    /// Bytes behind the last good batch, which were cut off.
+    /// The number of bytes after the last valid batch, which were truncated.
     pub lost: u64,
 }
 
 impl Part {
-    /// Opens the file or makes it, and reads what it holds of images of `image_len` bytes, `max_len` bytes in all.
+    /// Opens or creates the file and reads its images of `image_len` bytes each, `max_len` bytes in total.
     pub fn open(path: &Path, image_len: usize, max_len: usize) -> Result<(Self, Kept)> {
         let doing = || format!("reading the finished images in {}", path.display());
         let mut file =
@@ -52,21 +52,21 @@ impl Part {
         Ok((part, Kept { pixels, lost: rest.len() as u64 }))
     }
 
-    /// Adds a batch; when this returns, it outlives a power cut.
+    /// Appends a batch; it is durable when this returns.
     pub fn append(&mut self, batch: &[u8]) -> Result<()> {
         let mut record = Vec::with_capacity(HEAD + batch.len());
         record.extend((batch.len() as u64).to_le_bytes());
         record.extend(digest(self.len, batch));
         record.extend(batch);
         let written = self.file.write_all(&record).and_then(|()| self.file.sync_data());
-        written.with_context(|| format!("keeping finished images in {}", self.path.display()))?;
+        written.with_context(|| format!("writing finished images to {}", self.path.display()))?;
         self.len += batch.len();
         Ok(())
     }
 }
 
-/// The batch at the start of `bytes` and what follows it; `begin` bytes of images came before. None where there is no
-/// whole one, or another than was written there.
+/// Splits off the batch at the start of `bytes`; returns it and the rest. `begin` bytes of images precede it. `None` if
+/// the batch is incomplete or does not match its digest.
 fn first_batch(bytes: &[u8], begin: usize) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<8>()?;
     let (expected, rest) = rest.split_at_checked(DIGEST)?;
@@ -74,7 +74,7 @@ fn first_batch(bytes: &[u8], begin: usize) -> Option<(&[u8], &[u8])> {
     (digest(begin, batch)[..] == *expected).then_some((batch, rest))
 }
 
-/// With the place, so that a batch stands for the images of its own chains alone.
+/// Includes the offset, so that a batch is only valid for the images of its own chains.
 fn digest(begin: usize, batch: &[u8]) -> [u8; DIGEST] {
     Sha256::new().chain_update((begin as u64).to_le_bytes()).chain_update(batch).finalize().into()
 }
@@ -85,12 +85,12 @@ mod tests {
 
     use super::*;
 
-    /// Images of 3 bytes, and no more than 30 of them.
+    /// Images of 3 bytes, at most 30 of them.
     fn open(path: &Path) -> (Part, Kept) {
         Part::open(path, 3, 90).unwrap()
     }
 
-    /// A file of batches of 2, 1 and 3 images, counted through.
+    /// Creates a file with batches of 2, 1 and 3 images, whose pixels count up.
     fn three_batches(folder: &Path) -> (PathBuf, Vec<u8>) {
         let path = folder.join("part");
         let pixels: Vec<u8> = (1..=18).collect();
@@ -115,7 +115,7 @@ mod tests {
         // Each case waits for the disk a few times.
         #![proptest_config(ProptestConfig::with_cases(40))]
 
-        /// Cut off anywhere, or one byte altered anywhere: what is kept are whole batches, as they were written.
+        /// After truncation or a modified byte at any position, the remaining data are whole batches as written.
         #[test]
         fn damage_costs_its_batch_and_what_follows(at in 0usize..18 + 3 * HEAD, flip in 1u8.., cut in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();
@@ -128,7 +128,7 @@ mod tests {
             let (mut part, kept) = open(&path);
             prop_assert_eq!(&kept.pixels, &pixels[..[0, 6, 9][whole]]);
             prop_assert_eq!(kept.lost as usize, bytes.len() - ends[whole]);
-            // What is added follows the last good batch.
+            // New batches follow the last valid one.
             part.append(&[9; 6]).unwrap();
             prop_assert_eq!(open(&path).1.pixels, [&kept.pixels[..], &[9; 6]].concat());
         }
@@ -139,7 +139,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, _) = three_batches(folder.path());
         let bytes = std::fs::read(&path).unwrap();
-        // The last batch in the first one's place; images of another size; more images than there are.
+        // The last batch in place of the first; images of another size; more images than expected.
         std::fs::write(&path, &bytes[2 * HEAD + 9..]).unwrap();
         assert!(open(&path).1.pixels.is_empty());
         std::fs::write(&path, &bytes).unwrap();
