@@ -81,9 +81,9 @@ fn a_steady_step_allocates_no_memory_of_the_size_of_data() {
     assert!(steps[0].abs_diff(steps[1]) < 1024, "{steps:?} bytes by training steps");
 }
 
-/// What the composed operations hold after a pass, and what they are told to take. They give no memory back before a pass
-/// of another kind; a GPU's kernels take as much of its own.
-fn held_and_told(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] {
+/// Returns the memory that the composed operations use after a pass, and the predicted memory, in bytes. They free none
+/// before a pass of another kind; the kernels of a GPU use as much of its own memory.
+fn used_and_predicted(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] {
     let attention = AttentionParams { kind, resolutions: vec![16, 8], ..Default::default() };
     let model = ModelParams { base_channels: 8, channel_mults: vec![1, 2], attention, ..Default::default() };
     let graph = unet(&model, 16, 4);
@@ -99,21 +99,21 @@ fn held_and_told(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] 
         network.predict(Weights::Raw, &x, &t).unwrap();
     }
     let change = region.change();
-    let held = change.bytes_allocated - change.bytes_deallocated;
-    let told = memory::parameter_bytes(&graph) + batch * memory::bytes_per_image(&graph, training);
-    [held as f64, told as f64]
+    let used = change.bytes_allocated - change.bytes_deallocated;
+    let predicted = memory::parameter_bytes(&graph) + batch * memory::bytes_per_image(&graph, training);
+    [used as f64, predicted as f64]
 }
 
 #[test]
-fn passes_of_composed_operations_take_about_what_is_told() {
+fn memory_of_composed_operations_is_near_the_prediction() {
     let _alone = alone();
-    // The first pass makes buffers of the products' own.
-    held_and_told(AttentionKind::Mhsa, true, 16);
+    // The first pass allocates the buffers of matrix products.
+    used_and_predicted(AttentionKind::Mhsa, true, 16);
     for kind in [AttentionKind::None, AttentionKind::Mhsa, AttentionKind::Linear, AttentionKind::Cross] {
         for (training, batch) in [(true, 4), (true, 16), (false, 4), (false, 16)] {
-            let [held, told] = held_and_told(kind, training, batch);
-            let ratio = told / held;
-            assert!((0.75..2.5).contains(&ratio), "{kind:?}, training {training}, batch {batch}: {ratio} of {held}");
+            let [used, predicted] = used_and_predicted(kind, training, batch);
+            let ratio = predicted / used;
+            assert!((0.75..2.5).contains(&ratio), "{kind:?}, training {training}, batch {batch}: {ratio} of {used}");
         }
     }
 }

@@ -214,9 +214,9 @@ fn a_stage_can_be_forced_and_a_part_be_run() {
     for command in [&["plan", "p.yaml"][..], &["run", "p.yaml", "--dry-run"]] {
         let args = [command, &["--only", "pairs", "--force", "images", "--json"]].concat();
         let plan: serde_json::Value = serde_json::from_str(&folder.srpipe(&args).stdout).unwrap();
-        let told = |stage: usize| (&plan["stages"][stage]["state"], &plan["stages"][stage]["reason"]);
-        assert_eq!(told(0), (&json!("ready"), &json!("forced")), "{plan}");
-        assert_eq!(told(1), (&json!("waiting"), &json!("waits")), "{plan}");
+        let state_and_reason = |stage: usize| (&plan["stages"][stage]["state"], &plan["stages"][stage]["reason"]);
+        assert_eq!(state_and_reason(0), (&json!("ready"), &json!("forced")), "{plan}");
+        assert_eq!(state_and_reason(1), (&json!("waiting"), &json!("waits")), "{plan}");
     }
     let force = folder.run(&["--json", "--force", "images"]);
     assert_eq!(force.finished()["stages"], json!({"images": "ran", "pairs": "cached", "others": "ran"}), "{force}");

@@ -56,10 +56,10 @@ fn errors_of_a_file_are_told_with_their_places() {
     let value: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(value["files"][0], json!({"file": "p.yaml", "stages": 3, "errors": []}));
     let errors = value["files"][1]["errors"].as_array().unwrap();
-    let told: Vec<(&str, &str)> =
+    let output: Vec<(&str, &str)> =
         errors.iter().map(|e| (e["place"].as_str().unwrap(), e["message"].as_str().unwrap())).collect();
     assert_eq!(
-        told,
+        output,
         [("bad.yaml:3:32", "`{inputs.x}` is not declared"), ("bad.yaml:3:57", "`../o` is not a valid output name")]
     );
 }
@@ -86,8 +86,8 @@ fn the_committed_schema_and_reference_are_of_this_version() {
         [("pipelines/srpipe.schema.json", &["schema"][..]), ("docs/reference.md", &["schema", "--markdown"])]
     {
         let committed = std::fs::read_to_string(root.join(file)).unwrap();
-        let told = folder.srpipe(args).stdout;
-        assert!(committed == told, "{file} is out of date: srpipe {} > {file}", args.join(" "));
+        let output = folder.srpipe(args).stdout;
+        assert!(committed == output, "{file} is out of date: srpipe {} > {file}", args.join(" "));
     }
     for file in std::fs::read_dir(root.join("pipelines")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.extension().is_some_and(|e| e == "yaml") {

@@ -307,10 +307,10 @@ fn hostile_arguments_are_handled() {
         for args in commands {
             let start = std::time::Instant::now();
             let output = folder.srpipe(&[args, &[word]].concat());
-            let told = format!("{args:?} {:.20}: {:.500}", word, output.stderr);
-            assert!(matches!(output.code, Some(0..=2 | 126 | 127)), "{:?} {told}", output.code);
-            assert!(!output.stderr.contains("panicked") && output.stderr.len() < 400_000, "{told}");
-            assert!(start.elapsed() < common::PATIENCE / 4, "{told}");
+            let shown = format!("{args:?} {:.20}: {:.500}", word, output.stderr);
+            assert!(matches!(output.code, Some(0..=2 | 126 | 127)), "{:?} {shown}", output.code);
+            assert!(!output.stderr.contains("panicked") && output.stderr.len() < 400_000, "{shown}");
+            assert!(start.elapsed() < common::PATIENCE / 4, "{shown}");
         }
     }
 }

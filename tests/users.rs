@@ -172,8 +172,8 @@ fn a_schema_of_somebody_else_stays() {
     folder.write("srpipe.schema.json", "{}\n");
     let output = folder.srpipe(&["init", "--json"]);
     assert_eq!(output.code, Some(0), "{output}");
-    let told: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(told, serde_json::json!({"schema": 1, "files": ["./quickstart.yaml"]}), "{output}");
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({"schema": 1, "files": ["./quickstart.yaml"]}), "{output}");
     assert!(output.stderr.contains("./srpipe.schema.json already exists"), "{output}");
     assert_eq!(std::fs::read_to_string(folder.path().join("srpipe.schema.json")).unwrap(), "{}\n");
     let output = folder.srpipe(&["init", "--force"]);

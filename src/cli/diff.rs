@@ -50,7 +50,7 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
     let mut text = format!("{a_id} → {b_id}\n");
     let mut table = Table::new(&["changed", "before", "after", "by"]);
     let plain = |text: String| (Look::Plain, text);
-    let mut told: Option<String> = None;
+    let mut last_shown: Option<String> = None;
     for (path, before, after) in params {
         // A stage that only one run has takes one line.
         let stage = path.split('.').take(2).collect::<Vec<_>>().join(".");
@@ -58,7 +58,7 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
             let has = |facts: &Facts| facts.params.contains_key(&format!("{stage}.kind"));
             has(a) != has(b)
         };
-        if is_whole && told.as_ref() == Some(&stage) {
+        if is_whole && last_shown.as_ref() == Some(&stage) {
             continue;
         }
         let shown = |value: &Option<&String>| match (value, is_whole) {
@@ -68,7 +68,7 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
         };
         let name = if is_whole { stage.clone() } else { path.to_string() };
         table.row(vec![plain(name), plain(shown(before)), plain(shown(after)), plain(String::new())]);
-        told = is_whole.then_some(stage);
+        last_shown = is_whole.then_some(stage);
     }
     for (path, before, after) in metrics {
         let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| format::figure(*value));

@@ -53,8 +53,8 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     match args.json {
         true => {
             let pipeline = run.record().ok().map(|record| record.pipeline);
-            let told = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": format::path(&path)});
-            print_json(&told);
+            let summary = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": format::path(&path)});
+            print_json(&summary);
         }
         false => print(&format!("{}\n", path.display())),
     }

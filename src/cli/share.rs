@@ -85,10 +85,10 @@ pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         }
     }
     if args.json {
-        let told = serde_json::json!({
+        let summary = serde_json::json!({
             "schema": 1, "run": record.id, "pushed": pushed, "there": there, "repaired": repaired,
         });
-        print_json(&told);
+        print_json(&summary);
     } else {
         let repaired = if repaired > 0 { format!(", {repaired} damaged and repaired") } else { String::new() };
         print(&format!("{} pushed to {address}, {there} already there{repaired}\n", format::count(pushed, "result")));

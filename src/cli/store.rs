@@ -53,18 +53,22 @@ fn describe(removed: &Removed, dry_run: bool) -> String {
     let mut text: String = removed.runs.iter().map(|run| format!("run {run}\n")).collect();
     let others = [
         (removed.runs.len(), "run"),
-        (removed.actions, "result"),
-        (removed.blobs, "blob"),
-        (removed.work, "unfinished stage"),
-        (removed.temporaries, "half-written file"),
+        (removed.results.actions, "result"),
+        (removed.results.blobs, "blob"),
+        (removed.results.work, "unfinished stage"),
+        (removed.results.temporaries, "half-written file"),
     ];
     let counts: Vec<String> = others.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| format::count(n, noun)).collect();
     let verb = if dry_run { "would remove" } else { "removed" };
     text += &match counts.is_empty() {
         true => "nothing to remove".to_string(),
-        false => format!("{verb} {} ({})", counts.join(", "), format::size(removed.bytes)),
+        false => format!("{verb} {} ({})", counts.join(", "), format::size(removed.results.bytes)),
     };
-    text + &format!("; {} with {} left\n", format::count(removed.blobs_left, "blob"), format::size(removed.bytes_left))
+    text + &format!(
+        "; {} with {} left\n",
+        format::count(removed.results.blobs_left, "blob"),
+        format::size(removed.results.bytes_left)
+    )
 }
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {

@@ -68,10 +68,10 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     if args.json {
         let size = [scale * width, scale * height];
         let paths = |paths: &[PathBuf]| paths.iter().map(|path| format::path(path)).collect::<Vec<_>>();
-        let told = json!({
+        let summary = json!({
             "schema": 1, "images": paths(&images), "bicubic": bicubic.as_deref().map(format::path), "width": size[0], "height": size[1], "seconds": seconds,
         });
-        print_json(&told);
+        print_json(&summary);
         return Ok(EXIT_DONE);
     }
     print(&images.iter().chain(&bicubic).map(|path| format!("{}\n", path.display())).collect::<String>());

@@ -5,21 +5,20 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::Metric;
 
-/// That `arm` is better than `control`.
+/// The claim that `arm` is better than `control`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// The arm that is to be better.
+    /// The arm that is claimed to be better.
     pub arm: String,
-    /// What it is to be better than: best an arm that differs in nothing but what is claimed to help. Another arm, or
-    /// `bicubic`.
+    /// The arm to compare it with, or `bicubic`. Ideally it differs only in what is claimed to help.
     pub control: String,
-    /// What decides. The claims `quality`, `coherence`, `artifacts` and `convergence` have one of their own:
+    /// The metric that decides. The claims `quality`, `coherence`, `artifacts` and `convergence` have the defaults
     /// `heldout_loss`, `energy_score`, `spectrum_distance` and `flops_to_loss`.
     #[serde(default)]
     pub endpoint: Option<Metric>,
-    /// Differences smaller than this are of no interest. In dB, in units of SSIM, or for other endpoints in percent of
-    /// the control's value; where nothing is said 0.1 dB, 0.005, 1 %, and 5 % of what training took.
+    /// The smallest difference of interest: in dB, in units of SSIM, or for other endpoints in percent of the control's
+    /// value. Defaults to 0.1 dB, 0.005, 1 %, and 5 % for `steps_to_loss` and `flops_to_loss`.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub margin: Option<f64>,

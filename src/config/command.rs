@@ -7,46 +7,45 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Blobs, Input, Kind};
 
-/// Runs a program on blobs of other stages, and keeps the files that it makes.
+/// Runs a program on blobs of other stages, and stores the files that it writes.
 ///
-/// The program starts in an empty folder, where `inputs/NAME`, `outputs/` and the declared `files` lie; of srpipe's
-/// environment it has PATH, HOME and TMPDIR, nothing else.
+/// The program starts in a folder that contains only `inputs/NAME`, `outputs/` and the declared `files`. Of srpipe's
+/// environment it gets only PATH, HOME and TMPDIR.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandParams {
-    /// The program and its arguments, without a shell. `{inputs.NAME}` and `{outputs.NAME}` stand for paths, `{seed}`
-    /// for the seed, `{threads}` for the number of threads that the stage may use.
+    /// The program and its arguments, without a shell. `{inputs.NAME}` and `{outputs.NAME}` are replaced by paths,
+    /// `{seed}` by the seed, and `{threads}` by the number of threads that the stage may use.
     #[schemars(length(min = 1))]
     pub command: Vec<String>,
-    /// What it reads, by a name of its own: all blobs of a stage (`STAGE`, a folder), or one of them (`STAGE/BLOB`, a
-    /// file).
+    /// The inputs by name: all blobs of a stage (`STAGE`, a folder), or one of them (`STAGE/BLOB`, a file).
     #[serde(default, serialize_with = "without_stages")]
     pub inputs: BTreeMap<String, String>,
-    /// The files that it makes, which are the blobs of this stage.
+    /// The files that the program writes, which are the blobs of this stage.
     #[schemars(length(min = 1))]
     pub outputs: Vec<String>,
-    /// Its environment, beside PATH, HOME and TMPDIR.
+    /// Environment variables, in addition to PATH, HOME and TMPDIR.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Files that it needs, such as a script, relative to the working directory; they lie under the same names in the
-    /// folder that it starts in, and when their content changes it runs again.
+    /// Files that the program needs, such as a script, relative to the working directory. They are available under the
+    /// same names in the folder that the program starts in. The stage reruns when their content changes.
     #[serde(default)]
     pub files: Vec<String>,
-    /// One of `outputs`, a JSON object whose numbers become the figures of this stage. `Infinity`, as Python writes it,
-    /// is accepted; `NaN` is an error.
+    /// One of `outputs`, a JSON object whose numbers are the metrics of this stage. `Infinity`, as Python writes it, is
+    /// accepted; `NaN` is an error.
     #[serde(default)]
     pub metrics: Option<String>,
-    /// Instead of the pipeline's seed, where `{seed}` is used.
+    /// The seed, if `{seed}` is used; by default the pipeline's.
     #[serde(default, skip_serializing)]
     pub seed: Option<u64>,
 }
 
-/// The names of stages do not change the result, and whether one blob or all are read does.
+/// Serialises inputs without the names of stages, which do not change the result.
 fn without_stages<S: Serializer>(inputs: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(inputs.iter().map(|(name, input)| (name, split(input).1.unwrap_or("*"))))
 }
 
-/// The stage of an input, and the blob where only one is read.
+/// Splits an input into the stage and, if only one blob is read, the blob.
 pub fn split(input: &str) -> (&str, Option<&str>) {
     match input.split_once('/') {
         Some((stage, blob)) => (stage, Some(blob)),
@@ -54,7 +53,7 @@ pub fn split(input: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What stands between braces in an argument or a value of the environment.
+/// A placeholder in an argument or in the value of an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placeholder<'a> {
     Input(&'a str),
@@ -63,7 +62,7 @@ pub enum Placeholder<'a> {
     Threads,
 }
 
-/// Puts values in the place of placeholders. Braces around anything else are left as they are.
+/// Replaces placeholders by values. Braces around anything else are unchanged.
 pub fn substitute<'a, E>(
     text: &'a str,
     mut value: impl FnMut(Placeholder<'a>) -> Result<String, E>,
@@ -162,7 +161,7 @@ pub fn has_seed(text: &str) -> bool {
 }
 
 impl CommandParams {
-    /// Where placeholders may stand.
+    /// Returns the texts that may contain placeholders.
     fn texts(&self) -> impl Iterator<Item = &String> {
         self.command.iter().chain(self.env.values())
     }

@@ -9,18 +9,18 @@ use super::blobs::{COMPARISON, LOSS, LOSS_CURVES, METRICS, SAMPLES, SUMMARY, TES
 use super::claims::Claim;
 use super::{Input, Kind};
 
-/// Measures every arm against the high-resolution images, beside bicubic enlargement.
+/// Compares every arm, and bicubic enlargement, with the high-resolution images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareParams {
-    /// The arms by the name they have in tables and pictures, each a `sample` stage.
+    /// The arms: for each name in tables and pictures, a `sample` stage.
     #[serde(deserialize_with = "arms")]
     #[schemars(with = "BTreeMap<String, String>", extend("minProperties" = 1))]
     pub arms: BTreeMap<String, Arm>,
-    /// What the comparison is asked, by a name of each claim. All are answered together, in `summary.json`.
+    /// The claims by name. All are tested together; the verdicts are in `summary.json`.
     #[serde(default)]
     pub claims: BTreeMap<String, Claim>,
-    /// Test images in `comparison.png`, a row each.
+    /// The number of test images in `comparison.png`, one per row.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]
     pub rows: usize,
@@ -30,14 +30,14 @@ fn default_rows() -> usize {
     8
 }
 
-/// An arm of a comparison: the stage that the file names, or those of its instances that differ in their seeds alone.
-/// Which stages they are does not matter to the result, so their names stay out of keys.
+/// An arm of a comparison: the stage in the file, or those of its instances that differ only in their seeds. The names of
+/// the stages do not change the result, so they are not part of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arm {
-    /// Its name in the file, which the arms of a sweep have in common.
+    /// The name in the file, common to the arms of a sweep.
     pub of: String,
-    /// Where it lies on the axes of the sweep.
+    /// Its values on the axes of the sweep.
     pub axes: Vec<Label>,
     /// At least one; several have different seeds.
     pub runs: Vec<ArmRun>,
@@ -47,7 +47,7 @@ pub struct Arm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmRun {
-    /// Its value on the axis of seeds, where that was swept; of several such axes, with commas between.
+    /// Its value on the axis of seeds, if that is swept; values on several such axes are separated by commas.
     pub seed: Option<String>,
     #[serde(skip_serializing)]
     pub stage: String,
@@ -61,7 +61,7 @@ pub struct Label {
 }
 
 impl Arm {
-    /// An arm that nothing sweeps.
+    /// Returns an arm that is not swept.
     pub fn single(name: &str, stage: &str) -> Self {
         let run = ArmRun { seed: None, stage: stage.to_string() };
         Self { of: name.to_string(), axes: vec![], runs: vec![run] }
@@ -69,7 +69,7 @@ impl Arm {
 }
 
 impl ArmRun {
-    /// What its samples are to the comparison.
+    /// Returns the role of its samples as an input of the comparison.
     pub fn role(&self, arm: &str) -> String {
         match &self.seed {
             None => format!("arms.{arm}"),
@@ -78,7 +78,7 @@ impl ArmRun {
     }
 }
 
-/// As the file has them, the name of a stage each, or as [`StageParams::complete`](super::StageParams::complete) writes
+/// Reads arms as in the file, where each is the name of a stage, or as [`StageParams::complete`](super::StageParams::complete) writes
 /// them.
 fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Arm>, D::Error> {
     #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
 use super::{Input, Kind, SecretUrl, StageKind};
 
-/// Gets a dataset and splits it into training, validation and test images.
+/// Fetches a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FetchParams {
@@ -14,7 +14,7 @@ pub enum FetchParams {
     Cifar10(Cifar10Params),
     /// Generated images of 32×32 with edges, textures, repetition and symmetry; needs no network.
     Synthetic(SyntheticParams),
-    /// PNG, JPEG and WebP files of any size, in a folder and the folders in it.
+    /// PNG, JPEG and WebP files of any size, in a folder and its subfolders.
     Folder(FolderParams),
 }
 
@@ -29,19 +29,19 @@ pub struct Cifar10Params {
     #[serde(skip_serializing)]
     #[schemars(with = "Vec<String>")]
     pub mirrors: Vec<SecretUrl>,
-    /// SHA-256 of the archive, in hexadecimal. The official archive's where `url` is not given; needed with a web
-    /// address of another archive; with `file:` it is checked where it is given.
+    /// SHA-256 of the archive, in hexadecimal. Defaults to the official archive's if `url` is not given, is required for
+    /// a web address, and is optional for `file:`.
     #[serde(skip_serializing)]
     pub sha256: Option<String>,
     /// Validation images, taken from the end of the training images.
     #[schemars(range(min = 1, max = 49_999))]
     pub validation: usize,
-    /// At most this many images of each split.
+    /// The maximum number of images of each split.
     pub limit: Limits,
 }
 
 impl FetchParams {
-    /// Height and width of the dataset's images, in pixels.
+    /// Returns the height and width of the dataset's images, in pixels.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Cifar10(_) | Self::Synthetic(_) => 32,
@@ -49,7 +49,7 @@ impl FetchParams {
         }
     }
 
-    /// Test images that there are at most.
+    /// Returns the maximum number of test images.
     pub fn most_tests(&self) -> usize {
         match self {
             Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
@@ -65,7 +65,7 @@ impl Default for Cifar10Params {
     }
 }
 
-/// At most this many images of each split, the first ones; all where nothing is said.
+/// The maximum number of images of each split; the first ones are used, and all by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -106,30 +106,30 @@ pub struct FolderParams {
     /// The folder, relative to the working directory.
     #[serde(skip_serializing)]
     pub path: String,
-    /// Height and width of the images that are made of the files, in pixels.
+    /// Height and width of the dataset's images, in pixels.
     #[serde(default = "default_size")]
     #[schemars(range(min = 8, max = 1024))]
     pub size: usize,
     #[serde(default)]
     pub fit: Fit,
-    /// Files for validation; a tenth of all where nothing is said.
+    /// Number of files for validation; by default a tenth of all.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub validation: Option<usize>,
-    /// Files for testing; a tenth of all where nothing is said.
+    /// Number of files for testing; by default a tenth of all.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub test: Option<usize>,
-    /// What becomes of files that cannot be decoded, or are smaller than `size` where nothing is scaled.
+    /// How to handle files that cannot be decoded, or that are smaller than `size` if nothing is scaled.
     #[serde(default)]
     pub broken: Broken,
-    /// At most this many images of each split.
+    /// The maximum number of images of each split.
     #[serde(default)]
     pub limit: Limits,
 }
 
 impl FolderParams {
-    /// No split has more images than these.
+    /// Returns the maximum number of images of any split.
     pub fn most_of_a_split(&self) -> usize {
         let Limits { train, validation, test } = self.limit;
         [train, validation, test].into_iter().map(|limit| limit.unwrap_or(usize::MAX)).max().unwrap_or(usize::MAX)
@@ -140,7 +140,7 @@ fn default_size() -> usize {
     32
 }
 
-/// How a file of any size becomes square images of one.
+/// How a file of any size is turned into square images of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
@@ -149,61 +149,62 @@ pub enum Fit {
     Cover,
     /// One image: the central `size`×`size` pixels, not scaled.
     Crop,
-    /// As many images as fit side by side, not scaled; those of a file stay in one split. Where `limit` is less than
-    /// all, they are from all over all files.
+    /// As many images as fit side by side, not scaled; all images of a file are in the same split. A `limit` selects
+    /// images from all parts of all files.
     Tiles,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Broken {
-    /// The stage fails and names them.
+    /// The stage fails and lists them.
     #[default]
     Refuse,
-    /// They are named in the log and left out.
+    /// They are skipped and listed in the log.
     Skip,
 }
 
-/// Makes the low-resolution image of every image of a dataset, rounded to 8 bits.
+/// Computes the low-resolution image of every image of a dataset, rounded to 8 bits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DegradeParams {
     /// The `fetch` stage whose images are degraded.
     #[serde(skip_serializing)]
     pub input: String,
-    /// How many times smaller the low-resolution image is: 2, 4 or 8.
+    /// The factor by which height and width are reduced: 2, 4 or 8.
     #[serde(default = "default_scale")]
     #[schemars(extend("enum" = [2, 4, 8]))]
     pub scale: usize,
     #[serde(default)]
     pub method: DegradeMethod,
-    /// Method `blur`: the standard deviation of the Gaussian, in pixels of the high-resolution image; 1.6 unless given.
+    /// Method `blur`: the standard deviation of the Gaussian, in pixels of the high-resolution image; 1.6 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.1, max = 100.0))]
     pub sigma: Option<f64>,
 }
 
 impl DegradeParams {
-    /// The blur of the degradation "BD" of super-resolution papers (Zhang et al. 2018).
-    pub const DEFAULT_SIGMA: f64 = 1.6;
-
     pub fn degradation(&self) -> Degradation {
-        let sigma = (self.method == DegradeMethod::Blur).then(|| self.sigma.unwrap_or(Self::DEFAULT_SIGMA));
-        Degradation { method: self.method, sigma }
+        Degradation { method: self.method, sigma: self.sigma.unwrap_or(Degradation::DEFAULT_SIGMA) }
     }
 }
 
-/// How low-resolution images are made, apart from their scale.
+/// How low-resolution images are computed, apart from their scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Degradation {
     pub method: DegradeMethod,
-    /// The standard deviation of a blur, in pixels of the high-resolution image.
-    pub sigma: Option<f64>,
+    /// The standard deviation of a blur, in pixels of the high-resolution image. Other methods ignore it.
+    pub sigma: f64,
+}
+
+impl Degradation {
+    /// The blur of the degradation "BD" of super-resolution papers (Zhang et al. 2018).
+    pub const DEFAULT_SIGMA: f64 = 1.6;
 }
 
 impl From<DegradeMethod> for Degradation {
     fn from(method: DegradeMethod) -> Self {
-        Self { method, sigma: None }
+        Self { method, sigma: Self::DEFAULT_SIGMA }
     }
 }
 

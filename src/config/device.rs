@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Where networks run.
+/// The device that networks run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Device {
-    /// A CUDA device where there is one, else the CPU.
+    /// A CUDA device if there is one, otherwise the CPU.
     #[default]
     Auto,
     Cpu,
@@ -16,7 +16,7 @@ pub enum Device {
 impl FromStr for Device {
     type Err = &'static str;
 
-    /// The error says what a device looks like, to follow "must be".
+    /// The error describes the valid values, to follow "must be".
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let index = |n: &str| match n.bytes().all(|b| b.is_ascii_digit()) {
             true => n.parse::<u16>().ok().map(|n| Self::Cuda(n.into())),

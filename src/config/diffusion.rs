@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The noise process and what the network learns of it.
+/// The noise process and what the network predicts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiffusionParams {
@@ -19,12 +19,12 @@ pub struct DiffusionParams {
     pub beta_end: f64,
     pub objective: PredictionType,
     pub target: Target,
-    /// Target `residual`: the factor on the residual, so that it fills [-1, 1] as an image does. Where nothing is
-    /// said, half the reciprocal of its standard deviation over the training images.
+    /// Target `residual`: the factor that scales the residual to the range of an image, [-1, 1]. By default half the
+    /// reciprocal of its standard deviation over the training images.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1000))]
     pub residual_scale: Option<f64>,
     pub loss_weighting: LossWeighting,
-    /// The signal-to-noise ratio at which `min_snr` cuts off.
+    /// The signal-to-noise ratio at which `min_snr` clips weights.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub min_snr_gamma: f64,
 }
@@ -48,25 +48,25 @@ impl Default for DiffusionParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
-    /// Betas on a line (Ho et al. 2020).
+    /// Linear betas (Ho et al. 2020).
     Linear,
     /// Squared cosine alpha-bar (Nichol and Dhariwal 2021, eq. 17).
     #[default]
     Cosine,
-    /// A falling sigmoid of alpha-bar from -3 to 3 (Chen 2023, section 2.2).
+    /// Sigmoid alpha-bar, from -3 to 3 (Chen 2023, section 2.2).
     Sigmoid,
-    /// Roots of the betas on a line (Song et al. 2021, appendix D).
+    /// Linear square roots of the betas (Song et al. 2021, appendix D).
     Quadratic,
 }
 
 impl ScheduleKind {
-    /// Whether it goes from `beta_start` to `beta_end`.
+    /// Whether it uses `beta_start` and `beta_end`.
     pub fn has_betas(self) -> bool {
         matches!(self, Self::Linear | Self::Quadratic)
     }
 }
 
-/// What the squared error at each time is multiplied by in training; the held-out loss is never weighted.
+/// The weight of the squared error at each time in training. The held-out loss is not weighted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeighting {
@@ -97,7 +97,7 @@ pub enum PredictionType {
 pub enum Target {
     /// The high-resolution image in [-1, 1].
     Image,
-    /// The high-resolution image less the bicubically enlarged low-resolution one, times `residual_scale`.
+    /// The high-resolution image minus the bicubically enlarged low-resolution one, times `residual_scale`.
     #[default]
     Residual,
 }

@@ -7,18 +7,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelParams {
-    /// Channels that `channel_mults` multiplies.
+    /// The number of channels that `channel_mults` multiplies.
     #[schemars(range(min = 2, max = 1024))]
     pub base_channels: usize,
-    /// By level, each of half the resolution of the one before: the channels, as multiples of `base_channels`.
+    /// The number of channels at each level, as multiples of `base_channels`. Each level has half the resolution of the
+    /// previous one.
     #[schemars(length(min = 1, max = 6), inner(range(min = 1, max = 64)))]
     pub channel_mults: Vec<usize>,
-    /// Blocks on the way down and again on the way up, at each level.
+    /// Blocks at each level, in the encoder and again in the decoder.
     #[schemars(range(min = 1, max = 16))]
     pub blocks_per_level: usize,
     pub block: Block,
     pub time_embedding: TimeEmbedding,
-    /// The last layer starts at zero, and so the network's first answer.
+    /// Initialise the last layer with zeros, so that the untrained network returns zeros.
     pub zero_output: bool,
     pub attention: AttentionParams,
 }
@@ -38,7 +39,7 @@ impl Default for ModelParams {
 }
 
 impl ModelParams {
-    /// The tutorial's network, corrected.
+    /// Returns the tutorial's network, corrected.
     pub fn tutorial(base_channels: usize, kind: AttentionKind) -> Self {
         Self {
             base_channels,
@@ -54,9 +55,9 @@ impl ModelParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Block {
-    /// The tutorial's: twice convolution, normalisation, activation.
+    /// The tutorial's: convolution, normalisation, activation, twice.
     Plain,
-    /// Twice normalisation, activation, convolution, added to the input.
+    /// Normalisation, activation, convolution, twice, added to the input.
     #[default]
     Residual,
 }
@@ -64,27 +65,27 @@ pub enum Block {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbedding {
-    /// Sines and cosines of the time, through two layers to a scale and a shift in every block.
+    /// Sines and cosines of the time; two layers map them to a scale and a shift in every block.
     #[default]
     Sinusoidal,
-    /// The tutorial's: the time itself through two layers, added at the deepest level.
+    /// The tutorial's: two layers applied to the time itself, added at the deepest level.
     #[serde(rename(serialize = "seed", deserialize = "bottleneck_mlp"), alias = "seed")]
     BottleneckMlp,
 }
 
-/// Layers in which distant parts of a map see each other.
+/// Attention layers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttentionParams {
     pub kind: AttentionKind,
-    /// Parts of the channels that attend on their own; the tutorial's attention has one, whatever is said here.
+    /// The number of heads; `sagan` always has one.
     #[schemars(range(min = 1, max = 64))]
     pub heads: usize,
-    /// Heights of the maps that have a layer: of 32×32 images 32, 16 or 8, if the U-Net has so many levels. The deepest
-    /// has one, the others one on the way down and one on the way up.
+    /// Heights of the feature maps with attention: 32, 16 or 8 for images of 32×32, if the U-Net has that many levels. The
+    /// deepest level has one layer, the others one in the encoder and one in the decoder.
     #[schemars(length(min = 1), inner(range(min = 1)))]
     pub resolutions: Vec<usize>,
-    /// With `conv_control`: the kind whose parameters it has.
+    /// With `conv_control`: the kind whose number of parameters it matches.
     pub matches: Matched,
 }
 
@@ -97,27 +98,28 @@ impl Default for AttentionParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionKind {
-    /// None: the baseline.
+    /// No attention: the baseline.
     #[default]
     None,
     /// The tutorial's, from SAGAN (Zhang et al. 2019): one head, queries and keys of C/8 channels, a gate gamma that
     /// starts at 0.
     #[serde(rename(serialize = "seed", deserialize = "sagan"), alias = "seed")]
     Sagan,
-    /// Heads of softmax attention between a normalisation and a projection that starts at zero.
+    /// Multi-head softmax attention between a normalisation and a projection that is initialised with zeros.
     Mhsa,
-    /// The same with linear attention (Shen et al. 2021): its cost grows with the places, not with their square. That
-    /// pays at 32×32, hardly at 8×8.
+    /// As `mhsa`, with linear attention (Shen et al. 2021): the cost is proportional to the number of positions, not to its
+    /// square, which helps at 32×32 and hardly at 8×8.
     Linear,
-    /// The same, to the low-resolution image (as the means of its enlargement's blocks), with position encodings.
+    /// As `mhsa`, with keys and values from the low-resolution image (the block means of its enlargement) and position
+    /// encodings.
     Cross,
-    /// A control: as `mhsa`, all weights equal.
+    /// A control: as `mhsa`, with equal weights for all positions.
     Uniform,
-    /// A control: two 1×1 convolutions with the parameters of the kind that `matches` names.
+    /// A control: two 1×1 convolutions with as many parameters as the kind in `matches`.
     ConvControl,
 }
 
-/// What a control has the parameters of.
+/// The attention kind whose number of parameters a control matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Matched {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What may stand in a stage beside the parameters of its kind.
+/// Parameters that stages of every kind have.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommonParams {
-    /// What the stage needs of the machine.
+    /// The resources that the stage needs.
     pub resources: ResourceParams,
-    /// How often the stage is tried again after it ended badly: a number for every cause, or one for each.
+    /// How often the stage is retried after a failure: one number for all causes, or one for each.
     pub retry: Option<RetryParams>,
 }
 
@@ -19,29 +19,29 @@ impl CommonParams {
     pub const NAMES: [&str; 2] = ["resources", "retry"];
 }
 
-/// What a stage needs of the machine while it runs. It waits until that is free, and gets no more.
+/// The resources that a stage needs. It waits until they are free, and cannot use more.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceParams {
-    /// Cores, which is how many threads the stage gets.
+    /// The number of cores, and so of threads.
     #[schemars(range(min = 1, max = 4096))]
     pub cpus: Option<usize>,
-    /// Memory of all its processes, such as `8 GB` or `512 MiB`. A stage that takes more is ended.
+    /// Memory of all its processes, such as `8 GB` or `512 MiB`. A stage that uses more is killed.
     pub memory: Option<String>,
-    /// Graphics cards, which it sees as `CUDA_VISIBLE_DEVICES`.
+    /// The number of GPUs, which the stage sees through `CUDA_VISIBLE_DEVICES`.
     #[schemars(range(max = 1024))]
     pub gpus: Option<usize>,
-    /// The longest that it may take, such as `90 s`, `30 min` or `2 h`. Then it is asked to save, and ended.
+    /// The time limit, such as `90 s`, `30 min` or `2 h`. A stage that reaches it saves its progress and is stopped.
     pub time: Option<String>,
     /// On a cluster: the partition.
     pub partition: Option<String>,
-    /// On a cluster: the account that is charged.
+    /// On a cluster: the account to charge.
     pub account: Option<String>,
     /// On a cluster: the quality of service.
     pub qos: Option<String>,
     /// On a cluster: features that the node must have.
     pub constraint: Option<String>,
-    /// On a cluster: further options of `sbatch`, word for word, such as `--exclude=node7`.
+    /// On a cluster: further options of `sbatch`, passed unchanged, such as `--exclude=node7`.
     pub extra: Vec<String>,
 }
 
@@ -52,20 +52,20 @@ pub enum RetryParams {
     ByCause(Retry),
 }
 
-/// How often a stage is tried again, by what ended it.
+/// How often a stage is retried, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Its process was killed from outside, or vanished.
+    /// Its process was killed or disappeared.
     #[schemars(range(max = 100))]
     pub lost: usize,
-    /// It took more memory than it asked for, or than there was.
+    /// It used more memory than it requested, or than was available.
     #[schemars(range(max = 100))]
     pub out_of_memory: usize,
-    /// It said itself that it failed.
+    /// It reported an error.
     #[schemars(range(max = 100))]
     pub failed: usize,
-    /// It took longer than it asked for; a training goes on where it was.
+    /// It reached its time limit; training resumes from its last checkpoint.
     #[schemars(range(max = 100))]
     pub time: usize,
 }
@@ -80,7 +80,7 @@ impl From<Option<RetryParams>> for Retry {
     }
 }
 
-/// What a stage asks for.
+/// The resources of a stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     pub cpus: Option<usize>,
@@ -91,14 +91,14 @@ pub struct Resources {
 }
 
 impl ResourceParams {
-    /// The error is a field and what it must be.
+    /// The error is a field and the expected value.
     pub fn resolve(&self) -> Result<(Resources, Site), (&'static str, &'static str)> {
         Ok((Resources::of(self)?, Site::of(self)?))
     }
 }
 
 impl Resources {
-    /// The error is a field and what it must be.
+    /// The error is a field and the expected value.
     fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
         let memory = params.memory.as_deref().map(|text| bytes(text).ok_or(("memory", SIZE)));
         let time = params.time.as_deref().map(|text| duration(text).ok_or(("time", TIME)));
@@ -106,7 +106,7 @@ impl Resources {
     }
 }
 
-/// What a stage asks of a cluster beyond [`Resources`]; a single machine has nothing of the kind.
+/// Settings for a cluster beyond [`Resources`]; a single machine ignores them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     pub partition: Option<String>,
@@ -118,7 +118,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// What srpipe says itself, and finds its jobs by.
+    /// Options that srpipe sets itself, to find its jobs.
     const OURS: [&str; 9] = [
         "--array",
         "--chdir",
@@ -131,7 +131,7 @@ impl Site {
         "--wrap",
     ];
 
-    /// The error is a field and what it must be.
+    /// The error is a field and the expected value.
     fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
         // Options may be cut short, as far as they are no others.
         let is_ours = |option: &String| {
@@ -152,7 +152,7 @@ impl Site {
 const SIZE: &str = "a number with a unit, such as `8 GB` or `512 MiB`";
 const TIME: &str = "a number with a unit, such as `90 s`, `30 min` or `2 h`";
 
-/// `8 GB` (8·10⁹), `512 MiB` (512·2²⁰); a letter alone counts in powers of two, as Slurm's does.
+/// Parses a size such as `8 GB` (8·10⁹) or `512 MiB` (512·2²⁰). A single letter is a power of two, as in Slurm.
 pub fn bytes(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text)?;
     let unit: f64 = match unit.to_ascii_lowercase().as_str() {
@@ -171,7 +171,7 @@ pub fn bytes(text: &str) -> Option<u64> {
     (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
-/// `90 s`, `30 min`, `2 h` or `1 d`.
+/// Parses a duration such as `90 s`, `30 min`, `2 h` or `1 d`.
 pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let unit = match unit {

@@ -10,28 +10,28 @@ use super::{Input, Kind, StageKind};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleParams {
-    /// The `train` stage whose model samples.
+    /// The `train` stage with the model.
     #[serde(skip_serializing)]
     pub model: String,
     /// The `degrade` stage whose test images are super-resolved.
     #[serde(skip_serializing)]
     pub data: String,
-    /// Instead of the pipeline's seed: the noise of the chains.
+    /// The seed of the noise; by default the pipeline's.
     #[serde(default, skip_serializing)]
     pub seed: Option<u64>,
     #[serde(default)]
     pub sampler: SamplerParams,
-    /// Samples K of each test image; a regression model has one answer and makes one.
+    /// The number K of samples per test image; a regression model always computes one.
     #[serde(default = "default_samples")]
     #[schemars(range(min = 1, max = 256))]
     pub samples: usize,
     #[serde(default)]
     pub weights: Weights,
-    /// At most this many test images; all where nothing is said.
+    /// The maximum number of test images; all by default.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub limit: Option<usize>,
-    /// Chains run at once; changes speed and memory, not the result.
+    /// The number of samples drawn at the same time. Affects speed and memory, not the result.
     #[serde(default = "default_sample_batch", skip_serializing)]
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
@@ -45,7 +45,7 @@ fn default_sample_batch() -> usize {
     64
 }
 
-/// The way from noise to an image.
+/// The sampler.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerParams {
@@ -53,12 +53,12 @@ pub struct SamplerParams {
     /// Steps per sample, with one network evaluation each unless `method` says otherwise; at most the model's timesteps.
     #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
-    /// DDIM: 0 is deterministic, 1 has the noise of DDPM.
+    /// DDIM: 0 is deterministic, 1 adds as much noise as DDPM.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub eta: f64,
     pub spacing: Spacing,
-    /// Correct each estimate of the clean image so that the means of its blocks are the low-resolution image: exactly,
-    /// but for values that the range of grey levels then cuts off.
+    /// Project each estimate of the clean image so that its block means equal the low-resolution image, except where
+    /// values are then clipped to the range of 8 bits.
     pub project_lr: bool,
 }
 
@@ -88,10 +88,10 @@ pub enum SamplerMethod {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
-    /// From T - 1 downwards in equal strides.
+    /// In equal strides from T - 1 down.
     #[default]
     Trailing,
-    /// From 0 upwards in equal strides; leaves out the noisiest times.
+    /// In equal strides from 0 up; skips the noisiest times.
     Leading,
 }
 

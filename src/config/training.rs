@@ -10,10 +10,10 @@ use super::{DiffusionParams, Input, Kind, ModelParams, StageKind};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainParams {
-    /// The `degrade` stage whose pairs are learned.
+    /// The `degrade` stage with the pairs to train on.
     #[serde(skip_serializing)]
     pub data: String,
-    /// Instead of the pipeline's seed: initial weights, batches, times and noise.
+    /// The seed of initial weights, batches, times and noise; by default the pipeline's.
     #[serde(default, skip_serializing)]
     pub seed: Option<u64>,
     #[serde(default)]
@@ -26,40 +26,40 @@ pub struct TrainParams {
     pub heldout: HeldoutParams,
 }
 
-/// The optimiser and how long it runs.
+/// The optimiser and the length of training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimParams {
     /// Peak learning rate of AdamW.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 10))]
     pub lr: f64,
-    /// Images in an optimiser step.
+    /// Images per optimiser step.
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
-    /// Parts in which a batch goes through the network, their gradients added: less memory for the same step.
+    /// The number of micro-batches that a batch is split into. Their gradients are added: the same step with less memory.
     #[schemars(range(min = 1, max = 65_536))]
     pub accumulate: usize,
-    /// Optimiser steps; or say `epochs` or `budget`.
+    /// Optimiser steps; alternatively set `epochs` or `budget`.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: Option<u64>,
-    /// Passes over the training images; or say `steps` or `budget`.
+    /// Passes over the training images; alternatively set `steps` or `budget`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub epochs: Option<u64>,
-    /// Seconds of training at `gflops`; or say `steps` or `epochs`. All trainings of the file with one budget take the
-    /// same number of steps, which the costliest of them has time for.
+    /// Seconds of training at `gflops`; alternatively set `steps` or `epochs`. All `train` stages of the file with the same
+    /// budget have the same number of steps: as many as the most expensive of them can do in that time.
     #[serde(skip_serializing)]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub budget: Option<u64>,
-    /// With `budget`: the machine's speed in training, in billions of operations a second, as `srpipe bench` measures
-    /// it. Stated, not measured in the run, because the same file must mean the same steps.
+    /// With `budget`: the machine's training speed in billions of operations per second, as measured by `srpipe bench`. It
+    /// is a parameter because the same file must give the same number of steps everywhere.
     #[serde(skip_serializing)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub gflops: Option<f64>,
-    /// The fraction of the steps in which the learning rate rises from 0.
+    /// The fraction of the steps during which the learning rate rises linearly from 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub warmup: f64,
     pub decay: Decay,
-    /// Gradients are scaled down to this global norm; null leaves them.
+    /// The maximum global norm of the gradients, which are scaled down to it; null disables clipping.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: Option<f64>,
     /// Decay d of the weights' moving average, min(d, (1 + n)/(10 + n)) at step n.
@@ -68,10 +68,11 @@ pub struct OptimParams {
     /// Adam's decay rates of the first and second moment.
     #[schemars(inner(range(min = 0.0, max = 0.999_999)))]
     pub betas: [f64; 2],
-    /// Of AdamW (Loshchilov and Hutter 2019): each step takes this fraction, times the learning rate, off every weight.
+    /// AdamW's weight decay (Loshchilov and Hutter 2019): each step subtracts this fraction of every weight, times the
+    /// learning rate.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub weight_decay: f64,
-    /// Mirror images left to right at random.
+    /// Flip images horizontally at random.
     pub flips: bool,
 }
 
@@ -99,21 +100,21 @@ impl Default for OptimParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// The learning rate stays.
+    /// A constant learning rate.
     None,
-    /// The learning rate falls to 0 along half a cosine after the warm-up.
+    /// After the warm-up, the learning rate falls to 0 along half a cosine.
     #[default]
     Cosine,
 }
 
-/// The loss on validation images while training.
+/// The loss on validation images during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeldoutParams {
-    /// Steps from one measurement to the next; one is made at the end as well.
+    /// Steps between measurements; the last step is always measured.
     #[schemars(range(min = 1))]
     pub every: u64,
-    /// At most this many validation images.
+    /// The maximum number of validation images.
     #[schemars(range(min = 1))]
     pub images: usize,
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::byte_tensor::{self, Metadata};
 
-use crate::config::Degradation;
+use crate::config::{Degradation, DegradeMethod};
 
 /// 8-bit RGB images of one size, channels-last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,10 +101,12 @@ impl Images {
 /// Returns the metadata of images that were made `scale` times smaller.
 pub fn lr_metadata(scale: usize, degradation: impl Into<Degradation>) -> Metadata {
     let Degradation { method, sigma } = degradation.into();
-    let method = serde_json::to_value(method).expect("a unit variant is a string");
-    let method = method.as_str().unwrap_or_default().to_string();
-    let mut metadata = BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), method)]);
-    metadata.extend(sigma.map(|sigma| (SIGMA.to_string(), sigma.to_string())));
+    let name = serde_json::to_value(method).expect("a unit variant is a string");
+    let name = name.as_str().unwrap_or_default().to_string();
+    let mut metadata = BTreeMap::from([(SCALE.to_string(), scale.to_string()), (METHOD.to_string(), name)]);
+    if method == DegradeMethod::Blur {
+        metadata.insert(SIGMA.to_string(), sigma.to_string());
+    }
     metadata
 }
 
@@ -126,14 +128,13 @@ pub fn lr_degradation(metadata: &Metadata) -> anyhow::Result<Degradation> {
     Ok(Degradation {
         method: serde_json::from_value(serde_json::Value::String(method.clone()))
             .with_context(|| format!("unknown `method` in the images' header: `{method}`"))?,
-        sigma: sigma.context("`sigma` in the images' header is not a number")?,
+        sigma: sigma.context("`sigma` in the images' header is not a number")?.unwrap_or(Degradation::DEFAULT_SIGMA),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DegradeMethod;
 
     fn counting(count: usize) -> Images {
         Images::new(count, 2, 3, (0..count * 18).map(|i| i as u8).collect())
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn scale_and_method_round_trip() {
-        for method in [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear] {
+        for method in [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear, DegradeMethod::Blur] {
             let metadata = lr_metadata(8, method);
             assert_eq!(lr_scale(&metadata).unwrap(), 8);
             assert_eq!(lr_degradation(&metadata).unwrap(), method.into());

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Images;
 use super::images::to_u8;
-use crate::config::{Degradation, DegradeMethod, DegradeParams};
+use crate::config::{Degradation, DegradeMethod};
 
 /// Resizes RGB images of one size to another.
 pub struct Resampler {
@@ -51,7 +51,7 @@ impl Resampler {
             DegradeMethod::Area => Axis::blocks(input, scale, 0, scale),
             DegradeMethod::Bilinear => Axis::blocks(input, scale, scale / 2 - 1, 2),
             DegradeMethod::Bicubic => Axis::bicubic(input, input / scale),
-            DegradeMethod::Blur => Axis::blur(input, scale, sigma.unwrap_or(DegradeParams::DEFAULT_SIGMA)),
+            DegradeMethod::Blur => Axis::blur(input, scale, sigma),
         };
         Ok(Self { rows: axis(height), columns: axis(width) })
     }

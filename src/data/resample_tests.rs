@@ -103,7 +103,7 @@ fn blur_matches_scipy() {
     for (sigma, expected) in
         [(1.6, [99.4169671400641, 92.04528715829903]), (0.7, [101.71745228969593, 63.77334881655305])]
     {
-        let degradation = Degradation { method: DegradeMethod::Blur, sigma: Some(sigma) };
+        let degradation = Degradation { method: DegradeMethod::Blur, sigma };
         let small = Resampler::degrade(4, 8, 4, degradation).unwrap().apply_u8(&image);
         for (value, expected) in small.iter().zip(expected.iter().flat_map(|v| [v; 3])) {
             assert!((value - expected).abs() < 1e-9, "{value} is not {expected}");

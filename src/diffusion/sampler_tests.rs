@@ -82,7 +82,6 @@ fn heun_is_of_second_order() {
             Ok::<_, Infallible>(vec![0.25 * x[0] / step.alpha_bar.sqrt() / variance(step.alpha_bar)])
         };
         // Without the last step, which is of first order.
-        let chain = &chain[..];
         sample(&params, &chain[..chain.len() - 1], &mut x, denoise, |_| unreachable!()).unwrap();
         let (first, last) = (chain[0].alpha_bar, chain[chain.len() - 1].alpha_bar);
         let exact = (variance(last) / variance(first)).sqrt() / first.sqrt() * last.sqrt();

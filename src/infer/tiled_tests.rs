@@ -87,13 +87,13 @@ fn progress_is_told_and_can_stop() {
     let upscaling = TiledSampler::new(&denoiser, &sampler(), 0, &image);
     // Every 2 of 4 low-resolution pixels: 2 rows of 19, each seen at 4 steps.
     assert_eq!(upscaling.evaluations(), 2 * 19 * 4);
-    let told = Cell::new(0);
+    let evaluated = Cell::new(0);
     let mut count = |n| {
-        told.set(told.get() + n);
+        evaluated.set(evaluated.get() + n);
         Ok(())
     };
     upscaling.sample(0, &mut count).unwrap();
-    assert_eq!(told.get(), upscaling.evaluations());
+    assert_eq!(evaluated.get(), upscaling.evaluations());
     let error = upscaling.sample(0, &mut |_| anyhow::bail!("enough")).unwrap_err();
     assert_eq!(error.to_string(), "enough");
 }

@@ -12,7 +12,7 @@ impl StageParams {
                 normalize_diffusion(&mut p.diffusion);
                 normalize_attention(&mut p.model.attention);
             }
-            Self::Degrade(p) => p.sigma = p.degradation().sigma,
+            Self::Degrade(p) => p.sigma = (p.method == DegradeMethod::Blur).then(|| p.degradation().sigma),
             Self::Sample(p) if p.sampler.method != SamplerMethod::Ddim => p.sampler.eta = SamplerParams::default().eta,
             _ => {}
         }

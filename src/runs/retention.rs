@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use super::{RunDir, is_run_id};
-use crate::store::{Key, Store, files};
+use crate::store::{Collected, Key, Store, files};
 
 /// Which runs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,8 @@ pub struct Retention {
 pub struct Removed {
     /// `PIPELINE/ID`
     pub runs: Vec<String>,
-    pub actions: usize,
-    pub blobs: usize,
-    /// The total size of the removed blobs.
-    pub bytes: u64,
-    /// Unfinished work that no kept run can resume.
-    pub work: usize,
-    /// Temporary files and folders of killed processes.
-    pub temporaries: usize,
-    pub blobs_left: usize,
-    pub bytes_left: u64,
+    #[serde(flatten)]
+    pub results: Collected,
 }
 
 /// The properties of a run that decide whether it is kept.
@@ -98,26 +90,18 @@ pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Re
     let stays = choose(&candidates, retention, |keys| collection.size(keys));
     let kept = candidates.iter().zip(&stays).filter(|(_, stays)| **stays).flat_map(|(run, _)| &run.keys).collect();
 
-    let mut removed = Removed::default();
+    let mut removed: Vec<String> = vec![];
     let mut unneeded: Vec<PathBuf> = vec![];
     for ((run, candidate), _) in runs.iter().zip(&stays).filter(|(_, stays)| !**stays) {
-        removed.runs.push(format!("{}/{}", candidate.pipeline, candidate.id));
+        removed.push(format!("{}/{}", candidate.pipeline, candidate.id));
         unneeded.push(run.path().to_path_buf());
     }
     let leftovers = leftovers(store);
-    removed.temporaries = leftovers.len();
+    let temporaries = leftovers.len();
     unneeded.extend(leftovers);
-    let collected = collection.finish(&unneeded, &kept, dry_run)?;
-    Ok(Removed {
-        actions: collected.actions,
-        blobs: collected.blobs,
-        bytes: collected.bytes,
-        work: collected.work,
-        temporaries: removed.temporaries + collected.temporaries,
-        blobs_left: collected.blobs_left,
-        bytes_left: collected.bytes_left,
-        ..removed
-    })
+    let mut results = collection.finish(&unneeded, &kept, dry_run)?;
+    results.temporaries += temporaries;
+    Ok(Removed { runs: removed, results })
 }
 
 /// Returns abandoned run folders, and the temporary files and folders of runs that are not live.

@@ -74,12 +74,15 @@ fn results_that_no_kept_run_needs_are_removed() {
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
     assert_eq!(removed, would);
     assert_eq!(cached(&store, 6), [1, 2, 3, 4]);
-    assert_eq!((removed.runs.len(), removed.actions, removed.blobs, removed.bytes), (1, 2, 3, 209));
-    assert_eq!((removed.blobs_left, removed.bytes_left), (5, 406));
+    assert_eq!(
+        (removed.runs.len(), removed.results.actions, removed.results.blobs, removed.results.bytes),
+        (1, 2, 3, 209)
+    );
+    assert_eq!((removed.results.blobs_left, removed.results.bytes_left), (5, 406));
     assert_eq!(store.runs("a").len(), 2);
     assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().runs, [""; 0]);
     drop(live);
-    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().actions == 1));
+    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().results.actions == 1));
     assert_eq!(cached(&store, 6), [1, 2, 3]);
 }
 
@@ -89,8 +92,8 @@ fn a_size_limit_removes_the_oldest_runs_but_never_the_latest() {
     (0..4).for_each(|i| commit(&store, i));
     (0..4).for_each(|i| drop(run(&store, "a", &[i])));
     let limit = |bytes| Retention { keep: 10, max_bytes: Some(bytes) };
-    assert_eq!(collect_garbage(&store, limit(406), false).unwrap().actions, 0);
-    assert_eq!(collect_garbage(&store, limit(250), false).unwrap().actions, 2);
+    assert_eq!(collect_garbage(&store, limit(406), false).unwrap().results.actions, 0);
+    assert_eq!(collect_garbage(&store, limit(250), false).unwrap().results.actions, 2);
     assert_eq!(cached(&store, 4), [2, 3]);
     collect_garbage(&store, limit(1), false).unwrap();
     assert_eq!(cached(&store, 4), [3]);
@@ -113,12 +116,12 @@ fn work_is_kept_while_it_is_live_or_can_be_resumed() {
     let live = || testing::eventually(|| store.live_keys(&BTreeMap::new()) == [key(2)]);
     assert!(live());
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
-    assert_eq!((removed.work, removed.temporaries, removed.blobs), (1, 2, 0));
+    assert_eq!((removed.results.work, removed.results.temporaries, removed.results.blobs), (1, 2, 0));
     assert_eq!(temporaries(&store), 0);
     assert!(store.work_dir(&key(0)).exists() && !store.work_dir(&key(1)).exists());
     assert_eq!(store.read(&put).unwrap(), b"put by a worker");
     drop(lock);
-    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().blobs == 1));
+    assert!(testing::eventually(|| collect_garbage(&store, KEEP_1, false).unwrap().results.blobs == 1));
     assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
 }
 
@@ -130,9 +133,9 @@ fn work_of_finished_stages_is_removed_and_its_log_archived() {
     fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
     commit(&store, 0);
     drop(run(&store, "a", &[0]));
-    assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().work, 1);
+    assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().results.work, 1);
     assert!(store.work_dir(&key(0)).exists());
-    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().work, 1);
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().results.work, 1);
     assert!(!store.work_dir(&key(0)).exists());
     assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"what it said");
     assert_eq!(cached(&store, 1), [0]);
@@ -151,7 +154,7 @@ fn nothing_is_removed_while_a_guard_exists() {
         // The record of the run contains the key before the guard is dropped.
         let run = run(&store, "a", &[0]);
         drop(guard);
-        assert_eq!(gc.join().unwrap().actions, 0);
+        assert_eq!(gc.join().unwrap().results.actions, 0);
         drop(run);
     });
 }
@@ -164,7 +167,7 @@ fn links_are_not_followed() {
     fs::write(outside.join("file"), b"outside").unwrap();
     fs::create_dir_all(store.runs_dir().join("store")).unwrap();
     std::os::unix::fs::symlink(&outside, store.runs_dir().join("store/.tmp-link")).unwrap();
-    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().temporaries, 1);
+    assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().results.temporaries, 1);
     assert!(outside.join("file").exists());
 }
 
@@ -175,7 +178,7 @@ fn links_in_place_of_folders_are_refused() {
     commit(&store, 0);
     drop(run(&store, "a", &[0]));
     let kept = collect_garbage(&store, KEEP_1, false).unwrap();
-    assert!(kept.blobs_left > 0 && kept.actions == 0, "{kept:?}");
+    assert!(kept.results.blobs_left > 0 && kept.results.actions == 0, "{kept:?}");
     let outside = folder.path().join("outside");
     let shard = |kind: &str| entries(&store.runs_dir().join("store").join(kind)).remove(0);
     for place in [
@@ -226,7 +229,7 @@ fn leftovers_of_killed_runs_are_removed() {
     fs::write(path.join(".tmp-report"), b"").unwrap();
     assert!(testing::eventually(|| !store.runs("a")[0].is_live()));
     let removed = collect_garbage(&store, KEEP_1, false).unwrap();
-    assert_eq!(removed.temporaries, 3, "{removed:?}");
+    assert_eq!(removed.results.temporaries, 3, "{removed:?}");
     let mut left: Vec<_> = fs::read_dir(&pipeline).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [id.as_str(), "latest", "notes"]);

@@ -14,7 +14,7 @@ use super::heartbeat::LEASE;
 use super::{Action, Digest, GcGuard, Key, Store, files};
 
 /// What a collection removed from the store, or would remove.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Collected {
     pub actions: usize,
     pub blobs: usize,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A single altered byte changes the digest or breaks the seal itself; it never yields another value. Files of older
-//! versions have no seal. [`Seal`] tells the reader, which decides whether to accept them.
+//! versions have no seal. [`Seal`] is returned to the reader, which decides whether to accept them.
 
 use std::fmt;
 

@@ -41,7 +41,7 @@ struct Working {
 }
 
 impl Working {
-    fn hear(&mut self, event: &StageEvent) {
+    fn handle_event(&mut self, event: &StageEvent) {
         if let StageEvent::Progress { values, .. } = event
             && let Some(&loss) = values.get("loss")
         {
@@ -233,7 +233,7 @@ impl Progress for Bars {
                 let left = self.stages.eta(stage, *done, *total);
                 let Some(working) = self.working.get_mut(&stage) else { return };
                 working.left = left;
-                working.hear(event);
+                working.handle_event(event);
                 let columns = Columns::fit(width(), self.stages.shown(width()));
                 working.bar.set_prefix(self.stages.shortened(stage, width()));
                 let bar =
@@ -264,7 +264,7 @@ impl Progress for Bars {
         let Some(last) = events.iter().rfind(is_progress) else { return };
         if let Some(working) = self.working.get_mut(&stage) {
             let before = events.iter().filter(is_progress).filter(|&event| !std::ptr::eq(event, last));
-            before.for_each(|event| working.hear(event));
+            before.for_each(|event| working.handle_event(event));
         }
         self.event(stage, last);
     }

@@ -70,13 +70,13 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     let title = |kind: &Map<String, Value>| {
         let (named, others): (Vec<_>, Vec<_>) =
             kind.iter().filter(|(field, _)| is_told(field)).partition(|(field, _)| TITLE.contains(&field.as_str()));
-        let told = named.into_iter().chain(others).map(|(field, value)| match (value.as_str(), value.as_f64()) {
+        let shown = named.into_iter().chain(others).map(|(field, value)| match (value.as_str(), value.as_f64()) {
             (Some(text), _) => format!("{field} {text}"),
             (None, Some(number)) => format!("{field} {}", label(format!("{number:.3e}").parse().unwrap_or(number))),
             (None, None) => format!("{field} {value}"),
         });
-        let told = told.collect::<Vec<_>>().join(", ");
-        if told.is_empty() { "of an objective that is not known".to_string() } else { told }
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        if shown.is_empty() { "of an objective that is not known".to_string() } else { shown }
     };
     let titles: Vec<String> = kinds.iter().map(|(kind, _)| title(kind)).collect();
     titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
@@ -215,8 +215,8 @@ pub(crate) mod tests {
             ]
         );
         let unknown = [Curve { diffusion: None, ..curve("", vec![]) }, learned(json!({}))];
-        let told: Vec<String> = panels(&unknown).into_iter().map(|panel| panel.title).collect();
-        assert_eq!(told, ["of an objective that is not known", "objective v, target residual"]);
+        let shown: Vec<String> = panels(&unknown).into_iter().map(|panel| panel.title).collect();
+        assert_eq!(shown, ["of an objective that is not known", "objective v, target residual"]);
         let noise = titles(&[
             json!({"target": "image", "residual_scale": 3.0}),
             json!({"target": "image"}),

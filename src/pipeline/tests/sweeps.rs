@@ -387,18 +387,18 @@ fn invalid_sweeps_are_refused() {
     let at_top = |matrix: &str| messages(&format!("matrix: {matrix}\n{SMALL}"), &[]);
     assert_eq!(at_top("{ optim.lr: [1] }"), ["`optim.lr` cannot be swept here"]);
     let given = SMALL.replace("{ kind: train }", "{ kind: train, seed: 3, optim: { lr: 2 } }");
-    let told = |sweep: &[&str]| match parse_sweep(&given, sweep) {
+    let messages = |sweep: &[&str]| match parse_sweep(&given, sweep) {
         Ok(_) => vec![],
         Err(errors) => errors.errors().iter().map(|e| e.message.clone()).collect::<Vec<_>>(),
     };
-    assert_eq!(told(&["defaults.train.optim.lr=1,2"]), ["the axis `optim.lr` applies to no train stage"]);
-    assert_eq!(told(&["stages.modle.seed=1"]), ["there is no stage `modle`"]);
-    assert_eq!(told(&["defaults.trian.seed=1"]), ["unknown stage kind `trian`"]);
-    assert_eq!(told(&["device=cpu,cuda"]), ["`device` cannot be swept"]);
-    assert_eq!(told(&["stages.model=1"]), ["the path does not lead to a parameter"]);
-    assert_eq!(told(&["stages.model.seed"]), ["`--sweep` needs `path=value,value`"]);
-    assert_eq!(told(&["stages.model.seed="]), ["axis `seed` has no values"]);
-    assert_eq!(told(&["seed=1,2"]), Vec::<String>::new(), "samples have the pipeline's seed");
+    assert_eq!(messages(&["defaults.train.optim.lr=1,2"]), ["the axis `optim.lr` applies to no train stage"]);
+    assert_eq!(messages(&["stages.modle.seed=1"]), ["there is no stage `modle`"]);
+    assert_eq!(messages(&["defaults.trian.seed=1"]), ["unknown stage kind `trian`"]);
+    assert_eq!(messages(&["device=cpu,cuda"]), ["`device` cannot be swept"]);
+    assert_eq!(messages(&["stages.model=1"]), ["the path does not lead to a parameter"]);
+    assert_eq!(messages(&["stages.model.seed"]), ["`--sweep` needs `path=value,value`"]);
+    assert_eq!(messages(&["stages.model.seed="]), ["axis `seed` has no values"]);
+    assert_eq!(messages(&["seed=1,2"]), Vec::<String>::new(), "samples have the pipeline's seed");
 }
 
 #[test]

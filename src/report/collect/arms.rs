@@ -179,7 +179,7 @@ impl Known<'_> {
         let flops = |record: &StageRecord| self.losses(&record.name)?.0.last()?.flops;
         let metric = |name: &str| mean(&|record| record.metrics.get(name).copied());
         let millions = |flops: f64| format!("{:.1}", flops / 1e6);
-        let told = [
+        let shown = [
             ("parameters", metric("parameters").map(thousands)),
             ("MFLOPs per image", metric("forward_flops").map(millions)),
             ("in training", metric("training_flops").map(millions)),
@@ -188,7 +188,7 @@ impl Known<'_> {
             ("waiting for data", metric("data_wait").map(|share| format!("{:.1} %", 100.0 * share))),
             ("training took", mean(&|record| record.seconds).map(format::duration)),
         ];
-        told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        shown.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -360,9 +360,9 @@ mod tests {
         let of =
             |count: usize| chart(&(0..count).map(|i| (i as f64, 1.0 + i as f64)).collect::<Vec<_>>(), false).unwrap();
         let few = of(5);
-        let told: Vec<&str> =
+        let shown: Vec<&str> =
             few.split("<div class=\"tip\"><b>").skip(1).map(|t| t.split(' ').next().unwrap()).collect();
-        assert_eq!(told, ["0", "1", "2", "3", "4"]);
+        assert_eq!(shown, ["0", "1", "2", "3", "4"]);
         // The strips are adjacent, from before the first point to after the last.
         let number = |strip: &str, name: &str| -> f64 {
             strip.split(name).nth(1).unwrap().split('%').next().unwrap().parse().unwrap()

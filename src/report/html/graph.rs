@@ -67,7 +67,7 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
             name.push('…');
         }
         let tone = format!("{:?}", node.state.tone).to_lowercase();
-        let told: Vec<&str> =
+        let shown: Vec<&str> =
             [node.kind, &node.state.word, &node.time].into_iter().filter(|text| !text.is_empty()).collect();
         let _ = write!(
             svg,
@@ -82,7 +82,7 @@ pub fn draw(nodes: &[Node]) -> Option<String> {
             number(y + 19.0),
             escape(&name),
             number(y + 36.0),
-            escape(&told.join(" · ")),
+            escape(&shown.join(" · ")),
         );
     }
     svg.push_str("</svg>");
