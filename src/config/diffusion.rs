@@ -66,7 +66,7 @@ impl ScheduleKind {
     }
 }
 
-/// The weight of the squared error at each time in training. The held-out loss is not weighted.
+/// The weight of the squared error at each time in training. The validation loss is not weighted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeighting {

@@ -143,12 +143,12 @@ metrics! {
     SlicedWasserstein: "sliced_wasserstein", "patches", Level, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
         "Distance of patches of 7×7 of the first samples as a distribution, in levels of 8 bits.";
-    HeldoutLoss: "heldout_loss", "held-out loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
-        "The held-out loss at the end of training.";
+    HeldoutLoss: "heldout_loss", "validation loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
+        "The validation loss at the end of training.";
     StepsToLoss: "steps_to_loss", "steps to loss", Step, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
-        "Training steps until the held-out loss reaches a value that both arms reach.";
+        "Training steps until the validation loss reaches a value that both arms reach.";
     FlopsToLoss: "flops_to_loss", "FLOPs to loss", Flop, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
-        "Floating-point operations of training until the held-out loss reaches a value that both arms reach.";
+        "Floating-point operations of training until the validation loss reaches a value that both arms reach.";
 }
 
 /// The unit of a difference between two arms by an endpoint.

@@ -91,7 +91,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     ];
     outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
-    let heldout_loss = log.heldout_loss().context("every training measures its held-out loss")?;
+    let heldout_loss = log.heldout_loss().context("every training measures its validation loss")?;
     let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);
     metrics.insert("parameters".to_string(), cost.parameters as f64);
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);

@@ -80,7 +80,7 @@ fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut 
     // output starts at 0.
     ensure!(
         loss.is_finite() && loss <= (DIVERGED * first.max(power)).max(LEAST_DIVERGED),
-        "the training diverged: the held-out loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
+        "the training diverged: the validation loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
     );
     log.row(step, loss);
     log.layers(task.probe_layers(network, step)?);
