@@ -94,8 +94,12 @@ fn signals_that_are_ignored_at_the_start_stay_ignored() {
 fn read_only_folders_of_a_program_are_removed() {
     let folder = folder("mkdir -p cache/x; touch cache/x/y; chmod 555 cache/x cache; echo ok >$1\n", "");
     // Root ignores permissions, so as root the test runs a copy of the binary as another user.
+    // `cp` writes it: a process that another test starts would inherit a file that is open for writing here, and the
+    // copy could not be executed as long as that process has it ("text file busy").
     let srpipe = folder.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_srpipe"), &srpipe).unwrap();
+    let copied =
+        std::process::Command::new("cp").args([env!("CARGO_BIN_EXE_srpipe").as_ref(), srpipe.as_path()]).status();
+    assert!(copied.unwrap().success());
     let mut command = std::process::Command::new(&srpipe);
     command.args(["run", "p.yaml"]).current_dir(folder.path()).env("XDG_CONFIG_HOME", folder.path());
     if rustix::process::geteuid().is_root() {

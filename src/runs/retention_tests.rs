@@ -49,6 +49,20 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
     run
 }
 
+/// As [`run`], for a run whose process has exited.
+fn finished_run(store: &Store, pipeline: &str, keys: &[usize]) {
+    release_run(run(store, pipeline, keys));
+}
+
+fn release_run(run: RunDir) {
+    let lock = run.path().join(".lock");
+    testing::release(run, &lock);
+}
+
+fn release_key(store: &Store, i: usize) {
+    testing::release(store.lock(&key(i)).unwrap(), &store.work_dir(&key(i)).join("lock"));
+}
+
 /// Returns which of the first `keys` keys are cached.
 fn cached(store: &Store, keys: usize) -> Vec<usize> {
     (0..keys).filter(|&i| store.action(&key(i)).unwrap().is_some()).collect()
@@ -60,13 +74,13 @@ const KEEP_1: Retention = Retention { keep: 1, max_bytes: None };
 fn results_that_no_kept_run_needs_are_removed() {
     let (_folder, store) = store();
     (0..6).for_each(|i| commit(&store, i));
-    drop(run(&store, "a", &[0, 1]));
+    finished_run(&store, "a", &[0, 1]);
     let pinned = run(&store, "a", &[2]);
     pinned.pin().unwrap();
-    drop(pinned);
-    drop(run(&store, "a", &[1, 3]));
+    release_run(pinned);
+    finished_run(&store, "a", &[1, 3]);
     let live = run(&store, "b", &[4]);
-    drop(run(&store, "b", &[3]));
+    finished_run(&store, "b", &[3]);
     store.put(b"of nobody").unwrap();
 
     let would = collect_garbage(&store, KEEP_1, true).unwrap();
@@ -90,7 +104,7 @@ fn results_that_no_kept_run_needs_are_removed() {
 fn a_size_limit_removes_the_oldest_runs_but_never_the_latest() {
     let (_folder, store) = store();
     (0..4).for_each(|i| commit(&store, i));
-    (0..4).for_each(|i| drop(run(&store, "a", &[i])));
+    (0..4).for_each(|i| finished_run(&store, "a", &[i]));
     let limit = |bytes| Retention { keep: 10, max_bytes: Some(bytes) };
     assert_eq!(collect_garbage(&store, limit(406), false).unwrap().results.actions, 0);
     assert_eq!(collect_garbage(&store, limit(250), false).unwrap().results.actions, 2);
@@ -102,9 +116,9 @@ fn a_size_limit_removes_the_oldest_runs_but_never_the_latest() {
 #[test]
 fn work_is_kept_while_it_is_live_or_can_be_resumed() {
     let (_folder, store) = store();
-    drop(run(&store, "a", &[0]));
+    finished_run(&store, "a", &[0]);
     for i in 0..2 {
-        drop(store.lock(&key(i)).unwrap());
+        release_key(&store, i);
         fs::write(store.work_dir(&key(i)).join("snapshot"), b"half").unwrap();
     }
     let lock = store.lock(&key(2)).unwrap();
@@ -129,10 +143,10 @@ fn work_is_kept_while_it_is_live_or_can_be_resumed() {
 #[test]
 fn work_of_finished_stages_is_removed_and_its_log_archived() {
     let (_folder, store) = store();
-    drop(store.lock(&key(0)).unwrap());
+    release_key(&store, 0);
     fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
     commit(&store, 0);
-    drop(run(&store, "a", &[0]));
+    finished_run(&store, "a", &[0]);
     assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().results.work, 1);
     assert!(store.work_dir(&key(0)).exists());
     assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().results.work, 1);
@@ -176,7 +190,7 @@ fn links_are_not_followed() {
 fn links_in_place_of_folders_are_refused() {
     let (folder, store) = store();
     commit(&store, 0);
-    drop(run(&store, "a", &[0]));
+    finished_run(&store, "a", &[0]);
     let kept = collect_garbage(&store, KEEP_1, false).unwrap();
     assert!(kept.results.blobs_left > 0 && kept.results.actions == 0, "{kept:?}");
     let outside = folder.path().join("outside");

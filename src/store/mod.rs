@@ -310,8 +310,11 @@ mod tests {
         let committed = action(&store, "key", &[("a", b"1")]);
         store.commit(&key("key"), &committed).unwrap();
         // Root ignores permissions, so run as another user, with a copy of the program that this user can execute.
+        // `cp` writes it: a process that another test starts would inherit a file that is open for writing here, and the
+        // copy could not be executed as long as that process has it ("text file busy").
         let program = folder.path().join("tests");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let original = std::env::current_exe().unwrap();
+        assert!(std::process::Command::new("cp").args([&original, &program]).status().unwrap().success());
         [folder.path(), &program].iter().for_each(|path| set(path, 0o755));
         set_folders(store.runs_dir(), 0o555);
         let original = another_process("store::tests::read_a_read_only_folder");

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::files::TEMPORARY;
-use super::{Action, Artifact, Cost, Key, Store};
+use super::{Action, Artifact, Cost, Key, Store, is_held};
 
 /// Creates a store in a temporary folder, which can also contain other files.
 pub fn store() -> (TempDir, Store) {
@@ -67,7 +67,8 @@ pub fn another_process(name: &str) -> Command {
 }
 
 /// Whether a condition becomes true within a few seconds. A released lock may be held a moment longer by a process that
-/// another test starts: between fork and exec, it has a copy of all open files.
+/// another test starts: between fork and exec, it has a copy of all open files. Tests that need a lock to be free must
+/// therefore wait for it; see also [`release`].
 pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     (0..500).any(|_| {
         let held = holds();
@@ -76,4 +77,10 @@ pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
         }
         held
     })
+}
+
+/// Drops the owner of a lock file, and waits until no process has a copy of that file.
+pub fn release(owner: impl Sized, lock: &Path) {
+    drop(owner);
+    assert!(eventually(|| !is_held(lock)), "{} is still locked", lock.display());
 }
