@@ -5,19 +5,8 @@ use image::ImageEncoder as _;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, StrokeDash, Transform};
 
+use super::color::Color;
 use super::text::{Align, Style};
-
-/// An RGB colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Color(pub [u8; 3]);
-
-impl Color {
-    /// Mixes the colour with white: 1 keeps the colour, 0 gives white. The result is opaque, so that crossing lines do
-    /// not darken.
-    pub fn tint(self, strength: f64) -> Self {
-        Self(self.0.map(|v| (255.0 - strength * (255.0 - f64::from(v))).round() as u8))
-    }
-}
 
 /// 1 GiB of memory.
 const MAX_PIXELS: usize = 1 << 28;
@@ -186,11 +175,5 @@ mod tests {
         assert!(Canvas::new(0, 5).is_err());
         assert!(Canvas::new(1 << 20, 1 << 20).is_err());
         assert!(Canvas::new(usize::MAX, 2).is_err());
-    }
-
-    #[test]
-    fn tints_go_to_white() {
-        assert_eq!(Color([0, 100, 255]).tint(1.0), Color([0, 100, 255]));
-        assert_eq!(Color([0, 100, 255]).tint(0.0), Color([255; 3]));
     }
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::loss::LossRow;
-use super::measured::Measured;
-use super::summary::BICUBIC;
+use super::measured::{BICUBIC, Measured};
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Unit};
 use crate::stats::{self, Question, Verdict, seeds_needed};

@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 
-use super::canvas::{Canvas, Color};
+use super::canvas::Canvas;
+use super::color::Color;
 use super::names::wrapped;
 use super::text::{Align, Style};
 use crate::data::Images;

@@ -3,12 +3,15 @@
 use anyhow::Context;
 use indexmap::IndexSet;
 
+use super::figures::Figures;
 use super::loss::LossRow;
-use super::summary::Figures;
 use crate::config::metrics::{Metric, Scope};
 use crate::config::{DiffusionParams, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
+
+/// The reference arm of every comparison: the low-resolution image enlarged bicubically.
+pub const BICUBIC: &str = "bicubic";
 
 /// The measurements of one arm with one seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -96,6 +99,15 @@ impl Measured {
     }
 }
 
+/// Returns the distances between two halves of the real images, as a reference for those of the arms.
+pub fn floors(distances: Distances) -> Figures {
+    let floors = Measured { distances, ..Measured::default() };
+    Figures::from_fn(|metric| match metric.scope() {
+        Scope::Distribution => floors.values(metric)?.first().copied(),
+        _ => None,
+    })
+}
+
 /// Writes `metrics.csv`: one row per image, arm and seed; one column per axis of the sweep; metrics are named as in
 /// `summary.json`. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
@@ -124,7 +136,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::summary::tests::{measured, with_seeds};
+    use crate::comparison::testing::{measured, with_seeds};
 
     #[test]
     fn the_csv_is_pinned() {

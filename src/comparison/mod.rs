@@ -2,21 +2,27 @@
 //!
 //! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
-//! - `measured`: the metrics of an arm for each image. `summary`: their means, as in `summary.json`. `claims`: answers.
-//! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `axis`, `text`, `names`: drawing.
+//! - `measured`: the metrics of an arm for each image. `figures`: one value per metric. `claims`: answers. `summary`:
+//!   means and answers, as in `summary.json`.
+//! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
 
 pub mod axis;
 mod canvas;
 mod claims;
+mod color;
+mod figures;
 mod grid;
 pub mod loss;
 mod measured;
 pub mod names;
-pub mod summary;
+mod summary;
+#[cfg(test)]
+pub mod testing;
 mod text;
 
 pub use claims::{ClaimAnswer, Convergence, Effort, answers};
+pub use figures::Figures;
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
-pub use measured::{Measured, metrics_csv};
-pub use summary::{ArmSummary, BICUBIC, Figures, SCHEMA, Summary};
+pub use measured::{BICUBIC, Measured, floors, metrics_csv};
+pub use summary::{ArmSummary, SCHEMA, Summary};

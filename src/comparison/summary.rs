@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use indexmap::IndexSet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
+use super::figures::Figures;
 use super::measured::Measured;
 use crate::config::PredictionType;
-use crate::config::metrics::{Metric, Scope};
-use crate::metrics::Distances;
 
 /// The schema version of `summary.json`.
 pub const SCHEMA: u32 = 1;
-
-/// The reference arm of every comparison: the low-resolution image enlarged bicubically.
-pub const BICUBIC: &str = "bicubic";
 
 /// The contents of `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +47,7 @@ pub struct ArmSummary {
     #[serde(flatten)]
     pub figures: Figures,
     /// Absent with fewer than two seeds.
-    #[serde(flatten, with = "deviations")]
+    #[serde(flatten, with = "super::figures::deviations")]
     pub sd: Option<Figures>,
     /// Its values on the axes of a sweep.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -59,92 +55,6 @@ pub struct ArmSummary {
     /// Present if seeds were swept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seeds: BTreeMap<String, Figures>,
-}
-
-/// The value of each applicable metric by id, in the order of [`Metric::ALL`]. Unknown metrics, as written by newer
-/// versions, are skipped on reading.
-///
-/// PSNR is at most [`finite_psnr`](crate::metrics::finite_psnr).
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Figures(BTreeMap<Metric, f64>);
-
-impl<'de> Deserialize<'de> for Figures {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let all = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
-        Ok(Self::from_fn(|metric| all.get(metric.id())?.as_f64()))
-    }
-}
-
-impl Figures {
-    pub fn from_fn(value: impl Fn(Metric) -> Option<f64>) -> Self {
-        Self(Metric::ALL.iter().filter_map(|&metric| Some((metric, value(metric)?))).collect())
-    }
-
-    /// Returns the distances between two halves of the real images, as a reference for those of the arms.
-    pub fn floors(distances: Distances) -> Self {
-        let floors = Measured { distances, ..Measured::default() };
-        Self::from_fn(|metric| match metric.scope() {
-            Scope::Distribution => floors.values(metric)?.first().copied(),
-            _ => None,
-        })
-    }
-
-    pub fn get(&self, metric: Metric) -> Option<f64> {
-        self.0.get(&metric).copied()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Applies `of`, such as the mean, to each metric; metrics that some inputs lack are omitted.
-    fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
-        Self::from_fn(|metric| {
-            let values: Option<Vec<f64>> = all.iter().map(|figures| figures.get(metric)).collect();
-            values.filter(|values| !values.is_empty()).map(|values| of(&values))
-        })
-    }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Returns the sample standard deviation (n - 1).
-fn sd(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
-}
-
-/// Serialises metrics with `_sd` appended to their names.
-mod deviations {
-    use std::collections::BTreeMap;
-
-    use serde::de::{Deserialize, Deserializer, Error as _};
-    use serde::ser::{Error as _, Serialize, Serializer};
-    use serde_json::{Map, Value};
-
-    use super::Figures;
-
-    const SUFFIX: &str = "_sd";
-
-    pub fn serialize<S: Serializer>(figures: &Option<Figures>, serializer: S) -> Result<S::Ok, S::Error> {
-        let value = serde_json::to_value(figures).map_err(S::Error::custom)?;
-        let named = value.as_object().into_iter().flatten().map(|(name, value)| (format!("{name}{SUFFIX}"), value));
-        named.collect::<BTreeMap<_, _>>().serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Figures>, D::Error> {
-        let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
-        let named = all.into_iter().filter_map(|(name, value)| Some((name.strip_suffix(SUFFIX)?.to_string(), value)));
-        let named: Map<String, Value> = named.collect();
-        if named.is_empty() {
-            Ok(None)
-        } else {
-            Figures::deserialize(Value::Object(named)).map(Some).map_err(D::Error::custom)
-        }
-    }
 }
 
 impl Summary {
@@ -224,6 +134,16 @@ fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     })
 }
 
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Returns the sample standard deviation (n - 1).
+fn sd(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+}
+
 impl ArmSummary {
     /// Summarises one arm's seeds, of which there is at least one.
     fn of(seeds: &[Measured]) -> Self {
@@ -241,48 +161,9 @@ impl ArmSummary {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::comparison::loss::LossRow;
-    use crate::config::{DiffusionParams, Label};
-    use crate::metrics::{Errors, Forecast, Scores};
-
-    pub fn floors() -> Figures {
-        Figures::floors(Distances { spectrum: Some(0.25), sliced_wasserstein: None })
-    }
-
-    fn scores(psnr: f64) -> Scores {
-        Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, ssim_y: None, consistency_psnr: 2.0 * psnr }
-    }
-
-    fn forecast(psnr: f64) -> Forecast {
-        let errors = Errors { of_sample: 8.0, of_mean: 5.0 };
-        Forecast { crps: psnr / 4.0, energy_score: None, errors }
-    }
-
-    fn loss(heldout_loss: Option<f64>) -> Vec<LossRow> {
-        let row = |heldout_loss| LossRow { step: 1, loss: None, heldout_loss, flops: None };
-        heldout_loss.map(|loss| row(Some(loss))).into_iter().collect()
-    }
-
-    pub fn measured() -> Vec<Measured> {
-        let arm = |name: &str, samples, sample: [f64; 2], mean: [f64; 2], heldout_loss| Measured {
-            name: name.into(),
-            samples,
-            diffusion: Some(DiffusionParams::default()),
-            sample: sample.map(scores).into(),
-            mean: mean.map(scores).into(),
-            forecasts: mean.map(forecast).into(),
-            distances: Distances { spectrum: Some(1.5), sliced_wasserstein: None },
-            losses: loss(heldout_loss),
-            ..Measured::default()
-        };
-        vec![
-            Measured { diffusion: None, ..arm("bicubic", 1, [20.0, 22.5], [20.0, 22.5], None) },
-            arm("attention, 2", 4, [18.0, 19.0], [21.0, 22.0], Some(0.125)),
-            arm("baseline", 4, [18.0, 18.5], [20.0, 22.0], Some(f64::INFINITY)),
-        ]
-    }
+    use crate::comparison::testing::{floors, measured, with_seeds};
 
     #[test]
     fn a_non_finite_figure_is_an_error() {
@@ -344,26 +225,6 @@ pub(crate) mod tests {
         let note = Summary::of(&many, floors()).notes.remove(0);
         assert!(note.contains(": 2 (arm 1, arm 2, arm 3 and 1 more), 8 (arm 0). "), "{note}");
         assert_eq!(Summary::of(&measured()[..1], floors()).samples, Some(1));
-    }
-
-    /// An arm with seeds 0 and 1, between arms without seeds.
-    pub fn with_seeds() -> Vec<Measured> {
-        let mut arms = measured();
-        let axes = vec![Label { axis: "base_channels".into(), value: "16".into() }];
-        let of_seed = |seed: &str, psnr| Measured {
-            name: "baseline[base_channels=16]".into(),
-            axes: axes.clone(),
-            seed: Some(seed.into()),
-            samples: 4,
-            diffusion: Some(DiffusionParams::default()),
-            sample: [psnr, psnr].map(scores).into(),
-            mean: [psnr, psnr].map(scores).into(),
-            forecasts: [psnr, psnr].map(forecast).into(),
-            losses: loss((seed == "0").then_some(0.5)),
-            ..Measured::default()
-        };
-        arms.splice(2.., [of_seed("0", 18.0), of_seed("1", 20.0)]);
-        arms
     }
 
     #[test]

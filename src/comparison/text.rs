@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use ab_glyph::{Font as _, FontRef, PxScaleFont, ScaleFont, point};
 
-use super::canvas::Color;
+use super::color::Color;
 
 /// The style of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq)]

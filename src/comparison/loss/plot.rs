@@ -1,7 +1,8 @@
 //! Draws `loss.png`.
 
 use super::super::axis::{label, linear_ticks, log_ticks};
-use super::super::canvas::{Canvas, Color};
+use super::super::canvas::Canvas;
+use super::super::color::Color;
 use super::super::names::wrapped;
 use super::super::text::{Align, Style};
 use super::{CROWD, Curve, Lines, Panel, panels};

@@ -166,7 +166,7 @@ fn half_width(values: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::comparison::metrics_csv;
-    use crate::comparison::summary::tests::{floors, measured, with_seeds};
+    use crate::comparison::testing::{floors, measured, with_seeds};
 
     fn cells(table: &Table, arm: &str) -> Vec<String> {
         let row = table.rows.iter().find(|row| row.name == arm).unwrap();

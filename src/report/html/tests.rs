@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::comparison::loss::tests::{curve, row};
-use crate::comparison::summary::tests::{floors, measured};
+use crate::comparison::testing::{floors, measured};
 use crate::comparison::{ClaimAnswer, Convergence, Effort, metrics_csv};
 use crate::config::metrics::{Metric, Unit};
 use crate::data::{Images, Samples};

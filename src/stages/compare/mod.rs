@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use self::inputs::{Arm, Pairs, arms, curves, read_losses, read_samples, same_count};
 use super::{Context, Interrupted, Outcome, StageEvent};
-use crate::comparison::{self, BICUBIC, Column, Figures, MANY_COLUMNS, Measured, Summary};
+use crate::comparison::{self, BICUBIC, Column, MANY_COLUMNS, Measured, Summary};
 use crate::config::CompareParams;
 use crate::config::blobs;
 use crate::config::metrics::Metric;
@@ -67,7 +67,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
     let claims = comparison::answers(&params.claims, &measured);
-    let summary = Summary { claims, ..Summary::of(&measured, Figures::floors(population.floor())) };
+    let summary = Summary { claims, ..Summary::of(&measured, comparison::floors(population.floor())) };
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }
