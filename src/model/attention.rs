@@ -3,7 +3,7 @@
 //! All except the tutorial's start with a normalisation and end with a projection initialised to zero, added to the
 //! layer's input.
 
-use super::unet::groups;
+use super::norm::groups;
 use crate::config::{AttentionKind, AttentionParams, Matched};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Probe, Shape};

@@ -1,7 +1,8 @@
 //! Networks, their checkpoints and their costs. Defines which operations a network has, on which channels and with
 //! which parameter names; `nn` computes them.
 //!
-//! - `unet`: the U-Net; `attention`: its attention layers and their controls.
+//! - `unet`: the U-Net; `attention`: its attention layers and their controls; `norm`: groups of
+//!   normalisations.
 //! - `checkpoint`: a trained model as a safetensors file.
 //! - `cost`: parameters and FLOPs.
 //! - `target`: the conversion between images and what the network predicts; `projection`: consistency with the
@@ -10,6 +11,7 @@
 mod attention;
 mod checkpoint;
 mod cost;
+mod norm;
 mod projection;
 mod target;
 mod unet;

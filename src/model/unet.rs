@@ -5,6 +5,7 @@
 //! its parameters have the names of the PyTorch reference. `attention` contains the attention layers.
 
 use super::attention::{LayerSite, add_attention};
+use super::norm::groups;
 use crate::config::{Block, ModelParams, TimeEmbedding};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
@@ -60,11 +61,6 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
         g.conv1x1(x, "out", 3)
     };
     net.graph
-}
-
-/// Returns the number of groups of a normalisation: the largest divisor of the channels up to 8.
-pub fn groups(channels: usize) -> usize {
-    (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
 }
 
 struct Builder<'a> {
@@ -198,10 +194,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn groups_divide_the_channels() {
-        assert_eq!([2, 3, 8, 10, 12, 14, 48].map(groups), [2, 3, 8, 5, 6, 7, 8]);
     }
 }

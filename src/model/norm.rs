@@ -1,0 +1,16 @@
+//! The groups of group normalisations.
+
+/// Returns the number of groups of a normalisation: the largest divisor of the channels up to 8.
+pub fn groups(channels: usize) -> usize {
+    (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_divide_the_channels() {
+        assert_eq!([2, 3, 8, 10, 12, 14, 48].map(groups), [2, 3, 8, 5, 6, 7, 8]);
+    }
+}
