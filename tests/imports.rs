@@ -25,17 +25,6 @@ const LAYERS: [&[&str]; 16] = [
     &["random", "format"],
 ];
 
-/// Import cycles inside modules that still exist: the folder and the files or subfolders in the cycle. Only remove
-/// entries.
-const KNOWN_CYCLES: &[(&str, &[&str])] = &[
-    ("cli", &["cluster", "store"]),
-    ("comparison", &["canvas", "text"]),
-    ("comparison", &["claims", "measured", "summary"]),
-    ("model", &["attention", "unet"]),
-    ("run", &["cache_state", "prepare"]),
-    ("run/batch", &["monitor", "poll", "submit_queue"]),
-];
-
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
@@ -280,14 +269,7 @@ fn files_inside_a_module_do_not_import_each_other_in_a_cycle() {
     sources(&src, &mut files);
     let texts = files.iter().map(|file| (file.strip_prefix(&src).unwrap().into(), fs::read_to_string(file).unwrap()));
     let found = Modules::new(texts).cycles();
-    let known: Vec<(String, Vec<String>)> = KNOWN_CYCLES
-        .iter()
-        .map(|(module, cycle)| (module.to_string(), cycle.iter().map(|name| name.to_string()).collect()))
-        .collect();
-    let new: Vec<_> = found.iter().filter(|cycle| !known.contains(cycle)).collect();
-    assert!(new.is_empty(), "new import cycles: move what both sides need to a lower file\n{new:#?}");
-    let gone: Vec<_> = known.iter().filter(|cycle| !found.contains(cycle)).collect();
-    assert!(gone.is_empty(), "remove these from `KNOWN_CYCLES`\n{gone:#?}");
+    assert!(found.is_empty(), "import cycles: move what both sides need to a lower file\n{found:#?}");
 }
 
 #[test]

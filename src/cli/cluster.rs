@@ -10,8 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::args::RunIdArgs;
+use super::lookup::{find_run, open_store};
 use super::output::{note, print, print_json};
-use super::store::{find_run, open};
 use super::{EXIT_DONE, settings};
 use crate::config::ExecutorKind;
 use crate::config::InputError;
@@ -90,7 +90,7 @@ pub fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
 }
 
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     reconcile_run(&store, &run);
     let record = match run.record() {

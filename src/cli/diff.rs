@@ -10,11 +10,11 @@ use serde_json::json;
 use super::EXIT_DONE;
 use super::args::DiffArgs;
 use super::facts::Facts;
+use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, Table, print, print_json};
-use super::store::{find_run, open};
 
 pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let facts = |what: &str| {
         let run = find_run(&store, what)?;
         Facts::of(&run).with_context(|| format!("run {} cannot be read", run.id()))

@@ -12,7 +12,7 @@ use super::stage_view::{State, stages_of_file};
 use super::{EXIT_DONE, cluster, load};
 use crate::config::StageKind;
 use crate::config::names::base;
-use crate::run::Prepared;
+use crate::run::{Prepared, prepare};
 use crate::runs::RunView;
 use crate::store::Store;
 
@@ -30,7 +30,7 @@ pub fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     cluster::executor(None, &mut pipeline)?;
-    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let prepared = prepare(&pipeline, store.as_ref())?;
     let view = store.as_ref().and_then(|store| RunView::latest(store, &pipeline.name));
     let nodes = nodes(&prepared, store.as_ref(), view.as_ref(), args.all);
     print(&match args.format {

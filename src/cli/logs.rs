@@ -8,21 +8,20 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::LogsArgs;
+use super::lookup::{find_stage, open_store, stage_record};
 use super::output::{is_closed, note, print, print_json, visible};
-use super::{EXIT_DONE, EXIT_FAILED, cluster, store};
-use crate::config::InputError;
+use super::{EXIT_DONE, EXIT_FAILED, cluster};
 use crate::format;
-use crate::pipeline::did_you_mean;
 use crate::runs::{RunDir, StageRecord, StageRunState};
 use crate::runs::{RunView, ViewState};
-use crate::store::{Store, open_file, read_file};
+use crate::store::{open_file, read_file};
 
 const POLL: Duration = Duration::from_millis(200);
 /// The interval between updates of the records of unwatched jobs.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
-    let store = store::open(runs)?;
+    let store = open_store(runs)?;
     cluster::reconcile_latest(&store);
     let (run, mut stage) = find_stage(&store, &args.stage)?;
     let name = &stage.name.clone();
@@ -35,7 +34,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
             cluster::try_reconcile_run(&store, &run)?;
             reconciled = Instant::now();
         }
-        if let Some(record) = record(&run, name) {
+        if let Some(record) = stage_record(&run, name) {
             *stage = record;
         }
         Ok(())
@@ -105,9 +104,10 @@ fn split_off_incomplete(bytes: &mut Vec<u8>) -> Vec<u8> {
 fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8> {
     let read = |path: &Path| read_file(path).with_context(|| format!("reading {}", path.display()));
     let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let pipeline = run.record().ok().map(|record| record.pipeline);
     let value = json!({
-        "schema": 1, "pipeline": pipeline_of(run), "run": run.id(), "stage": stage.name, "state": stage.state, "log": path.map(format::path),
-        "text": text,
+        "schema": 1, "pipeline": pipeline, "run": run.id(), "stage": stage.name, "state": stage.state,
+        "log": path.map(format::path), "text": text,
     });
     print_json(&value);
     Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
@@ -117,52 +117,4 @@ fn is_unfinished(run: &RunDir, stage: &StageRecord) -> bool {
     let is_active = [ViewState::Running, ViewState::Left];
     matches!(stage.state, StageRunState::Pending | StageRunState::Running)
         && RunView::of(run).is_some_and(|view| is_active.contains(&view.state))
-}
-
-fn record(run: &RunDir, name: &str) -> Option<StageRecord> {
-    run.record().ok()?.stages.into_iter().find(|stage| stage.name == name)
-}
-
-fn pipeline_of(run: &RunDir) -> Option<String> {
-    Some(run.record().ok()?.pipeline)
-}
-
-/// Finds `STAGE` or `PIPELINE/STAGE` in the newest of the latest runs that have it.
-pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
-    let (pipeline, name) = match stage.split_once('/') {
-        Some((pipeline, stage)) => (Some(pipeline), stage),
-        None => (None, stage),
-    };
-    let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
-    if let Some(pipeline) = pipeline.filter(|pipeline| store.latest_run(pipeline).is_none()) {
-        let there = store.pipelines().join(", ");
-        return Err(InputError(format!("there are no runs of pipeline {pipeline}; pipelines with runs: {there}")));
-    }
-    let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
-    let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), record(run, name)?))).collect();
-    // Ids sort by time.
-    let newest = found.iter().max_by_key(|(run, _)| run.id()).and_then(|(run, _)| pipeline_of(run));
-    let others =
-        found.iter().filter_map(|(run, _)| pipeline_of(run)).filter(|pipeline| Some(pipeline) != newest.as_ref());
-    let others: Vec<String> = others.map(|pipeline| format!("{pipeline}/{name}")).collect();
-    if let Some(pipeline) = newest.filter(|_| !others.is_empty()) {
-        note(&format!("showing {pipeline}/{name}, the newest; also found: {}", others.join(", ")));
-    }
-    found.into_iter().max_by_key(|(run, _)| run.id().to_string()).ok_or_else(|| {
-        let mut names: Vec<String> = runs
-            .iter()
-            .filter_map(|run| run.record().ok())
-            .flat_map(|record| record.stages.into_iter().map(|stage| stage.name))
-            .collect();
-        names.sort();
-        names.dedup();
-        let instance = names.iter().find(|there| there.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
-        let there = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
-            (Some(instance), _) => format!("it is swept: give an instance, such as '{instance}'"),
-            (None, Some(meant)) => meant,
-            (None, None) if names.is_empty() => "there are no stages".into(),
-            (None, None) => format!("the stages are {}", names.join(", ")),
-        };
-        InputError(format!("no latest run has a stage {name}; {there}"))
-    })
 }

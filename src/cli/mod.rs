@@ -12,6 +12,7 @@ mod groups;
 mod init;
 mod json;
 mod logs;
+mod lookup;
 mod output;
 mod output_file;
 mod plan;

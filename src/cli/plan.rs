@@ -19,7 +19,7 @@ use crate::format;
 use crate::model::ModelCost;
 use crate::pipeline::Pipeline;
 use crate::plan::StageState;
-use crate::run::Prepared;
+use crate::run::prepare_forced;
 use crate::store::Store;
 use crate::train::training_cost;
 
@@ -28,7 +28,7 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
     cluster::executor(args.chosen.executor, &mut pipeline)?;
-    let prepared = Prepared::forced(&pipeline, store.as_ref(), forced)?;
+    let prepared = prepare_forced(&pipeline, store.as_ref(), forced)?;
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
     print(&show(&explained, args.json, args.all));
     Ok(EXIT_DONE)
@@ -196,13 +196,14 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::prepare;
 
     #[test]
     fn plans_for_a_gpu_do_not_promise_bit_identical_results() {
         let text = "name: p\nseed: 0\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic, train: 1}\n  \
                     pairs: {kind: degrade, input: images}\n  model: {kind: train, data: pairs, optim: {steps: 1}}\n";
         let pipeline = crate::pipeline::parse("p.yaml", text, &Default::default()).ok().unwrap();
-        let mut prepared = Prepared::new(&pipeline, None).unwrap();
+        let mut prepared = prepare(&pipeline, None).unwrap();
         for (cuda, exact) in [(None, true), (Some(0), false)] {
             prepared.cuda = cuda;
             let explained = Explained::new(&pipeline, &prepared, None);

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::ReportArgs;
+use super::lookup::{find_run, no_runs, open_store};
 use super::output::{note, print, print_json};
-use super::store::{self, find_run};
 use super::{EXIT_DONE, output_file, status};
 use crate::format;
 use crate::report;
@@ -19,14 +19,14 @@ use crate::store::Store;
 pub const FILE: &str = "report.html";
 
 pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
-    let store = store::open(runs)?;
+    let store = open_store(runs)?;
     let run = match &args.what {
         Some(what) if status::looks_like_file(what) => {
             let pipeline = super::load(Path::new(what), &super::FlagArgs { set: vec![], sweep: vec![] })?;
             find_run(&store, &pipeline.name)?
         }
         Some(what) => find_run(&store, what)?,
-        None => newest(&store).ok_or_else(|| store::no_runs(runs))?,
+        None => newest(&store).ok_or_else(|| no_runs(runs))?,
     };
     // Garbage collection must not delete results while they are read.
     let _guard = store.guard()?;

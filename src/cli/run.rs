@@ -16,7 +16,7 @@ use crate::format::command_line;
 use crate::nn::fused::Isa;
 use crate::pipeline::{Pipeline, did_you_mean};
 use crate::plan::StageState;
-use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, batch};
+use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, batch, prepare_forced};
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
 use crate::store::Store;
 
@@ -37,7 +37,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     // Garbage collection must not delete cached results before the run's record refers to them.
     let guard = if args.dry_run { None } else { known.as_ref().map(Store::guard).transpose()? };
-    let prepared = Prepared::forced(&pipeline, known.as_ref(), forced)?;
+    let prepared = prepare_forced(&pipeline, known.as_ref(), forced)?;
     let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     if system.is_none() {
@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let prepared = match known {
         Some(_) => prepared,
         None if prepared.sources.is_empty() => prepared,
-        None => Prepared::forced(&pipeline, Some(&store), prepared.forced)?,
+        None => prepare_forced(&pipeline, Some(&store), prepared.forced)?,
     };
     let options = Options {
         // Paths in records are text, so bytes that are not UTF-8 are replaced.

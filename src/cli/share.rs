@@ -9,9 +9,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::args::{ExportArgs, ImportArgs, PushArgs};
+use super::lookup::{find_run, open_store};
 use super::output::{note, print, print_json};
 use super::output_file::OutputFile;
-use super::store::{find_run, open};
 use super::{EXIT_DONE, EXIT_FAILED, settings};
 use crate::config::InputError;
 use crate::format;
@@ -20,7 +20,7 @@ use crate::runs::{Pushed, Remote};
 use crate::store::Store;
 
 pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     let shown = args.file.display();
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -60,7 +60,7 @@ pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
 }
 
 pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     let address = settings::remote()?.ok_or_else(|| {
         InputError(

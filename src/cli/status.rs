@@ -9,13 +9,13 @@ use jiff::Timestamp;
 
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
+use super::lookup::{find_run, note_lost_results};
 use super::output::{Look, Paint, Table, can_draw, print, print_json};
 use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
-use super::store::{find_run, note_lost_results};
 use super::{EXIT_DONE, cluster, load, progress, results};
 use crate::config::InputError;
 use crate::format;
-use crate::run::Prepared;
+use crate::run::prepare;
 use crate::runs::{RunDir, RunRecord};
 use crate::runs::{RunView, ViewState};
 use crate::store::Store;
@@ -37,10 +37,10 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
             cluster::executor(None, &mut pipeline)?;
-            let prepared = Prepared::new(&pipeline, store.as_ref())?;
+            let prepared = prepare(&pipeline, store.as_ref())?;
             let run = store.as_ref().and_then(|store| store.latest_run(&pipeline.name));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
-            let prepared = if ended.is_some() { Prepared::new(&pipeline, store.as_ref())? } else { prepared };
+            let prepared = if ended.is_some() { prepare(&pipeline, store.as_ref())? } else { prepared };
             let view = run.as_ref().and_then(RunView::of);
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);

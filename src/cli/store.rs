@@ -5,37 +5,20 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::args::{GcArgs, RunIdArgs, VerifyArgs};
+use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, note, print, print_json};
 use super::{EXIT_DONE, EXIT_FAILED};
 use crate::config::InputError;
 use crate::format;
 use crate::plan::Preimage;
-use crate::runs::{self, Removed, Retention, RunDir, collect_garbage};
+use crate::runs::{self, Removed, Retention, collect_garbage};
 use crate::store::{Contents, Key, Problem, Store};
-
-pub fn open(runs: &Path) -> Result<Store, InputError> {
-    Store::open_records(runs).ok_or_else(|| no_runs(runs))
-}
-
-/// Warns if the results of the listed runs were deleted.
-pub fn note_lost_results(store: Option<&Store>) {
-    if let Some(store) = store.filter(|store| !store.has_results()) {
-        note(&format!(
-            "the results of these runs are missing: {} was deleted. The next run recomputes them",
-            store.runs_dir().join("store").display()
-        ));
-    }
-}
-
-pub fn no_runs(runs: &Path) -> InputError {
-    InputError(format!("there are no runs in {} yet; `srpipe run FILE` starts one", runs.display()))
-}
 
 pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     let store = match args.dry_run {
-        true => open(runs)?,
+        true => open_store(runs)?,
         // Opening the store for writing fails if it is read-only.
-        false => open(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
+        false => open_store(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
     };
     // A run whose jobs have all ended is not active, and may be deleted.
     super::cluster::reconcile_all(&store);
@@ -72,7 +55,7 @@ fn describe(removed: &Removed, dry_run: bool) -> String {
 }
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let verified = runs::verify(&store, |action| match Preimage::of(action) {
         Some(preimage) => preimage.check_outputs(&action.outputs),
         // The record is from another version of srpipe, whose outputs are unknown here.
@@ -133,7 +116,7 @@ fn described(store: &Store, key: &Key) -> String {
 }
 
 pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
-    let store = open(runs)?;
+    let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     if pin {
         run.pin()?
@@ -149,36 +132,6 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     let what = if pin { "is pinned: `srpipe gc` keeps it" } else { "is no longer pinned" };
     print(&format!("run {} {what}\n", run.id()));
     Ok(EXIT_DONE)
-}
-
-/// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's
-/// name.
-pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
-    // The path of a run's folder, possibly of the link `latest`.
-    let folder = Path::new(what);
-    if folder.join("run.json").is_file()
-        && let Ok(folder) = folder.canonicalize()
-        && let Some(id) = folder.file_name().and_then(|name| name.to_str()).filter(|id| *id != what)
-    {
-        return find_run(store, id);
-    }
-    let runs: Vec<RunDir> = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)).collect();
-    let exact = runs.iter().find(|run| run.id() == what).cloned();
-    if let Some(run) = exact.or_else(|| store.latest_run(what)) {
-        return Ok(run);
-    }
-    let begin: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
-    match begin[..] {
-        [only] => Ok(only.clone()),
-        [] => Err(InputError(format!(
-            "{} has no run or pipeline named {what}; `srpipe runs` lists them",
-            store.runs_dir().display()
-        ))),
-        _ => Err(InputError(format!(
-            "{what} is ambiguous: {} runs begin with it; `srpipe runs` lists them",
-            begin.len()
-        ))),
-    }
 }
 
 pub fn contents(contents: &Contents) -> String {

@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::args::UpscaleArgs;
-use super::logs::find_stage;
+use super::lookup::{find_stage, no_runs};
 use super::output::{can_draw, note, print, print_json};
-use super::{EXIT_DONE, output_file, store};
+use super::{EXIT_DONE, output_file};
 use crate::config::InputError;
 use crate::config::{Device, StageKind, blobs};
 use crate::config::{SamplerMethod, SamplerParams};
@@ -187,7 +187,7 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
         return Err(InputError(format!("--model: no such file: {model}")).into());
     } else {
         let store = Store::open_records(runs).ok_or_else(|| {
-            let InputError(no_runs) = store::no_runs(runs);
+            let InputError(no_runs) = no_runs(runs);
             InputError(format!("--model: no such file: {model}; and {no_runs}"))
         })?;
         weights_of_stage(&store, model)?

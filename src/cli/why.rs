@@ -10,7 +10,7 @@ use super::explanations::{Explained, few};
 use super::output::{print, print_json};
 use super::{EXIT_DONE, cluster, load};
 use crate::config::InputError;
-use crate::run::Prepared;
+use crate::run::prepare;
 use crate::store::Store;
 
 /// The maximum number of instances of a swept stage to explain.
@@ -21,7 +21,7 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);
     cluster::executor(None, &mut pipeline)?;
-    let prepared = Prepared::new(&pipeline, store.as_ref())?;
+    let prepared = prepare(&pipeline, store.as_ref())?;
     let stages = &prepared.plan.stages;
     // The name of a swept stage means all its instances.
     let named = |stage: &usize| stages[*stage].name == args.stage || stages[*stage].base == args.stage;

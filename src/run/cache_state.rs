@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::prepare::Prepared;
+use super::prepared::Prepared;
 use crate::plan::{ActionCache, BackendClass, Plan, Sources, StageState, advance};
 use crate::store::{Action, Digest, Key, Store};
 

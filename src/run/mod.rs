@@ -1,6 +1,7 @@
 //! Runs pipelines: stages that are not cached run, each in a process of its own.
 //!
-//! - [`Prepared`]: a pipeline with the state of each stage, before anything is started.
+//! - [`prepare()`]: looks up which stages are cached and hashes the external files (`sources`), before anything is
+//!   started. The result is [`Prepared`].
 //! - [`run`]: runs it. One thread (`scheduler`) decides what starts, from the states in the store (`cache_state`) and
 //!   the free resources (`resource_pool`). An [`Executor`] runs stages: `local` as child processes, `batch` as jobs of
 //!   a batch system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the
@@ -21,11 +22,13 @@ mod local;
 mod log;
 mod machine;
 mod prepare;
+mod prepared;
 mod progress;
 mod protocol;
 mod resource_pool;
 mod scheduler;
 pub mod slurm;
+mod sources;
 mod status;
 mod tail;
 #[cfg(test)]
@@ -49,7 +52,8 @@ use crate::store::{GcGuard, Store};
 
 pub use executor::{Executor, Report};
 pub use machine::{Machine, available_memory};
-pub use prepare::{Prepared, cuda};
+pub use prepare::{cuda, prepare, prepare_forced};
+pub use prepared::Prepared;
 pub use progress::{Progress, Stopping};
 pub use protocol::EXIT_INTERRUPTED;
 pub use scheduler::OnFailure;

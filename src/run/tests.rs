@@ -12,7 +12,7 @@ use super::protocol::{Event, ProcessEvent, TaskSpec};
 use super::resource_pool::ResourcePool;
 use super::scheduler::{RunContext, Scheduler};
 use super::status::Cause;
-use super::{Executor, Machine, OnFailure, Options, Prepared, Progress, Report, Status, new_record};
+use super::{Executor, Machine, OnFailure, Options, Progress, Report, Status, new_record, prepare_forced};
 use crate::config::ExecutorKind;
 use crate::pipeline::Pipeline;
 use crate::runs::{RunRecord, RunState, StageRunState};
@@ -179,7 +179,7 @@ struct How {
 fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize, how: &How) -> Ran {
     let is_forced = |&stage: &usize| how.force.contains(&pipeline.stages[stage].name.as_str());
     let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
-    let prepared = Prepared::forced(pipeline, Some(store), forced).unwrap();
+    let prepared = prepare_forced(pipeline, Some(store), forced).unwrap();
     let (exe, command) = ("srpipe".into(), vec![]);
     let options = Options {
         file: None,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::system::{Jobs, QueuedJob, TaskId, tag};
 use crate::config::ExecutorKind;
 use crate::plan::{BackendClass, Plan, Sources, states};
-use crate::run::prepare::Prepared;
+use crate::run::prepared::Prepared;
 use crate::runs::RunDir;
 use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{Key, Store, predates_seals, read_file};

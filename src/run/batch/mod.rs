@@ -2,8 +2,8 @@
 //!
 //! - `system`: the trait that a batch system implements. `command`: runs its commands.
 //! - `job_store`: the records of a run's jobs. `submit`, `submit_queue`: submission of batches.
-//! - `monitor`: the thread that watches jobs (`tracked_job`) and asks the batch system (`poll`). `job_outcome`: decides
-//!   the outcome of a job. [`BatchExecutor`]: the scheduler's view of all this.
+//! - `monitor`: the thread that watches jobs (`tracked_job`), asks the batch system (`poll`) and handles each `request`.
+//!   `job_outcome`: decides the outcome of a job. [`BatchExecutor`]: the scheduler's view of all this.
 //! - `detach`: submits a whole run at once. `reconcile`: updates the record of a run whose jobs nobody watched.
 //! - `secrets`: passes secrets to jobs without writing them to files. `job`: the process that runs as a job.
 //!
@@ -18,6 +18,7 @@ mod job_store;
 mod monitor;
 mod poll;
 mod reconcile;
+mod request;
 pub mod secrets;
 mod submit;
 mod submit_queue;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::executor::{Executor, Report};
-use super::prepare::Prepared;
+use super::prepared::Prepared;
 use super::protocol::TaskSpec;
 use super::status::Cause;
 use crate::config::Device;
@@ -47,8 +48,9 @@ pub use job_store::{JobStore, RunSpec};
 pub use reconcile::reconcile;
 pub use system::BatchSystem;
 
-use monitor::{Monitor, ReadyStage, Request};
+use monitor::Monitor;
 use poll::Poll;
+use request::{ReadyStage, Request};
 use submit::Submitter;
 
 /// How long a run that is asked to stop waits for a second request, which cancels its jobs.

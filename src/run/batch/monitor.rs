@@ -12,44 +12,22 @@ use jiff::Timestamp;
 use super::job_outcome::{Answer, JobOutcome, Loss, outcome};
 use super::job_store::{Batch, BatchTask};
 use super::poll::Poll;
+use super::request::{ReadyStage, Request};
 use super::submit::Submitter;
 use super::submit_queue::{Attempt, SubmitQueue};
-use super::system::{End, JobState, Jobs, TaskId, tag};
+use super::system::{End, JobState, TaskId, tag};
 use super::tracked_job::TrackedJob;
 use crate::run::executor::Report;
 use crate::run::protocol::{Event, ProcessEvent};
 use crate::run::status::Cause;
 use crate::stages::StageEvent;
-use crate::store::{Key, Store};
+use crate::store::Store;
 
 /// The minimum and maximum interval at which files are read, and what each job adds to it.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const INTERVAL_PER_JOB: Duration = Duration::from_millis(5);
 /// The delay before jobs that could not be cancelled are cancelled again.
 const CANCEL_DELAY: Duration = Duration::from_secs(2);
-
-/// A request to the monitor, or an answer for it.
-pub enum Request {
-    /// Submit stages that became ready together.
-    Submit(Vec<ReadyStage>),
-    /// Cancel the job of a stage, because the run is to end.
-    Cancel(usize),
-    HandleQueue {
-        asked_at: Instant,
-        answer: Result<Jobs>,
-    },
-    HandleAccounting(Result<Option<BTreeMap<String, JobState>>>),
-    /// Stop watching; jobs continue.
-    Stop,
-}
-
-pub struct ReadyStage {
-    pub stage: usize,
-    pub key: Key,
-    pub forced: bool,
-    /// The number of parts into which the stage splits its batches of images.
-    pub split: usize,
-}
 
 pub struct Monitor {
     store: Store,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::monitor::Request;
+use super::request::Request;
 use super::system::{BatchSystem, JobState, Jobs};
 
 /// The minimum and maximum interval between two questions, and what each job adds to the minimum.

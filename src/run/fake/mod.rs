@@ -108,7 +108,7 @@ fn run_job(submission: &Submission) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::config::ExecutorKind;
-    use crate::run::{OnFailure, Options, Prepared, Progress, Status, Stopping, detach, run};
+    use crate::run::{OnFailure, Options, Progress, Status, Stopping, detach, prepare, run};
     use crate::runs::{RunRecord, RunState, StageRunState};
     use crate::stages::StageEvent;
     use crate::store::Store;
@@ -144,11 +144,11 @@ mod tests {
         for detached in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(folder.path()).unwrap();
-            let prepared = Prepared::new(&pipeline, Some(&store)).unwrap();
+            let prepared = prepare(&pipeline, Some(&store)).unwrap();
             let (guard, options) = (store.guard().unwrap(), options("fake"));
             if detached {
                 assert_eq!(detach(&pipeline, &prepared, &store, guard, &options).unwrap().1, 3);
-                assert!(Prepared::new(&pipeline, Some(&store)).unwrap().is_done());
+                assert!(prepare(&pipeline, Some(&store)).unwrap().is_done());
                 continue;
             }
             let record = run(&pipeline, &prepared, &store, guard, &options, &mut Silent).unwrap();
