@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{device, whole};
+use super::values::{device, whole};
 use crate::config::AttentionParams;
 use crate::config::Device;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{device, whole};
+use super::values::{device, whole};
 use crate::config::Device;
 
 const INIT_EXAMPLES: &str = "\
