@@ -7,19 +7,24 @@
 //!   <pipeline>/latest                link to the newest run
 //! ```
 //!
-//! - `record`: the contents of `run.json`. `run_dir`: the folder. `job_files`: the files of jobs. `view`: the
-//!   state for observers.
+//! - `folders`: creates and lists the folders of runs. `run_dir`: one of them. `run_id`: their names. `job_files`: the
+//!   files of jobs.
+//! - `record`: the contents of `run.json`. `view`: the state for observers.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
 //! - [`archive`], `import`: runs as files. `remote`: shared caches of results.
 
 pub mod archive;
 
+mod folders;
 mod import;
 mod job_files;
 mod record;
 mod remote;
 mod retention;
 mod run_dir;
+mod run_id;
+#[cfg(test)]
+mod testing;
 mod verification;
 mod view;
 
@@ -27,6 +32,7 @@ pub use import::check_run;
 pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState};
 pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
-pub use run_dir::{RunDir, is_run_id};
+pub use run_dir::RunDir;
+pub use run_id::is_run_id;
 pub use verification::verify;
 pub use view::{RunView, ViewState};

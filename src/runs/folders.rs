@@ -1,0 +1,191 @@
+//! The folders of all runs: creates, adds and lists them.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use super::RunRecord;
+use super::run_dir::{LATEST, RunDir};
+use super::run_id::new_run_id;
+use crate::store::files;
+use crate::store::{Artifact, Store};
+
+impl Store {
+    /// Creates the folder of a new run with its record and the resolved pipeline. Sets the id and the pipeline's name
+    /// in the record.
+    pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
+        let parent = self.pipeline_folder(pipeline)?;
+        let run = loop {
+            let id = new_run_id(Timestamp::now());
+            let path = parent.join(&id);
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                created => {
+                    created.with_context(|| format!("creating the folder {}", path.display()))?;
+                    break RunDir::locked(path, id)?;
+                }
+            }
+        };
+        run.write_resolved(resolved_yaml.as_bytes())?;
+        // The record is written last, because a folder without one is not a run.
+        run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
+        Ok(run)
+    }
+
+    /// Adds a run that finished elsewhere, atomically, with links to `outputs`, which lists stage names with their
+    /// results. The names must be checked.
+    pub(super) fn add_run(
+        &self,
+        record: &RunRecord,
+        resolved_yaml: &[u8],
+        outputs: &[(&str, Artifact)],
+    ) -> Result<RunDir> {
+        let is_new = !self.runs_dir().join(&record.pipeline).exists();
+        let had_runs = self.latest_run(&record.pipeline).is_some();
+        let parent = self.pipeline_folder(&record.pipeline)?;
+        let add = || {
+            // Readers ignore it until it is renamed; on failure it is removed.
+            let shared = Permissions::from_mode(0o777);
+            let staged = tempfile::Builder::new().prefix(files::TEMPORARY).permissions(shared).tempdir_in(&parent);
+            let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
+            let run = RunDir::unlocked(staged.path().to_path_buf(), record.id.clone());
+            run.write_resolved(resolved_yaml)?;
+            outputs.iter().try_for_each(|(stage, outputs)| run.link_stage(stage, outputs).map(drop))?;
+            run.update(record)?;
+            let path = parent.join(&record.id);
+            fs::rename(run.path(), &path).with_context(|| format!("creating the folder {}", path.display()))?;
+            let _ = staged.keep();
+            let run = RunDir::unlocked(path, record.id.clone());
+            if !had_runs {
+                run.make_latest().inspect_err(|_| drop(fs::remove_dir_all(run.path())))?;
+            }
+            Ok(run)
+        };
+        add().inspect_err(|_| {
+            if is_new {
+                // Fails if another process has added files to it in the meantime, which is fine.
+                let _ = fs::remove_dir(&parent);
+            }
+        })
+    }
+
+    /// Returns the folder of a pipeline's runs, creating it if necessary.
+    fn pipeline_folder(&self, pipeline: &str) -> Result<PathBuf> {
+        files::check_name("the pipeline's name", pipeline)?;
+        if pipeline == "store" {
+            bail!("a pipeline cannot be named \"store\", because runs/store holds the artifacts; rename the pipeline");
+        }
+        let folder = self.runs_dir().join(pipeline);
+        files::create_folder(&folder)?;
+        if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink()) {
+            bail!("{} is a link, which srpipe does not follow: remove it", folder.display());
+        }
+        Ok(folder)
+    }
+
+    /// Returns the names of all pipelines that have runs, sorted.
+    pub fn pipelines(&self) -> Vec<String> {
+        let mut names = folders(self.runs_dir());
+        names.retain(|name| name != "store" && !self.runs(name).is_empty());
+        names
+    }
+
+    /// Returns the runs of a pipeline, the oldest first.
+    pub fn runs(&self, pipeline: &str) -> Vec<RunDir> {
+        if files::check_name("the pipeline's name", pipeline).is_err() {
+            return vec![];
+        }
+        let parent = self.runs_dir().join(pipeline);
+        // A link could lead anywhere.
+        if !files::is_folder(&parent) {
+            return vec![];
+        }
+        folders(&parent).into_iter().filter_map(|id| RunDir::at(&parent, id)).collect()
+    }
+
+    /// Returns the run that the link `latest` points to, or the newest run if the link is invalid.
+    pub fn latest_run(&self, pipeline: &str) -> Option<RunDir> {
+        let runs = self.runs(pipeline);
+        let named = fs::read_link(self.runs_dir().join(pipeline).join(LATEST)).ok();
+        let named = runs.iter().find(|run| named.as_deref() == Some(Path::new(run.id())));
+        named.or(runs.last()).cloned()
+    }
+}
+
+/// Returns the names of the subfolders, sorted, without links and hidden folders.
+fn folders(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+    let mut names: Vec<String> = folders.filter_map(|f| f.file_name().to_str().map(str::to_string)).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::RunState;
+    use crate::runs::testing::record;
+    use crate::store::testing::{store, temporaries};
+
+    #[test]
+    fn a_run_is_recorded_and_found() {
+        let (_folder, store) = store();
+        assert_eq!((store.pipelines().len(), store.runs("a").len()), (0, 0));
+        assert!(store.latest_run("a").is_none());
+        let run = store.create_run("a", "name: a\n", &record()).unwrap();
+        let mut expected = RunRecord { id: run.id().to_string(), pipeline: "a".to_string(), ..record() };
+        assert_eq!(run.record().unwrap(), expected);
+        assert_eq!(run.resolved().unwrap(), b"name: a\n");
+        expected.state = RunState::Ok;
+        run.update(&expected).unwrap();
+        assert_eq!(store.latest_run("a").unwrap().record().unwrap(), expected);
+        store.create_run("b", "", &record()).unwrap();
+        assert_eq!(store.pipelines(), ["a", "b"]);
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn latest_is_the_linked_run_or_the_newest() {
+        let (_folder, store) = store();
+        let runs: Vec<_> = (0..3)
+            .map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                store.create_run("a", "", &record()).unwrap()
+            })
+            .collect();
+        let latest = || store.latest_run("a").unwrap().id().to_string();
+        assert_eq!(
+            store.runs("a").iter().map(RunDir::id).collect::<Vec<_>>(),
+            runs.iter().map(RunDir::id).collect::<Vec<_>>()
+        );
+        assert_eq!(latest(), runs[2].id());
+        for run in [&runs[1], &runs[0]] {
+            run.make_latest().unwrap();
+            assert_eq!(latest(), run.id());
+            assert_eq!(fs::read_link(store.runs_dir().join("a/latest")).unwrap(), Path::new(run.id()));
+        }
+        fs::remove_dir_all(runs[0].path()).unwrap();
+        assert_eq!(latest(), runs[2].id(), "latest names a run that was deleted");
+        assert_eq!(temporaries(&store), 0);
+    }
+
+    #[test]
+    fn folders_that_are_not_runs_are_ignored() {
+        let (_folder, store) = store();
+        let run = store.create_run("a", "", &record()).unwrap();
+        fs::create_dir_all(store.runs_dir().join("a/notes")).unwrap();
+        fs::create_dir_all(store.runs_dir().join("somebody's/folder")).unwrap();
+        fs::write(store.runs_dir().join("file"), b"").unwrap();
+        assert_eq!(store.pipelines(), ["a"]);
+        assert_eq!(store.runs("a").len(), 1);
+        fs::write(run.path().join("run.json"), b"{").unwrap();
+        let error = format!("{:#}", run.record().unwrap_err());
+        assert!(error.contains("run.json is damaged"), "{error}");
+    }
+}
