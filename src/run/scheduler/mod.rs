@@ -1,7 +1,12 @@
 //! Decides which stages start. It runs in one thread: executors run stages and report to it, and every transition of a
 //! stage goes through [`Scheduler::set`].
+//!
+//! `start` starts stages; `failures` retries or fails them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod failures;
+mod start;
+
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -11,21 +16,14 @@ use super::cache_state::CacheState;
 use super::executor::{Executor, Report};
 use super::limits::{Limits, Over};
 use super::progress::{Progress, Stopping};
-use super::protocol::{Event, ProcessEvent, TaskSpec};
-use super::resource_pool::{Allocation, Load, ResourcePool, ResourceRequest};
-use super::status::{Cause, Failure, Status};
-use super::worker::LOG_FILE;
-use crate::config::redact;
+use super::protocol::{Event, ProcessEvent};
+use super::resource_pool::{Allocation, ResourcePool};
+use super::status::{Cause, Status};
 use crate::plan::{Plan, StageState};
 use crate::runs::{JobRecord, RunDir, RunRecord, RunState};
 use crate::stages::StageEvent;
-use crate::store::files::read_tail;
-use crate::store::{Digest, GcGuard, Key, Store};
+use crate::store::{GcGuard, Store};
 
-/// The number of lines at the end of a log that are shown with an error.
-const TAIL_LINES: usize = 10;
-/// The maximum number of bytes read from the end of a log.
-const TAIL_BYTES: u64 = 64 << 10;
 /// The number of reports that are handled before new stages are started.
 const MAX_REPORTS_PER_TICK: usize = 1000;
 /// The interval at which limits are enforced.
@@ -222,77 +220,6 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn start_ready_stages(&mut self) -> Result<()> {
-        if self.context.on_failure == OnFailure::StartNothing
-            && self.statuses.iter().any(|status| matches!(status, Status::Failed(_)))
-        {
-            return Ok(());
-        }
-        let request = |stage: usize| {
-            let planned = &self.context.plan.stages[stage];
-            ResourceRequest { network: planned.params.runs_network(), resources: planned.resources }
-        };
-        let ready = |stage: &usize| {
-            self.statuses[*stage] == Status::Pending && matches!(self.cache.states()[*stage], StageState::Ready { .. })
-        };
-        let active = |stage: &usize| self.statuses[*stage].is_active();
-        let stages = 0..self.statuses.len();
-        let candidates: Vec<usize> = stages.clone().filter(ready).collect();
-        let unspecified = stages.filter(|stage| active(stage) || ready(stage)).map(request);
-        let unspecified = unspecified.filter(|request| request.resources.cpus.is_none());
-        let wanting = Load::count(unspecified.map(|request| request.network));
-        let mut running: Vec<(ResourceRequest, Allocation)> =
-            self.allocations.iter().map(|(&stage, allocation)| (request(stage), allocation.clone())).collect();
-        let mut keys: BTreeSet<Key> =
-            (0..self.statuses.len()).filter(active).filter_map(|stage| self.cache.key(stage)).cloned().collect();
-
-        for stage in candidates {
-            let StageState::Ready { key, preimage } = &self.cache.states()[stage] else { continue };
-            let planned = &self.context.plan.stages[stage];
-            let request = ResourceRequest { network: planned.params.runs_network(), resources: planned.resources };
-            // If two stages have the same key, the second is cached once the first is done.
-            if keys.contains(key) {
-                continue;
-            }
-            let Some(allocation) = self.context.pool.allocate(request, &running, wanting) else { continue };
-            keys.insert(key.clone());
-            let spec = TaskSpec {
-                key: key.clone(),
-                preimage: preimage.clone(),
-                params: planned.params.clone(),
-                // The first of the visible devices.
-                cuda: self.context.cuda.map(|index| if allocation.gpus.is_empty() { index } else { 0 }),
-                threads: allocation.threads,
-                split: self.splits.get(&stage).copied().unwrap_or(1),
-                gpus: allocation.gpus.clone(),
-                force: self.cache.is_forced(stage),
-                remote: self.context.remote.clone(),
-                runs: self.context.store.runs_dir().to_path_buf(),
-            };
-            self.last_events[stage] = None;
-            self.record.stages[stage].job = None;
-            self.started[stage] = Instant::now();
-            let log = self.context.store.work_dir(key).join(LOG_FILE);
-            match self.executor.start(stage, &spec, &log) {
-                Ok(()) => {
-                    self.allocations.insert(stage, allocation.clone());
-                    running.push((request, allocation));
-                    self.set(
-                        stage,
-                        match self.context.pool.is_cluster() {
-                            true => Status::Blocked { why: "its job is being submitted".into() },
-                            false => Status::Running,
-                        },
-                    );
-                }
-                Err(error) => self.fail(stage, Cause::Failed, format!("{error:#}")),
-            }
-        }
-        self.executor.flush();
-        // Other stages may depend on one that failed to start.
-        self.update_pending()
-    }
-
     /// Handles an event of a stage's process.
     fn handle_event(&mut self, stage: usize, event: ProcessEvent) {
         match &event {
@@ -355,25 +282,6 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Retries a stage as far as its `retry` allows; otherwise fails it.
-    fn retry_or_fail(&mut self, stage: usize, cause: Cause, error: String) {
-        let allowed = cause.retries(&self.context.plan.stages[stage].retry);
-        let used = self.retries.entry((stage, cause)).or_default();
-        if self.stop != Stop::No || *used >= allowed {
-            return self.fail(stage, cause, error);
-        }
-        *used += 1;
-        let mut text = format!("{error}; retrying ({used} of {allowed})");
-        // On the CPU, a different split would change the order of sums and so the bytes of the result.
-        let on_gpu = self.context.cuda.is_some() && self.context.plan.stages[stage].params.runs_network();
-        if cause == Cause::OutOfMemory && on_gpu {
-            *self.splits.entry(stage).or_insert(1) *= 2;
-            text += ", with half as many images at a time";
-        }
-        self.progress.event(stage, &StageEvent::Message { text });
-        self.set(stage, Status::Pending);
-    }
-
     fn has_limits(&self) -> bool {
         !self.context.pool.is_cluster()
             && self.allocations.keys().any(|&stage| {
@@ -423,30 +331,6 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Reruns the stages that produced a damaged blob, which `stage` found. Returns false if they were rerun before or
-    /// no stage of this pipeline produces it.
-    fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
-        if self.stop != Stop::No {
-            return Ok(false);
-        }
-        let producers = self.cache.producers(blob);
-        if producers.is_empty() {
-            return Ok(false);
-        }
-        let names: Vec<&str> =
-            producers.iter().map(|&producer| self.context.plan.stages[producer].name.as_str()).collect();
-        let text = format!("an input is damaged (blob {blob}); rerunning {}", names.join(", "));
-        let unknown = self.cache.forget(&producers)?;
-        self.progress.event(stage, &StageEvent::Message { text });
-        self.set(stage, Status::Pending);
-        for seen in unknown {
-            if matches!(self.statuses[seen], Status::Cached | Status::Ran { .. }) {
-                self.set(seen, Status::Pending);
-            }
-        }
-        Ok(true)
-    }
-
     fn stop_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
         self.stop = match (self.stop, self.executor.leave_delay()) {
@@ -469,13 +353,6 @@ impl<'a> Scheduler<'a> {
                 Stop::AtOnce
             }
         };
-    }
-
-    fn fail(&mut self, stage: usize, cause: Cause, error: String) {
-        let log = self.cache.key(stage).map(|key| self.context.store.log_path(key)).unwrap_or_default();
-        let error = redact(&error).into_owned();
-        let tail = read_tail(&log, TAIL_BYTES).map(|text| tail(&text, &error)).unwrap_or_default();
-        self.set(stage, Status::Failed(Failure { cause, error, log, tail }));
     }
 
     /// Performs a transition of a stage.
@@ -507,12 +384,4 @@ impl<'a> Scheduler<'a> {
         }
         Ok(())
     }
-}
-
-/// Returns the last lines of a log, without the error at its end.
-fn tail(log: &str, error: &str) -> Vec<String> {
-    let log = log.trim_end();
-    let log = log.strip_suffix(error.trim_end()).map_or(log, |rest| rest.strip_suffix("error: ").unwrap_or(rest));
-    let lines: Vec<&str> = log.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| line.to_string()).collect()
 }
