@@ -1,5 +1,5 @@
-//! Checks the imports: modules import only from lower layers, and files inside a module do not import each other in a
-//! cycle.
+//! Checks the architecture: modules import only from lower layers, files inside a module do not import each other in a
+//! cycle, and no file is long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,6 +24,9 @@ const LAYERS: [&[&str]; 16] = [
     &["config"],
     &["random", "format"],
 ];
+
+/// The maximum number of lines of a source file, including its tests.
+const MAX_LINES: usize = 450;
 
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
@@ -293,4 +296,15 @@ fn cycles_between_files_are_found() {
         ("m/testing.rs", "use super::a;"),
     ];
     assert!(modules(&acyclic).cycles().is_empty());
+}
+
+#[test]
+fn no_source_file_is_long() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![];
+    ["benches", "src", "tests"].iter().for_each(|folder| sources(&root.join(folder), &mut files));
+    let lines = |file: &PathBuf| fs::read_to_string(file).unwrap().lines().count();
+    let is_long = |file: &PathBuf| lines(file) > MAX_LINES;
+    let long: Vec<String> = files.iter().filter(|file| is_long(file)).map(|file| file.display().to_string()).collect();
+    assert!(long.is_empty(), "longer than {MAX_LINES} lines: split them by subject\n{long:#?}");
 }
