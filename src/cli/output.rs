@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use console::measure_text_width;
+
 use crate::config::redact;
 
 /// Whether a write to stdout failed.
@@ -213,7 +215,7 @@ pub fn can_draw() -> bool {
 }
 
 /// Returns the width of the terminal on stdout; without a terminal, the width is unlimited.
-pub fn width() -> usize {
+fn width() -> usize {
     console::Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
@@ -237,46 +239,32 @@ impl Table {
         self.rows.push(cells.into_iter().map(|(look, text)| (look, visible_line(&text).into_owned())).collect());
     }
 
-    /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column.
+    /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column; columns that
+    /// still do not fit follow in further blocks, each with the first column repeated.
     pub fn render(&self, paint: Paint) -> String {
-        self.render_narrowed(paint, width())
+        self.render_within(paint, width())
     }
 
-    fn render_narrowed(&self, paint: Paint, most: usize) -> String {
+    fn render_within(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
-        if width_of(&columns) <= most {
-            return self.block(&columns, paint);
-        }
-        // A single word is not broken.
-        let least: Vec<usize> = self
-            .headings
-            .iter()
-            .enumerate()
-            .map(|(c, heading)| {
-                let parts = self.rows.iter().flat_map(|row| parts(&row[c].1)).map(|part| seen(&part));
-                parts.chain([heading.chars().count(), NARROW]).max().unwrap_or(0)
-            })
-            .collect();
+        let least: Vec<usize> = (0..self.headings.len()).map(|c| self.least_width(c)).collect();
         while width_of(&columns) > most {
             let texts = columns.iter_mut().filter(|column| !column.right && column.width > least[column.c]);
-            let Some(widest) = texts.max_by_key(|column| column.width) else { return self.render_within(paint, most) };
+            let Some(widest) = texts.max_by_key(|column| column.width) else { return self.blocks(paint, most) };
             widest.width -= 1;
         }
         self.block(&columns, paint)
     }
 
-    fn columns(&self) -> Vec<Column> {
-        let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
-        columns.map(|c| self.column(c)).collect()
+    /// Returns the width of a column's longest word, which is not broken if the table fits otherwise.
+    fn least_width(&self, c: usize) -> usize {
+        let words = self.rows.iter().flat_map(|row| words(&row[c].1)).map(|word| word.trim_end());
+        words.chain([self.headings[c].as_str()]).map(measure_text_width).max().unwrap_or(0).max(NARROW)
     }
 
-    /// Returns the table within `width` terminal columns, if possible. Columns that do not fit follow in further
-    /// blocks, each with the first column repeated.
-    pub fn render_within(&self, paint: Paint, most: usize) -> String {
+    /// Returns the table in blocks of columns that fit together.
+    fn blocks(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
-        if width_of(&columns) <= most {
-            return self.block(&columns, paint);
-        }
         // Names take at most half of the width, and other text at most the rest.
         if let Some((first, rest)) = columns.split_first_mut() {
             first.width = first.width.min((most / 2).max(NARROW));
@@ -300,9 +288,14 @@ impl Table {
         blocks.iter().map(|block| self.block(block, paint)).collect::<Vec<_>>().join("\n")
     }
 
+    fn columns(&self) -> Vec<Column> {
+        let columns = (0..self.headings.len()).filter(|&c| self.rows.iter().any(|row| !row[c].1.is_empty()));
+        columns.map(|c| self.column(c)).collect()
+    }
+
     fn column(&self, c: usize) -> Column {
         let cells = || self.rows.iter().map(|row| row[c].1.as_str());
-        let width = cells().chain([self.headings[c].as_str()]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width = cells().chain([self.headings[c].as_str()]).map(measure_text_width).max().unwrap_or(0);
         let is_number = |cell: &str| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok());
         Column { c, width, right: cells().all(is_number) }
     }
@@ -315,7 +308,7 @@ impl Table {
             let nth = |i: usize| {
                 let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right }, lines)| {
                     let text = lines.get(i).cloned().unwrap_or_default();
-                    let space = " ".repeat(width.saturating_sub(text.chars().count()));
+                    let space = " ".repeat(width.saturating_sub(measure_text_width(&text)));
                     let text = if text.is_empty() { text } else { paint.paint(cell(c).0, &text) };
                     if right { space + &text } else { text + &space }
                 });
@@ -335,39 +328,51 @@ fn width_of(columns: &[Column]) -> usize {
 }
 
 /// Splits text into words and parts of names, where a line may break.
-fn parts(text: &str) -> Vec<Vec<char>> {
-    let chars: Vec<char> = text.chars().collect();
-    let ends = |before: &char, after: &char| matches!(before, ' ' | ',' | '/') || *after == '[';
-    chars.chunk_by(|a, b| !ends(a, b)).map(<[char]>::to_vec).collect()
-}
-
-/// Returns the width of a part at the end of a line, without trailing spaces.
-fn seen(part: &[char]) -> usize {
-    part.len() - usize::from(part.last() == Some(&' '))
-}
-
-/// Breaks text into lines of at most `width` characters, between words or parts of names if possible. Returns at least
-/// one line.
-fn broken(text: &str, width: usize) -> Vec<String> {
-    if text.chars().count() <= width {
-        return vec![text.to_string()];
+fn words(text: &str) -> Vec<&str> {
+    let mut rest = text;
+    let mut words = vec![];
+    let ends = |(before, (_, after)): &(char, (usize, char))| matches!(before, ' ' | ',' | '/') || *after == '[';
+    while let Some((_, (end, _))) = rest.chars().zip(rest.char_indices().skip(1)).find(ends) {
+        words.push(&rest[..end]);
+        rest = &rest[end..];
     }
+    words.push(rest);
+    words
+}
+
+/// Splits a word that is wider than `width` columns into pieces that are not.
+fn cut(word: &str, width: usize) -> Vec<&str> {
+    let mut rest = word;
+    let mut pieces = vec![];
+    while measure_text_width(rest.trim_end()) > width {
+        let ends = rest.char_indices().map(|(start, c)| start + c.len_utf8());
+        let end = ends.clone().take_while(|&end| measure_text_width(&rest[..end]) <= width).last();
+        let (piece, after) = rest.split_at(end.or(ends.min()).unwrap_or(0));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// Joins pieces of text to lines of at most `width` columns; longer pieces have lines of their own. Lines after the first
+/// are indented. Returns at least one line.
+pub fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for mut part in parts(text) {
-        loop {
-            let line = lines.last_mut().expect("there is one");
-            let taken = line.chars().count();
-            if taken + seen(&part) <= width {
-                line.extend(part);
-                break;
-            }
-            if taken == 0 {
-                line.extend(part.drain(..width));
-            }
-            lines.push(String::new());
+    for piece in pieces {
+        let line = lines.last_mut().expect("there is one");
+        let is_full = measure_text_width(line) + measure_text_width(piece.trim_end()) > width;
+        match is_full && !line.trim().is_empty() {
+            true => lines.push(" ".repeat(indent) + piece),
+            false => line.push_str(piece),
         }
     }
     lines.iter().map(|line| line.trim_end().to_string()).collect()
+}
+
+/// Breaks a cell into lines of at most `width` columns, between words or parts of names if possible.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    fill(words(text).into_iter().flat_map(|word| cut(word, width)), 0, width)
 }
 
 /// A column of a table: its index and its layout.
@@ -437,7 +442,7 @@ mod tests {
                         net[kind=none,    waits for the      3.5\n\
                         lr=1e-3,seed=0]   result of images\n\
                         images            done                12\n";
-        assert_eq!(long.render_narrowed(Paint::none(), 40), expected);
+        assert_eq!(long.render_within(Paint::none(), 40), expected);
         let expected = "stage             state\n\
                         net[kind=none,    waits for the\n\
                         lr=1e-3,seed=0]   result of\n\

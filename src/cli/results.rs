@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::claims;
-use super::output::{Look, Paint, Table, width};
+use super::output::{Look, Paint, Table};
 use crate::config::metrics::Metric;
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
@@ -78,7 +78,7 @@ fn table(summary: &Value) -> String {
         });
         table.row(std::iter::once((Look::Plain, name.to_string())).chain(figures).collect());
     }
-    table.render_within(Paint::stdout(), width())
+    table.render(Paint::stdout())
 }
 
 #[cfg(test)]

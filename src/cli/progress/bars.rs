@@ -12,7 +12,7 @@ use super::canvas::{BAR, Canvas};
 use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
-use crate::cli::output::{Look, Paint, shown, visible, visible_line};
+use crate::cli::output::{Look, Paint, fill, shown, visible, visible_line};
 use crate::config::names::base;
 use crate::format;
 use crate::run::{Progress, Status, Stopping};
@@ -36,7 +36,7 @@ struct Working {
     bar: ProgressBar,
     losses: Trail,
     /// The latest validation loss.
-    heldout_loss: Option<f64>,
+    val_loss: Option<f64>,
     left: Option<f64>,
 }
 
@@ -46,7 +46,7 @@ impl Working {
             && let Some(&loss) = values.get("loss")
         {
             self.losses.push(loss);
-            self.heldout_loss = values.get("heldout_loss").copied().or(self.heldout_loss);
+            self.val_loss = values.get("heldout_loss").copied().or(self.val_loss);
         }
     }
 }
@@ -123,7 +123,7 @@ impl Bars {
         let bar = bar.with_prefix(self.stages.shortened(stage, width()));
         let bar = if is_shown { self.all.insert_before(&self.footer, bar) } else { ProgressBar::hidden() };
         bar.enable_steady_tick(TICK);
-        self.working.insert(stage, Working { bar, losses: Trail::default(), heldout_loss: None, left: None });
+        self.working.insert(stage, Working { bar, losses: Trail::default(), val_loss: None, left: None });
     }
 
     /// Prints the final status of a stage with the course of its loss.
@@ -151,7 +151,7 @@ impl Bars {
         }
         if let Some((look, text)) = sentence(status) {
             let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
-            if let Some(loss) = working.as_ref().and_then(|working| working.heldout_loss) {
+            if let Some(loss) = working.as_ref().and_then(|working| working.val_loss) {
                 line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::figure(loss)));
             }
             let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
@@ -279,18 +279,10 @@ impl Progress for Bars {
     }
 }
 
-/// Breaks text into lines of at most `width` characters, between words if possible. Lines after the first are indented.
+/// Breaks text between words into lines of at most `width` columns. Lines after the first are indented. Words are not
+/// broken, so that paths can be copied.
 fn broken(text: &str, indent: usize, width: usize) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_inclusive(' ') {
-        let line = lines.last_mut().expect("the list of lines is not empty");
-        let is_full = measure_text_width(line) + measure_text_width(word.trim_end()) > width;
-        match is_full && !line.trim().is_empty() {
-            true => lines.push(" ".repeat(indent) + word),
-            false => line.push_str(word),
-        }
-    }
-    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+    fill(text.split_inclusive(' '), indent, width).join("\n")
 }
 
 /// Returns the time since a timestamp, or zero if this machine's clocks cannot express it.
