@@ -20,7 +20,7 @@ fn pipeline() -> Pipeline {
         .stage(
             "model",
             "{kind: train, data: pairs, model: {base_channels: 4}, optim: {steps: 150, batch_size: 4}, \
-             heldout: {every: 50}}",
+             validation: {every: 50}}",
         )
         .stage("samples", "{kind: sample, model: model, data: pairs, samples: 2, sampler: {steps: 4}}")
         .stage("compare", "{kind: compare, arms: {only: samples}, rows: 1}")

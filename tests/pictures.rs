@@ -164,7 +164,7 @@ fn constant_images_give_finite_numbers() {
         format!(
             "{{kind: train, data: pairs, model: {{base_channels: 4, zero_output: {more}, attention: {{kind: mhsa}}}}, \
              optim: {{steps: 3, batch_size: 2}}, diffusion: {{objective: {objective}, loss_weighting: min_snr}}, \
-             heldout: {{every: 1}}}}"
+             validation: {{every: 1}}}}"
         )
     };
     let sample =

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use common::{Folder, Pipeline};
 
 const MODEL: &str = "kind: train, data: pairs, model: {base_channels: 4, channel_mults: [1]}, \
-                     optim: {steps: 4, batch_size: 4}, heldout: {every: 2, images: 4}";
+                     optim: {steps: 4, batch_size: 4}, validation: {every: 2, images: 4}";
 
 /// Two arms of tiny models, with a claim.
 fn arms() -> Pipeline {

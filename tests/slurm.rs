@@ -151,7 +151,7 @@ fn whole() -> Pipeline {
         .stage(
             "model",
             "{kind: train, data: pairs, model: {base_channels: 4}, optim: {steps: 4, batch_size: 4}, \
-             heldout: {every: 2}}",
+             validation: {every: 2}}",
         )
         .stage("samples", "{kind: sample, model: model, data: pairs, samples: 2, sampler: {steps: 2}}")
         .stage("compare", "{kind: compare, arms: {only: samples}, rows: 1}")
@@ -162,7 +162,7 @@ fn long(steps: usize) -> Pipeline {
         "model",
         &format!(
             "{{kind: train, data: pairs, model: {{base_channels: 4}}, optim: {{steps: {steps}, batch_size: 4}}, \
-             heldout: {{every: 50}}, retry: {{time: 3}}}}"
+             validation: {{every: 50}}, retry: {{time: 3}}}}"
         ),
     )
 }
@@ -173,7 +173,7 @@ fn swept(instances: usize) -> Pipeline {
         "model",
         &format!(
             "{{kind: train, data: pairs, model: {{base_channels: 4}}, optim: {{steps: 2, batch_size: 4}}, \
-             heldout: {{every: 2}}, matrix: {{seed: [{}]}}}}",
+             validation: {{every: 2}}, matrix: {{seed: [{}]}}}}",
             seeds.join(", ")
         ),
     )

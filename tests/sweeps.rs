@@ -86,7 +86,7 @@ fn a_sweep_runs_is_gathered_and_explained() {
 /// Two arms of the smallest trainings, and a claim. `of` goes into the stages of both models and of both samples.
 fn claimed(of: [&str; 2]) -> Folder {
     let model = |name: &str, kind: &str| {
-        let params = "optim: {steps: 1, batch_size: 2}, heldout: {every: 1, images: 2}";
+        let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
         let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
         (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", of[0]))
     };

@@ -121,7 +121,7 @@ fn trained() -> Folder {
         .stage(
             "model",
             "{kind: train, data: pairs, model: {base_channels: 4}, optim: {steps: 1500, batch_size: 4}, \
-             heldout: {every: 500}}",
+             validation: {every: 500}}",
         )
         .folder()
 }

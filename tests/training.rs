@@ -13,7 +13,7 @@ fn pipeline() -> Pipeline {
         .stage(
             "model",
             "{kind: train, data: pairs, model: {base_channels: 4, attention: {kind: seed}}, \
-             optim: {steps: 900, batch_size: 8}, heldout: {every: 300}}",
+             optim: {steps: 900, batch_size: 8}, validation: {every: 300}}",
         )
 }
 

@@ -38,7 +38,7 @@ fn init_writes_a_pipeline_and_never_over_one() {
 
 /// A folder in which two small models are trained: `model` and the regression `mean`.
 fn trained() -> Folder {
-    let common = "data: pairs, model: {base_channels: 4}, heldout: {every: 100}";
+    let common = "data: pairs, model: {base_channels: 4}, validation: {every: 100}";
     let pipeline = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 16, validation: 4, test: 4}")
         .stage("pairs", "{kind: degrade, input: images, scale: 4}")

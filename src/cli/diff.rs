@@ -20,16 +20,17 @@ pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         Facts::of(&run).with_context(|| format!("run {} cannot be read", run.id()))
     };
     let (a, b) = (facts(&args.before)?, facts(&args.after)?);
-    let params = changed(&a.params, &b.params);
-    let metrics = changed(&a.metrics, &b.metrics);
     if args.json {
+        let [a_params, b_params] = [&a, &b].map(|facts| facts.with_older_names(&facts.params));
+        let [a_metrics, b_metrics] = [&a, &b].map(|facts| facts.with_older_names(&facts.metrics));
+        let (params, metrics) = (changed(&a_params, &b_params), changed(&a_metrics, &b_metrics));
         let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let runs = [&a, &b].map(|facts| &facts.view.record.id);
         print_json(&json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics}));
         return Ok(EXIT_DONE);
     }
-    print(&show(&a, &b, &params, &metrics));
+    print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics)));
     Ok(EXIT_DONE)
 }
 

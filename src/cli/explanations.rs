@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::format;
-use crate::pipeline::{Pipeline, Position};
+use crate::pipeline::{Pipeline, Position, current_path};
 use crate::plan::{Difference, Explanation, Field, History, Plan, Reason, StageState, explain};
 use crate::run::Prepared;
 use crate::runs::RunView;
@@ -158,7 +158,10 @@ impl<'a> Explained<'a> {
                 // The parameters of an arm are long, so report only that the arms changed.
                 Field::Param(path) if path.starts_with("arms.") && std::mem::replace(&mut arms, true) => continue,
                 Field::Param(path) if path.starts_with("arms.") => format!("the arms changed{position}"),
-                Field::Param(path) => format!("{path} {before} → {now}{position}"),
+                Field::Param(path) => {
+                    let path = current_path(self.plan().stages[stage].kind, path);
+                    format!("{path} {before} → {now}{position}")
+                }
                 Field::Seed => format!("seed {before} → {now}{position}"),
                 Field::Backend => format!("device {before} → {now}"),
                 Field::CodeVersion => {

@@ -1,10 +1,15 @@
 //! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, by
 //! the paths of `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_yaml::Value as Yaml;
 
+use crate::config::StageKind;
+use crate::config::metrics::shown_name;
+use crate::config::names::base;
+use crate::pipeline::{older_path, rename_yaml_keys};
 use crate::runs::RunDir;
 use crate::runs::RunView;
 
@@ -15,21 +20,59 @@ pub struct Facts {
     pub params: BTreeMap<String, String>,
     /// Metrics by stage and name: `compare.psnr_mean.baseline`.
     pub metrics: BTreeMap<String, f64>,
+    /// The older names of parameters and metrics, by their current names.
+    older_names: BTreeMap<String, String>,
 }
 
 impl Facts {
     /// Returns None if the run cannot be read.
     pub fn of(run: &RunDir) -> Option<Self> {
         let view = RunView::of(run)?;
-        let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok()).unwrap_or(Yaml::Null);
+        let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok());
+        let mut yaml: Yaml = yaml.unwrap_or_default();
         let mut params = BTreeMap::new();
+        let mut older_names = BTreeMap::new();
+        let kinds: BTreeMap<&str, StageKind> =
+            view.record.stages.iter().map(|stage| (base(&stage.name), stage.kind)).collect();
+        for (name, kind) in &kinds {
+            if let Some(params) = yaml.get_mut("stages").and_then(|stages| stages.get_mut(name)) {
+                rename_yaml_keys(*kind, params);
+            }
+        }
         leaves(&yaml, String::new(), &mut params);
         ["name", "description"].iter().for_each(|key| drop(params.remove(*key)));
-        let stages = view.record.stages.iter();
-        let metrics = stages
-            .flat_map(|stage| stage.metrics.iter().map(|(name, value)| (format!("{}.{name}", stage.name), *value)));
-        let metrics = metrics.collect();
-        Some(Self { view, params, metrics })
+        let mut metrics = BTreeMap::new();
+        for (name, kind) in &kinds {
+            let prefix = format!("stages.{name}.");
+            for path in params.range(prefix.clone()..).map_while(|(path, _)| path.strip_prefix(&prefix)) {
+                if let Cow::Owned(older) = older_path(*kind, path) {
+                    older_names.insert(format!("{prefix}{path}"), format!("{prefix}{older}"));
+                }
+            }
+        }
+        for stage in &view.record.stages {
+            for (name, value) in &stage.metrics {
+                let path = |name: &str| format!("{}.{name}", stage.name);
+                let shown = if stage.kind == StageKind::Train { shown_name(name) } else { name };
+                metrics.insert(path(shown), *value);
+                if shown != name {
+                    older_names.insert(path(shown), path(name));
+                }
+            }
+        }
+        Some(Self { view, params, metrics, older_names })
+    }
+
+    /// Whether a parameter or metric has this name, its older name or a suffix of them.
+    pub fn is_named(&self, path: &str, name: &str) -> bool {
+        let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+        ends(path) || self.older_names.get(path).is_some_and(|older| ends(older))
+    }
+
+    /// Returns the entries with their current and, if they have one, their older name: programs may read either.
+    pub fn with_older_names<T: Clone>(&self, entries: &BTreeMap<String, T>) -> BTreeMap<String, T> {
+        let older = entries.iter().filter_map(|(path, value)| Some((self.older_names.get(path)?, value)));
+        older.chain(entries).map(|(path, value)| (path.clone(), value.clone())).collect()
     }
 }
 

@@ -59,8 +59,8 @@ fn title(summary: &Value) -> String {
 }
 
 fn table(summary: &Value) -> String {
-    let shown = Metric::ALL.iter().map(|metric| metric.declaration()).filter(|declaration| declaration.in_tables);
-    let columns = std::iter::once(("K", "samples", 0)).chain(shown.map(|d| (d.heading, d.id, d.decimals)));
+    let shown = Metric::ALL.iter().map(|metric| (metric.field(), metric.declaration())).filter(|(_, d)| d.in_tables);
+    let columns = std::iter::once(("K", "samples", 0)).chain(shown.map(|(field, d)| (d.heading, field, d.decimals)));
     let columns: Vec<(&str, &str, usize)> = columns.collect();
     let headings: Vec<&str> = std::iter::once("arm").chain(columns.iter().map(|(heading, ..)| *heading)).collect();
     let mut table = Table::new(&headings);

@@ -74,7 +74,8 @@ fn json(facts: &Facts) -> serde_json::Value {
     let record = &facts.view.record;
     json!({
         "id": record.id, "pipeline": record.pipeline, "state": run_state_name(facts.view.state),
-        "started_at": record.started_at, "seconds": record.seconds, "params": facts.params, "metrics": facts.metrics,
+        "started_at": record.started_at, "seconds": record.seconds, "params": facts.with_older_names(&facts.params),
+        "metrics": facts.with_older_names(&facts.metrics),
     })
 }
 
@@ -154,9 +155,9 @@ fn value(facts: &Facts, name: &str) -> Option<String> {
         "took" | "seconds" => return record.seconds.map(|seconds| seconds.to_string()),
         _ => {}
     }
-    let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
-    let param = facts.params.iter().find(|(path, _)| ends(path)).map(|(_, text)| text.clone());
-    param.or_else(|| facts.metrics.iter().find(|(path, _)| ends(path)).map(|(_, value)| value.to_string()))
+    let param = facts.params.iter().find(|(path, _)| facts.is_named(path, name)).map(|(_, text)| text.clone());
+    let metric = || facts.metrics.iter().find(|(path, _)| facts.is_named(path, name));
+    param.or_else(|| metric().map(|(_, value)| value.to_string()))
 }
 
 /// Compares values, numbers by their value. Missing values are last.

@@ -8,6 +8,7 @@ use super::explanations::few;
 use super::output::Look;
 use super::results;
 use crate::config::StageKind;
+use crate::config::metrics::shown_name;
 use crate::format;
 use crate::plan::StageState;
 use crate::run::Prepared;
@@ -234,7 +235,9 @@ fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     // The metrics of a command are defined by the user.
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
     let found = found.or_else(|| if kind.is_user_defined() { first() } else { None });
-    found.map_or(String::new(), |(name, value)| format!("{} {}", name.replace('_', " "), format::figure(*value)))
+    found.map_or(String::new(), |(name, value)| {
+        format!("{} {}", shown_name(name).replace('_', " "), format::figure(*value))
+    })
 }
 
 fn first_line(text: &str) -> &str {

@@ -190,7 +190,7 @@ fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>;
 /// two last losses, which is the control's whenever the arm is better. Exchanging the arms only changes the sign of the
 /// difference, as the sign-flip test requires.
 fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
-    let loss = arm.heldout_loss()?.max(control.heldout_loss()?);
+    let loss = arm.val_loss()?.max(control.val_loss()?);
     Some(Convergence { loss, arm: effort(&arm.losses, loss)?, control: effort(&control.losses, loss)? })
 }
 
@@ -198,10 +198,10 @@ fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
 fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
     let mut before: Option<(&LossRow, f64)> = None;
     for row in rows {
-        let Some(heldout) = row.heldout_loss else { continue };
-        if heldout <= loss {
+        let Some(validation) = row.val_loss else { continue };
+        if validation <= loss {
             let (from, part) = match before {
-                Some((from, above)) if above.is_finite() => (from, (above - loss) / (above - heldout)),
+                Some((from, above)) if above.is_finite() => (from, (above - loss) / (above - validation)),
                 _ => (row, 1.0),
             };
             let between = |a: f64, b: f64| a + part * (b - a);
@@ -210,7 +210,7 @@ fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
                 flops: from.flops.zip(row.flops).map(|(a, b)| between(a, b)),
             });
         }
-        before = Some((row, heldout));
+        before = Some((row, validation));
     }
     None
 }
@@ -240,7 +240,7 @@ mod tests {
         let row = |(i, &loss): (usize, &f64)| LossRow {
             step: 100 * i as u64,
             loss: None,
-            heldout_loss: Some(loss),
+            val_loss: Some(loss),
             flops: Some(1e9 * i as f64),
         };
         let errors = Errors { of_sample: 1.0, of_mean: 1.0 };
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_inconclusive() {
         let diverged = [arm("a", 8, |_| [0.0; 2], &[1.0, f64::NAN]), arm("c", 8, |_| [0.0; 2], &[1.0, 0.5])];
-        for endpoint in [Metric::HeldoutLoss, Metric::StepsToLoss, Metric::SpectrumDistance, Metric::SsimMean] {
+        for endpoint in [Metric::ValLoss, Metric::StepsToLoss, Metric::SpectrumDistance, Metric::SsimMean] {
             let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
             assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
             assert_eq!((answer.n, answer.by_design), (8, false));
@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn claims_are_corrected_for_one_another() {
         let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
-        let two = [("one", claim(Metric::Crps)), ("two", claim(Metric::HeldoutLoss))];
+        let two = [("one", claim(Metric::Crps)), ("two", claim(Metric::ValLoss))];
         let found = ask(&two, arms());
         assert!(found.iter().all(|a| a.p == 1.0 / 64.0 && a.p_holm == 2.0 / 64.0 && a.verdict == Verdict::Confirmed));
         let four = ["one", "two", "three", "four"].map(|name| (name, claim(Metric::Crps)));

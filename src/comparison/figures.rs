@@ -17,7 +17,7 @@ pub struct Figures(BTreeMap<Metric, f64>);
 impl<'de> Deserialize<'de> for Figures {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let all = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
-        Ok(Self::from_fn(|metric| all.get(metric.id())?.as_f64()))
+        Ok(Self::from_fn(|metric| all.get(metric.field())?.as_f64()))
     }
 }
 

@@ -56,8 +56,8 @@ impl Measured {
     }
 
     /// Returns the last validation loss; `None` also if it is not finite, which JSON cannot represent.
-    pub fn heldout_loss(&self) -> Option<f64> {
-        self.losses.iter().rev().find_map(|r| r.heldout_loss).filter(|l| l.is_finite())
+    pub fn val_loss(&self) -> Option<f64> {
+        self.losses.iter().rev().find_map(|r| r.val_loss).filter(|l| l.is_finite())
     }
 
     /// Returns the values of a metric: one per test image, or a single one if its scope is larger. `None` if it does
@@ -85,7 +85,7 @@ impl Measured {
             }
             Metric::SpectrumDistance => single(self.distances.spectrum),
             Metric::SlicedWasserstein => single(self.distances.sliced_wasserstein),
-            Metric::HeldoutLoss => single(self.heldout_loss()),
+            Metric::ValLoss => single(self.val_loss()),
             Metric::StepsToLoss | Metric::FlopsToLoss => None,
         }
     }
@@ -117,7 +117,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
     let head = ["image", "arm", "seed"]
         .into_iter()
         .chain(axes.iter().copied())
-        .chain(metrics.iter().map(|metric| metric.id()));
+        .chain(metrics.iter().map(|metric| metric.field()));
     csv.write_record(head).context("writing the metrics as CSV")?;
     // All test images have the same size, so a metric applies to all of them or to none.
     let columns: Vec<Vec<Option<Vec<f64>>>> =

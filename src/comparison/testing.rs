@@ -18,13 +18,13 @@ fn forecast(psnr: f64) -> Forecast {
     Forecast { crps: psnr / 4.0, energy_score: None, errors }
 }
 
-fn loss(heldout_loss: Option<f64>) -> Vec<LossRow> {
-    let row = |heldout_loss| LossRow { step: 1, loss: None, heldout_loss, flops: None };
-    heldout_loss.map(|loss| row(Some(loss))).into_iter().collect()
+fn loss(val_loss: Option<f64>) -> Vec<LossRow> {
+    let row = |val_loss| LossRow { step: 1, loss: None, val_loss, flops: None };
+    val_loss.map(|loss| row(Some(loss))).into_iter().collect()
 }
 
 pub fn measured() -> Vec<Measured> {
-    let arm = |name: &str, samples, sample: [f64; 2], mean: [f64; 2], heldout_loss| Measured {
+    let arm = |name: &str, samples, sample: [f64; 2], mean: [f64; 2], val_loss| Measured {
         name: name.into(),
         samples,
         diffusion: Some(DiffusionParams::default()),
@@ -32,7 +32,7 @@ pub fn measured() -> Vec<Measured> {
         mean: mean.map(scores).into(),
         forecasts: mean.map(forecast).into(),
         distances: Distances { spectrum: Some(1.5), sliced_wasserstein: None },
-        losses: loss(heldout_loss),
+        losses: loss(val_loss),
         ..Measured::default()
     };
     vec![

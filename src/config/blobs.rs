@@ -10,9 +10,9 @@ pub const TEST_LR: &str = "test_lr.safetensors";
 pub const WEIGHTS: &str = "weights.safetensors";
 /// Moving average of the weights, likewise.
 pub const EMA: &str = "ema.safetensors";
-/// Training and held-out loss by step.
+/// Training and validation loss by step.
 pub const LOSS: &str = "loss.csv";
-/// What layers of attention do on held-out images, by step; of models that have any.
+/// What layers of attention do on validation images, by step; of models that have any.
 pub const ATTENTION: &str = "attention.csv";
 /// `samples`: u8 `(N, K, H, W, 3)`.
 pub const SAMPLES: &str = "samples.safetensors";

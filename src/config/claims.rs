@@ -14,7 +14,7 @@ pub struct Claim {
     /// The arm to compare it with, or `bicubic`. Ideally it differs only in what is claimed to help.
     pub control: String,
     /// The metric that decides. The claims `quality`, `coherence`, `artifacts` and `convergence` have the defaults
-    /// `heldout_loss`, `energy_score`, `spectrum_distance` and `flops_to_loss`.
+    /// `val_loss`, `energy_score`, `spectrum_distance` and `flops_to_loss`.
     #[serde(default)]
     pub endpoint: Option<Metric>,
     /// The smallest difference of interest: in dB, in units of SSIM, or for other endpoints in percent of the control's
@@ -28,7 +28,7 @@ impl Claim {
     /// Returns the endpoint of the claim `name`: the file's, or the one that the name implies.
     pub fn endpoint(&self, name: &str) -> Option<Metric> {
         self.endpoint.or(match name {
-            "quality" => Some(Metric::HeldoutLoss),
+            "quality" => Some(Metric::ValLoss),
             "coherence" => Some(Metric::EnergyScore),
             "artifacts" => Some(Metric::SpectrumDistance),
             "convergence" => Some(Metric::FlopsToLoss),

@@ -8,6 +8,15 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The older name of `val_loss`, which is still its name in stage keys, JSON and CSV files, and the events and metrics of
+/// stages.
+pub const VAL_LOSS_FIELD: &str = "heldout_loss";
+
+/// Returns the name of a metric of a `train` stage as tables and progress show it.
+pub fn shown_name(name: &str) -> &str {
+    if name == VAL_LOSS_FIELD { Metric::ValLoss.id() } else { name }
+}
+
 /// The unit in which a metric is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
@@ -60,7 +69,7 @@ pub enum Samples {
 /// The declaration of a metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Declaration {
-    /// The name in `summary.json`, `metrics.csv` and claims.
+    /// The name in claims and, unless [`Metric::field`] says otherwise, in files.
     pub id: &'static str,
     /// The heading in tables.
     pub heading: &'static str,
@@ -143,7 +152,7 @@ metrics! {
     SlicedWasserstein: "sliced_wasserstein", "patches", Level, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
         "Distance of patches of 7×7 of the first samples as a distribution, in levels of 8 bits.";
-    HeldoutLoss: "heldout_loss", "validation loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
+    ValLoss: "val_loss", "validation loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
         "The validation loss at the end of training.";
     StepsToLoss: "steps_to_loss", "steps to loss", Step, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
         "Training steps until the validation loss reaches a value that both arms reach.";
@@ -189,6 +198,14 @@ impl Metric {
 
     pub fn id(self) -> &'static str {
         self.declaration().id
+    }
+
+    /// Returns the name in stage keys, `summary.json` and `metrics.csv`.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::ValLoss => VAL_LOSS_FIELD,
+            metric => metric.id(),
+        }
     }
 
     pub fn scope(self) -> Scope {
@@ -250,14 +267,14 @@ impl FromStr for Metric {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let metric = Self::ALL.iter().copied().find(|metric| metric.id() == text);
+        let metric = Self::ALL.iter().copied().find(|metric| [metric.id(), metric.field()].contains(&text));
         metric.ok_or_else(|| format!("there is no metric `{text}`"))
     }
 }
 
 impl Serialize for Metric {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.id())
+        serializer.serialize_str(self.field())
     }
 }
 
@@ -277,7 +294,7 @@ impl JsonSchema for Metric {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let one = |metric: Self| json_schema!({"description": metric.declaration().description, "type": "string", "const": metric.id()});
         let all: Vec<Schema> = Self::endpoints().map(one).collect();
-        json_schema!({"description": "A metric that can decide a claim, named as in `summary.json`.", "oneOf": all})
+        json_schema!({"description": "A metric that can decide a claim.", "oneOf": all})
     }
 }
 
@@ -288,7 +305,7 @@ mod tests {
     #[test]
     fn ids_are_distinct_and_parse() {
         for (i, metric) in Metric::ALL.iter().enumerate() {
-            assert_eq!(metric.id().parse::<Metric>().unwrap(), *metric);
+            assert_eq!([metric.id(), metric.field()].map(|name| name.parse()), [Ok(*metric), Ok(*metric)]);
             assert!(Metric::ALL[..i].iter().all(|other| other.id() != metric.id()), "{metric}");
         }
         assert!("psnr".parse::<Metric>().is_err());
@@ -297,7 +314,7 @@ mod tests {
     #[test]
     fn margins_are_as_documented() {
         let margin = |metric: Metric| (metric.default_margin(), metric.unit());
-        assert_eq!(margin(Metric::HeldoutLoss), (1.0, Unit::Percent));
+        assert_eq!(margin(Metric::ValLoss), (1.0, Unit::Percent));
         assert_eq!(margin(Metric::PsnrMean), (0.1, Unit::Decibel));
         assert_eq!(margin(Metric::SsimMean), (0.005, Unit::One));
         assert_eq!(margin(Metric::StepsToLoss), (5.0, Unit::Percent));

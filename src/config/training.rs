@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{ATTENTION, EMA, LOSS, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, WEIGHTS};
+use super::metrics::VAL_LOSS_FIELD;
 use super::{DiffusionParams, Input, Kind, ModelParams, StageKind};
 
 /// Trains a model on pairs of low- and high-resolution images.
@@ -22,8 +23,8 @@ pub struct TrainParams {
     pub diffusion: DiffusionParams,
     #[serde(default)]
     pub optim: OptimParams,
-    #[serde(default)]
-    pub heldout: HeldoutParams,
+    #[serde(default, rename(serialize = "heldout", deserialize = "validation"), alias = "heldout")]
+    pub validation: ValidationParams,
 }
 
 /// The optimiser and the length of training.
@@ -38,7 +39,8 @@ pub struct OptimParams {
     pub batch_size: usize,
     /// The number of micro-batches that a batch is split into. Their gradients are added: the same step with less memory.
     #[schemars(range(min = 1, max = 65_536))]
-    pub accumulate: usize,
+    #[serde(rename(serialize = "accumulate", deserialize = "micro_batches"), alias = "accumulate")]
+    pub micro_batches: usize,
     /// Optimiser steps; alternatively set `epochs` or `budget`.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: Option<u64>,
@@ -81,7 +83,7 @@ impl Default for OptimParams {
         Self {
             lr: 2e-3,
             batch_size: 16,
-            accumulate: 1,
+            micro_batches: 1,
             steps: None,
             epochs: None,
             budget: None,
@@ -110,7 +112,7 @@ pub enum Decay {
 /// The loss on validation images during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct HeldoutParams {
+pub struct ValidationParams {
     /// Steps between measurements; the last step is always measured.
     #[schemars(range(min = 1))]
     pub every: u64,
@@ -119,7 +121,7 @@ pub struct HeldoutParams {
     pub images: usize,
 }
 
-impl Default for HeldoutParams {
+impl Default for ValidationParams {
     fn default() -> Self {
         Self { every: 100, images: 256 }
     }
@@ -131,7 +133,7 @@ impl Kind for TrainParams {
     const OPTIONAL_OUTPUTS: &'static [&'static str] = &[ATTENTION];
     const RUNS_NETWORK: bool = true;
     const REFERENCES: &'static [(&'static str, StageKind)] = &[("data", StageKind::Degrade)];
-    const HEADLINES: &'static [&'static str] = &["heldout_loss", "loss"];
+    const HEADLINES: &'static [&'static str] = &[VAL_LOSS_FIELD, "loss"];
     const TIME_LINEAR: &'static [&'static str] = &["/optim/steps", "/optim/epochs", "/optim/batch_size"];
     // The operations of a convolution are proportional to its input and to its output channels.
     const TIME_QUADRATIC: &'static [&'static str] = &["/model/base_channels"];

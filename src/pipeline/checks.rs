@@ -195,11 +195,11 @@ fn scale_error(size: usize, scale: usize) -> Option<String> {
 fn check_train(stage: Stage, params: &TrainParams, stages: &Stages, errors: &mut Errors) {
     let TrainParams { model, diffusion, optim, .. } = params;
     check_length(stage, optim, errors);
-    if !optim.batch_size.is_multiple_of(optim.accumulate) {
+    if !optim.batch_size.is_multiple_of(optim.micro_batches) {
         let message =
-            format!("a batch of {} cannot be divided into {} equal parts", optim.batch_size, optim.accumulate);
-        let span = stage.span("optim.accumulate");
-        errors.push(Diagnostic::new(span, message).help("`optim.accumulate` must divide `optim.batch_size`"));
+            format!("a batch of {} cannot be divided into {} equal parts", optim.batch_size, optim.micro_batches);
+        let span = stage.span("optim.micro_batches");
+        errors.push(Diagnostic::new(span, message).help("`optim.micro_batches` must divide `optim.batch_size`"));
     }
     network::diffusion_problems(diffusion).into_iter().for_each(|problem| errors.push(stage.problem(problem)));
     let size = stages.degrade(&params.data).and_then(|d| stages.fetch(&d.input)).map(FetchParams::image_size);

@@ -76,7 +76,7 @@ impl StageParams {
             Self::Degrade(DegradeParams { input, scale: _, method: _, sigma: _ }) => {
                 add(fields, [("input", json!(input))])
             }
-            Self::Train(TrainParams { data, seed, model: _, diffusion: _, optim: _, heldout: _ }) => {
+            Self::Train(TrainParams { data, seed, model: _, diffusion: _, optim: _, validation: _ }) => {
                 add(fields, [("data", json!(data)), ("seed", json!(seed))]);
             }
             Self::Sample(SampleParams {

@@ -51,10 +51,10 @@ impl Draft {
         for &(axis, value) in &stage.variants[variant].combination {
             let axis = &self.sweeps.axes[axis];
             let node = &axis.values[value].node;
-            if path == axis.path {
+            if path == axis.parameter {
                 return Some((node.span, node));
             }
-            if let Some(inner) = path.strip_prefix(&axis.path).and_then(|rest| rest.strip_prefix('.')) {
+            if let Some(inner) = path.strip_prefix(&axis.parameter).and_then(|rest| rest.strip_prefix('.')) {
                 return node.entry_at(inner).map(|entry| (entry.key, &entry.node));
             }
         }

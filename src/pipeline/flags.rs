@@ -1,5 +1,6 @@
 //! `--set path=value` and `--sweep path=a,b`: command-line values that override those of the file.
 
+use super::aliases;
 use super::diagnostics::{Diagnostic, Errors, SourceText, Span};
 use super::reader::{self, Location};
 use super::sweep;
@@ -115,6 +116,11 @@ fn add_axis(root: &mut Node, path: &str, segments: &[Segment], values: Node) -> 
     };
     let Some(parameter) = segments.get(used) else { return invalid("the path does not lead to a parameter") };
     let parameter = &path[parameter.start..];
+    let kind = match outer[..] {
+        ["defaults", kind] => aliases::kind_named(kind),
+        ["stages", _] => root.entry(outer.iter().copied()).and_then(|entry| aliases::kind_of(&entry.node)),
+        _ => None,
+    };
     let mut node = root;
     for name in outer.iter().copied().chain(["matrix"]) {
         let missing = || Entry { key, node: Node::null(key) };
@@ -136,7 +142,17 @@ fn add_axis(root: &mut Node, path: &str, segments: &[Segment], values: Node) -> 
     }
     // A matrix that is not a mapping is reported elsewhere.
     if let Some(matrix) = node.as_mapping_mut() {
-        matrix.insert(parameter.to_string(), Entry { key, node: values });
+        let spellings = kind.map(|kind| [aliases::current_path, aliases::older_path].map(|of| of(kind, parameter)));
+        let other = spellings.iter().flatten().filter(|path| *path != parameter);
+        let replaced = other.filter_map(|path| matrix.get_index_of(path.as_ref())).next();
+        let entry = Entry { key, node: values };
+        match replaced.filter(|_| !matrix.contains_key(parameter)) {
+            Some(index) => {
+                matrix.shift_remove_index(index);
+                matrix.shift_insert(index, parameter.to_string(), entry);
+            }
+            None => drop(matrix.insert(parameter.to_string(), entry)),
+        }
     }
     Ok(())
 }
@@ -167,6 +183,7 @@ fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Res
     let mut node = root;
     let mut rest = segments;
     let mut walked: Vec<&str> = vec![];
+    let mut kind = None;
     loop {
         // Treat an empty `model:` like a missing one.
         if node.is_null() {
@@ -178,6 +195,14 @@ fn assign(root: &mut Node, path: &str, segments: &[Segment], value: Node) -> Res
             return Err(Diagnostic::new(rest[0].span, message).help("set a list as a whole: `--set path=[a, b]`"));
         };
         let (key, used) = next_key(mapping, path, rest);
+        if let [parent, name] = walked[..] {
+            kind = match parent {
+                "defaults" => aliases::kind_named(name),
+                "stages" => mapping.get("kind").and_then(|entry| aliases::kind_named(entry.node.as_text()?)),
+                _ => None,
+            };
+        }
+        let key = kind.map_or(key, |kind| aliases::current_key(kind, &walked[2..].join("."), key));
         let span = Span { end: rest[used - 1].span.end, ..rest[0].span };
         let last = used == rest.len();
         if walked == ["stages"] && !mapping.contains_key(key) {

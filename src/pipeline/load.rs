@@ -8,7 +8,7 @@ use super::diagnostics::{Diagnostics, Errors, Position, SourceText, position};
 use super::draft::Draft;
 use super::text::nearest;
 use super::tree::Node;
-use super::{Flags, Pipeline, Stage, checks, flags, instances, order, reader, resolve, resolved_yaml};
+use super::{Flags, Pipeline, Stage, aliases, checks, flags, instances, order, reader, resolve, resolved_yaml};
 
 /// Reads and validates a pipeline file. Values in `flags` override those of the file.
 ///
@@ -119,9 +119,12 @@ fn tree(sources: &[SourceText], errors: &mut Errors) -> Option<Node> {
     if root.is_null() || root.as_mapping().is_none() {
         return Some(root);
     }
+    aliases::rename_keys(&mut root, errors);
     for (index, flag) in sources.iter().enumerate().skip(1) {
         flags::apply(&mut root, flag.text(), index as u32, errors);
     }
+    // Again, for mappings that flags set.
+    aliases::rename_keys(&mut root, errors);
     Some(root)
 }
 

@@ -13,7 +13,8 @@
 //! 6. `checks` validates what depends on several values or stages.
 //!
 //! `resolved_yaml` writes the resolved pipeline as YAML. `normalize` resets parameters that have no effect, and
-//! `complete_params` serialises all parameters of a stage. `text` formats names and lists in messages.
+//! `complete_params` serialises all parameters of a stage. `aliases` declares older
+//! spellings. `text` formats names and lists in messages.
 
 mod aliases;
 mod checks;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 use crate::config::{Device, ExecutorKind, Label, Resources, Retry, Site, StageParams};
 
+pub use aliases::{current_path, older_path, rename_yaml_keys};
 pub use checks::{MAX_IMAGE_SIZE, check_network};
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
@@ -115,7 +117,7 @@ impl Pipeline {
     /// Returns where a parameter of a stage, such as `model.base_channels`, is set: in the stage, in `defaults` or on
     /// the command line. None if it has its default value. An empty path stands for the stage itself.
     pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
-        self.source.position(stage, path)
+        self.source.position(stage, &current_path(stage.params.kind(), path))
     }
 
     /// As [`Pipeline::position`], but falls back to the closest enclosing mapping that is set.

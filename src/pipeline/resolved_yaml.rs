@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value as Yaml};
 
+use super::aliases;
 use super::draft::{Draft, StageDraft};
 use super::sweep::{Axis, Matrix};
 use crate::config::redact_value;
@@ -61,7 +62,8 @@ fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::
     // Leave out defaults that depend on a swept parameter: some exist for one dataset only.
     let mut common: Option<Yaml> = None;
     for params in stage.params() {
-        let typed = serde_yaml::to_value(params)?;
+        let mut typed = serde_yaml::to_value(params)?;
+        aliases::rename_yaml_keys(params.kind(), &mut typed);
         common = Some(match common {
             Some(common) => intersection(common, &typed),
             None => typed,
@@ -70,7 +72,7 @@ fn stage_to_yaml(stage: &StageDraft, axes: &[Axis]) -> Result<Yaml, serde_yaml::
     fill(&mut params, common.unwrap_or_default());
     // Leave out swept parameters: a matrix in `defaults` does not apply to parameters that the stage sets.
     for &axis in &stage.applied.axes {
-        remove(&mut params, &axes[axis].path);
+        remove(&mut params, &axes[axis].parameter);
     }
     let mut written = Mapping::new();
     if let Some(kind) = stage.kind {

@@ -26,7 +26,7 @@ pub fn run(preimage: &Preimage) -> Artifact {
     let passed = |role: &str, name: &str| preimage.inputs[role][name].clone();
     let all = |name: &str| {
         let mut preimage = preimage.to_value();
-        // Here, `heldout` does not change the outputs.
+        // Here, `validation` does not change the outputs. In preimages it has its older name.
         preimage["params"].as_object_mut().unwrap().remove("heldout");
         of(json!([preimage, name]))
     };

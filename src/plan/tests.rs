@@ -78,7 +78,7 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             (vec![WEIGHTS, EMA, LOSS], true)
         }
         StageParams::Train(p) => {
-            p.heldout.every += 1;
+            p.validation.every += 1;
             (vec![], true)
         }
         StageParams::Sample(p) if which => {
@@ -238,7 +238,7 @@ fn only_stages_that_draw_numbers_read_the_seed() {
 #[test]
 fn an_input_recomputed_with_the_same_bytes_reruns_no_dependents() {
     let measure_more_often = |p: &mut Pipeline| match &mut p.stages[2].params {
-        StageParams::Train(train) => train.heldout.every = 10,
+        StageParams::Train(train) => train.validation.every = 10,
         _ => unreachable!(),
     };
     assert_eq!(changed_by(measure_more_often, BackendClass::Cpu), ["model"]);

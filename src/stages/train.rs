@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::{Context, Interrupted, Outcome, StageEvent, read_images};
 use crate::config::TrainParams;
 use crate::config::blobs;
+use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::model::{Checkpoint, Config, ModelCost, unet};
 use crate::nn::{self, OutOfMemory};
 use crate::pipeline::check_network;
@@ -20,14 +21,14 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let load = |hr, lr| Pairs::new(read_images(ctx, "data", hr)?, read_images(ctx, "data", lr)?);
     let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
-    let heldout = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
+    let validation = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;
     let (image_size, scale) = (pairs.size(), pairs.scale());
     // If a program created the images, the pipeline file could not be checked for this.
     check_network(&params.model, &params.diffusion, image_size, scale)
         .map_err(|wrong| anyhow!("the network does not fit the images of `{}`: {wrong}", params.data))?;
     let mut recipe = Recipe::new(&params.optim, pairs.len());
     recipe.multiply_micro_batches(ctx.split);
-    let task = Task::new(pairs, heldout, &params.diffusion, params.optim.flips, params.heldout.images, ctx.seed);
+    let task = Task::new(pairs, validation, &params.diffusion, params.optim.flips, params.validation.images, ctx.seed);
 
     let graph = unet(&params.model, image_size, scale);
     let path = ctx.work.join("snapshot.safetensors");
@@ -55,7 +56,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         if reported.elapsed() >= REPORT_EVERY || interrupted || tick.step == tick.steps {
             reported = Instant::now();
             let mut values = BTreeMap::from([("loss".into(), tick.loss), ("images_per_s".into(), images_per_s)]);
-            values.extend(tick.log.heldout_loss().map(|loss| ("heldout_loss".into(), loss)));
+            values.extend(tick.log.val_loss().map(|loss| (VAL_LOSS_FIELD.into(), loss)));
             let (done, total) = (tick.step, tick.steps);
             (ctx.report)(StageEvent::Progress { done, total, unit: "steps".into(), values });
         }
@@ -66,8 +67,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
         }
         if interrupted && tick.step < tick.steps { Err(Interrupted.into()) } else { Ok(()) }
     };
-    train(network.as_mut(), &task, &recipe, params.heldout.every, (start, &mut log), after).map_err(|error| {
-        let remedy = "a batch is too large for the GPU (increase `optim.accumulate` to split it into more \
+    train(network.as_mut(), &task, &recipe, params.validation.every, (start, &mut log), after).map_err(|error| {
+        let remedy = "a batch is too large for the GPU (increase `optim.micro_batches` to split it into more \
                       micro-batches, or set `retry: { out_of_memory: 2 }` to retry with half the batch)";
         if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
     })?;
@@ -91,8 +92,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     ];
     outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
-    let heldout_loss = log.heldout_loss().context("every training measures its validation loss")?;
-    let mut metrics = BTreeMap::from([("heldout_loss".to_string(), heldout_loss)]);
+    let val_loss = log.val_loss().context("every training measures its validation loss")?;
+    let mut metrics = BTreeMap::from([(VAL_LOSS_FIELD.to_string(), val_loss)]);
     metrics.insert("parameters".to_string(), cost.parameters as f64);
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);

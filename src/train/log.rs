@@ -13,7 +13,7 @@ struct Row {
     /// Mean over the steps since the previous row.
     loss: Option<f64>,
     /// The loss on validation images with fixed times and noise, under the moving average of the weights.
-    heldout_loss: f64,
+    val_loss: f64,
     /// The learning rate of the last step.
     lr: Option<f64>,
     /// Mean global norm of the gradients before clipping, over the same steps as `loss`.
@@ -60,13 +60,13 @@ impl LossLog {
     }
 
     /// Completes a row after `step` steps.
-    pub fn row(&mut self, step: u64, heldout_loss: f64) {
+    pub fn row(&mut self, step: u64, val_loss: f64) {
         let sums = std::mem::take(&mut self.sums);
         let mean = |sum: f64| (sums.steps > 0).then(|| sum / sums.steps as f64);
         self.rows.push(Row {
             step,
             loss: mean(sums.loss),
-            heldout_loss,
+            val_loss,
             lr: (sums.steps > 0).then_some(sums.lr),
             gradient_norm: mean(sums.gradient_norm),
         });
@@ -81,13 +81,13 @@ impl LossLog {
     }
 
     /// Returns the validation loss before the first step.
-    pub fn first_heldout_loss(&self) -> Option<f64> {
-        self.rows.first().map(|r| r.heldout_loss)
+    pub fn first_val_loss(&self) -> Option<f64> {
+        self.rows.first().map(|r| r.val_loss)
     }
 
     /// Returns the last measured validation loss.
-    pub fn heldout_loss(&self) -> Option<f64> {
-        self.rows.last().map(|r| r.heldout_loss)
+    pub fn val_loss(&self) -> Option<f64> {
+        self.rows.last().map(|r| r.val_loss)
     }
 
     /// Writes `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty if nothing was measured. `flops` is the
@@ -118,7 +118,7 @@ impl LossLog {
     pub fn to_json(&self) -> serde_json::Value {
         let bits = |v: Option<f64>| v.map(f64::to_bits);
         let rows: Vec<_> = (self.rows.iter())
-            .map(|r| (r.step, bits(r.loss), r.heldout_loss.to_bits(), bits(r.lr), bits(r.gradient_norm)))
+            .map(|r| (r.step, bits(r.loss), r.val_loss.to_bits(), bits(r.lr), bits(r.gradient_norm)))
             .collect();
         let layers: Vec<_> = (self.layers.iter())
             .map(|l| (l.step, &l.layer, l.branch_norm.to_bits(), bits(l.gamma), bits(l.entropy)))
@@ -140,10 +140,10 @@ impl LossLog {
         }
         let saved: Saved = serde_json::from_value(value).context("the saved losses can't be read")?;
         let float = |v: Option<u64>| v.map(f64::from_bits);
-        let rows = saved.rows.into_iter().map(|(step, loss, heldout, lr, norm)| Row {
+        let rows = saved.rows.into_iter().map(|(step, loss, validation, lr, norm)| Row {
             step,
             loss: float(loss),
-            heldout_loss: f64::from_bits(heldout),
+            val_loss: f64::from_bits(validation),
             lr: float(lr),
             gradient_norm: float(norm),
         });

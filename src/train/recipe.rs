@@ -36,13 +36,13 @@ impl Recipe {
 
     /// Returns the number of micro-batches per batch.
     pub fn micro_batches(&self) -> usize {
-        self.optim.accumulate
+        self.optim.micro_batches
     }
 
     /// Multiplies the number of micro-batches by this factor, or by slightly more if the batch size is not divisible.
     pub fn multiply_micro_batches(&mut self, times: usize) {
-        let (images, wanted) = (self.optim.batch_size, self.optim.accumulate * times);
-        self.optim.accumulate = (wanted..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
+        let (images, wanted) = (self.optim.batch_size, self.optim.micro_batches * times);
+        self.optim.micro_batches = (wanted..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
     }
 
     /// Returns the settings of step `step`, counted from 0.
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_too_large_is_taken_in_more_parts() {
-        let micro_batches = |batch_size, accumulate, times| {
-            let optim = OptimParams { steps: Some(1), batch_size, accumulate, ..Default::default() };
+        let micro_batches = |batch_size, micro_batches, times| {
+            let optim = OptimParams { steps: Some(1), batch_size, micro_batches, ..Default::default() };
             let mut recipe = Recipe::new(&optim, 100);
             recipe.multiply_micro_batches(times);
             recipe.micro_batches()

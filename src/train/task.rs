@@ -16,11 +16,11 @@ use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
 use crate::random::{Purpose, stream};
 
 /// The batch size of validation.
-const HELDOUT_BATCH: usize = 64;
+const VALIDATION_BATCH: usize = 64;
 /// The number of validation images on which layers are probed.
 const WATCHED_IMAGES: usize = 8;
 /// The seed of the validation times and noise, the same in every training.
-const HELDOUT_SEED: u64 = 0;
+const VALIDATION_SEED: u64 = 0;
 
 /// The minimum standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of an 8-bit level.
 /// Rounding low-resolution images to 8 bits alone gives natural images about a quarter of a level. Constant images only
@@ -114,8 +114,8 @@ fn mirror(image: &mut [f64], width: usize) {
 /// Batches of the denoising task on training pairs, and its loss on validation pairs.
 pub struct Task {
     train: Pairs,
-    heldout: Pairs,
-    heldout_images: usize,
+    validation: Pairs,
+    validation_images: usize,
     diffusion: DiffusionParams,
     schedule: Schedule,
     space: TargetSpace,
@@ -126,13 +126,13 @@ pub struct Task {
 }
 
 impl Task {
-    /// `heldout_images`: the maximum number of validation pairs to measure.
+    /// `validation_images`: the maximum number of validation pairs to measure.
     pub fn new(
         train: Pairs,
-        heldout: Pairs,
+        validation: Pairs,
         diffusion: &DiffusionParams,
         flips: bool,
-        heldout_images: usize,
+        validation_images: usize,
         seed: u64,
     ) -> Self {
         let mut diffusion = diffusion.clone();
@@ -140,8 +140,8 @@ impl Task {
             diffusion.residual_scale = Some(train.residual_scale());
         }
         let (schedule, space) = (Schedule::new(&diffusion), TargetSpace::new(&diffusion));
-        let heldout_images = heldout_images.min(heldout.len());
-        Self { train, heldout, heldout_images, diffusion, schedule, space, flips, seed, orders: Mutex::default() }
+        let validation_images = validation_images.min(validation.len());
+        Self { train, validation, validation_images, diffusion, schedule, space, flips, seed, orders: Mutex::default() }
     }
 
     /// Returns the diffusion parameters with the residual scale filled in.
@@ -192,10 +192,10 @@ impl Task {
 
     /// Returns the mean validation loss, with times spread evenly over the images, under the moving average of the
     /// weights.
-    pub fn heldout_loss(&self, network: &dyn Network) -> Result<f64> {
-        let mut size = HELDOUT_BATCH;
+    pub fn val_loss(&self, network: &dyn Network) -> Result<f64> {
+        let mut size = VALIDATION_BATCH;
         loop {
-            match self.heldout_loss_by(size, network) {
+            match self.val_loss_in_batches(size, network) {
                 // A GPU without memory for this many images may have enough for fewer.
                 Err(error) if error.is::<OutOfMemory>() && size > 1 => size /= 2,
                 result => return result,
@@ -203,11 +203,11 @@ impl Task {
         }
     }
 
-    fn heldout_loss_by(&self, size: usize, network: &dyn Network) -> Result<f64> {
-        let n = self.heldout_images;
+    fn val_loss_in_batches(&self, size: usize, network: &dyn Network) -> Result<f64> {
+        let n = self.validation_images;
         let (mut sum, mut count) = (0.0, 0);
         for first in (0..n).step_by(size) {
-            let examples = (first..n.min(first + size)).into_par_iter().map(|i| self.heldout_example(i));
+            let examples = (first..n.min(first + size)).into_par_iter().map(|i| self.validation_example(i));
             let batch = HostBatch::join(examples.collect());
             let output = network.predict(Weights::Ema, &batch.x, &batch.t)?;
             sum += output.iter().zip(&batch.target).map(|(y, t)| ((y - t) as f64).powi(2)).sum::<f64>();
@@ -221,17 +221,17 @@ impl Task {
         if network.graph().probes.is_empty() {
             return Ok(vec![]);
         }
-        let (n, count) = (self.heldout_images, WATCHED_IMAGES.min(self.heldout_images));
-        let examples = (0..count).map(|j| self.heldout_example((2 * j + 1) * n / (2 * count)));
+        let (n, count) = (self.validation_images, WATCHED_IMAGES.min(self.validation_images));
+        let examples = (0..count).map(|j| self.validation_example((2 * j + 1) * n / (2 * count)));
         let batch = HostBatch::join(examples.collect());
         probe(network, step, &batch.x, &batch.t)
     }
 
-    fn heldout_example(&self, i: usize) -> Example {
-        let pair = self.heldout.pair(i, false);
+    fn validation_example(&self, i: usize) -> Example {
+        let pair = self.validation.pair(i, false);
         let mut noise = vec![0.0; pair.image.len()];
-        stream(HELDOUT_SEED, Purpose::Validation, 0, i as u64).fill_normal(&mut noise);
-        self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * self.heldout_images), &noise)
+        stream(VALIDATION_SEED, Purpose::Validation, 0, i as u64).fill_normal(&mut noise);
+        self.example(&pair, (2 * i + 1) * self.schedule.timesteps() / (2 * self.validation_images), &noise)
     }
 
     fn example(&self, pair: &Pair, t: usize, noise: &[f32]) -> Example {

@@ -74,8 +74,8 @@ pub fn train(
 
 /// Measures the validation loss and the probed layers after `step` steps. `power`: see [`Task::target_power`].
 fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
-    let loss = task.heldout_loss(network)?;
-    let first = log.first_heldout_loss().unwrap_or(loss);
+    let loss = task.val_loss(network)?;
+    let first = log.first_val_loss().unwrap_or(loss);
     // The first loss alone is not a valid reference: it is 0 if the validation images are constant and the network's
     // output starts at 0.
     ensure!(
@@ -156,8 +156,8 @@ mod tests {
             let task = task(objective);
             let log = run(&task, 30, None, None).log;
             let csv = String::from_utf8(log.to_csv(1).unwrap()).unwrap();
-            let heldout = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
-            let (first, last) = (heldout(csv.lines().nth(1).unwrap()), heldout(csv.lines().last().unwrap()));
+            let validation = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
+            let (first, last) = (validation(csv.lines().nth(1).unwrap()), validation(csv.lines().last().unwrap()));
             assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");
         }
     }

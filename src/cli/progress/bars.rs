@@ -13,6 +13,7 @@ use super::columns::{Columns, Work};
 use super::trail::Trail;
 use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::output::{Look, Paint, fill, shown, visible, visible_line};
+use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::config::names::base;
 use crate::format;
 use crate::run::{Progress, Status, Stopping};
@@ -46,7 +47,7 @@ impl Working {
             && let Some(&loss) = values.get("loss")
         {
             self.losses.push(loss);
-            self.val_loss = values.get("heldout_loss").copied().or(self.val_loss);
+            self.val_loss = values.get(VAL_LOSS_FIELD).copied().or(self.val_loss);
         }
     }
 }

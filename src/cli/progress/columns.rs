@@ -6,6 +6,7 @@ use console::{measure_text_width, pad_str};
 
 use super::trail::Trail;
 use crate::cli::output::{Look, Paint};
+use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::format;
 
 /// The separator between columns.
@@ -32,7 +33,7 @@ enum Column {
     Rate,
     Loss,
     Spark,
-    HeldoutLoss,
+    ValLoss,
 }
 
 /// The columns with their widths, by descending priority.
@@ -42,12 +43,12 @@ const BY_WORTH: [(Column, usize); 6] = [
     (Column::Rate, 13),
     (Column::Spark, 5),
     (Column::Amount, 17),
-    (Column::HeldoutLoss, 15),
+    (Column::ValLoss, 15),
 ];
 
 /// The columns from left to right.
 const IN_ORDER: [Column; 6] =
-    [Column::Amount, Column::Rate, Column::Loss, Column::Spark, Column::HeldoutLoss, Column::Left];
+    [Column::Amount, Column::Rate, Column::Loss, Column::Spark, Column::ValLoss, Column::Left];
 
 /// The layout of the columns of all running stages, after their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
         Column::Rate => (Look::Plain, said(value("images_per_s").map(|rate| format!("{rate} images/s")))),
         Column::Loss => (Look::Plain, said(value("loss").map(|loss| format!("loss {loss}")))),
         Column::Spark => (Look::Dim, work.losses.sparkline(width)),
-        Column::HeldoutLoss => (Look::Plain, said(value("heldout_loss").map(|loss| format!("val loss {loss}")))),
+        Column::ValLoss => (Look::Plain, said(value(VAL_LOSS_FIELD).map(|loss| format!("val loss {loss}")))),
         Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", format::duration(seconds))))),
     }
 }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn text(width: usize, name: usize) -> (usize, String) {
-        let values = [("loss", 0.30125), ("heldout_loss", 0.2841), ("images_per_s", 1234.5)];
+        let values = [("loss", 0.30125), (VAL_LOSS_FIELD, 0.2841), ("images_per_s", 1234.5)];
         let values = values.map(|(name, value)| (name.to_string(), value)).into();
         let losses = losses();
         let work = Work { done: 300, total: 1500, unit: "steps", values: &values, left: Some(754.2), losses: &losses };

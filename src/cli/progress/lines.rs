@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Stages, log_lines, sentence, stopping};
 use crate::cli::output::{note, visible};
+use crate::config::metrics::shown_name;
 use crate::format;
 use crate::run::{Progress, Status, Stopping};
 use crate::runs::RunRecord;
@@ -15,7 +16,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 const ANY_INTERVAL: Duration = Duration::from_secs(1);
 
 fn figures(values: &BTreeMap<String, f64>) -> String {
-    let name = |name: &str| if name == "images_per_s" { "images/s".to_string() } else { name.replace('_', " ") };
+    let name =
+        |name: &str| if name == "images_per_s" { "images/s".to_string() } else { shown_name(name).replace('_', " ") };
     values.iter().map(|(key, value)| format!("  {} {}", name(key), format::figure(*value))).collect()
 }
 

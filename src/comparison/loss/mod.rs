@@ -20,7 +20,8 @@ pub struct LossRow {
     pub step: u64,
     /// The mean training loss over the steps since the previous row.
     pub loss: Option<f64>,
-    pub heldout_loss: Option<f64>,
+    #[serde(rename = "heldout_loss")]
+    pub val_loss: Option<f64>,
     /// The number of floating-point operations of training so far.
     #[serde(default)]
     pub flops: Option<f64>,
@@ -106,7 +107,7 @@ pub const CROWD: usize = 6;
 /// The points of a curve that can be drawn: (step, loss).
 pub struct Lines {
     pub training: Vec<(f64, f64)>,
-    pub heldout: Vec<(f64, f64)>,
+    pub validation: Vec<(f64, f64)>,
 }
 
 impl Lines {
@@ -115,9 +116,9 @@ impl Lines {
             let all = curve.rows.iter().filter_map(|r| value(r).map(|v| (r.step as f64, v)));
             all.filter(|(_, v)| v.is_finite() && *v > 0.0).collect()
         };
-        let heldout = points(|r| r.heldout_loss);
-        let training = if crowded && !heldout.is_empty() { vec![] } else { smooth(&points(|r| r.loss)) };
-        Self { training, heldout }
+        let validation = points(|r| r.val_loss);
+        let training = if crowded && !validation.is_empty() { vec![] } else { smooth(&points(|r| r.loss)) };
+        Self { training, validation }
     }
 }
 
@@ -144,8 +145,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub fn row(step: u64, loss: Option<f64>, heldout_loss: Option<f64>) -> LossRow {
-        LossRow { step, loss, heldout_loss, flops: None }
+    pub fn row(step: u64, loss: Option<f64>, val_loss: Option<f64>) -> LossRow {
+        LossRow { step, loss, val_loss, flops: None }
     }
 
     pub fn curve(name: &str, rows: Vec<LossRow>) -> Curve {
@@ -157,7 +158,7 @@ pub(crate) mod tests {
         let csv = b"step,loss,heldout_loss,lr,gradient_norm\n10,0.5,,1e-3,2\n20,NaN,0.25,1e-3,\n";
         let rows = read_loss(csv).unwrap();
         assert_eq!(rows[0], row(10, Some(0.5), None));
-        assert!(rows[1].loss.unwrap().is_nan() && rows[1].heldout_loss == Some(0.25));
+        assert!(rows[1].loss.unwrap().is_nan() && rows[1].val_loss == Some(0.25));
         assert_eq!(read_loss(b"step,loss,heldout_loss,lr,gradient_norm\n").unwrap(), []);
         assert!(read_loss(b"step,loss,heldout_loss\nten,1,\n").is_err());
         assert!(read_loss(b"when,loss\n1,1\n").is_err());
@@ -182,7 +183,7 @@ pub(crate) mod tests {
         let unmeasured = curve("b", vec![row(1, Some(1.0), None)]);
         assert_eq!(Lines::of(&measured, false).training, [(1.0, 1.0)]);
         assert_eq!(
-            (Lines::of(&measured, true).training, Lines::of(&measured, true).heldout),
+            (Lines::of(&measured, true).training, Lines::of(&measured, true).validation),
             (vec![], vec![(1.0, 2.0)])
         );
         assert_eq!(Lines::of(&unmeasured, true).training, [(1.0, 1.0)]);

@@ -96,7 +96,7 @@ impl<'a> Plot<'a> {
     }
 
     fn points(&self) -> impl Iterator<Item = &(f64, f64)> {
-        self.lines.iter().flat_map(|(line, ..)| line.training.iter().chain(&line.heldout))
+        self.lines.iter().flat_map(|(line, ..)| line.training.iter().chain(&line.validation))
     }
 
     /// Including the labels around the axes.
@@ -119,7 +119,7 @@ impl<'a> Plot<'a> {
             canvas.line(&frame.place(&line.training), 1.6, pen.color.tint(0.45));
         }
         for (line, _, pen) in &self.lines {
-            let points = frame.place(&line.heldout);
+            let points = frame.place(&line.validation);
             canvas.dashed_line(&points, 2.4, pen.color, pen.dash);
             if points.len() <= 40 {
                 points.iter().for_each(|&(x, y)| canvas.dot(x, y, 4.0, pen.color));
@@ -141,7 +141,7 @@ impl<'a> Plot<'a> {
         y += LEGEND_LINE / 2.0;
         canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 2.4, GREY);
         canvas.dot(left + 13.0, y - 5.0, 4.0, GREY);
-        canvas.text("held-out", left + 36.0, y, Align::Left, NOTE);
+        canvas.text("validation", left + 36.0, y, Align::Left, NOTE);
         if self.lines.iter().any(|(line, ..)| !line.training.is_empty()) {
             y += LEGEND_LINE;
             canvas.line(&[(left, y - 5.0), (left + 26.0, y - 5.0)], 1.6, GREY.tint(0.45));

@@ -194,7 +194,7 @@ fn difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
         ("diffusion.timesteps", differs(|a, b| a.timesteps != b.timesteps)),
         ("diffusion.beta_start", differs(|a, b| a.schedule.has_betas() && a.beta_start != b.beta_start)),
         ("diffusion.beta_end", differs(|a, b| a.schedule.has_betas() && a.beta_end != b.beta_end)),
-        ("heldout.images", a.heldout.images != b.heldout.images),
+        ("validation.images", a.validation.images != b.validation.images),
     ];
     checks.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
 }

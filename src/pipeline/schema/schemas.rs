@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use schemars::schema_for;
 use serde_json::{Value as Json, json};
 
+use super::super::aliases;
 use crate::config::{
     CommandParams, CommonParams, CompareParams, DegradeParams, ExecutorKind, FetchParams, SampleParams, StageKind,
     TrainParams,
@@ -142,6 +143,7 @@ fn without_required(schema: &mut Json) {
 
 /// Adds the parameters that all kinds have to the schema of a kind and to each of its alternatives.
 fn with_common(mut schema: Json) -> Json {
+    aliases::rename_in_schema_defaults(&mut schema);
     let mut common = Json::from(schema_for!(CommonParams));
     let definitions = common["$defs"].take();
     let add = |object: &mut Json| {

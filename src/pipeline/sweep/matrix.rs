@@ -1,7 +1,9 @@
 //! Reads a `matrix`: its axes, the combinations of their values without `exclude`, and those of `include`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use super::super::aliases;
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::schema;
 use super::super::text::{did_you_mean, list, quote};
@@ -140,7 +142,7 @@ fn without_set(
 ) -> Matrix {
     let parameters = Node { value: Value::Mapping(siblings.clone()), span: entry.key };
     let is_set = |axis: &usize| {
-        let source = parameters.entry_at(&all[*axis].path).map_or(0, |e| e.key.source);
+        let source = parameters.entry_at(&all[*axis].parameter).map_or(0, |e| e.key.source);
         source != 0 && all[*axis].key.source == 0
     };
     let (set, axes): (Vec<usize>, Vec<usize>) = axes.into_iter().partition(is_set);
@@ -168,6 +170,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn axes(&self) -> &[Axis] {
         &self.all[self.first..]
+    }
+
+    fn current_path<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        self.kind.map_or(path.into(), |kind| aliases::current_path(kind, path))
     }
 
     fn axis(&mut self, path: &str, entry: &mut Entry) {
@@ -213,7 +219,7 @@ impl Reader<'_> {
     /// Converts values to the type of their parameter, if the stage kind is known.
     fn type_values<'n>(&self, path: &str, values: impl IntoIterator<Item = &'n mut Node>) {
         if let Some(kind) = self.kind {
-            schema::type_values(kind, path, values);
+            schema::type_values(kind, &self.current_path(path), values);
         }
     }
 
@@ -246,11 +252,12 @@ impl Reader<'_> {
             return Err(Diagnostic::new(key, format!("{} cannot be swept here", quote(path)))
                 .help("at the top level only `seed` can be swept; put other axes in a stage or in `defaults`"));
         }
-        if let Some(other) = self.axes().iter().find(|axis| overlap(&axis.path, path)) {
+        let parameter = self.current_path(path).into_owned();
+        if let Some(other) = self.axes().iter().find(|axis| overlap(&axis.parameter, &parameter)) {
             return Err(Diagnostic::new(key, format!("axes {} and {} overlap", quote(&other.path), quote(path)))
                 .related(other.key, "the other axis"));
         }
-        self.all.push(Axis { scope: self.scope.clone(), path: path.to_string(), key, values: vec![] });
+        self.all.push(Axis { scope: self.scope.clone(), path: path.to_string(), parameter, key, values: vec![] });
         self.index.push(HashMap::new());
         Ok(())
     }
@@ -360,8 +367,10 @@ impl Reader<'_> {
 
     /// Returns the axis with this path, or the only one whose path ends with it.
     fn find(&self, key: &str) -> Option<usize> {
-        let ends = |axis: &&Axis| axis.path.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'));
-        let exact = self.axes().iter().position(|axis| axis.path == key);
+        let ends_in_key = |path: &str| path.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'));
+        let ends = |axis: &&Axis| ends_in_key(&axis.path) || ends_in_key(&axis.parameter);
+        let parameter = self.current_path(key);
+        let exact = self.axes().iter().position(|axis| axis.parameter == parameter);
         let short = || {
             let mut ending = self.axes().iter().enumerate().filter(|(_, axis)| ends(axis));
             match (ending.next(), ending.next()) {

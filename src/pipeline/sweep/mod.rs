@@ -48,8 +48,10 @@ pub(super) enum Scope {
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     pub scope: Scope,
-    /// The path within the stage, such as `model.base_channels`.
+    /// The path within the stage as written, such as `model.base_channels`. Names of instances are derived from it.
     pub path: String,
+    /// The path with the current names of its keys.
+    pub parameter: String,
     /// The span of the key in the matrix.
     pub key: Span,
     pub values: Vec<AxisValue>,

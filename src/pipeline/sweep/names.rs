@@ -104,7 +104,7 @@ mod tests {
     const NOWHERE: Span = Span { source: 0, start: 0, end: 0 };
 
     fn axis(scope: Scope, path: &str) -> Axis {
-        Axis { scope, path: path.to_string(), key: NOWHERE, values: vec![] }
+        Axis { scope, path: path.to_string(), parameter: path.to_string(), key: NOWHERE, values: vec![] }
     }
 
     #[test]

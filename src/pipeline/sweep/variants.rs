@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::super::aliases;
 use super::super::diagnostics::{Diagnostic, Errors, Span};
 use super::super::schema;
 use super::super::text::quote;
@@ -75,7 +76,8 @@ impl Sweeps {
         let mut shared = vec![];
         if let Some(matrix) = self.kinds.get(&kind) {
             let open = |axis: &Axis, own: &[usize]| {
-                given.entry_at(&axis.path).is_none() && !own.iter().any(|&o| overlap(&self.axes[o].path, &axis.path))
+                given.entry_at(&axis.parameter).is_none()
+                    && !own.iter().any(|&o| overlap(&self.axes[o].parameter, &axis.parameter))
             };
             let open: Vec<usize> = matrix.axes.iter().copied().filter(|&a| open(&self.axes[a], &axes)).collect();
             shared.push(only(&matrix.combinations, &open));
@@ -157,14 +159,15 @@ pub(in super::super) fn variants(
         }
         let mut node = node.clone();
         for &(axis, _) in &combination {
-            node.remove_exclusive(&axes[axis].path);
+            node.remove_exclusive(&axes[axis].parameter);
         }
         for &(axis, value) in &combination {
-            let Axis { path, key, values, .. } = &axes[axis];
+            let Axis { parameter, key, values, .. } = &axes[axis];
             // If the path does not fit, validation reports it.
-            node.assign(path, *key, values[value].node.clone());
+            node.assign(parameter, *key, values[value].node.clone());
         }
         let mut found = Errors::default();
+        aliases::rename_keys_of_stage(kind, &mut node, &mut found);
         schema::validate_stage(kind, name, key, &mut node, &mut found);
         let in_error = !found.is_empty();
         let typed = match in_error {
@@ -173,9 +176,14 @@ pub(in super::super) fn variants(
             true => self::typed(kind, (name, key), &without(&node, &found.spans().collect())).ok(),
         };
         for &(axis, value) in &combination {
-            let Axis { path, values, .. } = &mut axes[axis];
+            let Axis { parameter, values, .. } = &mut axes[axis];
             if values[value].label.is_empty() {
-                let valid = node.entry_at(path).map_or(&values[value].node, |entry| &entry.node);
+                let written = &values[value].node;
+                // Labels of mappings contain their keys as written.
+                let valid = match written.as_mapping() {
+                    Some(_) => written,
+                    None => node.entry_at(parameter).map_or(written, |entry| &entry.node),
+                };
                 values[value].label = value_label(valid);
             }
         }

@@ -35,7 +35,7 @@ fn claims_are_parsed() {
     let StageParams::Compare(compare) = &pipeline.stage("compare").unwrap().params else { unreachable!() };
     let [(mine, of_mine), (quality, of_quality)] = compare.claims.iter().collect::<Vec<_>>()[..] else { panic!() };
     assert_eq!((of_mine.endpoint(mine), of_mine.margin), (Some(Metric::Crps), Some(2.0)));
-    assert_eq!((of_quality.endpoint(quality), of_quality.margin), (Some(Metric::HeldoutLoss), None));
+    assert_eq!((of_quality.endpoint(quality), of_quality.margin), (Some(Metric::ValLoss), None));
     assert_eq!((of_quality.arm.as_str(), of_quality.control.as_str()), ("second", "first"));
 }
 
@@ -53,7 +53,7 @@ fn claims_that_the_arms_cannot_decide_are_refused() {
     assert_eq!(one("quality: { arm: first, control: first }"), "claim `quality` compares `first` with itself");
     assert_eq!(one("mine: { arm: first, control: second }"), "claim `mine` needs an `endpoint`");
     assert_eq!(one("mine: { arm: first }"), "stage `compare` needs `claims.mine.control`");
-    assert_eq!(one("quality: { arm: first, control: bicubic }"), "`bicubic` is not trained and has no `heldout_loss`");
+    assert_eq!(one("quality: { arm: first, control: bicubic }"), "`bicubic` is not trained and has no `val_loss`");
     assert_eq!(
         one("convergence: { arm: first, control: other }"),
         "`flops_to_loss` cannot decide between `first` and `other`: they differ in `diffusion.objective`, so \

@@ -163,7 +163,7 @@ fn wrong_types_give_help() {
     ] {
         assert_eq!(optim(value), expected, "{value}");
     }
-    for name in ["model: { zero_output: \"true\" }", "heldout: { every: '10' }"] {
+    for name in ["model: { zero_output: \"true\" }", "validation: { every: '10' }"] {
         let file = SMALL.replace("{ kind: train }", &format!("{{ kind: train, {name} }}"));
         assert_eq!(helps(&file, &[]), ["remove the quotes"], "{name}");
     }

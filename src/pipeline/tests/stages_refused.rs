@@ -219,7 +219,7 @@ stages:
   heads: { kind: train, model: { base_channels: 6, attention: { kind: linear, resolutions: [32] } } }
   narrow: { kind: train, model: { base_channels: 4, attention: { kind: seed, resolutions: [32] } } }
   deep: { kind: train, model: { channel_mults: [1, 1, 1, 1, 1, 1], attention: { kind: cross } } }
-  parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
+  parts: { kind: train, optim: { batch_size: 32, micro_batches: 5 } }
   hasty: { kind: train, optim: { budget: 45 } }
   sample: { kind: sample, model: deep, data: four, sampler: { project_lr: true } }
 ",
@@ -250,12 +250,12 @@ error: the attention needs at least 8 channels at 32×32, found 4
   = help: queries and keys use an eighth of the channels
 
 error: a batch of 32 cannot be divided into 5 equal parts
-  --> test.yaml:11:62
+  --> test.yaml:11:65
    |
-11 |   parts: { kind: train, optim: { batch_size: 32, accumulate: 5 } }
-   |                                                              ^
+11 |   parts: { kind: train, optim: { batch_size: 32, micro_batches: 5 } }
+   |                                                                 ^
    |
-   = help: `optim.accumulate` must divide `optim.batch_size`
+   = help: `optim.micro_batches` must divide `optim.batch_size`
 
 error: `optim.budget` needs `optim.gflops`
   --> test.yaml:12:42

@@ -286,3 +286,58 @@ fn older_spellings_of_values_have_the_same_keys() {
     assert_eq!(old[2]["model"]["attention"]["kind"], "seed");
     assert_eq!(old[3]["model"]["attention"]["matches"], "seed");
 }
+
+#[test]
+fn older_names_of_keys_have_the_same_keys() {
+    let file = |validation: &str, micro_batches: &str, endpoint: &str| {
+        format!(
+            "name: p\ndefaults: {{train: {{{validation}: {{every: 7}}, optim: {{steps: 1, batch_size: 8}}}}}}\nstages:\n  \
+             images: {{kind: fetch, dataset: synthetic}}\n  pairs: {{kind: degrade, input: images}}\n  \
+             a: {{kind: train, data: pairs, {validation}: {{images: 9}}, optim: {{{micro_batches}: 2}}}}\n  \
+             b: {{kind: train, data: pairs, matrix: {{{validation}.images: [8, 9], optim.{micro_batches}: [1, 4],\n    \
+             exclude: [{{{micro_batches}: 4, {validation}.images: 9}}]}}}}\n  \
+             d: {{kind: train, data: pairs, {validation}: {{images: 9}}}}\n  \
+             s: {{kind: sample, data: pairs, model: a}}\n  t: {{kind: sample, data: pairs, model: d}}\n  \
+             c: {{kind: compare, arms: {{s: s, t: t}}, claims: {{x: {{arm: s, control: t, endpoint: {endpoint}}}}}}}\n"
+        )
+    };
+    let semantic =
+        |p: &Pipeline| p.stages.iter().map(|stage| stage.params.to_semantic_json()).collect::<Vec<serde_json::Value>>();
+    let [old_file, new_file] =
+        [file("heldout", "accumulate", "heldout_loss"), file("validation", "micro_batches", "val_loss")];
+    let (old, new) = (valid(&old_file), valid(&new_file));
+    assert_eq!(semantic(&old), semantic(&new));
+    assert_eq!(old.stages[2].params.to_semantic_json()["heldout"], serde_json::json!({"every": 7, "images": 9}));
+    assert_eq!(old.stages[2].params.to_semantic_json()["optim"]["accumulate"], 2);
+    let claim = |p: &Pipeline| p.stages.last().unwrap().params.to_semantic_json()["claims"]["x"]["endpoint"].clone();
+    assert_eq!(claim(&old), "heldout_loss");
+    // Names of instances keep the spelling.
+    assert!(old.stage("b[images=8,accumulate=4]").is_some() && new.stage("b[images=8,micro_batches=4]").is_some());
+    assert_eq!(old.stages.len(), 7 + 3);
+
+    // The resolved pipeline and flags may use either.
+    for pipeline in [&old, &new] {
+        assert_eq!(semantic(&valid(&pipeline.resolved())), semantic(pipeline), "{}", pipeline.resolved());
+        assert!(pipeline.resolved().contains("validation:\n") && !pipeline.resolved().contains("heldout:\n"));
+    }
+    let position = |p: &Pipeline, path: &str| p.position(&p.stages[2], path).map(|position| position.to_string());
+    assert_eq!(position(&old, "heldout.images"), position(&old, "validation.images"));
+    assert!(position(&old, "optim.accumulate").is_some());
+    let changed = |file: &str, path: &str| {
+        let set = ["stages.a.{}.images=5", "stages.d.{}.images=5", "defaults.train.{}={every: 3}"]
+            .map(|flag| flag.replace("{}", path))
+            .to_vec();
+        let sweep = vec![format!("stages.b.{path}.images=8,9,10")];
+        semantic(&parse("p.yaml", file, &Flags { set, sweep }).unwrap())
+    };
+    let expected = changed(&new_file, "validation");
+    assert_eq!(expected[2]["heldout"], serde_json::json!({"every": 3, "images": 5}));
+    assert_eq!(expected.len(), 7 + 5);
+    for (file, path) in [(&old_file, "heldout"), (&old_file, "validation"), (&new_file, "heldout")] {
+        assert_eq!(changed(file, path), expected, "{path}");
+    }
+
+    let both = new_file.replace("images: 9}, optim", "images: 9}, heldout: {every: 1}, optim");
+    let error = parse("p.yaml", both, &Flags::default()).unwrap_err().to_string();
+    assert!(error.contains("`heldout` is an older name of `validation`, which is set too"), "{error}");
+}

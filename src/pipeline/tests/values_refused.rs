@@ -17,7 +17,7 @@ stages:
     model: { base_channels: 1, attention: { kind: mhsaa } }
     diffusion: { beta_start: .nan, timesteps: 1, schedule: cosin }
     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
-    heldout: 100
+    validation: 100
 ",
         &[],
         r#"
@@ -119,11 +119,11 @@ error: `optim.ema` must be at most 0.999999, found `1`
 11 |     optim: { steps: '10', lr: 0, betas: [0.9, 0.99, 0.999], flips: yes, clip: -1, ema: 1 }
    |                                                                                        ^
 
-error: `heldout` must be a mapping, found `100`
-  --> test.yaml:12:14
+error: `validation` must be a mapping, found `100`
+  --> test.yaml:12:17
    |
-12 |     heldout: 100
-   |              ^^^
+12 |     validation: 100
+   |                 ^^^
    |
    = help: valid keys: every, images
 "#,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::comparison::{Curve, LossRow, read_loss};
 use crate::config;
 use crate::config::CompareParams;
+use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::config::{StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
@@ -128,7 +129,7 @@ impl Known<'_> {
         let row = |line: &str| match serde_json::from_str(line).ok()? {
             StageEvent::Progress { done, values, .. } => {
                 let value = |name: &str| values.get(name).copied();
-                Some(LossRow { step: done, loss: value("loss"), heldout_loss: value("heldout_loss"), flops: None })
+                Some(LossRow { step: done, loss: value("loss"), val_loss: value(VAL_LOSS_FIELD), flops: None })
             }
             StageEvent::Message { .. } => None,
         };
@@ -136,9 +137,9 @@ impl Known<'_> {
         // Every event repeats the last measured validation loss.
         let mut last = None;
         for row in &mut rows {
-            match row.heldout_loss == last {
-                true => row.heldout_loss = None,
-                false => last = row.heldout_loss,
+            match row.val_loss == last {
+                true => row.val_loss = None,
+                false => last = row.val_loss,
             }
         }
         (!rows.is_empty()).then_some((rows, false))

@@ -93,8 +93,8 @@ fn lines(training: &Training, crowded: bool, most: usize) -> Vec<Line> {
     let seeds: Vec<&[LossRow]> =
         std::iter::once(&training.curve.rows).chain(&training.other_seeds).map(Vec::as_slice).collect();
     let mut front = Line { name: name.clone(), pen, has_dots: true, ..Line::default() };
-    for (step, loss) in thin(first.heldout, most) {
-        let at_step = |rows: &&[LossRow]| rows.iter().find(|row| row.step as f64 == step)?.heldout_loss;
+    for (step, loss) in thin(first.validation, most) {
+        let at_step = |rows: &&[LossRow]| rows.iter().find(|row| row.step as f64 == step)?.val_loss;
         let losses: Vec<f64> = seeds.iter().filter_map(at_step).filter(|loss| loss.is_finite()).collect();
         if losses.len() < 2 {
             front.points.push((step, loss));

@@ -58,14 +58,14 @@ impl Table {
             let declaration = metric.declaration();
             // For a deterministic arm, the mean of the samples is the sample.
             let is_redundant = !draws && declaration.samples == Samples::Same;
-            declaration.in_tables && !is_redundant && arms.iter().any(|(_, arm, _)| arm[metric.id()].is_f64())
+            declaration.in_tables && !is_redundant && arms.iter().any(|(_, arm, _)| arm[metric.field()].is_f64())
         };
         let shown: Vec<Metric> = Metric::ALL.iter().copied().filter(applies).collect();
         let best: Vec<Option<f64>> = shown
             .iter()
             .map(|metric| {
                 let ranked = arms.iter().filter(|(name, ..)| arms.len() > 2 || *name != BICUBIC);
-                let values = ranked.filter_map(|(_, arm, _)| arm[metric.id()].as_f64());
+                let values = ranked.filter_map(|(_, arm, _)| arm[metric.field()].as_f64());
                 let loss = |value: &f64| match metric.declaration().better {
                     Better::Higher => -value,
                     Better::Lower => *value,
@@ -76,13 +76,13 @@ impl Table {
             })
             .collect();
         let cell = |name: &str, arm: &Value, metric: Metric, best: Option<f64>| {
-            let Some(value) = arm[metric.id()].as_f64() else {
+            let Some(value) = arm[metric.field()].as_f64() else {
                 return Cell { value: "–".into(), ..Cell::default() };
             };
             let decimals = metric.declaration().decimals;
-            let sd = arm[format!("{}_sd", metric.id())].as_f64();
+            let sd = arm[format!("{}_sd", metric.field())].as_f64();
             // An arm with one seed among arms with several shows no deviation, rather than one of another kind.
-            let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.id())?)) };
+            let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.field())?)) };
             Cell {
                 value: format!("{value:.decimals$}"),
                 spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
@@ -96,8 +96,9 @@ impl Table {
             cells: shown.iter().zip(&best).map(|(metric, best)| cell(name, arm, *metric, *best)).collect(),
         };
         let floors = serde_json::to_value(&summary.floors).unwrap_or_default();
-        let floor =
-            |metric: &Metric| floors[metric.id()].as_f64().map(|v| format!("{v:.0$}", metric.declaration().decimals));
+        let floor = |metric: &Metric| {
+            floors[metric.field()].as_f64().map(|v| format!("{v:.0$}", metric.declaration().decimals))
+        };
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
         let legend = match several {
             true => "± is the standard deviation over the seeds.",
@@ -144,9 +145,9 @@ fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
         let record = record.context("reading metrics.csv")?;
         let of_arm = found.entry(record[arm].to_string()).or_default();
         for metric in Metric::ALL {
-            let Some(column) = heads.iter().position(|head| head == metric.id()) else { continue };
+            let Some(column) = heads.iter().position(|head| head == metric.field()) else { continue };
             if let Ok(value) = record[column].parse() {
-                of_arm.entry(metric.id().to_string()).or_default().push(value);
+                of_arm.entry(metric.field().to_string()).or_default().push(value);
             }
         }
     }

@@ -145,12 +145,12 @@ fn figures_are_those_of_the_images() {
     // Noise of independent samples falls by 10·log₁₀(4) = 6 dB in their mean, but for what clamping makes of it.
     let gain = diffusion.get(Metric::PsnrMean).unwrap() - diffusion.get(Metric::PsnrSample).unwrap();
     assert!((5.0..7.0).contains(&gain), "{gain}");
-    assert_eq!(diffusion.get(Metric::HeldoutLoss), Some(0.375));
+    assert_eq!(diffusion.get(Metric::ValLoss), Some(0.375));
     assert_eq!(summary.arms["regression"].samples, 1);
     let regression = &summary.arms["regression"].figures;
     assert_eq!(regression.get(Metric::PsnrMean).unwrap(), regression.get(Metric::PsnrSample).unwrap());
     assert_eq!(
-        (regression.get(Metric::ConsistencyPsnr).unwrap(), regression.get(Metric::HeldoutLoss)),
+        (regression.get(Metric::ConsistencyPsnr).unwrap(), regression.get(Metric::ValLoss)),
         (regression.get(Metric::ConsistencyPsnrMean).unwrap(), None)
     );
     assert_eq!(outcome.metrics["psnr_mean.diffusion"], diffusion.get(Metric::PsnrMean).unwrap());
@@ -182,7 +182,7 @@ fn claims_are_answered_in_the_summary() {
     let [blurred, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
     assert!((blurred.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
     assert_eq!((blurred.n, blurred.by_design, blurred.interval), (1, true, None));
-    // One of them has no held-out loss.
+    // One of them has no validation loss.
     assert_eq!((losses.n, losses.effect, losses.convergence), (1, None, None));
 }
 
@@ -270,7 +270,7 @@ fn arms_that_cannot_be_compared_are_refused() {
     let outcome = missing.run().unwrap();
     let summary = Summary::from_json(&missing.blob(&outcome, blobs::SUMMARY)).unwrap();
     assert_eq!(summary.arms.keys().collect::<Vec<_>>(), [BICUBIC, "diffusion", "regression"]);
-    assert_eq!(summary.arms["diffusion"].figures.get(Metric::HeldoutLoss), None);
+    assert_eq!(summary.arms["diffusion"].figures.get(Metric::ValLoss), None);
     missing.inputs.get_mut("arms.regression").unwrap().remove(blobs::SAMPLES);
     assert_eq!(missing.error(), "arm `regression` (stage `sample_regression`) has no samples.safetensors");
     assert!(Bed::new().error().contains("nothing to compare"));
