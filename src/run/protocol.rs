@@ -30,8 +30,9 @@ pub struct TaskSpec {
     /// The CUDA device; None for the CPU.
     pub cuda: Option<usize>,
     pub threads: usize,
-    /// The number of parts into which the stage splits its batches of images, if its GPU has too little memory.
-    pub split: usize,
+    /// The number by which the stage divides its batch size, after its GPU ran out of memory.
+    #[serde(rename = "split")]
+    pub batch_divisor: usize,
     /// The GPUs that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
     pub gpus: Vec<String>,
     /// Run even if the key is cached.

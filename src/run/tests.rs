@@ -30,7 +30,7 @@ enum Act {
     FindDamage,
     /// Runs until it is asked to stop.
     Linger,
-    /// Runs out of memory until it splits its batches into four parts.
+    /// Runs out of memory until it divides its batch size by 4.
     RunOut,
 }
 
@@ -47,8 +47,8 @@ struct Fake<'a> {
     most_active: usize,
     /// The memory that every stage uses, in bytes.
     memory: u64,
-    /// The split of each start.
-    splits: Vec<usize>,
+    /// The batch divisor of each start.
+    batch_divisors: Vec<usize>,
 }
 
 impl Fake<'_> {
@@ -61,7 +61,7 @@ impl Executor for Fake<'_> {
     fn start(&mut self, stage: usize, spec: &TaskSpec, _log: &Path) -> Result<()> {
         let name = self.names[stage].clone();
         self.started.push(name.clone());
-        self.splits.push(spec.split);
+        self.batch_divisors.push(spec.batch_divisor);
         self.active.insert(stage);
         self.most_active = self.most_active.max(self.active.len());
         self.send(stage, ProcessEvent::Started);
@@ -69,7 +69,7 @@ impl Executor for Fake<'_> {
             Some(Act::Fail) => {
                 self.send(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
             }
-            Some(Act::RunOut) if spec.split < 4 => {
+            Some(Act::RunOut) if spec.batch_divisor < 4 => {
                 let error = "no room".into();
                 self.send(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
             }
@@ -140,7 +140,7 @@ struct Ran {
     stages: BTreeMap<String, StageRunState>,
     errors: Vec<String>,
     started: Vec<String>,
-    splits: Vec<usize>,
+    batch_divisors: Vec<usize>,
     most_active: usize,
 }
 
@@ -204,7 +204,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         active: BTreeSet::new(),
         most_active: 0,
         memory: 1_000_000,
-        splits: vec![],
+        batch_divisors: vec![],
     };
     let context = RunContext {
         plan: &prepared.plan,
@@ -228,7 +228,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         errors: record.stages.iter().filter_map(|stage| stage.error.clone()).collect(),
         stages: record.stages.into_iter().map(|stage| (stage.name, stage.state)).collect(),
         started: fake.started,
-        splits: fake.splits,
+        batch_divisors: fake.batch_divisors,
         most_active: fake.most_active,
     }
 }
@@ -348,16 +348,16 @@ fn a_network_that_exceeds_gpu_memory_is_retried_with_half_the_images() {
         ])
     };
     let gpu = How { cuda: Some(0), on_failure: OnFailure::KeepGoing, ..How::default() };
-    for (retry, how, state, splits) in [
+    for (retry, how, state, batch_divisors) in [
         (2, &gpu, RunState::Ok, vec![1, 1, 1, 2, 4, 1]),
         (1, &gpu, RunState::Failed, vec![1, 1, 1, 2, 1]),
         (0, &gpu, RunState::Failed, vec![1, 1, 1, 1]),
-        // On the CPU, a split would change the bytes of the result.
+        // On the CPU, another batch size would change the bytes of the result.
         (2, &How { cuda: None, ..gpu }, RunState::Failed, vec![1, 1, 1, 1, 1, 1]),
     ] {
         let (_folder, store) = store();
         let ran = run_as(&store, &stages(retry), &[("model", Act::RunOut)], 1, how);
-        assert_eq!((ran.state, ran.splits), (state, splits), "{retry}");
+        assert_eq!((ran.state, ran.batch_divisors), (state, batch_divisors), "{retry}");
         assert_eq!(ran.stages["other"], StageRunState::Ran);
     }
 }

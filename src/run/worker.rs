@@ -213,7 +213,7 @@ fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Resu
         threads: spec.threads,
         gpus: spec.gpus.join(","),
         device: spec.cuda.map_or(Device::Cpu, Device::Cuda),
-        split: spec.split,
+        batch_divisor: spec.batch_divisor,
         work,
         report: &report,
         interrupted: &interrupted,

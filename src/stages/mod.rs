@@ -53,8 +53,8 @@ pub struct Context<'a> {
     /// The graphics cards visible to the stage, in the format of `CUDA_VISIBLE_DEVICES`.
     pub gpus: String,
     pub device: crate::config::Device,
-    /// The factor by which to reduce the number of images per network call, after running out of memory.
-    pub split: usize,
+    /// The number by which to divide the number of images per network call, after running out of memory.
+    pub batch_divisor: usize,
     /// The stage's work folder, which survives interruptions and is deleted when the stage is done.
     pub work: PathBuf,
     pub report: &'a (dyn Fn(StageEvent) + Sync),

@@ -35,7 +35,7 @@ impl Bench {
             threads: 2,
             gpus: String::new(),
             device: crate::config::Device::Cpu,
-            split: 1,
+            batch_divisor: 1,
             work: self.folder.path().join("work"),
             report: &*self.report,
             interrupted,

@@ -27,7 +27,7 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     check_network(&params.model, &params.diffusion, image_size, scale)
         .map_err(|wrong| anyhow!("the network does not fit the images of `{}`: {wrong}", params.data))?;
     let mut recipe = Recipe::new(&params.optim, pairs.len());
-    recipe.multiply_micro_batches(ctx.split);
+    recipe.multiply_micro_batches(ctx.batch_divisor);
     let task = Task::new(pairs, validation, &params.diffusion, params.optim.flips, params.validation.images, ctx.seed);
 
     let graph = unet(&params.model, image_size, scale);
@@ -97,7 +97,8 @@ pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     metrics.insert("parameters".to_string(), cost.parameters as f64);
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);
     metrics.insert("training_flops".to_string(), cost.training_flops as f64);
-    if ctx.split > 1 {
+    if ctx.batch_divisor > 1 {
+        // The name in stored records.
         metrics.insert("batch_parts".to_string(), recipe.micro_batches() as f64);
     }
     if images_per_s > 0.0 {

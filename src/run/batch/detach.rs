@@ -32,7 +32,8 @@ pub fn detach(
     let plan = &submitter.spec.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {
-        let stages = level.into_iter().map(|stage| BatchTask { stage, key: states[stage].key().cloned(), split: 1 });
+        let stages =
+            level.into_iter().map(|stage| BatchTask { stage, key: states[stage].key().cloned(), batch_divisor: 1 });
         for batch in submitter.batches(stages.collect(), sent.len()) {
             let after = dependencies(plan, &batch, &sent);
             let job = submit(&submitter, &batch, &after).with_context(|| {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     fn batch(number: usize, stages: &[usize]) -> Batch {
-        let task = |&stage: &usize| BatchTask { stage, key: None, split: 1 };
+        let task = |&stage: &usize| BatchTask { stage, key: None, batch_divisor: 1 };
         let tasks: Vec<BatchTask> = stages.iter().map(task).collect();
         Batch { job: Some(number as u64 * 10), ..Batch::new("run", number, &tasks) }
     }

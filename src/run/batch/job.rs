@@ -30,7 +30,7 @@ pub struct Job {
     current: CurrentJob,
     spec: RunSpec,
     stage: usize,
-    split: usize,
+    batch_divisor: usize,
     /// The marker file for an unusable shared cache.
     marker: PathBuf,
 }
@@ -47,12 +47,12 @@ impl Job {
     pub fn new(record: &Path, system: impl Fn(&RunSpec) -> Result<Arc<dyn BatchSystem>>) -> Result<Self> {
         let system = system(&read_task(record, 0)?.0)?;
         let current = system.current_job();
-        let (spec, stage, split) = read_task(record, current.task.unwrap_or(0))?;
+        let (spec, stage, batch_divisor) = read_task(record, current.task.unwrap_or(0))?;
         if current.restarts > 0 {
             log(RESTART_LINE);
         }
         let marker = record.with_file_name(CACHE_UNAVAILABLE);
-        Ok(Self { system, current, spec, stage, split, marker })
+        Ok(Self { system, current, spec, stage, batch_divisor, marker })
     }
 
     pub fn runs(&self) -> &Path {
@@ -87,7 +87,7 @@ impl Job {
                         params,
                         cuda: (*backend == BackendClass::Cuda).then_some(0),
                         threads: self.threads(),
-                        split: self.split,
+                        batch_divisor: self.batch_divisor,
                         gpus: gpus(),
                         force,
                         remote: remote.clone().filter(|_| !self.marker.exists()),

@@ -95,8 +95,9 @@ pub struct Batch {
     pub stages: Vec<usize>,
     /// The keys of the stages, as far as they were known at submission.
     pub keys: Vec<Option<Key>>,
-    /// The number of parts into which each stage splits its batches of images, on a GPU with too little memory.
-    pub splits: Vec<usize>,
+    /// The number by which each stage divides its batch size, after its GPU ran out of memory.
+    #[serde(rename = "splits")]
+    pub batch_divisors: Vec<usize>,
     /// The number of the job. Without one, only the queue shows whether the batch was submitted.
     pub job: Option<u64>,
 }
@@ -106,7 +107,7 @@ pub struct Batch {
 pub struct BatchTask {
     pub stage: usize,
     pub key: Option<Key>,
-    pub split: usize,
+    pub batch_divisor: usize,
 }
 
 impl Batch {
@@ -117,7 +118,7 @@ impl Batch {
             number,
             stages: tasks.iter().map(|task| task.stage).collect(),
             keys: tasks.iter().map(|task| task.key.clone()).collect(),
-            splits: tasks.iter().map(|task| task.split).collect(),
+            batch_divisors: tasks.iter().map(|task| task.batch_divisor).collect(),
             job: None,
         }
     }
@@ -315,8 +316,8 @@ impl JobStore {
     }
 }
 
-/// Returns the run's spec, the stage of a task, and the number of parts into which the stage splits its batches of
-/// images. Called by the job. `path` is the record of its batch.
+/// Returns the run's spec, the stage of a task, and the number by which the stage divides its batch size. Called by the
+/// job. `path` is the record of its batch.
 pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());
@@ -330,7 +331,7 @@ pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < spec.plan.stages.len());
     let stage = stage.ok_or_else(|| job_store.damaged(name, &format!("it has no task {task}")))?;
-    Ok((spec, stage, batch.splits.get(task).copied().unwrap_or(1)))
+    Ok((spec, stage, batch.batch_divisors.get(task).copied().unwrap_or(1)))
 }
 
 #[cfg(test)]
@@ -339,7 +340,7 @@ mod tests {
     use crate::plan::plan;
 
     #[test]
-    fn a_task_finds_its_stage_and_its_split() {
+    fn tasks_find_their_stage_and_batch_divisor() {
         let folder = tempfile::tempdir().unwrap();
         let text = "name: p\ndevice: cpu\nstages:\n  images: {kind: fetch, dataset: synthetic}\n  \
                     pairs: {kind: degrade, input: images}\n";
@@ -356,7 +357,7 @@ mod tests {
             forced: BTreeSet::new(),
             remote: None,
         };
-        let task = |stage, split| BatchTask { stage, key: None, split };
+        let task = |stage, batch_divisor| BatchTask { stage, key: None, batch_divisor };
         let batch = Batch::new(run_id, 3, &[task(1, 1), task(0, 4)]);
         let path = jobs.join("b3.json");
         std::fs::write(jobs.join(SPEC), seal(&spec).unwrap()).unwrap();

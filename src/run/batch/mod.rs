@@ -156,7 +156,12 @@ impl Drop for BatchExecutor {
 
 impl Executor for BatchExecutor {
     fn start(&mut self, stage: usize, spec: &TaskSpec, _log: &Path) -> Result<()> {
-        self.ready.push(ReadyStage { stage, key: spec.key.clone(), forced: spec.force, split: spec.split });
+        self.ready.push(ReadyStage {
+            stage,
+            key: spec.key.clone(),
+            forced: spec.force,
+            batch_divisor: spec.batch_divisor,
+        });
         Ok(())
     }
 

@@ -155,8 +155,11 @@ impl Monitor {
                 None => drop(new.insert(ready.stage, ready)),
             }
         }
-        let task =
-            |ready: &ReadyStage| BatchTask { stage: ready.stage, key: Some(ready.key.clone()), split: ready.split };
+        let task = |ready: &ReadyStage| BatchTask {
+            stage: ready.stage,
+            key: Some(ready.key.clone()),
+            batch_divisor: ready.batch_divisor,
+        };
         let stages = new.values().map(task).collect();
         for batch in self.submitter().batches(stages, self.last_batch) {
             self.last_batch = batch.number;
@@ -262,7 +265,7 @@ impl Monitor {
                 JobOutcome::Lost(loss)
                     if !is_cancelled && (loss == Loss::Ended(End::NeverStarted) || tracked.never_started(loss)) =>
                 {
-                    self.submit(vec![ReadyStage { stage, key: tracked.key, forced: tracked.forced, split: 1 }]);
+                    self.submit(vec![ReadyStage { stage, key: tracked.key, forced: tracked.forced, batch_divisor: 1 }]);
                     continue;
                 }
                 JobOutcome::Done => {

@@ -28,6 +28,6 @@ pub struct ReadyStage {
     pub stage: usize,
     pub key: Key,
     pub forced: bool,
-    /// The number of parts into which the stage splits its batches of images.
-    pub split: usize,
+    /// The number by which the stage divides its batch size.
+    pub batch_divisor: usize,
 }

@@ -23,10 +23,10 @@ impl Scheduler<'_> {
         }
         *used += 1;
         let mut text = format!("{error}; retrying ({used} of {allowed})");
-        // On the CPU, a different split would change the order of sums and so the bytes of the result.
+        // On the CPU, another batch size would change the order of sums and so the bytes of the result.
         let on_gpu = self.context.cuda.is_some() && self.context.plan.stages[stage].params.runs_network();
         if cause == Cause::OutOfMemory && on_gpu {
-            *self.splits.entry(stage).or_insert(1) *= 2;
+            *self.batch_divisors.entry(stage).or_insert(1) *= 2;
             text += ", with half as many images at a time";
         }
         self.progress.event(stage, &StageEvent::Message { text });

@@ -65,8 +65,8 @@ pub struct Scheduler<'a> {
     limits: Limits,
     /// How often each stage was retried, by cause.
     retries: BTreeMap<(usize, Cause), usize>,
-    /// The number of parts into which each stage splits its batches of images, after its GPU ran out of memory.
-    splits: BTreeMap<usize, usize>,
+    /// The number by which each stage divides its batch size, after its GPU ran out of memory.
+    batch_divisors: BTreeMap<usize, usize>,
     record: RunRecord,
     record_is_stale: bool,
     stop: Stop,
@@ -102,7 +102,7 @@ impl<'a> Scheduler<'a> {
             allocations: BTreeMap::new(),
             limits: Limits::default(),
             retries: BTreeMap::new(),
-            splits: BTreeMap::new(),
+            batch_divisors: BTreeMap::new(),
             record,
             record_is_stale: true,
             stop: Stop::No,

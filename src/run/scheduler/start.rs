@@ -55,7 +55,7 @@ impl Scheduler<'_> {
                 // The first of the visible devices.
                 cuda: self.context.cuda.map(|index| if allocation.gpus.is_empty() { index } else { 0 }),
                 threads: allocation.threads,
-                split: self.splits.get(&stage).copied().unwrap_or(1),
+                batch_divisor: self.batch_divisors.get(&stage).copied().unwrap_or(1),
                 gpus: allocation.gpus.clone(),
                 force: self.cache.is_forced(stage),
                 remote: self.context.remote.clone(),

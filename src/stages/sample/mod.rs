@@ -42,7 +42,7 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     );
     let images = params.limit.map_or(lr.count, |limit| limit.min(lr.count));
     let samples = if denoiser.is_regression() { 1 } else { params.samples };
-    let batch_size = (params.batch_size / ctx.split).max(1);
+    let batch_size = (params.batch_size / ctx.batch_divisor).max(1);
     let sampler = BatchSampler::new(&denoiser, &params.sampler, ctx.seed, &lr, images);
 
     let begun = Instant::now();
@@ -61,7 +61,7 @@ pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
         outputs.insert(blob.to_string(), input(ctx, role, blob)?.clone());
     }
     let mut metrics = BTreeMap::from([("images".to_string(), images as f64), ("samples".to_string(), samples as f64)]);
-    if ctx.split > 1 {
+    if ctx.batch_divisor > 1 {
         metrics.insert("batch_size".to_string(), batch_size as f64);
     }
     if drawn > 0 {

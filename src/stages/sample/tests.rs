@@ -97,8 +97,8 @@ fn where_memory_was_short_fewer_chains_run_at_a_time_and_the_metrics_say_so() {
     let expected = whole(&bench, &params);
     assert!(!expected.metrics.contains_key("batch_size"));
     let params = SampleParams { batch_size: 4, ..params };
-    for (split, batch_size) in [(2, 2.0), (16, 1.0)] {
-        let outcome = run(&params, &Context { split, ..bench.context(&|| false) }).unwrap();
+    for (batch_divisor, batch_size) in [(2, 2.0), (16, 1.0)] {
+        let outcome = run(&params, &Context { batch_divisor, ..bench.context(&|| false) }).unwrap();
         std::fs::remove_file(part(&bench)).unwrap();
         assert_eq!((outcome.outputs, outcome.metrics["batch_size"]), (expected.outputs.clone(), batch_size));
     }
