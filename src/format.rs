@@ -50,6 +50,12 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// Returns up to `most` lines from the end of a text, without trailing blank lines.
+pub fn last_lines(text: &str, most: usize) -> Vec<&str> {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(most)..].to_vec()
+}
+
 /// Formats a count with its noun: `1 stage`, `2 stages`.
 pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }

@@ -175,7 +175,7 @@ fn fields(preimage: &Preimage) -> Fields {
 }
 
 /// Calls `see` with the path of each value that is neither a mapping nor null.
-fn leaves(value: &Value, path: String, see: &mut dyn FnMut(String, &Value)) {
+pub fn leaves(value: &Value, path: String, see: &mut dyn FnMut(String, &Value)) {
     match value {
         Value::Object(members) => {
             for (name, value) in members {

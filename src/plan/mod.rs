@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Blobs, Resources, Retry, Site, StageKind, StageParams};
 use crate::pipeline::Pipeline;
 
-pub use explain::{Difference, Explanation, Field, History, Reason, explain};
+pub use explain::{Difference, Explanation, Field, History, Reason, explain, leaves};
 pub use key::{BackendClass, KEY_FORMAT, Preimage};
 pub use state::{ActionCache, Sources, StageState, advance, state_of, states};
 

@@ -12,7 +12,8 @@ use crate::config::{StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
 use crate::format;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, current_path};
+use crate::plan::leaves;
 use crate::report::html::{Arm, ArmPictures, Pictures, Training};
 use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
@@ -156,7 +157,10 @@ impl Known<'_> {
             at += 1;
             let Some(params) = self.params(stage).filter(|params| !kinds.contains(&params.kind())) else { continue };
             kinds.push(params.kind());
-            leaves(&own(params), params.kind().name().to_string(), &mut found);
+            leaves(&own(params), String::new(), &mut |path, value| {
+                let path = current_path(params.kind(), &path);
+                found.insert(format!("{}.{path}", params.kind().name()), text(value));
+            });
             behind.extend(params.inputs().into_iter().map(|input| input.stage));
         }
         if arm.runs.len() > 1 {
@@ -215,18 +219,12 @@ fn own(params: &StageParams) -> Value {
     value
 }
 
-fn leaves(value: &Value, path: String, found: &mut BTreeMap<String, String>) {
+/// Formats a value that is not a mapping.
+fn text(value: &Value) -> String {
     match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| leaves(value, format!("{path}.{name}"), found));
-        }
-        Value::Null => {}
-        Value::String(text) => drop(found.insert(path, text.clone())),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(Value::to_string).collect();
-            found.insert(path, format!("[{}]", items.join(", ")));
-        }
-        other => drop(found.insert(path, other.to_string())),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
     }
 }
 

@@ -170,9 +170,7 @@ fn failure(store: &Store, stage: &StageRecord) -> Option<Failure> {
     let is_bad = stage.state == StageRunState::Failed;
     let error = stage.error.clone().filter(|_| is_bad)?;
     let log = stage.key.as_ref().and_then(|key| read_tail(&store.log_path(key), LOG_BYTES)).unwrap_or_default();
-    let log = redact(&log);
-    let lines: Vec<&str> = log.lines().collect();
-    let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+    let log = format::last_lines(&redact(&log), LOG_LINES).join("\n");
     Some(Failure { stage: stage.name.clone(), error, log })
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{Scheduler, Stop};
 use crate::config::redact;
+use crate::format::last_lines;
 use crate::run::status::{Cause, Failure, Status};
 use crate::stages::StageEvent;
 use crate::store::Digest;
@@ -13,6 +14,7 @@ use crate::store::files::read_tail;
 const TAIL_LINES: usize = 10;
 /// The maximum number of bytes read from the end of a log.
 const TAIL_BYTES: u64 = 64 << 10;
+
 impl Scheduler<'_> {
     /// Retries a stage as far as its `retry` allows; otherwise fails it.
     pub(super) fn retry_or_fail(&mut self, stage: usize, cause: Cause, error: String) {
@@ -69,6 +71,5 @@ impl Scheduler<'_> {
 fn tail(log: &str, error: &str) -> Vec<String> {
     let log = log.trim_end();
     let log = log.strip_suffix(error.trim_end()).map_or(log, |rest| rest.strip_suffix("error: ").unwrap_or(rest));
-    let lines: Vec<&str> = log.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| line.to_string()).collect()
+    last_lines(log, TAIL_LINES).into_iter().map(str::to_string).collect()
 }

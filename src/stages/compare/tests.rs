@@ -72,7 +72,11 @@ impl Bed {
     }
 
     fn run(&self) -> anyhow::Result<Outcome> {
-        let ctx = Context {
+        self.with_context(|ctx| run(&self.params, ctx))
+    }
+
+    fn with_context<T>(&self, act: impl FnOnce(&Context) -> T) -> T {
+        act(&Context {
             store: &self.store,
             inputs: self.inputs.clone(),
             sources: BTreeMap::new(),
@@ -85,8 +89,7 @@ impl Bed {
             report: &|event| self.events.lock().unwrap().push(event),
             interrupted: &|| self.interrupted.load(Ordering::Relaxed),
             launcher: None,
-        };
-        run(&self.params, &ctx)
+        })
     }
 
     fn error(&self) -> String {
@@ -287,23 +290,11 @@ fn an_interruption_is_heeded() {
 fn arms_of_one_training_share_a_curve() {
     let mut bed = bed();
     bed.arm("again", &noisy(&test_images(0), COUNT, 2, 20.0), LOSS, 0);
-    let ctx = Context {
-        store: &bed.store,
-        inputs: bed.inputs.clone(),
-        sources: BTreeMap::new(),
-        seed: 0,
-        threads: 1,
-        gpus: String::new(),
-        device: Device::Cpu,
-        batch_divisor: 1,
-        work: bed.folder.path().into(),
-        report: &|_| {},
-        interrupted: &|| false,
-        launcher: None,
-    };
-    let arms = arms(&bed.params, &ctx).unwrap();
-    let measured: Vec<Measured> = arms.iter().map(|arm| Measured::named(arm.name)).collect();
-    let names: Vec<String> = curves(&arms, &measured).into_iter().map(|curve| curve.name).collect();
+    let names: Vec<String> = bed.with_context(|ctx| {
+        let arms = arms(&bed.params, ctx).unwrap();
+        let measured: Vec<Measured> = arms.iter().map(|arm| Measured::named(arm.name)).collect();
+        curves(&arms, &measured).into_iter().map(|curve| curve.name).collect()
+    });
     assert_eq!(names, ["again, diffusion", "regression"]);
 }
 
