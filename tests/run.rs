@@ -70,7 +70,7 @@ fn a_stage_that_fails_is_shown_and_its_siblings_run() {
     assert!(words.stderr.contains("log: "), "{words}");
     let status = folder.srpipe(&["status", "p.yaml"]);
     assert!(status.stdout.contains("failed: "), "{status}");
-    assert!(status.stdout.contains("waits for bad"), "{status}");
+    assert!(status.stdout.contains("waiting for bad"), "{status}");
     let logs = folder.srpipe(&["logs", "bad"]);
     assert!(logs.stdout.contains("error: "), "{logs}");
 }

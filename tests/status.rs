@@ -12,7 +12,7 @@ fn before_any_run_there_is_nothing_and_nothing_is_made() {
     assert_eq!(all.code, Some(0), "{all}");
     assert!(all.stdout.starts_with("there are no runs in runs yet"), "{all}");
     let file = folder.srpipe(&["status", "p.yaml"]);
-    assert!(file.stdout.contains("would run") && file.stdout.contains("waits for images"), "{file}");
+    assert!(file.stdout.contains("would run") && file.stdout.contains("waiting for images"), "{file}");
     assert_eq!(folder.srpipe(&["status", "nothing"]).code, Some(2));
     assert_eq!(folder.srpipe(&["logs", "images"]).code, Some(2));
     assert!(!folder.runs().exists());

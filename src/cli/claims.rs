@@ -73,7 +73,7 @@ fn table(answers: &[ClaimAnswer]) -> Table {
 fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> Option<String> {
     let found = answer.convergence.as_ref()?;
     let describe = |effort: &Effort, pace: Option<f64>| {
-        let flops = effort.flops.map(|flops| format!("{:.3} TFLOP", flops / 1e12));
+        let flops = effort.flops.map(|flops| format!("{:.3} TFLOPs", flops / 1e12));
         let seconds = pace.map(|pace| format!("about {}", duration(pace * effort.steps)));
         let steps = format!("{:.0} steps", effort.steps);
         std::iter::once(steps).chain(flops).chain(seconds).collect::<Vec<_>>().join(", ")
@@ -157,7 +157,7 @@ mod tests {
     fn convergence_is_described_in_steps_operations_and_seconds() {
         assert_eq!(
             convergence(&answer(), Some(0.05), None).unwrap(),
-            "convergence: a validation loss of 0.01230 took attention 900 steps, 1.500 TFLOP, about 45 s; baseline 1200 steps\n"
+            "convergence: a validation loss of 0.01230 took attention 900 steps, 1.500 TFLOPs, about 45 s; baseline 1200 steps\n"
         );
         assert_eq!(convergence(&ClaimAnswer { convergence: None, ..answer() }, None, None), None);
     }

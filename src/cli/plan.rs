@@ -97,7 +97,7 @@ fn to_json(explained: &Explained, mut costs: Costs) -> Value {
 
 fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
     let plan = explained.plan();
-    let mut table = Table::new(&["stage", "kind", "parameters", "MFLOP", "action", "time", "reason"]);
+    let mut table = Table::new(&["stage", "kind", "parameters", "MFLOPs", "action", "time", "reason"]);
     for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
         let first = members.start;
         let cached = members.clone().filter(|&stage| explained.is_cached(stage)).count();

@@ -12,7 +12,7 @@ use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
 
 /// The row with the distances between real images.
-const FLOOR: &str = "(real against real)";
+const FLOOR: &str = "real vs. real";
 
 /// Returns the results as text, empty if the run has no comparison. `runs` is the path as the user gave it.
 pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
@@ -94,10 +94,10 @@ mod tests {
         assert_eq!(title(&summary), "256 test images, mean of 4");
         let table = table(&summary);
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines[0], "arm                          PSNR  PSNR of mean  spectrum");
-        assert!(lines[1..].contains(&"baseline             19.06 ± 0.12         20.93"), "{table}");
-        assert!(lines[1..].contains(&"bicubic                     21.17"), "{table}");
-        assert_eq!(lines[3], "(real against real)                                  0.50");
+        assert_eq!(lines[0], "arm                    PSNR  PSNR of mean  spectrum");
+        assert!(lines[1..].contains(&"baseline       19.06 ± 0.12         20.93"), "{table}");
+        assert!(lines[1..].contains(&"bicubic               21.17"), "{table}");
+        assert_eq!(lines[3], "real vs. real                                  0.50");
         assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
     }
 }

@@ -208,7 +208,7 @@ impl StageView {
             },
             State::Waiting => {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
-                format!("waits for {}", few(&names))
+                format!("waiting for {}", few(&names))
             }
             State::Failed => {
                 format!("failed: {}", format::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))

@@ -51,7 +51,7 @@ mod tests {
 
     /// Expected values from `tests/fixtures/make_diffusion.py`.
     #[test]
-    fn weights_are_numpys() {
+    fn loss_weights_match_numpy() {
         let schedule = crate::diffusion::Schedule::of(ScheduleKind::Cosine, 1000);
         for (objective, expected) in [
             (PredictionType::Eps, [0.14627948560461837, 1.0, 1.0]),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_meets_its_target_gives_the_clean_value() {
+    fn a_perfect_prediction_of_any_type_gives_the_clean_image() {
         for objective in [PredictionType::Eps, PredictionType::X0, PredictionType::V] {
             for alpha_bar in [0.999, 0.5, 0.01] {
                 let (x0, eps) = (0.7, -1.3);

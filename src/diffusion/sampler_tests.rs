@@ -8,7 +8,7 @@ use crate::config::{PredictionType, SamplerMethod, SamplerParams, ScheduleKind, 
 use crate::random::{Purpose, stream};
 
 #[test]
-fn spacings_visit_what_they_say() {
+fn spacings_give_the_documented_timesteps() {
     assert_eq!(times(Spacing::Trailing, 1000, 4), [999, 749, 499, 249]);
     assert_eq!(times(Spacing::Leading, 1000, 4), [750, 500, 250, 0]);
     assert_eq!(times(Spacing::Trailing, 1000, 25), (0..25).map(|i| 999 - 40 * i).collect::<Vec<_>>());
@@ -22,7 +22,7 @@ fn spacings_visit_what_they_say() {
 }
 
 #[test]
-fn eta_one_over_all_times_is_ddpm() {
+fn ddim_with_eta_one_and_all_timesteps_equals_ddpm() {
     let schedule = Schedule::of(ScheduleKind::Linear, 1000);
     for t in [1, 10, 500, 999] {
         let step = Step { t, alpha_bar: schedule.alpha_bar(t), alpha_bar_next: schedule.alpha_bar(t - 1) };
@@ -35,7 +35,7 @@ fn eta_one_over_all_times_is_ddpm() {
 
 /// Numbers of `tests/fixtures/make_diffusion.py`: 10 steps on the cosine's times that are not all noise.
 #[test]
-fn dpmpp_is_numpys_chain() {
+fn dpmpp_matches_numpy() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
     assert_eq!(schedule.times_above(-5.1), 996);
     let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: 10, ..Default::default() };
@@ -93,7 +93,7 @@ fn heun_is_of_second_order() {
 
 /// As many steps as there are times, or more than there are that are not all noise.
 #[test]
-fn dpmpp_takes_any_number_of_steps() {
+fn dpmpp_supports_any_number_of_steps() {
     for timesteps in [2, 10, 1000] {
         let schedule = Schedule::of(ScheduleKind::Cosine, timesteps);
         for steps_wanted in [1, 2, timesteps] {
@@ -186,7 +186,7 @@ fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerPar
 /// With the exact denoiser every sampler ends in the mixture, up to the error of 8,000 draws (the widest moment's
 /// standard error is 0.007) and of its steps.
 #[test]
-fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
+fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
     let schedules = [
         Schedule::of(ScheduleKind::Cosine, 1000),
         Schedule::of(ScheduleKind::Linear, 1000),
@@ -220,7 +220,7 @@ fn the_exact_denoiser_of_a_mixture_gives_the_mixture() {
 }
 
 #[test]
-fn more_steps_come_nearer_and_the_second_order_needs_fewer() {
+fn more_steps_reduce_the_error_and_second_order_samplers_need_fewer() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
     let off =
         |method, steps| deviation(&schedule, PredictionType::V, &SamplerParams { method, steps, ..Default::default() });

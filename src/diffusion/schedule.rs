@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_schedule_falls_from_near_one_to_near_zero() {
+    fn every_schedule_decreases_from_near_one_to_near_zero() {
         for timesteps in [50, 100, 250, 1000, 4000] {
             for (schedule, left) in [
                 (Schedule::of(ScheduleKind::Linear, timesteps), 1e-4),
@@ -66,7 +66,7 @@ mod tests {
 
     /// Expected values from `tests/fixtures/make_diffusion.py`.
     #[test]
-    fn quadratic_and_sigmoid_are_numpys() {
+    fn quadratic_and_sigmoid_schedules_match_numpy() {
         let quadratic = [
             (0, 0.9999),
             (250, 0.8200102359123052),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cosine_is_its_formula_where_no_beta_is_clipped() {
+    fn the_cosine_schedule_matches_its_formula_where_no_beta_is_clipped() {
         let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
         let f = |t: f64| ((t / 1000.0 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
         for t in [0, 10, 500, 990] {

@@ -34,7 +34,7 @@ impl ModelCost {
 impl std::fmt::Display for ModelCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [forward, training] = [self.forward_flops, self.training_flops].map(|flops| flops as f64 / 1e6);
-        write!(f, "{} parameters, {forward:.1} MFLOP per image forward, {training:.1} in training", self.parameters)?;
+        write!(f, "{} parameters, {forward:.1} MFLOPs per image forward, {training:.1} in training", self.parameters)?;
         for (name, width) in &self.solved_widths {
             write!(f, "; {name} has width {width}")?;
         }

@@ -10,7 +10,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_divide_the_channels() {
+    fn the_number_of_groups_divides_the_channels() {
         assert_eq!([2, 3, 8, 10, 12, 14, 48].map(groups), [2, 3, 8, 5, 6, 7, 8]);
     }
 }

@@ -123,7 +123,7 @@ impl Metrics {
         }
         match self.found.insert(self.path.clone(), value) {
             None => Ok(()),
-            Some(_) => Err(self.fail(format!("the metric `{}` is given twice", self.path))),
+            Some(_) => Err(self.fail(format!("duplicate metric `{}`", self.path))),
         }
     }
 }
@@ -170,7 +170,7 @@ impl<'de> Visitor<'de> for Element<'_> {
             }
             self.metrics.path += &name;
             if !names.insert(name) {
-                return Err(self.metrics.fail(format!("`{}` is given twice", self.metrics.path)));
+                return Err(self.metrics.fail(format!("duplicate key `{}`", self.metrics.path)));
             }
             map.next_value_seed(Element { metrics: self.metrics, is_root: false })?;
             self.metrics.path.truncate(length);
@@ -249,9 +249,9 @@ mod tests {
             ("{\"psnr\": 3,\n \"test\": {\"loss\": NaN}}", "the metric `test.loss` (line 2) is NaN"),
             ("{\"loss\": nan}", "the metric `loss` (line 1) is NaN"),
             ("{\"a\": 1,\n\n\"big\": 1e999}", "the metric `big` (line 3) is outside the range"),
-            ("{\"a\": 1, \"a\": 1}", "`a` is given twice"),
-            ("{\"a\": {}, \"a\": {}}", "`a` is given twice"),
-            ("{\"a.b\": 1, \"a\": {\"b\": 1}}", "the metric `a.b` is given twice"),
+            ("{\"a\": 1, \"a\": 1}", "duplicate key `a`"),
+            ("{\"a\": {}, \"a\": {}}", "duplicate key `a`"),
+            ("{\"a.b\": 1, \"a\": {\"b\": 1}}", "duplicate metric `a.b`"),
             ("[1]", "not a JSON object"),
             ("NaN", "not a JSON object"),
             ("3", "not a JSON object"),

@@ -174,7 +174,7 @@ mod tests {
     use crate::nn::{Batch, StepReport, StepSettings};
 
     #[test]
-    fn a_backend_agrees_with_itself_and_another_network_does_not() {
+    fn a_backend_agrees_with_itself_but_not_with_another_network() {
         let network = &networks()[0];
         let fused = |graph: Graph, state: &TrainState| create_cpu_network(CpuBackend::Fused, graph, state);
         let same = agreement(network, 2, &fused).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_without_one_of_its_parts_is_told() {
+    fn wrong_optimiser_settings_are_detected() {
         let changes: [fn(&mut StepSettings); 5] = [
             |settings| settings.clip = None,
             |settings| settings.weight_decay = 0.0,

@@ -73,7 +73,7 @@ stages:
     }
 
     #[test]
-    fn arms_of_one_budget_take_the_steps_that_the_costliest_has_time_for() {
+    fn the_most_expensive_arm_determines_the_steps_of_all_arms_with_its_budget() {
         let [narrow, wide, longer, fixed] = steps(FILE)[..] else { unreachable!("four") };
         let graph = |base_channels| {
             let model = crate::config::ModelParams { base_channels, ..Default::default() };
@@ -86,7 +86,7 @@ stages:
     }
 
     #[test]
-    fn no_budget_is_too_small_for_a_step() {
+    fn every_budget_allows_at_least_one_step() {
         assert_eq!(steps(&FILE.replace("gflops: 50", "gflops: 0.001"))[1], Some(1));
     }
 }

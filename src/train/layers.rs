@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_weights_have_the_whole_entropy_and_sharp_ones_little() {
+    fn uniform_attention_has_maximum_entropy_and_sharp_attention_little() {
         for kind in [AttentionKind::Mhsa, AttentionKind::Sagan, AttentionKind::Cross, AttentionKind::Linear] {
             let [equal, some, sharp] = [0.0, 1.0, 1000.0].map(|factor| row(kind, factor, 0.1).entropy.unwrap());
             assert!((equal - 1.0).abs() < 1e-9, "{kind:?}: {equal}");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_that_starts_at_zero_has_no_norm() {
+    fn a_branch_initialised_with_zeros_has_norm_zero() {
         for kind in [AttentionKind::Mhsa, AttentionKind::Sagan, AttentionKind::Uniform, AttentionKind::Linear] {
             let zero = row(kind, 1.0, 0.0);
             assert_eq!(zero.branch_norm, 0.0, "{kind:?}");

@@ -183,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_means_since_the_row_before() {
+    fn rows_contain_means_since_the_previous_row() {
         let csv = String::from_utf8(log().to_csv(10).unwrap()).unwrap();
         assert_eq!(csv, "step,loss,heldout_loss,lr,gradient_norm,flops\n0,,1.5,,,0\n2,1.5,0.7,0.2,3.5,20\n");
     }
 
     #[test]
-    fn a_saved_log_is_the_log() {
+    fn a_log_round_trips_through_its_saved_form() {
         let text = log().to_json().to_string();
         assert_eq!(LossLog::from_json(serde_json::from_str(&text).unwrap()).unwrap(), log());
     }

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_rises_then_falls() {
+    fn the_learning_rate_rises_then_falls() {
         let optim = OptimParams { lr: 2.0, steps: Some(100), warmup: 0.1, ..Default::default() };
         let recipe = Recipe::new(&optim, 1);
         let lr: Vec<f64> = (0..100).map(|s| recipe.settings(s).lr).collect();
@@ -91,19 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn without_warm_up_and_decay_the_rate_stays() {
+    fn the_learning_rate_is_constant_without_warm_up_and_decay() {
         let optim = OptimParams { warmup: 0.0, decay: Decay::None, steps: Some(7), ..Default::default() };
         assert!((0..7).all(|s| Recipe::new(&optim, 1).settings(s).lr == optim.lr));
     }
 
     #[test]
-    fn epochs_become_steps() {
+    fn epochs_are_converted_to_steps() {
         let optim = OptimParams { epochs: Some(5), batch_size: 32, ..Default::default() };
         assert_eq!(Recipe::new(&optim, 100).steps(), 5 * 4);
     }
 
     #[test]
-    fn the_moving_average_forgets_the_start() {
+    fn the_moving_average_forgets_the_initial_weights() {
         let recipe = Recipe::new(&OptimParams { ema: 0.9999, steps: Some(1), ..Default::default() }, 1);
         assert_eq!(recipe.settings(0).ema_decay, 2.0 / 11.0);
         assert_eq!(recipe.settings(1_000_000).ema_decay, 0.9999);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_was_too_large_is_taken_in_more_parts() {
+    fn micro_batches_are_multiplied_to_a_divisor_of_the_batch_size() {
         let micro_batches = |batch_size, micro_batches, times| {
             let optim = OptimParams { steps: Some(1), batch_size, micro_batches, ..Default::default() };
             let mut recipe = Recipe::new(&optim, 100);

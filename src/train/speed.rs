@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_needs_three_calls_and_leaves_out_the_first() {
+    fn the_median_needs_three_calls_and_ignores_the_first() {
         let mut calls = 0;
         let slow = Duration::from_millis(40);
         let found = median(Duration::ZERO, || {

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pass_shows_every_image_once() {
+    fn every_epoch_visits_every_image_once() {
         let regression = DiffusionParams { objective: PredictionType::Regression, ..Default::default() };
         let task = Task::new(pairs(5), pairs(2), &regression, false, 2, 3);
         let mut seen: Vec<Vec<u32>> = vec![];
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_residual_is_scaled_to_half() {
+    fn residuals_are_scaled_to_a_standard_deviation_of_one_half() {
         let task = task(DiffusionParams { objective: PredictionType::Regression, ..Default::default() });
         let scale = task.diffusion().residual_scale.unwrap();
         let values: Vec<f64> = (0..5)
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_its_formula() {
+    fn batches_match_the_formula_of_the_noisy_image() {
         let task = task(DiffusionParams { objective: PredictionType::Eps, ..Default::default() });
         let batch = task.batch(4, 3);
         for place in 0..3 {
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn mirroring_twice_is_nothing() {
+    fn mirroring_twice_restores_the_image() {
         let image: Vec<f64> = (0..24).map(|v| v as f64).collect();
         let mut twice = image.clone();
         mirror(&mut twice, 4);
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirrored_pair_is_the_pair_of_the_mirrored_image() {
+    fn flipped_pairs_equal_pairs_of_flipped_images() {
         let pairs = pairs(1);
         let mut flipped = pairs.hr.image(0).iter().map(|&v| v as f64).collect::<Vec<_>>();
         mirror(&mut flipped, 8);

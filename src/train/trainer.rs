@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_that_was_stopped_ends_like_one_that_was_not() {
+    fn resumed_training_gives_identical_weights() {
         let task = task(PredictionType::V);
         let whole = run(&task, 5, None, None);
         let folder = tempfile::tempdir().unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn every_objective_learns() {
+    fn training_reduces_the_loss_of_every_objective() {
         for objective in [PredictionType::V, PredictionType::Eps, PredictionType::X0, PredictionType::Regression] {
             let task = task(objective);
             let log = run(&task, 30, None, None).log;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_explodes_stops_the_training() {
+    fn an_exploding_loss_stops_training() {
         let task = task(PredictionType::V);
         let graph = graph();
         let mut network = nn::create_network(Device::Cpu, graph.clone(), &initial_state(&graph, 7)).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_that_diverges_says_what_to_try() {
+    fn the_error_of_a_diverged_training_suggests_remedies() {
         let task = task(PredictionType::V);
         let graph = graph();
         let mut state = initial_state(&graph, 7);

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_stores_only_its_convolutions_and_its_result() {
+    fn a_block_saves_only_its_convolutions_and_its_result() {
         let (mut graph, x, t) = Graph::new(Shape::new(4, 4, 3));
         let skip = graph.conv3x3(x, "a", 16);
         let normed = graph.group_norm(skip, "n", 4);

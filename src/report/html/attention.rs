@@ -23,7 +23,7 @@ pub struct Attention {
 
 /// The data of the template.
 #[derive(Debug, Serialize)]
-pub struct Looks {
+pub struct AttentionMaps {
     arm: String,
     layer: String,
     /// The widths of the query map and of the key map.
@@ -33,17 +33,17 @@ pub struct Looks {
     side: usize,
     /// The side of the images in pixels.
     size: usize,
-    images: Vec<Look>,
+    images: Vec<ImageMaps>,
 }
 
 #[derive(Debug, Serialize)]
-struct Look {
+struct ImageMaps {
     image: String,
     /// The attention maps of all queries, tiled in the layout of the queries.
     maps: String,
 }
 
-impl Looks {
+impl AttentionMaps {
     /// The number of selectable positions per row.
     pub fn positions(&self) -> usize {
         self.queries
@@ -52,25 +52,25 @@ impl Looks {
 
 impl Attention {
     /// Returns `None` if the maps are not square.
-    pub fn shown(&self) -> Result<Option<Looks>> {
+    pub fn maps(&self) -> Result<Option<AttentionMaps>> {
         let [queries, keys] = [self.queries, self.keys].map(usize::isqrt);
         if queries * queries != self.queries || keys * keys != self.keys || self.hr.height != self.hr.width {
             return Ok(None);
         }
-        let look = |(i, weights): (usize, &Vec<f64>)| -> Result<Look> {
-            Ok(Look {
+        let image_maps = |(i, weights): (usize, &Vec<f64>)| -> Result<ImageMaps> {
+            Ok(ImageMaps {
                 image: uri(&rgb(self.hr.image(i), self.hr.width)?),
                 maps: uri(&map(&side_by_side(weights, queries, keys), queries * keys, 1.0)?),
             })
         };
-        Ok(Some(Looks {
+        Ok(Some(AttentionMaps {
             arm: self.arm.clone(),
             layer: self.layer.clone(),
             queries,
             keys,
             side: self.side,
             size: self.hr.width,
-            images: self.weights.iter().enumerate().map(look).collect::<Result<_>>()?,
+            images: self.weights.iter().enumerate().map(image_maps).collect::<Result<_>>()?,
         }))
     }
 }
@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn every_position_has_its_map_at_its_place() {
-        let looks = attention(16, 16).shown().unwrap().unwrap();
-        let png = STANDARD.decode(looks.images[0].maps.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+        let maps = attention(16, 16).maps().unwrap().unwrap();
+        let png = STANDARD.decode(maps.images[0].maps.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
         let png = image::load_from_memory(&png).unwrap().to_rgb8();
         assert_eq!(png.dimensions(), (16, 16));
         let light = |x: u32, y: u32| png.get_pixel(x, y).0.iter().map(|&v| u32::from(v)).sum::<u32>();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_that_are_no_squares_are_not_shown() {
-        assert!(attention(12, 16).shown().unwrap().is_none());
+    fn maps_that_are_not_square_are_not_shown() {
+        assert!(attention(12, 16).maps().unwrap().is_none());
     }
 }

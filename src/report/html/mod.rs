@@ -143,7 +143,7 @@ impl Report {
         let template = environment.get_template("report.html")?;
         let page = template.render(context! {
             style => include_str!("style.css"),
-            positions => comparisons.iter().flat_map(|c| &c.looks).map(attention::Looks::positions).max(),
+            positions => comparisons.iter().flat_map(|c| &c.attention).map(attention::AttentionMaps::positions).max(),
             script => include_str!("script.js"),
             pipeline => Serde(&self.pipeline),
             description => Serde(&self.description),
@@ -187,7 +187,7 @@ struct View {
     claims: Vec<verdicts::Card>,
     table: Option<table::Table>,
     differences: arms::Differences,
-    looks: Vec<attention::Looks>,
+    attention: Vec<attention::AttentionMaps>,
     gallery: Option<pictures::Gallery>,
     spectra: Option<curves::Panel>,
 }
@@ -206,7 +206,11 @@ impl View {
             claims: summary.map(|s| s.claims.iter().map(verdicts::Card::of).collect()).unwrap_or_default(),
             table: summary.map(|s| table::Table::of(s, comparison.metrics.as_deref())).transpose()?,
             differences: arms::Differences::of(&comparison.arms),
-            looks: comparison.attention.iter().filter_map(|a| a.shown().transpose()).collect::<anyhow::Result<_>>()?,
+            attention: comparison
+                .attention
+                .iter()
+                .filter_map(|a| a.maps().transpose())
+                .collect::<anyhow::Result<_>>()?,
             gallery: comparison.pictures.as_ref().map(|p| p.gallery(size)).transpose()?,
             spectra: comparison.pictures.as_ref().map(curves::spectra),
         })

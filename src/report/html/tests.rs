@@ -194,7 +194,7 @@ fn positions_of_attention_are_chosen_without_a_script() {
         assert_eq!(classes.iter().filter(|class| **class == format!("x{x} y{y}")).count(), 1, "{classes:?}");
     }
     for (axis, i, state) in [("x", 0, "checked"), ("y", 1, "checked"), ("x", 1, "hover"), ("y", 0, "hover")] {
-        let rule = format!(".looks figure:has(.{axis}{i}:{state}) {{ --{axis}: {i}; }}");
+        let rule = format!(".attention-images figure:has(.{axis}{i}:{state}) {{ --{axis}: {i}; }}");
         assert!(page.contains(&rule), "{rule}");
     }
     assert!(!page.contains(".x2:"), "there is no third column");

@@ -69,7 +69,7 @@ fn trained(graph: &Graph, data: &Data, clip: Option<f64>, mut network: Box<dyn N
 }
 
 #[test]
-fn optimiser_steps_follow_the_reference() {
+fn optimiser_steps_match_the_reference() {
     // At least two channels per group: a bias before the normalisation of a single channel has a gradient of zero, and
     // Adam would amplify its rounding errors to full steps.
     let graph = unet(8, 16, true);
