@@ -1,6 +1,5 @@
 //! A job that is being watched: its events, its heartbeat, and its stderr.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,8 @@ use super::system::{BatchSystem, End, JobState, TaskId};
 use crate::run::protocol::{Event, ProcessEvent};
 use crate::run::status::Cause;
 use crate::run::tail::Tail;
-use crate::store::{Action, Key, Store, open_file};
+use crate::store::files::read_tail;
+use crate::store::{Action, Key, Store};
 
 /// A line in a job's stderr: everything before it belongs to an earlier attempt.
 pub const RESTART_LINE: &str = "srpipe: the job starts again";
@@ -206,11 +206,7 @@ impl TrackedJob {
 
     /// Returns the end of what the last attempt wrote to stderr.
     fn stderr(&self) -> Option<String> {
-        let (mut file, length) = open_file(&self.err).ok()?;
-        file.seek(SeekFrom::Start(length.saturating_sub(END_OF_STDERR))).ok()?;
-        let mut bytes = vec![];
-        file.read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = read_tail(&self.err, END_OF_STDERR)?;
         Some(text.rsplit(RESTART_LINE).next()?.to_string())
     }
 }
