@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::output::{Look, Paint, Table};
+use super::layout::Table;
+use super::output::{Look, Paint};
 use super::study::study;
 use crate::comparison::{ClaimAnswer, Effort};
 use crate::config::{StageKind, blobs};

@@ -10,8 +10,9 @@ use serde_json::json;
 use super::EXIT_DONE;
 use super::args::DiffArgs;
 use super::facts::Facts;
+use super::layout::Table;
 use super::lookup::{find_run, open_store};
-use super::output::{Look, Paint, Table, print, print_json};
+use super::output::{Look, Paint, print, print_json};
 
 pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;

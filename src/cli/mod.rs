@@ -11,6 +11,7 @@ mod graph;
 mod groups;
 mod init;
 mod json;
+mod layout;
 mod logs;
 mod lookup;
 mod output;

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::claims;
-use super::output::{Look, Paint, Table};
+use super::layout::Table;
+use super::output::{Look, Paint};
 use crate::config::metrics::Metric;
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::args::RunsArgs;
 use super::facts::Facts;
+use super::layout::Table;
 use super::lookup::note_lost_results;
-use super::output::{Look, Paint, Table, note, print, print_json};
+use super::output::{Look, Paint, note, print, print_json};
 use super::status::{run_state_name, run_words};
 use super::{EXIT_DONE, cluster};
 use crate::config::InputError;

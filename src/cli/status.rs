@@ -9,8 +9,9 @@ use jiff::Timestamp;
 
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
+use super::layout::Table;
 use super::lookup::{find_run, note_lost_results};
-use super::output::{Look, Paint, Table, can_draw, print, print_json};
+use super::output::{Look, Paint, can_draw, print, print_json};
 use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
 use super::{EXIT_DONE, cluster, load, progress, results};
 use crate::config::InputError;

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::super::output::{Look, Paint, Table, note, print};
+use super::super::layout::Table;
+use super::super::output::{Look, Paint, note, print};
 use super::super::{EXIT_DONE, EXIT_FAILED};
 use super::Machinery;
 use crate::format;
