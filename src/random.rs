@@ -30,8 +30,6 @@ pub enum Purpose {
     Synthetic = 9,
     /// Directions for projecting patches; index: the direction.
     Projection = 10,
-    /// Bootstrap resampling; index: the resample.
-    Bootstrap = 11,
     /// Random signs of the sign-flip test; index: the draw.
     SignFlip = 12,
 }

@@ -8,7 +8,7 @@ use super::loss::LossRow;
 use super::measured::{BICUBIC, Measured};
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Unit};
-use crate::stats::{self, Question, Verdict, seeds_needed};
+use crate::stats::{self, Family, Question, Verdict, seeds_needed};
 use crate::store::Digest;
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
@@ -74,8 +74,9 @@ pub fn answers(claims: &BTreeMap<String, Claim>, measured: &[Measured]) -> Vec<C
         differences: differences(asked.endpoint, &asked.replicates).unwrap_or_default(),
         margin: asked.margin,
     };
-    let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>());
-    let needed = seeds_needed(asked.len());
+    let family = Family { claims: asked.len(), alpha: stats::ALPHA };
+    let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>(), family);
+    let needed = seeds_needed(family);
     asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, needed)).collect()
 }
 

@@ -4,21 +4,25 @@
 //! - The unit of observation is the seed: whatever two arms share under one seed (data, initial weights, noise) cancels
 //!   in their difference, and a claim should hold for other seeds. A [`Question`] contains the difference for every
 //!   seed and image.
+//! - [`Estimate`] is the size of the effect with its uncertainty over seeds and images: Student's interval.
 //! - `sign_flip` tests whether the seeds agree on a direction, without assuming a distribution. With n seeds, p is at
 //!   least 2^(1-n): fewer than six seeds can show nothing, and more claims need more seeds.
-//! - `holm` keeps the probability of any false finding among all claims of a study below [`ALPHA`].
-//! - `bootstrap` estimates how large the effect is, over other seeds and images.
+//! - [`Family`] keeps the probability of any false finding among all claims of a pipeline file at most [`ALPHA`], and
+//!   that of any false equivalence as well.
 //! - `verdict` combines them into an answer, which is inconclusive if the study was too small.
+//! - `power` tells how many seeds a study needs.
 
-mod bootstrap;
-mod holm;
+mod estimate;
+mod family;
+mod power;
 mod sign_flip;
 #[cfg(test)]
 mod simulation;
 mod verdict;
 
-pub use bootstrap::interval;
-pub use holm::holm;
+pub use estimate::Estimate;
+pub use family::{Family, level_of_look, seeds_at};
+pub use power::{POWER, SeedsFor, seeds_for};
 pub use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 
@@ -27,9 +31,6 @@ pub const ALPHA: f64 = 0.05;
 
 /// The minimum number of seeds for a verdict other than inconclusive.
 pub const MIN_SEEDS: usize = 6;
-
-/// The number of bootstrap resamples.
-pub const RESAMPLES: usize = 10_000;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::effect;
-use super::{ALPHA, MIN_SEEDS, RESAMPLES, holm, interval, mean, min_p, sign_flip};
+use super::{ALPHA, Estimate, Family, MIN_SEEDS, mean, min_p, sign_flip};
 
 /// The question whether an arm is better than its control, by one endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,59 +18,113 @@ pub struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The arm is better: p is small and the interval is above 0.
+    /// The arm is better: p is small and the effect is positive.
     Confirmed,
-    /// The arm is worse: p is small and the interval is below 0.
+    /// The arm is worse: p is small and the effect is negative.
     Refuted,
-    /// The difference is irrelevant: the interval is within the margin on both sides.
+    /// The difference is irrelevant: it is within the margin on both sides.
     Equivalent,
     /// The study is not conclusive.
     Inconclusive,
 }
 
-/// The result of the statistical tests of one question.
+/// The result of the statistical tests of one question. The p-values after Holm's correction are for the family of the
+/// question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub verdict: Verdict,
+    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin.
+    pub is_beyond_margin: bool,
     /// The mean difference, positive if the arm is better.
     pub effect: f64,
     /// The 95 % confidence interval; `None` for fewer than two seeds.
     pub interval: Option<[f64; 2]>,
-    /// The two-sided p-value of the sign-flip test over the seeds.
+    /// The two-sided p-value of no difference: the larger one of the sign-flip test over the seeds and of the
+    /// [`Estimate`].
     pub p: f64,
-    /// `p` after Holm's correction for all questions of the study.
+    /// `p` after Holm's correction.
     pub p_holm: f64,
+    /// The p-value of a difference that is not within the margin (two one-sided tests), after Holm's correction.
+    pub p_equivalent_holm: f64,
 }
 
-/// Returns the minimum number of seeds with which one of `claims` claims can become significant. With fewer, every
-/// verdict is inconclusive, whatever is measured.
-pub fn seeds_needed(claims: usize) -> usize {
-    (MIN_SEEDS..).find(|&n| claims as f64 * min_p(n) <= ALPHA || n >= 64).unwrap_or(MIN_SEEDS)
+/// Returns the minimum number of seeds with which a claim of the family can become significant. With fewer, no claim is
+/// confirmed or refuted, whatever is measured.
+pub fn seeds_needed(family: Family) -> usize {
+    (MIN_SEEDS..).find(|&n| min_p(n) <= family.level() || n >= 64).unwrap_or(MIN_SEEDS)
 }
 
-/// Answers all questions of a study, corrected for their number.
-pub fn answer(questions: &[Question]) -> Vec<Answer> {
-    answer_with(questions, RESAMPLES)
-}
-
-pub(super) fn answer_with(questions: &[Question], resamples: usize) -> Vec<Answer> {
-    let of_seeds = |q: &Question| q.differences.iter().map(|row| mean(row)).collect::<Vec<_>>();
-    let p: Vec<f64> = questions.iter().map(|q| sign_flip(&of_seeds(q))).collect();
-    let one = |((question, &p), p_holm): ((&Question, &f64), f64)| {
-        let interval = interval(&question.differences, resamples);
-        let verdict = verdict(question.differences.len(), interval, p_holm, question.margin);
-        Answer { verdict, effect: effect(&question.differences), interval, p, p_holm }
+/// Answers questions of one family.
+pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
+    let tested: Vec<Tested> = questions.iter().map(Tested::new).collect();
+    let holm = |p: fn(&Tested) -> f64| family.holm(&tested.iter().map(p).collect::<Vec<_>>());
+    let (different, equivalent, beyond) = (holm(|t| t.different), holm(|t| t.equivalent), holm(|t| t.beyond_margin));
+    let one = |(i, tested): (usize, &Tested)| {
+        let verdict = verdict(tested.seeds, tested.effect, different[i], equivalent[i], family.alpha);
+        Answer {
+            verdict,
+            is_beyond_margin: matches!(verdict, Verdict::Confirmed | Verdict::Refuted) && beyond[i] <= family.alpha,
+            effect: tested.effect,
+            interval: tested.interval,
+            p: tested.different,
+            p_holm: different[i],
+            p_equivalent_holm: equivalent[i],
+        }
     };
-    questions.iter().zip(&p).zip(holm(&p)).map(one).collect()
+    tested.iter().enumerate().map(one).collect()
+}
+
+/// The p-values of a question. Each is that of two tests, of which the larger counts: the sign-flip test assumes no
+/// distribution, but generalises only to other seeds; the estimate generalises to other images as well.
+struct Tested {
+    seeds: usize,
+    effect: f64,
+    interval: Option<[f64; 2]>,
+    /// There is no difference.
+    different: f64,
+    /// The difference is not within the margin.
+    equivalent: f64,
+    /// The difference is within the margin.
+    beyond_margin: f64,
+}
+
+impl Tested {
+    fn new(question: &Question) -> Self {
+        let rows: Vec<f64> = question.differences.iter().map(|row| mean(row)).collect();
+        let effect = mean(&rows);
+        let Some(estimate) = Estimate::of(&question.differences) else {
+            return Self {
+                seeds: rows.len(),
+                effect,
+                interval: None,
+                different: 1.0,
+                equivalent: 1.0,
+                beyond_margin: 1.0,
+            };
+        };
+        let larger_than = |null: f64| {
+            let rows: Vec<f64> = rows.iter().map(|row| row - null).collect();
+            sign_flip(&rows).max(estimate.two_sided_p(null))
+        };
+        let margin = question.margin.copysign(effect);
+        Self {
+            seeds: rows.len(),
+            effect,
+            interval: Some(estimate.interval(ALPHA)),
+            different: larger_than(0.0),
+            equivalent: estimate.p_equivalent(question.margin),
+            beyond_margin: if effect.abs() > question.margin { larger_than(margin) } else { 1.0 },
+        }
+    }
 }
 
 /// Equivalence takes precedence over confirmation and refutation.
-fn verdict(seeds: usize, interval: Option<[f64; 2]>, p_holm: f64, margin: f64) -> Verdict {
-    let Some([low, high]) = interval.filter(|_| seeds >= MIN_SEEDS) else { return Verdict::Inconclusive };
-    match p_holm <= ALPHA {
-        _ if -margin < low && high < margin => Verdict::Equivalent,
-        true if low > 0.0 => Verdict::Confirmed,
-        true if high < 0.0 => Verdict::Refuted,
+fn verdict(seeds: usize, effect: f64, different: f64, equivalent: f64, alpha: f64) -> Verdict {
+    match () {
+        _ if seeds < MIN_SEEDS => Verdict::Inconclusive,
+        _ if equivalent <= alpha => Verdict::Equivalent,
+        _ if different <= alpha && effect > 0.0 => Verdict::Confirmed,
+        _ if different <= alpha && effect < 0.0 => Verdict::Refuted,
         _ => Verdict::Inconclusive,
     }
 }
@@ -80,13 +133,15 @@ fn verdict(seeds: usize, interval: Option<[f64; 2]>, p_holm: f64, margin: f64) -
 mod tests {
     use super::*;
 
+    const FAMILY: Family = Family { claims: 1, alpha: ALPHA };
+
     fn question(seeds: usize, of: impl Fn(usize) -> f64) -> Question {
         Question { differences: (0..seeds).map(|seed| vec![of(seed)]).collect(), margin: 0.1 }
     }
 
     #[test]
     fn verdicts_depend_on_direction_and_relevance() {
-        let one = |q: Question| answer(&[q]).remove(0);
+        let one = |q: Question| answer(&[q], FAMILY).remove(0);
         let clear = one(question(8, |i| 1.0 + 0.1 * i as f64));
         assert_eq!((clear.verdict, clear.p), (Verdict::Confirmed, 1.0 / 128.0));
         assert!((clear.effect - 1.35).abs() < 1e-12);
@@ -101,22 +156,29 @@ mod tests {
     #[test]
     fn too_few_seeds_are_inconclusive() {
         for n in 0..MIN_SEEDS {
-            let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }]).remove(0);
+            let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }], FAMILY).remove(0);
             assert_eq!(answer.verdict, Verdict::Inconclusive);
         }
-        assert_eq!(answer(&[question(6, |i| 1.0 + 0.1 * i as f64)])[0].verdict, Verdict::Confirmed);
+        assert_eq!(answer(&[question(6, |i| 1.0 + 0.1 * i as f64)], FAMILY)[0].verdict, Verdict::Confirmed);
     }
 
     #[test]
     fn more_claims_need_more_seeds() {
-        assert_eq!([1, 2, 3, 4, 6, 7, 12, 13].map(seeds_needed), [6, 7, 7, 8, 8, 9, 9, 10]);
+        assert_eq!(
+            [1, 2, 3, 4, 6, 7, 12, 13].map(|claims| seeds_needed(Family { claims, ..FAMILY })),
+            [6, 7, 7, 8, 8, 9, 9, 10]
+        );
         let four = vec![question(7, |i| 1.0 + 0.1 * i as f64); 4];
         assert!(
-            answer(&four)
+            answer(&four, Family { claims: 4, ..FAMILY })
                 .iter()
                 .all(|a| a.verdict == Verdict::Inconclusive && a.p == 1.0 / 64.0 && a.p_holm == 4.0 / 64.0)
         );
         let four = vec![question(8, |i| 1.0 + 0.1 * i as f64); 4];
-        assert!(answer(&four).iter().all(|a| a.verdict == Verdict::Confirmed && a.p_holm == 4.0 / 128.0));
+        assert!(
+            answer(&four, Family { claims: 4, ..FAMILY })
+                .iter()
+                .all(|a| a.verdict == Verdict::Confirmed && a.p_holm == 4.0 / 128.0)
+        );
     }
 }
