@@ -20,7 +20,7 @@ fn arms() -> Pipeline {
         .stage(
             "compare",
             "{kind: compare, arms: {first: draw_one, second: draw_two}, \
-             claims: {better: {arm: second, control: bicubic, endpoint: crps}}}",
+             claims: {better: {arm: second, control: bicubic, endpoint: psnr_mean}}}",
         )
 }
 

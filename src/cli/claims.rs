@@ -28,10 +28,14 @@ pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, com
         let pace = |arm: &str| seconds_per_step(arm, store, record, compare);
         text += &convergence(answer, pace(&answer.arm), pace(&answer.control)).unwrap_or_default();
     }
-    let open: Vec<&ClaimAnswer> = answers.iter().filter(|answer| answer.by_design).collect();
+    for (answer, reason) in answers.iter().filter_map(|answer| Some((answer, answer.reason.as_ref()?))) {
+        text += &format!("{}: not answered: {reason}\n", answer.claim);
+    }
+    let is_open = |answer: &&ClaimAnswer| answer.by_design && answer.reason.is_none();
+    let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
     if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
         text += &format!(
-            "inconclusive by design, n = {}: no effect can be significant with fewer than {} seeds. The full study:\n  {}\n",
+            "inconclusive by design, n = {}: no difference can be significant with fewer than {} seeds. The full study:\n  {}\n",
             fewest.n,
             fewest.seeds_needed,
             study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
@@ -41,16 +45,27 @@ pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, com
 }
 
 fn table(answers: &[ClaimAnswer]) -> Table {
-    let mut table =
-        Table::new(&["claim", "better", "than", "by", "verdict", "effect", "95 % interval", "margin", "p (Holm)", "n"]);
+    let mut table = Table::new(&[
+        "claim",
+        "better",
+        "than",
+        "by",
+        "verdict",
+        "effect",
+        "95 % interval",
+        "margin",
+        "p (Holm)",
+        "n",
+        "K",
+    ]);
     for answer in answers {
-        let verdict = match (answer.verdict, answer.by_design) {
-            (Verdict::Confirmed, _) => (Look::Good, "confirmed"),
-            (Verdict::Refuted, _) => (Look::Bad, "refuted"),
-            (Verdict::Equivalent, _) => (Look::Plain, "equivalent"),
-            (Verdict::Inconclusive, true) => (Look::Attention, "inconclusive by design"),
-            (Verdict::Inconclusive, false) => (Look::Attention, "inconclusive"),
+        let look = match answer.verdict {
+            Verdict::Confirmed => Look::Good,
+            Verdict::Refuted => Look::Bad,
+            Verdict::Equivalent => Look::Plain,
+            Verdict::Inconclusive => Look::Attention,
         };
+        let by_design = if answer.by_design { " by design" } else { "" };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let interval = |[low, high]: [f64; 2]| format!("{low:+.decimals$} to {high:+.decimals$}");
         let plain = |text: String| (Look::Plain, text);
@@ -59,15 +74,21 @@ fn table(answers: &[ClaimAnswer]) -> Table {
             plain(answer.arm.clone()),
             plain(answer.control.clone()),
             plain(answer.endpoint.to_string()),
-            (verdict.0, verdict.1.to_string()),
+            (look, format!("{}{by_design}", answer.verdict_in_words())),
             plain(answer.effect.map(|e| format!("{e:+.decimals$}{unit}")).unwrap_or("not measured".to_string())),
             plain(answer.interval.map(interval).unwrap_or_default()),
             plain(format!("±{}{unit}", answer.margin)),
             plain(format!("{:.3}", answer.p_holm)),
             plain(answer.n.to_string()),
+            plain(answer.samples.map(format_samples).unwrap_or_default()),
         ]);
     }
     table
+}
+
+/// Returns K of the arm and of its control, once if they are equal.
+fn format_samples([arm, control]: [usize; 2]) -> String {
+    if arm == control { arm.to_string() } else { format!("{arm}, {control}") }
 }
 
 /// Describes the effort of both arms until the loss that both reach. Seconds are based on the measured training speed.
@@ -130,6 +151,11 @@ mod tests {
             interval: Some([-1.0, 20.0]),
             p: 0.25,
             p_holm: 0.5,
+            p_equivalent_holm: None,
+            beyond_margin: false,
+            family_claims: None,
+            samples: Some([4, 4]),
+            reason: None,
             n: 3,
             by_design: true,
             seeds_needed: 6,
@@ -148,8 +174,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let cells =
             |line: &str| line.split("  ").filter(|c| !c.is_empty()).map(|c| c.trim().to_string()).collect::<Vec<_>>();
-        let expected =
-            "convergence|attention|baseline|flops_to_loss|inconclusive by design|+12.25 %|-1.00 to +20.00|±5 %|0.500|3";
+        let expected = "convergence|attention|baseline|flops_to_loss|inconclusive by design|+12.25 %|-1.00 to +20.00|±5 %|0.500|3|4";
         assert_eq!(cells(lines[1]).join("|"), expected);
         assert!(lines[2].contains("not measured"), "{text}");
     }

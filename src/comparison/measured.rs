@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 
 use super::figures::Figures;
 use super::loss::LossRow;
-use crate::config::metrics::{Metric, Scope};
+use crate::config::metrics::{Drawn, Metric, Samples, Scope};
 use crate::config::{DiffusionParams, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
@@ -55,6 +55,36 @@ impl Measured {
         self.objective().map_or(self.samples > 1, |objective| objective != PredictionType::Regression)
     }
 
+    pub fn drawn(&self) -> Drawn {
+        Drawn { samples: self.samples, is_random: self.draws() }
+    }
+
+    /// Returns the values that decide a claim by `metric`; as [`values`](Self::values), but the PSNR of the mean is that
+    /// of infinitely many samples.
+    pub(super) fn deciding_values(&self, metric: Metric) -> Option<Vec<f64>> {
+        match metric.declaration().samples {
+            Samples::Extrapolated => self.psnr_of_infinite_mean(),
+            Samples::Any | Samples::Draw | Samples::Unbiased | Samples::Same => self.values(metric),
+        }
+    }
+
+    /// Returns values of the images whose mean is the PSNR in dB of the mean squared error of all images, estimated for
+    /// the mean of infinitely many samples. `None` if that error is not positive.
+    ///
+    /// The PSNR of each image would be biased, because its error is estimated from few samples. The values are therefore
+    /// linear in the images' errors e: PSNR(ē) − (10/ln 10)·(e/ē − 1), which has the same variation to first order.
+    fn psnr_of_infinite_mean(&self) -> Option<Vec<f64>> {
+        let of_image = |errors: Errors| match self.draws() {
+            true => errors.of_infinite_mean(self.samples),
+            false => errors.of_mean,
+        };
+        let errors: Vec<f64> = self.forecasts.iter().map(|forecast| of_image(forecast.errors)).collect();
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        let psnr = 10.0 * (255.0 * 255.0 / mean).log10();
+        let decibels = 10.0 / std::f64::consts::LN_10;
+        (mean > 0.0).then(|| errors.iter().map(|error| psnr - decibels * (error / mean - 1.0)).collect())
+    }
+
     /// Returns the last validation loss; `None` also if it is not finite, which JSON cannot represent.
     pub fn val_loss(&self) -> Option<f64> {
         self.losses.iter().rev().find_map(|r| r.val_loss).filter(|l| l.is_finite())
@@ -77,6 +107,8 @@ impl Measured {
             Metric::SsimYMean => mean(|s| s.ssim_y),
             Metric::ConsistencyPsnr => sample(|s| Some(s.consistency_psnr)),
             Metric::ConsistencyPsnrMean => mean(|s| Some(s.consistency_psnr)),
+            // Of a single sample, both are its error.
+            Metric::Crps | Metric::EnergyScore if self.samples < 2 => None,
             Metric::Crps => Some(self.forecasts.iter().map(|f| f.crps).collect()),
             Metric::EnergyScore => self.forecasts.iter().map(|f| f.energy_score).collect(),
             Metric::Calibration => {
@@ -148,7 +180,7 @@ mod tests {
              ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
         assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
-        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,5.625,");
+        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
         assert_eq!(lines.len(), 7);
     }
 
@@ -157,7 +189,7 @@ mod tests {
         let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
-        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
+        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,,");
         assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
         assert_eq!(lines.len(), 9);
     }

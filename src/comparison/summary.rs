@@ -127,8 +127,9 @@ fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     let groups: Vec<String> = drawn.iter().map(group).collect();
     (groups.len() > 1).then(|| {
         format!(
-            "the arms have different numbers K of samples: {}. The mean of more samples is nearer to the image, so figures \
-             of the mean do not compare arms of different K, and decide no claim",
+            "the arms have different numbers K of samples: {}. The mean of more samples is nearer to the image, so the \
+             tables' figures of the mean do not compare arms of different K; claims on `psnr_mean` compare the means of \
+             infinitely many samples",
             groups.join(", ")
         )
     })
@@ -192,7 +193,7 @@ mod tests {
                 },
                 "bicubic": {
                     "samples": 1, "psnr_sample": 21.25, "psnr_mean": 21.25, "psnr_y_sample": 22.25,
-                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5, "crps": 5.3125,
+                    "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5,
                     "spectrum_distance": 1.5
                 }
             },

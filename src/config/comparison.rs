@@ -17,13 +17,26 @@ pub struct CompareParams {
     #[serde(deserialize_with = "arms")]
     #[schemars(with = "BTreeMap<String, String>", extend("minProperties" = 1))]
     pub arms: BTreeMap<String, Arm>,
-    /// The claims by name. All are tested together; the verdicts are in `summary.json`.
+    /// The claims by name. All claims of the pipeline file are tested together, unless `family` separates them; the
+    /// verdicts are in `summary.json`.
     #[serde(default)]
     pub claims: BTreeMap<String, Claim>,
+    /// The name of the family of claims that share an error rate. By default, all claims of the file are one family;
+    /// give comparisons that answer unrelated questions different names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// The number of claims of the family in the whole file, set when the file is loaded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(skip)]
+    pub claims_in_family: usize,
     /// The number of test images in `comparison.png`, one per row.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]
     pub rows: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn default_rows() -> usize {
@@ -99,7 +112,7 @@ fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, A
 }
 
 impl Kind for CompareParams {
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const OUTPUTS: &'static [&'static str] = &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES];
     const HEADLINES: &'static [&'static str] = &["psnr_mean", "psnr_sample"];
 

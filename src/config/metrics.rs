@@ -55,15 +55,36 @@ pub enum Scope {
     Convergence,
 }
 
-/// For which numbers K of samples per image two arms can be compared by a metric.
+/// Which arms a metric can compare, given their numbers K of samples per image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Samples {
-    /// It does not depend on K.
+    /// All: it does not depend on K.
     Any,
-    /// It is estimated without bias for K ≥ 2, and means something else for K = 1.
+    /// Two arms that draw samples, or two that do not. It is of a single sample, which is less similar to the image than
+    /// the mean of all possible samples, which a deterministic network estimates.
+    Draw,
+    /// Arms with K ≥ 2, from which it is estimated without bias. With one sample it is the error of that sample.
     Unbiased,
-    /// It depends on K: the mean of more samples is nearer to the image.
+    /// All, but arms that draw samples need K ≥ 2: claims compare its unbiased estimate for infinitely many samples.
+    Extrapolated,
+    /// Arms with equal K. The mean of more samples is nearer to the image.
     Same,
+}
+
+/// The samples of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// The number K of samples per image.
+    pub samples: usize,
+    /// Whether they are random draws. Enlargement and regression are deterministic for any K.
+    pub is_random: bool,
+}
+
+/// Why a metric cannot compare two arms, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Objection {
+    pub reason: &'static str,
+    pub help: &'static str,
 }
 
 /// The declaration of a metric.
@@ -119,19 +140,19 @@ macro_rules! metrics {
 }
 
 metrics! {
-    PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Any, endpoint: true, in_tables: true,
+    PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: true,
         "PSNR of the first sample. A blurred image has a higher one than a sharp sample: it does not show which is better.";
-    PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
-        "PSNR of the mean of all samples of an image.";
-    PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Any, endpoint: true, in_tables: false,
+    PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Extrapolated, endpoint: true, in_tables: true,
+        "PSNR of the mean of all samples of an image. Claims compare it for infinitely many samples.";
+    PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
         "PSNR of the luma of the first sample, without as many pixels at each edge as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
         "PSNR of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
-    SsimSample: "ssim_sample", "SSIM", One, 4, Higher, Image, Any, endpoint: true, in_tables: true,
+    SsimSample: "ssim_sample", "SSIM", One, 4, Higher, Image, Draw, endpoint: true, in_tables: true,
         "SSIM of the first sample.";
     SsimMean: "ssim_mean", "SSIM of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: true,
         "SSIM of the mean of all samples.";
-    SsimYSample: "ssim_y_sample", "SSIM-Y", One, 4, Higher, Image, Any, endpoint: true, in_tables: false,
+    SsimYSample: "ssim_y_sample", "SSIM-Y", One, 4, Higher, Image, Draw, endpoint: true, in_tables: false,
         "SSIM of the luma of the first sample, without as many pixels at each edge as the scale.";
     SsimYMean: "ssim_y_mean", "SSIM-Y of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: false,
         "SSIM of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
@@ -144,8 +165,9 @@ metrics! {
         "Continuous ranked probability score of all samples, pixel by pixel, in levels of 8 bits.";
     EnergyScore: "energy_score", "energy score", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
         "Energy score of all samples in patches of 8×8: whether pixels fit together. In levels of 8 bits.";
-    Calibration: "calibration", "calibration", One, 2, One, Images, Same, endpoint: false, in_tables: true,
-        "The spread of the samples divided by their error: 1 if they vary as much as they err, less if they vary less.";
+    Calibration: "calibration", "calibration", One, 2, One, Images, Unbiased, endpoint: false, in_tables: true,
+        "The variance of the samples divided by the squared error of their mean, both for infinitely many samples: 1 if \
+         they vary as much as they err, less if they vary less.";
     SpectrumDistance: "spectrum_distance", "spectrum", Decibel, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
         "Distance of the power spectra of the first samples, above the frequencies of the low-resolution image.";
@@ -246,13 +268,30 @@ impl Metric {
         self.scope() == Scope::Convergence
     }
 
-    /// Whether it means the same for two arms that draw these numbers of samples per image.
-    pub fn is_comparable(self, samples: [usize; 2]) -> bool {
-        let [a, b] = samples;
+    /// Returns why it cannot compare two arms, if it cannot.
+    pub fn objection(self, arms: [Drawn; 2]) -> Option<Objection> {
+        let too_few = |arm: &Drawn| arm.samples < 2;
+        let [a, b] = arms;
+        let objection = |reason, help| Some(Objection { reason, help });
         match self.declaration().samples {
-            Samples::Any => true,
-            Samples::Unbiased => a == b || (a > 1 && b > 1),
-            Samples::Same => a == b,
+            Samples::Draw if a.is_random != b.is_random => objection(
+                "one of them draws samples, and a sample is less similar to the image than a deterministic output, however good it is",
+                "choose `psnr_mean`, which compares the means of infinitely many samples",
+            ),
+            Samples::Unbiased if arms.iter().any(too_few) => objection(
+                "it needs at least two samples per image of both; with one sample it is the error of that sample",
+                "set `samples: 2` or more in the `sample` stages of both; against `bicubic`, choose `psnr_mean`",
+            ),
+            Samples::Extrapolated if arms.iter().any(|arm| arm.is_random && too_few(arm)) => objection(
+                "it needs at least two samples per image of an arm that draws samples",
+                "set `samples: 2` or more in the `sample` stages, for example in `defaults.sample`",
+            ),
+            Samples::Same if a.is_random != b.is_random || (a.is_random && a.samples != b.samples) => objection(
+                "it depends on the number of samples per image, which differs",
+                "set the same `samples` in the `sample` stages of both, for example in `defaults.sample`; \
+                 against a deterministic arm, choose `psnr_mean`",
+            ),
+            Samples::Any | Samples::Draw | Samples::Unbiased | Samples::Extrapolated | Samples::Same => None,
         }
     }
 }
@@ -322,9 +361,21 @@ mod tests {
     }
 
     #[test]
-    fn only_unbiased_metrics_compare_different_numbers_of_samples() {
-        assert!(Metric::PsnrSample.is_comparable([1, 4]));
-        assert!(!Metric::PsnrMean.is_comparable([2, 4]) && Metric::PsnrMean.is_comparable([4, 4]));
-        assert!(Metric::Crps.is_comparable([2, 4]) && !Metric::Crps.is_comparable([1, 4]));
+    fn metrics_compare_only_arms_that_they_are_fair_to() {
+        let draws = |samples| Drawn { samples, is_random: true };
+        let fixed = |samples| Drawn { samples, is_random: false };
+        let is_fair = |metric: Metric, a: Drawn, b: Drawn| {
+            assert_eq!(metric.objection([a, b]), metric.objection([b, a]));
+            metric.objection([a, b]).is_none()
+        };
+        assert!(is_fair(Metric::PsnrSample, draws(1), draws(4)) && is_fair(Metric::PsnrSample, fixed(1), fixed(4)));
+        assert!(!is_fair(Metric::PsnrSample, draws(4), fixed(1)));
+        assert!(is_fair(Metric::PsnrMean, draws(2), draws(4)) && is_fair(Metric::PsnrMean, draws(2), fixed(1)));
+        assert!(!is_fair(Metric::PsnrMean, draws(1), fixed(1)));
+        assert!(is_fair(Metric::SsimMean, draws(4), draws(4)) && is_fair(Metric::SsimMean, fixed(1), fixed(2)));
+        assert!(!is_fair(Metric::SsimMean, draws(2), draws(4)) && !is_fair(Metric::SsimMean, draws(4), fixed(4)));
+        assert!(is_fair(Metric::Crps, draws(2), draws(4)) && is_fair(Metric::Crps, draws(2), fixed(2)));
+        assert!(!is_fair(Metric::Crps, draws(1), draws(4)) && !is_fair(Metric::Crps, draws(4), fixed(1)));
+        assert!(is_fair(Metric::SpectrumDistance, draws(1), fixed(1)));
     }
 }

@@ -123,14 +123,34 @@ pub fn errors(truth: &[u8], samples: &[u8]) -> Errors {
     }
 }
 
-/// Returns the calibration of the samples: the ratio of the two errors, divided by its expected value 2K/(K + 1) for
-/// samples from the distribution of the truth. 1 is calibrated; below 1 the samples vary too little, above 1 too much.
-/// Returns `None` for fewer than two samples or if the error is 0.
+impl Errors {
+    /// Returns the unbiased estimate of the squared error of the mean of infinitely many samples, from K ≥ 2 of them.
+    ///
+    /// With b² that error and s² the variance of the samples, single samples have an expected error of b² + s² and the
+    /// mean of K samples one of b² + s²/K. The estimate can be negative.
+    pub fn of_infinite_mean(self, samples: usize) -> f64 {
+        let k = samples as f64;
+        (k * self.of_mean - self.of_sample) / (k - 1.0)
+    }
+
+    /// Returns the unbiased estimate of the variance of the samples, from K ≥ 2 of them.
+    pub fn variance(self, samples: usize) -> f64 {
+        let k = samples as f64;
+        (self.of_sample - self.of_mean) * k / (k - 1.0)
+    }
+}
+
+/// Returns the calibration of the samples: their variance divided by the squared error of their mean, both as if there
+/// were infinitely many samples, so that it does not depend on their number. If the truth is another sample, both are
+/// equal. 1 is calibrated; below 1 the samples vary too little, above 1 too much. Returns `None` for fewer than two
+/// samples or if the error is not positive.
 pub fn calibration(errors: &[Errors], samples: usize) -> Option<f64> {
-    let sum = |of: fn(&Errors) -> f64| errors.iter().map(of).sum::<f64>();
-    let (of_sample, of_mean) = (sum(|e| e.of_sample), sum(|e| e.of_mean));
-    let expected = 2.0 * samples as f64 / (samples as f64 + 1.0);
-    (samples > 1 && of_mean > 0.0).then(|| of_sample / of_mean / expected)
+    if samples < 2 {
+        return None;
+    }
+    let error: f64 = errors.iter().map(|errors| errors.of_infinite_mean(samples)).sum();
+    let variance: f64 = errors.iter().map(|errors| errors.variance(samples)).sum();
+    (error > 0.0).then(|| variance / error)
 }
 
 fn count(truth: &[u8], samples: &[u8]) -> usize {

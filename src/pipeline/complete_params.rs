@@ -100,7 +100,7 @@ impl StageParams {
             Self::Command(CommandParams { command: _, inputs, outputs: _, env: _, files: _, metrics: _, seed }) => {
                 add(fields, [("inputs", json!(inputs)), ("seed", json!(seed))]);
             }
-            Self::Compare(CompareParams { arms, claims: _, rows: _ }) => {
+            Self::Compare(CompareParams { arms, claims: _, family: _, claims_in_family: _, rows: _ }) => {
                 for (name, arm) in arms {
                     for (index, run) in arm.runs.iter().enumerate() {
                         fields["arms"][name]["runs"][index]["stage"] = json!(run.stage);

@@ -1,5 +1,6 @@
 //! Loads a pipeline from a file or a text.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use super::draft::Draft;
 use super::text::nearest;
 use super::tree::Node;
 use super::{Flags, Pipeline, Stage, aliases, checks, flags, instances, order, reader, resolve, resolved_yaml};
+use crate::config::StageParams;
 
 /// Reads and validates a pipeline file. Values in `flags` override those of the file.
 ///
@@ -61,7 +63,8 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
     let Some(root) = tree(&sources, &mut errors) else { return Err(errors.finish(sources)) };
     let Some(mut draft) = resolve::resolve(root, &mut errors) else { return Err(errors.finish(sources)) };
     draft.stages = order::check_and_sort(draft.stages, &mut errors);
-    let instances = instances::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
+    let mut instances = instances::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
+    count_claims(&mut instances);
     checks::check(&draft, &instances, &mut errors);
     if !errors.is_empty() {
         return Err(errors.finish(sources));
@@ -86,6 +89,24 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
         stages: instances.into_iter().map(stage).collect(),
         source: Arc::new(Source { texts: sources, draft }),
     })
+}
+
+/// Tells every comparison how many claims its family has in the whole file.
+fn count_claims(instances: &mut [instances::Instance]) {
+    let mut families: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    let comparisons = |instance: &instances::Instance| match &instance.typed.params {
+        StageParams::Compare(params) => Some((params.family.clone(), params.claims.len())),
+        _ => None,
+    };
+    for (family, claims) in instances.iter().filter_map(comparisons) {
+        *families.entry(family).or_default() += claims;
+    }
+    for instance in instances {
+        if let StageParams::Compare(params) = &mut instance.typed.params {
+            let in_family = families.get(&params.family).copied().unwrap_or_default();
+            params.claims_in_family = if params.claims.is_empty() { 0 } else { in_family };
+        }
+    }
 }
 
 /// Decodes the text of a file. On failure, returns a message and a hint.

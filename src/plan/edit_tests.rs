@@ -96,6 +96,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.samples.batch_size", &["8"]),
     ("stages.compare.rows", &["4"]),
     ("stages.compare.claims", &["{ quality: { arm: a, control: bicubic, endpoint: psnr_mean } }"]),
+    ("stages.compare.family", &["other"]),
     ("stages.count.command", &["[wc, -l, '{inputs.x}']", "[echo, '{seed}']"]),
     ("stages.count.outputs", &["[o, p]"]),
     ("stages.count.env", &["{ A: b }"]),

@@ -7,9 +7,9 @@ use super::super::text::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 use crate::config::StageParams;
 use crate::config::claims::Claim;
-use crate::config::metrics::Metric;
+use crate::config::metrics::{Drawn, Metric};
 use crate::config::names::name_error;
-use crate::config::{Arm, CompareParams, DiffusionParams, PredictionType, TrainParams};
+use crate::config::{Arm, ArmRun, CompareParams, DiffusionParams, PredictionType, TrainParams};
 
 /// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;
@@ -120,19 +120,24 @@ impl ClaimOf<'_> {
         errors.push(Diagnostic::new(self.field_span("control"), message).help(help));
     }
 
-    /// Checks that the endpoint can compare the arms' numbers of samples per image.
+    /// Checks that the endpoint can compare the arms' samples.
     fn samples(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
-        let [Some(arm), Some(control)] = sides.map(|side| drawn(side?, stages)) else { return };
-        if endpoint.is_comparable([arm, control]) {
-            return;
-        }
+        let [Some(arm), Some(control)] = sides.map(|side| drawn(side, stages)) else { return };
+        let Some(objection) = endpoint.objection([arm, control]) else { return };
+        let samples = |drawn: Drawn| match (drawn.is_random, drawn.samples) {
+            (true, k) => format!("draws K = {k}"),
+            (false, 1) => "is deterministic".to_string(),
+            (false, k) => format!("is deterministic, with K = {k}"),
+        };
         let message = format!(
-            "`{endpoint}` cannot decide between {} and {}: they draw {arm} and {control} samples per image",
+            "`{endpoint}` cannot decide between {} ({}) and {} ({}): {}",
             quote(&self.claim.arm),
+            samples(arm),
             quote(&self.claim.control),
+            samples(control),
+            objection.reason
         );
-        let help = "set the same `samples` in the `sample` stages of both, for example in `defaults.sample`";
-        errors.push(Diagnostic::new(self.endpoint_span(), message).help(help));
+        errors.push(Diagnostic::new(self.endpoint_span(), message).help(objection.help));
     }
 
     /// The span of the endpoint, or of the arm if the endpoint is implied.
@@ -141,6 +146,30 @@ impl ClaimOf<'_> {
             Some(_) => self.field_span("endpoint"),
             None => self.field_span("arm"),
         }
+    }
+
+    /// Refuses an endpoint that is measured in training for two arms that sample the same trained network.
+    fn is_same_training(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) -> bool {
+        let models = sides.map(|side| -> Option<Vec<&str>> {
+            let model = |run: &ArmRun| match stages.params(&run.stage) {
+                Some(StageParams::Sample(sample)) => Some(sample.model.as_str()),
+                _ => None,
+            };
+            side?.runs.iter().map(model).collect()
+        });
+        let [Some(arm), Some(control)] = &models else { return false };
+        let Some(shared) = arm.iter().find(|model| control.contains(model)) else { return false };
+        let message = format!(
+            "`{endpoint}` cannot decide between {} and {}: both sample the network of {}, and it is measured in training",
+            quote(&self.claim.arm),
+            quote(&self.claim.control),
+            quote(shared),
+        );
+        errors.push(
+            Diagnostic::new(self.endpoint_span(), message)
+                .help("choose an endpoint that measures images, such as `crps` or `psnr_mean`"),
+        );
+        true
     }
 
     /// Checks that the validation losses of both arms are comparable.
@@ -159,6 +188,9 @@ impl ClaimOf<'_> {
             };
             trainings.extend(stages.train(&sample.model));
         }
+        if self.is_same_training(endpoint, sides, stages, errors) {
+            return;
+        }
         if let [a, b] = trainings[..]
             && let Some(parameter) = difference(a, b)
         {
@@ -175,11 +207,12 @@ impl ClaimOf<'_> {
     }
 }
 
-/// Returns the number of samples per image of an arm; None if it is unknown, and for regression, which does not sample.
-fn drawn(arm: &Arm, stages: &Stages) -> Option<usize> {
+/// Returns the samples of an arm; `None` if they are unknown.
+fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
+    let Some(arm) = side else { return Some(Drawn { samples: 1, is_random: false }) };
     let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
-    let draws = stages.train(&sample.model)?.diffusion.objective != PredictionType::Regression;
-    draws.then_some(sample.samples)
+    let is_random = stages.train(&sample.model)?.diffusion.objective != PredictionType::Regression;
+    Some(Drawn { samples: sample.samples, is_random })
 }
 
 /// Returns the first parameter that makes the validation losses of two trainings incomparable.

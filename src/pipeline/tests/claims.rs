@@ -29,12 +29,11 @@ stages:
 
 #[test]
 fn claims_are_parsed() {
-    let claims =
-        "quality: { arm: second, control: first }, mine: { arm: first, control: bicubic, endpoint: crps, margin: 2 }";
+    let claims = "quality: { arm: second, control: first }, mine: { arm: first, control: bicubic, endpoint: psnr_mean, margin: 2 }";
     let pipeline = valid(&with(claims));
     let StageParams::Compare(compare) = &pipeline.stage("compare").unwrap().params else { unreachable!() };
     let [(mine, of_mine), (quality, of_quality)] = compare.claims.iter().collect::<Vec<_>>()[..] else { panic!() };
-    assert_eq!((of_mine.endpoint(mine), of_mine.margin), (Some(Metric::Crps), Some(2.0)));
+    assert_eq!((of_mine.endpoint(mine), of_mine.margin), (Some(Metric::PsnrMean), Some(2.0)));
     assert_eq!((of_quality.endpoint(quality), of_quality.margin), (Some(Metric::ValLoss), None));
     assert_eq!((of_quality.arm.as_str(), of_quality.control.as_str()), ("second", "first"));
 }
@@ -64,6 +63,75 @@ fn claims_that_the_arms_cannot_decide_are_refused() {
         one("q: { arm: first, control: other, endpoint: crps, margin: 0 }"),
         "`claims.q.margin` must be greater than 0, found `0`"
     );
+}
+
+#[test]
+fn endpoints_that_are_unfair_to_an_arm_are_refused() {
+    let one = |claim: &str, edit: [&str; 2]| messages(&with(&format!("q: {claim}")).replace(edit[0], edit[1]), &[]);
+    let none = ["", ""];
+    let one_sample = ["{ kind: sample, model: second }", "{ kind: sample, model: second, samples: 1 }"];
+    assert_eq!(
+        one("{ arm: first, control: bicubic, endpoint: crps }", none),
+        ["`crps` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): it needs at least two \
+          samples per image of both; with one sample it is the error of that sample"]
+    );
+    assert_eq!(
+        one("{ arm: first, control: second, endpoint: energy_score }", one_sample),
+        [
+            "`energy_score` cannot decide between `first` (draws K = 4) and `second` (draws K = 1): it needs at least two \
+          samples per image of both; with one sample it is the error of that sample"
+        ]
+    );
+    assert_eq!(
+        one("{ arm: first, control: bicubic, endpoint: psnr_sample }", none),
+        [
+            "`psnr_sample` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): one of them draws \
+          samples, and a sample is less similar to the image than a deterministic output, however good it is"
+        ]
+    );
+    assert_eq!(
+        one("{ arm: second, control: bicubic, endpoint: psnr_mean }", one_sample),
+        [
+            "`psnr_mean` cannot decide between `second` (draws K = 1) and `bicubic` (is deterministic): it needs at least \
+          two samples per image of an arm that draws samples"
+        ]
+    );
+    assert!(one("{ arm: second, control: bicubic, endpoint: psnr_mean }", none).is_empty());
+    assert!(one("{ arm: first, control: second, endpoint: psnr_sample }", one_sample).is_empty());
+}
+
+#[test]
+fn arms_of_one_training_cannot_differ_in_its_validation_loss() {
+    let shared = ["{ kind: sample, model: second }", "{ kind: sample, model: first, sampler: { steps: 2 } }"];
+    let text = with("quality: { arm: first, control: second }").replace(shared[0], shared[1]);
+    assert_eq!(
+        messages(&text, &[]),
+        [
+            "`val_loss` cannot decide between `first` and `second`: both sample the network of `first`, and it is measured \
+          in training"
+        ]
+    );
+}
+
+#[test]
+fn claims_of_all_comparisons_are_one_family_unless_they_are_separated() {
+    let counts = |edit: &str| -> Vec<usize> {
+        let claim = "quality: { arm: second, control: first }";
+        let arms = "arms: { first: sample_first, second: sample_second }";
+        let two = format!(
+            "{}  again: {{ kind: compare, {arms}, claims: {{ {claim}, mine: {{ arm: first, control: second, endpoint: crps }} }}{edit} }}\n",
+            with("quality: { arm: first, control: second }")
+        );
+        let pipeline = valid(&two);
+        ["compare", "again"]
+            .map(|name| match &pipeline.stage(name).unwrap().params {
+                StageParams::Compare(compare) => compare.claims_in_family,
+                _ => unreachable!(),
+            })
+            .into()
+    };
+    assert_eq!(counts(""), [3, 3]);
+    assert_eq!(counts(", family: sampling"), [1, 2]);
 }
 
 #[test]
@@ -97,7 +165,7 @@ fn claims_refer_to_swept_arms_by_their_full_name() {
     let named = "quality: { arm: 'first[base_channels=8]', control: second }";
     assert!(swept(named, widths).is_empty());
     let seeds = "first: { kind: train, matrix: { seed: [0, 1] } }";
-    assert!(swept("quality: { arm: first, control: bicubic, endpoint: crps }", seeds).is_empty());
+    assert!(swept("quality: { arm: first, control: bicubic, endpoint: psnr_mean }", seeds).is_empty());
     assert_eq!(
         swept("quality: { arm: first, control: second }", seeds),
         ["arm `first` has several seeds, but arm `second` has one"]

@@ -104,7 +104,7 @@ fn samples(known: &Known) -> Vec<Comparison> {
         arms.insert(stage.name.clone(), arm);
     }
     let comparison = |(name, arms): (String, BTreeMap<String, Arm>)| {
-        let params = CompareParams { arms, claims: BTreeMap::new(), rows: ROWS };
+        let params = CompareParams { arms, claims: BTreeMap::new(), family: None, claims_in_family: 0, rows: ROWS };
         Comparison {
             name,
             is_of_samples: true,

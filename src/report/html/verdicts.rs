@@ -26,11 +26,11 @@ pub struct Card {
 
 impl Card {
     pub fn of(answer: &ClaimAnswer) -> Self {
-        let (tone, word) = match answer.verdict {
-            Verdict::Confirmed => (Tone::Good, "confirmed"),
-            Verdict::Refuted => (Tone::Bad, "refuted"),
-            Verdict::Equivalent => (Tone::Plain, "equivalent"),
-            Verdict::Inconclusive => (Tone::Attention, "inconclusive"),
+        let tone = match answer.verdict {
+            Verdict::Confirmed => Tone::Good,
+            Verdict::Refuted => Tone::Bad,
+            Verdict::Equivalent => Tone::Plain,
+            Verdict::Inconclusive => Tone::Attention,
         };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
@@ -43,10 +43,15 @@ impl Card {
             facts.push(format!("p = {:.3} after Holm", answer.p_holm));
         }
         facts.push(if answer.n == 1 { "1 seed".to_string() } else { format!("{} seeds", answer.n) });
+        facts.extend(answer.samples.map(|[arm, control]| match arm == control {
+            true => format!("K = {arm}"),
+            false => format!("K = {arm} and {control}"),
+        }));
         let mut remarks = vec![];
-        if answer.by_design {
+        remarks.extend(answer.reason.as_ref().map(|reason| format!("Not answered: {reason}.")));
+        if answer.by_design && answer.reason.is_none() {
             remarks.push(format!(
-                "Inconclusive by design: with fewer than {} seeds, no result can be significant.",
+                "Inconclusive by design: with fewer than {} seeds, no difference can be significant.",
                 answer.seeds_needed
             ));
         }
@@ -62,7 +67,7 @@ impl Card {
         }));
         Self {
             claim: answer.claim.clone(),
-            verdict: Badge { word: word.to_string(), tone },
+            verdict: Badge { word: answer.verdict_in_words().to_string(), tone },
             arm: answer.arm.clone(),
             control: answer.control.clone(),
             endpoint: answer.endpoint.to_string(),

@@ -66,7 +66,7 @@ pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     }
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let claims = comparison::answers(&params.claims, &measured);
+    let claims = comparison::answers(&params.claims, params.claims_in_family, &measured);
     let summary = Summary { claims, ..Summary::of(&measured, comparison::floors(population.floor())) };
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });

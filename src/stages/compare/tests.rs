@@ -47,7 +47,13 @@ impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let params = CompareParams { arms: BTreeMap::new(), claims: BTreeMap::new(), rows: 3 };
+        let params = CompareParams {
+            arms: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            family: None,
+            claims_in_family: 0,
+            rows: 3,
+        };
         let (events, interrupted) = (Mutex::new(vec![]), AtomicBool::new(false));
         Self { store, inputs: BTreeMap::new(), params, events, interrupted, folder }
     }
@@ -177,14 +183,19 @@ fn claims_are_answered_in_the_summary() {
         let claim = serde_json::json!({"arm": "regression", "control": "diffusion", "endpoint": endpoint});
         serde_json::from_value(claim).unwrap()
     };
-    bed.params.claims = [("blurred", claim("psnr_sample")), ("losses", claim("steps_to_loss"))]
-        .map(|(name, claim)| (name.to_string(), claim))
-        .into();
+    bed.params.claims = [
+        ("blurred", claim("psnr_sample")),
+        ("consistent", claim("consistency_psnr")),
+        ("losses", claim("steps_to_loss")),
+    ]
+    .map(|(name, claim)| (name.to_string(), claim))
+    .into();
     let summary = Summary::from_json(&bed.blob(&bed.run().unwrap(), blobs::SUMMARY)).unwrap();
-    let psnr = |arm: &str| summary.arms[arm].figures.get(Metric::PsnrSample).unwrap();
-    let [blurred, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
-    assert!((blurred.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
-    assert_eq!((blurred.n, blurred.by_design, blurred.interval), (1, true, None));
+    let psnr = |arm: &str| summary.arms[arm].figures.get(Metric::ConsistencyPsnr).unwrap();
+    let [blurred, consistent, losses] = &summary.claims[..] else { panic!("{:?}", summary.claims) };
+    assert!(blurred.effect.is_none() && blurred.reason.as_ref().unwrap().contains("one of them draws samples"));
+    assert!((consistent.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
+    assert_eq!((consistent.n, consistent.by_design, consistent.interval), (1, true, None));
     // One of them has no validation loss.
     assert_eq!((losses.n, losses.effect, losses.convergence), (1, None, None));
 }
