@@ -4,8 +4,12 @@
 mod common;
 #[path = "slurm/damaged_records.rs"]
 mod damaged_records;
+#[path = "slurm/damaged_runs.rs"]
+mod damaged_runs;
 #[path = "slurm/failures.rs"]
 mod failures;
+#[path = "slurm/job_output.rs"]
+mod job_output;
 #[path = "slurm/real.rs"]
 mod real;
 #[path = "slurm/unwatched.rs"]

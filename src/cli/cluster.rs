@@ -89,10 +89,19 @@ pub fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
+/// Returns the problems of the job records of all runs whose jobs may continue.
+pub fn damaged_job_records(store: &Store) -> Vec<String> {
+    let runs = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline));
+    let active = runs.filter(|run| run.record().is_ok_and(|record| record.may_have_unwatched_jobs()));
+    active.filter_map(|run| batch::check_records(&run).err()).map(|error| format!("{error:#}")).collect()
+}
+
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
-    reconcile_run(&store, &run);
+    if run.record().is_ok() {
+        reconcile_run(&store, &run);
+    }
     let record = match run.record() {
         // The batch system finds the jobs by the run's id.
         Err(error) if run.has_jobs_dir() => {
@@ -137,10 +146,11 @@ fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
         }
         Err(error) => return Err(error),
     }
-    // If a process watches the run, it updates the record.
-    if let Some(run) = run.take_over()?
-        && let Ok(mut record) = run.record()
+    // If a process watches the run, it updates the record. One that is damaged stays.
+    if run.record().is_ok()
+        && let Some(run) = run.take_over().context("the jobs of the run are cancelled, but not its record")?
     {
+        let mut record = run.record()?;
         for stage in &mut record.stages {
             stage.state = match stage.state {
                 StageRunState::Running => StageRunState::Interrupted,

@@ -4,7 +4,7 @@ use crate::format;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::EXIT_DONE;
@@ -16,10 +16,7 @@ use super::output::{Look, Paint, print, print_json};
 
 pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
-    let facts = |what: &str| {
-        let run = find_run(&store, what)?;
-        Facts::of(&run).with_context(|| format!("run {} cannot be read", run.id()))
-    };
+    let facts = |what: &str| Facts::of(&find_run(&store, what)?);
     let (a, b) = (facts(&args.before)?, facts(&args.after)?);
     if args.json {
         let [a_params, b_params] = [&a, &b].map(|facts| facts.with_older_names(&facts.params));

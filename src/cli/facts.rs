@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use serde_yaml::Value as Yaml;
 
 use crate::config::StageKind;
@@ -25,9 +26,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Returns None if the run cannot be read.
-    pub fn of(run: &RunDir) -> Option<Self> {
-        let view = RunView::of(run)?;
+    /// Reads a run.
+    pub fn of(run: &RunDir) -> Result<Self> {
+        let view = RunView::read(run)?;
         let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok());
         let mut yaml: Yaml = yaml.unwrap_or_default();
         let mut params = BTreeMap::new();
@@ -60,7 +61,7 @@ impl Facts {
                 }
             }
         }
-        Some(Self { view, params, metrics, older_names })
+        Ok(Self { view, params, metrics, older_names })
     }
 
     /// Whether a parameter or metric has this name, its older name or a suffix of them.

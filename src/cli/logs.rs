@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::args::LogsArgs;
-use super::lookup::{find_stage, open_store, stage_record};
+use super::lookup::{find_stage, open_store};
 use super::output::{is_closed, note, print, print_json, visible};
 use super::{EXIT_DONE, EXIT_FAILED, cluster};
 use crate::format;
@@ -34,13 +34,14 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
             cluster::try_reconcile_run(&store, &run)?;
             reconciled = Instant::now();
         }
-        if let Some(record) = stage_record(&run, name) {
-            *stage = record;
-        }
+        // Without its record, the stage would never appear to end.
+        let stages = run.record()?.stages;
+        let found = stages.into_iter().find(|stage| stage.name == *name);
+        *stage = found.with_context(|| format!("the record of run {} no longer has the stage {name}", run.id()))?;
         Ok(())
     };
     // The key of a stage is known once its inputs are computed.
-    while args.follow && stage.key.is_none() && is_unfinished(&run, &stage) {
+    while args.follow && stage.key.is_none() && is_unfinished(&run, &stage)? {
         wait(&mut stage)?;
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
@@ -60,7 +61,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let (mut file, _) = open_file(&path).with_context(|| format!("opening {}", path.display()))?;
     let mut rest = vec![];
     loop {
-        let is_active = args.follow && is_unfinished(&run, &stage);
+        let is_active = args.follow && is_unfinished(&run, &stage)?;
         // Read in pieces: a log may be larger than the memory.
         loop {
             let mut bytes = std::mem::take(&mut rest);
@@ -113,8 +114,8 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
     Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
 }
 
-fn is_unfinished(run: &RunDir, stage: &StageRecord) -> bool {
+fn is_unfinished(run: &RunDir, stage: &StageRecord) -> Result<bool> {
     let is_active = [ViewState::Running, ViewState::Left];
-    matches!(stage.state, StageRunState::Pending | StageRunState::Running)
-        && RunView::of(run).is_some_and(|view| is_active.contains(&view.state))
+    Ok(matches!(stage.state, StageRunState::Pending | StageRunState::Running)
+        && is_active.contains(&RunView::read(run)?.state))
 }

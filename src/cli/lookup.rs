@@ -5,7 +5,7 @@ use std::path::Path;
 use super::output::note;
 use crate::config::InputError;
 use crate::pipeline::did_you_mean;
-use crate::runs::{RunDir, StageRecord};
+use crate::runs::{RunDir, StageRecord, is_run_id};
 use crate::store::Store;
 
 /// Opens the store to read its records; fails if there are no runs.
@@ -23,9 +23,9 @@ pub fn no_runs(runs: &Path) -> InputError {
 pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
     // The path of a run's folder, possibly of the link `latest`.
     let folder = Path::new(what);
-    if folder.join("run.json").is_file()
+    if folder.is_dir()
         && let Ok(folder) = folder.canonicalize()
-        && let Some(id) = folder.file_name().and_then(|name| name.to_str()).filter(|id| *id != what)
+        && let Some(id) = folder.file_name().and_then(|name| name.to_str()).filter(|id| is_run_id(id) && *id != what)
     {
         return find_run(store, id);
     }

@@ -32,7 +32,7 @@ pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     };
     let dirs = pipelines.iter().flat_map(|name| store.as_ref().map_or(vec![], |store| store.runs(name)));
     let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::reconcile_run(store, run));
-    let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run)).collect();
+    let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run).ok()).collect();
     if rows.is_empty() && args.pipeline.is_some() {
         let text = format!("{} has no runs of pipeline {}", runs.display(), pipelines[0]);
         return Err(InputError(text).into());

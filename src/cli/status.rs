@@ -23,9 +23,9 @@ use crate::store::Store;
 
 pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);
-    store.iter().for_each(cluster::reconcile_latest);
     match &args.what {
         None => {
+            store.iter().for_each(cluster::reconcile_latest);
             all(store.as_ref(), runs, args.json);
             let store = store.as_ref();
             let latest =
@@ -38,8 +38,9 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
             cluster::executor(None, &mut pipeline)?;
-            let prepared = prepare(&pipeline, store.as_ref())?;
             let run = store.as_ref().and_then(|store| store.latest_run(&pipeline.name));
+            store.iter().zip(&run).for_each(|(store, run)| cluster::reconcile_run(store, run));
+            let prepared = prepare(&pipeline, store.as_ref())?;
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
             let prepared = if ended.is_some() { prepare(&pipeline, store.as_ref())? } else { prepared };
             let view = run.as_ref().and_then(RunView::of);
@@ -50,10 +51,13 @@ pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
         }
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
-            // The run may be older than the latest.
+            if let Some(run) = &run {
+                // Otherwise the error would be reported twice.
+                run.record()?;
+            }
             store.iter().zip(&run).for_each(|(store, run)| cluster::reconcile_run(store, run));
             let ended = store.as_ref().zip(run.as_ref()).and_then(|(store, run)| follow(store, run, args));
-            let view = run.as_ref().and_then(RunView::of);
+            let view = run.as_ref().map(RunView::read).transpose()?;
             let (Some(store), Some(view)) = (&store, view) else {
                 return Err(InputError(format!(
                     "{what} is not a pipeline file, and {} has no run or pipeline of that name; `srpipe runs` lists them",

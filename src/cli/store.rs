@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::args::{GcArgs, RunIdArgs, VerifyArgs};
 use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, note, print, print_json};
-use super::{EXIT_DONE, EXIT_FAILED};
+use super::{EXIT_DONE, EXIT_FAILED, cluster};
 use crate::config::InputError;
 use crate::format;
 use crate::plan::Preimage;
@@ -21,7 +21,7 @@ pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
         false => open_store(runs).and_then(|_| Store::open(runs).map_err(|error| InputError(format!("{error:#}"))))?,
     };
     // A run whose jobs have all ended is not active, and may be deleted.
-    super::cluster::reconcile_all(&store);
+    cluster::reconcile_all(&store);
     let retention = Retention { keep: args.keep as usize, max_bytes: args.max_size };
     let removed = collect_garbage(&store, retention, args.dry_run)?;
     if args.json {
@@ -56,11 +56,12 @@ fn describe(removed: &Removed, dry_run: bool) -> String {
 
 pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
-    let verified = runs::verify(&store, |action| match Preimage::of(action) {
+    let mut verified = runs::verify(&store, |action| match Preimage::of(action) {
         Some(preimage) => preimage.check_outputs(&action.outputs),
         // The record is from another version of srpipe, whose outputs are unknown here.
         None => Ok(()),
     })?;
+    verified.damaged_runs.extend(cluster::damaged_job_records(&store));
     if args.json {
         print_json(&serde_json::json!({"schema": 1, "verified": verified}));
     } else {

@@ -14,6 +14,7 @@
 mod any_path;
 pub mod batch;
 mod cache_state;
+mod event_output;
 mod executor;
 #[cfg(test)]
 mod fake;
@@ -104,6 +105,11 @@ fn batch_system_of_job(spec: &RunSpec) -> Result<Arc<dyn BatchSystem>> {
     }
 }
 
+/// Returns the index in its array of the job that this process runs in, if the run's spec cannot be read.
+fn index_of_job() -> Option<usize> {
+    Slurm::new(Default::default()).current_job().task
+}
+
 fn make_executor(
     prepared: &Prepared,
     store: &Store,
@@ -145,13 +151,16 @@ fn create_run(
     options: &Options,
 ) -> Result<(RunDir, RunRecord)> {
     let mut record = new_record(pipeline, prepared, options);
-    let run = store.create_run(&pipeline.name, &pipeline.resolved(), &record)?;
+    let has_jobs = batch_system(options.executor, &options.slurm).is_some();
+    let run = store.create_run_with(&pipeline.name, &pipeline.resolved(), &record, |run| match has_jobs {
+        true => {
+            let spec = RunSpec::new(run, options.executor, prepared, store, options.remote.clone());
+            JobStore::create(run, &spec).map(drop)
+        }
+        false => Ok(()),
+    })?;
     record.id = run.id().to_string();
     run.make_latest()?;
-    if batch_system(options.executor, &options.slurm).is_some() {
-        let spec = RunSpec::new(&run, options.executor, prepared, store, options.remote.clone());
-        JobStore::create(&run, &spec)?;
-    }
     Ok((run, record))
 }
 

@@ -1,20 +1,30 @@
-//! Reads the lines of a growing file.
+//! Reads the lines of a growing file, in bounded memory and time.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use crate::store::open_file;
 
+/// The number of bytes that are read at once.
+const PIECE_BYTES: u64 = 1 << 20;
+/// The maximum length of a line. Longer lines are skipped.
+const MAX_LINE_BYTES: usize = 4 << 20;
+/// The maximum number of new bytes that one call reads. Of more, it reads the last ones.
+const MAX_NEW_BYTES: u64 = 64 << 20;
+
 pub struct Tail {
     path: PathBuf,
     offset: u64,
     /// The beginning of a line that has not ended yet.
     rest: Vec<u8>,
+    /// That line is too long, or its beginning was skipped.
+    is_partial: bool,
+    has_skipped: bool,
 }
 
 impl Tail {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, rest: vec![] }
+        Self { path, offset: 0, rest: vec![], is_partial: false, has_skipped: false }
     }
 
     /// Continues with the same file under another path.
@@ -22,25 +32,61 @@ impl Tail {
         self.path = path;
     }
 
-    /// Returns the lines that were completed since the last call; none while the file does not exist. A file that has
-    /// become shorter was replaced, and is read from its start.
-    pub fn lines(&mut self) -> Vec<String> {
-        let mut read = || -> std::io::Result<Vec<u8>> {
-            let mut bytes = vec![];
-            let (mut file, length) = open_file(&self.path)?;
-            if length < self.offset {
-                (self.offset, self.rest) = (0, vec![]);
+    /// Whether lines were skipped, because the file had grown too much.
+    pub fn has_skipped(&self) -> bool {
+        self.has_skipped
+    }
+
+    /// Calls `handle` with the lines that were completed since the last call, in pieces; not at all while the file does
+    /// not exist. A file that has become shorter was replaced, and is read from its start.
+    pub fn read_lines(&mut self, mut handle: impl FnMut(Vec<String>)) {
+        // After an error, the next call continues.
+        let _ = self.try_read_lines(&mut handle);
+    }
+
+    fn try_read_lines(&mut self, handle: &mut impl FnMut(Vec<String>)) -> std::io::Result<()> {
+        let (mut file, length) = open_file(&self.path)?;
+        if length < self.offset {
+            (self.offset, self.rest, self.is_partial) = (0, vec![], false);
+        }
+        if length - self.offset > MAX_NEW_BYTES {
+            self.offset = length - MAX_NEW_BYTES;
+            self.rest.clear();
+            (self.is_partial, self.has_skipped) = (true, true);
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        // What is added meanwhile is left to the next call.
+        let mut file = file.take(length - self.offset);
+        let mut piece = vec![];
+        while file.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)? > 0 {
+            self.offset += piece.len() as u64;
+            let lines = self.split(&piece);
+            if !lines.is_empty() {
+                handle(lines);
             }
-            file.seek(SeekFrom::Start(self.offset))?;
-            file.read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let Ok(bytes) = read() else { return vec![] };
-        self.offset += bytes.len() as u64;
-        self.rest.extend(bytes);
-        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return vec![] };
-        let whole: Vec<u8> = self.rest.drain(..=end).collect();
-        String::from_utf8_lossy(&whole).lines().map(str::to_string).collect()
+            piece.clear();
+        }
+        Ok(())
+    }
+
+    /// Adds bytes and returns the lines that they complete.
+    fn split(&mut self, mut bytes: &[u8]) -> Vec<String> {
+        let mut lines = vec![];
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.rest.extend(&bytes[..end]);
+            let line = std::mem::take(&mut self.rest);
+            if !std::mem::take(&mut self.is_partial) && line.len() <= MAX_LINE_BYTES {
+                lines.push(String::from_utf8_lossy(&line).trim_end_matches('\r').to_string());
+            }
+            bytes = &bytes[end + 1..];
+        }
+        if !self.is_partial {
+            self.rest.extend(bytes);
+        }
+        if self.rest.len() > MAX_LINE_BYTES {
+            (self.rest, self.is_partial) = (vec![], true);
+        }
+        lines
     }
 }
 
@@ -51,28 +97,54 @@ mod tests {
 
     use super::*;
 
+    fn lines(tail: &mut Tail) -> Vec<String> {
+        let mut all = vec![];
+        tail.read_lines(|lines| all.extend(lines));
+        all
+    }
+
     #[test]
     fn each_complete_line_is_returned_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
         let mut tail = Tail::new(path.clone());
-        assert_eq!(tail.lines(), [""; 0]);
+        assert_eq!(lines(&mut tail), [""; 0]);
         let mut file = File::create(&path).unwrap();
         let mut said = |text: &str| {
             file.write_all(text.as_bytes()).unwrap();
-            tail.lines()
+            lines(&mut tail)
         };
         assert_eq!(said("one\ntw"), ["one"]);
         assert_eq!(said("o\n"), ["two"]);
         assert_eq!(said(""), [""; 0]);
         // A line that ends within a character is incomplete.
         file.write_all(&"sü\n".as_bytes()[..2]).unwrap();
-        assert_eq!(tail.lines(), [""; 0]);
+        assert_eq!(lines(&mut tail), [""; 0]);
         file.write_all(&"sü\n".as_bytes()[2..]).unwrap();
-        assert_eq!(tail.lines(), ["sü"]);
+        assert_eq!(lines(&mut tail), ["sü"]);
         let shorter = folder.path().join("another");
         std::fs::write(&shorter, "new\n").unwrap();
         tail.moved_to(shorter);
-        assert_eq!(tail.lines(), ["new"]);
+        assert_eq!(lines(&mut tail), ["new"]);
+    }
+
+    #[test]
+    fn of_a_huge_file_only_the_end_is_read_and_long_lines_are_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let mut tail = Tail::new(path.clone());
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(lines(&mut tail), ["one"]);
+        let mut file = File::options().append(true).open(&path).unwrap();
+        // Sparse: takes no space on the disk.
+        file.set_len(200 << 30).unwrap();
+        file.write_all(b"end of a long line\nlast\n").unwrap();
+        assert_eq!(lines(&mut tail), ["last"]);
+        assert!(tail.has_skipped() && tail.rest.capacity() < 2 * MAX_LINE_BYTES);
+        file.set_len((200 << 30) + (30 << 20)).unwrap();
+        assert_eq!(lines(&mut tail), [""; 0]);
+        file.write_all(b"\nnew\n").unwrap();
+        assert_eq!(lines(&mut tail), ["new"]);
+        assert!(tail.rest.capacity() < 2 * MAX_LINE_BYTES);
     }
 }

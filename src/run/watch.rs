@@ -19,7 +19,10 @@ impl Events {
     pub fn news(&mut self, store: &Store, key: &Key) -> Vec<StageEvent> {
         // The file moves when the work is done.
         self.tail.moved_to(store.events_path(key));
-        self.tail.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let mut events = vec![];
+        let parse = |line: &String| serde_json::from_str(line).ok();
+        self.tail.read_lines(|lines| events.extend(lines.iter().filter_map(parse)));
+        events
     }
 }
 

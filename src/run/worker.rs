@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::batch::{Job, Task};
+use super::batch::{Job, Task, seal_of_job};
+use super::event_output::{seal_events, send};
 use super::log::{log, redirect_stderr};
 use super::machine::oom_kills;
 use super::protocol::{EXIT_INTERRUPTED, ProcessEvent, STOP, TaskSpec};
@@ -27,7 +28,7 @@ use crate::runs::{Remote, Unavailable};
 use crate::stages::command::Killed;
 use crate::stages::{self, Context, Interrupted, Outcome, StageEvent};
 use crate::store::seal::{Seal, seal, unseal};
-use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store, open_own, read_file};
+use crate::store::{self, Action, Cost, Digest, KeyLock, ReadError, Store, open_own, read_record};
 
 /// How long a stage may take to save after its parent has ended.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -81,7 +82,10 @@ fn run_from_stdin() -> Result<Ended> {
 }
 
 fn run_as_job(batch: &Path) -> Result<Ended> {
-    let job = Job::new(batch, super::batch_system_of_job)?;
+    let job = Job::new(batch, super::batch_system_of_job);
+    let index = job.as_ref().map_or_else(|_| super::index_of_job(), Job::index);
+    seal_of_job(batch, index).into_iter().for_each(seal_events);
+    let job = job?;
     let store = Store::open(job.runs())?;
     let spec = match job.task(&store)? {
         Task::Run(spec) => spec,
@@ -237,13 +241,6 @@ fn damaged_blob(error: &ReadError) -> Option<Digest> {
     }
 }
 
-/// Writes one line to stdout. If the parent is gone, stdin ends too, which stops the stage.
-fn send<T: serde::Serialize>(event: &T) {
-    let line = serde_json::to_string(event).expect("events are plain data");
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
 /// Whether the stage was asked to stop. Ensures that the process then ends.
 #[derive(Default)]
 struct Stop {
@@ -349,7 +346,7 @@ struct Clock {
 impl Clock {
     fn new(work: &Path) -> Self {
         let path = work.join(SECONDS_FILE);
-        let before = match read_file(&path).map(|bytes| (unseal(&bytes), bytes)) {
+        let before = match read_record(&path).map(|bytes| (unseal(&bytes), bytes)) {
             Ok((Ok((Spent { seconds }, Seal::Intact)), _)) => seconds,
             // Older versions wrote a plain number.
             Ok((_, bytes)) if std::str::from_utf8(&bytes).is_ok_and(|text| text.trim().parse::<f64>().is_ok()) => 0.0,

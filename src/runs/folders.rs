@@ -1,7 +1,6 @@
 //! The folders of all runs: creates, adds and lists them.
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -18,22 +17,33 @@ impl Store {
     /// Creates the folder of a new run with its record and the resolved pipeline. Sets the id and the pipeline's name
     /// in the record.
     pub fn create_run(&self, pipeline: &str, resolved_yaml: &str, record: &RunRecord) -> Result<RunDir> {
+        self.create_run_with(pipeline, resolved_yaml, record, |_| Ok(()))
+    }
+
+    /// As [`create_run`](Self::create_run), with the other files that `add_files` writes. Atomic: if the process is
+    /// killed, the run has either all of its files, or does not exist.
+    pub fn create_run_with(
+        &self,
+        pipeline: &str,
+        resolved_yaml: &str,
+        record: &RunRecord,
+        add_files: impl Fn(&RunDir) -> Result<()>,
+    ) -> Result<RunDir> {
         let parent = self.pipeline_folder(pipeline)?;
-        let run = loop {
+        let record = RunRecord { pipeline: pipeline.to_string(), ..record.clone() };
+        loop {
             let id = new_run_id(Timestamp::now());
-            let path = parent.join(&id);
-            match fs::create_dir(&path) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                created => {
-                    created.with_context(|| format!("creating the folder {}", path.display()))?;
-                    break RunDir::locked(path, id)?;
-                }
+            if fs::symlink_metadata(parent.join(&id)).is_ok() {
+                continue;
             }
-        };
-        run.write_resolved(resolved_yaml.as_bytes())?;
-        // The record is written last, because a folder without one is not a run.
-        run.update(&RunRecord { pipeline: pipeline.to_string(), ..record.clone() })?;
-        Ok(run)
+            return stage_run(&parent, &id, |path| {
+                let run = RunDir::locked(path, id.clone())?;
+                run.write_resolved(resolved_yaml.as_bytes())?;
+                add_files(&run)?;
+                run.update(&record)?;
+                Ok(run)
+            });
+        }
     }
 
     /// Adds a run that finished elsewhere, atomically, with links to `outputs`, which lists stage names with their
@@ -48,18 +58,13 @@ impl Store {
         let had_runs = self.latest_run(&record.pipeline).is_some();
         let parent = self.pipeline_folder(&record.pipeline)?;
         let add = || {
-            // Readers ignore it until it is renamed; on failure it is removed.
-            let shared = Permissions::from_mode(0o777);
-            let staged = tempfile::Builder::new().prefix(files::TEMPORARY).permissions(shared).tempdir_in(&parent);
-            let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
-            let run = RunDir::unlocked(staged.path().to_path_buf(), record.id.clone());
-            run.write_resolved(resolved_yaml)?;
-            outputs.iter().try_for_each(|(stage, outputs)| run.link_stage(stage, outputs).map(drop))?;
-            run.update(record)?;
-            let path = parent.join(&record.id);
-            fs::rename(run.path(), &path).with_context(|| format!("creating the folder {}", path.display()))?;
-            let _ = staged.keep();
-            let run = RunDir::unlocked(path, record.id.clone());
+            let run = stage_run(&parent, &record.id, |path| {
+                let run = RunDir::unlocked(path, record.id.clone());
+                run.write_resolved(resolved_yaml)?;
+                outputs.iter().try_for_each(|(stage, outputs)| run.link_stage(stage, outputs).map(drop))?;
+                run.update(record)?;
+                Ok(run)
+            })?;
             if !had_runs {
                 run.make_latest().inspect_err(|_| drop(fs::remove_dir_all(run.path())))?;
             }
@@ -104,7 +109,7 @@ impl Store {
         if !files::is_folder(&parent) {
             return vec![];
         }
-        folders(&parent).into_iter().filter_map(|id| RunDir::at(&parent, id)).collect()
+        entry_names(&parent).into_iter().filter_map(|id| RunDir::at(&parent, id)).collect()
     }
 
     /// Returns the run that the link `latest` points to, or the newest run if the link is invalid.
@@ -116,11 +121,30 @@ impl Store {
     }
 }
 
+/// Creates the folder of a run atomically, with the files that `write` writes. Readers ignore the folder until it is
+/// renamed; on failure it is removed.
+fn stage_run(parent: &Path, id: &str, write: impl FnOnce(PathBuf) -> Result<RunDir>) -> Result<RunDir> {
+    let shared = Permissions::from_mode(0o777);
+    let staged = tempfile::Builder::new().prefix(files::TEMPORARY).permissions(shared).tempdir_in(parent);
+    let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
+    let run = write(staged.path().to_path_buf())?;
+    let path = parent.join(id);
+    fs::rename(run.path(), &path).with_context(|| format!("creating the folder {}", path.display()))?;
+    let _ = staged.keep();
+    Ok(run.moved_to(path))
+}
+
 /// Returns the names of the subfolders, sorted, without links and hidden folders.
 fn folders(path: &Path) -> Vec<String> {
+    let mut names = entry_names(path);
+    names.retain(|name| files::is_folder(&path.join(name)));
+    names
+}
+
+/// Returns the names of everything in a folder, sorted, without hidden files and folders.
+fn entry_names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
-    let mut names: Vec<String> = folders.filter_map(|f| f.file_name().to_str().map(str::to_string)).collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| !name.starts_with('.'));
     names.sort_unstable();
     names

@@ -18,7 +18,8 @@ impl RunDir {
 
     /// Whether the run has a folder for its jobs, whatever its record says.
     pub fn has_jobs_dir(&self) -> bool {
-        std::fs::symlink_metadata(self.jobs_dir()).is_ok()
+        // What is behind a link in place of the run's folder is unknown.
+        self.path().is_symlink() || std::fs::symlink_metadata(self.jobs_dir()).is_ok()
     }
 
     /// Returns the run of a file in the folder of a run's jobs.
@@ -29,6 +30,7 @@ impl RunDir {
     /// Writes a file in the folder of the jobs, atomically and synced.
     pub fn write_job_file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
+        self.check_jobs_dir()?;
         let path = self.jobs_dir().join(name);
         files::write(&path, bytes, Durability::Synced)?;
         Ok(path)

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! - `folders`: creates and lists the folders of runs. `run_dir`: one of them. `run_id`: their names. `job_files`: the
-//!   files of jobs.
+//!   files of jobs. `damage`: recognises runs whose files are damaged.
 //! - `record`: the contents of `run.json`. `view`: the state for observers.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
 //! - [`archive`], `import`: runs as files. `remote`: shared caches of results.
 
 pub mod archive;
 
+mod damage;
 mod folders;
 mod import;
 mod job_files;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{RunDir, is_run_id};
+use super::damage::is_abandoned;
+use super::is_run_id;
 use crate::store::{Collected, Key, Store, files};
 
 /// Which runs are kept.
@@ -108,8 +109,9 @@ pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Re
 fn leftovers(store: &Store) -> Vec<PathBuf> {
     let runs_dir = store.runs_dir();
     let mut folders = vec![runs_dir.to_path_buf()];
+    // Also of pipelines whose first run was never completely created.
+    folders.extend(files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store")));
     for pipeline in store.pipelines() {
-        folders.push(runs_dir.join(&pipeline));
         for run in store.runs(&pipeline).into_iter().filter(|run| !run.is_live()) {
             folders.push(run.path().to_path_buf());
             folders.push(run.jobs_dir());
@@ -125,12 +127,9 @@ fn leftovers(store: &Store) -> Vec<PathBuf> {
 
 fn refuse_unwatched_runs(store: &Store) -> Result<()> {
     for run in store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)) {
-        if run.is_live() {
-            continue;
-        }
         let id = run.id();
         match run.record() {
-            Ok(record) if record.may_have_unwatched_jobs() => bail!(
+            Ok(record) if record.may_have_unwatched_jobs() && !run.is_live() => bail!(
                 "the jobs of run {id} continue without a process: wait for them (`srpipe status {id}`), or \
                  `srpipe cancel {id}`"
             ),
@@ -138,16 +137,6 @@ fn refuse_unwatched_runs(store: &Store) -> Result<()> {
                 return Err(error.context(format!("the jobs of run {id} may continue and need their inputs")));
             }
             _ => {}
-        }
-    }
-    for path in abandoned_runs(store) {
-        if let Some(run) = RunDir::of_folder(&path).filter(RunDir::has_jobs_dir) {
-            bail!(
-                "run.json is missing in {}, and jobs of this run may continue: cancel them with the commands of the batch \
-                 system (their name is {}), then remove the folder",
-                path.display(),
-                run.id()
-            );
         }
     }
     Ok(())
@@ -158,7 +147,7 @@ fn abandoned_runs(store: &Store) -> Vec<PathBuf> {
     let is_abandoned = |path: &PathBuf| {
         files::is_folder(path)
             && path.file_name().and_then(|name| name.to_str()).is_some_and(is_run_id)
-            && RunDir::is_abandoned(path)
+            && is_abandoned(path)
     };
     let runs_dir = store.runs_dir();
     let pipelines = files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store"));

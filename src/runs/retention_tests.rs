@@ -2,7 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::config::StageKind;
-use crate::runs::RunState;
+use crate::runs::{RunDir, RunState};
 use crate::runs::{RunRecord, StageRecord, StageRunState};
 use crate::store::files::entries;
 use crate::store::testing::{self, action, store, temporaries};

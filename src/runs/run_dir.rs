@@ -16,11 +16,11 @@ use crate::store::files::{self, Durability};
 use crate::store::seal::{seal_yaml, unseal_yaml};
 use crate::store::{Artifact, Digest, is_held};
 
-const RECORD: &str = "run.json";
+pub(super) const RECORD: &str = "run.json";
 const PIPELINE: &str = "pipeline.yaml";
 /// The link to the newest run, in the folder of a pipeline.
 pub(super) const LATEST: &str = "latest";
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 const PINNED: &str = ".pinned";
 
 /// The folder of a run.
@@ -43,10 +43,9 @@ impl RunDir {
         Self { path, id, _lock: None }
     }
 
-    /// Returns the run with this id; None if the folder has no record.
-    pub(super) fn at(parent: &Path, id: String) -> Option<Self> {
-        let path = parent.join(&id);
-        path.join(RECORD).is_file().then_some(Self { path, id, _lock: None })
+    /// The same run after its folder was moved.
+    pub(super) fn moved_to(self, path: PathBuf) -> Self {
+        Self { path, ..self }
     }
 
     /// Returns the run in this folder, whether or not it has a record.
@@ -71,26 +70,11 @@ impl RunDir {
 
     /// Reads the resolved pipeline.
     pub fn resolved(&self) -> Result<Vec<u8>> {
+        self.check_folder()?;
         let path = self.path.join(PIPELINE);
-        let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let bytes = files::read_record(&path).with_context(|| format!("reading {}", path.display()))?;
         let text = unseal_yaml(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
         Ok(text.to_vec())
-    }
-
-    /// Reads the record.
-    pub fn record(&self) -> Result<RunRecord> {
-        let path = self.path.join(RECORD);
-        let bytes = files::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        RunRecord::from_json(&bytes).with_context(|| {
-            let cancel = match self.has_jobs_dir() {
-                true => format!("cancel its jobs with `srpipe cancel {}`, then remove", self.id),
-                false => "remove".to_string(),
-            };
-            format!(
-                "{} is damaged: {cancel} the folder of this run; its results stay in the store until `srpipe gc`",
-                path.display()
-            )
-        })
     }
 
     /// Whether the process of the run is alive, on any machine. If the record says `Running` but the run is not live,
@@ -99,13 +83,9 @@ impl RunDir {
         is_held(&self.path.join(LOCK))
     }
 
-    /// Whether a run's folder has neither a record nor a live process.
-    pub(super) fn is_abandoned(path: &Path) -> bool {
-        fs::symlink_metadata(path.join(RECORD)).is_err() && !is_held(&path.join(LOCK))
-    }
-
     /// Takes over a run whose process has exited. None if it is still alive.
     pub fn take_over(&self) -> Result<Option<Self>> {
+        self.check_folder()?;
         let taken = lock(&self.path.join(LOCK))?;
         Ok(taken.map(|lock| Self { _lock: Some(lock), ..self.clone() }))
     }
@@ -130,6 +110,7 @@ impl RunDir {
     /// Writes a file to the run's folder; returns its path.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
+        self.check_folder()?;
         // Writing would create the folder again.
         ensure!(self.path.join(RECORD).exists(), "the run {} was removed", self.id);
         if !is_reserved_stage(name) {
@@ -142,6 +123,7 @@ impl RunDir {
 
     /// Replaces the record.
     pub fn update(&self, record: &RunRecord) -> Result<()> {
+        self.check_folder()?;
         let record = RunRecord { id: self.id.clone(), ..record.clone() };
         files::write(&self.path.join(RECORD), &record.to_json()?, Durability::Unsynced)
     }
@@ -192,6 +174,7 @@ impl RunDir {
 /// Locks a run. None if another process holds the lock, or on file systems without locks, where runs never count as
 /// live.
 fn lock(path: &Path) -> Result<Option<Arc<File>>> {
+    ensure!(!files::is_folder(path), "{} is a folder: remove it", path.display());
     let file = files::open_own(path, File::options().create(true).write(true).truncate(false));
     let file = file.with_context(|| format!("creating {}", path.display()))?;
     // Processes that check whether the run is live hold the lock for a moment.

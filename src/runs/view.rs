@@ -1,5 +1,7 @@
 //! The state of a run as an observer determines it from the record and the lock.
 
+use anyhow::Result;
+
 use super::{RunDir, RunRecord, RunState};
 use crate::store::Store;
 
@@ -26,10 +28,15 @@ pub enum ViewState {
 impl RunView {
     /// Returns `None` if the record cannot be read.
     pub fn of(run: &RunDir) -> Option<Self> {
-        let before = run.record().ok()?;
+        Self::read(run).ok()
+    }
+
+    /// Reads the record and determines the state.
+    pub fn read(run: &RunDir) -> Result<Self> {
+        let before = run.record()?;
         let live = run.is_live();
         // It may have ended between the two reads; the record is written before the lock is released.
-        let record = if live { before } else { run.record().ok()? };
+        let record = if live { before } else { run.record()? };
         let state = match record.state {
             RunState::Running if live => ViewState::Running,
             RunState::Running if record.may_have_unwatched_jobs() => ViewState::Left,
@@ -38,7 +45,7 @@ impl RunView {
             RunState::Failed => ViewState::Failed,
             RunState::Interrupted => ViewState::Interrupted,
         };
-        Some(Self { record, state })
+        Ok(Self { record, state })
     }
 
     /// Returns the newest run of a pipeline.

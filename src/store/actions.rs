@@ -62,7 +62,7 @@ impl Store {
 
     fn action_file(&self, key: &Key) -> Result<Option<Result<File, Damage>>> {
         let path = self.action_path(key);
-        match self.read_file(&path) {
+        match self.read_record(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == ErrorKind::InvalidData => Ok(Some(Err(Damage::new(e.to_string())))),
             bytes => Ok(Some(read(key, &bytes.with_context(|| format!("reading {}", path.display()))?))),
@@ -72,7 +72,7 @@ impl Store {
     /// Adds a checksum to the valid record of an older version; returns whether there was none.
     pub(super) fn seal_record(&self, key: &Key) -> Result<bool> {
         let path = self.action_path(key);
-        let bytes = self.read_file(&path).with_context(|| format!("reading {}", path.display()))?;
+        let bytes = self.read_record(&path).with_context(|| format!("reading {}", path.display()))?;
         let Ok((file, Seal::None)) = unseal::<File>(&bytes) else { return Ok(false) };
         let json = seal_pretty(&file).context("writing an action as JSON")?;
         self.write_file(&path, &json, Durability::Synced)?;

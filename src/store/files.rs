@@ -13,6 +13,9 @@ use tempfile::{Builder, NamedTempFile};
 /// The prefix of temporary files and folders. Readers ignore them, and a crash may leave them behind.
 pub const TEMPORARY: &str = ".tmp-";
 
+/// The maximum size of a record: pipelines with the maximum number of instances have smaller ones.
+const MAX_RECORD_FILE_BYTES: u64 = 1 << 30;
+
 /// Whether a file survives a power failure. Files always survive the end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -74,14 +77,41 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
 /// Reads a regular file, as [`open`].
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (mut file, size) = open(path)?;
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut bytes = vec![];
+    // The size of a sparse file may exceed the memory.
+    let reserved = usize::try_from(size).is_ok_and(|size| bytes.try_reserve_exact(size).is_ok());
+    if !reserved {
+        return Err(io::Error::new(
+            ErrorKind::OutOfMemory,
+            format!("the file has {size} bytes, too many for the memory"),
+        ));
+    }
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// As [`read`], for text.
+/// Reads a record, such as a JSON or YAML file, as [`read`]. A file that is larger than any record is `InvalidData`.
+pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
+    let (file, size) = open(path)?;
+    let mut bytes = vec![];
+    if size <= MAX_RECORD_FILE_BYTES {
+        // The file may grow in the meantime.
+        file.take(MAX_RECORD_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    let size = size.max(bytes.len() as u64);
+    match size <= MAX_RECORD_FILE_BYTES {
+        true => Ok(bytes),
+        false => {
+            let reason = format!("the file has {size} bytes, and a record at most {MAX_RECORD_FILE_BYTES}");
+            Err(io::Error::new(ErrorKind::InvalidData, reason))
+        }
+    }
+}
+
+/// As [`read_record`], for text.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
+    String::from_utf8(read_record(path)?)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
 }
 
 /// Opens one of srpipe's own files for writing. Removes a link, pipe or device at the path instead of following it.
@@ -295,6 +325,20 @@ mod tests {
             assert_eq!(open(&refused).unwrap_err().kind(), ErrorKind::InvalidData, "{}", refused.display());
         }
         assert_eq!(open(&at("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn files_that_are_larger_than_any_record_are_not_read_into_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        fs::write(&path, b"{}").unwrap();
+        assert_eq!(read_record(&path).unwrap(), b"{}");
+        // Sparse: takes no space on the disk.
+        File::options().write(true).open(&path).unwrap().set_len(200 << 30).unwrap();
+        let error = read_record(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert_eq!(error.to_string(), "the file has 214748364800 bytes, and a record at most 1073741824");
+        assert!(read_text(&path).is_err());
     }
 
     #[test]

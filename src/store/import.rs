@@ -33,7 +33,7 @@ impl Store {
             return Ok(None);
         }
         let path = self.action_path(key);
-        Record::read(key, self.read_file(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
+        Record::read(key, self.read_record(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
     }
 
     /// Stores a foreign blob after verifying its digest and size.

@@ -55,7 +55,8 @@ pub use canonical::canonical_json;
 pub use digest::{Digest, Hasher, Key, ParseDigestError};
 use files::Durability;
 pub use files::{
-    host, open as open_file, open_log, open_own, read as read_file, remove_folder, write_synced as write_file,
+    host, open as open_file, open_log, open_own, read as read_file, read_record, remove_folder,
+    write_synced as write_file,
 };
 pub use gc::{Collected, Collection};
 pub use gc_guard::GcGuard;
@@ -194,6 +195,12 @@ impl Store {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.check_folder(files::folder_of(path))?;
         files::read(path)
+    }
+
+    /// Reads a record of the store, whose size is bounded.
+    fn read_record(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.check_folder(files::folder_of(path))?;
+        files::read_record(path)
     }
 
     /// Writes a file of the store atomically.

@@ -120,7 +120,7 @@ impl Store {
     /// Reads the cached entries; empty if the file is missing, damaged, or from an older version without checksums.
     fn stat_cache(&self) -> Entries {
         let path = self.folder(FILE);
-        let bytes = self.read_file(&path).ok();
+        let bytes = self.read_record(&path).ok();
         match bytes.map(|bytes| unseal::<Cache>(&bytes)) {
             Some(Ok((cache, Seal::Intact))) => cache.files,
             Some(Err(damage)) => {

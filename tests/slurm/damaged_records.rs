@@ -1,10 +1,11 @@
 //! Damaged, deleted, misplaced and unsealed records of jobs: no job is lost or submitted twice, and the message names
 //! the file and the next step.
 
+use super::damaged_runs::detached_with_input;
 use super::*;
 
 /// Inverts one bit in the middle of a file and returns the original bytes.
-fn damage(path: &Path) -> Vec<u8> {
+pub fn damage(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
     let mut altered = bytes.clone();
     altered[bytes.len() / 2] ^= 4;
@@ -13,7 +14,7 @@ fn damage(path: &Path) -> Vec<u8> {
 }
 
 impl Cluster {
-    fn job_file(&self, name: &str) -> PathBuf {
+    pub fn job_file(&self, name: &str) -> PathBuf {
         self.folder.runs().join("p/latest/.slurm").join(name)
     }
 }
@@ -109,23 +110,23 @@ fn altered_bytes_in_the_files_of_jobs_change_no_result() {
 
 impl Cluster {
     /// The folder of the run that `latest` names.
-    fn run_folder(&self) -> PathBuf {
+    pub fn run_folder(&self) -> PathBuf {
         self.folder.runs().join("p/latest").canonicalize().unwrap()
     }
 
     /// Waits until the first job's process has read its records and started its stage.
-    fn wait_for_start(&self) {
+    pub fn wait_for_start(&self) {
         let output = self.run_folder().join(".slurm/b1_0.out");
         wait_until("the stage starts", || fs::read_to_string(&output).is_ok_and(|text| text.contains("started")));
     }
 
-    fn run_id(&self) -> String {
+    pub fn run_id(&self) -> String {
         self.run_folder().file_name().unwrap().to_str().unwrap().to_string()
     }
 }
 
 /// A cluster with a detached run whose job is running.
-fn detached() -> Cluster {
+pub fn detached() -> Cluster {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     cluster.wait_for_start();
@@ -133,7 +134,7 @@ fn detached() -> Cluster {
 }
 
 /// Removes the seal from a sealed JSON file.
-fn unsealed(bytes: &[u8]) -> String {
+pub fn unsealed(bytes: &[u8]) -> String {
     let text = std::str::from_utf8(bytes).unwrap();
     format!("{}}}\n", &text[..text.rfind(",\n\"sha256\"").unwrap()])
 }
@@ -323,4 +324,43 @@ fn job_records_without_a_checksum_are_refused_unless_an_old_version_wrote_them()
         fs::write(&record, new).unwrap();
         fs::write(cluster.job_file(name), sealed).unwrap();
     }
+}
+
+#[test]
+fn records_of_batches_with_other_names_are_ignored() {
+    let cluster = detached_with_input();
+    for name in ["b01.json", "b+1.json", "b1 .json"] {
+        fs::copy(cluster.job_file("b1.json"), cluster.job_file(name)).unwrap();
+    }
+    let status = cluster.srpipe(&["status", "p"]);
+    assert!(status.code == Some(0) && status.stderr.is_empty(), "{status}");
+}
+
+#[test]
+fn damaged_job_records_are_found_by_verify_and_reported_once_by_status() {
+    for name in ["charter.json", "b1.json"] {
+        let cluster = detached();
+        assert_done(&cluster.srpipe(&["verify"]));
+        damage(&cluster.job_file(name));
+        let verify = cluster.srpipe(&["verify"]);
+        assert!(verify.code == Some(1) && verify.stdout.contains(&format!("{name} is damaged")), "{verify}");
+        let before = cluster.calls("squeue");
+        let status = cluster.srpipe(&["status", "p"]);
+        assert_eq!(status.stderr.matches(&format!("{name} is damaged")).count(), 1, "{status}");
+        assert_eq!(cluster.calls("squeue"), before + 1);
+    }
+}
+
+#[test]
+fn a_folder_in_place_of_the_lock_is_reported_with_the_next_step() {
+    let cluster = detached();
+    let lock = cluster.run_folder().join(".lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let cancel = cluster.srpipe(&["cancel", "p"]);
+    assert!(cancel.code == Some(1) && cancel.stderr.contains(".lock is a folder: remove it"), "{cancel}");
+    assert_eq!(cluster.state("1.0"), "CANCELLED");
+    fs::remove_dir(&lock).unwrap();
+    assert_done(&cluster.srpipe(&["cancel", "p"]));
+    assert_done(&cluster.srpipe(&["gc"]));
 }

@@ -55,6 +55,11 @@ impl Job {
         Ok(Self { system, current, spec, stage, batch_divisor, marker })
     }
 
+    /// Returns the index of this job in its array.
+    pub fn index(&self) -> Option<usize> {
+        self.current.task
+    }
+
     pub fn runs(&self) -> &Path {
         &self.spec.runs
     }

@@ -67,10 +67,10 @@ pub fn outcome(observed: &Observation, grace: Duration) -> JobOutcome {
     let is_alive = observed.silent_for.is_some_and(|silent| silent < grace);
     let gone_long = observed.gone_for >= grace;
     match &observed.answer {
-        // Requeued: an earlier report of a failure no longer counts.
-        Answer::Is(JobState::Queued { .. }) => JobOutcome::Wait,
+        // Requeued, or still ending: the report may be that of an earlier attempt.
+        Answer::Is(JobState::Queued { .. } | JobState::Running { .. }) => JobOutcome::Wait,
         _ if observed.reported_failure => JobOutcome::Failed,
-        Answer::None | Answer::Is(JobState::Running { .. } | JobState::Unknown) => JobOutcome::Wait,
+        Answer::None | Answer::Is(JobState::Unknown) => JobOutcome::Wait,
         // Its result may not be visible here yet.
         Answer::Is(JobState::Ended(End::Completed)) if !gone_long => JobOutcome::Wait,
         Answer::Is(JobState::Ended(end)) => JobOutcome::Lost(Loss::Ended(match (end, observed.logged_end) {
@@ -164,9 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn a_requeued_job_continues_whatever_its_last_attempt_reported() {
-        let again = Observation { reported_failure: true, ..observed(queued()) };
-        assert_eq!(outcome(&again, GRACE), JobOutcome::Wait);
+    fn a_job_in_the_queue_continues_whatever_it_reported() {
+        for answer in [queued(), running()] {
+            let again = Observation { reported_failure: true, ..observed(answer) };
+            assert_eq!(outcome(&again, GRACE), JobOutcome::Wait);
+        }
         let failed = Observation { reported_failure: true, ..observed(Answer::None) };
         assert_eq!(outcome(&failed, GRACE), JobOutcome::Failed);
     }

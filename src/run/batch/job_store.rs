@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::event_seal::EventSeal;
 use super::system::{Jobs, QueuedJob, TaskId, tag};
 use crate::config::ExecutorKind;
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepared::Prepared;
 use crate::runs::RunDir;
 use crate::store::seal::{Seal, seal, unseal};
-use crate::store::{Key, Store, predates_seals, read_file};
+use crate::store::{Key, Store, predates_seals, read_record};
 
 const SPEC: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
@@ -43,6 +44,9 @@ pub struct RunSpec {
     pub forced: BTreeSet<usize>,
     /// The address of a shared cache.
     pub remote: Option<String>,
+    /// Whether jobs seal their events; false if an older version wrote this.
+    #[serde(default)]
+    pub has_sealed_events: bool,
 }
 
 impl RunSpec {
@@ -62,7 +66,13 @@ impl RunSpec {
             backend: prepared.backend(),
             forced: prepared.forced.clone(),
             remote,
+            has_sealed_events: true,
         }
+    }
+
+    /// Returns the seal of the events of a job of the run.
+    pub fn event_seal(&self, run_id: &str, task: TaskId) -> EventSeal {
+        EventSeal::new(run_id, task, self.has_sealed_events)
     }
 
     /// Returns the plan with the states that its stages have in the store now.
@@ -195,16 +205,22 @@ impl JobStore {
 
     /// Lets jobs use the shared cache again.
     pub fn reset_unavailable_cache(&self) {
-        let _ = fs::remove_file(self.run.jobs_dir().join(CACHE_UNAVAILABLE));
+        self.remove_marker(CACHE_UNAVAILABLE);
     }
 
     /// Removes the mark of [`mark_cancelled`](Self::mark_cancelled).
     pub fn clear_cancelled(&self) {
-        let _ = fs::remove_file(self.run.jobs_dir().join(CANCELLED));
+        self.remove_marker(CANCELLED);
+    }
+
+    fn remove_marker(&self, name: &str) {
+        if self.run.check_jobs_dir().is_ok() {
+            let _ = fs::remove_file(self.run.jobs_dir().join(name));
+        }
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.run.jobs_dir().join(CANCELLED).is_file()
+        self.run.check_jobs_dir().is_ok() && self.run.jobs_dir().join(CANCELLED).is_file()
     }
 
     /// Returns the folder.
@@ -230,16 +246,17 @@ impl JobStore {
     /// Fails if a record is damaged or missing: the jobs of that batch could not be found again, and its number would
     /// be used for another batch.
     pub fn batches(&self) -> Result<Vec<Batch>> {
+        self.run.check_jobs_dir()?;
         let entries = fs::read_dir(self.run.jobs_dir()).into_iter().flatten().flatten();
         let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        let number = |name: &String| name.strip_prefix('b')?.strip_suffix(".json")?.parse::<usize>().ok();
+        let number = |name: &String| batch_number(name.strip_suffix(".json")?);
         let mut batches: Vec<Batch> =
             names.iter().filter_map(number).map(|number| self.batch(number)).collect::<Result<_>>()?;
         batches.sort_unstable_by_key(|batch| batch.number);
         // Batches are numbered without gaps, and a job that has started has a file for its events.
         let with_output = names.iter().filter_map(|name| {
-            let (batch, rest) = name.strip_prefix('b')?.split_once('_')?;
-            rest.ends_with(".out").then(|| batch.parse().ok())?
+            let (batch, rest) = name.split_once('_')?;
+            rest.ends_with(".out").then(|| batch_number(batch))?
         });
         let last = with_output.chain(batches.iter().map(|batch| batch.number)).max().unwrap_or(0);
         match (1..=last).find(|&number| batches.get(number - 1).is_none_or(|batch| batch.number != number)) {
@@ -269,7 +286,8 @@ impl JobStore {
 
     /// Reads a sealed file of the folder.
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let bytes = match read_file(&self.run.jobs_dir().join(name)) {
+        self.run.check_jobs_dir()?;
+        let bytes = match read_record(&self.run.jobs_dir().join(name)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(self.unusable(&format!("{name} is missing")));
@@ -319,19 +337,39 @@ impl JobStore {
 /// Returns the run's spec, the stage of a task, and the number by which the stage divides its batch size. Called by the
 /// job. `path` is the record of its batch.
 pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let number = name.strip_prefix('b').and_then(|name| name.strip_suffix(".json")?.parse().ok());
-    let (run, number) = RunDir::of_job_file(path)
-        .zip(number)
-        .with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
-    let job_store = JobStore::of(&run);
+    let (job_store, number) =
+        batch_of(path).with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
     let batch = job_store.batch(number)?;
     let spec = job_store.read_spec()?;
     // If a task of another array submitted this job, the environment contains that task's index.
     let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < spec.plan.stages.len());
-    let stage = stage.ok_or_else(|| job_store.damaged(name, &format!("it has no task {task}")))?;
+    let name = || format!("{}.json", tag(number));
+    let stage = stage.ok_or_else(|| job_store.damaged(&name(), &format!("it has no task {task}")))?;
     Ok((spec, stage, batch.batch_divisors.get(task).copied().unwrap_or(1)))
+}
+
+/// Returns the seal for the events of a job. Called by the job, even if its records are damaged. `path` is the record of
+/// its batch, and `index` its index in an array.
+pub fn seal_of_job(path: &Path, index: Option<usize>) -> Option<EventSeal> {
+    let (job_store, number) = batch_of(path)?;
+    let task = match job_store.batch(number) {
+        Ok(batch) if !batch.is_array() => 0,
+        _ => index.unwrap_or(0),
+    };
+    Some(EventSeal::new(job_store.run_id(), (number, task), true))
+}
+
+/// Returns the run and the number of the batch whose record has this path.
+fn batch_of(path: &Path) -> Option<(JobStore, usize)> {
+    let number = batch_number(path.file_name()?.to_str()?.strip_suffix(".json")?)?;
+    Some((JobStore::of(&RunDir::of_job_file(path)?), number))
+}
+
+/// Parses the tag of a batch, such as `b12`; None if it is written differently, such as `b012`.
+fn batch_number(text: &str) -> Option<usize> {
+    let number = text.strip_prefix('b')?.parse().ok()?;
+    (tag(number) == text).then_some(number)
 }
 
 #[cfg(test)]
@@ -356,6 +394,7 @@ mod tests {
             backend: BackendClass::Cuda,
             forced: BTreeSet::new(),
             remote: None,
+            has_sealed_events: true,
         };
         let task = |stage, batch_divisor| BatchTask { stage, key: None, batch_divisor };
         let batch = Batch::new(run_id, 3, &[task(1, 1), task(0, 4)]);

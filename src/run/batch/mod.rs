@@ -4,6 +4,7 @@
 //! - `job_store`: the records of a run's jobs. `submit`, `submit_queue`: submission of batches.
 //! - `monitor`: the thread that watches jobs (`tracked_job`), asks the batch system (`poll`) and handles each `request`.
 //!   `job_outcome`: decides the outcome of a job. [`BatchExecutor`]: the scheduler's view of all this.
+//! - `event_seal`: protects the events in the output of jobs.
 //! - `detach`: submits a whole run at once. `reconcile`: updates the record of a run whose jobs nobody watched.
 //! - `secrets`: passes secrets to jobs without writing them to files. `job`: the process that runs as a job.
 //!
@@ -12,6 +13,7 @@
 
 pub mod command;
 mod detach;
+mod event_seal;
 mod job;
 mod job_outcome;
 mod job_store;
@@ -43,8 +45,9 @@ use crate::runs::RunDir;
 use crate::store::Store;
 
 pub use detach::detach;
+pub use event_seal::EventSeal;
 pub use job::{Job, Task};
-pub use job_store::{JobStore, RunSpec};
+pub use job_store::{JobStore, RunSpec, seal_of_job};
 pub use reconcile::reconcile;
 pub use system::BatchSystem;
 
@@ -93,6 +96,16 @@ pub fn is_same_run(run: &RunDir, prepared: &Prepared, system: &dyn BatchSystem) 
         job_store.check_queue(&batches, &jobs)?;
     }
     Ok(true)
+}
+
+/// Checks the records of a run's jobs.
+///
+/// # Errors
+/// Fails if a record is damaged or missing.
+pub fn check_records(run: &RunDir) -> Result<()> {
+    let job_store = JobStore::of(run);
+    job_store.spec()?;
+    job_store.batches().map(drop)
 }
 
 /// Returns the number of stages of a run that are not cached and have no job.

@@ -173,7 +173,9 @@ impl Monitor {
     }
 
     fn new_job(&self, ready: &ReadyStage, task: TaskId) -> TrackedJob {
-        TrackedJob::new(&self.submitter().job_store, task, ready.key.clone(), ready.forced, self.run_start)
+        let Submitter { job_store, spec, .. } = self.submitter();
+        let seal = spec.event_seal(job_store.run_id(), task);
+        TrackedJob::new(job_store, seal, task, ready.key.clone(), ready.forced, self.run_start)
     }
 
     fn submit_due(&mut self) {
@@ -258,6 +260,10 @@ impl Monitor {
             let is_cancelled = self.is_ending || self.cancelled.contains(&stage);
             let event = match outcome(&tracked.observe(&self.store, &*system, answer, now), system.grace()) {
                 JobOutcome::Wait => {
+                    if matches!(tracked.last_event, Some(ProcessEvent::Failed { .. })) {
+                        // It ends as soon as the batch system confirms it.
+                        self.poll.soon();
+                    }
                     self.tracked.insert(stage, tracked);
                     continue;
                 }

@@ -14,7 +14,7 @@ use crate::plan::StageState;
 use crate::run::cache_state::CacheState;
 use crate::run::protocol::ProcessEvent;
 use crate::runs::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, StageRunState};
-use crate::store::{Key, Store};
+use crate::store::Store;
 
 /// Updates the record of a run from its jobs, unless a process watches the run or the run has ended. States that the
 /// batch system does not reveal stay as they were. Returns warnings about damaged output of jobs.
@@ -31,6 +31,8 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
     if let Some(jobs) = &jobs {
         JobStore::of(run).check_queue(&batches, jobs)?;
     }
+    // Its process was killed before it submitted a job. There may be no spec either: older versions wrote it later.
+    let never_began = batches.is_empty() && jobs.as_ref().is_some_and(Jobs::is_empty);
     let tasks = tasks(batches);
     let is_missing =
         |(batch, task): &(Batch, usize)| jobs.as_ref().is_some_and(|jobs| !jobs.contains_key(&(batch.number, *task)));
@@ -45,10 +47,16 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
     if run.record()? != record {
         return Ok(vec![]);
     }
+    if never_began {
+        interrupt(&mut record);
+        run.update(&record)?;
+        return Ok(vec![]);
+    }
     let _guard = store.guard()?;
     let before = record.clone();
     let job_store = JobStore::of(&run);
-    let prepared = job_store.spec()?.prepared(store);
+    let spec = job_store.spec()?;
+    let prepared = spec.clone().prepared(store);
     let mut cache = CacheState::new(&prepared, store);
     let mut last: Option<Timestamp> = None;
     let mut warnings = vec![];
@@ -56,7 +64,10 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
     for (stage, planned) in prepared.plan.stages.iter().enumerate() {
         let task = tasks.get(&stage);
         let job = task.zip(cache.key(stage).cloned()).map(|(task, key)| {
-            let mut job = ObservedJob::new(&job_store, task, &answers, key, cache.is_forced(stage), run_start);
+            let task_id = (task.0.number, task.1);
+            let seal = spec.event_seal(job_store.run_id(), task_id);
+            let tracked = TrackedJob::new(&job_store, seal, task_id, key, cache.is_forced(stage), run_start);
+            let mut job = ObservedJob::new(tracked, task, &answers);
             warnings.extend(job.tracked.damage.take());
             if cache.is_forced(stage) && job.has_result(store, system) {
                 cache.computed(stage);
@@ -136,16 +147,8 @@ struct ObservedJob {
 }
 
 impl ObservedJob {
-    fn new(
-        job_store: &JobStore,
-        (batch, task): &(Batch, usize),
-        answers: &Answers,
-        key: Key,
-        forced: bool,
-        run_start: Option<Timestamp>,
-    ) -> Self {
+    fn new(mut tracked: TrackedJob, (batch, task): &(Batch, usize), answers: &Answers) -> Self {
         let task_id = (batch.number, *task);
-        let mut tracked = TrackedJob::new(job_store, task_id, key, forced, run_start);
         tracked.read_events(Instant::now());
         let job = answers.jobs.as_ref().and_then(|jobs| jobs.get(&task_id));
         let id = job.map(|job| job.id.clone()).or_else(|| batch.job_id(*task));
@@ -200,6 +203,14 @@ impl ObservedJob {
             },
         };
     }
+}
+
+/// Ends a run without jobs.
+fn interrupt(record: &mut RunRecord) {
+    let pending = record.stages.iter_mut().filter(|stage| stage.state == StageRunState::Pending);
+    pending.for_each(|stage| stage.state = StageRunState::Skipped);
+    record.state = RunState::Interrupted;
+    record.finished_at = Some(Timestamp::now().to_string());
 }
 
 /// Ends the run if none of its stages is pending or running. `last` is when its last result was committed.

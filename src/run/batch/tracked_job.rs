@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::event_seal::EventSeal;
 use super::job_outcome::{Answer, Loss, Observation};
 use super::job_store::JobStore;
 use super::system::{BatchSystem, End, JobState, TaskId};
@@ -41,7 +42,8 @@ pub struct TrackedJob {
     out: Tail,
     /// The name of the file with the job's events.
     out_name: String,
-    /// Set when that file contains an event that cannot be parsed. The caller takes and reports it.
+    seal: EventSeal,
+    /// Set when that file contains an event that was altered, or cannot be parsed. The caller takes and reports it.
     pub damage: Option<String>,
     err: PathBuf,
     /// Since when the requeued job waits, and whether it was started at once.
@@ -56,7 +58,14 @@ pub struct TrackedJob {
 }
 
 impl TrackedJob {
-    pub fn new(job_store: &JobStore, task: TaskId, key: Key, forced: bool, run_start: Option<Timestamp>) -> Self {
+    pub fn new(
+        job_store: &JobStore,
+        seal: EventSeal,
+        task: TaskId,
+        key: Key,
+        forced: bool,
+        run_start: Option<Timestamp>,
+    ) -> Self {
         let path = job_store.file(task, "out");
         let out_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Self {
@@ -69,6 +78,7 @@ impl TrackedJob {
             has_started: false,
             out: Tail::new(path),
             out_name,
+            seal,
             damage: None,
             err: job_store.file(task, "err"),
             requeued_since: None,
@@ -83,15 +93,21 @@ impl TrackedJob {
     /// Reads new events and returns those that do not report the end of the stage.
     pub fn read_events(&mut self, now: Instant) -> Vec<Event> {
         let mut events = vec![];
-        let lines = self.out.lines();
-        let is_progress = |line: &String| line.starts_with(PROGRESS);
-        let newest = lines.iter().rposition(is_progress);
-        for (i, line) in lines.iter().enumerate() {
-            // Of the progress of up to a thousand jobs, only the newest matters.
-            if is_progress(line) && Some(i) != newest {
+        let mut lines = vec![];
+        self.out.read_lines(|piece| lines.extend(events_in(piece)));
+        // Events at the beginning of a huge file are skipped.
+        self.has_started |= self.out.has_skipped();
+        for line in lines {
+            if !self.seal.accepts(&line) {
+                if line.starts_with(EVENT) {
+                    self.damage = Some(format!(
+                        "{} is damaged: it contains an event that was altered or is of another job. It is ignored",
+                        self.out_name
+                    ));
+                }
                 continue;
             }
-            let event = match serde_json::from_str::<Event>(line) {
+            let event = match serde_json::from_str::<Event>(&line) {
                 Ok(event) => event,
                 Err(error) if line.starts_with(EVENT) => {
                     self.damage = Some(format!("{} is damaged: cannot parse an event: {error}", self.out_name));
@@ -209,4 +225,16 @@ impl TrackedJob {
         let text = read_tail(&self.err, END_OF_STDERR)?;
         Some(text.rsplit(RESTART_LINE).next()?.to_string())
     }
+}
+
+/// Returns the lines that may be events, and of the progress only the newest: a thousand jobs report it.
+fn events_in(mut lines: Vec<String>) -> Vec<String> {
+    let is_progress = |line: &String| line.starts_with(PROGRESS);
+    let newest = lines.iter().rposition(is_progress);
+    let mut i = 0;
+    lines.retain(|line| {
+        i += 1;
+        line.starts_with('{') && (!is_progress(line) || Some(i - 1) == newest)
+    });
+    lines
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::batch::system::{BatchSystem, CurrentJob, End, JobState, Jobs, QueuedJob, Refusal, Submission};
-use super::batch::{Job, Task};
+use super::batch::{EventSeal, Job, Task};
 use super::protocol::ProcessEvent;
 use crate::plan::PlannedStage;
 use crate::store::{Action, Artifact, Cost, Store};
@@ -51,6 +51,7 @@ impl BatchSystem for Fake {
             }
         };
         let line = serde_json::to_string(&event).expect("events are plain data");
+        let line = EventSeal::new(submission.run_id, (number, 0), true).seal(&line);
         let output = submission.folder.join(format!("{}_0.out", submission.tag));
         fs::write(output, line + "\n").map_err(|error| Refusal::Permanent(error.to_string()))?;
         let state = JobState::Ended(end);
