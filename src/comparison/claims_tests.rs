@@ -1,0 +1,203 @@
+use super::*;
+use crate::config::{DiffusionParams, PredictionType};
+use crate::metrics::{Distances, Errors, Forecast, Scores};
+
+/// An arm with some seeds, whose CRPS of two images and whose losses are as given.
+fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
+    let row = |(i, &loss): (usize, &f64)| LossRow {
+        step: 100 * i as u64,
+        loss: None,
+        val_loss: Some(loss),
+        flops: Some(1e9 * i as f64),
+    };
+    let errors = Errors { of_sample: 1.0, of_mean: 1.0 };
+    let forecast = |crps| Forecast { crps, energy_score: None, errors };
+    let of_seed = |seed: usize| Measured {
+        name: name.to_string(),
+        seed: (seeds > 1).then(|| seed.to_string()),
+        samples: 2,
+        forecasts: crps(seed).map(forecast).into(),
+        distances: Distances::default(),
+        losses: losses.iter().enumerate().map(row).collect(),
+        ..Measured::default()
+    };
+    (0..seeds).map(of_seed).collect()
+}
+
+fn claim(endpoint: Metric) -> Claim {
+    Claim { arm: "a".into(), control: "c".into(), endpoint: Some(endpoint), margin: None }
+}
+
+fn ask(claims: &[(&str, Claim)], arms: [Vec<Measured>; 2]) -> Vec<ClaimAnswer> {
+    let claims = claims.iter().map(|(name, claim)| (name.to_string(), claim.clone())).collect();
+    answers(&claims, 0, &arms.concat())
+}
+
+#[test]
+fn lower_scores_are_better_and_in_percent_of_the_control() {
+    let arms = [
+        arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 10.0 + 0.01 * seed as f64], &[1.0]),
+        arm("c", 8, |_| [9.0, 11.0], &[1.0]),
+    ];
+    let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
+    // Ten is the control's mean: 1 is 10 %, less 0.035 of 10 %.
+    assert!((answer.effect.unwrap() - (10.0 - 0.35)).abs() < 1e-9, "{answer:?}");
+    assert_eq!((answer.verdict, answer.n, answer.p, answer.margin), (Verdict::Confirmed, 8, 1.0 / 128.0, 1.0));
+    let [low, high] = answer.interval.unwrap();
+    assert!(9.0 < low && low < high && high <= 10.0, "{answer:?}");
+}
+
+#[test]
+fn bicubic_enlargement_stands_beside_every_seed() {
+    let bicubic = || Claim { control: BICUBIC.into(), ..claim(Metric::Crps) };
+    let arms = || [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm(BICUBIC, 1, |_| [9.0, 11.0], &[])];
+    assert_eq!(ask(&[("any", bicubic())], arms())[0].n, 7);
+    let turned = Claim { arm: BICUBIC.into(), control: "a".into(), ..bicubic() };
+    assert_eq!(ask(&[("any", turned)], arms())[0].n, 7);
+}
+
+#[test]
+fn seeds_that_only_one_has_are_no_pairs() {
+    // Trained once, without a seed of the sweep: it is no control of eight others.
+    for (of_control, pairs) in [(1, 0), (3, 3)] {
+        let arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", of_control, |_| [9.0, 11.0], &[1.0])];
+        let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
+        assert_eq!((answer.n, answer.by_design, answer.verdict), (pairs, true, Verdict::Inconclusive));
+    }
+}
+
+#[test]
+fn what_was_trained_once_counts_once() {
+    let training = |i: usize| Some(Digest::of(&[i as u8]));
+    let of = |trainings: [fn(usize) -> usize; 2]| {
+        let mut arms = [arm("a", 8, |seed| [8.0 + seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [20.0; 2], &[1.0])];
+        for (side, training_of) in trainings.into_iter().enumerate() {
+            for (seed, measured) in arms[side].iter_mut().enumerate() {
+                measured.training = training(100 * side + training_of(seed));
+            }
+        }
+        ask(&[("any", claim(Metric::Crps))], arms).remove(0)
+    };
+    let whole = of([|seed| seed, |seed| seed]);
+    assert_eq!((whole.n, whole.verdict), (8, Verdict::Confirmed));
+    // One model of either side that was sampled with eight seeds.
+    for once in [of([|_| 0, |_| 0]), of([|seed| seed, |_| 0]), of([|_| 0, |seed| seed])] {
+        assert_eq!((once.n, once.by_design, once.interval), (1, true, None));
+        assert!((once.effect.unwrap() - whole.effect.unwrap()).abs() < 1e-12, "{once:?}");
+    }
+    // Chains: 0 and 1 share the arm's, 1 and 2 the control's.
+    assert_eq!(of([|seed| seed / 2, |seed| seed.div_ceil(2)]).n, 1);
+    assert_eq!(of([|seed| seed / 2, |seed| seed / 2]).n, 4);
+}
+
+#[test]
+fn the_time_to_a_loss_is_that_of_the_loss_both_reach() {
+    let at = |steps: f64| Effort { steps, flops: Some(steps * 1e7) };
+    // The arm is better: it has the control's 0.5 half way from 0.6 to 0.4.
+    let better = [arm("a", 1, |_| [0.0; 2], &[1.0, 0.6, 0.4]), arm("c", 1, |_| [0.0; 2], &[1.0, 0.7, 0.5])];
+    let answer = ask(&[("convergence", Claim { endpoint: None, ..claim(Metric::Crps) })], better.clone()).remove(0);
+    let found = answer.convergence.unwrap();
+    assert_eq!((found.loss, found.control), (0.5, at(200.0)));
+    assert!((found.arm.steps - 150.0).abs() < 1e-9 && (found.arm.flops.unwrap() - 1.5e9).abs() < 1.0, "{found:?}");
+    assert_eq!(answer.endpoint, Metric::FlopsToLoss);
+    assert!((answer.effect.unwrap() - 25.0).abs() < 1e-9, "{answer:?}");
+    // Exchanged, the difference is the other way round; it is in percent of the other one, which took less.
+    let [mut a, mut c] = better;
+    (a[0].name, c[0].name) = ("c".into(), "a".into());
+    let worse = ask(&[("steps", claim(Metric::StepsToLoss))], [c, a]).remove(0);
+    assert!((worse.effect.unwrap() + 100.0 * 50.0 / 150.0).abs() < 1e-9, "{worse:?}");
+}
+
+#[test]
+fn what_was_not_measured_is_inconclusive() {
+    let diverged = [arm("a", 8, |_| [0.0; 2], &[1.0, f64::NAN]), arm("c", 8, |_| [0.0; 2], &[1.0, 0.5])];
+    for endpoint in [Metric::ValLoss, Metric::StepsToLoss, Metric::SpectrumDistance, Metric::SsimMean] {
+        let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
+        assert_eq!((answer.verdict, answer.effect, answer.interval), (Verdict::Inconclusive, None, None));
+        assert_eq!((answer.n, answer.by_design), (8, false));
+        serde_json::to_string(&answer).unwrap();
+    }
+}
+
+#[test]
+fn only_endpoints_that_are_fair_to_both_arms_decide() {
+    let of = |samples: [usize; 2], objective: PredictionType, endpoint: Metric| {
+        let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
+        let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, ssim_y: None, consistency_psnr: 40.0 };
+        for (arms, samples) in arms.iter_mut().zip(samples) {
+            let diffusion = DiffusionParams { objective, ..Default::default() };
+            arms.iter_mut().for_each(|of_seed| {
+                (of_seed.samples, of_seed.diffusion) = (samples, Some(diffusion.clone()));
+                (of_seed.sample, of_seed.mean) = (vec![scores; 2], vec![scores; 2]);
+            });
+        }
+        ask(&[("any", claim(endpoint))], arms)[0].effect.is_some()
+    };
+    let cases = [
+        ([4, 4], PredictionType::V, [true, true, true]),
+        ([4, 8], PredictionType::V, [true, true, true]),
+        ([1, 8], PredictionType::Eps, [false, false, true]),
+        ([1, 1], PredictionType::V, [false, false, true]),
+        // The outputs of regression are not samples, however many there are.
+        ([1, 8], PredictionType::Regression, [true, false, true]),
+    ];
+    for (samples, objective, fair) in cases {
+        let endpoints = [Metric::PsnrMean, Metric::Crps, Metric::PsnrSample];
+        assert_eq!(endpoints.map(|e| of(samples, objective, e)), fair, "{samples:?} {objective:?}");
+    }
+}
+
+/// Two networks have equal errors for infinitely many samples, 16, so that no difference may be found between the
+/// mean of two samples and that of eight. Bicubic enlargement has an error of 18: 0.51 dB.
+#[test]
+fn psnr_of_the_mean_is_compared_for_infinitely_many_samples() {
+    let of = |name: &str, samples: usize, variance: f64, error: f64| {
+        let mut arms = arm(name, if name == BICUBIC { 1 } else { 6 }, |_| [1.0, 1.0], &[]);
+        for of_seed in &mut arms {
+            let of_mean = error + variance / samples as f64;
+            let errors = Errors { of_sample: error + variance, of_mean };
+            of_seed.forecasts.iter_mut().for_each(|forecast| forecast.errors = errors);
+            of_seed.samples = samples;
+            of_seed.diffusion = (name != BICUBIC).then(DiffusionParams::default);
+        }
+        arms
+    };
+    let few = || of("a", 2, 12.0, 16.0);
+    let answer = ask(&[("any", claim(Metric::PsnrMean))], [few(), of("c", 8, 12.0, 16.0)]).remove(0);
+    assert!(answer.effect.unwrap().abs() < 1e-9, "{answer:?}");
+    assert_eq!((answer.samples, answer.verdict), (Some([2, 8]), Verdict::Equivalent));
+    let bicubic = Claim { control: BICUBIC.into(), ..claim(Metric::PsnrMean) };
+    let answer = ask(&[("any", bicubic)], [few(), of(BICUBIC, 1, 0.0, 18.0)]).remove(0);
+    assert!((answer.effect.unwrap() - 10.0 * (18.0_f64 / 16.0).log10()).abs() < 1e-9, "{answer:?}");
+    assert_eq!((answer.verdict, answer.beyond_margin), (Verdict::Confirmed, true));
+}
+
+#[test]
+fn one_training_has_no_difference_in_its_own_validation_loss() {
+    let training = Some(Digest::of(b"loss"));
+    let mut arms = [arm("a", 1, |_| [8.0, 10.0], &[0.5]), arm("c", 1, |_| [9.0, 11.0], &[0.5])];
+    arms.iter_mut().flatten().for_each(|of_seed| of_seed.training.clone_from(&training));
+    let answer = ask(&[("any", claim(Metric::ValLoss))], arms).remove(0);
+    assert_eq!((answer.effect, answer.verdict), (None, Verdict::Inconclusive));
+    assert!(answer.reason.unwrap().contains("both arms sample the same trained network"));
+}
+
+#[test]
+fn claims_of_other_comparisons_count() {
+    let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
+    let claims = BTreeMap::from([("any".to_string(), claim(Metric::Crps))]);
+    let alone = answers(&claims, 1, &arms().concat()).remove(0);
+    assert_eq!((alone.p_holm, alone.verdict, alone.family_claims), (1.0 / 64.0, Verdict::Confirmed, Some(1)));
+    let of_four = answers(&claims, 4, &arms().concat()).remove(0);
+    assert_eq!((of_four.p_holm, of_four.by_design, of_four.seeds_needed), (4.0 / 64.0, true, 8));
+}
+
+#[test]
+fn claims_are_corrected_for_one_another() {
+    let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
+    let two = [("one", claim(Metric::Crps)), ("two", claim(Metric::ValLoss))];
+    let found = ask(&two, arms());
+    assert!(found.iter().all(|a| a.p == 1.0 / 64.0 && a.p_holm == 2.0 / 64.0 && a.verdict == Verdict::Confirmed));
+    let four = ["one", "two", "three", "four"].map(|name| (name, claim(Metric::Crps)));
+    assert!(ask(&four, arms()).iter().all(|a| a.by_design && a.seeds_needed == 8));
+}
