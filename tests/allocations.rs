@@ -1,4 +1,4 @@
-//! What a step asks of the allocator once its buffers are there. A test program of its own, because it counts for all
+//! Memory that a step allocates once its buffers exist. A separate test program, because the allocator counts for all
 //! threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Bytes allocated by the median of some calls, after as many that don't count.
+/// Returns the median number of bytes that a call allocates, after warm-up calls.
 fn median_bytes(mut call: impl FnMut()) -> usize {
     const CALLS: usize = 15;
     (0..CALLS).for_each(|_| call());
@@ -62,27 +62,27 @@ impl Case {
     }
 }
 
-/// What is allocated is counted for the whole process.
+/// Serialises the tests, because allocations are counted for the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a training step is left with is bookkeeping: lists with an entry a parameter, dfdx's tape and its map of
-/// gradients. A few hundred bytes a parameter, whatever the widths and the batch.
+/// A training step allocates only bookkeeping: lists with one entry per parameter, dfdx's tape and its map of
+/// gradients. This takes a few hundred bytes per parameter, for any width and batch size.
 #[test]
 fn a_steady_step_allocates_no_memory_of_the_size_of_data() {
     let _alone = alone();
     let mut small = Case::new(4, 2);
     let mut large = Case::new(16, 32);
-    assert_eq!([small.forward_pass(), large.forward_pass()], [0, 0], "bytes by forward passes");
+    assert_eq!([small.forward_pass(), large.forward_pass()], [0, 0], "bytes per forward pass");
     let (parameters, steps) = (small.network.graph().params.len(), [small.training_step(), large.training_step()]);
-    assert!(steps.iter().all(|bytes| *bytes < 320 * parameters), "{steps:?} bytes by training steps");
-    assert!(steps[0].abs_diff(steps[1]) < 1024, "{steps:?} bytes by training steps");
+    assert!(steps.iter().all(|bytes| *bytes < 320 * parameters), "{steps:?} bytes per training step");
+    assert!(steps[0].abs_diff(steps[1]) < 1024, "{steps:?} bytes per training step");
 }
 
-/// Returns the memory that the composed operations use after a pass, and the predicted memory, in bytes. They free none
-/// before a pass of another kind; the kernels of a GPU use as much of its own memory.
+/// Returns the memory that the composed operations use after a pass, and the predicted memory, in bytes. They free no
+/// memory until a pass of another kind runs; on a GPU, they use the same amount of device memory.
 fn used_and_predicted(kind: AttentionKind, training: bool, batch: usize) -> [f64; 2] {
     let attention = AttentionParams { kind, resolutions: vec![16, 8], ..Default::default() };
     let model = ModelParams { base_channels: 8, channel_mults: vec![1, 2], attention, ..Default::default() };

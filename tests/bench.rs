@@ -1,11 +1,11 @@
-//! `srpipe bench` from outside. Nothing here asserts a speed.
+//! End-to-end tests of `srpipe bench`. They do not check speeds.
 
 mod common;
 
 use common::Pipeline;
 use serde_json::Value;
 
-/// As small as networks get: they are not what is tested.
+/// Arguments for the smallest possible network, because the network is not under test.
 const TINY: [&str; 9] = ["bench", "--base-channels", "3", "--batch", "2", "--image-size", "8", "--seconds", "0"];
 
 #[test]
@@ -33,7 +33,7 @@ fn the_json_has_the_figures_and_what_they_are_of() {
     assert!(!folder.runs().exists());
 }
 
-/// As on a GPU, with the same operations on the CPU: every kind of network, and every objective.
+/// Runs the operations that a GPU would use on the CPU, for every kind of network and every prediction type.
 #[test]
 fn the_composed_operations_agree_with_the_kernels() {
     let folder = Pipeline::small().folder();
@@ -43,7 +43,7 @@ fn the_composed_operations_agree_with_the_kernels() {
     assert_eq!((&json["agrees"], &json["backend"], &json["device"]), (&true.into(), &"composed".into(), &"cpu".into()));
     let networks = json["networks"].as_array().unwrap();
     assert!(networks.len() >= 7, "{output}");
-    // They sum in other orders, and so differ, if little.
+    // The outputs differ slightly, because the backends sum in different orders.
     assert!(networks.iter().all(|network| network["outputs"].as_f64().unwrap() > 0.0), "{output}");
 }
 

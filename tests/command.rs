@@ -1,4 +1,4 @@
-//! `command` stages from outside: a user's own program among srpipe's stages.
+//! End-to-end tests of `command` stages: a user's program among built-in stages.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn a_program_of_ones_own_is_a_stage() {
     assert_eq!(changed.finished()["stages"]["count"], "ran", "{changed}");
     let env = folder.run(&["--json", "--set", "stages.count.env.A=b"]);
     assert_eq!(env.finished()["stages"]["count"], "ran", "{env}");
-    // What is not read of the input does not matter.
+    // Outputs of the input that the stage does not read are not part of its key.
     let method = folder.run(&["--json", "--set", "stages.images.train=9"]);
     assert_eq!(method.finished()["stages"]["count"], "cached", "{method}");
 }
@@ -114,7 +114,7 @@ fn a_command_makes_what_another_kind_reads() {
     let folder = Pipeline::small().stage("copy", copy).stage("small", "{kind: degrade, input: copy}").folder();
     let output = folder.run(&["--json"]);
     assert_eq!(output.code, Some(0), "{output}");
-    // The same images, and so the same key.
+    // The images are the same, so the key is the same too.
     assert_eq!(output.finished()["stages"]["pairs"], "ran", "{output}");
     assert_eq!(output.finished()["stages"]["small"], "cached", "{output}");
 }
@@ -142,11 +142,11 @@ fn no_program_outlives_its_run() {
         }
         let output = run.wait();
         assert_eq!(output.code, (signals != ["KILL"]).then_some(130), "{output}");
-        wait_until("nothing is left of it", || !group().into_iter().any(is_alive));
+        wait_until("all its processes are gone", || !group().into_iter().any(is_alive));
     }
 }
 
-/// As many GPUs as `nvidia-smi` lists, where the driver's own list is not to be seen.
+/// If the driver's own list is not visible, GPUs are counted with `nvidia-smi`.
 #[test]
 fn gpus_are_counted_and_handed_out() {
     if Path::new("/proc/driver/nvidia/gpus").exists() {
@@ -182,7 +182,7 @@ fn resources_are_given_and_limits_guard() {
     let folder = Pipeline::new().stage("ask", ask).folder();
     assert_eq!(folder.run(&[]).code, Some(0));
     assert_eq!(std::fs::read_to_string(folder.runs().join("p/latest/ask/o")).unwrap(), "1 1 <>\n");
-    // No part of the key.
+    // Resources are not part of the key.
     let more = folder.run(&["--json", "--set", "stages.ask.resources.time=1 h"]);
     assert_eq!(more.finished()["stages"]["ask"], "cached", "{more}");
 
@@ -210,7 +210,7 @@ fn a_stage_can_be_forced_and_a_part_be_run() {
     let folder = Pipeline::small().folder();
     let only = folder.run(&["--json", "--only", "pairs"]);
     assert_eq!(only.finished()["stages"], json!({"images": "ran", "pairs": "ran"}), "{only}");
-    // The plan knows of it: what follows waits, and may stay.
+    // The plan takes `--force` into account: dependents wait, and may still turn out to be cached.
     for command in [&["plan", "p.yaml"][..], &["run", "p.yaml", "--dry-run"]] {
         let args = [command, &["--only", "pairs", "--force", "images", "--json"]].concat();
         let plan: serde_json::Value = serde_json::from_str(&folder.srpipe(&args).stdout).unwrap();
@@ -246,7 +246,7 @@ fn a_program_is_mapped_over_a_sweep() {
         "count[scale=4]": "cached", "both[scale=2]": "ran", "both[scale=4]": "ran",
     });
     assert_eq!(all.finished()["stages"], expected, "{all}");
-    // Each has seen the images of its own scale, and the count of those.
+    // Each instance read the images of its own scale and their count.
     let read = |name: &str| std::fs::read_to_string(folder.runs().join("p/latest").join(name)).unwrap();
     let bytes = |scale: usize| -> usize {
         let count: serde_json::Value =
@@ -258,7 +258,7 @@ fn a_program_is_mapped_over_a_sweep() {
         let count = read(&format!("count[scale={scale}]/count.json"));
         assert_eq!(read(&format!("both[scale={scale}]/o")).trim(), (count.len() + bytes(scale)).to_string());
     }
-    // The name in the file means all instances, the full name one.
+    // The name in the file selects all instances; a full name selects one.
     let forced = folder.run(&["--json", "--force", "count"]).finished()["stages"].clone();
     assert_eq!([&forced["count[scale=2]"], &forced["count[scale=4]"]], ["ran", "ran"], "{forced}");
     let forced = folder.run(&["--json", "--force", "count[scale=2]"]).finished()["stages"].clone();

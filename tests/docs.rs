@@ -73,12 +73,12 @@ struct Block<'a> {
 }
 
 fn blocks(page: &str) -> Vec<Block<'_>> {
-    // A fence begins a line.
+    // A fence is at the start of a line.
     let fenced = page.split("\n```").skip(1).step_by(2);
     fenced.filter_map(|block| block.split_once('\n').map(|(language, text)| Block { language, text })).collect()
 }
 
-/// The commands in the shell blocks, without comments, one line each.
+/// Returns the commands in the shell blocks, one line each, without comments.
 fn commands(page: &str) -> Vec<String> {
     let blocks = blocks(page);
     let text: Vec<&str> = blocks.iter().filter(|block| block.language == "sh").map(|block| block.text).collect();
@@ -114,7 +114,7 @@ fn check(page: &str) {
     }
 }
 
-/// A folder with small pipelines and images, in which the quickstart was run.
+/// Creates a folder with small pipelines and images, and runs the quickstart in it.
 fn prepared() -> Folder {
     let folder = Pipeline::new().folder();
     let pipelines = folder.path().join("pipelines");
@@ -144,10 +144,10 @@ fn srpipe_command(line: &str) -> Option<String> {
 }
 
 fn run(folder: &Folder, page: &str, command: &str) {
-    // `tests/slurm.rs` runs those of the Slurm page.
+    // `tests/slurm.rs` runs the commands of the Slurm page.
     let is_parsed_only = page == "docs/slurm.md" || ["cuda", "--check"].iter().any(|word| command.contains(word));
     let mut line = if is_parsed_only { format!("{command} --help") } else { command.to_string() };
-    // In place of numbers that the user would choose for a real run.
+    // Reduce numbers that are meant for a real run.
     let words = line.split(' ').map(|word| match word.split_once('=') {
         Some((path, number)) if path.starts_with("defaults.") && !number.contains(',') => {
             let key = path.rsplit('.').next().unwrap();
@@ -170,7 +170,7 @@ fn run(folder: &Folder, page: &str, command: &str) {
     assert_eq!(output.code, Some(0), "{page}: {line}\n{output}");
 }
 
-/// Returns a number for a quick run in place of that of a real one.
+/// Returns a smaller value of a parameter, for a quick run.
 fn reduced(key: &str, number: u64) -> u64 {
     match key {
         "steps" | "epochs" | "samples" | "limit" => number.min(2),
@@ -215,7 +215,8 @@ fn reduce_pipelines(folder: &Folder) {
     }
 }
 
-/// Checks a pipeline, a settings file, or a part of a pipeline in the place that its keys belong to.
+/// Checks a pipeline, a settings file, or a part of a pipeline, which is inserted into the quickstart where its keys
+/// belong.
 fn check_yaml(folder: &Folder, page: &str, text: &str) {
     let part: Mapping = serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{page}: {error}\n{text}"));
     if part.contains_key("stages") {
@@ -233,7 +234,7 @@ fn check_yaml(folder: &Folder, page: &str, text: &str) {
     let quickstart = std::fs::read_to_string(folder.path().join("pipelines/quickstart.yaml")).unwrap();
     let mut pipeline: Value = serde_yaml::from_str(&quickstart).unwrap();
     let stages = pipeline["stages"].as_mapping_mut().unwrap();
-    // The names that examples use.
+    // Add the stages that the examples refer to.
     for (name, stage) in [("control", "{kind: train}"), ("sample_control", "{kind: sample, model: control}")] {
         stages.insert(name.into(), serde_yaml::from_str(stage).unwrap());
     }
@@ -249,7 +250,7 @@ fn check_yaml(folder: &Folder, page: &str, text: &str) {
             _ => "attention",
         };
         if key == "optim" {
-            // It has another number of steps, or a budget, than that of the quickstart.
+            // Remove the quickstart's number of steps, because the example sets its own number or a budget.
             pipeline["defaults"]["train"].as_mapping_mut().unwrap().remove("optim");
             pipeline["stages"]["regression"].as_mapping_mut().unwrap().remove("optim");
             pipeline["defaults"]["train"]["optim"] = value;
@@ -278,14 +279,14 @@ fn links_exist(page: &str, text: &str) {
     }
 }
 
-/// The anchors of headings, as GitHub makes them.
+/// Returns the anchors that GitHub generates for the headings.
 fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
     headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// Scripts, sources and tests of the repository that a page mentions.
+/// Checks that the scripts, sources and tests that a page mentions exist.
 fn files_exist(page: &str, text: &str) {
     for folder in ["benches/", ".ci/", "src/", "tests/"] {
         for path in paths(text, folder) {
@@ -297,7 +298,7 @@ fn files_exist(page: &str, text: &str) {
     }
 }
 
-/// The paths in a page that begin with `folder`; those with placeholders are left out.
+/// Returns the paths in a page that begin with `folder`, except those with placeholders.
 fn paths(text: &str, folder: &str) -> Vec<String> {
     let is_start = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "/._-".contains(c));
     let starts = text.match_indices(folder).map(|(at, _)| at).filter(|&at| is_start(at));

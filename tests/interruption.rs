@@ -1,4 +1,4 @@
-//! Runs that are interrupted, killed, or two at once. A fetch from a server that keeps it waiting is the stage.
+//! Interrupted, killed and concurrent runs. Their stage fetches from a server that stalls.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::server::Server;
 use common::{Folder, Pipeline, Running, archive, is_alive, signal, wait_until};
 use serde_json::Value;
 
-/// A run whose `web` stage hangs, while `images` is done.
+/// Starts a run whose `web` stage hangs after `images` is done.
 fn hanging(server: &Server) -> (Folder, Running, u32) {
     let folder = Pipeline::small().stage("web", &server.fetch()).folder();
     let run = folder.start(&["run", "p.yaml", "--json"]);
@@ -19,7 +19,7 @@ fn hanging(server: &Server) -> (Folder, Running, u32) {
 }
 
 impl Folder {
-    /// As the latest run's record says.
+    /// Returns the state of a stage in the record of the latest run.
     fn stage_state(&self, stage: &str) -> String {
         let status = self.srpipe(&["status", "p", "--json"]);
         let status: Value = serde_json::from_str(&status.stdout).unwrap_or_default();
@@ -68,7 +68,7 @@ fn the_words_at_an_interruption_name_the_way_on() {
 fn a_second_interrupt_ends_at_once() {
     let server = Server::stalled(archive(4));
     let (_folder, run, child) = hanging(&server);
-    // The child cannot answer the first.
+    // A stopped child cannot react to the first interrupt.
     signal(child, "STOP").unwrap();
     run.signal("INT");
     std::thread::sleep(Duration::from_millis(300));
@@ -124,7 +124,7 @@ fn two_runs_at_once_compute_each_key_once() {
     let first = folder.start(&["run", "p.yaml", "--json"]);
     wait_until("the download hangs", || server.requests() == 1);
     let second = folder.start(&["run", "p.yaml", "--json"]);
-    // The second waits for a key that the first has.
+    // The second run waits for a key that the first one holds.
     wait_until("both have a child", || first.children().len() == 1 && second.children().len() == 1);
     std::thread::sleep(Duration::from_millis(300));
     server.open();

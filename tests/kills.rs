@@ -1,6 +1,7 @@
-//! A small pipeline with a training in it is killed at random moments, and comes out as if nothing had happened.
+//! Kills a small pipeline with a `train` stage at random moments: the next run gives the same results as an undisturbed
+//! run.
 //!
-//! `SRPIPE_TEST_KILLS=100 cargo test --test kills` is the long version.
+//! `SRPIPE_TEST_KILLS=100 cargo test --test kills` runs a hundred rounds instead of five.
 
 mod common;
 
@@ -31,7 +32,7 @@ fn pipeline() -> Pipeline {
         )
 }
 
-/// The digests of everything that the latest run links, pictures aside no less than numbers.
+/// Returns the digests of all outputs of the latest run, including pictures.
 fn results(folder: &Folder) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for stage in ["model", "samples", "compare", "count"] {
@@ -43,7 +44,7 @@ fn results(folder: &Folder) -> BTreeMap<String, String> {
     found
 }
 
-/// A number from 0 to 1.
+/// Returns a random number in [0, 1).
 fn random() -> f64 {
     (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -64,7 +65,7 @@ fn killed_at_random_moments_it_comes_out_the_same() {
         let run = folder.start(&["run", "p.yaml", "--json"]);
         std::thread::sleep(took.mul_f64(random()));
         let children = run.children();
-        // Every third time the stage itself, and then the run at once.
+        // In every third round, kill the stage's process first, and then the run immediately.
         if round % 3 == 2 {
             for pid in &children {
                 let _ = signal(*pid, "KILL");
@@ -90,7 +91,7 @@ fn killed_at_random_moments_it_comes_out_the_same() {
     eprintln!("{rounds} rounds, each killed within {:.1} s", Duration::as_secs_f64(&took));
 }
 
-/// Work folders whose lock somebody holds.
+/// Counts the work folders whose lock is held.
 fn locks(folder: &Folder) -> usize {
     let Ok(entries) = fs::read_dir(folder.runs().join("store/work")) else { return 0 };
     let held = entries.flatten().filter(|entry| {
@@ -100,7 +101,7 @@ fn locks(folder: &Folder) -> usize {
     held.count()
 }
 
-/// Half-written files anywhere.
+/// Counts the temporary files under `runs`.
 fn temporaries(folder: &Folder) -> usize {
     let is_temporary = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
     folder.snapshot().keys().filter(|path| is_temporary(path)).count()

@@ -1,5 +1,4 @@
-//! What must not be lost, and what heals: runs at once, damaged and missing blobs, full disks, stores nobody may write
-//! to.
+//! Robustness and recovery: concurrent runs, damaged and missing blobs, full disks, read-only stores.
 
 mod common;
 
@@ -11,7 +10,7 @@ use common::{Folder, Pipeline};
 use serde_json::{Value, json};
 
 impl Folder {
-    /// Puts other bytes in the place of a blob's.
+    /// Replaces the content of a blob.
     fn change_blob(&self, link: &str, change: impl Fn(&mut Vec<u8>)) -> PathBuf {
         let blob = fs::canonicalize(self.runs().join("p/latest").join(link)).unwrap();
         let mut bytes = fs::read(&blob).unwrap();
@@ -35,7 +34,7 @@ impl Folder {
 
 #[test]
 fn four_runs_at_once_compute_each_key_once() {
-    // Each computation leaves a line outside the store.
+    // Each execution appends a line to a file outside the store.
     let folder = Pipeline::new().folder();
     let count = |name: &str, inputs: &str| {
         let log = folder.path().join("count");
@@ -61,7 +60,7 @@ fn a_changed_blob_is_noticed_and_made_again() {
     let folder = Pipeline::small().folder();
     let all_cached = json!({"images": "cached", "pairs": "cached", "others": "cached"});
     folder.run(&[]);
-    // By hand, to the same length; cut short; removed.
+    // The blob is modified without changing its length, truncated, and (below) removed.
     let changes: [fn(&mut Vec<u8>); 2] = [|bytes| *bytes.last_mut().unwrap() ^= 1, |bytes| bytes.truncate(9)];
     for change in changes {
         let blob = folder.change_blob("pairs/train_lr.safetensors", change);
@@ -87,7 +86,7 @@ fn verify_finds_what_nobody_reads_and_the_next_run_heals_it() {
     let good = folder.srpipe(&["verify"]);
     assert_eq!(good.code, Some(0), "{good}");
     assert!(good.stdout.contains("store: 3 results in ") && good.stdout.contains("all results are intact"), "{good}");
-    // A disk that forgets changes no times.
+    // Silent disk corruption does not change the modification time.
     let blob = fs::canonicalize(folder.runs().join("p/latest/pairs/test_lr.safetensors")).unwrap();
     let time = fs::metadata(&blob).unwrap().modified().unwrap();
     folder.change_blob("pairs/test_lr.safetensors", |bytes| *bytes.last_mut().unwrap() ^= 1);
@@ -107,7 +106,8 @@ fn half_written_things_are_no_results() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let store = folder.runs().join("store");
-    // Every action cut in half, a half-written blob, an empty record of a run, half a cache of digests.
+    // Truncate every action to half its length, and leave a half-written blob, an empty run record and half a stat
+    // cache.
     for shard in fs::read_dir(store.join("actions")).unwrap() {
         for action in fs::read_dir(shard.unwrap().path()).unwrap() {
             let path = action.unwrap().path();
@@ -142,7 +142,7 @@ fn half_written_things_are_no_results() {
 #[test]
 fn a_full_disk_is_said_and_the_next_run_goes_on() {
     let folder = Pipeline::small().folder();
-    // No file may be longer than this: what a full disk says, but for the number of the error.
+    // Limit the size of files, which fails like a full disk except for the error code.
     let limited = format!(
         "trap '' XFSZ; ulimit -f 8; exec {} run p.yaml --json --set stages.images.train=64",
         env!("CARGO_BIN_EXE_srpipe")
@@ -198,7 +198,7 @@ fn a_store_that_nobody_may_write_to_is_said() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     if rustix_is_root() {
-        // Root may write whatever the permissions say; the store's own test asks as somebody else.
+        // Root ignores permissions; the store's own test runs as another user.
         return;
     }
     fs::set_permissions(folder.runs().join("store"), fs::Permissions::from_mode(0o555)).unwrap();
@@ -229,7 +229,7 @@ fn links_in_runs_lead_nowhere() {
         assert!(matches!(output.code, Some(0..=2)) && !output.stderr.contains("panicked"), "{args:?} {output}");
     }
     assert!(outside.join("run.json").exists());
-    // A pipeline whose folder is a link: its runs would be written elsewhere.
+    // If the pipeline's folder is a link, its runs would be written outside `runs`.
     fs::remove_dir_all(folder.runs().join("p")).unwrap();
     symlink(&outside, folder.runs().join("p")).unwrap();
     let output = folder.run(&["--set", "stages.images.train=9"]);
@@ -241,7 +241,7 @@ fn links_in_runs_lead_nowhere() {
 fn a_clock_that_jumps_changes_nothing() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
-    // Everything that has a time gets one from the future, another one from the past.
+    // Set all modification times except those of blobs to the future.
     for (path, _) in folder.snapshot() {
         let is_blob = path.components().any(|part| part.as_os_str() == "blobs");
         if path.is_file() && !path.is_symlink() && !is_blob {

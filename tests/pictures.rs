@@ -1,5 +1,4 @@
-//! Folders of the user's own pictures, and `upscale`, through the real binary: unrelated and damaged files, and how
-//! output files are replaced.
+//! End-to-end tests of picture folders and `upscale`: unrelated and damaged files, and how output files are replaced.
 
 mod common;
 
@@ -11,7 +10,7 @@ use common::{Folder, Output, Pipeline};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-/// A pipeline that reads the folder it is in.
+/// A pipeline that reads the pictures in its own folder.
 fn folder_of_pictures(broken: &str) -> Folder {
     let fetch = format!("{{kind: fetch, dataset: folder, path: ., size: 16, broken: {broken}}}");
     let folder = Pipeline::new().stage("images", &fetch).folder();
@@ -56,7 +55,7 @@ fn results_and_hidden_files_among_pictures_are_ignored() {
     symlink(".", folder.path().join("all")).unwrap();
     symlink("/nowhere", folder.path().join("notes.txt")).unwrap();
     assert_cached(&folder);
-    // With another `runs` folder: a stage that runs finds the same files as the planner.
+    // With another `runs` folder, the stage runs and must find the same files as the planner.
     let other = ok(folder.srpipe(&["run", "p.yaml", "--runs-dir", "others"]));
     for expected in
         ["hidden files and folders: ._0.png, .thumbnails, @eaDir", "srpipe results: ", "links to a parent", "runs"]
@@ -85,7 +84,7 @@ fn a_picture_that_cannot_be_read_is_a_broken_file() {
     assert!(refused.code == Some(1) && refused.stderr.contains("1 of 5 files cannot be used"), "{refused}");
 }
 
-/// A regression after a single step of training.
+/// Returns a folder with a regression model that was trained for one step.
 fn model() -> Folder {
     let folder = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 2, test: 2}")
@@ -118,7 +117,7 @@ fn outputs_replace_files_but_not_their_other_hard_links() {
     ok(folder.srpipe(&["export", "p", "backup.png"]));
     ok(folder.srpipe(&["init", "new", "--template", "seed", "--force"]));
     assert_eq!(fs::read(at("in.png")).unwrap(), before, "the input was overwritten");
-    // Itself, and the one link that no command wrote to.
+    // The remaining links: the file itself, and `p.yaml`, which no command wrote to.
     assert_eq!(fs::metadata(at("in.png")).unwrap().nlink(), 2);
     let size = image::image_dimensions(at("out.png")).unwrap();
     assert_eq!((size, image::image_dimensions(at("out-bicubic.png")).unwrap()), ((80, 64), (80, 64)));
@@ -137,7 +136,7 @@ fn invalid_input_of_upscale_is_refused() {
     assert!(refused.stderr.contains(expected), "{refused}");
     assert!(!folder.path().join("my long.webp").exists());
 
-    // A single weight that is NaN.
+    // One weight is NaN.
     picture(&folder, "in.png", 1);
     let mut weights = fs::read(folder.runs().join("p/latest/net/ema.safetensors")).unwrap();
     let end = weights.len();
@@ -145,7 +144,7 @@ fn invalid_input_of_upscale_is_refused() {
     folder.write("nan.safetensors", &weights);
     let refused = folder.srpipe(&["upscale", "in.png", "--model", "nan.safetensors", "-o", "o.png"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("the weights are not finite: "), "{refused}");
-    // Finite weights whose products are not finite.
+    // All weights are finite, but their products overflow.
     weights[end - 4..].copy_from_slice(&f32::MAX.to_le_bytes());
     let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
     for weight in weights[8 + header..].chunks_exact_mut(4) {
@@ -157,7 +156,7 @@ fn invalid_input_of_upscale_is_refused() {
     assert!(!folder.path().join("o.png").exists());
 }
 
-/// Every number of a run on constant images is finite, whatever the model learns.
+/// All numbers in a run on constant images must be finite, whatever the model learns.
 #[test]
 fn constant_images_give_finite_numbers() {
     let train = |objective: &str, more: &str| {
@@ -181,7 +180,7 @@ fn constant_images_give_finite_numbers() {
         .stage("compare", "{kind: compare, arms: {noise: of_noise, eps: of_eps, mean: of_mean}, rows: 1}")
         .folder();
     fs::create_dir(folder.path().join("photos")).unwrap();
-    // Levels with and without rounding errors in the enlargement.
+    // Enlarging some of these levels has rounding errors, enlarging others is exact.
     for level in [0, 3, 77, 100, 177, 255] {
         let path = folder.path().join(format!("photos/{level}.png"));
         RgbImage::from_pixel(32, 32, Rgb([level; 3])).save(path).unwrap();

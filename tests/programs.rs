@@ -1,4 +1,4 @@
-//! What other programs read: JSON of every command, the schema of files, completions.
+//! Output for other programs: the JSON of every command, the JSON Schema, shell completions.
 
 mod common;
 
@@ -77,7 +77,7 @@ fn the_schema_is_json_and_shells_get_completions() {
     assert!(!folder.runs().exists());
 }
 
-/// Written anew by `srpipe schema > pipelines/srpipe.schema.json; srpipe schema --markdown > docs/reference.md`.
+/// To update the files: `srpipe schema > pipelines/srpipe.schema.json; srpipe schema --markdown > docs/reference.md`.
 #[test]
 fn the_committed_schema_and_reference_are_of_this_version() {
     let folder = Pipeline::new().folder();

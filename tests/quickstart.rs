@@ -1,14 +1,15 @@
-//! The quickstart's results. It trains three models, so a plain `cargo test` leaves it out; `.ci/run` does not.
+//! The quickstart's results. It trains three models, so a plain `cargo test` skips it; `.ci/run` runs it.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What the quickstart comes to on x86-64 Linux with FMA.
+/// The summary of the quickstart on x86-64 Linux with FMA.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/quickstart_summary.json");
 
-/// In the folder of the repository, as the README says it, but for the results.
+/// Runs the quickstart in the repository as described in the README, with another folder for the results; returns
+/// stdout.
 fn quickstart(runs: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
     command.args(["run", "pipelines/quickstart.yaml"]).env("SRPIPE_RUNS", runs);
@@ -38,14 +39,14 @@ fn the_mean_of_every_arm_is_nearer_to_the_images_than_bicubic_enlargement() {
     assert!(again.starts_with("nothing to do: all 9 stages are cached\n"), "{again}");
 }
 
-/// The kernels give the same bits under every instruction set, so what is left for a machine to differ in is the C
-/// library's `exp` and the like: where that is the one the golden summary was made with, every byte is held to it,
-/// elsewhere every number within 2 %, or 0.02 of what is near zero.
+/// Compares the summary with the golden one. The kernels give the same bits with every instruction set, so machines
+/// differ only in the C library's `exp` and similar functions. With the C library of the golden summary, every byte
+/// must match; elsewhere, every number within 2 %, or within 0.02 near zero.
 fn is_golden(bytes: &[u8], summary: &Value) {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quickstart_summary.json");
     std::fs::write(&kept, bytes).unwrap();
     let golden = std::fs::read(GOLDEN).unwrap();
-    let remedy = format!("if that is meant: cp {} {GOLDEN}", kept.display());
+    let remedy = format!("if this is intended: cp {} {GOLDEN}", kept.display());
     are_close(summary, &serde_json::from_slice(&golden).unwrap(), "summary", &remedy);
     #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
     if is_x86_feature_detected!("fma") {

@@ -1,5 +1,6 @@
-//! The numbers of PyTorch and scikit-image, made by a script nobody here needs to run: `tests/fixtures` holds them.
-//! `SRPIPE_FIXTURES` names another such file; base channels and batch are taken from its shapes.
+//! Compares networks, schedules and samplers with values that PyTorch computed, which are stored in `tests/fixtures`
+//! with the scripts that computed them. `SRPIPE_FIXTURES` selects another file; its shapes determine base channels and
+//! batch size.
 
 mod fixtures;
 
@@ -21,16 +22,17 @@ fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
     create_network_on(ComposedBackend::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
 }
 
-/// On the device of `SRPIPE_TEST_DEVICE`, such as `cuda`; without it by the kernels that pipelines use on the CPU.
+/// Creates a network on the device in `SRPIPE_TEST_DEVICE`, such as `cuda`, or by default with the CPU kernels that
+/// pipelines use.
 fn device(graph: Graph, state: &TrainState) -> Box<dyn Network> {
     let device = std::env::var("SRPIPE_TEST_DEVICE").map_or(Device::Cpu, |text| text.parse().unwrap());
     srpipe::nn::create_network(device, graph, state).unwrap()
 }
 
-/// A network of the reference with its weights, on `open`'s backend.
+/// A network with the weights of the reference, on the backend of `open`.
 struct Reference<'a> {
     fixtures: &'a Fixtures,
-    /// What the names of its tensors begin with.
+    /// The prefix of its tensor names.
     name: String,
     network: Box<dyn Network>,
     weight_decay: f64,
@@ -43,7 +45,7 @@ impl<'a> Reference<'a> {
         Self { fixtures, name: name.to_string(), network: open(graph, &state), weight_decay }
     }
 
-    /// The tutorial's, of the first fixtures.
+    /// Creates the tutorial's network from the original fixtures.
     fn tutorial(fixtures: &'a Fixtures, kind: AttentionKind, open: Open) -> Self {
         let name = if kind == AttentionKind::Sagan { "unet.seed" } else { "unet.none" };
         let base_channels = fixtures.shape(&format!("{name}.w.enc1.0.weight"))[0];
@@ -54,7 +56,7 @@ impl<'a> Reference<'a> {
         self.fixtures.f32(&format!("{}.{key}", self.name))
     }
 
-    /// An image tensor, channels-last.
+    /// Returns an image tensor in channels-last layout.
     fn images(&self, key: &str) -> Vec<f32> {
         let shape = self.fixtures.shape(&format!("{}.{key}", self.name));
         let (n, c, p) = (shape[0], shape[1], shape[2] * shape[3]);
@@ -99,16 +101,17 @@ fn unets_of_the_tutorial_are_pytorchs() {
     }
 }
 
-/// Every kind of block, embedding and attention: outputs, gradients, counts of parameters and operations, and steps of AdamW.
+/// Covers every kind of block, embedding and attention: outputs, gradients, parameter and operation counts, and AdamW
+/// steps.
 #[test]
 fn every_kind_of_network_is_pytorchs() {
     let fixtures = Fixtures::models();
     let header: serde_json::Value = serde_json::from_str(&fixtures.metadata("models")).unwrap();
     let size = |key: &str| header[key].as_u64().unwrap() as usize;
-    // The model that users are given for checkpoints is the one that made the numbers.
+    // The `unet.py` that users load checkpoints with must be the one that computed the fixtures.
     let digest: String =
         Sha256::digest(include_bytes!("../docs/unet.py")).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(header["unet"], digest, "say: python3 tests/fixtures/make_models.py tests/fixtures/models.safetensors");
+    assert_eq!(header["unet"], digest, "run: python3 tests/fixtures/make_models.py tests/fixtures/models.safetensors");
     let models = header["models"].as_object().unwrap();
     assert!(models.len() >= 10, "{}", models.len());
     for (name, params) in models {
@@ -119,7 +122,7 @@ fn every_kind_of_network_is_pytorchs() {
         let flops = [cost.forward_flops, cost.training_flops].map(|flops| flops as usize);
         let expected = fixtures.counts(&format!("{name}.flops"));
         match params.attention.kind {
-            // PyTorch's asks for queries and keys that nothing reads, and projects the same mean at every place.
+            // PyTorch's layer also computes unused queries and keys, and projects the same mean at every position.
             AttentionKind::Uniform => assert!(flops[0] < expected[0] && flops[1] < expected[1], "{name}"),
             _ => assert_eq!(flops[..], expected, "{name}"),
         }
@@ -135,7 +138,7 @@ fn every_kind_of_network_is_pytorchs() {
     }
 }
 
-/// `load_state_dict` is strict: a checkpoint has the reference's names and shapes, no more and no fewer.
+/// `load_state_dict` is strict: a checkpoint must have exactly the names and shapes of the reference.
 #[test]
 fn a_checkpoint_is_a_state_dict() {
     let fixtures = Fixtures::read();

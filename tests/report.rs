@@ -1,4 +1,4 @@
-//! The report that a run leaves, and `srpipe report`.
+//! The report that each run writes, and `srpipe report`.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{Folder, Pipeline};
 const MODEL: &str = "kind: train, data: pairs, model: {base_channels: 4, channel_mults: [1]}, \
                      optim: {steps: 4, batch_size: 4}, validation: {every: 2, images: 4}";
 
-/// Two arms of tiny models, with a claim.
+/// A comparison of two tiny models, with a claim.
 fn arms() -> Pipeline {
     Pipeline::small()
         .stage("one", &format!("{{{MODEL}}}"))
@@ -37,7 +37,7 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     let page = fs::read_to_string(latest(&folder)).unwrap();
     assert!(page.len() < 1_000_000, "{}", page.len());
     assert!(page.contains("&lt;b&gt;so&lt;") && !page.contains("<b>so</b>"));
-    // HR, LR, bicubic and the two arms: 4 test images each, and what else the arms show.
+    // 4 test images per column; the arms also show further views of each.
     assert_eq!(page.matches("alt=\"HR, image ").count(), 4);
     assert_eq!(page.matches("alt=\"first, image ").count(), 4 * 6);
     assert_eq!(page.matches("alt=\"second, image ").count(), 4 * 2);
@@ -48,7 +48,7 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
     let key: serde_json::Value = serde_json::from_str(&key.stdout).unwrap();
     assert!(page.contains(key["stages"][0]["key"].as_str().unwrap()));
 
-    // Written again it is the same, wherever to.
+    // Rewriting the report gives the same bytes, on stdout and in a file.
     let again = folder.srpipe(&["report", "p.yaml", "-o", "-"]);
     assert!(again.stdout == page, "{}", again.stderr);
     let of_folder = folder.srpipe(&["report", "runs/p/latest", "-o", "-"]);
@@ -119,7 +119,7 @@ fn a_report_of_damaged_results_is_refused() {
     assert_eq!(output.code, Some(0), "{output}");
     let page = folder.runs().join("p/latest/report.html");
     let before = std::fs::read(&page).unwrap();
-    // Damage that leaves size and times as they are.
+    // Damage the file without changing its size and modification time.
     let blob = std::fs::canonicalize(folder.runs().join("p/latest/compare/summary.json")).unwrap();
     let time = std::fs::metadata(&blob).unwrap().modified().unwrap();
     let mut bytes = std::fs::read(&blob).unwrap();
@@ -130,7 +130,7 @@ fn a_report_of_damaged_results_is_refused() {
     let output = folder.srpipe(&["report", "p"]);
     assert_eq!(output.code, Some(1), "{output}");
     assert!(output.stderr.contains("are damaged") && output.stderr.contains("srpipe verify"), "{output}");
-    assert_eq!(std::fs::read(&page).unwrap(), before, "the earlier report stays");
+    assert_eq!(std::fs::read(&page).unwrap(), before, "the previous report is unchanged");
     folder.srpipe(&["verify"]);
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
@@ -139,7 +139,7 @@ fn a_report_of_damaged_results_is_refused() {
 
 #[test]
 fn logs_are_printed_in_pieces_without_breaking_characters() {
-    // Two bytes per character, from an odd position on, so that a piece ends within one.
+    // Two-byte characters starting at an odd offset, so that a chunk ends in the middle of a character.
     let script = "printf x; yes é | tr -d '\\\\n' | head -c 3000000; exit 3";
     let stage = format!("{{kind: command, command: [sh, -c, \"{script}\"], outputs: [o]}}");
     let folder = Pipeline::new().stage("long", &stage).folder();

@@ -1,4 +1,4 @@
-//! `srpipe run` from outside: exit codes, what is written, what is said.
+//! End-to-end tests of `srpipe run`: exit codes, files, messages.
 
 mod common;
 
@@ -121,7 +121,7 @@ fn a_second_run_on_a_local_archive_touches_nothing() {
     let fetch = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
     let folder = Pipeline::new().stage("cifar", fetch).folder();
     folder.write("a.tar.gz", archive(4));
-    // What was written just now might still change, and is hashed by every run.
+    // A file that was just modified may change again, so its digest is not cached.
     std::thread::sleep(std::time::Duration::from_secs(3));
     folder.run(&[]);
     let before = folder.snapshot();

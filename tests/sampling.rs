@@ -1,5 +1,5 @@
-//! Sampling and comparison through the real binary: what the samples are is decided by the key alone, not by batches,
-//! threads, or how often the stage was killed.
+//! End-to-end tests of sampling and comparison: samples depend only on the key, not on batch size, threads or
+//! interruptions.
 
 mod common;
 
@@ -10,11 +10,11 @@ use safetensors::{Dtype, SafeTensors};
 
 const IMAGES: usize = 5;
 const SAMPLES: usize = 3;
-/// Bytes of a sample.
+/// The number of bytes per sample.
 const LEN: usize = 32 * 32 * 3;
 
-/// Two models that have hardly learned, of a noise process that leaves its images much as they are: a sample then shows
-/// the noise that it started from, whatever the model.
+/// Two barely trained models with very little noise in the process, so that a sample shows the noise that it started
+/// from, whatever the model.
 fn models() -> Pipeline {
     let train = |attention: &str| {
         format!(
@@ -45,7 +45,7 @@ fn compared(batch_size: usize) -> Folder {
         .folder()
 }
 
-/// The samples of a stage, image by image.
+/// Returns the samples of a stage, image by image.
 fn samples(folder: &Folder, stage: &str) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(folder.runs().join("p/latest").join(stage).join("samples.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -54,7 +54,7 @@ fn samples(folder: &Folder, stage: &str) -> Vec<Vec<u8>> {
     tensor.data().chunks(LEN).map(<[u8]>::to_vec).collect()
 }
 
-/// The mean distance of samples in grey levels.
+/// Returns the mean absolute difference between pairs of samples, in 8-bit levels.
 fn distance<'a>(pairs: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> f64 {
     let of_pair = |(a, b): (&Vec<u8>, &Vec<u8>)| {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>() / LEN as f64
@@ -77,15 +77,15 @@ fn samples_and_figures_depend_neither_on_batches_nor_on_threads() {
     }
 
     let [ema, raw, attention] = ["of_ema", "of_raw", "of_attention"].map(|stage| samples(&few, stage));
-    assert!(ema != raw, "the average of the weights, and the weights");
-    // Standard normal noise lies beyond [-1, 1] in a third of its values, and these end at 0 and 255.
+    assert!(ema != raw, "the moving average must differ from the last weights");
+    // A third of standard normal values are outside [-1, 1] and become 0 or 255.
     let ends = ema.concat().iter().filter(|&&v| v == 0 || v == 255).count() as f64 / ema.concat().len() as f64;
     assert!((0.15..0.5).contains(&ends), "{ends}");
-    // Every arm starts from the same noise, and every chain of an arm from noise of its own.
+    // All arms start from the same noise, but each chain of an arm has its own.
     let between_arms = distance(ema.iter().zip(&attention));
     let between_samples = distance(ema.iter().zip(&ema[1..]));
     assert!(between_samples > 30.0 && 4.0 * between_arms < between_samples, "{between_arms} {between_samples}");
-    assert!(ema != attention, "models that differ");
+    assert!(ema != attention, "different models must give different samples");
 
     assert!(one_thread.stdout.contains("5 test images, mean of 3"), "{one_thread}");
 }
@@ -103,21 +103,21 @@ fn a_sampling_that_is_killed_on_its_way_ends_in_the_same_bytes() {
     assert_eq!(whole.run(&[]).code, Some(0));
 
     let killed = pipeline(1);
-    assert_eq!(killed.run(&["--set", "stages.samples.limit=1"]).code, Some(0), "its model is known");
+    assert_eq!(killed.run(&["--set", "stages.samples.limit=1"]).code, Some(0), "the model is trained");
     let mut before = 0;
     for round in 0..4 {
         let run = killed.start(&["run", "p.yaml"]);
         wait_until("more images are finished", || finished(&killed) > before);
         let children = run.children();
-        // Now and then the stage's own process, which then has no time to stop.
+        // In every second round, kill the stage's process as well, which then cannot save.
         if round % 2 == 0 {
             for &pid in &children {
                 let _ = signal(pid, "KILL");
             }
         }
         run.signal("KILL");
-        // A run whose stage was killed may have ended by itself before the signal came.
-        assert!(run.wait().signal == Some(9) || round % 2 == 0, "killed after its end");
+        // If its stage was killed, the run may have exited by itself before the signal arrived.
+        assert!(run.wait().signal == Some(9) || round % 2 == 0, "the run ended before it was killed");
         wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
         before = finished(&killed);
     }
@@ -129,7 +129,7 @@ fn a_sampling_that_is_killed_on_its_way_ends_in_the_same_bytes() {
     assert_eq!(killed.digests("samples"), whole.digests("samples"));
 }
 
-/// Bytes of the images that a sampling has kept so far.
+/// Returns the size of the partial samples in bytes.
 fn finished(folder: &Folder) -> u64 {
     let work = std::fs::read_dir(folder.runs().join("store/work")).into_iter().flatten().flatten();
     let parts = work.map(|key| -> PathBuf { key.path().join("samples.part") });

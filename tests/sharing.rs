@@ -1,4 +1,4 @@
-//! Results that go from one to another: archives of runs, and caches that are shared.
+//! Sharing of results: exported archives and shared caches.
 
 #[path = "sharing/caches.rs"]
 mod caches;
@@ -32,7 +32,7 @@ fn a_run_goes_into_a_file_and_comes_out_of_it() {
         assert!(to.runs().join("p/latest/pairs/test_lr.safetensors").is_file());
         assert!(to.run(&[]).stdout.starts_with("nothing to do"));
         assert_eq!(to.srpipe(&["verify"]).code, Some(0));
-        // Once more is no harm.
+        // Importing again has no effect.
         assert_eq!(to.srpipe(&["import", name]).code, Some(0));
         assert_eq!(to.srpipe(&["status", "p"]).code, Some(0));
     }
@@ -44,7 +44,7 @@ fn a_run_goes_into_a_file_and_comes_out_of_it() {
 /// The name and the content of a file in an archive.
 type Entry = (String, Vec<u8>);
 
-/// The entries of an export, in order.
+/// Returns the entries of an archive, in order.
 fn entries(archive: &Path) -> Vec<Entry> {
     let mut tar = tar::Archive::new(fs::File::open(archive).unwrap());
     let entries = tar.entries().unwrap().map(|entry| {
@@ -62,7 +62,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        // As somebody with bad intentions would: the library refuses such names.
+        // Write the name directly, as an attacker would, because the library refuses such names.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, bytes.as_slice()).unwrap();
@@ -123,10 +123,10 @@ fn importing_a_run_is_atomic() {
         let output = to.srpipe(&["import", "bad.tar"]);
         assert_eq!(output.code, Some(1), "{what}: {output}");
         assert_eq!(listed_runs(&to), (json!([]), json!([]), vec![]), "{what}");
-        // The failed import does not obstruct a later run.
+        // The failed import does not prevent a later run.
         assert_eq!(to.run(&["--only", "images"]).code, Some(0), "{what}");
     }
-    // A folder in the way is not a run, and is kept.
+    // An existing folder with the run's name is not a run, and is kept.
     let to = Pipeline::small().folder();
     fs::create_dir_all(to.runs().join("p").join(id).join("mine")).unwrap();
     fs::copy(from.path().join("good.tar"), to.path().join("good.tar")).unwrap();
@@ -181,7 +181,7 @@ fn permissions_of_shared_files_follow_the_umask() {
     let shared = folder.path().join("shared");
     for (umask, file, blob) in [("077", 0o600, 0o400), ("027", 0o640, 0o440), ("022", 0o644, 0o444)] {
         let _ = fs::remove_dir_all(&shared);
-        // A file that is there is replaced by one with its permissions.
+        // An existing file would keep its permissions when it is replaced.
         let _ = fs::remove_file(folder.path().join("x.tar"));
         let script =
             format!("umask {umask}; \"$0\" run p.yaml && \"$0\" export p x.tar && SRPIPE_REMOTE=shared \"$0\" push p");

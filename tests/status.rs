@@ -1,4 +1,4 @@
-//! `srpipe status`, `check` and `logs` from outside.
+//! End-to-end tests of `srpipe status`, `check` and `logs`.
 
 mod common;
 

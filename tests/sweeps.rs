@@ -1,11 +1,11 @@
-//! Sweeps and what is told of them, through the real binary.
+//! End-to-end tests of sweeps and of the output about them.
 
 mod common;
 
 use common::{Folder, Pipeline};
 use serde_json::Value;
 
-/// Degradations in two ways, of which a sweep makes four, and the smallest trainings.
+/// A pipeline with a sweep over four tiny training runs.
 fn pipeline() -> Folder {
     Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
@@ -49,10 +49,10 @@ fn a_sweep_runs_is_gathered_and_explained() {
     assert!(arm["psnr_mean_sd"].is_number() && arm["axes"]["lr"] == "1e-3", "{summary}");
     let metrics = std::fs::read_to_string(latest.join("compare/metrics.csv")).unwrap();
     assert!(metrics.starts_with("image,arm,seed,lr,psnr_sample,"), "{metrics}");
-    // Five arms and seeds, bicubic among them, of four images.
+    // A header, and four images for each of five rows: two arms with two seeds, and bicubic.
     assert_eq!(metrics.lines().count(), 1 + 4 * 5);
 
-    // What is kept beside the results is the same pipeline; so is a sweep of the command line.
+    // The stored resolved pipeline and the same sweep on the command line give the same stages.
     let resolved = latest.join("pipeline.yaml");
     let again = folder.srpipe(&["run", resolved.to_str().unwrap()]);
     assert!(again.stdout.starts_with("nothing to do: all 11 stages are cached\n"), "{again}");
@@ -60,7 +60,7 @@ fn a_sweep_runs_is_gathered_and_explained() {
     let again = folder.run(&flags);
     assert!(again.stdout.starts_with("nothing to do: all 11 stages are cached\n"), "{again}");
 
-    // Another value runs alone.
+    // After a value is added, only the new instances run.
     let wider = ["--sweep", "stages.model.seed=0,1,2", "--json"];
     let planned = json(&folder, &[&["plan", "p.yaml"], &wider[..]].concat());
     let to_run = |stage: &&Value| stage["state"] != "cached";
@@ -83,7 +83,7 @@ fn a_sweep_runs_is_gathered_and_explained() {
     assert_eq!(ran, 5, "{run}");
 }
 
-/// Two arms of the smallest trainings, and a claim. `of` goes into the stages of both models and of both samples.
+/// A comparison of two tiny models with a claim. `of` is inserted into both `train` stages and both `sample` stages.
 fn claimed(of: [&str; 2]) -> Folder {
     let model = |name: &str, kind: &str| {
         let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";

@@ -1,4 +1,4 @@
-//! What people see on a terminal: the real binary on a pseudo terminal, of which an emulator makes a screen.
+//! End-to-end tests of the terminal output: runs the binary on a pseudo-terminal, whose screen an emulator renders.
 
 mod common;
 
@@ -18,7 +18,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 const ROWS: u16 = 24;
 
-/// srpipe on a terminal of its own.
+/// An srpipe process on a pseudo-terminal.
 struct Terminal {
     master: OwnedFd,
     child: Child,
@@ -36,20 +36,20 @@ impl Terminal {
         let end = || slave.try_clone().unwrap();
         let mut command = folder.command(args);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CI");
-        // The emulator does not break lines anew.
+        // The emulator does not rewrap lines when its width changes.
         for name in ["TMUX", "TERM_PROGRAM", "VTE_VERSION"] {
             command.env_remove(name);
         }
         command.stdin(end()).stdout(end()).stderr(end());
         tcsetwinsize(&master, size(columns)).unwrap();
         let child = command.spawn().unwrap();
-        // Then the terminal's end is that of the processes on it.
+        // Close this process's copies, so that the terminal closes when the last process on it exits.
         drop((command, slave));
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(ROWS), cells(columns), 1000)));
         let (mut from, to) = (File::from(master.try_clone().unwrap()), Arc::clone(&screen));
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // An error says that nobody has the other end any more.
+            // Reading fails once no process has the other end open.
             while let Ok(count @ 1..) = from.read(&mut bytes) {
                 to.lock().unwrap().process(&bytes[..count]);
             }
@@ -57,7 +57,8 @@ impl Terminal {
         Self { master, child, screen, reader }
     }
 
-    /// As from the keyboard. Nothing that runs is a session of its own, so that no signal comes of it.
+    /// Types text as if on the keyboard. The pseudo-terminal is not a controlling terminal, so control characters send
+    /// no signals.
     fn types(&self, text: &str) {
         rustix::io::write(&self.master, text.as_bytes()).unwrap();
     }
@@ -67,12 +68,12 @@ impl Terminal {
         self.screen.lock().unwrap().screen_mut().set_size(cells(ROWS), cells(columns));
     }
 
-    /// The rows that are to be seen now.
+    /// Returns the visible rows.
     fn rows(&self) -> Vec<String> {
         rows(self.screen.lock().unwrap().screen())
     }
 
-    /// Waits until the screen is as wanted, and gives its rows.
+    /// Waits until the screen satisfies a condition, and returns its rows.
     fn until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -80,12 +81,12 @@ impl Terminal {
             if is_so(&seen) {
                 return seen;
             }
-            assert!(Instant::now() < deadline, "waited in vain until {what}: {seen:#?}");
+            assert!(Instant::now() < deadline, "timed out waiting until {what}: {seen:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// All that was written by the end, with what has scrolled away.
+    /// Waits for the process to exit; returns all rows, including those that have scrolled off the screen.
     fn wait(mut self) -> Vec<String> {
         let status = self.child.wait().unwrap();
         self.reader.join().unwrap();
@@ -126,7 +127,7 @@ fn trained() -> Folder {
         .folder()
 }
 
-/// Rows that begin with a name.
+/// Returns the rows that begin with a name.
 fn of<'a>(rows: &'a [String], name: &str) -> Vec<&'a String> {
     rows.iter().filter(|row| row.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))).collect()
 }
@@ -135,13 +136,13 @@ fn has(row: &str, words: &[&str]) -> bool {
     words.iter().all(|word| row.contains(word))
 }
 
-/// The one row that moves.
+/// Returns the only bar; `None` unless there is exactly one.
 fn bar(rows: &[String]) -> Option<&String> {
     let mut bars = rows.iter().filter(|row| row.contains('%'));
     bars.next().filter(|_| bars.next().is_none())
 }
 
-/// Whether a training at work is shown as it is wanted, with the course of its loss.
+/// Whether the bar of a running `train` stage has all columns, including the sparkline of the loss.
 fn shows_training(rows: &[String]) -> bool {
     bar(rows).is_some_and(|row| {
         row.starts_with("model ") && has(row, &["images/s", "loss 0.", " left"]) && row.contains(['█', '▇'])
@@ -184,7 +185,7 @@ fn a_terminal_may_change_its_width_meanwhile() {
     let terminal = Terminal::start(&folder, 160, &["run", "p.yaml"]);
     terminal.until("training is shown", shows_training);
     terminal.resize(70);
-    let seen = terminal.until("it fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
+    let seen = terminal.until("the bar fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
     assert!(seen.iter().any(|row| row.contains("3/4 done")), "{seen:#?}");
     assert_left(&terminal.wait());
 }
@@ -195,12 +196,12 @@ fn what_the_terminal_writes_for_an_interrupt_leaves_no_bar_behind() {
     let terminal = Terminal::start(&folder, 80, &["run", "p.yaml"]);
     terminal.until("training is shown", shows_training);
     terminal.types("\x03");
-    terminal.until("it is written", |rows| rows.iter().any(|row| row.contains("^C")));
-    terminal.until("it is drawn over", |rows| rows.iter().all(|row| !row.contains("^C")));
+    terminal.until("^C is echoed", |rows| rows.iter().any(|row| row.contains("^C")));
+    terminal.until("^C is cleared", |rows| rows.iter().all(|row| !row.contains("^C")));
     assert_left(&terminal.wait());
 }
 
-/// Of a run that is over: a line for each stage, and nothing of what moved.
+/// Checks that a finished run leaves one line per stage and no bars.
 fn assert_left(all: &[String]) {
     for stage in ["images", "pairs", "others", "model"] {
         assert_eq!(of(all, stage).into_iter().filter(|row| row.contains("done in")).count(), 1, "{stage}: {all:#?}");

@@ -1,11 +1,11 @@
-//! What a training computes is decided by its key alone: not by the number of threads, nor by how often it was killed.
+//! End-to-end tests of training: results depend only on the key, not on the number of threads or on interruptions.
 
 mod common;
 
 use common::{Folder, Pipeline, is_alive, on_one_core, signal, wait_until};
 use serde_json::Value;
 
-/// A training long enough to be killed on its way, and short enough for a test.
+/// A training run that is long enough to be killed halfway, and short enough for a test.
 fn pipeline() -> Pipeline {
     Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 32, validation: 4, test: 4}")
@@ -18,7 +18,7 @@ fn pipeline() -> Pipeline {
 }
 
 impl Folder {
-    /// The steps that the training has told of.
+    /// Returns the number of steps reported so far.
     fn steps(&self) -> u64 {
         let status: Value = serde_json::from_str(&self.srpipe(&["status", "p.yaml", "--json"]).stdout).unwrap();
         let model = status["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == "model").unwrap();
@@ -39,25 +39,25 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
 
     let all = pipeline().folder();
     assert_eq!(all.run(&[]).code, Some(0));
-    assert_eq!(all.digests("model"), expected, "one thread and all threads");
+    assert_eq!(all.digests("model"), expected, "results depend on the number of threads");
 
     let killed = pipeline().folder();
     let mut before = 0;
     for round in 1..=5 {
         let run = killed.start(&["run", "p.yaml", "--json"]);
-        wait_until("the training goes on", || killed.steps() > before);
+        wait_until("training makes progress", || killed.steps() > before);
         let children = run.children();
-        // Now and then the training's own process, which then has no time to save either.
+        // In one round, kill the stage's process as well, which then cannot save.
         if round == 3 {
             for &pid in &children {
                 let _ = signal(pid, "KILL");
             }
         }
         run.signal("KILL");
-        // A run whose training was killed may have ended by itself before the signal came.
+        // If its stage was killed, the run may have exited by itself before the signal arrived.
         assert!(run.wait().signal == Some(9) || round == 3);
         wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
-        assert!(killed.steps() < 900, "killed after its end");
+        assert!(killed.steps() < 900, "the run ended before it was killed");
         before = killed.steps();
     }
     let last = killed.run(&["--json"]);
@@ -65,15 +65,15 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
     let resumed = last.events().iter().filter_map(|event| event["text"].as_str()).any(|text| {
         text.split("steps ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).is_some_and(|n: u64| n > 0)
     });
-    assert!(resumed, "it went on from a snapshot\n{last}");
-    assert_eq!(killed.digests("model"), expected, "killed and whole");
+    assert!(resumed, "training did not resume from a snapshot\n{last}");
+    assert_eq!(killed.digests("model"), expected, "results differ after interruptions");
 }
 
 #[test]
 fn status_tells_of_an_interrupted_training_as_it_was_saved() {
     let folder = pipeline().folder();
     let run = folder.start(&["run", "p.yaml", "--json"]);
-    wait_until("the training goes on", || folder.steps() > 0);
+    wait_until("training makes progress", || folder.steps() > 0);
     run.signal("INT");
     let output = run.wait();
     assert_eq!(output.code, Some(130), "{output}");

@@ -1,4 +1,4 @@
-//! What people do before and after a run: start from a template, and enlarge pictures of their own.
+//! End-to-end tests of `init` and `upscale`.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn init_writes_a_pipeline_and_never_over_one() {
         let checked = folder.srpipe(&["check", &file]);
         assert_eq!(checked.code, Some(0), "{checked}");
     }
-    // The schema that the first line names is what `schema` prints.
+    // The schema named in the first line equals the output of `srpipe schema`.
     let text = std::fs::read_to_string(folder.path().join("quickstart.yaml")).unwrap();
     assert!(text.starts_with("# yaml-language-server: $schema=srpipe.schema.json\n"), "{text}");
     let schema = std::fs::read_to_string(folder.path().join("srpipe.schema.json")).unwrap();
@@ -36,7 +36,7 @@ fn init_writes_a_pipeline_and_never_over_one() {
     assert!(elsewhere.stderr.contains("cd new/study") && folder.path().join("new/study/sweep.yaml").is_file());
 }
 
-/// A folder in which two small models are trained: `model` and the regression `mean`.
+/// Returns a folder with two small trained models: `model`, and the regression model `mean`.
 fn trained() -> Folder {
     let common = "data: pairs, model: {base_channels: 4}, validation: {every: 100}";
     let pipeline = Pipeline::new()
@@ -61,7 +61,7 @@ impl Folder {
         image.into().save_with_format(self.path().join(name), format).unwrap();
     }
 
-    /// The picture that `upscale` makes with further arguments; the first that it says it wrote.
+    /// Runs `upscale` with additional arguments and returns the first picture that it wrote.
     fn upscaled(&self, args: &[&str]) -> DynamicImage {
         let output = self.srpipe(&[&["upscale", "--steps", "2"], args].concat());
         assert_eq!(output.code, Some(0), "{output}");
@@ -76,7 +76,7 @@ impl Folder {
 #[test]
 fn pictures_are_enlarged() {
     let folder = trained();
-    // Sizes that no tile of 8×8 divides, or that are smaller; every kind of picture.
+    // Pictures of every kind, whose sizes are smaller than a tile of 8×8 or not a multiple of it.
     let rgb = RgbImage::from_fn(19, 11, |x, y| Rgb([10 * x as u8, 20 * y as u8, 100]));
     folder.save("rgb.png", rgb.clone(), ImageFormat::Png);
     folder.save("line.jpeg", RgbImage::from_fn(1, 30, |_, y| Rgb([8 * y as u8; 3])), ImageFormat::Jpeg);
@@ -86,7 +86,7 @@ fn pictures_are_enlarged() {
 
     let image = folder.upscaled(&["rgb.png", "--model", "model", "-o", "out.png"]);
     assert_eq!((image.width(), image.height(), image.color()), (76, 44, image::ColorType::Rgb8));
-    // An hour of training would be needed to make it good, but it is that picture.
+    // Good quality would take an hour of training, but the mean brightness must match.
     let mean = |i: &RgbImage| i.as_raw().iter().map(|&v| v as f64).sum::<f64>() / i.as_raw().len() as f64;
     assert!((mean(&image.to_rgb8()) - mean(&rgb)).abs() < 25.0);
     for (input, output, size, color) in [
@@ -100,7 +100,7 @@ fn pictures_are_enlarged() {
         assert_eq!(((image.width(), image.height()), image.color()), (size, color), "{input} {output}");
     }
 
-    // A stage by both its names and the checkpoint as a file are one model.
+    // `STAGE`, `PIPELINE/STAGE` and the checkpoint file select the same model.
     let checkpoint = folder.runs().join("p/latest/model/ema.safetensors");
     for (model, out) in [("p/model", "a.png"), (checkpoint.to_str().unwrap(), "b.png")] {
         folder.upscaled(&["rgb.png", "--model", model, "-o", out]);

@@ -22,8 +22,8 @@ use crate::run::{Prepared, batch_system};
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
 use crate::store::{Store, host};
 
-/// Returns the executor that the command line, the pipeline file or the settings name, in this order. On a cluster, the
-/// pipeline's device is chosen for its nodes.
+/// Returns the executor set on the command line, in the pipeline file or in the settings, in this order of precedence.
+/// For a batch system, also resolves the pipeline's device, because `auto` must not depend on this machine's GPUs.
 pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<ExecutorKind, InputError> {
     let named = flag.or(pipeline.executor);
     let executor = named.map_or_else(settings::executor, |named| Ok(Some(named)))?.unwrap_or_default();

@@ -17,7 +17,7 @@ pub const BICUBIC: &str = "bicubic";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
     pub name: String,
-    /// Its values on the axes of a sweep.
+    /// Its axis values, if it is an instance of a sweep.
     pub axes: Vec<Label>,
     /// Present if seeds were swept.
     pub seed: Option<String>,

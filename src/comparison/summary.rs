@@ -49,7 +49,7 @@ pub struct ArmSummary {
     /// Absent with fewer than two seeds.
     #[serde(flatten, with = "super::figures::deviations")]
     pub sd: Option<Figures>,
-    /// Its values on the axes of a sweep.
+    /// Its axis values, if it is an instance of a sweep.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub axes: BTreeMap<String, String>,
     /// Present if seeds were swept.

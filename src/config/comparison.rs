@@ -50,7 +50,7 @@ fn default_rows() -> usize {
 pub struct Arm {
     /// The name in the file, common to the arms of a sweep.
     pub of: String,
-    /// Its values on the axes of the sweep.
+    /// Its axis values, if it is an instance of a sweep.
     pub axes: Vec<Label>,
     /// At least one; several have different seeds.
     pub runs: Vec<ArmRun>,

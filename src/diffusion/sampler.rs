@@ -6,8 +6,8 @@
 use super::{Schedule, half_log_snr};
 use crate::config::{SamplerMethod, SamplerParams, Spacing};
 
-/// The minimum half log-SNR of second-order methods, where their chains begin. Second-order methods are unstable at
-/// times that are almost pure noise, as in the cosine and sigmoid schedules (Lu et al. 2022, appendix; diffusers'
+/// The minimum half log-SNR at which second-order methods start sampling. Second-order methods are unstable at times
+/// that are almost pure noise, as in the cosine and sigmoid schedules (Lu et al. 2022, appendix; diffusers'
 /// `lambda_min_clipped`).
 const NOISIEST: f64 = -5.1;
 

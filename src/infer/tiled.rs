@@ -2,11 +2,11 @@
 //!
 //! The network was trained on images of one size, and its normalisation and attention cover a whole image. Therefore it
 //! processes overlapping tiles of that size. Tiles sampled independently would each generate different detail, and two
-//! differing images cannot be joined well: a cut leaves a seam, a blend a ghost of both. Instead, the image is sampled
-//! as a whole. There is one canvas of noise; at every step, the clean values of the tiles are blended into one clean
-//! canvas, from which the sampler takes its step (MultiDiffusion, Bar-Tal et al. 2023, eq. 5, with a window that
-//! decreases towards the tile's edge). Neighbouring tiles influence each other from the first step on, and the noise
-//! level of the canvas always follows the schedule, which it would not if noisy tiles were averaged.
+//! different images cannot be joined well: a cut leaves a visible seam, and blending leaves ghosts. Instead, the image
+//! is sampled as a whole. There is one canvas of noise; at every step, the clean values of the tiles are blended into
+//! one clean canvas, from which the sampler takes its step (MultiDiffusion, Bar-Tal et al. 2023, eq. 5, with a window
+//! that decreases towards the tile's edge). Neighbouring tiles influence each other from the first step on. Averaging
+//! noisy tiles would reduce the noise; blending clean values keeps the noise level on schedule.
 //!
 //! The noise at a position is a function of (seed, sample, row, column), wherever tiles begin.
 

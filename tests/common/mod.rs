@@ -1,4 +1,4 @@
-//! Runs the real binary on a pipeline in a folder of its own, which is kept when the test fails.
+//! Runs the real binary on a pipeline in a temporary folder, which is kept if the test fails.
 //!
 //! ```ignore
 //! let folder = Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic}").folder();
@@ -6,7 +6,7 @@
 //! assert_eq!(output.code, Some(0), "{output}");
 //! ```
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, reason = "each test program uses only some of these items")]
 
 pub mod server;
 
@@ -23,10 +23,10 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longer than anything here takes, on a machine that is busy.
+/// The timeout of everything that tests wait for; generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A pipeline file in the making.
+/// Builds a pipeline file.
 pub struct Pipeline {
     yaml: String,
 }
@@ -41,7 +41,7 @@ impl Pipeline {
         self
     }
 
-    /// A few generated images, degraded in two ways: two stages that do not need each other.
+    /// A few generated images, degraded in two ways by two independent stages.
     pub fn small() -> Self {
         Self::new()
             .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
@@ -86,7 +86,7 @@ impl Folder {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
         command.args(args).current_dir(self.path()).env_remove("SRPIPE_RUNS").env_remove("http_proxy");
-        // What whoever runs the tests has set for themselves.
+        // Ignore the settings of the user who runs the tests.
         command.env_remove("SRPIPE_REMOTE").env("XDG_CONFIG_HOME", self.path());
         command
     }
@@ -95,7 +95,7 @@ impl Folder {
         self.start(args).wait()
     }
 
-    /// `srpipe run p.yaml` with further arguments.
+    /// Runs `srpipe run p.yaml` with additional arguments.
     pub fn run(&self, args: &[&str]) -> Output {
         self.srpipe(&[&["run", "p.yaml"], args].concat())
     }
@@ -106,14 +106,14 @@ impl Folder {
         Running { child }
     }
 
-    /// The digests of the blobs that the latest run has of a stage.
+    /// Returns the digests of a stage's blobs in the latest run.
     pub fn digests(&self, stage: &str) -> BTreeMap<String, String> {
         let entries = std::fs::read_dir(self.runs().join("p/latest").join(stage)).unwrap();
         let digest = |path: &Path| sha256(&std::fs::read(path).unwrap());
         entries.map(|e| e.unwrap()).map(|e| (e.file_name().into_string().unwrap(), digest(&e.path()))).collect()
     }
 
-    /// Every file and folder under `runs` with its time of change.
+    /// Returns the modification time of every file and folder under `runs`.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut found = BTreeMap::new();
         let mut left = vec![self.runs()];
@@ -128,7 +128,7 @@ impl Folder {
     }
 }
 
-/// A process of srpipe.
+/// A running srpipe process.
 pub struct Running {
     pub child: Child,
 }
@@ -138,7 +138,7 @@ impl Running {
         signal(self.child.id(), name).unwrap();
     }
 
-    /// The processes that it started.
+    /// Returns the ids of its child processes.
     pub fn children(&self) -> Vec<u32> {
         let pid = self.child.id();
         let path = format!("/proc/{pid}/task/{pid}/children");
@@ -147,7 +147,7 @@ impl Running {
     }
 
     pub fn wait(mut self) -> Output {
-        // Both pipes are read while it runs, so that neither fills up.
+        // Read both pipes while the process runs, so that neither fills up.
         let deadline = Instant::now() + 2 * PATIENCE;
         let out = read_all(self.child.stdout.take().unwrap());
         let err = read_all(self.child.stderr.take().unwrap());
@@ -156,7 +156,7 @@ impl Running {
                 Some(status) => break status,
                 None if Instant::now() > deadline => {
                     self.child.kill().unwrap();
-                    panic!("it hangs; {}\n{}", out.join().unwrap(), err.join().unwrap());
+                    panic!("the process hangs; {}\n{}", out.join().unwrap(), err.join().unwrap());
                 }
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -166,7 +166,7 @@ impl Running {
     }
 }
 
-/// Sends a signal to a process; fails where there is none.
+/// Sends a signal to a process; fails if it does not exist.
 pub fn signal(pid: u32, name: &str) -> rustix::io::Result<()> {
     let signal = match name {
         "HUP" => Signal::HUP,
@@ -179,10 +179,10 @@ pub fn signal(pid: u32, name: &str) -> rustix::io::Result<()> {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal)
 }
 
-/// Whatever srpipe is started by `run` may use one core, and so takes one thread.
+/// Calls `run` with the CPU affinity set to one core, so that every srpipe process that it starts uses one thread.
 pub fn on_one_core<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let narrowed = || {
-        // Processes inherit it from the thread that starts them.
+        // Processes inherit the affinity of the thread that starts them.
         let allowed = sched_getaffinity(None).unwrap();
         let mut one = CpuSet::new();
         one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap());
@@ -202,7 +202,7 @@ fn read_all(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinH
     })
 }
 
-/// What a process left.
+/// The exit status and output of a process.
 pub struct Output {
     pub code: Option<i32>,
     pub signal: Option<i32>,
@@ -217,12 +217,12 @@ impl fmt::Display for Output {
 }
 
 impl Output {
-    /// The JSON objects on stdout.
+    /// Parses the JSON objects on stdout.
     pub fn events(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    /// The last of them, which must be `run_finished`.
+    /// Returns the last event, which must be `run_finished`.
     pub fn finished(&self) -> Value {
         let last = self.events().pop().unwrap_or_default();
         assert_eq!(last["event"], "run_finished", "{self}");
@@ -230,22 +230,22 @@ impl Output {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds; panics after [`PATIENCE`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 pub fn is_alive(pid: u32) -> bool {
-    // A zombie has ended; somebody has yet to ask how.
+    // A zombie (state Z) has exited, but its parent has not reaped it yet.
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     state.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()).is_some_and(|state| state != 'Z')
 }
 
-/// A CIFAR-10 archive of `images` images in each batch.
+/// Returns a CIFAR-10 archive with `images` images per batch.
 pub fn archive(images: usize) -> Vec<u8> {
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(vec![], flate2::Compression::fast()));
     let batches = (1..=5).map(|i| format!("data_batch_{i}")).chain(["test_batch".to_string()]);

@@ -1,4 +1,4 @@
-//! A web server of one file that can keep its clients waiting: a stage that lasts as long as a test wants.
+//! A web server with one file that can stall its clients, so that a `fetch` stage runs for as long as a test needs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Sends the first half of the content, the rest after [`Server::open`].
+    /// Creates a server that sends the first half of the content, and the rest after [`Server::open`].
     pub fn stalled(content: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/archive.tar.gz", listener.local_addr().unwrap());
@@ -48,12 +48,12 @@ impl Server {
         self.shared.opened.notify_all();
     }
 
-    /// How many clients came.
+    /// Returns the number of requests so far.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(SeqCst)
     }
 
-    /// A fetch of the content, in YAML.
+    /// Returns the YAML of a `fetch` stage that downloads the content.
     pub fn fetch(&self) -> String {
         let digest = super::sha256(&self.shared.content);
         format!("{{kind: fetch, dataset: cifar10, url: '{}', sha256: {digest}, validation: 2}}", self.url)
@@ -94,7 +94,7 @@ impl Shared {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", total - from);
         let half = (total / 2).max(from);
         let mut out = &stream;
-        // Clients that were killed do not hear the end.
+        // Write errors are ignored, because the client may have been killed.
         let _ = out.write_all(head.as_bytes()).and_then(|()| out.write_all(&self.content[from..half]));
         let mut open = self.open.lock().unwrap();
         while !*open {

@@ -1,4 +1,4 @@
-//! Shared caches of results: folders and buckets.
+//! Shared caches: folders and S3 buckets.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn with_remote(folder: &Folder, args: &[&str], remote: &str, more: &[(&str, &str
     }
 }
 
-/// Pushes to a shared cache and takes from it, with what its server needs to know.
+/// Pushes results to a shared cache and fetches them from it; `more` are environment variables for the server.
 fn shared_through(remote: &str, more: &[(&str, &str)]) {
     let from = Pipeline::small().folder();
     let empty = with_remote(&from, &["run", "p.yaml", "--json"], remote, more);
@@ -35,7 +35,7 @@ fn shared_through(remote: &str, more: &[(&str, &str)]) {
     assert_eq!(taken.finished()["stages"], all("cached"), "{taken}");
     assert!(taken.stdout.contains(&format!("taken from {remote}")), "{taken}");
     assert_eq!(to.srpipe(&["verify"]).code, Some(0));
-    // Forced, a stage is computed.
+    // A forced stage runs although the shared cache has its result.
     let forced = with_remote(&to, &["run", "p.yaml", "--json", "--force", "images"], remote, more);
     assert_eq!(forced.finished()["stages"]["images"], "ran", "{forced}");
 }
@@ -44,7 +44,7 @@ fn shared_through(remote: &str, more: &[(&str, &str)]) {
 fn a_folder_is_a_shared_cache() {
     let shared = tempfile::tempdir().unwrap();
     shared_through(shared.path().to_str().unwrap(), &[]);
-    // Damaged, it is of no help, and of no harm either.
+    // Damaged entries are ignored.
     for shard in fs::read_dir(shared.path().join("blobs")).unwrap() {
         for blob in fs::read_dir(shard.unwrap().path()).unwrap() {
             let path = blob.unwrap().path();

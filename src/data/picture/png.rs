@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The IEND chunk (RFC 2083, 4.1.4): length, name and checksum.
+/// The IEND chunk (RFC 2083, 4.1.4): length, chunk type and checksum.
 const END: [u8; 12] = *b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
 /// Returns the file with an IEND chunk, if it ends between two chunks or within IEND. The decoder detects missing
@@ -14,7 +14,7 @@ pub fn with_end(png: &[u8]) -> Cow<'_, [u8]> {
         if &head[4..] == b"IEND" {
             break;
         }
-        // Length, name and checksum.
+        // Length, chunk type and checksum.
         at += 12 + size;
     }
     match png.get(at..) {

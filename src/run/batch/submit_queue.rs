@@ -21,7 +21,7 @@ pub struct SubmitQueue {
     sent: BTreeMap<usize, Sent>,
 }
 
-/// A batch that is not known to be submitted.
+/// A batch without a confirmed submission.
 struct Unsent {
     batch: Batch,
     tries: u32,

@@ -69,7 +69,7 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Reads the first `count` pairs; fails if there are fewer or the arms have different ones.
+    /// Reads the first `count` pairs. Fails if there are fewer, or if the arms' pairs differ.
     pub fn read(arms: &[Arm], count: usize, store: &Store) -> anyhow::Result<Self> {
         let first = &arms[0];
         for arm in &arms[1..] {
