@@ -1,5 +1,4 @@
-#!/usr/bin/env bash
-# Measures planning: how long srpipe takes to find out what must run, and that nothing must.
+# !/usr/bin/env bash Measures how long planning takes, with stages to run and with nothing to do.
 #
 #     benches/planning.sh [CIFAR-10 BINARY ARCHIVE]
 #

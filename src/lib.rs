@@ -4,15 +4,15 @@
 //!
 //! # Layers
 //!
-//! Each module is one room: its own documentation says what lives there. A module imports only from the layers below it,
-//! never from above or from its own layer:
+//! The documentation of each module describes its contents. A module imports only from the layers below it, never from
+//! above or from its own layer:
 //!
 //! ```text
 //! cli                   arguments, exit codes, text; the only module that prints
 //! run                   scheduler, worker processes, executors (this machine, Slurm)
 //! report                collects the results of a run and renders them as a page
 //! stages                one file per stage kind: typed parameters and input artifacts in, output artifacts out
-//! comparison  infer     metrics, claims and pictures of arms       a trained network at work
+//! comparison  infer     metrics, claims and pictures of arms       inference with a trained network
 //! train                 training loop, snapshots, budgets
 //! diffusion   metrics   schedules, prediction types, samplers      PSNR, SSIM, CRPS, spectra
 //!             stats                                                intervals, tests, verdicts
@@ -27,8 +27,8 @@
 //! random      format    numbers from a seed, a purpose and counters            durations, sizes, counts as text
 //! ```
 //!
-//! `tests/imports.rs` reads the `use` lines and fails on an upward or sideways import. The direction keeps changes small:
-//! a new sampler concerns `diffusion` whatever draws the progress bar, and the scheduler can be tested without a network.
+//! `tests/imports.rs` reads the `use` lines and fails on an upward or sideways import. This keeps changes local: a new
+//! sampler changes only `diffusion`, and the scheduler can be tested without a network.
 //!
 //! # One run
 //!

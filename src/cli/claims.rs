@@ -1,4 +1,5 @@
-//! The verdicts on a comparison's claims: a table, the effort until convergence, and the study that could decide more.
+//! The verdicts on a comparison's claims: a table, the training effort of each arm, and a study that could decide
+//! inconclusive claims.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::runs::RunRecord;
 use crate::stats::Verdict;
 use crate::store::{Action, Store};
 
-/// The minimum number of seeds of a suggested study.
+/// The minimum number of seeds in a suggested study.
 const STUDY_SEEDS: usize = 8;
 
 /// Returns the verdicts as text, empty if the summary has no claims. `compare` is the record of the comparison `stage`.
@@ -91,7 +92,8 @@ fn format_samples([arm, control]: [usize; 2]) -> String {
     if arm == control { arm.to_string() } else { format!("{arm}, {control}") }
 }
 
-/// Describes the effort of both arms until the loss that both reach. Seconds are based on the measured training speed.
+/// Describes how much training each arm needs to reach a loss that both reach. Seconds are based on the measured
+/// training speed.
 fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> Option<String> {
     let found = answer.convergence.as_ref()?;
     let describe = |effort: &Effort, pace: Option<f64>| {

@@ -49,7 +49,7 @@ pub fn take_over(
     if !latest.record()?.may_have_unwatched_jobs() || !batch::is_same_run(&latest, prepared, system)? {
         return Ok(None);
     }
-    // Another process may hold the run for a moment to update its record.
+    // Another process may lock the run briefly to update its record.
     for _ in 0..20 {
         if let Some(run) = latest.take_over()? {
             let record = run.record()?;
@@ -118,7 +118,7 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     let what = match (record.state, system(record.executor)?) {
         (RunState::Running, Some(system)) => cancel_jobs(&run, &*system)?,
         (RunState::Running, None) if run.is_live() => interrupt(&record)?,
-        _ => "has ended: there is nothing to cancel",
+        _ => "has ended; there is nothing to cancel",
     };
     report_cancelled(args, &run, &record.pipeline, what);
     Ok(EXIT_DONE)
@@ -162,7 +162,7 @@ fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
         record.finished_at = Some(jiff::Timestamp::now().to_string());
         run.update(&record)?;
     }
-    Ok("is cancelled: its jobs save their progress and end")
+    Ok("was cancelled; its jobs save their progress and exit")
 }
 
 fn interrupt(record: &RunRecord) -> Result<&'static str> {
@@ -171,11 +171,11 @@ fn interrupt(record: &RunRecord) -> Result<&'static str> {
         return Err(InputError(format!("run {} runs on {there}; cancel it on that machine", record.id)).into());
     }
     let pid = Pid::from_raw(record.pid.cast_signed()).context("the run's record has no process id")?;
-    kill_process(pid, Signal::INT).context("asking the run's process to stop")?;
-    Ok("is asked to stop: its stages save their progress and end")
+    kill_process(pid, Signal::INT).context("sending SIGINT to the run's process")?;
+    Ok("was asked to stop; its stages save their progress and exit")
 }
 
-/// Returns why `run --detach` does not start: a run of the same pipeline continues and is not completely submitted.
+/// Returns the error of `run --detach` if an earlier run of the same pipeline continues and is only partly submitted.
 pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
     format!(
         "run {} continues with {} not submitted yet: submit the rest and watch the run with `srpipe run {}`, or cancel it \

@@ -40,7 +40,7 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         *stage = found.with_context(|| format!("the record of run {} no longer has the stage {name}", run.id()))?;
         Ok(())
     };
-    // The key of a stage is known once its inputs are computed.
+    // The key of a stage is unknown until its inputs are computed.
     while args.follow && stage.key.is_none() && is_unfinished(&run, &stage)? {
         wait(&mut stage)?;
     }
@@ -52,17 +52,17 @@ pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
         let why = match stage.state {
             StageRunState::Pending => "it has not started",
             StageRunState::Skipped => "it was skipped",
-            _ => "it wrote none, or its log was removed",
+            _ => "it wrote nothing, or the log was removed",
         };
         note(&format!("{name} in run {} has no log: {why}", run.id()));
         return Ok(EXIT_FAILED);
     };
-    // An open file stays readable when the end of the stage moves it.
+    // An open file stays readable when the log is moved at the end of the stage.
     let (mut file, _) = open_file(&path).with_context(|| format!("opening {}", path.display()))?;
     let mut rest = vec![];
     loop {
         let is_active = args.follow && is_unfinished(&run, &stage)?;
-        // Read in pieces: a log may be larger than the memory.
+        // Read in chunks, because a log may be larger than memory.
         loop {
             let mut bytes = std::mem::take(&mut rest);
             let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes);

@@ -21,7 +21,7 @@ pub fn no_runs(runs: &Path) -> InputError {
 /// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's
 /// name.
 pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
-    // The path of a run's folder, possibly of the link `latest`.
+    // The path of a run's folder, or of the link `latest`.
     let folder = Path::new(what);
     if folder.is_dir()
         && let Ok(folder) = folder.canonicalize()
@@ -79,7 +79,7 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
         names.dedup();
         let instance = names.iter().find(|there| there.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
         let there = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
-            (Some(instance), _) => format!("it is swept: give an instance, such as '{instance}'"),
+            (Some(instance), _) => format!("it is swept: name an instance, such as '{instance}'"),
             (None, Some(meant)) => meant,
             (None, None) if names.is_empty() => "there are no stages".into(),
             (None, None) => format!("the stages are {}", names.join(", ")),

@@ -126,11 +126,11 @@ fn columns(rows: &[Facts], all: bool) -> Vec<String> {
     params.into_iter().chain(metrics).collect()
 }
 
-/// Shortens each name to its shortest unique ending.
+/// Shortens each name to its shortest unique suffix.
 fn short_names(names: &[&str]) -> Vec<String> {
     let suffixes = |name: &str| -> Vec<String> {
         let dots = name.rmatch_indices('.').map(|(dot, _)| name[dot + 1..].to_string());
-        // Not from within the brackets of an instance; and a metric needs more than the name of an arm.
+        // A suffix must not start within the brackets of an instance, and must not consist of an arm's name alone.
         let is_whole = |suffix: &String| {
             suffix.matches('[').count() == suffix.matches(']').count()
                 && (name.starts_with("stages.") || suffix.contains('.'))
@@ -145,7 +145,7 @@ fn short_names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| short(name).unwrap_or_else(|| name.to_string())).collect()
 }
 
-/// Returns the value of a field, parameter or metric of a run. Parameters and metrics may be named by a unique ending.
+/// Returns the value of a field, parameter or metric of a run. Parameters and metrics may be named by a unique suffix.
 fn value(facts: &Facts, name: &str) -> Option<String> {
     let record = &facts.view.record;
     match name {

@@ -57,7 +57,7 @@ pub enum State {
 }
 
 impl State {
-    /// Returns the look and name of the state, without details of a stage.
+    /// Returns the style and name of the state, without details of a stage.
     pub fn words(self) -> (Look, &'static str) {
         match self {
             Self::Cached => (Look::Good, "cached"),

@@ -80,7 +80,7 @@ pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Fails if the memory does not suffice, instead of being killed midway.
+/// Fails if there is not enough memory, instead of being killed midway.
 fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     let needed = TiledSampler::memory(denoiser, image.height, image.width);
     match available_memory() {
@@ -119,7 +119,7 @@ impl Outputs {
                 folder.display()
             )));
         }
-        // Check now rather than after hours of sampling.
+        // Check before sampling, which may take hours.
         if let Err(error) = tempfile::tempfile_in(folder) {
             return Err(InputError(format!("{}: cannot be written: {error}", path.display())));
         }

@@ -48,7 +48,7 @@ pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
         print(&format!("{}\n", explained.sentence(stage)));
     }
     if let more @ 1.. = chosen.len().saturating_sub(MOST) {
-        print(&format!("and {more} more; give an instance, or use --json\n"));
+        print(&format!("and {more} more; name an instance, or use --json\n"));
     }
     Ok(EXIT_DONE)
 }

@@ -8,11 +8,11 @@ pub const TEST_HR: &str = "test_hr.safetensors";
 pub const TEST_LR: &str = "test_lr.safetensors";
 /// Weights of the last step, with the model's configuration in the header.
 pub const WEIGHTS: &str = "weights.safetensors";
-/// Moving average of the weights, likewise.
+/// Moving average of the weights, in the same format.
 pub const EMA: &str = "ema.safetensors";
 /// Training and validation loss by step.
 pub const LOSS: &str = "loss.csv";
-/// What layers of attention do on validation images, by step; of models that have any.
+/// Statistics of the attention layers on validation images, by step; only for models with attention.
 pub const ATTENTION: &str = "attention.csv";
 /// `samples`: u8 `(N, K, H, W, 3)`.
 pub const SAMPLES: &str = "samples.safetensors";

@@ -1,4 +1,4 @@
-//! `command`: a program of the user's own as a stage. Here are its parameters, and what may stand in its arguments.
+//! The parameters of `command` stages, which run a user's program, and the placeholders in its arguments.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use super::{Blobs, Input, Kind};
 
 /// Runs a program on blobs of other stages, and stores the files that it writes.
 ///
-/// The program starts in a folder that contains only `inputs/NAME`, `outputs/` and the declared `files`. Of srpipe's
-/// environment it gets only PATH, HOME and TMPDIR.
+/// The program starts in a folder that contains only `inputs/NAME`, `outputs/` and the declared `files`. It inherits
+/// only PATH, HOME and TMPDIR from srpipe's environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandParams {

@@ -60,7 +60,7 @@ pub struct Arm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmRun {
-    /// Its value on the axis of seeds, if that is swept; values on several such axes are separated by commas.
+    /// Its seed, if seeds are swept; with several seed axes, their values separated by commas.
     pub seed: Option<String>,
     #[serde(skip_serializing)]
     pub stage: String,

@@ -36,7 +36,7 @@ pub enum Scale {
 pub enum Better {
     Higher,
     Lower,
-    /// The nearer to 1 the better.
+    /// Values closer to 1 are better.
     One,
 }
 
@@ -47,11 +47,11 @@ pub enum Scope {
     Image,
     /// All test images together.
     Images,
-    /// The distance of all test images from the true ones as a distribution. Read it beside its floor.
+    /// The distance between the distributions of all test images and the real ones; compare it with its floor.
     Distribution,
     /// The training of the arm's network.
     Training,
-    /// A pair of trainings: how long each took to reach a loss that both reach. Only claims have it.
+    /// A pair of training runs: how long each took to reach a loss that both reach. Only for claims.
     Convergence,
 }
 
@@ -141,39 +141,39 @@ macro_rules! metrics {
 
 metrics! {
     PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: true,
-        "PSNR of the first sample. A blurred image has a higher one than a sharp sample: it does not show which is better.";
+        "PSNR of the first sample. Blurred images score higher than sharp samples, so this does not show which arm is better.";
     PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Extrapolated, endpoint: true, in_tables: true,
         "PSNR of the mean of all samples of an image. Claims compare it for infinitely many samples.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
-        "PSNR of the luma of the first sample, without as many pixels at each edge as the scale.";
+        "PSNR of the luma of the first sample, cropped at each edge by as many pixels as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
-        "PSNR of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
+        "PSNR of the luma of the mean of all samples, cropped at each edge by as many pixels as the scale.";
     SsimSample: "ssim_sample", "SSIM", One, 4, Higher, Image, Draw, endpoint: true, in_tables: true,
         "SSIM of the first sample.";
     SsimMean: "ssim_mean", "SSIM of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: true,
         "SSIM of the mean of all samples.";
     SsimYSample: "ssim_y_sample", "SSIM-Y", One, 4, Higher, Image, Draw, endpoint: true, in_tables: false,
-        "SSIM of the luma of the first sample, without as many pixels at each edge as the scale.";
+        "SSIM of the luma of the first sample, cropped at each edge by as many pixels as the scale.";
     SsimYMean: "ssim_y_mean", "SSIM-Y of mean", One, 4, Higher, Image, Same, endpoint: true, in_tables: false,
-        "SSIM of the luma of the mean of all samples, without as many pixels at each edge as the scale.";
+        "SSIM of the luma of the mean of all samples, cropped at each edge by as many pixels as the scale.";
     ConsistencyPsnr: "consistency_psnr", "LR-PSNR", Decibel, 1, Higher, Image, Any, endpoint: true, in_tables: true,
         "PSNR of the first sample, degraded again, against the low-resolution image.";
     ConsistencyPsnrMean: "consistency_psnr_mean", "LR-PSNR of mean", Decibel, 1, Higher, Image, Same,
         endpoint: false, in_tables: false,
         "PSNR of the mean of all samples, degraded again, against the low-resolution image.";
     Crps: "crps", "CRPS", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
-        "Continuous ranked probability score of all samples, pixel by pixel, in levels of 8 bits.";
+        "Continuous ranked probability score of all samples, pixel by pixel, in 8-bit levels.";
     EnergyScore: "energy_score", "energy score", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
-        "Energy score of all samples in patches of 8×8: whether pixels fit together. In levels of 8 bits.";
+        "Energy score of all samples in patches of 8×8, in 8-bit levels: shows whether the pixels of a sample fit together.";
     Calibration: "calibration", "calibration", One, 2, One, Images, Unbiased, endpoint: false, in_tables: true,
         "The variance of the samples divided by the squared error of their mean, both for infinitely many samples: 1 if \
          they vary as much as they err, less if they vary less.";
     SpectrumDistance: "spectrum_distance", "spectrum", Decibel, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
-        "Distance of the power spectra of the first samples, above the frequencies of the low-resolution image.";
+        "Distance between the power spectra of the first samples and of the real images, above the frequencies of the low-resolution image.";
     SlicedWasserstein: "sliced_wasserstein", "patches", Level, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
-        "Distance of patches of 7×7 of the first samples as a distribution, in levels of 8 bits.";
+        "Distance between the distributions of 7×7 patches of the first samples and of the real images, in 8-bit levels.";
     ValLoss: "val_loss", "validation loss", Loss, 5, Lower, Training, Any, endpoint: true, in_tables: true,
         "The validation loss at the end of training.";
     StepsToLoss: "steps_to_loss", "steps to loss", Step, 0, Lower, Convergence, Any, endpoint: true, in_tables: false,
@@ -182,7 +182,7 @@ metrics! {
         "Floating-point operations of training until the validation loss reaches a value that both arms reach.";
 }
 
-/// The unit of a difference between two arms by an endpoint.
+/// The unit of a difference between two arms in an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     #[serde(rename = "dB")]
@@ -234,7 +234,7 @@ impl Metric {
         self.declaration().scope
     }
 
-    /// The unit of differences by it.
+    /// The unit of differences in this metric.
     pub fn unit(self) -> Unit {
         match self.declaration().scale {
             Scale::Decibel => Unit::Decibel,
@@ -258,8 +258,8 @@ impl Metric {
         self.declaration().better == Better::Higher
     }
 
-    /// Whether it is measured in training. Then only trained arms have it, and it compares only arms that learn to
-    /// predict the same under the same noise.
+    /// Whether it is measured in training. Then only trained arms have it, and it is comparable only between arms with
+    /// the same prediction type, target and noise.
     pub fn is_of_training(self) -> bool {
         matches!(self.scope(), Scope::Training | Scope::Convergence)
     }

@@ -1,4 +1,4 @@
-//! What a stage of any kind may ask of the machine, and how often it may be tried; none of it changes results.
+//! The resources and retries of stages of any kind. They do not change results.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl CommonParams {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceParams {
-    /// The number of cores, and so of threads.
+    /// The number of cores, which is also the number of threads.
     #[schemars(range(min = 1, max = 4096))]
     pub cpus: Option<usize>,
     /// Memory of all its processes, such as `8 GB` or `512 MiB`. A stage that uses more is killed.
@@ -133,7 +133,7 @@ impl Site {
 
     /// The error is a field and the expected value.
     fn of(params: &ResourceParams) -> Result<Self, (&'static str, &'static str)> {
-        // Options may be cut short, as far as they are no others.
+        // sbatch accepts abbreviated options, so compare prefixes.
         let is_ours = |option: &String| {
             let name = option.split('=').next().unwrap_or(option);
             Self::OURS.iter().any(|ours| ours.starts_with(name))
@@ -142,7 +142,10 @@ impl Site {
             return Err(("extra", "a list of long options of sbatch, such as `[--exclude=node7]`"));
         }
         if params.extra.iter().any(is_ours) {
-            return Err(("extra", "without the options by which srpipe finds its jobs (name, comment, files, array)"));
+            return Err((
+                "extra",
+                "without the options that srpipe sets to find its jobs (name, comment, files, array)",
+            ));
         }
         let ResourceParams { partition, account, qos, constraint, extra, .. } = params.clone();
         Ok(Self { partition, account, qos, constraint, extra })
@@ -182,7 +185,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let seconds = number * unit;
-    // A year: no stage takes longer, and clocks can add it.
+    // At most a year: no stage takes longer, and adding it to the current time cannot overflow.
     (seconds > 0.0 && seconds < 3.2e7).then(|| Duration::from_secs_f64(seconds))
 }
 

@@ -58,7 +58,7 @@ pub struct SamplerParams {
     pub eta: f64,
     pub spacing: Spacing,
     /// Project each estimate of the clean image so that its block means equal the low-resolution image, except where
-    /// values are then clipped to the range of 8 bits.
+    /// values are then clipped to the 8-bit range.
     pub project_lr: bool,
 }
 

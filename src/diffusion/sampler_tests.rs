@@ -1,4 +1,4 @@
-//! Samplers against formulas, numbers of NumPy, and distributions whose exact denoiser is known.
+//! Compares samplers with formulas, with values computed by NumPy, and on distributions whose exact denoiser is known.
 
 use std::convert::Infallible;
 
@@ -33,7 +33,8 @@ fn ddim_with_eta_one_and_all_timesteps_equals_ddpm() {
     }
 }
 
-/// Numbers of `tests/fixtures/make_diffusion.py`: 10 steps on the cosine's times that are not all noise.
+/// Expected values from `tests/fixtures/make_diffusion.py`: 10 steps over the times of the cosine schedule that are not
+/// almost pure noise.
 #[test]
 fn dpmpp_matches_numpy() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
@@ -51,7 +52,7 @@ fn dpmpp_matches_numpy() {
     assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{x:?}");
 }
 
-/// Numbers of `tests/fixtures/make_diffusion.py`, on the same times.
+/// Expected values from `tests/fixtures/make_diffusion.py`, with the same times.
 #[test]
 fn heun_matches_numpy_with_two_evaluations_per_step() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
@@ -69,7 +70,7 @@ fn heun_matches_numpy_with_two_evaluations_per_step() {
     assert_eq!(count, evaluations(SamplerMethod::Heun, 10));
 }
 
-/// The exact solution for normally distributed data of variance 1/4: x̃ ∝ √(1/4 + σ²).
+/// Compares with the exact solution for normally distributed data of variance 1/4: x̃ ∝ √(1/4 + σ²).
 #[test]
 fn heun_is_of_second_order() {
     let schedule = Schedule::of(ScheduleKind::Linear, 1000);
@@ -81,7 +82,7 @@ fn heun_is_of_second_order() {
         let denoise = |x: &[f64], step: Step| {
             Ok::<_, Infallible>(vec![0.25 * x[0] / step.alpha_bar.sqrt() / variance(step.alpha_bar)])
         };
-        // Without the last step, which is of first order.
+        // Omit the last step, which is first-order.
         sample(&params, &chain[..chain.len() - 1], &mut x, denoise, |_| unreachable!()).unwrap();
         let (first, last) = (chain[0].alpha_bar, chain[chain.len() - 1].alpha_bar);
         let exact = (variance(last) / variance(first)).sqrt() / first.sqrt() * last.sqrt();
@@ -91,7 +92,7 @@ fn heun_is_of_second_order() {
     assert!(fine < coarse / 3.0, "{coarse} then {fine}");
 }
 
-/// As many steps as there are times, or more than there are that are not all noise.
+/// Includes as many steps as there are times, which is more than the times that are not almost pure noise.
 #[test]
 fn dpmpp_supports_any_number_of_steps() {
     for timesteps in [2, 10, 1000] {
@@ -107,11 +108,11 @@ fn dpmpp_supports_any_number_of_steps() {
     }
 }
 
-/// A mixture of two normal distributions of the plane.
+/// A mixture of two normal distributions in the plane.
 struct Mixture {
     weights: [f64; 2],
     means: [[f64; 2]; 2],
-    /// Of the first axis, of the second, and between them.
+    /// The variances of the two axes, and their covariance.
     covariances: [[f64; 3]; 2],
 }
 
@@ -122,12 +123,12 @@ const MIXTURE: Mixture = Mixture {
 };
 
 impl Mixture {
-    /// E[x_0 | x_t]: each part's, weighted by how likely the part is.
+    /// Returns E[x_0 | x_t]: the mean over the components, weighted by their posterior probabilities.
     fn denoise(&self, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
         let (a, noise) = (alpha_bar.sqrt(), 1.0 - alpha_bar);
         let parts = [0, 1].map(|i| {
             let (m, [p, q, r]) = (self.means[i], self.covariances[i]);
-            // x_t of this part has the covariance a² C + noise.
+            // In this component, x_t has the covariance a² C + noise.
             let (sp, sq, sr) = (alpha_bar * p + noise, alpha_bar * q + noise, alpha_bar * r);
             let det = sp * sq - sr * sr;
             let d = [x[0] - a * m[0], x[1] - a * m[1]];
@@ -140,7 +141,7 @@ impl Mixture {
         [0, 1].map(|c| first * parts[0].1[c] + (1.0 - first) * parts[1].1[c])
     }
 
-    /// Means and covariances: of both axes, of the first, of the second, between them.
+    /// Returns the means of both axes, their variances, and their covariance.
     fn moments(&self) -> [f64; 5] {
         let mean = [0, 1].map(|c| (0..2).map(|i| self.weights[i] * self.means[i][c]).sum::<f64>());
         let moment = |covariance: usize, a: usize, b: usize| {
@@ -151,15 +152,15 @@ impl Mixture {
     }
 }
 
-/// What a perfect network of `objective` says at x_t: the mean of its target, given x_t. The noise is what is left of
-/// x_t without the clean value, and targets are linear in both.
+/// Returns the output of a perfect network with this objective at x_t: the mean of its target, given x_t. Targets are
+/// linear in the clean value and the noise, so their means suffice.
 fn perfect(objective: PredictionType, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
     let x0 = MIXTURE.denoise(x, alpha_bar);
     let eps = |c: usize| (x[c] - alpha_bar.sqrt() * x0[c]) / (1.0 - alpha_bar).sqrt();
     [0, 1].map(|c| training_target(objective, alpha_bar, x0[c], eps(c)))
 }
 
-/// The largest deviation of the samples' moments from the mixture's, with the perfect network of `objective`.
+/// Returns the largest deviation of the samples' moments from those of the mixture, with a perfect network.
 fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerParams) -> f64 {
     const N: usize = 8_000;
     let draw = |step: u64| {
@@ -183,8 +184,8 @@ fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerPar
     found.iter().zip(MIXTURE.moments()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// With the exact denoiser every sampler ends in the mixture, up to the error of 8,000 draws (the widest moment's
-/// standard error is 0.007) and of its steps.
+/// With the exact denoiser, every sampler gives the mixture, up to the error of 8,000 draws (standard error at most
+/// 0.007 per moment) and the discretisation error.
 #[test]
 fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
     let schedules = [
@@ -202,14 +203,14 @@ fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
         (SamplerMethod::Heun, 0.0, 40),
     ];
     for (i, schedule) in schedules.iter().enumerate() {
-        // All methods on the cosine schedule, and on each other schedule one of them.
+        // All methods on the cosine schedule, and one method on each other schedule.
         for (method, eta, steps) in methods.into_iter().enumerate().filter(|(m, _)| i == 0 || *m == i).map(|(_, m)| m) {
             for (objective, spacing) in [
                 (PredictionType::X0, Spacing::Trailing),
                 (PredictionType::Eps, Spacing::Leading),
                 (PredictionType::V, Spacing::Trailing),
             ] {
-                // Leading times miss the noisiest: its chains are to start at noise all the same, and take more steps.
+                // Leading times skip the noisiest ones, although chains start at pure noise, so more steps are needed.
                 let steps = if spacing == Spacing::Leading { 2 * steps } else { steps };
                 let params = SamplerParams { method, eta, steps, spacing, ..Default::default() };
                 let deviation = deviation(schedule, objective, &params);

@@ -6,7 +6,7 @@ use crate::config::{DiffusionParams, ModelParams, PredictionType};
 use crate::model::{Checkpoint, Config, ModelCost, normalize, unet};
 use crate::nn::TrainState;
 
-/// A model of 16×16 images, 4 times as large as what they are made of, that has learned nothing.
+/// Returns an untrained model for images of 16×16 at scale 4.
 fn denoiser(objective: PredictionType) -> Denoiser {
     let model = ModelParams { base_channels: 4, zero_output: false, ..Default::default() };
     let diffusion = DiffusionParams { objective, residual_scale: Some(2.0), ..Default::default() };
@@ -24,7 +24,7 @@ fn sampler() -> SamplerParams {
     SamplerParams { steps: 4, ..Default::default() }
 }
 
-/// A smooth gradient in both directions, another in each channel.
+/// Returns a smooth gradient in both directions, different in each channel.
 fn gradient(height: usize, width: usize) -> Images {
     let pixels = (0..height * width).flat_map(|i| {
         let (y, x) = (i / width, i % width);
@@ -85,7 +85,7 @@ fn progress_is_told_and_can_stop() {
     let denoiser = denoiser(PredictionType::V);
     let image = gradient(6, 40);
     let upscaling = TiledSampler::new(&denoiser, &sampler(), 0, &image);
-    // Every 2 of 4 low-resolution pixels: 2 rows of 19, each seen at 4 steps.
+    // Tiles of 4 low-resolution pixels start every 2 pixels: 2 rows of 19 tiles, each evaluated at 4 steps.
     assert_eq!(upscaling.evaluations(), 2 * 19 * 4);
     let evaluated = Cell::new(0);
     let mut count = |n| {
@@ -98,8 +98,8 @@ fn progress_is_told_and_can_stop() {
     assert_eq!(error.to_string(), "enough");
 }
 
-/// The largest step from one column of a canvas to the next where tiles begin or end, in units of the largest elsewhere.
-/// Steps are means over the rows of the red channel.
+/// Returns the largest step between neighbouring columns at the borders of tiles, relative to the largest step
+/// elsewhere. Steps are means over the rows of the red channel.
 fn seam(canvas: &[f64], width: usize, overlap: usize) -> f64 {
     let rows = canvas.len() / 3 / width;
     let step = |x: usize| (0..rows).map(|y| canvas[3 * (y * width + x)] - canvas[3 * (y * width + x - 1)]).sum::<f64>();
@@ -118,7 +118,7 @@ fn tiles_that_disagree_leave_no_seams() {
         let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &gradient(16, 40), overlap);
         let width = upscaling.canvas.1;
         let ramp: Vec<f64> = (0..upscaling.up.len()).map(|i| (i / 3 % width) as f64).collect();
-        // What a normalisation does: each tile's values depend on its mean.
+        // Like a normalisation, this makes each tile's values depend on the tile's mean.
         let clean = |x: &[f64], _: &[f64]| {
             let tiles = x.chunks_exact(denoiser.image_len());
             let shifted = tiles.flat_map(|tile| {
@@ -129,14 +129,14 @@ fn tiles_that_disagree_leave_no_seams() {
         };
         seam(&upscaling.blend(&mut |_| Ok(()), clean, &ramp).unwrap(), width, overlap)
     };
-    assert!(seam_with(0) > 5.0, "side by side they show where they meet: {}", seam_with(0));
+    assert!(seam_with(0) > 5.0, "without overlap there is a seam: {}", seam_with(0));
     assert!(seam_with(overlap(4)) < 1.0, "{}", seam_with(overlap(4)));
 }
 
 #[test]
 fn a_network_leaves_no_seams() {
     let denoiser = denoiser(PredictionType::Regression);
-    // What the network says of one colour differs between the middle of a tile and its edge.
+    // For a constant colour, the network's output differs between the middle of a tile and its edge.
     let constant = Images::new(1, 16, 40, [90, 120, 60].repeat(16 * 40));
     let seam_with = |overlap: usize| {
         let upscaling = TiledSampler::with_overlap(&denoiser, &sampler(), 0, &constant, overlap);

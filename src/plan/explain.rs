@@ -72,7 +72,7 @@ pub enum Reason {
     Forced,
     /// These fields differ from the most similar past result, which has the key `key`.
     Changed { key: Key, differences: Vec<Difference> },
-    /// It depends on stages that run. All else equals that of a past result.
+    /// It depends on stages that run. Everything else is the same as in a past result.
     Waiting,
 }
 

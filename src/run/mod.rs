@@ -232,7 +232,7 @@ fn forward_signals(reports: Sender<Report>, jobs_continue: bool) -> Result<()> {
     Ok(())
 }
 
-/// Returns those of the signals that this process was not started to ignore. `nohup` ignores SIGHUP, and shell scripts
+/// Returns the signals that were not ignored when this process started. `nohup` ignores SIGHUP, and shell scripts
 /// ignore SIGINT in background processes.
 fn not_ignored(signals: &[i32]) -> Vec<i32> {
     // Linux only. On other systems no signal counts as ignored.

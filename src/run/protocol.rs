@@ -58,7 +58,7 @@ pub enum Event {
 pub enum ProcessEvent {
     /// Another process computes the same key; `holder` describes it.
     WaitingForLock { holder: Option<String> },
-    /// The job waits in the queue, for a reason in the batch system's words.
+    /// The job waits in the queue, with the reason as the batch system reports it.
     Queued { job: String, reason: String },
     /// The job has a node.
     Placed { job: String, node: String },

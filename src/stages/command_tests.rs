@@ -85,7 +85,7 @@ fn a_program_that_writes_to_its_input_is_found_out() {
     let mut bench = Bench::new();
     let digest = bench.store.put(b"content").unwrap();
     bench.inputs.insert("inputs.a".into(), [("blob".to_string(), digest)].into());
-    // As the user that tests run as, who may be root, or by a program that changes permissions.
+    // The input is read-only, but root, or a program that changes permissions, can write to it.
     let mut params = shell("chmod u+w $(readlink -f inputs/a/blob); echo x >inputs/a/blob; touch outputs/out.txt");
     params.inputs = [("a".into(), "s/blob".into())].into();
     assert!(error(&bench, &params).contains("changed one of its inputs"));

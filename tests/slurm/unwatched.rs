@@ -206,7 +206,7 @@ fn an_unwatched_run_blocks_gc() {
     let gc = cluster.srpipe(&["gc"]);
     assert!(gc.code == Some(1) && gc.stderr.contains("continue without a process"), "{gc}");
     let cancel = cluster.srpipe(&["cancel", "p"]);
-    assert!(cancel.stdout.contains("is cancelled"), "{cancel}");
+    assert!(cancel.stdout.contains("was cancelled"), "{cancel}");
     assert_eq!(cluster.state("1.0"), "CANCELLED");
     assert_eq!(cluster.record()["state"], "interrupted");
     assert_done(&cluster.srpipe(&["gc"]));

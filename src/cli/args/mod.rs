@@ -55,7 +55,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// List runs with the parameters and metrics that differ.
     ///
-    /// Parameters are named by their path in the file, metrics by stage and name. A unique ending of the name suffices.
+    /// Parameters are named by their path in the file, metrics by stage and name. A unique suffix of the name is
+    /// enough.
     Runs(RunsArgs),
     /// Show the dependency graph of the stages with their states.
     Graph(GraphArgs),
@@ -141,7 +142,7 @@ pub fn helped(mut error: clap::Error) -> clap::Error {
         _ => false,
     };
     if lacks_file {
-        let tip = "give a pipeline file; `srpipe init` writes one to start from".into();
+        let tip = "pass a pipeline file; `srpipe init` writes one to start from".into();
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error
@@ -157,7 +158,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Except commands that print only text, and commands that print the paths of the files they wrote.
+    /// Exceptions are commands that print only text, and commands that print the paths of the files they wrote.
     #[test]
     fn every_command_documents_its_json() {
         use clap::CommandFactory;

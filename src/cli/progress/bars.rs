@@ -128,7 +128,7 @@ impl Bars {
         self.working.insert(stage, Working { bar, losses: Trail::default(), val_loss: None, left: None });
     }
 
-    /// Prints the final status of a stage with the course of its loss.
+    /// Prints the final status of a stage with a sparkline of its loss.
     fn end(&mut self, stage: usize, status: &Status) {
         let working = self.working.remove(&stage).inspect(|working| {
             working.bar.finish_and_clear();
@@ -217,7 +217,7 @@ impl Progress for Bars {
         match status {
             Status::Running | Status::Blocked { .. } => {
                 self.tell_together();
-                let (_, text) = sentence(status).expect("a finished stage has a text");
+                let (_, text) = sentence(status).expect("a finished stage has a description");
                 self.start(stage, text);
             }
             _ => self.end(stage, status),

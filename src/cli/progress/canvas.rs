@@ -2,9 +2,9 @@
 //!
 //! indicatif pads each row with spaces up to the edge, so rows run into each other. A terminal that rewraps lines when
 //! its width changes then treats all rows as one line, and the `^C` that the terminal echoes stays on a row that is
-//! never cleared. Here a row ends with its text, no bar is longer than a row, and all rows that a change of width made
-//! of the last bars are cleared. This module also positions the cursor once a drawing is complete, because indicatif
-//! counts rows at the old width.
+//! never cleared. This module ends each row after its text, truncates bars to one row, and clears all rows into which
+//! the last bars were wrapped by a change of width. This module also positions the cursor once a drawing is complete,
+//! because indicatif counts rows at the old width.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -138,7 +138,7 @@ impl State {
         let bars: Vec<_> = bars.iter().map(|bar| truncate_str(&bar[BAR.len_utf8()..], width, "")).collect();
         self.bars = bars.iter().map(|bar| measure_text_width(bar)).collect();
         if is_pushed {
-            // Each row may be wrapped at the next change.
+            // Each row may be wrapped by the next change of width.
             self.gap += bars.len().saturating_sub(self.above);
             self.above = self.above.max(bars.len());
         }
@@ -212,7 +212,7 @@ mod tests {
             state.take(line);
             state.take("  ");
         }
-        // Long after the drawing before.
+        // Long after the previous drawing.
         let now = state.width.map_or_else(Instant::now, |(_, since)| since + 2 * SETTLED);
         if state.width.is_some_and(|(before, _)| before != width) {
             state.width = Some((width, now - SETTLED));
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(at(0.95, 7, &["\u{1}bar"]), "");
         assert_eq!(at(1.9, 7, &["two", "\u{1}bar"]), "");
         assert_eq!(at(2.0, 7, &["\u{1}bar"]), "\r\x1b[2Kone\r\ntwo\r\nbar");
-        // The last drawing has no bars, and does not wait.
+        // The final drawing has no bars and is not delayed.
         assert_eq!(at(2.0, 8, &["end"]), "\r\x1b[2Kend\r\n");
     }
 
@@ -273,11 +273,11 @@ mod tests {
         let mut state = on(Reflow::Pushed);
         drawn(&mut state, 9, &["done", bar[0]]);
         let cleared = "\r\x1b[2K\x1b[1A\x1b[2K";
-        // There was a row above it, which is gone.
+        // The permanent row above the bar has scrolled into history.
         assert_eq!(drawn(&mut state, 3, &bar), format!("{cleared}\r\n123"));
         assert_eq!(drawn(&mut state, 9, &bar), format!("{cleared}\r\n123456"));
         assert_eq!(drawn(&mut state, 3, &bar), format!("{cleared}\x1b[1A\x1b[2K\r\n\r\n123"));
-        // What stays takes the place of empty rows.
+        // Permanent text replaces empty rows.
         assert_eq!(drawn(&mut state, 9, &["two", bar[0]]), format!("{cleared}\x1b[1A\x1b[2Ktwo\r\n\r\n123456"));
         assert_eq!(drawn(&mut state, 9, &["three", "four", bar[0]]), format!("{cleared}three\r\nfour\r\n123456"));
         assert_eq!(drawn(&mut state, 9, &[]), "\r\x1b[2K");

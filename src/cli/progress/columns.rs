@@ -59,8 +59,8 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Returns the columns that fit beside names of `name` characters on a terminal of `width`. Remaining space
-    /// lengthens the bar and the course of the loss.
+    /// Returns the columns that fit beside names of `name` characters on a terminal of `width`. Remaining space widens
+    /// the bar and the sparkline.
     pub fn fit(width: usize, name: usize) -> Self {
         let mut bar = 5;
         let mut room = width.saturating_sub(name + GAP + bar + PERCENT);

@@ -35,7 +35,7 @@ impl Pace {
     }
 }
 
-/// Describes the status of a stage with its look, or returns None for a status that needs no line.
+/// Describes the status of a stage, with the style of the text; None for a status that needs no line.
 fn sentence(status: &Status) -> Option<(Look, String)> {
     words_of(status).map(|(look, text)| (look, visible(&text).into_owned()))
 }
@@ -72,7 +72,7 @@ fn log_lines(failure: &Failure) -> Vec<String> {
     lines
 }
 
-/// Returns a program's line as a terminal finally shows it, without colours and overwritten text (`\r`).
+/// Returns a program's line as it finally appears on a terminal, without colours and overwritten text (`\r`).
 fn printable(line: &str) -> String {
     let plain = console::strip_ansi_codes(line);
     let last = plain.trim_end().rsplit('\r').next().unwrap_or("");

@@ -1,9 +1,9 @@
-//! The course of a loss in a few characters.
+//! A sparkline of a loss.
 
 /// The maximum number of points; above it, neighbours are merged.
 const MOST: usize = 256;
 
-/// The history of a value in bounded space.
+/// The history of a value, in bounded memory.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     points: Vec<f64>,

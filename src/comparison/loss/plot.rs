@@ -233,7 +233,7 @@ mod tests {
         let diverged = curve("diverged", rows);
         assert_eq!(size(&loss_curves(std::slice::from_ref(&diverged)).unwrap()), (1176, 644));
         assert_eq!(size(&loss_curves(&[]).unwrap()), (1176, 644));
-        // Next to another curve, it leaves a panel empty.
+        // Next to another curve, the diverged one has an empty panel.
         let mut other = curve("regression", vec![row(1, Some(1.0), None)]);
         other.diffusion.as_mut().unwrap().objective = PredictionType::Regression;
         assert_eq!(size(&loss_curves(&[diverged, other]).unwrap()), (1176, 2 * 456));

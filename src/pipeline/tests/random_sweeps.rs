@@ -68,7 +68,7 @@ fn any_combination(values: Vec<(usize, Vec<u64>)>) -> impl Strategy<Value = Comb
         |(axis, values): (usize, Vec<u64>)| (Just(axis), prop::option::weighted(0.6, prop::sample::select(values)));
     let all: Vec<_> = values.into_iter().map(one).collect();
     let chosen = all.prop_map(|all| all.into_iter().filter_map(|(axis, value)| Some((axis, value?))).collect());
-    chosen.prop_filter("nothing is no combination", |c: &Combination| !c.is_empty())
+    chosen.prop_filter("a combination is not empty", |c: &Combination| !c.is_empty())
 }
 
 fn any_matrix() -> impl Strategy<Value = Matrix> {

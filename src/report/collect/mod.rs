@@ -32,7 +32,7 @@ const ROWS: usize = 8;
 
 /// The maximum number of log lines of a failed stage.
 const LOG_LINES: usize = 20;
-/// The number of bytes at the end of a log that are searched for them.
+/// The number of bytes at the end of a log to search for these lines.
 const LOG_BYTES: u64 = 64 << 10;
 
 /// Collects the data of an existing run.
@@ -126,7 +126,7 @@ fn alone(known: &Known) -> Vec<Training> {
 fn run_state(state: ViewState) -> Badge {
     let (tone, word) = match state {
         ViewState::Running => (Tone::Attention, "running"),
-        ViewState::Left => (Tone::Attention, "left to the cluster"),
+        ViewState::Left => (Tone::Attention, "running on the cluster"),
         ViewState::Ok => (Tone::Good, "done"),
         ViewState::Failed => (Tone::Bad, "failed"),
         ViewState::Interrupted => (Tone::Attention, "interrupted"),

@@ -133,7 +133,7 @@ impl Table {
     }
 }
 
-/// Figures image by image, by arm and then by name.
+/// The value for each image, by arm and then by metric.
 type ByImage = HashMap<String, BTreeMap<String, Vec<f64>>>;
 
 fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
@@ -154,7 +154,8 @@ fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
     Ok(found)
 }
 
-/// Half the width of Student's 95 % interval of the mean; none of fewer than two values, or where they are not finite.
+/// Returns half the width of Student's 95 % confidence interval of the mean; None for fewer than two values, or if a
+/// value is not finite.
 fn half_width(values: &[f64]) -> Option<f64> {
     let n = values.len() as f64;
     let student = StudentsT::new(0.0, 1.0, n - 1.0).ok().filter(|_| n > 1.0)?;
@@ -179,10 +180,11 @@ mod tests {
         let arms = measured();
         let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert!(table.legend.contains("test images"));
-        // 18 and 19: mean 18.5, standard error 0.5, and Student's t of one degree of freedom is 12.706.
+        // The values 18 and 19 have mean 18.5 and standard error 0.5; the 97.5 % quantile of Student's t with one
+        // degree of freedom is 12.706.
         assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35*"]);
         assert_eq!(cells(&table, "bicubic")[0], "21.25 ± 15.88*");
-        assert!(table.heads.iter().all(|head| !head.text.contains("SSIM")), "no arm has it");
+        assert!(table.heads.iter().all(|head| !head.text.contains("SSIM")), "no arm has an SSIM");
         assert!(table.floor.unwrap().contains(&"0.25".to_string()));
     }
 
@@ -193,7 +195,7 @@ mod tests {
         assert!(table.legend.contains("over the seeds"));
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 *");
-        // None of the arms' losses is there in both seeds.
+        // No arm has a validation loss for both seeds.
         assert_eq!(cells(&table, "baseline[base_channels=16]").last().unwrap(), "– ");
     }
 }

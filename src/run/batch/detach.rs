@@ -15,7 +15,7 @@ use super::system::{BatchSystem, Dependency, QueuedJob, Refusal};
 use crate::plan::{Plan, StageState};
 use crate::runs::RunDir;
 
-/// How often the batch system is asked, at growing intervals.
+/// The maximum number of attempts to submit a batch, at growing intervals.
 const MAX_TRIES: u32 = 5;
 
 /// Submits all stages that are not cached and returns the number of jobs. `states` are the stages' states in the store,

@@ -66,7 +66,7 @@ impl Job {
 
     /// Disables the shared cache for jobs of this run that start later.
     pub fn disable_cache(&self) {
-        // If the marker cannot be written, they find out for themselves.
+        // If the marker cannot be written, they detect the problem themselves.
         let _ = File::create(&self.marker);
     }
 

@@ -1,13 +1,13 @@
 //! Decides the outcome of a job from what is observed of it. Pure.
 //!
 //! The result in the store is authoritative: a job publishes it by a rename. The batch system is asked for one thing
-//! only: whether the job is lost. If it does not answer, or answers in unknown words, nothing is decided.
+//! only: whether the job is lost. If it does not answer, or reports an unknown state, nothing is decided.
 
 use std::time::Duration;
 
 use super::system::{End, JobState};
 
-/// What the batch system says about a job.
+/// The state of a job in the batch system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// There is no readable answer since the job was submitted.

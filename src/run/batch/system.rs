@@ -137,7 +137,7 @@ pub struct CurrentJob {
 /// The state of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobState {
-    /// The job waits in the queue, for a reason in the system's words.
+    /// The job waits in the queue, with the reason as the system reports it.
     Queued {
         reason: String,
         /// The system starts it only after a delay, as after a requeue.
@@ -148,7 +148,7 @@ pub enum JobState {
         node: String,
     },
     Ended(End),
-    /// The system uses a word that is unknown here.
+    /// The system reports a state that srpipe does not know.
     Unknown,
 }
 

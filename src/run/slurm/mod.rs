@@ -1,7 +1,7 @@
 //! Slurm as a batch system.
 //!
 //! - `commands`: runs `sbatch`, `squeue`, `sacct`, `scancel` and `scontrol`, and parses their output.
-//! - `options`: translates a stage's resources into options of `sbatch`. `states`: Slurm's words for job states.
+//! - `options`: translates a stage's resources into options of `sbatch`. `states`: parses Slurm's job states.
 
 mod commands;
 mod options;

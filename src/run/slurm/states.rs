@@ -1,4 +1,4 @@
-//! Slurm's words for the states and ends of jobs. Pure.
+//! Parses how Slurm reports the states and ends of jobs. Pure.
 
 use crate::run::batch::system::{End, JobState};
 

@@ -15,7 +15,7 @@ use crate::store::{Artifact, Store};
 
 const COUNT: usize = 5;
 
-/// A comparison of arms over images of 16×16, in a store of its own.
+/// A comparison of arms on images of 16×16, with its own store.
 struct Bed {
     store: Store,
     inputs: BTreeMap<String, Artifact>,
@@ -31,7 +31,7 @@ fn test_images(seed: u64) -> Images {
     resample::enlarge(&Images::new(COUNT, 4, 4, smooth), 4)
 }
 
-/// K samples of the first images of `hr`, each with noise of its own.
+/// Returns K samples of each of the first images of `hr`, with independent noise.
 fn noisy(hr: &Images, count: usize, samples: usize, sigma: f64) -> Samples {
     let mut noise = stream(7, Purpose::SampleStart, samples as u64, 0);
     let mut pixels = vec![];
@@ -62,7 +62,7 @@ impl Bed {
     fn arm(&mut self, name: &str, samples: &Samples, loss: &str, images: u64) -> &mut Self {
         let hr = test_images(images);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
-        // An arm of that name is one.
+        // An arm named `regression` is a regression model.
         let objective = if name == "regression" { PredictionType::Regression } else { PredictionType::V };
         let diffusion = DiffusionParams { objective, ..Default::default() };
         let blobs = [
@@ -109,7 +109,7 @@ impl Bed {
 
 const LOSS: &str = "10,0.5,,0.001,1.5\n20,0.25,0.375,0.001,1.25\n30,0.125,,0.001,1\n";
 
-/// A diffusion and a regression model.
+/// Returns a comparison of a diffusion model and a regression model.
 fn bed() -> Bed {
     let mut bed = Bed::new();
     let hr = test_images(0);
@@ -151,7 +151,7 @@ fn figures_are_those_of_the_images() {
     );
     let down = resample::degrade(&samples.first(0..COUNT), 4, DegradeMethod::Area).unwrap();
     near(diffusion.get(Metric::ConsistencyPsnr).unwrap(), mean(&|i| psnr(lr.image(i), down.image(i))));
-    // Noise of independent samples falls by 10·log₁₀(4) = 6 dB in their mean, but for what clamping makes of it.
+    // Averaging four independent samples reduces the noise by 10·log₁₀(4) = 6 dB, except for the effect of clamping.
     let gain = diffusion.get(Metric::PsnrMean).unwrap() - diffusion.get(Metric::PsnrSample).unwrap();
     assert!((5.0..7.0).contains(&gain), "{gain}");
     assert_eq!(diffusion.get(Metric::ValLoss), Some(0.375));
@@ -196,7 +196,7 @@ fn claims_are_answered_in_the_summary() {
     assert!(blurred.effect.is_none() && blurred.reason.as_ref().unwrap().contains("one of them draws samples"));
     assert!((consistent.effect.unwrap() - (psnr("regression") - psnr("diffusion"))).abs() < 1e-9);
     assert_eq!((consistent.n, consistent.by_design, consistent.interval), (1, true, None));
-    // One of them has no validation loss.
+    // One of the arms has no validation loss.
     assert_eq!((losses.n, losses.effect, losses.convergence), (1, None, None));
 }
 
@@ -231,7 +231,7 @@ fn fewer_samples_than_test_images_are_enough() {
     let outcome = bed.run().unwrap();
     let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
     assert_eq!(summary.images, 2);
-    // Two rows, though three were asked for.
+    // The picture has two rows, although three were requested.
     let png = image::load_from_memory(&bed.blob(&outcome, blobs::COMPARISON)).unwrap();
     assert!((400..500).contains(&png.height()), "{}", png.height());
 }
@@ -241,8 +241,8 @@ fn the_picture_shows_the_samples_pixels() {
     let bed = bed();
     let outcome = bed.run().unwrap();
     let png = image::load_from_memory(&bed.blob(&outcome, blobs::COMPARISON)).unwrap().to_rgb8();
-    // Columns HR, LR, bicubic, diffusion, its mean, regression: every pixel of the second row is there, ten times as
-    // large, in the fourth.
+    // The columns are HR, LR, bicubic, diffusion, its mean and regression. The fourth must contain every pixel of the
+    // second sample, ten times as large.
     let samples = noisy(&test_images(0), COUNT, 4, 30.0);
     let (left, top) = (24 + 3 * 172, 24 + 21 + 26 + 160 + 38);
     for y in 0..160 {

@@ -13,7 +13,7 @@ use crate::train::initial_state;
 const IMAGES: usize = 3;
 const SAMPLES: usize = 2;
 
-/// A model that has learned nothing and three test images of 8×8.
+/// An untrained model and three test images of 8×8.
 fn bench(objective: PredictionType) -> (Bench, SampleParams) {
     let mut bench = Bench::new();
     let model = ModelParams { base_channels: 2, channel_mults: vec![1, 2], zero_output: false, ..Default::default() };
@@ -57,7 +57,7 @@ fn part(bench: &Bench) -> PathBuf {
     bench.folder.path().join("work").join(PART)
 }
 
-/// Stops the stage when it asks for the `nth` time; there are four looks a batch of a sampler of three steps.
+/// Requests a stop at the `nth` check; a sampler with three steps checks four times per batch.
 fn stop(bench: &Bench, params: &SampleParams, nth: usize) {
     let asked = AtomicUsize::new(0);
     let error = run(params, &bench.context(&|| asked.fetch_add(1, Ordering::Relaxed) + 1 >= nth)).unwrap_err();
@@ -117,7 +117,7 @@ fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes
     let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params.clone() };
-    // In the second batch, at the end of the third of what is left.
+    // Stops in the second batch, then at the end of the third remaining batch.
     stop(&bench, &single, 6);
     stop(&bench, &single, 12);
     messages(&bench);
@@ -126,7 +126,7 @@ fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes
     assert_eq!(messages(&bench), ["resuming after 3 of 6 samples"]);
 }
 
-/// As a power cut or a bad disk may leave it.
+/// Damages the file as a power failure or a faulty disk may.
 #[test]
 fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
     let (bench, params) = bench(PredictionType::V);
