@@ -144,7 +144,7 @@ fn srpipe_command(line: &str) -> Option<String> {
 }
 
 fn run(folder: &Folder, page: &str, command: &str) {
-    // `tests/slurm.rs` runs the commands of the Slurm page.
+    // `tests/slurm.rs` runs the commands of the Slurm page, so only parse them here.
     let is_parsed_only = page == "docs/slurm.md" || ["cuda", "--check"].iter().any(|word| command.contains(word));
     let mut line = if is_parsed_only { format!("{command} --help") } else { command.to_string() };
     // Reduce numbers that are meant for a real run.

@@ -117,7 +117,7 @@ fn half_written_things_are_no_results() {
     }
     let why = folder.srpipe(&["why", "p.yaml", "images"]);
     assert!(
-        why.stdout.contains("images reruns: it was computed before, but its record or a blob is missing or damaged"),
+        why.stdout.contains("images reruns: it ran before, but its record or a blob is missing or damaged"),
         "{why}"
     );
     fs::write(store.join("blobs/.tmp-half"), b"ha").unwrap();

@@ -54,7 +54,7 @@ fn a_stage_that_fails_is_shown_and_its_siblings_run() {
         .stage("bad", "{kind: fetch, dataset: cifar10, url: 'file:bad.tar.gz', validation: 2}")
         .stage("bad_pairs", "{kind: degrade, input: bad}")
         .folder();
-    folder.write("bad.tar.gz", "this is no archive");
+    folder.write("bad.tar.gz", "this is not an archive");
     let output = folder.run(&["--json"]);
     assert_eq!(output.code, Some(1), "{output}");
     let finished = output.finished();

@@ -140,7 +140,7 @@ impl Cluster {
 
     fn status(&self) -> Value {
         let output = self.srpipe(&["status", "p", "--json"]);
-        // Before the run has begun there is no status.
+        // There is no status until the run has begun.
         serde_json::from_str(&output.stdout).unwrap_or_default()
     }
 }
@@ -292,7 +292,7 @@ fn without_slurm_the_error_contains_the_next_step() {
 
 /// Measures the CPU time of a run that watches 1,000 jobs.
 #[test]
-#[ignore = "takes two minutes; run it by hand to measure"]
+#[ignore = "takes two minutes; run it manually to measure"]
 fn watching_a_thousand_jobs_costs_little() {
     let cluster = Cluster::stub(swept(1000));
     // None of the jobs starts; the stub prints a prepared answer.

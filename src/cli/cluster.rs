@@ -1,5 +1,4 @@
-//! Runs whose stages are jobs of a batch system: the choice of the executor, runs that nobody watches, and `srpipe
-//! cancel`.
+//! Runs whose stages are jobs of a batch system: the choice of the executor, unwatched runs, and `srpipe cancel`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -60,25 +59,25 @@ pub fn take_over(
     Ok(None)
 }
 
-/// Updates the records of the latest runs whose jobs nobody watches.
+/// Updates the record of each pipeline's latest run, if its jobs are unwatched.
 pub fn reconcile_latest(store: &Store) {
     let latest = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
     latest.for_each(|run| reconcile_run(store, &run));
 }
 
-/// Updates the records of all runs whose jobs nobody watches.
+/// Updates the records of all runs with unwatched jobs.
 pub fn reconcile_all(store: &Store) {
     store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| reconcile_run(store, &run));
 }
 
-/// Updates the record of a run whose jobs nobody watches. Errors are printed as warnings.
+/// Updates the record of a run with unwatched jobs. Errors are printed as warnings.
 pub fn reconcile_run(store: &Store, run: &RunDir) {
     if let Err(error) = try_reconcile_run(store, run) {
         note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
     }
 }
 
-/// Updates the record of a run whose jobs nobody watches.
+/// Updates the record of a run with unwatched jobs.
 ///
 /// # Errors
 /// Fails if the records of the run or of its jobs are damaged. A batch system that does not answer is not an error.

@@ -31,7 +31,7 @@ impl<'a> Explained<'a> {
         });
         let Prepared { plan, states, forced, sources, .. } = prepared;
         let mut explanations = explain(plan, states, forced, sources, prepared.backend(), &history);
-        // A stage with an invalid record was computed before, although the history does not contain it.
+        // A stage with an invalid record ran before, although the history does not contain it.
         for (explanation, state) in explanations.iter_mut().zip(states) {
             let is_new = matches!(explanation.reason, Reason::New | Reason::Changed { .. });
             if is_new && state.key().is_some_and(|key| store.is_some_and(|store| store.has_invalid_record(key))) {
@@ -96,9 +96,9 @@ impl<'a> Explained<'a> {
             Reason::Cached => "cached".to_string(),
             Reason::New => {
                 let kind = self.plan().stages[stage].kind.name();
-                with_inputs(format!("no {kind} stage was computed before"))
+                with_inputs(format!("no {kind} stage has run before"))
             }
-            Reason::Lost => "it was computed before, but its record or a blob is missing or damaged".to_string(),
+            Reason::Lost => "it ran before, but its record or a blob is missing or damaged".to_string(),
             Reason::Forced => with_inputs("forced".to_string()),
             Reason::Waiting => {
                 let output = if inputs.len() == 1 { "its output changes" } else { "their outputs change" };

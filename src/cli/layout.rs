@@ -55,7 +55,7 @@ impl Table {
     /// Returns the table in blocks of columns that fit together.
     fn blocks(&self, paint: Paint, most: usize) -> String {
         let mut columns = self.columns();
-        // Names take at most half of the width, and other text at most the rest.
+        // Names take at most half of the width, and other text at most the remaining width.
         if let Some((first, rest)) = columns.split_first_mut() {
             first.width = first.width.min((most / 2).max(NARROW));
             let room = most.saturating_sub(first.width + 2).max(NARROW);
@@ -145,7 +145,7 @@ fn cut(word: &str, width: usize) -> Vec<&str> {
     pieces
 }
 
-/// Joins pieces of text to lines of at most `width` columns; longer pieces have lines of their own. Lines after the first
+/// Joins pieces of text into lines of at most `width` columns; longer pieces get their own lines. Lines after the first
 /// are indented. Returns at least one line.
 pub fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];

@@ -134,7 +134,7 @@ mod tests {
 
     /// Uses a pipe instead of `/dev/null`, which a failing test run as root would replace with a regular file.
     #[test]
-    fn special_files_are_written_to_and_not_replaced() {
+    fn special_files_are_written_but_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let [pipe, link] = ["pipe", "link"].map(|name| folder.path().join(name));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();

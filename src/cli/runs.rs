@@ -81,7 +81,7 @@ fn json(facts: &Facts) -> serde_json::Value {
 }
 
 fn table(rows: &[Facts], all: bool) -> Table {
-    // Runs of different pipelines have little to compare.
+    // Parameters and metrics are compared only between runs of the same pipeline.
     let one_pipeline = rows.iter().all(|row| row.view.record.pipeline == rows[0].view.record.pipeline);
     let columns = if one_pipeline || all { columns(rows, all) } else { vec![] };
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_read() {
+    fn filters_are_parsed() {
         let read = |text: &str| Filter::parse(text).map(|f| (f.name, f.operator, f.value)).ok();
         assert_eq!(read("a.b=c=d"), Some(("a.b".into(), "=", "c=d".into())));
         assert_eq!(read("x>=3"), Some(("x".into(), ">=", "3".into())));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_sort_as_numbers_and_what_is_missing_last() {
+    fn numbers_sort_numerically_and_missing_values_last() {
         let mut values = vec![None, Some("10"), Some("9"), Some("1e-3")];
         values.sort_by(|a, b| compare(*a, *b));
         assert_eq!(values, [Some("1e-3"), Some("9"), Some("10"), None]);

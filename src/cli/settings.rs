@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_few() {
+    fn unknown_settings_are_refused() {
         assert_eq!(read("remote: s3://a/b\n").unwrap().remote.as_deref(), Some("s3://a/b"));
         assert_eq!(read(" \n").unwrap().remote, None);
         let error = read("remot: x\n").unwrap_err().to_string();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_settings_of_its_own() {
+    fn settings_for_slurm_are_parsed() {
         let slurm = |text: &str| of_slurm(read(&format!("slurm: {text}")).unwrap().slurm);
         let settings = slurm("{grace: 5 s, all: {account: lab}, train: {gpus: 1, partition: gpu}}").unwrap();
         assert_eq!(settings.grace.as_secs(), 5);

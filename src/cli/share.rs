@@ -33,7 +33,7 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let file = OutputFile::create(&args.file).map_err(|error| InputError(format!("{error:#}")))?;
     let mut out = BufWriter::new(file);
     let moved = if archive::is_compressed(&args.file) {
-        // The fastest level suffices: images and weights hardly shrink, and tables shrink at any level.
+        // Use the fastest level: images and weights hardly shrink, and tables shrink at any level.
         let mut gzip = GzEncoder::new(&mut out, Compression::fast());
         let moved = archive::export(&store, &run, &mut gzip)?;
         gzip.finish().with_context(|| format!("writing {shown}"))?;

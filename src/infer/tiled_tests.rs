@@ -81,7 +81,7 @@ fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
 }
 
 #[test]
-fn progress_is_told_and_can_stop() {
+fn progress_is_reported_and_can_stop_sampling() {
     let denoiser = denoiser(PredictionType::V);
     let image = gradient(6, 40);
     let upscaling = TiledSampler::new(&denoiser, &sampler(), 0, &image);

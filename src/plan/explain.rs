@@ -66,7 +66,7 @@ pub enum Reason {
     Cached,
     /// There is no past result of its kind.
     New,
-    /// It was computed before, but its record or a blob is missing.
+    /// It ran before, but its record or a blob is missing.
     Lost,
     /// The user forced it to run.
     Forced,

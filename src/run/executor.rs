@@ -33,7 +33,7 @@ pub trait Executor {
         0
     }
 
-    /// Returns the machine whose resources the stages share; None if the executor has a queue of its own.
+    /// Returns the machine whose resources the stages share; None if the executor has its own queue.
     fn machine(&self) -> Option<Machine> {
         None
     }

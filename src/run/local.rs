@@ -50,7 +50,7 @@ impl Executor for Local {
             .with_context(|| format!("starting {}", self.exe.display()))?;
         let mut line = serde_json::to_string(spec).context("serialising the task")?;
         line.push('\n');
-        // If the child dies before it reads, its log says why.
+        // If the child dies before it reads its task, its log contains the reason.
         let _ = child.stdin.as_mut().expect("stdin is piped").write_all(line.as_bytes());
         let out = child.stdout.take().expect("stdout is piped");
         let reports = self.reports.clone();

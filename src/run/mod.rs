@@ -1,4 +1,4 @@
-//! Runs pipelines: stages that are not cached run, each in a process of its own.
+//! Runs the stages of a pipeline that are not cached, each in its own process.
 //!
 //! - [`prepare()`]: looks up which stages are cached and hashes the external files (`sources`), before anything is
 //!   started. The result is [`Prepared`].

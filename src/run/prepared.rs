@@ -1,4 +1,4 @@
-//! A pipeline that is ready to run: what each stage will do, and whether the machine suffices.
+//! A pipeline that is ready to run: what each stage will do, and whether the machine has the requested resources.
 
 use std::collections::BTreeSet;
 

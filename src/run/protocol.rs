@@ -62,7 +62,7 @@ pub enum ProcessEvent {
     Queued { job: String, reason: String },
     /// The job has a node.
     Placed { job: String, node: String },
-    /// The shared cache cannot be reached or does not respond correctly: the rest of the run does not use it.
+    /// The shared cache is unreachable or does not respond correctly; the run stops using it.
     CacheUnavailable,
     /// The process holds the key's lock and the key is not cached: the stage starts.
     Started,

@@ -15,7 +15,7 @@ const CORES_PER_NETWORK: usize = 8;
 /// The resources that stages share.
 #[derive(Debug, Clone, Default)]
 pub struct ResourcePool {
-    /// None if the executor has a queue of its own.
+    /// None if the executor has its own queue.
     pub machine: Option<Machine>,
     /// The maximum number of stages, if the user sets one.
     pub jobs: Option<usize>,

@@ -48,7 +48,7 @@ pub enum Cause {
     NodeFailure,
     /// Another job preempted it.
     Preempted,
-    /// Somebody cancelled it: it is not tried again.
+    /// It was cancelled, so it is not retried.
     Cancelled,
 }
 

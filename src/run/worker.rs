@@ -1,7 +1,7 @@
 //! The process that runs one stage.
 //!
-//! The parent holds the other end of stdin. When that end closes, however the parent ended, the child asks its stage to
-//! save and exits within [`ORPHAN_GRACE`], so no process survives its run.
+//! The parent holds the other end of stdin. When that end closes, for whatever reason the parent ended, the child asks
+//! its stage to save and exits within [`ORPHAN_GRACE`], so no process outlives its run.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin, Write};
@@ -56,7 +56,7 @@ pub fn exec(batch: Option<&Path>) -> u8 {
         Ok(Ended::Failed) => 1,
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
         Err(error) => {
-            // For a person who runs the hidden command by hand.
+            // For users who run the hidden command manually.
             log(&format!("error: {error:#}"));
             send(&ProcessEvent::Failed { error: format!("{error:#}"), cause: Cause::Failed, damaged: None });
             1

@@ -67,8 +67,8 @@ fn choose(runs: &[Candidate], retention: Retention, size: impl Fn(&BTreeSet<&Key
 /// Removes the runs that `retention` does not keep, and the results that no kept run refers to. With `dry_run`, only
 /// reports what it would remove.
 ///
-/// # Errors
-/// Fails while jobs of a run may continue without a process that watches them: no record says which results they need.
+/// # Errors Fails while jobs of a run may continue without a process that watches them: no record lists the results
+/// that they need.
 pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Result<Removed> {
     let collection = store.begin_collection()?;
     refuse_unwatched_runs(store)?;

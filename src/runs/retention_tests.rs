@@ -11,7 +11,7 @@ fn key(i: usize) -> Key {
     testing::key(&i.to_string())
 }
 
-/// Commits key `i`, with a blob of its own of 100 bytes and a blob that all keys share.
+/// Commits key `i`, with its own blob of 100 bytes and a blob that all keys share.
 fn commit(store: &Store, i: usize) {
     store.commit(&key(i), &action(store, &i.to_string(), &[("own", &[i as u8; 100]), ("shared", b"shared")])).unwrap();
 }

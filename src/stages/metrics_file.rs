@@ -1,7 +1,7 @@
 //! Reads the metrics file of a `command` stage: a JSON object whose numbers, including those in nested objects, are
 //! metrics.
 //!
-//! In addition to JSON, it accepts the words that Python's `json.dump` writes for non-finite numbers: `Infinity` is a
+//! In addition to JSON, it accepts the names that Python's `json.dump` writes for non-finite numbers: `Infinity` is a
 //! valid metric (such as the PSNR of equal images), `NaN` is an error. Ambiguous content is an error too: duplicate
 //! names, and numbers that do not fit into an `f64`.
 

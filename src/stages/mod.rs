@@ -1,6 +1,6 @@
 //! One file per stage kind: reads typed parameters and input artifacts, writes output artifacts.
 //!
-//! A stage runs in a process of its own. It reports through [`Context::report`] and never prints.
+//! Each stage runs in its own process. It reports through [`Context::report`] and never prints.
 //!
 pub mod command;
 pub mod compare;

@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// Fails if a folder of the store is a link.
     pub fn begin_collection(&self) -> Result<Collection<'_>> {
-        // Takes a while if a process on another machine may have died; nobody else has to wait.
+        // Takes a while if a process on another machine may have died; other processes do not wait for it.
         let stopped = self.stopped_on_other_hosts(LEASE);
         let guard = self.guard_exclusively()?;
         self.check_no_links()?;

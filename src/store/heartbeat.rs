@@ -179,7 +179,7 @@ mod tests {
         let stopped = store.stopped_on_other_hosts(lease);
         assert_eq!(stopped.len(), 1, "an unchanged heartbeat has stopped");
         assert!(store.live_keys(&stopped).is_empty());
-        // A process that stops cleanly removes its heartbeat, so nobody waits for it.
+        // A process that stops cleanly removes its heartbeat, so no other process waits for it.
         fs::remove_file(store.work_dir(&key).join(BEAT)).unwrap();
         let start = Instant::now();
         assert!(eventually(|| store.try_lock(&key).unwrap().is_some()));

@@ -97,7 +97,7 @@ impl Store {
         Ok(self.acquire(key, Wait::Yes, LEASE)?.expect("waiting returns a lock or an error"))
     }
 
-    /// Returns the last process that acquired the key. Only `try_lock` can tell whether it still holds it.
+    /// Returns the last process that acquired the key. Only `try_lock` can determine whether it still holds the key.
     pub fn lock_holder(&self, key: &Key) -> Option<LockHolder> {
         let text = files::read_text(&self.work_dir(key).join("lock")).ok()?;
         let mut words = text.split_whitespace().map(str::to_string);
@@ -112,7 +112,7 @@ impl Store {
         for _ in 0..ATTEMPTS {
             files::create_folder(&folder)?;
             match fs::symlink_metadata(&folder) {
-                // The previous holder or `gc` has just moved the folder away; likewise below.
+                // The previous holder or `gc` has just moved the folder away (also below).
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 Ok(metadata) if !metadata.is_dir() => {
                     bail!("{} is a link, which srpipe does not follow: remove it", folder.display())

@@ -1,4 +1,4 @@
-//! Archives from somebody with bad intentions: they are refused, do no harm, and take bounded memory.
+//! Malicious archives: importing them fails, does no harm, and takes bounded memory.
 
 use super::*;
 
@@ -37,7 +37,11 @@ fn hostile_archives_are_refused() {
     };
     let cases: [(&str, Vec<u8>, &str); 16] = [
         ("nothing", vec![], "this is not an archive written by"),
-        ("noise", b"this is no archive, and long enough for a header".repeat(20), "this is not an archive written by"),
+        (
+            "noise",
+            b"this is not an archive, but long enough for a header".repeat(20),
+            "this is not an archive written by",
+        ),
         ("a link", link, "not a regular file"),
         ("zeros in gzip", bomb, "is truncated"),
         ("no head", archive(&good[1..]), "not an srpipe export"),

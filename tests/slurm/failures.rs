@@ -27,7 +27,7 @@ fn empty_answers_for_less_than_the_grace_fail_no_stage() {
     cluster.settings(PATIENT);
     cluster.inject("squeue.2", "exit 0");
     let run = cluster.start(&["run", "p.yaml"]);
-    wait_until("the queue was asked three times", || cluster.calls("squeue") >= 3);
+    wait_until("the queue was polled three times", || cluster.calls("squeue") >= 3);
     cluster.go();
     assert_done(&run.wait());
     assert_eq!(cluster.calls("sbatch"), 1);
@@ -44,7 +44,7 @@ fn a_submission_without_confirmation_is_found_in_the_queue() {
         cluster.settings(IMPATIENT);
         cluster.inject("after.1", injected);
         let run = cluster.start(&["run", "p.yaml"]);
-        wait_until("the queue was asked", || cluster.calls("squeue") >= 2);
+        wait_until("the queue was polled", || cluster.calls("squeue") >= 2);
         cluster.go();
         let output = run.wait();
         assert_eq!(output.code, Some(0), "{name}: {output}");

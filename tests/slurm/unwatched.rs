@@ -1,4 +1,4 @@
-//! Runs that nobody watches, because they are detached, cancelled, interrupted or killed.
+//! Runs without a process that watches them, because they are detached, cancelled, interrupted or killed.
 
 use super::*;
 

@@ -97,7 +97,7 @@ impl Bars {
     }
 
     /// Prints one line for the pending stages with the same status text.
-    fn tell_together(&mut self) {
+    fn print_together(&mut self) {
         let (word, stages) = std::mem::take(&mut self.together);
         let text = match stages[..] {
             [] => return,
@@ -145,7 +145,7 @@ impl Bars {
             _ => "",
         };
         if word != self.together.0 || word.is_empty() {
-            self.tell_together();
+            self.print_together();
         }
         if !word.is_empty() {
             self.together.0 = word;
@@ -216,7 +216,7 @@ impl Progress for Bars {
         self.states[stage] = status.recorded();
         match status {
             Status::Running | Status::Blocked { .. } => {
-                self.tell_together();
+                self.print_together();
                 let (_, text) = sentence(status).expect("a finished stage has a description");
                 self.start(stage, text);
             }
@@ -228,7 +228,7 @@ impl Progress for Bars {
     fn event(&mut self, stage: usize, event: &StageEvent) {
         match event {
             StageEvent::Message { text } => {
-                self.tell_together();
+                self.print_together();
                 self.above(&self.broken(&format!("{}  {}", self.stages.padded(stage), visible(text))));
             }
             StageEvent::Progress { done, total, unit, values } => {
@@ -276,7 +276,7 @@ impl Progress for Bars {
     }
 
     fn finished(&mut self, _: &RunRecord) {
-        self.tell_together();
+        self.print_together();
         self.footer.finish_and_clear();
     }
 }

@@ -65,8 +65,8 @@ enum Reflow {
     None,
     /// It wraps them.
     Broken,
-    /// It wraps them and scrolls as many rows into history even if the bottom is empty. Bars move up with each change,
-    /// and rows in history cannot be cleared.
+    /// It wraps them, and scrolls the same number of rows into history even if there are empty rows at the bottom. Bars
+    /// move up with each change, and rows in history cannot be cleared.
     Pushed,
 }
 
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_drawn_over_and_text_stays() {
+    fn bars_are_redrawn_and_text_stays() {
         let mut state = on(Reflow::Broken);
         assert_eq!(drawn(&mut state, 9, &["\u{1}one", "\u{1}a long bar"]), "one\r\na long ba");
         let cleared = "\r\x1b[2K\x1b[1A\x1b[2K";
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_were_broken_are_cleared() {
+    fn wrapped_rows_are_cleared() {
         let bars = ["\u{1}123456", "\u{1}1234"];
         let narrower = |reflow| {
             let mut state = on(reflow);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_keep_away_from_a_top_that_becomes_history() {
+    fn bars_stay_below_rows_that_scroll_into_history() {
         let bar = ["\u{1}123456"];
         let mut state = on(Reflow::Pushed);
         drawn(&mut state, 9, &["done", bar[0]]);

@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_terminal_has_everything() {
+    fn a_wide_terminal_shows_every_column() {
         let (bar, text) = text(160, 16);
         let expected = "  300/1500 steps     1234 images/s  loss 0.3013  █▆▅▄▄▄▃▃▃▃▂▂▂▂▂▂▂▂▁▁▁▁▁▁  val loss 0.2841  12:34 min left";
         assert_eq!((bar, text.as_str()), (23, expected));
     }
 
     #[test]
-    fn eighty_columns_have_what_matters() {
+    fn eighty_columns_show_what_matters() {
         let (bar, text) = text(80, 16);
         assert_eq!((bar, text.as_str()), (6, "  1234 images/s  loss 0.3013  █▄▂▂▁  12:34 min left"));
         assert_eq!(Columns::fit(40, 16), Columns { bar: 17, columns: vec![] });
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_said() {
+    fn unknown_values_are_omitted() {
         let work =
             Work { done: 0, total: 0, unit: "", values: &BTreeMap::new(), left: None, losses: &Trail::default() };
         assert_eq!(Columns::fit(80, 10).text(&work, Paint::none()), "");

@@ -150,7 +150,7 @@ mod tests {
     use crate::run::Cause;
 
     #[test]
-    fn long_names_leave_room_and_stay_apart() {
+    fn long_names_are_shortened_and_stay_distinct() {
         let names = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
             let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_programs_are_cleaned() {
+    fn lines_of_programs_are_cleaned_up() {
         let said = ["\x1b[32m10%\x1b[0m\r\x1b[2K20%\r", "a\tb\x07", "süß"].map(printable);
         assert_eq!(said, ["20%", "a b ", "süß"]);
     }

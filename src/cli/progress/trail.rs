@@ -65,20 +65,20 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_falls_by_factors_falls_in_a_line() {
+    fn an_exponentially_falling_loss_gives_a_straight_line() {
         assert_eq!(trail((0..8).map(|i| 0.5_f64.powi(i))).sparkline(8), "█▇▆▅▄▃▂▁");
         assert_eq!(trail((0..16).map(|i| -f64::from(i / 2))).sparkline(8), "█▇▆▅▄▃▂▁");
     }
 
     #[test]
-    fn what_says_nothing_draws_nothing() {
+    fn fewer_than_two_points_give_no_sparkline() {
         assert_eq!(trail([0.3]).sparkline(8), "");
         assert_eq!(trail([0.3, f64::NAN]).sparkline(8), "");
         assert_eq!(trail([0.3, 0.3, 0.3]).sparkline(8), "▁▁▁");
     }
 
     #[test]
-    fn a_long_course_takes_no_more_space() {
+    fn a_long_history_takes_bounded_space() {
         let long = trail((1..100_000).map(|i| 1.0 / f64::from(i)));
         assert!(long.points.len() < MOST);
         let line: Vec<char> = long.sparkline(16).chars().collect();

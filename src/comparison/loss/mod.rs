@@ -77,7 +77,7 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
             (None, None) => format!("{field} {value}"),
         });
         let shown = shown.collect::<Vec<_>>().join(", ");
-        if shown.is_empty() { "of an objective that is not known".to_string() } else { shown }
+        if shown.is_empty() { "of an unknown objective".to_string() } else { shown }
     };
     let titles: Vec<String> = kinds.iter().map(|(kind, _)| title(kind)).collect();
     titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
@@ -217,7 +217,7 @@ pub(crate) mod tests {
         );
         let unknown = [Curve { diffusion: None, ..curve("", vec![]) }, learned(json!({}))];
         let shown: Vec<String> = panels(&unknown).into_iter().map(|panel| panel.title).collect();
-        assert_eq!(shown, ["of an objective that is not known", "objective v, target residual"]);
+        assert_eq!(shown, ["of an unknown objective", "objective v, target residual"]);
         let noise = titles(&[
             json!({"target": "image", "residual_scale": 3.0}),
             json!({"target": "image"}),

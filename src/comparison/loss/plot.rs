@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_that_no_axis_has_are_left_out() {
+    fn losses_that_cannot_be_drawn_are_omitted() {
         let rows = vec![row(1, Some(f64::NAN), Some(0.0)), row(2, Some(-1.0), Some(f64::INFINITY)), row(3, None, None)];
         let diverged = curve("diverged", rows);
         assert_eq!(size(&loss_curves(std::slice::from_ref(&diverged)).unwrap()), (1176, 644));

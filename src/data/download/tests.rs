@@ -259,7 +259,7 @@ fn a_wrong_range_is_refused() {
 
 #[test]
 fn a_wrong_part_file_is_detected_and_replaced_once() {
-    // Shorter than the file, as long as it, and longer (for which the server has no range).
+    // The partial file is shorter than the file, equally long, or longer (then the server has no such range).
     for len in [1000, 300_000, 350_000] {
         let case = Case::new();
         std::fs::write(case.part(), vec![7; len]).unwrap();

@@ -183,7 +183,7 @@ impl Results {
             return is_results;
         }
         let is_results = |folder: &Path| self.own.as_deref() == Some(folder) || is_results_folder(folder);
-        // A folder that also contains the pictures is no reason to ignore anything.
+        // Nothing is ignored if the result folder also contains the pictures.
         let have = folder.ancestors().take_while(|folder| !self.root.starts_with(folder)).any(is_results);
         self.is_results.insert(folder, have);
         have
@@ -336,7 +336,7 @@ mod tests {
         let unreadable: Vec<PathBuf> = listing.unreadable.iter().map(|(path, _)| path.clone()).collect();
         assert_eq!(unreadable, [photos.at("gone.png"), photos.at("turn.png")]);
         assert_eq!(listing.unreadable[0].1, "the link is broken");
-        // They count only if they fail the stage.
+        // Unreadable entries count only if they fail the stage.
         let digests = [Digest::of(b"a"), Digest::of(b"b")];
         let content = |listing: &Listing, broken| listing.content(&digests, broken);
         assert_eq!(content(&listing, Broken::Skip), content(&before, Broken::Skip));

@@ -1,4 +1,4 @@
-//! Hostile files: they are refused quickly.
+//! Checks that hostile files are refused quickly.
 
 use std::time::{Duration, Instant};
 

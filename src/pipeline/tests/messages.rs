@@ -375,7 +375,7 @@ error: duplicate key `pairs`
 }
 
 #[test]
-fn colours_are_optional() {
+fn rendering_without_colours_has_no_escapes() {
     let errors = parse_with("name: x", &[]).unwrap_err();
     assert!(errors.render(true).contains("\u{1b}["));
     assert!(!errors.render(false).contains('\u{1b}'));

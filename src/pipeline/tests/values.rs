@@ -28,7 +28,7 @@ fn the_pipelines_of_the_repository_are_valid() {
 }
 
 #[test]
-fn the_seed_file_has_the_settings_of_the_tutorial() {
+fn the_tutorial_template_has_the_settings_of_the_tutorial() {
     let pipeline = valid(SEED);
     for (stage, kind) in [("original", AttentionKind::None), ("attention", AttentionKind::Sagan)] {
         let p = train(&pipeline, stage);

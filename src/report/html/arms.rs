@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_what_arms_differ_in() {
+    fn columns_are_the_parameters_that_differ() {
         let arm = |name: &str, params: &[(&str, &str)]| Arm {
             name: name.into(),
             params: params.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect(),

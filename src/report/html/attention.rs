@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_position_has_its_map_at_its_place() {
+    fn the_map_of_each_position_is_at_that_position() {
         let maps = attention(16, 16).maps().unwrap().unwrap();
         let png = STANDARD.decode(maps.images[0].maps.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
         let png = image::load_from_memory(&png).unwrap().to_rgb8();

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_their_places() {
+    fn values_are_drawn_at_their_positions() {
         let svg = chart(&[(0.0, 1.0), (100.0, 0.01), (200.0, f64::NAN), (300.0, 0.0)], true).unwrap();
         // The axis of steps has no margin, and values that cannot be drawn are omitted.
         let points = svg.rsplit("points=\"").next().unwrap().split('"').next().unwrap();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_told_at_every_place_of_few_and_at_some_of_many() {
+    fn few_points_all_have_hover_values_and_many_are_sampled() {
         let of =
             |count: usize| chart(&(0..count).map(|i| (i as f64, 1.0 + i as f64)).collect::<Vec<_>>(), false).unwrap();
         let few = of(5);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_other_points_are_read_where_they_are_drawn() {
+    fn values_between_points_are_interpolated() {
         let points = [(0.0, 0.0), (100.0, 50.0), (200.0, 0.0)];
         assert_eq!([50.0, 100.0, 175.0].map(|place| height_at(&points, place).unwrap()), [25.0, 50.0, 12.5]);
         assert_eq!([-10.0, 210.0].map(|place| height_at(&points, place).unwrap()), [0.0, 0.0]);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_lines_the_highest_and_the_lowest_are_told() {
+    fn of_many_lines_the_highest_and_lowest_have_hover_values() {
         let line = |i: usize| Line { name: format!("n{i}"), points: vec![(1.0, 1.0 + i as f64)], ..Line::default() };
         let axis = |title| Axis { title, is_logarithmic: false };
         let lines = (0..READ_TOGETHER + 3).map(line).collect();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_short() {
+    fn lengths_have_at_most_two_decimals() {
         assert_eq!([1.0, 1.5, 1.234, 100.0].map(number), ["1", "1.5", "1.23", "100"]);
     }
 }

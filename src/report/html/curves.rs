@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_a_line_with_a_band() {
+    fn seeds_are_drawn_as_a_line_with_a_band() {
         let rows = |loss: f64| vec![row(10, None, Some(loss)), row(20, None, Some(loss / 2.0))];
         let training = Training {
             curve: curve("a", rows(1.0)),
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!((lines[0].points[0], lines[0].band[0]), ((10.0, 3.0), (1.0, 6.0)));
         let panels = panels(&[training]);
         let names: Vec<&str> = panels[0].charts.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["steps", "seconds"], "operations are not known");
+        assert_eq!(names, ["steps", "seconds"], "operations are unknown");
         assert!(
             panels[0].charts[1].1.contains("<b>5 seconds</b>") && panels[0].charts[1].1.contains("<b>10 seconds</b>")
         );

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_stand_right_of_what_they_read() {
+    fn nodes_are_to_the_right_of_their_inputs() {
         let node = |reads: &[usize]| Node { name: "<x>".into(), count: 1, reads: reads.to_vec(), ..Node::default() };
         let nodes = [node(&[]), node(&[0]), node(&[0]), node(&[1, 0])];
         assert_eq!(places(&nodes), [(0, 0.5), (1, 0.0), (1, 1.0), (2, 0.5)]);

@@ -51,7 +51,7 @@ pub enum Tone {
     Plain,
 }
 
-/// A word and its tone.
+/// A word and its severity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Badge {
     pub word: String,

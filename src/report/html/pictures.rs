@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_tell_errors_and_spread() {
+    fn maps_show_errors_and_spread() {
         let two = Samples::new(1, 2, 1, 2, vec![0, 0, 0, 10, 20, 30, 2, 2, 2, 10, 20, 30]);
         assert_eq!(spread(&two, 0), [2f64.sqrt(), 0.0]);
         assert_eq!(errors(&[0, 0, 0, 5, 5, 5], &[3, 3, 3, 5, 5, 5]), [3.0, 0.0]);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn images_come_back_from_their_png() {
+    fn images_survive_encoding_as_png() {
         let images = samples(1, 1).first(0..1);
         let png = image::load_from_memory(&rgb(images.image(0), 8).unwrap()).unwrap().to_rgb8();
         assert_eq!(png.into_raw(), images.pixels);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn of_large_images_the_middle_is_shown() {
+    fn large_images_are_cropped_to_the_centre() {
         // The value of a pixel encodes its position, in steps of eight.
         let pixels = |height: usize, width: usize, scale: usize| -> Vec<u8> {
             let place = |i: usize| [(i / width * scale / 8) as u8, (i % width * scale / 8) as u8, 0];
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn arms_of_other_images_are_left_out() {
+    fn arms_with_other_images_are_omitted() {
         let other = Samples::new(6, 1, 4, 4, vec![0; 6 * 48]);
         let pictures = pictures(vec![ArmPictures::of("other", &other, 4), ArmPictures::of("a", &samples(6, 2), 4)]);
         assert_eq!(pictures.arms().len(), 1);

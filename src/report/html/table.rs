@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_one_seed_have_the_interval_over_images() {
+    fn metrics_of_one_seed_have_a_confidence_interval_over_images() {
         let arms = measured();
         let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert!(table.legend.contains("test images"));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_several_seeds_have_the_deviation_over_them() {
+    fn metrics_of_several_seeds_have_a_standard_deviation() {
         let arms = with_seeds();
         let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert!(table.legend.contains("over the seeds"));

@@ -168,7 +168,7 @@ fn a_page_is_well_formed_and_escapes_every_name() {
 }
 
 #[test]
-fn a_page_needs_nothing_beside_it() {
+fn a_page_is_self_contained() {
     let page = report(&names(2)).render().unwrap();
     let (tags, _) = parse(&page);
     for tag in &tags {
@@ -189,7 +189,7 @@ fn a_page_needs_nothing_beside_it() {
 }
 
 #[test]
-fn positions_of_attention_are_chosen_without_a_script() {
+fn attention_positions_are_selectable_without_javascript() {
     let page = report(&names(1)).render().unwrap();
     let (tags, _) = parse(&page);
     let class =
@@ -206,7 +206,7 @@ fn positions_of_attention_are_chosen_without_a_script() {
 }
 
 #[test]
-fn many_arms_are_all_there_and_the_page_stays_small() {
+fn a_page_shows_many_arms_and_stays_small() {
     let names = names(80);
     let page = report(&names).render().unwrap();
     assert!(page.len() < MAX_SIZE, "{}", page.len());
@@ -216,7 +216,7 @@ fn many_arms_are_all_there_and_the_page_stays_small() {
 }
 
 #[test]
-fn a_run_of_which_nothing_is_known_has_a_page() {
+fn a_run_without_data_has_a_page() {
     let (_, text) = parse(&Report { pipeline: "p".into(), ..Report::default() }.render().unwrap());
     assert!(text.contains("Provenance"), "{text}");
 }

@@ -20,7 +20,7 @@ pub struct CommandOutput {
 /// Runs a command with `input` on its stdin. After `timeout`, kills it with everything that it started.
 pub fn run_command(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // A process group of its own: Ctrl-C does not reach it, and its children can be killed with it.
+    // Start a new process group, so that Ctrl-C does not reach the command and its children can be killed with it.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
     let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));

@@ -142,7 +142,7 @@ impl Job {
         }
     }
 
-    /// Returns the number of cores that the job was given.
+    /// Returns the number of cores allocated to the job.
     fn threads(&self) -> usize {
         let cores = self.current.cores;
         cores.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1)

@@ -1,7 +1,7 @@
-//! Decides the outcome of a job from what is observed of it. Pure.
+//! Decides the outcome of a job from observations. Pure.
 //!
-//! The result in the store is authoritative: a job publishes it by a rename. The batch system is asked for one thing
-//! only: whether the job is lost. If it does not answer, or reports an unknown state, nothing is decided.
+//! The result in the store is authoritative: a job publishes it by a rename. The batch system only decides whether the
+//! job is lost. If it does not answer, or reports an unknown state, nothing is decided.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::system::{End, JobState};
 /// The state of a job in the batch system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// There is no readable answer since the job was submitted.
+    /// The system has not given a readable answer since the job was submitted.
     None,
     /// The system does not know the job.
     Absent,

@@ -22,7 +22,7 @@ use crate::store::{Key, Store, predates_seals, read_record};
 const SPEC: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
 pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
-/// The name of a marker file: somebody cancelled the run.
+/// The name of a marker file: the run was cancelled.
 const CANCELLED: &str = "cancelled";
 
 /// Everything that determines what a job does, whenever it starts.

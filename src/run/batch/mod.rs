@@ -91,7 +91,7 @@ pub fn is_same_run(run: &RunDir, prepared: &Prepared, system: &dyn BatchSystem) 
         return Ok(false);
     }
     let batches = job_store.batches()?;
-    // If the batch system does not answer, the files have to suffice.
+    // If the batch system does not answer, only the files are checked.
     if let Ok(jobs) = system.queue(run.id()) {
         job_store.check_queue(&batches, &jobs)?;
     }

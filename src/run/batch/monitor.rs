@@ -179,7 +179,7 @@ impl Monitor {
     }
 
     fn submit_due(&mut self) {
-        // Jobs that are to be cancelled are no longer submitted.
+        // Do not submit jobs that are about to be cancelled.
         let is_wanted = |stage: &usize| !self.to_cancel.contains(stage);
         let wanted = self.tracked.iter().filter(|(stage, _)| is_wanted(stage));
         let wanted: BTreeSet<usize> = wanted.map(|(_, tracked)| tracked.task.0).collect();
@@ -291,7 +291,7 @@ impl Monitor {
         }
     }
 
-    /// Returns the id of a job and what the batch system says about it.
+    /// Returns the id of a job and its state in the batch system.
     fn answer(&self, task: TaskId) -> (String, Answer) {
         let unknown = || format!("{} of run {}", tag(task.0), self.submitter().job_store.run_id());
         let Some(sent) = self.submit_queue.sent(task.0) else { return (unknown(), Answer::None) };

@@ -24,7 +24,7 @@ pub struct Poll {
     since: String,
     /// Receives the answers.
     answers: Sender<Request>,
-    /// The last answer, and when the question was asked: it shows nothing that happened later.
+    /// The last answer, and when the question was asked; later changes are not visible in it.
     queue: Option<(Instant, Jobs)>,
     accounts: BTreeMap<String, JobState>,
     has_accounting: bool,

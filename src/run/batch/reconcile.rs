@@ -1,4 +1,4 @@
-//! Updates the record of a run whose jobs nobody watched.
+//! Updates the record of a run with unwatched jobs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

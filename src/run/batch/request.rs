@@ -1,4 +1,4 @@
-//! The messages that the monitor receives: from the scheduler's side and from the thread that asks the batch system.
+//! The messages that the monitor receives, from the scheduler and from the thread that polls the batch system.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

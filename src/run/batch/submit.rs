@@ -38,7 +38,7 @@ impl Submitter {
 
     /// Writes the record of a batch, submits it, and adds the job's number to the record.
     pub fn submit(&self, batch: &Batch, after: &[Dependency]) -> Result<u64, Refusal> {
-        // Without its record a job could not run, and nobody would find it.
+        // Without its record, a job could neither run nor be found.
         self.job_store.write(batch).map_err(|error| Refusal::Permanent(format!("{error:#}")))?;
         let job = self.system.submit(&Submission {
             run_id: self.job_store.run_id(),

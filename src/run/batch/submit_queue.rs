@@ -32,7 +32,7 @@ struct Unsent {
 
 pub struct Sent {
     pub batch: Batch,
-    /// Answers to questions asked before this time do not cover the batch.
+    /// Answers to questions asked before this time do not include the batch.
     pub at: Instant,
 }
 
@@ -72,7 +72,7 @@ impl SubmitQueue {
         self.sent.get(&number)
     }
 
-    /// Submits the batches that are due, and drops those that are no longer wanted.
+    /// Submits the batches that are due, and drops those that are no longer needed.
     pub fn submit_due(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Attempt)> {
         let mut attempts = vec![];
         for mut unsent in std::mem::take(&mut self.unsent) {

@@ -20,7 +20,7 @@ pub trait BatchSystem: Send + Sync {
     /// Returns how long the shared file system may take to show what another machine wrote.
     fn grace(&self) -> Duration;
 
-    /// Checks that jobs can be submitted from this machine. The error says what to do.
+    /// Checks that jobs can be submitted from this machine. The error contains a remedy.
     fn check_available(&self) -> Result<(), String>;
 
     /// Whether a stage requests a GPU.
@@ -33,7 +33,7 @@ pub trait BatchSystem: Send + Sync {
     /// Submits a job or an array of jobs and returns its number.
     fn submit(&self, submission: &Submission) -> Result<u64, Refusal>;
 
-    /// Returns the jobs of a run that the queue has, in whatever state.
+    /// Returns the jobs of a run in the queue, in any state.
     fn queue(&self, run_id: &str) -> Result<Jobs>;
 
     /// Returns the states of a run's jobs by their ids, from the accounting; None if the cluster has no accounting.
@@ -130,7 +130,7 @@ pub struct CurrentJob {
     pub task: Option<usize>,
     /// How often the job was started before.
     pub restarts: usize,
-    /// The cores that the job was given, if the system says.
+    /// The number of cores allocated to the job, if the system reports it.
     pub cores: Option<usize>,
 }
 

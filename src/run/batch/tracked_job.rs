@@ -142,8 +142,8 @@ impl TrackedJob {
         if is_gone || reported_done {
             store.refresh(&self.key);
         }
-        // The last event of a forced stage may be damaged. The time of the result decides only after the job has ended,
-        // because the clocks of nodes differ.
+        // The last event of a forced stage may be damaged. The timestamp of the result is only compared after the job
+        // has ended, because the clocks of nodes differ.
         let is_new = |action: Action| !self.forced || reported_done || (is_gone && self.is_of_this_run(&action));
         let has_result = (!self.forced || reported_done || is_gone)
             && store.action(&self.key).is_ok_and(|action| action.is_some_and(is_new));

@@ -88,7 +88,7 @@ fn refusal(stderr: &str) -> Refusal {
     }
 }
 
-/// Returns all jobs of a run in whatever state, which `squeue` finds by their name.
+/// Returns all jobs of a run in the queue, in any state. `squeue` finds them by their name.
 pub fn squeue(run_id: &str, timeout: Duration) -> Result<Jobs> {
     let mut command = Command::new("squeue");
     // The controller sends only the user's own jobs.
@@ -187,7 +187,7 @@ pub fn is_running(job: &str, timeout: Duration) -> bool {
     output.is_ok_and(|output| output.ok && output.stdout.trim() == "RUNNING")
 }
 
-/// Checks that Slurm's commands are on the `PATH`. The error says what to do.
+/// Checks that Slurm's commands are on the `PATH`. The error contains a remedy.
 pub fn check_available() -> Result<(), String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());

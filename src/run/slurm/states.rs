@@ -5,7 +5,7 @@ use crate::run::batch::system::{End, JobState};
 /// The reason of a job that Slurm starts only after a delay, as after a requeue.
 const DELAYED: &str = "BeginTime";
 
-/// Parses a state as `squeue` and `sacct` write it; more words may follow it (`CANCELLED by 1000`).
+/// Parses a state as printed by `squeue` and `sacct`; more text may follow it (`CANCELLED by 1000`).
 pub fn parse(state: &str, reason: &str, node: &str) -> JobState {
     let end = match state.split([' ', '+']).next().unwrap_or_default() {
         "PENDING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "RESV_DEL_HOLD" | "SPECIAL_EXIT" => {

@@ -131,7 +131,7 @@ impl Remote {
         }
     }
 
-    /// Reads the record of a key; None if there is none. The inner error says why the record is invalid.
+    /// Reads the record of a key; None if there is none. The inner error is the reason why the record is invalid.
     fn record(&self, key: &Key) -> Result<Option<Result<Record>>> {
         let is_not_a_file =
             |e: &anyhow::Error| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::InvalidData);

@@ -113,7 +113,7 @@ fn a_regression_has_one_answer_and_heeds_an_interruption() {
 }
 
 #[test]
-fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes() {
+fn interrupted_sampling_resumes_with_another_batch_size_and_gives_identical_results() {
     let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params.clone() };
@@ -128,7 +128,7 @@ fn an_interrupted_sampling_goes_on_with_other_batches_and_ends_in_the_same_bytes
 
 /// Damages the file as a power failure or a faulty disk may.
 #[test]
-fn finished_images_that_were_altered_or_cut_off_are_drawn_again() {
+fn damaged_or_truncated_partial_samples_are_sampled_again() {
     let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     let single = SampleParams { batch_size: 1, ..params };

@@ -1,4 +1,4 @@
-//! The implementation with kernels for the CPU.
+//! Implements the operation with kernels for the CPU.
 
 use super::kernel::channel_products;
 use crate::nn::fused::pass::{CpuKernel, StepContext};

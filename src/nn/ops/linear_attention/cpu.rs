@@ -1,4 +1,4 @@
-//! The implementation with kernels for the CPU.
+//! Implements the operation with kernels for the CPU.
 
 use super::super::attention::kernel::{ImageAttention, image_targets};
 use super::kernel;

@@ -1,4 +1,4 @@
-//! The implementation with kernels for the CPU.
+//! Implements the operation with kernels for the CPU.
 
 use super::kernel::{max_pool, max_pool_backward};
 use crate::nn::fused::pass::{CpuKernel, StepContext};

@@ -1,4 +1,4 @@
-//! The implementation with kernels for the CPU.
+//! Implements the operation with kernels for the CPU.
 
 use crate::nn::fused::pass::{CpuKernel, StepContext};
 use crate::nn::graph::{Graph, Shape, TimeEncoding, sinusoid_frequencies};

@@ -1,4 +1,4 @@
-//! The implementation with kernels for the CPU.
+//! Implements the operation with kernels for the CPU.
 
 use super::kernel::{pixels_to_windows, windows_to_pixels};
 use crate::nn::fused::gemm::SumInit;
