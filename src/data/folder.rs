@@ -13,7 +13,7 @@ use super::picture::Picture;
 use super::{Images, Splits};
 use crate::config::{Fit, FolderParams, Limits};
 
-pub use listing::{Listing, list};
+pub use listing::list;
 
 /// Decodes a file and returns its images, each `(size, size, 3)`; at least one. If only some tiles are needed, they are
 /// spread over the whole picture.

@@ -7,6 +7,7 @@ mod sampler;
 mod sampler_tests;
 mod schedule;
 
-pub use objective::{half_log_snr, loss_weight, predict_x0, training_target};
+use objective::half_log_snr;
+pub use objective::{loss_weight, predict_x0, training_target};
 pub use sampler::{Step, evaluations, sample, steps, times};
 pub use schedule::Schedule;

@@ -24,11 +24,11 @@ use crate::data::Images;
 
 pub use distances::{Distances, Population};
 pub use forecast::{Errors, Forecast, calibration, crps, energy_score, errors, forecasts};
-pub use patches::{Projections, directions};
+use patches::{Projections, directions};
 pub use psnr::{finite_psnr, psnr, psnr_y};
 pub use scores::{Scores, mean_image, score};
 pub use spectrum::Spectrum;
-pub use ssim::{SSIM_WINDOW, ssim, ssim_y};
+pub use ssim::{ssim, ssim_y};
 
 /// Splits the images by even and odd index into two equal halves; the last of an odd number is left out.
 pub fn halves(images: &Images) -> (Images, Images) {

@@ -28,7 +28,7 @@ mod ops;
 use dfdx::prelude::{OwnedTape, Rank0, Tensor};
 
 pub use device_error::OutOfMemory;
-pub(crate) use device_error::device_error;
+use device_error::device_error;
 pub use graph::Graph;
 pub use network::{Batch, Network, StepReport, StepSettings, TrainState, create_network_on};
 

@@ -16,7 +16,7 @@ use crate::config::StageParams;
 use crate::config::names::name_error;
 use crate::config::*;
 
-pub use network::{MAX_IMAGE_SIZE, check_network};
+pub use network::check_network;
 
 /// The name of bicubic interpolation in tables.
 const RESERVED_ARM: &str = "bicubic";

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use crate::config::{Device, ExecutorKind, Label, Resources, Retry, Site, StageParams};
 
 pub use aliases::{current_path, older_path, rename_yaml_keys};
-pub use checks::{MAX_IMAGE_SIZE, check_network};
+pub use checks::check_network;
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;
 pub use load::{load, parse};

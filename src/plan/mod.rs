@@ -26,7 +26,8 @@ use crate::config::{Blobs, Resources, Retry, Site, StageKind, StageParams};
 use crate::pipeline::Pipeline;
 
 pub use explain::{Difference, Explanation, Field, History, Reason, explain, leaves};
-pub use key::{BackendClass, KEY_FORMAT, Preimage};
+use key::KEY_FORMAT;
+pub use key::{BackendClass, Preimage};
 pub use state::{ActionCache, Sources, StageState, advance, state_of, states};
 
 /// The stages of a pipeline as a graph.

@@ -51,7 +51,8 @@ use crate::plan::StageState;
 use crate::runs::{RunDir, RunRecord, RunState, StageRecord, StageRunState};
 use crate::store::{GcGuard, Store};
 
-pub use executor::{Executor, Report};
+use executor::Executor;
+pub use executor::Report;
 pub use machine::{Machine, available_memory};
 pub use prepare::{cuda, prepare, prepare_forced};
 pub use prepared::Prepared;

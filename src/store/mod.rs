@@ -52,16 +52,16 @@ use tempfile::NamedTempFile;
 
 pub use blobs::{ReadError, hash_file};
 pub use canonical::canonical_json;
-pub use digest::{Digest, Hasher, Key, ParseDigestError};
+pub use digest::{Digest, Hasher, Key};
 use files::Durability;
 pub use files::{
     host, open as open_file, open_log, open_own, read as read_file, read_record, remove_folder,
     write_synced as write_file,
 };
-pub use gc::{Collected, Collection};
+pub use gc::Collected;
 pub use gc_guard::GcGuard;
 pub use import::{MAX_RECORD_BYTES, Record};
-pub use lock::{KeyLock, LockHolder, is_held};
+pub use lock::{KeyLock, is_held};
 pub use verify::{Contents, Problem, Verified};
 
 /// The outputs of a stage: blobs by name.

@@ -17,6 +17,6 @@ pub use budget::{fix_steps, training_cost};
 pub use log::LossLog;
 pub use recipe::Recipe;
 pub use snapshot::Snapshot;
-pub use speed::{Speed, measure};
+pub use speed::measure;
 pub use task::{Pairs, Task, initial_state};
 pub use trainer::{Tick, train};

@@ -15,7 +15,7 @@ use anyhow::Result;
 use super::batch::system::{BatchSystem, CurrentJob, End, JobState, Jobs, Refusal, Submission};
 use crate::plan::PlannedStage;
 
-pub use options::Defaults;
+use options::Defaults;
 
 /// The user's settings for Slurm.
 #[derive(Debug, Clone, PartialEq)]
