@@ -179,22 +179,6 @@ pub fn enlarge(images: &Images, factor: usize) -> Images {
     Resampler::enlarge(images.height, images.width, factor).images(images)
 }
 
-/// Returns images `factor` times larger by bicubic interpolation, `(count, factor · height, factor · width, 3)`, in the
-/// range 0 to 255. Values are neither rounded nor clamped; the kernel overshoots at edges.
-pub fn upsample_f32(images: &Images, factor: usize) -> Vec<f32> {
-    let resampler = Resampler::enlarge(images.height, images.width, factor);
-    let (height, width) = resampler.output_size();
-    let len = 3 * height * width;
-    let mut values = vec![0.0; images.count * len];
-    if len > 0 {
-        values.par_chunks_exact_mut(len).enumerate().for_each(|(i, out)| {
-            let image = resampler.apply_u8(images.image(i));
-            out.iter_mut().zip(image).for_each(|(out, v)| *out = v as f32);
-        });
-    }
-    values
-}
-
 #[cfg(test)]
 #[path = "resample_tests.rs"]
 mod tests;

@@ -48,10 +48,6 @@ impl Shape {
     pub fn len(self) -> usize {
         self.positions() * self.channels
     }
-
-    pub fn is_empty(self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// The initial values of a parameter.
