@@ -19,7 +19,7 @@ use crate::store::{Action, Store};
 const STUDY_SEEDS: usize = 8;
 
 /// Returns the verdicts as text, empty if the summary has no claims. `compare` is the record of the comparison `stage`.
-pub fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, compare: &Action) -> String {
+pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, compare: &Action) -> String {
     let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
     if answers.is_empty() {
         return String::new();

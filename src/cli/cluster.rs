@@ -33,12 +33,12 @@ pub fn executor(flag: Option<ExecutorKind>, pipeline: &mut Pipeline) -> Result<E
 }
 
 /// Returns the batch system of an executor; None if stages run on this machine.
-pub fn system(executor: ExecutorKind) -> Result<Option<Arc<dyn BatchSystem>>, InputError> {
+pub(super) fn system(executor: ExecutorKind) -> Result<Option<Arc<dyn BatchSystem>>, InputError> {
     Ok(batch_system(executor, &settings::slurm()?))
 }
 
 /// Takes over the latest run if its jobs continue without a process that watches them and `prepared` is the same run.
-pub fn take_over(
+pub(super) fn take_over(
     pipeline: &Pipeline,
     prepared: &Prepared,
     store: &Store,
@@ -81,7 +81,7 @@ pub fn reconcile_run(store: &Store, run: &RunDir) {
 ///
 /// # Errors
 /// Fails if the records of the run or of its jobs are damaged. A batch system that does not answer is not an error.
-pub fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
+pub(super) fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
     let Some(system) = system(run.record()?.executor)? else { return Ok(()) };
     let warnings = batch::reconcile(run, store, &*system)?;
     warnings.iter().for_each(|warning| note(&format!("warning: run {}: {warning}", run.id())));
@@ -187,7 +187,7 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
 }
 
 /// Returns the message of `run --detach` after it has submitted `jobs` jobs.
-pub fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
+pub(super) fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
     let what = match jobs {
         0 => format!("run {} continues as it was submitted", record.id),
         _ => format!("{} submitted as run {}", format::count(jobs, "job"), record.id),

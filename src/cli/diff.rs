@@ -14,7 +14,7 @@ use super::layout::Table;
 use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, print, print_json};
 
-pub fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
+pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let facts = |what: &str| Facts::of(&find_run(&store, what)?);
     let (a, b) = (facts(&args.before)?, facts(&args.after)?);

@@ -12,10 +12,10 @@ use crate::runs::RunView;
 use crate::store::{Key, Store};
 
 /// A pipeline with an explanation for every stage.
-pub struct Explained<'a> {
-    pub pipeline: &'a Pipeline,
-    pub prepared: &'a Prepared,
-    pub explanations: Vec<Explanation>,
+pub(super) struct Explained<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) prepared: &'a Prepared,
+    pub(super) explanations: Vec<Explanation>,
     /// The keys of the pipeline's latest run, by stage name.
     latest: HashMap<String, Key>,
 }
@@ -24,7 +24,7 @@ pub struct Explained<'a> {
 const MAX_DIFFERENCES: usize = 4;
 
 impl<'a> Explained<'a> {
-    pub fn new(pipeline: &'a Pipeline, prepared: &'a Prepared, store: Option<&Store>) -> Self {
+    pub(super) fn new(pipeline: &'a Pipeline, prepared: &'a Prepared, store: Option<&Store>) -> Self {
         let history = History::new(match prepared.is_done() {
             true => vec![],
             false => store.map(Store::recorded).unwrap_or_default(),
@@ -44,15 +44,15 @@ impl<'a> Explained<'a> {
         Self { pipeline, prepared, explanations, latest }
     }
 
-    pub fn plan(&self) -> &Plan {
+    pub(super) fn plan(&self) -> &Plan {
         &self.prepared.plan
     }
 
-    pub fn state(&self, stage: usize) -> &StageState {
+    pub(super) fn state(&self, stage: usize) -> &StageState {
         &self.prepared.states[stage]
     }
 
-    pub fn is_cached(&self, stage: usize) -> bool {
+    pub(super) fn is_cached(&self, stage: usize) -> bool {
         matches!(self.state(stage), StageState::Cached { .. })
     }
 
@@ -60,7 +60,7 @@ impl<'a> Explained<'a> {
         &self.plan().stages[stage].name
     }
 
-    pub fn waits_for(&self, stage: usize) -> Vec<&str> {
+    fn waits_for(&self, stage: usize) -> Vec<&str> {
         match self.state(stage) {
             StageState::Waiting { on } => on.iter().map(|&on| self.name(on)).collect(),
             _ => vec![],
@@ -68,7 +68,7 @@ impl<'a> Explained<'a> {
     }
 
     /// Returns the direct and indirect dependents of a stage.
-    pub fn follow(&self, stage: usize) -> Vec<&str> {
+    pub(super) fn follow(&self, stage: usize) -> Vec<&str> {
         let mut reached = vec![false; self.plan().stages.len()];
         reached[stage] = true;
         for (index, planned) in self.plan().stages.iter().enumerate().skip(stage) {
@@ -85,7 +85,7 @@ impl<'a> Explained<'a> {
     }
 
     /// Returns the reason for the state of a stage, as a phrase.
-    pub fn because(&self, stage: usize) -> String {
+    pub(super) fn because(&self, stage: usize) -> String {
         let inputs = self.waits_for(stage);
         let depends = match inputs.is_empty() {
             true => None,
@@ -122,7 +122,7 @@ impl<'a> Explained<'a> {
 
     /// Returns a sentence such as "attention reruns: model.base_channels 32 → 48 (pipelines/ablation.yaml:21:7); 3 stages
     /// depend on it".
-    pub fn sentence(&self, stage: usize) -> String {
+    pub(super) fn sentence(&self, stage: usize) -> String {
         let name = self.name(stage);
         let because = self.because(stage);
         let mut sentence = match &self.explanations[stage].reason {
@@ -197,7 +197,7 @@ impl<'a> Explained<'a> {
     }
 
     /// Returns the JSON of a stage for `plan --json` and `why --json`.
-    pub fn json(&self, stage: usize) -> Value {
+    pub(super) fn json(&self, stage: usize) -> Value {
         let planned = &self.plan().stages[stage];
         let Explanation { reason, seconds } = &self.explanations[stage];
         let (name, nearest, differences) = match reason {
@@ -246,7 +246,7 @@ fn value(value: &Option<Value>) -> String {
 }
 
 /// Returns a list of names; a long list is truncated.
-pub fn few(names: &[&str]) -> String {
+pub(super) fn few(names: &[&str]) -> String {
     match names.len() {
         0..=4 => names.join(", "),
         n => format!("{} and {} more", names[..3].join(", "), n - 3),

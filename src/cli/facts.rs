@@ -15,12 +15,12 @@ use crate::runs::RunDir;
 use crate::runs::RunView;
 
 /// The parameters and metrics of a run.
-pub struct Facts {
-    pub view: RunView,
+pub(super) struct Facts {
+    pub(super) view: RunView,
     /// Parameters by their path from the file's root.
-    pub params: BTreeMap<String, String>,
+    pub(super) params: BTreeMap<String, String>,
     /// Metrics by stage and name: `compare.psnr_mean.baseline`.
-    pub metrics: BTreeMap<String, f64>,
+    pub(super) metrics: BTreeMap<String, f64>,
     /// The older names of parameters and metrics, by their current names.
     older_names: BTreeMap<String, String>,
 }
@@ -65,13 +65,13 @@ impl Facts {
     }
 
     /// Whether a parameter or metric has this name, its older name or a suffix of them.
-    pub fn is_named(&self, path: &str, name: &str) -> bool {
+    pub(super) fn is_named(&self, path: &str, name: &str) -> bool {
         let ends = |path: &str| path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
         ends(path) || self.older_names.get(path).is_some_and(|older| ends(older))
     }
 
     /// Returns the entries with their current and, if they have one, their older name: programs may read either.
-    pub fn with_older_names<T: Clone>(&self, entries: &BTreeMap<String, T>) -> BTreeMap<String, T> {
+    pub(super) fn with_older_names<T: Clone>(&self, entries: &BTreeMap<String, T>) -> BTreeMap<String, T> {
         let older = entries.iter().filter_map(|(path, value)| Some((self.older_names.get(path)?, value)));
         older.chain(entries).map(|(path, value)| (path.clone(), value.clone())).collect()
     }

@@ -26,7 +26,7 @@ struct Node {
     reads: Vec<usize>,
 }
 
-pub fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
+pub(super) fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     cluster::executor(None, &mut pipeline)?;

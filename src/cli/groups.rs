@@ -9,13 +9,13 @@ const FEW: usize = 12;
 
 /// Consecutive stages that are shown as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    pub name: String,
-    pub members: Range<usize>,
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) members: Range<usize>,
 }
 
 /// Groups the stages of a list. Many consecutive instances of one stage become one group, unless `all` is set.
-pub fn groups<'a>(names: impl IntoIterator<Item = &'a str>, all: bool) -> Vec<Group> {
+pub(super) fn groups<'a>(names: impl IntoIterator<Item = &'a str>, all: bool) -> Vec<Group> {
     let names: Vec<&str> = names.into_iter().collect();
     let mut groups = vec![];
     let mut start = 0;

@@ -15,7 +15,7 @@ use crate::pipeline;
 /// The JSON Schema that editors use to validate pipeline files.
 const SCHEMA: &str = "srpipe.schema.json";
 
-pub fn init(args: &InitArgs) -> Result<u8> {
+pub(super) fn init(args: &InitArgs) -> Result<u8> {
     let (name, text) = template(args.template);
     let file = args.folder.join(format!("{name}.yaml"));
     if file.exists() && !args.force {

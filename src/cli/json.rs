@@ -12,7 +12,7 @@ use crate::stages::StageEvent;
 
 /// Writes events to stdout.
 #[derive(Default)]
-pub struct Json {
+pub(super) struct Json {
     names: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl Progress for Json {
 }
 
 /// Writes the last line, also for a run with nothing to do.
-pub fn finished(run: &RunRecord, state: RunState) {
+pub(super) fn finished(run: &RunRecord, state: RunState) {
     let stages: BTreeMap<&str, _> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
     send(json!({"event": "run_finished", "schema": 1, "run": run.id, "state": state, "stages": stages}));
 }

@@ -13,25 +13,25 @@ fn width() -> usize {
 const NARROW: usize = 14;
 
 /// A table with headings. Columns are as wide as their content; numbers are right-aligned.
-pub struct Table {
+pub(super) struct Table {
     headings: Vec<String>,
     rows: Vec<Vec<(Look, String)>>,
 }
 
 impl Table {
-    pub fn new(headings: &[&str]) -> Self {
+    pub(super) fn new(headings: &[&str]) -> Self {
         Self { headings: headings.iter().map(|heading| visible_line(heading).into_owned()).collect(), rows: vec![] }
     }
 
     /// Adds a row, with one cell per heading.
-    pub fn row(&mut self, cells: Vec<(Look, String)>) {
+    pub(super) fn row(&mut self, cells: Vec<(Look, String)>) {
         debug_assert_eq!(cells.len(), self.headings.len());
         self.rows.push(cells.into_iter().map(|(look, text)| (look, visible_line(&text).into_owned())).collect());
     }
 
     /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column; columns that
     /// still do not fit follow in further blocks, each with the first column repeated.
-    pub fn render(&self, paint: Paint) -> String {
+    pub(super) fn render(&self, paint: Paint) -> String {
         self.render_within(paint, width())
     }
 
@@ -147,7 +147,7 @@ fn cut(word: &str, width: usize) -> Vec<&str> {
 
 /// Joins pieces of text into lines of at most `width` columns; longer pieces get their own lines. Lines after the first
 /// are indented. Returns at least one line.
-pub fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize, width: usize) -> Vec<String> {
+pub(super) fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for piece in pieces {
         let line = lines.last_mut().expect("there is one");

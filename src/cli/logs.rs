@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// The interval between updates of the records of unwatched jobs.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
-pub fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
+pub(super) fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     cluster::reconcile_latest(&store);
     let (run, mut stage) = find_stage(&store, &args.stage)?;

@@ -9,12 +9,12 @@ use crate::runs::{RunDir, StageRecord, is_run_id};
 use crate::store::Store;
 
 /// Opens the store to read its records; fails if there are no runs.
-pub fn open_store(runs: &Path) -> Result<Store, InputError> {
+pub(super) fn open_store(runs: &Path) -> Result<Store, InputError> {
     Store::open_records(runs).ok_or_else(|| no_runs(runs))
 }
 
 /// Returns the error for a folder without runs.
-pub fn no_runs(runs: &Path) -> InputError {
+pub(super) fn no_runs(runs: &Path) -> InputError {
     InputError(format!("there are no runs in {} yet; `srpipe run FILE` starts one", runs.display()))
 }
 
@@ -49,7 +49,7 @@ pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
 }
 
 /// Finds `STAGE` or `PIPELINE/STAGE` in the newest of the latest runs that have it.
-pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
+pub(super) fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), InputError> {
     let (pipeline, name) = match stage.split_once('/') {
         Some((pipeline, stage)) => (Some(pipeline), stage),
         None => (None, stage),
@@ -89,7 +89,7 @@ pub fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRecord), I
 }
 
 /// Returns the record of a stage in a run.
-pub fn stage_record(run: &RunDir, name: &str) -> Option<StageRecord> {
+pub(super) fn stage_record(run: &RunDir, name: &str) -> Option<StageRecord> {
     run.record().ok()?.stages.into_iter().find(|stage| stage.name == name)
 }
 
@@ -98,7 +98,7 @@ fn pipeline_of(run: &RunDir) -> Option<String> {
 }
 
 /// Warns if the results of the listed runs were deleted.
-pub fn note_lost_results(store: Option<&Store>) {
+pub(super) fn note_lost_results(store: Option<&Store>) {
     if let Some(store) = store.filter(|store| !store.has_results()) {
         note(&format!(
             "the results of these runs are missing: {} was deleted. The next run recomputes them",

@@ -49,11 +49,11 @@ use args::{CheckArgs, Cli, Command, FlagArgs};
 use output::{Look, Paint, is_written, note, print, print_json, visible};
 
 /// The command succeeded.
-pub const EXIT_DONE: u8 = 0;
+const EXIT_DONE: u8 = 0;
 /// A stage failed, or a system or store error occurred.
-pub const EXIT_FAILED: u8 = 1;
+const EXIT_FAILED: u8 = 1;
 /// The pipeline file, the command line or a file it names is wrong; nothing was started.
-pub const EXIT_INPUT: u8 = 2;
+const EXIT_INPUT: u8 = 2;
 /// The exit code if a stage's program was not found.
 const EXIT_NO_PROGRAM: u8 = 127;
 /// The exit code if a stage's program was found but cannot be executed.

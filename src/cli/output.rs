@@ -17,22 +17,22 @@ static LOST: AtomicBool = AtomicBool::new(false);
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Writes to stdout. A closed reader (`| head`) is not an error; any other failure is reported once.
-pub fn print(text: &str) {
+pub(super) fn print(text: &str) {
     write_out(&shown(text, Paint::stdout().colours));
 }
 
 /// Writes a value as indented JSON to stdout.
-pub fn print_json(value: &serde_json::Value) {
+pub(super) fn print_json(value: &serde_json::Value) {
     write_out(&json(value));
 }
 
 /// Returns a value as indented JSON, in the form that [`print_json`] writes.
-pub fn json(value: &serde_json::Value) -> String {
+pub(super) fn json(value: &serde_json::Value) -> String {
     json_text(&format!("{value:#}\n")).into_owned()
 }
 
 /// Writes a value as one line of JSON to stdout.
-pub fn print_json_line(value: &serde_json::Value) {
+pub(super) fn print_json_line(value: &serde_json::Value) {
     write_out(&format!("{}\n", json_text(&value.to_string())));
 }
 
@@ -44,7 +44,7 @@ fn write_out(text: &str) {
 }
 
 /// Reports a failed write to stdout.
-pub fn check(written: std::io::Result<()>) {
+pub(super) fn check(written: std::io::Result<()>) {
     match written {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => CLOSED.store(true, Ordering::Relaxed),
@@ -57,27 +57,27 @@ pub fn check(written: std::io::Result<()>) {
 }
 
 /// Whether the reader of stdout has closed it, so that further output is pointless.
-pub fn is_closed() -> bool {
+pub(super) fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether all output was written, or its reader closed stdout.
-pub fn is_written() -> bool {
+pub(super) fn is_written() -> bool {
     !LOST.load(Ordering::Relaxed)
 }
 
 /// Writes to stderr.
-pub fn note(text: &str) {
+pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", shown(text, Paint::stderr().colours));
 }
 
 /// Makes untrusted text safe to display: control characters other than line feeds and tabs become symbols.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub(super) fn visible(text: &str) -> Cow<'_, str> {
     filtered(text, false)
 }
 
 /// As [`visible`], for single-line text: line feeds and tabs become symbols too.
-pub fn visible_line(text: &str) -> Cow<'_, str> {
+pub(super) fn visible_line(text: &str) -> Cow<'_, str> {
     match visible(text) {
         text if text.contains(['\n', '\t']) => text.replace('\n', "\u{240a}").replace('\t', "\u{2409}").into(),
         text => text,
@@ -85,7 +85,7 @@ pub fn visible_line(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns text that is safe to write to a terminal. With `colours`, colour sequences pass.
-pub fn shown(text: &str, colours: bool) -> Cow<'_, str> {
+pub(super) fn shown(text: &str, colours: bool) -> Cow<'_, str> {
     match redact(text) {
         Cow::Borrowed(text) => filtered(text, colours),
         Cow::Owned(text) => filtered(&text, colours).into_owned().into(),
@@ -154,7 +154,7 @@ fn json_text(json: &str) -> Cow<'_, str> {
 
 /// The style of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub(super) enum Look {
     Good,
     Bad,
     Attention,
@@ -164,34 +164,34 @@ pub enum Look {
 
 /// Adds colours to words if colours are enabled.
 #[derive(Debug, Clone, Copy)]
-pub struct Paint {
+pub(super) struct Paint {
     colours: bool,
 }
 
 impl Paint {
-    pub fn stdout() -> Self {
+    pub(super) fn stdout() -> Self {
         Self { colours: wanted() && std::io::stdout().is_terminal() }
     }
 
-    pub fn stderr() -> Self {
+    pub(super) fn stderr() -> Self {
         Self { colours: wanted() && std::io::stderr().is_terminal() }
     }
 
     #[cfg(test)]
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self { colours: false }
     }
 
     #[cfg(test)]
-    pub fn with_colours() -> Self {
+    pub(super) fn with_colours() -> Self {
         Self { colours: true }
     }
 
-    pub fn has_colours(self) -> bool {
+    pub(super) fn has_colours(self) -> bool {
         self.colours
     }
 
-    pub fn paint(self, look: Look, text: &str) -> String {
+    pub(super) fn paint(self, look: Look, text: &str) -> String {
         let code = match look {
             Look::Good => 32,
             Look::Bad => 31,
@@ -213,7 +213,7 @@ fn is_dumb() -> bool {
 }
 
 /// Whether stderr is a terminal that can redraw lines.
-pub fn can_draw() -> bool {
+pub(super) fn can_draw() -> bool {
     std::io::stderr().is_terminal() && !is_dumb()
 }
 

@@ -17,7 +17,7 @@ const NEW_FILE: u32 = 0o666;
 
 /// A file that appears at its path when [`finish`](Self::finish) returns. Dropping it before that leaves no file
 /// behind.
-pub struct OutputFile {
+pub(super) struct OutputFile {
     sink: Sink,
     path: PathBuf,
 }
@@ -32,7 +32,7 @@ enum Sink {
 impl OutputFile {
     /// Starts writing the file at `path`. An existing file keeps its permissions, and a symbolic link keeps its target;
     /// a new file gets the permissions that the umask allows.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let writing = || format!("writing {}", path.display());
         let (path, permissions) = match fs::metadata(path) {
             Ok(there) if there.is_file() => (path.canonicalize().with_context(writing)?, Some(there.permissions())),
@@ -54,7 +54,7 @@ impl OutputFile {
     }
 
     /// Renames the file to its path. When this returns, the file survives a power failure.
-    pub fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         let writing = || format!("writing {}", self.path.display());
         match self.sink {
             Sink::Device(_) => Ok(()),
@@ -83,7 +83,7 @@ impl Write for OutputFile {
 }
 
 /// Writes a file atomically.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OutputFile::create(path)?;
     file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
     file.finish()

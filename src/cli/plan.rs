@@ -24,7 +24,7 @@ use crate::run::prepare_forced;
 use crate::store::Store;
 use crate::train::training_cost;
 
-pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
+pub(super) fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
@@ -36,7 +36,7 @@ pub fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
 }
 
 /// Returns the plan as JSON, or as a table with a summary line.
-pub fn show(explained: &Explained, as_json: bool, all: bool) -> String {
+pub(super) fn show(explained: &Explained, as_json: bool, all: bool) -> String {
     let costs = Costs::new(explained.pipeline);
     match as_json {
         true => output::json(&to_json(explained, costs)),

@@ -16,9 +16,9 @@ use crate::runs::RunDir;
 use crate::store::Store;
 
 /// The file name of the report in a run's folder.
-pub const FILE: &str = "report.html";
+pub(super) const FILE: &str = "report.html";
 
-pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
+pub(super) fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = match &args.what {
         Some(what) if status::looks_like_file(what) => {
@@ -65,7 +65,7 @@ pub fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
 }
 
 /// Writes the report of a finished run. Errors are printed as warnings, because the run's results are valid without it.
-pub fn write(store: &Store, pipeline: &str, id: &str) {
+pub(super) fn write(store: &Store, pipeline: &str, id: &str) {
     let Some(run) = store.runs(pipeline).into_iter().find(|run| run.id() == id) else { return };
     let written = report::collect(store, &run).and_then(|report| run.write(FILE, report.render()?.as_bytes()));
     store.take_warnings().iter().for_each(|warning| note(&format!("warning: {warning}")));

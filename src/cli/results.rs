@@ -16,7 +16,7 @@ use crate::store::{Key, Store};
 const FLOOR: &str = "real vs. real";
 
 /// Returns the results as text, empty if the run has no comparison. `runs` is the path as the user gave it.
-pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
+pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
     let mut text = String::new();
     for stage in &record.stages {
         let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
@@ -39,14 +39,14 @@ pub fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
 }
 
 /// Returns the summary of a comparison, or None if it is missing or unreadable.
-pub fn summary(store: &Store, compare: &Key) -> Option<Value> {
+pub(super) fn summary(store: &Store, compare: &Key) -> Option<Value> {
     let action = store.action(compare).ok()??;
     let bytes = store.read(action.outputs.get(blobs::SUMMARY)?).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
 /// Returns the arm with the highest PSNR of the sample mean, and this PSNR. Excludes bicubic interpolation.
-pub fn best_arm(summary: &Value) -> Option<(&str, f64)> {
+pub(super) fn best_arm(summary: &Value) -> Option<(&str, f64)> {
     let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != "bicubic");
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
     let figures = arms.filter_map(|(name, arm)| Some((name.as_str(), figure(arm)?)));

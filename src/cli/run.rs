@@ -20,7 +20,7 @@ use crate::run::{self, Machine, OnFailure, Options, Prepared, Progress, batch, p
 use crate::runs::{RunDir, RunRecord, RunState, StageRunState};
 use crate::store::Store;
 
-pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
+pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let mut pipeline = load(&args.file, &args.flags)?;
     let forced = args.chosen.apply(&mut pipeline)?;
     let executor = cluster::executor(args.chosen.executor, &mut pipeline)?;
@@ -130,7 +130,7 @@ pub fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
 
 impl ChoiceArgs {
     /// Applies `--only` and `--device` to a pipeline. Returns the indices of the stages that `--force` names.
-    pub fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
+    pub(super) fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
         pipeline.device = self.device.unwrap_or(pipeline.device);
         if !self.only.is_empty() {
             let wanted = stages(pipeline, "--only", &self.only)?;

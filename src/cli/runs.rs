@@ -23,7 +23,7 @@ use crate::store::Store;
 const NO_SUCH_VALUE: &str = "no run has a parameter or metric of that name; `srpipe runs --all` lists all names, \
     and pipeline, state, age and took are valid too";
 
-pub fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
+pub(super) fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);
     let pipelines = match (&args.pipeline, &store) {
         (Some(name), _) => vec![name.clone()],

@@ -29,7 +29,7 @@ struct Settings {
 }
 
 /// Returns the address of the shared cache, if one is configured.
-pub fn remote() -> Result<Option<String>, InputError> {
+pub(super) fn remote() -> Result<Option<String>, InputError> {
     if let Some(address) = std::env::var_os("SRPIPE_REMOTE") {
         let address = address.into_string().map_err(|_| InputError("SRPIPE_REMOTE is not UTF-8".into()))?;
         return Ok(Some(in_home(address, home())).filter(|address| !address.is_empty()));
@@ -55,12 +55,12 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 /// Returns the default executor, if one is configured.
-pub fn executor() -> Result<Option<ExecutorKind>, InputError> {
+pub(super) fn executor() -> Result<Option<ExecutorKind>, InputError> {
     Ok(settings()?.executor)
 }
 
 /// Returns the settings for Slurm.
-pub fn slurm() -> Result<slurm::Settings, InputError> {
+pub(super) fn slurm() -> Result<slurm::Settings, InputError> {
     of_slurm(settings()?.slurm).map_err(|e| InputError(format!("{}: {e}", path().unwrap_or_default().display())))
 }
 

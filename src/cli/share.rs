@@ -19,7 +19,7 @@ use crate::runs::archive::{self, Moved};
 use crate::runs::{Pushed, Remote};
 use crate::store::Store;
 
-pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
+pub(super) fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     let shown = args.file.display();
@@ -47,7 +47,7 @@ pub fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
+pub(super) fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let shown = args.file.display();
     let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", format::io_error(&e))))?;
     if args.file.is_dir() {
@@ -59,7 +59,7 @@ pub fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-pub fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
+pub(super) fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     let address = settings::remote()?.ok_or_else(|| {

@@ -20,16 +20,16 @@ use crate::store::{Action, Key, Store};
 
 /// A stage as `status` shows it, as text and JSON.
 #[derive(Debug, Serialize)]
-pub struct StageView {
-    pub name: String,
-    pub kind: StageKind,
-    pub state: State,
+pub(super) struct StageView {
+    pub(super) name: String,
+    pub(super) kind: StageKind,
+    pub(super) state: State,
     /// The names of the unfinished stages that it depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     waits_for: Vec<String>,
     key: Option<Key>,
-    pub finished_at: Option<String>,
-    pub seconds: Option<f64>,
+    pub(super) finished_at: Option<String>,
+    pub(super) seconds: Option<f64>,
     metrics: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<StageEvent>,
@@ -38,13 +38,13 @@ pub struct StageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<JobRecord>,
     #[serde(skip)]
-    pub highlight: String,
+    pub(super) highlight: String,
 }
 
 /// The state of a stage, ordered by how much attention it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(super) enum State {
     Cached,
     Ran,
     Waiting,
@@ -74,7 +74,7 @@ impl State {
 }
 
 /// Returns the stages of the current file, with the latest run's records of the same keys.
-pub fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
+pub(super) fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>) -> Vec<StageView> {
     let names = |on: &[usize]| on.iter().map(|&i| prepared.plan.stages[i].name.clone()).collect();
     let recorded = latest.iter().flat_map(|run| run.record.stages.iter().map(move |stage| (*run, stage)));
     let recorded: HashMap<&Key, (&RunView, &StageRecord)> =
@@ -149,7 +149,7 @@ fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
     }
 }
 
-pub fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageView {
+pub(super) fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageView {
     let mut view = StageView {
         name: stage.name.clone(),
         kind: stage.kind,
@@ -193,7 +193,7 @@ impl StageView {
         };
     }
 
-    pub fn words(&self) -> (Look, String) {
+    pub(super) fn words(&self) -> (Look, String) {
         let (look, plain) = self.state.words();
         let text = match self.state {
             State::Cached | State::Ran | State::Skipped => plain.to_string(),

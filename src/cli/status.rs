@@ -21,7 +21,7 @@ use crate::runs::{RunDir, RunRecord};
 use crate::runs::{RunView, ViewState};
 use crate::store::Store;
 
-pub fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
+pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_records(runs);
     match &args.what {
         None => {
@@ -91,12 +91,12 @@ fn show_results(store: Option<&Store>, runs: &Path, ended: Option<&RunView>) {
     }
 }
 
-pub fn looks_like_file(what: &str) -> bool {
+pub(super) fn looks_like_file(what: &str) -> bool {
     let path = Path::new(what);
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') && !path.is_dir() || path.is_file()
 }
 
-pub fn run_words(state: ViewState) -> (Look, &'static str) {
+pub(super) fn run_words(state: ViewState) -> (Look, &'static str) {
     match state {
         ViewState::Running => (Look::Attention, "running"),
         ViewState::Left => (Look::Attention, "running on the cluster, unwatched; run again to watch it"),
@@ -107,7 +107,7 @@ pub fn run_words(state: ViewState) -> (Look, &'static str) {
     }
 }
 
-pub fn run_state_name(state: ViewState) -> &'static str {
+pub(super) fn run_state_name(state: ViewState) -> &'static str {
     match state {
         ViewState::Running => "running",
         ViewState::Left => "left",

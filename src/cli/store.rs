@@ -14,7 +14,7 @@ use crate::plan::Preimage;
 use crate::runs::{self, Removed, Retention, collect_garbage};
 use crate::store::{Contents, Key, Problem, Store};
 
-pub fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
+pub(super) fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     let store = match args.dry_run {
         true => open_store(runs)?,
         // Opening the store for writing fails if it is read-only.
@@ -54,7 +54,7 @@ fn describe(removed: &Removed, dry_run: bool) -> String {
     )
 }
 
-pub fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
+pub(super) fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let mut verified = runs::verify(&store, |action| match Preimage::of(action) {
         Some(preimage) => preimage.check_outputs(&action.outputs),
@@ -116,7 +116,7 @@ fn described(store: &Store, key: &Key) -> String {
     format!("{} {key}", kind.unwrap_or_else(|| "result".to_string()))
 }
 
-pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
+pub(super) fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
     if pin {
@@ -135,7 +135,7 @@ pub fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-pub fn contents(contents: &Contents) -> String {
+pub(super) fn contents(contents: &Contents) -> String {
     let Contents { results, blobs, bytes, unfinished } = *contents;
     let unfinished = match unfinished {
         0 => String::new(),

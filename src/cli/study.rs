@@ -13,7 +13,7 @@ use crate::pipeline::{Pipeline, load};
 
 /// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
 /// study:". Suggests a command only if the current file would train each arm with that many seeds.
-pub fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
+pub(super) fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
     let mut words = without_seeds(command);

@@ -26,7 +26,7 @@ use crate::store::Store;
 /// The interval between progress lines if no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-pub fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
+pub(super) fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     let outputs = Outputs::new(args)?;
     let picture = read_picture(&args.image)?;
     let checkpoint = find_model(&args.model, runs)?;

@@ -16,7 +16,7 @@ use crate::store::Store;
 /// The maximum number of instances of a swept stage to explain.
 const MOST: usize = 20;
 
-pub fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
+pub(super) fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
     let mut pipeline = load(&args.file, &args.flags)?;
     pipeline.device = args.device.unwrap_or(pipeline.device);

@@ -12,13 +12,13 @@ use super::text::{Align, Style};
 const MAX_PIXELS: usize = 1 << 28;
 
 /// A canvas. Lengths are in pixels from the upper left corner; drawing outside of it is clipped.
-pub struct Canvas {
+pub(super) struct Canvas {
     pixmap: Pixmap,
 }
 
 impl Canvas {
     /// Fails if the canvas is empty or has more than [`MAX_PIXELS`].
-    pub fn new(width: usize, height: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(width: usize, height: usize) -> anyhow::Result<Self> {
         let fits = width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS);
         let pixmap = if fits { Pixmap::new(width as u32, height as u32) } else { None };
         let Some(mut pixmap) = pixmap else { bail!("a picture of {width}×{height} pixels cannot be drawn") };
@@ -27,12 +27,12 @@ impl Canvas {
     }
 
     /// Draws a line through `points`.
-    pub fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
+    pub(super) fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
         self.dashed_line(points, width, color, 0.0);
     }
 
     /// Draws a line with dashes and gaps of length `dash`; solid if 0.
-    pub fn dashed_line(&mut self, points: &[(f32, f32)], width: f32, color: Color, dash: f32) {
+    pub(super) fn dashed_line(&mut self, points: &[(f32, f32)], width: f32, color: Color, dash: f32) {
         // Round caps would fill the gaps.
         let line_cap = if dash > 0.0 { LineCap::Butt } else { LineCap::Round };
         let dash = StrokeDash::new(vec![dash, dash], 0.0);
@@ -43,14 +43,14 @@ impl Canvas {
     }
 
     /// Draws a filled circle.
-    pub fn dot(&mut self, x: f32, y: f32, radius: f32, color: Color) {
+    pub(super) fn dot(&mut self, x: f32, y: f32, radius: f32, color: Color) {
         if let Some(path) = PathBuilder::from_circle(x, y, radius) {
             self.pixmap.fill_path(&path, &paint(color), FillRule::Winding, Transform::identity(), None);
         }
     }
 
     /// Draws a line of text with its baseline at `y`.
-    pub fn text(&mut self, text: &str, x: f32, y: f32, align: Align, style: Style) {
+    pub(super) fn text(&mut self, text: &str, x: f32, y: f32, align: Align, style: Style) {
         let width = style.width(text);
         let left = match align {
             Align::Left => x,
@@ -70,7 +70,7 @@ impl Canvas {
     }
 
     /// Draws `image`, `(height, width, 3)`, at (`x`, `y`); each of its pixels becomes a square of `factor`×`factor`.
-    pub fn image(&mut self, image: &[u8], width: usize, factor: usize, x: usize, y: usize) {
+    pub(super) fn image(&mut self, image: &[u8], width: usize, factor: usize, x: usize, y: usize) {
         let canvas = (self.pixmap.width() as usize, self.pixmap.height() as usize);
         let data = self.pixmap.data_mut();
         for (row, line) in image.chunks_exact(3 * width).enumerate() {
@@ -86,7 +86,7 @@ impl Canvas {
     }
 
     /// Encodes the canvas as an RGB PNG.
-    pub fn png(&self) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn png(&self) -> anyhow::Result<Vec<u8>> {
         // Everything is opaque over white, so premultiplied and plain colours are the same.
         let rgb: Vec<u8> = self.pixmap.data().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
         let mut png = vec![];

@@ -2,12 +2,12 @@
 
 /// An RGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Color(pub [u8; 3]);
+pub(super) struct Color(pub(super) [u8; 3]);
 
 impl Color {
     /// Mixes the colour with white: 1 keeps the colour, 0 gives white. The result is opaque, so that crossing lines do
     /// not darken.
-    pub fn tint(self, strength: f64) -> Self {
+    pub(super) fn tint(self, strength: f64) -> Self {
         Self(self.0.map(|v| (255.0 - strength * (255.0 - f64::from(v))).round() as u8))
     }
 }

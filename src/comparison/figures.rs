@@ -22,7 +22,7 @@ impl<'de> Deserialize<'de> for Figures {
 }
 
 impl Figures {
-    pub fn from_fn(value: impl Fn(Metric) -> Option<f64>) -> Self {
+    pub(super) fn from_fn(value: impl Fn(Metric) -> Option<f64>) -> Self {
         Self(Metric::ALL.iter().filter_map(|&metric| Some((metric, value(metric)?))).collect())
     }
 
@@ -30,12 +30,12 @@ impl Figures {
         self.0.get(&metric).copied()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Applies `of`, such as the mean, to each metric; metrics that some inputs lack are omitted.
-    pub fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
+    pub(super) fn over(all: &[Self], of: impl Fn(&[f64]) -> f64) -> Self {
         Self::from_fn(|metric| {
             let values: Option<Vec<f64>> = all.iter().map(|figures| figures.get(metric)).collect();
             values.filter(|values| !values.is_empty()).map(|values| of(&values))

@@ -45,7 +45,7 @@ impl Measured {
         Self { name: name.to_string(), ..Self::default() }
     }
 
-    pub fn objective(&self) -> Option<PredictionType> {
+    pub(super) fn objective(&self) -> Option<PredictionType> {
         self.diffusion.as_ref().map(|diffusion| diffusion.objective)
     }
 
@@ -86,7 +86,7 @@ impl Measured {
     }
 
     /// Returns the last validation loss; `None` also if it is not finite, which JSON cannot represent.
-    pub fn val_loss(&self) -> Option<f64> {
+    pub(super) fn val_loss(&self) -> Option<f64> {
         self.losses.iter().rev().find_map(|r| r.val_loss).filter(|l| l.is_finite())
     }
 

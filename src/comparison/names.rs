@@ -29,7 +29,7 @@ pub fn short(names: &[&str]) -> Vec<String> {
 }
 
 /// Wraps the names with `wrap`, which also gets their index; shortens all of them if one would be truncated.
-pub fn wrapped(names: &[&str], wrap: impl Fn(usize, &str) -> Vec<String>) -> Vec<Vec<String>> {
+pub(super) fn wrapped(names: &[&str], wrap: impl Fn(usize, &str) -> Vec<String>) -> Vec<Vec<String>> {
     let whole: Vec<Vec<String>> = names.iter().enumerate().map(|(i, name)| wrap(i, name)).collect();
     match whole.iter().any(|lines| is_shortened(lines)) {
         true => short(names).iter().enumerate().map(|(i, name)| wrap(i, name)).collect(),

@@ -12,7 +12,7 @@ use super::measured::Measured;
 use crate::config::PredictionType;
 
 /// The schema version of `summary.json`.
-pub const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
 /// The contents of `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct ArmSummary {
     pub sd: Option<Figures>,
     /// Its axis values, if it is an instance of a sweep.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub axes: BTreeMap<String, String>,
+    axes: BTreeMap<String, String>,
     /// Present if seeds were swept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seeds: BTreeMap<String, Figures>,

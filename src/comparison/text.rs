@@ -8,22 +8,22 @@ use super::color::Color;
 
 /// The style of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Style {
+pub(super) struct Style {
     /// Pixels per em.
-    pub size: f32,
-    pub weight: Weight,
-    pub color: Color,
+    size: f32,
+    weight: Weight,
+    pub(super) color: Color,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
+enum Weight {
     Regular,
     Bold,
 }
 
 /// The point of the text that is placed at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
+pub(super) enum Align {
     Left,
     Center,
     Right,
@@ -33,11 +33,11 @@ static REGULAR: LazyLock<FontRef> = LazyLock::new(|| FontRef::try_from_slice(not
 static BOLD: LazyLock<FontRef> = LazyLock::new(|| FontRef::try_from_slice(notosans::BOLD_TTF).expect("a font"));
 
 impl Style {
-    pub const fn regular(size: f32, color: Color) -> Self {
+    pub(super) const fn regular(size: f32, color: Color) -> Self {
         Self { size, weight: Weight::Regular, color }
     }
 
-    pub const fn bold(size: f32, color: Color) -> Self {
+    pub(super) const fn bold(size: f32, color: Color) -> Self {
         Self { size, weight: Weight::Bold, color }
     }
 
@@ -52,7 +52,7 @@ impl Style {
     }
 
     /// Returns the width of `text` in pixels.
-    pub fn width(&self, text: &str) -> f32 {
+    pub(super) fn width(&self, text: &str) -> f32 {
         let mut width = 0.0;
         self.layout(text, |_, _, end| width = end);
         width
@@ -71,7 +71,7 @@ impl Style {
     }
 
     /// Calls `cover` with each pixel that `text` touches and its coverage, 0 to 1; the baseline starts at (`x`, `y`).
-    pub fn rasterize(&self, text: &str, x: f32, y: f32, mut cover: impl FnMut(i64, i64, f32)) {
+    pub(super) fn rasterize(&self, text: &str, x: f32, y: f32, mut cover: impl FnMut(i64, i64, f32)) {
         let font = self.font();
         self.layout(text, |id, start, _| {
             let glyph = id.with_scale_and_position(font.scale(), point(x + start, y));
@@ -85,7 +85,7 @@ impl Style {
 
     /// Breaks `text` into at most `lines` lines no wider than `width`, preferably where [`break_at`] breaks; text that
     /// is still too long ends in an ellipsis.
-    pub fn wrap(&self, text: &str, width: f32, lines: usize) -> Vec<String> {
+    pub(super) fn wrap(&self, text: &str, width: f32, lines: usize) -> Vec<String> {
         let mut rest = text;
         let mut wrapped = vec![];
         while !rest.is_empty() {
@@ -117,7 +117,7 @@ impl Style {
 }
 
 /// Whether wrapped lines were truncated.
-pub fn is_shortened(lines: &[String]) -> bool {
+pub(super) fn is_shortened(lines: &[String]) -> bool {
     lines.last().is_some_and(|line| line.ends_with('…'))
 }
 

@@ -166,7 +166,7 @@ impl CommandParams {
         self.command.iter().chain(self.env.values())
     }
 
-    pub fn uses_seed(&self) -> bool {
+    fn uses_seed(&self) -> bool {
         self.texts().any(|text| has_seed(text))
     }
 }

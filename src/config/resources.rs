@@ -25,24 +25,24 @@ impl CommonParams {
 pub struct ResourceParams {
     /// The number of cores, which is also the number of threads.
     #[schemars(range(min = 1, max = 4096))]
-    pub cpus: Option<usize>,
+    cpus: Option<usize>,
     /// Memory of all its processes, such as `8 GB` or `512 MiB`. A stage that uses more is killed.
-    pub memory: Option<String>,
+    memory: Option<String>,
     /// The number of GPUs, which the stage sees through `CUDA_VISIBLE_DEVICES`.
     #[schemars(range(max = 1024))]
-    pub gpus: Option<usize>,
+    gpus: Option<usize>,
     /// The time limit, such as `90 s`, `30 min` or `2 h`. A stage that reaches it saves its progress and is stopped.
-    pub time: Option<String>,
+    time: Option<String>,
     /// On a cluster: the partition.
-    pub partition: Option<String>,
+    partition: Option<String>,
     /// On a cluster: the account to charge.
-    pub account: Option<String>,
+    account: Option<String>,
     /// On a cluster: the quality of service.
-    pub qos: Option<String>,
+    qos: Option<String>,
     /// On a cluster: features that the node must have.
-    pub constraint: Option<String>,
+    constraint: Option<String>,
     /// On a cluster: further options of `sbatch`, passed unchanged, such as `--exclude=node7`.
-    pub extra: Vec<String>,
+    extra: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

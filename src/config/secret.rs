@@ -11,7 +11,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// The replacement for a secret.
-pub const REDACTED: &str = "***";
+const REDACTED: &str = "***";
 
 /// A URL that may contain a password (`https://user:password@host/`) or a signed query (`?X-Amz-Signature=…`).
 #[derive(Clone, PartialEq, Eq, Deserialize)]

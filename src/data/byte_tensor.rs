@@ -11,7 +11,7 @@ pub type Metadata = BTreeMap<String, String>;
 
 /// Serialises a file. The bytes depend only on the header and the data. (The safetensors crate stores metadata in a
 /// hash map, so its order varies.)
-pub fn write(header: &impl Serialize, data: &[u8]) -> Vec<u8> {
+pub(super) fn write(header: &impl Serialize, data: &[u8]) -> Vec<u8> {
     let mut header = serde_json::to_vec(header).expect("strings and integers are valid JSON");
     // The format aligns data to eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -24,7 +24,11 @@ pub fn write(header: &impl Serialize, data: &[u8]) -> Vec<u8> {
 
 /// Returns the shape and data of the u8 tensor `name`, and the file's metadata. `axes` describes the expected shape in
 /// errors.
-pub fn read<'a, const N: usize>(bytes: &'a [u8], name: &str, axes: &str) -> Result<([usize; N], &'a [u8], Metadata)> {
+pub(super) fn read<'a, const N: usize>(
+    bytes: &'a [u8],
+    name: &str,
+    axes: &str,
+) -> Result<([usize; N], &'a [u8], Metadata)> {
     let (_, header) = SafeTensors::read_metadata(bytes).with_context(|| format!("reading the header of {name}"))?;
     let file = SafeTensors::deserialize(bytes).with_context(|| format!("reading {name} from safetensors"))?;
     let Ok(tensor) = file.tensor(name) else {

@@ -14,11 +14,11 @@ use crate::config::{Cifar10Params, Limits};
 use crate::io::tar::{ArchiveError, Bounds, read_members};
 
 /// The official address of the archive.
-pub const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
+const OFFICIAL_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 /// The SHA-256 of the archive at [`OFFICIAL_URL`], which has 170,052,171 bytes.
-pub const OFFICIAL_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
+const OFFICIAL_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
 /// The height and width of every image.
-pub const SIDE: usize = 32;
+const SIDE: usize = 32;
 
 const PLANE: usize = SIDE * SIDE;
 const RECORD: usize = 1 + 3 * PLANE;
@@ -102,7 +102,7 @@ pub fn read_archive(reader: impl Read) -> Result<(Images, Images), ArchiveError>
 }
 
 /// Decodes the images and labels of a batch file.
-pub fn decode(bytes: &[u8]) -> anyhow::Result<(Images, Vec<u8>)> {
+pub(super) fn decode(bytes: &[u8]) -> anyhow::Result<(Images, Vec<u8>)> {
     ensure!(
         !bytes.is_empty() && bytes.len().is_multiple_of(RECORD),
         "expected records of {RECORD} bytes (a label and 3x32x32 pixel values), found {} bytes",

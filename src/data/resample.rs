@@ -31,12 +31,7 @@ struct Taps {
 impl Resampler {
     /// Creates a resampler that shrinks `height`×`width` by `scale`. Fails unless `scale` divides both sides, and for
     /// an odd scale with `bilinear`, which needs a central pair of pixels.
-    pub fn degrade(
-        height: usize,
-        width: usize,
-        scale: usize,
-        degradation: impl Into<Degradation>,
-    ) -> anyhow::Result<Self> {
+    fn degrade(height: usize, width: usize, scale: usize, degradation: impl Into<Degradation>) -> anyhow::Result<Self> {
         let Degradation { method, sigma } = degradation.into();
         ensure!(scale > 0, "the scale must be at least 1, found 0");
         ensure!(
@@ -62,12 +57,12 @@ impl Resampler {
     }
 
     /// Returns the height and width of the output.
-    pub fn output_size(&self) -> (usize, usize) {
+    fn output_size(&self) -> (usize, usize) {
         (self.rows.taps.len(), self.columns.taps.len())
     }
 
     /// Resamples one image `(height, width, 3)` in any units. The result is neither rounded nor clamped.
-    pub fn apply(&self, image: &[f64]) -> Vec<f64> {
+    fn apply(&self, image: &[f64]) -> Vec<f64> {
         let (height, width) = (self.rows.input, self.columns.input);
         assert_eq!(image.len(), 3 * height * width, "an image of the resampler's size");
         let out_width = self.columns.taps.len();

@@ -23,7 +23,7 @@ pub struct Samples {
     pub height: usize,
     pub width: usize,
     /// `(count, samples, height, width, 3)`
-    pub pixels: Vec<u8>,
+    pixels: Vec<u8>,
 }
 
 impl Samples {

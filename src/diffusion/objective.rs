@@ -23,7 +23,7 @@ pub fn predict_x0(objective: PredictionType, alpha_bar: f64, x_t: f64, output: f
 }
 
 /// Returns ln(√ᾱ / √(1−ᾱ)).
-pub fn half_log_snr(alpha_bar: f64) -> f64 {
+pub(super) fn half_log_snr(alpha_bar: f64) -> f64 {
     0.5 * (alpha_bar / (1.0 - alpha_bar)).ln()
 }
 

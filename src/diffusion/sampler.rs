@@ -91,9 +91,9 @@ pub fn sample<E>(
 
 /// Computes the next x as `clean · x̂_0 + current · x + deviation · z`, z standard normal.
 pub(super) struct Update {
-    pub clean: f64,
-    pub current: f64,
-    pub deviation: f64,
+    pub(super) clean: f64,
+    pub(super) current: f64,
+    pub(super) deviation: f64,
 }
 
 /// Song et al. 2021, eq. 12: √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ z, with ε̂ = (x − √ᾱ x̂_0) / √(1−ᾱ) and

@@ -27,14 +27,14 @@ impl Schedule {
     }
 
     /// Returns how many of the first times have at least this half log-SNR, ln(√ᾱ / √(1−ᾱ)).
-    pub fn times_above(&self, half_log_snr: f64) -> usize {
+    pub(super) fn times_above(&self, half_log_snr: f64) -> usize {
         self.alpha_bar.partition_point(|&a| super::half_log_snr(a) >= half_log_snr)
     }
 }
 
 #[cfg(test)]
 impl Schedule {
-    pub fn of(schedule: ScheduleKind, timesteps: usize) -> Self {
+    pub(super) fn of(schedule: ScheduleKind, timesteps: usize) -> Self {
         Self::new(&DiffusionParams { schedule, timesteps, ..Default::default() })
     }
 }

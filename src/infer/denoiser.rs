@@ -15,7 +15,7 @@ use crate::nn::{self, Network, TrainState};
 /// each `(size, size, 3)` with the model's size.
 pub struct Denoiser {
     pub config: Config,
-    pub space: TargetSpace,
+    pub(super) space: TargetSpace,
     pub(super) network: Box<dyn Network>,
 }
 
@@ -35,7 +35,7 @@ impl Denoiser {
     }
 
     /// Returns the memory, in bytes, that the network needs on the CPU for `images` images at a time.
-    pub fn memory(&self, images: usize) -> u64 {
+    pub(super) fn memory(&self, images: usize) -> u64 {
         forward_memory(self.network.graph(), images)
     }
 
@@ -45,13 +45,13 @@ impl Denoiser {
     }
 
     /// Returns the steps of a chain.
-    pub fn steps(&self, sampler: &SamplerParams) -> Vec<Step> {
+    pub(super) fn steps(&self, sampler: &SamplerParams) -> Vec<Step> {
         diffusion::steps(&Schedule::new(&self.config.diffusion), sampler)
     }
 
     /// Returns the predicted clean values of `x` at a step, given the enlarged low-resolution images `up` in [-1, 1];
     /// clamped to the range of images.
-    pub fn clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
+    pub(super) fn clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
         let t = step.t as f32 / self.config.diffusion.timesteps as f32;
         let output = self.predict(x.iter().map(|&v| v as f32), up, t);
         let output = output.with_context(|| format!("at t = {} of {}", step.t, self.config.diffusion.timesteps))?;
@@ -62,7 +62,7 @@ impl Denoiser {
     }
 
     /// Returns the output of a regression model.
-    pub fn answer(&self, up: &[f64]) -> Result<Vec<f64>> {
+    pub(super) fn answer(&self, up: &[f64]) -> Result<Vec<f64>> {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
     }
 
@@ -71,7 +71,7 @@ impl Denoiser {
     ///
     /// # Errors
     /// Fails if a value is not finite.
-    pub fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
+    pub(super) fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
         let pixel = |(clean, up): (f64, f64)| {
             let grey = denormalize(self.space.decode(clean, up));
             ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number: {REMEDY}");

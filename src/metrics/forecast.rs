@@ -9,7 +9,7 @@ use super::patch_corners;
 use crate::data::{Images, Samples};
 
 /// The side of the patches of [`energy_score`].
-pub const ENERGY_PATCH: usize = 8;
+const ENERGY_PATCH: usize = 8;
 
 /// The scores of all samples of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,7 +2,7 @@
 
 /// Returns the luma (ITU-R BT.601, range 16 to 235) of an image `(height, width, 3)` without the outer `crop` pixels, row
 /// by row, and its height and width; `None` if nothing is left.
-pub fn luma(image: &[u8], height: usize, width: usize, crop: usize) -> Option<(Vec<f64>, usize, usize)> {
+pub(super) fn luma(image: &[u8], height: usize, width: usize, crop: usize) -> Option<(Vec<f64>, usize, usize)> {
     assert_eq!(image.len(), 3 * height * width);
     if height <= 2 * crop || width <= 2 * crop {
         return None;

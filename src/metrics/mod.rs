@@ -31,7 +31,7 @@ pub use spectrum::Spectrum;
 pub use ssim::{ssim, ssim_y};
 
 /// Splits the images by even and odd index into two equal halves; the last of an odd number is left out.
-pub fn halves(images: &Images) -> (Images, Images) {
+fn halves(images: &Images) -> (Images, Images) {
     let half = |parity: usize| {
         let pixels = (0..images.count / 2).flat_map(|i| images.image(2 * i + parity)).copied().collect();
         Images::new(images.count / 2, images.height, images.width, pixels)

@@ -18,7 +18,7 @@ const DIRECTIONS: usize = 128;
 const MAX_PATCHES: usize = 1 << 17;
 
 /// Returns random unit vectors in patch space: normalised Gaussian vectors, the same in every comparison.
-pub fn directions() -> Vec<Vec<f64>> {
+pub(super) fn directions() -> Vec<Vec<f64>> {
     let direction = |index| {
         let mut noise = stream(0, Purpose::Projection, 0, index);
         let values: Vec<f64> = (0..VALUES).map(|_| noise.normal()).collect();
@@ -33,14 +33,14 @@ pub fn directions() -> Vec<Vec<f64>> {
 /// The mean of each channel is subtracted from a patch, which leaves its structure. The low-resolution image determines
 /// the mean, and consistency with it is a metric of its own.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Projections {
+pub(super) struct Projections {
     /// The sorted projections of each direction.
     of: Vec<Vec<f64>>,
 }
 
 impl Projections {
     /// Projects the patches, in parallel over the directions.
-    pub fn new(images: &Images, directions: &[Vec<f64>]) -> Self {
+    pub(super) fn new(images: &Images, directions: &[Vec<f64>]) -> Self {
         let corners: Vec<usize> = patch_corners(images.height, images.width, SIDE, STRIDE).collect();
         let count = images.count.min(MAX_PATCHES / corners.len().max(1));
         let patches: Vec<[f32; VALUES]> = (0..count)
@@ -64,7 +64,7 @@ impl Projections {
     ///
     /// # Panics
     /// Panics if the sets differ in size.
-    pub fn distance(&self, other: &Self) -> Option<f64> {
+    pub(super) fn distance(&self, other: &Self) -> Option<f64> {
         let one = |(a, b): (&Vec<f64>, &Vec<f64>)| {
             assert_eq!(a.len(), b.len());
             a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64

@@ -47,7 +47,7 @@ impl Spectrum {
     ///
     /// # Panics
     /// Panics if the images of the sets differ in size.
-    pub fn distance(&self, other: &Self, scale: usize) -> Option<f64> {
+    pub(super) fn distance(&self, other: &Self, scale: usize) -> Option<f64> {
         assert_eq!(self.rings.len(), other.rings.len());
         let size = 2 * (self.rings.len() - 1);
         let above = size / (2 * scale) + 1;

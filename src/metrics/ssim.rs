@@ -3,7 +3,7 @@
 use super::luma::luma;
 
 /// The side of the Gaussian window in pixels: σ = 1.5, truncated at 3.5 σ.
-pub const SSIM_WINDOW: usize = 2 * RADIUS + 1;
+const SSIM_WINDOW: usize = 2 * RADIUS + 1;
 const RADIUS: usize = 5;
 const SIGMA: f64 = 1.5;
 

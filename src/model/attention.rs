@@ -9,17 +9,17 @@ use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Probe, Shape};
 
 /// The position of a layer in the network.
-pub struct LayerSite<'a> {
+pub(super) struct LayerSite<'a> {
     /// The network's input.
-    pub image: NodeId,
+    pub(super) image: NodeId,
     /// The factor between the network's input and the low-resolution image.
-    pub scale: usize,
+    pub(super) scale: usize,
     /// The layer's name, the prefix of its parameters.
-    pub name: &'a str,
+    pub(super) name: &'a str,
 }
 
 /// Appends attention of the requested kind, and returns its output.
-pub fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
+pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let name = site.name;
     let kind = match params.kind {
         AttentionKind::None => return x,

@@ -15,7 +15,7 @@ pub struct ModelCost {
     pub training_flops: u64,
     /// The layers whose width was chosen to match a parameter count, with that width.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub solved_widths: Vec<(String, usize)>,
+    solved_widths: Vec<(String, usize)>,
 }
 
 impl ModelCost {

@@ -1,7 +1,7 @@
 //! The groups of group normalisations.
 
 /// Returns the number of groups of a normalisation: the largest divisor of the channels up to 8.
-pub fn groups(channels: usize) -> usize {
+pub(super) fn groups(channels: usize) -> usize {
     (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
 }
 

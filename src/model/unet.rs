@@ -11,7 +11,7 @@ use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
 
 /// The channels of the input: the noisy image's, then those of the enlarged low-resolution image.
-pub const INPUT_CHANNELS: usize = 6;
+const INPUT_CHANNELS: usize = 6;
 
 /// Builds the U-Net for square images of `size` pixels that are `scale` times larger than their low-resolution images.
 /// It maps `(size, size, 6)` and a time to `(size, size, 3)`. `size` must be divisible by 2 once per level after the

@@ -20,7 +20,7 @@ impl fmt::Display for OutOfMemory {
 impl std::error::Error for OutOfMemory {}
 
 /// Converts an error of dfdx, which implements only `Debug`, to an error with a readable message.
-pub(crate) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
+pub(super) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
     let text = format!("{error:?}");
     parse_cuda_error(&text).unwrap_or_else(|| anyhow!("the device failed: {text}"))
 }
@@ -74,7 +74,7 @@ fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
 
 /// Runs `call`, which uses a device, and turns panics about device failures into errors. Most operations of dfdx panic
 /// when the device fails.
-pub fn catch_device_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn catch_device_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     static QUIET: Once = Once::new();
     // Panics that become errors must not print a backtrace as well.
     QUIET.call_once(|| {

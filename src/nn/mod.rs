@@ -37,13 +37,13 @@ pub trait Device: dfdx::prelude::Device<f32> + dfdx::prelude::Cache {}
 impl<D: dfdx::prelude::Device<f32> + dfdx::prelude::Cache> Device for D {}
 
 /// A batch of images, `(batch, height, width, channels)`.
-pub type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
+type ImageTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize, usize, usize, usize), f32, D, T>;
 /// One number per image, `(batch,)`; also a flat parameter, in the layout that its operation defines.
-pub type VectorTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize,), f32, D, T>;
+type VectorTensor<D, T = dfdx::prelude::NoneTape> = Tensor<(usize,), f32, D, T>;
 /// A loss with the tape that computes its gradients.
-pub type LossTensor<D> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
+type LossTensor<D> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
 /// The gradients of the parameters.
-pub type Gradients<D> = dfdx::prelude::Gradients<f32, D>;
+type Gradients<D> = dfdx::prelude::Gradients<f32, D>;
 
 /// Runs one graph on one dfdx device.
 ///
@@ -93,13 +93,13 @@ pub trait Backend: 'static {
 /// The parameters and the optimiser state.
 pub struct DeviceState<D: Device> {
     /// The number of optimiser steps taken.
-    pub step: u64,
-    pub params: Vec<VectorTensor<D>>,
+    step: u64,
+    params: Vec<VectorTensor<D>>,
     /// Adam's first and second moments.
-    pub first_moment: Vec<VectorTensor<D>>,
-    pub second_moment: Vec<VectorTensor<D>>,
+    first_moment: Vec<VectorTensor<D>>,
+    second_moment: Vec<VectorTensor<D>>,
     /// Exponential moving average of the parameters.
-    pub ema: Vec<VectorTensor<D>>,
+    ema: Vec<VectorTensor<D>>,
 }
 
 /// Creates a network on `device`, with parameters and optimiser state from `state`.

@@ -38,7 +38,7 @@ pub struct StepSettings {
 }
 
 /// Returns the number of images in `x` and `t`. Fails if their sizes do not match the graph.
-pub fn count_images(graph: &Graph, x: &[f32], t: &[f32]) -> Result<usize> {
+pub(super) fn count_images(graph: &Graph, x: &[f32], t: &[f32]) -> Result<usize> {
     let (images, shape) = (t.len(), graph.input_shape());
     ensure!(x.len() == images * shape.len(), "expected {images} images of {shape:?}, found {} values", x.len());
     Ok(images)
@@ -46,7 +46,7 @@ pub fn count_images(graph: &Graph, x: &[f32], t: &[f32]) -> Result<usize> {
 
 impl Batch<'_> {
     /// Returns the number of images. Fails if the sizes of the tensors do not match the graph.
-    pub fn count_images(&self, graph: &Graph) -> Result<usize> {
+    pub(super) fn count_images(&self, graph: &Graph) -> Result<usize> {
         let (images, shape) = (count_images(graph, self.x, self.t)?, graph.output_shape());
         let len = self.target.len();
         ensure!(images > 0, "the batch is empty");

@@ -22,7 +22,7 @@ pub(super) enum SourceText {
 }
 
 impl SourceText {
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::File { text, .. } | Self::Flag(text) => text,
         }
@@ -33,17 +33,17 @@ impl SourceText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Span {
     /// The index of the source: 0 for the file, then the flags in the order of the command line.
-    pub source: u32,
-    pub start: u32,
-    pub end: u32,
+    pub(super) source: u32,
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 impl Span {
-    pub fn new(source: u32, bytes: Range<usize>) -> Self {
+    pub(super) fn new(source: u32, bytes: Range<usize>) -> Self {
         Self { source, start: bytes.start as u32, end: bytes.end as u32 }
     }
 
-    pub fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.start >= self.end
     }
 }
@@ -89,9 +89,9 @@ pub struct Diagnostic {
     /// How to fix it, such as "did you mean `steps`?".
     pub help: Option<String>,
     /// None if the error does not belong to a source, for example if the file cannot be read.
-    pub(super) span: Option<Span>,
+    span: Option<Span>,
     /// Other spans that belong to the error, with labels.
-    pub(super) related: Vec<(Span, String)>,
+    related: Vec<(Span, String)>,
 }
 
 impl Diagnostic {
@@ -118,52 +118,52 @@ impl Diagnostic {
 
 /// The errors found so far.
 #[derive(Debug, Default)]
-pub(super) struct Errors {
+pub struct Errors {
     found: Vec<Diagnostic>,
 }
 
 impl Errors {
     /// Adds an error unless it was added before: defaults are validated once per stage that they apply to.
-    pub fn push(&mut self, error: Diagnostic) {
+    pub(super) fn push(&mut self, error: Diagnostic) {
         if !self.is_full() && !self.found.iter().any(|e| e.span == error.span && e.message == error.message) {
             self.found.push(error);
         }
     }
 
     /// Whether the maximum number of errors is reached. Expensive checks can then be skipped.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.found.len() >= MAX_ERRORS
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.found.len()
     }
 
     /// Returns the message of the first error.
-    pub fn first_message(&self) -> Option<&str> {
+    pub(super) fn first_message(&self) -> Option<&str> {
         self.found.first().map(|error| error.message.as_str())
     }
 
     /// Keeps the errors whose span satisfies `is_kept`, and those without a span.
-    pub fn filter(mut self, is_kept: impl Fn(Span) -> bool) -> Self {
+    pub(super) fn filter(mut self, is_kept: impl Fn(Span) -> bool) -> Self {
         self.found.retain(|error| error.span.is_none_or(&is_kept));
         self
     }
 
-    pub fn spans(&self) -> impl Iterator<Item = Span> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
         self.found.iter().filter_map(|error| error.span)
     }
 
-    pub fn append(&mut self, other: Self) {
+    pub(super) fn append(&mut self, other: Self) {
         other.found.into_iter().for_each(|e| self.push(e));
     }
 
     /// Sorts the errors by position; those in flags come last.
-    pub fn finish(mut self, sources: Arc<[SourceText]>) -> Diagnostics {
+    pub(super) fn finish(mut self, sources: Arc<[SourceText]>) -> Diagnostics {
         self.found.sort_by_key(|e| e.span);
         Diagnostics { sources, errors: self.found }
     }

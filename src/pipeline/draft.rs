@@ -9,36 +9,36 @@ use crate::config::{Device, ExecutorKind, StageKind, StageParams};
 /// The contents of a file, with each stage validated on its own.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    pub name: String,
-    pub description: Option<String>,
-    pub seed: u64,
-    pub device: Device,
-    pub executor: Option<ExecutorKind>,
-    pub stages: Vec<StageDraft>,
-    pub sweeps: Sweeps,
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) seed: u64,
+    pub(super) device: Device,
+    pub(super) executor: Option<ExecutorKind>,
+    pub(super) stages: Vec<StageDraft>,
+    pub(super) sweeps: Sweeps,
 }
 
 /// A stage of the file, before sweeps expand it into instances.
 #[derive(Debug)]
 pub(super) struct StageDraft {
-    pub name: String,
+    pub(super) name: String,
     /// The span of the name.
-    pub key: Span,
+    pub(super) key: Span,
     /// None if the kind is missing or invalid.
-    pub kind: Option<StageKind>,
+    pub(super) kind: Option<StageKind>,
     /// The parameters merged with the defaults, without `kind` and `matrix`.
-    pub node: Node,
+    pub(super) node: Node,
     /// The matrices that apply to it.
-    pub applied: Applied,
+    pub(super) applied: Applied,
     /// One variant if no matrix applies; empty if the kind is invalid.
-    pub variants: Vec<Variant>,
+    pub(super) variants: Vec<Variant>,
     /// The references of all variants.
-    pub references: Vec<Reference>,
+    pub(super) references: Vec<Reference>,
 }
 
 impl StageDraft {
     /// Returns the parameters of each variant that could be parsed.
-    pub fn params(&self) -> impl Iterator<Item = &StageParams> {
+    pub(super) fn params(&self) -> impl Iterator<Item = &StageParams> {
         self.variants.iter().filter_map(|variant| Some(&variant.typed.as_ref()?.params))
     }
 }
@@ -46,7 +46,7 @@ impl StageDraft {
 impl Draft {
     /// Returns the value of a parameter of a variant, with the span of its key. For a swept parameter, the span is that
     /// of the value in the matrix. None if the parameter is not set.
-    pub fn parameter(&self, stage: usize, variant: usize, path: &str) -> Option<(Span, &Node)> {
+    pub(super) fn parameter(&self, stage: usize, variant: usize, path: &str) -> Option<(Span, &Node)> {
         let stage = &self.stages[stage];
         for &(axis, value) in &stage.variants[variant].combination {
             let axis = &self.sweeps.axes[axis];

@@ -19,13 +19,13 @@ use crate::config::{Arm, ArmRun, CompareParams, Label};
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
 pub(super) struct Instance {
-    pub name: String,
+    pub(super) name: String,
     /// The index of the stage in the draft.
-    pub stage: usize,
+    pub(super) stage: usize,
     /// The index of the stage's variant.
-    pub variant: usize,
-    pub labels: Vec<Label>,
-    pub typed: Typed,
+    pub(super) variant: usize,
+    pub(super) labels: Vec<Label>,
+    pub(super) typed: Typed,
 }
 
 /// An instance before it gets a name.

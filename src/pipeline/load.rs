@@ -157,12 +157,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub fn resolved(&self) -> String {
+    pub(super) fn resolved(&self) -> String {
         resolved_yaml::to_yaml(&self.draft).expect("the draft consists of YAML values")
     }
 
     /// Returns where a parameter of a stage is set; see [`Pipeline::position`].
-    pub fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
+    pub(super) fn position(&self, stage: &Stage, path: &str) -> Option<Position> {
         let (base, variant) = stage.origin;
         let span = match path {
             "" => self.draft.stages.get(base)?.key,

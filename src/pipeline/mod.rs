@@ -53,7 +53,7 @@ pub use text::did_you_mean;
 /// A valid pipeline: references resolve, there is no cycle, defaults are filled in.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    pub file: PathBuf,
+    file: PathBuf,
     pub name: String,
     pub description: Option<String>,
     pub seed: u64,

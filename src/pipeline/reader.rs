@@ -20,9 +20,9 @@ const MAX_NODES: usize = 200_000;
 /// The location of a text in the sources.
 #[derive(Clone, Copy)]
 pub(super) struct Location {
-    pub source: u32,
+    pub(super) source: u32,
     /// The byte offset of the text in the source.
-    pub offset: usize,
+    pub(super) offset: usize,
 }
 
 /// Parses the single document in `text`. If it is invalid, returns None and adds to `errors`.

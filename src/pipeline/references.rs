@@ -10,10 +10,10 @@ use crate::config::command::split;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reference {
     /// The path of the parameter, such as `data` or `arms.baseline`.
-    pub role: String,
-    pub target: String,
-    pub span: Span,
-    pub wants: Wants,
+    pub(super) role: String,
+    pub(super) target: String,
+    pub(super) span: Span,
+    pub(super) wants: Wants,
 }
 
 /// The required target of a reference.

@@ -6,9 +6,9 @@ use super::diagnostics::Span;
 
 /// A value and its span.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub value: Value,
-    pub span: Span,
+pub struct Node {
+    pub(super) value: Value,
+    pub(super) span: Span,
 }
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    pub fn as_f64(self) -> f64 {
+    pub(super) fn as_f64(self) -> f64 {
         match self {
             Self::Integer(i) => i as f64,
             Self::Real(x) => x,
@@ -46,27 +46,27 @@ pub(super) type Mapping = IndexMap<String, Entry>;
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub key: Span,
-    pub node: Node,
+    pub(super) key: Span,
+    pub(super) node: Node,
 }
 
 impl Node {
-    pub fn null(span: Span) -> Self {
+    pub(super) fn null(span: Span) -> Self {
         Self { value: Value::Null, span }
     }
 
-    pub fn is_null(&self) -> bool {
+    pub(super) fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }
 
-    pub fn as_mapping(&self) -> Option<&Mapping> {
+    pub(super) fn as_mapping(&self) -> Option<&Mapping> {
         match &self.value {
             Value::Mapping(mapping) => Some(mapping),
             _ => None,
         }
     }
 
-    pub fn as_mapping_mut(&mut self) -> Option<&mut Mapping> {
+    pub(super) fn as_mapping_mut(&mut self) -> Option<&mut Mapping> {
         match &mut self.value {
             Value::Mapping(mapping) => Some(mapping),
             _ => None,
@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// Returns a string, or a number as it was written.
-    pub fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) | Value::Number { text, .. } => Some(text),
             _ => None,
@@ -82,7 +82,7 @@ impl Node {
     }
 
     /// Returns the entry at `path`, given as a sequence of keys.
-    pub fn entry<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Entry> {
+    pub(super) fn entry<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Entry> {
         let mut path = path.into_iter();
         let mut entry = self.as_mapping()?.get(path.next()?)?;
         for key in path {
@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// Returns the entry at a dotted path. Keys may contain dots themselves; the longest existing key is used.
-    pub fn entry_at(&self, path: &str) -> Option<&Entry> {
+    pub(super) fn entry_at(&self, path: &str) -> Option<&Entry> {
         let mapping = self.as_mapping()?;
         if let Some(entry) = mapping.get(path) {
             return Some(entry);
@@ -102,7 +102,7 @@ impl Node {
     }
 
     /// Estimates the memory, in bytes, that parameters made from this value take.
-    pub fn weight(&self) -> u64 {
+    pub(super) fn weight(&self) -> u64 {
         const SCALAR: u64 = 32;
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Number { .. } => SCALAR,
@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// Describes the value for messages: "found …".
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_string(),
             Value::Bool(b) => format!("`{b}`"),
@@ -123,7 +123,7 @@ impl Node {
         }
     }
 
-    pub fn to_yaml(&self) -> serde_yaml::Value {
+    pub(super) fn to_yaml(&self) -> serde_yaml::Value {
         use serde_yaml::Value as Yaml;
         match &self.value {
             Value::Null => Yaml::Null,

@@ -20,8 +20,8 @@ pub struct History {
 
 /// A past result, whose blobs may have been removed.
 #[derive(Debug)]
-pub struct PastResult {
-    pub key: Key,
+struct PastResult {
+    key: Key,
     preimage: Preimage,
     fields: Fields,
     fingerprint: Fingerprint,

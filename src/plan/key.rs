@@ -9,7 +9,7 @@ use crate::config::StageKind;
 use crate::store::{Action, Artifact, Digest, Key};
 
 /// The version of [`Preimage`] and of its serialisation. Changing it changes every key.
-pub const KEY_FORMAT: u32 = 1;
+pub(super) const KEY_FORMAT: u32 = 1;
 
 /// A class of devices. Results of different classes agree only up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,12 +34,12 @@ impl BackendClass {
 #[serde(deny_unknown_fields)]
 pub struct Preimage {
     /// [`KEY_FORMAT`]
-    pub format: u32,
+    pub(super) format: u32,
     pub kind: StageKind,
     /// [`StageKind::version`]
-    pub code_version: u32,
+    pub(super) code_version: u32,
     /// The parameters that change the result, with defaults filled in.
-    pub params: Value,
+    pub(super) params: Value,
     /// Only for stages that draw random numbers.
     pub seed: Option<u64>,
     /// Only for stages that run a network.
@@ -51,7 +51,7 @@ pub struct Preimage {
 }
 
 impl Preimage {
-    pub fn key(&self) -> Key {
+    pub(super) fn key(&self) -> Key {
         Key::of_preimage(&self.to_value())
     }
 

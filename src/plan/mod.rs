@@ -49,13 +49,13 @@ pub struct PlannedStage {
     #[serde(serialize_with = "StageParams::serialize_complete")]
     pub params: StageParams,
     /// The outputs of other stages that it reads.
-    pub inputs: Vec<PlannedInput>,
+    inputs: Vec<PlannedInput>,
     /// The indices of the stages that it reads, ascending.
     pub dependencies: Vec<usize>,
     /// The indices of the stages that read it, ascending.
     pub dependents: Vec<usize>,
     /// None if it draws no random numbers.
-    pub seed: Option<u64>,
+    seed: Option<u64>,
     pub resources: Resources,
     pub site: Site,
     pub retry: Retry,
@@ -63,10 +63,10 @@ pub struct PlannedStage {
 
 /// An input of a stage. `stage` is an index into [`Plan::stages`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedInput {
-    pub role: String,
-    pub stage: usize,
-    pub blobs: Blobs,
+struct PlannedInput {
+    role: String,
+    stage: usize,
+    blobs: Blobs,
 }
 
 /// Builds the plan of a pipeline.

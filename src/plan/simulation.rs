@@ -10,18 +10,18 @@ use crate::pipeline::Stage;
 use crate::store::canonical_json;
 use crate::store::{Action, Artifact, Cost, Digest, Key};
 
-pub type World = BTreeMap<Key, Action>;
+pub(super) type World = BTreeMap<Key, Action>;
 
-pub fn stage(name: &str, params: Value) -> Stage {
+pub(super) fn stage(name: &str, params: Value) -> Stage {
     Stage::new(name, serde_json::from_value(params).unwrap())
 }
 
-pub fn pipeline(stages: Vec<Stage>) -> Pipeline {
+pub(super) fn pipeline(stages: Vec<Stage>) -> Pipeline {
     Pipeline::of_stages(stages)
 }
 
 /// Returns the outputs of a stage with this preimage.
-pub fn run(preimage: &Preimage) -> Artifact {
+fn run(preimage: &Preimage) -> Artifact {
     let of = |value: Value| Digest::of(canonical_json(&value).as_bytes());
     let passed = |role: &str, name: &str| preimage.inputs[role][name].clone();
     let all = |name: &str| {
@@ -58,16 +58,16 @@ pub fn run(preimage: &Preimage) -> Artifact {
     outputs.into_iter().map(|(name, digest)| (name.to_string(), digest)).collect()
 }
 
-pub fn action(preimage: &Preimage) -> Action {
+pub(super) fn action(preimage: &Preimage) -> Action {
     Action { preimage: preimage.to_value(), outputs: run(preimage), metrics: BTreeMap::new(), cost: Cost::default() }
 }
 
-pub fn states_of(plan: &Plan, world: &World) -> Vec<StageState> {
+pub(super) fn states_of(plan: &Plan, world: &World) -> Vec<StageState> {
     states(plan, world, &Sources::new(), BackendClass::Cpu)
 }
 
 /// Runs ready stages until there are none, the last one first. Returns the final states and the keys that ran.
-pub fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key>) {
+pub(super) fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key>) {
     let mut states = states_of(plan, world);
     let mut ran = BTreeSet::new();
     loop {
@@ -87,11 +87,11 @@ pub fn run_all(plan: &Plan, world: &mut World) -> (Vec<StageState>, BTreeSet<Key
     }
 }
 
-pub fn is_cached(state: &StageState) -> bool {
+pub(super) fn is_cached(state: &StageState) -> bool {
     matches!(state, StageState::Cached { .. })
 }
 
-pub fn check_states(plan: &Plan, states: &[StageState]) {
+pub(super) fn check_states(plan: &Plan, states: &[StageState]) {
     for (stage, state) in plan.stages.iter().zip(states) {
         let missing: Vec<usize> = stage.dependencies.iter().copied().filter(|&i| !is_cached(&states[i])).collect();
         match state {
@@ -101,6 +101,6 @@ pub fn check_states(plan: &Plan, states: &[StageState]) {
     }
 }
 
-pub fn keys(states: &[StageState]) -> Vec<Key> {
+pub(super) fn keys(states: &[StageState]) -> Vec<Key> {
     states.iter().map(|state| state.key().expect("all stages are cached").clone()).collect()
 }

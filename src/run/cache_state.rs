@@ -10,7 +10,7 @@ use crate::plan::{ActionCache, BackendClass, Plan, Sources, StageState, advance}
 use crate::store::{Action, Digest, Key, Store};
 
 /// The state of every stage, from the plan, the store and the set of forced stages.
-pub struct CacheState<'a> {
+pub(super) struct CacheState<'a> {
     plan: &'a Plan,
     sources: &'a Sources,
     backend: BackendClass,
@@ -25,9 +25,9 @@ pub struct CacheState<'a> {
 }
 
 /// A store without the keys of forced stages.
-pub struct Visible<'a> {
-    pub store: &'a Store,
-    pub hidden: &'a BTreeSet<Key>,
+pub(super) struct Visible<'a> {
+    pub(super) store: &'a Store,
+    pub(super) hidden: &'a BTreeSet<Key>,
 }
 
 impl ActionCache for Visible<'_> {
@@ -37,7 +37,7 @@ impl ActionCache for Visible<'_> {
 }
 
 impl<'a> CacheState<'a> {
-    pub fn new(prepared: &'a Prepared, store: &'a Store) -> Self {
+    pub(super) fn new(prepared: &'a Prepared, store: &'a Store) -> Self {
         let mut cache = Self {
             plan: &prepared.plan,
             sources: &prepared.sources,
@@ -52,24 +52,24 @@ impl<'a> CacheState<'a> {
         cache
     }
 
-    pub fn states(&self) -> &[StageState] {
+    pub(super) fn states(&self) -> &[StageState] {
         &self.states
     }
 
-    pub fn into_states(self) -> Vec<StageState> {
+    pub(super) fn into_states(self) -> Vec<StageState> {
         self.states
     }
 
-    pub fn key(&self, stage: usize) -> Option<&Key> {
+    pub(super) fn key(&self, stage: usize) -> Option<&Key> {
         self.states[stage].key()
     }
 
-    pub fn is_forced(&self, stage: usize) -> bool {
+    pub(super) fn is_forced(&self, stage: usize) -> bool {
         self.forced.contains(&stage)
     }
 
     /// Hides the keys of forced stages. Must be called after inputs of forced stages may have been computed.
-    pub fn hide(&mut self) {
+    pub(super) fn hide(&mut self) {
         let forced: Vec<usize> = self.forced.iter().copied().collect();
         for stage in forced {
             let Some(key) = self.key(stage).filter(|key| !self.hidden.contains(key)) else { continue };
@@ -81,7 +81,7 @@ impl<'a> CacheState<'a> {
     }
 
     /// Records that the result of `stage` is in the store, which makes all stages with the same key cached.
-    pub fn computed(&mut self, stage: usize) {
+    pub(super) fn computed(&mut self, stage: usize) {
         let key = self.key(stage).cloned();
         let same: Vec<usize> = (0..self.states.len()).filter(|&other| self.key(other) == key.as_ref()).collect();
         if let Some(key) = &key {
@@ -94,7 +94,7 @@ impl<'a> CacheState<'a> {
     }
 
     /// Returns the cached stages that produced a blob; none if they were returned for this blob before.
-    pub fn producers(&mut self, blob: &Digest) -> Vec<usize> {
+    pub(super) fn producers(&mut self, blob: &Digest) -> Vec<usize> {
         let produces_it = |state: &StageState| match state {
             StageState::Cached { action, .. } => action.outputs.values().any(|output| output == blob),
             _ => false,
@@ -105,7 +105,7 @@ impl<'a> CacheState<'a> {
     }
 
     /// Removes the results of these stages so that they run again. Returns the stages that are no longer cached.
-    pub fn forget(&mut self, producers: &[usize]) -> Result<Vec<usize>> {
+    pub(super) fn forget(&mut self, producers: &[usize]) -> Result<Vec<usize>> {
         for &producer in producers {
             if let Some(key) = self.key(producer).cloned() {
                 self.store.remove_action(&key)?;

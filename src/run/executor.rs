@@ -11,7 +11,7 @@ use super::status::Cause;
 
 /// Runs stages. An executor reports over the channel that it was created with: the events of a stage while it runs, and
 /// [`Report::Closed`] after the last one.
-pub trait Executor {
+pub(super) trait Executor {
     /// Starts a stage whose messages are appended to the file `log`.
     fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()>;
 

@@ -17,15 +17,15 @@ pub struct Limits {
 
 /// The limit that a stage exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excess {
-    pub cause: Cause,
-    pub error: String,
+pub(super) struct Excess {
+    pub(super) cause: Cause,
+    pub(super) error: String,
     kill_at: Instant,
 }
 
 /// What to do with a stage that exceeded a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub(super) enum Over {
     /// Ask it to save its progress and end.
     Stop,
     Kill,
@@ -33,7 +33,7 @@ pub enum Over {
 
 impl Limits {
     /// Compares a stage that has run for `elapsed` and uses `memory` bytes with the resources that it requested.
-    pub fn check(
+    pub(super) fn check(
         &mut self,
         stage: usize,
         asked: &Resources,
@@ -64,7 +64,7 @@ impl Limits {
     }
 
     /// Returns the limit that an ended stage had exceeded, if any.
-    pub fn ended(&mut self, stage: usize) -> Option<Excess> {
+    pub(super) fn ended(&mut self, stage: usize) -> Option<Excess> {
         self.over.remove(&stage)
     }
 }

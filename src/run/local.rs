@@ -18,7 +18,7 @@ use crate::stages::processes::tree_memory;
 use crate::store::open_log;
 
 /// The processes of one run.
-pub struct Local {
+pub(super) struct Local {
     /// The srpipe binary.
     exe: PathBuf,
     reports: Sender<Report>,
@@ -27,7 +27,7 @@ pub struct Local {
 }
 
 impl Local {
-    pub fn new(exe: PathBuf, reports: Sender<Report>) -> Self {
+    pub(super) fn new(exe: PathBuf, reports: Sender<Report>) -> Self {
         Self { exe, reports, children: BTreeMap::new(), oom_kills: oom_kills() }
     }
 }

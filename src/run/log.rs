@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use crate::store::open_log;
 
 /// Writes a line to the log. A write error, as on a full disk, does not fail the stage.
-pub fn log(text: &str) {
+pub(super) fn log(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Redirects this process's stderr to the end of a file.
-pub fn redirect_stderr(path: &Path) -> Result<()> {
+pub(super) fn redirect_stderr(path: &Path) -> Result<()> {
     let file = open_log(path)?;
     rustix::stdio::dup2_stderr(&file).with_context(|| format!("writing stderr to {}", path.display()))
 }

@@ -8,11 +8,11 @@ use crate::{runs, store};
 /// The resources that stages share.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
-    pub cores: usize,
+    pub(super) cores: usize,
     /// In bytes; None if the system does not report it.
-    pub memory: Option<u64>,
+    pub(super) memory: Option<u64>,
     /// GPUs, as `CUDA_VISIBLE_DEVICES` names them.
-    pub gpus: Vec<String>,
+    pub(super) gpus: Vec<String>,
 }
 
 impl Machine {
@@ -29,7 +29,7 @@ impl Machine {
     }
 
     /// Returns the description for the record of a run.
-    pub fn described(&self) -> runs::Machine {
+    pub(super) fn described(&self) -> runs::Machine {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         runs::Machine {
@@ -91,7 +91,7 @@ fn memory_line(name: &str) -> Option<u64> {
 
 /// Returns how often the kernel has killed a process because memory ran out. If the number grows while a process is
 /// killed, that was the reason.
-pub fn oom_kills() -> u64 {
+pub(super) fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }

@@ -13,7 +13,7 @@ use crate::stages::StageEvent;
 use crate::store::{Digest, Key};
 
 /// The line that asks a child to save its progress and end.
-pub const STOP: &str = "stop";
+pub(super) const STOP: &str = "stop";
 
 /// The exit code of a child that stopped on request.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -21,27 +21,27 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Everything that a process needs to run one stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
-    pub key: Key,
+    pub(super) key: Key,
     /// The preimage of the key, with the inputs and the seed. It becomes part of the action.
-    pub preimage: Preimage,
+    pub(super) preimage: Preimage,
     /// All parameters, including those that are not in the preimage.
     #[serde(serialize_with = "StageParams::serialize_with_secrets")]
-    pub params: StageParams,
+    pub(super) params: StageParams,
     /// The CUDA device; None for the CPU.
-    pub cuda: Option<usize>,
-    pub threads: usize,
+    pub(super) cuda: Option<usize>,
+    pub(super) threads: usize,
     /// The number by which the stage divides its batch size, after its GPU ran out of memory.
     #[serde(rename = "split")]
-    pub batch_divisor: usize,
+    pub(super) batch_divisor: usize,
     /// The GPUs that the stage may use, as `CUDA_VISIBLE_DEVICES` names them.
-    pub gpus: Vec<String>,
+    pub(super) gpus: Vec<String>,
     /// Run even if the key is cached.
-    pub force: bool,
+    pub(super) force: bool,
     /// The address of a shared cache.
-    pub remote: Option<String>,
+    pub(super) remote: Option<String>,
     /// The folder of the store.
     #[serde(with = "any_path")]
-    pub runs: PathBuf,
+    pub(super) runs: PathBuf,
 }
 
 /// An event on a child's stdout.

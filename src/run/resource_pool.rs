@@ -18,35 +18,35 @@ pub struct ResourcePool {
     /// None if the executor has its own queue.
     pub machine: Option<Machine>,
     /// The maximum number of stages, if the user sets one.
-    pub jobs: Option<usize>,
+    pub(super) jobs: Option<usize>,
     /// The CUDA device for networks. Sharing it between stages would speed up neither.
-    pub cuda: Option<usize>,
+    pub(super) cuda: Option<usize>,
 }
 
 /// The resources that a stage requests.
 #[derive(Debug, Clone, Copy)]
-pub struct ResourceRequest {
-    pub network: bool,
-    pub resources: Resources,
+pub(super) struct ResourceRequest {
+    pub(super) network: bool,
+    pub(super) resources: Resources,
 }
 
 /// The resources that a stage gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allocation {
-    pub threads: usize,
+pub(super) struct Allocation {
+    pub(super) threads: usize,
     /// As `CUDA_VISIBLE_DEVICES` names them.
-    pub gpus: Vec<String>,
+    pub(super) gpus: Vec<String>,
 }
 
 /// Numbers of stages: those that run a network, and others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
-    pub networks: usize,
-    pub others: usize,
+pub(super) struct Load {
+    networks: usize,
+    others: usize,
 }
 
 impl Load {
-    pub fn count(networks: impl Iterator<Item = bool>) -> Self {
+    pub(super) fn count(networks: impl Iterator<Item = bool>) -> Self {
         networks.fold(Self::default(), |load, network| {
             let (networks, others) = if network { (1, 0) } else { (0, 1) };
             Self { networks: load.networks + networks, others: load.others + others }
@@ -61,7 +61,7 @@ impl Load {
 impl ResourcePool {
     /// Returns an allocation for a stage beside the running ones; None if it must wait. `wanting` counts the running
     /// and ready stages that do not request a number of cores, including this one.
-    pub fn allocate(
+    pub(super) fn allocate(
         &self,
         request: ResourceRequest,
         running: &[(ResourceRequest, Allocation)],
@@ -105,7 +105,7 @@ impl ResourcePool {
 
     /// Returns why this machine can never satisfy a request: the name of the field, and the requested and existing
     /// amount.
-    pub fn unsatisfiable(&self, asked: &Resources) -> Option<(&'static str, String)> {
+    pub(super) fn unsatisfiable(&self, asked: &Resources) -> Option<(&'static str, String)> {
         let Machine { cores, memory, gpus } = self.machine.as_ref()?;
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let too_many =
@@ -122,7 +122,7 @@ impl ResourcePool {
         }
     }
 
-    pub fn is_cluster(&self) -> bool {
+    pub(super) fn is_cluster(&self) -> bool {
         self.machine.is_none()
     }
 

@@ -12,7 +12,7 @@ use crate::plan::{Plan, PlannedStage, Sources};
 use crate::store::{Digest, Store, hash_file};
 
 /// Returns the digests of external content: as pinned in the pipeline file, or of local files.
-pub fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
+pub(super) fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read the same file.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();

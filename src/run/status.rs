@@ -53,7 +53,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub fn retries(self, retry: &Retry) -> usize {
+    pub(super) fn retries(self, retry: &Retry) -> usize {
         match self {
             Self::Lost | Self::NodeFailure | Self::Preempted => retry.lost,
             Self::Cancelled => 0,
@@ -76,7 +76,7 @@ pub struct Failure {
 
 impl Status {
     /// Whether a stage may change from this status to `next`.
-    pub fn may_become(&self, next: &Status) -> bool {
+    pub(super) fn may_become(&self, next: &Status) -> bool {
         use Status::*;
         match (self, next) {
             (Pending, Cached | Running | Blocked { .. } | Failed(_) | Skipped { .. }) => true,
@@ -89,12 +89,12 @@ impl Status {
     }
 
     /// Whether a process or job of the stage exists.
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         matches!(self, Self::Running | Self::Blocked { .. })
     }
 
     /// Whether stages that depend on it can never run.
-    pub fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Skipped { .. } | Self::Interrupted)
     }
 

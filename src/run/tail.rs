@@ -28,7 +28,7 @@ impl Tail {
     }
 
     /// Continues with the same file under another path.
-    pub fn moved_to(&mut self, path: PathBuf) {
+    pub(super) fn moved_to(&mut self, path: PathBuf) {
         self.path = path;
     }
 

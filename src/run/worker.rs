@@ -38,7 +38,7 @@ const STOP_GRACE: Duration = Duration::from_secs(30);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The file in the key's work folder with the stderr of the stage's processes and its messages.
-pub const LOG_FILE: &str = "log.txt";
+pub(super) const LOG_FILE: &str = "log.txt";
 /// The file in the key's work folder with the stage's events, one per line.
 const EVENTS_FILE: &str = "events.jsonl";
 /// The file in the key's work folder with the total duration of all attempts.

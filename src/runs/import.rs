@@ -11,7 +11,7 @@ use crate::store::{Store, files};
 impl Store {
     /// Adds a run from another store, as a finished run with links to its available results. Atomic. None if a run with
     /// this id exists.
-    pub fn import_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
+    pub(super) fn import_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
         check_run(record)?;
         if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
             // An import that was killed may have added it without the link.

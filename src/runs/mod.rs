@@ -34,6 +34,6 @@ pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, Sta
 pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
 pub use run_dir::RunDir;
-use run_id::is_run_id;
+pub use run_id::is_run_id;
 pub use verification::verify;
 pub use view::{RunView, ViewState};

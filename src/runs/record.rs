@@ -57,7 +57,7 @@ impl RunRecord {
     }
 
     /// Returns the sealed JSON for `run.json`.
-    pub fn to_json(&self) -> Result<Vec<u8>> {
+    pub(super) fn to_json(&self) -> Result<Vec<u8>> {
         seal_pretty(self).context("writing the record of a run as JSON")
     }
 
@@ -67,7 +67,7 @@ impl RunRecord {
     }
 
     /// Parses the JSON of a `run.json`, from a store or an archive.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
+    pub(super) fn from_json(bytes: &[u8]) -> Result<Self, Damage> {
         let (record, seal): (Self, Seal) = unseal(bytes)?;
         if seal == Seal::None && !crate::store::predates_seals(&record.srpipe_version) {
             return Err(Damage::new("the checksum is missing"));

@@ -91,7 +91,7 @@ impl RunDir {
     }
 
     /// Whether `gc` always keeps the run.
-    pub fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         self.path.join(PINNED).exists()
     }
 

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use jiff::Timestamp;
 
 /// Creates a run id, such as `20261123-083227.123-k3xa`.
-pub fn new_run_id(now: Timestamp) -> String {
+pub(super) fn new_run_id(now: Timestamp) -> String {
     // Random letters from std's randomly seeded hash.
     let mut bits = RandomState::new().build_hasher().finish();
     let letters = std::iter::repeat_with(|| {

@@ -5,7 +5,7 @@ use crate::config::{ExecutorKind, StageKind};
 use crate::store::Key;
 
 /// Returns the record of a run in progress with one finished stage.
-pub fn record() -> RunRecord {
+pub(super) fn record() -> RunRecord {
     RunRecord {
         id: String::new(),
         pipeline: String::new(),

@@ -57,7 +57,7 @@ impl std::error::Error for Killed {}
 ///
 /// # Errors
 /// Fails if the exit code is not 0, a declared output is missing, or an input was modified.
-pub fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(params: &CommandParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let scratch = ctx.work.join("scratch");
     remove(&scratch)?;
     let outputs = scratch.join("outputs");

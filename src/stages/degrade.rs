@@ -17,7 +17,7 @@ const SPLITS: [(&str, &str); 3] = [
 
 /// Passes on the `*_hr` blobs of role `input` by digest and adds the `*_lr` blobs, with scale and method in their
 /// headers.
-pub fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(params: &DegradeParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let input = ctx.inputs.get("input").context("the stage was given no artifact as `input`")?;
     let mut outcome = Outcome::default();
     let metadata = lr_metadata(params.scale, params.degradation());

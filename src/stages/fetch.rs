@@ -22,7 +22,7 @@ use crate::store::Digest;
 ///
 /// Metrics: `train_images`, `validation_images`, `test_images`. Fails with [`Interrupted`] on a stop request; the next
 /// run resumes the download.
-pub fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(params: &FetchParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let splits = match params {
         FetchParams::Cifar10(p) => fetch_cifar10(p, ctx)?,
         FetchParams::Synthetic(p) => generate(p, ctx)?,

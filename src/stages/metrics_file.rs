@@ -39,7 +39,7 @@ const WORDS: [(&str, f64); 10] = [
 ];
 
 /// Reads the metrics, by path such as `test.psnr`.
-pub fn read(path: &Path) -> Result<BTreeMap<String, f64>> {
+pub(super) fn read(path: &Path) -> Result<BTreeMap<String, f64>> {
     let mut bytes = vec![];
     File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= MAX_BYTES, "the file is larger than {} MiB", MAX_BYTES >> 20);

@@ -66,7 +66,7 @@ mod linux {
     }
 
     /// Requests a signal for when the parent dies. Fails if it is already dead.
-    pub fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
+    pub(super) fn die_with_parent(signal: Signal) -> anyhow::Result<()> {
         let parent = getppid();
         set_parent_process_death_signal(Some(signal)).context("tying the process to its parent")?;
         anyhow::ensure!(getppid() == parent, "the parent process has exited");
@@ -218,18 +218,18 @@ mod linux {
 mod portable {
     use super::*;
 
-    pub fn become_subreaper() -> anyhow::Result<()> {
+    pub(super) fn become_subreaper() -> anyhow::Result<()> {
         Ok(())
     }
 
-    pub fn kill_descendants() {}
+    pub(super) fn kill_descendants() {}
 
-    pub fn tree_memory(_: u32) -> u64 {
+    pub(super) fn tree_memory(_: u32) -> u64 {
         0
     }
 
     /// Replaces this process with the program.
-    pub fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
+    pub(super) fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
         Err(start(argv))
     }
 }

@@ -7,17 +7,17 @@ use super::{Context, Outcome, StageEvent};
 use crate::data::{Images, Metadata};
 use crate::store::{Artifact, Digest, Store};
 
-pub struct Bench {
-    pub folder: tempfile::TempDir,
-    pub store: Store,
-    pub inputs: BTreeMap<String, Artifact>,
-    pub sources: BTreeMap<String, Digest>,
-    pub events: &'static Mutex<Vec<StageEvent>>,
+pub(super) struct Bench {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) store: Store,
+    pub(super) inputs: BTreeMap<String, Artifact>,
+    pub(super) sources: BTreeMap<String, Digest>,
+    pub(super) events: &'static Mutex<Vec<StageEvent>>,
     report: Box<dyn Fn(StageEvent) + Sync>,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("runs")).unwrap();
         // Leaked: the few events of a test may live as long as the process.
@@ -26,7 +26,7 @@ impl Bench {
         Self { folder, store, inputs: BTreeMap::new(), sources: BTreeMap::new(), events, report }
     }
 
-    pub fn context<'a>(&'a self, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Context<'a> {
+    pub(super) fn context<'a>(&'a self, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Context<'a> {
         Context {
             store: &self.store,
             inputs: self.inputs.clone(),
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     /// Returns the images in one of the outcome's blobs.
-    pub fn images(&self, outcome: &Outcome, blob: &str) -> (Images, Metadata) {
+    pub(super) fn images(&self, outcome: &Outcome, blob: &str) -> (Images, Metadata) {
         Images::from_safetensors(&self.store.read(&outcome.outputs[blob]).unwrap()).unwrap()
     }
 }

@@ -18,7 +18,7 @@ use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, 
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
-pub fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
+pub(super) fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let load = |hr, lr| Pairs::new(read_images(ctx, "data", hr)?, read_images(ctx, "data", lr)?);
     let pairs = load(blobs::TRAIN_HR, blobs::TRAIN_LR)?;
     let validation = load(blobs::VALIDATION_HR, blobs::VALIDATION_LR)?;

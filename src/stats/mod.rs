@@ -23,14 +23,14 @@ mod verdict;
 pub use estimate::Estimate;
 pub use family::{Family, level_of_look, seeds_at};
 pub use power::{POWER, SeedsFor, seeds_for};
-pub use sign_flip::{min_p, sign_flip};
+use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 
 /// The significance level: the probability that a study without any effect finds one.
 pub const ALPHA: f64 = 0.05;
 
 /// The minimum number of seeds for a verdict other than inconclusive.
-pub const MIN_SEEDS: usize = 6;
+const MIN_SEEDS: usize = 6;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64

@@ -13,7 +13,7 @@ const DRAWS: u64 = 100_000;
 ///
 /// For more than 20 differences, 100,000 assignments are drawn, always the same ones, and the observed one is counted
 /// among them.
-pub fn sign_flip(differences: &[f64]) -> f64 {
+pub(super) fn sign_flip(differences: &[f64]) -> f64 {
     let n = differences.len();
     let observed = differences.iter().sum::<f64>().abs();
     // Sums that differ only by rounding count as equal.

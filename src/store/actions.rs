@@ -144,7 +144,7 @@ fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
 }
 
 /// Blobs by name, with their sizes in bytes.
-pub type SizedArtifact = BTreeMap<String, (Digest, u64)>;
+pub(super) type SizedArtifact = BTreeMap<String, (Digest, u64)>;
 
 /// Parses another store's record into the action and its outputs with their sizes.
 pub(super) fn parse(key: &Key, bytes: &[u8]) -> Result<(Action, SizedArtifact), Damage> {

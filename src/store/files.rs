@@ -26,7 +26,7 @@ pub enum Durability {
 }
 
 /// Creates a temporary file in `folder`, and the folder if necessary. The file is removed when dropped.
-pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
+pub(super) fn temporary(folder: &Path) -> Result<NamedTempFile> {
     let attempt = || {
         // By default, only the owner can read temporary files; apply the umask instead.
         Builder::new().prefix(TEMPORARY).permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
@@ -42,7 +42,7 @@ pub fn temporary(folder: &Path) -> Result<NamedTempFile> {
 }
 
 /// Renames a finished temporary file to `path`, replacing an existing file.
-pub fn publish(file: NamedTempFile, path: &Path, durability: Durability) -> Result<()> {
+pub(super) fn publish(file: NamedTempFile, path: &Path, durability: Durability) -> Result<()> {
     let context = || format!("writing {}", path.display());
     if durability == Durability::Synced {
         file.as_file().sync_all().with_context(context)?;
@@ -126,7 +126,7 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 }
 
 /// Renames a folder atomically to a temporary name next to it. Returns the new path.
-pub fn move_away(folder: &Path) -> Result<PathBuf> {
+pub(super) fn move_away(folder: &Path) -> Result<PathBuf> {
     let parent = folder_of(folder);
     let target = Builder::new().prefix(TEMPORARY).tempdir_in(parent);
     let target = target.with_context(|| format!("creating a folder in {}", parent.display()))?.keep();
@@ -171,7 +171,7 @@ fn make_writable(folder: &Path) -> io::Result<()> {
 }
 
 /// Removes temporary files that killed processes left in a folder. No other process may be writing there.
-pub fn remove_temporaries(folder: &Path) {
+pub(super) fn remove_temporaries(folder: &Path) {
     temporaries(folder).iter().for_each(|path| {
         // They only take space; `gc` reports what it cannot remove.
         let _ = if is_folder(path) { remove_folder(path) } else { fs::remove_file(path) };

@@ -65,7 +65,7 @@ impl Store {
     }
 
     /// Returns the keys that a process works on. `stopped` contains the heartbeats of processes that have stopped.
-    pub(crate) fn live_keys(&self, stopped: &BTreeMap<Key, String>) -> Vec<Key> {
+    pub fn live_keys(&self, stopped: &BTreeMap<Key, String>) -> Vec<Key> {
         let is_here = |key: &Key| is_held(&self.work_dir(key).join("lock"));
         let beats = |key: &Key| self.beat_on_other_host(key).is_some_and(|beat| stopped.get(key) != Some(&beat));
         self.work_keys().into_iter().filter(|key| is_here(key) || beats(key)).collect()

@@ -21,7 +21,7 @@ const BEAT: &str = "beat";
 /// The time between two beats.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A heartbeat that does not change for this long has stopped.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// Whether to wait for a process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Wait {
 
 /// A thread that updates a heartbeat file until it is dropped.
 #[derive(Debug)]
-pub struct Heartbeat {
+pub(super) struct Heartbeat {
     path: PathBuf,
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,

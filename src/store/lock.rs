@@ -26,7 +26,7 @@ pub struct KeyLock {
 }
 
 impl KeyLock {
-    pub fn key(&self) -> &Key {
+    pub(super) fn key(&self) -> &Key {
         &self.key
     }
 }
@@ -34,10 +34,10 @@ impl KeyLock {
 /// The process that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockHolder {
-    pub pid: u32,
-    pub host: String,
+    pid: u32,
+    pub(super) host: String,
     /// The id of its batch job, if it runs in one.
-    pub job: Option<String>,
+    job: Option<String>,
 }
 
 impl fmt::Display for LockHolder {

@@ -20,7 +20,7 @@ pub fn store() -> (TempDir, Store) {
 }
 
 /// Replaces the content of a file, as a disk error would.
-pub fn damage(path: &Path, bytes: &[u8]) {
+pub(super) fn damage(path: &Path, bytes: &[u8]) {
     let damaged = path.with_extension("damaged");
     fs::write(&damaged, bytes).unwrap();
     fs::rename(damaged, path).unwrap();
@@ -60,7 +60,7 @@ pub fn action(store: &Store, name: &str, outputs: &[(&str, &[u8])]) -> Action {
 }
 
 /// Returns a command that runs the ignored test `name` of this test program in another process.
-pub fn another_process(name: &str) -> Command {
+pub(super) fn another_process(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
     command

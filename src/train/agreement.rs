@@ -69,7 +69,7 @@ pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
 }
 
 /// Opens a network on a backend.
-pub type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
+type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
 
 /// Compares a network on the backend of `open` with the same one on the CPU kernels: an output, gradients, and `steps`
 /// training steps, in two micro-batches each.

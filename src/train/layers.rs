@@ -13,7 +13,7 @@ use crate::nn::graph::{Graph, NodeId, Probe};
 const QUERIES: usize = 64;
 
 /// Returns one row for each probed layer.
-pub fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
+pub(super) fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
     let graph = network.graph();
     if graph.probes.is_empty() {
         return Ok(vec![]);

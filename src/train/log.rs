@@ -22,17 +22,17 @@ struct Row {
 
 /// One row of `attention.csv`: a layer on validation images, under the moving average of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerRow {
+pub(super) struct LayerRow {
     /// The number of optimiser steps taken.
-    pub step: u64,
+    pub(super) step: u64,
     /// The name prefix of the layer's parameters.
-    pub layer: String,
+    pub(super) layer: String,
     /// The RMS of the layer's branch divided by the RMS of the skip connection that it is added to.
-    pub branch_norm: f64,
+    pub(super) branch_norm: f64,
     /// The gate of the tutorial's attention.
-    pub gamma: Option<f64>,
+    pub(super) gamma: Option<f64>,
     /// Mean entropy of the attention weights per query, as a fraction of the maximum: 1 for uniform weights.
-    pub entropy: Option<f64>,
+    pub(super) entropy: Option<f64>,
 }
 
 /// The rows so far and the steps since the last row. An interruption preserves the log exactly.
@@ -52,7 +52,7 @@ struct Sums {
 }
 
 impl LossLog {
-    pub fn record(&mut self, report: StepReport, lr: f64) {
+    pub(super) fn record(&mut self, report: StepReport, lr: f64) {
         self.sums.steps += 1;
         self.sums.loss += report.loss as f64;
         self.sums.gradient_norm += report.gradient_norm as f64;
@@ -60,7 +60,7 @@ impl LossLog {
     }
 
     /// Completes a row after `step` steps.
-    pub fn row(&mut self, step: u64, val_loss: f64) {
+    pub(super) fn row(&mut self, step: u64, val_loss: f64) {
         let sums = std::mem::take(&mut self.sums);
         let mean = |sum: f64| (sums.steps > 0).then(|| sum / sums.steps as f64);
         self.rows.push(Row {
@@ -72,16 +72,16 @@ impl LossLog {
         });
     }
 
-    pub fn layers(&mut self, rows: Vec<LayerRow>) {
+    pub(super) fn layers(&mut self, rows: Vec<LayerRow>) {
         self.layers.extend(rows);
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Returns the validation loss before the first step.
-    pub fn first_val_loss(&self) -> Option<f64> {
+    pub(super) fn first_val_loss(&self) -> Option<f64> {
         self.rows.first().map(|r| r.val_loss)
     }
 
@@ -115,7 +115,7 @@ impl LossLog {
     }
 
     /// Stores bits, because decimal numbers would have to round-trip exactly.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub(super) fn to_json(&self) -> serde_json::Value {
         let bits = |v: Option<f64>| v.map(f64::to_bits);
         let rows: Vec<_> = (self.rows.iter())
             .map(|r| (r.step, bits(r.loss), r.val_loss.to_bits(), bits(r.lr), bits(r.gradient_norm)))
@@ -129,7 +129,7 @@ impl LossLog {
         })
     }
 
-    pub fn from_json(value: serde_json::Value) -> Result<Self> {
+    pub(super) fn from_json(value: serde_json::Value) -> Result<Self> {
         type SavedRow = (u64, Option<u64>, u64, Option<u64>, Option<u64>);
         type SavedLayer = (u64, String, u64, Option<u64>, Option<u64>);
         #[derive(Deserialize)]

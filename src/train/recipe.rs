@@ -46,7 +46,7 @@ impl Recipe {
     }
 
     /// Returns the settings of step `step`, counted from 0.
-    pub fn settings(&self, step: u64) -> StepSettings {
+    pub(super) fn settings(&self, step: u64) -> StepSettings {
         let n = (step + 1) as f64;
         StepSettings {
             lr: self.optim.lr * self.factor(step),

@@ -147,7 +147,7 @@ impl Task {
 
     /// Returns the batch of one step: images in an order that is reshuffled every epoch, each with its own time and
     /// noise.
-    pub fn batch(&self, step: u64, size: usize) -> HostBatch {
+    pub(super) fn batch(&self, step: u64, size: usize) -> HostBatch {
         let images = self.train.len() as u64;
         let first = step * size as u64;
         let epochs: Vec<u64> = (first / images..=(first + size as u64 - 1) / images).collect();
@@ -181,14 +181,14 @@ impl Task {
     }
 
     /// Returns the mean square of the targets of the first batch: the loss of a network that always outputs 0.
-    pub fn target_power(&self, batch_size: usize) -> f64 {
+    pub(super) fn target_power(&self, batch_size: usize) -> f64 {
         let batch = self.batch(0, batch_size);
         batch.target.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / batch.target.len() as f64
     }
 
     /// Returns the mean validation loss, with times spread evenly over the images, under the moving average of the
     /// weights.
-    pub fn val_loss(&self, network: &dyn Network) -> Result<f64> {
+    pub(super) fn val_loss(&self, network: &dyn Network) -> Result<f64> {
         let mut size = VALIDATION_BATCH;
         loop {
             match self.val_loss_in_batches(size, network) {
@@ -213,7 +213,7 @@ impl Task {
     }
 
     /// Measures the probed layers on some of the validation images, with times spread as in the loss.
-    pub fn probe_layers(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
+    pub(super) fn probe_layers(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
         if network.graph().probes.is_empty() {
             return Ok(vec![]);
         }
@@ -261,7 +261,7 @@ struct Example {
 }
 
 /// A batch in host memory, channels-last.
-pub struct HostBatch {
+pub(super) struct HostBatch {
     x: Vec<f32>,
     t: Vec<f32>,
     target: Vec<f32>,
@@ -279,7 +279,7 @@ impl HostBatch {
         }
     }
 
-    pub fn view(&self) -> Batch<'_> {
+    pub(super) fn view(&self) -> Batch<'_> {
         Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights }
     }
 }

@@ -25,17 +25,17 @@ pub use user::{InitArgs, Template, UpscaleArgs};
 /// Run super-resolution experiments from YAML. Cached results are not recomputed; interrupted runs resume.
 #[derive(Debug, Parser)]
 #[command(name = "srpipe", version, after_help = run::EXAMPLES, propagate_version = true)]
-pub struct Cli {
+pub(super) struct Cli {
     /// The folder for runs and cached results.
     #[arg(long, global = true, env = "SRPIPE_RUNS", default_value = "runs", value_name = "FOLDER")]
-    pub runs_dir: PathBuf,
+    pub(super) runs_dir: PathBuf,
 
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Write a pipeline file to start from.
     Init(InitArgs),
     /// Run the stages of a pipeline that are not cached.
@@ -134,7 +134,7 @@ pub enum Command {
 }
 
 /// Adds a hint to the error about a missing pipeline file.
-pub fn helped(mut error: clap::Error) -> clap::Error {
+pub(super) fn helped(mut error: clap::Error) -> clap::Error {
     let lacks_file = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
             missing.iter().any(|name| name.starts_with("<FILE"))

@@ -34,7 +34,7 @@ Exit codes:
 }
 
 /// The examples and exit codes, also at the end of `srpipe --help`.
-pub const EXAMPLES: &str = examples!();
+pub(super) const EXAMPLES: &str = examples!();
 
 const RUN_HELP: &str = concat!(
     examples!(),
@@ -102,7 +102,7 @@ pub struct RunArgs {
     pub fail_fast: bool,
     /// After a failure, continue with stages that do not depend on the failed one (default).
     #[arg(short, long, conflicts_with = "fail_fast")]
-    pub keep_going: bool,
+    keep_going: bool,
     #[command(flatten)]
     pub chosen: ChoiceArgs,
     /// On a cluster: submit all stages as jobs with dependencies and exit without waiting for them.

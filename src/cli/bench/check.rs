@@ -10,7 +10,7 @@ use super::Machinery;
 use crate::format;
 use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, STATES, agreement, networks};
 
-pub fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
+pub(super) fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
     let mut found: Vec<Agreement> = vec![];
     for network in networks() {
         note(&format!("{}: {}, {} ...", machinery.device, network.0, format::count(steps as usize, "step")));

@@ -48,7 +48,7 @@ struct Report {
     parameters: usize,
 }
 
-pub fn bench(args: &BenchArgs) -> Result<u8> {
+pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     let isa = Isa::from_env().map_err(|error| InputError(error.to_string()))?;
     let machinery = Machinery::new(args)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0));

@@ -14,14 +14,14 @@ use console::{Term, measure_text_width, truncate_str};
 use indicatif::TermLike;
 
 /// The prefix of rows of bars, which distinguishes them from permanent text.
-pub const BAR: char = '\u{1}';
+pub(super) const BAR: char = '\u{1}';
 
 /// The time after which a width counts as stable. Terminals report frequent changes late (tmux four times per second),
 /// and rows drawn for an old width wrap in the wrong place.
 const SETTLED: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
-pub struct Canvas {
+pub(super) struct Canvas {
     term: Term,
     state: Mutex<State>,
 }
@@ -48,7 +48,7 @@ struct State {
 }
 
 impl Canvas {
-    pub fn stderr() -> Self {
+    pub(super) fn stderr() -> Self {
         Self { term: Term::stderr(), state: Mutex::new(State { reflow: Reflow::of_terminal(), ..State::default() }) }
     }
 

@@ -16,14 +16,14 @@ const GAP: usize = 2;
 const PERCENT: usize = 5;
 
 /// A running stage: its progress and latest values.
-pub struct Work<'a> {
-    pub done: u64,
-    pub total: u64,
-    pub unit: &'a str,
-    pub values: &'a BTreeMap<String, f64>,
+pub(super) struct Work<'a> {
+    pub(super) done: u64,
+    pub(super) total: u64,
+    pub(super) unit: &'a str,
+    pub(super) values: &'a BTreeMap<String, f64>,
     /// The estimated remaining seconds.
-    pub left: Option<f64>,
-    pub losses: &'a Trail,
+    pub(super) left: Option<f64>,
+    pub(super) losses: &'a Trail,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,9 @@ const IN_ORDER: [Column; 6] =
 
 /// The layout of the columns of all running stages, after their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns {
+pub(super) struct Columns {
     /// The width of the bar in characters.
-    pub bar: usize,
+    pub(super) bar: usize,
     columns: Vec<(Column, usize)>,
 }
 
@@ -83,7 +83,7 @@ impl Columns {
     }
 
     /// Returns the text after the bar. Columns without a value are blank; trailing blanks are removed.
-    pub fn text(&self, work: &Work, paint: Paint) -> String {
+    pub(super) fn text(&self, work: &Work, paint: Paint) -> String {
         let cells = self.columns.iter().map(|&(column, width)| {
             let (look, text) = cell(column, width, work);
             let padded = pad_str(&text, width, console::Alignment::Left, Some("…")).into_owned();

@@ -134,7 +134,7 @@ impl Stages {
 }
 
 /// Shows nothing, for a run that only links cached results.
-pub struct Quiet;
+pub(super) struct Quiet;
 
 impl Progress for Quiet {
     fn started(&mut self, _: &RunRecord) {}

@@ -5,7 +5,7 @@ const MOST: usize = 256;
 
 /// The history of a value, in bounded memory.
 #[derive(Debug, Clone, Default)]
-pub struct Trail {
+pub(super) struct Trail {
     points: Vec<f64>,
     /// The number of values per point, as a power of two.
     doublings: u32,
@@ -15,7 +15,7 @@ pub struct Trail {
 
 impl Trail {
     /// Adds a value. Ignores values that are not finite.
-    pub fn push(&mut self, value: f64) {
+    pub(super) fn push(&mut self, value: f64) {
         if !value.is_finite() {
             return;
         }
@@ -33,7 +33,7 @@ impl Trail {
 
     /// Returns a sparkline of at most `width` characters from ▁ to █, of means over equal spans. The scale is
     /// logarithmic if all values are positive, since losses fall by factors. Empty for fewer than two points.
-    pub fn sparkline(&self, width: usize) -> String {
+    pub(super) fn sparkline(&self, width: usize) -> String {
         const MARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let n = self.points.len();
         let width = width.min(n);

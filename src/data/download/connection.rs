@@ -10,7 +10,7 @@ use crate::io::http::Limits;
 const MAX_REDIRECTS: u32 = 10;
 
 /// A message from a connection's thread.
-pub enum Message {
+pub(super) enum Message {
     Head(Head),
     Bytes(Vec<u8>),
     End,
@@ -18,16 +18,16 @@ pub enum Message {
     Refused(String),
 }
 
-pub struct Head {
-    pub status: u16,
+pub(super) struct Head {
+    pub(super) status: u16,
     /// The length of the body.
-    pub length: Option<u64>,
-    pub range_start: Option<u64>,
+    pub(super) length: Option<u64>,
+    pub(super) range_start: Option<u64>,
 }
 
 /// Starts a request for the bytes from `offset` on, on a separate thread, so that an interruption need not wait for a
 /// silent server. The thread ends when the receiver is dropped, at the latest at its next timeout.
-pub fn start_request(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Message> {
+pub(super) fn start_request(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Message> {
     let (sender, messages) = sync_channel(16);
     std::thread::spawn(move || {
         // Errors of `send` are ignored: the receiver has been dropped.

@@ -40,13 +40,13 @@ pub struct Request<'a> {
 pub struct RetryPolicy {
     /// The number of consecutive attempts without progress before the next address is tried. Progress means at least a
     /// mebibyte more than ever before; a server that sends the same bytes again makes none.
-    pub attempts: u32,
+    attempts: u32,
     /// The delay before the second attempt; it doubles with each further attempt.
-    pub backoff: Duration,
+    backoff: Duration,
     /// The limits at which a connection is closed.
-    pub limits: Limits,
+    limits: Limits,
     /// The bytes that one address may send over all attempts, as a multiple of [`Request::max_bytes`].
-    pub max_transfer: u64,
+    max_transfer: u64,
 }
 
 impl Default for RetryPolicy {

@@ -25,7 +25,7 @@ const COEFFICIENTS: usize = 64;
 ///
 /// # Errors
 /// Fails if the scan data are truncated.
-pub fn with_end(jpeg: &[u8], pixels: impl Fn(&[u8]) -> Option<Digest>) -> Result<Cow<'_, [u8]>> {
+pub(super) fn with_end(jpeg: &[u8], pixels: impl Fn(&[u8]) -> Option<Digest>) -> Result<Cow<'_, [u8]>> {
     const CUT: &str = "the file is truncated: it ends before the last pixel";
     let scans = match walk(jpeg) {
         Walk::End => return Ok(Cow::Borrowed(jpeg)),

@@ -7,7 +7,7 @@ const END: [u8; 12] = *b"\0\0\0\0IEND\xAE\x42\x60\x82";
 
 /// Returns the file with an IEND chunk, if it ends between two chunks or within IEND. The decoder detects missing
 /// pixels.
-pub fn with_end(png: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn with_end(png: &[u8]) -> Cow<'_, [u8]> {
     let mut at = 8;
     while let Some(head) = png.get(at..at + 8) {
         let size = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;

@@ -6,11 +6,11 @@
 /// The metadata chunks; None if a chunk is missing or incomplete.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Metadata<'a> {
-    pub icc: Option<&'a [u8]>,
-    pub exif: Option<&'a [u8]>,
+    pub(super) icc: Option<&'a [u8]>,
+    pub(super) exif: Option<&'a [u8]>,
 }
 
-pub fn metadata(webp: &[u8]) -> Metadata<'_> {
+pub(super) fn metadata(webp: &[u8]) -> Metadata<'_> {
     let mut found = Metadata::default();
     // After "RIFF", the size, and "WEBP".
     let mut rest = webp.get(12..).unwrap_or_default();

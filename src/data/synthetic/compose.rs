@@ -6,7 +6,7 @@ use super::shape::{Fold, Form, Point, Shape, direction};
 use crate::random::Stream;
 
 /// Returns a random scene of one of five kinds.
-pub fn scene(rng: &mut Stream) -> Scene {
+pub(super) fn scene(rng: &mut Stream) -> Scene {
     match rng.below(20) {
         0..=6 => landscape(rng),
         7..=9 => wallpaper(rng),

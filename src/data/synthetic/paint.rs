@@ -4,7 +4,7 @@ use super::shape::{Point, direction, rotate};
 use crate::random::Stream;
 
 /// Red, green and blue, from 0 to 255.
-pub type Color = [f64; 3];
+pub(super) type Color = [f64; 3];
 
 /// Typical colours of skies, plants, earth, skin, metals and paints.
 const PALETTE: [Color; 24] = [
@@ -35,14 +35,14 @@ const PALETTE: [Color; 24] = [
 ];
 
 /// Returns a random colour of the palette with random brightness.
-pub fn color(rng: &mut Stream) -> Color {
+pub(super) fn color(rng: &mut Stream) -> Color {
     let base = PALETTE[rng.below(PALETTE.len())];
     let light = rng.between(0.8, 1.15);
     base.map(|v| (v * light + rng.between(-12.0, 12.0)).clamp(8.0, 248.0))
 }
 
 /// Returns a random colour that contrasts with `other`.
-pub fn contrasting(other: Color, rng: &mut Stream) -> Color {
+pub(super) fn contrasting(other: Color, rng: &mut Stream) -> Color {
     let far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 150.0;
     let mut candidate = color(rng);
     for _ in 0..8 {
@@ -56,17 +56,17 @@ pub fn contrasting(other: Color, rng: &mut Stream) -> Color {
 
 /// The colour of a surface.
 #[derive(Debug, Clone)]
-pub struct Paint {
-    pub base: Color,
+pub(super) struct Paint {
+    pub(super) base: Color,
     /// The change of brightness per pixel in x and y, as from a light at the side.
-    pub slope: Point,
-    pub texture: Texture,
+    slope: Point,
+    texture: Texture,
     /// Half the difference between the texture's extremes.
-    pub contrast: f64,
+    contrast: f64,
 }
 
 #[derive(Debug, Clone)]
-pub enum Texture {
+enum Texture {
     Plain,
     /// Waves with a `period` in pixels along `along`. A `sharpness` of 1 gives a smooth wave; larger values approach
     /// bars.
@@ -88,7 +88,7 @@ pub enum Texture {
 
 impl Texture {
     /// Returns a random texture.
-    pub fn random(rng: &mut Stream) -> Self {
+    fn random(rng: &mut Stream) -> Self {
         match rng.below(4) {
             0 => Self::Waves { along: direction(rng), period: rng.between(5.0, 14.0), sharpness: 1.0 },
             1 => Self::Waves { along: direction(rng), period: rng.between(8.0, 16.0), sharpness: 4.0 },
@@ -119,19 +119,19 @@ impl Texture {
 
 impl Paint {
     /// Returns `base` under light from the side, with little texture or none.
-    pub fn plain(base: Color, rng: &mut Stream) -> Self {
+    pub(super) fn plain(base: Color, rng: &mut Stream) -> Self {
         let slope = [rng.between(-1.2, 1.2), rng.between(-1.2, 1.2)];
         let texture = if rng.coin() { Texture::Plain } else { Texture::Noise { size: 4.0, key: rng.next_u64() } };
         Self { base, slope, texture, contrast: rng.between(3.0, 8.0) }
     }
 
     /// Returns `base` under light from the side, with a random texture.
-    pub fn textured(base: Color, rng: &mut Stream) -> Self {
+    pub(super) fn textured(base: Color, rng: &mut Stream) -> Self {
         Self { texture: Texture::random(rng), contrast: rng.between(10.0, 30.0), ..Self::plain(base, rng) }
     }
 
     /// Returns the colour at a point.
-    pub fn at(&self, p: Point) -> Color {
+    pub(super) fn at(&self, p: Point) -> Color {
         let shade = self.slope[0] * p[0] + self.slope[1] * p[1] + self.contrast * self.texture.value(p);
         self.base.map(|v| v + shade)
     }

@@ -7,16 +7,16 @@ use crate::data::images::to_u8;
 
 /// Layers on a ground, the last on top. Coordinates are in pixels from the image's centre, x to the right, y downwards.
 #[derive(Debug, Clone)]
-pub struct Scene {
-    pub ground: Paint,
-    pub layers: Vec<Layer>,
+pub(super) struct Scene {
+    pub(super) ground: Paint,
+    pub(super) layers: Vec<Layer>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Layer {
-    pub shape: Shape,
-    pub fold: Fold,
-    pub paint: Paint,
+pub(super) struct Layer {
+    pub(super) shape: Shape,
+    pub(super) fold: Fold,
+    pub(super) paint: Paint,
 }
 
 /// The number of samples per pixel along each axis.
@@ -49,7 +49,7 @@ impl Scene {
     }
 
     /// Renders the scene to `image`, `(SIDE, SIDE, 3)`.
-    pub fn render(&self, image: &mut [u8]) {
+    pub(super) fn render(&self, image: &mut [u8]) {
         let at = |pixel: usize| pixel as f64 + 0.5 - SIDE as f64 / 2.0;
         for (i, pixel) in image.chunks_exact_mut(3).enumerate() {
             let color = self.color([at(i % SIDE), at(i / SIDE)]);

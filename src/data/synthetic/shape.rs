@@ -2,10 +2,10 @@
 
 use crate::random::Stream;
 
-pub type Point = [f64; 2];
+pub(super) type Point = [f64; 2];
 
 /// Returns a uniformly random unit vector.
-pub fn direction(rng: &mut Stream) -> Point {
+pub(super) fn direction(rng: &mut Stream) -> Point {
     loop {
         let p = [rng.between(-1.0, 1.0), rng.between(-1.0, 1.0)];
         let length = norm(p);
@@ -16,7 +16,7 @@ pub fn direction(rng: &mut Stream) -> Point {
 }
 
 /// Returns the coordinates of `p` in axes whose first points along `direction`.
-pub fn rotate(p: Point, direction: Point) -> Point {
+pub(super) fn rotate(p: Point, direction: Point) -> Point {
     [p[0] * direction[0] + p[1] * direction[1], p[1] * direction[0] - p[0] * direction[1]]
 }
 
@@ -26,16 +26,16 @@ fn norm(p: Point) -> f64 {
 
 /// A form of radius `size`, `stretch` times as wide as high, rotated to `along`, at `center`.
 #[derive(Debug, Clone)]
-pub struct Shape {
-    pub form: Form,
-    pub center: Point,
-    pub size: f64,
-    pub stretch: f64,
-    pub along: Point,
+pub(super) struct Shape {
+    pub(super) form: Form,
+    pub(super) center: Point,
+    pub(super) size: f64,
+    pub(super) stretch: f64,
+    pub(super) along: Point,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Form {
+pub(super) enum Form {
     Disc,
     /// A ring whose thickness is this fraction of the size.
     Ring(f64),
@@ -49,7 +49,7 @@ pub enum Form {
 
 impl Shape {
     /// Returns the signed distance of `p`, or a lower bound if the shape is stretched.
-    pub fn distance(&self, p: Point) -> f64 {
+    fn distance(&self, p: Point) -> f64 {
         let q = rotate([p[0] - self.center[0], p[1] - self.center[1]], self.along);
         let p = [q[0] / self.stretch, q[1]];
         let a = [p[0].abs(), p[1].abs()];
@@ -74,7 +74,7 @@ impl Shape {
 
 /// How a shape is repeated.
 #[derive(Debug, Clone)]
-pub enum Fold {
+pub(super) enum Fold {
     Single,
     /// Mirrored at the vertical line through x.
     Mirror(f64),
@@ -90,7 +90,7 @@ pub enum Fold {
 
 impl Fold {
     /// Returns the smallest distance of `p` to `shape` and its copies, and `p` in the coordinates of that copy.
-    pub fn nearest(&self, shape: &Shape, p: Point) -> (f64, Point) {
+    pub(super) fn nearest(&self, shape: &Shape, p: Point) -> (f64, Point) {
         let one = |p: Point| (shape.distance(p), p);
         match self {
             Self::Single => one(p),

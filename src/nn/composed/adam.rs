@@ -6,7 +6,11 @@ use dfdx::prelude::*;
 use crate::nn::{Device, DeviceState, Gradients, StepSettings, device_error};
 
 /// See [`Backend::update`](crate::nn::Backend::update).
-pub fn update<D: Device>(state: &mut DeviceState<D>, mut gradients: Gradients<D>, s: &StepSettings) -> Result<f32> {
+pub(super) fn update<D: Device>(
+    state: &mut DeviceState<D>,
+    mut gradients: Gradients<D>,
+    s: &StepSettings,
+) -> Result<f32> {
     for p in &state.params {
         gradients.try_alloc_for(p).map_err(device_error)?;
     }

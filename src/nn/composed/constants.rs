@@ -101,7 +101,7 @@ pub struct Constants<D: Device> {
 }
 
 impl<D: Device> Constants<D> {
-    pub fn new(device: D) -> Self {
+    pub(super) fn new(device: D) -> Self {
         Self { device, rows: RefCell::default(), constants: RefCell::default() }
     }
 

@@ -54,7 +54,7 @@ impl<D: Device> ComposedBackend<D> {
 
     /// Sets the memory that the device has available, in bytes.
     #[cfg(feature = "cuda")]
-    pub fn with_memory(mut self, bytes: u64) -> Self {
+    pub(super) fn with_memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }

@@ -33,7 +33,7 @@ pub struct Run<'a, D: Device, T: RunTape<D>> {
 }
 
 /// Returns the values of `wanted` nodes for images and their times, and the tape that they were recorded on.
-pub fn run<D: Device, T: RunTape<D>>(
+pub(super) fn run<D: Device, T: RunTape<D>>(
     graph: &Graph,
     constants: &Constants<D>,
     params: &[VectorTensor<D>],

@@ -10,13 +10,13 @@ use super::composed::ComposedBackend;
 use super::device_error::{catch_device_panics, device_error};
 
 /// Whether the driver offers a GPU to this process.
-pub fn is_available() -> bool {
+pub(super) fn is_available() -> bool {
     let count = || result::init().and_then(|()| result::device::get_count());
     libraries::load_driver().is_ok() && matches!(count(), Ok(1..))
 }
 
 /// Creates a backend with the composed operations on GPU `index` of those visible to this process.
-pub fn open(index: usize, graph: super::Graph) -> Result<ComposedBackend<Cuda>> {
+pub(super) fn open(index: usize, graph: super::Graph) -> Result<ComposedBackend<Cuda>> {
     libraries::load()?;
     catch_device_panics(|| {
         // cudarc's errors can't be printed if the driver is unusable.

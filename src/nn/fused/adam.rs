@@ -29,7 +29,7 @@ struct Constants {
 }
 
 /// See [`Backend::update`](crate::nn::Backend::update).
-pub fn update(
+pub(super) fn update(
     isa: Isa,
     buffers: &BufferPool,
     state: &mut DeviceState<Cpu>,

@@ -25,9 +25,9 @@ impl SumInit {
 /// The left factor, read number by number: element (i, j) is `at[i · row + j · column]`.
 #[derive(Clone, Copy)]
 pub struct Left {
-    pub at: *const f32,
-    pub row: usize,
-    pub column: usize,
+    at: *const f32,
+    row: usize,
+    column: usize,
 }
 
 impl Left {
@@ -45,9 +45,9 @@ impl Left {
 /// A matrix in panels of [`PANEL`] columns: element (i, j) is `at[j / 16 · panel + i · row + j % 16]`.
 #[derive(Clone, Copy)]
 pub struct Panels {
-    pub at: *mut f32,
-    pub row: usize,
-    pub panel: usize,
+    at: *mut f32,
+    row: usize,
+    panel: usize,
 }
 
 impl Panels {

@@ -78,7 +78,7 @@ impl FusedBackend {
     }
 
     /// Creates a backend that uses a given instruction set. Panics if this machine does not support it.
-    pub fn with_isa(graph: Graph, isa: Isa) -> Self {
+    fn with_isa(graph: Graph, isa: Isa) -> Self {
         assert!(isa.is_available(), "this machine does not support {}", isa.name());
         let (training, inference) = (ExecutionPlan::new(&graph, true), ExecutionPlan::new(&graph, false));
         let weights = Mutex::new(PackedWeights::new(&graph, &training));

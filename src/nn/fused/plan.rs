@@ -15,62 +15,62 @@ const LINE: usize = 16;
 
 /// The location of one image's value in the arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BufferSlice {
+pub(super) struct BufferSlice {
     /// The offset of the buffer, before multiplication by the number of images.
-    pub offset: usize,
+    pub(super) offset: usize,
     /// The first channel within the buffer.
-    pub channel: usize,
+    pub(super) channel: usize,
     /// The number of channels of the buffer: the distance between pixels.
-    pub stride: usize,
-    pub shape: Shape,
+    pub(super) stride: usize,
+    pub(super) shape: Shape,
 }
 
 /// The gradient of an input that a step computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InputGradient {
-    pub node: NodeId,
+pub(super) struct InputGradient {
+    pub(super) node: NodeId,
     /// Whether to add to the gradient, because another step has written it already.
-    pub accumulate: bool,
+    pub(super) accumulate: bool,
 }
 
 /// One step of the plan: a node to compute.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PlanStep {
-    pub node: NodeId,
+pub(super) struct PlanStep {
+    pub(super) node: NodeId,
     /// The operation; for a fused pair, the normalisation.
-    pub op: Op,
+    pub(super) op: Op,
     /// Whether SiLU is applied after the normalisation.
-    pub silu: bool,
+    pub(super) silu: bool,
     /// The offset of intermediate values that are saved for the backward pass.
-    pub saved: usize,
+    pub(super) saved: usize,
     /// For each input of `op`, in the order of [`Op::inputs`]: the gradient to compute; `None` if the input depends on
     /// no parameter.
-    pub gradients: Vec<Option<InputGradient>>,
+    pub(super) gradients: Vec<Option<InputGradient>>,
     /// For each input of a `Concat`: whether it must be copied.
-    pub copies: [bool; 2],
+    pub(super) copies: [bool; 2],
     /// The constants of `op`.
-    pub constants: Vec<f32>,
+    pub(super) constants: Vec<f32>,
 }
 
 /// The execution plan of a graph, for inference or training.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ExecutionPlan {
-    pub steps: Vec<PlanStep>,
+pub(super) struct ExecutionPlan {
+    pub(super) steps: Vec<PlanStep>,
     /// By node; `None` for values that are not stored.
-    pub values: Vec<Option<BufferSlice>>,
+    pub(super) values: Vec<Option<BufferSlice>>,
     /// By node; `None` for gradients that are not stored.
-    pub gradients: Vec<Option<BufferSlice>>,
+    pub(super) gradients: Vec<Option<BufferSlice>>,
     /// The size of the arena in numbers per image.
-    pub arena: usize,
+    pub(super) arena: usize,
 }
 
 impl ExecutionPlan {
-    pub fn new(graph: &Graph, training: bool) -> Self {
+    pub(super) fn new(graph: &Graph, training: bool) -> Self {
         Self::with_values(graph, training, &[])
     }
 
     /// Creates a plan that also keeps the values of the `retained` nodes until the end of the forward pass.
-    pub fn with_values(graph: &Graph, training: bool, retained: &[NodeId]) -> Self {
+    pub(super) fn with_values(graph: &Graph, training: bool, retained: &[NodeId]) -> Self {
         let mut steps = steps(graph, retained);
         let readers = readers(graph, &steps, retained);
         let requires_grad = graph.requires_grad();

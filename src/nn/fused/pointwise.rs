@@ -66,7 +66,7 @@ kernel! {
     /// # Safety
     ///
     /// Both pointers are valid for `n` numbers.
-    pub unsafe fn axpy<S>(factor: f32, src: *const f32, dst: *mut f32, n: usize) {
+    pub(super) unsafe fn axpy<S>(factor: f32, src: *const f32, dst: *mut f32, n: usize) {
         let factor = S::splat(factor);
         for_lanes!(S, n, |i, lanes| {
             let sum = S::fma(lanes.load(src.add(i)), factor, lanes.load(dst.add(i)));

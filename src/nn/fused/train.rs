@@ -33,7 +33,7 @@ struct Sums {
 
 /// See [`Backend::loss`](crate::nn::Backend::loss). The forward and backward passes both run here. The operation on the
 /// tape only adds the gradients, which are already known.
-pub fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
+pub(super) fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
     backend.check(params)?;
     let images = batch.count_images(&backend.graph)?;
     let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());

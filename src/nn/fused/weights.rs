@@ -11,7 +11,7 @@ use crate::nn::graph::{Graph, Op, ParamId};
 use dfdx::prelude::Cpu;
 
 /// The parameters of the last call, and their packed forms.
-pub struct PackedWeights {
+pub(super) struct PackedWeights {
     /// All parameters concatenated, in the graph's order.
     flat: Vec<f32>,
     incoming: Vec<f32>,
@@ -52,7 +52,7 @@ fn packed_len(graph: &Graph, op: &Op, backward: bool) -> usize {
 }
 
 impl PackedWeights {
-    pub fn new(graph: &Graph, plan: &ExecutionPlan) -> Self {
+    pub(super) fn new(graph: &Graph, plan: &ExecutionPlan) -> Self {
         let mut starts = vec![0];
         for p in &graph.params {
             starts.push(starts[starts.len() - 1] + p.layout.len());
@@ -70,7 +70,7 @@ impl PackedWeights {
     }
 
     /// Updates everything to `params`, for inference or, if `training` has buffers for temporary data, for training.
-    pub fn refresh(
+    pub(super) fn refresh(
         &mut self,
         graph: &Graph,
         plan: &ExecutionPlan,
@@ -106,22 +106,22 @@ impl PackedWeights {
     }
 
     /// Returns the values of a parameter.
-    pub fn param(&self, id: ParamId) -> &[f32] {
+    pub(super) fn param(&self, id: ParamId) -> &[f32] {
         &self.flat[self.starts[id.0]..self.starts[id.0 + 1]]
     }
 
     /// Returns the start of each parameter in the flat list, and at the end its length.
-    pub fn starts(&self) -> &[usize] {
+    pub(super) fn starts(&self) -> &[usize] {
         &self.starts
     }
 
     /// Returns the weights of a step, packed for the forward pass.
-    pub fn forward(&self, step: usize) -> *const f32 {
+    pub(super) fn forward(&self, step: usize) -> *const f32 {
         self.forward.data[self.forward.starts[step]..].as_ptr()
     }
 
     /// Returns the weights of a step, packed for the gradient of its input.
-    pub fn backward(&self, step: usize) -> *const f32 {
+    pub(super) fn backward(&self, step: usize) -> *const f32 {
         self.backward.data[self.backward.starts[step]..].as_ptr()
     }
 }
@@ -144,7 +144,7 @@ impl Packed {
 }
 
 /// Packs a matrix `(inputs, outputs)` in panels.
-pub fn pack_matrix(values: &[f32], inputs: usize, outputs: usize, to: &mut [f32]) {
+pub(super) fn pack_matrix(values: &[f32], inputs: usize, outputs: usize, to: &mut [f32]) {
     for (row, line) in values.chunks_exact(outputs).enumerate() {
         for (panel, part) in line.chunks(PANEL).enumerate() {
             let at = (panel * inputs + row) * PANEL;

@@ -6,13 +6,13 @@ use super::simd::PANEL;
 
 /// A buffer aligned to a cache line. Grows but never shrinks.
 #[derive(Default)]
-pub struct AlignedBuffer {
+pub(super) struct AlignedBuffer {
     data: Vec<f32>,
 }
 
 impl AlignedBuffer {
     /// Returns the start of at least `len` numbers, whose values are unspecified.
-    pub fn at_least(&mut self, len: usize) -> *mut f32 {
+    pub(super) fn at_least(&mut self, len: usize) -> *mut f32 {
         if self.data.len() < len + PANEL {
             // Free the old memory first. The system provides zeroed memory page by page when it is touched.
             self.data = Vec::new();
@@ -27,13 +27,13 @@ impl AlignedBuffer {
 
 /// The memory of one task.
 #[derive(Default)]
-pub struct Workspace {
-    pub arena: AlignedBuffer,
-    pub scratch: AlignedBuffer,
+pub(super) struct Workspace {
+    pub(super) arena: AlignedBuffer,
+    pub(super) scratch: AlignedBuffer,
 }
 
 /// A pool of reusable objects, created on demand.
-pub struct Pool<T> {
+pub(super) struct Pool<T> {
     free: Mutex<Vec<T>>,
 }
 
@@ -44,26 +44,26 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    pub fn take(&self, make: impl FnOnce() -> T) -> T {
+    pub(super) fn take(&self, make: impl FnOnce() -> T) -> T {
         let free = self.free.lock().unwrap_or_else(|e| e.into_inner()).pop();
         free.unwrap_or_else(make)
     }
 
-    pub fn give(&self, item: T) {
+    pub(super) fn give(&self, item: T) {
         self.free.lock().unwrap_or_else(|e| e.into_inner()).push(item);
     }
 }
 
 /// A pool of vectors of any length.
 #[derive(Default)]
-pub struct BufferPool {
+pub(super) struct BufferPool {
     free: Mutex<Vec<Vec<f32>>>,
 }
 
 impl BufferPool {
     /// Returns a vector of `len` unspecified numbers: the smallest free one with sufficient capacity, so that not every
     /// vector grows to the maximum length.
-    pub fn take(&self, len: usize) -> Vec<f32> {
+    pub(super) fn take(&self, len: usize) -> Vec<f32> {
         let smallest_fit = {
             let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
             let smallest = (0..free.len()).filter(|&i| free[i].capacity() >= len).min_by_key(|&i| free[i].capacity());
@@ -74,7 +74,7 @@ impl BufferPool {
         buffer
     }
 
-    pub fn give(&self, buffer: Vec<f32>) {
+    pub(super) fn give(&self, buffer: Vec<f32>) {
         self.free.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
     }
 }

@@ -25,7 +25,7 @@ pub struct ParamId(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub height: usize,
-    pub width: usize,
+    pub(super) width: usize,
     pub channels: usize,
 }
 
@@ -52,7 +52,7 @@ impl Shape {
 
 /// The initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
+pub(super) enum Init {
     Constant(f32),
     /// Uniform in `[-bound, bound]`. PyTorch's default for convolutions and linear layers is bound = 1/√fan_in.
     Uniform {
@@ -66,7 +66,7 @@ pub struct ParamSpec {
     /// The name in a PyTorch state dict, such as `enc1.0.weight`.
     pub name: String,
     pub layout: Layout,
-    pub init: Init,
+    pub(super) init: Init,
 }
 
 /// An operation and the shape of its result.
@@ -118,7 +118,7 @@ impl Graph {
         self.nodes[0].shape
     }
 
-    pub fn output(&self) -> NodeId {
+    pub(super) fn output(&self) -> NodeId {
         NodeId(self.nodes.len() - 1)
     }
 
@@ -154,7 +154,7 @@ impl Graph {
     }
 
     /// Returns the nodes that the output depends on, in evaluation order.
-    pub fn live(&self) -> impl Iterator<Item = NodeId> {
+    pub(super) fn live(&self) -> impl Iterator<Item = NodeId> {
         let mut live = vec![false; self.nodes.len()];
         live[self.output().0] = true;
         for (i, node) in self.nodes.iter().enumerate().rev() {
@@ -166,7 +166,7 @@ impl Graph {
     }
 
     /// Returns for each node whether its value depends on a parameter, so that gradients must be propagated to it.
-    pub fn requires_grad(&self) -> Vec<bool> {
+    pub(super) fn requires_grad(&self) -> Vec<bool> {
         let mut requires_grad: Vec<bool> = vec![];
         for node in &self.nodes {
             let inputs = node.op.inputs().iter().any(|x| requires_grad[x.0]);

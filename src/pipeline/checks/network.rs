@@ -11,17 +11,17 @@ use crate::config::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
 use crate::config::*;
 
 /// The maximum image size that a network supports, the maximum `size` of `fetch`.
-pub const MAX_IMAGE_SIZE: usize = 1024;
+const MAX_IMAGE_SIZE: usize = 1024;
 /// The maximum factor between high and low resolution. `degrade` supports up to 8; programs may use others.
-pub const MAX_SCALE: usize = 16;
+const MAX_SCALE: usize = 16;
 
 /// A parameter of a `train` stage that does not fit the others.
 pub struct Problem {
     /// The parameters involved. The diagnostic marks the first one that the file sets, or else the span of the last
     /// one.
-    pub paths: &'static [&'static str],
-    pub message: String,
-    pub help: Option<String>,
+    pub(super) paths: &'static [&'static str],
+    pub(super) message: String,
+    pub(super) help: Option<String>,
 }
 
 impl Problem {
@@ -31,7 +31,7 @@ impl Problem {
 }
 
 /// Checks a noise process and returns its problems.
-pub fn diffusion_problems(diffusion: &DiffusionParams) -> Vec<Problem> {
+pub(super) fn diffusion_problems(diffusion: &DiffusionParams) -> Vec<Problem> {
     let mut found = vec![];
     if diffusion.objective == PredictionType::Regression || !diffusion.schedule.has_betas() {
         return found;
@@ -73,7 +73,7 @@ pub fn diffusion_problems(diffusion: &DiffusionParams) -> Vec<Problem> {
 }
 
 /// Returns why a U-Net with this many levels cannot process images of `size`×`size` pixels, if it cannot.
-pub fn unet_error(size: usize, levels: usize) -> Option<String> {
+pub(super) fn unet_error(size: usize, levels: usize) -> Option<String> {
     let divisor = 1 << (levels - 1);
     (!size.is_multiple_of(divisor))
         .then(|| format!("{levels} levels need an image size divisible by {divisor}, found {size}×{size} pixels"))
@@ -81,7 +81,7 @@ pub fn unet_error(size: usize, levels: usize) -> Option<String> {
 
 /// Checks that each attention layer's resolution exists in the U-Net and that its channels can be divided among the
 /// heads. The levels must fit the size.
-pub fn attention_problems(model: &ModelParams, size: usize) -> Vec<Problem> {
+pub(super) fn attention_problems(model: &ModelParams, size: usize) -> Vec<Problem> {
     let mut found = vec![];
     let attention = &model.attention;
     if attention.kind == AttentionKind::None {

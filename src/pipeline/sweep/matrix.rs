@@ -30,7 +30,7 @@ pub(in super::super) struct Matrix {
     /// command line sets one of its parameters, because the combinations then differ from the text.
     pub written: Option<Node>,
     /// The indices of its axes.
-    pub axes: Vec<usize>,
+    pub(super) axes: Vec<usize>,
     /// Never empty: without axes, it contains one empty combination.
     pub combinations: Vec<Combination>,
 }

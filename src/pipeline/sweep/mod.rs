@@ -47,21 +47,21 @@ pub(super) enum Scope {
 /// A swept parameter and its values.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
-    pub scope: Scope,
+    scope: Scope,
     /// The path within the stage as written, such as `model.base_channels`. Names of instances are derived from it.
-    pub path: String,
+    pub(super) path: String,
     /// The path with the current names of its keys.
-    pub parameter: String,
+    pub(super) parameter: String,
     /// The span of the key in the matrix.
-    pub key: Span,
-    pub values: Vec<AxisValue>,
+    key: Span,
+    pub(super) values: Vec<AxisValue>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct AxisValue {
-    pub node: Node,
+    pub(super) node: Node,
     /// The value in instance names. Empty until the value is validated, because only then `1e3` is an integer.
-    pub label: String,
+    pub(super) label: String,
 }
 
 /// Axis values as pairs of axis index and value index, in the order in which they appear in names.

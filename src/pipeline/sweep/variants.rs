@@ -21,7 +21,7 @@ pub(in super::super) struct Sweeps {
     pub pipeline: Option<Matrix>,
     pub kinds: BTreeMap<StageKind, Matrix>,
     /// The axes that apply to at least one stage.
-    pub used: BTreeSet<usize>,
+    used: BTreeSet<usize>,
     /// The weight of the `defaults` of each kind.
     pub defaults: BTreeMap<StageKind, u64>,
     /// The total weight of the defaults in all stages that they were merged into.

@@ -20,10 +20,10 @@ use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store, read_file};
 
 /// The data of the stages of a run.
-pub struct Known<'a> {
-    pub store: &'a Store,
-    pub record: &'a RunRecord,
-    pub pipeline: &'a Pipeline,
+pub(super) struct Known<'a> {
+    pub(super) store: &'a Store,
+    pub(super) record: &'a RunRecord,
+    pub(super) pipeline: &'a Pipeline,
 }
 
 impl Known<'_> {
@@ -36,15 +36,15 @@ impl Known<'_> {
     }
 
     /// Returns the outcome of a stage; `None` if it is not done.
-    pub fn action(&self, stage: &str) -> Option<Action> {
+    pub(super) fn action(&self, stage: &str) -> Option<Action> {
         self.store.action(self.key(stage)?).ok()?
     }
 
-    pub fn read(&self, stage: &str, blob: &str) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, stage: &str, blob: &str) -> Option<Vec<u8>> {
         self.store.read(self.action(stage)?.outputs.get(blob)?).ok()
     }
 
-    pub fn params(&self, stage: &str) -> Option<&StageParams> {
+    pub(super) fn params(&self, stage: &str) -> Option<&StageParams> {
         Some(&self.pipeline.stage(stage)?.params)
     }
 
@@ -57,7 +57,7 @@ impl Known<'_> {
     }
 
     /// Returns the test images and the arms' outputs; `None` if no arm has any.
-    pub fn pictures(&self, params: &CompareParams) -> Option<Pictures> {
+    pub(super) fn pictures(&self, params: &CompareParams) -> Option<Pictures> {
         let mut arms = vec![];
         let mut test: Option<(Images, Images, usize)> = None;
         for (name, arm) in &params.arms {
@@ -74,7 +74,7 @@ impl Known<'_> {
     }
 
     /// Returns the first `count` images, as passed on by the `sample` stage.
-    pub fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
+    pub(super) fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
         let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
         let ((hr, _), (lr, metadata)) = (images(blobs::TEST_HR)?, images(blobs::TEST_LR)?);
         let scale = lr_scale(&metadata).ok()?;
@@ -85,7 +85,7 @@ impl Known<'_> {
 
     /// Returns the trainings of a comparison's arms; arms that sample the same model share one. `place` is the index of
     /// the first arm.
-    pub fn trainings(&self, params: &CompareParams) -> Vec<Training> {
+    pub(super) fn trainings(&self, params: &CompareParams) -> Vec<Training> {
         let mut trainings: Vec<(&str, Training)> = vec![];
         for (place, (name, arm)) in params.arms.iter().enumerate() {
             let stages: Vec<&str> = arm.runs.iter().filter_map(|run| self.training(&run.stage)).collect();
@@ -100,7 +100,7 @@ impl Known<'_> {
     }
 
     /// Returns one training with its seeds; for an unfinished training, the losses reported so far.
-    pub fn training_of(&self, name: &str, arm: usize, stages: &[&str]) -> Option<Training> {
+    pub(super) fn training_of(&self, name: &str, arm: usize, stages: &[&str]) -> Option<Training> {
         let StageParams::Train(params) = self.params(stages.first()?)? else { return None };
         let mut seeds = stages.iter().filter_map(|stage| self.losses(stage));
         let (rows, is_done) = seeds.next()?;
@@ -147,7 +147,7 @@ impl Known<'_> {
     }
 
     /// Returns the parameters of an arm: of its sampling, its training and its data.
-    pub fn arm(&self, name: &str, arm: &config::Arm) -> Arm {
+    pub(super) fn arm(&self, name: &str, arm: &config::Arm) -> Arm {
         let mut found = BTreeMap::new();
         // The stages upstream of the arm, the nearest first; of several stages of one kind, the nearest counts.
         let mut behind = vec![arm.runs[0].stage.clone()];

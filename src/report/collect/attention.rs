@@ -25,7 +25,7 @@ const MOST_SIDE: usize = 96;
 const MOST: usize = 256;
 
 /// Returns the deepest layer of each of the first arms with attention. Skips anything that cannot be read.
-pub fn of_arms(known: &Known, params: &CompareParams) -> Vec<Attention> {
+pub(super) fn of_arms(known: &Known, params: &CompareParams) -> Vec<Attention> {
     let of_arm = |(name, stage): (&String, &str)| of_arm(known, name, stage).ok().flatten();
     params.arms.iter().map(|(name, arm)| (name, arm.runs[0].stage.as_str())).filter_map(of_arm).take(ARMS).collect()
 }

@@ -16,7 +16,7 @@ pub struct Arm {
 
 /// A table with a column for each parameter that differs, and a list of the others.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Differences {
+pub(super) struct Differences {
     /// Short names and full paths.
     columns: Vec<(String, String)>,
     costs: Vec<&'static str>,
@@ -35,7 +35,7 @@ struct Row {
 const NONE: &str = "–";
 
 impl Differences {
-    pub fn of(arms: &[Arm]) -> Self {
+    pub(super) fn of(arms: &[Arm]) -> Self {
         let paths: BTreeSet<&String> = arms.iter().flat_map(|arm| arm.params.keys()).collect();
         let differs = |path: &String| arms.iter().any(|arm| arm.params.get(path) != arms[0].params.get(path));
         let (differing, common): (Vec<&String>, Vec<&String>) = paths.into_iter().partition(|path| differs(path));

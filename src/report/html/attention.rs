@@ -23,7 +23,7 @@ pub struct Attention {
 
 /// The data of the template.
 #[derive(Debug, Serialize)]
-pub struct AttentionMaps {
+pub(super) struct AttentionMaps {
     arm: String,
     layer: String,
     /// The widths of the query map and of the key map.
@@ -45,14 +45,14 @@ struct ImageMaps {
 
 impl AttentionMaps {
     /// The number of selectable positions per row.
-    pub fn positions(&self) -> usize {
+    pub(super) fn positions(&self) -> usize {
         self.queries
     }
 }
 
 impl Attention {
     /// Returns `None` if the maps are not square.
-    pub fn maps(&self) -> Result<Option<AttentionMaps>> {
+    pub(super) fn maps(&self) -> Result<Option<AttentionMaps>> {
         let [queries, keys] = [self.queries, self.keys].map(usize::isqrt);
         if queries * queries != self.queries || keys * keys != self.keys || self.hr.height != self.hr.width {
             return Ok(None);

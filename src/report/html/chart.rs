@@ -7,34 +7,34 @@ use crate::comparison::axis::{label, linear_ticks, log_ticks};
 use crate::comparison::names::short;
 
 /// A chart of lines on two axes.
-pub struct Chart<'a> {
-    pub x: Axis<'a>,
-    pub y: Axis<'a>,
-    pub lines: Vec<Line>,
+pub(super) struct Chart<'a> {
+    pub(super) x: Axis<'a>,
+    pub(super) y: Axis<'a>,
+    pub(super) lines: Vec<Line>,
     /// A vertical line and its label.
-    pub mark: Option<(f64, &'a str)>,
+    pub(super) mark: Option<(f64, &'a str)>,
 }
 
-pub struct Axis<'a> {
-    pub title: &'a str,
-    pub is_logarithmic: bool,
+pub(super) struct Axis<'a> {
+    pub(super) title: &'a str,
+    pub(super) is_logarithmic: bool,
 }
 
 #[derive(Default)]
-pub struct Line {
-    pub name: String,
-    pub pen: Pen,
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) pen: Pen,
     /// Whether the line is in the background: pale, and without values on hover.
-    pub is_background: bool,
-    pub has_dots: bool,
-    pub points: Vec<(f64, f64)>,
+    pub(super) is_background: bool,
+    pub(super) has_dots: bool,
+    pub(super) points: Vec<(f64, f64)>,
     /// The range around the line at each of its points, if it is the mean of several.
-    pub band: Vec<(f64, f64)>,
+    pub(super) band: Vec<(f64, f64)>,
 }
 
 /// The style class of an arm's line, the same in all charts of a comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Pen {
+pub(super) enum Pen {
     #[default]
     Truth,
     Bicubic,
@@ -43,7 +43,7 @@ pub enum Pen {
 
 impl Pen {
     /// Seven colours that colour-blind readers can distinguish, then dashes, then dots.
-    pub fn class(self) -> String {
+    pub(super) fn class(self) -> String {
         match self {
             Self::Truth => "truth".into(),
             Self::Bicubic => "bicubic".into(),
@@ -77,7 +77,7 @@ const LONG_NAME: usize = 24;
 impl Chart<'_> {
     /// Returns the drawing and its hover values, for one container; `None` without points. Logarithmic axes omit values
     /// that are not positive.
-    pub fn html(&self) -> Option<String> {
+    pub(super) fn html(&self) -> Option<String> {
         let all =
             || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
         let bands = || {
@@ -301,18 +301,18 @@ fn places<'a>(x: &Scale, y: &Scale, points: impl Iterator<Item = &'a (f64, f64)>
 }
 
 /// Formats a length in a drawing with two decimals, so that values read back from it remain distinct.
-pub fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// Formats a value with four significant digits.
-pub fn figure(value: f64) -> String {
+fn figure(value: f64) -> String {
     label(format!("{value:.3e}").parse().unwrap_or(value))
 }
 
 /// Escapes text for use between tags or in quotes.
-pub fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

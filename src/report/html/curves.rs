@@ -22,7 +22,7 @@ pub struct Training {
 
 /// Charts of the same lines, one of which is visible.
 #[derive(Debug, Serialize)]
-pub struct Panel {
+pub(super) struct Panel {
     title: String,
     /// The label of the selector, and the chart.
     charts: Vec<(&'static str, String)>,
@@ -42,7 +42,7 @@ const MOST_CURVES: usize = 80;
 const MOST_POINTS: usize = 12_000;
 
 /// Returns one panel for each kind of loss.
-pub fn panels(trainings: &[Training]) -> Vec<Panel> {
+pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
     let curves: Vec<Curve> = trainings.iter().map(|training| training.curve.clone()).collect();
     let panel = |panel: loss::Panel| {
         let shown: Vec<&Training> = panel.curves.iter().take(MOST_CURVES).map(|&i| &trainings[i]).collect();
@@ -123,7 +123,7 @@ fn thin(points: Vec<(f64, f64)>, most: usize) -> Vec<(f64, f64)> {
 }
 
 /// Draws the power by frequency: of the real images, of bicubic enlargement and of each arm's samples.
-pub fn spectra(pictures: &Pictures) -> Panel {
+pub(super) fn spectra(pictures: &Pictures) -> Panel {
     let truth = pictures.spectrum().decibels();
     let arms = pictures.arms().iter().enumerate().take(MOST_CURVES);
     let of_arms = arms.map(|(i, arm)| (Pen::Arm(i), arm.name.as_str(), arm.spectrum().decibels()));

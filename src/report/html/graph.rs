@@ -24,7 +24,7 @@ const GAP: (f64, f64) = (46.0, 14.0);
 const MOST_LETTERS: usize = 19;
 
 /// Returns `None` if there is nothing to draw.
-pub fn draw(nodes: &[Node]) -> Option<String> {
+pub(super) fn draw(nodes: &[Node]) -> Option<String> {
     let places = places(nodes);
     let columns = places.iter().map(|p| p.0 + 1).max()?;
     let rows = places.iter().map(|p| p.1.ceil() as usize + 1).max()?;

@@ -35,7 +35,7 @@ pub use graph::Node;
 pub use pictures::{ArmPictures, Pictures};
 
 /// The maximum size of a report in bytes.
-pub const MAX_SIZE: usize = 5_000_000;
+const MAX_SIZE: usize = 5_000_000;
 
 /// The maximum size of the images in a report; less if the rest of the page leaves no room.
 const PICTURES_SIZES: [usize; 3] = [3_000_000, 1_000_000, 200_000];
@@ -43,7 +43,7 @@ const PICTURES_SIZES: [usize; 3] = [3_000_000, 1_000_000, 200_000];
 /// The severity of a state, which determines its colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tone {
+pub(super) enum Tone {
     Good,
     Bad,
     Attention,
@@ -53,67 +53,67 @@ pub enum Tone {
 
 /// A word and its severity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Badge {
-    pub word: String,
-    pub tone: Tone,
+pub(super) struct Badge {
+    pub(super) word: String,
+    pub(super) tone: Tone,
 }
 
 /// The data of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    pub pipeline: String,
-    pub description: Option<String>,
-    pub state: Badge,
+    pub(super) pipeline: String,
+    pub(super) description: Option<String>,
+    pub(super) state: Badge,
     /// Below the title: start time, duration, number of stages.
-    pub facts: Vec<String>,
-    pub failures: Vec<Failure>,
-    pub comparisons: Vec<Comparison>,
-    pub trainings: Vec<Training>,
-    pub nodes: Vec<Node>,
-    pub stages: Vec<Stage>,
+    pub(super) facts: Vec<String>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) comparisons: Vec<Comparison>,
+    pub(super) trainings: Vec<Training>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) stages: Vec<Stage>,
     /// The number of stages omitted from `stages`.
-    pub more_stages: usize,
+    pub(super) more_stages: usize,
     /// Versions, machine and seeds by name, as needed to reproduce the run.
-    pub provenance: Vec<(String, String)>,
+    pub(super) provenance: Vec<(String, String)>,
     /// The command that reproduces the run.
-    pub command: String,
+    pub(super) command: String,
     /// The resolved pipeline.
-    pub yaml: String,
+    pub(super) yaml: String,
 }
 
 /// A failed stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failure {
-    pub stage: String,
+    pub(super) stage: String,
     pub error: String,
     /// The end of its log.
     pub log: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Stage {
+pub(super) struct Stage {
     pub name: String,
-    pub kind: &'static str,
-    pub state: Badge,
-    pub time: String,
-    pub key: String,
+    pub(super) kind: &'static str,
+    pub(super) state: Badge,
+    pub(super) time: String,
+    pub(super) key: String,
 }
 
 /// A comparison, complete or not.
 #[derive(Debug, Default)]
-pub struct Comparison {
-    pub name: String,
+pub(super) struct Comparison {
+    pub(super) name: String,
     /// Whether it shows the samples of a pipeline without a comparison.
-    pub is_of_samples: bool,
+    pub(super) is_of_samples: bool,
     /// `None` if the comparison is not done.
-    pub summary: Option<Summary>,
+    pub(super) summary: Option<Summary>,
     /// `metrics.csv`
-    pub metrics: Option<Vec<u8>>,
-    pub arms: Vec<Arm>,
+    pub(super) metrics: Option<Vec<u8>>,
+    pub(super) arms: Vec<Arm>,
     /// `None` if no arm has images.
-    pub pictures: Option<Pictures>,
+    pub(super) pictures: Option<Pictures>,
     /// The attention maps of the arms.
-    pub attention: Vec<Attention>,
+    pub(super) attention: Vec<Attention>,
 }
 
 impl Report {

@@ -13,7 +13,7 @@ use crate::metrics::{Spectrum, mean_image, psnr};
 /// An arm's outputs for the first test images, and the spectrum of all its outputs.
 #[derive(Debug)]
 pub struct ArmPictures {
-    pub name: String,
+    pub(super) name: String,
     /// The height and width of the whole images.
     whole: (usize, usize),
     /// Samples K per image.
@@ -46,7 +46,7 @@ impl ArmPictures {
         }
     }
 
-    pub fn spectrum(&self) -> &Spectrum {
+    pub(super) fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
 }
@@ -121,25 +121,25 @@ impl Pictures {
     }
 
     /// The spectrum of the real images.
-    pub fn spectrum(&self) -> &Spectrum {
+    pub(super) fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
 
-    pub fn bicubic(&self) -> &ArmPictures {
+    pub(super) fn bicubic(&self) -> &ArmPictures {
         &self.bicubic
     }
 
-    pub fn arms(&self) -> &[ArmPictures] {
+    pub(super) fn arms(&self) -> &[ArmPictures] {
         &self.arms
     }
 
-    pub fn scale(&self) -> usize {
+    pub(super) fn scale(&self) -> usize {
         self.scale
     }
 
     /// Returns the pictures as a table of at most about `size` bytes: with fewer test images if there are many arms
     /// and, if that is not enough, fewer arms.
-    pub fn gallery(&self, size: usize) -> anyhow::Result<Gallery> {
+    pub(super) fn gallery(&self, size: usize) -> anyhow::Result<Gallery> {
         let pixels = self.hr.height * self.hr.width;
         // Size in base64; a map has a palette and is mostly incompressible noise.
         let (picture, map) = (4 * pixels + 400, pixels + 400);
@@ -249,7 +249,7 @@ impl View {
 
 /// A table with one row per upscaling method and one column per test image.
 #[derive(Debug, Serialize)]
-pub struct Gallery {
+pub(super) struct Gallery {
     images: usize,
     width: usize,
     height: usize,

@@ -11,7 +11,7 @@ use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::{Better, Metric, Samples, Scale};
 
 #[derive(Debug, Serialize)]
-pub struct Table {
+pub(super) struct Table {
     heads: Vec<Head>,
     rows: Vec<Row>,
     /// The meaning of "±".
@@ -44,7 +44,7 @@ struct Cell {
 
 impl Table {
     /// `metrics` is `metrics.csv`; without it, the values of single seeds have no interval.
-    pub fn of(summary: &Summary, metrics: Option<&[u8]>) -> anyhow::Result<Self> {
+    pub(super) fn of(summary: &Summary, metrics: Option<&[u8]>) -> anyhow::Result<Self> {
         let images = metrics.map(by_image).transpose()?.unwrap_or_default();
         let mut arms: Vec<(&str, Value, usize)> = summary
             .arms

@@ -10,7 +10,7 @@ use crate::stats::Verdict;
 
 /// A claim and its answer.
 #[derive(Debug, Serialize)]
-pub struct Card {
+pub(super) struct Card {
     claim: String,
     verdict: Badge,
     arm: String,

@@ -19,29 +19,29 @@ pub enum Answer {
 
 impl Answer {
     /// Whether the job has left the queue.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Absent | Self::Is(JobState::Ended(_)))
     }
 }
 
 /// Everything that is observed of a job at one moment.
 #[derive(Debug, Clone)]
-pub struct Observation {
+pub(super) struct Observation {
     /// The store has its result.
-    pub has_result: bool,
+    pub(super) has_result: bool,
     /// The job reported that its stage failed.
-    pub reported_failure: bool,
-    pub answer: Answer,
+    pub(super) reported_failure: bool,
+    pub(super) answer: Answer,
     /// How it ended, from its stderr.
-    pub logged_end: Option<End>,
+    pub(super) logged_end: Option<End>,
     /// How long the job has been gone from the queue; zero if it is not.
-    pub gone_for: Duration,
+    pub(super) gone_for: Duration,
     /// How long its heartbeat has been silent; None if there never was one.
-    pub silent_for: Option<Duration>,
+    pub(super) silent_for: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JobOutcome {
+pub(super) enum JobOutcome {
     Done,
     /// As the job reported.
     Failed,
@@ -52,7 +52,7 @@ pub enum JobOutcome {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
+pub(super) enum Loss {
     Ended(End),
     /// The job is gone and nothing shows how it ended.
     Vanished,
@@ -60,7 +60,7 @@ pub enum Loss {
 
 /// Returns the outcome of a job. `grace` is how long a result may take to become visible on this machine, and how long
 /// the heartbeat of a living job may be silent.
-pub fn outcome(observed: &Observation, grace: Duration) -> JobOutcome {
+pub(super) fn outcome(observed: &Observation, grace: Duration) -> JobOutcome {
     if observed.has_result {
         return JobOutcome::Done;
     }

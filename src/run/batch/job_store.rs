@@ -30,18 +30,18 @@ const CANCELLED: &str = "cancelled";
 pub struct RunSpec {
     /// The id of the run; None if an older version wrote it.
     #[serde(default)]
-    pub run_id: Option<String>,
+    run_id: Option<String>,
     /// What submits the jobs; None if an older version wrote it.
     #[serde(default)]
     pub executor: Option<ExecutorKind>,
     /// The folder of the store.
-    pub runs: PathBuf,
-    pub plan: Plan,
+    pub(super) runs: PathBuf,
+    pub(super) plan: Plan,
     /// The digests of external content when the run began.
-    pub sources: Sources,
-    pub backend: BackendClass,
+    pub(super) sources: Sources,
+    pub(super) backend: BackendClass,
     /// Stages that run even if they are cached.
-    pub forced: BTreeSet<usize>,
+    pub(super) forced: BTreeSet<usize>,
     /// The address of a shared cache.
     pub remote: Option<String>,
     /// Whether jobs seal their events; false if an older version wrote this.
@@ -76,14 +76,14 @@ impl RunSpec {
     }
 
     /// Returns the plan with the states that its stages have in the store now.
-    pub fn prepared(self, store: &Store) -> Prepared {
+    pub(super) fn prepared(self, store: &Store) -> Prepared {
         let states = states(&self.plan, store, &self.sources, self.backend);
         let cuda = (self.backend == BackendClass::Cuda).then_some(0);
         Prepared { plan: self.plan, sources: self.sources, cuda, states, forced: self.forced }
     }
 
     /// Whether a run that is prepared now would do the same.
-    pub fn matches(&self, prepared: &Prepared) -> bool {
+    pub(super) fn matches(&self, prepared: &Prepared) -> bool {
         // The plan on disk contains no secrets.
         let written = |plan: &Plan| serde_json::to_value(plan).ok();
         written(&self.plan) == written(&prepared.plan)
@@ -98,31 +98,31 @@ impl RunSpec {
 pub struct Batch {
     /// The id of the run; None if an older version wrote it.
     #[serde(default)]
-    pub run_id: Option<String>,
+    pub(super) run_id: Option<String>,
     /// Batches of a run are numbered from 1 without gaps.
-    pub number: usize,
+    pub(super) number: usize,
     /// Indices of stages in the plan of the run's spec.
-    pub stages: Vec<usize>,
+    pub(super) stages: Vec<usize>,
     /// The keys of the stages, as far as they were known at submission.
-    pub keys: Vec<Option<Key>>,
+    pub(super) keys: Vec<Option<Key>>,
     /// The number by which each stage divides its batch size, after its GPU ran out of memory.
     #[serde(rename = "splits")]
-    pub batch_divisors: Vec<usize>,
+    pub(super) batch_divisors: Vec<usize>,
     /// The number of the job. Without one, only the queue shows whether the batch was submitted.
-    pub job: Option<u64>,
+    pub(super) job: Option<u64>,
 }
 
 /// A stage for a new batch.
 #[derive(Debug, Clone)]
-pub struct BatchTask {
-    pub stage: usize,
-    pub key: Option<Key>,
-    pub batch_divisor: usize,
+pub(super) struct BatchTask {
+    pub(super) stage: usize,
+    pub(super) key: Option<Key>,
+    pub(super) batch_divisor: usize,
 }
 
 impl Batch {
     /// Returns a batch that has not been submitted.
-    pub fn new(run_id: &str, number: usize, tasks: &[BatchTask]) -> Self {
+    pub(super) fn new(run_id: &str, number: usize, tasks: &[BatchTask]) -> Self {
         Self {
             run_id: Some(run_id.to_string()),
             number,
@@ -133,18 +133,18 @@ impl Batch {
         }
     }
 
-    pub fn is_array(&self) -> bool {
+    pub(super) fn is_array(&self) -> bool {
         self.stages.len() > 1
     }
 
     /// Returns the id of a task's job.
-    pub fn job_id(&self, task: usize) -> Option<String> {
+    pub(super) fn job_id(&self, task: usize) -> Option<String> {
         Some(if self.is_array() { format!("{}_{task}", self.job?) } else { self.job?.to_string() })
     }
 
     /// Returns the comment of the job: the tag, by which srpipe identifies it, and for people the first stage's key and
     /// the number of other tasks.
-    pub fn comment(&self) -> String {
+    pub(super) fn comment(&self) -> String {
         let mut comment = tag(self.number);
         if let Some(key) = self.keys.first().into_iter().flatten().next() {
             comment += &format!(" {key}");
@@ -169,11 +169,11 @@ impl JobStore {
         Ok(Self { run: run.clone() })
     }
 
-    pub fn of(run: &RunDir) -> Self {
+    pub(super) fn of(run: &RunDir) -> Self {
         Self { run: run.clone() }
     }
 
-    pub fn run_id(&self) -> &str {
+    pub(super) fn run_id(&self) -> &str {
         self.run.id()
     }
 
@@ -181,7 +181,7 @@ impl JobStore {
     ///
     /// # Errors
     /// Fails if it is damaged or if its stages are not those of `run.json`.
-    pub fn spec(&self) -> Result<RunSpec> {
+    pub(super) fn spec(&self) -> Result<RunSpec> {
         let spec = self.read_spec()?;
         let record = self.run.record()?;
         let names = spec.plan.stages.iter().map(|stage| &stage.name);
@@ -199,7 +199,7 @@ impl JobStore {
     }
 
     /// Asks the process that watches the run to end it.
-    pub fn mark_cancelled(&self) -> Result<()> {
+    pub(super) fn mark_cancelled(&self) -> Result<()> {
         self.run.write_job_file(CANCELLED, b"").map(drop)
     }
 
@@ -224,17 +224,17 @@ impl JobStore {
     }
 
     /// Returns the folder.
-    pub fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.run.jobs_dir()
     }
 
     /// Returns the path of a batch's record.
-    pub fn path(&self, batch: usize) -> PathBuf {
+    pub(super) fn path(&self, batch: usize) -> PathBuf {
         self.run.jobs_dir().join(format!("{}.json", tag(batch)))
     }
 
     /// Writes the record of a batch.
-    pub fn write(&self, batch: &Batch) -> Result<()> {
+    pub(super) fn write(&self, batch: &Batch) -> Result<()> {
         let bytes = seal(batch).context("serialising the record of a batch")?;
         self.run.write_job_file(&format!("{}.json", tag(batch.number)), &bytes)?;
         Ok(())
@@ -266,7 +266,7 @@ impl JobStore {
     }
 
     /// Fails if the queue has a job of this run whose batch is not among `batches`.
-    pub fn check_queue(&self, batches: &[Batch], jobs: &Jobs) -> Result<()> {
+    pub(super) fn check_queue(&self, batches: &[Batch], jobs: &Jobs) -> Result<()> {
         let is_missing = |((number, _), _): &(&TaskId, &QueuedJob)| batches.iter().all(|batch| batch.number != *number);
         match jobs.iter().find(is_missing) {
             None => Ok(()),
@@ -329,7 +329,7 @@ impl JobStore {
 
     /// Returns the path of a task's output: `.out` contains its events, and `.err` the messages of the batch system and
     /// of the process until it has opened its log.
-    pub fn file(&self, (batch, task): TaskId, extension: &str) -> PathBuf {
+    pub(super) fn file(&self, (batch, task): TaskId, extension: &str) -> PathBuf {
         self.run.jobs_dir().join(format!("{}_{task}.{extension}", tag(batch)))
     }
 }

@@ -128,7 +128,7 @@ pub fn device(pipeline: &Pipeline, system: &dyn BatchSystem) -> Device {
 }
 
 /// Runs stages as jobs of a batch system.
-pub struct BatchExecutor {
+pub(super) struct BatchExecutor {
     requests: Sender<Request>,
     ready: Vec<ReadyStage>,
 }
@@ -136,7 +136,7 @@ pub struct BatchExecutor {
 impl BatchExecutor {
     /// Starts to handle the jobs of a run. `plan` includes its secrets, `since` is when the run began, and `runs` is
     /// the folder of the store.
-    pub fn new(
+    pub(super) fn new(
         plan: &Plan,
         run: &RunDir,
         system: Arc<dyn BatchSystem>,

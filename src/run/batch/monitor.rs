@@ -29,7 +29,7 @@ const INTERVAL_PER_JOB: Duration = Duration::from_millis(5);
 /// The delay before jobs that could not be cancelled are cancelled again.
 const CANCEL_DELAY: Duration = Duration::from_secs(2);
 
-pub struct Monitor {
+pub(super) struct Monitor {
     store: Store,
     requests: Receiver<Request>,
     reports: Sender<Report>,
@@ -52,7 +52,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub fn new(
+    pub(super) fn new(
         submitter: Submitter,
         store: Store,
         poll: Poll,
@@ -86,7 +86,7 @@ impl Monitor {
     }
 
     /// Runs until it is asked to stop.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         loop {
             let jobs = u32::try_from(self.tracked.len()).unwrap_or(u32::MAX);
             let mut wait = INTERVAL_PER_JOB.saturating_mul(jobs).clamp(INTERVAL.0, INTERVAL.1);

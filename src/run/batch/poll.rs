@@ -17,7 +17,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 const PER_JOB: Duration = Duration::from_millis(10);
 
-pub struct Poll {
+pub(super) struct Poll {
     system: Arc<dyn BatchSystem>,
     run_id: String,
     /// When the run began, for the accounting.
@@ -35,7 +35,7 @@ pub struct Poll {
 }
 
 impl Poll {
-    pub fn new(system: Arc<dyn BatchSystem>, run_id: String, since: String, answers: Sender<Request>) -> Self {
+    pub(super) fn new(system: Arc<dyn BatchSystem>, run_id: String, since: String, answers: Sender<Request>) -> Self {
         Self {
             system,
             run_id,
@@ -52,24 +52,24 @@ impl Poll {
     }
 
     /// Returns the last answer if its question was asked after `since`.
-    pub fn after(&self, since: Instant) -> Option<(Instant, &Jobs)> {
+    pub(super) fn after(&self, since: Instant) -> Option<(Instant, &Jobs)> {
         self.queue.as_ref().filter(|(asked_at, _)| *asked_at > since).map(|(asked_at, jobs)| (*asked_at, jobs))
     }
 
     /// Returns the state of a job in the accounting.
-    pub fn accounted(&self, id: &str) -> Option<&JobState> {
+    pub(super) fn accounted(&self, id: &str) -> Option<&JobState> {
         self.accounts.get(id)
     }
 
     /// Schedules a question soon, because something has changed.
-    pub fn soon(&mut self) {
+    pub(super) fn soon(&mut self) {
         self.interval = MIN_INTERVAL;
         self.next = self.next.min(Instant::now() + MIN_INTERVAL);
     }
 
     /// Asks if a question is due, without waiting for the answer. `accounts`: whether the accounting is needed, because
     /// the queue lacks some jobs.
-    pub fn ask(&mut self, accounts: bool) {
+    pub(super) fn ask(&mut self, accounts: bool) {
         if self.is_asking || Instant::now() < self.next {
             return;
         }
@@ -87,7 +87,7 @@ impl Poll {
     }
 
     /// Handles an answer about `jobs` jobs. Returns a message if the system stopped or resumed answering.
-    pub fn handle_queue(&mut self, asked_at: Instant, answer: Result<Jobs>, jobs: usize) -> Option<String> {
+    pub(super) fn handle_queue(&mut self, asked_at: Instant, answer: Result<Jobs>, jobs: usize) -> Option<String> {
         self.is_asking = false;
         let min = (PER_JOB * u32::try_from(jobs).unwrap_or(u32::MAX)).clamp(MIN_INTERVAL, MAX_INTERVAL);
         let name = self.system.name();
@@ -108,7 +108,7 @@ impl Poll {
         message
     }
 
-    pub fn handle_accounting(&mut self, answer: Result<Option<BTreeMap<String, JobState>>>) {
+    pub(super) fn handle_accounting(&mut self, answer: Result<Option<BTreeMap<String, JobState>>>) {
         match answer {
             Ok(Some(accounts)) => self.accounts = accounts,
             Ok(None) => self.has_accounting = false,

@@ -9,7 +9,7 @@ use super::system::{JobState, Jobs};
 use crate::store::Key;
 
 /// A request to the monitor, or an answer for it.
-pub enum Request {
+pub(super) enum Request {
     /// Submit stages that became ready together.
     Submit(Vec<ReadyStage>),
     /// Cancel the job of a stage, because the run is to end.
@@ -24,10 +24,10 @@ pub enum Request {
 }
 
 /// A stage to submit.
-pub struct ReadyStage {
-    pub stage: usize,
-    pub key: Key,
-    pub forced: bool,
+pub(super) struct ReadyStage {
+    pub(super) stage: usize,
+    pub(super) key: Key,
+    pub(super) forced: bool,
     /// The number by which the stage divides its batch size.
-    pub batch_divisor: usize,
+    pub(super) batch_divisor: usize,
 }

@@ -15,14 +15,14 @@ pub const VARIABLE: &str = "SRPIPE_SECRET_URLS";
 type Secrets = BTreeMap<String, BTreeMap<usize, String>>;
 
 /// Returns the value of the variable; None if the plan has no secrets.
-pub fn of(plan: &Plan) -> Option<String> {
+pub(super) fn of(plan: &Plan) -> Option<String> {
     let secrets = plan.stages.iter().map(|stage| (stage.name.clone(), stage.params.secret_urls()));
     let secrets: Secrets = secrets.filter(|(_, urls)| !urls.is_empty()).collect();
     (!secrets.is_empty()).then(|| serde_json::to_string(&secrets).expect("addresses are strings"))
 }
 
 /// Restores the secrets in a stage's parameters that were read from a file, from the variable's `value`.
-pub fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Result<()> {
+pub(super) fn restore(params: &mut StageParams, stage: &str, value: Option<&str>) -> Result<()> {
     if !params.has_redacted_urls() {
         return Ok(());
     }

@@ -12,20 +12,20 @@ use crate::plan::BackendClass;
 const MAX_TASKS: usize = 500;
 
 /// Submits the jobs of one run.
-pub struct Submitter {
-    pub system: Arc<dyn BatchSystem>,
-    pub job_store: JobStore,
-    pub spec: RunSpec,
+pub(super) struct Submitter {
+    pub(super) system: Arc<dyn BatchSystem>,
+    pub(super) job_store: JobStore,
+    pub(super) spec: RunSpec,
     /// The srpipe binary.
-    pub exe: PathBuf,
+    pub(super) exe: PathBuf,
     /// For the environment of jobs; see `secrets`.
-    pub secrets: Option<String>,
+    pub(super) secrets: Option<String>,
 }
 
 impl Submitter {
     /// Groups stages into batches, numbered from `last + 1`. Instances of one stage in the file become an array if they
     /// request the same resources.
-    pub fn batches(&self, stages: Vec<BatchTask>, last: usize) -> Vec<Batch> {
+    pub(super) fn batches(&self, stages: Vec<BatchTask>, last: usize) -> Vec<Batch> {
         let mut groups: BTreeMap<(&str, Vec<String>), Vec<BatchTask>> = BTreeMap::new();
         for task in stages {
             let group = (self.spec.plan.stages[task.stage].base.as_str(), self.options(task.stage));

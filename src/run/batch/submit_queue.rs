@@ -14,7 +14,7 @@ const MAX_TRIES: u32 = 5;
 /// The minimum and maximum delay before a batch is submitted again.
 const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-pub struct SubmitQueue {
+pub(super) struct SubmitQueue {
     submitter: Submitter,
     unsent: Vec<Unsent>,
     /// Submitted batches, by number.
@@ -37,7 +37,7 @@ pub struct Sent {
 }
 
 /// The result of an attempt to submit a batch.
-pub enum Attempt {
+pub(super) enum Attempt {
     Submitted,
     /// The batch is submitted again later.
     Postponed(String),
@@ -45,21 +45,21 @@ pub enum Attempt {
 }
 
 impl SubmitQueue {
-    pub fn new(submitter: Submitter) -> Self {
+    pub(super) fn new(submitter: Submitter) -> Self {
         Self { submitter, unsent: vec![], sent: BTreeMap::new() }
     }
 
-    pub fn submitter(&self) -> &Submitter {
+    pub(super) fn submitter(&self) -> &Submitter {
         &self.submitter
     }
 
     /// Adds a new batch.
-    pub fn push(&mut self, batch: Batch) {
+    pub(super) fn push(&mut self, batch: Batch) {
         self.unsent.push(Unsent { batch, tries: 0, next: Instant::now(), uncertain_since: None });
     }
 
     /// Adds a batch whose record an earlier process wrote. Without a job number, it may or may not have been submitted.
-    pub fn push_recorded(&mut self, batch: Batch) {
+    pub(super) fn push_recorded(&mut self, batch: Batch) {
         let now = Instant::now();
         if batch.job.is_some() {
             self.sent.entry(batch.number).or_insert(Sent { batch, at: now });
@@ -68,7 +68,7 @@ impl SubmitQueue {
         }
     }
 
-    pub fn sent(&self, number: usize) -> Option<&Sent> {
+    pub(super) fn sent(&self, number: usize) -> Option<&Sent> {
         self.sent.get(&number)
     }
 

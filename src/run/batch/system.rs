@@ -60,7 +60,7 @@ pub trait BatchSystem: Send + Sync {
 }
 
 /// Identifies a job of a run: the number of its batch, and its index in that batch.
-pub type TaskId = (usize, usize);
+pub(super) type TaskId = (usize, usize);
 
 /// The jobs of one run in the queue.
 pub type Jobs = BTreeMap<TaskId, QueuedJob>;
@@ -75,7 +75,7 @@ pub struct QueuedJob {
 
 impl QueuedJob {
     /// Returns the number that all tasks of an array share.
-    pub fn number(&self) -> Option<u64> {
+    pub(super) fn number(&self) -> Option<u64> {
         self.id.split('_').next()?.parse().ok()
     }
 }
@@ -179,7 +179,7 @@ impl End {
     }
 
     /// Describes the end, to follow "job N".
-    pub fn description(self) -> &'static str {
+    pub(super) fn description(self) -> &'static str {
         match self {
             Self::OutOfMemory => "exceeded its memory limit (`resources.memory`) and was killed",
             Self::TimeLimit => "exceeded its time limit (`resources.time`) and was killed",
@@ -194,6 +194,6 @@ impl End {
 }
 
 /// Returns the tag of a batch, which distinguishes its jobs from others of the run.
-pub fn tag(batch: usize) -> String {
+pub(super) fn tag(batch: usize) -> String {
     format!("b{batch}")
 }

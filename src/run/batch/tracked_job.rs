@@ -16,7 +16,7 @@ use crate::store::files::read_tail;
 use crate::store::{Action, Key, Store};
 
 /// A line in a job's stderr: everything before it belongs to an earlier attempt.
-pub const RESTART_LINE: &str = "srpipe: the job starts again";
+pub(super) const RESTART_LINE: &str = "srpipe: the job starts again";
 
 /// The number of bytes at the end of a job's stderr that contain the batch system's own lines.
 const END_OF_STDERR: u64 = 16 << 10;
@@ -27,17 +27,17 @@ const PROGRESS: &str = r#"{"event":"progress""#;
 /// The delay before a requeued job is started at once: nodes reject a job in the second in which it ended.
 const RESTART_DELAY: Duration = Duration::from_secs(3);
 
-pub struct TrackedJob {
-    pub task: TaskId,
-    pub key: Key,
+pub(super) struct TrackedJob {
+    pub(super) task: TaskId,
+    pub(super) key: Key,
     /// The stage is forced: there may be an older result.
-    pub forced: bool,
+    pub(super) forced: bool,
     /// When the run began. For a forced stage, results from before do not count.
     run_start: Option<Timestamp>,
     /// When the job started last, or when tracking began.
-    pub since: Instant,
+    pub(super) since: Instant,
     /// An earlier process submitted the job.
-    pub is_earlier: bool,
+    pub(super) is_earlier: bool,
     has_started: bool,
     out: Tail,
     /// The name of the file with the job's events.
@@ -50,7 +50,7 @@ pub struct TrackedJob {
     requeued_since: Option<Instant>,
     is_expedited: bool,
     /// The last event, if it reports the end of the stage.
-    pub last_event: Option<ProcessEvent>,
+    pub(super) last_event: Option<ProcessEvent>,
     beat: Option<(String, Instant)>,
     gone_since: Option<Instant>,
     /// The last queue state that was reported.
@@ -91,7 +91,7 @@ impl TrackedJob {
     }
 
     /// Reads new events and returns those that do not report the end of the stage.
-    pub fn read_events(&mut self, now: Instant) -> Vec<Event> {
+    pub(super) fn read_events(&mut self, now: Instant) -> Vec<Event> {
         let mut events = vec![];
         let mut lines = vec![];
         self.out.read_lines(|piece| lines.extend(events_in(piece)));
@@ -136,7 +136,13 @@ impl TrackedJob {
     }
 
     /// Returns everything that is observed of the job now.
-    pub fn observe(&mut self, store: &Store, system: &dyn BatchSystem, answer: Answer, now: Instant) -> Observation {
+    pub(super) fn observe(
+        &mut self,
+        store: &Store,
+        system: &dyn BatchSystem,
+        answer: Answer,
+        now: Instant,
+    ) -> Observation {
         let is_gone = answer.is_gone();
         let reported_done = matches!(self.last_event, Some(ProcessEvent::Done { .. }));
         if is_gone || reported_done {
@@ -177,7 +183,7 @@ impl TrackedJob {
     }
 
     /// Returns the queue state to report, if it has changed.
-    pub fn queue_event(&mut self, id: &str, state: &JobState) -> Option<ProcessEvent> {
+    pub(super) fn queue_event(&mut self, id: &str, state: &JobState) -> Option<ProcessEvent> {
         let job = id.to_string();
         let event = match state {
             JobState::Queued { reason, .. } => ProcessEvent::Queued { job, reason: reason.clone() },
@@ -188,7 +194,7 @@ impl TrackedJob {
     }
 
     /// Whether a requeued job should be started at once; true once per start. `is_delayed`: the queue delays the job.
-    pub fn should_expedite(&mut self, is_delayed: bool, now: Instant) -> bool {
+    pub(super) fn should_expedite(&mut self, is_delayed: bool, now: Instant) -> bool {
         if !is_delayed || !self.has_started || self.is_expedited {
             return false;
         }
@@ -198,12 +204,12 @@ impl TrackedJob {
     }
 
     /// Whether a lost job of an earlier process never started.
-    pub fn never_started(&self, loss: Loss) -> bool {
+    pub(super) fn never_started(&self, loss: Loss) -> bool {
         loss == Loss::Vanished && self.is_earlier && !self.has_started
     }
 
     /// Describes the end of a lost job.
-    pub fn describe_loss(&self, loss: Loss, id: &str) -> (Cause, String) {
+    pub(super) fn describe_loss(&self, loss: Loss, id: &str) -> (Cause, String) {
         match loss {
             Loss::Vanished => {
                 (Cause::Lost, format!("job {id} is no longer in the queue and left neither a result nor an error"))

@@ -14,7 +14,7 @@ use crate::plan::PlannedStage;
 use crate::store::{Action, Artifact, Cost, Store};
 
 #[derive(Default)]
-pub struct Fake {
+pub(super) struct Fake {
     jobs: Arc<Mutex<Jobs>>,
 }
 

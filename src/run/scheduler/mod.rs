@@ -30,15 +30,15 @@ const MAX_REPORTS_PER_TICK: usize = 1000;
 const TICK: Duration = Duration::from_millis(200);
 
 /// What does not change during a run, except that `remote` is dropped if it cannot be used.
-pub struct RunContext<'a> {
-    pub plan: &'a Plan,
+pub(super) struct RunContext<'a> {
+    pub(super) plan: &'a Plan,
     /// The CUDA device for stages that run a network; None for the CPU.
-    pub cuda: Option<usize>,
-    pub pool: ResourcePool,
-    pub on_failure: OnFailure,
-    pub remote: Option<String>,
-    pub store: &'a Store,
-    pub run: &'a RunDir,
+    pub(super) cuda: Option<usize>,
+    pub(super) pool: ResourcePool,
+    pub(super) on_failure: OnFailure,
+    pub(super) remote: Option<String>,
+    pub(super) store: &'a Store,
+    pub(super) run: &'a RunDir,
 }
 
 /// What a failed stage means for stages that do not depend on it.
@@ -50,7 +50,7 @@ pub enum OnFailure {
     KeepGoing,
 }
 
-pub struct Scheduler<'a> {
+pub(super) struct Scheduler<'a> {
     context: RunContext<'a>,
     executor: &'a mut dyn Executor,
     progress: &'a mut dyn Progress,
@@ -83,7 +83,7 @@ enum Stop {
 }
 
 impl<'a> Scheduler<'a> {
-    pub fn new(
+    pub(super) fn new(
         context: RunContext<'a>,
         cache: CacheState<'a>,
         record: RunRecord,
@@ -113,7 +113,7 @@ impl<'a> Scheduler<'a> {
     ///
     /// # Errors
     /// Fails on errors of the store or the machine, not on failed stages.
-    pub fn run(mut self, reports: &Receiver<Report>, mut guard: GcGuard) -> Result<RunRecord> {
+    pub(super) fn run(mut self, reports: &Receiver<Report>, mut guard: GcGuard) -> Result<RunRecord> {
         let start = Instant::now();
         self.progress.started(&self.record);
         self.report_damaged_results();

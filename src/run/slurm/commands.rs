@@ -14,7 +14,7 @@ use crate::run::batch::secrets;
 use crate::run::batch::system::{Dependency, JobState, Jobs, QueuedJob, Refusal, Submission};
 
 /// Submits a script with `sbatch` and returns the job's number.
-pub fn sbatch(submission: &Submission, timeout: Duration) -> Result<u64, Refusal> {
+pub(super) fn sbatch(submission: &Submission, timeout: Duration) -> Result<u64, Refusal> {
     let mut command = Command::new("sbatch");
     command.arg("--parsable").args(options(submission));
     match submission.secrets {
@@ -138,7 +138,7 @@ fn sacct_time(time: &str) -> Result<String> {
 }
 
 /// Returns the states of a run's jobs by their ids; None if the cluster has no accounting.
-pub fn sacct(run_id: &str, since: &str, timeout: Duration) -> Result<Option<BTreeMap<String, JobState>>> {
+pub(super) fn sacct(run_id: &str, since: &str, timeout: Duration) -> Result<Option<BTreeMap<String, JobState>>> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", "--duplicates", "--format=JobID,State,NodeList"]);
     command.arg(format!("--name={run_id}")).arg(format!("--starttime={}", sacct_time(since)?));
@@ -158,17 +158,17 @@ pub fn sacct(run_id: &str, since: &str, timeout: Duration) -> Result<Option<BTre
 }
 
 /// Cancels all jobs of a run.
-pub fn scancel(run_id: &str, timeout: Duration) -> Result<()> {
+pub(super) fn scancel(run_id: &str, timeout: Duration) -> Result<()> {
     check("scancel", &[&format!("--name={run_id}")], timeout)
 }
 
 /// Requeues a running job.
-pub fn requeue(job: &str, timeout: Duration) -> Result<()> {
+pub(super) fn requeue(job: &str, timeout: Duration) -> Result<()> {
     check("scontrol", &["requeue", job], timeout)
 }
 
 /// Lets a requeued job start as soon as resources are free; otherwise it waits for minutes.
-pub fn start_now(job: &str, timeout: Duration) -> Result<()> {
+pub(super) fn start_now(job: &str, timeout: Duration) -> Result<()> {
     check("scontrol", &["update", &format!("JobId={job}"), "StartTime=now"], timeout)
 }
 
@@ -182,7 +182,7 @@ fn check(name: &str, args: &[&str], timeout: Duration) -> Result<()> {
 }
 
 /// Whether Slurm considers a job running. It does not once the job was cancelled or its time is up.
-pub fn is_running(job: &str, timeout: Duration) -> bool {
+pub(super) fn is_running(job: &str, timeout: Duration) -> bool {
     let output = run_command(Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", job]), "", timeout);
     output.is_ok_and(|output| output.ok && output.stdout.trim() == "RUNNING")
 }

@@ -33,12 +33,12 @@ impl Default for Settings {
     }
 }
 
-pub struct Slurm {
+pub(super) struct Slurm {
     settings: Settings,
 }
 
 impl Slurm {
-    pub fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self { settings }
     }
 }

@@ -19,7 +19,7 @@ const WARNING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 impl Defaults {
     /// Returns a stage's resources with defaults filled in. With `cuda`, a stage that runs a network gets one GPU if
     /// none is requested.
-    pub fn complete(&self, stage: &PlannedStage, cuda: bool) -> (Resources, Site) {
+    pub(super) fn complete(&self, stage: &PlannedStage, cuda: bool) -> (Resources, Site) {
         let asked = (stage.resources, stage.site.clone());
         let of_kind = self.kinds.get(&stage.kind).cloned().unwrap_or_default();
         let (mut resources, site) = over(over(asked, of_kind), self.all.clone());
@@ -48,7 +48,7 @@ fn over(one: (Resources, Site), under: (Resources, Site)) -> (Resources, Site) {
 }
 
 /// Returns the options of `sbatch` for these resources.
-pub fn options((resources, site): &(Resources, Site)) -> Vec<String> {
+pub(super) fn options((resources, site): &(Resources, Site)) -> Vec<String> {
     let warning = resources.time.map_or(Duration::from_secs(60), |time| (time / 5).clamp(WARNING.0, WARNING.1));
     let texts = [("partition", &site.partition), ("account", &site.account), ("qos", &site.qos)];
     let texts = texts.into_iter().chain([("constraint", &site.constraint)]);

@@ -29,7 +29,7 @@ pub fn parse(state: &str, reason: &str, node: &str) -> JobState {
 
 /// Returns how a job ended, from the lines that Slurm wrote to its stderr. They are more specific than the state:
 /// without cgroups, a job that exceeds its memory is `FAILED` or `CANCELLED`.
-pub fn end_in_log(stderr: &str) -> Option<End> {
+pub(super) fn end_in_log(stderr: &str) -> Option<End> {
     // These lines belong to an attempt that was requeued.
     let lines = stderr.lines().filter(|line| !line.contains("DUE TO JOB REQUEUE"));
     let stderr = lines.collect::<Vec<_>>().join("\n");

@@ -203,7 +203,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Returns the record if its output names are those of its kind of stage.
-pub fn checked(record: Record) -> Result<Record> {
+pub(super) fn checked(record: Record) -> Result<Record> {
     let outputs =
         Preimage::of(&record.action).map_or(Ok(()), |preimage| preimage.check_outputs(&record.action.outputs));
     outputs.map_err(|reason| anyhow!("the record of the key {} is invalid: {reason}", record.key))?;

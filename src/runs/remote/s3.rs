@@ -54,7 +54,7 @@ fn length(response: &Response<Body>) -> Option<u64> {
 impl S3 {
     /// Opens `BUCKET` or `BUCKET/PREFIX`. Credentials, region and endpoint come from the environment variables of the
     /// AWS tools.
-    pub fn open(address: &str) -> Result<Self> {
+    pub(super) fn open(address: &str) -> Result<Self> {
         Self::with(address, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
@@ -93,7 +93,7 @@ impl S3 {
 
     /// Opens an object; None if it does not exist.
     /// Fails if the object is larger than `max_bytes`.
-    pub fn get(&self, path: &str, max_bytes: u64) -> Result<Option<impl Read + use<>>> {
+    pub(super) fn get(&self, path: &str, max_bytes: u64) -> Result<Option<impl Read + use<>>> {
         let name = self.name(path);
         let doing = || format!("reading {name}");
         let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
@@ -110,7 +110,7 @@ impl S3 {
     }
 
     /// Returns the size of an object in bytes; None if it does not exist.
-    pub fn size(&self, path: &str) -> Result<Option<u64>> {
+    pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
         let name = self.name(path);
         let doing = || format!("looking for {name}");
         let url = self.bucket.head_object(self.credentials.as_ref(), &name).sign(VALID);
@@ -131,7 +131,7 @@ impl S3 {
     }
 
     /// Writes an object atomically.
-    pub fn put(&self, path: &str, mut content: File) -> Result<()> {
+    pub(super) fn put(&self, path: &str, mut content: File) -> Result<()> {
         let name = self.name(path);
         let doing = || format!("writing {name}");
         let length = content.metadata().with_context(doing)?.len();

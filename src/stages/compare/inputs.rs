@@ -15,19 +15,19 @@ use crate::store::{Artifact, Digest, Store};
 
 /// An arm with one of its seeds.
 pub struct Arm<'a> {
-    pub name: &'a str,
-    pub params: &'a config::Arm,
-    pub seed: Option<&'a str>,
+    pub(super) name: &'a str,
+    pub(super) params: &'a config::Arm,
+    pub(super) seed: Option<&'a str>,
     /// Whether this seed's images and curves are plotted.
-    pub is_first: bool,
+    pub(super) is_first: bool,
     /// The `sample` stage.
-    pub stage: &'a str,
+    pub(super) stage: &'a str,
     artifact: &'a Artifact,
 }
 
 impl Arm<'_> {
     /// Identifies the training: trainings with other seeds have other losses.
-    pub fn training(&self) -> Option<Digest> {
+    pub(super) fn training(&self) -> Option<Digest> {
         self.artifact.get(blobs::LOSS).cloned()
     }
 
@@ -41,7 +41,7 @@ impl Arm<'_> {
 }
 
 /// Returns the arms in name order, each with its seeds. Fails if there are none.
-pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<Vec<Arm<'a>>> {
+pub(super) fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<Vec<Arm<'a>>> {
     ensure!(!params.arms.is_empty(), "nothing to compare: name a sample stage under `arms`");
     ensure!(
         !params.arms.contains_key(BICUBIC),
@@ -60,12 +60,12 @@ pub fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::Result<V
 }
 
 /// The test images, which are the same for all arms.
-pub struct Pairs {
-    pub hr: Images,
-    pub lr: Images,
+pub(super) struct Pairs {
+    pub(super) hr: Images,
+    pub(super) lr: Images,
     /// The factor by which `lr` is smaller, and the method of degradation.
-    pub scale: usize,
-    pub degradation: Degradation,
+    pub(super) scale: usize,
+    pub(super) degradation: Degradation,
 }
 
 impl Pairs {
@@ -109,7 +109,7 @@ impl Pairs {
 }
 
 /// Reads the samples and, if stored with them, the diffusion parameters of their model.
-pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
+pub(super) fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option<DiffusionParams>)> {
     let bytes = arm.read(blobs::SAMPLES, store)?;
     let of_arm = || format!("{} of {arm}", blobs::SAMPLES);
     let (samples, metadata) = Samples::from_safetensors(&bytes).with_context(of_arm)?;
@@ -117,7 +117,7 @@ pub fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples, Option
 }
 
 /// Fails if `arm` and the first arm, with `first_count` images, have different numbers of images.
-pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> anyhow::Result<()> {
+pub(super) fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> anyhow::Result<()> {
     ensure!(
         count == first_count,
         "{first} has {first_count} test images, {arm} has {count}; give their sample stages the same `limit`"
@@ -127,7 +127,7 @@ pub fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> a
 
 /// Reads the losses of the arm's training; empty if it has none: a command in place of a sample stage need not have a
 /// training.
-pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
+pub(super) fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
     if !arm.artifact.contains_key(blobs::LOSS) {
         return Ok(vec![]);
     }
@@ -137,7 +137,7 @@ pub fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
 
 /// Returns a curve for each training of the arms' first seeds; arms that sample the same model share a curve.
 /// `measured` has the order of the arms.
-pub fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
+pub(super) fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
     let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();
     for (arm, measured) in arms.iter().zip(measured).filter(|(arm, _)| arm.is_first) {
         let Some(digest) = arm.artifact.get(blobs::LOSS) else { continue };

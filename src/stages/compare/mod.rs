@@ -32,7 +32,7 @@ const CHUNK: usize = 256;
 ///
 /// # Errors
 /// Fails if arms were sampled from different test images or different numbers of them, or if an arm is named `bicubic`.
-pub fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
+pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let arms = arms(params, ctx)?;
     let losses = arms.iter().map(|arm| read_losses(arm, ctx.store)).collect::<anyhow::Result<Vec<_>>>()?;
     let first = read_samples(&arms[0], ctx.store)?;

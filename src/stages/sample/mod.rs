@@ -23,7 +23,7 @@ use crate::nn::OutOfMemory;
 const PART: &str = "samples.part";
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
-pub fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
+pub(super) fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let weights = match params.weights {
         Weights::Ema => blobs::EMA,
         Weights::Raw => blobs::WEIGHTS,

@@ -16,7 +16,7 @@ use crate::store::open_own;
 const DIGEST: usize = 32;
 const HEAD: usize = 8 + DIGEST;
 
-pub struct Part {
+pub(super) struct Part {
     file: File,
     path: PathBuf,
     /// The number of bytes of images so far.
@@ -24,15 +24,15 @@ pub struct Part {
 }
 
 /// The contents of an existing file.
-pub struct Kept {
-    pub pixels: Vec<u8>,
+pub(super) struct Kept {
+    pub(super) pixels: Vec<u8>,
     /// The number of bytes after the last valid batch, which were truncated.
-    pub lost: u64,
+    pub(super) lost: u64,
 }
 
 impl Part {
     /// Opens or creates the file and reads its images of `image_len` bytes each, `max_len` bytes in total.
-    pub fn open(path: &Path, image_len: usize, max_len: usize) -> Result<(Self, Kept)> {
+    pub(super) fn open(path: &Path, image_len: usize, max_len: usize) -> Result<(Self, Kept)> {
         let doing = || format!("reading the finished images in {}", path.display());
         let mut file =
             open_own(path, File::options().create(true).truncate(false).read(true).write(true)).with_context(doing)?;
@@ -53,7 +53,7 @@ impl Part {
     }
 
     /// Appends a batch; it is durable when this returns.
-    pub fn append(&mut self, batch: &[u8]) -> Result<()> {
+    pub(super) fn append(&mut self, batch: &[u8]) -> Result<()> {
         let mut record = Vec::with_capacity(HEAD + batch.len());
         record.extend((batch.len() as u64).to_le_bytes());
         record.extend(digest(self.len, batch));

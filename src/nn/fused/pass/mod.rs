@@ -70,22 +70,22 @@ pub trait CpuKernel {
 
 /// The state that all tasks of one call share.
 #[derive(Clone, Copy)]
-pub struct PassContext<'a> {
-    pub graph: &'a Graph,
-    pub plan: &'a ExecutionPlan,
-    pub isa: Isa,
-    pub weights: &'a PackedWeights,
+pub(super) struct PassContext<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) plan: &'a ExecutionPlan,
+    pub(super) isa: Isa,
+    pub(super) weights: &'a PackedWeights,
 }
 
 /// The inputs of one task, `(images, H, W, C)` and `(images,)`.
 #[derive(Clone, Copy)]
-pub struct Inputs<'a> {
-    pub x: &'a [f32],
-    pub t: &'a [f32],
+pub(super) struct Inputs<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) t: &'a [f32],
 }
 
 /// The execution of one task in its workspace.
-pub struct Pass<'a> {
+pub(super) struct Pass<'a> {
     context: PassContext<'a>,
     images: usize,
     arena: *mut f32,
@@ -93,20 +93,20 @@ pub struct Pass<'a> {
 }
 
 /// Returns the size of the scratch memory for `images` images, in numbers.
-pub fn scratch_len(graph: &Graph, plan: &ExecutionPlan, images: usize, training: bool) -> usize {
+pub(super) fn scratch_len(graph: &Graph, plan: &ExecutionPlan, images: usize, training: bool) -> usize {
     let len = plan.steps.iter().map(|s| s.op.cpu().scratch_len(graph, graph.shape(s.node), images, training));
     len.max().unwrap_or(0)
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(context: PassContext<'a>, workspace: &'a mut Workspace, images: usize, training: bool) -> Self {
+    pub(super) fn new(context: PassContext<'a>, workspace: &'a mut Workspace, images: usize, training: bool) -> Self {
         let arena = workspace.arena.at_least(context.plan.arena * images);
         let scratch = workspace.scratch.at_least(scratch_len(context.graph, context.plan, images, training));
         Self { context, images, arena, scratch }
     }
 
     /// Runs the forward pass.
-    pub fn forward(&mut self, inputs: Inputs) {
+    pub(super) fn forward(&mut self, inputs: Inputs) {
         for (index, step) in self.context.plan.steps.iter().enumerate() {
             match step.op {
                 Op::Input(_) => copy_in(inputs.x, &self.value(step.node)),
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
 
     /// Runs the backward pass from the output's gradient, and adds the gradients of all parameters to `gradients`,
     /// which has the parameters' layout. Overwrites stored values.
-    pub fn backward(&mut self, gradients: &mut [f32]) {
+    pub(super) fn backward(&mut self, gradients: &mut [f32]) {
         assert_eq!(gradients.len(), self.context.graph.parameter_count());
         for (index, step) in self.context.plan.steps.iter().enumerate().rev() {
             if self.context.plan.gradients[step.node.0].is_some() {
@@ -138,7 +138,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Returns the value of a node, which is valid until its memory is reused.
-    pub fn value(&self, node: NodeId) -> View {
+    pub(super) fn value(&self, node: NodeId) -> View {
         self.view(self.context.plan.values[node.0])
     }
 
@@ -147,12 +147,12 @@ impl<'a> Pass<'a> {
     }
 
     /// Returns the network's output.
-    pub fn output(&self) -> View {
+    pub(super) fn output(&self) -> View {
         self.value(self.context.graph.output())
     }
 
     /// Returns the gradient of the network's output.
-    pub fn output_gradient(&self) -> View {
+    pub(super) fn output_gradient(&self) -> View {
         self.gradient(self.context.graph.output())
     }
 }
@@ -167,7 +167,7 @@ pub fn copy_in(values: &[f32], to: &View) {
 }
 
 /// Copies the values of all images out of a view; the inverse of [`copy_in`].
-pub fn copy_out(from: &View, values: &mut [f32]) {
+pub(super) fn copy_out(from: &View, values: &mut [f32]) {
     assert_eq!(values.len(), from.rows() * from.channels());
     for (row, pixel) in values.chunks_exact_mut(from.channels()).enumerate() {
         // SAFETY: there are as many pixels as the view has rows.

@@ -9,7 +9,7 @@ kernel! {
     /// # Safety
     ///
     /// `y` may be `x`; otherwise nothing overlaps.
-    pub unsafe fn add_vector<S>(x: &View, v: &View, y: &View) {
+    pub(super) unsafe fn add_vector<S>(x: &View, v: &View, y: &View) {
         let positions = x.shape.positions();
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));

@@ -30,12 +30,12 @@ const QUERIES: usize = 64;
 const KEYS: usize = 64;
 
 /// Returns the length of [`ImageAttention::moments`].
-pub fn moments_len(queries: usize, heads: usize) -> usize {
+pub(super) fn moments_len(queries: usize, heads: usize) -> usize {
     2 * heads * queries
 }
 
 /// Returns the length of the scratch memory for one image whose heads have `[d, c]` channels in queries and values.
-pub fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) -> usize {
+pub(super) fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) -> usize {
     let forward = QUERIES * (KEYS + d + c + 2);
     let backward = 2 * KEYS * (QUERIES + d + c) + queries;
     if training { forward.max(backward) } else { forward }
@@ -62,7 +62,7 @@ fn tiles(count: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
 /// # Safety
 ///
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
-pub unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
+pub(super) unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         for (first, count) in tiles(q.rows(), QUERIES) {
@@ -178,7 +178,7 @@ kernel! {
 ///
 /// As for [`forward`], which has written `y` and the moments. The targets have the shapes of q, k and v, and overlap
 /// nothing but each other.
-pub unsafe fn backward(isa: Isa, a: &ImageAttention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
+pub(super) unsafe fn backward(isa: Isa, a: &ImageAttention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let [q, k, v, y, dy] = [&a.q, &a.k, &a.v, y, dy].map(|view| slice(view, a.heads, head));
         let [dq, dk, dv] = targets.map(|t| t.map(|(view, accumulate)| (slice(&view, a.heads, head), accumulate)));

@@ -9,7 +9,7 @@ kernel! {
     /// # Safety
     ///
     /// The views have the same shape, and `sums` has one number per channel.
-    pub unsafe fn channel_products<S>(x: &View, y: &View, sums: *mut f32) {
+    pub(super) unsafe fn channel_products<S>(x: &View, y: &View, sums: *mut f32) {
         for_lanes!(S, x.channels(), |c, lanes| {
             let mut sum = lanes.load(sums.add(c));
             for row in 0..x.rows() {

@@ -12,33 +12,33 @@ const EPSILON: f64 = 1e-5;
 
 /// y = norm(x) · weight + bias; with `film`, y · (1 + its first half) + its second half; then SiLU if `silu`.
 #[derive(Clone, Copy)]
-pub struct Norm {
-    pub x: View,
-    pub y: View,
-    pub groups: usize,
-    pub silu: bool,
-    pub weight: *const f32,
-    pub bias: *const f32,
+pub(super) struct Norm {
+    pub(super) x: View,
+    pub(super) y: View,
+    pub(super) groups: usize,
+    pub(super) silu: bool,
+    pub(super) weight: *const f32,
+    pub(super) bias: *const f32,
     /// One pixel per image with two numbers per channel.
-    pub film: Option<View>,
+    pub(super) film: Option<View>,
     /// `(images, 2, groups)`: means, then reciprocal standard deviations; written by the forward pass, read by the
     /// backward pass.
-    pub moments: *mut f32,
+    pub(super) moments: *mut f32,
     /// [`scratch_len`] numbers.
-    pub scratch: *mut f32,
+    pub(super) scratch: *mut f32,
 }
 
 /// The backward pass of a [`Norm`]. `norm.y` is the gradient of the output and is overwritten.
 #[derive(Clone, Copy)]
-pub struct NormBackward {
-    pub norm: Norm,
+pub(super) struct NormBackward {
+    pub(super) norm: Norm,
     /// May be the same view as `norm.y`. Null if it is not needed.
-    pub dx: View,
-    pub accumulate: bool,
-    pub d_weight: *mut f32,
-    pub d_bias: *mut f32,
+    pub(super) dx: View,
+    pub(super) accumulate: bool,
+    pub(super) d_weight: *mut f32,
+    pub(super) d_bias: *mut f32,
     /// The gradient of `norm.film`, and whether to add to it.
-    pub d_film: Option<(View, bool)>,
+    pub(super) d_film: Option<(View, bool)>,
 }
 
 impl Norm {
@@ -61,7 +61,7 @@ impl Norm {
 }
 
 /// Returns the length of the scratch memory.
-pub fn scratch_len(channels: usize) -> usize {
+pub(super) fn scratch_len(channels: usize) -> usize {
     8 * channels
 }
 
@@ -71,7 +71,7 @@ kernel! {
     /// # Safety
     ///
     /// Views and pointers have matching sizes; `y` may be the same view as `x`, otherwise nothing overlaps.
-    pub unsafe fn forward<S>(n: &Norm) {
+    pub(super) unsafe fn forward<S>(n: &Norm) {
         let channels = n.x.channels();
         let (scale, shift) = (n.scratch, n.scratch.add(channels));
         for i in 0..n.x.images {
@@ -103,7 +103,7 @@ kernel! {
     /// # Safety
     ///
     /// As for [`forward`]; `dx` may be the same view as `norm.y`, and overlaps nothing else.
-    pub unsafe fn backward<S>(b: &NormBackward) {
+    pub(super) unsafe fn backward<S>(b: &NormBackward) {
         let n = &b.norm;
         let channels = n.x.channels();
         let part = |i: usize| n.scratch.add(i * channels);

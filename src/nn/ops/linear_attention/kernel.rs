@@ -48,7 +48,7 @@ impl Matrix {
 
 /// Returns the length of the scratch memory for one image with `queries` and `keys` positions and `[q and k, v]`
 /// channels.
-pub fn scratch_len(queries: usize, keys: usize, channels: [usize; 2], heads: usize) -> usize {
+pub(super) fn scratch_len(queries: usize, keys: usize, channels: [usize; 2], heads: usize) -> usize {
     let [d, v] = channels.map(|c| c / heads);
     layout(queries, keys, d, v).iter().map(|(rows, row)| rows * row).sum()
 }
@@ -109,7 +109,7 @@ unsafe fn compute_factors(isa: Isa, p: &ScratchMatrices, q: &View, k: &View, v: 
 /// # Safety
 ///
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
-pub unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
+pub(super) unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
         let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
         // SAFETY: upheld by the caller.
@@ -135,7 +135,7 @@ pub unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
 /// # Safety
 ///
 /// As for [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
-pub unsafe fn backward(isa: Isa, a: &ImageAttention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
+pub(super) unsafe fn backward(isa: Isa, a: &ImageAttention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
     for head in 0..a.heads {
         let part = |view: &View| slice(view, a.heads, head);
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));

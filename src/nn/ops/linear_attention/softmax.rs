@@ -31,7 +31,7 @@ kernel! {
     /// # Safety
     ///
     /// `rows` is valid for reading and writing `count` padded rows.
-    pub unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
+    pub(super) unsafe fn softmax<S>(rows: *mut f32, count: usize, n: usize, scale: f32) {
         let one = S::splat(1.0);
         for row in 0..count {
             let row = rows.add(row * n.next_multiple_of(PANEL));
@@ -77,7 +77,7 @@ kernel! {
     /// # Safety
     ///
     /// As for [`softmax`]; the padding is finite in the gradients and zero in the weights.
-    pub unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
+    pub(super) unsafe fn softmax_backward<S>(weights: *const f32, gradients: *mut f32, count: usize, n: usize, scale: f32) {
         let columns = n.next_multiple_of(PANEL);
         for row in 0..count {
             let (w, g) = (weights.add(row * columns), gradients.add(row * columns));

@@ -9,7 +9,7 @@ kernel! {
     /// # Safety
     ///
     /// `y` has half the height and width of `x`; they don't overlap.
-    pub unsafe fn max_pool<S>(x: &View, y: &View) {
+    pub(super) unsafe fn max_pool<S>(x: &View, y: &View) {
         for row in 0..y.rows() {
             let window = x.window(y.shape, row);
             let to = y.at.add(row * y.stride);
@@ -28,7 +28,7 @@ kernel! {
     /// # Safety
     ///
     /// As for [`max_pool`]; `dx` has the shape of `x` and overlaps neither `x` nor `dy`.
-    pub unsafe fn max_pool_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
+    pub(super) unsafe fn max_pool_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
         for row in 0..dy.rows() {
             let (values, gradients) = (x.window(dy.shape, row), dx.window(dy.shape, row));
             let from = dy.at.add(row * dy.stride);

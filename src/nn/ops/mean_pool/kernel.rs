@@ -9,7 +9,7 @@ kernel! {
     /// # Safety
     ///
     /// `y` has the channels of `x` and 1/`factor` of its height and width; they don't overlap.
-    pub unsafe fn mean_pool<S>(x: &View, factor: usize, y: &View) {
+    pub(super) unsafe fn mean_pool<S>(x: &View, factor: usize, y: &View) {
         let share = S::splat(1.0 / (factor * factor) as f32);
         for row in 0..y.rows() {
             let corner = x.at.add(corner(x, factor, y, row) * x.stride);
@@ -34,7 +34,7 @@ kernel! {
     /// # Safety
     ///
     /// As for [`mean_pool`].
-    pub unsafe fn mean_pool_backward<S>(dy: &View, factor: usize, dx: &View, accumulate: bool) {
+    pub(super) unsafe fn mean_pool_backward<S>(dy: &View, factor: usize, dx: &View, accumulate: bool) {
         let share = S::splat(1.0 / (factor * factor) as f32);
         for row in 0..dy.rows() {
             let corner = dx.at.add(corner(dx, factor, dy, row) * dx.stride);

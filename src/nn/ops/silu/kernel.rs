@@ -9,7 +9,7 @@ kernel! {
     /// # Safety
     ///
     /// The views have the same shape, and are identical or don't overlap.
-    pub unsafe fn silu<S>(x: &View, y: &View) {
+    pub(super) unsafe fn silu<S>(x: &View, y: &View) {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), y.at.add(row * y.stride));
             for_lanes!(S, x.channels(), |c, lanes| {
@@ -26,7 +26,7 @@ kernel! {
     /// # Safety
     ///
     /// The views have the same shape; `dx` may be `dy`, otherwise they don't overlap.
-    pub unsafe fn silu_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
+    pub(super) unsafe fn silu_backward<S>(x: &View, dy: &View, dx: &View, accumulate: bool) {
         for row in 0..x.rows() {
             let (from, to) = (x.at.add(row * x.stride), dx.at.add(row * dx.stride));
             let gradient = dy.at.add(row * dy.stride);

@@ -10,7 +10,7 @@ kernel! {
     /// # Safety
     ///
     /// `small` is the shape before upsampling; nothing overlaps.
-    pub unsafe fn windows_to_pixels<S>(windows: *const f32, bias: *const f32, small: Shape, y: &View) {
+    pub(super) unsafe fn windows_to_pixels<S>(windows: *const f32, bias: *const f32, small: Shape, y: &View) {
         let channels = y.channels();
         for row in 0..y.images * small.positions() {
             let pixels = y.window(small, row);
@@ -31,7 +31,7 @@ kernel! {
     /// # Safety
     ///
     /// As for [`windows_to_pixels`].
-    pub unsafe fn pixels_to_windows<S>(y: &View, small: Shape, windows: *mut f32) {
+    pub(super) unsafe fn pixels_to_windows<S>(y: &View, small: Shape, windows: *mut f32) {
         let channels = y.channels();
         for row in 0..y.images * small.positions() {
             let pixels = y.window(small, row);

@@ -23,7 +23,7 @@ use transform::{filter_from_products, products_from_filter};
 const TILE: usize = 4;
 const PATCH: usize = 6;
 /// The number of products per tile.
-pub const PRODUCTS: usize = PATCH * PATCH;
+const PRODUCTS: usize = PATCH * PATCH;
 
 /// The tiles of all images of a view, image by image, row by row.
 #[derive(Clone, Copy)]
@@ -49,12 +49,12 @@ impl Tiles {
 }
 
 /// Rounds up to a multiple of [`PANEL`].
-pub fn padded(channels: usize) -> usize {
+fn padded(channels: usize) -> usize {
     channels.next_multiple_of(PANEL)
 }
 
 /// Returns the length of a transformed filter: `[36][outputs / 16][inputs][16]`.
-pub fn filter_len(inputs: usize, outputs: usize) -> usize {
+pub(super) fn filter_len(inputs: usize, outputs: usize) -> usize {
     PRODUCTS * inputs * padded(outputs)
 }
 
@@ -71,27 +71,27 @@ fn product_stride(rows: usize, channels: usize) -> usize {
 }
 
 /// Returns the length of the scratch memory for [`convolve`].
-pub fn convolve_scratch(inputs: usize, outputs: usize) -> usize {
+pub(super) fn convolve_scratch(inputs: usize, outputs: usize) -> usize {
     let t = block(inputs, outputs);
     PRODUCTS * (product_stride(t, inputs) + product_stride(t, outputs)) + padded(inputs)
 }
 
 /// Returns the length of the scratch memory for [`filter_gradient`].
-pub fn filter_gradient_scratch(inputs: usize, outputs: usize) -> usize {
+pub(super) fn filter_gradient_scratch(inputs: usize, outputs: usize) -> usize {
     convolve_scratch(inputs, outputs) + padded(outputs) + PRODUCTS * (product_stride(inputs, outputs))
 }
 
 /// A convolution: `y = bias + x * filter`, with a filter from [`transform_filter`].
 #[derive(Clone, Copy)]
-pub struct Convolve {
-    pub x: View,
-    pub y: View,
-    pub filter: *const f32,
+pub(super) struct Convolve {
+    pub(super) x: View,
+    pub(super) y: View,
+    pub(super) filter: *const f32,
     /// One number per output channel, or null.
-    pub bias: *const f32,
+    pub(super) bias: *const f32,
     /// Whether to add to the current values of `y`.
-    pub accumulate: bool,
-    pub scratch: *mut f32,
+    pub(super) accumulate: bool,
+    pub(super) scratch: *mut f32,
 }
 
 kernel! {
@@ -101,7 +101,7 @@ kernel! {
     ///
     /// The views, the filter and the scratch memory (see [`convolve_scratch`]) have matching sizes; `y` overlaps
     /// nothing else.
-    pub unsafe fn convolve<S>(conv: &Convolve) {
+    pub(super) unsafe fn convolve<S>(conv: &Convolve) {
         let (c, o) = (conv.x.channels(), conv.y.channels());
         let tiles = Tiles::of(&conv.x);
         let size = block(c, o);
@@ -138,12 +138,12 @@ kernel! {
 
 /// The gradient of a convolution's filter: `gradient[tap][c][o] += …`.
 #[derive(Clone, Copy)]
-pub struct FilterGradient {
-    pub x: View,
+pub(super) struct FilterGradient {
+    pub(super) x: View,
     /// The gradient of the convolution's output.
-    pub dy: View,
-    pub gradient: *mut f32,
-    pub scratch: *mut f32,
+    pub(super) dy: View,
+    pub(super) gradient: *mut f32,
+    pub(super) scratch: *mut f32,
 }
 
 kernel! {
@@ -153,7 +153,7 @@ kernel! {
     ///
     /// The views, the gradient `(3, 3, C, O)` and the scratch memory (see [`filter_gradient_scratch`]) have matching
     /// sizes.
-    pub unsafe fn filter_gradient<S>(g: &FilterGradient) {
+    pub(super) unsafe fn filter_gradient<S>(g: &FilterGradient) {
         let (c, o) = (g.x.channels(), g.dy.channels());
         let tiles = Tiles::of(&g.x);
         let size = block(c, o);
@@ -218,7 +218,7 @@ kernel! {
     /// # Safety
     ///
     /// `taps` and `transformed` have matching sizes (see [`filter_len`]).
-    pub unsafe fn transform_filter<S>(taps: *const f32, inputs: usize, outputs: usize, mirrored: bool, transformed: *mut f32) {
+    pub(super) unsafe fn transform_filter<S>(taps: *const f32, inputs: usize, outputs: usize, mirrored: bool, transformed: *mut f32) {
         let op = padded(outputs);
         for input in 0..inputs {
             let mut o = 0;

@@ -8,7 +8,7 @@ use crate::nn::fused::view::View;
 /// Computes Bᵀ d B of the patch around one tile of `x`, for all channels, and writes it to `v`, where products are
 /// `v_stride` numbers apart.
 #[inline(always)]
-pub unsafe fn input_tile<S: Simd>(
+pub(super) unsafe fn input_tile<S: Simd>(
     x: &View,
     tile: (usize, usize, usize),
     v: *mut f32,
@@ -54,7 +54,7 @@ pub unsafe fn input_tile<S: Simd>(
 
 /// Computes Aᵀ m A of one tile of products `m`, for all channels, and writes it to `y`, plus the bias.
 #[inline(always)]
-pub unsafe fn output_tile<S: Simd>(
+pub(super) unsafe fn output_tile<S: Simd>(
     conv: &Convolve,
     tile: (usize, usize, usize),
     m: *const f32,
@@ -102,7 +102,7 @@ pub unsafe fn output_tile<S: Simd>(
 
 /// Computes A y Aᵀ of one tile of the output's gradient, for all channels, in panels.
 #[inline(always)]
-pub unsafe fn gradient_tile<S: Simd>(
+pub(super) unsafe fn gradient_tile<S: Simd>(
     dy: &View,
     tile: (usize, usize, usize),
     m: *mut f32,

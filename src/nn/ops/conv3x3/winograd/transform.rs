@@ -9,7 +9,7 @@ const BB: f32 = B * B;
 
 /// Computes Bᵀ d.
 #[inline(always)]
-pub unsafe fn products_from_input<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
+pub(super) unsafe fn products_from_input<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
     // SAFETY: upheld by the caller.
     unsafe {
         let both = S::splat(-(AA + BB));
@@ -33,7 +33,7 @@ pub unsafe fn products_from_input<S: Simd>(d: [S::V; 6]) -> [S::V; 6] {
 
 /// Computes Aᵀ m.
 #[inline(always)]
-pub unsafe fn output_from_products<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
+pub(super) unsafe fn output_from_products<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
     // SAFETY: upheld by the caller.
     unsafe {
         let (sum_a, difference_a) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
@@ -49,7 +49,7 @@ pub unsafe fn output_from_products<S: Simd>(m: [S::V; 6]) -> [S::V; 4] {
 
 /// Computes A y.
 #[inline(always)]
-pub unsafe fn products_from_output<S: Simd>(y: [S::V; 4]) -> [S::V; 6] {
+pub(super) unsafe fn products_from_output<S: Simd>(y: [S::V; 4]) -> [S::V; 6] {
     // SAFETY: upheld by the caller.
     unsafe {
         let (aa, bb) = (S::splat(AA), S::splat(BB));
@@ -75,7 +75,7 @@ const AT_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
 
 /// Computes G g.
 #[inline(always)]
-pub unsafe fn products_from_filter<S: Simd>(g: [S::V; 3]) -> [S::V; 6] {
+pub(super) unsafe fn products_from_filter<S: Simd>(g: [S::V; 3]) -> [S::V; 6] {
     // SAFETY: upheld by the caller.
     unsafe {
         let even_a = S::fma(S::splat(AT_A * AA), g[2], S::mul(S::splat(AT_A), g[0]));
@@ -93,7 +93,7 @@ pub unsafe fn products_from_filter<S: Simd>(g: [S::V; 3]) -> [S::V; 6] {
 
 /// Computes Gᵀ u.
 #[inline(always)]
-pub unsafe fn filter_from_products<S: Simd>(u: [S::V; 6]) -> [S::V; 3] {
+pub(super) unsafe fn filter_from_products<S: Simd>(u: [S::V; 6]) -> [S::V; 3] {
     // SAFETY: upheld by the caller.
     unsafe {
         let (sum_a, difference_a) = (S::add(u[1], u[2]), S::sub(u[1], u[2]));
