@@ -86,7 +86,7 @@ impl Resampler {
         output
     }
 
-    /// Like [`apply`](Self::apply), for 8-bit images.
+    /// Like `apply`, for 8-bit images.
     pub fn apply_u8(&self, image: &[u8]) -> Vec<f64> {
         self.apply(&image.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())
     }
@@ -164,7 +164,7 @@ fn keys(x: f64) -> f64 {
     }
 }
 
-/// Returns images `scale` times smaller, rounded to 8 bits. Fails like [`Resampler::degrade`].
+/// Returns images `scale` times smaller, rounded to 8 bits. Fails like `Resampler::degrade`.
 pub fn degrade(images: &Images, scale: usize, degradation: impl Into<Degradation>) -> anyhow::Result<Images> {
     Ok(Resampler::degrade(images.height, images.width, scale, degradation)?.images(images))
 }

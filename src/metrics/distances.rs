@@ -6,9 +6,9 @@ use crate::data::Images;
 /// The distances between the distributions of a set of images and the real images; undefined distances are absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Distances {
-    /// In dB; see [`Spectrum::distance`].
+    /// In dB; see `Spectrum::distance`.
     pub spectrum: Option<f64>,
-    /// In 8-bit levels; see [`Projections::distance`].
+    /// In 8-bit levels; see `Projections::distance`.
     pub sliced_wasserstein: Option<f64>,
 }
 
@@ -44,7 +44,7 @@ impl Population {
         }
     }
 
-    /// Returns the distances between the two [`halves`] of the real images, the floor for every set of images. A half
+    /// Returns the distances between the two `halves` of the real images, the floor for every set of images. A half
     /// has half as many images, which vary more, and the two halves show different images. A good arm can therefore
     /// score below the floor.
     pub fn floor(&self) -> Distances {

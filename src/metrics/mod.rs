@@ -5,7 +5,7 @@
 //!   image.
 //! - `forecast`: how well several samples predict the distribution of the image.
 //! - `spectrum`, `patches`: distances between two sets of images as distributions, regardless of how images pair up.
-//!   Two sets of real images have a distance above 0. The distance between the [`halves`] of the real images is the
+//!   Two sets of real images have a distance above 0. The distance between the `halves` of the real images is the
 //!   floor and is reported with the distances; `distances` computes both.
 //!
 //! Images are `(height, width, 3)` slices of u8, as returned by [`Images::image`](crate::data::Images::image). The

@@ -115,7 +115,7 @@ fn inner_node<'a>(node: &'a mut Node, path: &str) -> Option<&'a mut Node> {
     keys.into_iter().try_fold(node, |node, key| Some(&mut node.as_mapping_mut()?.get_mut(key)?.node))
 }
 
-/// As [`rename_keys_of_stage`], for parameters as YAML.
+/// As `rename_keys_of_stage`, for parameters as YAML.
 pub fn rename_yaml_keys(kind: StageKind, params: &mut Yaml) {
     for renamed in Renamed::of(kind) {
         let mut keys = renamed.outer.split('.').filter(|key| !key.is_empty());

@@ -61,6 +61,10 @@ impl Pairs {
         self.hr.count
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Returns the height and width of the high-resolution images.
     pub fn size(&self) -> usize {
         self.hr.height

@@ -25,6 +25,10 @@ impl Layout {
         }
     }
 
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
     /// Returns the shape in a PyTorch state dict.
     pub fn torch_shape(self) -> Vec<usize> {
         match self {

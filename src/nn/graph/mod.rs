@@ -48,6 +48,10 @@ impl Shape {
     pub fn len(self) -> usize {
         self.positions() * self.channels
     }
+
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// The initial values of a parameter.
