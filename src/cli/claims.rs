@@ -32,6 +32,11 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     for (answer, reason) in answers.iter().filter_map(|answer| Some((answer, answer.reason.as_ref()?))) {
         text += &format!("{}: not answered: {reason}\n", answer.claim);
     }
+    for answer in answers.iter().filter(|answer| answer.verdict == Verdict::Inconclusive) {
+        if let Some(needed) = answer.seeds_in_words() {
+            text += &format!("{}: {needed}\n", answer.claim);
+        }
+    }
     let is_open = |answer: &&ClaimAnswer| answer.by_design && answer.reason.is_none();
     let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
     if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
@@ -157,6 +162,7 @@ mod tests {
             beyond_margin: false,
             family_claims: None,
             samples: Some([4, 4]),
+            seeds_for_power: None,
             reason: None,
             n: 3,
             by_design: true,

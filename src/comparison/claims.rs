@@ -8,7 +8,7 @@ use super::loss::LossRow;
 use super::measured::{BICUBIC, Measured};
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Unit};
-use crate::stats::{self, Family, Question, Verdict, seeds_needed};
+use crate::stats::{self, Family, Question, SeedsNeeded, Verdict, seeds_needed};
 use crate::store::Digest;
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
@@ -46,6 +46,10 @@ pub struct ClaimAnswer {
     /// The numbers K of samples per image of arm and control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<[usize; 2]>,
+    /// The number of seeds with which a difference as large as the margin would be found with a probability of 80 %,
+    /// estimated from the seeds so far; absent with fewer than two seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds_for_power: Option<SeedsNeeded>,
     /// Why the claim cannot be answered, whatever is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -76,6 +80,24 @@ pub struct Effort {
 }
 
 impl ClaimAnswer {
+    /// Returns how many seeds the claim needs, if that can be estimated.
+    pub fn seeds_in_words(&self) -> Option<String> {
+        let margin = format!("the margin of {}{}", self.margin, self.unit.suffix());
+        Some(match self.seeds_for_power? {
+            SeedsNeeded::Seeds(n) => {
+                format!("{n} seeds find a difference as large as {margin} with a probability of 80 %")
+            }
+            SeedsNeeded::MoreImages => {
+                format!(
+                    "the test images differ too much for {margin}, whatever the number of seeds; use more test images"
+                )
+            }
+            SeedsNeeded::TooMany => {
+                format!("more than 200 seeds would be needed to find a difference as large as {margin}")
+            }
+        })
+    }
+
     /// Returns the verdict in words.
     pub fn verdict_in_words(&self) -> &'static str {
         match (self.verdict, self.beyond_margin) {
@@ -140,6 +162,7 @@ impl Asked<'_> {
             beyond_margin: answer.is_beyond_margin,
             family_claims: Some(family.claims),
             samples: first.map(|(arm, control)| [arm.samples, control.samples]),
+            seeds_for_power: answer.seeds_for_power,
             reason: self.replicates.iter().flatten().find_map(|pair| objection(self.endpoint, pair)),
             n,
             by_design: answer.verdict == Verdict::Inconclusive && n < needed,

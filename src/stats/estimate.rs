@@ -71,9 +71,9 @@ impl Estimate {
         Some(Self { mean: grand, of_seeds, of_images })
     }
 
-    /// Returns the standard error over seeds, with as many seeds as were measured.
-    pub fn standard_error_over_seeds(&self) -> f64 {
-        self.of_seeds.value.sqrt()
+    /// Returns the standard deviation of the seeds' means.
+    pub(super) fn sd_over_seeds(&self) -> f64 {
+        (self.of_seeds.value * (self.of_seeds.degrees_of_freedom + 1.0)).sqrt()
     }
 
     /// Returns the standard error over images, which more seeds do not reduce.
@@ -181,7 +181,7 @@ mod tests {
             [-0.85, -0.51, -1.0, -0.76, -1.07],
         ];
         let estimate = Estimate::of(&table.map(Vec::from)).unwrap();
-        assert_close(estimate.standard_error_over_seeds().powi(2), 0.981_042);
+        assert_close(estimate.sd_over_seeds().powi(2) / 4.0, 0.981_042);
         assert_close(estimate.standard_error_over_images().powi(2), 0.011_072_333_333_333_332);
         let [low, high] = estimate.interval(0.05);
         assert_close(low, -3.631_645_471_163_117);

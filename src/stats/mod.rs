@@ -21,8 +21,8 @@ mod simulation;
 mod verdict;
 
 pub use estimate::Estimate;
-pub use family::{Family, level_of_look, seeds_at};
-pub use power::{POWER, SeedsFor, seeds_for};
+pub use family::Family;
+pub use power::{SeedsNeeded, seeds_for};
 use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 

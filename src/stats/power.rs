@@ -14,8 +14,8 @@ const MAX_SEEDS: usize = 200;
 /// The number of seeds that a claim needs, estimated from the seeds so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SeedsFor {
-    /// With this number of seeds, a difference as large as the margin is found with a probability of [`POWER`].
+pub enum SeedsNeeded {
+    /// With this number of seeds, a difference as large as the margin is found with a probability of 80 %.
     Seeds(usize),
     /// No number of seeds suffices, because the differences between images are too large: more test images are needed.
     MoreImages,
@@ -24,17 +24,17 @@ pub enum SeedsFor {
 }
 
 /// Returns the number of seeds with which a difference as large as `margin` becomes significant with a probability of
-/// [`POWER`]. `pilot` provides the variances.
-pub fn seeds_for(pilot: &Estimate, seeds: usize, margin: f64, family: Family) -> SeedsFor {
-    let sd = pilot.standard_error_over_seeds() * (seeds as f64).sqrt();
+/// 80 %. `pilot` provides the variances.
+pub fn seeds_for(pilot: &Estimate, margin: f64, family: Family) -> SeedsNeeded {
+    let sd = pilot.sd_over_seeds();
     let of_images = pilot.standard_error_over_images();
     let power = |n: usize| power(n, sd, of_images, margin, family);
     if let Some(n) = (MIN_SEEDS..=MAX_SEEDS).find(|&n| power(n) >= POWER) {
-        return SeedsFor::Seeds(n);
+        return SeedsNeeded::Seeds(n);
     }
     let of_images_alone =
         Normal::standard().sf(Normal::standard().inverse_cdf(1.0 - family.level() / 2.0) - margin / of_images);
-    if of_images > 0.0 && of_images_alone < POWER { SeedsFor::MoreImages } else { SeedsFor::TooMany }
+    if of_images > 0.0 && of_images_alone < POWER { SeedsNeeded::MoreImages } else { SeedsNeeded::TooMany }
 }
 
 /// Returns the probability that a true difference of `effect` becomes significant with `n` seeds, if the differences
@@ -111,12 +111,12 @@ mod tests {
     fn the_seeds_for_a_margin_have_the_planned_power() {
         let family = Family { claims: 4, alpha: 0.05 };
         let pilot = Estimate::of(&[-0.5, 1.0, 0.25, -1.0, 0.75, 0.5].map(|d| vec![d])).unwrap();
-        let sd = pilot.standard_error_over_seeds() * 6_f64.sqrt();
-        let SeedsFor::Seeds(n) = seeds_for(&pilot, 6, 1.0, family) else { panic!("a number") };
+        let sd = pilot.sd_over_seeds();
+        let SeedsNeeded::Seeds(n) = seeds_for(&pilot, 1.0, family) else { panic!("a number") };
         assert!(power(n, sd, 0.0, 1.0, family) >= POWER && power(n - 1, sd, 0.0, 1.0, family) < POWER, "{n}");
-        assert_eq!(seeds_for(&pilot, 6, 100.0, family), SeedsFor::Seeds(8), "four claims need eight seeds at least");
-        assert_eq!(seeds_for(&pilot, 6, 0.01, family), SeedsFor::TooMany);
+        assert_eq!(seeds_for(&pilot, 100.0, family), SeedsNeeded::Seeds(8), "four claims need eight seeds at least");
+        assert_eq!(seeds_for(&pilot, 0.01, family), SeedsNeeded::TooMany);
         let images: Vec<Vec<f64>> = (0..6).map(|s| vec![0.01 * s as f64 - 5.0, 0.01 * s as f64 + 5.0]).collect();
-        assert_eq!(seeds_for(&Estimate::of(&images).unwrap(), 6, 1.0, family), SeedsFor::MoreImages);
+        assert_eq!(seeds_for(&Estimate::of(&images).unwrap(), 1.0, family), SeedsNeeded::MoreImages);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ALPHA, Estimate, Family, MIN_SEEDS, mean, min_p, sign_flip};
+use super::{ALPHA, Estimate, Family, MIN_SEEDS, SeedsNeeded, mean, min_p, seeds_for, sign_flip};
 
 /// The question whether an arm is better than its control, by one endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,8 @@ pub struct Answer {
     pub p_holm: f64,
     /// The p-value of a difference that is not within the margin (two one-sided tests), after Holm's correction.
     pub p_equivalent_holm: f64,
+    /// The number of seeds that the margin needs; `None` for fewer than two seeds.
+    pub seeds_for_power: Option<SeedsNeeded>,
 }
 
 /// Returns the minimum number of seeds with which a claim of the family can become significant. With fewer, no claim is
@@ -65,10 +67,11 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
             verdict,
             is_beyond_margin: matches!(verdict, Verdict::Confirmed | Verdict::Refuted) && beyond[i] <= family.alpha,
             effect: tested.effect,
-            interval: tested.interval,
+            interval: tested.estimate.map(|estimate| estimate.interval(ALPHA)),
             p: tested.different,
             p_holm: different[i],
             p_equivalent_holm: equivalent[i],
+            seeds_for_power: tested.estimate.map(|pilot| seeds_for(&pilot, tested.margin, family)),
         }
     };
     tested.iter().enumerate().map(one).collect()
@@ -79,7 +82,8 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
 struct Tested {
     seeds: usize,
     effect: f64,
-    interval: Option<[f64; 2]>,
+    margin: f64,
+    estimate: Option<Estimate>,
     /// There is no difference.
     different: f64,
     /// The difference is not within the margin.
@@ -96,7 +100,8 @@ impl Tested {
             return Self {
                 seeds: rows.len(),
                 effect,
-                interval: None,
+                margin: question.margin,
+                estimate: None,
                 different: 1.0,
                 equivalent: 1.0,
                 beyond_margin: 1.0,
@@ -110,7 +115,8 @@ impl Tested {
         Self {
             seeds: rows.len(),
             effect,
-            interval: Some(estimate.interval(ALPHA)),
+            margin: question.margin,
+            estimate: Some(estimate),
             different: larger_than(0.0),
             equivalent: estimate.p_equivalent(question.margin),
             beyond_margin: if effect.abs() > question.margin { larger_than(margin) } else { 1.0 },

@@ -29,6 +29,7 @@ fn answer(arm: &str) -> ClaimAnswer {
         beyond_margin: false,
         family_claims: None,
         samples: Some([4, 4]),
+        seeds_for_power: None,
         reason: None,
         p_holm: 1.0,
         n: 3,

@@ -55,6 +55,10 @@ impl Card {
                 answer.seeds_needed
             ));
         }
+        let is_open = answer.verdict == Verdict::Inconclusive;
+        remarks.extend(
+            answer.seeds_in_words().filter(|_| is_open).map(|needed| format!("From the seeds so far: {needed}.")),
+        );
         remarks.extend(answer.convergence.as_ref().map(|found| {
             format!(
                 "Reaching a validation loss of {:.5} took {} {}, and {} {}.",
