@@ -71,7 +71,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// A training step allocates only bookkeeping: lists with one entry per parameter, dfdx's tape and its map of
 /// gradients. This takes a few hundred bytes per parameter, for any width and batch size.
 #[test]
-fn a_steady_step_allocates_no_memory_of_the_size_of_data() {
+fn a_step_after_warm_up_allocates_only_bookkeeping() {
     let _alone = alone();
     let mut small = Case::new(4, 2);
     let mut large = Case::new(16, 32);
@@ -105,7 +105,7 @@ fn used_and_predicted(kind: AttentionKind, training: bool, batch: usize) -> [f64
 }
 
 #[test]
-fn memory_of_composed_operations_is_near_the_prediction() {
+fn memory_of_composed_operations_matches_the_prediction() {
     let _alone = alone();
     // The first pass allocates the buffers of matrix products.
     used_and_predicted(AttentionKind::Mhsa, true, 16);

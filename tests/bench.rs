@@ -9,7 +9,7 @@ use serde_json::Value;
 const TINY: [&str; 9] = ["bench", "--base-channels", "3", "--batch", "2", "--image-size", "8", "--seconds", "0"];
 
 #[test]
-fn the_json_has_the_figures_and_what_they_are_of() {
+fn the_json_has_the_measurements_and_their_settings() {
     let folder = Pipeline::small().folder();
     for (backend, simd) in [("fused", "portable"), ("composed", "dfdx")] {
         let more = ["--threads", "2", "--attention", "seed", "--backend", backend, "--json"];
@@ -48,7 +48,7 @@ fn the_composed_operations_agree_with_the_kernels() {
 }
 
 #[test]
-fn people_read_how_long_things_take() {
+fn the_text_contains_speeds_and_estimates() {
     let folder = Pipeline::small().folder();
     let output = folder.srpipe(&TINY);
     assert_eq!(output.code, Some(0), "{output}");
@@ -58,7 +58,7 @@ fn people_read_how_long_things_take() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn invalid_arguments_of_bench_are_reported() {
     let folder = Pipeline::small().folder();
     for (option, value) in
         [("--attention", "sede"), ("--resolutions", "7"), ("--image-size", "30"), ("--threads", "0"), ("--batch", "x")]

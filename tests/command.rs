@@ -11,7 +11,7 @@ const COUNT: &str = "{kind: command, command: [sh, count.sh, '{inputs.images}', 
     inputs: {images: pairs/test_lr.safetensors}, outputs: [count.json], files: [count.sh], metrics: count.json}";
 
 #[test]
-fn a_program_of_ones_own_is_a_stage() {
+fn a_program_can_run_as_a_stage() {
     let folder = Pipeline::small().stage("count", COUNT).folder();
     folder.write("count.sh", "echo counting; printf '{\"bytes\": %d}' $(wc -c <$1) >$2\n");
     let first = folder.run(&["--json"]);
@@ -35,7 +35,7 @@ fn a_program_of_ones_own_is_a_stage() {
 }
 
 #[test]
-fn the_exit_code_and_the_log_tell_what_went_wrong() {
+fn failures_are_reported_with_the_exit_code_and_the_log() {
     let bad = "{kind: command, command: [sh, -c, 'echo what happened; exit 3'], outputs: [o]}";
     let none = "{kind: command, command: [no-such-program], outputs: [o]}";
     let folder = Pipeline::new().stage("bad", bad).stage("none", none).folder();
@@ -108,7 +108,7 @@ fn metrics_accept_what_pythons_json_writes() {
 }
 
 #[test]
-fn a_command_makes_what_another_kind_reads() {
+fn a_command_can_produce_the_input_of_another_kind() {
     let copy = "{kind: command, command: [sh, -c, 'cp {inputs.of}/* outputs/'], inputs: {of: images}, \
         outputs: [train_hr.safetensors, validation_hr.safetensors, test_hr.safetensors]}";
     let folder = Pipeline::small().stage("copy", copy).stage("small", "{kind: degrade, input: copy}").folder();
@@ -148,7 +148,7 @@ fn no_program_outlives_its_run() {
 
 /// If the driver's own list is not visible, GPUs are counted with `nvidia-smi`.
 #[test]
-fn gpus_are_counted_and_handed_out() {
+fn gpus_are_counted_and_assigned() {
     if Path::new("/proc/driver/nvidia/gpus").exists() {
         return;
     }
@@ -176,7 +176,7 @@ fn gpus_are_counted_and_handed_out() {
 }
 
 #[test]
-fn resources_are_given_and_limits_guard() {
+fn resources_are_assigned_and_limits_are_enforced() {
     let ask = "{kind: command, command: [sh, -c, 'echo {threads} $OMP_NUM_THREADS \"<$CUDA_VISIBLE_DEVICES>\" >outputs/o'], \
         outputs: [o], resources: {cpus: 1}}";
     let folder = Pipeline::new().stage("ask", ask).folder();
@@ -206,7 +206,7 @@ fn resources_are_given_and_limits_guard() {
 }
 
 #[test]
-fn a_stage_can_be_forced_and_a_part_be_run() {
+fn stages_can_be_forced_and_selected() {
     let folder = Pipeline::small().folder();
     let only = folder.run(&["--json", "--only", "pairs"]);
     assert_eq!(only.finished()["stages"], json!({"images": "ran", "pairs": "ran"}), "{only}");

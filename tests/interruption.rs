@@ -30,7 +30,7 @@ impl Folder {
 }
 
 #[test]
-fn an_interrupted_run_says_so_and_goes_on_later() {
+fn an_interrupted_run_is_recorded_and_resumes() {
     for name in ["INT", "TERM"] {
         let server = Server::stalled(archive(4));
         let (folder, run, child) = hanging(&server);
@@ -52,7 +52,7 @@ fn an_interrupted_run_says_so_and_goes_on_later() {
 }
 
 #[test]
-fn the_words_at_an_interruption_name_the_way_on() {
+fn the_message_after_an_interrupt_names_the_command_to_resume() {
     let server = Server::stalled(archive(4));
     let folder = Pipeline::new().stage("web", &server.fetch()).folder();
     let run = folder.start(&["run", "p.yaml"]);
@@ -65,7 +65,7 @@ fn the_words_at_an_interruption_name_the_way_on() {
 }
 
 #[test]
-fn a_second_interrupt_ends_at_once() {
+fn a_second_interrupt_exits_immediately() {
     let server = Server::stalled(archive(4));
     let (_folder, run, child) = hanging(&server);
     // A stopped child cannot react to the first interrupt.

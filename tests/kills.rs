@@ -50,7 +50,7 @@ fn random() -> f64 {
 }
 
 #[test]
-fn killed_at_random_moments_it_comes_out_the_same() {
+fn runs_killed_at_random_moments_resume_with_identical_results() {
     let rounds = std::env::var("SRPIPE_TEST_KILLS").map_or(5, |text| text.parse().unwrap());
     let whole = pipeline().folder();
     let start = Instant::now();

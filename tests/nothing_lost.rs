@@ -56,7 +56,7 @@ fn four_runs_at_once_compute_each_key_once() {
 }
 
 #[test]
-fn a_changed_blob_is_noticed_and_made_again() {
+fn a_damaged_blob_is_detected_and_recomputed() {
     let folder = Pipeline::small().folder();
     let all_cached = json!({"images": "cached", "pairs": "cached", "others": "cached"});
     folder.run(&[]);
@@ -80,7 +80,7 @@ fn a_changed_blob_is_noticed_and_made_again() {
 }
 
 #[test]
-fn verify_finds_what_nobody_reads_and_the_next_run_heals_it() {
+fn verify_finds_unread_damage_and_the_next_run_repairs_it() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let good = folder.srpipe(&["verify"]);
@@ -102,7 +102,7 @@ fn verify_finds_what_nobody_reads_and_the_next_run_heals_it() {
 }
 
 #[test]
-fn half_written_things_are_no_results() {
+fn half_written_files_are_not_results() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let store = folder.runs().join("store");
@@ -140,7 +140,7 @@ fn half_written_things_are_no_results() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_the_next_run_goes_on() {
+fn a_full_disk_is_reported_and_the_next_run_resumes() {
     let folder = Pipeline::small().folder();
     // Limit the size of files, which fails like a full disk except for the error code.
     let limited = format!(
@@ -194,7 +194,7 @@ fn gc_keeps_what_runs_need() {
 }
 
 #[test]
-fn a_store_that_nobody_may_write_to_is_said() {
+fn a_read_only_store_is_reported() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     if rustix_is_root() {
@@ -214,7 +214,7 @@ fn rustix_is_root() -> bool {
 }
 
 #[test]
-fn links_in_runs_lead_nowhere() {
+fn links_in_runs_are_not_followed() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let outside = folder.path().join("outside");

@@ -48,7 +48,7 @@ fn every_json_names_its_schema() {
 }
 
 #[test]
-fn errors_of_a_file_are_told_with_their_places() {
+fn errors_of_a_file_are_reported_with_their_positions() {
     let folder = Pipeline::small().folder();
     folder.write("bad.yaml", "name: bad\nstages:\n  a: {kind: command, command: ['{inputs.x}'], outputs: [../o]}\n");
     let output = folder.srpipe(&["check", "--json", "p.yaml", "bad.yaml"]);
@@ -79,7 +79,7 @@ fn the_schema_is_json_and_shells_get_completions() {
 
 /// To update the files: `srpipe schema > pipelines/srpipe.schema.json; srpipe schema --markdown > docs/reference.md`.
 #[test]
-fn the_committed_schema_and_reference_are_of_this_version() {
+fn the_committed_schema_and_reference_are_up_to_date() {
     let folder = Pipeline::new().folder();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     for (file, args) in

@@ -22,7 +22,7 @@ fn quickstart(runs: &Path) -> String {
 
 #[test]
 #[ignore = "takes a minute or two: cargo test --release --test quickstart -- --ignored"]
-fn the_mean_of_every_arm_is_nearer_to_the_images_than_bicubic_enlargement() {
+fn the_mean_of_every_arm_has_a_higher_psnr_than_bicubic_enlargement() {
     let runs = tempfile::tempdir().unwrap();
     quickstart(runs.path());
     let bytes = std::fs::read(runs.path().join("quickstart/latest/compare/summary.json")).unwrap();

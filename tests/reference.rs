@@ -92,7 +92,7 @@ impl<'a> Reference<'a> {
 }
 
 #[test]
-fn unets_of_the_tutorial_are_pytorchs() {
+fn the_tutorials_unets_match_pytorch() {
     let fixtures = Fixtures::read();
     for kind in [AttentionKind::None, AttentionKind::Sagan] {
         for open in [composed as Open, device] {
@@ -104,7 +104,7 @@ fn unets_of_the_tutorial_are_pytorchs() {
 /// Covers every kind of block, embedding and attention: outputs, gradients, parameter and operation counts, and AdamW
 /// steps.
 #[test]
-fn every_kind_of_network_is_pytorchs() {
+fn every_kind_of_network_matches_pytorch() {
     let fixtures = Fixtures::models();
     let header: serde_json::Value = serde_json::from_str(&fixtures.metadata("models")).unwrap();
     let size = |key: &str| header[key].as_u64().unwrap() as usize;
@@ -178,7 +178,7 @@ fn schedule(schedule: ScheduleKind) -> Schedule {
 }
 
 #[test]
-fn schedules_are_pytorchs() {
+fn schedules_match_pytorch() {
     let fixtures = Fixtures::read();
     for (name, schedule) in [("linear", schedule(ScheduleKind::Linear)), ("cosine", schedule(ScheduleKind::Cosine))] {
         for (t, expected) in fixtures.f64(&format!("schedule.{name}")).into_iter().enumerate() {

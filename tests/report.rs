@@ -29,7 +29,7 @@ fn latest(folder: &Folder) -> PathBuf {
 }
 
 #[test]
-fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
+fn a_run_writes_a_report_with_every_arm_and_escaped_names() {
     let folder = arms().folder();
     let output = folder.run(&["--set", "description=<b>so</b>"]);
     assert_eq!(output.code, Some(0), "{output}");
@@ -58,7 +58,7 @@ fn a_run_leaves_a_report_with_every_arm_and_no_name_unescaped() {
 }
 
 #[test]
-fn a_run_that_compares_nothing_shows_its_samples() {
+fn the_report_of_a_run_without_a_comparison_shows_samples() {
     let folder = Pipeline::small()
         .stage("one", &format!("{{{MODEL}}}"))
         .stage("draw", "{kind: sample, model: one, data: pairs, samples: 2, sampler: {steps: 2}}")
@@ -76,7 +76,7 @@ fn a_run_that_compares_nothing_shows_its_samples() {
 }
 
 #[test]
-fn a_run_that_failed_has_a_report_with_what_there_is() {
+fn the_report_of_a_failed_run_shows_the_available_results() {
     let folder = Pipeline::small()
         .stage("bad", "{kind: command, command: [sh, -c, 'echo <so> it goes >&2; exit 3'], outputs: [x]}")
         .folder();
@@ -88,7 +88,7 @@ fn a_run_that_failed_has_a_report_with_what_there_is() {
 }
 
 #[test]
-fn a_report_is_opened_and_what_has_no_run_is_told() {
+fn a_report_is_opened_and_missing_runs_are_errors() {
     let folder = Pipeline::small().folder();
     let none = folder.srpipe(&["report"]);
     assert_eq!(none.code, Some(2), "{none}");

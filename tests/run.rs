@@ -6,7 +6,7 @@ use common::{Pipeline, archive, sha256};
 use serde_json::json;
 
 #[test]
-fn a_run_makes_everything_and_a_second_one_touches_nothing() {
+fn a_run_computes_every_stage_and_a_second_run_changes_nothing() {
     let folder = Pipeline::small().folder();
     let first = folder.run(&["--json"]);
     assert_eq!(first.code, Some(0), "{first}");
@@ -38,7 +38,7 @@ fn the_resolved_pipeline_is_the_same_pipeline() {
 }
 
 #[test]
-fn a_changed_parameter_reruns_its_stage_alone_and_changing_it_back_nothing() {
+fn a_changed_parameter_reruns_only_its_stage_and_reverting_it_reruns_nothing() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let changed = folder.run(&["--json", "--set", "stages.pairs.method=bicubic"]);
@@ -49,7 +49,7 @@ fn a_changed_parameter_reruns_its_stage_alone_and_changing_it_back_nothing() {
 }
 
 #[test]
-fn a_stage_that_fails_is_shown_and_its_siblings_run() {
+fn a_failed_stage_is_reported_and_its_siblings_run() {
     let folder = Pipeline::small()
         .stage("bad", "{kind: fetch, dataset: cifar10, url: 'file:bad.tar.gz', validation: 2}")
         .stage("bad_pairs", "{kind: degrade, input: bad}")
@@ -76,7 +76,7 @@ fn a_stage_that_fails_is_shown_and_its_siblings_run() {
 }
 
 #[test]
-fn wrong_input_is_exit_code_2_and_writes_nothing() {
+fn invalid_input_exits_with_code_2_and_writes_nothing() {
     let good = Pipeline::small().folder();
     let local = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
     let local = Pipeline::new().stage("cifar", local).folder();
@@ -97,7 +97,7 @@ fn wrong_input_is_exit_code_2_and_writes_nothing() {
 }
 
 #[test]
-fn a_local_archive_is_known_by_its_content() {
+fn a_local_archive_is_identified_by_its_content() {
     let bytes = archive(4);
     let fetch = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
     let folder = Pipeline::new().stage("cifar", fetch).folder();
@@ -117,7 +117,7 @@ fn a_local_archive_is_known_by_its_content() {
 }
 
 #[test]
-fn a_second_run_on_a_local_archive_touches_nothing() {
+fn a_second_run_on_a_local_archive_changes_nothing() {
     let fetch = "{kind: fetch, dataset: cifar10, url: 'file:a.tar.gz', validation: 2}";
     let folder = Pipeline::new().stage("cifar", fetch).folder();
     folder.write("a.tar.gz", archive(4));
@@ -131,7 +131,7 @@ fn a_second_run_on_a_local_archive_touches_nothing() {
 }
 
 #[test]
-fn a_dry_run_tells_and_writes_nothing() {
+fn a_dry_run_shows_the_plan_and_writes_nothing() {
     let folder = Pipeline::small().folder();
     let output = folder.run(&["--dry-run"]);
     assert_eq!(output.code, Some(0), "{output}");
@@ -150,7 +150,7 @@ fn a_dry_run_tells_and_writes_nothing() {
 }
 
 #[test]
-fn a_damaged_blob_is_made_again_in_the_same_run() {
+fn a_damaged_blob_is_recomputed_in_the_same_run() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let blob = std::fs::canonicalize(folder.runs().join("p/latest/images/train_hr.safetensors")).unwrap();
@@ -167,7 +167,7 @@ fn a_damaged_blob_is_made_again_in_the_same_run() {
 }
 
 #[test]
-fn the_folder_of_results_can_be_named() {
+fn the_results_folder_can_be_selected() {
     let folder = Pipeline::small().folder();
     let output = folder.command(&["run", "p.yaml"]).env("SRPIPE_RUNS", "elsewhere").output().unwrap();
     assert!(output.status.success());
@@ -178,7 +178,7 @@ fn the_folder_of_results_can_be_named() {
 }
 
 #[test]
-fn lines_are_dated_and_without_colours_away_from_a_terminal() {
+fn without_a_terminal_lines_are_dated_and_uncoloured() {
     let folder = Pipeline::small().folder();
     let output = folder.run(&[]);
     assert!(!output.stderr.contains('\x1b') && !output.stdout.contains('\x1b'), "{output}");
@@ -188,7 +188,7 @@ fn lines_are_dated_and_without_colours_away_from_a_terminal() {
 }
 
 #[test]
-fn help_tells_the_exit_codes() {
+fn help_lists_the_exit_codes() {
     let folder = Pipeline::new().folder();
     for args in [&["--help"][..], &["run", "--help"]] {
         let output = folder.srpipe(args);

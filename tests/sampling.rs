@@ -64,7 +64,7 @@ fn distance<'a>(pairs: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> f64 
 }
 
 #[test]
-fn samples_and_figures_depend_neither_on_batches_nor_on_threads() {
+fn samples_and_metrics_depend_neither_on_batches_nor_on_threads() {
     let (few, many) = (compared(7), compared(32));
     let one_thread = on_one_core(|| few.run(&[]));
     assert_eq!(one_thread.code, Some(0), "{one_thread}");
@@ -91,7 +91,7 @@ fn samples_and_figures_depend_neither_on_batches_nor_on_threads() {
 }
 
 #[test]
-fn a_sampling_that_is_killed_on_its_way_ends_in_the_same_bytes() {
+fn killed_sampling_resumes_with_identical_results() {
     let pipeline = |batch_size: usize| {
         let sample = format!(
             "{{kind: sample, model: baseline, data: pairs, samples: 8, sampler: {{method: ddim, steps: 25}}, \

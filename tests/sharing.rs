@@ -18,7 +18,7 @@ use common::{Folder, Output, Pipeline, sealed, wait_until};
 use serde_json::json;
 
 #[test]
-fn a_run_goes_into_a_file_and_comes_out_of_it() {
+fn a_run_is_exported_and_imported() {
     for name in ["run.tar", "run.tar.gz"] {
         let from = Pipeline::small().folder();
         from.run(&[]);

@@ -6,7 +6,7 @@ use common::Pipeline;
 use serde_json::Value;
 
 #[test]
-fn before_any_run_there_is_nothing_and_nothing_is_made() {
+fn without_runs_status_is_empty_and_writes_nothing() {
     let folder = Pipeline::small().folder();
     let all = folder.srpipe(&["status"]);
     assert_eq!(all.code, Some(0), "{all}");
@@ -19,7 +19,7 @@ fn before_any_run_there_is_nothing_and_nothing_is_made() {
 }
 
 #[test]
-fn after_a_run_every_stage_is_told() {
+fn after_a_run_status_shows_every_stage() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let before = folder.snapshot();
@@ -48,7 +48,7 @@ fn after_a_run_every_stage_is_told() {
 }
 
 #[test]
-fn check_says_what_is_wrong_with_each_file() {
+fn check_reports_the_errors_of_each_file() {
     let folder = Pipeline::small().folder();
     let good = folder.srpipe(&["check", "p.yaml"]);
     assert_eq!((good.code, good.stdout.as_str()), (Some(0), "p.yaml: ok: 3 stages\n"), "{good}");
@@ -60,7 +60,7 @@ fn check_says_what_is_wrong_with_each_file() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_closed_pipe_on_stdout_is_not_an_error() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
     let mut run = folder.start(&["status", "p.yaml"]);

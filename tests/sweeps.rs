@@ -29,7 +29,7 @@ fn json(folder: &Folder, args: &[&str]) -> Value {
 }
 
 #[test]
-fn a_sweep_runs_is_gathered_and_explained() {
+fn a_sweep_is_planned_run_and_compared() {
     let folder = pipeline();
     let plan = folder.srpipe(&["plan", "p.yaml"]);
     assert!(
@@ -112,7 +112,7 @@ fn claim_of(folder: &Folder) -> Value {
 }
 
 #[test]
-fn the_command_for_the_full_study_makes_it() {
+fn the_suggested_command_runs_the_full_study() {
     let folder = claimed(["", ""]);
     let run = folder.run(&["--set", "seed=5", "--set", "stages.with.seed=4"]);
     assert_eq!(claim_of(&folder)["n"], 1);
@@ -126,7 +126,7 @@ fn the_command_for_the_full_study_makes_it() {
 }
 
 #[test]
-fn where_no_command_makes_the_full_study_the_file_is_to() {
+fn without_a_command_for_the_full_study_the_file_must_change() {
     for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
         let folder = claimed([own, ""]);
         let run = folder.run(&[]);
@@ -149,7 +149,7 @@ fn one_training_sampled_with_many_seeds_is_one() {
 }
 
 #[test]
-fn why_names_the_parameter_with_its_place_and_what_follows() {
+fn why_names_the_parameter_with_its_position_and_the_dependents() {
     let folder = pipeline();
     folder.run(&[]);
     let before = folder.snapshot();
@@ -239,7 +239,7 @@ fn graphs_show_stages_with_their_states() {
 }
 
 #[test]
-fn many_instances_are_told_together() {
+fn many_instances_are_summarised() {
     let folder = pipeline();
     let seeds = (0..50).map(|seed| seed.to_string()).collect::<Vec<_>>().join(",");
     let sweep = format!("stages.model.seed={seeds}");

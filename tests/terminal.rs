@@ -167,7 +167,7 @@ fn a_run_has_a_line_for_each_stage_and_a_footer() {
 }
 
 #[test]
-fn status_beside_a_run_shows_the_same_from_its_beginning() {
+fn status_during_a_run_shows_the_same_as_the_run() {
     let folder = trained();
     let run = Terminal::start(&folder, 80, &["run", "p.yaml"]);
     run.until("training is shown", shows_training);
@@ -180,7 +180,7 @@ fn status_beside_a_run_shows_the_same_from_its_beginning() {
 }
 
 #[test]
-fn a_terminal_may_change_its_width_meanwhile() {
+fn a_terminal_can_change_its_width_during_a_run() {
     let folder = trained();
     let terminal = Terminal::start(&folder, 160, &["run", "p.yaml"]);
     terminal.until("training is shown", shows_training);
@@ -191,7 +191,7 @@ fn a_terminal_may_change_its_width_meanwhile() {
 }
 
 #[test]
-fn what_the_terminal_writes_for_an_interrupt_leaves_no_bar_behind() {
+fn the_echo_of_an_interrupt_leaves_no_bar_behind() {
     let folder = trained();
     let terminal = Terminal::start(&folder, 80, &["run", "p.yaml"]);
     terminal.until("training is shown", shows_training);

@@ -70,7 +70,7 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
 }
 
 #[test]
-fn status_tells_of_an_interrupted_training_as_it_was_saved() {
+fn status_shows_the_saved_progress_of_interrupted_training() {
     let folder = pipeline().folder();
     let run = folder.start(&["run", "p.yaml", "--json"]);
     wait_until("training makes progress", || folder.steps() > 0);

@@ -6,7 +6,7 @@ use common::{Folder, Pipeline};
 use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
 #[test]
-fn init_writes_a_pipeline_and_never_over_one() {
+fn init_writes_a_pipeline_and_overwrites_none() {
     let folder = Pipeline::new().folder();
     for template in ["quickstart", "ablation", "sweep", "folder", "tutorial"] {
         let output = folder.srpipe(&["init", "--template", template]);
@@ -129,7 +129,7 @@ fn pictures_are_enlarged() {
 }
 
 #[test]
-fn what_cannot_be_enlarged_is_said() {
+fn invalid_input_of_upscale_is_reported() {
     let folder = trained();
     folder.save("photo.png", RgbImage::new(4, 4), ImageFormat::Png);
     folder.write("text.png", "no picture");
@@ -167,7 +167,7 @@ fn what_cannot_be_enlarged_is_said() {
 }
 
 #[test]
-fn a_schema_of_somebody_else_stays() {
+fn an_existing_schema_is_kept() {
     let folder = Pipeline::new().folder();
     folder.write("srpipe.schema.json", "{}\n");
     let output = folder.srpipe(&["init", "--json"]);

@@ -88,7 +88,7 @@ impl Node {
     }
 }
 
-/// Renders a tree. Each stage is below its last dependency, and the other dependencies are named beside it.
+/// Renders a tree. Each stage is below its last dependency, and its line lists the other dependencies.
 fn ascii(nodes: &[Node], paint: Paint) -> String {
     let mut children: Vec<Vec<usize>> = vec![vec![]; nodes.len()];
     for (index, node) in nodes.iter().enumerate() {

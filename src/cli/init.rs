@@ -1,4 +1,4 @@
-//! The command `srpipe init`, which writes this repository's pipelines from the binary.
+//! The command `srpipe init`, which writes the pipeline templates embedded in the binary.
 
 use std::path::Path;
 

@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(STYLE.wrap("attention", width, 3), ["attention"]);
         let lines = STYLE.wrap(name, width, 2);
         assert!(lines.len() == 2 && lines[1].ends_with('…') && STYLE.width(&lines[1]) <= width, "{lines:?}");
-        // Breaks anywhere without a preferred place; one character per line without room.
+        // Breaks anywhere if there is no preferred position, and after each character if nothing fits.
         assert_eq!(STYLE.wrap("éééé", STYLE.width("éé"), 3), ["éé", "éé"]);
         assert_eq!(STYLE.wrap("ab", 1.0, 3), ["a", "b"]);
         assert_eq!(STYLE.wrap("", 1.0, 3), [""; 0]);

@@ -140,7 +140,7 @@ fn default_size() -> usize {
     32
 }
 
-/// How a file of any size is turned into square images of one size.
+/// How a file of any size is converted to square images of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {

@@ -107,13 +107,13 @@ pub enum AttentionKind {
     Sagan,
     /// Multi-head softmax attention between a normalisation and a projection that is initialised with zeros.
     Mhsa,
-    /// As `mhsa`, with linear attention (Shen et al. 2021): the cost is proportional to the number of positions, not to its
-    /// square, which helps at 32×32 and hardly at 8×8.
+    /// Like `mhsa`, but with linear attention (Shen et al. 2021): the cost is proportional to the number of positions,
+    /// not to its square, which helps at 32×32 and hardly at 8×8.
     Linear,
-    /// As `mhsa`, with keys and values from the low-resolution image (the block means of its enlargement) and position
-    /// encodings.
+    /// Like `mhsa`, but with keys and values from the low-resolution image (the block means of its enlargement) and
+    /// with position encodings.
     Cross,
-    /// A control: as `mhsa`, with equal weights for all positions.
+    /// A control: like `mhsa`, but with equal weights for all positions.
     Uniform,
     /// A control: two 1×1 convolutions with as many parameters as the kind in `matches`.
     ConvControl,

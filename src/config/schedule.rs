@@ -36,7 +36,7 @@ fn linear(timesteps: usize, beta_start: f64, beta_end: f64) -> Vec<f64> {
     products((0..timesteps).map(|t| scale * (beta_start + slope * t as f64)))
 }
 
-/// As [`linear`], but linear in the square roots of the betas (Song et al. 2021, appendix D.4).
+/// Like [`linear`], but linear in the square roots of the betas (Song et al. 2021, appendix D.4).
 fn quadratic(timesteps: usize, beta_start: f64, beta_end: f64) -> Vec<f64> {
     let scale = 1000.0 / timesteps as f64;
     let (first, last) = (beta_start.sqrt(), beta_end.sqrt());

@@ -64,13 +64,13 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     replaced(text, &secrets(text, false))
 }
 
-/// As [`redact`], for a single value or argument: a URL extends to the end of the text, whatever characters it
+/// Like [`redact`], for a single value or argument: a URL extends to the end of the text, whatever characters it
 /// contains.
 pub fn redact_value(text: &str) -> Cow<'_, str> {
     replaced(text, &secrets(text, true))
 }
 
-/// As [`redact`], but keeps the length in bytes, so that positions in the text stay valid.
+/// Like [`redact`], but keeps the length in bytes, so that positions in the text stay valid.
 pub fn mask(text: &str) -> Cow<'_, str> {
     let secrets = secrets(text, false);
     if secrets.is_empty() {

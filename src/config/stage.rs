@@ -1,4 +1,4 @@
-//! Stage kinds. Each implements [`Kind`] beside its parameters and is listed once, in `kinds!` below.
+//! Stage kinds. Each implements [`Kind`] next to its parameters, and is listed once, in `kinds!` below.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ pub trait Kind: Serialize + DeserializeOwned {
         Self::OUTPUTS.to_vec()
     }
 
-    /// Returns what this stage reads of other stages.
+    /// Returns what this stage reads from other stages.
     fn inputs(&self) -> Vec<Input>;
 
     /// Calls `rename` with the name of every stage in [`inputs`](Self::inputs), in their order.
@@ -181,12 +181,12 @@ pub struct Input {
     pub role: String,
     /// The stage that writes it.
     pub stage: String,
-    /// The blobs of it that are read; the content of others does not matter.
+    /// The blobs that are read from it; the content of others does not matter.
     pub blobs: Blobs,
 }
 
 impl Input {
-    /// An input of which these blobs are read.
+    /// Creates an input from which these blobs are read.
     pub(super) fn of(role: &str, stage: &str, blobs: &[&'static str]) -> Self {
         let blobs = Blobs::Only(blobs.iter().map(|&name| name.into()).collect());
         Self { role: role.to_string(), stage: stage.to_string(), blobs }

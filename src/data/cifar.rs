@@ -31,7 +31,7 @@ const TEST: &str = "test_batch.bin";
 
 const BOUNDS: Bounds = Bounds {
     member_bytes: (MAX_RECORDS * RECORD) as u64,
-    // Six full batches, and space for the small files beside them.
+    // Six full batches, and space for the other, small files.
     total_bytes: (7 * MAX_RECORDS * RECORD) as u64,
     members: 100,
 };

@@ -59,7 +59,7 @@ fn round_robin<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
 }
 
 /// Splits files: the first for testing, the next for validation, the rest for training. Then takes as many images of
-/// each split as `limit` allows, in turn from all its files. `files` contains the images of each file.
+/// each split as `limit` allows, alternating between its files. `files` contains the images of each file.
 pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> {
     let count = files.len();
     let [test, validation] = [params.test, params.validation].map(|given| given.unwrap_or((count / 10).max(1)));

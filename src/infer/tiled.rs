@@ -57,7 +57,7 @@ impl<'a> TiledSampler<'a> {
         Self::with_overlap(denoiser, sampler, seed, image, overlap(small))
     }
 
-    /// As [`new`](Self::new), with the given overlap of tiles, in low-resolution pixels.
+    /// Like [`new`](Self::new), with the given overlap of tiles, in low-resolution pixels.
     fn with_overlap(
         denoiser: &'a Denoiser,
         sampler: &SamplerParams,

@@ -101,7 +101,7 @@ pub(super) fn rename_keys_of_stage(kind: StageKind, stage: &mut Node, errors: &m
         let Some((index, _, older)) = mapping.get_full(renamed.older) else { continue };
         if let Some(current) = mapping.get(renamed.current) {
             let [older_path, current_path] = [renamed.older, renamed.current].map(|key| renamed.path(key));
-            let message = format!("`{older_path}` is an older name of `{current_path}`, which is set too");
+            let message = format!("`{older_path}` is an older name for `{current_path}`, which is also set");
             errors.push(Diagnostic::new(older.key, message).related(current.key, "the same parameter"));
             mapping.shift_remove(renamed.older);
         } else if let Some((_, entry)) = mapping.shift_remove_index(index) {

@@ -18,7 +18,7 @@ impl StageParams {
         params.complete().serialize(serializer)
     }
 
-    /// As [`serialize_complete`](Self::serialize_complete), but including the secrets of URLs: only for the process
+    /// Like [`serialize_complete`](Self::serialize_complete), but including the secrets of URLs: only for the process
     /// that runs the stage, never for a file.
     pub fn serialize_with_secrets<S: Serializer>(params: &Self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut value = params.complete();

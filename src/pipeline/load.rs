@@ -47,7 +47,7 @@ fn similar_file(path: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", path.with_file_name(found).display()))
 }
 
-/// As [`load`], for a text. Messages show `name` as the name of the file.
+/// Like [`load`], for a text. Messages show `name` as the name of the file.
 ///
 /// # Errors
 /// Returns all errors at once.

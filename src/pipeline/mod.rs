@@ -120,7 +120,7 @@ impl Pipeline {
         self.source.position(stage, &current_path(stage.params.kind(), path))
     }
 
-    /// As [`Pipeline::position`], but falls back to the closest enclosing mapping that is set.
+    /// Like [`Pipeline::position`], but falls back to the closest enclosing mapping that is set.
     pub fn nearest_position(&self, stage: &Stage, path: &str) -> Option<Position> {
         let enclosing = std::iter::successors(Some(path), |p| match p.rsplit_once('.') {
             Some((outer, _)) => Some(outer),

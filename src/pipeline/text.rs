@@ -12,7 +12,7 @@ pub(super) fn quote(text: &str) -> String {
     quote_at_most(text, MAX_SHOWN)
 }
 
-/// As [`quote`], but never truncates: for texts that the user copies.
+/// Like [`quote`], but never truncates: for texts that the user copies.
 pub(super) fn quote_whole(text: &str) -> String {
     quote_at_most(text, usize::MAX)
 }

@@ -1,8 +1,8 @@
 //! Decides how many stages run at the same time, and with how many threads. Results depend on neither.
 //!
 //! A stage that runs a network scales well to about [`CORES_PER_NETWORK`] cores. Few networks with many threads each
-//! use less memory than many networks, and the first result is ready earlier. Other stages are short and run beside
-//! them. With `--jobs N`, up to N stages run at the same time and share the cores.
+//! use less memory than many networks, and the first result is ready earlier. Other stages are short and run at the
+//! same time. With `--jobs N`, up to N stages run at the same time and share the cores.
 //!
 //! A stage with `resources` starts when they are free, and gets exactly these.
 
@@ -59,7 +59,7 @@ impl Load {
 }
 
 impl ResourcePool {
-    /// Returns an allocation for a stage beside the running ones; None if it must wait. `wanting` counts the running
+    /// Returns an allocation for a stage, given the running ones; None if it must wait. `wanting` counts the running
     /// and ready stages that do not request a number of cores, including this one.
     pub(super) fn allocate(
         &self,
@@ -138,7 +138,7 @@ impl ResourcePool {
         }
     }
 
-    /// Whether another stage may start beside the running ones.
+    /// Whether another stage may start while the others run.
     fn has_place(&self, network: bool, running: Load) -> bool {
         let stages = self.jobs.unwrap_or(self.cores()).max(1);
         match network {

@@ -49,7 +49,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
     run
 }
 
-/// As [`run`], for a run whose process has exited.
+/// Like [`run`], for a run whose process has exited.
 fn finished_run(store: &Store, pipeline: &str, keys: &[usize]) {
     release_run(run(store, pipeline, keys));
 }

@@ -197,7 +197,7 @@ pub(super) fn hash(mut file: File) -> io::Result<Digest> {
     }
 }
 
-/// As `read`, but retries if it is interrupted by a signal.
+/// Like `read`, but retries if it is interrupted by a signal.
 fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {

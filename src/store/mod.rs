@@ -143,7 +143,7 @@ impl Store {
         runs.join("store").is_dir().then_some(store)
     }
 
-    /// As [`Store::open_existing`], but also opens a store whose results folder was deleted, for commands that only
+    /// Like [`Store::open_existing`], but also opens a store whose results folder was deleted, for commands that only
     /// read the records of runs.
     pub fn open_records(runs: &Path) -> Option<Self> {
         Self::open_existing(runs).or_else(|| Some(Self::at(runs)).filter(|store| !store.pipelines().is_empty()))

@@ -54,7 +54,7 @@ pub fn seal(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(close(serde_json::to_vec(value)?))
 }
 
-/// As [`seal`], with one member per line.
+/// Like [`seal`], with one member per line.
 pub fn seal_pretty(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(close(serde_json::to_vec_pretty(value)?))
 }

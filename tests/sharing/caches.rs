@@ -145,7 +145,7 @@ fn the_settings_of_the_user_name_the_cache() {
 }
 
 #[test]
-fn a_tilde_is_the_home_folder_in_settings_and_is_pointed_at_in_pipelines() {
+fn a_tilde_is_expanded_in_settings_and_reported_in_pipelines() {
     let folder = Pipeline::small().stage("tool", "{kind: command, command: [~/bin/tool], outputs: [o]}").folder();
     fs::create_dir(folder.path().join("srpipe")).unwrap();
     folder.write("srpipe/config.yaml", "remote: ~/cache\n");

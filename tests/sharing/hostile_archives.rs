@@ -96,7 +96,7 @@ fn raw(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// As [`sealed`], for text that may no longer be JSON.
+/// Like [`sealed`], for text that may no longer be JSON.
 fn resealed(text: &str) -> Vec<u8> {
     if text.contains(",\n\"sha256\": \"") { sealed(text) } else { text.as_bytes().to_vec() }
 }

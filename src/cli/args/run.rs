@@ -94,7 +94,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub flags: FlagArgs,
     /// Run up to N stages at once, which share the cores. By default, networks run one at a time, each on up to 8 cores
-    /// (more if nothing else can run), and short stages run beside them.
+    /// (more if nothing else can run), and short stages run at the same time.
     #[arg(short, long, value_name = "N", value_parser = whole::<u32, 1, 4096>)]
     pub jobs: Option<u32>,
     /// After a failure, start no more stages; running stages finish.

@@ -59,7 +59,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Returns the columns that fit beside names of `name` characters on a terminal of `width`. Remaining space widens
+    /// Returns the columns that fit next to names of `name` characters on a terminal of `width`. Remaining space widens
     /// the bar and the sparkline.
     pub fn fit(width: usize, name: usize) -> Self {
         let mut bar = 5;

@@ -109,7 +109,7 @@ impl Stages {
         format!("{:width$}", self.names[stage], width = self.width)
     }
 
-    /// Returns the space for names on a terminal of `width`, beside the progress of stages.
+    /// Returns the space for names on a terminal of `width`, next to the progress of stages.
     fn shown(&self, width: usize) -> usize {
         self.width.min((width * 3 / 10).max(12))
     }

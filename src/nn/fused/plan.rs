@@ -1,4 +1,4 @@
-//! Compiles a graph: the order of execution, and the place of every value and gradient in one arena.
+//! Compiles a graph: determines the order of execution, and the location of every value and gradient in one arena.
 //!
 //! - A normalisation whose only reader is a `Silu` is fused with it; the value in between is never stored.
 //! - Operands of a `Concat` are written directly into its channels, and `Add` and `AddVector` work in place, when no

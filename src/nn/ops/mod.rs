@@ -6,7 +6,7 @@
 //!   ([`Operation`]).
 //! - `reference.rs`: its implementation with dfdx's operations, on any device ([`Reference`]).
 //! - `cpu.rs`: its forward and backward pass with kernels for the CPU ([`CpuKernel`]); `kernel.rs` and others: the
-//!   kernels that only this operation uses. Kernels for other devices or number formats belong beside them.
+//!   kernels that only this operation uses. Kernels for other devices or number formats belong there too.
 //!
 //! To add an operation, declare its fields in `graph/op.rs`, create its folder here, and list it in `match_op`.
 

@@ -12,7 +12,7 @@ impl Validator<'_> {
         self.check_object_of(schema, None, path, node);
     }
 
-    /// As `check_object`, for the alternative `variant` that the tag selects.
+    /// Like `check_object`, for the alternative `variant` that the tag selects.
     fn check_object_of(&mut self, schema: &'static Json, variant: Option<&str>, path: &mut String, node: &mut Node) {
         let span = node.span;
         let Some(mapping) = node.as_mapping_mut() else {

@@ -49,7 +49,7 @@ pub(super) fn type_stage(kind: StageKind, node: &mut Node) {
     Validator { root: of(kind), errors: &mut Errors::default(), owner: None }.run(node);
 }
 
-/// As [`type_stage`], for values of the parameter at a dotted path.
+/// Like [`type_stage`], for values of the parameter at a dotted path.
 pub(super) fn type_values<'a>(kind: StageKind, path: &str, values: impl IntoIterator<Item = &'a mut Node>) {
     let mut errors = Errors::default();
     let mut validator = Validator { root: of(kind), errors: &mut errors, owner: None };

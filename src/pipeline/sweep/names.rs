@@ -13,7 +13,7 @@ use crate::config::redact_value;
 const MAX_BYTES: usize = 200;
 
 /// Returns the name of every axis: the shortest suffix of its path that is unique. If an instance has two axes of the
-/// same parameter, the name of the stage or kind comes first. `combinations` are those of the instances.
+/// same parameter, the name of the stage or kind comes first. `combinations` contains the axis values of each instance.
 pub(in super::super) fn axis_names<'a>(
     axes: &[Axis],
     combinations: impl IntoIterator<Item = &'a Combination>,

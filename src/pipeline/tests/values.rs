@@ -339,5 +339,5 @@ fn older_names_of_keys_have_the_same_keys() {
 
     let both = new_file.replace("images: 9}, optim", "images: 9}, heldout: {every: 1}, optim");
     let error = parse("p.yaml", both, &Flags::default()).unwrap_err().to_string();
-    assert!(error.contains("`heldout` is an older name of `validation`, which is set too"), "{error}");
+    assert!(error.contains("`heldout` is an older name for `validation`, which is also set"), "{error}");
 }

@@ -130,7 +130,8 @@ fn job_record(id: &str, state: &JobState) -> Option<JobRecord> {
     }
 }
 
-/// The answers of the batch system: the queue, if it answered, and the accounting for jobs that the queue lacks.
+/// The answers of the batch system: the queue, if it answered, and the accounting of jobs that are missing from the
+/// queue.
 struct Answers {
     jobs: Option<Jobs>,
     accounts: BTreeMap<String, JobState>,

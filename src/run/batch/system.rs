@@ -55,7 +55,7 @@ pub trait BatchSystem: Send + Sync {
     /// Whether a job may continue to run: false once it was cancelled or its time is up.
     fn is_running(&self, job: &str) -> bool;
 
-    /// Returns how a job ended, from what the system wrote to the job's stderr.
+    /// Returns how a job ended, according to the system's messages in the job's stderr.
     fn end_in_log(&self, stderr: &str) -> Option<End>;
 }
 
@@ -143,7 +143,7 @@ pub enum JobState {
         /// The system starts it only after a delay, as after a requeue.
         is_delayed: bool,
     },
-    /// The job has a node, or is just starting or ending there.
+    /// The job is starting, running or ending on a node.
     Running {
         node: String,
     },

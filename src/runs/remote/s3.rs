@@ -25,7 +25,7 @@ const VALID: Duration = Duration::from_secs(3600);
 const TRIES: u32 = 4;
 /// The delay before the first retry; it doubles with each further one.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// The maximum number of bytes read of an error response.
+/// The maximum number of bytes to read from an error response.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
 /// A prefix in an S3 bucket.
