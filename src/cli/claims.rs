@@ -118,7 +118,8 @@ fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> 
     ))
 }
 
-/// Returns the mean seconds per step of an arm's trainings: those that wrote the `loss.csv` that the comparison read.
+/// Returns the mean seconds per step of an arm's training runs: those that wrote the `loss.csv` files that the
+/// comparison read.
 fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Action) -> Option<f64> {
     let preimage = Preimage::of(compare)?;
     let of_seed = format!("arms.{arm}[seed=");

@@ -174,7 +174,7 @@ impl Asked<'_> {
 
 type Pair<'a> = (&'a Measured, &'a Measured);
 
-/// Pairs that share a training with one another and with no other pair. They count as one random draw, however many
+/// Pairs that share a training run with one another and with no other pair. They count as one random draw, however many
 /// there are.
 type Replicate<'a> = Vec<Pair<'a>>;
 
@@ -187,7 +187,7 @@ fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>
     arms.into_iter().flat_map(with).collect()
 }
 
-/// Groups pairs in the order of their first pairs. Pairs without a known training share none.
+/// Groups pairs in the order of their first pairs. Pairs whose training run is unknown share none.
 fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
     fn trainings<'a>(&(arm, control): &Pair<'a>) -> impl Iterator<Item = &'a Digest> {
         [&arm.training, &control.training].into_iter().flatten()

@@ -21,7 +21,8 @@ pub struct Measured {
     pub axes: Vec<Label>,
     /// Present if seeds were swept.
     pub seed: Option<String>,
-    /// Identifies its training: the digest of its `loss.csv`. `None` if there is no training or it is unknown.
+    /// Identifies its training run: the digest of its `loss.csv`. `None` if it was not trained, or the training run is
+    /// unknown.
     pub training: Option<Digest>,
     /// Samples K per image.
     pub samples: usize,
@@ -35,7 +36,7 @@ pub struct Measured {
     pub forecasts: Vec<Forecast>,
     /// Of the first samples as a set.
     pub distances: Distances,
-    /// `loss.csv` of its training; empty without a training.
+    /// `loss.csv` of its training run; empty if it was not trained.
     pub losses: Vec<LossRow>,
 }
 

@@ -49,7 +49,7 @@ pub enum Scope {
     Images,
     /// The distance between the distributions of all test images and the real ones; compare it with its floor.
     Distribution,
-    /// The training of the arm's network.
+    /// The training run of the arm's network.
     Training,
     /// A pair of training runs: how long each took to reach a loss that both reach. Only for claims.
     Convergence,

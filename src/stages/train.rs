@@ -92,7 +92,7 @@ pub(super) fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     ];
     outputs.extend(log.layers_csv()?.map(|csv| (blobs::ATTENTION, csv)));
     let outputs = outputs.into_iter().map(|(name, bytes)| Ok((name.to_string(), ctx.store.put(&bytes)?)));
-    let val_loss = log.val_loss().context("every training measures its validation loss")?;
+    let val_loss = log.val_loss().context("every training run measures its validation loss")?;
     let mut metrics = BTreeMap::from([(VAL_LOSS_FIELD.to_string(), val_loss)]);
     metrics.insert("parameters".to_string(), cost.parameters as f64);
     metrics.insert("forward_flops".to_string(), cost.forward_flops as f64);

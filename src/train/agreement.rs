@@ -14,11 +14,11 @@ use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
 pub const OUTPUTS: f64 = 1e-4;
 /// The maximum relative difference between two gradients of a parameter: norm of the difference over norm.
 pub const GRADIENTS: f64 = 1e-3;
-/// The maximum relative difference between two trainings after a few steps: the changes of the weights and their moving
-/// average, Adam's first moment, and the gradient norms; norm of the difference over norm.
+/// The maximum relative difference between two training runs after a few steps: the changes of the weights and their
+/// moving average, Adam's first moment, and the gradient norms; norm of the difference over norm.
 pub const STATES: f64 = 2e-3;
-/// The maximum relative difference between the losses of two trainings: mean difference over mean. Rounding errors grow
-/// during training.
+/// The maximum relative difference between the losses of two training runs: mean difference over mean. Rounding errors
+/// grow during training.
 pub const LOSSES: f64 = 2e-2;
 
 const IMAGES: usize = 64;
@@ -33,9 +33,9 @@ pub struct Agreement {
     pub network: String,
     pub outputs: f64,
     pub gradients: f64,
-    /// Early in a training; `None` if no training was requested.
+    /// Early in training; `None` if no training was requested.
     pub states: Option<f64>,
-    /// Of a whole training.
+    /// Over the whole training run.
     pub losses: Option<f64>,
     /// The mean loss over the last tenth of the training: of the CPU and of the other backend.
     pub last: Option<[f64; 2]>,
@@ -138,7 +138,7 @@ pub fn agreement(
     })
 }
 
-/// Returns the largest distance between two trainings with the same start.
+/// Returns the largest distance between two training runs with the same initial state.
 fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
     let apart = |start: &[Vec<f32>], a: &[Vec<f32>], b: &[Vec<f32>]| {
         let (start, a, b) = (start.concat(), a.concat(), b.concat());

@@ -35,7 +35,7 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
     }
 }
 
-/// Returns the cost of a training's network; `None` if no stage creates its images.
+/// Returns the cost of a `train` stage's network; `None` if no stage creates its images.
 pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<ModelCost> {
     let stage = |name: &str| pipeline.stage(name).map(|s| &s.params);
     let Some(StageParams::Degrade(degrade)) = stage(&params.data) else { return None };

@@ -1,4 +1,4 @@
-//! The log of a training: losses and layer statistics by step.
+//! The log of a training run: losses and layer statistics by step.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

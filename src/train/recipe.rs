@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use crate::config::{Decay, OptimParams};
 use crate::nn::StepSettings;
 
-/// The optimiser settings of a training.
+/// The optimiser settings of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     optim: OptimParams,
@@ -21,7 +21,7 @@ impl Recipe {
     /// runs.
     pub fn new(optim: &OptimParams, images: usize) -> Self {
         let per_epoch = (images as u64).div_ceil(optim.batch_size as u64);
-        let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("a training has a length");
+        let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("a training run has a length");
         Self { optim: optim.clone(), steps }
     }
 

@@ -19,7 +19,7 @@ use crate::random::{Purpose, stream};
 const VALIDATION_BATCH: usize = 64;
 /// The number of validation images on which layers are probed.
 const WATCHED_IMAGES: usize = 8;
-/// The seed of the validation times and noise, the same in every training.
+/// The seed of the validation times and noise, the same in every training run.
 const VALIDATION_SEED: u64 = 0;
 
 /// The minimum standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of an 8-bit level.

@@ -1,7 +1,7 @@
 //! Reads `loss.csv` and draws `loss.png`: the arms' losses by step.
 //!
 //! Losses of different objectives, targets or noise schedules measure different errors and are not comparable. Each
-//! kind has its own plot: [`panels`] groups the trainings, `plot` draws them.
+//! kind has its own plot: [`panels`] groups the curves, `plot` draws them.
 
 mod plot;
 
@@ -27,7 +27,7 @@ pub struct LossRow {
     pub flops: Option<f64>,
 }
 
-/// The losses of one training.
+/// The losses of one training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     pub name: String,
@@ -42,18 +42,18 @@ pub fn read_loss(csv: &[u8]) -> anyhow::Result<Vec<LossRow>> {
     rows.context("reading loss.csv")
 }
 
-/// Trainings with comparable losses.
+/// Training runs with comparable losses.
 pub struct Panel {
     pub title: String,
-    /// Their indices among all trainings.
+    /// Their indices among all curves.
     pub curves: Vec<usize>,
 }
 
 /// The parameters that are always in a panel's title.
 const TITLE: [&str; 2] = ["objective", "target"];
 
-/// Groups the trainings into one panel per kind of loss, in order of first occurrence. Titles contain the objective,
-/// the target, and other parameters in which the panels differ.
+/// Groups the curves into one panel per kind of loss, in order of first occurrence. Titles contain the objective, the
+/// target, and other parameters in which the panels differ.
 pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {

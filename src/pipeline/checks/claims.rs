@@ -215,7 +215,7 @@ fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
     Some(Drawn { samples: sample.samples, is_random })
 }
 
-/// Returns the first parameter that makes the validation losses of two trainings incomparable.
+/// Returns the first parameter that makes the validation losses of two `train` stages incomparable.
 fn difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
     let differs = |differs: fn(&DiffusionParams, &DiffusionParams) -> bool| differs(&a.diffusion, &b.diffusion);
     let checks: [(&str, bool); 9] = [

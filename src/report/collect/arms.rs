@@ -48,7 +48,7 @@ impl Known<'_> {
         Some(&self.pipeline.stage(stage)?.params)
     }
 
-    /// Returns the training whose model a `sample` stage reads.
+    /// Returns the `train` stage whose model a `sample` stage reads.
     fn training(&self, sample: &str) -> Option<&str> {
         match self.params(sample)? {
             StageParams::Sample(params) => Some(params.model.as_str()),
@@ -175,7 +175,7 @@ impl Known<'_> {
         Arm { name: name.to_string(), params: found, costs: self.costs(&trainings) }
     }
 
-    /// Averages over trainings that differ in their seeds.
+    /// Averages over training runs that differ only in their seeds.
     fn costs(&self, trainings: &[&StageRecord]) -> Vec<(&'static str, String)> {
         let mean = |value: &dyn Fn(&StageRecord) -> Option<f64>| {
             let values: Vec<f64> = trainings.iter().filter_map(|record| value(record)).collect();

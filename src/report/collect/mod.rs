@@ -117,7 +117,7 @@ fn samples(known: &Known) -> Vec<Comparison> {
     groups.into_values().map(comparison).collect()
 }
 
-/// Returns the trainings of a pipeline without a comparison, each on its own.
+/// Returns the training runs of a pipeline without a comparison, each with its own curve.
 fn alone(known: &Known) -> Vec<Training> {
     let stages = known.pipeline.stages.iter().filter(|stage| matches!(stage.params, StageParams::Train(_)));
     stages.enumerate().filter_map(|(i, stage)| known.training_of(&stage.name, i, &[&stage.name])).collect()

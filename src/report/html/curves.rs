@@ -7,7 +7,7 @@ use super::pictures::Pictures;
 use crate::comparison::BICUBIC;
 use crate::comparison::loss::{self, Curve, LossRow};
 
-/// A training, or the trainings of one arm with different seeds.
+/// A training run, or the runs of one arm with different seeds.
 #[derive(Debug, Clone)]
 pub struct Training {
     /// The curve of the first seed.

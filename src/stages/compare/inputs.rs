@@ -135,7 +135,7 @@ pub(super) fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRo
     read_loss(&csv).with_context(|| format!("{} of {arm}", blobs::LOSS))
 }
 
-/// Returns a curve for each training of the arms' first seeds; arms that sample the same model share a curve.
+/// Returns a curve for each training run of the arms' first seeds; arms that sample the same model share a curve.
 /// `measured` has the order of the arms.
 pub(super) fn curves(arms: &[Arm], measured: &[Measured]) -> Vec<Curve> {
     let mut trainings: IndexMap<&Digest, Curve> = IndexMap::new();

@@ -72,7 +72,7 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }
     let columns = columns(&pairs, &measured, &pictures);
-    // The first is bicubic enlargement, which has no training.
+    // The first is bicubic enlargement, which is not trained.
     let curves = curves(&arms, &measured[1..]);
     let outputs = [
         (blobs::METRICS, comparison::metrics_csv(&measured)?),
