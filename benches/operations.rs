@@ -24,19 +24,19 @@ const CHAIN: usize = 6;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// 3×3, alternately to this number of channels and back.
+    /// A 3×3 convolution, alternately to this number of channels and back.
     Convolution(usize),
-    /// 1×1.
+    /// A 1×1 convolution.
     Linear(usize),
-    /// From an eighth of the size, enlarged three times by 2.
+    /// Three upsampling convolutions, starting from an eighth of the size.
     UpConvolution,
-    /// With this number of heads.
+    /// Self-attention with this number of heads.
     Attention(usize),
-    /// To a quarter of the positions, like attention to the tokens of a smaller image.
+    /// Attention to a quarter of the positions, like the tokens of a smaller image.
     CrossAttention(usize),
     LinearAttention(usize),
     NormSilu,
-    /// With scale and shift computed from a vector.
+    /// A normalisation with scale and shift computed from a vector.
     FilmSilu,
     Silu,
     /// Adds the first value each time.
@@ -44,7 +44,7 @@ enum Kind {
     /// Halves the size three times.
     MaxPool,
     MeanPool,
-    /// With the first value each time.
+    /// Concatenates the first value each time.
     Concat,
     AddVector,
     Gate,
@@ -205,7 +205,7 @@ fn streams_forward(bencher: Bencher, case: Case) {
     bencher.counter(BytesCount::new(case.bytes())).bench_local(|| setup.forward());
 }
 
-/// The forward pass, and as many bytes again for the gradients in the backward pass.
+/// The forward pass, and the same number of bytes for the gradients in the backward pass.
 #[divan::bench(args = STREAMS)]
 fn streams_train(bencher: Bencher, case: Case) {
     let mut setup = fused(case.graph());

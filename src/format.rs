@@ -50,7 +50,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// Returns up to `most` lines from the end of a text, without trailing blank lines.
+/// Returns up to `most` lines from the end of a string, without trailing blank lines.
 pub fn last_lines(text: &str, most: usize) -> Vec<&str> {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines[lines.len().saturating_sub(most)..].to_vec()

@@ -43,7 +43,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns the modules that follow `crate::` in a text, including those in braces: `crate::{data, store::Store}`.
+/// Returns the modules that follow `crate::` in a string, including those in braces: `crate::{data, store::Store}`.
 fn named(text: &str) -> Vec<&str> {
     let word = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let mut found = vec![];

@@ -166,7 +166,7 @@ fn why_names_the_parameter_with_its_position_and_the_dependents() {
                  (p.yaml:{line}:{column}); depends on pairs; 2 stages depend on it\n"
         )
     );
-    assert_eq!(why("model").lines().count(), 4, "a swept stage is all of its instances");
+    assert_eq!(why("model").lines().count(), 4, "the name of a swept stage must select all its instances");
     assert!(why("images").starts_with("images is cached (key "));
     assert!(
         why("compare").starts_with("compare depends on ") || why("compare").contains("the arms changed"),

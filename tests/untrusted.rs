@@ -12,7 +12,8 @@ use std::sync::{Arc, LazyLock};
 
 use common::{Folder, Output, Pipeline, archive, sealed, sha256};
 
-/// In the password and the query of every URL here; base64 of `user:SECRET` begins with `dXNlcjpTRUNSRV`.
+/// The secret in the password and the query of every URL here; the base64 encoding of `user:SECRET` begins with
+/// `dXNlcjpTRUNSRV`.
 const SECRET: &str = "SECRET";
 const BASIC: &str = "Basic dXNlcjpTRUNSRVQ=";
 
@@ -190,7 +191,7 @@ fn output(command: &mut Command) -> Output {
     Output { code: output.status.code(), signal: None, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Whether a text has no sequences that move the cursor, set the title or reverse the text direction.
+/// Whether a string has no sequences that move the cursor, set the title or reverse the text direction.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}'))
 }

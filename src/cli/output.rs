@@ -120,7 +120,7 @@ fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
     (safe + rest).into()
 }
 
-/// Returns the length of the colour sequence at the start of a text, or 0 if there is none.
+/// Returns the length of the colour sequence at the start of a string, or 0 if there is none.
 fn colour_at(text: &str) -> usize {
     let Some(rest) = text.strip_prefix("\x1b[") else { return 0 };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(rest.len());

@@ -113,7 +113,7 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
         };
         let seconds = |stage: usize| explained.explanations[stage].seconds.filter(|_| !explained.is_cached(stage));
         let takes: Option<f64> = members.clone().filter_map(seconds).reduce(|a, b| a + b);
-        // A group shows the reason of its first instance that runs.
+        // A group shows why its first instance that is not cached runs.
         let shown = members.clone().find(|&stage| !explained.is_cached(stage)).unwrap_or(first);
         let because = match members.len() {
             1 => explained.because(shown),

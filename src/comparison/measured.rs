@@ -24,7 +24,7 @@ pub struct Measured {
     /// Identifies its training run: the digest of its `loss.csv`. `None` if it was not trained, or the training run is
     /// unknown.
     pub training: Option<Digest>,
-    /// Samples K per image.
+    /// The number K of samples per image.
     pub samples: usize,
     /// The diffusion parameters of its model; `None` without a model or if unknown.
     pub diffusion: Option<DiffusionParams>,

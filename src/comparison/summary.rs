@@ -20,7 +20,7 @@ pub struct Summary {
     pub schema: u32,
     /// The number of measured test images.
     pub images: usize,
-    /// Samples K per image, if all arms that draw samples have the same number; each arm also has its own.
+    /// The number K of samples per image, if it is the same for all arms that draw samples; each arm also has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
     pub arms: BTreeMap<String, ArmSummary>,
@@ -39,7 +39,7 @@ pub struct Summary {
 /// the seeds (n - 1), as in `psnr_mean_sd`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
-    /// Samples K per image; 1 for a deterministic arm.
+    /// The number K of samples per image; 1 for a deterministic arm.
     pub samples: usize,
     /// The objective of its model: `regression` is deterministic, all others draw samples. Absent for enlargements.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,7 +21,7 @@ enum Weight {
     Bold,
 }
 
-/// The point of the text that is placed at its position.
+/// The point of the text that its position refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
     Left,

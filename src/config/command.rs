@@ -150,7 +150,7 @@ fn placeholder(inside: &str) -> Option<Placeholder<'_>> {
     }
 }
 
-/// Whether a text contains `{seed}`.
+/// Whether a string contains `{seed}`.
 pub fn has_seed(text: &str) -> bool {
     let mut found = false;
     let _ = substitute(text, |placeholder| {
@@ -161,7 +161,7 @@ pub fn has_seed(text: &str) -> bool {
 }
 
 impl CommandParams {
-    /// Returns the texts that may contain placeholders.
+    /// Returns the strings that may contain placeholders.
     fn texts(&self) -> impl Iterator<Item = &String> {
         self.command.iter().chain(self.env.values())
     }

@@ -40,7 +40,7 @@ pub enum Better {
     One,
 }
 
-/// What one value of a metric belongs to.
+/// What a value of a metric is measured on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// A test image: `metrics.csv` has a column for it, and `summary.json` the mean.

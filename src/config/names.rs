@@ -11,7 +11,8 @@ const MAX_NAME_BYTES: usize = 100;
 /// The maximum length of a file name on Linux and macOS.
 const MAX_FILE_NAME_BYTES: usize = 255;
 
-/// Returns why a name is invalid, if it is. Valid names consist of letters, digits, `_`, `-` and `.`.
+/// Returns the reason why a name is invalid; None if it is valid. Valid names consist of letters, digits, `_`, `-` and
+/// `.`.
 pub fn name_error(name: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() {
@@ -27,18 +28,18 @@ pub fn name_error(name: &str) -> Option<String> {
     }
 }
 
-/// Returns why a pipeline name is invalid, if it is.
+/// Returns the reason why a pipeline name is invalid; None if it is valid.
 pub fn pipeline_name_error(name: &str) -> Option<String> {
     name_error(name).or_else(|| is_reserved_pipeline(name).then(|| "srpipe reserves this name".into()))
 }
 
-/// Returns why a stage name in a pipeline file is invalid, if it is.
+/// Returns the reason why a stage name in a pipeline file is invalid; None if it is valid.
 pub fn stage_name_error(name: &str) -> Option<String> {
     name_error(name).or_else(|| is_reserved_stage(name).then(|| "srpipe reserves this name".into()))
 }
 
-/// Returns why the name of a stage or an instance in a run's record is invalid, if it is. The labels of instances may
-/// contain any character that is valid in a file name.
+/// Returns the reason why the name of a stage or an instance in a run's record is invalid; None if it is valid. The
+/// labels of instances may contain any character that is valid in a file name.
 pub fn instance_name_error(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.contains(char::is_control) {
         Some("a stage name must not be empty, start with a dot, or contain slashes or control characters".into())

@@ -95,8 +95,8 @@ fn replaced<'a>(text: &'a str, secrets: &[Range<usize>]) -> Cow<'a, str> {
     (shown + &text[end..]).into()
 }
 
-/// Returns the positions of secrets in the URLs of a text, in order. With `whole`, a URL extends to the end of the text
-/// and may contain characters that would otherwise end it.
+/// Returns the positions of secrets in the URLs of a string, in order. With `whole`, a URL extends to the end of the
+/// text and may contain characters that would otherwise end it.
 fn secrets(text: &str, whole: bool) -> Vec<Range<usize>> {
     let mut found = vec![];
     let mut from = 0;
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_url_is_redacted_unless_exposed() {
-        // A space would end a URL within a text.
+        // A space would end a URL within a longer text.
         for address in ["http://u:SECRET@h/x?sig=SECRET", "http://u:SEC RET@h/", "http://u:'SECRET\"@h/"] {
             let url = SecretUrl::from(address);
             let all = format!("{url} {url:?} {}", serde_json::to_string(&url).unwrap());

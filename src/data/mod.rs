@@ -1,4 +1,4 @@
-//! Images: their sources, file formats and resizing. Works on files and pixels and knows nothing about stages.
+//! Images: their sources, file formats and resizing. Works on files and pixels, independent of stages.
 //!
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor (`byte_tensor`).
 //! - [`cifar`]: CIFAR-10's archive, records and splits; [`download`] fetches the archive over an unreliable connection.

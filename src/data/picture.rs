@@ -34,7 +34,7 @@ const ALWAYS_DECODED: u64 = 64 << 20;
 /// Above that, the maximum ratio of decoded bytes to bytes of the file. Deflate, the strongest compression here,
 /// reaches 1032.
 const MAX_RATIO: u64 = 1100;
-/// The maximum memory that a decoder may use for data other than pixels, in bytes: texts and profiles, which are
+/// The maximum memory that a decoder may use for data other than pixels, in bytes: text and profiles, which are
 /// compressed.
 const MAX_METADATA: u64 = 64 << 20;
 /// The length of an ICC profile's header (ICC.1:2022, 7.2).

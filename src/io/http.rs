@@ -70,8 +70,8 @@ impl Limits {
     }
 }
 
-/// Why the rest of a body does not arrive. It is the inner error of a [`Body`]'s [`io::Error`]s, which distinguishes
-/// them from disk errors.
+/// Why a body cannot be read to its end. It is the inner error of a [`Body`]'s [`io::Error`]s, which distinguishes them
+/// from disk errors.
 #[derive(Debug)]
 pub struct BodyError(String);
 
@@ -87,7 +87,7 @@ impl std::error::Error for BodyError {}
 pub struct Body<R> {
     inner: R,
     limits: Limits,
-    /// Time spent waiting for bytes in the current window, without the caller's own time.
+    /// Time spent waiting for bytes in the current window, excluding the caller's own time.
     spent: Duration,
     /// Bytes received in the current window.
     received: u64,

@@ -103,7 +103,7 @@ fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
 }
 
 /// Returns one token per pixel of the low-resolution image. These pixels are recovered as means of blocks of the
-/// enlarged image, up to the sharpening by the enlargement.
+/// enlarged image, except for the sharpening by the enlargement.
 fn low_resolution_tokens(g: &mut Graph, channels: usize, site: &LayerSite) -> NodeId {
     let pixels = g.mean_pool_of(site.image, 3..6, site.scale);
     let tokens = g.conv1x1(pixels, &format!("{}.tokens", site.name), channels);

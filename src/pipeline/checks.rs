@@ -36,7 +36,7 @@ pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) 
             StageParams::Compare(p) => check_compare(stage, p, &pipeline, &mut found),
             StageParams::Command(p) => command::check(stage, p, &mut found),
         }
-        // An error of the stage as a whole may be the consequence of an invalid parameter.
+        // An error about the stage as a whole may be caused by an invalid parameter.
         let in_error = draft.stages[instance.stage].variants[instance.variant].in_error;
         errors.append(found.filter(|span| !in_error || span != stage.key()));
     }
@@ -186,7 +186,7 @@ fn check_degrade(stage: Stage, params: &DegradeParams, stages: &Stages, errors: 
     }
 }
 
-/// Returns why images of this size cannot be downscaled, if they cannot.
+/// Returns the reason why images of this size cannot be downscaled; None if they can.
 fn scale_error(size: usize, scale: usize) -> Option<String> {
     (!size.is_multiple_of(scale))
         .then(|| format!("`scale` must divide the image size, found {scale} for images of {size}×{size} pixels"))

@@ -1,4 +1,4 @@
-//! Loads a pipeline from a file or a text.
+//! Loads a pipeline from a file or a string.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -47,7 +47,7 @@ fn similar_file(path: &Path) -> Option<String> {
     Some(format!("did you mean `{}`?", path.with_file_name(found).display()))
 }
 
-/// Like [`load`], for a text. Messages show `name` as the name of the file.
+/// Like [`load`], for the text of a file. Messages show `name` as the name of the file.
 ///
 /// # Errors
 /// Returns all errors at once.

@@ -1,6 +1,6 @@
 //! Parses, validates and resolves pipeline files.
 //!
-//! Pure: takes text and returns a [`Pipeline`], or all of its errors. It does not know what a stage does when it runs.
+//! Pure: takes text and returns a [`Pipeline`], or all of its errors. It is independent of what a stage computes.
 //!
 //! [`load()`] and [`parse`] run these steps, which all add to one list of errors, shown by [`Diagnostics`]:
 //!

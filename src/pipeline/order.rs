@@ -57,7 +57,7 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
     order.into_iter().filter_map(|i| stages[i].take()).collect()
 }
 
-/// Whether a stage could be what a misspelled reference means.
+/// Whether a stage could be the intended target of a misspelled reference.
 fn is_candidate(wants: &Wants, stage: &StageDraft) -> bool {
     match wants {
         Wants::Kind(kind) => stage.kind == Some(*kind),

@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 64;
 /// The maximum number of values in a document, counting those that aliases repeat.
 const MAX_NODES: usize = 200_000;
 
-/// The location of a text in the sources.
+/// The location of a string in the sources.
 #[derive(Clone, Copy)]
 pub(super) struct Location {
     pub(super) source: u32,

@@ -2,17 +2,17 @@
 
 use crate::config::redact_value;
 
-/// The maximum number of characters that messages show of a text.
+/// The maximum number of characters of a string in messages.
 const MAX_SHOWN: usize = 60;
 /// The maximum number of candidates for a suggestion.
 const MAX_CANDIDATES: usize = 2000;
 
-/// Returns the text in backquotes, with control characters escaped, secrets redacted, and long texts truncated.
+/// Returns the text in backquotes, with control characters escaped, secrets redacted, and long text truncated.
 pub(super) fn quote(text: &str) -> String {
     quote_at_most(text, MAX_SHOWN)
 }
 
-/// Like [`quote`], but never truncates: for texts that the user copies.
+/// Like [`quote`], but never truncates: for text that the user copies.
 pub(super) fn quote_whole(text: &str) -> String {
     quote_at_most(text, usize::MAX)
 }

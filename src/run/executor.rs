@@ -15,7 +15,7 @@ pub(super) trait Executor {
     /// Starts a stage whose messages are appended to the file `log`.
     fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()>;
 
-    /// Called after all stages that can start now were started, so that they can be submitted together.
+    /// Called after all stages that can start now have been started, so that they can be submitted together.
     fn flush(&mut self) {}
 
     /// Asks a stage to save its progress and end.

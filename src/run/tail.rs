@@ -15,7 +15,7 @@ const MAX_NEW_BYTES: u64 = 64 << 20;
 pub struct Tail {
     path: PathBuf,
     offset: u64,
-    /// The beginning of a line that has not ended yet.
+    /// The incomplete line at the end of what was read.
     rest: Vec<u8>,
     /// That line is too long, or its beginning was skipped.
     is_partial: bool,

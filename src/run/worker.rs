@@ -384,7 +384,7 @@ struct Passed {
     file: File,
     /// When progress was passed on last.
     at: Option<Instant>,
-    /// Progress that came too soon after that.
+    /// Progress that was reported too soon after that.
     held: Option<StageEvent>,
 }
 

@@ -1,5 +1,5 @@
-//! Statistics of comparisons: from paired differences between two arms to a verdict. Pure functions that know nothing
-//! about images or files.
+//! Statistics of comparisons: from paired differences between two arms to a verdict. Pure functions, independent of
+//! images and files.
 //!
 //! - The unit of observation is the seed: whatever two arms share under one seed (data, initial weights, noise) cancels
 //!   in their difference, and a claim should hold for other seeds. A [`Question`] contains the difference for every

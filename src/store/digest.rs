@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 use super::canonical_json;
 
-/// The error for a text that is not 64 hexadecimal digits.
+/// The error for a string that is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseDigestError(String);
 

@@ -173,7 +173,7 @@ fn make_writable(folder: &Path) -> io::Result<()> {
 /// Removes temporary files that killed processes left in a folder. No other process may be writing there.
 pub(super) fn remove_temporaries(folder: &Path) {
     temporaries(folder).iter().for_each(|path| {
-        // They only take space; `gc` reports what it cannot remove.
+        // Leftovers only take up space; `gc` reports what it cannot remove.
         let _ = if is_folder(path) { remove_folder(path) } else { fs::remove_file(path) };
     });
 }

@@ -59,7 +59,7 @@ impl Progress for Lines {
             StageEvent::Progress { done, total, unit, values } => {
                 let eta = self.stages.eta(stage, *done, *total);
                 let eta = eta.map_or(String::new(), |seconds| format!("  ETA {}", format::duration(seconds)));
-                // No line before the first interval has passed: a short stage needs none.
+                // Print no line before the first interval has passed, because short stages need none.
                 let last = *self.last.entry(stage).or_insert_with(Instant::now);
                 let at_work = u32::try_from(self.last.len()).unwrap_or(u32::MAX);
                 if last.elapsed() >= LINE_INTERVAL.max(ANY_INTERVAL.saturating_mul(at_work)) {

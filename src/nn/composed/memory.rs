@@ -9,9 +9,9 @@ const BYTES: usize = size_of::<f32>();
 /// optimiser.
 const PARAMETER_LISTS: usize = 7;
 
-/// Returns the bytes per image of a pass. dfdx's cache reuses memory only for exactly the same size, so one value of
-/// each size is alive at once; in addition, values that are waiting to be read or, in training, all gradients, which
-/// live until the end of the pass.
+/// Returns the memory of a pass, in bytes per image. dfdx's cache reuses memory only for exactly the same size, so one
+/// value of each size is alive at once; in addition, values that are waiting to be read or, in training, all gradients,
+/// which live until the end of the pass.
 pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
     let sizes: Vec<usize> = graph.nodes.iter().map(|n| n.op.reference_len(graph, n.shape, training)).collect();
     let values: usize = sizes.iter().collect::<BTreeSet<_>>().into_iter().sum();
@@ -20,12 +20,12 @@ pub fn bytes_per_image(graph: &Graph, training: bool) -> usize {
     BYTES * (values + rest) + row_index_bytes(graph)
 }
 
-/// Returns the bytes that a pass needs regardless of the number of images.
+/// Returns the memory that a pass needs regardless of the number of images, in bytes.
 pub fn parameter_bytes(graph: &Graph) -> usize {
     PARAMETER_LISTS * BYTES * graph.parameter_count()
 }
 
-/// Returns the bytes of the neighbour indices, per image.
+/// Returns the size of the neighbour indices, in bytes per image.
 fn row_index_bytes(graph: &Graph) -> usize {
     let maps = (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Conv3x3(_)));
     let maps: BTreeSet<(usize, usize)> =

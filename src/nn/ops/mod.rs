@@ -2,7 +2,7 @@
 //!
 //! An operation's folder contains everything about it but its fields, which are in [`graph::op`](super::graph):
 //!
-//! - `mod.rs`: the method of [`Graph`](super::Graph) that appends it, with the checks of shapes; FLOPs and gradients
+//! - `mod.rs`: the method of [`Graph`](super::Graph) that appends it and checks shapes; FLOPs and gradients
 //!   ([`Operation`]).
 //! - `reference.rs`: its implementation with dfdx's operations, on any device ([`Reference`]).
 //! - `cpu.rs`: its forward and backward pass with kernels for the CPU ([`CpuKernel`]); `kernel.rs` and others: the

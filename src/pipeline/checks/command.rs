@@ -60,7 +60,7 @@ pub(super) fn check(stage: Stage, params: &CommandParams, errors: &mut Errors) {
     }
 }
 
-/// Returns why a path is not valid in `files`, if it is not.
+/// Returns the reason why a path is invalid in `files`; None if it is valid.
 fn path_error(path: &str) -> Option<&'static str> {
     const RESERVED: [&str; 2] = ["inputs", "outputs"];
     if path.is_empty() || path.chars().any(is_invisible) {

@@ -163,7 +163,7 @@ pub(in super::super) fn variants(
         }
         for &(axis, value) in &combination {
             let Axis { parameter, key, values, .. } = &axes[axis];
-            // If the path does not fit, validation reports it.
+            // If the path does not exist, validation reports it.
             node.assign(parameter, *key, values[value].node.clone());
         }
         let mut found = Errors::default();

@@ -117,7 +117,7 @@ fn parsing_time_is_bounded() {
             )),
         ),
         (
-            "a text times a matrix",
+            "a string times a matrix",
             command(&format!(
                 "command: [{}], outputs: [o], matrix: {{ env.A: [{}] }}",
                 "a".repeat(500_000),

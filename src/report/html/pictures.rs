@@ -16,7 +16,7 @@ pub struct ArmPictures {
     pub(super) name: String,
     /// The height and width of the whole images.
     whole: (usize, usize),
-    /// Samples K per image.
+    /// The number K of samples per image.
     samples: usize,
     sample: Images,
     /// The second of several samples.

@@ -55,7 +55,7 @@ fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<
     })
 }
 
-/// Returns the first line of a text, at most 200 characters of it, for a message.
+/// Returns the first line of a string, at most 200 characters long, for a message.
 pub fn first_line(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(200).collect()

@@ -24,7 +24,7 @@ impl Answer {
     }
 }
 
-/// Everything that is observed of a job at one moment.
+/// All observations of a job at one point in time.
 #[derive(Debug, Clone)]
 pub(super) struct Observation {
     /// The store has its result.

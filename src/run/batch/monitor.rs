@@ -26,7 +26,7 @@ use crate::store::Store;
 /// The minimum and maximum interval at which files are read, and what each job adds to it.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const INTERVAL_PER_JOB: Duration = Duration::from_millis(5);
-/// The delay before jobs that could not be cancelled are cancelled again.
+/// The delay before another attempt to cancel jobs.
 const CANCEL_DELAY: Duration = Duration::from_secs(2);
 
 pub(super) struct Monitor {
@@ -202,7 +202,7 @@ impl Monitor {
         }
     }
 
-    /// Cancels the jobs that are to end. If the batch system does not answer, tries again later.
+    /// Cancels the jobs in `to_cancel`. If the batch system does not answer, tries again later.
     fn cancel_jobs(&mut self) {
         if self.to_cancel.is_empty() || Instant::now() < self.cancel_at {
             return;

@@ -137,7 +137,7 @@ struct Answers {
     accounts: BTreeMap<String, JobState>,
 }
 
-/// A job at one moment.
+/// A job at one point in time.
 struct ObservedJob {
     tracked: TrackedJob,
     /// None if nothing shows that the batch was submitted.
@@ -171,7 +171,7 @@ impl ObservedJob {
     /// Updates the record of a stage without a result.
     fn update(mut self, store: &Store, system: &dyn BatchSystem, entry: &mut StageRecord) {
         let mut observed = self.tracked.observe(store, system, self.answer.clone(), Instant::now());
-        // Since when the job is gone, earlier calls have recorded.
+        // Earlier calls recorded since when the job has been gone.
         let beat = store.last_beat(&self.tracked.key);
         let before = entry.job.as_ref().and_then(|job| job.gone.clone()).filter(|gone| gone.beat == beat);
         let now = Timestamp::now();

@@ -52,7 +52,7 @@ impl Submitter {
             record: &self.job_store.path(batch.number),
             secrets: self.secrets.as_deref(),
         })?;
-        // For people only: the queue identifies the job by its comment.
+        // For human readers only; srpipe identifies the job by its comment.
         let _ = self.job_store.write(&Batch { job: Some(job), ..batch.clone() });
         Ok(job)
     }

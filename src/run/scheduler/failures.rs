@@ -1,4 +1,4 @@
-//! What follows when a stage fails: a retry, the recomputation of a damaged input, or the end of the stage.
+//! Handles failed stages: retries a stage, recomputes its damaged input, or marks it as failed.
 
 use anyhow::Result;
 

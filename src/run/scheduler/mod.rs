@@ -142,7 +142,7 @@ impl<'a> Scheduler<'a> {
             reports.try_iter().take(MAX_REPORTS_PER_TICK).try_for_each(|report| self.handle_report(report))?;
             self.enforce_limits();
             if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
-                // A process that resumes the run reads from the record what continues.
+                // A process that resumes the run reads from the record which stages continue.
                 self.save_record()?;
                 self.progress.finished(&self.record);
                 return Ok(self.record);

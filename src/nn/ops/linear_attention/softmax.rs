@@ -18,7 +18,7 @@ unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
 unsafe fn lanes<S: Simd>(vectors: [S::V; VECTORS]) -> [f32; PANEL] {
     let mut lanes = [0.0; PANEL];
     for v in 0..PANEL / S::LANES {
-        // SAFETY: as many vectors as a panel has.
+        // SAFETY: a panel contains this many vectors.
         unsafe { S::store(lanes.as_mut_ptr().add(v * S::LANES), vectors[v]) };
     }
     lanes
