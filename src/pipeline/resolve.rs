@@ -10,7 +10,7 @@ use super::tree::{Mapping, Node, Number, Value};
 use crate::config::names::{pipeline_name_error, stage_name_error};
 use crate::config::{Device, ExecutorKind, StageKind};
 
-/// The key of a matrix: at the top level, in `defaults.KIND` and in a stage.
+/// The YAML key of a matrix, which is valid at the top level, in `defaults.KIND` and in a stage.
 const MATRIX: &str = "matrix";
 
 /// Builds the draft. Returns None if the top level is not a mapping or has no `stages`.

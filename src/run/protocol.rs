@@ -60,7 +60,7 @@ pub enum ProcessEvent {
     WaitingForLock { holder: Option<String> },
     /// The job waits in the queue, with the reason as the batch system reports it.
     Queued { job: String, reason: String },
-    /// The job has a node.
+    /// The job is starting or running on a node.
     Placed { job: String, node: String },
     /// The shared cache is unreachable or does not respond correctly; the run stops using it.
     CacheUnavailable,

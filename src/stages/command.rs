@@ -210,7 +210,7 @@ fn execute(params: &CommandParams, scratch: &Path, ctx: &Context) -> anyhow::Res
         }
     };
 
-    // A thread waits for the program, so that its exit is noticed at once and a stop request soon.
+    // A thread waits for the program, so that its exit is noticed immediately and a stop request is noticed by polling.
     let (sender, ended) = mpsc::channel();
     let wait = move || drop(sender.send(child.wait()));
     std::thread::Builder::new().name("program".into()).spawn(wait).context("starting a thread")?;

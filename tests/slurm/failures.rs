@@ -10,7 +10,7 @@ fn a_queue_that_fails_hangs_or_prints_garbage_fails_no_stage() {
         ("garbage", "echo 'slurm_load_jobs: <?xml '; exit 0"),
         ("half a line", "printf '1|N/A|RUN'; exit 0"),
         ("unknown states", "echo '1|N/A|A_STATE_OF_NEXT_YEAR|n1|b1 x|None'; exit 0"),
-        ("other jobs of the same numbers", "echo '1|N/A|FAILED|n1|(null)|None'; sleep 0.01"),
+        ("other jobs with the same numbers", "echo '1|N/A|FAILED|n1|(null)|None'; sleep 0.01"),
     ] {
         let cluster = Cluster::stub(Pipeline::small());
         cluster.settings(IMPATIENT);

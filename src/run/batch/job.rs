@@ -1,4 +1,4 @@
-//! The job's side: what a process that the batch system started has to do, and how it stops.
+//! The job side: determines what a process started by the batch system must run, and how it stops.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -35,7 +35,7 @@ pub struct Job {
     marker: PathBuf,
 }
 
-/// What a job has to do.
+/// The work of a job.
 pub enum Task {
     Run(Box<TaskSpec>),
     /// The result is in the store.

@@ -83,8 +83,8 @@ pub fn is_marked_cancelled(run: &RunDir) -> bool {
 
 /// Whether a run whose jobs continue does the same as a run that is prepared now.
 ///
-/// # Errors
-/// Fails if the records of its jobs are damaged or incomplete, as far as its files and the queue show.
+/// # Errors Fails if the records of its jobs are damaged or incomplete, as far as this can be determined from its files
+/// and the queue.
 pub fn is_same_run(run: &RunDir, prepared: &Prepared, system: &dyn BatchSystem) -> Result<bool> {
     let job_store = JobStore::of(run);
     if !job_store.spec()?.matches(prepared) {

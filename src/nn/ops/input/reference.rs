@@ -6,7 +6,7 @@ use crate::nn::{Device, ImageTensor};
 
 impl Reference for Input {
     fn apply<D: Device, T: RunTape<D>>(&self, _: &mut Run<D, T>, _: ImageShape, _: usize) -> ImageTensor<D, T> {
-        unreachable!("inputs are set before")
+        unreachable!("inputs are set before the first operation")
     }
 
     fn allocated_len(&self, _: &Graph, output: ImageShape, _: bool) -> usize {
@@ -16,7 +16,7 @@ impl Reference for Input {
 
 impl Reference for Time {
     fn apply<D: Device, T: RunTape<D>>(&self, _: &mut Run<D, T>, _: ImageShape, _: usize) -> ImageTensor<D, T> {
-        unreachable!("inputs are set before")
+        unreachable!("inputs are set before the first operation")
     }
 
     fn allocated_len(&self, _: &Graph, output: ImageShape, _: bool) -> usize {
