@@ -1,4 +1,4 @@
-//! Output to stdout and stderr: safe text and colours. `layout` has tables.
+//! Output to stdout and stderr: safe text and colours. Tables are in `layout`.
 //!
 //! Names, messages and logs come from untrusted files, archives, servers and programs. Untrusted text reaches a
 //! terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact

@@ -1,4 +1,4 @@
-//! Errors in what the user typed or wrote.
+//! Errors in the user's input.
 
 use std::fmt;
 

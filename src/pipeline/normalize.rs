@@ -1,5 +1,5 @@
-//! Resets parameters that have no effect, because of another parameter, to their defaults. So they change no stage key,
-//! and a checkpoint does not record values that were not used.
+//! Resets parameters that have no effect, because of another parameter, to their defaults. This way, they do not affect
+//! stage keys, and checkpoints do not record unused values.
 
 use crate::config::StageParams;
 use crate::config::*;

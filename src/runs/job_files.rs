@@ -22,7 +22,7 @@ impl RunDir {
         self.path().is_symlink() || std::fs::symlink_metadata(self.jobs_dir()).is_ok()
     }
 
-    /// Returns the run of a file in the folder of a run's jobs.
+    /// Returns the run to which a file in a folder of jobs belongs.
     pub fn of_job_file(path: &Path) -> Option<Self> {
         Self::of_folder(path.parent()?.parent()?)
     }

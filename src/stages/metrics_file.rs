@@ -22,9 +22,9 @@ const MAX_METRICS: usize = 1000;
 const MAX_NAME_BYTES: usize = 500;
 /// The maximum size of the file.
 const MAX_BYTES: u64 = 16 << 20;
-/// Prefix of strings that replace words which are not JSON; the line number follows the word.
+/// The prefix of strings that replace names which are not JSON; the line number follows the name.
 const MARK: char = '\0';
-/// These words, as written by Python, C and R.
+/// These names, as written by Python, C and R.
 const WORDS: [(&str, f64); 10] = [
     ("NaN", f64::NAN),
     ("-NaN", f64::NAN),

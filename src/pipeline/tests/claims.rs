@@ -1,4 +1,4 @@
-//! The claims of a comparison.
+//! Tests of the claims of a comparison.
 
 use super::*;
 use crate::config::metrics::Metric;

@@ -1,4 +1,4 @@
-//! `command` stages, and the resources of all stages.
+//! Tests of `command` stages, and of the resources of all stages.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Rendered error messages with snippets and help.
+//! Tests of rendered error messages, with snippets and help.
 
 use super::*;
 

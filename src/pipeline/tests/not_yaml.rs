@@ -1,4 +1,4 @@
-//! Errors of files that are not valid YAML or not a mapping.
+//! Tests of errors about files that are not valid YAML or not a mapping.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Ambiguous scalars: strings that look like numbers, lookalikes of ASCII characters, `#` and `<<`.
+//! Tests of ambiguous scalars: strings that look like numbers, lookalikes of ASCII characters, `#` and `<<`.
 
 use super::*;
 use crate::config::*;

@@ -1,4 +1,4 @@
-//! Errors about references between stages and incompatible stages.
+//! Tests of errors about references between stages and about incompatible stages.
 
 use super::*;
 

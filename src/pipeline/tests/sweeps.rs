@@ -1,4 +1,4 @@
-//! The instances of a matrix, and the errors of invalid ones.
+//! Tests of the instances of a matrix, and of errors about invalid ones.
 
 use super::*;
 use crate::config::*;

@@ -1,4 +1,4 @@
-//! The parsed values of valid files.
+//! Tests of the parsed values of valid files.
 
 use super::*;
 use crate::config::*;

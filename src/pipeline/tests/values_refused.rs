@@ -1,4 +1,4 @@
-//! Errors about invalid values.
+//! Tests of errors about invalid values.
 
 use super::*;
 

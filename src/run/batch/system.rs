@@ -68,7 +68,7 @@ pub type Jobs = BTreeMap<TaskId, QueuedJob>;
 /// A job as the queue shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedJob {
-    /// The id as the system's commands take it, for example `12_3` for task 3 of array 12.
+    /// The id in the form that the system's commands accept, for example `12_3` for task 3 of array 12.
     pub id: String,
     pub state: JobState,
 }
@@ -124,7 +124,7 @@ pub enum Refusal {
 /// The job that a process runs in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CurrentJob {
-    /// The id as [`BatchSystem::requeue`] takes it.
+    /// The id in the form that [`BatchSystem::requeue`] accepts.
     pub id: String,
     /// The index in an array; None outside an array.
     pub task: Option<usize>,
