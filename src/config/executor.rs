@@ -1,4 +1,4 @@
-//! What runs stages.
+//! The executors, which run stages.
 
 use std::str::FromStr;
 
