@@ -218,7 +218,7 @@ mod tests {
         let cpus = |n| asking(Resources { cpus: Some(n), ..Resources::default() });
         assert_eq!(threads(&pool(8, None), &[cpus(3), cpus(3), cpus(3), cpus(2)]), [3, 3, 2]);
         assert_eq!(threads(&pool(8, Some(2)), &[cpus(1), cpus(1), cpus(1)]), [1, 1]);
-        // Stages without a request share the rest.
+        // Stages that request no cores share the remaining ones.
         assert_eq!(threads(&pool(8, None), &[cpus(3), NETWORK]), [3, 5]);
         let memory =
             |gb: u64| asking(Resources { memory: Some(gb * 1_000_000_000), cpus: Some(1), ..Resources::default() });

@@ -244,7 +244,7 @@ impl Monitor {
                 self.report_message(stage, damage);
             }
             let (id, answer) = self.answer(tracked.task);
-            // Answers to questions asked before the job started are out of date.
+            // Answers to queries from before the job started are out of date.
             let is_current = self.poll.after(tracked.since).is_some();
             if let (Answer::Is(job), true) = (&answer, is_current)
                 && let Some(event) = tracked.queue_event(&id, job)

@@ -1,5 +1,5 @@
-//! The last answer of the batch system about a run's jobs, and when to ask again. The system serves thousands of users:
-//! one question covers all jobs, and the interval grows while nothing changes.
+//! The last answer of the batch system about a run's jobs, and the time of the next query. The system serves thousands
+//! of users: one query covers all jobs, and the interval grows while nothing changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use super::request::Request;
 use super::system::{BatchSystem, JobState, Jobs};
 
-/// The minimum and maximum interval between two questions, and what each job adds to the minimum.
+/// The minimum and maximum interval between two queries, and what each job adds to the minimum.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 const PER_JOB: Duration = Duration::from_millis(10);
@@ -24,7 +24,7 @@ pub(super) struct Poll {
     since: String,
     /// Receives the answers.
     answers: Sender<Request>,
-    /// The last answer, and when the question was asked; later changes are not visible in it.
+    /// The last answer, and the time of its query; later changes are not visible in it.
     queue: Option<(Instant, Jobs)>,
     accounts: BTreeMap<String, JobState>,
     has_accounting: bool,
@@ -112,7 +112,7 @@ impl Poll {
         match answer {
             Ok(Some(accounts)) => self.accounts = accounts,
             Ok(None) => self.has_accounting = false,
-            // The next question may be answered.
+            // The next query may be answered.
             Err(_) => {}
         }
     }

@@ -26,13 +26,13 @@ struct Unsent {
     batch: Batch,
     tries: u32,
     next: Instant,
-    /// The batch may have been submitted: only an answer to a question asked after this time shows whether it was.
+    /// The batch may have been submitted: only an answer to a query that started after this time shows whether it was.
     uncertain_since: Option<Instant>,
 }
 
 pub struct Sent {
     pub batch: Batch,
-    /// Answers to questions asked before this time do not include the batch.
+    /// Answers to queries that started before this time do not include the batch.
     pub at: Instant,
 }
 
