@@ -86,7 +86,9 @@ fn stopping(how: Stopping) -> String {
             "leaving: jobs continue without this process. Interrupt again within {} s to cancel them instead",
             wait.as_secs()
         ),
-        Stopping::Cancelling => "cancelling the jobs, which save their progress (interrupt again to leave)".into(),
+        Stopping::Cancelling => {
+            "cancelling the jobs, which save their progress (interrupt again to exit without waiting)".into()
+        }
     }
 }
 
