@@ -8,10 +8,10 @@
 //! above or from its own layer:
 //!
 //! ```text
-//! cli                   arguments, exit codes, text; the only module that prints
+//! cli                   arguments, exit codes, text; the only module that writes to the terminal
 //! run                   scheduler, worker processes, executors (this machine, Slurm)
 //! report                collects the results of a run and renders them as a page
-//! stages                one file per stage kind: typed parameters and input artifacts in, output artifacts out
+//! stages                one file or folder per stage kind: parameters and input artifacts in, output artifacts out
 //! comparison  infer     metrics, claims and pictures of arms       inference with a trained network
 //! train                 training loop, snapshots, budgets
 //! diffusion   metrics   schedules, prediction types, samplers      PSNR, SSIM, CRPS, spectra
@@ -32,8 +32,8 @@
 //!
 //! # One run
 //!
-//! 1. [`pipeline::load`] turns a file into a [`pipeline::Pipeline`], or into the list of all its errors. From here on
-//!    there are no strings to interpret and no defaults to fill in.
+//! 1. [`pipeline::load`] turns a file into a [`pipeline::Pipeline`], or into the list of all its errors. From here
+//!    on, parameters are typed and defaults are filled in.
 //! 2. [`plan::plan`] builds the dependency graph, and [`plan::states`] looks up each stage's key in the store. A key is
 //!    the SHA-256 of a [`plan::Preimage`]: stage kind, version of its code, parameters, seed, class of device, and the
 //!    *content* of the inputs. So a stage whose inputs have the same content as before is cached, even if they were
@@ -48,8 +48,8 @@
 //! - **The same key, the same bytes** on the CPU, whatever the number of threads, other load, or interruptions. Sums have a
 //!   fixed order, and every random number is a function of (seed, purpose, step, index): see [`random`]. Results on GPUs
 //!   may differ in the last bits.
-//! - **Decisions are pure.** `pipeline`, `plan`, `diffusion`, `metrics` and `stats` compute values from values. Files are
-//!   accessed in `store`, `runs`, `data` and `run`, the terminal in `cli`.
+//! - **Decisions are pure.** `pipeline`, `plan`, `diffusion`, `metrics` and `stats` compute values from values; only
+//!   [`pipeline::load`] reads a file. Only `cli` writes to the terminal.
 //! - **Numbers have a reference.** The network, gradients, optimiser, schedules, samplers, resampling and metrics are tested
 //!   against PyTorch, NumPy, SciPy and scikit-image (`tests/fixtures`), our kernels against dfdx's operations.
 

@@ -1,4 +1,4 @@
-//! The command line: arguments, output and exit codes. The only layer that prints.
+//! The command line: arguments, output and exit codes. The only layer that writes to the terminal.
 
 mod args;
 mod bench;

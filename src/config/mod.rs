@@ -1,9 +1,9 @@
 //! Typed parameters of pipelines and stages, with their defaults. Pure data: nothing here reads a file.
 //!
-//! These types are the only description of what a pipeline file may contain: they are deserialised from it, their JSON
-//! Schema validates it, and their serialisation, with defaults filled in, is part of stage keys. A field that does not
-//! change the result of a stage (a thread count, a path, a batch size of sampling) is marked `skip_serializing`, so that
-//! it stays out of keys.
+//! These types are the only description of what a stage may contain: they are deserialised from the pipeline file, their
+//! JSON Schema validates it, and their serialisation, with defaults filled in, is part of stage keys. A field that does
+//! not change the result of a stage (a thread count, a path, a batch size of sampling) is marked `skip_serializing`, so
+//! that it stays out of keys.
 //!
 //! - `stage`: stage kinds with their inputs and outputs; [`blobs`]: names of outputs.
 //! - [`metrics`]: the declaration of every metric.
@@ -11,6 +11,7 @@
 //!   subject.
 //! - `device`, `executor`, `resources`: where stages run. None of these is part of a key, except the class of device.
 //! - [`schedule`], [`names`], `secret`, `expansion`: rules for values that validation and higher layers share.
+//! - `input_error`: the error for invalid input.
 
 pub mod blobs;
 pub mod claims;

@@ -9,7 +9,7 @@
 //!   floor and is reported with the distances; `distances` computes both.
 //!
 //! Images are `(height, width, 3)` slices of u8, as returned by [`Images::image`](crate::data::Images::image). The
-//! `report` module and the `compare` stage do the averaging, plotting and writing.
+//! `comparison` module averages and plots the values.
 
 mod distances;
 mod forecast;

@@ -6,14 +6,14 @@
 //!   [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`. `composed` is the reference that `fused`
 //!   is tested against.
 //! - [`Network`]: a graph, its backend, its parameters and optimiser state behind one trait object. The layers above
-//!   use only this.
+//!   run networks through it.
 //! - [`attention_weights`]: recomputes the attention weights of a layer, for visualisation.
 //!
 //! - `cuda`: opens GPUs; compiled with the feature of the same name.
 //! - `device_error`: turns device failures into errors with remedies.
 //!
 //! This module does not depend on diffusion, and no other module names a dfdx type. All `unsafe` code of the crate is
-//! in the kernels of `fused` and `ops` and in the loading of CUDA's libraries.
+//! in `fused`, in `ops`, and in the loading of CUDA's libraries.
 
 pub mod attention_weights;
 pub mod composed;

@@ -13,8 +13,8 @@
 //! 6. `checks` validates what depends on several values or stages.
 //!
 //! `resolved_yaml` writes the resolved pipeline as YAML. `normalize` resets parameters that have no effect, and
-//! `complete_params` serialises all parameters of a stage. `aliases` declares older
-//! spellings. `text` formats names and lists in messages.
+//! `complete_params` serialises all parameters of a stage. `aliases` declares older spellings.
+//! `text` formats names and lists in messages.
 
 mod aliases;
 mod checks;

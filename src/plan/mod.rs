@@ -1,6 +1,6 @@
 //! The dependency graph of a pipeline's stages, with the key and the state of each stage.
 //!
-//! Pure: does not access files or clocks. Cached results come from an [`ActionCache`]: the store, or a map in tests.
+//! Pure: does not access files or clocks. Cached results come from an [`ActionCache`]: the store, or a map.
 //!
 //! - [`Preimage`]: everything that a stage's result depends on. Its SHA-256 is the stage's [`Key`](crate::store::Key).
 //! - [`states`]: which stages are cached, ready or waiting. A key contains the *content* of the inputs, so it is

@@ -9,7 +9,7 @@
 //! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between both processes.
 //! - [`watch`]: follows the events of stages that other processes run.
 //!
-//! Nothing here prints or depends on what a stage computes.
+//! Nothing here writes to the terminal: a worker's stdout carries its events, and its stderr is the stage's log.
 
 mod any_path;
 pub mod batch;

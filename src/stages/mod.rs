@@ -1,4 +1,4 @@
-//! One file per stage kind: reads typed parameters and input artifacts, writes output artifacts.
+//! One file or folder per stage kind: reads typed parameters and input artifacts, writes output artifacts.
 //!
 //! Each stage runs in its own process. It reports through [`Context::report`] and never prints.
 //!

@@ -1,6 +1,7 @@
 //! The operations of a network, one folder each.
 //!
-//! An operation's folder contains everything about it but its fields, which are in [`graph::op`](super::graph):
+//! An operation's folder contains everything about it except its fields, which are in [`graph::op`](super::graph), and
+//! its fusion with others, which `fused::plan` decides:
 //!
 //! - `mod.rs`: the method of [`Graph`](super::Graph) that appends it and checks shapes; FLOPs and gradients
 //!   ([`Operation`]).

@@ -1,9 +1,9 @@
 //! Validates stages against the JSON Schemas of their parameter types, and reports each error with its span.
 //!
 //! schemars derives the schemas from the types in [`config`](crate::config), which are thus the only description of the
-//! file format; `schemas` collects them, and `reference` renders them as Markdown. [`Validator`] selects the rule for
-//! each value: `mappings` validates mappings and tagged alternatives, and `values` validates the values in them. They
-//! support the keywords that these schemas use, which a test ensures.
+//! parameters. `schemas` collects them and adds the top level of the file; `reference` renders them as Markdown.
+//! [`Validator`] selects the rule for each value: `mappings` validates mappings and tagged alternatives, and `values`
+//! validates the values in them. They support the keywords that these schemas use, which a test ensures.
 
 mod mappings;
 mod reference;

@@ -1,9 +1,9 @@
 //! The report of a run: one self-contained HTML file.
 //!
 //! [`Report`] holds the data of a run; its creator decides where they come from. `render` creates the page: `table`,
-//! `verdicts` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart` and `graph` draw
-//! SVG, and `report.html` is the template. All user-supplied names are escaped: the template escapes text, and
-//! `chart::escape` what is drawn.
+//! `verdicts` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves` and `graph`
+//! draw SVG, `attention` shows attention maps, and `report.html` is the template. All user-supplied names are escaped:
+//! the template escapes text, and `chart::escape` what is drawn.
 //!
 //! Without JavaScript, only the slider between two arms is missing: selections use radio buttons and style sheets, and
 //! the values under the pointer are hidden elements over the charts.
