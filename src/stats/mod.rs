@@ -17,7 +17,7 @@ mod family;
 mod power;
 mod sign_flip;
 #[cfg(test)]
-mod simulation;
+mod simulation_tests;
 mod verdict;
 
 pub use estimate::Estimate;

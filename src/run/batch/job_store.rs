@@ -208,7 +208,7 @@ impl JobStore {
         self.remove_marker(CACHE_UNAVAILABLE);
     }
 
-    /// Removes the marker of [`mark_cancelled`](Self::mark_cancelled).
+    /// Removes the marker of `mark_cancelled`.
     pub fn clear_cancelled(&self) {
         self.remove_marker(CANCELLED);
     }

@@ -3,7 +3,7 @@
 //! - `system`: the trait that a batch system implements. `command`: runs its commands.
 //! - `job_store`: the records of a run's jobs. `submit`, `submit_queue`: submission of batches.
 //! - `monitor`: the thread that watches jobs (`tracked_job`), asks the batch system (`poll`) and handles each `request`.
-//!   `job_outcome`: decides the outcome of a job. [`BatchExecutor`]: the scheduler's view of all this.
+//!   `job_outcome`: decides the outcome of a job. `BatchExecutor`: the scheduler's view of all this.
 //! - `event_seal`: protects the events in the output of jobs.
 //! - `detach`: submits a whole run at once. `reconcile`: updates the record of a run whose jobs nobody watched.
 //! - `secrets`: passes secrets to jobs without writing them to files. `job`: the process that runs as a job.

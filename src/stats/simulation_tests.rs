@@ -1,5 +1,4 @@
-//! Error rates of the verdicts, from simulated studies with known effects. `docs/statistics.md` has the table of
-//! `the_whole_table`.
+//! Error rates of the verdicts, from simulated studies with known effects.
 
 use rayon::prelude::*;
 
@@ -204,9 +203,9 @@ fn the_power_is_as_planned() {
     }
 }
 
-/// Prints the table of `docs/statistics.md`.
+/// Prints the rates of all combinations as a table.
 #[test]
-#[ignore = "takes minutes; prints the table of docs/statistics.md"]
+#[ignore = "takes many minutes; prints a table"]
 fn the_whole_table() {
     const STUDIES: u64 = 2000;
     println!(
