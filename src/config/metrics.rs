@@ -60,10 +60,10 @@ pub enum Scope {
 pub enum Samples {
     /// All: it does not depend on K.
     Any,
-    /// Two arms that draw samples, or two that do not. It is of a single sample, which is less similar to the image than
-    /// the mean of all possible samples, which a deterministic network estimates.
+    /// Two arms that draw samples, or two that do not. It measures a single sample, which is less similar to the image
+    /// than the mean of all possible samples, which is what a deterministic network estimates.
     Draw,
-    /// Arms with K ≥ 2, from which it is estimated without bias. With one sample it is the error of that sample.
+    /// Arms with K ≥ 2, for which its estimate is unbiased. With one sample, it is only the error of that sample.
     Unbiased,
     /// All, but arms that draw samples need K ≥ 2: claims compare its unbiased estimate for infinitely many samples.
     Extrapolated,
@@ -275,15 +275,15 @@ impl Metric {
         let objection = |reason, help| Some(Objection { reason, help });
         match self.declaration().samples {
             Samples::Draw if a.is_random != b.is_random => objection(
-                "one of them draws samples, and a sample is less similar to the image than a deterministic output, however good it is",
+                "one of them draws samples, and even a perfect sample has a lower PSNR and SSIM than a deterministic output",
                 "choose `psnr_mean`, which compares the means of infinitely many samples",
             ),
             Samples::Unbiased if arms.iter().any(too_few) => objection(
-                "it needs at least two samples per image of both; with one sample it is the error of that sample",
+                "it needs at least two samples per image from both; with one, it is only the error of that sample",
                 "set `samples: 2` or more in the `sample` stages of both; against `bicubic`, choose `psnr_mean`",
             ),
             Samples::Extrapolated if arms.iter().any(|arm| arm.is_random && too_few(arm)) => objection(
-                "it needs at least two samples per image of an arm that draws samples",
+                "it needs at least two samples per image from every arm that draws samples",
                 "set `samples: 2` or more in the `sample` stages, for example in `defaults.sample`",
             ),
             Samples::Same if a.is_random != b.is_random || (a.is_random && a.samples != b.samples) => objection(

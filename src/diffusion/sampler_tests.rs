@@ -1,4 +1,4 @@
-//! Compares samplers with formulas, with values computed by NumPy, and on distributions whose exact denoiser is known.
+//! Tests samplers against formulas, NumPy reference values, and distributions with a known exact denoiser.
 
 use std::convert::Infallible;
 

@@ -8,12 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::job_files::RUN_SPEC;
 use super::run_dir::{LOCK, RECORD};
 use super::{RunDir, RunRecord, is_run_id};
 use crate::store::{files, is_held};
-
-/// The only file of jobs that exists before the first job is submitted.
-const SPEC: &str = "charter.json";
 
 /// Whether a path is the folder of a run, even if its record is missing or not a file, or if a link has replaced the
 /// folder. `id` is the name of the folder.
@@ -40,7 +38,7 @@ fn may_have_jobs(path: &Path) -> bool {
     }
     let is_other = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
-        name != SPEC && !name.as_encoded_bytes().starts_with(files::TEMPORARY.as_bytes())
+        name != RUN_SPEC && !name.as_encoded_bytes().starts_with(files::TEMPORARY.as_bytes())
     };
     !files::is_folder(&folder) || files::entries(&folder).iter().any(|path| is_other(path))
 }

@@ -10,6 +10,9 @@ use crate::store::files::{self, Durability};
 /// The subfolder of a run's folder that contains the records and output of its jobs.
 const JOBS: &str = ".slurm";
 
+/// The file of a run's jobs that exists before the first one is submitted: what they do.
+pub const RUN_SPEC: &str = "charter.json";
+
 impl RunDir {
     /// Returns the folder for the records and output of the run's jobs.
     pub fn jobs_dir(&self) -> PathBuf {

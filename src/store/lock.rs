@@ -87,7 +87,7 @@ impl Store {
         self.acquire(key, Wait::No, LEASE)
     }
 
-    /// Like [`try_lock`](Self::try_lock), for a key whose holder on another machine is known to have exited.
+    /// Like [`try_lock`](Self::try_lock), if the holder of the key on another machine is known to have exited.
     pub(super) fn try_lock_stopped(&self, key: &Key) -> Result<Option<KeyLock>> {
         self.acquire(key, Wait::No, Duration::ZERO)
     }

@@ -115,8 +115,8 @@ fn push_repairs_a_damaged_cache() {
         fs::write(&path, bytes).unwrap();
     }
     let push = with_remote(&folder, &["push", "p", "--json"], remote, &[]);
-    let told: serde_json::Value = serde_json::from_str(&push.stdout).unwrap();
-    assert!(told["repaired"].as_u64().unwrap() > 0 && told["pushed"] == 0, "{push}");
+    let report: serde_json::Value = serde_json::from_str(&push.stdout).unwrap();
+    assert!(report["repaired"].as_u64().unwrap() > 0 && report["pushed"] == 0, "{push}");
     let to = Pipeline::small().folder();
     let taken = with_remote(&to, &["run", "p.yaml", "--json"], remote, &[]);
     assert_eq!(taken.finished()["stages"], all("cached"), "{taken}");

@@ -73,27 +73,27 @@ fn endpoints_that_are_unfair_to_an_arm_are_refused() {
     assert_eq!(
         one("{ arm: first, control: bicubic, endpoint: crps }", none),
         ["`crps` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): it needs at least two \
-          samples per image of both; with one sample it is the error of that sample"]
+          samples per image from both; with one, it is only the error of that sample"]
     );
     assert_eq!(
         one("{ arm: first, control: second, endpoint: energy_score }", one_sample),
         [
             "`energy_score` cannot decide between `first` (draws K = 4) and `second` (draws K = 1): it needs at least two \
-          samples per image of both; with one sample it is the error of that sample"
+          samples per image from both; with one, it is only the error of that sample"
         ]
     );
     assert_eq!(
         one("{ arm: first, control: bicubic, endpoint: psnr_sample }", none),
         [
             "`psnr_sample` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): one of them draws \
-          samples, and a sample is less similar to the image than a deterministic output, however good it is"
+          samples, and even a perfect sample has a lower PSNR and SSIM than a deterministic output"
         ]
     );
     assert_eq!(
         one("{ arm: second, control: bicubic, endpoint: psnr_mean }", one_sample),
         [
             "`psnr_mean` cannot decide between `second` (draws K = 1) and `bicubic` (is deterministic): it needs at least \
-          two samples per image of an arm that draws samples"
+          two samples per image from every arm that draws samples"
         ]
     );
     assert!(one("{ arm: second, control: bicubic, endpoint: psnr_mean }", none).is_empty());

@@ -15,11 +15,10 @@ use super::system::{Jobs, QueuedJob, TaskId, tag};
 use crate::config::ExecutorKind;
 use crate::plan::{BackendClass, Plan, Sources, states};
 use crate::run::prepared::Prepared;
-use crate::runs::RunDir;
+use crate::runs::{RUN_SPEC, RunDir};
 use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{Key, Store, predates_seals, read_record};
 
-const SPEC: &str = "charter.json";
 /// The name of a marker file: a job found that the shared cache cannot be used.
 pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
 /// The name of a marker file: the run was cancelled.
@@ -165,7 +164,7 @@ pub struct JobStore {
 impl JobStore {
     /// Writes the spec of a new run.
     pub fn create(run: &RunDir, spec: &RunSpec) -> Result<Self> {
-        run.write_job_file(SPEC, &seal(spec).context("serialising the spec of the run")?)?;
+        run.write_job_file(RUN_SPEC, &seal(spec).context("serialising the spec of the run")?)?;
         Ok(Self { run: run.clone() })
     }
 
@@ -187,14 +186,14 @@ impl JobStore {
         let names = spec.plan.stages.iter().map(|stage| &stage.name);
         match names.eq(record.stages.iter().map(|stage| &stage.name)) {
             true => Ok(spec),
-            false => Err(self.damaged(SPEC, "its stages are not those of the run")),
+            false => Err(self.damaged(RUN_SPEC, "its stages are not those of the run")),
         }
     }
 
     /// Reads the spec without comparing it with `run.json`, which a watching process may be replacing.
     fn read_spec(&self) -> Result<RunSpec> {
-        let spec: RunSpec = self.read(SPEC)?;
-        self.check_run(SPEC, spec.run_id.as_deref())?;
+        let spec: RunSpec = self.read(RUN_SPEC)?;
+        self.check_run(RUN_SPEC, spec.run_id.as_deref())?;
         Ok(spec)
     }
 
@@ -399,7 +398,7 @@ mod tests {
         let task = |stage, batch_divisor| BatchTask { stage, key: None, batch_divisor };
         let batch = Batch::new(run_id, 3, &[task(1, 1), task(0, 4)]);
         let path = jobs.join("b3.json");
-        std::fs::write(jobs.join(SPEC), seal(&spec).unwrap()).unwrap();
+        std::fs::write(jobs.join(RUN_SPEC), seal(&spec).unwrap()).unwrap();
         std::fs::write(&path, seal(&batch).unwrap()).unwrap();
         assert_eq!(read_task(&path, 0).unwrap(), (spec.clone(), 1, 1));
         assert_eq!(read_task(&path, 1).unwrap(), (spec, 0, 4));
