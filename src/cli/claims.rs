@@ -32,6 +32,13 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     for (answer, reason) in answers.iter().filter_map(|answer| Some((answer, answer.reason.as_ref()?))) {
         text += &format!("{}: not answered: {reason}\n", answer.claim);
     }
+    for answer in answers.iter().filter(|answer| answer.pairs > answer.n) {
+        text += &format!(
+            "{}: {}; samples of one training count once, because they say nothing about other trainings\n",
+            answer.claim,
+            answer.n_in_words()
+        );
+    }
     for answer in answers.iter().filter(|answer| answer.verdict == Verdict::Inconclusive) {
         if let Some(needed) = answer.seeds_in_words() {
             text += &format!("{}: {needed}\n", answer.claim);
@@ -143,42 +150,11 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::Convergence;
-    use crate::config::metrics::{Metric, Unit};
-
-    fn answer() -> ClaimAnswer {
-        ClaimAnswer {
-            claim: "convergence".into(),
-            arm: "attention".into(),
-            control: "baseline".into(),
-            endpoint: Metric::FlopsToLoss,
-            unit: Unit::Percent,
-            margin: 5.0,
-            verdict: Verdict::Inconclusive,
-            effect: Some(12.25),
-            interval: Some([-1.0, 20.0]),
-            p: 0.25,
-            p_holm: 0.5,
-            p_equivalent_holm: None,
-            beyond_margin: false,
-            family_claims: None,
-            samples: Some([4, 4]),
-            seeds_for_power: None,
-            reason: None,
-            n: 3,
-            by_design: true,
-            seeds_needed: 6,
-            convergence: Some(Convergence {
-                loss: 0.0123,
-                arm: Effort { steps: 900.4, flops: Some(1.5e12) },
-                control: Effort { steps: 1200.0, flops: None },
-            }),
-        }
-    }
+    use crate::comparison::testing::claim_answer;
 
     #[test]
     fn each_answer_has_a_row() {
-        let rows = table(&[answer(), ClaimAnswer { effect: None, interval: None, ..answer() }]);
+        let rows = table(&[claim_answer(), ClaimAnswer { effect: None, interval: None, ..claim_answer() }]);
         let text = rows.render(Paint::stdout());
         let lines: Vec<&str> = text.lines().collect();
         let cells =
@@ -191,9 +167,9 @@ mod tests {
     #[test]
     fn convergence_is_described_in_steps_operations_and_seconds() {
         assert_eq!(
-            convergence(&answer(), Some(0.05), None).unwrap(),
+            convergence(&claim_answer(), Some(0.05), None).unwrap(),
             "convergence: a validation loss of 0.01230 took attention 900 steps, 1.500 TFLOPs, about 45 s; baseline 1200 steps\n"
         );
-        assert_eq!(convergence(&ClaimAnswer { convergence: None, ..answer() }, None, None), None);
+        assert_eq!(convergence(&ClaimAnswer { convergence: None, ..claim_answer() }, None, None), None);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::claims;
 use super::layout::Table;
 use super::output::{Look, Paint};
+use crate::comparison::Summary;
 use crate::config::metrics::Metric;
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
@@ -24,6 +26,10 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
+            if let Some(legend) = Summary::deserialize(&summary).ok().and_then(|summary| summary.deviations_in_words())
+            {
+                text += &format!("{legend}\n");
+            }
             for note in summary["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 text += &format!("note: {note}\n");
             }
@@ -63,7 +69,7 @@ fn table(summary: &Value) -> String {
     let shown = Metric::ALL.iter().map(|metric| (metric.field(), metric.declaration())).filter(|(_, d)| d.in_tables);
     let columns = std::iter::once(("K", "samples", 0)).chain(shown.map(|(field, d)| (d.heading, field, d.decimals)));
     let columns: Vec<(&str, &str, usize)> = columns.collect();
-    let headings: Vec<&str> = std::iter::once("arm").chain(columns.iter().map(|(heading, ..)| *heading)).collect();
+    let headings: Vec<&str> = ["arm", "n"].into_iter().chain(columns.iter().map(|(heading, ..)| *heading)).collect();
     let mut table = Table::new(&headings);
     let arms = summary["arms"].as_object().into_iter().flatten().map(|(name, arm)| (name.as_str(), arm));
     let floor = summary["floors"].as_object().map(|_| (FLOOR, &summary["floors"]));
@@ -77,7 +83,8 @@ fn table(summary: &Value) -> String {
             };
             (Look::Plain, text.unwrap_or_default())
         });
-        table.row(std::iter::once((Look::Plain, name.to_string())).chain(figures).collect());
+        let seeds = arm["seeds"].as_object().map(|seeds| seeds.len().to_string()).unwrap_or_default();
+        table.row([name.to_string(), seeds].map(|text| (Look::Plain, text)).into_iter().chain(figures).collect());
     }
     table.render(Paint::stdout())
 }

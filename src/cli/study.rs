@@ -9,7 +9,7 @@ use crate::comparison::{BICUBIC, ClaimAnswer};
 use crate::config::CompareParams;
 use crate::config::StageParams;
 use crate::format::command_line;
-use crate::pipeline::{Pipeline, load};
+use crate::pipeline::load;
 
 /// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
 /// study:". Suggests a command only if the current file would train each arm with that many seeds.
@@ -51,17 +51,14 @@ fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;
     let StageParams::Compare(params) = &pipeline.stage(stage)?.params else { return None };
     let arms = claims.iter().flat_map(|claim| [&claim.arm, &claim.control]).filter(|arm| *arm != BICUBIC);
-    let seeds: Option<Vec<usize>> = arms.map(|arm| Some(seeds_of(arm, params, &pipeline)?.len())).collect();
-    seeds?.into_iter().min()
+    let trainings: Option<Vec<usize>> = arms.map(|arm| trainings_of(arm, params)).collect();
+    trainings?.into_iter().min()
 }
 
-/// Returns the training seeds of an arm's models.
-fn seeds_of(arm: &str, params: &CompareParams, pipeline: &Pipeline) -> Option<BTreeSet<u64>> {
-    let seed = |sample: &str| {
-        let StageParams::Sample(sample) = &pipeline.stage(sample)?.params else { return None };
-        pipeline.stage(&sample.model)?.params.seed(pipeline.seed)
-    };
-    params.arms.get(arm)?.runs.iter().map(|run| seed(&run.stage)).collect()
+/// Returns the number of different trainings that an arm's runs depend on.
+fn trainings_of(arm: &str, params: &CompareParams) -> Option<usize> {
+    let runs = &params.arms.get(arm)?.runs;
+    Some(runs.iter().map(|run| &run.trainings).collect::<BTreeSet<_>>().len())
 }
 
 #[cfg(test)]

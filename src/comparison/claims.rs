@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::independence;
 use super::loss::LossRow;
 use super::measured::{BICUBIC, Measured};
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Unit};
 use crate::stats::{self, Family, Question, SeedsNeeded, Verdict, seeds_needed};
-use crate::store::Digest;
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
 /// better.
@@ -53,8 +53,11 @@ pub struct ClaimAnswer {
     /// Why the claim cannot be answered, whatever is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The number of independent trainings that both arms have; several samplings of one training count once.
+    /// The number of independent replicates: pairs of runs of both arms, of which those that share a training count once.
     pub n: usize,
+    /// The number of pairs of runs.
+    #[serde(default)]
+    pub pairs: usize,
     /// Whether there are too few seeds for any significant result; `seeds_needed` would suffice.
     pub by_design: bool,
     pub seeds_needed: usize,
@@ -96,6 +99,15 @@ impl ClaimAnswer {
                 format!("more than 200 seeds would be needed to find a difference as large as {margin}")
             }
         })
+    }
+
+    /// Returns n in words, such as `6 seeds`.
+    pub fn n_in_words(&self) -> String {
+        let seeds = |n: usize| if n == 1 { "1 seed".to_string() } else { format!("{n} seeds") };
+        match self.pairs > self.n {
+            true => format!("n = {}: {} with shared trainings", self.n, seeds(self.pairs)),
+            false => seeds(self.n),
+        }
     }
 
     /// Returns the verdict in words.
@@ -165,6 +177,7 @@ impl Asked<'_> {
             seeds_for_power: answer.seeds_for_power,
             reason: self.replicates.iter().flatten().find_map(|pair| objection(self.endpoint, pair)),
             n,
+            pairs: self.replicates.iter().map(Vec::len).sum(),
             by_design: answer.verdict == Verdict::Inconclusive && n < needed,
             seeds_needed: needed,
             convergence: self.endpoint.is_convergence().then(|| convergence(&self.replicates)).flatten(),
@@ -187,20 +200,9 @@ fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>
     arms.into_iter().flat_map(with).collect()
 }
 
-/// Groups pairs in the order of their first pairs. Pairs whose training run is unknown share none.
+/// Groups the pairs into replicates.
 fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
-    fn trainings<'a>(&(arm, control): &Pair<'a>) -> impl Iterator<Item = &'a Digest> {
-        [&arm.training, &control.training].into_iter().flatten()
-    }
-    let mut replicates: Vec<Replicate> = vec![];
-    for pair in pairs {
-        let of_pair: Vec<&Digest> = trainings(&pair).collect();
-        let (shared, others): (Vec<Replicate>, Vec<Replicate>) =
-            replicates.into_iter().partition(|r| r.iter().flat_map(trainings).any(|t| of_pair.contains(&t)));
-        replicates = others;
-        replicates.push(shared.into_iter().flatten().chain([pair]).collect());
-    }
-    replicates
+    independence::group(pairs, |(arm, control)| [&arm.trainings[..], &control.trainings].concat())
 }
 
 /// Returns the differences in the endpoint's unit: one row per replicate (the mean of its pairs), one column per image;
@@ -227,7 +229,7 @@ fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64
 
 /// Returns why the endpoint cannot compare an arm with its control, if it cannot.
 fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<String> {
-    if endpoint.is_of_training() && arm.training.is_some() && arm.training == control.training {
+    if endpoint.is_of_training() && arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
         return Some(format!("{endpoint} is measured in training, and both arms sample the same trained network"));
     }
     let objection = endpoint.objection([arm.drawn(), control.drawn()])?;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{DiffusionParams, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores};
+use crate::store::Digest;
 
 /// An arm with some seeds, whose CRPS of two images and whose losses are as given.
 fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
@@ -68,12 +69,11 @@ fn seeds_that_only_one_has_are_no_pairs() {
 
 #[test]
 fn what_was_trained_once_counts_once() {
-    let training = |i: usize| Some(Digest::of(&[i as u8]));
     let of = |trainings: [fn(usize) -> usize; 2]| {
         let mut arms = [arm("a", 8, |seed| [8.0 + seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [20.0; 2], &[1.0])];
         for (side, training_of) in trainings.into_iter().enumerate() {
             for (seed, measured) in arms[side].iter_mut().enumerate() {
-                measured.training = training(100 * side + training_of(seed));
+                measured.trainings = vec![100 * side + training_of(seed)];
             }
         }
         ask(&[("any", claim(Metric::Crps))], arms).remove(0)
@@ -82,7 +82,7 @@ fn what_was_trained_once_counts_once() {
     assert_eq!((whole.n, whole.verdict), (8, Verdict::Confirmed));
     // One model of either side that was sampled with eight seeds.
     for once in [of([|_| 0, |_| 0]), of([|seed| seed, |_| 0]), of([|_| 0, |seed| seed])] {
-        assert_eq!((once.n, once.by_design, once.interval), (1, true, None));
+        assert_eq!((once.n, once.pairs, once.by_design, once.interval), (1, 8, true, None));
         assert!((once.effect.unwrap() - whole.effect.unwrap()).abs() < 1e-12, "{once:?}");
     }
     // Chains: 0 and 1 share the arm's, 1 and 2 the control's.
@@ -174,9 +174,9 @@ fn psnr_of_the_mean_is_compared_for_infinitely_many_samples() {
 
 #[test]
 fn one_training_has_no_difference_in_its_own_validation_loss() {
-    let training = Some(Digest::of(b"loss"));
+    let digest = Some(Digest::of(b"loss"));
     let mut arms = [arm("a", 1, |_| [8.0, 10.0], &[0.5]), arm("c", 1, |_| [9.0, 11.0], &[0.5])];
-    arms.iter_mut().flatten().for_each(|of_seed| of_seed.training.clone_from(&training));
+    arms.iter_mut().flatten().for_each(|of_seed| of_seed.loss_digest.clone_from(&digest));
     let answer = ask(&[("any", claim(Metric::ValLoss))], arms).remove(0);
     assert_eq!((answer.effect, answer.verdict), (None, Verdict::Inconclusive));
     assert!(answer.reason.unwrap().contains("both arms sample the same trained network"));

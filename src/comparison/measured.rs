@@ -21,9 +21,10 @@ pub struct Measured {
     pub axes: Vec<Label>,
     /// Present if seeds were swept.
     pub seed: Option<String>,
-    /// Identifies its training run: the digest of its `loss.csv`. `None` if it was not trained, or the training run is
-    /// unknown.
-    pub training: Option<Digest>,
+    /// The trainings that it depends on, as numbered in the comparison; empty if it was not trained.
+    pub trainings: Vec<usize>,
+    /// The digest of `loss.csv`, the same for arms that sample the same network.
+    pub loss_digest: Option<Digest>,
     /// The number K of samples per image.
     pub samples: usize,
     /// The diffusion parameters of its model; `None` without a model or if unknown.
@@ -142,12 +143,13 @@ pub fn floors(distances: Distances) -> Figures {
 }
 
 /// Writes `metrics.csv`: one row per image, arm and seed; one column per axis of the sweep; metrics are named as in
-/// `summary.json`. Cells that do not apply are empty.
+/// `summary.json`. Rows with the same `training` are samples of the same network; several trainings are separated by
+/// spaces. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
     let metrics: Vec<Metric> = Metric::ALL.iter().copied().filter(|metric| metric.scope() == Scope::Image).collect();
     let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
-    let head = ["image", "arm", "seed"]
+    let head = ["image", "arm", "seed", "training"]
         .into_iter()
         .chain(axes.iter().copied())
         .chain(metrics.iter().map(|metric| metric.field()));
@@ -160,7 +162,9 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
             let value = |axis: &&str| arm.axes.iter().find(|label| label.axis == *axis).map(|label| &label.value);
             let values: Vec<Option<&String>> = axes.iter().map(value).collect();
             let figures: Vec<Option<f64>> = columns.iter().map(|values| Some(values.as_ref()?[image])).collect();
-            csv.serialize((image, &arm.name, &arm.seed, values, figures)).context("writing the metrics as CSV")?;
+            let trainings = arm.trainings.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+            csv.serialize((image, &arm.name, &arm.seed, trainings, values, figures))
+                .context("writing the metrics as CSV")?;
         }
     }
     csv.into_inner().context("writing the metrics as CSV")
@@ -177,11 +181,11 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,arm,seed,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
+            "image,arm,seed,training,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
              ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
-        assert_eq!(lines[2], "0,\"attention, 2\",,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
-        assert_eq!(lines[4], "1,bicubic,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
+        assert_eq!(lines[2], "0,\"attention, 2\",,,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
+        assert_eq!(lines[4], "1,bicubic,,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
         assert_eq!(lines.len(), 7);
     }
 
@@ -189,9 +193,9 @@ mod tests {
     fn the_csv_has_columns_for_seeds_and_axes() {
         let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
-        assert!(lines[0].starts_with("image,arm,seed,base_channels,psnr_sample,"), "{csv}");
-        assert_eq!(lines[1], "0,bicubic,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,,");
-        assert_eq!(lines[4], "0,baseline[base_channels=16],1,16,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
+        assert!(lines[0].starts_with("image,arm,seed,training,base_channels,psnr_sample,"), "{csv}");
+        assert_eq!(lines[1], "0,bicubic,,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,,");
+        assert_eq!(lines[4], "0,baseline[base_channels=16],1,0,16,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
         assert_eq!(lines.len(), 9);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
-//! - `measured`: the metrics of an arm for each image. `figures`: one value per metric. `claims`: answers. `summary`:
+//! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one value per metric. `claims`: answers. `summary`:
 //!   means and answers, as in `summary.json`.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
 
@@ -12,6 +12,7 @@ mod claims;
 mod color;
 mod figures;
 mod grid;
+mod independence;
 pub mod loss;
 mod measured;
 pub mod names;

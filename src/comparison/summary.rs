@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
 use super::figures::Figures;
+use super::independence;
 use super::measured::Measured;
 use crate::config::PredictionType;
 
@@ -55,6 +56,10 @@ pub struct ArmSummary {
     /// Present if seeds were swept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seeds: BTreeMap<String, Figures>,
+    /// The number of independent trainings among the seeds; absent with fewer than two seeds. If it is 1, the standard
+    /// deviations are only those of sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainings: Option<usize>,
 }
 
 impl Summary {
@@ -74,6 +79,22 @@ impl Summary {
             notes: uneven(&drawn).into_iter().collect(),
             claims: vec![],
         }
+    }
+
+    /// Explains "±" in tables: what the standard deviations of the arms are over. `None` if no arm has several seeds.
+    pub fn deviations_in_words(&self) -> Option<String> {
+        let mut arms: IndexMap<String, Vec<&str>> = IndexMap::new();
+        for (name, arm) in self.arms.iter().filter(|(_, arm)| arm.seeds.len() > 1) {
+            arms.entry(independence::variation(arm.seeds.len(), arm.trainings)).or_default().push(name);
+        }
+        let of_arms =
+            |(variation, names): (&String, &Vec<&str>)| format!("{variation} ({})", listed(names.iter().copied()));
+        let over = match arms.len() {
+            0 => return None,
+            1 => arms.keys().next()?.clone(),
+            _ => arms.iter().map(of_arms).collect::<Vec<_>>().join(", "),
+        };
+        Some(format!("± is the standard deviation over {over}"))
     }
 
     /// Serialises the summary.
@@ -116,14 +137,16 @@ fn drawn(arms: &[Measured]) -> BTreeMap<usize, IndexSet<&str>> {
 /// The maximum number of arm names to list.
 const NAMED: usize = 3;
 
+/// Lists the first names, and how many more there are.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names.take(NAMED).collect::<Vec<_>>().join(", "))
+}
+
 /// Returns a note if arms have different K.
 fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
-    let group = |(samples, names): (&usize, &IndexSet<&str>)| {
-        let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-        let more = names.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{samples} ({named}{more})")
-    };
+    let group = |(samples, names): (&usize, &IndexSet<&str>)| format!("{samples} ({})", listed(names.iter().copied()));
     let groups: Vec<String> = drawn.iter().map(group).collect();
     (groups.len() > 1).then(|| {
         format!(
@@ -157,8 +180,15 @@ impl ArmSummary {
             sd: (figures.len() > 1).then(|| Figures::over(&figures, sd)),
             axes: seeds[0].axes.iter().map(|label| (label.axis.clone(), label.value.clone())).collect(),
             seeds: named.collect(),
+            trainings: (figures.len() > 1).then(|| trainings(seeds)),
         }
     }
+}
+
+/// Returns the number of independent trainings; 0 if nothing was trained.
+fn trainings(seeds: &[Measured]) -> usize {
+    let trained = seeds.iter().filter(|of_seed| !of_seed.trainings.is_empty()).collect();
+    independence::group(trained, |of_seed| of_seed.trainings.clone()).len()
 }
 
 #[cfg(test)]
@@ -241,7 +271,7 @@ mod tests {
             "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0, "crps": 4.75, "calibration": 1.0,
             "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
             "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd, "crps_sd": sd / 4.0,
-            "calibration_sd": 0.0,
+            "calibration_sd": 0.0, "trainings": 1,
             "seeds": {
                 "0": {
                     "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,

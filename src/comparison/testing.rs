@@ -1,9 +1,11 @@
 //! Measurements for tests.
 
 use super::loss::LossRow;
-use super::{Figures, Measured, floors as floors_of};
+use super::{ClaimAnswer, Convergence, Effort, Figures, Measured, floors as floors_of};
+use crate::config::metrics::{Metric, Unit};
 use crate::config::{DiffusionParams, Label};
 use crate::metrics::{Distances, Errors, Forecast, Scores};
+use crate::stats::Verdict;
 
 pub fn floors() -> Figures {
     floors_of(Distances { spectrum: Some(0.25), sliced_wasserstein: None })
@@ -50,6 +52,7 @@ pub fn with_seeds() -> Vec<Measured> {
         name: "baseline[base_channels=16]".into(),
         axes: axes.clone(),
         seed: Some(seed.into()),
+        trainings: vec![0],
         samples: 4,
         diffusion: Some(DiffusionParams::default()),
         sample: [psnr, psnr].map(scores).into(),
@@ -60,4 +63,36 @@ pub fn with_seeds() -> Vec<Measured> {
     };
     arms.splice(2.., [of_seed("0", 18.0), of_seed("1", 20.0)]);
     arms
+}
+
+/// An inconclusive answer by convergence.
+pub fn claim_answer() -> ClaimAnswer {
+    ClaimAnswer {
+        claim: "convergence".into(),
+        arm: "attention".into(),
+        control: "baseline".into(),
+        endpoint: Metric::FlopsToLoss,
+        unit: Unit::Percent,
+        margin: 5.0,
+        verdict: Verdict::Inconclusive,
+        effect: Some(12.25),
+        interval: Some([-1.0, 20.0]),
+        p: 0.25,
+        p_holm: 0.5,
+        p_equivalent_holm: None,
+        beyond_margin: false,
+        family_claims: None,
+        samples: Some([4, 4]),
+        seeds_for_power: None,
+        reason: None,
+        n: 3,
+        pairs: 3,
+        by_design: true,
+        seeds_needed: 6,
+        convergence: Some(Convergence {
+            loss: 0.0123,
+            arm: Effort { steps: 900.4, flops: Some(1.5e12) },
+            control: Effort { steps: 1200.0, flops: None },
+        }),
+    }
 }

@@ -62,6 +62,10 @@ pub struct Arm {
 pub struct ArmRun {
     /// Its seed, if seeds are swept; with several seed axes, their values separated by commas.
     pub seed: Option<String>,
+    /// The trainings that its samples depend on, numbered across the arms of the comparison and ascending; set when the
+    /// file is loaded. Runs with a training in common are not independent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trainings: Vec<usize>,
     #[serde(skip_serializing)]
     pub stage: String,
 }
@@ -76,12 +80,16 @@ pub struct Label {
 impl Arm {
     /// Returns an arm that is not swept.
     pub fn single(name: &str, stage: &str) -> Self {
-        let run = ArmRun { seed: None, stage: stage.to_string() };
-        Self { of: name.to_string(), axes: vec![], runs: vec![run] }
+        Self { of: name.to_string(), axes: vec![], runs: vec![ArmRun::new(None, stage)] }
     }
 }
 
 impl ArmRun {
+    /// Creates a run whose trainings are unknown.
+    pub fn new(seed: Option<String>, stage: &str) -> Self {
+        Self { seed, trainings: vec![], stage: stage.to_string() }
+    }
+
     /// Returns the role of its samples as an input of the comparison.
     pub fn role(&self, arm: &str) -> String {
         match &self.seed {
@@ -112,7 +120,7 @@ fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, A
 }
 
 impl Kind for CompareParams {
-    const VERSION: u32 = 8;
+    const VERSION: u32 = 9;
     const OUTPUTS: &'static [&'static str] = &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES];
     const HEADLINES: &'static [&'static str] = &["psnr_mean", "psnr_sample"];
 

@@ -220,7 +220,7 @@ fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a 
             let seed = (!seeds.is_empty()).then(|| seeds.join(","));
             let empty = Arm { of: name.clone(), axes: axes.clone(), runs: vec![] };
             let arm = gathered.entry(self::name(&name, &axes)).or_insert(empty);
-            arm.runs.push(ArmRun { seed, stage: instance.name.clone() });
+            arm.runs.push(ArmRun::new(seed, &instance.name));
         }
     }
     compare.arms = gathered.into_iter().collect();

@@ -9,7 +9,9 @@ use super::diagnostics::{Diagnostics, Errors, Position, SourceText, position};
 use super::draft::Draft;
 use super::text::nearest;
 use super::tree::Node;
-use super::{Flags, Pipeline, Stage, aliases, checks, flags, instances, order, reader, resolve, resolved_yaml};
+use super::{
+    Flags, Pipeline, Stage, aliases, checks, flags, instances, order, reader, resolve, resolved_yaml, trainings,
+};
 use crate::config::StageParams;
 
 /// Reads and validates a pipeline file. Values in `flags` override those of the file.
@@ -65,6 +67,7 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
     draft.stages = order::check_and_sort(draft.stages, &mut errors);
     let mut instances = instances::expand(&draft.stages, &draft.sweeps.axes, &mut errors);
     count_claims(&mut instances);
+    trainings::number(&mut instances, draft.seed);
     checks::check(&draft, &instances, &mut errors);
     if !errors.is_empty() {
         return Err(errors.finish(sources));

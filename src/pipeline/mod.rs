@@ -35,6 +35,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod text;
+mod trainings;
 mod tree;
 
 use std::path::PathBuf;

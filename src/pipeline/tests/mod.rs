@@ -10,6 +10,7 @@ mod random_sweeps;
 mod scalars;
 mod stages_refused;
 mod sweeps;
+mod trainings;
 mod values;
 mod values_refused;
 

@@ -98,7 +98,7 @@ fn samples(known: &Known) -> Vec<Comparison> {
         let StageParams::Sample(params) = &stage.params else { continue };
         let Some(outputs) = known.action(&stage.name).map(|action| action.outputs) else { continue };
         let images = [blobs::TEST_HR, blobs::TEST_LR].iter().filter_map(|blob| outputs.get(*blob).cloned()).collect();
-        let runs = vec![ArmRun { seed: None, stage: stage.name.clone() }];
+        let runs = vec![ArmRun::new(None, &stage.name)];
         let arm = Arm { of: stage.name.clone(), axes: vec![], runs };
         let (_, arms) = groups.entry(images).or_insert_with(|| (params.data.clone(), BTreeMap::new()));
         arms.insert(stage.name.clone(), arm);

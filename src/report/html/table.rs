@@ -100,12 +100,11 @@ impl Table {
             floors[metric.field()].as_f64().map(|v| format!("{v:.0$}", metric.declaration().decimals))
         };
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
-        let legend = match several {
-            true => "± is the standard deviation over the seeds.",
-            false => {
-                "± is half the 95 % confidence interval of the mean over the test images; it does not cover variation between seeds."
-            }
-        };
+        let legend = summary.deviations_in_words().unwrap_or_else(|| {
+            "± is half the 95 % confidence interval of the mean over the test images; it does not cover variation \
+             between seeds"
+                .to_string()
+        });
         Ok(Self {
             heads: shown
                 .iter()
@@ -124,7 +123,7 @@ impl Table {
                 })
                 .collect(),
             rows: arms.iter().map(row).collect(),
-            legend: legend.to_string(),
+            legend,
             floor: floor
                 .iter()
                 .any(Option::is_some)
@@ -192,7 +191,7 @@ mod tests {
     fn metrics_of_several_seeds_have_a_standard_deviation() {
         let arms = with_seeds();
         let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
-        assert!(table.legend.contains("over the seeds"));
+        assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training");
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 *");
         // No arm has a validation loss for both seeds.

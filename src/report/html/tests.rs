@@ -4,43 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::comparison::loss::tests::{curve, row};
-use crate::comparison::testing::{floors, measured};
-use crate::comparison::{ClaimAnswer, Convergence, Effort, metrics_csv};
-use crate::config::metrics::{Metric, Unit};
+use crate::comparison::testing::{claim_answer, floors, measured};
+use crate::comparison::{ClaimAnswer, metrics_csv};
 use crate::data::{Images, Samples};
-use crate::stats::Verdict;
 
 /// A hostile name, in text, quotes and scripts.
 const HOSTILE: &str = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' {{ 1234567 * 3 }}";
 
 fn answer(arm: &str) -> ClaimAnswer {
-    ClaimAnswer {
-        claim: HOSTILE.into(),
-        arm: arm.into(),
-        control: "bicubic".into(),
-        endpoint: Metric::Crps,
-        unit: Unit::Percent,
-        margin: 1.0,
-        verdict: Verdict::Inconclusive,
-        effect: Some(-3.0),
-        interval: Some([-5.0, 1.5]),
-        p: 0.5,
-        p_equivalent_holm: None,
-        beyond_margin: false,
-        family_claims: None,
-        samples: Some([4, 4]),
-        seeds_for_power: None,
-        reason: None,
-        p_holm: 1.0,
-        n: 3,
-        by_design: true,
-        seeds_needed: 6,
-        convergence: Some(Convergence {
-            loss: 0.5,
-            arm: Effort { steps: 5.0, flops: Some(1e12) },
-            control: Effort { steps: 6.0, flops: None },
-        }),
-    }
+    ClaimAnswer { claim: HOSTILE.into(), arm: arm.into(), control: "bicubic".into(), ..claim_answer() }
 }
 
 /// A run with these arms in which everything has a hostile name.

@@ -42,7 +42,7 @@ impl Card {
         if answer.n > 1 {
             facts.push(format!("p = {:.3} after Holm", answer.p_holm));
         }
-        facts.push(if answer.n == 1 { "1 seed".to_string() } else { format!("{} seeds", answer.n) });
+        facts.push(answer.n_in_words());
         facts.extend(answer.samples.map(|[arm, control]| match arm == control {
             true => format!("K = {arm}"),
             false => format!("K = {arm} and {control}"),

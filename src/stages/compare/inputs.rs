@@ -18,6 +18,7 @@ pub struct Arm<'a> {
     pub(super) name: &'a str,
     pub(super) params: &'a config::Arm,
     pub(super) seed: Option<&'a str>,
+    pub(super) trainings: &'a [usize],
     /// Whether this seed's images and curves are plotted.
     pub(super) is_first: bool,
     /// The `sample` stage.
@@ -26,8 +27,7 @@ pub struct Arm<'a> {
 }
 
 impl Arm<'_> {
-    /// Identifies the training: trainings with other seeds have other losses.
-    pub(super) fn training(&self) -> Option<Digest> {
+    pub(super) fn loss_digest(&self) -> Option<Digest> {
         self.artifact.get(blobs::LOSS).cloned()
     }
 
@@ -53,7 +53,8 @@ pub(super) fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::R
             let (role, stage) = (run.role(name), run.stage.as_str());
             let artifact =
                 ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
-            arms.push(Arm { name, params, seed: run.seed.as_deref(), is_first: index == 0, stage, artifact });
+            let (seed, trainings, is_first) = (run.seed.as_deref(), run.trainings.as_slice(), index == 0);
+            arms.push(Arm { name, params, seed, trainings, is_first, stage, artifact });
         }
     }
     Ok(arms)

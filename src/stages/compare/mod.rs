@@ -57,7 +57,8 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
             seed: arm.seed.map(str::to_string),
-            training: arm.training(),
+            trainings: arm.trainings.to_vec(),
+            loss_digest: arm.loss_digest(),
             diffusion,
             losses,
             ..Measured::default()

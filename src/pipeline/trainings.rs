@@ -1,0 +1,92 @@
+//! Which trainings the samples of each arm depend on. Runs of an arm count as independent only if they share none.
+//!
+//! The answer follows from the graph, not from the content of results: copies of one result are still one result, and
+//! trainings by commands need not write losses.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::instances::Instance;
+use crate::config::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
+use crate::config::{CommandParams, Input, StageKind, StageParams};
+
+/// The blobs of a dataset.
+const DATA: [&str; 6] = [TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
+
+/// Sets the trainings of every arm's runs. They are numbered within each comparison, in the order of its arms. The
+/// instances must be sorted topologically.
+pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
+    let mut graph = Graph::default();
+    for instance in &mut *instances {
+        graph.add(&instance.name, &instance.typed.params, pipeline_seed);
+    }
+    for instance in instances {
+        let StageParams::Compare(compare) = &mut instance.typed.params else { continue };
+        let mut numbers: HashMap<Identity, usize> = HashMap::new();
+        for run in compare.arms.values_mut().flat_map(|arm| &mut arm.runs) {
+            let Some(stage) = graph.stages.get(&run.stage) else { continue };
+            let number = |training: &Identity| {
+                let next = numbers.len();
+                *numbers.entry(*training).or_insert(next)
+            };
+            run.trainings = stage.trainings.iter().map(number).collect();
+            run.trainings.sort_unstable();
+        }
+    }
+}
+
+/// Identifies what a stage computes: stages with the same parameters, seed and inputs compute the same, whatever their
+/// names.
+type Identity = usize;
+
+#[derive(Default)]
+struct Graph {
+    identities: HashMap<String, Identity>,
+    stages: HashMap<String, Node>,
+}
+
+struct Node {
+    identity: Identity,
+    /// The trainings that it depends on, and itself if it is one.
+    trainings: BTreeSet<Identity>,
+}
+
+impl Graph {
+    /// Adds a stage whose inputs have been added. Inputs that do not exist are reported elsewhere.
+    fn add(&mut self, name: &str, params: &StageParams, pipeline_seed: u64) {
+        let inputs = params.inputs();
+        let of_input = |input: &Input| {
+            let identity = self.stages.get(&input.stage).map(|node| node.identity);
+            format!("{} {identity:?} {:?}", input.role, input.blobs)
+        };
+        // Keys do not depend on where a dataset comes from, but different places may have different images.
+        let computation = match params.kind() {
+            StageKind::Fetch => params.complete(),
+            _ => params.to_semantic_json(),
+        };
+        let of_inputs: Vec<String> = inputs.iter().map(of_input).collect();
+        let text = format!("{computation} {:?} {of_inputs:?}", params.seed(pipeline_seed));
+        let next = self.identities.len();
+        let identity = *self.identities.entry(text).or_insert(next);
+
+        let of = |role: &dyn Fn(&str) -> bool| -> BTreeSet<Identity> {
+            let read =
+                inputs.iter().filter(|input| role(&input.role)).filter_map(|input| self.stages.get(&input.stage));
+            read.flat_map(|node| node.trainings.iter().copied()).collect()
+        };
+        let trainings = match params {
+            StageParams::Fetch(_) | StageParams::Degrade(_) => BTreeSet::new(),
+            // The data is the same for every seed by intention, even if a command prepared it.
+            StageParams::Train(_) => [identity].into(),
+            StageParams::Sample(_) => of(&|role| role == "model"),
+            StageParams::Compare(_) => of(&|_| true),
+            StageParams::Command(command) if is_data(command) => of(&|_| true),
+            StageParams::Command(_) => &of(&|_| true) | &[identity].into(),
+        };
+        self.stages.insert(name.to_string(), Node { identity, trainings });
+    }
+}
+
+/// Whether a command only prepares a dataset. Any other command may train.
+fn is_data(command: &CommandParams) -> bool {
+    command.outputs.iter().all(|output| DATA.contains(&output.as_str()))
+}
