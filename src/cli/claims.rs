@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::layout::Table;
 use super::output::{Look, Paint};
 use super::study::study;
-use crate::comparison::{ClaimAnswer, Effort};
+use crate::comparison::{ClaimAnswer, Effort, looks};
 use crate::config::{StageKind, blobs};
 use crate::format::duration;
 use crate::plan::Preimage;
@@ -24,7 +24,16 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     if answers.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{}", table(&answers).render(Paint::stdout()));
+    let inputs = Preimage::of(compare).map(|preimage| preimage.inputs).unwrap_or_default();
+    let exploratory = looks::exploratory(stage, &answers, &inputs, &record.earlier_looks);
+    let mut text = format!("\n{}", table(&answers, &exploratory).render(Paint::stdout()));
+    for (answer, why) in answers.iter().zip(&exploratory).filter_map(|(answer, why)| Some((answer, why.as_ref()?))) {
+        text += &format!("{}: exploratory, {why}\n", answer.claim);
+    }
+    for (answer, look) in answers.iter().filter_map(|answer| Some((answer, answer.look?))) {
+        text += &format!("{}: {}\n", answer.claim, look.in_words());
+    }
+    text += &without_images(&answers).unwrap_or_default();
     for answer in &answers {
         let pace = |arm: &str| seconds_per_step(arm, store, record, compare);
         text += &convergence(answer, pace(&answer.arm), pace(&answer.control)).unwrap_or_default();
@@ -57,7 +66,15 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     text
 }
 
-fn table(answers: &[ClaimAnswer]) -> Table {
+/// Names the claims whose intervals do not cover the variation between images.
+fn without_images(answers: &[ClaimAnswer]) -> Option<String> {
+    let seeds_only = answers.iter().filter(|answer| answer.interval.is_some() && !answer.covers_images());
+    let names: Vec<&str> = seeds_only.map(|answer| answer.claim.as_str()).collect();
+    (!names.is_empty()).then(|| format!("intervals over seeds only, not over test images: {}\n", names.join(", ")))
+}
+
+/// `exploratory` is the reason why an answer is exploratory.
+fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
     let mut table = Table::new(&[
         "claim",
         "better",
@@ -71,7 +88,7 @@ fn table(answers: &[ClaimAnswer]) -> Table {
         "n",
         "K",
     ]);
-    for answer in answers {
+    for (answer, exploratory) in answers.iter().zip(exploratory) {
         let look = match answer.verdict {
             Verdict::Confirmed => Look::Good,
             Verdict::Refuted => Look::Bad,
@@ -79,6 +96,7 @@ fn table(answers: &[ClaimAnswer]) -> Table {
             Verdict::Inconclusive => Look::Attention,
         };
         let by_design = if answer.by_design { " by design" } else { "" };
+        let exploratory = if exploratory.is_some() { " (exploratory)" } else { "" };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let interval = |[low, high]: [f64; 2]| format!("{low:+.decimals$} to {high:+.decimals$}");
         let plain = |text: String| (Look::Plain, text);
@@ -87,7 +105,7 @@ fn table(answers: &[ClaimAnswer]) -> Table {
             plain(answer.arm.clone()),
             plain(answer.control.clone()),
             plain(answer.endpoint.to_string()),
-            (look, format!("{}{by_design}", answer.verdict_in_words())),
+            (look, format!("{}{by_design}{exploratory}", answer.verdict_in_words())),
             plain(answer.effect.map(|e| format!("{e:+.decimals$}{unit}")).unwrap_or("not measured".to_string())),
             plain(answer.interval.map(interval).unwrap_or_default()),
             plain(format!("±{}{unit}", answer.margin)),
@@ -114,8 +132,9 @@ fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> 
         let steps = format!("{:.0} steps", effort.steps);
         std::iter::once(steps).chain(flops).chain(seconds).collect::<Vec<_>>().join(", ")
     };
+    let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
     Some(format!(
-        "{}: a validation loss of {:.5} took {} {}; {} {}\n",
+        "{}: a validation loss of {:.5} took {} {}{parts}; {} {}\n",
         answer.claim,
         found.loss,
         answer.arm,
@@ -154,14 +173,17 @@ mod tests {
 
     #[test]
     fn each_answer_has_a_row() {
-        let rows = table(&[claim_answer(), ClaimAnswer { effect: None, interval: None, ..claim_answer() }]);
+        let rows = table(
+            &[claim_answer(), ClaimAnswer { effect: None, interval: None, ..claim_answer() }],
+            &[None, Some(String::new())],
+        );
         let text = rows.render(Paint::stdout());
         let lines: Vec<&str> = text.lines().collect();
         let cells =
             |line: &str| line.split("  ").filter(|c| !c.is_empty()).map(|c| c.trim().to_string()).collect::<Vec<_>>();
         let expected = "convergence|attention|baseline|flops_to_loss|inconclusive by design|+12.25 %|-1.00 to +20.00|±5 %|0.500|3|4";
         assert_eq!(cells(lines[1]).join("|"), expected);
-        assert!(lines[2].contains("not measured"), "{text}");
+        assert!(lines[2].contains("not measured") && lines[2].contains("by design (exploratory)"), "{text}");
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl<'a> Explained<'a> {
         Self { pipeline, prepared, explanations, latest }
     }
 
+    /// Returns the key of a stage in the pipeline's latest run.
+    pub(super) fn latest_key(&self, stage: &str) -> Option<&Key> {
+        self.latest.get(stage)
+    }
+
     pub(super) fn plan(&self) -> &Plan {
         &self.prepared.plan
     }

@@ -17,6 +17,7 @@ mod lookup;
 mod output;
 mod output_file;
 mod plan;
+mod power;
 mod progress;
 mod report;
 mod results;

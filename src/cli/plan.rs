@@ -12,7 +12,7 @@ use super::explanations::Explained;
 use super::groups::{Group, groups};
 use super::layout::Table;
 use super::output::{self, Look, Paint, print};
-use super::{EXIT_DONE, cluster, load};
+use super::{EXIT_DONE, cluster, load, power};
 use crate::config::ModelParams;
 use crate::config::StageParams;
 use crate::format;
@@ -31,7 +31,10 @@ pub(super) fn plan(args: &PlanArgs, runs: &Path) -> Result<u8> {
     cluster::executor(args.chosen.executor, &mut pipeline)?;
     let prepared = prepare_forced(&pipeline, store.as_ref(), forced)?;
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
-    print(&show(&explained, args.json, args.all));
+    print(&match args.power {
+        true => power::show(&explained, store.as_ref(), args.json),
+        false => show(&explained, args.json, args.all),
+    });
     Ok(EXIT_DONE)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::claims;
 use super::layout::Table;
 use super::output::{Look, Paint};
-use crate::comparison::Summary;
+use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::Metric;
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
@@ -26,9 +26,13 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
-            if let Some(legend) = Summary::deserialize(&summary).ok().and_then(|summary| summary.deviations_in_words())
-            {
-                text += &format!("{legend}\n");
+            if let Ok(summary) = Summary::deserialize(&summary) {
+                for line in [summary.deviations_in_words(), best(&summary)].into_iter().flatten() {
+                    text += &format!("{line}\n");
+                }
+                if let Some(first) = summary.differences.first() {
+                    text += &format!("differences of every metric from {}: in the report\n", first.control);
+                }
             }
             for note in summary["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 text += &format!("note: {note}\n");
@@ -51,12 +55,41 @@ pub(super) fn summary(store: &Store, compare: &Key) -> Option<Value> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Returns the arm with the highest PSNR of the sample mean, and this PSNR. Excludes bicubic interpolation.
-pub(super) fn best_arm(summary: &Value) -> Option<(&str, f64)> {
-    let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != "bicubic");
+/// Returns the best arm by the PSNR of the sample mean with this PSNR, if it is significantly better than all others;
+/// otherwise the range of the arms.
+pub(super) fn headline(summary: &Value) -> Option<String> {
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
-    let figures = arms.filter_map(|(name, arm)| Some((name.as_str(), figure(arm)?)));
-    figures.max_by(|a, b| a.1.total_cmp(&b.1))
+    if let Some([best]) = summary["best"]["psnr_mean"].as_array().map(Vec::as_slice)
+        && let Some(best) = best.as_str()
+    {
+        return Some(format!("best: {best}, {:.2} dB", figure(&summary["arms"][best])?));
+    }
+    let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != BICUBIC);
+    let figures: Vec<f64> = arms.filter_map(|(_, arm)| figure(arm)).collect();
+    let (low, high) = (figures.iter().copied().reduce(f64::min)?, figures.iter().copied().reduce(f64::max)?);
+    let [low, high] = [low, high].map(|value| format!("{value:.2}"));
+    Some(if low == high { format!("PSNR {low} dB") } else { format!("PSNR {low} to {high} dB") })
+}
+
+/// Says which arms are not distinguishable from the best by each metric. `None` if there is only one arm.
+fn best(summary: &Summary) -> Option<String> {
+    if summary.best.is_empty() {
+        let can_differ = summary.arms.len() > 2;
+        return can_differ.then(|| "no metric shows that one arm is better than another".to_string());
+    }
+    let of_metric =
+        |(metric, arms): (&Metric, &Vec<String>)| format!("{}: {}", metric.declaration().heading, few(arms));
+    let all: Vec<String> = summary.best.iter().map(of_metric).collect();
+    Some(format!("best, or not distinguishable from the best (5 % per metric): {}", all.join("; ")))
+}
+
+/// The maximum number of arms to name.
+const NAMED: usize = 4;
+
+fn few(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 fn title(summary: &Value) -> String {
@@ -106,6 +139,18 @@ mod tests {
         assert!(lines[1..].contains(&"baseline       19.06 ± 0.12         20.93"), "{table}");
         assert!(lines[1..].contains(&"bicubic               21.17"), "{table}");
         assert_eq!(lines[3], "real vs. real                                  0.50");
-        assert_eq!(best_arm(&summary), Some(("baseline", 20.93)));
+        assert_eq!(headline(&summary).unwrap(), "PSNR 20.93 dB");
+    }
+
+    #[test]
+    fn an_arm_is_the_best_only_if_it_is_significantly_better() {
+        let mut summary = serde_json::json!({"arms": {"bicubic": {"psnr_mean": 25.0}, "a": {"psnr_mean": 20.0},
+            "b": {"psnr_mean": 21.5}}});
+        assert_eq!(headline(&summary).unwrap(), "PSNR 20.00 to 21.50 dB");
+        summary["best"] = serde_json::json!({"psnr_mean": ["a", "b"]});
+        assert_eq!(headline(&summary).unwrap(), "PSNR 20.00 to 21.50 dB");
+        summary["best"] = serde_json::json!({"psnr_mean": ["b"]});
+        assert_eq!(headline(&summary).unwrap(), "best: b, 21.50 dB");
+        assert_eq!(headline(&serde_json::json!({"arms": {}})), None);
     }
 }

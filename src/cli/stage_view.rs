@@ -187,10 +187,8 @@ impl StageView {
             (StageKind::Compare, Some(store), Some(key)) => results::summary(store, key),
             _ => None,
         };
-        self.highlight = match summary.as_ref().and_then(results::best_arm) {
-            Some((arm, psnr)) => format!("best: {arm}, {psnr:.2} dB"),
-            None => highlight(self.kind, &action.metrics),
-        };
+        let headline = summary.as_ref().and_then(results::headline);
+        self.highlight = headline.unwrap_or_else(|| highlight(self.kind, &action.metrics));
     }
 
     pub(super) fn words(&self) -> (Look, String) {

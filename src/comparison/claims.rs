@@ -1,15 +1,14 @@
 //! Evaluates the claims of a comparison against the measurements.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::independence;
-use super::loss::LossRow;
-use super::measured::{BICUBIC, Measured};
+use super::convergence::{Convergence, convergence};
+use super::measured::Measured;
+use super::paired::{Replicate, differences, objection, pairs, replicates};
 use crate::config::claims::Claim;
-use crate::config::metrics::{Metric, Unit};
-use crate::stats::{self, Family, Question, SeedsNeeded, Verdict, seeds_needed};
+use crate::config::metrics::{Metric, Scope, Unit};
+use crate::config::{CompareParams, SeedPlan};
+use crate::stats::{self, Family, Looks, Question, SeedsNeeded, Verdict, seeds_needed};
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
 /// better.
@@ -50,6 +49,9 @@ pub struct ClaimAnswer {
     /// estimated from the seeds so far; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds_for_power: Option<SeedsNeeded>,
+    /// The planned look at the study, if its number of seeds is planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<PlannedLook>,
     /// Why the claim cannot be answered, whatever is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -66,20 +68,21 @@ pub struct ClaimAnswer {
     pub convergence: Option<Convergence>,
 }
 
-/// The training effort until the validation loss reaches a level that both arms reach: the control's last loss, or the
-/// arm's if that is higher. Means over the seeds. Seconds are omitted because they differ between runs.
+/// A look at a study with a planned number of seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Convergence {
-    pub loss: f64,
-    pub arm: Effort,
-    pub control: Effort,
+pub struct PlannedLook {
+    #[serde(flatten)]
+    pub plan: SeedPlan,
+    /// Its share of the error rate.
+    pub alpha: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Effort {
-    pub steps: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flops: Option<f64>,
+impl PlannedLook {
+    /// Describes the plan.
+    pub fn in_words(&self) -> String {
+        let SeedPlan { plan, looks } = self.plan;
+        format!("one of {looks} planned looks at a study of {plan} seeds; tested at {:.3} instead of 0.05", self.alpha)
+    }
 }
 
 impl ClaimAnswer {
@@ -101,12 +104,58 @@ impl ClaimAnswer {
         })
     }
 
+    /// Whether the interval covers other test images, and not only other seeds.
+    pub fn covers_images(&self) -> bool {
+        self.endpoint.scope() == Scope::Image
+    }
+
     /// Returns n in words, such as `6 seeds`.
     pub fn n_in_words(&self) -> String {
         let seeds = |n: usize| if n == 1 { "1 seed".to_string() } else { format!("{n} seeds") };
         match self.pairs > self.n {
             true => format!("n = {}: {} with shared trainings", self.n, seeds(self.pairs)),
             false => seeds(self.n),
+        }
+    }
+
+    /// Describes the finding for readers who do not know statistics.
+    pub fn finding_in_words(&self) -> String {
+        let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
+        let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
+        let effect = self.effect.map(size).unwrap_or_default();
+        let margin = format!("{}{unit}", self.margin);
+        let direction = match self.verdict {
+            Verdict::Confirmed => "better",
+            Verdict::Refuted => "worse",
+            Verdict::Equivalent => {
+                return format!("{arm} and {control} are practically equal: they differ by less than {margin}.");
+            }
+            Verdict::Inconclusive => return self.uncertainty_in_words(),
+        };
+        let beyond = if self.beyond_margin { format!(", and surely by more than {margin}") } else { String::new() };
+        format!("{arm} is {direction} than {control}, here by {effect}{beyond}.")
+    }
+
+    /// Describes what is possible after an inconclusive study.
+    fn uncertainty_in_words(&self) -> String {
+        let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
+        let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
+        let direction = |value: f64| if value < 0.0 { "worse" } else { "better" };
+        let open = format!("This study does not show whether {arm} is better or worse than {control}");
+        match self.interval {
+            Some([low, high]) if low < 0.0 && high > 0.0 => {
+                format!("{open}: anything from {} worse to {} better is plausible.", size(low), size(high))
+            }
+            Some([low, high]) => {
+                let [near, far] = if low < 0.0 { [high, low] } else { [low, high] };
+                format!(
+                    "{open}, although {} to {} {} is most plausible: the evidence is too weak.",
+                    size(near),
+                    size(far),
+                    direction(far)
+                )
+            }
+            None => format!("{open}."),
         }
     }
 
@@ -123,10 +172,10 @@ impl ClaimAnswer {
     }
 }
 
-/// Answers all `claims` together, in name order, as part of a family of `in_family` claims. Omits claims with an unknown
-/// endpoint; no valid file has any.
-pub fn answers(claims: &BTreeMap<String, Claim>, in_family: usize, measured: &[Measured]) -> Vec<ClaimAnswer> {
-    let asked: Vec<Asked> = claims
+/// Answers all claims together, in name order. Omits claims with an unknown endpoint; no valid file has any.
+pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer> {
+    let asked: Vec<Asked> = params
+        .claims
         .iter()
         .filter_map(|(name, claim)| {
             let endpoint = claim.endpoint(name)?;
@@ -139,9 +188,47 @@ pub fn answers(claims: &BTreeMap<String, Claim>, in_family: usize, measured: &[M
         differences: differences(asked.endpoint, &asked.replicates).unwrap_or_default(),
         margin: asked.margin,
     };
-    let family = Family { claims: in_family.max(asked.len()), alpha: stats::ALPHA };
+    let seeds = asked.iter().map(|asked| asked.replicates.len()).max().unwrap_or_default();
+    let look = Look::of(params.seeds, seeds);
+    let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: look.alpha };
     let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>(), family);
-    asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, family)).collect()
+    asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, family, &look)).collect()
+}
+
+/// When a study may be tested.
+struct Look {
+    plan: Option<SeedPlan>,
+    /// The error rate of this look.
+    alpha: f64,
+    /// Why the study may not be tested now.
+    objection: Option<String>,
+}
+
+impl Look {
+    fn of(plan: Option<SeedPlan>, seeds: usize) -> Self {
+        let unplanned = Self { plan, alpha: stats::ALPHA, objection: None };
+        let Some(looks) = plan.map(looks) else { return unplanned };
+        if let Some(alpha) = looks.alpha(seeds, stats::ALPHA) {
+            return Self { alpha, ..unplanned };
+        }
+        let at: Vec<String> = looks.at().iter().map(usize::to_string).collect();
+        let objection = format!("the study is planned to be tested at {} seeds, and has {seeds}", at.join(", "));
+        Self { objection: Some(objection), ..unplanned }
+    }
+
+    /// Returns the minimum number of seeds for a significant result.
+    fn seeds_needed(&self, family: Family) -> usize {
+        let Some(looks) = self.plan.map(looks) else { return seeds_needed(family) };
+        let is_enough = |n: &usize| {
+            let alpha = looks.alpha(*n, stats::ALPHA);
+            alpha.is_some_and(|alpha| seeds_needed(Family { alpha, ..family }) <= *n)
+        };
+        looks.at().into_iter().find(is_enough).unwrap_or_else(|| seeds_needed(family).max(looks.seeds + 1))
+    }
+}
+
+fn looks(plan: SeedPlan) -> Looks {
+    Looks { seeds: plan.plan, looks: plan.looks }
 }
 
 /// A claim with its measurements.
@@ -154,9 +241,11 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn answer(&self, answer: stats::Answer, family: Family) -> ClaimAnswer {
+    fn answer(&self, answer: stats::Answer, family: Family, look: &Look) -> ClaimAnswer {
         let n = self.replicates.len();
-        let needed = seeds_needed(family);
+        let needed = look.seeds_needed(family);
+        let is_allowed = look.objection.is_none();
+        let verdict = if is_allowed { answer.verdict } else { Verdict::Inconclusive };
         let first = self.replicates.first().and_then(|pairs| pairs.first());
         ClaimAnswer {
             claim: self.name.to_string(),
@@ -165,133 +254,34 @@ impl Asked<'_> {
             endpoint: self.endpoint,
             unit: self.endpoint.unit(),
             margin: self.margin,
-            verdict: answer.verdict,
+            verdict,
             effect: Some(answer.effect).filter(|effect| effect.is_finite()),
             interval: answer.interval,
             p: answer.p,
             p_holm: answer.p_holm,
             p_equivalent_holm: Some(answer.p_equivalent_holm),
-            beyond_margin: answer.is_beyond_margin,
+            beyond_margin: answer.is_beyond_margin && is_allowed,
             family_claims: Some(family.claims),
             samples: first.map(|(arm, control)| [arm.samples, control.samples]),
             seeds_for_power: answer.seeds_for_power,
-            reason: self.replicates.iter().flatten().find_map(|pair| objection(self.endpoint, pair)),
+            look: look.plan.filter(|_| is_allowed).map(|plan| PlannedLook { plan, alpha: look.alpha }),
+            reason: self
+                .replicates
+                .iter()
+                .flatten()
+                .find_map(|pair| objection(self.endpoint, pair))
+                .or_else(|| look.objection.clone()),
             n,
             pairs: self.replicates.iter().map(Vec::len).sum(),
-            by_design: answer.verdict == Verdict::Inconclusive && n < needed,
+            by_design: verdict == Verdict::Inconclusive && n < needed,
             seeds_needed: needed,
-            convergence: self.endpoint.is_convergence().then(|| convergence(&self.replicates)).flatten(),
+            convergence: self
+                .endpoint
+                .is_convergence()
+                .then(|| convergence(self.replicates.iter().flatten().copied()))
+                .flatten(),
         }
     }
-}
-
-type Pair<'a> = (&'a Measured, &'a Measured);
-
-/// Pairs that share a training run with one another and with no other pair. They count as one random draw, however many
-/// there are.
-type Replicate<'a> = Vec<Pair<'a>>;
-
-/// Pairs the seeds that both arms have. Bicubic enlargement is deterministic and pairs with every seed.
-fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>> {
-    let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
-    let (arms, controls) = (of(arm), of(control));
-    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || [a, b].iter().any(|m| m.name == BICUBIC);
-    let with = |a: &'a Measured| controls.iter().filter(move |c| beside(a, c)).map(move |c| (a, *c));
-    arms.into_iter().flat_map(with).collect()
-}
-
-/// Groups the pairs into replicates.
-fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
-    independence::group(pairs, |(arm, control)| [&arm.trainings[..], &control.trainings].concat())
-}
-
-/// Returns the differences in the endpoint's unit: one row per replicate (the mean of its pairs), one column per image;
-/// positive if the arm is better. `None` if a value is missing, not finite, or not comparable.
-fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
-    let mut values: Vec<Vec<[Vec<f64>; 2]>> = vec![];
-    for replicate in replicates {
-        values.push(replicate.iter().map(|pair| values_of_pair(endpoint, pair)).collect::<Option<_>>()?);
-    }
-    let all = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let of_controls = |pairs: &Vec<[Vec<f64>; 2]>| all(&pairs.iter().map(|[_, c]| all(c)).collect::<Vec<_>>());
-    let unit = match endpoint.unit() {
-        Unit::Percent => 100.0 / all(&values.iter().map(of_controls).collect::<Vec<_>>()),
-        Unit::Decibel | Unit::One => 1.0,
-    };
-    let sign = if endpoint.is_higher_better() { unit } else { -unit };
-    let row = |pairs: &Vec<[Vec<f64>; 2]>| -> Vec<f64> {
-        let difference = |column: usize| all(&pairs.iter().map(|[a, c]| a[column] - c[column]).collect::<Vec<_>>());
-        (0..pairs[0][0].len()).map(|column| sign * difference(column)).collect()
-    };
-    let rows: Vec<Vec<f64>> = values.iter().map(row).collect();
-    rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
-}
-
-/// Returns why the endpoint cannot compare an arm with its control, if it cannot.
-fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<String> {
-    if endpoint.is_of_training() && arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
-        return Some(format!("{endpoint} is measured in training, and both arms sample the same trained network"));
-    }
-    let objection = endpoint.objection([arm.drawn(), control.drawn()])?;
-    Some(format!("{endpoint} cannot compare these arms: {}", objection.reason))
-}
-
-/// Returns the endpoint of the arm and of its control, for the same number of images.
-fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
-    if objection(endpoint, &(arm, control)).is_some() {
-        return None;
-    }
-    if endpoint.is_convergence() {
-        let Convergence { arm, control, .. } = reached(arm, control)?;
-        let effort = |e: Effort| if endpoint == Metric::StepsToLoss { Some(e.steps) } else { e.flops };
-        return Some([vec![effort(arm)?], vec![effort(control)?]]);
-    }
-    Some([arm.deciding_values(endpoint)?, control.deciding_values(endpoint)?])
-}
-
-/// Returns the loss that both arms reach, and the effort of each.
-///
-/// With the control's last loss alone, an arm that never reaches it would have no time. Both reach the higher of the
-/// two last losses, which is the control's whenever the arm is better. Exchanging the arms only changes the sign of the
-/// difference, as the sign-flip test requires.
-fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
-    let loss = arm.val_loss()?.max(control.val_loss()?);
-    Some(Convergence { loss, arm: effort(&arm.losses, loss)?, control: effort(&control.losses, loss)? })
-}
-
-/// Returns when the validation loss first reached `loss`, interpolating linearly between measurements.
-fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
-    let mut before: Option<(&LossRow, f64)> = None;
-    for row in rows {
-        let Some(validation) = row.val_loss else { continue };
-        if validation <= loss {
-            let (from, part) = match before {
-                Some((from, above)) if above.is_finite() => (from, (above - loss) / (above - validation)),
-                _ => (row, 1.0),
-            };
-            let between = |a: f64, b: f64| a + part * (b - a);
-            return Some(Effort {
-                steps: between(from.step as f64, row.step as f64),
-                flops: from.flops.zip(row.flops).map(|(a, b)| between(a, b)),
-            });
-        }
-        before = Some((row, validation));
-    }
-    None
-}
-
-/// Returns the means over the pairs.
-fn convergence(replicates: &[Replicate]) -> Option<Convergence> {
-    let all: Option<Vec<Convergence>> =
-        replicates.iter().flatten().map(|(arm, control)| reached(arm, control)).collect();
-    let all = all.filter(|all| !all.is_empty())?;
-    let mean = |sum: f64| sum / all.len() as f64;
-    let effort = |side: fn(&Convergence) -> Effort| Effort {
-        steps: mean(all.iter().map(|c| side(c).steps).sum()),
-        flops: all.iter().map(|c| side(c).flops).sum::<Option<f64>>().map(mean),
-    };
-    let loss = mean(all.iter().map(|c| c.loss).sum());
-    Some(Convergence { loss, arm: effort(|c| c.arm), control: effort(|c| c.control) })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::comparison::{BICUBIC, Effort, LossRow, against, best};
 use crate::config::{DiffusionParams, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores};
 use crate::store::Digest;
@@ -29,9 +30,14 @@ fn claim(endpoint: Metric) -> Claim {
     Claim { arm: "a".into(), control: "c".into(), endpoint: Some(endpoint), margin: None }
 }
 
+fn params(claims: &[(&str, Claim)]) -> CompareParams {
+    let mut params: CompareParams = serde_yaml::from_str("{arms: {a: a, c: c}}").unwrap();
+    params.claims = claims.iter().map(|(name, claim)| (name.to_string(), claim.clone())).collect();
+    params
+}
+
 fn ask(claims: &[(&str, Claim)], arms: [Vec<Measured>; 2]) -> Vec<ClaimAnswer> {
-    let claims = claims.iter().map(|(name, claim)| (name.to_string(), claim.clone())).collect();
-    answers(&claims, 0, &arms.concat())
+    answers(&params(claims), &arms.concat())
 }
 
 #[test]
@@ -185,10 +191,10 @@ fn one_training_has_no_difference_in_its_own_validation_loss() {
 #[test]
 fn claims_of_other_comparisons_count() {
     let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
-    let claims = BTreeMap::from([("any".to_string(), claim(Metric::Crps))]);
-    let alone = answers(&claims, 1, &arms().concat()).remove(0);
+    let of = |in_family| CompareParams { claims_in_family: in_family, ..params(&[("any", claim(Metric::Crps))]) };
+    let alone = answers(&of(1), &arms().concat()).remove(0);
     assert_eq!((alone.p_holm, alone.verdict, alone.family_claims), (1.0 / 64.0, Verdict::Confirmed, Some(1)));
-    let of_four = answers(&claims, 4, &arms().concat()).remove(0);
+    let of_four = answers(&of(4), &arms().concat()).remove(0);
     assert_eq!((of_four.p_holm, of_four.by_design, of_four.seeds_needed), (4.0 / 64.0, true, 8));
 }
 
@@ -200,4 +206,85 @@ fn claims_are_corrected_for_one_another() {
     assert!(found.iter().all(|a| a.p == 1.0 / 64.0 && a.p_holm == 2.0 / 64.0 && a.verdict == Verdict::Confirmed));
     let four = ["one", "two", "three", "four"].map(|name| (name, claim(Metric::Crps)));
     assert!(ask(&four, arms()).iter().all(|a| a.by_design && a.seeds_needed == 8));
+}
+
+#[test]
+fn a_planned_study_is_tested_only_at_its_looks() {
+    let at = |seeds, plan, looks| {
+        let arms = [
+            arm("a", seeds, |seed| [8.0, 10.0].map(|crps| crps + 0.01 * seed as f64), &[0.4]),
+            arm("c", seeds, |_| [9.0, 11.0], &[0.5]),
+        ];
+        let planned =
+            CompareParams { seeds: Some(SeedPlan { plan, looks }), ..params(&[("any", claim(Metric::Crps))]) };
+        answers(&planned, &arms.concat()).remove(0)
+    };
+    // The spending function leaves 0.0056 for the first look, and ten seeds have p = 1/512.
+    let first = at(10, 20, 2);
+    assert_eq!((first.verdict, first.by_design, first.seeds_needed), (Verdict::Confirmed, false, 10));
+    assert!((first.look.unwrap().alpha - 0.005_574_6).abs() < 1e-6, "{first:?}");
+    let between = at(9, 20, 2);
+    assert_eq!((between.verdict, between.look), (Verdict::Inconclusive, None));
+    assert_eq!(between.reason.unwrap(), "the study is planned to be tested at 10, 20 seeds, and has 9");
+    // Six seeds have p = 1/32, too much for the first of two looks.
+    let early = at(6, 12, 2);
+    assert_eq!((early.verdict, early.by_design, early.seeds_needed), (Verdict::Inconclusive, true, 12));
+    assert_eq!(at(6, 6, 1).verdict, Verdict::Confirmed);
+}
+
+#[test]
+fn findings_are_described_for_laymen() {
+    let answer = ask(
+        &[("any", claim(Metric::Crps))],
+        [arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])],
+    )
+    .remove(0);
+    assert_eq!(answer.finding_in_words(), "a is better than c, here by 9.83 %, and surely by more than 1 %.");
+    let equal = ClaimAnswer { verdict: Verdict::Equivalent, ..answer.clone() };
+    assert_eq!(equal.finding_in_words(), "a and c are practically equal: they differ by less than 1 %.");
+    let open = |interval| ClaimAnswer { verdict: Verdict::Inconclusive, interval, ..answer.clone() }.finding_in_words();
+    let unknown = "This study does not show whether a is better or worse than c";
+    assert_eq!(open(None), format!("{unknown}."));
+    assert_eq!(
+        open(Some([-1.0, 2.5])),
+        format!("{unknown}: anything from 1.00 % worse to 2.50 % better is plausible.")
+    );
+    let weak = format!("{unknown}, although 1.00 % to 3.00 % worse is most plausible: the evidence is too weak.");
+    assert_eq!(open(Some([-3.0, -1.0])), weak);
+}
+
+#[test]
+fn differences_from_a_control_are_corrected_and_have_no_bicubic() {
+    let arms = [
+        arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 12.0], &[0.4]),
+        arm("b", 8, |seed| [9.0 + if seed % 2 == 0 { 0.5 } else { -0.5 }, 11.0], &[0.5]),
+        arm("c", 8, |_| [9.0, 11.0], &[0.5]),
+        arm(BICUBIC, 1, |_| [9.0, 11.0], &[]),
+    ]
+    .concat();
+    let all = against("c", &arms);
+    let of = |arm: &str, metric| all.iter().find(|d| d.arm == arm && d.metric == metric);
+    let a = of("a", Metric::Crps).unwrap();
+    // Better in one of two images.
+    assert_eq!((a.n, a.probability, a.is_significant), (8, 0.5, false));
+    let loss = of("a", Metric::ValLoss).unwrap();
+    assert!((loss.effect - 20.0).abs() < 1e-9 && loss.is_significant && loss.probability == 1.0, "{loss:?}");
+    assert_eq!(loss.p_holm, all.len() as f64 / 128.0);
+    let b = of("b", Metric::Crps).unwrap();
+    assert!(!b.is_significant && b.probability == 0.5, "{b:?}");
+    assert!(all.iter().all(|d| d.arm != BICUBIC && d.control == "c"));
+    assert!(of("a", Metric::Calibration).is_none());
+}
+
+#[test]
+fn the_best_arms_are_those_that_no_other_is_significantly_better_than() {
+    let noisy = |level: f64| move |seed: usize| [level + if seed % 2 == 0 { 0.5 } else { -0.5 }, level];
+    let arms =
+        |worst: f64| [arm("a", 8, |_| [8.0, 8.0], &[]), arm("b", 8, noisy(8.1), &[]), arm("c", 8, |_| [worst; 2], &[])];
+    let best_of = |arms: [Vec<Measured>; 3]| best(&arms.concat()).remove(&Metric::Crps);
+    assert_eq!(best_of(arms(12.0)), Some(vec!["a".to_string(), "b".to_string()]));
+    assert_eq!(best_of(arms(8.05)).unwrap(), ["a", "b"]);
+    // No arm is distinguishable from the best.
+    let few = |arms: [Vec<Measured>; 3]| arms.map(|seeds| seeds[..5].to_vec());
+    assert_eq!(best_of(few(arms(12.0))), None);
 }

@@ -2,26 +2,34 @@
 //!
 //! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
-//! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one value per metric. `claims`: answers. `summary`:
-//!   means and answers, as in `summary.json`.
+//! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one value per metric. `paired`:
+//!   differences between two arms. `convergence`: training effort until the same loss. `claims`: answers. `looks`: which
+//!   answers are exploratory. `differences`:
+//!   every metric against one control. `summary`: means and answers, as in `summary.json`.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
 
 pub mod axis;
 mod canvas;
 mod claims;
 mod color;
+mod convergence;
+mod differences;
 mod figures;
 mod grid;
 mod independence;
+pub mod looks;
 pub mod loss;
 mod measured;
 pub mod names;
+mod paired;
 mod summary;
 #[cfg(test)]
 pub mod testing;
 mod text;
 
-pub use claims::{ClaimAnswer, Convergence, Effort, answers};
+pub use claims::{ClaimAnswer, PlannedLook, answers};
+pub use convergence::{Convergence, Effort};
+pub use differences::{Difference, against, best};
 pub use figures::Figures;
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};

@@ -7,10 +7,12 @@ use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
+use super::differences::{Difference, best};
 use super::figures::Figures;
 use super::independence;
 use super::measured::Measured;
 use crate::config::PredictionType;
+use crate::config::metrics::Metric;
 
 /// The schema version of `summary.json`.
 const SCHEMA: u32 = 1;
@@ -31,6 +33,12 @@ pub struct Summary {
     /// Caveats for readers of the metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// For each metric by which arms can be told apart, those that no other arm is significantly better than.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub best: BTreeMap<Metric, Vec<String>>,
+    /// The differences of every metric from one control, by arm and then by metric.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
     /// The answers to the claims of the file, in name order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimAnswer>,
@@ -64,7 +72,8 @@ pub struct ArmSummary {
 
 impl Summary {
     /// Computes the means over the images of each arm, summed in image order; all arms have the same number of images.
-    /// The seeds of an arm are adjacent. Does not answer claims.
+    /// The seeds of an arm are adjacent. Does not answer claims or
+    /// compare arms with a control.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -77,6 +86,8 @@ impl Summary {
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
             notes: uneven(&drawn).into_iter().collect(),
+            best: best(arms),
+            differences: vec![],
             claims: vec![],
         }
     }

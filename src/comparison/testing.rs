@@ -84,6 +84,7 @@ pub fn claim_answer() -> ClaimAnswer {
         family_claims: None,
         samples: Some([4, 4]),
         seeds_for_power: None,
+        look: None,
         reason: None,
         n: 3,
         pairs: 3,

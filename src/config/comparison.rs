@@ -25,6 +25,14 @@ pub struct CompareParams {
     /// give comparisons that answer unrelated questions different names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
+    /// How many seeds the study will have. Without it, a study that had enough seeds for a verdict and gets more is
+    /// marked as exploratory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<SeedPlan>,
+    /// The arm, or `bicubic`, with which all other arms are compared by every metric; by default the control of the
+    /// claims, if they have the same one. The differences are exploratory: they suggest claims, but decide none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
     /// The number of claims of the family in the whole file, set when the file is loaded.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(skip)]
@@ -41,6 +49,33 @@ fn is_zero(number: &usize) -> bool {
 
 fn default_rows() -> usize {
     8
+}
+
+/// The plan of a study whose results are looked at before all seeds are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeedPlan {
+    /// The number of seeds of the whole study, at least 6.
+    #[schemars(range(min = 6, max = 1000))]
+    pub plan: usize,
+    /// How often the claims are tested: at evenly spaced numbers of seeds, the last time at all of them. Each look gets a
+    /// share of the 5 % error rate.
+    #[serde(default = "one_look")]
+    #[schemars(range(min = 1, max = 20))]
+    pub looks: usize,
+}
+
+fn one_look() -> usize {
+    1
+}
+
+impl CompareParams {
+    /// Returns the control of the comparison by every metric.
+    pub fn control(&self) -> Option<&str> {
+        let mut controls = self.claims.values().map(|claim| claim.control.as_str());
+        let first = controls.next();
+        self.control.as_deref().or(first.filter(|first| controls.all(|control| control == *first)))
+    }
 }
 
 /// An arm of a comparison: the stage in the file, or those of its instances that differ only in their seeds. The names of

@@ -332,6 +332,7 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
     }
     check_counts(stage, &arms, stages, errors);
     claims::check_claims(stage, params, stages, errors);
+    claims::check_control(stage, params, errors);
 }
 
 /// Checks that all arms have the same number of test images, because they are compared image by image. `arms` must be

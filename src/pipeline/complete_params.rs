@@ -100,7 +100,15 @@ impl StageParams {
             Self::Command(CommandParams { command: _, inputs, outputs: _, env: _, files: _, metrics: _, seed }) => {
                 add(fields, [("inputs", json!(inputs)), ("seed", json!(seed))]);
             }
-            Self::Compare(CompareParams { arms, claims: _, family: _, claims_in_family: _, rows: _ }) => {
+            Self::Compare(CompareParams {
+                arms,
+                claims: _,
+                family: _,
+                seeds: _,
+                control: _,
+                claims_in_family: _,
+                rows: _,
+            }) => {
                 for (name, arm) in arms {
                     for (index, run) in arm.runs.iter().enumerate() {
                         fields["arms"][name]["runs"][index]["stage"] = json!(run.stage);
@@ -129,7 +137,7 @@ mod tests {
             "{kind: degrade, input: a, scale: 8, method: bicubic}",
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
             "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
-            "{kind: compare, arms: {one: a, two: b}, rows: 3}",
+            "{kind: compare, arms: {one: a, two: b}, rows: 3, seeds: {plan: 12, looks: 3}, control: two}",
             "{kind: command, command: [a, b], inputs: {x: s, y: s/b}, outputs: [o], env: {A: b}, files: [f], seed: 3}",
             "{kind: compare, arms: {one: a, two: b}, claims: {quality: {arm: one, control: two, margin: 2.5}}}",
             "{kind: compare, arms: {one: {of: a, axes: [{axis: b, value: c}], runs: [{seed: '0', stage: d}]}}}",

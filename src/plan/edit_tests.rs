@@ -97,6 +97,8 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.compare.rows", &["4"]),
     ("stages.compare.claims", &["{ quality: { arm: a, control: bicubic, endpoint: psnr_mean } }"]),
     ("stages.compare.family", &["other"]),
+    ("stages.compare.seeds", &["{ plan: 8 }", "{ plan: 8, looks: 2 }"]),
+    ("stages.compare.control", &["bicubic"]),
     ("stages.count.command", &["[wc, -l, '{inputs.x}']", "[echo, '{seed}']"]),
     ("stages.count.outputs", &["[o, p]"]),
     ("stages.count.env", &["{ A: b }"]),

@@ -21,6 +21,7 @@ mod fake;
 mod limits;
 mod local;
 mod log;
+mod looks;
 mod machine;
 mod prepare;
 mod prepared;
@@ -151,7 +152,7 @@ fn create_run(
     store: &Store,
     options: &Options,
 ) -> Result<(RunDir, RunRecord)> {
-    let mut record = new_record(pipeline, prepared, options);
+    let mut record = new_record(pipeline, prepared, store, options);
     let has_jobs = batch_system(options.executor, &options.slurm).is_some();
     let run = store.create_run_with(&pipeline.name, &pipeline.resolved(), &record, |run| match has_jobs {
         true => {
@@ -242,7 +243,7 @@ fn not_ignored(signals: &[i32]) -> Vec<i32> {
     signals.iter().copied().filter(|signal| mask.unwrap_or(0) >> (signal - 1) & 1 == 0).collect()
 }
 
-fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> RunRecord {
+fn new_record(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: &Options) -> RunRecord {
     let stage = |stage: &crate::plan::PlannedStage| StageRecord {
         name: stage.name.clone(),
         kind: stage.kind,
@@ -267,5 +268,6 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, options: &Options) -> Ru
         executor: options.executor,
         command: options.command.iter().map(|argument| redact_value(argument).into_owned()).collect(),
         stages: prepared.plan.stages.iter().map(stage).collect(),
+        earlier_looks: looks::before(store, &pipeline.name),
     }
 }

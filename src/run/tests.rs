@@ -191,7 +191,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
         executor: ExecutorKind::Local,
         slurm: Default::default(),
     };
-    let record = new_record(pipeline, &prepared, &options);
+    let record = new_record(pipeline, &prepared, store, &options);
     let run = store.create_run("p", "", &record).unwrap();
     let (sender, reports) = channel();
     let mut fake = Fake {

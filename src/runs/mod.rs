@@ -31,7 +31,7 @@ mod view;
 
 pub use import::check_run;
 pub use job_files::RUN_SPEC;
-pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState};
+pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState, StudyLook};
 pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
 pub use run_dir::RunDir;

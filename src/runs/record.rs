@@ -1,13 +1,13 @@
 //! The record of a run (`run.json`): what was run, where, and the state of each stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ExecutorKind, StageKind};
+use crate::config::{ExecutorKind, SeedPlan, StageKind};
 use crate::store::seal::{Damage, Seal, seal_pretty, unseal};
 use crate::store::{Key, json_float};
 
@@ -36,6 +36,27 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// In the order of the plan.
     pub stages: Vec<StageRecord>,
+    /// The verdicts that were seen before this run, in earlier runs of the pipeline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_looks: Vec<StudyLook>,
+}
+
+/// A claim at a time when it could be answered. If it gets more seeds later and is tested again, the error rate of the
+/// test is higher than it says, unless the looks were planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StudyLook {
+    /// The comparison, and the claim in it.
+    pub stage: String,
+    pub claim: String,
+    /// The arm, the control and the endpoint.
+    pub question: [String; 3],
+    /// The number of independent replicates.
+    pub n: usize,
+    /// The planned seeds and looks, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<SeedPlan>,
+    /// The beginnings of the digests of the samples that decided.
+    pub samples: BTreeSet<String>,
 }
 
 impl RunRecord {

@@ -41,6 +41,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         executor: Default::default(),
         command: vec![],
         stages: keys.iter().map(stage).collect(),
+        earlier_looks: vec![],
     };
     // Ids have milliseconds.
     std::thread::sleep(std::time::Duration::from_millis(2));

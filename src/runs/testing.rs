@@ -29,5 +29,6 @@ pub(super) fn record() -> RunRecord {
             error: None,
             job: Some(JobRecord::queued("7_1", "Priority")),
         }],
+        earlier_looks: vec![],
     }
 }

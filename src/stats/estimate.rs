@@ -26,6 +26,13 @@ struct Variance {
 }
 
 impl Variance {
+    /// Returns the variance of the sum with Satterthwaite's degrees of freedom.
+    fn plus(self, other: Self) -> Self {
+        let value = self.value + other.value;
+        let of_part = |part: Self| part.value.powi(2) / part.degrees_of_freedom;
+        Self { value, degrees_of_freedom: value.powi(2) / (of_part(self) + of_part(other)) }
+    }
+
     /// Returns the half width of the interval of level `1 - alpha` if this were the only part.
     fn half_width(self, alpha: f64) -> f64 {
         if self.value == 0.0 { 0.0 } else { self.student().inverse_cdf(1.0 - alpha / 2.0) * self.value.sqrt() }
@@ -37,7 +44,7 @@ impl Variance {
     }
 
     fn student(self) -> StudentsT {
-        StudentsT::new(0.0, 1.0, self.degrees_of_freedom).expect("two values leave a degree of freedom")
+        StudentsT::new(0.0, 1.0, self.degrees_of_freedom).expect("degrees of freedom are positive")
     }
 }
 
@@ -83,17 +90,23 @@ impl Estimate {
 
     /// Returns the confidence interval of level `1 - alpha`.
     ///
-    /// The half widths of both parts are added in quadrature (Howe 1974). If one part is much larger, this is Student's
-    /// interval for it. In between, the coverage is at least nominal: up to 98 % instead of 95 % for three seeds, 96 %
-    /// for six.
+    /// If one part of the variance is much larger, this is Student's interval for it. In between, two half widths are
+    /// weighted: Howe's (1974), which adds those of the parts in quadrature and covers up to 99 % with two seeds, and
+    /// Satterthwaite's (1946), which covers down to 87 %. The weight of Howe's is the share of the seeds in the variance
+    /// to the power of 2/3. Simulated with 32 images or more, this covers 93 to 97 % with two seeds, and 94.5 to 96.5 %
+    /// with three or more.
     pub fn interval(&self, alpha: f64) -> [f64; 2] {
         let half = self.half_width(alpha);
         [self.mean - half, self.mean + half]
     }
 
     fn half_width(&self, alpha: f64) -> f64 {
-        let of_images = self.of_images.map_or(0.0, |part| part.half_width(alpha));
-        self.of_seeds.half_width(alpha).hypot(of_images)
+        let seeds = self.of_seeds;
+        let Some(images) = self.of_images.filter(|part| part.value > 0.0) else { return seeds.half_width(alpha) };
+        let howe = seeds.half_width(alpha).hypot(images.half_width(alpha));
+        let share = seeds.value / (seeds.value + images.value);
+        let weight = share.powf(2.0 / 3.0);
+        weight * howe + (1.0 - weight) * seeds.plus(images).half_width(alpha)
     }
 
     /// Returns the two-sided p-value of the hypothesis that the mean is `null`: the smallest `alpha` whose interval
@@ -170,8 +183,17 @@ mod tests {
     /// statsmodels.api.stats.anova_lm(ols("y ~ C(seed) + C(image)", table).fit())
     /// ```
     ///
-    /// The interval adds SciPy's `t.ppf(.975, 3)` and `t.ppf(.975, 4)` standard errors in quadrature, and p is the root
-    /// that `scipy.optimize.brentq` finds.
+    /// With s1 and s2 as the parts of the variance, the half width is
+    ///
+    /// ```python
+    /// q = lambda df: scipy.stats.t.ppf(.975, df)
+    /// howe = numpy.hypot(q(3) * s1**.5, q(4) * s2**.5)
+    /// satterthwaite = q((s1 + s2)**2 / (s1**2 / 3 + s2**2 / 4)) * (s1 + s2)**.5
+    /// weight = (s1 / (s1 + s2))**(2 / 3)
+    /// weight * howe + (1 - weight) * satterthwaite
+    /// ```
+    ///
+    /// and p is the root that `scipy.optimize.brentq` finds.
     #[test]
     fn seeds_and_images_both_widen_the_interval() {
         let table: [[f64; 5]; 4] = [
@@ -184,9 +206,9 @@ mod tests {
         assert_close(estimate.sd_over_seeds().powi(2) / 4.0, 0.981_042);
         assert_close(estimate.standard_error_over_images().powi(2), 0.011_072_333_333_333_332);
         let [low, high] = estimate.interval(0.05);
-        assert_close(low, -3.631_645_471_163_117);
-        assert_close(high, 2.699_645_471_163_117_3);
-        assert_close(estimate.two_sided_p(0.0), 0.671_702_811_600_415_6);
+        assert_close(low, -3.631_384_266_292_937_6);
+        assert_close(high, 2.699_384_266_292_938);
+        assert_close(estimate.two_sided_p(0.0), 0.671_698_548_689_477_1);
         // The interval of level 1 - p ends at 0.
         assert_close(estimate.interval(estimate.two_sided_p(0.0))[1], 0.0);
     }

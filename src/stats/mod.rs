@@ -10,10 +10,12 @@
 //! - [`Family`] keeps the probability of any false finding among all claims of a pipeline file at most [`ALPHA`], and
 //!   that of any false equivalence as well.
 //! - `verdict` combines them into an answer, which is inconclusive if the study was too small.
+//! - [`Looks`] divides that probability among planned looks at a study that is still growing.
 //! - `power` tells how many seeds a study needs.
 
 mod estimate;
 mod family;
+mod looks;
 mod power;
 mod sign_flip;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod verdict;
 
 pub use estimate::Estimate;
 pub use family::Family;
+pub use looks::Looks;
 pub use power::{SeedsNeeded, seeds_for};
 use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{ALPHA, Family, Question, Verdict, answer, power};
+use super::{ALPHA, Family, Looks, Question, Verdict, answer, power};
 use crate::random::{Purpose, Stream, stream};
 
 /// How the results of an arm vary between its seeds.
@@ -188,10 +188,38 @@ fn arms_that_differ_by_the_margin_are_rarely_equivalent_or_beyond_it() {
 
 #[test]
 fn intervals_cover_the_effect() {
-    for (seeds, image_sd) in [(2, 0.0), (3, 0.0), (5, 2.0), (8, 8.0)] {
-        let coverage = Study { seeds, image_sd, effect: 1.0, ..NULL }.rates(1000).coverage;
-        assert!((0.93..=0.98).contains(&coverage), "{seeds} {image_sd}: {coverage}");
+    for (seeds, image_sd) in [(2, 0.0), (2, 6.0), (3, 0.0), (3, 6.0), (5, 2.0), (8, 8.0)] {
+        let coverage = Study { seeds, image_sd, effect: 1.0, ..NULL }.rates(2000).coverage;
+        assert!((0.93 - 0.012..=0.97 + 0.012).contains(&coverage), "{seeds} {image_sd}: {coverage}");
     }
+}
+
+/// Returns the fraction of studies in which any look finds a difference that does not exist. `at` has the numbers of seeds
+/// with the error rate of each look.
+fn found_at_any_look(claims: usize, at: &[(usize, f64)], studies: u64) -> f64 {
+    let seeds = at.iter().map(|(seeds, _)| *seeds).max().unwrap();
+    let finds = |number: &u64| {
+        let whole = Study { claims, seeds, ..NULL }.questions(*number);
+        at.iter().any(|&(seeds, alpha)| {
+            let first = |q: &Question| Question { differences: q.differences[..seeds].to_vec(), margin: q.margin };
+            let answers = answer(&whole.iter().map(first).collect::<Vec<_>>(), Family { claims, alpha });
+            answers.iter().any(|a| matches!(a.verdict, Verdict::Confirmed | Verdict::Refuted))
+        })
+    };
+    (0..studies).into_par_iter().filter(finds).count() as f64 / studies as f64
+}
+
+#[test]
+fn planned_looks_keep_the_error_rate_and_unplanned_looks_do_not() {
+    for (claims, plan, looks) in [(1, 12, 3), (1, 14, 2), (4, 16, 4)] {
+        let plan = Looks { seeds: plan, looks };
+        let at: Vec<(usize, f64)> = plan.at().into_iter().map(|n| (n, plan.alpha(n, ALPHA).unwrap())).collect();
+        let rate = found_at_any_look(claims, &at, 1000);
+        assert!(rate <= ALPHA + tolerance(ALPHA, 1000), "{claims} {plan:?}: {rate}");
+    }
+    let after_every_seed: Vec<(usize, f64)> = (6..=14).map(|n| (n, ALPHA)).collect();
+    let rate = found_at_any_look(1, &after_every_seed, 1000);
+    assert!(rate > 0.08, "{rate}");
 }
 
 #[test]

@@ -135,6 +135,9 @@ pub struct PlanArgs {
     /// Show each instance of a sweep on its own line.
     #[arg(long)]
     pub all: bool,
+    /// Show how many seeds each claim needs, estimated from the latest run, and how long they take.
+    #[arg(long, conflicts_with = "all")]
+    pub power: bool,
     /// Write JSON to stdout.
     #[arg(long)]
     pub json: bool,

@@ -1,8 +1,10 @@
 //! Reads `loss.csv` and draws `loss.png`: the arms' losses by step.
 //!
 //! Losses of different objectives, targets or noise schedules measure different errors and are not comparable. Each
-//! kind has its own plot: [`panels`] groups the curves, `plot` draws them.
+//! kind has its own plot: [`panels`] groups the curves, `plot` draws them. [`lead`] compares the
+//! curves of an arm with those of its control.
 
+mod lead;
 mod plot;
 
 use anyhow::Context;
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 use super::axis::label;
 use crate::config::{DiffusionParams, PredictionType, ScheduleKind, Target};
 
+pub use lead::{Lead, Priced, lead};
 pub use plot::loss_curves;
 
 /// A row of `loss.csv`, measured after a step.

@@ -52,6 +52,18 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
     }
 }
 
+/// Checks the control of all arms.
+pub(super) fn check_control(stage: Stage, params: &CompareParams, errors: &mut Errors) {
+    if let Some(control) = &params.control
+        && control != RESERVED_ARM
+        && !params.arms.contains_key(control)
+    {
+        let help = did_you_mean(control, params.arms.keys().map(String::as_str).chain([RESERVED_ARM]));
+        let message = format!("`control` refers to {}, but there is no such arm", quote(control));
+        errors.push(Diagnostic::new(stage.span("control"), message).maybe_help(help));
+    }
+}
+
 struct ClaimOf<'a> {
     stage: Stage<'a>,
     name: &'a str,

@@ -175,3 +175,26 @@ fn claims_refer_to_swept_arms_by_their_full_name() {
         ["arm `first` has several seeds, but arm `second` has one"]
     );
 }
+
+#[test]
+fn the_control_and_the_plan_are_checked() {
+    let of = |more: &str| {
+        messages(
+            &with("quality: { arm: second, control: first }").replace("claims: {", &format!("{more}, claims: {{")),
+            &[],
+        )
+    };
+    assert_eq!(of("control: frst"), ["`control` refers to `frst`, but there is no such arm"]);
+    assert!(of("control: bicubic").is_empty() && of("seeds: { plan: 12, looks: 3 }").is_empty());
+    assert_eq!(of("seeds: { plan: 5 }"), ["`seeds.plan` must be at least 6, found `5`"]);
+    assert_eq!(of("seeds: { plan: 6, looks: 0 }"), ["`seeds.looks` must be at least 1, found `0`"]);
+    assert!(of("seeds: { looks: 2 }")[0].contains("plan"));
+    let control = |text: &str| match &valid(text).stage("compare").unwrap().params {
+        StageParams::Compare(compare) => compare.control().map(str::to_string),
+        _ => unreachable!(),
+    };
+    let claims = "quality: { arm: second, control: first }, mine: { arm: other, control: first, endpoint: crps }";
+    assert_eq!(control(&with(claims)).unwrap(), "first");
+    let claims = "quality: { arm: second, control: first }, mine: { arm: other, control: second, endpoint: crps }";
+    assert_eq!(control(&with(claims)), None);
+}

@@ -1,6 +1,6 @@
 //! Collects the arms of a comparison: their parameters, images and training losses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::data::{Images, Samples};
 use crate::format;
 use crate::pipeline::{Pipeline, current_path};
 use crate::plan::leaves;
-use crate::report::html::{Arm, ArmPictures, Pictures, Training};
+use crate::report::html::{Arm, ArmPictures, PairedTrainings, Pictures, Training};
 use crate::runs::{RunRecord, StageRecord};
 use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store, read_file};
@@ -99,17 +99,61 @@ impl Known<'_> {
         trainings.into_iter().map(|(_, training)| training).collect()
     }
 
+    /// Returns the trainings of each arm beside those of the control with the same seed. Omits arms whose losses are not
+    /// comparable with the control's.
+    pub(super) fn paired(&self, params: &CompareParams) -> Vec<PairedTrainings> {
+        let control = params.control().and_then(|name| Some((name, params.arms.get(name)?)));
+        let Some((control, of_control)) = control else { return vec![] };
+        let others = params.arms.iter().enumerate().filter(|(_, (name, _))| *name != control);
+        others.filter_map(|(place, (name, arm))| self.paired_with(of_control, name, place, arm)).collect()
+    }
+
+    fn paired_with(
+        &self,
+        control: &config::Arm,
+        name: &str,
+        place: usize,
+        arm: &config::Arm,
+    ) -> Option<PairedTrainings> {
+        let mut seen = BTreeSet::new();
+        let mut trainings: Vec<[&str; 2]> = vec![];
+        for run in &arm.runs {
+            let Some(of_control) = control.runs.iter().find(|of_control| of_control.seed == run.seed) else { continue };
+            let pair = [self.training(&run.stage)?, self.training(&of_control.stage)?];
+            let diffusion = pair.map(|stage| match self.params(stage) {
+                Some(StageParams::Train(params)) => Some(&params.diffusion),
+                _ => None,
+            });
+            if pair[0] == pair[1] || diffusion[0] != diffusion[1] {
+                return None;
+            }
+            // Several samples of one training have the same curve.
+            if pair.iter().all(|stage| seen.insert(*stage)) {
+                trainings.push(pair);
+            }
+        }
+        let losses = |pair: &[&str; 2]| Some([self.losses(pair[0])?.0, self.losses(pair[1])?.0]);
+        let pairs: Vec<[Vec<LossRow>; 2]> = trainings.iter().filter_map(losses).collect();
+        let pace = |side: usize| {
+            let paces = trainings.iter().filter_map(|pair| self.seconds_per_step(pair[side]));
+            let paces: Vec<f64> = paces.collect();
+            (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
+        };
+        let seconds_per_step = [pace(0), pace(1)];
+        (!pairs.is_empty()).then(|| PairedTrainings { arm: name.to_string(), place, pairs, seconds_per_step })
+    }
+
+    fn seconds_per_step(&self, training: &str) -> Option<f64> {
+        let pace = self.record(training)?.metrics.get("steps_per_s").copied();
+        pace.filter(|pace| *pace > 0.0).map(|pace| 1.0 / pace)
+    }
+
     /// Returns one training with its seeds; for an unfinished training, the losses reported so far.
     pub(super) fn training_of(&self, name: &str, arm: usize, stages: &[&str]) -> Option<Training> {
         let StageParams::Train(params) = self.params(stages.first()?)? else { return None };
         let mut seeds = stages.iter().filter_map(|stage| self.losses(stage));
         let (rows, is_done) = seeds.next()?;
-        let paces: Vec<f64> = stages
-            .iter()
-            .filter_map(|stage| self.record(stage)?.metrics.get("steps_per_s").copied())
-            .filter(|pace| *pace > 0.0)
-            .map(|pace| 1.0 / pace)
-            .collect();
+        let paces: Vec<f64> = stages.iter().filter_map(|stage| self.seconds_per_step(stage)).collect();
         Some(Training {
             curve: Curve {
                 name: if is_done { name.to_string() } else { format!("{name} (not done)") },

@@ -10,7 +10,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use self::arms::Known;
-use crate::comparison::Summary;
+use crate::comparison::{Summary, looks};
 use crate::config::names::base;
 use crate::config::{Arm, ArmRun, CompareParams};
 use crate::config::{StageParams, blobs, redact};
@@ -72,14 +72,19 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
         }
         let action = known.action(&stage.name);
         let read = |blob: &str| store.read(action.as_ref()?.outputs.get(blob)?).ok();
+        let summary = read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok());
+        let inputs = action.as_ref().and_then(Preimage::of).map(|preimage| preimage.inputs).unwrap_or_default();
+        let claims = summary.as_ref().map(|summary| summary.claims.as_slice()).unwrap_or_default();
         report.comparisons.push(Comparison {
             name: stage.name.clone(),
             is_of_samples: false,
-            summary: read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok()),
+            exploratory: looks::exploratory(&stage.name, claims, &inputs, &record.earlier_looks),
+            summary,
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
             pictures: known.pictures(params),
             attention: attention::of_arms(&known, params),
+            paired: known.paired(params),
         });
         let shown: BTreeSet<String> = report.trainings.iter().map(|t| t.curve.name.clone()).collect();
         report.trainings.extend(known.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));
@@ -104,7 +109,15 @@ fn samples(known: &Known) -> Vec<Comparison> {
         arms.insert(stage.name.clone(), arm);
     }
     let comparison = |(name, arms): (String, BTreeMap<String, Arm>)| {
-        let params = CompareParams { arms, claims: BTreeMap::new(), family: None, claims_in_family: 0, rows: ROWS };
+        let params = CompareParams {
+            arms,
+            claims: BTreeMap::new(),
+            family: None,
+            seeds: None,
+            control: None,
+            claims_in_family: 0,
+            rows: ROWS,
+        };
         Comparison {
             name,
             is_of_samples: true,

@@ -28,8 +28,8 @@ pub(super) struct Line {
     pub(super) is_background: bool,
     pub(super) has_dots: bool,
     pub(super) points: Vec<(f64, f64)>,
-    /// The range around the line at each of its points, if it is the mean of several.
-    pub(super) band: Vec<(f64, f64)>,
+    /// Ranges around the line at each of its points, if it is the mean of several; the widest first.
+    pub(super) bands: Vec<Vec<(f64, f64)>>,
 }
 
 /// The style class of an arm's line, the same in all charts of a comparison.
@@ -81,7 +81,8 @@ impl Chart<'_> {
         let all =
             || self.lines.iter().flat_map(|line| &line.points).filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1));
         let bands = || {
-            self.lines.iter().flat_map(|line| line.band.iter().flat_map(|b| [b.0, b.1])).filter(|v| fits(&self.y, *v))
+            let ends = self.lines.iter().flat_map(|line| line.bands.iter().flatten().flat_map(|b| [b.0, b.1]));
+            ends.filter(|v| fits(&self.y, *v))
         };
         let x = Scale::around(all().map(|p| p.0), self.x.is_logarithmic, 0.0, [LEFT, RIGHT])?;
         let y = Scale::around(all().map(|p| p.1).chain(bands()), self.y.is_logarithmic, 0.04, [BOTTOM, TOP])?;
@@ -110,9 +111,8 @@ impl Chart<'_> {
                 line.points.iter().filter(|p| fits(&self.x, p.0) && fits(&self.y, p.1)).collect();
             let class = line.pen.class();
             let _ = write!(svg, "<g class=\"line {class}\">");
-            if line.band.len() == line.points.len() {
-                let ends =
-                    || line.points.iter().zip(&line.band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
+            for band in line.bands.iter().filter(|band| band.len() == line.points.len()) {
+                let ends = || line.points.iter().zip(band).filter(|(p, b)| fits(&self.x, p.0) && fits(&self.y, b.0));
                 let low: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.0)).collect();
                 let high: Vec<(f64, f64)> = ends().map(|(p, b)| (p.0, b.1)).collect();
                 let outline = places(&x, &y, low.iter().chain(high.iter().rev()));

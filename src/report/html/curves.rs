@@ -20,6 +20,18 @@ pub struct Training {
     pub seconds_per_step: Option<f64>,
 }
 
+/// The trainings of an arm beside those of its control, pair by pair.
+#[derive(Debug, Clone)]
+pub struct PairedTrainings {
+    pub(in crate::report) arm: String,
+    /// The index of the arm, for the colour.
+    pub(in crate::report) place: usize,
+    /// The losses of the arm and of its control, for each seed.
+    pub(in crate::report) pairs: Vec<[Vec<LossRow>; 2]>,
+    /// Seconds per step of the arm and of its control, if known.
+    pub(in crate::report) seconds_per_step: [Option<f64>; 2],
+}
+
 /// Charts of the same lines, one of which is visible.
 #[derive(Debug, Serialize)]
 pub(super) struct Panel {
@@ -55,7 +67,7 @@ pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
                 let line = |line: &Line| Line {
                     name: line.name.clone(),
                     points: line.points.iter().map(|(step, loss)| (factor * step, *loss)).collect(),
-                    band: line.band.clone(),
+                    bands: line.bands.clone(),
                     ..*line
                 };
                 Some(lines.iter().map(line).collect::<Vec<_>>())
@@ -79,6 +91,50 @@ pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
     loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
 }
 
+/// Draws how far each arm's validation loss is below that of the control, with bands over the seeds. `None` if nothing can
+/// be compared.
+pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
+    let shown = &trainings[..trainings.len().min(MOST_CURVES)];
+    let against = |title: &'static str, cost: &dyn Fn(&PairedTrainings, usize) -> Option<f64>| {
+        let line = |training: &PairedTrainings| {
+            let [arm, control] = [cost(training, 0)?, cost(training, 1)?];
+            let mut pairs = vec![];
+            for [of_arm, of_control] in &training.pairs {
+                pairs
+                    .push([loss::Priced { rows: of_arm, step: arm }, loss::Priced { rows: of_control, step: control }]);
+            }
+            let leads = loss::lead(&pairs);
+            let band = |of: fn(&loss::Lead) -> Option<[f64; 2]>| -> Option<Vec<(f64, f64)>> {
+                leads.iter().map(|lead| of(lead).map(|[low, high]| (low, high))).collect()
+            };
+            Some(Line {
+                name: training.arm.clone(),
+                pen: Pen::Arm(training.place),
+                has_dots: true,
+                points: leads.iter().map(|lead| (lead.at, lead.percent)).collect(),
+                bands: [band(|lead| lead.simultaneous), band(|lead| lead.pointwise)].into_iter().flatten().collect(),
+                ..Line::default()
+            })
+        };
+        let x = Axis { title, is_logarithmic: false };
+        let y = Axis { title: "% lower validation loss than the control", is_logarithmic: false };
+        Chart { x, y, lines: shown.iter().filter_map(line).collect(), mark: None }.html()
+    };
+    let flops = |training: &PairedTrainings, side: usize| flops_per_step(&training.pairs.first()?[side]);
+    let charts = [
+        ("steps", against("steps", &|_, _| Some(1.0))),
+        ("operations", against("TFLOPs", &|training, side| Some(flops(training, side)? / 1e12))),
+        ("seconds", against("seconds", &|training, side| training.seconds_per_step[side])),
+    ];
+    let charts: Vec<_> = charts.into_iter().filter_map(|(name, chart)| Some((name, chart?))).collect();
+    (!charts.is_empty()).then(|| Panel {
+        title: String::new(),
+        charts,
+        legend: shown.iter().map(|t| (Pen::Arm(t.place).class(), t.arm.clone())).collect(),
+        more: trainings.len() - shown.len(),
+    })
+}
+
 /// Returns the operations per step, which are constant.
 fn flops_per_step(rows: &[LossRow]) -> Option<f64> {
     rows.iter().rev().find_map(|row| Some(row.flops? / row.step as f64)).filter(|flops| *flops > 0.0)
@@ -93,20 +149,21 @@ fn lines(training: &Training, crowded: bool, most: usize) -> Vec<Line> {
     let seeds: Vec<&[LossRow]> =
         std::iter::once(&training.curve.rows).chain(&training.other_seeds).map(Vec::as_slice).collect();
     let mut front = Line { name: name.clone(), pen, has_dots: true, ..Line::default() };
+    let mut band = vec![];
     for (step, loss) in thin(first.validation, most) {
         let at_step = |rows: &&[LossRow]| rows.iter().find(|row| row.step as f64 == step)?.val_loss;
         let losses: Vec<f64> = seeds.iter().filter_map(at_step).filter(|loss| loss.is_finite()).collect();
         if losses.len() < 2 {
             front.points.push((step, loss));
-            front.band.push((loss, loss));
+            band.push((loss, loss));
             continue;
         }
         front.points.push((step, losses.iter().sum::<f64>() / losses.len() as f64));
         let ends = losses.iter().fold((loss, loss), |(low, high), loss| (low.min(*loss), high.max(*loss)));
-        front.band.push(ends);
+        band.push(ends);
     }
-    if training.other_seeds.is_empty() {
-        front.band.clear();
+    if !training.other_seeds.is_empty() {
+        front.bands.push(band);
     }
     if front.points.is_empty() {
         // Only the training loss is available.
@@ -181,7 +238,7 @@ mod tests {
         };
         let lines = lines(&training, false, 100);
         assert_eq!(lines.len(), 1);
-        assert_eq!((lines[0].points[0], lines[0].band[0]), ((10.0, 3.0), (1.0, 6.0)));
+        assert_eq!((lines[0].points[0], lines[0].bands[0][0]), ((10.0, 3.0), (1.0, 6.0)));
         let panels = panels(&[training]);
         let names: Vec<&str> = panels[0].charts.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["steps", "seconds"], "operations are unknown");

@@ -1,7 +1,7 @@
 //! The report of a run: one self-contained HTML file.
 //!
 //! [`Report`] holds the data of a run; its creator decides where they come from. `render` creates the page: `table`,
-//! `verdicts` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves` and `graph`
+//! `verdicts`, `forest` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves` and `graph`
 //! draw SVG, `attention` shows attention maps, and `report.html` is the template. All user-supplied names are escaped:
 //! the template escapes text, and `chart::escape` what is drawn.
 //!
@@ -12,6 +12,7 @@ mod arms;
 mod attention;
 mod chart;
 mod curves;
+mod forest;
 mod graph;
 mod pictures;
 mod table;
@@ -25,12 +26,12 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
-use crate::comparison::Summary;
+use crate::comparison::{ClaimAnswer, Summary};
 use crate::config::redact;
 
 pub use arms::Arm;
 pub use attention::Attention;
-pub use curves::Training;
+pub use curves::{PairedTrainings, Training};
 pub use graph::Node;
 pub use pictures::{ArmPictures, Pictures};
 
@@ -107,9 +108,13 @@ pub(super) struct Comparison {
     pub(super) is_of_samples: bool,
     /// `None` if the comparison is not done.
     pub(super) summary: Option<Summary>,
+    /// For each claim, why its answer is exploratory, if it is.
+    pub(super) exploratory: Vec<Option<String>>,
     /// `metrics.csv`
     pub(super) metrics: Option<Vec<u8>>,
     pub(super) arms: Vec<Arm>,
+    /// The trainings of the arms beside those of the control, if there is one.
+    pub(super) paired: Vec<PairedTrainings>,
     /// `None` if no arm has images.
     pub(super) pictures: Option<Pictures>,
     /// The attention maps of the arms.
@@ -175,6 +180,11 @@ fn breakable(text: &str) -> String {
     chart::escape(text).replace(',', ",<wbr>").replace('[', "<wbr>[")
 }
 
+fn cards(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Vec<verdicts::Card> {
+    let reasons = exploratory.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+    answers.iter().zip(reasons).map(|(answer, why)| verdicts::Card::of(answer, why)).collect()
+}
+
 /// A comparison as data for the template.
 #[derive(Serialize)]
 struct View {
@@ -186,10 +196,14 @@ struct View {
     notes: Vec<String>,
     claims: Vec<verdicts::Card>,
     table: Option<table::Table>,
+    /// The differences of every metric from one control.
+    forest: Option<forest::Forest>,
     differences: arms::Differences,
     attention: Vec<attention::AttentionMaps>,
     gallery: Option<pictures::Gallery>,
     spectra: Option<curves::Panel>,
+    /// How far each arm is ahead of the control during training.
+    leads: Option<curves::Panel>,
 }
 
 impl View {
@@ -203,8 +217,9 @@ impl View {
             is_done: summary.is_some(),
             subtitle: summary.map_or_else(String::new, |s| format!("{} test images{samples}", s.images)),
             notes: summary.map(|s| s.notes.clone()).unwrap_or_default(),
-            claims: summary.map(|s| s.claims.iter().map(verdicts::Card::of).collect()).unwrap_or_default(),
+            claims: summary.map(|s| cards(&s.claims, &comparison.exploratory)).unwrap_or_default(),
             table: summary.map(|s| table::Table::of(s, comparison.metrics.as_deref())).transpose()?,
+            forest: summary.and_then(|s| forest::Forest::of(&s.differences)),
             differences: arms::Differences::of(&comparison.arms),
             attention: comparison
                 .attention
@@ -213,6 +228,7 @@ impl View {
                 .collect::<anyhow::Result<_>>()?,
             gallery: comparison.pictures.as_ref().map(|p| p.gallery(size)).transpose()?,
             spectra: comparison.pictures.as_ref().map(curves::spectra),
+            leads: curves::leads(&comparison.paired),
         })
     }
 }

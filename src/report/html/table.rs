@@ -16,6 +16,8 @@ pub(super) struct Table {
     rows: Vec<Row>,
     /// The meaning of "±".
     legend: String,
+    /// The meaning of bold values.
+    best: &'static str,
     /// The distances between two halves of the real images.
     floor: Option<Vec<String>>,
 }
@@ -39,6 +41,7 @@ struct Cell {
     value: String,
     /// Half the width of its confidence interval.
     spread: String,
+    /// Whether the arm is the best by this metric, or not distinguishable from it, and others are distinguishable.
     is_best: bool,
 }
 
@@ -61,21 +64,7 @@ impl Table {
             declaration.in_tables && !is_redundant && arms.iter().any(|(_, arm, _)| arm[metric.field()].is_f64())
         };
         let shown: Vec<Metric> = Metric::ALL.iter().copied().filter(applies).collect();
-        let best: Vec<Option<f64>> = shown
-            .iter()
-            .map(|metric| {
-                let ranked = arms.iter().filter(|(name, ..)| arms.len() > 2 || *name != BICUBIC);
-                let values = ranked.filter_map(|(_, arm, _)| arm[metric.field()].as_f64());
-                let loss = |value: &f64| match metric.declaration().better {
-                    Better::Higher => -value,
-                    Better::Lower => *value,
-                    Better::One => (value - 1.0).abs(),
-                };
-                // Losses of arms with different objectives are not comparable.
-                values.min_by(|a, b| loss(a).total_cmp(&loss(b))).filter(|_| !metric.is_of_training())
-            })
-            .collect();
-        let cell = |name: &str, arm: &Value, metric: Metric, best: Option<f64>| {
+        let cell = |name: &str, arm: &Value, metric: Metric| {
             let Some(value) = arm[metric.field()].as_f64() else {
                 return Cell { value: "–".into(), ..Cell::default() };
             };
@@ -86,14 +75,13 @@ impl Table {
             Cell {
                 value: format!("{value:.decimals$}"),
                 spread: half.map(|half| format!("± {half:.decimals$}")).unwrap_or_default(),
-                // Values that are equal when displayed are equally good.
-                is_best: best.is_some_and(|best| format!("{best:.decimals$}") == format!("{value:.decimals$}")),
+                is_best: summary.best.get(&metric).is_some_and(|best| best.iter().any(|arm| arm == name)),
             }
         };
         let row = |(name, arm, seeds): &(&str, Value, usize)| Row {
             name: name.to_string(),
             seeds: *seeds,
-            cells: shown.iter().zip(&best).map(|(metric, best)| cell(name, arm, *metric, *best)).collect(),
+            cells: shown.iter().map(|metric| cell(name, arm, *metric)).collect(),
         };
         let floors = serde_json::to_value(&summary.floors).unwrap_or_default();
         let floor = |metric: &Metric| {
@@ -124,6 +112,13 @@ impl Table {
                 .collect(),
             rows: arms.iter().map(row).collect(),
             legend,
+            best: match summary.best.is_empty() {
+                true => "By no metric is one arm significantly better than another.",
+                false => {
+                    "Bold: the best arm and those that are not distinguishable from it (5 % per column, all pairs of \
+                     arms). Columns without bold values do not distinguish the arms."
+                }
+            },
             floor: floor
                 .iter()
                 .any(Option::is_some)
@@ -181,10 +176,21 @@ mod tests {
         assert!(table.legend.contains("test images"));
         // The values 18 and 19 have mean 18.5 and standard error 0.5; the 97.5 % quantile of Student's t with one
         // degree of freedom is 12.706.
-        assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35*"]);
-        assert_eq!(cells(&table, "bicubic")[0], "21.25 ± 15.88*");
+        assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35"]);
+        assert_eq!(cells(&table, "bicubic")[0], "21.25 ± 15.88");
         assert!(table.heads.iter().all(|head| !head.text.contains("SSIM")), "no arm has an SSIM");
         assert!(table.floor.unwrap().contains(&"0.25".to_string()));
+    }
+
+    #[test]
+    fn only_arms_that_are_not_distinguishable_from_the_best_are_bold() {
+        let arms = measured();
+        let best = BTreeMap::from([(Metric::PsnrMean, vec!["attention, 2".to_string()])]);
+        let table = Table::of(&Summary { best, ..Summary::of(&arms, floors()) }, None).unwrap();
+        assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ", "21.50 *"]);
+        assert_eq!(cells(&table, "bicubic")[..2], ["21.25 ", "21.25 "]);
+        let table = Table::of(&Summary::of(&arms, floors()), None).unwrap();
+        assert!(table.rows.iter().flat_map(|row| &row.cells).all(|cell| !cell.is_best));
     }
 
     #[test]
@@ -193,7 +199,7 @@ mod tests {
         let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
         assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training");
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
-        assert_eq!(cells(&table, "bicubic")[0], "21.25 *");
+        assert_eq!(cells(&table, "bicubic")[0], "21.25 ");
         // No arm has a validation loss for both seeds.
         assert_eq!(cells(&table, "baseline[base_channels=16]").last().unwrap(), "– ");
     }

@@ -49,6 +49,8 @@ fn report(names: &[String]) -> Report {
         comparisons: vec![
             Comparison {
                 name: HOSTILE.into(),
+                paired: vec![],
+                exploratory: vec![Some(HOSTILE.into())],
                 is_of_samples: false,
                 metrics: Some(metrics_csv(&arms).unwrap()),
                 summary: Some(summary),

@@ -18,6 +18,8 @@ pub(super) struct Card {
     endpoint: String,
     /// Effect, interval, margin and number of seeds.
     facts: Vec<String>,
+    /// What was found, for readers who do not know statistics.
+    finding: String,
     /// Why the verdict was inevitable, or the effort to reach the same loss.
     remarks: Vec<String>,
     /// A plot of the interval and the margin, as SVG.
@@ -25,7 +27,8 @@ pub(super) struct Card {
 }
 
 impl Card {
-    pub fn of(answer: &ClaimAnswer) -> Self {
+    /// `exploratory` is the reason why the answer is exploratory, if it is.
+    pub fn of(answer: &ClaimAnswer, exploratory: Option<&str>) -> Self {
         let tone = match answer.verdict {
             Verdict::Confirmed => Tone::Good,
             Verdict::Refuted => Tone::Bad,
@@ -34,8 +37,10 @@ impl Card {
         };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
-        let interval =
-            answer.interval.map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}"));
+        let over = if answer.covers_images() { "" } else { ", over seeds only" };
+        let interval = answer
+            .interval
+            .map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}{over}"));
         let mut facts = vec![effect];
         facts.extend(interval);
         facts.push(format!("margin ±{}{unit}", answer.margin));
@@ -48,6 +53,8 @@ impl Card {
             false => format!("K = {arm} and {control}"),
         }));
         let mut remarks = vec![];
+        remarks.extend(exploratory.map(|why| format!("Exploratory, {why}.")));
+        remarks.extend(answer.look.map(|look| format!("This is {}.", look.in_words())));
         remarks.extend(answer.reason.as_ref().map(|reason| format!("Not answered: {reason}.")));
         if answer.by_design && answer.reason.is_none() {
             remarks.push(format!(
@@ -60,8 +67,9 @@ impl Card {
             answer.seeds_in_words().filter(|_| is_open).map(|needed| format!("From the seeds so far: {needed}.")),
         );
         remarks.extend(answer.convergence.as_ref().map(|found| {
+            let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
             format!(
-                "Reaching a validation loss of {:.5} took {} {}, and {} {}.",
+                "Reaching a validation loss of {:.5} took {} {}{parts}, and {} {}.",
                 found.loss,
                 answer.arm,
                 effort(&found.arm),
@@ -71,11 +79,19 @@ impl Card {
         }));
         Self {
             claim: answer.claim.clone(),
-            verdict: Badge { word: answer.verdict_in_words().to_string(), tone },
+            verdict: Badge {
+                word: format!(
+                    "{}{}",
+                    answer.verdict_in_words(),
+                    if exploratory.is_some() { " (exploratory)" } else { "" }
+                ),
+                tone,
+            },
             arm: answer.arm.clone(),
             control: answer.control.clone(),
             endpoint: answer.endpoint.to_string(),
             facts,
+            finding: answer.finding_in_words(),
             remarks,
             plot: answer.effect.filter(|effect| effect.is_finite()).map(|effect| plot(effect, answer, unit)),
         }

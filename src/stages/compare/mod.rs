@@ -67,8 +67,9 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
     }
 
     let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let claims = comparison::answers(&params.claims, params.claims_in_family, &measured);
-    let summary = Summary { claims, ..Summary::of(&measured, comparison::floors(population.floor())) };
+    let claims = comparison::answers(params, &measured);
+    let differences = params.control().map(|control| comparison::against(control, &measured)).unwrap_or_default();
+    let summary = Summary { claims, differences, ..Summary::of(&measured, comparison::floors(population.floor())) };
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }

@@ -51,6 +51,8 @@ impl Bed {
             arms: BTreeMap::new(),
             claims: BTreeMap::new(),
             family: None,
+            seeds: None,
+            control: None,
             claims_in_family: 0,
             rows: 3,
         };

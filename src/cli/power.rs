@@ -1,0 +1,163 @@
+//! `srpipe plan --power`: how many seeds each claim needs, and how long they take to train.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::explanations::Explained;
+use super::layout::Table;
+use super::output::{self, Look, Paint};
+use super::results;
+use crate::comparison::{BICUBIC, ClaimAnswer, Summary};
+use crate::config::{CompareParams, StageParams};
+use crate::format;
+use crate::plan::Plan;
+use crate::stats::SeedsNeeded;
+use crate::store::{Key, Store};
+
+/// Returns what every claim of the pipeline needs as JSON, or as a table.
+pub(super) fn show(explained: &Explained, store: Option<&Store>, as_json: bool) -> String {
+    let needs = needs(explained, store);
+    match as_json {
+        true => output::json(&to_json(&explained.pipeline.name, &needs)),
+        false => to_text(&needs),
+    }
+}
+
+/// What a claim needs.
+struct Need {
+    stage: String,
+    claim: String,
+    /// The answer of the latest run; `None` if there is none.
+    answer: Option<ClaimAnswer>,
+    /// The seconds to train and sample both arms with one more seed, as measured.
+    seconds_per_seed: Option<f64>,
+}
+
+impl Need {
+    fn seeds(&self) -> Option<SeedsNeeded> {
+        self.answer.as_ref()?.seeds_for_power
+    }
+
+    /// Returns the seconds for the seeds that are missing.
+    fn seconds(&self) -> Option<f64> {
+        let Some(SeedsNeeded::Seeds(seeds)) = self.seeds() else { return None };
+        Some(self.seconds_per_seed? * seeds.saturating_sub(self.answer.as_ref()?.n) as f64)
+    }
+}
+
+fn needs(explained: &Explained, store: Option<&Store>) -> Vec<Need> {
+    let plan = explained.plan();
+    let seconds = |stage: usize| -> Option<f64> {
+        let key = explained.latest_key(&plan.stages[stage].name)?;
+        Some(store?.action(key).ok()??.cost.seconds)
+    };
+    let comparisons = plan.stages.iter().filter_map(|stage| match &stage.params {
+        StageParams::Compare(params) => Some((stage.name.as_str(), params)),
+        _ => None,
+    });
+    let of_comparison = |(name, params): (&str, &CompareParams)| -> Vec<Need> {
+        let answers: Vec<ClaimAnswer> =
+            explained.latest_key(name).and_then(|key| answers(store?, key)).unwrap_or_default();
+        let need = |(claim, asked): (&String, &crate::config::claims::Claim)| {
+            let is_same = |answer: &&ClaimAnswer| {
+                answer.claim == *claim && answer.arm == asked.arm && answer.control == asked.control
+            };
+            Need {
+                stage: name.to_string(),
+                claim: claim.clone(),
+                answer: answers.iter().find(is_same).cloned(),
+                seconds_per_seed: seconds_per_seed(plan, params, [&asked.arm, &asked.control], &seconds),
+            }
+        };
+        params.claims.iter().map(need).collect()
+    };
+    comparisons.flat_map(of_comparison).collect()
+}
+
+fn answers(store: &Store, compare: &Key) -> Option<Vec<ClaimAnswer>> {
+    let summary: Summary = serde_json::from_value(results::summary(store, compare)?).ok()?;
+    Some(summary.claims)
+}
+
+/// Returns the mean seconds of the stages that each further seed of the arms needs: those that not all runs share.
+fn seconds_per_seed(
+    plan: &Plan,
+    params: &CompareParams,
+    arms: [&String; 2],
+    seconds: &dyn Fn(usize) -> Option<f64>,
+) -> Option<f64> {
+    let index: BTreeMap<&str, usize> =
+        plan.stages.iter().enumerate().map(|(i, stage)| (stage.name.as_str(), i)).collect();
+    let trained: Vec<&crate::config::Arm> =
+        arms.into_iter().filter(|arm| *arm != BICUBIC).map(|arm| params.arms.get(arm)).collect::<Option<_>>()?;
+    let runs = trained.iter().flat_map(|arm| &arm.runs);
+    let upstream: Vec<BTreeSet<usize>> =
+        runs.map(|run| Some(upstream(plan, *index.get(run.stage.as_str())?))).collect::<Option<_>>()?;
+    let all: BTreeSet<usize> = upstream.iter().flatten().copied().collect();
+    let of_seeds = all.into_iter().filter(|stage| upstream.iter().any(|of_run| !of_run.contains(stage)));
+    let total: f64 = of_seeds.map(seconds).sum::<Option<f64>>()?;
+    let seeds = trained.iter().map(|arm| arm.runs.len()).max()?;
+    Some(total / seeds as f64).filter(|seconds| *seconds > 0.0)
+}
+
+/// Returns a stage and everything that it depends on.
+fn upstream(plan: &Plan, stage: usize) -> BTreeSet<usize> {
+    let mut found = BTreeSet::from([stage]);
+    let mut rest = vec![stage];
+    while let Some(stage) = rest.pop() {
+        rest.extend(plan.stages[stage].dependencies.iter().filter(|&&dependency| found.insert(dependency)));
+    }
+    found
+}
+
+fn to_text(needs: &[Need]) -> String {
+    if needs.is_empty() {
+        return "the pipeline has no claims\n".to_string();
+    }
+    let several = needs.iter().any(|need| need.stage != needs[0].stage);
+    let mut table = Table::new(&["claim", "margin", "n", "seeds for 80 %", "per seed", "missing seeds take"]);
+    for need in needs {
+        let name = if several { format!("{}: {}", need.stage, need.claim) } else { need.claim.clone() };
+        let margin = |answer: &ClaimAnswer| format!("{}{}", answer.margin, answer.unit.suffix());
+        let seeds = match need.seeds() {
+            None => "needs a pilot: run two seeds or more".to_string(),
+            Some(SeedsNeeded::Seeds(seeds)) => seeds.to_string(),
+            Some(SeedsNeeded::TooMany) => "more than 200".to_string(),
+            Some(SeedsNeeded::MoreImages) => "none suffices: use more test images".to_string(),
+        };
+        let about = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("about {}", format::about(s)));
+        let missing = match need.seconds() {
+            Some(0.0) => "enough seeds".to_string(),
+            seconds => about(seconds),
+        };
+        let cells = [
+            name,
+            need.answer.as_ref().map(margin).unwrap_or_default(),
+            need.answer.as_ref().map_or(String::new(), |answer| answer.n.to_string()),
+            seeds,
+            about(need.seconds_per_seed),
+            missing,
+        ];
+        table.row(cells.map(|text| (Look::Plain, text)).into());
+    }
+    let note = "seeds for 80 %: the number with which a true difference as large as the margin is found with a probability of 80 %, \
+                estimated from the latest run; uncertain if that has few seeds\n";
+    table.render(Paint::stdout()) + note
+}
+
+fn to_json(pipeline: &str, needs: &[Need]) -> Value {
+    let of_claim = |need: &Need| {
+        json!({
+            "stage": need.stage,
+            "claim": need.claim,
+            "margin": need.answer.as_ref().map(|answer| answer.margin),
+            "unit": need.answer.as_ref().map(|answer| answer.unit),
+            "n": need.answer.as_ref().map(|answer| answer.n),
+            "seeds_for_power": need.seeds(),
+            "seconds_per_seed": need.seconds_per_seed,
+            "hours": need.seconds().map(|seconds| seconds / 3600.0),
+        })
+    };
+    json!({"schema": 1, "pipeline": pipeline, "power": 0.8, "claims": needs.iter().map(of_claim).collect::<Vec<_>>()})
+}

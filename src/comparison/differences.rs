@@ -1,0 +1,139 @@
+//! Differences that are tested without a claim: every metric of every arm against one control, and which arms are not
+//! distinguishable from the best.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::measured::{BICUBIC, Measured};
+use super::paired::{differences, objection, pairs, replicates};
+use crate::config::metrics::{Better, Metric, Scope, Unit};
+use crate::stats::{self, Family, Question};
+
+/// The paired difference of a metric between an arm and the control of the comparison, in `summary.json`. Exploratory:
+/// it was not claimed before it was seen. Effect and interval are in `unit`, and positive if the arm is better.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    pub arm: String,
+    pub control: String,
+    pub metric: Metric,
+    pub unit: Unit,
+    /// The mean over seeds and images.
+    pub effect: f64,
+    /// The 95 % confidence interval of this difference alone; absent with fewer than two seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+    /// The p-value of no difference after Holm's correction for all differences of the comparison.
+    pub p_holm: f64,
+    pub is_significant: bool,
+    /// The number of independent replicates.
+    pub n: usize,
+    /// The share of seeds and images for which the arm is better; ties count half (probability of improvement, Agarwal et
+    /// al. 2021).
+    pub probability: f64,
+}
+
+/// Compares every arm with the control by each metric that tables show. `measured` contains all arms.
+pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
+    let mut found: Vec<(Difference, Question)> = vec![];
+    for arm in names(measured).into_iter().filter(|name| *name != control && *name != BICUBIC) {
+        let replicates = replicates(pairs(arm, control, measured));
+        for metric in ranked() {
+            let comparable = |(arm, control): &(&Measured, &Measured)| {
+                !metric.is_of_training() || arm.diffusion == control.diffusion
+            };
+            if !replicates.iter().flatten().all(comparable) {
+                continue;
+            }
+            let Some(rows) = differences(metric, &replicates).filter(|rows| !rows.is_empty()) else { continue };
+            let difference = Difference {
+                arm: arm.to_string(),
+                control: control.to_string(),
+                metric,
+                unit: metric.unit(),
+                effect: f64::NAN,
+                interval: None,
+                p_holm: 1.0,
+                is_significant: false,
+                n: rows.len(),
+                probability: probability(&rows),
+            };
+            found.push((difference, Question { differences: rows, margin: metric.default_margin() }));
+        }
+    }
+    let (differences, questions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let family = Family { claims: questions.len(), alpha: stats::ALPHA };
+    let answers = stats::answer(&questions, family);
+    let with = |(difference, answer): (Difference, stats::Answer)| Difference {
+        effect: answer.effect,
+        interval: answer.interval,
+        p_holm: answer.p_holm,
+        is_significant: answer.p_holm <= family.alpha,
+        ..difference
+    };
+    differences.into_iter().zip(answers).map(with).collect()
+}
+
+/// Returns, for each metric, the arms that are not distinguishable from the best one. Omits metrics by which no arm is
+/// distinguishable, or by which some arms cannot be compared.
+///
+/// The best arm is chosen by the same values, so every pair of arms counts as tested.
+pub fn best(measured: &[Measured]) -> BTreeMap<Metric, Vec<String>> {
+    let not_of_training = ranked().filter(|metric| !metric.is_of_training());
+    not_of_training.filter_map(|metric| Some((metric, best_by(metric, measured)?))).collect()
+}
+
+fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let value = |arm: &str| -> Option<f64> {
+        let seeds = measured.iter().filter(|of_seed| of_seed.name == arm);
+        let values: Option<Vec<f64>> = seeds.map(|of_seed| Some(mean(&of_seed.deciding_values(metric)?))).collect();
+        Some(mean(&values?)).filter(|value| value.is_finite())
+    };
+    let arms: Vec<(&str, f64)> = names(measured).into_iter().filter_map(|name| Some((name, value(name)?))).collect();
+    let (best, _) = *arms.iter().max_by(|(_, a), (_, b)| match metric.is_higher_better() {
+        true => a.total_cmp(b),
+        false => b.total_cmp(a),
+    })?;
+    let others: Vec<&str> = arms.iter().map(|(name, _)| *name).filter(|name| *name != best).collect();
+    let mut questions = vec![];
+    for other in &others {
+        let replicates = replicates(pairs(best, other, measured));
+        if replicates.iter().flatten().any(|pair| objection(metric, pair).is_some()) {
+            return None;
+        }
+        let differences = differences(metric, &replicates).unwrap_or_default();
+        questions.push(Question { differences, margin: metric.default_margin() });
+    }
+    let family = Family { claims: arms.len() * (arms.len() - 1) / 2, alpha: stats::ALPHA };
+    let answers = stats::answer(&questions, family);
+    let is_worse = |answer: &stats::Answer| answer.effect > 0.0 && answer.p_holm <= family.alpha;
+    let level = others.iter().zip(&answers).filter(|(_, answer)| !is_worse(answer)).map(|(name, _)| name.to_string());
+    let mut level: Vec<String> = level.chain([best.to_string()]).collect();
+    level.sort();
+    (level.len() < arms.len()).then_some(level)
+}
+
+/// The metrics by which arms have an order.
+fn ranked() -> impl Iterator<Item = Metric> {
+    let is_ranked = |metric: &Metric| {
+        let declaration = metric.declaration();
+        declaration.in_tables && declaration.better != Better::One && metric.scope() != Scope::Convergence
+    };
+    Metric::ALL.iter().copied().filter(is_ranked)
+}
+
+/// Returns the names of the arms, each once, in their order.
+fn names(measured: &[Measured]) -> Vec<&str> {
+    measured.chunk_by(|a, b| a.name == b.name).map(|seeds| seeds[0].name.as_str()).collect()
+}
+
+fn probability(rows: &[Vec<f64>]) -> f64 {
+    let of_one = |difference: &f64| match difference.total_cmp(&0.0) {
+        std::cmp::Ordering::Greater => 1.0,
+        _ if *difference == 0.0 => 0.5,
+        _ => 0.0,
+    };
+    let all: Vec<f64> = rows.iter().flatten().map(of_one).collect();
+    all.iter().sum::<f64>() / all.len() as f64
+}

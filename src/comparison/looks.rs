@@ -1,0 +1,112 @@
+//! Which answers are exploratory, because the study got more seeds after its verdicts had been seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::claims::ClaimAnswer;
+use crate::config::blobs::SAMPLES;
+use crate::runs::StudyLook;
+use crate::store::Digest;
+
+/// The length of the beginnings of digests, in hexadecimal digits.
+const DIGITS: usize = 16;
+
+/// The blobs that a comparison reads, by role and name.
+pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
+
+/// Returns the look at an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small for
+/// any finding, so that seeing it cannot mislead.
+pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyLook> {
+    if answer.reason.is_some() || answer.n < answer.seeds_needed {
+        return None;
+    }
+    let is_of_claim = |role: &str| {
+        let name = role.strip_prefix("arms.").unwrap_or_default();
+        [&answer.arm, &answer.control].iter().any(|arm| name == **arm || name.starts_with(&format!("{arm}[seed=")))
+    };
+    let samples = inputs.iter().filter(|(role, _)| is_of_claim(role)).filter_map(|(_, blobs)| blobs.get(SAMPLES));
+    let start = |digest: &Digest| digest.to_string().chars().take(DIGITS).collect();
+    Some(StudyLook {
+        stage: stage.to_string(),
+        claim: answer.claim.clone(),
+        question: [answer.arm.clone(), answer.control.clone(), answer.endpoint.to_string()],
+        n: answer.n,
+        plan: answer.look.map(|look| look.plan),
+        samples: samples.map(start).collect::<BTreeSet<String>>(),
+    })
+}
+
+/// Returns the earlier look that makes `now` exploratory: at fewer of the same samples, and not by the same plan.
+fn unplanned<'a>(now: &StudyLook, earlier: &'a [StudyLook]) -> Option<&'a StudyLook> {
+    earlier.iter().find(|look| {
+        let is_same = look.question == now.question && look.stage == now.stage && look.claim == now.claim;
+        let is_smaller = look.samples != now.samples && look.samples.is_subset(&now.samples);
+        is_same && is_smaller && (look.plan.is_none() || look.plan != now.plan)
+    })
+}
+
+/// Returns for each answer of the comparison `stage` why it is exploratory, if it is.
+pub fn exploratory(
+    stage: &str,
+    answers: &[ClaimAnswer],
+    inputs: &Inputs,
+    earlier: &[StudyLook],
+) -> Vec<Option<String>> {
+    let of_answer = |answer| Some(in_words(unplanned(&look(stage, answer, inputs)?, earlier)?));
+    answers.iter().map(of_answer).collect()
+}
+
+/// Explains why an answer is exploratory.
+fn in_words(earlier: &StudyLook) -> String {
+    format!(
+        "because it was already tested with {} seeds: testing again after adding seeds finds false differences more often \
+         than p says. Plan the looks with `seeds: {{ plan: …, looks: … }}`",
+        earlier.n
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::PlannedLook;
+    use crate::comparison::testing::claim_answer;
+    use crate::config::SeedPlan;
+
+    fn at(seeds: usize, plan: Option<SeedPlan>) -> StudyLook {
+        let look = plan.map(|plan| PlannedLook { plan, alpha: 0.01 });
+        let answer = ClaimAnswer { n: seeds, look, ..claim_answer() };
+        let input = |arm: &str, seed: usize| {
+            let digest = Digest::of(format!("{arm} {seed}").as_bytes());
+            (format!("arms.{arm}[seed={seed}]"), BTreeMap::from([(SAMPLES.to_string(), digest)]))
+        };
+        let inputs: Inputs =
+            (0..seeds).flat_map(|seed| ["attention", "baseline", "other"].map(|arm| input(arm, seed))).collect();
+        look_of(&answer, &inputs)
+    }
+
+    fn look_of(answer: &ClaimAnswer, inputs: &Inputs) -> StudyLook {
+        look("compare", answer, inputs).unwrap()
+    }
+
+    #[test]
+    fn more_seeds_after_a_look_are_exploratory_unless_planned() {
+        let plan = Some(SeedPlan { plan: 12, looks: 2 });
+        assert_eq!(at(6, None).samples.len(), 12);
+        assert_eq!(unplanned(&at(8, None), &[at(6, None)]), Some(&at(6, None)));
+        assert_eq!(unplanned(&at(6, None), &[at(6, None)]), None);
+        assert_eq!(unplanned(&at(6, None), &[at(8, None)]), None);
+        assert_eq!(unplanned(&at(12, plan), &[at(6, plan)]), None);
+        // A plan that was made or changed after a look.
+        assert!(unplanned(&at(12, plan), &[at(6, None)]).is_some());
+        let longer = Some(SeedPlan { plan: 18, looks: 3 });
+        assert!(unplanned(&at(18, longer), &[at(12, plan)]).is_some());
+        // Another study.
+        let retrained = StudyLook { samples: BTreeSet::from(["0".to_string()]), ..at(6, None) };
+        assert_eq!(unplanned(&at(8, None), &[retrained]), None);
+    }
+
+    #[test]
+    fn a_study_that_could_show_nothing_is_no_look() {
+        let few = ClaimAnswer { n: 3, seeds_needed: 6, ..claim_answer() };
+        assert_eq!(look("compare", &few, &Inputs::new()), None);
+    }
+}

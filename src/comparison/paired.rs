@@ -1,0 +1,70 @@
+//! The paired differences between an arm and its control.
+
+use super::convergence::{Convergence, Effort, reached};
+use super::independence;
+use super::measured::{BICUBIC, Measured};
+use crate::config::metrics::{Metric, Unit};
+
+pub(super) type Pair<'a> = (&'a Measured, &'a Measured);
+
+/// Pairs that share a training run with one another and with no other pair. They count as one random draw, however many
+/// there are.
+pub(super) type Replicate<'a> = Vec<Pair<'a>>;
+
+/// Pairs the seeds that both arms have. Bicubic enlargement is deterministic and pairs with every seed.
+pub(super) fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>> {
+    let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
+    let (arms, controls) = (of(arm), of(control));
+    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || [a, b].iter().any(|m| m.name == BICUBIC);
+    let with = |a: &'a Measured| controls.iter().filter(move |c| beside(a, c)).map(move |c| (a, *c));
+    arms.into_iter().flat_map(with).collect()
+}
+
+/// Groups the pairs into replicates.
+pub(super) fn replicates(pairs: Vec<Pair>) -> Vec<Replicate> {
+    independence::group(pairs, |(arm, control)| [&arm.trainings[..], &control.trainings].concat())
+}
+
+/// Returns the differences in the endpoint's unit: one row per replicate (the mean of its pairs), one column per image;
+/// positive if the arm is better. `None` if a value is missing, not finite, or not comparable.
+pub(super) fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<Vec<Vec<f64>>> {
+    let mut values: Vec<Vec<[Vec<f64>; 2]>> = vec![];
+    for replicate in replicates {
+        values.push(replicate.iter().map(|pair| values_of_pair(endpoint, pair)).collect::<Option<_>>()?);
+    }
+    let all = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let of_controls = |pairs: &Vec<[Vec<f64>; 2]>| all(&pairs.iter().map(|[_, c]| all(c)).collect::<Vec<_>>());
+    let unit = match endpoint.unit() {
+        Unit::Percent => 100.0 / all(&values.iter().map(of_controls).collect::<Vec<_>>()),
+        Unit::Decibel | Unit::One => 1.0,
+    };
+    let sign = if endpoint.is_higher_better() { unit } else { -unit };
+    let row = |pairs: &Vec<[Vec<f64>; 2]>| -> Vec<f64> {
+        let difference = |column: usize| all(&pairs.iter().map(|[a, c]| a[column] - c[column]).collect::<Vec<_>>());
+        (0..pairs[0][0].len()).map(|column| sign * difference(column)).collect()
+    };
+    let rows: Vec<Vec<f64>> = values.iter().map(row).collect();
+    rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
+}
+
+/// Returns why the endpoint cannot compare an arm with its control, if it cannot.
+pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<String> {
+    if endpoint.is_of_training() && arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
+        return Some(format!("{endpoint} is measured in training, and both arms sample the same trained network"));
+    }
+    let objection = endpoint.objection([arm.drawn(), control.drawn()])?;
+    Some(format!("{endpoint} cannot compare these arms: {}", objection.reason))
+}
+
+/// Returns the endpoint of the arm and of its control, for the same number of images.
+fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>; 2]> {
+    if objection(endpoint, &(arm, control)).is_some() {
+        return None;
+    }
+    if endpoint.is_convergence() {
+        let Convergence { arm, control, .. } = reached(arm, control)?;
+        let effort = |e: Effort| if endpoint == Metric::StepsToLoss { Some(e.steps) } else { e.flops };
+        return Some([vec![effort(arm)?], vec![effort(control)?]]);
+    }
+    Some([arm.deciding_values(endpoint)?, control.deciding_values(endpoint)?])
+}
