@@ -23,7 +23,7 @@ pub(super) fn write(header: &impl Serialize, data: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the shape and data of the u8 tensor `name`, and the file's metadata. `axes` describes the expected shape in
-/// errors.
+/// error messages.
 pub(super) fn read<'a, const N: usize>(
     bytes: &'a [u8],
     name: &str,

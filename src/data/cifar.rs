@@ -20,7 +20,9 @@ const OFFICIAL_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddd
 /// The height and width of every image.
 const SIDE: usize = 32;
 
+/// The number of pixels in an image.
 const PLANE: usize = SIDE * SIDE;
+/// The number of bytes in a record.
 const RECORD: usize = 1 + 3 * PLANE;
 /// The number of records in a batch file of the official archive; smaller files are accepted.
 const MAX_RECORDS: usize = 10_000;
@@ -31,12 +33,13 @@ const TEST: &str = "test_batch.bin";
 
 const BOUNDS: Bounds = Bounds {
     member_bytes: (MAX_RECORDS * RECORD) as u64,
-    // Six full batches, and space for the other, small files.
+    // Six full batches, and room for the small files.
     total_bytes: (7 * MAX_RECORDS * RECORD) as u64,
     members: 100,
 };
 
-/// The maximum size of an archive to download, in bytes; compression does not enlarge images.
+/// The maximum size of an archive to download, in bytes: that of its decompressed content, because compression does not
+/// make images larger.
 pub const MAX_ARCHIVE_BYTES: u64 = BOUNDS.total_bytes;
 
 /// The source of the archive.
@@ -133,8 +136,7 @@ pub fn encode(images: &Images, labels: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Splits off the last `validation` training images for validation, then takes the first images of each split up to
-/// `limit`.
+/// Splits off the last `validation` training images for validation, then truncates each split to `limit`.
 pub fn split(train: &Images, test: &Images, validation: usize, limit: &Limits) -> anyhow::Result<Splits> {
     let rest = train.count.checked_sub(validation).filter(|&rest| rest > 0).with_context(|| {
         format!(
@@ -156,12 +158,14 @@ mod tests {
 
     use super::*;
 
+    /// Returns images whose pixels are all equal to the image's index.
     fn numbered(count: usize) -> Images {
         let pixels = (0..count).flat_map(|i| std::iter::repeat_n(i as u8, 3 * PLANE)).collect();
         Images::new(count, SIDE, SIDE, pixels)
     }
 
-    fn numbers(images: &Images) -> Vec<u8> {
+    /// Returns the indices of images from `numbered`.
+    fn indices(images: &Images) -> Vec<u8> {
         (0..images.count).map(|i| images.image(i)[0]).collect()
     }
 
@@ -194,14 +198,14 @@ mod tests {
     fn splits_take_validation_from_the_end_and_limits_from_the_start() {
         let (train, test) = (numbered(10), numbered(5));
         let splits = split(&train, &test, 3, &Limits::default()).unwrap();
-        assert_eq!(numbers(&splits.train), [0, 1, 2, 3, 4, 5, 6]);
-        assert_eq!(numbers(&splits.validation), [7, 8, 9]);
-        assert_eq!(numbers(&splits.test), [0, 1, 2, 3, 4]);
+        assert_eq!(indices(&splits.train), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(indices(&splits.validation), [7, 8, 9]);
+        assert_eq!(indices(&splits.test), [0, 1, 2, 3, 4]);
         let limit = Limits { train: Some(2), validation: Some(1), test: Some(100) };
         let splits = split(&train, &test, 3, &limit).unwrap();
-        assert_eq!(numbers(&splits.train), [0, 1]);
-        assert_eq!(numbers(&splits.validation), [7]);
-        assert_eq!(numbers(&splits.test), [0, 1, 2, 3, 4]);
+        assert_eq!(indices(&splits.train), [0, 1]);
+        assert_eq!(indices(&splits.validation), [7]);
+        assert_eq!(indices(&splits.test), [0, 1, 2, 3, 4]);
         for validation in [10, 11, usize::MAX] {
             let error = split(&train, &test, validation, &limit).unwrap_err().to_string();
             assert!(error.contains("smaller `validation`"), "{error}");
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn sources_are_validated() {
         let digest = "AB".repeat(32);
-        let given = |url: Option<&str>, mirrors: &[&str], sha256: Option<&str>| {
+        let source_of = |url: Option<&str>, mirrors: &[&str], sha256: Option<&str>| {
             source(&Cifar10Params {
                 url: url.map(SecretUrl::from),
                 mirrors: mirrors.iter().map(|&m| SecretUrl::from(m)).collect(),
@@ -227,20 +231,20 @@ mod tests {
             })
         };
         let lower = digest.to_lowercase();
-        assert_eq!(given(None, &["http://m/a"], None), web(&[OFFICIAL_URL, "http://m/a"], OFFICIAL_SHA256));
-        assert_eq!(given(Some("HTTP://x/a"), &[], Some(&digest)), web(&["HTTP://x/a"], &lower));
-        let error = given(Some("https://u:***@x/a"), &[], Some(&digest)).unwrap_err();
+        assert_eq!(source_of(None, &["http://m/a"], None), web(&[OFFICIAL_URL, "http://m/a"], OFFICIAL_SHA256));
+        assert_eq!(source_of(Some("HTTP://x/a"), &[], Some(&digest)), web(&["HTTP://x/a"], &lower));
+        let error = source_of(Some("https://u:***@x/a"), &[], Some(&digest)).unwrap_err();
         assert!(error.contains("Write the whole address"), "{error}");
-        let error = given(Some("ftp://u:SECRET@x/a"), &[], Some(&digest)).unwrap_err();
+        let error = source_of(Some("ftp://u:SECRET@x/a"), &[], Some(&digest)).unwrap_err();
         assert!(error.contains("ftp://***@x/a") && !error.contains("SECRET"), "{error}");
-        assert!(given(Some("https://x/a"), &[], None).unwrap_err().contains("needs `sha256`"));
-        assert!(given(None, &["ftp://m/a"], None).unwrap_err().contains("ftp://m/a"));
-        assert!(given(Some("data/a.tar.gz"), &[], None).unwrap_err().contains("file:PATH"));
-        assert!(given(Some("file:a"), &[], Some("12")).unwrap_err().contains("64 hexadecimal digits"));
+        assert!(source_of(Some("https://x/a"), &[], None).unwrap_err().contains("needs `sha256`"));
+        assert!(source_of(None, &["ftp://m/a"], None).unwrap_err().contains("ftp://m/a"));
+        assert!(source_of(Some("data/a.tar.gz"), &[], None).unwrap_err().contains("file:PATH"));
+        assert!(source_of(Some("file:a"), &[], Some("12")).unwrap_err().contains("64 hexadecimal digits"));
         for (url, path) in [("file:a b", "a b"), ("file:/a", "/a"), ("file:///a", "/a"), ("file://a", "//a")] {
-            assert_eq!(given(Some(url), &[], None), Ok(Source::File { path: path.into(), sha256: None }));
+            assert_eq!(source_of(Some(url), &[], None), Ok(Source::File { path: path.into(), sha256: None }));
         }
-        assert!(given(Some("file:"), &[], None).is_err());
+        assert!(source_of(Some("file:"), &[], None).is_err());
     }
 
     proptest! {

@@ -58,8 +58,8 @@ fn round_robin<T>(lists: Vec<Vec<T>>) -> impl Iterator<Item = T> {
     .flatten()
 }
 
-/// Splits files: the first for testing, the next for validation, the rest for training. Then takes as many images of
-/// each split as `limit` allows, alternating between its files. `files` contains the images of each file.
+/// Splits `files`, each a list of images: the first files for testing, the next for validation, the rest for training.
+/// Then takes as many images of each split as `limit` allows, alternating between its files.
 pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> {
     let count = files.len();
     let [test, validation] = [params.test, params.validation].map(|given| given.unwrap_or((count / 10).max(1)));
@@ -74,9 +74,9 @@ pub fn split(files: Vec<Vec<Vec<u8>>>, params: &FolderParams) -> Result<Splits> 
         let images: Vec<Vec<u8>> = images.take(limit.unwrap_or(usize::MAX)).collect();
         Images::new(images.len(), params.size, params.size, images.concat())
     };
-    let Limits { train, validation: of_validation, test: of_test } = params.limit;
-    let test = images(test, of_test);
-    let validation = images(validation, of_validation);
+    let Limits { train, validation: validation_limit, test: test_limit } = params.limit;
+    let test = images(test, test_limit);
+    let validation = images(validation, validation_limit);
     Ok(Splits { train: images(usize::MAX, train), validation, test })
 }
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::data::picture::Format;
 
-    /// An image whose red is twice x, and green twice y.
+    /// Returns an image whose red channel is twice x, and whose green channel is twice y.
     fn gradient(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([2 * x as u8, 2 * y as u8, 7]))
     }
@@ -100,7 +100,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn of(size: usize, fit: Fit) -> FolderParams {
+    fn params_with(size: usize, fit: Fit) -> FolderParams {
         FolderParams { size, fit, ..params(serde_json::json!({"path": "x"})) }
     }
 
@@ -111,23 +111,23 @@ mod tests {
     #[test]
     fn every_fit_crops_the_right_region() {
         let file = png(gradient(40, 20));
-        let crop = images(&file, &of(8, Fit::Crop)).unwrap();
+        let crop = images(&file, &params_with(8, Fit::Crop)).unwrap();
         assert_eq!(crop.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[32, 12, 7]]);
-        let tiles = images(&file, &of(16, Fit::Tiles)).unwrap();
+        let tiles = images(&file, &params_with(16, Fit::Tiles)).unwrap();
         assert_eq!(tiles.iter().map(|i| first_pixel(i)).collect::<Vec<_>>(), [[0, 0, 7], [32, 0, 7]]);
         // The central 20×20 pixels, from column 10 on, unchanged because no scaling is needed.
-        assert_eq!(first_pixel(&images(&file, &of(20, Fit::Cover)).unwrap()[0]), [20, 0, 7]);
-        let half = images(&file, &of(10, Fit::Cover)).unwrap().remove(0);
+        assert_eq!(first_pixel(&images(&file, &params_with(20, Fit::Cover)).unwrap()[0]), [20, 0, 7]);
+        let half = images(&file, &params_with(10, Fit::Cover)).unwrap().remove(0);
         assert_eq!(half.len(), 300);
         // With half-pixel centres, pixel (4, 4) is between columns 18 and 19 and rows 8 and 9 of the file.
         assert_eq!(half[3 * 44..3 * 45], [37, 17, 7]);
         for fit in [Fit::Crop, Fit::Tiles] {
             assert_eq!(
-                images(&file, &of(24, fit)).unwrap_err().to_string(),
+                images(&file, &params_with(24, fit)).unwrap_err().to_string(),
                 "the picture has 40×20 pixels, but at least 24×24 are needed"
             );
         }
-        assert_eq!(images(&file, &of(24, Fit::Cover)).unwrap()[0].len(), 3 * 24 * 24);
+        assert_eq!(images(&file, &params_with(24, Fit::Cover)).unwrap()[0].len(), 3 * 24 * 24);
     }
 
     #[test]
@@ -135,9 +135,9 @@ mod tests {
         // File i has i + 1 images, whose pixels are all i.
         let files = |count: u8| (0..count).map(|i| vec![vec![i; 3]; i as usize + 1]).collect::<Vec<_>>();
         let values = |images: &Images| images.pixels.iter().step_by(3).copied().collect::<Vec<u8>>();
-        let mut tenth = params(serde_json::json!({"path": "x"}));
-        tenth.size = 1;
-        let splits = split(files(4), &tenth).unwrap();
+        let mut default_splits = params(serde_json::json!({"path": "x"}));
+        default_splits.size = 1;
+        let splits = split(files(4), &default_splits).unwrap();
         assert_eq!(
             [&splits.test, &splits.validation, &splits.train].map(values),
             [vec![0], vec![1, 1], vec![2, 3, 2, 3, 2, 3, 3]]
@@ -156,16 +156,16 @@ mod tests {
     fn few_tiles_are_spread_over_the_picture() {
         let file = png(gradient(120, 80));
         let limit = |n: usize| Limits { train: Some(n), validation: Some(2), test: Some(1) };
-        let tiles = |n| images(&file, &FolderParams { limit: limit(n), ..of(8, Fit::Tiles) }).unwrap();
-        let some = tiles(16);
-        assert_eq!(some.len(), 16);
+        let tiles = |n| images(&file, &FolderParams { limit: limit(n), ..params_with(8, Fit::Tiles) }).unwrap();
+        let few = tiles(16);
+        assert_eq!(few.len(), 16);
         // There are 15×10 tiles, and at least two are in each quarter.
         let quarter = |tile: &Vec<u8>| (tile[0] >= 120, tile[1] >= 80);
         for wanted in [(false, false), (false, true), (true, false), (true, true)] {
-            assert!(some.iter().filter(|tile| quarter(tile) == wanted).count() >= 2, "{wanted:?}");
+            assert!(few.iter().filter(|tile| quarter(tile) == wanted).count() >= 2, "{wanted:?}");
         }
         let mut all = tiles(1000);
-        assert_eq!((all.len(), &all[..16]), (150, &some[..]));
+        assert_eq!((all.len(), &all[..16]), (150, &few[..]));
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 150);

@@ -16,7 +16,7 @@ pub struct Images {
     pub count: usize,
     pub height: usize,
     pub width: usize,
-    /// `(count, height, width, 3)`
+    /// The values, `(count, height, width, 3)`.
     pub pixels: Vec<u8>,
 }
 
@@ -98,7 +98,7 @@ impl Images {
     }
 }
 
-/// Returns the metadata of images that were made `scale` times smaller.
+/// Returns the metadata of images that were downscaled by `scale`.
 pub fn lr_metadata(scale: usize, degradation: impl Into<Degradation>) -> Metadata {
     let Degradation { method, sigma } = degradation.into();
     let name = serde_json::to_value(method).expect("a unit variant is a string");
@@ -120,7 +120,7 @@ pub fn lr_scale(metadata: &Metadata) -> anyhow::Result<usize> {
     }
 }
 
-/// Returns how low-resolution images were made, from their metadata.
+/// Returns the degradation of low-resolution images from their metadata.
 pub fn lr_degradation(metadata: &Metadata) -> anyhow::Result<Degradation> {
     let method =
         metadata.get(METHOD).context("the images' header has no `method`; is this the output of a degrade stage?")?;

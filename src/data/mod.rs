@@ -1,4 +1,4 @@
-//! Images: their sources, file formats and resizing. Works on files and pixels, independent of stages.
+//! Images: sources, file formats and resizing. Works on files and pixels, and does not depend on stages.
 //!
 //! - [`images`]: [`Images`] and their file format, safetensors with one u8 tensor (`byte_tensor`).
 //! - [`cifar`]: CIFAR-10's archive, records and splits; [`download`] fetches the archive over an unreliable connection.
@@ -6,7 +6,7 @@
 //! - [`samples`]: [`Samples`], several super-resolved versions of each image, and their file format.
 //! - [`synthetic`]: generated images, each a function of (seed, split, index).
 //! - [`resample`]: enlarging and shrinking by integer factors.
-//! - [`tiles`]: splits large images into overlapping tiles and blends them again.
+//! - [`tiles`]: splits large images into overlapping tiles and blends the tiles back together.
 
 mod byte_tensor;
 pub mod cifar;

@@ -29,7 +29,7 @@ pub use format::Format;
 
 /// The maximum size of one file's decoded pixels, in bytes.
 const MAX_DECODED: u64 = 1 << 30;
-/// Images up to this decoded size, in bytes, are decoded regardless of the length of the file.
+/// Pictures up to this decoded size, in bytes, are decoded however short the file is.
 const ALWAYS_DECODED: u64 = 64 << 20;
 /// Above that, the maximum ratio of decoded bytes to bytes of the file. Deflate, the strongest compression here,
 /// reaches 1032.
@@ -56,7 +56,7 @@ pub struct Picture {
     pub other_profile: Option<String>,
 }
 
-/// Joins the causes of an error, without those whose text is already contained in another's.
+/// Joins the causes of an error into one message, without those that the message already contains.
 fn deduplicate_causes(error: &anyhow::Error) -> anyhow::Error {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -128,11 +128,11 @@ impl Picture {
             GrayImage::from_raw(width, height, pixels).expect("one value per pixel")
         });
         let rgb = RgbImage::from_raw(width, height, colours.pixels.clone()).expect("three values per pixel");
-        Self { rgb, alpha, ..self.clone_colours() }
+        Self { rgb, alpha, ..self.without_pixels() }
     }
 
-    /// Copies the metadata about the colours, without the pixels.
-    fn clone_colours(&self) -> Self {
+    /// Returns a picture without pixels that has the metadata of this one.
+    fn without_pixels(&self) -> Self {
         Self {
             rgb: RgbImage::default(),
             alpha: None,
@@ -164,12 +164,12 @@ impl Picture {
         Ok(bytes)
     }
 
-    /// Writes the picture. `transparent`: whether the format supports an alpha channel.
-    fn write(&self, mut encoder: impl ImageEncoder, format: Format, transparent: bool) -> Result<()> {
+    /// Writes the picture, without its alpha channel unless the format supports one.
+    fn write(&self, mut encoder: impl ImageEncoder, format: Format, supports_alpha: bool) -> Result<()> {
         if let Some(profile) = self.profile_in(format) {
             encoder.set_icc_profile(profile.to_vec())?;
         }
-        let alpha = self.alpha.as_ref().filter(|_| transparent);
+        let alpha = self.alpha.as_ref().filter(|_| supports_alpha);
         let mut bytes = vec![];
         for (i, pixel) in self.rgb.pixels().enumerate() {
             let grey = [mean(pixel.0)];
@@ -194,6 +194,7 @@ impl Picture {
     }
 }
 
+/// Returns a reader that limits the memory for metadata.
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().context("reading its first bytes")?;
     let mut limits = image::Limits::default();

@@ -22,15 +22,15 @@ struct Axis {
     taps: Vec<Taps>,
 }
 
-/// The weights of one output position: `weights` of the inputs from `start` on. They sum to 1.
+/// The weights of one output position, for the inputs that begin at `start`. They sum to 1.
 struct Taps {
     start: usize,
     weights: Vec<f64>,
 }
 
 impl Resampler {
-    /// Creates a resampler that shrinks `height`×`width` by `scale`. Fails unless `scale` divides both sides, and for
-    /// an odd scale with `bilinear`, which needs a central pair of pixels.
+    /// Creates a resampler that shrinks `height`×`width` by `scale`. Fails unless `scale` divides both sides.
+    /// `bilinear` and `blur` also need an even scale, because they average a central pair of pixels.
     fn degrade(height: usize, width: usize, scale: usize, degradation: impl Into<Degradation>) -> anyhow::Result<Self> {
         let Degradation { method, sigma } = degradation.into();
         ensure!(scale > 0, "the scale must be at least 1, found 0");
@@ -107,15 +107,15 @@ impl Resampler {
 }
 
 impl Axis {
-    /// Returns weights for the mean of `len` inputs from `offset` on in every block of `scale`.
+    /// Returns the weights of the mean of `len` inputs in every block of `scale`, starting at `offset` in the block.
     fn blocks(input: usize, scale: usize, offset: usize, len: usize) -> Self {
         let weights = vec![1.0 / len as f64; len];
         let taps = (0..input / scale).map(|i| Taps { start: i * scale + offset, weights: weights.clone() }).collect();
         Self { input, taps }
     }
 
-    /// Returns the mean of the two central weights of every block of `scale` after a Gaussian blur, which is cut off at
-    /// 4 sigma. At the edges, the weights within the image are normalised to sum to 1.
+    /// Returns the weights of a Gaussian blur, cut off at 4 sigma, followed by the mean of the two central values of
+    /// every block of `scale`. At the edges, the weights within the image are normalised to sum to 1.
     fn blur(input: usize, scale: usize, sigma: f64) -> Self {
         let radius = (4.0 * sigma + 0.5) as usize;
         let gaussian = |center: usize, x: usize| match center.abs_diff(x) {
@@ -152,7 +152,7 @@ impl Axis {
     }
 }
 
-/// Returns the cubic convolution kernel with a = -0.5 at `x` (Keys 1981, eq. 15).
+/// Evaluates the cubic convolution kernel with a = -0.5 at `x` (Keys 1981, eq. 15).
 fn keys(x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {

@@ -22,7 +22,7 @@ pub struct Samples {
     pub samples: usize,
     pub height: usize,
     pub width: usize,
-    /// `(count, samples, height, width, 3)`
+    /// The values, `(count, samples, height, width, 3)`.
     pixels: Vec<u8>,
 }
 
@@ -44,7 +44,8 @@ impl Samples {
         self.each(range, |samples, len| samples[..len].to_vec())
     }
 
-    /// Returns one image for each in `range`, computed by `make` from its samples and the length of one sample.
+    /// Returns one image per index in `range`, computed by `make` from that image's samples and the length of one
+    /// sample.
     pub fn each(&self, range: std::ops::Range<usize>, make: impl Fn(&[u8], usize) -> Vec<u8>) -> Images {
         let len = 3 * self.height * self.width;
         let pixels = range.clone().flat_map(|i| make(self.of_image(i), len)).collect();

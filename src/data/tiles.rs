@@ -1,4 +1,4 @@
-//! Splits canvases of any size into overlapping square tiles of one size, and blends them again.
+//! Splits canvases of any size into overlapping square tiles of one size, and blends the tiles back together.
 //!
 //! Where tiles overlap, their values are averaged, with weights that increase from a tile's edge inwards. The weights
 //! at a position sum to 1, so tiles that agree are reproduced exactly. Where they differ, they fade into each other,
@@ -58,8 +58,8 @@ impl Tiling {
             for (y, values) in values.chunks_exact(3 * self.size).enumerate() {
                 let canvas = &mut canvas[3 * ((top + y) * self.columns.length + left)..][..3 * self.size];
                 let pixels = canvas.chunks_exact_mut(3).zip(values.chunks_exact(3));
-                for ((canvas, values), along) in pixels.zip(&self.columns.weights[column]) {
-                    let weight = self.rows.weights[row][y] * along;
+                for ((canvas, values), column_weight) in pixels.zip(&self.columns.weights[column]) {
+                    let weight = self.rows.weights[row][y] * column_weight;
                     canvas.iter_mut().zip(values).for_each(|(canvas, value)| *canvas += weight * value);
                 }
             }
@@ -97,8 +97,8 @@ impl Axis {
     }
 }
 
-/// Returns the weight of a position in a tile: a squared sine over the overlap, which adds up to 1 for two tiles that
-/// overlap by exactly that. At the edges of the canvas there is no ramp.
+/// Returns the weight of a position in a tile: a squared sine across the overlap. The weights of two tiles that overlap
+/// by exactly `overlap` add up to 1. There is no ramp at the edges of the canvas.
 fn weight(at: usize, size: usize, overlap: usize, first: bool, last: bool) -> f64 {
     let ramp = |distance: usize| match distance < overlap {
         true => (FRAC_PI_2 * (distance as f64 + 0.5) / overlap as f64).sin().powi(2),
@@ -115,13 +115,13 @@ mod tests {
 
     use super::*;
 
-    /// Cuts a canvas into tiles and blends them again.
+    /// Cuts a canvas into tiles and blends them back together.
     fn cut_and_blend(tiling: &Tiling, canvas: &[f64]) -> Vec<f64> {
-        let mut back = vec![0.0; canvas.len()];
+        let mut blended = vec![0.0; canvas.len()];
         for tile in 0..tiling.count() {
-            tiling.blend(&mut back, tile..tile + 1, &tiling.cut(canvas, tile..tile + 1));
+            tiling.blend(&mut blended, tile..tile + 1, &tiling.cut(canvas, tile..tile + 1));
         }
-        back
+        blended
     }
 
     proptest! {
@@ -133,8 +133,8 @@ mod tests {
             let (height, width) = (unit * (size + extra.0), unit * (size + extra.1));
             let tiling = Tiling::new(height, width, unit * size, unit * overlap, unit);
             let canvas: Vec<f64> = (0..3 * height * width).map(|i| (i * 7919 % 1013) as f64).collect();
-            let back = cut_and_blend(&tiling, &canvas);
-            prop_assert!(canvas.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-9));
+            let blended = cut_and_blend(&tiling, &canvas);
+            prop_assert!(canvas.iter().zip(&blended).all(|(a, b)| (a - b).abs() < 1e-9));
             for axis in [&tiling.rows, &tiling.columns] {
                 prop_assert_eq!(axis.starts.last().copied(), Some(axis.length - tiling.size));
                 for pair in axis.starts.windows(2) {
@@ -158,9 +158,9 @@ mod tests {
         let canvas: Vec<f64> = (0..288).map(f64::from).collect();
         let both = tiling.cut(&canvas, 0..2);
         assert_eq!(both, [tiling.cut(&canvas, 0..1), tiling.cut(&canvas, 1..2)].concat());
-        let mut back = vec![0.0; 288];
-        tiling.blend(&mut back, 0..2, &both);
-        assert!(back.iter().zip(&canvas).all(|(a, b)| (a - b).abs() < 1e-12));
+        let mut blended = vec![0.0; 288];
+        tiling.blend(&mut blended, 0..2, &both);
+        assert!(blended.iter().zip(&canvas).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 
     /// Returns the largest step between neighbouring columns when adjacent tiles have different constant values.

@@ -17,14 +17,14 @@ pub struct AttentionMaps {
     pub layer: String,
     /// The number of query positions, row by row.
     pub queries: usize,
-    /// The number of key positions, in the same map or in the low-resolution image.
+    /// The number of key positions, in the same feature map or in the low-resolution image.
     pub keys: usize,
     /// Per image: weights `(queries, keys)`, whose rows sum to 1.
     pub images: Vec<Vec<f64>>,
 }
 
-/// The maximum number of weights of a layer, per image and head.
-const MOST_WEIGHTS: usize = 1 << 22;
+/// The maximum number of weights in the maps of a layer, per image and head.
+const MAX_WEIGHTS: usize = 1 << 22;
 
 fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
     let mut mean = vec![0.0; weights.queries * weights.keys];
@@ -39,15 +39,14 @@ fn mean_over_heads(weights: &AttentionWeights, image: usize) -> Vec<f64> {
 
 impl Denoiser {
     /// Returns the maps of all attention layers by name, for every image of `hr` in [-1, 1] with half of its variance
-    /// replaced by noise. Empty if the network has no attention; layers with more than `MOST_WEIGHTS` weights are
+    /// replaced by noise. Empty if the network has no attention; layers with more than `MAX_WEIGHTS` weights are
     /// omitted.
     pub fn attention(&self, hr: &[f64], up: &[f64], seed: u64) -> Result<Vec<AttentionMaps>> {
         let graph = self.network.graph();
         let is_small = |node: &NodeId| {
             let queries_and_keys = queries_and_keys(graph, *node);
-            queries_and_keys.is_some_and(|nodes| {
-                nodes.map(|n| graph.shape(n).positions()).iter().product::<usize>() <= MOST_WEIGHTS
-            })
+            queries_and_keys
+                .is_some_and(|nodes| nodes.map(|n| graph.shape(n).positions()).iter().product::<usize>() <= MAX_WEIGHTS)
         };
         let named = graph.probes.iter().filter_map(|probe| Some((probe.name.as_str(), probe.attention?)));
         let layers: Vec<(&str, NodeId)> = named.filter(|(_, node)| is_small(node)).collect();
@@ -81,16 +80,16 @@ impl Denoiser {
             return (0.0, vec![0.0; hr.len()]);
         }
         let schedule = Schedule::new(&self.config.diffusion);
-        let off = |t: &usize| (schedule.alpha_bar(*t) - 0.5).abs();
-        let t = (0..schedule.timesteps()).min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(0);
+        let distance = |t: &usize| (schedule.alpha_bar(*t) - 0.5).abs();
+        let t = (0..schedule.timesteps()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0);
         let (signal, noise) = (schedule.alpha_bar(t).sqrt(), (1.0 - schedule.alpha_bar(t)).sqrt());
-        let of_image = |(i, (hr, up)): (usize, (&[f64], &[f64]))| -> Vec<f32> {
+        let noisy_image = |(i, (hr, up)): (usize, (&[f64], &[f64]))| -> Vec<f32> {
             let mut rng = stream(seed, Purpose::Validation, 0, i as u64);
             let one = |(&hr, &up): (&f64, &f64)| (signal * self.space.encode(hr, up) + noise * rng.normal()) as f32;
             hr.iter().zip(up).map(one).collect()
         };
         let len = self.image_len();
-        let noisy = hr.chunks_exact(len).zip(up.chunks_exact(len)).enumerate().flat_map(of_image).collect();
+        let noisy = hr.chunks_exact(len).zip(up.chunks_exact(len)).enumerate().flat_map(noisy_image).collect();
         (t as f32 / self.config.diffusion.timesteps as f32, noisy)
     }
 }
@@ -101,7 +100,7 @@ mod tests {
     use crate::infer::denoiser::tests::denoiser;
 
     #[test]
-    fn attention_is_asked_of_every_image_and_position() {
+    fn attention_maps_cover_every_image_and_position() {
         let values: Vec<f64> = (0..2 * 16 * 16 * 3).map(|i| (i * 37 % 101) as f64 / 50.0 - 1.0).collect();
         let maps = denoiser(AttentionKind::Mhsa).attention(&values, &values, 0).unwrap();
         let layer = &maps[0];

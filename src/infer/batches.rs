@@ -37,15 +37,15 @@ impl<'a> BatchSampler<'a> {
         }
     }
 
-    /// Draws the samples of a batch of (image, sample number); returns their pixels as 8-bit values. Calls `progress`
-    /// with the finished fraction; its error stops sampling.
+    /// Draws a batch of samples, each given by the index of its image and its number, and returns their pixels as 8-bit
+    /// values. Calls `progress` with the finished fraction; an error stops sampling.
     pub fn draw(&self, batch: &[(usize, usize)], mut progress: impl FnMut(f64) -> Result<()>) -> Result<Vec<u8>> {
         progress(0.0)?;
         let denoiser = self.denoiser;
         let up: Vec<f64> = batch.iter().flat_map(|&(i, _)| &self.up[i]).copied().collect();
         let mut x: Vec<f64>;
         if denoiser.is_regression() {
-            x = denoiser.answer(&up)?;
+            x = denoiser.predict_regression(&up)?;
             self.project(batch, &up, &mut x);
         } else {
             let steps = denoiser.steps(self.sampler);
@@ -55,7 +55,7 @@ impl<'a> BatchSampler<'a> {
             let denoise = |x: &[f64], step: Step| {
                 progress(evaluated as f64 / evaluations as f64)?;
                 evaluated += 1;
-                let mut clean = denoiser.clean(x, &up, step)?;
+                let mut clean = denoiser.predict_clean(x, &up, step)?;
                 self.project(batch, &up, &mut clean);
                 Ok::<_, anyhow::Error>(clean)
             };
@@ -67,7 +67,8 @@ impl<'a> BatchSampler<'a> {
     }
 
     /// Projects clean values onto the images whose block means equal the low-resolution image, if `project_lr` is set.
-    /// This follows the clamp, so that the means are exact; values outside [-1, 1] are cut off only in the finished image.
+    /// This follows the clamp, so that the means are exact; values outside [-1, 1] are cut off only in the finished
+    /// image.
     fn project(&self, batch: &[(usize, usize)], up: &[f64], clean: &mut [f64]) {
         if !self.sampler.project_lr {
             return;

@@ -20,6 +20,7 @@ pub struct Denoiser {
 }
 
 impl Denoiser {
+    /// Creates the network of a checkpoint on a device.
     pub fn open(checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let graph = checkpoint.graph();
         let Checkpoint { config, weights } = checkpoint;
@@ -51,7 +52,7 @@ impl Denoiser {
 
     /// Returns the predicted clean values of `x` at a step, given the enlarged low-resolution images `up` in [-1, 1];
     /// clamped to the range of images.
-    pub(super) fn clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
+    pub(super) fn predict_clean(&self, x: &[f64], up: &[f64], step: Step) -> Result<Vec<f64>> {
         let t = step.t as f32 / self.config.diffusion.timesteps as f32;
         let output = self.predict(x.iter().map(|&v| v as f32), up, t);
         let output = output.with_context(|| format!("at t = {} of {}", step.t, self.config.diffusion.timesteps))?;
@@ -62,7 +63,7 @@ impl Denoiser {
     }
 
     /// Returns the output of a regression model.
-    pub(super) fn answer(&self, up: &[f64]) -> Result<Vec<f64>> {
+    pub(super) fn predict_regression(&self, up: &[f64]) -> Result<Vec<f64>> {
         Ok(self.predict(std::iter::repeat(0.0), up, 0.0)?.iter().map(|&v| v as f64).collect())
     }
 
@@ -74,12 +75,13 @@ impl Denoiser {
     pub(super) fn pixels(&self, values: impl Iterator<Item = (f64, f64)>) -> Result<Vec<u8>> {
         let pixel = |(clean, up): (f64, f64)| {
             let grey = denormalize(self.space.decode(clean, up));
-            ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number: {REMEDY}");
+            ensure!(grey.is_finite(), "a value of the finished image is {grey}, not a finite number: {CAUSES}");
             Ok(to_u8(grey))
         };
         values.map(pixel).collect()
     }
 
+    /// Returns the output of the network at time `t`, given the noisy and the enlarged low-resolution images.
     fn predict(&self, noisy: impl Iterator<Item = f32>, up: &[f64], t: f32) -> Result<Vec<f32>> {
         let images = up.len() / self.image_len();
         let up: Vec<f32> = up.iter().map(|&u| u as f32).collect();
@@ -90,12 +92,13 @@ impl Denoiser {
     }
 }
 
-const REMEDY: &str = "training diverged, or the model file is damaged";
+/// The likely causes of values that are not finite.
+const CAUSES: &str = "training diverged, or the model file is damaged";
 
-/// Clamping would turn a non-finite value into a grey level.
+/// Fails if a value is not finite, because clamping would turn it into a grey level.
 pub(super) fn ensure_finite(what: &str, values: &[f32]) -> Result<()> {
     let wrong = values.iter().find(|value| !value.is_finite());
-    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number: {REMEDY}")))
+    wrong.map_or(Ok(()), |wrong| Err(anyhow::anyhow!("{what} is {wrong}, not a finite number: {CAUSES}")))
 }
 
 #[cfg(test)]
@@ -104,6 +107,7 @@ pub(super) mod tests {
     use crate::config::{AttentionKind, AttentionParams, DiffusionParams, ModelParams};
     use crate::model::{ModelCost, unet};
 
+    /// Returns an untrained model for images of 16×16 at scale 4.
     pub fn denoiser(kind: AttentionKind) -> Denoiser {
         let attention = AttentionParams { kind, ..Default::default() };
         let model = ModelParams { base_channels: 4, attention, ..Default::default() };
@@ -120,16 +124,16 @@ pub(super) mod tests {
         let mut denoiser = denoiser(AttentionKind::Mhsa);
         let values = vec![0.3; denoiser.image_len()];
         let step = Step { t: 880, alpha_bar: 0.1, alpha_bar_next: 0.2 };
-        assert!(denoiser.clean(&values, &values, step).is_ok() && denoiser.answer(&values).is_ok());
+        assert!(denoiser.predict_clean(&values, &values, step).is_ok() && denoiser.predict_regression(&values).is_ok());
         let mut state = denoiser.network.state();
         state.weights.iter_mut().flatten().for_each(|weight| *weight = 1e30);
         denoiser.network.set_state(&state).unwrap();
-        let error = format!("{:#}", denoiser.clean(&values, &values, step).unwrap_err());
+        let error = format!("{:#}", denoiser.predict_clean(&values, &values, step).unwrap_err());
         assert!(
             error.starts_with("at t = 880 of 1000: a value of the network's output is ") && error.contains("diverged"),
             "{error}"
         );
-        assert!(denoiser.answer(&values).unwrap_err().to_string().contains("not a finite number"));
+        assert!(denoiser.predict_regression(&values).unwrap_err().to_string().contains("not a finite number"));
         assert!(denoiser.attention(&values, &values, 0).unwrap_err().to_string().contains("an attention layer"));
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert!(denoiser.pixels([(0.0, 0.0), (wrong, 0.0)].into_iter()).is_err());

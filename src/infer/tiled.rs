@@ -24,17 +24,17 @@ use crate::nn::OutOfMemory;
 use crate::random::{Purpose, stream};
 
 /// The number of tiles per network call, if they fit into memory.
-const BATCH: usize = 64;
+const MAX_BATCH: usize = 64;
 /// The maximum number of pixels in a batch of tiles, unless a single tile has more: 64 tiles of 64×64.
-const BATCH_PIXELS: usize = 64 * 64 * 64;
+const MAX_BATCH_PIXELS: usize = 64 * 64 * 64;
 
-/// Upper bounds of the memory for upscaling, in bytes: the base, per pixel of the canvas, and per pixel of a batch of
-/// tiles. The last two cover the canvas's values and the network's input and output.
-const MEMORY: u64 = 64 << 20;
-const MEMORY_OF_PIXEL: u64 = 90;
-const MEMORY_OF_TILE_PIXEL: u64 = 120;
+/// Upper bounds of the memory for upscaling, in bytes: a constant part, a part per pixel of the canvas for its values,
+/// and a part per pixel of a batch of tiles for the network's input and output.
+const BASE_BYTES: u64 = 64 << 20;
+const BYTES_PER_PIXEL: u64 = 90;
+const BYTES_PER_TILE_PIXEL: u64 = 120;
 
-/// An image being upscaled.
+/// A sampler for one image of any size.
 pub struct TiledSampler<'a> {
     denoiser: &'a Denoiser,
     /// Empty for a regression model.
@@ -51,7 +51,7 @@ pub struct TiledSampler<'a> {
 }
 
 impl<'a> TiledSampler<'a> {
-    /// Creates an upscaler for the one image in `image`. `sampler.steps` must not exceed the model's timesteps.
+    /// Creates a sampler for the one image in `image`. `sampler.steps` must not exceed the model's timesteps.
     pub fn new(denoiser: &'a Denoiser, sampler: &SamplerParams, seed: u64, image: &Images) -> Self {
         let small = denoiser.config.image_size / denoiser.config.scale;
         Self::with_overlap(denoiser, sampler, seed, image, overlap(small))
@@ -67,7 +67,7 @@ impl<'a> TiledSampler<'a> {
     ) -> Self {
         let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
         let small = size / scale;
-        let low = mirrored(image, small);
+        let low = pad_by_mirroring(image, small);
         let up = Resampler::enlarge(low.height, low.width, scale).apply_u8(&low.pixels);
         let canvas = (scale * low.height, scale * low.width);
         Self {
@@ -87,11 +87,11 @@ impl<'a> TiledSampler<'a> {
         let (size, scale) = (denoiser.config.image_size, denoiser.config.scale);
         let side = |length: usize| (scale * length).max(size) as u64;
         let canvas = side(height).saturating_mul(side(width));
-        // The number of tiles without overlap.
-        let tiles = (canvas / (size * size) as u64).saturating_mul(4).clamp(1, batch(size) as u64);
-        MEMORY
-            .saturating_add(canvas.saturating_mul(MEMORY_OF_PIXEL))
-            .saturating_add(tiles * (size * size) as u64 * MEMORY_OF_TILE_PIXEL)
+        // Overlapping by half makes four times as many tiles.
+        let tiles = (canvas / (size * size) as u64).saturating_mul(4).clamp(1, max_batch(size) as u64);
+        BASE_BYTES
+            .saturating_add(canvas.saturating_mul(BYTES_PER_PIXEL))
+            .saturating_add(tiles * (size * size) as u64 * BYTES_PER_TILE_PIXEL)
             .saturating_add(denoiser.memory(tiles as usize))
     }
 
@@ -100,13 +100,13 @@ impl<'a> TiledSampler<'a> {
         self.tiling.count() * diffusion::evaluations(self.sampler.method, self.steps.len()).max(1)
     }
 
-    /// Draws sample `k`. Calls `progress` with the number of evaluations since its last call; its error stops sampling.
+    /// Draws sample `k`. Calls `progress` with the number of evaluations since the last call; an error stops sampling.
     pub fn sample(&self, k: u64, progress: &mut dyn FnMut(usize) -> Result<()>) -> Result<Images> {
         let x = if self.denoiser.is_regression() {
-            self.blend(progress, |_, up| self.denoiser.answer(up), &self.up)?
+            self.blend(progress, |_, up| self.denoiser.predict_regression(up), &self.up)?
         } else {
             let mut x = self.noise(Purpose::SampleStart, k);
-            let denoise = |x: &[f64], step| self.blend(progress, |x, up| self.denoiser.clean(x, up, step), x);
+            let denoise = |x: &[f64], step| self.blend(progress, |x, up| self.denoiser.predict_clean(x, up, step), x);
             // A chain has fewer than 2³² times.
             let chain = |step: Step| self.noise(Purpose::SampleNoise, (k << 32) | step.t as u64);
             sample(&self.sampler, &self.steps, &mut x, denoise, chain)?;
@@ -119,19 +119,19 @@ impl<'a> TiledSampler<'a> {
         Ok(Images::new(1, height, width, pixels))
     }
 
-    /// Applies `clean(x, up)` to each tile of the canvas `x` and blends the results into one canvas.
+    /// Applies `predict(x, up)` to each tile of the canvas `x` and blends the results into one canvas.
     fn blend(
         &self,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-        clean: impl Fn(&[f64], &[f64]) -> Result<Vec<f64>>,
+        predict: impl Fn(&[f64], &[f64]) -> Result<Vec<f64>>,
         x: &[f64],
     ) -> Result<Vec<f64>> {
         let mut canvas = vec![0.0; x.len()];
         let count = self.tiling.count();
-        let (mut first, mut batch) = (0, batch(self.denoiser.config.image_size));
+        let (mut first, mut batch) = (0, max_batch(self.denoiser.config.image_size));
         while first < count {
             let tiles = first..count.min(first + batch);
-            let values = match clean(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone())) {
+            let values = match predict(&self.tiling.cut(x, tiles.clone()), &self.tiling.cut(&self.up, tiles.clone())) {
                 // A GPU without memory for this many tiles may have enough for fewer.
                 Err(error) if error.is::<OutOfMemory>() && batch > 1 => {
                     batch /= 2;
@@ -158,9 +158,9 @@ impl<'a> TiledSampler<'a> {
     }
 }
 
-/// Returns the number of tiles of `size`×`size` pixels in a batch.
-fn batch(size: usize) -> usize {
-    (BATCH_PIXELS / (size * size)).clamp(1, BATCH)
+/// Returns the maximum number of tiles of `size`×`size` pixels in a batch.
+fn max_batch(size: usize) -> usize {
+    (MAX_BATCH_PIXELS / (size * size)).clamp(1, MAX_BATCH)
 }
 
 /// Returns the default overlap of tiles of `small` low-resolution pixels.
@@ -170,14 +170,14 @@ fn overlap(small: usize) -> usize {
 
 /// Pads an image to sides of at least `side` pixels by mirroring it at the right and bottom edges, repeatedly if
 /// needed.
-fn mirrored(image: &Images, side: usize) -> Images {
+fn pad_by_mirroring(image: &Images, side: usize) -> Images {
     let (height, width) = (image.height.max(side), image.width.max(side));
     let mirror = |at: usize, length: usize| {
         let at = at % (2 * length);
         if at < length { at } else { 2 * length - 1 - at }
     };
-    let places = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
-    let pixels = places.flat_map(|(y, x)| {
+    let positions = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+    let pixels = positions.flat_map(|(y, x)| {
         let at = 3 * (mirror(y, image.height) * image.width + mirror(x, image.width));
         image.pixels[at..at + 3].iter().copied()
     });

@@ -49,13 +49,13 @@ fn pictures_of_any_size_become_larger_by_the_models_scale() {
 }
 
 #[test]
-fn a_picture_of_one_tile_is_the_networks_answer() {
+fn a_picture_of_one_tile_is_the_networks_output() {
     let denoiser = denoiser(PredictionType::Regression);
     let image = gradient(4, 4);
     let up = Resampler::enlarge(4, 4, 4).apply_u8(&image.pixels);
     let up: Vec<f64> = up.iter().copied().map(normalize).collect();
-    let answer = denoiser.answer(&up).unwrap();
-    let expected = denoiser.pixels(answer.iter().zip(&up).map(|(&x, &up)| (x, up))).unwrap();
+    let output = denoiser.predict_regression(&up).unwrap();
+    let expected = denoiser.pixels(output.iter().zip(&up).map(|(&x, &up)| (x, up))).unwrap();
     assert_eq!(upscaled(&denoiser, &image, 0, 0).pixels, expected);
 }
 
@@ -70,7 +70,7 @@ fn a_sample_is_a_function_of_seed_and_number() {
 }
 
 #[test]
-fn the_noise_of_a_place_does_not_depend_on_the_canvas() {
+fn the_noise_at_a_position_does_not_depend_on_the_canvas() {
     let denoiser = denoiser(PredictionType::V);
     let noise = |height, width| {
         let upscaling = TiledSampler::new(&denoiser, &sampler(), 3, &gradient(height, width));
@@ -119,7 +119,7 @@ fn tiles_that_disagree_leave_no_seams() {
         let width = upscaling.canvas.1;
         let ramp: Vec<f64> = (0..upscaling.up.len()).map(|i| (i / 3 % width) as f64).collect();
         // Like a normalisation, this makes each tile's values depend on the tile's mean.
-        let clean = |x: &[f64], _: &[f64]| {
+        let predict = |x: &[f64], _: &[f64]| {
             let tiles = x.chunks_exact(denoiser.image_len());
             let shifted = tiles.flat_map(|tile| {
                 let mean = tile.iter().sum::<f64>() / tile.len() as f64;
@@ -127,7 +127,7 @@ fn tiles_that_disagree_leave_no_seams() {
             });
             Ok(shifted.collect())
         };
-        seam(&upscaling.blend(&mut |_| Ok(()), clean, &ramp).unwrap(), width, overlap)
+        seam(&upscaling.blend(&mut |_| Ok(()), predict, &ramp).unwrap(), width, overlap)
     };
     assert!(seam_with(0) > 5.0, "without overlap there is a seam: {}", seam_with(0));
     assert!(seam_with(overlap(4)) < 1.0, "{}", seam_with(overlap(4)));

@@ -1,7 +1,7 @@
 //! HTTP agents and limits: one policy for timeouts and transfer rates of downloads and shared caches.
 //!
 //! No request waits forever. Connecting, receiving the response's headers, and every single read or write have a
-//! timeout. A connection that trickles falls below [`Limits::bytes_per_second`] and is closed too.
+//! timeout. A connection whose rate falls below [`Limits::bytes_per_second`] is closed too.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -12,10 +12,11 @@ use crate::config::redact;
 /// The limits at which a connection is closed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For name resolution, for connecting, for the response's headers, and for each read and write.
+    /// The timeout of name resolution, of connecting, of the response's headers, and of each read and write.
     pub timeout: Duration,
     /// The minimum transfer rate of a body, averaged over [`window`](Self::window).
     pub bytes_per_second: u64,
+    /// The interval over which the transfer rate is averaged.
     pub window: Duration,
 }
 
@@ -51,7 +52,7 @@ impl Limits {
         Upload { inner, limits: *self, handed_over: None, spent: Duration::ZERO, sent: 0 }
     }
 
-    /// Fails if `bytes` in `spent` is below the minimum rate.
+    /// Fails if `bytes` in the time `spent` are below the minimum rate.
     fn check_rate(&self, bytes: u64, spent: Duration) -> io::Result<()> {
         let seconds = spent.as_secs_f64();
         if bytes as f64 >= self.bytes_per_second as f64 * seconds {
@@ -70,8 +71,8 @@ impl Limits {
     }
 }
 
-/// Why a body cannot be read to its end. It is the inner error of a [`Body`]'s [`io::Error`]s, which distinguishes them
-/// from disk errors.
+/// The reason why a body cannot be read to its end. The [`io::Error`]s of a [`Body`] contain it, which distinguishes
+/// them from disk errors.
 #[derive(Debug)]
 pub struct BodyError(String);
 
@@ -115,7 +116,7 @@ impl<R: Read> Read for Body<R> {
 pub struct Upload<R> {
     inner: R,
     limits: Limits,
-    /// When the last bytes were handed to the sender.
+    /// The time at which the last bytes were handed to the sender.
     handed_over: Option<Instant>,
     /// Time spent sending in the current window.
     spent: Duration,
@@ -154,6 +155,7 @@ mod tests {
         }
     }
 
+    /// Reads `reads` times from a body that sends `chunk` bytes every `pause` milliseconds.
     fn read_for(pause: u64, chunk: usize, reads: usize) -> io::Result<()> {
         let limits = Limits { window: Duration::from_millis(40), bytes_per_second: 1000, ..Limits::default() };
         let mut body = limits.body(Trickle { chunk, pause: Duration::from_millis(pause) });
@@ -170,7 +172,7 @@ mod tests {
             error.to_string().contains("too slow") && error.to_string().contains("1000 bytes per second"),
             "{error}"
         );
-        // Many times the minimum rate, so that a busy machine passes too.
+        // Many times the minimum rate, so that the test also passes on a busy machine.
         read_for(5, 4096, 30).unwrap();
     }
 

@@ -1,8 +1,8 @@
 //! Reads untrusted tar archives.
 //!
 //! [`walk`] visits the members of any archive in bounded memory. [`read_members`] reads named files from a `.tar.gz`:
-//! nothing is written to disk, so a path cannot escape; still, only a regular file under a plain relative path matches
-//! a requested name. Sizes are checked before memory is allocated, and the inflated size is bounded.
+//! nothing is written to disk, so a path cannot escape. Even so, only a regular file under a plain relative path
+//! matches a requested name. Sizes are checked before memory is allocated, and the inflated size is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -21,7 +21,7 @@ pub struct Bounds {
     pub members: usize,
 }
 
-/// Why an archive is rejected.
+/// The reason why an archive is rejected.
 #[derive(Debug)]
 pub enum ArchiveError {
     /// It is not a `.tar.gz` file, is truncated or damaged, or exceeds [`Bounds::total_bytes`].
@@ -89,16 +89,16 @@ pub struct Member<'a> {
     pub content: &'a mut dyn Read,
 }
 
-/// Calls `visit` with each member in order until it fails; returns the reader after the last member. `unreadable`
-/// converts errors of the archive itself. Header extensions take no more memory than `MAX_EXTENSION`, whatever size
-/// they claim.
+/// Calls `visit` with each member in order, until a call fails. Returns the reader, positioned after the last member.
+/// `unreadable` converts errors of the archive itself. A header extension takes at most `MAX_EXTENSION` bytes of
+/// memory, whatever size it claims.
 pub fn walk<R: Read, E>(
     reader: R,
     unreadable: impl Fn(io::Error) -> E,
     mut visit: impl FnMut(Member) -> Result<(), E>,
 ) -> Result<R, E> {
     let mut archive = tar::Archive::new(reader);
-    // In raw mode the `tar` crate does not read extensions, which it would load whole whatever their length.
+    // In raw mode, the `tar` crate does not read extensions. It would load them whole, whatever their length.
     let entries = archive.entries().map_err(&unreadable)?.raw(true);
     let mut path: Option<Vec<u8>> = None;
     let mut size: Option<u64> = None;
@@ -114,10 +114,10 @@ pub fn walk<R: Read, E>(
                 let text = format!("a member has more than {MAX_EXTENSIONS} extended headers");
                 return Err(unreadable(io::Error::other(text)));
             }
-            let bytes = extension(&mut entry).map_err(&unreadable)?;
+            let bytes = read_extension(&mut entry).map_err(&unreadable)?;
             let fields = match (is_name, is_pax) {
                 (true, _) => (Some(bytes), None),
-                (_, true) => pax(&bytes),
+                (_, true) => parse_pax(&bytes),
                 _ => (None, None),
             };
             path = fields.0.or(path);
@@ -136,7 +136,7 @@ pub fn walk<R: Read, E>(
 }
 
 /// Reads the content of an extension.
-fn extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
+fn read_extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
     if entry.size() > MAX_EXTENSION {
         let text = format!("an extended header has {} bytes; at most {MAX_EXTENSION} are accepted", entry.size());
         return Err(io::Error::other(text));
@@ -150,8 +150,8 @@ fn extension<R: Read>(entry: &mut tar::Entry<R>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns the path and the size from a POSIX extended header.
-fn pax(bytes: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
+/// Parses the path and the size in a POSIX extended header.
+fn parse_pax(bytes: &[u8]) -> (Option<Vec<u8>>, Option<u64>) {
     let (mut path, mut size) = (None, None);
     for field in tar::PaxExtensions::new(bytes).flatten() {
         match field.key_bytes() {
@@ -172,7 +172,8 @@ pub fn read_members<T>(
     bounds: Bounds,
     mut parse: impl FnMut(&str, Vec<u8>) -> Result<T, String>,
 ) -> Result<BTreeMap<String, T>, ArchiveError> {
-    let inflated = Bounded { inner: MultiGzDecoder::new(reader), left: bounds.total_bytes, limit: bounds.total_bytes };
+    let inflated =
+        Bounded { inner: MultiGzDecoder::new(reader), remaining: bounds.total_bytes, limit: bounds.total_bytes };
     let mut found = BTreeMap::new();
     let mut ignored = BTreeSet::new();
     let mut members = 0;
@@ -183,15 +184,15 @@ pub fn read_members<T>(
         }
         let path = String::from_utf8_lossy(&member.path).into_owned();
         let Some(&name) = wanted.iter().find(|&&name| path.rsplit('/').next() == Some(name)) else { return Ok(()) };
-        let objection = if member.kind != EntryType::Regular {
+        let reason = if member.kind != EntryType::Regular {
             Some("not a regular file")
         } else if path.starts_with('/') || path.split('/').any(|part| part == "..") {
             Some("a path that leads out of the archive")
         } else {
             None
         };
-        if let Some(objection) = objection {
-            ignored.insert(format!("`{}`, {objection}", path.escape_debug()));
+        if let Some(reason) = reason {
+            ignored.insert(format!("`{}`, {reason}", path.escape_debug()));
             return Ok(());
         }
         if found.contains_key(name) {
@@ -210,7 +211,7 @@ pub fn read_members<T>(
         found.insert(name.to_string(), parsed);
         Ok(())
     })?;
-    only_padding(rest)?;
+    expect_padding(rest)?;
     let members: Vec<String> =
         wanted.iter().filter(|&&name| !found.contains_key(name)).map(|name| name.to_string()).collect();
     if members.is_empty() {
@@ -221,8 +222,8 @@ pub fn read_members<T>(
     }
 }
 
-/// Reads the zeros after the last member, to the end of the stream.
-fn only_padding(mut rest: impl Read) -> Result<(), ArchiveError> {
+/// Reads to the end of the stream, and fails if it contains anything but zeros.
+fn expect_padding(mut rest: impl Read) -> Result<(), ArchiveError> {
     let mut buffer = [0; 16 * 1024];
     loop {
         match rest.read(&mut buffer) {
@@ -238,15 +239,15 @@ fn only_padding(mut rest: impl Read) -> Result<(), ArchiveError> {
 /// A reader that fails after more than `limit` bytes.
 struct Bounded<R> {
     inner: R,
-    left: u64,
+    remaining: u64,
     limit: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        match self.left.checked_sub(n as u64) {
-            Some(left) => self.left = left,
+        match self.remaining.checked_sub(n as u64) {
+            Some(remaining) => self.remaining = remaining,
             None => return Err(io::Error::other(format!("it decompresses to more than {} bytes", self.limit))),
         }
         Ok(n)

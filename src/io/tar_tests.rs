@@ -97,8 +97,8 @@ fn missing_and_duplicate_members_are_named() {
 fn sizes_are_checked_before_memory_is_allocated() {
     let error = read_tar(&[member("a.bin", EntryType::Regular, u64::MAX / 4, b"a")]).unwrap_err();
     assert!(matches!(error, ArchiveError::TooLarge { limit: 1000, .. }), "{error}");
-    // A member that was not requested, and data in a header extension, are inflated only up to the bound; an extension
-    // that would have to be kept in memory is refused before that.
+    // A member that was not requested is inflated only up to the bound. An extension, which would have to be kept in
+    // memory, is refused before it is read.
     for (kind, expected) in [
         (EntryType::Regular, "decompresses to more than 100000 bytes"),
         (EntryType::GNULongLink, "at most 65536 are accepted"),

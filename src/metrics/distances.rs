@@ -3,7 +3,7 @@
 use super::{Projections, Spectrum, directions, halves};
 use crate::data::Images;
 
-/// The distances between the distributions of a set of images and the real images; undefined distances are absent.
+/// The distances between the distributions of a set of images and of the real images; `None` if undefined.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Distances {
     /// In dB; see `Spectrum::distance`.
@@ -22,16 +22,16 @@ pub struct Population {
 }
 
 impl Population {
-    /// Creates the distribution of images that are to be recovered from versions `scale` times smaller.
+    /// Creates the distribution of images that are to be recovered from images that are `scale` times smaller.
     pub fn new(images: &Images, scale: usize) -> Self {
         let directions = directions();
-        let of = |images: &Images| (Spectrum::of(images), Projections::new(images, &directions));
+        let measure = |images: &Images| (Spectrum::of(images), Projections::new(images, &directions));
         let (even, odd) = halves(images);
         let floor = match even.count {
             0 => Distances::default(),
-            _ => distances(&of(&even), &of(&odd), scale),
+            _ => distances(&measure(&even), &measure(&odd), scale),
         };
-        let (spectrum, projections) = of(images);
+        let (spectrum, projections) = measure(images);
         Self { scale, directions, spectrum, projections, floor }
     }
 
@@ -62,7 +62,7 @@ mod tests {
     use crate::metrics::tests::{assert_near, evaluation};
 
     #[test]
-    fn the_true_images_have_no_distance_and_their_halves_the_floor() {
+    fn real_images_have_zero_distance_and_their_halves_the_floor() {
         let f = evaluation();
         let population = Population::new(&f.hr, 2);
         let none = Distances { spectrum: Some(0.0), sliced_wasserstein: Some(0.0) };

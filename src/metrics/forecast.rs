@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::patch_corners;
 use crate::data::{Images, Samples};
 
-/// The side of the patches of [`energy_score`].
+/// The side of the patches of [`energy_score`], in pixels.
 const ENERGY_PATCH: usize = 8;
 
 /// The scores of all samples of one image.
@@ -103,6 +103,8 @@ pub struct Errors {
     pub of_mean: f64,
 }
 
+/// Returns the mean squared errors of the samples of one image and of their mean.
+///
 /// # Panics
 /// Panics unless `samples` holds at least one image of the size of `truth` and only whole images.
 pub fn errors(truth: &[u8], samples: &[u8]) -> Errors {
@@ -153,6 +155,7 @@ pub fn calibration(errors: &[Errors], samples: usize) -> Option<f64> {
     (error > 0.0).then(|| variance / error)
 }
 
+/// Returns the number of samples.
 fn count(truth: &[u8], samples: &[u8]) -> usize {
     assert!(!truth.is_empty() && !samples.is_empty() && samples.len().is_multiple_of(truth.len()));
     samples.len() / truth.len()
@@ -166,7 +169,7 @@ mod tests {
     use crate::random::{Purpose, Stream, stream};
 
     #[test]
-    fn agree_with_scipy_and_numpy() {
+    fn scores_match_scipy_and_numpy() {
         let f = evaluation();
         for i in 0..f.hr.count {
             let (truth, samples) = (f.hr.image(i), f.samples.of_image(i));
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sample_is_a_forecast_that_is_sure() {
+    fn one_sample_is_a_deterministic_forecast() {
         let (truth, sample) = ([10; 3 * 8 * 9], [13; 3 * 8 * 9]);
         assert_eq!(crps(&truth, &sample), 3.0);
         assert_near(energy_score(&truth, &sample, 8, 9).unwrap(), 3.0, 1e-12);

@@ -4,7 +4,7 @@
 //! - `psnr`, `ssim`: the similarity to the real image; `scores` also measures consistency with the low-resolution
 //!   image.
 //! - `forecast`: how well several samples predict the distribution of the image.
-//! - `spectrum`, `patches`: distances between two sets of images as distributions, regardless of how images pair up.
+//! - `spectrum`, `patches`: distances between two sets of images as distributions, without pairing their images.
 //!   Two sets of real images have a distance above 0. The distance between the `halves` of the real images is the
 //!   floor and is reported with the distances; `distances` computes both.
 //!
@@ -30,7 +30,7 @@ pub use scores::{Scores, mean_image, score};
 pub use spectrum::Spectrum;
 pub use ssim::{ssim, ssim_y};
 
-/// Splits the images by even and odd index into two equal halves; the last of an odd number is left out.
+/// Splits the images by even and odd index into two equal halves. If their number is odd, the last one is left out.
 fn halves(images: &Images) -> (Images, Images) {
     let half = |parity: usize| {
         let pixels = (0..images.count / 2).flat_map(|i| images.image(2 * i + parity)).copied().collect();
@@ -39,7 +39,8 @@ fn halves(images: &Images) -> (Images, Images) {
     (half(0), half(1))
 }
 
-/// Returns the first pixel of each `side`×`side` patch that fits, at distance `stride`, row by row.
+/// Returns the index of the first pixel of each `side`×`side` patch that fits into the image, row by row. Neighbouring
+/// patches are `stride` pixels apart.
 fn patch_corners(height: usize, width: usize, side: usize, stride: usize) -> impl Iterator<Item = usize> {
     let starts = move |length: usize| (0..(length + 1).saturating_sub(side)).step_by(stride);
     starts(height).flat_map(move |y| starts(width).map(move |x| y * width + x))
@@ -58,6 +59,7 @@ mod tests {
     }
 
     impl Evaluation {
+        /// Returns the values of an f64 tensor.
         pub fn numbers(&self, name: &str) -> Vec<f64> {
             let file = safetensors::SafeTensors::deserialize(&self.file).unwrap();
             let tensor = file.tensor(name).unwrap();

@@ -35,7 +35,7 @@ pub(super) fn directions() -> Vec<Vec<f64>> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Projections {
     /// The sorted projections of each direction.
-    of: Vec<Vec<f64>>,
+    sorted: Vec<Vec<f64>>,
 }
 
 impl Projections {
@@ -53,7 +53,7 @@ impl Projections {
             values.sort_unstable_by(f64::total_cmp);
             values
         };
-        Self { of: directions.par_iter().map(project).collect() }
+        Self { sorted: directions.par_iter().map(project).collect() }
     }
 
     /// Returns the sliced Wasserstein distance between two sets with equally many patches, in 8-bit levels: the
@@ -69,7 +69,7 @@ impl Projections {
             assert_eq!(a.len(), b.len());
             a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f64>() / a.len() as f64
         };
-        let each: Vec<f64> = self.of.par_iter().zip(&other.of).map(one).collect();
+        let each: Vec<f64> = self.sorted.par_iter().zip(&other.sorted).map(one).collect();
         let mean = each.iter().sum::<f64>() / each.len() as f64;
         mean.is_finite().then_some(mean)
     }
@@ -97,20 +97,20 @@ mod tests {
     use crate::metrics::tests::{assert_near, evaluation};
 
     #[test]
-    fn the_distance_is_scipys() {
+    fn the_distance_matches_scipy() {
         let f = evaluation();
         let directions: Vec<Vec<f64>> = f.numbers("directions").chunks(VALUES).map(<[f64]>::to_vec).collect();
-        let of = |images: &Images| Projections::new(images, &directions);
+        let project = |images: &Images| Projections::new(images, &directions);
         let samples = f.samples.first(0..f.samples.count);
         let (even, odd) = halves(&f.hr);
         let expected = f.numbers("sliced");
         // Projections are stored in single precision.
-        assert_near(of(&samples).distance(&of(&f.hr)).unwrap(), expected[0], 1e-5);
-        assert_near(of(&even).distance(&of(&odd)).unwrap(), expected[1], 1e-5);
+        assert_near(project(&samples).distance(&project(&f.hr)).unwrap(), expected[0], 1e-5);
+        assert_near(project(&even).distance(&project(&odd)).unwrap(), expected[1], 1e-5);
     }
 
     #[test]
-    fn directions_are_fixed_and_of_length_one() {
+    fn directions_are_fixed_unit_vectors() {
         let all = directions();
         assert_eq!((all.len(), &all), (DIRECTIONS, &directions()));
         assert_ne!(all[0], all[1]);
@@ -120,18 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn structure_counts_and_brightness_and_order_do_not() {
+    fn the_distance_depends_on_structure_but_not_on_brightness_or_order() {
         let f = evaluation();
-        let of = |images: &Images| Projections::new(images, &directions());
+        let project = |images: &Images| Projections::new(images, &directions());
         let shifted: Vec<u8> = f.hr.pixels.iter().map(|&v| v / 2 + 20).collect();
         let darker: Vec<u8> = f.hr.pixels.iter().map(|&v| v / 2).collect();
         let images = |pixels| Images::new(f.hr.count, f.hr.height, f.hr.width, pixels);
-        let (shifted, darker) = (of(&images(shifted)), of(&images(darker)));
+        let (shifted, darker) = (project(&images(shifted)), project(&images(darker)));
         assert_near(shifted.distance(&darker).unwrap(), 0.0, 1e-5);
-        assert!(darker.distance(&of(&f.hr)).unwrap() > 1.0);
+        assert!(darker.distance(&project(&f.hr)).unwrap() > 1.0);
         let reversed = (0..f.hr.count).rev().flat_map(|i| f.hr.image(i).to_vec()).collect();
-        assert_eq!(of(&images(reversed)), of(&f.hr));
-        let small = of(&Images::new(1, 6, 9, vec![0; 162]));
+        assert_eq!(project(&images(reversed)), project(&f.hr));
+        let small = project(&Images::new(1, 6, 9, vec![0; 162]));
         assert_eq!(small.distance(&small), None);
     }
 }

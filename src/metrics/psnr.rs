@@ -25,8 +25,8 @@ pub fn psnr_y(a: &[u8], b: &[u8], height: usize, width: usize, crop: usize) -> O
     Some(decibels(squares / a.len() as f64))
 }
 
-/// Returns `psnr`, capped at the value of two images of `values` values where one differs by one level: 83.0 dB for
-/// 3·32·32.
+/// Returns `psnr`, capped at the PSNR of two images of `values` values that differ by one level in one value: 83.0 dB
+/// for 3·32·32 values.
 ///
 /// Files and means use this finite value for equal images, whose PSNR is infinite; otherwise one perfect image makes
 /// the mean infinite. No [`psnr`] of unequal images exceeds it, but a [`psnr_y`] can.
@@ -44,7 +44,7 @@ mod tests {
     use crate::metrics::tests::{assert_near, evaluation, fixture};
 
     #[test]
-    fn agrees_with_numpy() {
+    fn psnr_matches_numpy() {
         let f = fixture();
         for i in 0..f.a.count {
             assert_near(psnr(f.a.image(i), f.b.image(i)), f.psnr[i], 1e-9);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_scikit_image() {
+    fn psnr_matches_scikit_image() {
         let f = evaluation();
         let samples = f.samples.first(0..f.samples.count);
         for (i, expected) in f.numbers("psnr").into_iter().enumerate() {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn one_level_everywhere_is_48_decibels() {
+    fn a_difference_of_one_level_everywhere_is_48_decibels() {
         // 20·log₁₀(255)
         assert_near(psnr(&[7; 300], &[8; 300]), 48.130_803_608_679_1, 1e-12);
         assert_eq!(psnr(&[0; 300], &[255; 300]), 0.0);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_images_are_infinite_and_count_as_one_level_in_one_value() {
+    fn the_psnr_of_equal_images_is_infinite_and_capped_at_that_of_one_level_in_one_value() {
         let a = [9; 48];
         assert_eq!(psnr(&a, &a), f64::INFINITY);
         let mut b = a;

@@ -58,7 +58,7 @@ pub fn score(
         hr.width
     );
     let (height, width) = (hr.height, hr.width);
-    let one = |i: usize| {
+    let score_image = |i: usize| {
         let (hr, lr, sr, down) = (hr.image(i), lr.image(i), sr.image(i), down.image(i));
         Scores {
             psnr: finite_psnr(psnr(hr, sr), hr.len()),
@@ -69,7 +69,7 @@ pub fn score(
         }
     };
     // Results are collected in order and images are independent: the result is bit-identical for any number of threads.
-    Ok((0..hr.count).into_par_iter().map(one).collect())
+    Ok((0..hr.count).into_par_iter().map(score_image).collect())
 }
 
 /// Returns the mean of the images of `len` values in `samples`, rounded to 8 bits.
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_those_of_each_image() {
+    fn every_image_has_its_own_scores() {
         let f = fixture();
         let lr = degrade(&f.a, 4, DegradeMethod::Area).unwrap();
         let scores = score(&f.a, &lr, &f.b, 4, DegradeMethod::Area).unwrap();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_do_not_fit_are_said() {
+    fn mismatched_sizes_are_reported() {
         let f = fixture();
         let message = |lr: &Images, sr: &Images| score(&f.a, lr, sr, 4, DegradeMethod::Area).unwrap_err().to_string();
         let lr = degrade(&f.a, 4, DegradeMethod::Area).unwrap();

@@ -14,7 +14,7 @@ use crate::data::Images;
 /// so that the decibels of smooth images are meaningful.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spectrum {
-    /// From ring 0 to half a cycle per pixel.
+    /// The power of each ring, from ring 0 to half a cycle per pixel.
     rings: Vec<f64>,
 }
 
@@ -85,7 +85,7 @@ impl Transform {
         Self { height, width, windows: [hann(height), hann(width)], waves: [waves(height), waves(width)], rings }
     }
 
-    /// The power of white noise with variance 1 at each frequency.
+    /// Returns the power of white noise with variance 1 at each frequency.
     fn window_energy(&self) -> f64 {
         self.windows.iter().map(|window| window.iter().map(|w| w * w).sum::<f64>()).product()
     }
@@ -149,7 +149,7 @@ mod tests {
     use crate::random::{Purpose, stream};
 
     #[test]
-    fn the_distance_is_numpys() {
+    fn the_distance_matches_numpy() {
         let f = evaluation();
         let samples = f.samples.first(0..f.samples.count);
         let (a, b) = (Spectrum::of(&samples), Spectrum::of(&f.hr));
@@ -161,7 +161,7 @@ mod tests {
 
     /// Halving every deviation from the mean quarters the power: 10·log₁₀ 4 dB at every frequency.
     #[test]
-    fn half_the_contrast_is_six_decibels() {
+    fn halving_the_contrast_is_a_distance_of_six_decibels() {
         let image = |low: u8, high: u8| {
             let of = |i: usize| if i * i % 7 < 3 { low } else { high };
             Images::new(1, 16, 16, (0..3 * 256).map(of).collect())
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn white_noise_has_its_variance_at_every_frequency_and_flat_images_that_of_rounding() {
+    fn white_noise_has_its_variance_at_every_frequency_and_flat_images_have_that_of_rounding() {
         let mut noise = stream(5, Purpose::Synthetic, 0, 0);
         // Uniform over 0..=255: variance (256² - 1)/12.
         let pixels = (0..64 * 3 * 256).map(|_| noise.below(256) as u8).collect();

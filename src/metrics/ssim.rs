@@ -30,8 +30,8 @@ pub fn ssim(a: &[u8], b: &[u8], height: usize, width: usize) -> Option<f64> {
     Some(sum / (3 * pixels) as f64)
 }
 
-/// Returns the [`ssim`] of the luma without the outer `crop` pixels, with a data range of 255; `None` if less than 11×11
-/// pixels are left. Papers crop as many pixels as the scale.
+/// Returns the [`ssim`] of the luma without the outer `crop` pixels, with a data range of 255; `None` if fewer than
+/// 11×11 pixels are left. Papers crop as many pixels as the scale.
 ///
 /// # Panics
 /// Panics unless both images are `(height, width, 3)`.
@@ -45,7 +45,7 @@ pub fn ssim_y(a: &[u8], b: &[u8], height: usize, width: usize, crop: usize) -> O
     Some(add_pixels(0.0, &a, &b, inner_height, inner_width) / pixels as f64)
 }
 
-/// Adds the structural similarity of every pixel whose window lies within the plane to `sum`.
+/// Returns `sum` plus the structural similarities of all pixels whose window lies within the plane.
 fn add_pixels(sum: f64, a: &[f64], b: &[f64], height: usize, width: usize) -> f64 {
     const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
     const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
@@ -56,14 +56,15 @@ fn add_pixels(sum: f64, a: &[f64], b: &[f64], height: usize, width: usize) -> f6
     };
     let (mean_a, mean_b) = (moment(&|a, _| a), moment(&|_, b| b));
     let (square_a, square_b, product) = (moment(&|a, _| a * a), moment(&|_, b| b * b), moment(&|a, b| a * b));
-    let one = |i: usize| {
+    let similarity = |i: usize| {
         let (ma, mb) = (mean_a[i], mean_b[i]);
         let (variance_a, variance_b, covariance) = (square_a[i] - ma * ma, square_b[i] - mb * mb, product[i] - ma * mb);
         (2.0 * ma * mb + C1) * (2.0 * covariance + C2) / ((ma * ma + mb * mb + C1) * (variance_a + variance_b + C2))
     };
-    (0..mean_a.len()).map(one).fold(sum, |sum, value| sum + value)
+    (0..mean_a.len()).map(similarity).fold(sum, |sum, value| sum + value)
 }
 
+/// Returns the weights of the Gaussian window, which sum to 1.
 fn gaussian() -> [f64; SSIM_WINDOW] {
     let mut window = [0.0; SSIM_WINDOW];
     for (i, w) in window.iter_mut().enumerate() {
@@ -95,7 +96,7 @@ mod tests {
     use crate::metrics::tests::{assert_near, evaluation, fixture};
 
     #[test]
-    fn agrees_with_scikit_image() {
+    fn ssim_matches_scikit_image() {
         let f = fixture();
         for i in 0..f.a.count {
             let s = ssim(f.a.image(i), f.b.image(i), f.a.height, f.a.width).unwrap();
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_flat_images_compares_means() {
+    fn the_ssim_of_flat_images_compares_their_means() {
         // Without variance, (2ab + C1)/(a² + b² + C1) remains.
         let (a, b, c1) = (100.0_f64, 150.0, 2.55_f64.powi(2));
         let s = ssim(&[100; 3 * 11 * 13], &[150; 3 * 11 * 13], 11, 13).unwrap();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn is_one_for_equal_images_symmetric_and_undefined_below_the_window() {
+    fn ssim_is_one_for_equal_images_symmetric_and_undefined_below_the_window_size() {
         let f = fixture();
         let (a, b) = (f.a.image(0), f.b.image(0));
         assert_near(ssim(a, a, 32, 32).unwrap(), 1.0, 1e-12);

@@ -1,4 +1,4 @@
-//! Runs an HTTP request on a separate thread and passes the response on in messages.
+//! Runs an HTTP request on a separate thread and passes the response on as messages.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,19 +14,23 @@ pub(super) enum Message {
     Head(Head),
     Bytes(Vec<u8>),
     End,
+    /// A temporary failure.
     Broken(String),
+    /// A permanent failure.
     Refused(String),
 }
 
+/// The status and headers of a response.
 pub(super) struct Head {
     pub(super) status: u16,
     /// The length of the body.
     pub(super) length: Option<u64>,
+    /// The first byte of the range that the server sends, if it sends a range.
     pub(super) range_start: Option<u64>,
 }
 
-/// Starts a request for the bytes from `offset` on, on a separate thread, so that an interruption need not wait for a
-/// silent server. The thread ends when the receiver is dropped, at the latest at its next timeout.
+/// Starts a request for the bytes from `offset` onwards, on a separate thread, so that an interruption need not wait
+/// for a silent server. The thread ends when the receiver is dropped, at the latest at its next timeout.
 pub(super) fn start_request(address: SecretUrl, offset: u64, limits: Limits) -> Receiver<Message> {
     let (sender, messages) = sync_channel(16);
     std::thread::spawn(move || {

@@ -57,7 +57,7 @@ impl Default for RetryPolicy {
 
 /// The callbacks of a download.
 pub struct Observer<'a> {
-    /// Called with the bytes received so far and, if known, the total.
+    /// Called with the number of bytes received so far and, if known, the total.
     pub progress: &'a dyn Fn(u64, Option<u64>),
     /// Called with messages for the user.
     pub message: &'a dyn Fn(String),
@@ -114,7 +114,7 @@ enum Attempt {
 
 /// Downloads to [`Request::part`] and verifies the digest.
 pub fn download(request: &Request, observer: &Observer) -> Result<(), DownloadError> {
-    // An earlier run may have been stopped after its last byte.
+    // An earlier run may have been stopped after it received the last byte.
     if part_len(request.part)? > 0 && file_sha256(request.part)?.eq_ignore_ascii_case(request.sha256) {
         return Ok(());
     }
@@ -131,10 +131,10 @@ pub fn download(request: &Request, observer: &Observer) -> Result<(), DownloadEr
     Err(DownloadError::Failed(causes))
 }
 
-/// The number of new bytes that counts as progress.
-const PROGRESS: u64 = 1 << 20;
+/// The minimum number of new bytes that count as progress.
+const MIN_PROGRESS_BYTES: u64 = 1 << 20;
 
-/// Makes all attempts at one address. The inner error is the reason of the failure.
+/// Tries to download from one address until its attempts are used up. The inner error is the reason for the failure.
 fn download_from(
     address: &SecretUrl,
     request: &Request,
@@ -177,7 +177,7 @@ fn download_from(
             Attempt::Refused(cause) => return Ok(Err(cause)),
             Attempt::Broken(cause) => {
                 let len = part_len(request.part)?;
-                let is_progress = len >= best + PROGRESS;
+                let is_progress = len >= best + MIN_PROGRESS_BYTES;
                 failures = if is_progress { 1 } else { failures + 1 };
                 best = if is_progress { len } else { best };
                 if failures >= attempts {
@@ -191,7 +191,7 @@ fn download_from(
     }
 }
 
-/// Requests the bytes from `offset` on and appends them to the file.
+/// Requests the bytes from `offset` onwards and appends them to the file.
 fn attempt(
     address: &SecretUrl,
     offset: u64,
@@ -200,7 +200,7 @@ fn attempt(
     observer: &Observer,
 ) -> Result<Attempt, DownloadError> {
     let messages = start_request(address.clone(), offset, request.retry.limits);
-    let head = match next(&messages, observer)? {
+    let head = match next_message(&messages, observer)? {
         Some(Message::Head(head)) => head,
         Some(Message::Broken(cause)) => return Ok(Attempt::Broken(cause)),
         Some(Message::Refused(cause)) => return Ok(Attempt::Refused(cause)),
@@ -222,14 +222,14 @@ fn attempt(
     if total.is_some_and(|total| total > request.max_bytes) {
         return Ok(Attempt::Refused(too_large));
     }
-    let doing = || format!("writing {}", request.part.display());
-    let mut file = OpenOptions::new().create(true).append(true).open(request.part).with_context(doing)?;
-    file.set_len(start).with_context(doing)?;
+    let writing = || format!("writing {}", request.part.display());
+    let mut file = OpenOptions::new().create(true).append(true).open(request.part).with_context(writing)?;
+    file.set_len(start).with_context(writing)?;
     let mut done = start;
     let mut reported = Instant::now();
     (observer.progress)(done, total);
     loop {
-        match next(&messages, observer)? {
+        match next_message(&messages, observer)? {
             Some(Message::Bytes(bytes)) => {
                 done += bytes.len() as u64;
                 *received += bytes.len() as u64;
@@ -237,7 +237,7 @@ fn attempt(
                     remove_part(request.part)?;
                     return Ok(Attempt::Refused(too_large));
                 }
-                file.write_all(&bytes).with_context(doing)?;
+                file.write_all(&bytes).with_context(writing)?;
                 if reported.elapsed() >= Duration::from_millis(200) {
                     reported = Instant::now();
                     (observer.progress)(done, total);
@@ -245,7 +245,7 @@ fn attempt(
             }
             Some(Message::End) if total.is_none_or(|total| total == done) => {
                 (observer.progress)(done, Some(done));
-                file.sync_all().with_context(doing)?;
+                file.sync_all().with_context(writing)?;
                 return Ok(Attempt::Complete { resumed: start > 0 });
             }
             Some(Message::Broken(cause)) => return Ok(Attempt::Broken(cause)),
@@ -255,7 +255,7 @@ fn attempt(
 }
 
 /// Returns the next message; `None` if the connection's thread has ended.
-fn next(messages: &Receiver<Message>, observer: &Observer) -> Result<Option<Message>, DownloadError> {
+fn next_message(messages: &Receiver<Message>, observer: &Observer) -> Result<Option<Message>, DownloadError> {
     loop {
         if (observer.interrupted)() {
             return Err(DownloadError::Interrupted);
@@ -275,15 +275,15 @@ fn sleep(duration: Duration, observer: &Observer) -> Result<(), DownloadError> {
         if (observer.interrupted)() {
             return Err(DownloadError::Interrupted);
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let remaining = end.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
             return Ok(());
         }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
+        std::thread::sleep(remaining.min(Duration::from_millis(50)));
     }
 }
 
-/// Returns the number of bytes received.
+/// Returns the length of the `.part` file, or 0 if there is none.
 fn part_len(part: &Path) -> anyhow::Result<u64> {
     match std::fs::metadata(part) {
         Ok(metadata) => Ok(metadata.len()),

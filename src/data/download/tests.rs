@@ -71,11 +71,11 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
         range = line.strip_prefix("range: ").map(str::to_string).or(range);
     }
     log.lock().unwrap().push(range.clone());
-    let asked = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let requested = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let start = match reply {
         Reply::IgnoreRange | Reply::DropFromStart(_) => 0,
-        Reply::OtherRange => asked.map_or(0, |asked| asked + 1),
-        _ => asked.unwrap_or(0),
+        Reply::OtherRange => requested.map_or(0, |requested| requested + 1),
+        _ => requested.unwrap_or(0),
     };
     let status = match reply {
         Reply::Status(status) => status,
@@ -123,6 +123,7 @@ fn answer(mut to: TcpStream, reply: Reply, content: &[u8], log: &Mutex<Vec<Optio
     Ok(())
 }
 
+/// A file to download, and what its download reported.
 struct Case {
     folder: tempfile::TempDir,
     content: Vec<u8>,
@@ -155,14 +156,14 @@ impl Case {
 
     fn download(&self, servers: &[&Server]) -> Result<(), DownloadError> {
         let addresses: Vec<SecretUrl> = servers.iter().map(|s| s.address.clone().into()).collect();
-        let right = self.folder.path().join("right");
-        std::fs::write(&right, &self.content).unwrap();
+        let complete = self.folder.path().join("right");
+        std::fs::write(&complete, &self.content).unwrap();
         let limits =
             Limits { timeout: Duration::from_millis(500), bytes_per_second: 1000, window: Duration::from_millis(400) };
         let retry = RetryPolicy { attempts: 3, backoff: Duration::from_millis(5), limits, max_transfer: 2 };
         let request = Request {
             addresses: &addresses,
-            sha256: &file_sha256(&right).unwrap(),
+            sha256: &file_sha256(&complete).unwrap(),
             part: &self.part(),
             max_bytes: self.max_bytes,
             retry,
@@ -171,19 +172,20 @@ impl Case {
             progress: &|done, total| self.progress.borrow_mut().push((done, total)),
             message: &|text| self.messages.borrow_mut().push(text),
             interrupted: &|| {
-                let there = std::fs::metadata(self.part()).map_or(0, |m| m.len());
-                self.stop_at.get().is_some_and(|bytes| there >= bytes)
+                let received = std::fs::metadata(self.part()).map_or(0, |m| m.len());
+                self.stop_at.get().is_some_and(|bytes| received >= bytes)
             },
         };
         download(&request, &observer)
     }
 
-    fn succeeds(&self, servers: &[&Server]) {
+    fn assert_success(&self, servers: &[&Server]) {
         self.download(servers).unwrap();
         assert!(std::fs::read(self.part()).unwrap() == self.content, "the received bytes are correct");
     }
 
-    fn fails(&self, servers: &[&Server]) -> Vec<String> {
+    /// Checks that the download fails, and returns the cause for each server.
+    fn assert_failure(&self, servers: &[&Server]) -> Vec<String> {
         match self.download(servers) {
             Err(DownloadError::Failed(causes)) => {
                 let addresses: Vec<_> = causes.iter().map(|(address, _)| address).collect();
@@ -195,7 +197,8 @@ impl Case {
     }
 }
 
-fn from(n: usize) -> Option<String> {
+/// Returns the `Range` header of a request for the bytes from `n` onwards.
+fn range_from(n: usize) -> Option<String> {
     Some(format!("bytes={n}-"))
 }
 
@@ -213,11 +216,11 @@ fn a_good_server_gets_one_request() {
     for reply in [Reply::Good, Reply::Unsized] {
         let case = Case::new();
         let server = case.server(&[reply]);
-        case.succeeds(&[&server]);
+        case.assert_success(&[&server]);
         assert_eq!(server.ranges(), [None]);
         assert_eq!(case.progress.borrow().last(), Some(&(300_000, Some(300_000))));
         // A complete file is not requested again.
-        case.succeeds(&[&server]);
+        case.assert_success(&[&server]);
         assert_eq!(server.ranges(), [None]);
     }
 }
@@ -226,8 +229,8 @@ fn a_good_server_gets_one_request() {
 fn a_dropped_connection_is_resumed_where_it_broke() {
     let case = Case::new();
     let server = case.server(&[Reply::Drop(100_000), Reply::Drop(50_000), Reply::Good]);
-    case.succeeds(&[&server]);
-    assert_eq!(server.ranges(), [None, from(100_000), from(150_000)]);
+    case.assert_success(&[&server]);
+    assert_eq!(server.ranges(), [None, range_from(100_000), range_from(150_000)]);
     assert_eq!(case.messages.borrow().len(), 2);
 }
 
@@ -236,16 +239,16 @@ fn the_part_file_of_an_earlier_run_is_resumed() {
     let case = Case::new();
     std::fs::write(case.part(), &case.content[..123]).unwrap();
     let server = case.server(&[Reply::Good]);
-    case.succeeds(&[&server]);
-    assert_eq!(server.ranges(), [from(123)]);
+    case.assert_success(&[&server]);
+    assert_eq!(server.ranges(), [range_from(123)]);
 }
 
 #[test]
 fn the_download_starts_over_if_the_server_ignores_ranges() {
     let case = Case::new();
     let server = case.server(&[Reply::Drop(100_000), Reply::IgnoreRange]);
-    case.succeeds(&[&server]);
-    assert_eq!(server.ranges(), [None, from(100_000)]);
+    case.assert_success(&[&server]);
+    assert_eq!(server.ranges(), [None, range_from(100_000)]);
 }
 
 #[test]
@@ -253,8 +256,8 @@ fn a_wrong_range_is_refused() {
     let case = Case::new();
     std::fs::write(case.part(), &case.content[..123]).unwrap();
     let server = case.server(&[Reply::OtherRange, Reply::Good]);
-    case.succeeds(&[&server]);
-    assert_eq!(server.ranges(), [from(123), None]);
+    case.assert_success(&[&server]);
+    assert_eq!(server.ranges(), [range_from(123), None]);
 }
 
 #[test]
@@ -264,15 +267,15 @@ fn a_wrong_part_file_is_detected_and_replaced_once() {
         let case = Case::new();
         std::fs::write(case.part(), vec![7; len]).unwrap();
         let server = case.server(&[Reply::Good]);
-        case.succeeds(&[&server]);
-        assert_eq!(server.ranges(), [from(len), None]);
+        case.assert_success(&[&server]);
+        assert_eq!(server.ranges(), [range_from(len), None]);
     }
     let case = Case::new();
     std::fs::write(case.part(), vec![7; 1000]).unwrap();
     let server = case.server(&[Reply::Wrong]);
-    let causes = case.fails(&[&server]);
+    let causes = case.assert_failure(&[&server]);
     assert!(causes[0].contains("wrong SHA-256"), "{causes:?}");
-    assert_eq!(server.ranges(), [from(1000), None]);
+    assert_eq!(server.ranges(), [range_from(1000), None]);
     assert!(!case.part().exists());
 }
 
@@ -282,24 +285,24 @@ fn mirrors_are_tried_in_order_and_every_cause_is_reported() {
     let gone = case.server(&[Reply::Status(404)]);
     let wrong = case.server(&[Reply::Wrong]);
     let broken = case.server(&[Reply::Status(503)]);
-    let causes = case.fails(&[&gone, &wrong, &broken]);
+    let causes = case.assert_failure(&[&gone, &wrong, &broken]);
     assert_eq!(causes[0], "HTTP status 404");
     assert!(causes[1].starts_with("wrong SHA-256"), "{causes:?}");
     assert_eq!(causes[2], "HTTP status 503 (tried 3 times)");
     assert_eq!([&gone, &wrong, &broken].map(|s| s.ranges().len()), [1, 1, 3]);
     let good = case.server(&[Reply::Good]);
-    case.succeeds(&[&gone, &wrong, &good]);
+    case.assert_success(&[&gone, &wrong, &good]);
 }
 
 #[test]
 fn a_redirect_loop_is_not_retried() {
     let case = Case::new();
-    let (around, good) = (case.server(&[Reply::Loop]), case.server(&[Reply::Good]));
-    case.succeeds(&[&around, &good]);
+    let (looping, good) = (case.server(&[Reply::Loop]), case.server(&[Reply::Good]));
+    case.assert_success(&[&looping, &good]);
     let messages = case.messages.borrow();
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert!(messages[0].contains("redirect") && !messages[0].contains("retrying"), "{messages:?}");
-    assert!(around.ranges().len() <= 11, "one attempt: {}", around.ranges().len());
+    assert!(looping.ranges().len() <= 11, "one attempt: {}", looping.ranges().len());
 }
 
 #[test]
@@ -307,8 +310,8 @@ fn a_mirror_resumes_after_the_first_address_failed() {
     let case = Case::new();
     let first = case.server(&[Reply::Drop(90_000), Reply::Status(500)]);
     let mirror = case.server(&[Reply::Good]);
-    case.succeeds(&[&first, &mirror]);
-    assert_eq!(mirror.ranges(), [from(90_000)]);
+    case.assert_success(&[&first, &mirror]);
+    assert_eq!(mirror.ranges(), [range_from(90_000)]);
 }
 
 #[test]
@@ -316,15 +319,15 @@ fn a_silent_server_times_out() {
     let case = Case::new();
     let silent = case.server(&[Reply::Stall]);
     let good = case.server(&[Reply::Good]);
-    case.succeeds(&[&silent, &good]);
-    assert_eq!(good.ranges(), [from(10 * silent.ranges().len())]);
+    case.assert_success(&[&silent, &good]);
+    assert_eq!(good.ranges(), [range_from(10 * silent.ranges().len())]);
 }
 
 #[test]
 fn a_connection_that_is_too_slow_is_closed() {
     let case = Case::new();
     let (slow, good) = (case.server(&[Reply::Trickle]), case.server(&[Reply::Good]));
-    case.succeeds(&[&slow, &good]);
+    case.assert_success(&[&slow, &good]);
     let messages = case.messages.borrow();
     assert!(messages[0].contains("too slow"), "{messages:?}");
     assert_eq!(slow.ranges().len(), 3);
@@ -339,7 +342,7 @@ fn repeated_bytes_are_not_progress() {
     let (from_start, on) = (Reply::DropFromStart(1 << 20), Reply::Drop(3 << 20));
     let replies: Vec<Reply> = (0..100).flat_map(|_| [from_start, on]).collect();
     let server = case.server(&replies);
-    let causes = case.fails(&[&server]);
+    let causes = case.assert_failure(&[&server]);
     assert!(causes[0].contains("(tried 3 times)"), "{causes:?}");
     assert!(server.ranges().len() < 10, "{}", server.ranges().len());
 }
@@ -352,7 +355,7 @@ fn the_total_bytes_per_address_are_bounded() {
     // Each attempt starts from the beginning and gets further.
     let replies: Vec<Reply> = (1..40).map(|i| Reply::DropFromStart(i << 20)).collect();
     let server = case.server(&replies);
-    let causes = case.fails(&[&server]);
+    let causes = case.assert_failure(&[&server]);
     assert!(causes[0].contains("never the whole file"), "{causes:?}");
     assert!(server.ranges().len() < 20, "{}", server.ranges().len());
 }
@@ -371,7 +374,7 @@ fn secrets_are_sent_and_redacted_in_messages() {
         messages.contains("http://***@") && messages.contains("sig=***&part=1") && !messages.contains("SECRET"),
         "{messages}"
     );
-    case.succeeds(&[&with_secret(&good)]);
+    case.assert_success(&[&with_secret(&good)]);
 }
 
 #[test]
@@ -380,7 +383,7 @@ fn a_refused_connection_is_reported() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    let causes = case.fails(&[&Server { address, ranges: Arc::default() }]);
+    let causes = case.assert_failure(&[&Server { address, ranges: Arc::default() }]);
     assert!(causes[0].contains("(tried 3 times)"), "{causes:?}");
 }
 
@@ -394,8 +397,8 @@ fn an_interruption_keeps_the_received_data() {
     assert!(started.elapsed() < Duration::from_millis(450), "the interruption does not wait for the timeout");
     case.stop_at.set(None);
     let good = case.server(&[Reply::Good]);
-    case.succeeds(&[&good]);
-    assert_eq!(good.ranges(), [from(10)]);
+    case.assert_success(&[&good]);
+    assert_eq!(good.ranges(), [range_from(10)]);
 }
 
 #[test]
@@ -404,7 +407,7 @@ fn files_that_are_too_large_are_refused() {
         let mut case = Case::new();
         case.content = vec![1; 500_000];
         let server = case.server(&[reply]);
-        let causes = case.fails(&[&server]);
+        let causes = case.assert_failure(&[&server]);
         assert!(causes[0].contains("more than the maximum of 400000 bytes"), "{causes:?}");
         assert!(std::fs::metadata(case.part()).map_or(0, |m| m.len()) <= 400_000);
     }

@@ -27,15 +27,15 @@ const OTHER_EXTENSIONS: [&str; 30] = [
     "jxl", "nef", "orf", "pbm", "pgm", "pnm", "ppm", "psd", "qoi", "raf", "rw2", "svg", "tga", "tif",
 ];
 
-/// The number of names that a message lists.
-const SHOWN: usize = 5;
+/// The maximum number of names in a message.
+const MAX_NAMES: usize = 5;
 
 /// The pictures in a folder and its subfolders.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Readable files, sorted by path.
     pub files: Vec<PathBuf>,
-    /// Files with a picture's name, and folders, that cannot be read, each with the reason.
+    /// Unreadable folders and unreadable files that have a picture's name, each with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
     /// What was ignored and why, one message each.
     pub notes: Vec<String>,
@@ -148,13 +148,13 @@ fn unreadable(path: PathBuf, error: Option<&std::io::Error>) -> Option<(PathBuf,
     Some((path, reason))
 }
 
-/// Finds srpipe's result folders in and around a folder of pictures.
+/// Recognises srpipe's result folders in and around a folder of pictures.
 struct Results {
     /// The folder of pictures.
     root: PathBuf,
     /// The `runs` folder in use, unless it contains the pictures.
     own: Option<PathBuf>,
-    /// Whether a folder holds results, cached by the folder that links lead to.
+    /// Whether the target folders of links contain results; a cache.
     is_results: HashMap<PathBuf, bool>,
 }
 
@@ -184,9 +184,9 @@ impl Results {
         }
         let is_results = |folder: &Path| self.own.as_deref() == Some(folder) || is_results_folder(folder);
         // Nothing is ignored if the result folder also contains the pictures.
-        let have = folder.ancestors().take_while(|folder| !self.root.starts_with(folder)).any(is_results);
-        self.is_results.insert(folder, have);
-        have
+        let is_result = folder.ancestors().take_while(|folder| !self.root.starts_with(folder)).any(is_results);
+        self.is_results.insert(folder, is_result);
+        is_result
     }
 
     fn is_own(&self, folder: &Path) -> bool {
@@ -195,6 +195,7 @@ impl Results {
     }
 }
 
+/// The entries that a listing ignores.
 #[derive(Default)]
 struct Ignored {
     hidden: Vec<PathBuf>,
@@ -207,10 +208,10 @@ struct Ignored {
 impl Ignored {
     fn notes(self, folder: &Path) -> Vec<String> {
         let some = |paths: &[PathBuf]| {
-            let shown: Vec<String> = (paths.iter().take(SHOWN))
+            let shown: Vec<String> = (paths.iter().take(MAX_NAMES))
                 .map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string())
                 .collect();
-            let more = paths.len().saturating_sub(SHOWN);
+            let more = paths.len().saturating_sub(MAX_NAMES);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             (!paths.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
         };

@@ -4,9 +4,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Png,
-    /// Without transparency.
+    /// Does not support transparency.
     Jpeg,
-    /// Lossless.
+    /// Always written losslessly.
     WebP,
 }
 
@@ -19,7 +19,7 @@ impl Format {
         }
     }
 
-    /// The maximum width and height in pixels.
+    /// Returns the maximum width and height in pixels.
     pub fn max_side(self) -> usize {
         match self {
             Self::Png => i32::MAX as usize,

@@ -14,8 +14,8 @@ use crate::store::Digest;
 
 /// The end-of-image marker.
 const END: [u8; 2] = [0xFF, 0xD9];
-/// Bytes that are appended to a file without an end marker, [`FILLER_LEN`] of each: they contain no markers and decode
-/// to different symbols.
+/// The bytes that are appended to a file without an end marker, each [`FILLER_LEN`] times. They contain no markers and
+/// decode to different symbols.
 const FILLERS: [u8; 4] = [0x55, 0xAA, 0x0F, 0xF0];
 const FILLER_LEN: usize = 4096;
 /// The number of coefficients in a block.
@@ -26,28 +26,30 @@ const COEFFICIENTS: usize = 64;
 /// # Errors
 /// Fails if the scan data are truncated.
 pub(super) fn with_end(jpeg: &[u8], pixels: impl Fn(&[u8]) -> Option<Digest>) -> Result<Cow<'_, [u8]>> {
-    const CUT: &str = "the file is truncated: it ends before the last pixel";
-    let scans = match walk(jpeg) {
-        Walk::End => return Ok(Cow::Borrowed(jpeg)),
-        Walk::Open(scans) => scans,
+    const TRUNCATED: &str = "the file is truncated: it ends before the last pixel";
+    let scans = match parse(jpeg) {
+        Structure::End => return Ok(Cow::Borrowed(jpeg)),
+        Structure::Unended(scans) => scans,
     };
     if !scans.are_complete() {
-        bail!(CUT);
+        bail!(TRUNCATED);
     }
     let data = &jpeg[..scans.end];
     let ended = [data, &END].concat();
     let expected = pixels(&ended);
     let is_same = |filler: u8| pixels(&[data, &[filler; FILLER_LEN], &END].concat()) == expected;
     if expected.is_none() || !FILLERS.into_iter().all(is_same) {
-        bail!(CUT);
+        bail!(TRUNCATED);
     }
     Ok(Cow::Owned(ended))
 }
 
-enum Walk {
+/// The structure of a file.
+enum Structure {
     /// The file has an end-of-image marker, possibly followed by other data.
     End,
-    Open(Scans),
+    /// The file has no end-of-image marker.
+    Unended(Scans),
 }
 
 /// The scans of a file without an end-of-image marker.
@@ -72,13 +74,13 @@ impl Scans {
     }
 
     /// Reads a frame header (ITU T.81, B.2.2), without its marker and length.
-    fn frame(&mut self, marker: u8, header: &[u8]) {
+    fn read_frame(&mut self, marker: u8, header: &[u8]) {
         self.is_progressive = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
         self.components = header.get(6..).unwrap_or_default().chunks_exact(3).map(|component| component[0]).collect();
     }
 
     /// Reads a scan header (B.2.3), without its marker and length.
-    fn scan(&mut self, header: &[u8]) {
+    fn read_scan(&mut self, header: &[u8]) {
         let count = header.first().map_or(0, |&count| usize::from(count));
         let Some((components, &[start, end, bits, ..])) =
             header.get(1..).and_then(|rest| rest.split_at_checked(2 * count))
@@ -96,14 +98,14 @@ impl Scans {
 }
 
 /// Parses a file segment by segment (ITU T.81, annex B).
-fn walk(jpeg: &[u8]) -> Walk {
+fn parse(jpeg: &[u8]) -> Structure {
     let mut scans = Scans::default();
     let mut end = None;
     // After the start-of-image marker.
     let mut at = 2;
     while let Some(&[first, marker]) = jpeg.get(at..at + 2) {
         at += match (first, marker) {
-            (0xFF, 0xD9) => return Walk::End,
+            (0xFF, 0xD9) => return Structure::End,
             // Markers without a length, and a stuffed byte in scan data.
             (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => 2,
             (0xFF, 0xFF) => 1,
@@ -117,11 +119,11 @@ fn walk(jpeg: &[u8]) -> Walk {
                     (_, None) => jpeg.len(),
                     (_, Some(segment)) if end.is_some() => 4 + segment.len(),
                     (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, Some(segment)) => {
-                        scans.frame(marker, segment);
+                        scans.read_frame(marker, segment);
                         4 + segment.len()
                     }
                     (0xDA, Some(segment)) => {
-                        scans.scan(segment);
+                        scans.read_scan(segment);
                         4 + segment.len()
                     }
                     (_, Some(segment)) => 4 + segment.len(),
@@ -131,11 +133,11 @@ fn walk(jpeg: &[u8]) -> Walk {
         };
     }
     scans.end = end.unwrap_or(jpeg.len());
-    // Half of a marker.
+    // Exclude half of a marker.
     while scans.end > 0 && jpeg[scans.end - 1] == 0xFF {
         scans.end -= 1;
     }
-    Walk::Open(scans)
+    Structure::Unended(scans)
 }
 
 /// Returns the segment at the start of `bytes`, which begin with its length; None if it is incomplete.

@@ -70,8 +70,8 @@ fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
 fn complete_jpegs_do_not_need_an_end_marker() {
     for (name, jpeg) in jpegs() {
         let whole = Picture::decode(&jpeg).unwrap();
-        // Data after the image, such as a video, are ignored.
-        let film = [&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat();
+        // Data after the image, such as a video, is ignored.
+        let with_video = [&jpeg[..], &[7, 0xFF, 0xDA, 0, 9]].concat();
         let open = &jpeg[..jpeg.len() - 2];
         assert_eq!(jpeg[jpeg.len() - 2..], [0xFF, 0xD9]);
         let trailers: [&[u8]; 5] =
@@ -79,7 +79,7 @@ fn complete_jpegs_do_not_need_an_end_marker() {
         for trailer in trailers {
             assert_eq!(Picture::decode(&[open, trailer].concat()).unwrap(), whole, "{name}, {trailer:?}");
         }
-        assert_eq!(Picture::decode(&film).unwrap(), whole, "{name}");
+        assert_eq!(Picture::decode(&with_video).unwrap(), whole, "{name}");
     }
 }
 
@@ -171,16 +171,16 @@ fn a_webp_chunk_that_claims_four_gigabytes_is_ignored() {
     let webp = picture.encode(Format::WebP).unwrap();
     assert!(Picture::decode(&webp).unwrap().profile.is_some());
     let at = webp.windows(4).position(|window| window == b"ICCP").unwrap();
-    let mut lie = webp.clone();
-    lie[at + 4..at + 8].copy_from_slice(&0xFFFF_FFF0u32.to_le_bytes());
+    let mut damaged = webp.clone();
+    damaged[at + 4..at + 8].copy_from_slice(&0xFFFF_FFF0u32.to_le_bytes());
     // Chunks after it cannot be located.
-    assert!(Picture::decode(&lie).is_err());
-    let mut last = webp.clone();
-    last.extend(b"EXIF");
-    last.extend(0xFFFF_FFF0u32.to_le_bytes());
-    let size = (last.len() - 8) as u32;
-    last[4..8].copy_from_slice(&size.to_le_bytes());
-    assert_eq!(Picture::decode(&last).unwrap(), Picture::decode(&webp).unwrap());
+    assert!(Picture::decode(&damaged).is_err());
+    let mut appended = webp.clone();
+    appended.extend(b"EXIF");
+    appended.extend(0xFFFF_FFF0u32.to_le_bytes());
+    let size = (appended.len() - 8) as u32;
+    appended[4..8].copy_from_slice(&size.to_le_bytes());
+    assert_eq!(Picture::decode(&appended).unwrap(), Picture::decode(&webp).unwrap());
 }
 
 /// Returns a colour profile that has only a header.

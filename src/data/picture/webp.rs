@@ -3,27 +3,28 @@
 //! The decoder's own functions allocate whatever size a chunk claims, up to 4 GB. Here a chunk that is longer than the
 //! file is ignored.
 
-/// The metadata chunks; None if a chunk is missing or incomplete.
+/// The metadata chunks of a file; None if a chunk is missing or incomplete.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Metadata<'a> {
     pub(super) icc: Option<&'a [u8]>,
     pub(super) exif: Option<&'a [u8]>,
 }
 
+/// Returns the first complete chunk of each kind.
 pub(super) fn metadata(webp: &[u8]) -> Metadata<'_> {
     let mut found = Metadata::default();
     // After "RIFF", the size, and "WEBP".
     let mut rest = webp.get(12..).unwrap_or_default();
-    while let Some((head, behind)) = rest.split_at_checked(8) {
+    while let Some((head, after)) = rest.split_at_checked(8) {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let Some(chunk) = behind.get(..size) else { break };
+        let Some(chunk) = after.get(..size) else { break };
         match &head[..4] {
             b"ICCP" => _ = found.icc.get_or_insert(chunk),
             b"EXIF" => _ = found.exif.get_or_insert(chunk),
             _ => {}
         }
         // Chunks are padded to even offsets.
-        rest = behind.get(size.next_multiple_of(2)..).unwrap_or_default();
+        rest = after.get(size.next_multiple_of(2)..).unwrap_or_default();
     }
     found
 }

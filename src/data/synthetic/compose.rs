@@ -16,7 +16,7 @@ pub(super) fn scene(rng: &mut Stream) -> Scene {
     }
 }
 
-/// A few objects on a ground, often with a horizon.
+/// Returns a scene with a few objects, often with a horizon.
 fn landscape(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     for _ in 0..1 + rng.below(3) {
@@ -26,7 +26,7 @@ fn landscape(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// One motif repeated on a lattice.
+/// Returns a scene with one motif that is repeated on a lattice.
 fn wallpaper(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::plain(base, rng), layers: vec![] };
@@ -39,7 +39,7 @@ fn wallpaper(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Objects and their mirror images.
+/// Returns a scene with objects and their mirror images.
 fn mirrored(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     let fold = Fold::Mirror(rng.between(-2.5, 2.5));
@@ -52,7 +52,7 @@ fn mirrored(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// The same object in several distant corners.
+/// Returns a scene with the same object in several distant corners.
 fn repeated(rng: &mut Stream) -> Scene {
     let mut scene = ground(rng);
     let mut corners = vec![[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]];
@@ -63,7 +63,7 @@ fn repeated(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Regions with different textures and straight borders.
+/// Returns a scene with regions that have different textures and straight borders.
 fn regions(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::textured(base, rng), layers: vec![] };
@@ -79,7 +79,7 @@ fn regions(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// The background of a scene: in half the cases two areas separated by a horizon.
+/// Returns a scene with only a background: in half the cases, two areas separated by a horizon.
 fn ground(rng: &mut Stream) -> Scene {
     let base = color(rng);
     let mut scene = Scene { ground: Paint::plain(base, rng), layers: vec![] };
@@ -91,9 +91,9 @@ fn ground(rng: &mut Stream) -> Scene {
     scene
 }
 
-/// Paints the half-plane that starts `offset` pixels from the centre in the direction of `normal`.
+/// Adds the half-plane that starts `offset` pixels from the centre in the direction of `normal`.
 fn half_plane(scene: &mut Scene, normal: Point, offset: f64, paint: Paint) {
-    // A box whose other sides are out of sight.
+    // A box whose other sides are outside the image.
     const SIZE: f64 = 200.0;
     let length = (normal[0] * normal[0] + normal[1] * normal[1]).sqrt();
     let along = normal.map(|v| v / length);
@@ -101,7 +101,7 @@ fn half_plane(scene: &mut Scene, normal: Point, offset: f64, paint: Paint) {
     scene.layers.push(Layer { shape, fold: Fold::Single, paint });
 }
 
-/// An object in a colour that contrasts with the ground, sometimes with a rim, often with a smaller detail on it.
+/// Adds an object in a colour that contrasts with what is below it, sometimes with a rim, often with a smaller detail.
 fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut Stream) {
     let ground = scene.layers.last().map_or(scene.ground.base, |layer| layer.paint.base);
     let base = contrasting(ground, rng);
@@ -122,6 +122,7 @@ fn object(scene: &mut Scene, center: Point, size: f64, fold: &Fold, rng: &mut St
     }
 }
 
+/// Returns a random form.
 fn form(rng: &mut Stream) -> Form {
     match rng.below(9) {
         0 | 1 => Form::Disc,

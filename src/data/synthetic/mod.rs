@@ -1,8 +1,8 @@
-//! Generates images of 32×32 that are natural enough for learning super-resolution: shapes with sharp edges, textures,
+//! Generates 32×32 images that are natural enough to learn super-resolution from: shapes with sharp edges, textures,
 //! and long-range structure (wallpapers, mirror symmetry, an object repeated in distant corners).
 //!
-//! Every image is a function of (seed, split, index). Only IEEE operations that round exactly are used, no sines or
-//! exponentials, so the bytes are identical on every machine.
+//! Every image is a function of (seed, split, index). The code uses only IEEE operations that round exactly, and no
+//! sines or exponentials, so the bytes are identical on every machine.
 //!
 //! - `shape`: signed distances, and folds of the plane that repeat them;
 //! - `paint`: colours and textures;

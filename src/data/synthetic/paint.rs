@@ -43,10 +43,10 @@ pub(super) fn color(rng: &mut Stream) -> Color {
 
 /// Returns a random colour that contrasts with `other`.
 pub(super) fn contrasting(other: Color, rng: &mut Stream) -> Color {
-    let far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 150.0;
+    let is_far = |c: &Color| c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<f64>() > 150.0;
     let mut candidate = color(rng);
     for _ in 0..8 {
-        if far(&candidate) {
+        if is_far(&candidate) {
             break;
         }
         candidate = color(rng);
@@ -58,7 +58,7 @@ pub(super) fn contrasting(other: Color, rng: &mut Stream) -> Color {
 #[derive(Debug, Clone)]
 pub(super) struct Paint {
     pub(super) base: Color,
-    /// The change of brightness per pixel in x and y, as from a light at the side.
+    /// The change of brightness per pixel in x and y, as if the surface were lit from the side.
     slope: Point,
     texture: Texture,
     /// Half the difference between the texture's extremes.
@@ -118,14 +118,14 @@ impl Texture {
 }
 
 impl Paint {
-    /// Returns `base` under light from the side, with little texture or none.
+    /// Returns a paint with the colour `base`, lit from the side, with little or no texture.
     pub(super) fn plain(base: Color, rng: &mut Stream) -> Self {
         let slope = [rng.between(-1.2, 1.2), rng.between(-1.2, 1.2)];
         let texture = if rng.coin() { Texture::Plain } else { Texture::Noise { size: 4.0, key: rng.next_u64() } };
         Self { base, slope, texture, contrast: rng.between(3.0, 8.0) }
     }
 
-    /// Returns `base` under light from the side, with a random texture.
+    /// Returns a paint with the colour `base`, lit from the side, with a random texture.
     pub(super) fn textured(base: Color, rng: &mut Stream) -> Self {
         Self { texture: Texture::random(rng), contrast: rng.between(10.0, 30.0), ..Self::plain(base, rng) }
     }
@@ -137,17 +137,19 @@ impl Paint {
     }
 }
 
-/// A smooth wave of period 1 and range [-1, 1]; cubic instead of a cosine, for exact arithmetic.
+/// Returns a smooth wave of period 1 and range [-1, 1]. It is cubic instead of a cosine, so that the arithmetic is
+/// exact.
 fn wave(phase: f64) -> f64 {
     let t = (2.0 * (phase - phase.floor()) - 1.0).abs();
     2.0 * smooth(t) - 1.0
 }
 
+/// Returns the smoothstep polynomial.
 fn smooth(t: f64) -> f64 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Value noise: random numbers in [-1, 1] at integer coordinates, interpolated smoothly.
+/// Returns value noise: random numbers in [-1, 1] at integer coordinates, interpolated smoothly.
 fn noise(p: Point, key: u64) -> f64 {
     let floor = p.map(f64::floor);
     let t = [smooth(p[0] - floor[0]), smooth(p[1] - floor[1])];

@@ -5,7 +5,8 @@ use super::paint::{Color, Paint};
 use super::shape::{Fold, Point, Shape};
 use crate::data::images::to_u8;
 
-/// Layers on a ground, the last on top. Coordinates are in pixels from the image's centre, x to the right, y downwards.
+/// Layers on a background, the last on top. Coordinates are in pixels from the image's centre, x to the right, y
+/// downwards.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
     pub(super) ground: Paint,
@@ -29,13 +30,13 @@ impl Scene {
     fn color(&self, p: Point) -> Color {
         let mut samples = [self.ground.at(p); SAMPLES * SAMPLES];
         for layer in &self.layers {
-            let (distance, seen) = layer.fold.nearest(&layer.shape, p);
-            // No sample is further than that from `p`, and signed distances change at most as fast as positions.
+            let (distance, local) = layer.fold.nearest(&layer.shape, p);
+            // Every sample is within 1 of `p`, and a signed distance changes at most as fast as the position.
             if distance > 1.0 {
                 continue;
             }
             // Textures are coarse, so one value per pixel is enough; edges need every sample.
-            let paint = layer.paint.at(seen);
+            let paint = layer.paint.at(local);
             for (i, sample) in samples.iter_mut().enumerate() {
                 let at = |i: usize| (i as f64 + 0.5) / SAMPLES as f64 - 0.5;
                 let point = [p[0] + at(i % SAMPLES), p[1] + at(i / SAMPLES)];

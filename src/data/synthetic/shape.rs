@@ -15,7 +15,7 @@ pub(super) fn direction(rng: &mut Stream) -> Point {
     }
 }
 
-/// Returns the coordinates of `p` in axes whose first points along `direction`.
+/// Returns the coordinates of `p` in rotated axes, the first of which points along `direction`.
 pub(super) fn rotate(p: Point, direction: Point) -> Point {
     [p[0] * direction[0] + p[1] * direction[1], p[1] * direction[0] - p[0] * direction[1]]
 }
@@ -42,8 +42,9 @@ pub(super) enum Form {
     Box,
     Triangle,
     Hexagon,
-    /// A bar with round ends, whose thickness is this fraction of the size.
+    /// A bar with round ends. Half its thickness is this fraction of the size.
     Bar(f64),
+    /// A cross. Half the thickness of its bars is this fraction of the size.
     Cross(f64),
 }
 
@@ -76,7 +77,7 @@ impl Shape {
 #[derive(Debug, Clone)]
 pub(super) enum Fold {
     Single,
-    /// Mirrored at the vertical line through x.
+    /// Mirrored at the vertical line through this x.
     Mirror(f64),
     /// On a lattice rotated to `along`; every other row is shifted by `shift` periods.
     Tile {
@@ -89,7 +90,7 @@ pub(super) enum Fold {
 }
 
 impl Fold {
-    /// Returns the smallest distance of `p` to `shape` and its copies, and `p` in the coordinates of that copy.
+    /// Returns the smallest distance from `p` to `shape` or one of its copies, and `p` in the coordinates of that copy.
     pub(super) fn nearest(&self, shape: &Shape, p: Point) -> (f64, Point) {
         let one = |p: Point| (shape.distance(p), p);
         match self {

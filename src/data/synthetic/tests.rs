@@ -19,7 +19,7 @@ fn an_image_is_a_function_of_seed_split_and_index() {
     assert_eq!(distinct.len(), 40);
 }
 
-/// The keys of fetch stages do not cover the generator's code: after a change of these bytes, increment the version of
+/// The keys of `fetch` stages do not cover the generator's code. If these bytes change, increment the version of
 /// `fetch`.
 #[test]
 fn images_are_pinned() {
