@@ -1,4 +1,4 @@
-//! Runs whose stages are jobs of a batch system: the choice of the executor, unwatched runs, and `srpipe cancel`.
+//! The choice of the executor, runs whose jobs no process watches, and `srpipe cancel`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) fn system(executor: ExecutorKind) -> Result<Option<Arc<dyn BatchSyste
     Ok(batch_system(executor, &settings::slurm()?))
 }
 
-/// Takes over the latest run if its jobs continue without a process that watches them and `prepared` is the same run.
+/// Takes over the latest run if no process watches its jobs and `prepared` is the same run.
 pub(super) fn take_over(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -88,7 +88,7 @@ pub(super) fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// Returns the problems of the job records of all runs whose jobs may continue.
+/// Returns the problems with the job records of all runs whose jobs may continue.
 pub fn damaged_job_records(store: &Store) -> Vec<String> {
     let runs = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline));
     let active = runs.filter(|run| run.record().is_ok_and(|record| record.may_have_unwatched_jobs()));
@@ -123,6 +123,7 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
+/// Prints what happened to a run.
 fn report_cancelled(args: &RunIdArgs, run: &RunDir, pipeline: &str, what: &str) {
     match args.json {
         true => print_json(&json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "is": what})),
@@ -130,6 +131,7 @@ fn report_cancelled(args: &RunIdArgs, run: &RunDir, pipeline: &str, what: &str) 
     }
 }
 
+/// Cancels the jobs of a run and updates its record. Returns what happened, as a verb phrase.
 fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
     system.check_available().map_err(InputError)?;
     match batch::cancel(run, system) {
@@ -145,7 +147,7 @@ fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
         }
         Err(error) => return Err(error),
     }
-    // If a process watches the run, it updates the record. One that is damaged stays.
+    // A process that watches the run updates the record itself. A damaged record is kept.
     if run.record().is_ok()
         && let Some(run) = run.take_over().context("the jobs of the run are cancelled, but not its record")?
     {
@@ -164,18 +166,20 @@ fn cancel_jobs(run: &RunDir, system: &dyn BatchSystem) -> Result<&'static str> {
     Ok("was cancelled; its jobs save their progress and exit")
 }
 
+/// Interrupts the process of a run on this machine. Returns what happened, as a verb phrase.
 fn interrupt(record: &RunRecord) -> Result<&'static str> {
-    let there = record.machine.as_ref().map_or("another machine", |machine| machine.host.as_str());
-    if there != host() {
-        return Err(InputError(format!("run {} runs on {there}; cancel it on that machine", record.id)).into());
+    let machine = record.machine.as_ref().map_or("another machine", |machine| machine.host.as_str());
+    if machine != host() {
+        return Err(InputError(format!("run {} runs on {machine}; cancel it on that machine", record.id)).into());
     }
     let pid = Pid::from_raw(record.pid.cast_signed()).context("the run's record has no process id")?;
     kill_process(pid, Signal::INT).context("sending SIGINT to the run's process")?;
     Ok("was asked to stop; its stages save their progress and exit")
 }
 
-/// Returns the error of `run --detach` if an earlier run of the same pipeline continues and is only partly submitted.
-pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
+/// Returns the error of `run --detach` for an earlier run of the same pipeline that continues and is only partly
+/// submitted.
+pub fn partly_submitted_error(record: &RunRecord, stages: usize, file: &Path) -> String {
     format!(
         "run {} continues with {} not submitted yet: submit the rest and watch the run with `srpipe run {}`, or cancel it \
          with `srpipe cancel {}`",
@@ -187,7 +191,7 @@ pub fn unsubmitted(record: &RunRecord, stages: usize, file: &Path) -> String {
 }
 
 /// Returns the message of `run --detach` after it has submitted `jobs` jobs.
-pub(super) fn left(record: &RunRecord, jobs: usize, file: &Path) -> String {
+pub(super) fn detached_message(record: &RunRecord, jobs: usize, file: &Path) -> String {
     let what = match jobs {
         0 => format!("run {} continues as it was submitted", record.id),
         _ => format!("{} submitted as run {}", format::count(jobs, "job"), record.id),

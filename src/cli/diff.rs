@@ -9,22 +9,22 @@ use serde_json::json;
 
 use super::EXIT_DONE;
 use super::args::DiffArgs;
-use super::facts::Facts;
 use super::layout::Table;
 use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, print, print_json};
+use super::run_values::RunValues;
 
 pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
-    let facts = |what: &str| Facts::of(&find_run(&store, what)?);
-    let (a, b) = (facts(&args.before)?, facts(&args.after)?);
+    let read = |what: &str| RunValues::read(&find_run(&store, what)?);
+    let (a, b) = (read(&args.before)?, read(&args.after)?);
     if args.json {
-        let [a_params, b_params] = [&a, &b].map(|facts| facts.with_older_names(&facts.params));
-        let [a_metrics, b_metrics] = [&a, &b].map(|facts| facts.with_older_names(&facts.metrics));
+        let [a_params, b_params] = [&a, &b].map(|run| run.with_older_names(&run.params));
+        let [a_metrics, b_metrics] = [&a, &b].map(|run| run.with_older_names(&run.metrics));
         let (params, metrics) = (changed(&a_params, &b_params), changed(&a_metrics, &b_metrics));
         let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
-        let runs = [&a, &b].map(|facts| &facts.view.record.id);
+        let runs = [&a, &b].map(|run| &run.view.record.id);
         print_json(&json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics}));
         return Ok(EXIT_DONE);
     }
@@ -32,6 +32,7 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
+/// Names with the values of two runs, which differ.
 type Changes<'a, T> = Vec<(&'a str, Option<&'a T>, Option<&'a T>)>;
 
 /// Returns the entries that differ between two maps.
@@ -41,7 +42,8 @@ fn changed<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String,
     both.filter(|(_, a, b)| a != b).collect()
 }
 
-fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) -> String {
+/// Returns a table of the differences.
+fn show(a: &RunValues, b: &RunValues, params: &Changes<String>, metrics: &Changes<f64>) -> String {
     let (a_id, b_id) = (&a.view.record.id, &b.view.record.id);
     if params.is_empty() && metrics.is_empty() {
         return format!("{a_id} and {b_id} have the same parameters and metrics\n");
@@ -51,10 +53,10 @@ fn show(a: &Facts, b: &Facts, params: &Changes<String>, metrics: &Changes<f64>) 
     let plain = |text: String| (Look::Plain, text);
     let mut last_shown: Option<String> = None;
     for (path, before, after) in params {
-        // A stage that only one run has takes one line.
+        // A stage that exists in only one run takes one line.
         let stage = path.split('.').take(2).collect::<Vec<_>>().join(".");
         let is_whole = path.starts_with("stages.") && {
-            let has = |facts: &Facts| facts.params.contains_key(&format!("{stage}.kind"));
+            let has = |run: &RunValues| run.params.contains_key(&format!("{stage}.kind"));
             has(a) != has(b)
         };
         if is_whole && last_shown.as_ref() == Some(&stage) {

@@ -65,6 +65,7 @@ impl<'a> Explained<'a> {
         &self.plan().stages[stage].name
     }
 
+    /// Returns the names of the inputs that a stage waits for.
     fn waits_for(&self, stage: usize) -> Vec<&str> {
         match self.state(stage) {
             StageState::Waiting { on } => on.iter().map(|&on| self.name(on)).collect(),
@@ -73,7 +74,7 @@ impl<'a> Explained<'a> {
     }
 
     /// Returns the direct and indirect dependents of a stage.
-    pub(super) fn follow(&self, stage: usize) -> Vec<&str> {
+    pub(super) fn dependents(&self, stage: usize) -> Vec<&str> {
         let mut reached = vec![false; self.plan().stages.len()];
         reached[stage] = true;
         for (index, planned) in self.plan().stages.iter().enumerate().skip(stage) {
@@ -90,13 +91,14 @@ impl<'a> Explained<'a> {
     }
 
     /// Returns the reason for the state of a stage, as a phrase.
-    pub(super) fn because(&self, stage: usize) -> String {
+    pub(super) fn reason(&self, stage: usize) -> String {
         let inputs = self.waits_for(stage);
-        let depends = match inputs.is_empty() {
+        let dependency = match inputs.is_empty() {
             true => None,
-            false => Some(format!("depends on {}", few(&inputs))),
+            false => Some(format!("depends on {}", join_names(&inputs))),
         };
-        let with_inputs = |text: String| depends.iter().fold(text, |text, depends| format!("{text}; {depends}"));
+        let with_inputs =
+            |text: String| dependency.iter().fold(text, |text, dependency| format!("{text}; {dependency}"));
         match &self.explanations[stage].reason {
             Reason::Cached => "cached".to_string(),
             Reason::New => {
@@ -107,7 +109,7 @@ impl<'a> Explained<'a> {
             Reason::Forced => with_inputs("forced".to_string()),
             Reason::Waiting => {
                 let output = if inputs.len() == 1 { "its output changes" } else { "their outputs change" };
-                format!("depends on {}; reruns only if {output}", few(&inputs))
+                format!("depends on {}; reruns only if {output}", join_names(&inputs))
             }
             Reason::Changed { key, differences } => {
                 let mut shown = self.describe(stage, differences);
@@ -125,24 +127,24 @@ impl<'a> Explained<'a> {
         }
     }
 
-    /// Returns a sentence such as "attention reruns: model.base_channels 32 → 48 (pipelines/ablation.yaml:21:7); 3 stages
-    /// depend on it".
+    /// Returns a sentence such as "attention reruns: model.base_channels 32 → 48 (pipelines/ablation.yaml:21:7); 3
+    /// stages depend on it".
     pub(super) fn sentence(&self, stage: usize) -> String {
         let name = self.name(stage);
-        let because = self.because(stage);
+        let reason = self.reason(stage);
         let mut sentence = match &self.explanations[stage].reason {
             Reason::Cached => format!("{name} is cached"),
-            Reason::Waiting => format!("{name} {because}"),
-            Reason::Lost | Reason::Forced => format!("{name} reruns: {because}"),
-            Reason::Changed { key, .. } if self.is_of_latest_run(stage, key) => format!("{name} reruns: {because}"),
-            Reason::New | Reason::Changed { .. } => format!("{name} runs: {because}"),
+            Reason::Waiting => format!("{name} {reason}"),
+            Reason::Lost | Reason::Forced => format!("{name} reruns: {reason}"),
+            Reason::Changed { key, .. } if self.is_of_latest_run(stage, key) => format!("{name} reruns: {reason}"),
+            Reason::New | Reason::Changed { .. } => format!("{name} runs: {reason}"),
         };
         if let StageState::Cached { key, action } = self.state(stage) {
             let age = format::age(&action.cost.finished_at, jiff::Timestamp::now());
             let took = format::duration(action.cost.seconds);
             sentence += &format!(" (key {}…, computed {age} on {} in {took})", &key.as_str()[..12], action.cost.host);
         }
-        match self.follow(stage).len() {
+        match self.dependents(stage).len() {
             0 => {}
             1 => sentence += "; 1 stage depends on it",
             n => sentence += &format!("; {n} stages depend on it"),
@@ -154,14 +156,14 @@ impl<'a> Explained<'a> {
     fn describe(&self, stage: usize, differences: &[Difference]) -> Vec<String> {
         let mut descriptions: Vec<String> = vec![];
         let mut roles: Vec<&str> = vec![];
-        let mut arms = false;
+        let mut has_arms = false;
         for difference in differences {
-            let (before, now) = (value(&difference.before), value(&difference.now));
+            let (before, now) = (format_value(&difference.before), format_value(&difference.now));
             let position = self.position(stage, &difference.field);
             let position = position.map_or(String::new(), |position| format!(" ({position})"));
             descriptions.push(match &difference.field {
                 // The parameters of an arm are long, so report only that the arms changed.
-                Field::Param(path) if path.starts_with("arms.") && std::mem::replace(&mut arms, true) => continue,
+                Field::Param(path) if path.starts_with("arms.") && std::mem::replace(&mut has_arms, true) => continue,
                 Field::Param(path) if path.starts_with("arms.") => format!("the arms changed{position}"),
                 Field::Param(path) => {
                     let path = current_path(self.plan().stages[stage].kind, path);
@@ -178,7 +180,7 @@ impl<'a> Explained<'a> {
                     None => format!("the content of the {name} changed{position}"),
                 },
                 // The inputs of changed arms differ anyway.
-                Field::Input { role, .. } if arms && role.starts_with("arms.") => continue,
+                Field::Input { role, .. } if has_arms && role.starts_with("arms.") => continue,
                 Field::Input { role, .. } if roles.contains(&role.as_str()) => continue,
                 Field::Input { role, .. } => {
                     roles.push(role);
@@ -224,13 +226,14 @@ impl<'a> Explained<'a> {
         };
         json!({
             "name": planned.name, "stage": planned.base, "kind": planned.kind, "state": state, "reason": name,
-            "because": self.because(stage), "key": self.state(stage).key(), "nearest": nearest,
+            "because": self.reason(stage), "key": self.state(stage).key(), "nearest": nearest,
             "differences": differences.iter().map(difference).collect::<Vec<_>>(),
             "waits_for": self.waits_for(stage), "seconds": seconds,
         })
     }
 }
 
+/// Returns the name of a field in JSON.
 fn field_name(field: &Field) -> String {
     match field {
         Field::Param(path) => path.clone(),
@@ -242,7 +245,8 @@ fn field_name(field: &Field) -> String {
     }
 }
 
-fn value(value: &Option<Value>) -> String {
+/// Returns a value as text.
+fn format_value(value: &Option<Value>) -> String {
     match value {
         None => "none".to_string(),
         Some(Value::String(text)) => text.clone(),
@@ -250,8 +254,8 @@ fn value(value: &Option<Value>) -> String {
     }
 }
 
-/// Returns a list of names; a long list is truncated.
-pub(super) fn few(names: &[&str]) -> String {
+/// Joins names; a long list is truncated.
+pub(super) fn join_names(names: &[&str]) -> String {
     match names.len() {
         0..=4 => names.join(", "),
         n => format!("{} and {} more", names[..3].join(", "), n - 3),

@@ -45,7 +45,7 @@ pub(super) fn graph(args: &GraphArgs, runs: &Path) -> Result<u8> {
 /// Returns the nodes of the graph. All instances of a stage are one node, unless `all` is set.
 fn nodes(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>, all: bool) -> Vec<Node> {
     let mut nodes: Vec<Node> = vec![];
-    let mut node_of = vec![];
+    let mut node_indices = vec![];
     let stages = prepared.plan.stages.iter();
     for (stage, view) in stages.zip(stages_of_file(prepared, store, latest)) {
         let name = if all { stage.name.as_str() } else { base(&stage.name) };
@@ -53,9 +53,9 @@ fn nodes(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>, a
             nodes.push(Node { name: name.to_string(), kind: stage.kind, states: BTreeMap::new(), reads: vec![] });
         }
         let index = nodes.len() - 1;
-        node_of.push(index);
+        node_indices.push(index);
         *nodes[index].states.entry(view.state).or_default() += 1;
-        let reads: Vec<usize> = stage.dependencies.iter().map(|&dependency| node_of[dependency]).collect();
+        let reads: Vec<usize> = stage.dependencies.iter().map(|&dependency| node_indices[dependency]).collect();
         nodes[index].reads.extend(reads);
         nodes[index].reads.sort_unstable();
         nodes[index].reads.dedup();
@@ -64,19 +64,22 @@ fn nodes(prepared: &Prepared, store: Option<&Store>, latest: Option<&RunView>, a
 }
 
 impl Node {
+    /// Returns the number of instances.
     fn count(&self) -> usize {
         self.states.values().sum()
     }
 
+    /// Returns the name, with the number of instances if there are several.
     fn title(&self) -> String {
         if self.count() == 1 { self.name.clone() } else { format!("{} × {}", self.name, self.count()) }
     }
 
+    /// Describes the states of the instances.
     fn states(&self) -> String {
         match self.count() {
-            1 => self.states.keys().map(|state| state.words().1.to_string()).collect(),
+            1 => self.states.keys().map(|state| state.style_and_name().1.to_string()).collect(),
             _ => {
-                let counts = self.states.iter().map(|(state, n)| format!("{n} {}", state.words().1));
+                let counts = self.states.iter().map(|(state, n)| format!("{n} {}", state.style_and_name().1));
                 counts.collect::<Vec<_>>().join(", ")
             }
         }
@@ -98,14 +101,14 @@ fn ascii(nodes: &[Node], paint: Paint) -> String {
     }
     let mut lines: Vec<(String, usize)> = vec![];
     for root in (0..nodes.len()).filter(|&index| nodes[index].reads.is_empty()) {
-        // Iterative: a file may chain more stages than the call stack holds.
-        let mut left = vec![(root, String::new(), String::new())];
-        while let Some((index, lead, inner)) = left.pop() {
+        // Iterative, because a chain of stages may be deeper than the call stack.
+        let mut stack = vec![(root, String::new(), String::new())];
+        while let Some((index, lead, inner)) = stack.pop() {
             lines.push((format!("{lead}{}", nodes[index].title()), index));
             for (i, &child) in children[index].iter().enumerate().rev() {
                 let is_last = i + 1 == children[index].len();
                 let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-                left.push((child, format!("{inner}{branch}"), format!("{inner}{below}")));
+                stack.push((child, format!("{inner}{branch}"), format!("{inner}{below}")));
             }
         }
     }
@@ -113,17 +116,21 @@ fn ascii(nodes: &[Node], paint: Paint) -> String {
     let line = |(text, index): &(String, usize)| {
         let node = &nodes[*index];
         let space = " ".repeat(width - text.chars().count());
-        let also: Vec<&str> = node.reads.iter().rev().skip(1).rev().map(|&read| nodes[read].name.as_str()).collect();
-        let also = if also.is_empty() { String::new() } else { format!("  (and {})", super::explanations::few(&also)) };
-        let states = paint.paint(node.state().words().0, &node.states());
-        format!("{text}{space}  {:8} {states}{}\n", node.kind.name(), paint.paint(Look::Dim, &also))
+        let others: Vec<&str> = node.reads.iter().rev().skip(1).rev().map(|&read| nodes[read].name.as_str()).collect();
+        let others = if others.is_empty() {
+            String::new()
+        } else {
+            format!("  (and {})", super::explanations::join_names(&others))
+        };
+        let states = paint.paint(node.state().style_and_name().0, &node.states());
+        format!("{text}{space}  {:8} {states}{}\n", node.kind.name(), paint.paint(Look::Dim, &others))
     };
     lines.iter().map(line).collect()
 }
 
 /// Returns the fill colour of nodes in a state.
 fn colour(state: State) -> &'static str {
-    match state.words().0 {
+    match state.style_and_name().0 {
         Look::Good => "#d3efd3",
         Look::Bad => "#f6d0d0",
         Look::Attention => "#fdeecb",

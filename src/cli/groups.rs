@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::config::names::base;
 
 /// The maximum number of instances to show individually.
-const FEW: usize = 12;
+const MAX_INDIVIDUAL: usize = 12;
 
 /// Consecutive stages that are shown as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) fn groups<'a>(names: impl IntoIterator<Item = &'a str>, all: bool) ->
     let mut groups = vec![];
     let mut start = 0;
     for same in names.chunk_by(|a, b| is_instance(a) && is_instance(b) && base(a) == base(b)) {
-        if same.len() <= FEW || all {
+        if same.len() <= MAX_INDIVIDUAL || all {
             let single =
                 |(i, name): (usize, &&str)| Group { name: name.to_string(), members: start + i..start + i + 1 };
             groups.extend(same.iter().enumerate().map(single));

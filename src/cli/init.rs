@@ -28,7 +28,7 @@ pub(super) fn init(args: &InitArgs) -> Result<u8> {
     let folder = args.folder.display();
     std::fs::create_dir_all(&args.folder).with_context(|| format!("creating the folder {folder}"))?;
     let (schema, content) = (args.folder.join(SCHEMA), format!("{:#}\n", pipeline::file_schema()));
-    let is_other = std::fs::read(&schema).is_ok_and(|there| there != content.as_bytes());
+    let is_other = std::fs::read(&schema).is_ok_and(|existing| existing != content.as_bytes());
     let mut files = vec![(file.clone(), text)];
     match is_other && !args.force {
         true => note(&format!(
@@ -46,7 +46,7 @@ pub(super) fn init(args: &InitArgs) -> Result<u8> {
         print_json(&json!({"schema": 1, "files": paths}));
     } else {
         print(&paths().map(|path| format!("{}\n", path.display())).collect::<String>());
-        note(&next(args, &file));
+        note(&next_steps(args, &file));
     }
     Ok(EXIT_DONE)
 }
@@ -63,7 +63,8 @@ fn template(template: Template) -> (&'static str, String) {
     (name, text.replace("pipelines/", ""))
 }
 
-fn next(args: &InitArgs, file: &Path) -> String {
+/// Returns the commands to run next.
+fn next_steps(args: &InitArgs, file: &Path) -> String {
     let mut steps = vec![];
     if args.folder != Path::new(".") {
         // `cd` would parse a name that begins with `-` as an option.
@@ -89,8 +90,8 @@ mod tests {
 
     #[test]
     fn every_template_is_a_pipeline_and_names_its_schema() {
-        for each in Template::value_variants() {
-            let (name, text) = template(*each);
+        for variant in Template::value_variants() {
+            let (name, text) = template(*variant);
             assert!(text.starts_with("# yaml-language-server: $schema=srpipe.schema.json\n# "), "{name}");
             assert!(!text.contains("pipelines/"), "{name} refers to a folder that does not exist");
             let pipeline = pipeline::parse("x.yaml", &text, &Flags::default()).unwrap();

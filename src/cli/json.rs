@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::output::print_json_line;
 use crate::format;
@@ -10,21 +10,17 @@ use crate::run::{Progress, Status, Stopping};
 use crate::runs::{RunRecord, RunState};
 use crate::stages::StageEvent;
 
-/// Writes events to stdout.
+/// Writes the progress of a run to stdout.
 #[derive(Default)]
-pub(super) struct Json {
+pub(super) struct JsonLines {
     names: Vec<String>,
 }
 
-fn send(value: Value) {
-    print_json_line(&value);
-}
-
-impl Progress for Json {
+impl Progress for JsonLines {
     fn started(&mut self, run: &RunRecord) {
         self.names = run.stages.iter().map(|stage| stage.name.clone()).collect();
-        send(
-            json!({"event": "run_started", "schema": 1, "run": run.id, "pipeline": run.pipeline, "stages": self.names}),
+        print_json_line(
+            &json!({"event": "run_started", "schema": 1, "run": run.id, "pipeline": run.pipeline, "stages": self.names}),
         );
     }
 
@@ -41,17 +37,17 @@ impl Progress for Json {
             Status::Skipped { because } => event["because"] = json!(because),
             _ => {}
         }
-        send(event);
+        print_json_line(&event);
     }
 
     fn event(&mut self, stage: usize, event: &StageEvent) {
         let mut event = serde_json::to_value(event).expect("events are plain data");
         event["stage"] = json!(self.names[stage]);
-        send(event);
+        print_json_line(&event);
     }
 
     fn stopping(&mut self, how: Stopping) {
-        send(json!({"event": "stopping", "jobs_go_on": matches!(how, Stopping::Leaving(_))}));
+        print_json_line(&json!({"event": "stopping", "jobs_go_on": matches!(how, Stopping::Leaving(_))}));
     }
 
     fn finished(&mut self, run: &RunRecord) {
@@ -62,5 +58,5 @@ impl Progress for Json {
 /// Writes the last line, also for a run with nothing to do.
 pub(super) fn finished(run: &RunRecord, state: RunState) {
     let stages: BTreeMap<&str, _> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
-    send(json!({"event": "run_finished", "schema": 1, "run": run.id, "state": state, "stages": stages}));
+    print_json_line(&json!({"event": "run_finished", "schema": 1, "run": run.id, "state": state, "stages": stages}));
 }

@@ -2,7 +2,7 @@
 
 use console::measure_text_width;
 
-use super::output::{Look, Paint, visible_line};
+use super::output::{Look, Paint, sanitize_line};
 
 /// Returns the width of the terminal on stdout; without a terminal, the width is unlimited.
 fn width() -> usize {
@@ -10,7 +10,7 @@ fn width() -> usize {
 }
 
 /// The minimum width of a text column, in characters.
-const NARROW: usize = 14;
+const MIN_TEXT_WIDTH: usize = 14;
 
 /// A table with headings. Columns are as wide as their content; numbers are right-aligned.
 pub(super) struct Table {
@@ -20,46 +20,49 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(headings: &[&str]) -> Self {
-        Self { headings: headings.iter().map(|heading| visible_line(heading).into_owned()).collect(), rows: vec![] }
+        Self { headings: headings.iter().map(|heading| sanitize_line(heading).into_owned()).collect(), rows: vec![] }
     }
 
     /// Adds a row, with one cell per heading.
     pub(super) fn row(&mut self, cells: Vec<(Look, String)>) {
         debug_assert_eq!(cells.len(), self.headings.len());
-        self.rows.push(cells.into_iter().map(|(look, text)| (look, visible_line(&text).into_owned())).collect());
+        self.rows.push(cells.into_iter().map(|(look, text)| (look, sanitize_line(&text).into_owned())).collect());
     }
 
-    /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column; columns that
-    /// still do not fit follow in further blocks, each with the first column repeated.
+    /// Returns the table as text, without empty columns. On a narrow terminal, text wraps within its column; columns
+    /// that still do not fit follow in further blocks, each with the first column repeated.
     pub(super) fn render(&self, paint: Paint) -> String {
         self.render_within(paint, width())
     }
 
-    fn render_within(&self, paint: Paint, most: usize) -> String {
+    fn render_within(&self, paint: Paint, max_width: usize) -> String {
         let mut columns = self.columns();
-        let least: Vec<usize> = (0..self.headings.len()).map(|c| self.least_width(c)).collect();
-        while width_of(&columns) > most {
-            let texts = columns.iter_mut().filter(|column| !column.right && column.width > least[column.c]);
-            let Some(widest) = texts.max_by_key(|column| column.width) else { return self.blocks(paint, most) };
+        let min_widths: Vec<usize> = (0..self.headings.len()).map(|c| self.min_width(c)).collect();
+        while total_width(&columns) > max_width {
+            let texts =
+                columns.iter_mut().filter(|column| !column.is_right_aligned && column.width > min_widths[column.c]);
+            let Some(widest) = texts.max_by_key(|column| column.width) else { return self.blocks(paint, max_width) };
             widest.width -= 1;
         }
         self.block(&columns, paint)
     }
 
     /// Returns the width of a column's longest word, which is not broken if the table fits otherwise.
-    fn least_width(&self, c: usize) -> usize {
-        let words = self.rows.iter().flat_map(|row| words(&row[c].1)).map(|word| word.trim_end());
-        words.chain([self.headings[c].as_str()]).map(measure_text_width).max().unwrap_or(0).max(NARROW)
+    fn min_width(&self, c: usize) -> usize {
+        let words = self.rows.iter().flat_map(|row| split_words(&row[c].1)).map(|word| word.trim_end());
+        words.chain([self.headings[c].as_str()]).map(measure_text_width).max().unwrap_or(0).max(MIN_TEXT_WIDTH)
     }
 
-    /// Returns the table in blocks of columns that fit together.
-    fn blocks(&self, paint: Paint, most: usize) -> String {
+    /// Renders the table in blocks of columns that fit next to each other.
+    fn blocks(&self, paint: Paint, max_width: usize) -> String {
         let mut columns = self.columns();
         // Names take at most half of the width, and other text at most the remaining width.
         if let Some((first, rest)) = columns.split_first_mut() {
-            first.width = first.width.min((most / 2).max(NARROW));
-            let room = most.saturating_sub(first.width + 2).max(NARROW);
-            rest.iter_mut().filter(|column| !column.right).for_each(|column| column.width = column.width.min(room));
+            first.width = first.width.min((max_width / 2).max(MIN_TEXT_WIDTH));
+            let room = max_width.saturating_sub(first.width + 2).max(MIN_TEXT_WIDTH);
+            rest.iter_mut()
+                .filter(|column| !column.is_right_aligned)
+                .for_each(|column| column.width = column.width.min(room));
         }
         let Some((first, rest)) = columns.split_first() else { return self.block(&columns, paint) };
         let mut blocks: Vec<Vec<Column>> = vec![];
@@ -67,7 +70,7 @@ impl Table {
         for column in rest {
             if blocks.is_empty() || column.width + 2 > room {
                 blocks.push(vec![*first]);
-                room = most.saturating_sub(first.width);
+                room = max_width.saturating_sub(first.width);
             }
             room = room.saturating_sub(column.width + 2);
             blocks.last_mut().expect("one was pushed").push(*column);
@@ -87,20 +90,21 @@ impl Table {
         let cells = || self.rows.iter().map(|row| row[c].1.as_str());
         let width = cells().chain([self.headings[c].as_str()]).map(measure_text_width).max().unwrap_or(0);
         let is_number = |cell: &str| cell.is_empty() || cell.split(" ± ").all(|part| part.parse::<f64>().is_ok());
-        Column { c, width, right: cells().all(is_number) }
+        Column { c, width, is_right_aligned: cells().all(is_number) }
     }
 
+    /// Renders some columns of the table.
     fn block(&self, columns: &[Column], paint: Paint) -> String {
         let line = |cell: &dyn Fn(usize) -> (Look, String)| {
-            let broken: Vec<Vec<String>> =
-                columns.iter().map(|column| broken(&cell(column.c).1, column.width)).collect();
-            let height = broken.iter().map(Vec::len).max().unwrap_or(0);
+            let wrapped: Vec<Vec<String>> =
+                columns.iter().map(|column| wrap_cell(&cell(column.c).1, column.width)).collect();
+            let height = wrapped.iter().map(Vec::len).max().unwrap_or(0);
             let nth = |i: usize| {
-                let cells = columns.iter().zip(&broken).map(|(&Column { c, width, right }, lines)| {
+                let cells = columns.iter().zip(&wrapped).map(|(&Column { c, width, is_right_aligned }, lines)| {
                     let text = lines.get(i).cloned().unwrap_or_default();
                     let space = " ".repeat(width.saturating_sub(measure_text_width(&text)));
                     let text = if text.is_empty() { text } else { paint.paint(cell(c).0, &text) };
-                    if right { space + &text } else { text + &space }
+                    if is_right_aligned { space + &text } else { text + &space }
                 });
                 cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
             };
@@ -113,12 +117,12 @@ impl Table {
 }
 
 /// Returns the total width of columns with two spaces between them.
-fn width_of(columns: &[Column]) -> usize {
+fn total_width(columns: &[Column]) -> usize {
     columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2)
 }
 
-/// Splits text into words and parts of names, where a line may break.
-fn words(text: &str) -> Vec<&str> {
+/// Splits text where a line may break: after words and after parts of names.
+fn split_words(text: &str) -> Vec<&str> {
     let mut rest = text;
     let mut words = vec![];
     let ends = |(before, (_, after)): &(char, (usize, char))| matches!(before, ' ' | ',' | '/') || *after == '[';
@@ -131,7 +135,7 @@ fn words(text: &str) -> Vec<&str> {
 }
 
 /// Splits a word that is wider than `width` columns into pieces that are not.
-fn cut(word: &str, width: usize) -> Vec<&str> {
+fn split_word(word: &str, width: usize) -> Vec<&str> {
     let mut rest = word;
     let mut pieces = vec![];
     while measure_text_width(rest.trim_end()) > width {
@@ -160,9 +164,9 @@ pub(super) fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize,
     lines.iter().map(|line| line.trim_end().to_string()).collect()
 }
 
-/// Breaks a cell into lines of at most `width` columns, between words or parts of names if possible.
-fn broken(text: &str, width: usize) -> Vec<String> {
-    fill(words(text).into_iter().flat_map(|word| cut(word, width)), 0, width)
+/// Wraps a cell into lines of at most `width` columns, between words or parts of names if possible.
+fn wrap_cell(text: &str, width: usize) -> Vec<String> {
+    fill(split_words(text).into_iter().flat_map(|word| split_word(word, width)), 0, width)
 }
 
 /// A column of a table: its index and its layout.
@@ -170,7 +174,7 @@ fn broken(text: &str, width: usize) -> Vec<String> {
 struct Column {
     c: usize,
     width: usize,
-    right: bool,
+    is_right_aligned: bool,
 }
 
 #[cfg(test)]
@@ -213,8 +217,8 @@ mod tests {
         wordy.row(vec![cell("net[kind=none,lr=1e-3,seed=0]"), cell("waits for the result of"), cell("3.5")]);
         wordy.row(vec![cell("images"), cell("done"), cell("12")]);
         assert_eq!(wordy.render_within(Paint::none(), 32), expected);
-        assert_eq!(broken("ab cdefgh", 3), ["ab", "cde", "fgh"]);
-        assert_eq!(broken("names[a=1,b=2]", 9), ["names", "[a=1,b=2]"]);
+        assert_eq!(wrap_cell("ab cdefgh", 3), ["ab", "cde", "fgh"]);
+        assert_eq!(wrap_cell("names[a=1,b=2]", 9), ["names", "[a=1,b=2]"]);
         assert!(table.render(Paint::with_colours()).contains("\x1b[32msüß\x1b[0m      "));
     }
 }

@@ -1,4 +1,4 @@
-//! The command `srpipe logs`.
+//! The command `srpipe logs`, which prints or follows the log of a stage.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,14 +9,15 @@ use serde_json::json;
 
 use super::args::LogsArgs;
 use super::lookup::{find_stage, open_store};
-use super::output::{is_closed, note, print, print_json, visible};
+use super::output::{is_stdout_closed, note, print, print_json, sanitize};
 use super::{EXIT_DONE, EXIT_FAILED, cluster};
 use crate::format;
 use crate::runs::{RunDir, StageRecord, StageRunState};
 use crate::runs::{RunView, ViewState};
 use crate::store::{open_file, read_file};
 
-const POLL: Duration = Duration::from_millis(200);
+/// The interval between two reads of the record and the log.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The interval between updates of the records of unwatched jobs.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -28,7 +29,7 @@ pub(super) fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     let mut is_empty = true;
     let mut reconciled = Instant::now();
     let mut wait = |stage: &mut StageRecord| -> Result<()> {
-        std::thread::sleep(POLL);
+        std::thread::sleep(POLL_INTERVAL);
         if reconciled.elapsed() >= RECONCILE_INTERVAL {
             // An error ends the command: with damaged records, the stage would never appear to end.
             cluster::try_reconcile_run(&store, &run)?;
@@ -46,7 +47,7 @@ pub(super) fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     }
     let path = stage.key.as_ref().map(|key| store.log_path(key)).filter(|path| path.is_file());
     if args.json {
-        return as_json(&run, &stage, path.as_deref());
+        return print_as_json(&run, &stage, path.as_deref());
     }
     let Some(path) = path else {
         let why = match stage.state {
@@ -59,20 +60,20 @@ pub(super) fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
     };
     // An open file stays readable when the log is moved at the end of the stage.
     let (mut file, _) = open_file(&path).with_context(|| format!("opening {}", path.display()))?;
-    let mut rest = vec![];
+    let mut incomplete = vec![];
     loop {
         let is_active = args.follow && is_unfinished(&run, &stage)?;
         // Read in chunks, because a log may be larger than memory.
         loop {
-            let mut bytes = std::mem::take(&mut rest);
-            let read = (&mut file).take(PIECE_BYTES).read_to_end(&mut bytes);
+            let mut bytes = std::mem::take(&mut incomplete);
+            let read = (&mut file).take(CHUNK_BYTES).read_to_end(&mut bytes);
             let read = read.with_context(|| format!("reading {}", path.display()))?;
             if read > 0 {
-                rest = split_off_incomplete(&mut bytes);
+                incomplete = split_off_incomplete(&mut bytes);
             }
-            print(&visible(&String::from_utf8_lossy(&bytes)));
+            print(&sanitize(&String::from_utf8_lossy(&bytes)));
             is_empty &= bytes.is_empty();
-            if is_closed() {
+            if is_stdout_closed() {
                 return Ok(EXIT_DONE);
             }
             if read == 0 {
@@ -90,7 +91,7 @@ pub(super) fn logs(args: &LogsArgs, runs: &Path) -> Result<u8> {
 }
 
 /// The number of bytes of a log to read at once.
-const PIECE_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Splits off an incomplete UTF-8 character at the end, whose last bytes are not read yet.
 fn split_off_incomplete(bytes: &mut Vec<u8>) -> Vec<u8> {
@@ -102,7 +103,8 @@ fn split_off_incomplete(bytes: &mut Vec<u8>) -> Vec<u8> {
     }
 }
 
-fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8> {
+/// Prints the log and the state of a stage as JSON.
+fn print_as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8> {
     let read = |path: &Path| read_file(path).with_context(|| format!("reading {}", path.display()));
     let text = path.map(read).transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let pipeline = run.record().ok().map(|record| record.pipeline);
@@ -114,6 +116,7 @@ fn as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Result<u8>
     Ok(if path.is_some() { EXIT_DONE } else { EXIT_FAILED })
 }
 
+/// Whether a stage may still write to its log.
 fn is_unfinished(run: &RunDir, stage: &StageRecord) -> Result<bool> {
     let is_active = [ViewState::Running, ViewState::Left];
     Ok(matches!(stage.state, StageRunState::Pending | StageRunState::Running)

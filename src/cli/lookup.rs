@@ -34,8 +34,8 @@ pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
     if let Some(run) = exact.or_else(|| store.latest_run(what)) {
         return Ok(run);
     }
-    let begin: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
-    match begin[..] {
+    let matching: Vec<&RunDir> = runs.iter().filter(|run| run.id().starts_with(what)).collect();
+    match matching[..] {
         [only] => Ok(only.clone()),
         [] => Err(InputError(format!(
             "{} has no run or pipeline named {what}; `srpipe runs` lists them",
@@ -43,7 +43,7 @@ pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
         ))),
         _ => Err(InputError(format!(
             "{what} is ambiguous: {} runs begin with it; `srpipe runs` lists them",
-            begin.len()
+            matching.len()
         ))),
     }
 }
@@ -56,8 +56,8 @@ pub(super) fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRec
     };
     let pipelines = pipeline.map_or_else(|| store.pipelines(), |pipeline| vec![pipeline.to_string()]);
     if let Some(pipeline) = pipeline.filter(|pipeline| store.latest_run(pipeline).is_none()) {
-        let there = store.pipelines().join(", ");
-        return Err(InputError(format!("there are no runs of pipeline {pipeline}; pipelines with runs: {there}")));
+        let pipelines = store.pipelines().join(", ");
+        return Err(InputError(format!("there are no runs of pipeline {pipeline}; pipelines with runs: {pipelines}")));
     }
     let runs: Vec<RunDir> = pipelines.iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     let found: Vec<_> = runs.iter().filter_map(|run| Some((run.clone(), stage_record(run, name)?))).collect();
@@ -77,14 +77,14 @@ pub(super) fn find_stage(store: &Store, stage: &str) -> Result<(RunDir, StageRec
             .collect();
         names.sort();
         names.dedup();
-        let instance = names.iter().find(|there| there.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
-        let there = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
+        let instance = names.iter().find(|other| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('[')));
+        let hint = match (instance, did_you_mean(name, names.iter().map(String::as_str))) {
             (Some(instance), _) => format!("it is swept: name an instance, such as '{instance}'"),
-            (None, Some(meant)) => meant,
+            (None, Some(suggestion)) => suggestion,
             (None, None) if names.is_empty() => "there are no stages".into(),
             (None, None) => format!("the stages are {}", names.join(", ")),
         };
-        InputError(format!("no latest run has a stage {name}; {there}"))
+        InputError(format!("no latest run has a stage {name}; {hint}"))
     })
 }
 
@@ -98,7 +98,7 @@ fn pipeline_of(run: &RunDir) -> Option<String> {
 }
 
 /// Warns if the results of the listed runs were deleted.
-pub(super) fn note_lost_results(store: Option<&Store>) {
+pub(super) fn warn_about_deleted_results(store: Option<&Store>) {
     if let Some(store) = store.filter(|store| !store.has_results()) {
         note(&format!(
             "the results of these runs are missing: {} was deleted. The next run recomputes them",

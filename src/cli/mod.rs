@@ -6,7 +6,6 @@ mod claims;
 mod cluster;
 mod diff;
 mod explanations;
-mod facts;
 mod graph;
 mod groups;
 mod init;
@@ -22,6 +21,7 @@ mod progress;
 mod report;
 mod results;
 mod run;
+mod run_values;
 mod runs;
 mod settings;
 mod share;
@@ -47,13 +47,13 @@ use crate::stages::processes;
 use crate::train::fix_steps;
 
 use args::{CheckArgs, Cli, Command, FlagArgs};
-use output::{Look, Paint, is_written, note, print, print_json, visible};
+use output::{Look, Paint, is_output_complete, note, print, print_json, sanitize};
 
-/// The command succeeded.
+/// The exit code of a command that succeeded.
 const EXIT_DONE: u8 = 0;
-/// A stage failed, or a system or store error occurred.
+/// The exit code if a stage failed, or if a system or store error occurred.
 const EXIT_FAILED: u8 = 1;
-/// The pipeline file, the command line or a file it names is wrong; nothing was started.
+/// The exit code if the pipeline file, the command line or an input file is invalid. Nothing was started.
 const EXIT_INPUT: u8 = 2;
 /// The exit code if a stage's program was not found.
 const EXIT_NO_PROGRAM: u8 = 127;
@@ -62,10 +62,10 @@ const EXIT_CANNOT_EXECUTE: u8 = 126;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let matches = args::command().try_get_matches().map_err(args::helped);
+    let matches = args::command().try_get_matches().map_err(args::with_file_hint);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(help_or_error(&error)),
+        Err(error) => return ExitCode::from(print_help_or_error(&error)),
     };
     let code = match &cli.command {
         Command::Init(args) => init::init(args),
@@ -109,8 +109,8 @@ pub fn main() -> ExitCode {
         },
         Command::Start { argv } => {
             let error = processes::start(argv);
-            note(&visible(&format!("error: {error:#}")));
-            return ExitCode::from(launch_code(&error));
+            note(&sanitize(&format!("error: {error:#}")));
+            return ExitCode::from(start_error_code(&error));
         }
     };
     let code = code.unwrap_or_else(|error| {
@@ -118,26 +118,26 @@ pub fn main() -> ExitCode {
         match error.downcast::<Reported>() {
             Ok(Reported(code)) => code,
             Err(error) => {
-                note(&format!("{head} {}", visible(&format!("{error:#}"))));
+                note(&format!("{head} {}", sanitize(&format!("{error:#}"))));
                 if error.is::<InputError>() { EXIT_INPUT } else { EXIT_FAILED }
             }
         }
     });
-    ExitCode::from(if code == EXIT_DONE && !is_written() { EXIT_FAILED } else { code })
+    ExitCode::from(if code == EXIT_DONE && !is_output_complete() { EXIT_FAILED } else { code })
 }
 
-/// Prints clap's output: help and version to stdout, argument errors to stderr.
-fn help_or_error(error: &clap::Error) -> u8 {
+/// Prints clap's output: help and version to stdout, argument errors to stderr. Returns the exit code.
+fn print_help_or_error(error: &clap::Error) -> u8 {
     let written = error.print().and_then(|()| std::io::stdout().flush());
     if error.use_stderr() {
         return EXIT_INPUT;
     }
-    output::check(written);
-    if is_written() { EXIT_DONE } else { EXIT_FAILED }
+    output::report_write_error(written);
+    if is_output_complete() { EXIT_DONE } else { EXIT_FAILED }
 }
 
 /// Returns the exit code of a program that cannot be started, following the shell convention.
-fn launch_code(error: &anyhow::Error) -> u8 {
+fn start_error_code(error: &anyhow::Error) -> u8 {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     if kind == Some(std::io::ErrorKind::NotFound) { EXIT_NO_PROGRAM } else { EXIT_CANNOT_EXECUTE }
 }
@@ -164,6 +164,7 @@ fn load(file: &Path, flags: &FlagArgs) -> Result<Pipeline, Reported> {
     Ok(pipeline)
 }
 
+/// Validates pipeline files.
 fn check(args: &CheckArgs) -> u8 {
     if args.json {
         return check_json(args);
@@ -174,12 +175,13 @@ fn check(args: &CheckArgs) -> u8 {
             Ok(pipeline) => {
                 print(&format!("{}: ok: {}\n", file.display(), format::count(pipeline.stages.len(), "stage")));
             }
-            Err(Reported(wrong)) => code = wrong,
+            Err(Reported(exit_code)) => code = exit_code,
         }
     }
     code
 }
 
+/// Validates pipeline files, and prints the errors as JSON.
 fn check_json(args: &CheckArgs) -> u8 {
     let mut code = EXIT_DONE;
     let files = args.files.iter().map(|file| match pipeline::load(file, &args.flags.flags()) {
@@ -187,8 +189,8 @@ fn check_json(args: &CheckArgs) -> u8 {
         Err(errors) => {
             code = EXIT_INPUT;
             let error = |error: &pipeline::Diagnostic| {
-                let place = errors.position(error).map(|place| place.to_string());
-                json!({"message": error.message, "place": place, "help": error.help})
+                let position = errors.position(error).map(|position| position.to_string());
+                json!({"message": error.message, "place": position, "help": error.help})
             };
             let all: Vec<Value> = errors.errors().iter().map(error).collect();
             json!({"file": format::path(file), "stages": null, "errors": all})

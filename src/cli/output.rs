@@ -2,7 +2,7 @@
 //!
 //! Names, messages and logs come from untrusted files, archives, servers and programs. Untrusted text reaches a
 //! terminal only through [`print`], [`note`] and [`print_json`], which show control characters as symbols and redact
-//! secrets in URLs. srpipe's own colours pass; [`visible`] removes colours from untrusted text before it is inserted
+//! secrets in URLs. srpipe's own colours pass; [`sanitize`] removes colours from untrusted text before it is inserted
 //! into a message.
 
 use std::borrow::Cow;
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::redact;
 
 /// Whether a write to stdout failed.
-static LOST: AtomicBool = AtomicBool::new(false);
+static WRITE_FAILED: AtomicBool = AtomicBool::new(false);
 /// Whether the reader of stdout has closed it.
-static CLOSED: AtomicBool = AtomicBool::new(false);
+static READER_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Writes to stdout. A closed reader (`| head`) is not an error; any other failure is reported once.
 pub(super) fn print(text: &str) {
-    write_out(&shown(text, Paint::stdout().colours));
+    write_out(&terminal_text(text, Paint::stdout().colours));
 }
 
 /// Writes a value as indented JSON to stdout.
@@ -28,28 +28,28 @@ pub(super) fn print_json(value: &serde_json::Value) {
 
 /// Returns a value as indented JSON, in the form that [`print_json`] writes.
 pub(super) fn json(value: &serde_json::Value) -> String {
-    json_text(&format!("{value:#}\n")).into_owned()
+    escape_json(&format!("{value:#}\n")).into_owned()
 }
 
 /// Writes a value as one line of JSON to stdout.
 pub(super) fn print_json_line(value: &serde_json::Value) {
-    write_out(&format!("{}\n", json_text(&value.to_string())));
+    write_out(&format!("{}\n", escape_json(&value.to_string())));
 }
 
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     drop(out);
-    check(written);
+    report_write_error(written);
 }
 
 /// Reports a failed write to stdout.
-pub(super) fn check(written: std::io::Result<()>) {
+pub(super) fn report_write_error(written: std::io::Result<()>) {
     match written {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => CLOSED.store(true, Ordering::Relaxed),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => READER_CLOSED.store(true, Ordering::Relaxed),
         Err(error) => {
-            if !LOST.swap(true, Ordering::Relaxed) {
+            if !WRITE_FAILED.swap(true, Ordering::Relaxed) {
                 note(&format!("error: cannot write the output: {error}"));
             }
         }
@@ -57,42 +57,43 @@ pub(super) fn check(written: std::io::Result<()>) {
 }
 
 /// Whether the reader of stdout has closed it, so that further output is pointless.
-pub(super) fn is_closed() -> bool {
-    CLOSED.load(Ordering::Relaxed)
+pub(super) fn is_stdout_closed() -> bool {
+    READER_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether all output was written, or its reader closed stdout.
-pub(super) fn is_written() -> bool {
-    !LOST.load(Ordering::Relaxed)
+pub(super) fn is_output_complete() -> bool {
+    !WRITE_FAILED.load(Ordering::Relaxed)
 }
 
 /// Writes to stderr.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text, Paint::stderr().colours));
+    let _ = writeln!(std::io::stderr().lock(), "{}", terminal_text(text, Paint::stderr().colours));
 }
 
 /// Makes untrusted text safe to display: control characters other than line feeds and tabs become symbols.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    filtered(text, false)
+pub(super) fn sanitize(text: &str) -> Cow<'_, str> {
+    replace_unsafe(text, false)
 }
 
-/// As [`visible`], for single-line text: line feeds and tabs become symbols too.
-pub(super) fn visible_line(text: &str) -> Cow<'_, str> {
-    match visible(text) {
+/// Like [`sanitize`], for single-line text: line feeds and tabs become symbols too.
+pub(super) fn sanitize_line(text: &str) -> Cow<'_, str> {
+    match sanitize(text) {
         text if text.contains(['\n', '\t']) => text.replace('\n', "\u{240a}").replace('\t', "\u{2409}").into(),
         text => text,
     }
 }
 
-/// Returns text that is safe to write to a terminal. With `colours`, colour sequences pass.
-pub(super) fn shown(text: &str, colours: bool) -> Cow<'_, str> {
+/// Redacts secrets in text and makes it safe to write to a terminal. With `colours`, colour sequences pass.
+pub(super) fn terminal_text(text: &str, colours: bool) -> Cow<'_, str> {
     match redact(text) {
-        Cow::Borrowed(text) => filtered(text, colours),
-        Cow::Owned(text) => filtered(&text, colours).into_owned().into(),
+        Cow::Borrowed(text) => replace_unsafe(text, colours),
+        Cow::Owned(text) => replace_unsafe(&text, colours).into_owned().into(),
     }
 }
 
-fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
+/// Replaces unsafe characters by symbols or escapes. With `colours`, colour sequences pass.
+fn replace_unsafe(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
@@ -101,7 +102,7 @@ fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
     while let Some(at) = rest.find(is_unsafe) {
         safe += &rest[..at];
         rest = &rest[at..];
-        let colour = if colours { colour_at(rest) } else { 0 };
+        let colour = if colours { colour_sequence_len(rest) } else { 0 };
         if colour > 0 {
             safe += &rest[..colour];
             rest = &rest[colour..];
@@ -121,7 +122,7 @@ fn filtered(text: &str, colours: bool) -> Cow<'_, str> {
 }
 
 /// Returns the length of the colour sequence at the start of a string, or 0 if there is none.
-fn colour_at(text: &str) -> usize {
+fn colour_sequence_len(text: &str) -> usize {
     let Some(rest) = text.strip_prefix("\x1b[") else { return 0 };
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(rest.len());
     if rest[end..].starts_with('m') { "\x1b[".len() + end + 1 } else { 0 }
@@ -136,7 +137,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// Escapes the characters in JSON strings that are unsafe on a terminal; the values stay the same.
-fn json_text(json: &str) -> Cow<'_, str> {
+fn escape_json(json: &str) -> Cow<'_, str> {
     let json = redact(json);
     // Unsafe characters occur only inside strings.
     if !json.contains(|c| c != '\n' && is_unsafe(c)) {
@@ -169,12 +170,14 @@ pub(super) struct Paint {
 }
 
 impl Paint {
+    /// Returns the painter for stdout: without colours if it is not a terminal, or if the environment disables them.
     pub(super) fn stdout() -> Self {
-        Self { colours: wanted() && std::io::stdout().is_terminal() }
+        Self { colours: allows_colours() && std::io::stdout().is_terminal() }
     }
 
+    /// Returns the painter for stderr, by the same rules.
     pub(super) fn stderr() -> Self {
-        Self { colours: wanted() && std::io::stderr().is_terminal() }
+        Self { colours: allows_colours() && std::io::stderr().is_terminal() }
     }
 
     #[cfg(test)]
@@ -191,6 +194,7 @@ impl Paint {
         self.colours
     }
 
+    /// Returns the text in a style.
     pub(super) fn paint(self, look: Look, text: &str) -> String {
         let code = match look {
             Look::Good => 32,
@@ -203,8 +207,9 @@ impl Paint {
     }
 }
 
-/// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).
-fn wanted() -> bool {
+/// Whether the environment allows colours: `NO_COLOR` is unset or empty (<https://no-color.org>), and the terminal is
+/// not dumb.
+fn allows_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 
@@ -231,16 +236,16 @@ mod tests {
             ("file\u{202e}gpj.exe\u{e0041}", "file\\u{202e}gpj.exe\\u{e0041}"),
             ("süß → 画", "süß → 画"),
         ] {
-            assert_eq!(visible(text), expected);
-            assert!(!visible(text).contains(is_unsafe));
+            assert_eq!(sanitize(text), expected);
+            assert!(!sanitize(text).contains(is_unsafe));
         }
-        assert_eq!(visible_line("a\nb\tc"), "a␊b␉c");
+        assert_eq!(sanitize_line("a\nb\tc"), "a␊b␉c");
         // Only colours pass, and only if colours are enabled.
         let painted = Paint { colours: true }.paint(Look::Bad, "x");
-        assert_eq!(shown(&painted, true), painted);
-        assert_eq!(shown(&painted, false), "␛[31mx␛[0m");
-        assert_eq!(shown("\x1b[1;31mx\x1b[2J\x1b[3\x1b", true), "\x1b[1;31mx␛[2J␛[3␛");
-        assert_eq!(shown("http://u:SECRET@h\x07", false), "http://***@h␇");
+        assert_eq!(terminal_text(&painted, true), painted);
+        assert_eq!(terminal_text(&painted, false), "␛[31mx␛[0m");
+        assert_eq!(terminal_text("\x1b[1;31mx\x1b[2J\x1b[3\x1b", true), "\x1b[1;31mx␛[2J␛[3␛");
+        assert_eq!(terminal_text("http://u:SECRET@h\x07", false), "http://***@h␇");
     }
 
     #[test]
@@ -248,7 +253,7 @@ mod tests {
         let text = "\x1b[31m \u{9b}2J \u{202e} \u{e0041} \x7f \\ \" süß\n";
         let value = serde_json::json!({text: [text, "http://u:SECRET@h/\"?sig=x"]});
         let text_of_value = value.to_string();
-        let written = json_text(&text_of_value);
+        let written = escape_json(&text_of_value);
         assert!(!written.contains(is_unsafe) && !written.contains("SECRET"), "{written}");
         let read: serde_json::Value = serde_json::from_str(&written).unwrap();
         assert_eq!(read[text][0], value[text][0]);

@@ -35,8 +35,10 @@ impl OutputFile {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let writing = || format!("writing {}", path.display());
         let (path, permissions) = match fs::metadata(path) {
-            Ok(there) if there.is_file() => (path.canonicalize().with_context(writing)?, Some(there.permissions())),
-            Ok(there) if there.is_dir() => anyhow::bail!("writing {}: it is a folder", path.display()),
+            Ok(existing) if existing.is_file() => {
+                (path.canonicalize().with_context(writing)?, Some(existing.permissions()))
+            }
+            Ok(existing) if existing.is_dir() => anyhow::bail!("writing {}: it is a folder", path.display()),
             Ok(_) => {
                 let file = File::options().write(true).open(path).with_context(writing)?;
                 return Ok(Self { sink: Sink::Device(file), path: path.to_path_buf() });

@@ -50,7 +50,7 @@ pub(super) fn show(explained: &Explained, as_json: bool, all: bool) -> String {
 /// The costs of the networks, each computed once and on demand: a sweep can have thousands of networks.
 struct Costs<'a> {
     pipeline: &'a Pipeline,
-    known: HashMap<Network<'a>, Option<ModelCost>>,
+    computed: HashMap<Network<'a>, Option<ModelCost>>,
 }
 
 /// A model and the stage whose images it is trained on.
@@ -58,23 +58,24 @@ type Network<'a> = (&'a ModelParams, &'a str);
 
 impl<'a> Costs<'a> {
     fn new(pipeline: &'a Pipeline) -> Self {
-        Self { pipeline, known: HashMap::new() }
+        Self { pipeline, computed: HashMap::new() }
     }
 
-    fn of(&mut self, stage: usize) -> Option<&ModelCost> {
+    /// Returns the cost of a stage's network; None if it does not train one.
+    fn get(&mut self, stage: usize) -> Option<&ModelCost> {
         let StageParams::Train(params) = &self.pipeline.stages[stage].params else { return None };
-        let cost = self.known.entry((&params.model, &params.data));
+        let cost = self.computed.entry((&params.model, &params.data));
         cost.or_insert_with(|| training_cost(self.pipeline, params)).as_ref()
     }
 
-    /// Returns the cost of the network of several stages, or None if they have different networks.
-    fn of_all(&mut self, stages: Range<usize>) -> Option<&ModelCost> {
+    /// Returns the cost of the network that several stages have in common; None if their networks differ.
+    fn get_common(&mut self, stages: Range<usize>) -> Option<&ModelCost> {
         let network = |stage: usize| match &self.pipeline.stages[stage].params {
             StageParams::Train(params) => Some((&params.model, &params.data)),
             _ => None,
         };
         let first = network(stages.start);
-        if stages.clone().all(|stage| network(stage) == first) { self.of(stages.start) } else { None }
+        if stages.clone().all(|stage| network(stage) == first) { self.get(stages.start) } else { None }
     }
 }
 
@@ -84,7 +85,7 @@ fn to_json(explained: &Explained, mut costs: Costs) -> Value {
         if explained.plan().stages[stage].params.runs_network() {
             value["same_bytes"] = explained.prepared.backend().is_exact().into();
         }
-        if let Some(cost) = costs.of(stage) {
+        if let Some(cost) = costs.get(stage) {
             value["network"] = json!(cost);
         }
         value
@@ -94,7 +95,7 @@ fn to_json(explained: &Explained, mut costs: Costs) -> Value {
         "schema": 1, "pipeline": explained.pipeline.name, "stages": stages.collect::<Vec<_>>(),
         "summary": {
             "instances": summary.instances, "shared": summary.shared, "cached": summary.cached,
-            "to_run": summary.to_run, "seconds": summary.seconds, "without_estimate": summary.unknown,
+            "to_run": summary.to_run, "seconds": summary.seconds, "without_estimate": summary.without_estimate,
         },
     })
 }
@@ -105,35 +106,35 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
     for Group { name, members } in groups(plan.stages.iter().map(|stage| stage.name.as_str()), all) {
         let first = members.start;
         let cached = members.clone().filter(|&stage| explained.is_cached(stage)).count();
-        let waits = members.clone().any(|stage| matches!(explained.state(stage), StageState::Waiting { .. }));
-        let (look, would) = match members.len() {
+        let is_waiting = members.clone().any(|stage| matches!(explained.state(stage), StageState::Waiting { .. }));
+        let (look, action) = match members.len() {
             1 if cached == 1 => (Look::Dim, "cached".to_string()),
-            1 if waits => (Look::Attention, "run".to_string()),
+            1 if is_waiting => (Look::Attention, "run".to_string()),
             1 => (Look::Good, "run".to_string()),
             n if cached == n => (Look::Dim, format!("{n} cached")),
             n if cached == 0 => (Look::Attention, format!("{n} run")),
             n => (Look::Attention, format!("{} run, {cached} cached", n - cached)),
         };
         let seconds = |stage: usize| explained.explanations[stage].seconds.filter(|_| !explained.is_cached(stage));
-        let takes: Option<f64> = members.clone().filter_map(seconds).reduce(|a, b| a + b);
-        // A group shows why its first instance that is not cached runs.
+        let time: Option<f64> = members.clone().filter_map(seconds).reduce(|a, b| a + b);
+        // A group shows why the first instance that is not cached runs.
         let shown = members.clone().find(|&stage| !explained.is_cached(stage)).unwrap_or(first);
-        let because = match members.len() {
-            1 => explained.because(shown),
-            _ if shown == first && explained.is_cached(shown) => explained.because(shown),
-            _ => format!("{}: {}", plan.stages[shown].name, explained.because(shown)),
+        let reason = match members.len() {
+            1 => explained.reason(shown),
+            _ if shown == first && explained.is_cached(shown) => explained.reason(shown),
+            _ => format!("{}: {}", plan.stages[shown].name, explained.reason(shown)),
         };
         let plain = |text: String| (Look::Plain, text);
         // A group with different networks shows no cost.
-        let cost = costs.of_all(members.clone());
+        let cost = costs.get_common(members.clone());
         table.row(vec![
             plain(name),
             plain(plan.stages[first].kind.name().to_string()),
             plain(cost.map_or(String::new(), |cost| cost.parameters.to_string())),
             plain(cost.map_or(String::new(), |cost| format!("{:.1}", cost.training_flops as f64 / 1e6))),
-            (look, would),
-            plain(takes.map_or(String::new(), |seconds| format!("about {}", format::about(seconds)))),
-            plain(because),
+            (look, action),
+            plain(time.map_or(String::new(), |seconds| format!("about {}", format::about(seconds)))),
+            plain(reason),
         ]);
     }
     let on_gpu = |stage: usize| plan.stages[stage].params.runs_network() && !explained.is_cached(stage);
@@ -157,7 +158,7 @@ struct Summary {
     /// The estimated time of all stages that would run and have an estimate.
     seconds: f64,
     /// The number of stages that would run and have no estimate, because no similar stage has run.
-    unknown: usize,
+    without_estimate: usize,
 }
 
 impl Summary {
@@ -172,7 +173,7 @@ impl Summary {
             cached: stages.len() - to_run.len(),
             to_run: to_run.len(),
             seconds: estimates.iter().flatten().sum(),
-            unknown: estimates.iter().filter(|seconds| seconds.is_none()).count(),
+            without_estimate: estimates.iter().filter(|seconds| seconds.is_none()).count(),
         }
     }
 
@@ -183,14 +184,16 @@ impl Summary {
             n => vec![format::count(n, "instance"), format!("{} shared", self.shared)],
         };
         parts.push(format!("{} cached", self.cached));
-        parts.push(match (self.to_run, self.unknown) {
+        parts.push(match (self.to_run, self.without_estimate) {
             (0, _) => "nothing to run".to_string(),
             (_, 0) => format!("about {}", format::about(self.seconds)),
-            (n, unknown) if n == unknown => "no time estimate: no similar stage has run before".to_string(),
-            (_, unknown) => format!(
+            (n, without_estimate) if n == without_estimate => {
+                "no time estimate: no similar stage has run before".to_string()
+            }
+            (_, without_estimate) => format!(
                 "about {}, plus {} without an estimate",
                 format::about(self.seconds),
-                format::count(unknown, "stage")
+                format::count(without_estimate, "stage")
             ),
         });
         parts.join(", ")

@@ -14,15 +14,15 @@ use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
 
-/// The row with the distances between real images.
+/// The heading of the row with the distances between real images.
 const FLOOR: &str = "real vs. real";
 
 /// Returns the results as text, empty if the run has no comparison. `runs` is the path as the user gave it.
 pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
     let mut text = String::new();
     for stage in &record.stages {
-        let known = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
-        let (StageKind::Compare, true, Some(key)) = (stage.kind, known, &stage.key) else { continue };
+        let is_finished = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
+        let (StageKind::Compare, true, Some(key)) = (stage.kind, is_finished, &stage.key) else { continue };
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
@@ -92,12 +92,14 @@ fn few(names: &[String]) -> String {
     format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
+/// Returns the title of a comparison: the numbers of images and samples.
 fn title(summary: &Value) -> String {
     let images = summary["images"].as_u64().map(|n| super::format::count(n as usize, "test image"));
     let samples = summary["samples"].as_u64().map(|n| format!("mean of {n}"));
     images.into_iter().chain(samples).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns the table of a comparison, with one row per arm.
 fn table(summary: &Value) -> String {
     let shown = Metric::ALL.iter().map(|metric| (metric.field(), metric.declaration())).filter(|(_, d)| d.in_tables);
     let columns = std::iter::once(("K", "samples", 0)).chain(shown.map(|(field, d)| (d.heading, field, d.decimals)));

@@ -29,46 +29,46 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         let why = "`--detach` submits all stages to a cluster: add `--executor slurm`";
         return Err(InputError(why.into()).into());
     }
-    let known = Store::open_existing(runs);
+    let existing_store = Store::open_existing(runs);
     // Jobs of an unwatched run may have ended or failed since its record was updated.
-    let left = known.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
-    if let Some((store, run)) = left.filter(|_| system.is_some() && !args.dry_run) {
+    let latest = existing_store.as_ref().and_then(|store| Some((store, store.latest_run(&pipeline.name)?)));
+    if let Some((store, run)) = latest.filter(|_| system.is_some() && !args.dry_run) {
         cluster::reconcile_run(store, &run);
     }
     // Garbage collection must not delete cached results before the run's record refers to them.
-    let guard = if args.dry_run { None } else { known.as_ref().map(Store::guard).transpose()? };
-    let prepared = prepare_forced(&pipeline, known.as_ref(), forced)?;
-    let warnings = known.as_ref().map(Store::take_warnings).unwrap_or_default();
+    let guard = if args.dry_run { None } else { existing_store.as_ref().map(Store::guard).transpose()? };
+    let prepared = prepare_forced(&pipeline, existing_store.as_ref(), forced)?;
+    let warnings = existing_store.as_ref().map(Store::take_warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     if system.is_none() {
         prepared.check_fits(&pipeline, &Machine::here())?;
     }
     if args.dry_run {
-        print(&plan::show(&Explained::new(&pipeline, &prepared, known.as_ref()), args.json, false));
+        print(&plan::show(&Explained::new(&pipeline, &prepared, existing_store.as_ref()), args.json, false));
         return Ok(EXIT_DONE);
     }
     if let Some(system) = system.as_ref().filter(|_| !prepared.is_done()) {
         system.check_available().map_err(InputError)?;
     }
     if prepared.is_done()
-        && let Some(store) = &known
+        && let Some(store) = &existing_store
         && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
     {
-        restore(&prepared, store, &latest, &pipeline.name);
-        return Ok(nothing_to_do(args, store, &latest.record()?));
+        restore_links(&prepared, store, &latest, &pipeline.name);
+        return Ok(print_cached_results(args, store, &latest.record()?));
     }
 
     Isa::from_env().map_err(|error| InputError(error.to_string()))?;
     let runs_dir = std::path::absolute(runs).context("finding the working directory")?;
     let exe = std::env::current_exe().context("finding the srpipe binary")?;
     if system.is_some() {
-        check_paths_of_jobs(&runs_dir, &exe)?;
+        check_job_paths(&runs_dir, &exe)?;
     }
     let store = Store::open(&runs_dir)?;
     let guard = guard.map_or_else(|| store.guard(), Ok)?;
-    // Sources are hashed again, now that a store can cache their digests: the next run then has nothing to do and
+    // Hash the sources again now that a store can cache their digests, so that the next run has nothing to do and
     // nothing to write.
-    let prepared = match known {
+    let prepared = match existing_store {
         Some(_) => prepared,
         None if prepared.sources.is_empty() => prepared,
         None => prepare_forced(&pipeline, Some(&store), prepared.forced)?,
@@ -85,8 +85,8 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         command: recorded_command_line(),
     };
     let mut progress: Box<dyn Progress> = match args.json {
-        true => Box::new(json::Json::default()),
-        false if prepared.is_done() => Box::new(progress::Quiet),
+        true => Box::new(json::JsonLines::default()),
+        false if prepared.is_done() => Box::new(progress::NoProgress),
         false if can_draw() => Box::new(progress::Bars::new()),
         false => Box::new(progress::Lines::default()),
     };
@@ -97,9 +97,9 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     if args.detach {
         let (record, jobs) = match earlier {
             Some((run, record)) => {
-                let rest = batch::count_unsubmitted(&run, &prepared.states)?;
-                if rest > 0 {
-                    let why = cluster::unsubmitted(&record, rest, &args.file);
+                let unsubmitted = batch::count_unsubmitted(&run, &prepared.states)?;
+                if unsubmitted > 0 {
+                    let why = cluster::partly_submitted_error(&record, unsubmitted, &args.file);
                     return Err(InputError(why).into());
                 }
                 (record, 0)
@@ -108,7 +108,7 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
         };
         match args.json {
             true => json::finished(&record, record.state),
-            false => note(&cluster::left(&record, jobs, &args.file)),
+            false => note(&cluster::detached_message(&record, jobs, &args.file)),
         }
         return Ok(EXIT_DONE);
     }
@@ -118,7 +118,7 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     };
     report::write(&store, &record.pipeline, &record.id);
     if !args.json {
-        finish(args, runs, &store, &record);
+        print_summary(args, runs, &store, &record);
         print_report_path(runs, &record);
     }
     Ok(match record.state {
@@ -133,22 +133,22 @@ impl ChoiceArgs {
     pub(super) fn apply(&self, pipeline: &mut Pipeline) -> Result<BTreeSet<usize>, InputError> {
         pipeline.device = self.device.unwrap_or(pipeline.device);
         if !self.only.is_empty() {
-            let wanted = stages(pipeline, "--only", &self.only)?;
-            pipeline.keep(wanted);
+            let selected = named_stages(pipeline, "--only", &self.only)?;
+            pipeline.keep(selected);
         }
-        stages(pipeline, "--force", &self.force)
+        named_stages(pipeline, "--force", &self.force)
     }
 }
 
 /// Returns the indices of the stages that a flag names.
-fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<usize>, InputError> {
+fn named_stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<usize>, InputError> {
     let mut found = BTreeSet::new();
     for name in names {
         let named = pipeline.named(name);
         if named.is_empty() {
-            let there: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(20).collect();
-            let meant = did_you_mean(name, pipeline.stages.iter().map(|stage| stage.base.as_str()));
-            let hint = meant.unwrap_or_else(|| format!("the stages are {}", there.join(", ")));
+            let names: Vec<&str> = pipeline.stages.iter().map(|stage| stage.name.as_str()).take(20).collect();
+            let suggestion = did_you_mean(name, pipeline.stages.iter().map(|stage| stage.base.as_str()));
+            let hint = suggestion.unwrap_or_else(|| format!("the stages are {}", names.join(", ")));
             return Err(InputError(format!("{flag} {name}: no such stage; {hint}")));
         }
         found.extend(named);
@@ -157,10 +157,10 @@ fn stages(pipeline: &Pipeline, flag: &str, names: &[String]) -> Result<BTreeSet<
 }
 
 /// Recreates deleted links to results and a deleted report in a run's folder.
-fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
+fn restore_links(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
     let stages = prepared.plan.stages.iter().zip(&prepared.states);
     let links = stages.filter_map(|(stage, state)| match state {
-        // Without write permission, the folder keeps the links it has.
+        // Ignore errors: without write permission, the folder keeps its links.
         StageState::Cached { action, .. } => run.link_stage(&stage.name, &action.outputs).ok(),
         _ => None,
     });
@@ -174,7 +174,7 @@ fn restore(prepared: &Prepared, store: &Store, run: &RunDir, pipeline: &str) {
 }
 
 /// Prints the results of the latest run, which has the cached results of all stages. Writes nothing.
-fn nothing_to_do(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
+fn print_cached_results(args: &RunArgs, store: &Store, latest: &RunRecord) -> u8 {
     let mut record = latest.clone();
     record.stages.iter_mut().for_each(|stage| stage.state = StageRunState::Cached);
     // Suggested commands are based on the current command line.
@@ -205,7 +205,8 @@ fn all_cached_message(record: &RunRecord) -> String {
     }
 }
 
-fn finish(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
+/// Prints the results and the final state of a run.
+fn print_summary(args: &RunArgs, runs: &Path, store: &Store, record: &RunRecord) {
     if record.stages.iter().all(|stage| stage.state == StageRunState::Cached) {
         print(&all_cached_message(record));
     }
@@ -251,8 +252,8 @@ fn shell_command_line(record: &RunRecord) -> String {
     }
 }
 
-/// Fails if scripts of jobs cannot name these paths, because they are not UTF-8.
-fn check_paths_of_jobs(runs: &Path, exe: &Path) -> Result<(), InputError> {
+/// Fails if a path that job scripts contain is not UTF-8.
+fn check_job_paths(runs: &Path, exe: &Path) -> Result<(), InputError> {
     let folder = std::env::current_dir().unwrap_or_default();
     match [folder.as_path(), runs, exe].into_iter().find(|path| path.to_str().is_none()) {
         None => Ok(()),

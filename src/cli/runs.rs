@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::RunsArgs;
-use super::facts::Facts;
 use super::layout::Table;
-use super::lookup::note_lost_results;
+use super::lookup::warn_about_deleted_results;
 use super::output::{Look, Paint, note, print, print_json};
-use super::status::{run_state_name, run_words};
+use super::run_values::RunValues;
+use super::status::{describe_run_state, run_state_name};
 use super::{EXIT_DONE, cluster};
 use crate::config::InputError;
 use crate::format;
@@ -31,24 +31,24 @@ pub(super) fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         (None, None) => vec![],
     };
     let dirs = pipelines.iter().flat_map(|name| store.as_ref().map_or(vec![], |store| store.runs(name)));
-    let adopted = |run: &RunDir| store.iter().for_each(|store| cluster::reconcile_run(store, run));
-    let mut rows: Vec<Facts> = dirs.inspect(adopted).filter_map(|run| Facts::of(&run).ok()).collect();
+    let reconcile = |run: &RunDir| store.iter().for_each(|store| cluster::reconcile_run(store, run));
+    let mut rows: Vec<RunValues> = dirs.inspect(reconcile).filter_map(|run| RunValues::read(&run).ok()).collect();
     if rows.is_empty() && args.pipeline.is_some() {
         let text = format!("{} has no runs of pipeline {}", runs.display(), pipelines[0]);
         return Err(InputError(text).into());
     }
-    let known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
+    let is_known = |name: &str| rows.is_empty() || rows.iter().any(|row| value(row, name).is_some());
     // The value may belong to a pipeline that has not run yet.
-    if let Some(name) = args.sort.as_ref().filter(|name| !known(name)) {
+    if let Some(name) = args.sort.as_ref().filter(|name| !is_known(name)) {
         note(&format!("warning: --sort {name}: {NO_SUCH_VALUE}"));
     }
     let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
-    if let Some(filter) = filters.iter().find(|filter| !known(&filter.name)) {
+    if let Some(filter) = filters.iter().find(|filter| !is_known(&filter.name)) {
         return Err(InputError(format!("--filter {}: {NO_SUCH_VALUE}", filter.name)).into());
     }
-    let are_there = !rows.is_empty();
+    let has_runs = !rows.is_empty();
     for filter in &filters {
-        rows.retain(|row| filter.holds(row));
+        rows.retain(|row| filter.matches(row));
     }
     // The default order is newest first.
     rows.sort_by(|a, b| b.view.record.id.cmp(&a.view.record.id));
@@ -62,25 +62,25 @@ pub(super) fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
         let rows: Vec<_> = rows.iter().map(json).collect();
         print_json(&json!({"schema": 1, "runs": rows}));
     } else if rows.is_empty() {
-        let none = if are_there { "no run matches --filter; `srpipe runs` lists all runs" } else { "no runs" };
+        let none = if has_runs { "no run matches --filter; `srpipe runs` lists all runs" } else { "no runs" };
         print(&format!("{none}\n"));
     } else {
         print(&table(&rows, args.all).render(Paint::stdout()));
-        note_lost_results(store.as_ref());
+        warn_about_deleted_results(store.as_ref());
     }
     Ok(EXIT_DONE)
 }
 
-fn json(facts: &Facts) -> serde_json::Value {
-    let record = &facts.view.record;
+fn json(run: &RunValues) -> serde_json::Value {
+    let record = &run.view.record;
     json!({
-        "id": record.id, "pipeline": record.pipeline, "state": run_state_name(facts.view.state),
-        "started_at": record.started_at, "seconds": record.seconds, "params": facts.with_older_names(&facts.params),
-        "metrics": facts.with_older_names(&facts.metrics),
+        "id": record.id, "pipeline": record.pipeline, "state": run_state_name(run.view.state),
+        "started_at": record.started_at, "seconds": record.seconds, "params": run.with_older_names(&run.params),
+        "metrics": run.with_older_names(&run.metrics),
     })
 }
 
-fn table(rows: &[Facts], all: bool) -> Table {
+fn table(rows: &[RunValues], all: bool) -> Table {
     // Parameters and metrics are compared only between runs of the same pipeline.
     let one_pipeline = rows.iter().all(|row| row.view.record.pipeline == rows[0].view.record.pipeline);
     let columns = if one_pipeline || all { columns(rows, all) } else { vec![] };
@@ -92,7 +92,7 @@ fn table(rows: &[Facts], all: bool) -> Table {
     let now = Timestamp::now();
     for row in rows {
         let record = &row.view.record;
-        let (look, state) = run_words(row.view.state);
+        let (look, state) = describe_run_state(row.view.state);
         let plain = |text: String| (Look::Plain, text);
         let mut cells = vec![
             plain(record.id.clone()),
@@ -112,7 +112,7 @@ fn table(rows: &[Facts], all: bool) -> Table {
 }
 
 /// Returns the parameters and metrics that differ between rows, or all of them.
-fn columns(rows: &[Facts], all: bool) -> Vec<String> {
+fn columns(rows: &[RunValues], all: bool) -> Vec<String> {
     fn differing<T: PartialEq>(maps: Vec<&BTreeMap<String, T>>, all: bool) -> Vec<String> {
         let names: BTreeSet<&String> = maps.iter().flat_map(|map| map.keys()).collect();
         // The speed of a stage always differs.
@@ -146,18 +146,18 @@ fn short_names(names: &[&str]) -> Vec<String> {
 }
 
 /// Returns the value of a field, parameter or metric of a run. Parameters and metrics may be named by a unique suffix.
-fn value(facts: &Facts, name: &str) -> Option<String> {
-    let record = &facts.view.record;
+fn value(run: &RunValues, name: &str) -> Option<String> {
+    let record = &run.view.record;
     match name {
         "run" | "id" => return Some(record.id.clone()),
         "pipeline" => return Some(record.pipeline.clone()),
-        "state" => return Some(run_state_name(facts.view.state).to_string()),
+        "state" => return Some(run_state_name(run.view.state).to_string()),
         "age" | "started_at" => return Some(record.started_at.clone()),
         "took" | "seconds" => return record.seconds.map(|seconds| seconds.to_string()),
         _ => {}
     }
-    let param = facts.params.iter().find(|(path, _)| facts.is_named(path, name)).map(|(_, text)| text.clone());
-    let metric = || facts.metrics.iter().find(|(path, _)| facts.is_named(path, name));
+    let param = run.params.iter().find(|(path, _)| run.is_named(path, name)).map(|(_, text)| text.clone());
+    let metric = || run.metrics.iter().find(|(path, _)| run.is_named(path, name));
     param.or_else(|| metric().map(|(_, value)| value.to_string()))
 }
 
@@ -197,9 +197,9 @@ impl Filter {
         Ok(Self { name: text[..at].to_string(), operator, value })
     }
 
-    /// Whether a value matches. A missing value matches only `!=`.
-    fn holds(&self, facts: &Facts) -> bool {
-        let found = value(facts, &self.name);
+    /// Whether the run's value matches. A missing value matches only `!=`.
+    fn matches(&self, run: &RunValues) -> bool {
+        let found = value(run, &self.name);
         let order = found.as_deref().map(|found| compare(Some(found), Some(&self.value)));
         match self.operator {
             "=" => order == Some(Ordering::Equal),

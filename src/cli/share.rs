@@ -22,11 +22,11 @@ use crate::store::Store;
 pub(super) fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
-    let shown = args.file.display();
+    let path = args.file.display();
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Err(
-            InputError(format!("{shown}: the folder {} does not exist; create it first", folder.display())).into()
+            InputError(format!("{path}: the folder {} does not exist; create it first", folder.display())).into()
         );
     }
     // The archive appears only when it is complete: a truncated archive would look valid.
@@ -36,26 +36,26 @@ pub(super) fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
         // Use the fastest level: images and weights hardly shrink, and tables shrink at any level.
         let mut gzip = GzEncoder::new(&mut out, Compression::fast());
         let moved = archive::export(&store, &run, &mut gzip)?;
-        gzip.finish().with_context(|| format!("writing {shown}"))?;
+        gzip.finish().with_context(|| format!("writing {path}"))?;
         moved
     } else {
         archive::export(&store, &run, &mut out)?
     };
-    let file = out.into_inner().map_err(|error| error.into_error()).with_context(|| format!("writing {shown}"))?;
+    let file = out.into_inner().map_err(|error| error.into_error()).with_context(|| format!("writing {path}"))?;
     file.finish()?;
-    report_moved(&moved, args.json, &format!("written to {shown}"));
+    report_moved(&moved, args.json, &format!("written to {path}"));
     Ok(EXIT_DONE)
 }
 
 pub(super) fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
-    let shown = args.file.display();
-    let file = File::open(&args.file).map_err(|e| InputError(format!("{shown}: {}", format::io_error(&e))))?;
+    let path = args.file.display();
+    let file = File::open(&args.file).map_err(|e| InputError(format!("{path}: {}", format::io_error(&e))))?;
     if args.file.is_dir() {
-        return Err(InputError(format!("{shown} is a folder; expected an archive written by `srpipe export`")).into());
+        return Err(InputError(format!("{path} is a folder; expected an archive written by `srpipe export`")).into());
     }
     let store = Store::open(runs)?;
-    let moved = archive::import(&store, BufReader::new(file)).with_context(|| format!("importing {shown}"))?;
-    report_moved(&moved, args.json, &format!("imported from {shown}"));
+    let moved = archive::import(&store, BufReader::new(file)).with_context(|| format!("importing {path}"))?;
+    report_moved(&moved, args.json, &format!("imported from {path}"));
     Ok(EXIT_DONE)
 }
 
@@ -70,7 +70,7 @@ pub(super) fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
     let remote = Remote::open(&address)?;
     let record = run.record()?;
     let _guard = store.guard()?;
-    let (mut pushed, mut there, mut repaired) = (0, 0, 0);
+    let (mut pushed, mut present, mut repaired) = (0, 0, 0);
     let mut is_complete = true;
     for (stage, key) in record.stages.iter().filter_map(|stage| Some((stage, stage.key.as_ref()?))) {
         if let Some(problem) = store.problem(key) {
@@ -79,23 +79,24 @@ pub(super) fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
         } else if store.action(key)?.is_some() {
             match remote.push(&store, key).with_context(|| format!("pushing to {address}"))? {
                 Pushed::New => pushed += 1,
-                Pushed::Present => there += 1,
+                Pushed::Present => present += 1,
                 Pushed::Repaired => repaired += 1,
             }
         }
     }
     if args.json {
         let summary = serde_json::json!({
-            "schema": 1, "run": record.id, "pushed": pushed, "there": there, "repaired": repaired,
+            "schema": 1, "run": record.id, "pushed": pushed, "there": present, "repaired": repaired,
         });
         print_json(&summary);
     } else {
         let repaired = if repaired > 0 { format!(", {repaired} damaged and repaired") } else { String::new() };
-        print(&format!("{} pushed to {address}, {there} already there{repaired}\n", format::count(pushed, "result")));
+        print(&format!("{} pushed to {address}, {present} already there{repaired}\n", format::count(pushed, "result")));
     }
     Ok(if is_complete { EXIT_DONE } else { EXIT_FAILED })
 }
 
+/// Prints what an export or import contained.
 fn report_moved(moved: &Moved, as_json: bool, what: &str) {
     if as_json {
         return print_json(&serde_json::json!({"schema": 1, "moved": moved}));

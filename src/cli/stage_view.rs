@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use super::explanations::few;
+use super::explanations::join_names;
 use super::output::Look;
 use super::results;
 use crate::config::StageKind;
@@ -37,6 +37,7 @@ pub(super) struct StageView {
     /// Its job on a cluster, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<JobRecord>,
+    /// The most important result, as text.
     #[serde(skip)]
     pub(super) highlight: String,
 }
@@ -58,7 +59,7 @@ pub(super) enum State {
 
 impl State {
     /// Returns the style and name of the state, without details of a stage.
-    pub fn words(self) -> (Look, &'static str) {
+    pub fn style_and_name(self) -> (Look, &'static str) {
         match self {
             Self::Cached => (Look::Good, "cached"),
             Self::Ran => (Look::Good, "ran"),
@@ -98,7 +99,7 @@ pub(super) fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest:
             StageState::Cached { key, action } => {
                 view.key = Some(key.clone());
                 view.state = State::Cached;
-                view.take(action, store);
+                view.set_result(action, store);
             }
             StageState::Waiting { on } => {
                 view.state = State::Waiting;
@@ -107,7 +108,7 @@ pub(super) fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest:
             StageState::Ready { key, .. } => {
                 view.key = Some(key.clone());
                 if let Some((run, record)) = recorded.get(key).copied() {
-                    view.state = match state_of_run(run, record) {
+                    view.state = match state_in_run(run, record) {
                         state @ (State::Running | State::Waiting) => state,
                         State::Failed => State::Failed,
                         State::Interrupted => State::Interrupted,
@@ -126,7 +127,8 @@ pub(super) fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest:
     stages.collect()
 }
 
-fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
+/// Returns the state of a stage according to a run's record.
+fn state_in_run(run: &RunView, stage: &StageRecord) -> State {
     let is_active = matches!(run.state, ViewState::Running | ViewState::Left);
     match stage.state {
         StageRunState::Pending if is_active => State::Waiting,
@@ -149,11 +151,12 @@ fn state_of_run(run: &RunView, stage: &StageRecord) -> State {
     }
 }
 
+/// Returns a stage of a run, with its result or progress from the store.
 pub(super) fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) -> StageView {
     let mut view = StageView {
         name: stage.name.clone(),
         kind: stage.kind,
-        state: state_of_run(run, stage),
+        state: state_in_run(run, stage),
         waits_for: vec![],
         key: stage.key.clone(),
         finished_at: None,
@@ -168,7 +171,7 @@ pub(super) fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) ->
     match view.state {
         State::Ran | State::Cached => {
             if let Ok(Some(action)) = store.action(key) {
-                view.take(&action, Some(store));
+                view.set_result(&action, Some(store));
             }
         }
         State::Running | State::Interrupted | State::Died => view.progress = last_progress(store, key),
@@ -179,7 +182,7 @@ pub(super) fn stage_of_run(store: &Store, run: &RunView, stage: &StageRecord) ->
 
 impl StageView {
     /// Copies the times and metrics of a finished stage from its record.
-    fn take(&mut self, action: &Action, store: Option<&Store>) {
+    fn set_result(&mut self, action: &Action, store: Option<&Store>) {
         self.finished_at = Some(action.cost.finished_at.clone());
         self.seconds = Some(action.cost.seconds);
         self.metrics = action.metrics.clone();
@@ -191,31 +194,33 @@ impl StageView {
         self.highlight = headline.unwrap_or_else(|| highlight(self.kind, &action.metrics));
     }
 
-    pub(super) fn words(&self) -> (Look, String) {
-        let (look, plain) = self.state.words();
+    /// Returns the style and description of the state, with details.
+    pub(super) fn style_and_text(&self) -> (Look, String) {
+        let (look, name) = self.state.style_and_name();
         let text = match self.state {
-            State::Cached | State::Ran | State::Skipped => plain.to_string(),
-            State::WouldRun => self.with_progress(plain),
+            State::Cached | State::Ran | State::Skipped => name.to_string(),
+            State::WouldRun => self.with_progress(name),
             State::Running => self.with_progress(&match &self.job {
-                Some(job) => format!("{plain}: {job}"),
-                None => plain.to_string(),
+                Some(job) => format!("{name}: {job}"),
+                None => name.to_string(),
             }),
             State::Waiting if self.waits_for.is_empty() => match &self.job {
-                Some(job) => format!("{plain}: {job}"),
-                None => plain.to_string(),
+                Some(job) => format!("{name}: {job}"),
+                None => name.to_string(),
             },
             State::Waiting => {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
-                format!("waiting for {}", few(&names))
+                format!("waiting for {}", join_names(&names))
             }
             State::Failed => {
                 format!("failed: {}", format::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
             }
-            State::Interrupted | State::Died => self.with_progress(&format!("{plain}; run again to continue")),
+            State::Interrupted | State::Died => self.with_progress(&format!("{name}; run again to continue")),
         };
         (look, text)
     }
 
+    /// Appends the saved progress, if there is one.
     fn with_progress(&self, text: &str) -> String {
         match &self.progress {
             Some(StageEvent::Progress { done, total, unit, values }) => {
@@ -227,7 +232,7 @@ impl StageView {
     }
 }
 
-/// Returns the most important metric of a kind of stage.
+/// Describes the most important metric of a stage.
 fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     let found = kind.headlines().iter().find_map(|name| Some((*name, metrics.get(*name)?)));
     // The metrics of a command are defined by the user.

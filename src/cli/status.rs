@@ -1,4 +1,5 @@
-//! The command `srpipe status`. It only reads; on a terminal, it follows an active run until the run ends.
+//! The command `srpipe status`. On a terminal, it follows an active run until the run ends. It writes only the records
+//! of runs whose jobs are unwatched.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use super::args::StatusArgs;
 use super::groups::{Group, groups};
 use super::layout::Table;
-use super::lookup::{find_run, note_lost_results};
+use super::lookup::{find_run, warn_about_deleted_results};
 use super::output::{Look, Paint, can_draw, print, print_json};
 use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
 use super::{EXIT_DONE, cluster, load, progress, results};
@@ -26,14 +27,14 @@ pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
     match &args.what {
         None => {
             store.iter().for_each(cluster::reconcile_latest);
-            all(store.as_ref(), runs, args.json);
+            show_all(store.as_ref(), runs, args.json);
             let store = store.as_ref();
             let latest =
                 store.into_iter().flat_map(|store| store.pipelines().into_iter().zip(std::iter::repeat(store)));
             let ended =
                 latest.filter_map(|(pipeline, store)| follow(store, &store.latest_run(&pipeline)?, args)).next();
             show_results(store, runs, ended.as_ref());
-            note_lost_results(store);
+            warn_about_deleted_results(store);
         }
         Some(what) if looks_like_file(what) => {
             let mut pipeline = load(Path::new(what), &args.flags)?;
@@ -47,7 +48,7 @@ pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
             show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
             show_results(store.as_ref(), runs, ended.as_ref());
-            note_lost_results(store.as_ref());
+            warn_about_deleted_results(store.as_ref());
         }
         Some(what) => {
             let run = store.as_ref().and_then(|store| find_run(store, what).ok());
@@ -69,7 +70,7 @@ pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
                 view.record.stages.iter().map(|stage| stage_of_run(store, &view, stage)).collect();
             show(view.record.pipeline.clone(), Some(&view), &stages, args);
             show_results(Some(store), runs, ended.as_ref());
-            note_lost_results(Some(store));
+            warn_about_deleted_results(Some(store));
         }
     }
     Ok(EXIT_DONE)
@@ -91,12 +92,14 @@ fn show_results(store: Option<&Store>, runs: &Path, ended: Option<&RunView>) {
     }
 }
 
+/// Whether an argument names a pipeline file, and not a run or pipeline.
 pub(super) fn looks_like_file(what: &str) -> bool {
     let path = Path::new(what);
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') && !path.is_dir() || path.is_file()
 }
 
-pub(super) fn run_words(state: ViewState) -> (Look, &'static str) {
+/// Returns the style and description of a run's state.
+pub(super) fn describe_run_state(state: ViewState) -> (Look, &'static str) {
     match state {
         ViewState::Running => (Look::Attention, "running"),
         ViewState::Left => (Look::Attention, "running on the cluster, unwatched; run again to watch it"),
@@ -107,6 +110,7 @@ pub(super) fn run_words(state: ViewState) -> (Look, &'static str) {
     }
 }
 
+/// Returns the name of a run's state in JSON and filters.
 pub(super) fn run_state_name(state: ViewState) -> &'static str {
     match state {
         ViewState::Running => "running",
@@ -133,7 +137,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
     let now = Timestamp::now();
     let mut text = match run {
         Some(run) => {
-            let (look, state) = run_words(run.state);
+            let (look, state) = describe_run_state(run.state);
             let age = format::age(run.record.finished_at.as_ref().unwrap_or(&run.record.started_at), now);
             format!("{pipeline}: latest run {}: {}, {age}\n", run.record.id, paint.paint(look, state))
         }
@@ -144,7 +148,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
     for Group { name, members } in groups(stages.iter().map(|stage| stage.name.as_str()), args.all) {
         let stage = &stages[members.start];
         if members.len() > 1 {
-            let (state, seconds) = together(&stages[members]);
+            let (state, seconds) = summarize(&stages[members]);
             let none = || plain(String::new());
             table.row(vec![plain(name), plain(stage.kind.name().to_string()), state, none(), plain(seconds), none()]);
             continue;
@@ -152,7 +156,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
         table.row(vec![
             plain(name),
             plain(stage.kind.name().to_string()),
-            stage.words(),
+            stage.style_and_text(),
             plain(stage.finished_at.as_ref().map_or(String::new(), |then| format::age(then, now))),
             plain(stage.seconds.map_or(String::new(), format::duration)),
             plain(stage.highlight.clone()),
@@ -163,15 +167,16 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
 }
 
 /// Returns the number of instances in each state, and the total time of those that finished.
-fn together(stages: &[StageView]) -> ((Look, String), String) {
+fn summarize(stages: &[StageView]) -> ((Look, String), String) {
     let mut counts: BTreeMap<State, usize> = BTreeMap::new();
     stages.iter().for_each(|stage| *counts.entry(stage.state).or_default() += 1);
-    let worst = counts.keys().next_back().map_or(Look::Plain, |state| state.words().0);
-    let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {}", state.words().1)).collect();
+    let worst = counts.keys().next_back().map_or(Look::Plain, |state| state.style_and_name().0);
+    let counts: Vec<String> = counts.iter().map(|(state, n)| format!("{n} {}", state.style_and_name().1)).collect();
     let seconds: Option<f64> = stages.iter().filter_map(|stage| stage.seconds).reduce(|a, b| a + b);
     ((worst, counts.join(", ")), seconds.map_or(String::new(), format::duration))
 }
 
+/// Returns the JSON of a run, without its stages.
 fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for stage in &record.stages {
@@ -185,7 +190,7 @@ fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
 }
 
 /// Prints the latest run of every pipeline.
-fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
+fn show_all(store: Option<&Store>, runs: &Path, as_json: bool) {
     let views = store.into_iter().flat_map(|store| {
         store.pipelines().into_iter().filter_map(|pipeline| RunView::latest(store, &pipeline)).collect::<Vec<_>>()
     });
@@ -207,7 +212,7 @@ fn all(store: Option<&Store>, runs: &Path, as_json: bool) {
     let now = Timestamp::now();
     let mut table = Table::new(&["pipeline", "run", "state", "stages", "age", "took"]);
     for RunView { record, state } in &views {
-        let (look, state) = run_words(*state);
+        let (look, state) = describe_run_state(*state);
         let plain = |text: String| (Look::Plain, text);
         table.row(vec![
             plain(record.pipeline.clone()),

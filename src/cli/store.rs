@@ -27,21 +27,22 @@ pub(super) fn gc(args: &GcArgs, runs: &Path) -> Result<u8> {
     if args.json {
         print_json(&serde_json::json!({"schema": 1, "dry_run": args.dry_run, "removed": removed}));
     } else {
-        print(&describe(&removed, args.dry_run));
+        print(&describe_removed(&removed, args.dry_run));
     }
     Ok(EXIT_DONE)
 }
 
-fn describe(removed: &Removed, dry_run: bool) -> String {
+/// Describes what garbage collection removed, or would remove.
+fn describe_removed(removed: &Removed, dry_run: bool) -> String {
     let mut text: String = removed.runs.iter().map(|run| format!("run {run}\n")).collect();
-    let others = [
+    let kinds = [
         (removed.runs.len(), "run"),
         (removed.results.actions, "result"),
         (removed.results.blobs, "blob"),
         (removed.results.work, "unfinished stage"),
         (removed.results.temporaries, "half-written file"),
     ];
-    let counts: Vec<String> = others.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| format::count(n, noun)).collect();
+    let counts: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|&(n, noun)| format::count(n, noun)).collect();
     let verb = if dry_run { "would remove" } else { "removed" };
     text += &match counts.is_empty() {
         true => "nothing to remove".to_string(),
@@ -72,7 +73,7 @@ pub(super) fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
                 Problem::Damaged { key, output, digest } => (key, format!("{output} is damaged (blob {digest})")),
                 Problem::Missing { key, output, digest } => (key, format!("{output} is missing (blob {digest})")),
             };
-            print(&format!("{} {}: {what}\n", paint.paint(Look::Bad, "damaged:"), described(&store, key)));
+            print(&format!("{} {}: {what}\n", paint.paint(Look::Bad, "damaged:"), describe_result(&store, key)));
         }
         for run in &verified.damaged_runs {
             print(&format!("{} {run}\n", paint.paint(Look::Bad, "damaged:")));
@@ -102,7 +103,7 @@ pub(super) fn verify(args: &VerifyArgs, runs: &Path) -> Result<u8> {
 }
 
 /// Describes a result by the stages of the latest runs that have its key, or else by its kind and key.
-fn described(store: &Store, key: &Key) -> String {
+fn describe_result(store: &Store, key: &Key) -> String {
     let runs = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
     let stages = runs.filter_map(|run| run.record().ok()).flat_map(|record| {
         let has_key = record.stages.into_iter().filter(|stage| stage.key.as_ref() == Some(key));
@@ -135,6 +136,7 @@ pub(super) fn pin(args: &RunIdArgs, runs: &Path, pin: bool) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
+/// Describes the contents of the store in one line.
 pub(super) fn contents(contents: &Contents) -> String {
     let Contents { results, blobs, bytes, unfinished } = *contents;
     let unfinished = match unfinished {

@@ -1,4 +1,4 @@
-//! Suggests a study that could decide a claim: the command of the inconclusive run, with enough seeds.
+//! Suggests a study that could decide an inconclusive claim: the command of the run, with enough seeds.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ pub(super) fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], se
     let sweep = format!("seed={}", list.join(","));
     let mut words = without_seeds(command);
     words.extend(["--sweep".to_string(), sweep]);
-    match trainings(&words, stage, claims) {
-        Some(trained) if trained >= seeds => command_line(&words),
+    match min_trainings(&words, stage, claims) {
+        Some(trainings) if trainings >= seeds => command_line(&words),
         _ => format!(
             "train all claimed arms with the same {seeds} seeds: in the pipeline file, set `matrix: {{ seed: [{}] }}` and \
              remove `seed` from their stages and `defaults`",
@@ -34,8 +34,8 @@ fn without_seeds(command: &[String]) -> Vec<String> {
     let mut words = vec![];
     let mut rest = command.iter().peekable();
     while let Some(word) = rest.next() {
-        let follows = ["--set", "--sweep"].contains(&word.as_str());
-        if follows && rest.peek().is_some_and(|value| is_seed(value)) {
+        let is_flag = ["--set", "--sweep"].contains(&word.as_str());
+        if is_flag && rest.peek().is_some_and(|value| is_seed(value)) {
             rest.next();
         } else if !["--set=", "--sweep="].iter().any(|flag| word.strip_prefix(flag).is_some_and(is_seed)) {
             words.push(word.clone());
@@ -46,17 +46,17 @@ fn without_seeds(command: &[String]) -> Vec<String> {
 
 /// Returns the smallest number of seeds that the command would train an arm of the claims with, or `None` if the
 /// command is invalid.
-fn trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
+fn min_trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
     let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;
     let StageParams::Compare(params) = &pipeline.stage(stage)?.params else { return None };
     let arms = claims.iter().flat_map(|claim| [&claim.arm, &claim.control]).filter(|arm| *arm != BICUBIC);
-    let trainings: Option<Vec<usize>> = arms.map(|arm| trainings_of(arm, params)).collect();
+    let trainings: Option<Vec<usize>> = arms.map(|arm| count_trainings(arm, params)).collect();
     trainings?.into_iter().min()
 }
 
 /// Returns the number of different trainings that an arm's runs depend on.
-fn trainings_of(arm: &str, params: &CompareParams) -> Option<usize> {
+fn count_trainings(arm: &str, params: &CompareParams) -> Option<usize> {
     let runs = &params.arms.get(arm)?.runs;
     Some(runs.iter().map(|run| &run.trainings).collect::<BTreeSet<_>>().len())
 }
@@ -81,8 +81,8 @@ mod tests {
             "stages.a.seed=3",
             "--set=defaults.train.seed=1",
         ];
-        let left = without_seeds(&command.map(String::from));
-        assert_eq!(left, ["srpipe", "run", "a.yaml", "--set", "name=b", "--sweep=x=1"]);
+        let remaining = without_seeds(&command.map(String::from));
+        assert_eq!(remaining, ["srpipe", "run", "a.yaml", "--set", "name=b", "--sweep=x=1"]);
         assert_eq!(without_seeds(&["--set".to_string()]), ["--set"]);
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
         write(&outputs.bicubic(), &resample::enlarge(&image, scale))?;
     }
     let upscaling = TiledSampler::new(&denoiser, &sampler, args.seed, &image);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut meter = Meter::new(upscaling.evaluations() as u64 * args.samples);
     for k in 0..args.samples {
         let image = upscaling.sample(k, &mut |evaluations| {
@@ -61,7 +61,7 @@ pub(super) fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
         write(&outputs.sample(k), &image)?;
     }
     meter.bar.finish_and_clear();
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     let images: Vec<PathBuf> = (0..args.samples).map(|k| outputs.sample(k)).collect();
     let bicubic = args.bicubic.then(|| outputs.bicubic());
     let [width, height] = [image.width, image.height];
@@ -80,7 +80,7 @@ pub(super) fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Fails if there is not enough memory, instead of being killed midway.
+/// Fails if there is not enough memory. Otherwise the system might kill the process midway.
 fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     let needed = TiledSampler::memory(denoiser, image.height, image.width);
     match available_memory() {
@@ -97,7 +97,7 @@ fn check_memory(image: &Images, denoiser: &Denoiser) -> Result<(), InputError> {
     }
 }
 
-/// The output files.
+/// The paths and the format of the output files.
 struct Outputs {
     path: PathBuf,
     format: Format,
@@ -105,6 +105,7 @@ struct Outputs {
 }
 
 impl Outputs {
+    /// Checks the output files before sampling, which may take hours.
     fn new(args: &UpscaleArgs) -> Result<Self, InputError> {
         let path = args.output.clone();
         let format = path.extension().and_then(|ending| Format::from_extension(&ending.to_string_lossy()));
@@ -119,7 +120,6 @@ impl Outputs {
                 folder.display()
             )));
         }
-        // Check before sampling, which may take hours.
         if let Err(error) = tempfile::tempfile_in(folder) {
             return Err(InputError(format!("{}: cannot be written: {error}", path.display())));
         }
@@ -128,9 +128,9 @@ impl Outputs {
         if let Some(path) = (0..args.samples).map(|k| outputs.sample(k)).chain(bicubic).find(|path| path.is_dir()) {
             return Err(InputError(format!("{}: this is a folder; choose another output file", path.display())));
         }
-        let same =
+        let is_input =
             |path: &Path| path.canonicalize().is_ok_and(|path| args.image.canonicalize().is_ok_and(|i| i == path));
-        if (0..args.samples).any(|k| same(&outputs.sample(k))) || args.bicubic && same(&outputs.bicubic()) {
+        if (0..args.samples).any(|k| is_input(&outputs.sample(k))) || args.bicubic && is_input(&outputs.bicubic()) {
             return Err(InputError(format!(
                 "{}: the output would overwrite the input image; choose another output file",
                 args.image.display()
@@ -141,22 +141,24 @@ impl Outputs {
 
     /// Fails if the format cannot store an image of this size.
     fn check_size(&self, width: usize, height: usize) -> Result<(), InputError> {
-        let most = self.format.max_side();
-        if width.max(height) <= most {
+        let max_side = self.format.max_side();
+        if width.max(height) <= max_side {
             return Ok(());
         }
         Err(InputError(format!(
-            "{}: the result has {width}×{height} pixels, but a {} file has at most {most}×{most}; write a PNG file: -o {}",
+            "{}: the result has {width}×{height} pixels, but a {} file has at most {max_side}×{max_side}; write a PNG file: -o {}",
             self.path.display(),
             self.format.name(),
             format::shell_word(self.path.with_extension("png"))
         )))
     }
 
+    /// Returns the path of sample `k`.
     fn sample(&self, k: u64) -> PathBuf {
         if self.samples == 1 { self.path.clone() } else { self.named(&(k + 1).to_string()) }
     }
 
+    /// Returns the path of the bicubic interpolation.
     fn bicubic(&self) -> PathBuf {
         self.named("bicubic")
     }
@@ -171,18 +173,18 @@ impl Outputs {
 }
 
 fn read_picture(path: &Path) -> Result<Picture> {
-    let wrong = |error: String| InputError(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| wrong(format::io_error(&error)))?;
+    let input_error = |error: String| InputError(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| input_error(format::io_error(&error)))?;
     let picture = Picture::decode(&bytes);
-    Ok(picture.map_err(|error| wrong(format!("cannot read this as a PNG, JPEG or WebP image: {error:#}")))?)
+    Ok(picture.map_err(|error| input_error(format!("cannot read this as a PNG, JPEG or WebP image: {error:#}")))?)
 }
 
 /// Reads the checkpoint of a file, or the averaged weights of a `train` stage.
 fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     let path = Path::new(model);
-    let wrong = |error: anyhow::Error| InputError(format!("--model: {model}: {error:#}"));
+    let input_error = |error: anyhow::Error| InputError(format!("--model: {model}: {error:#}"));
     let bytes = if path.is_file() {
-        return Ok(Checkpoint::read(path).map_err(wrong)?);
+        return Ok(Checkpoint::read(path).map_err(input_error)?);
     } else if path.extension().is_some_and(|ending| ending == "safetensors") {
         return Err(InputError(format!("--model: no such file: {model}")).into());
     } else {
@@ -192,19 +194,20 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
         })?;
         weights_of_stage(&store, model)?
     };
-    Ok(Checkpoint::from_bytes(&bytes).map_err(wrong)?)
+    Ok(Checkpoint::from_bytes(&bytes).map_err(input_error)?)
 }
 
+/// Reads the averaged weights of a `train` stage of the latest run.
 fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
     let (run, stage) = find_stage(store, model)?;
     if stage.kind != StageKind::Train {
         let stages = run.record()?.stages;
         let trained = stages.iter().filter(|stage| stage.kind == StageKind::Train).map(|stage| stage.name.as_str());
         let trained: Vec<&str> = trained.collect();
-        let there = if trained.is_empty() { "none".into() } else { trained.join(", ") };
+        let names = if trained.is_empty() { "none".into() } else { trained.join(", ") };
         let kind = stage.kind;
         return Err(InputError(format!(
-            "--model: {model} is a `{kind}` stage, expected a `train` stage; the run has {there}"
+            "--model: {model} is a `{kind}` stage, expected a `train` stage; the run has {names}"
         ))
         .into());
     }
@@ -220,6 +223,7 @@ fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
     store.read(digest).with_context(|| format!("reading the weights of {model}"))
 }
 
+/// Returns the sampler's parameters; fails if they do not match the model.
 fn sampler(args: &UpscaleArgs, denoiser: &Denoiser) -> Result<SamplerParams, InputError> {
     let timesteps = denoiser.config.diffusion.timesteps;
     let steps = args.steps as usize;
@@ -242,7 +246,7 @@ fn sampler(args: &UpscaleArgs, denoiser: &Denoiser) -> Result<SamplerParams, Inp
 /// Shows progress: a bar on a terminal, otherwise a line at intervals.
 struct Meter {
     bar: ProgressBar,
-    begun: Instant,
+    started: Instant,
     last_line: Instant,
 }
 
@@ -253,7 +257,7 @@ impl Meter {
         let style = ProgressStyle::with_template(template).expect("the template is a constant");
         bar.set_style(style.progress_chars("━╸─"));
         bar.set_length(total);
-        Self { bar, begun: Instant::now(), last_line: Instant::now() }
+        Self { bar, started: Instant::now(), last_line: Instant::now() }
     }
 
     fn advance(&mut self, evaluations: u64) {
@@ -261,8 +265,8 @@ impl Meter {
         if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let left = self.begun.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
-            note(&format!("{} %  ETA {}", 100 * done / total, format::duration(left)));
+            let eta = self.started.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
+            note(&format!("{} %  ETA {}", 100 * done / total, format::duration(eta)));
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::args::WhyArgs;
-use super::explanations::{Explained, few};
+use super::explanations::{Explained, join_names};
 use super::output::{print, print_json};
 use super::{EXIT_DONE, cluster, load};
 use crate::config::InputError;
@@ -14,7 +14,7 @@ use crate::run::prepare;
 use crate::store::Store;
 
 /// The maximum number of instances of a swept stage to explain.
-const MOST: usize = 20;
+const MAX_INSTANCES: usize = 20;
 
 pub(super) fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     let store = Store::open_existing(runs);
@@ -29,7 +29,8 @@ pub(super) fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
     if chosen.is_empty() {
         let mut names: Vec<&str> = stages.iter().map(|stage| stage.base.as_str()).collect();
         names.dedup();
-        let text = format!("{} has no stage {}; its stages are {}", args.file.display(), args.stage, few(&names));
+        let text =
+            format!("{} has no stage {}; its stages are {}", args.file.display(), args.stage, join_names(&names));
         return Err(InputError(text).into());
     }
     let explained = Explained::new(&pipeline, &prepared, store.as_ref());
@@ -37,17 +38,17 @@ pub(super) fn why(args: &WhyArgs, runs: &Path) -> Result<u8> {
         let json = |&stage: &usize| {
             let mut json = explained.json(stage);
             json["sentence"] = json!(explained.sentence(stage));
-            json["follow"] = json!(explained.follow(stage));
+            json["follow"] = json!(explained.dependents(stage));
             json
         };
         let stages: Vec<_> = chosen.iter().map(json).collect();
         print_json(&json!({"schema": 1, "pipeline": pipeline.name, "stages": stages}));
         return Ok(EXIT_DONE);
     }
-    for &stage in chosen.iter().take(MOST) {
+    for &stage in chosen.iter().take(MAX_INSTANCES) {
         print(&format!("{}\n", explained.sentence(stage)));
     }
-    if let more @ 1.. = chosen.len().saturating_sub(MOST) {
+    if let more @ 1.. = chosen.len().saturating_sub(MAX_INSTANCES) {
         print(&format!("and {more} more; name an instance, or use --json\n"));
     }
     Ok(EXIT_DONE)

@@ -68,17 +68,20 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+/// The kernels that `srpipe bench` measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BenchBackend {
     Fused,
     Composed,
 }
 
+/// Parses the size of images.
 fn image_size(text: &str) -> Result<usize, String> {
     let size = text.parse().ok().filter(|n: &usize| (4..=4096).contains(n) && n.is_multiple_of(4));
     size.ok_or_else(|| "must be a multiple of 4 from 4 to 4096".into())
 }
 
+/// Parses a duration in seconds.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|s| (0.0..=3600.0).contains(s));
     seconds.ok_or_else(|| "must be a number of seconds from 0 to 3600".into())

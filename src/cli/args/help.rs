@@ -124,7 +124,7 @@ mod tests {
             let help = sub.get_after_help().map(StyledStr::to_string).unwrap_or_default();
             assert!(help.contains("Exit codes:"), "{}: {help}", sub.get_name());
             let examples = help.lines().filter(|line| line.starts_with("  srpipe "));
-            let examples: Vec<Vec<&str>> = examples.map(words).collect();
+            let examples: Vec<Vec<&str>> = examples.map(command_words).collect();
             assert!(!examples.is_empty() || sub.get_name() == "schema", "{}: {help}", sub.get_name());
             for example in examples {
                 let parsed = command().try_get_matches_from(&example);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     /// Returns the words of an example's command, without the explanation that follows two or more spaces.
-    fn words(line: &str) -> Vec<&str> {
+    fn command_words(line: &str) -> Vec<&str> {
         let line = line.trim();
         let words = line.split_once("  ").map_or(line, |(command, _)| command).split(' ');
         words.map(|word| word.trim_matches('\'')).collect()

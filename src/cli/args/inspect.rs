@@ -13,6 +13,7 @@ With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\"
 \"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"job\": {\"id\", \"queued\" (why),
 \"node\"}, \"waits_for\"}]}.";
 
+/// The arguments of `srpipe status`.
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_JSON)]
 pub struct StatusArgs {
@@ -53,8 +54,8 @@ Examples:
   srpipe runs ablation --filter state=ok --sort psnr_mean.baseline --reverse
   srpipe runs ablation --filter 'base_channels>=32'
 
-With --json: {\"schema\": 1, \"runs\": [{\"id\", \"pipeline\", \"state\": running|ok|failed|interrupted|died, \"started_at\",
-\"seconds\", \"params\": {PATH: text}, \"metrics\": {STAGE.NAME: number}}]}";
+With --json: {\"schema\": 1, \"runs\": [{\"id\", \"pipeline\", \"state\": running|left|ok|failed|interrupted|died,
+\"started_at\", \"seconds\", \"params\": {PATH: text}, \"metrics\": {STAGE.NAME: number}}]}";
 
 /// The arguments of `srpipe runs`.
 #[derive(Debug, Args)]
@@ -79,6 +80,7 @@ pub struct RunsArgs {
     pub json: bool,
 }
 
+/// The output format of `srpipe graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GraphFormat {
     /// A tree for the terminal: each stage is below its last dependency.
@@ -93,6 +95,7 @@ const GRAPH_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"nodes\": [{\"name\", \"kind\", \"count\", \"states\": {STATE: count}, \"reads\":
 [names]}]}";
 
+/// The arguments of `srpipe graph`.
 #[derive(Debug, Args)]
 #[command(after_help = GRAPH_JSON)]
 pub struct GraphArgs {
@@ -115,6 +118,7 @@ const CHECK_JSON: &str = "\
 With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (their number, if there are no errors), \"errors\": [{\"message\",
 \"place\" (file:line:column, or the flag), \"help\"}]}]}.";
 
+/// The arguments of `srpipe check`.
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_JSON)]
 pub struct CheckArgs {

@@ -134,7 +134,7 @@ pub(super) enum Command {
 }
 
 /// Adds a hint to the error about a missing pipeline file.
-pub(super) fn helped(mut error: clap::Error) -> clap::Error {
+pub(super) fn with_file_hint(mut error: clap::Error) -> clap::Error {
     let lacks_file = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
             missing.iter().any(|name| name.starts_with("<FILE"))
@@ -142,8 +142,8 @@ pub(super) fn helped(mut error: clap::Error) -> clap::Error {
         _ => false,
     };
     if lacks_file {
-        let tip = "pass a pipeline file; `srpipe init` writes one to start from".into();
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+        let hint = "pass a pipeline file; `srpipe init` writes one to start from".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
     }
     error
 }

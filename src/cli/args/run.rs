@@ -42,11 +42,12 @@ const RUN_HELP: &str = concat!(
 With --json, stdout has one object per line. Within a schema version, fields and events are only added:
   {\"event\": \"run_started\", \"schema\": 1, \"run\": ID, \"pipeline\": NAME, \"stages\": [NAME, ...]}
   {\"event\": \"stage\", \"stage\": NAME, \"state\": pending|running|cached|ran|failed|skipped|interrupted}
-      ran: \"seconds\"; failed: \"error\", \"cause\" (failed|lost|out_of_memory|time), \"log\" (a path);
+      ran: \"seconds\"; failed: \"error\", \"cause\" (failed|lost|out_of_memory|time|
+      node_failure|preempted|cancelled), \"log\" (a path);
       skipped: \"because\" (a stage, or null); running: \"waiting\" if another run computes the same result
   {\"event\": \"progress\", \"stage\": NAME, \"done\": N, \"total\": N, \"unit\": TEXT, \"values\": {NAME: NUMBER}}
   {\"event\": \"message\", \"stage\": NAME, \"text\": TEXT}
-  {\"event\": \"stopping\"}
+  {\"event\": \"stopping\", \"jobs_go_on\": true|false}
   {\"event\": \"run_finished\", \"schema\": 1, \"run\": ID, \"state\": ok|failed|interrupted, \"stages\": {NAME: STATE}}"
 );
 
@@ -63,6 +64,7 @@ pub struct FlagArgs {
 }
 
 impl FlagArgs {
+    /// Returns the overrides for the pipeline's parser.
     pub fn flags(&self) -> Flags {
         Flags { set: self.set.clone(), sweep: self.sweep.clone() }
     }
@@ -119,7 +121,8 @@ pub struct RunArgs {
 const PLAN_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
 cached|ready|waiting, \"reason\": known|new|lost|forced|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
-cached result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\"}],
+cached result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\", \"same_bytes\" (whether a
+rerun gives identical bytes; only if it runs a network), \"network\": the cost of the network that it trains}],
 \"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
 
 /// The arguments of `srpipe plan`.

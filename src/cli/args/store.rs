@@ -52,6 +52,7 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
+/// The arguments of `srpipe export`.
 #[derive(Debug, Args)]
 #[command(after_help = SHARE_JSON)]
 pub struct ExportArgs {
@@ -86,6 +87,7 @@ pub struct PushArgs {
     pub json: bool,
 }
 
+/// The arguments of `srpipe cancel`, `pin` and `unpin`.
 #[derive(Debug, Args)]
 #[command(after_help = PIN_JSON)]
 pub struct RunIdArgs {
@@ -96,6 +98,7 @@ pub struct RunIdArgs {
     pub json: bool,
 }
 
+/// Parses a size with a unit, in bytes.
 fn size(text: &str) -> Result<u64, String> {
     crate::config::bytes(text).ok_or_else(|| "must be a number with a unit, such as `20 GB`".to_string())
 }

@@ -33,6 +33,7 @@ pub struct InitArgs {
     pub json: bool,
 }
 
+/// A pipeline that `srpipe init` can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Template {
     /// Three models on generated images; takes two minutes, no download.

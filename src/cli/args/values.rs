@@ -2,10 +2,12 @@
 
 use crate::config::{Device, ExecutorKind};
 
+/// Parses an executor.
 pub(super) fn executor(text: &str) -> Result<ExecutorKind, String> {
     text.parse().map_err(|expected| format!("must be {expected}"))
 }
 
+/// Parses a device.
 pub(super) fn device(text: &str) -> Result<Device, String> {
     text.parse().map_err(|expected| format!("must be {expected}"))
 }
@@ -25,8 +27,8 @@ mod tests {
 
     #[test]
     fn devices_are_parsed() {
-        let read = ["auto", "cpu", "cuda", "cuda:3"].map(|text| device(text).unwrap());
-        assert_eq!(read, [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)]);
+        let parsed = ["auto", "cpu", "cuda", "cuda:3"].map(|text| device(text).unwrap());
+        assert_eq!(parsed, [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)]);
         assert!(["gpu", "cuda:", "cuda:x", ""].iter().all(|text| device(text).is_err()));
     }
 }

@@ -6,43 +6,45 @@ use serde_json::json;
 use super::super::layout::Table;
 use super::super::output::{Look, Paint, note, print};
 use super::super::{EXIT_DONE, EXIT_FAILED};
-use super::Machinery;
+use super::Target;
 use crate::format;
 use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, STATES, agreement, networks};
 
-pub(super) fn check(machinery: &Machinery, steps: u64, as_json: bool) -> Result<u8> {
-    let mut found: Vec<Agreement> = vec![];
+/// Compares every kind of network, and prints the differences.
+pub(super) fn check(target: &Target, steps: u64, as_json: bool) -> Result<u8> {
+    let mut results: Vec<Agreement> = vec![];
     for network in networks() {
-        note(&format!("{}: {}, {} ...", machinery.device, network.0, format::count(steps as usize, "step")));
-        found.push(agreement(&network, steps, &|graph, state| machinery.open(graph, state))?);
+        note(&format!("{}: {}, {} ...", target.device, network.0, format::count(steps as usize, "step")));
+        results.push(agreement(&network, steps, &|graph, state| target.open(graph, state))?);
     }
-    let agrees = found.iter().all(Agreement::holds);
+    let agrees = results.iter().all(Agreement::holds);
     match as_json {
         true => print(&format!(
             "{}\n",
             json!({
-                "schema": 1, "device": machinery.device.to_string(), "backend": machinery.name(), "steps": steps,
-                "agrees": agrees, "networks": found,
+                "schema": 1, "device": target.device.to_string(), "backend": target.name(), "steps": steps,
+                "agrees": agrees, "networks": results,
             })
         )),
-        false => print(&table(&found, agrees)),
+        false => print(&table(&results, agrees)),
     }
     Ok(if agrees { EXIT_DONE } else { EXIT_FAILED })
 }
 
-fn table(found: &[Agreement], agrees: bool) -> String {
+/// Returns the table of the differences, with a verdict.
+fn table(results: &[Agreement], agrees: bool) -> String {
     let mut table = Table::new(&["network", "outputs", "gradients", "states", "losses", "last loss: CPU", "here", ""]);
-    for row in found {
+    for row in results {
         let plain = |text: String| (Look::Plain, text);
-        let [ours, other] = row.last.map_or([String::new(), String::new()], |last| last.map(|l| format!("{l:.4}")));
+        let [cpu, device] = row.last.map_or([String::new(), String::new()], |last| last.map(|l| format!("{l:.4}")));
         table.row(vec![
             plain(row.network.clone()),
             plain(format!("{:.1e}", row.outputs)),
             plain(format!("{:.1e}", row.gradients)),
             plain(row.states.map_or(String::new(), |states| format!("{states:.1e}"))),
             plain(row.losses.map_or(String::new(), |losses| format!("{losses:.1e}"))),
-            plain(ours),
-            plain(other),
+            plain(cpu),
+            plain(device),
             if row.holds() { (Look::Good, "agrees".into()) } else { (Look::Bad, "differs".into()) },
         ]);
     }

@@ -20,24 +20,27 @@ use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
 use crate::run::cuda;
 use crate::train::{initial_state, measure};
 
-/// The sizes of the estimates: CIFAR-10's training images, and test images with a typical number of sampling steps.
+/// The sizes in the estimates: the number of CIFAR-10's training images, and a number of test images with a typical
+/// number of sampling steps.
 const EPOCH: f64 = 50_000.0;
 const SAMPLES: f64 = 1000.0;
 const SAMPLING_STEPS: f64 = 50.0;
 
+/// The measurements and their settings.
 #[derive(Serialize)]
 struct Report {
     schema: u32,
     train_step_ms: f64,
     train_images_per_s: f64,
     forward_images_per_s: f64,
-    /// The operations of a training step, counted as direct convolutions.
+    /// The throughput of training steps, whose operations are counted as direct convolutions.
     gflops: f64,
-    /// The instruction set; None for dfdx's operations, which choose their own.
+    /// The measured peak of the threads; None for dfdx's operations.
     peak_gflops: Option<f64>,
     /// The peak memory of the host process; None if the system does not report it.
     peak_rss_mib: Option<f64>,
     threads: usize,
+    /// The instruction set; `dfdx` for dfdx's operations, which choose their own.
     simd: &'static str,
     device: String,
     backend: &'static str,
@@ -50,16 +53,16 @@ struct Report {
 
 pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     let isa = Isa::from_env().map_err(|error| InputError(error.to_string()))?;
-    let machinery = Machinery::new(args)?;
+    let target = Target::new(args)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0));
     pool.build_global().context("starting the threads")?;
     if args.check {
-        return check::check(&machinery, args.steps, args.json);
+        return check::check(&target, args.steps, args.json);
     }
     if can_draw() && !args.json {
         note(&format!("measuring for {} ...", format::duration(2.0 * args.seconds)));
     }
-    let report = report(args, &machinery, isa)?;
+    let report = report(args, &target, isa)?;
     match args.json {
         true => print_json_line(&serde_json::to_value(&report)?),
         false => print(&report.text()),
@@ -67,14 +70,15 @@ pub(super) fn bench(args: &BenchArgs) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// The device, backend and instruction set of a measurement.
-struct Machinery {
+/// The device and the backend to measure.
+struct Target {
     /// The device, never `auto`.
     device: Device,
+    /// The backend on the CPU; `Composed` on a GPU.
     cpu: CpuBackend,
 }
 
-impl Machinery {
+impl Target {
     fn new(args: &BenchArgs) -> Result<Self, InputError> {
         let device = cuda(args.device)?.map_or(Device::Cpu, Device::Cuda);
         let cpu = match (args.backend, device) {
@@ -87,6 +91,7 @@ impl Machinery {
         Ok(Self { device, cpu })
     }
 
+    /// Creates a network on the device.
     fn open(&self, graph: Graph, state: &TrainState) -> Result<Box<dyn Network>> {
         match self.device {
             Device::Cuda(_) => nn::create_network(self.device, graph, state),
@@ -94,6 +99,7 @@ impl Machinery {
         }
     }
 
+    /// Returns the name of the backend.
     fn name(&self) -> &'static str {
         match self.cpu {
             CpuBackend::Fused => "fused",
@@ -102,12 +108,13 @@ impl Machinery {
     }
 }
 
-fn report(args: &BenchArgs, machinery: &Machinery, isa: Isa) -> Result<Report> {
+/// Measures the speed of a network.
+fn report(args: &BenchArgs, target: &Target, isa: Isa) -> Result<Report> {
     let mut model = ModelParams::tutorial(args.base_channels, args.attention.kind);
     let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
     if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
-        let known = sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-        return Err(InputError(format!("--resolutions {size}: the network's maps are {known} pixels high")).into());
+        let valid = sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        return Err(InputError(format!("--resolutions {size}: the network's maps are {valid} pixels high")).into());
     }
     model.attention.resolutions = match args.resolutions.is_empty() {
         true => sizes[sizes.len() - 1..].to_vec(),
@@ -116,11 +123,11 @@ fn report(args: &BenchArgs, machinery: &Machinery, isa: Isa) -> Result<Report> {
     let graph = unet(&model, args.image_size, 4);
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);
-    let mut network = machinery.open(graph, &state)?;
+    let mut network = target.open(graph, &state)?;
     let speed = measure(network.as_mut(), args.batch, Duration::from_secs_f64(args.seconds))?;
     let per_second = |time: Duration| args.batch as f64 / time.as_secs_f64();
     let train_images_per_s = per_second(speed.train_step);
-    let fused = machinery.cpu == CpuBackend::Fused;
+    let fused = target.cpu == CpuBackend::Fused;
     Ok(Report {
         schema: 1,
         train_step_ms: 1e3 * speed.train_step.as_secs_f64(),
@@ -131,8 +138,8 @@ fn report(args: &BenchArgs, machinery: &Machinery, isa: Isa) -> Result<Report> {
         peak_rss_mib: peak_rss_mib(),
         threads: rayon::current_num_threads(),
         simd: if fused { isa.name() } else { "dfdx" },
-        device: machinery.device.to_string(),
-        backend: machinery.name(),
+        device: target.device.to_string(),
+        backend: target.name(),
         base_channels: args.base_channels,
         attention: model.attention,
         batch: args.batch,
@@ -142,6 +149,7 @@ fn report(args: &BenchArgs, machinery: &Machinery, isa: Isa) -> Result<Report> {
 }
 
 impl Report {
+    /// Returns the report as text.
     fn text(&self) -> String {
         let attention = serde_json::to_value(&self.attention).unwrap_or_default();
         let attention = attention["kind"].as_str().unwrap_or("none");
@@ -167,7 +175,7 @@ impl Report {
             row(
                 "training",
                 &format!("{:.1} ms", self.train_step_ms),
-                &format!("a step; {:.0} images/s, {:.0} GFLOP/s{peak}", self.train_images_per_s, self.gflops),
+                &format!("per step; {:.0} images/s, {:.0} GFLOP/s{peak}", self.train_images_per_s, self.gflops),
             ),
             row("forward pass", &format!("{:.0}", self.forward_images_per_s), "images/s"),
             row("peak memory", &memory, ""),
@@ -182,7 +190,7 @@ impl Report {
     }
 }
 
-/// Returns the peak memory of this process.
+/// Returns the peak memory of this process in MiB; None if the system does not report it.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

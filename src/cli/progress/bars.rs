@@ -9,11 +9,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
 use super::canvas::{BAR, Canvas};
-use super::columns::{Columns, Work};
-use super::trail::Trail;
-use super::{Stages, log_lines, sentence, stopping};
+use super::columns::{Columns, StageProgress};
+use super::sparkline::Sparkline;
+use super::{Stages, describe, log_lines, stopping_message};
 use crate::cli::layout::fill;
-use crate::cli::output::{Look, Paint, shown, visible, visible_line};
+use crate::cli::output::{Look, Paint, sanitize, sanitize_line, terminal_text};
 use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::config::names::base;
 use crate::format;
@@ -25,24 +25,25 @@ use crate::stages::StageEvent;
 const TICK: Duration = Duration::from_millis(250);
 
 /// The maximum number of redraws per second.
-const DRAWINGS: u8 = 20;
+const MAX_REDRAWS_PER_SECOND: u8 = 20;
 
-/// The width of the time, with its separator.
-const ELAPSED: usize = 12;
+/// The width of the elapsed time, with its separator.
+const ELAPSED_WIDTH: usize = 12;
 
-/// The number of terminal rows to leave for earlier output.
-const ROWS_LEFT: usize = 4;
+/// The number of terminal rows to keep free of bars.
+const RESERVED_ROWS: usize = 4;
 
-/// A running stage.
-struct Working {
+/// A running stage and its bar.
+struct RunningStage {
     bar: ProgressBar,
-    losses: Trail,
+    losses: Sparkline,
     /// The latest validation loss.
     val_loss: Option<f64>,
-    left: Option<f64>,
+    /// The estimated remaining seconds.
+    eta: Option<f64>,
 }
 
-impl Working {
+impl RunningStage {
     fn handle_event(&mut self, event: &StageEvent) {
         if let StageEvent::Progress { values, .. } = event
             && let Some(&loss) = values.get("loss")
@@ -53,17 +54,18 @@ impl Working {
     }
 }
 
+/// Shows the progress of a run as bars on a terminal.
 pub struct Bars {
     paint: Paint,
     stages: Stages,
     all: MultiProgress,
     footer: ProgressBar,
-    working: BTreeMap<usize, Working>,
+    running: BTreeMap<usize, RunningStage>,
     states: Vec<StageRunState>,
     /// The number and total seconds of the stages that ran, by their names in the file.
     took: BTreeMap<String, (f64, f64)>,
-    /// Stages that are not printed yet and have the same status text; they are printed on one line.
-    together: (&'static str, Vec<usize>),
+    /// The common status of finished stages that are not printed yet, and these stages. They are printed on one line.
+    unprinted: (&'static str, Vec<usize>),
     footer_drawn: Option<Instant>,
 }
 
@@ -74,67 +76,69 @@ impl Bars {
             stages: Stages::default(),
             all: MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(
                 Box::new(Canvas::stderr()),
-                DRAWINGS,
+                MAX_REDRAWS_PER_SECOND,
             )),
             footer: ProgressBar::hidden(),
-            working: BTreeMap::new(),
+            running: BTreeMap::new(),
             states: vec![],
             took: BTreeMap::new(),
-            together: ("", vec![]),
+            unprinted: ("", vec![]),
             footer_drawn: None,
         }
     }
 
-    fn above(&self, text: &str) {
-        // Prints above the bars. A closed terminal does not stop the run.
-        let _ = self.all.println(shown(text, self.paint.has_colours()));
+    /// Prints a permanent line above the bars.
+    fn print_above(&self, text: &str) {
+        // A closed terminal does not stop the run.
+        let _ = self.all.println(terminal_text(text, self.paint.has_colours()));
     }
 
-    /// Breaks the line of a stage to the width of the terminal.
-    fn broken(&self, line: &str) -> String {
+    /// Wraps the line of a stage to the width of the terminal.
+    fn wrap_line(&self, line: &str) -> String {
         let indent = self.stages.width + 2;
-        broken(line, if indent < width() / 2 { indent } else { 4 }, width())
+        wrap(line, if indent < width() / 2 { indent } else { 4 }, width())
     }
 
-    /// Prints one line for the pending stages with the same status text.
-    fn print_together(&mut self) {
-        let (word, stages) = std::mem::take(&mut self.together);
+    /// Prints the finished stages with a common status on one line.
+    fn print_unprinted(&mut self) {
+        let (word, stages) = std::mem::take(&mut self.unprinted);
         let text = match stages[..] {
             [] => return,
-            [one] => format!("{}  {word}", self.stages.padded(one)),
+            [one] => format!("{}  {word}", self.stages.padded_name(one)),
             _ => {
                 let names: Vec<&str> = stages.iter().map(|&stage| self.stages.names[stage].as_str()).collect();
                 format!("{} {word}: {}", format::count(names.len(), "stage"), names.join(", "))
             }
         };
-        self.above(&self.paint.paint(Look::Dim, &truncate_str(&text, width(), "…")));
+        self.print_above(&self.paint.paint(Look::Dim, &truncate_str(&text, width(), "…")));
     }
 
-    fn start(&mut self, stage: usize, said: String) {
+    /// Adds the bar of a stage, or updates the text of an existing one.
+    fn start(&mut self, stage: usize, text: String) {
         // Running stages that do not fit on the terminal are only counted in the footer.
-        let is_shown = self.working.len() + ROWS_LEFT < height();
-        let room = width().saturating_sub(self.stages.shown(width()) + 2);
-        let said = truncate_str(&said, room, "…").into_owned();
+        let is_shown = self.running.len() + RESERVED_ROWS < height();
+        let room = width().saturating_sub(self.stages.name_width(width()) + 2);
+        let text = truncate_str(&text, room, "…").into_owned();
         let style = style("{prefix}  {msg}");
-        if let Some(working) = self.working.get(&stage) {
-            working.bar.set_message(said);
-            return working.bar.set_style(style);
+        if let Some(running) = self.running.get(&stage) {
+            running.bar.set_message(text);
+            return running.bar.set_style(style);
         }
         // The bar may be drawn as soon as it is added, so its text is set first.
-        let bar = ProgressBar::no_length().with_style(style).with_message(said);
-        let bar = bar.with_prefix(self.stages.shortened(stage, width()));
+        let bar = ProgressBar::no_length().with_style(style).with_message(text);
+        let bar = bar.with_prefix(self.stages.shortened_name(stage, width()));
         let bar = if is_shown { self.all.insert_before(&self.footer, bar) } else { ProgressBar::hidden() };
         bar.enable_steady_tick(TICK);
-        self.working.insert(stage, Working { bar, losses: Trail::default(), val_loss: None, left: None });
+        self.running.insert(stage, RunningStage { bar, losses: Sparkline::default(), val_loss: None, eta: None });
     }
 
     /// Prints the final status of a stage with a sparkline of its loss.
     fn end(&mut self, stage: usize, status: &Status) {
-        let working = self.working.remove(&stage).inspect(|working| {
-            working.bar.finish_and_clear();
-            self.all.remove(&working.bar);
+        let running = self.running.remove(&stage).inspect(|running| {
+            running.bar.finish_and_clear();
+            self.all.remove(&running.bar);
         });
-        self.stages.paces.remove(&stage);
+        self.stages.speeds.remove(&stage);
         if let Status::Ran { seconds } = status {
             let (count, sum) = self.took.entry(base(&self.stages.names[stage]).to_string()).or_default();
             (*count, *sum) = (*count + 1.0, *sum + seconds);
@@ -144,27 +148,27 @@ impl Bars {
             Status::Skipped { because: None } => "not started",
             _ => "",
         };
-        if word != self.together.0 || word.is_empty() {
-            self.print_together();
+        if word != self.unprinted.0 || word.is_empty() {
+            self.print_unprinted();
         }
         if !word.is_empty() {
-            self.together.0 = word;
-            return self.together.1.push(stage);
+            self.unprinted.0 = word;
+            return self.unprinted.1.push(stage);
         }
-        if let Some((look, text)) = sentence(status) {
-            let mut line = format!("{}  {}", self.stages.padded(stage), self.paint.paint(look, &text));
-            if let Some(loss) = working.as_ref().and_then(|working| working.val_loss) {
+        if let Some((look, text)) = describe(status) {
+            let mut line = format!("{}  {}", self.stages.padded_name(stage), self.paint.paint(look, &text));
+            if let Some(loss) = running.as_ref().and_then(|running| running.val_loss) {
                 line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::figure(loss)));
             }
             let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
-            let course = working.map_or(String::new(), |working| working.losses.sparkline(room));
-            if !course.is_empty() {
-                line += &self.paint.paint(Look::Dim, &format!("  {course}"));
+            let sparkline = running.map_or(String::new(), |running| running.losses.render(room));
+            if !sparkline.is_empty() {
+                line += &self.paint.paint(Look::Dim, &format!("  {sparkline}"));
             }
-            self.above(&self.broken(&line));
+            self.print_above(&self.wrap_line(&line));
         }
         if let Status::Failed(failure) = status {
-            log_lines(failure).iter().for_each(|line| self.above(line));
+            log_lines(failure).iter().for_each(|line| self.print_above(line));
         }
     }
 
@@ -179,25 +183,25 @@ impl Bars {
                 n => text += &format!(", {n} {word}"),
             }
         }
-        text += &self.left().unwrap_or_default();
-        let room = width().saturating_sub(measure_text_width(&self.footer.prefix()) + ELAPSED);
+        text += &self.remaining_time().unwrap_or_default();
+        let room = width().saturating_sub(measure_text_width(&self.footer.prefix()) + ELAPSED_WIDTH);
         self.footer.set_message(truncate_str(&text, room, "…").into_owned());
     }
 
-    /// Estimates the remaining time: running stages by their speed, pending stages by the time of stages of the same
-    /// name, with the current number of parallel stages.
-    fn left(&self) -> Option<String> {
-        let mut seconds: f64 = self.working.values().filter_map(|working| working.left).sum();
-        let mut is_all = self.working.values().all(|working| working.left.is_some());
+    /// Describes the estimated remaining time of the run. Running stages are estimated by their speed, and pending
+    /// stages by the time of stages of the same name. Assumes that as many stages run in parallel as now.
+    fn remaining_time(&self) -> Option<String> {
+        let mut seconds: f64 = self.running.values().filter_map(|running| running.eta).sum();
+        let mut is_complete = self.running.values().all(|running| running.eta.is_some());
         for (stage, _) in self.states.iter().enumerate().filter(|(_, state)| **state == StageRunState::Pending) {
             match self.took.get(base(&self.stages.names[stage])) {
                 Some((count, sum)) => seconds += sum / count,
-                None => is_all = false,
+                None => is_complete = false,
             }
         }
-        let words = if is_all { "about" } else { "more than" };
-        let seconds = seconds / self.working.len().max(1) as f64;
-        (seconds >= 1.0).then(|| format!(", {words} {} left", format::about(seconds)))
+        let qualifier = if is_complete { "about" } else { "more than" };
+        let seconds = seconds / self.running.len().max(1) as f64;
+        (seconds >= 1.0).then(|| format!(", {qualifier} {} left", format::about(seconds)))
     }
 }
 
@@ -205,9 +209,10 @@ impl Progress for Bars {
     fn started(&mut self, run: &RunRecord) {
         self.stages = Stages::new(&run.stages);
         self.states = vec![StageRunState::Pending; run.stages.len()];
-        let footer = ProgressBar::no_length().with_elapsed(since(&run.started_at));
+        let footer = ProgressBar::no_length().with_elapsed(elapsed_since(&run.started_at));
         let footer = footer.with_style(style("{prefix}  {elapsed_precise}  {msg}"));
-        self.footer = self.all.add(footer.with_prefix(self.paint.paint(Look::Attention, &visible_line(&run.pipeline))));
+        self.footer =
+            self.all.add(footer.with_prefix(self.paint.paint(Look::Attention, &sanitize_line(&run.pipeline))));
         self.footer.enable_steady_tick(TICK);
         self.draw_footer();
     }
@@ -216,8 +221,8 @@ impl Progress for Bars {
         self.states[stage] = status.recorded();
         match status {
             Status::Running | Status::Blocked { .. } => {
-                self.print_together();
-                let (_, text) = sentence(status).expect("a finished stage has a description");
+                self.print_unprinted();
+                let (_, text) = describe(status).expect("a running stage has a description");
                 self.start(stage, text);
             }
             _ => self.end(stage, status),
@@ -228,32 +233,32 @@ impl Progress for Bars {
     fn event(&mut self, stage: usize, event: &StageEvent) {
         match event {
             StageEvent::Message { text } => {
-                self.print_together();
-                self.above(&self.broken(&format!("{}  {}", self.stages.padded(stage), visible(text))));
+                self.print_unprinted();
+                self.print_above(&self.wrap_line(&format!("{}  {}", self.stages.padded_name(stage), sanitize(text))));
             }
             StageEvent::Progress { done, total, unit, values } => {
-                let left = self.stages.eta(stage, *done, *total);
-                let Some(working) = self.working.get_mut(&stage) else { return };
-                working.left = left;
-                working.handle_event(event);
-                let columns = Columns::fit(width(), self.stages.shown(width()));
-                working.bar.set_prefix(self.stages.shortened(stage, width()));
+                let eta = self.stages.eta(stage, *done, *total);
+                let Some(running) = self.running.get_mut(&stage) else { return };
+                running.eta = eta;
+                running.handle_event(event);
+                let columns = Columns::fit(width(), self.stages.name_width(width()));
+                running.bar.set_prefix(self.stages.shortened_name(stage, width()));
                 let bar =
                     if *total > 0 { format!("{{bar:{}.green/dim}} {{percent:>3}}%", columns.bar) } else { "".into() };
                 if *total > 0 {
-                    working.bar.set_length(*total);
+                    running.bar.set_length(*total);
                 }
-                working.bar.set_position(*done);
-                let work = Work {
+                running.bar.set_position(*done);
+                let progress = StageProgress {
                     done: *done,
                     total: *total,
-                    unit: &visible_line(unit),
+                    unit: &sanitize_line(unit),
                     values,
-                    left,
-                    losses: &working.losses,
+                    eta,
+                    losses: &running.losses,
                 };
-                working.bar.set_message(columns.text(&work, self.paint));
-                working.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
+                running.bar.set_message(columns.text(&progress, self.paint));
+                running.bar.set_style(style(&format!("{{prefix}}  {bar}{{msg}}")).progress_chars("━╸─"));
                 if self.footer_drawn.is_none_or(|drawn| drawn.elapsed() >= TICK) {
                     self.draw_footer();
                 }
@@ -264,34 +269,34 @@ impl Progress for Bars {
     fn earlier(&mut self, stage: usize, events: &[StageEvent]) {
         let is_progress = |event: &&StageEvent| matches!(event, StageEvent::Progress { .. });
         let Some(last) = events.iter().rfind(is_progress) else { return };
-        if let Some(working) = self.working.get_mut(&stage) {
+        if let Some(running) = self.running.get_mut(&stage) {
             let before = events.iter().filter(is_progress).filter(|&event| !std::ptr::eq(event, last));
-            before.for_each(|event| working.handle_event(event));
+            before.for_each(|event| running.handle_event(event));
         }
         self.event(stage, last);
     }
 
     fn stopping(&mut self, how: Stopping) {
-        self.above(&stopping(how));
+        self.print_above(&stopping_message(how));
     }
 
     fn finished(&mut self, _: &RunRecord) {
-        self.print_together();
+        self.print_unprinted();
         self.footer.finish_and_clear();
     }
 }
 
-/// Breaks text between words into lines of at most `width` columns. Lines after the first are indented. Words are not
+/// Wraps text between words into lines of at most `width` columns, and indents lines after the first. Words are not
 /// broken, so that paths can be copied.
-fn broken(text: &str, indent: usize, width: usize) -> String {
+fn wrap(text: &str, indent: usize, width: usize) -> String {
     fill(text.split_inclusive(' '), indent, width).join("\n")
 }
 
 /// Returns the time since a timestamp, or zero if this machine's clocks cannot express it.
-fn since(moment: &str) -> Duration {
-    let ago = moment.parse::<Timestamp>().ok().map(|moment| Timestamp::now().duration_since(moment));
-    let ago = ago.and_then(|ago| Duration::try_from(ago).ok()).unwrap_or_default();
-    Instant::now().checked_sub(ago).map_or(Duration::ZERO, |_| ago)
+fn elapsed_since(timestamp: &str) -> Duration {
+    let elapsed = timestamp.parse::<Timestamp>().ok().map(|start| Timestamp::now().duration_since(start));
+    let elapsed = elapsed.and_then(|elapsed| Duration::try_from(elapsed).ok()).unwrap_or_default();
+    Instant::now().checked_sub(elapsed).map_or(Duration::ZERO, |_| elapsed)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -313,11 +318,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_lines_break_between_words() {
+    fn long_lines_wrap_between_words() {
         let text = "name   of some words, and a/path/that/is/longer/than/a/line";
         let expected = "name   of some\n       words, and\n       a/path/that/is/longer/than/a/line";
-        assert_eq!(broken(text, 7, 18), expected);
-        assert_eq!(broken("short", 7, 18), "short");
-        assert_eq!(broken("", 2, 10), "");
+        assert_eq!(wrap(text, 7, 18), expected);
+        assert_eq!(wrap("short", 7, 18), "short");
+        assert_eq!(wrap("", 2, 10), "");
     }
 }

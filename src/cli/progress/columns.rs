@@ -1,10 +1,10 @@
-//! The columns of text about a running stage, as many as fit.
+//! The columns of text about a running stage, as many as fit on the terminal.
 
 use std::collections::BTreeMap;
 
 use console::{measure_text_width, pad_str};
 
-use super::trail::Trail;
+use super::sparkline::Sparkline;
 use crate::cli::output::{Look, Paint};
 use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::format;
@@ -15,40 +15,41 @@ const GAP: usize = 2;
 /// The width of the percentage after a bar: ` 100%`.
 const PERCENT: usize = 5;
 
-/// A running stage: its progress and latest values.
-pub(super) struct Work<'a> {
+/// The progress and the latest values of a running stage.
+pub(super) struct StageProgress<'a> {
     pub(super) done: u64,
     pub(super) total: u64,
     pub(super) unit: &'a str,
     pub(super) values: &'a BTreeMap<String, f64>,
     /// The estimated remaining seconds.
-    pub(super) left: Option<f64>,
-    pub(super) losses: &'a Trail,
+    pub(super) eta: Option<f64>,
+    pub(super) losses: &'a Sparkline,
 }
 
+/// A kind of text about a running stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Amount,
-    Left,
+    Eta,
     Rate,
     Loss,
-    Spark,
+    Sparkline,
     ValLoss,
 }
 
 /// The columns with their widths, by descending priority.
-const BY_WORTH: [(Column, usize); 6] = [
-    (Column::Left, 14),
+const BY_PRIORITY: [(Column, usize); 6] = [
+    (Column::Eta, 14),
     (Column::Loss, 11),
     (Column::Rate, 13),
-    (Column::Spark, 5),
+    (Column::Sparkline, 5),
     (Column::Amount, 17),
     (Column::ValLoss, 15),
 ];
 
 /// The columns from left to right.
-const IN_ORDER: [Column; 6] =
-    [Column::Amount, Column::Rate, Column::Loss, Column::Spark, Column::ValLoss, Column::Left];
+const LEFT_TO_RIGHT: [Column; 6] =
+    [Column::Amount, Column::Rate, Column::Loss, Column::Sparkline, Column::ValLoss, Column::Eta];
 
 /// The layout of the columns of all running stages, after their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,33 +60,33 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Returns the columns that fit next to names of `name` characters on a terminal of `width`. Remaining space widens
-    /// the bar and the sparkline.
+    /// Returns the columns that fit next to names of `name` characters on a terminal that is `width` characters wide.
+    /// Remaining space widens the bar and the sparkline.
     pub fn fit(width: usize, name: usize) -> Self {
         let mut bar = 5;
         let mut room = width.saturating_sub(name + GAP + bar + PERCENT);
-        let mut kept = vec![];
-        for (column, width) in BY_WORTH {
+        let mut columns = vec![];
+        for (column, width) in BY_PRIORITY {
             if room < GAP + width {
                 break;
             }
             room -= GAP + width;
-            kept.push((column, width));
+            columns.push((column, width));
         }
-        if let Some((_, spark)) = kept.iter_mut().find(|(column, _)| *column == Column::Spark) {
-            let longer = (room / 2).min(19);
-            *spark += longer;
-            room -= longer;
+        if let Some((_, sparkline_width)) = columns.iter_mut().find(|(column, _)| *column == Column::Sparkline) {
+            let extra = (room / 2).min(19);
+            *sparkline_width += extra;
+            room -= extra;
         }
         bar += room.min(18);
-        kept.sort_by_key(|(column, _)| IN_ORDER.iter().position(|other| other == column));
-        Self { bar, columns: kept }
+        columns.sort_by_key(|(column, _)| LEFT_TO_RIGHT.iter().position(|other| other == column));
+        Self { bar, columns }
     }
 
     /// Returns the text after the bar. Columns without a value are blank; trailing blanks are removed.
-    pub(super) fn text(&self, work: &Work, paint: Paint) -> String {
+    pub(super) fn text(&self, progress: &StageProgress, paint: Paint) -> String {
         let cells = self.columns.iter().map(|&(column, width)| {
-            let (look, text) = cell(column, width, work);
+            let (look, text) = cell(column, width, progress);
             let padded = pad_str(&text, width, console::Alignment::Left, Some("…")).into_owned();
             if text.is_empty() { padded } else { paint.paint(look, &padded) }
         });
@@ -95,16 +96,19 @@ impl Columns {
     }
 }
 
-fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
-    let value = |name: &str| work.values.get(name).map(|value| format::figure(*value));
-    let said = |text: Option<String>| text.unwrap_or_default();
+/// Returns the style and text of a column, empty if the stage has no such value.
+fn cell(column: Column, width: usize, progress: &StageProgress) -> (Look, String) {
+    let value = |name: &str| progress.values.get(name).map(|value| format::figure(*value));
+    let or_empty = |text: Option<String>| text.unwrap_or_default();
     match column {
-        Column::Amount => (Look::Plain, format::progress(work.done, work.total, work.unit)),
-        Column::Rate => (Look::Plain, said(value("images_per_s").map(|rate| format!("{rate} images/s")))),
-        Column::Loss => (Look::Plain, said(value("loss").map(|loss| format!("loss {loss}")))),
-        Column::Spark => (Look::Dim, work.losses.sparkline(width)),
-        Column::ValLoss => (Look::Plain, said(value(VAL_LOSS_FIELD).map(|loss| format!("val loss {loss}")))),
-        Column::Left => (Look::Plain, said(work.left.map(|seconds| format!("{} left", format::duration(seconds))))),
+        Column::Amount => (Look::Plain, format::progress(progress.done, progress.total, progress.unit)),
+        Column::Rate => (Look::Plain, or_empty(value("images_per_s").map(|rate| format!("{rate} images/s")))),
+        Column::Loss => (Look::Plain, or_empty(value("loss").map(|loss| format!("loss {loss}")))),
+        Column::Sparkline => (Look::Dim, progress.losses.render(width)),
+        Column::ValLoss => (Look::Plain, or_empty(value(VAL_LOSS_FIELD).map(|loss| format!("val loss {loss}")))),
+        Column::Eta => {
+            (Look::Plain, or_empty(progress.eta.map(|seconds| format!("{} left", format::duration(seconds)))))
+        }
     }
 }
 
@@ -112,19 +116,20 @@ fn cell(column: Column, width: usize, work: &Work) -> (Look, String) {
 mod tests {
     use super::*;
 
-    fn losses() -> Trail {
-        let mut trail = Trail::default();
-        (1..100).for_each(|step| trail.push(1.0 / f64::from(step)));
-        trail
+    fn losses() -> Sparkline {
+        let mut losses = Sparkline::default();
+        (1..100).for_each(|step| losses.push(1.0 / f64::from(step)));
+        losses
     }
 
     fn text(width: usize, name: usize) -> (usize, String) {
         let values = [("loss", 0.30125), (VAL_LOSS_FIELD, 0.2841), ("images_per_s", 1234.5)];
         let values = values.map(|(name, value)| (name.to_string(), value)).into();
         let losses = losses();
-        let work = Work { done: 300, total: 1500, unit: "steps", values: &values, left: Some(754.2), losses: &losses };
+        let progress =
+            StageProgress { done: 300, total: 1500, unit: "steps", values: &values, eta: Some(754.2), losses: &losses };
         let columns = Columns::fit(width, name);
-        (columns.bar, columns.text(&work, Paint::none()))
+        (columns.bar, columns.text(&progress, Paint::none()))
     }
 
     #[test]
@@ -154,10 +159,16 @@ mod tests {
 
     #[test]
     fn unknown_values_are_omitted() {
-        let work =
-            Work { done: 0, total: 0, unit: "", values: &BTreeMap::new(), left: None, losses: &Trail::default() };
-        assert_eq!(Columns::fit(80, 10).text(&work, Paint::none()), "");
-        let work = Work { done: 3, total: 9, unit: "images", ..work };
-        assert_eq!(Columns::fit(120, 10).text(&work, Paint::none()), "  3/9 images");
+        let progress = StageProgress {
+            done: 0,
+            total: 0,
+            unit: "",
+            values: &BTreeMap::new(),
+            eta: None,
+            losses: &Sparkline::default(),
+        };
+        assert_eq!(Columns::fit(80, 10).text(&progress, Paint::none()), "");
+        let progress = StageProgress { done: 3, total: 9, unit: "images", ..progress };
+        assert_eq!(Columns::fit(120, 10).text(&progress, Paint::none()), "  3/9 images");
     }
 }

@@ -1,4 +1,4 @@
-//! Shows the progress of another process's run, from changes of its record.
+//! Shows the progress of another process's run by polling its record.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -10,14 +10,14 @@ use crate::runs::{RunDir, StageRecord, StageRunState};
 use crate::runs::{RunView, ViewState};
 use crate::store::Store;
 
-/// The interval between reads of the record.
-const INTERVAL: Duration = Duration::from_millis(300);
+/// The interval between two reads of the record.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Follows a run until it ends; returns `None` if its record becomes unreadable.
 pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option<RunView> {
     let mut view = RunView::of(run)?;
     progress.started(&view.record);
-    let mut shown = vec![StageRunState::Pending; view.record.stages.len()];
+    let mut reported = vec![StageRunState::Pending; view.record.stages.len()];
     // The events of running stages.
     let mut events: BTreeMap<usize, Events> = BTreeMap::new();
     loop {
@@ -25,16 +25,16 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
             if let (Some(events), Some(key)) = (events.get_mut(&i), &stage.key) {
                 events.news(store, key).iter().for_each(|event| progress.event(i, event));
             }
-            if stage.state == shown[i] {
+            if stage.state == reported[i] {
                 continue;
             }
             // A stage that ended before it was seen running has events too.
-            if let (StageRunState::Pending, StageRunState::Ran, Some(key)) = (shown[i], stage.state, &stage.key) {
+            if let (StageRunState::Pending, StageRunState::Ran, Some(key)) = (reported[i], stage.state, &stage.key) {
                 progress.stage(i, &Status::Running);
                 progress.earlier(i, &Events::of(store, key).news(store, key));
             }
             progress.stage(i, &status(stage, store));
-            shown[i] = stage.state;
+            reported[i] = stage.state;
             events.remove(&i);
             if let (StageRunState::Running, Some(key)) = (stage.state, &stage.key) {
                 let events = events.entry(i).or_insert(Events::of(store, key));
@@ -45,7 +45,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
             progress.finished(&view.record);
             return Some(view);
         }
-        sleep(INTERVAL);
+        sleep(POLL_INTERVAL);
         view = RunView::of(run)?;
     }
 }

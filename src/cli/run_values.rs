@@ -1,5 +1,5 @@
-//! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, by
-//! the paths of `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
+//! The parameters and metrics of runs, for `diff` and `runs`. Parameters are the leaves of the resolved pipeline, named
+//! by their paths as in `--set`. They are read as plain YAML, so that runs of other versions can be compared too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::runs::RunDir;
 use crate::runs::RunView;
 
 /// The parameters and metrics of a run.
-pub(super) struct Facts {
+pub(super) struct RunValues {
     pub(super) view: RunView,
     /// Parameters by their path from the file's root.
     pub(super) params: BTreeMap<String, String>,
@@ -25,9 +25,9 @@ pub(super) struct Facts {
     older_names: BTreeMap<String, String>,
 }
 
-impl Facts {
-    /// Reads a run.
-    pub fn of(run: &RunDir) -> Result<Self> {
+impl RunValues {
+    /// Reads the record and the resolved pipeline of a run.
+    pub fn read(run: &RunDir) -> Result<Self> {
         let view = RunView::read(run)?;
         let yaml = run.resolved().ok().and_then(|text| serde_yaml::from_slice(&text).ok());
         let mut yaml: Yaml = yaml.unwrap_or_default();
@@ -40,7 +40,7 @@ impl Facts {
                 rename_yaml_keys(*kind, params);
             }
         }
-        leaves(&yaml, String::new(), &mut params);
+        collect_leaves(&yaml, String::new(), &mut params);
         ["name", "description"].iter().for_each(|key| drop(params.remove(*key)));
         let mut metrics = BTreeMap::new();
         for (name, kind) in &kinds {
@@ -70,37 +70,39 @@ impl Facts {
         ends(path) || self.older_names.get(path).is_some_and(|older| ends(older))
     }
 
-    /// Returns the entries with their current and, if they have one, their older name: programs may read either.
+    /// Returns the entries under their current names and, if they have one, their older name: programs may read either.
     pub(super) fn with_older_names<T: Clone>(&self, entries: &BTreeMap<String, T>) -> BTreeMap<String, T> {
         let older = entries.iter().filter_map(|(path, value)| Some((self.older_names.get(path)?, value)));
         older.chain(entries).map(|(path, value)| (path.clone(), value.clone())).collect()
     }
 }
 
-fn leaves(yaml: &Yaml, path: String, found: &mut BTreeMap<String, String>) {
+/// Collects the values that are not mappings, by their paths.
+fn collect_leaves(yaml: &Yaml, path: String, found: &mut BTreeMap<String, String>) {
     match yaml {
         Yaml::Mapping(mapping) => {
             for (key, value) in mapping {
-                let key = scalar(key);
-                leaves(value, if path.is_empty() { key } else { format!("{path}.{key}") }, found);
+                let key = yaml_text(key);
+                collect_leaves(value, if path.is_empty() { key } else { format!("{path}.{key}") }, found);
             }
         }
         Yaml::Null => {}
-        _ => drop(found.insert(path, scalar(yaml))),
+        _ => drop(found.insert(path, yaml_text(yaml))),
     }
 }
 
-fn scalar(yaml: &Yaml) -> String {
+/// Returns a value as text, in flow style.
+fn yaml_text(yaml: &Yaml) -> String {
     match yaml {
         Yaml::Null => "null".to_string(),
         Yaml::Bool(b) => b.to_string(),
         Yaml::Number(n) => n.to_string(),
         Yaml::String(text) => text.clone(),
-        Yaml::Sequence(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
+        Yaml::Sequence(items) => format!("[{}]", items.iter().map(yaml_text).collect::<Vec<_>>().join(", ")),
         Yaml::Mapping(mapping) => {
-            let entries = mapping.iter().map(|(key, value)| format!("{}: {}", scalar(key), scalar(value)));
+            let entries = mapping.iter().map(|(key, value)| format!("{}: {}", yaml_text(key), yaml_text(value)));
             format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
-        Yaml::Tagged(tagged) => scalar(&tagged.value),
+        Yaml::Tagged(tagged) => yaml_text(&tagged.value),
     }
 }
