@@ -1,9 +1,8 @@
-//! Memory that a step allocates once its buffers exist. A separate test program, because the allocator counts for all
-//! threads.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! The memory that a step allocates once its buffers exist. This is a separate test program, because the allocator
+//! counts the allocations of all threads.
 
 use std::alloc::System;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use srpipe::config::Device;
 use srpipe::config::{AttentionKind, AttentionParams, ModelParams, Weights};
@@ -31,6 +30,7 @@ fn median_bytes(mut call: impl FnMut()) -> usize {
     bytes[CALLS / 2]
 }
 
+/// A network and a batch.
 struct Case {
     network: Box<dyn Network>,
     x: Vec<f32>,
@@ -50,12 +50,14 @@ impl Case {
         Self { network, x: numbers(batch * input), t, target: numbers(batch * output), weights: vec![1.0; batch] }
     }
 
+    /// Returns the number of bytes that a training step allocates.
     fn training_step(&mut self) -> usize {
         let batch = Batch { x: &self.x, t: &self.t, target: &self.target, weights: &self.weights };
         let settings = StepSettings { clip: Some(1.0), ema_decay: 0.9, ..Default::default() };
         median_bytes(|| assert!(self.network.train_step(batch, 1, &settings).unwrap().loss > 0.0))
     }
 
+    /// Returns the number of bytes that a forward pass allocates.
     fn forward_pass(&self) -> usize {
         let mut y = vec![0.0; self.target.len()];
         median_bytes(|| self.network.predict_into(Weights::Raw, &self.x, &self.t, &mut y).unwrap())
@@ -63,16 +65,16 @@ impl Case {
 }
 
 /// Serialises the tests, because allocations are counted for the whole process.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock_allocator() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A training step allocates only bookkeeping: lists with one entry per parameter, dfdx's tape and its map of
 /// gradients. This takes a few hundred bytes per parameter, for any width and batch size.
 #[test]
 fn a_step_after_warm_up_allocates_only_bookkeeping() {
-    let _alone = alone();
+    let _lock = lock_allocator();
     let mut small = Case::new(4, 2);
     let mut large = Case::new(16, 32);
     assert_eq!([small.forward_pass(), large.forward_pass()], [0, 0], "bytes per forward pass");
@@ -106,7 +108,7 @@ fn used_and_predicted(kind: AttentionKind, training: bool, batch: usize) -> [f64
 
 #[test]
 fn memory_of_composed_operations_matches_the_prediction() {
-    let _alone = alone();
+    let _lock = lock_allocator();
     // The first pass allocates the buffers of matrix products.
     used_and_predicted(AttentionKind::Mhsa, true, 16);
     for kind in [AttentionKind::None, AttentionKind::Mhsa, AttentionKind::Linear, AttentionKind::Cross] {

@@ -5,11 +5,11 @@ mod common;
 use common::Pipeline;
 use serde_json::Value;
 
-/// Arguments for the smallest possible network, because the network is not under test.
+/// The arguments for a minimal network. The network itself is not under test.
 const TINY: [&str; 9] = ["bench", "--base-channels", "3", "--batch", "2", "--image-size", "8", "--seconds", "0"];
 
 #[test]
-fn the_json_has_the_measurements_and_their_settings() {
+fn the_json_contains_the_measurements_and_their_settings() {
     let folder = Pipeline::small().folder();
     for (backend, simd) in [("fused", "portable"), ("composed", "dfdx")] {
         let more = ["--threads", "2", "--attention", "seed", "--backend", backend, "--json"];

@@ -1,5 +1,5 @@
-//! Altering one byte in any file under `runs` never changes a result: the next run gives the same results, or reports
-//! the damaged file.
+//! Altering one byte of a file under `runs` never changes a result: the next run gives the same results or reports the
+//! damaged file.
 //!
 //! `SRPIPE_TEST_FLIPS=20` alters 20 bytes of each file instead of one.
 
@@ -49,13 +49,14 @@ fn results(folder: &Folder) -> (BTreeMap<String, BTreeMap<String, String>>, Valu
     (digests.into(), Value::Object(figures.collect()))
 }
 
+/// Returns the non-empty files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
-    let mut left = vec![folder.to_path_buf()];
-    while let Some(path) = left.pop() {
+    let mut unvisited = vec![folder.to_path_buf()];
+    while let Some(path) = unvisited.pop() {
         let metadata = std::fs::symlink_metadata(&path).unwrap();
         if metadata.is_dir() {
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            unvisited.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if metadata.is_file() && metadata.len() > 0 {
             found.push(path);
         }
@@ -64,8 +65,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Alters bytes of every file in the subfolder `below` of `prepared`'s `runs`, one at a time, and runs the pipeline.
-fn flip_everything(prepared: &Folder, below: &str, expected: &(BTreeMap<String, BTreeMap<String, String>>, Value)) {
+/// Flips random bits, one at a time, in every file in the subfolder `below` of the `runs` of `prepared`, and runs the
+/// pipeline after each.
+fn flip_bits(prepared: &Folder, below: &str, expected: &(BTreeMap<String, BTreeMap<String, String>>, Value)) {
     let flips: u64 = std::env::var("SRPIPE_TEST_FLIPS").map_or(1, |text| text.parse().unwrap());
     let folder = pipeline();
     std::fs::copy(prepared.path().join("p.yaml"), folder.path().join("p.yaml")).unwrap();
@@ -108,7 +110,7 @@ fn altered_bytes_of_a_finished_run_change_no_result() {
     folder.run(&[]);
     assert!(folder.runs().join("store/stat-cache.json").exists());
     let expected = results(&folder);
-    flip_everything(&folder, "", &expected);
+    flip_bits(&folder, "", &expected);
 }
 
 #[test]
@@ -129,5 +131,5 @@ fn altered_bytes_of_an_interrupted_run_change_no_result() {
     let output = run.wait();
     assert_eq!(output.code, Some(130), "{output}");
     assert!(files(&work).iter().any(|path| path.ends_with("snapshot.safetensors")));
-    flip_everything(&folder, "store/work", &expected);
+    flip_bits(&folder, "store/work", &expected);
 }

@@ -16,8 +16,8 @@ fn a_program_can_run_as_a_stage() {
     folder.write("count.sh", "echo counting; printf '{\"bytes\": %d}' $(wc -c <$1) >$2\n");
     let first = folder.run(&["--json"]);
     assert_eq!(first.finished()["stages"]["count"], "ran", "{first}");
-    let made = std::fs::read_to_string(folder.runs().join("p/latest/count/count.json")).unwrap();
-    assert!(made.starts_with("{\"bytes\": "), "{made}");
+    let output = std::fs::read_to_string(folder.runs().join("p/latest/count/count.json")).unwrap();
+    assert!(output.starts_with("{\"bytes\": "), "{output}");
     assert_eq!(folder.srpipe(&["logs", "count"]).stdout, "counting\n");
     let status = folder.srpipe(&["status", "p.yaml"]);
     assert!(status.stdout.contains("bytes "), "{status}");
@@ -152,10 +152,10 @@ fn gpus_are_counted_and_assigned() {
     if Path::new("/proc/driver/nvidia/gpus").exists() {
         return;
     }
-    let ask = "{kind: command, command: [sh, -c, 'sleep 1; echo \"$CUDA_VISIBLE_DEVICES\" >outputs/o'], outputs: [o], \
+    let stage = "{kind: command, command: [sh, -c, 'sleep 1; echo \"$CUDA_VISIBLE_DEVICES\" >outputs/o'], outputs: [o], \
         resources: {gpus: 1}";
-    let twins = ["a", "b"].map(|name| format!("{ask}, env: {{NAME: {name}}}}}"));
-    let folder = Pipeline::new().stage("a", &twins[0]).stage("b", &twins[1]).folder();
+    let stages = ["a", "b"].map(|name| format!("{stage}, env: {{NAME: {name}}}}}"));
+    let folder = Pipeline::new().stage("a", &stages[0]).stage("b", &stages[1]).folder();
     folder
         .write("nvidia-smi", "#!/bin/sh\n[ \"$1\" = -L ] && printf 'GPU 0: One (UUID: x)\\nGPU 1: Two (UUID: y)\\n'\n");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -165,21 +165,21 @@ fn gpus_are_counted_and_assigned() {
         let mut command = folder.command(&[&["run", "p.yaml"], args].concat());
         command.env("PATH", &path).env_remove("CUDA_VISIBLE_DEVICES").output().unwrap()
     };
-    let never = run(&["--set", "stages.a.resources.gpus=3"]);
-    let text = String::from_utf8_lossy(&never.stderr);
-    assert!(never.status.code() == Some(2) && text.contains("`resources.gpus` of 3; this machine has 2"), "{text}");
+    let refused = run(&["--set", "stages.a.resources.gpus=3"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && text.contains("`resources.gpus` of 3; this machine has 2"), "{text}");
     assert!(run(&[]).status.success());
-    let mut given =
+    let mut assigned =
         ["a", "b"].map(|stage| std::fs::read_to_string(folder.runs().join("p/latest").join(stage).join("o")).unwrap());
-    given.sort();
-    assert_eq!(given, ["0\n", "1\n"]);
+    assigned.sort();
+    assert_eq!(assigned, ["0\n", "1\n"]);
 }
 
 #[test]
 fn resources_are_assigned_and_limits_are_enforced() {
-    let ask = "{kind: command, command: [sh, -c, 'echo {threads} $OMP_NUM_THREADS \"<$CUDA_VISIBLE_DEVICES>\" >outputs/o'], \
+    let stage = "{kind: command, command: [sh, -c, 'echo {threads} $OMP_NUM_THREADS \"<$CUDA_VISIBLE_DEVICES>\" >outputs/o'], \
         outputs: [o], resources: {cpus: 1}}";
-    let folder = Pipeline::new().stage("ask", ask).folder();
+    let folder = Pipeline::new().stage("ask", stage).folder();
     assert_eq!(folder.run(&[]).code, Some(0));
     assert_eq!(std::fs::read_to_string(folder.runs().join("p/latest/ask/o")).unwrap(), "1 1 <>\n");
     // Resources are not part of the key.
@@ -200,9 +200,9 @@ fn resources_are_assigned_and_limits_are_enforced() {
     assert_eq!([cause("slow"), cause("large")], ["time", "out_of_memory"]);
     assert!(output.stdout.contains("retrying (1 of 1)"), "{output}");
 
-    let never = folder.run(&["--set", "stages.slow.resources.cpus=4000"]);
-    assert_eq!(never.code, Some(2), "{never}");
-    assert!(never.stderr.contains("stage slow requests `resources.cpus` of 4000; this machine has"), "{never}");
+    let refused = folder.run(&["--set", "stages.slow.resources.cpus=4000"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(refused.stderr.contains("stage slow requests `resources.cpus` of 4000; this machine has"), "{refused}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn stages_can_be_forced_and_selected() {
     let folder = Pipeline::small().folder();
     let only = folder.run(&["--json", "--only", "pairs"]);
     assert_eq!(only.finished()["stages"], json!({"images": "ran", "pairs": "ran"}), "{only}");
-    // The plan takes `--force` into account: dependents wait, and may still turn out to be cached.
+    // The plan takes `--force` into account: dependents wait, because they may turn out to be cached.
     for command in [&["plan", "p.yaml"][..], &["run", "p.yaml", "--dry-run"]] {
         let args = [command, &["--only", "pairs", "--force", "images", "--json"]].concat();
         let plan: serde_json::Value = serde_json::from_str(&folder.srpipe(&args).stdout).unwrap();

@@ -1,10 +1,10 @@
 //! The commands, pipeline files, links and paths in `README.md`, `CONTRIBUTING.md` and `docs/` are correct.
 //!
 //! - Each page gets a folder with the repository's pipelines, reduced to a few training steps, and with the results of
-//!   the quickstart. The `srpipe` commands in its ```` ```sh ```` blocks run there in order and must exit with 0. Commands
-//!   that need a GPU, a cluster or minutes are only parsed.
-//! - A ```` ```yaml ```` block is a pipeline file, which commands of the page may use as `NAME.yaml`, a settings file, or
-//!   a part of a pipeline: stages, or parameters of a stage.
+//!   the quickstart. The `srpipe` commands in its ```` ```sh ```` blocks run there in order and must exit with 0.
+//!   Commands that need a GPU, a cluster or minutes are only parsed.
+//! - A ```` ```yaml ```` block is a pipeline file, which commands of the page may use as `NAME.yaml`, a settings file,
+//!   or a part of a pipeline: stages, or parameters of a stage.
 //! - Links point to existing pages and headings; scripts, tests and files under `runs/` that a page mentions exist.
 
 mod common;
@@ -72,6 +72,7 @@ struct Block<'a> {
     text: &'a str,
 }
 
+/// Returns the fenced code blocks of a page.
 fn blocks(page: &str) -> Vec<Block<'_>> {
     // A fence is at the start of a line.
     let fenced = page.split("\n```").skip(1).step_by(2);
@@ -87,10 +88,11 @@ fn commands(page: &str) -> Vec<String> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
+/// Checks one page.
 fn check(page: &str) {
     let text = read(page);
-    links_exist(page, &text);
-    files_exist(page, &text);
+    check_links(page, &text);
+    check_files(page, &text);
     let commands: Vec<String> = commands(&text).iter().filter_map(|line| srpipe_command(line)).collect();
     let parts: Vec<&str> =
         blocks(&text).iter().filter(|block| block.language == "yaml").map(|block| block.text).collect();
@@ -98,7 +100,7 @@ fn check(page: &str) {
         return;
     }
 
-    let folder = prepared();
+    let folder = prepared_folder();
     for block in blocks(&text).iter().filter(|block| block.language == "python") {
         folder.write("score.py", block.text);
     }
@@ -115,7 +117,7 @@ fn check(page: &str) {
 }
 
 /// Creates a folder with small pipelines and images, and runs the quickstart in it.
-fn prepared() -> Folder {
+fn prepared_folder() -> Folder {
     let folder = Pipeline::new().folder();
     let pipelines = folder.path().join("pipelines");
     std::fs::create_dir_all(folder.path().join("photos")).unwrap();
@@ -136,7 +138,7 @@ fn prepared() -> Folder {
     folder
 }
 
-/// Returns the command if it runs srpipe, as if srpipe were installed.
+/// Returns the command if it runs srpipe, in the form for an installed binary.
 fn srpipe_command(line: &str) -> Option<String> {
     let line = line.replace("cargo run --release -- ", "srpipe ");
     let mut words = line.split_whitespace().skip_while(|word| word.contains('=') && !word.starts_with('-'));
@@ -181,6 +183,7 @@ fn reduced(key: &str, number: u64) -> u64 {
     }
 }
 
+/// Reduces the parameters of a pipeline for a quick run.
 fn reduce(value: &mut Value) {
     match value {
         Value::Mapping(members) => {
@@ -204,8 +207,8 @@ fn reduce(value: &mut Value) {
 }
 
 fn reduce_pipelines(folder: &Folder) {
-    for inside in ["", "pipelines", "study"] {
-        let Ok(entries) = std::fs::read_dir(folder.path().join(inside)) else { continue };
+    for subfolder in ["", "pipelines", "study"] {
+        let Ok(entries) = std::fs::read_dir(folder.path().join(subfolder)) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("yaml".as_ref()))
         {
             let mut value: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
@@ -264,7 +267,8 @@ fn check_yaml(folder: &Folder, page: &str, text: &str) {
     std::fs::remove_file(folder.path().join("part.yaml")).unwrap();
 }
 
-fn links_exist(page: &str, text: &str) {
+/// Checks that links point to existing pages and headings.
+fn check_links(page: &str, text: &str) {
     for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
         if target.contains("://") {
             continue;
@@ -287,7 +291,7 @@ fn anchors(page: &str) -> Vec<String> {
 }
 
 /// Checks that the scripts, sources and tests that a page mentions exist.
-fn files_exist(page: &str, text: &str) {
+fn check_files(page: &str, text: &str) {
     for folder in ["benches/", ".ci/", "src/", "tests/"] {
         for path in paths(text, folder) {
             assert!(Path::new(ROOT).join(&path).exists(), "{page}: there is no {path}");

@@ -18,7 +18,7 @@ fn runs_and_gc_do_not_interfere() {
         std::fs::create_dir_all(folder.runs().join("store")).unwrap();
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let gc = scope.spawn(|| {
+            let gc_thread = scope.spawn(|| {
                 let mut n = 0;
                 while !is_done.load(SeqCst) {
                     let output = folder.srpipe(&["gc", "--keep", "1"]);
@@ -27,7 +27,7 @@ fn runs_and_gc_do_not_interfere() {
                 }
                 n
             });
-            let report = scope.spawn(|| {
+            let report_thread = scope.spawn(|| {
                 let mut n = 0;
                 while !is_done.load(SeqCst) {
                     // There may be no run yet, or the run may be removed while it is read.
@@ -40,16 +40,16 @@ fn runs_and_gc_do_not_interfere() {
             let runs: Vec<_> = (0..6).map(|_| folder.start(&["run", "p.yaml"])).collect();
             let outputs: Vec<_> = runs.into_iter().map(|run| run.wait()).collect();
             is_done.store(true, SeqCst);
-            collections += gc.join().unwrap();
-            reports += report.join().unwrap();
+            collections += gc_thread.join().unwrap();
+            reports += report_thread.join().unwrap();
             for output in outputs {
                 assert_eq!(output.code, Some(0), "round {round}: {output}");
             }
         });
         let verified = folder.srpipe(&["verify"]);
         assert_eq!(verified.code, Some(0), "round {round}: {verified}");
-        let left = folder.snapshot();
-        let temporary = left.keys().find(|path| path.file_name().unwrap().to_string_lossy().starts_with(".tmp-"));
+        let snapshot = folder.snapshot();
+        let temporary = snapshot.keys().find(|path| path.file_name().unwrap().to_string_lossy().starts_with(".tmp-"));
         assert_eq!(temporary, None, "round {round}");
     }
     println!("{} runs, {collections} collections, {reports} reports", rounds * 6);

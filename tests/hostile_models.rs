@@ -1,5 +1,5 @@
 //! Malicious checkpoints: a few hundred altered files, none of which may cause a panic or more allocation than its
-//! length justifies. A separate test program, because the allocator counts for all threads.
+//! length justifies. This is a separate test program, because the allocator counts the allocations of all threads.
 
 use std::alloc::System;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,13 +18,15 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The maximum number of bytes that reading a file may allocate in total, plus twenty times its length.
-const READING: usize = 4 << 20;
-/// The same for upscaling a picture of 5×5 pixels, with tiles of at most [`SMALL`] pixels.
-const ENLARGING: usize = 256 << 20;
-/// Larger tiles are not sampled here, because that takes too long.
-const SMALL: usize = 64;
+/// The maximum number of bytes that reading a file may allocate, in addition to twenty times its length.
+const MAX_READ_BYTES: usize = 4 << 20;
+/// The maximum number of bytes that upscaling a picture of 5×5 pixels may allocate, with tiles of at most [`MAX_TILE`]
+/// pixels.
+const MAX_UPSCALE_BYTES: usize = 256 << 20;
+/// The maximum size of sampled tiles. Larger ones would take too long.
+const MAX_TILE: usize = 64;
 
+/// Returns a valid checkpoint.
 fn checkpoint(kind: AttentionKind, objective: PredictionType) -> Vec<u8> {
     let attention = AttentionParams { kind, resolutions: vec![8], heads: 2, ..Default::default() };
     let model = ModelParams { base_channels: 4, channel_mults: vec![1, 2], attention, ..Default::default() };
@@ -41,21 +43,25 @@ fn split(bytes: &[u8]) -> (Value, &[u8]) {
     (serde_json::from_slice(&bytes[8..8 + len]).unwrap(), &bytes[8 + len..])
 }
 
+/// Joins a header and data to a file.
 fn join(header: &Value, data: &[u8]) -> Vec<u8> {
     let header = header.to_string();
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
 /// Collects JSON pointers to all values in a JSON value.
-fn places(value: &Value, at: String, found: &mut Vec<String>) {
+fn collect_pointers(value: &Value, at: String, found: &mut Vec<String>) {
     match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, format!("{at}/{key}"), found)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| places(value, format!("{at}/{i}"), found)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| collect_pointers(value, format!("{at}/{key}"), found)),
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, value)| collect_pointers(value, format!("{at}/{i}"), found))
+        }
         _ => {}
     }
     found.push(at);
 }
 
+/// Returns values that are wrong almost everywhere.
 fn wrong_values() -> Vec<Value> {
     let numbers = json!([0, 1, 2, 3, 5, 17, 31, 64, 4096, 1e9, 9e99, 1e-300, -1, -0.5, 0.5, u64::MAX, i64::MIN]);
     let others = json!([null, true, "x", "", [], {}, [0], [1, 1, 1, 1, 1, 1], [1e18, 1e18], "mhsa", "linear"]);
@@ -74,12 +80,12 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
         join(&header, data)
     };
     let mut in_config = vec![];
-    places(&config, String::new(), &mut in_config);
+    collect_pointers(&config, String::new(), &mut in_config);
     let values = wrong_values();
-    for place in &in_config {
+    for pointer in &in_config {
         for _ in 0..4 {
             let mut config = config.clone();
-            *config.pointer_mut(place).unwrap() = values[random.below(values.len())].clone();
+            *config.pointer_mut(pointer).unwrap() = values[random.below(values.len())].clone();
             files.push(with_config(&config));
             let second = &in_config[random.below(in_config.len())];
             if let Some(value) = config.pointer_mut(second) {
@@ -89,7 +95,7 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
         }
     }
     let mut in_header = vec![];
-    places(&header, String::new(), &mut in_header);
+    collect_pointers(&header, String::new(), &mut in_header);
     for _ in 0..80 {
         let mut header = header.clone();
         *header.pointer_mut(&in_header[random.below(in_header.len())]).unwrap() =
@@ -98,7 +104,7 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
     }
     for i in 0..120 {
         let mut file = good.to_vec();
-        // Half of them in the header.
+        // Flip a bit of the header in half of the files.
         let end = if i % 2 == 0 { file.len() - data.len() } else { file.len() };
         file[random.below(end)] ^= 1 << random.below(8);
         files.push(file);
@@ -111,7 +117,7 @@ fn altered(good: &[u8], random: &mut Stream) -> Vec<Vec<u8>> {
 }
 
 /// Calls a function and returns how many bytes it allocates in total.
-fn allocated<T>(call: impl FnOnce() -> T) -> (T, usize) {
+fn count_allocation<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let region = Region::new(ALLOCATOR);
     let result = call();
     let change = region.change();
@@ -129,9 +135,9 @@ fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
         let good = checkpoint(kind, objective);
         for (i, file) in [vec![good.clone()], altered(&good, &mut random)].concat().into_iter().enumerate() {
             let header = String::from_utf8_lossy(&file[..file.len().min(1500)]).into_owned();
-            let read = catch_unwind(|| allocated(|| Checkpoint::from_bytes(&file)));
+            let read = catch_unwind(|| count_allocation(|| Checkpoint::from_bytes(&file)));
             let (read, bytes) = read.unwrap_or_else(|_| panic!("file {i} panics: {header}"));
-            assert!(bytes < READING + 20 * file.len(), "file {i} takes {bytes} bytes to read: {header}");
+            assert!(bytes < MAX_READ_BYTES + 20 * file.len(), "file {i} takes {bytes} bytes to read: {header}");
             let Ok(checkpoint) = read else {
                 assert!(i > 0, "the unaltered file: {:#}", read.unwrap_err());
                 refused += 1;
@@ -139,7 +145,7 @@ fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
             };
             let enlarge = || {
                 let denoiser = Denoiser::open(checkpoint, Device::Cpu).unwrap();
-                if denoiser.config.image_size > SMALL {
+                if denoiser.config.image_size > MAX_TILE {
                     return;
                 }
                 let steps = denoiser.config.diffusion.timesteps.min(2);
@@ -148,9 +154,9 @@ fn malicious_checkpoints_cause_no_panic_and_bounded_allocation() {
                 // Very large weights may give non-finite values, which are an error as well.
                 let _ = TiledSampler::new(&denoiser, &sampler, 0, &picture).sample(0, &mut |_| Ok(()));
             };
-            let run = catch_unwind(AssertUnwindSafe(|| allocated(enlarge).1));
+            let run = catch_unwind(AssertUnwindSafe(|| count_allocation(enlarge).1));
             let bytes = run.unwrap_or_else(|_| panic!("file {i} panics when upscaling: {header}"));
-            assert!(bytes < ENLARGING, "file {i} takes {bytes} bytes to upscale with: {header}");
+            assert!(bytes < MAX_UPSCALE_BYTES, "file {i} takes {bytes} bytes to upscale with: {header}");
             enlarged += 1;
         }
     }

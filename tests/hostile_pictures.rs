@@ -1,5 +1,5 @@
 //! Damaged and malicious pictures: a few hundred altered files, none of which may cause a panic or excessive
-//! allocation. A separate test program, because the allocator counts for all threads.
+//! allocation. This is a separate test program, because the allocator counts the allocations of all threads.
 
 use std::alloc::System;
 use std::panic::catch_unwind;
@@ -12,9 +12,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The maximum number of bytes that decoding one file may allocate in total: up to 64 MiB of pixels are decoded from
+/// The maximum number of bytes that decoding one file may allocate in total. Up to 64 MiB of pixels are decoded from
 /// any file, and JPEG files without an end marker are decoded several times.
-const DECODING: usize = 1 << 30;
+const MAX_DECODE_BYTES: usize = 1 << 30;
 
 /// Returns files of every format, with and without transparency, a colour profile and colours.
 fn pictures() -> Vec<(&'static str, Vec<u8>)> {
@@ -40,8 +40,8 @@ fn pictures() -> Vec<(&'static str, Vec<u8>)> {
     files
 }
 
-/// Fixes the checksums of a PNG file's chunks, without which most altered files would be rejected early.
-fn with_checksums(png: &mut [u8]) {
+/// Corrects the checksums of a PNG file's chunks. Otherwise most altered files would be rejected early.
+fn fix_checksums(png: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = png.get(at..at + 8) {
         let size = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
@@ -56,6 +56,7 @@ fn with_checksums(png: &mut [u8]) {
     }
 }
 
+/// Returns a truncated or altered file.
 fn altered(name: &str, good: &[u8], random: &mut Stream) -> Vec<u8> {
     let mut file = good.to_vec();
     match random.below(5) {
@@ -76,7 +77,7 @@ fn altered(name: &str, good: &[u8], random: &mut Stream) -> Vec<u8> {
         }
     }
     if name.ends_with("png") && random.below(4) > 0 {
-        with_checksums(&mut file);
+        fix_checksums(&mut file);
     }
     file
 }
@@ -98,7 +99,7 @@ fn damaged_pictures_cause_no_panic_and_bounded_allocation() {
                 Ok(Err(_)) => refused += 1,
                 Ok(Ok(_)) => decoded += 1,
             }
-            assert!(bytes < DECODING, "{name} {i} takes {bytes} bytes");
+            assert!(bytes < MAX_DECODE_BYTES, "{name} {i} takes {bytes} bytes");
         }
     }
     assert!(refused > 100 && decoded > 50, "{refused} refused, {decoded} decoded");

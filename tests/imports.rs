@@ -28,15 +28,17 @@ const LAYERS: [&[&str]; 16] = [
 /// The maximum number of lines of a source file, including its tests.
 const MAX_LINES: usize = 450;
 
+/// Returns the index of a module's layer.
 fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Collects the Rust files below a folder.
+fn collect_sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, found);
+            collect_sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
@@ -44,29 +46,28 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Returns the modules that follow `crate::` in a string, including those in braces: `crate::{data, store::Store}`.
-fn named(text: &str) -> Vec<&str> {
-    let word = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+fn imported_modules(text: &str) -> Vec<&str> {
     let mut found = vec![];
     for (at, _) in text.match_indices("crate::") {
-        // Not the end of another name.
+        // Skip the end of another name.
         if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
             continue;
         }
         let rest = &text[at + "crate::".len()..];
         match rest.strip_prefix('{') {
-            None => found.push(&rest[..word(rest)]),
+            None => found.push(&rest[..identifier_len(rest)]),
             Some(rest) => {
                 let mut depth = 0;
-                let mut fresh = true;
+                let mut is_start = true;
                 for (i, c) in rest.char_indices() {
                     match c {
                         '}' if depth == 0 => break,
                         '{' => depth += 1,
                         '}' => depth -= 1,
-                        ',' if depth == 0 => fresh = true,
-                        c if fresh && depth == 0 && c.is_alphabetic() => {
-                            found.push(&rest[i..i + word(&rest[i..])]);
-                            fresh = false;
+                        ',' if depth == 0 => is_start = true,
+                        c if is_start && depth == 0 && c.is_alphabetic() => {
+                            found.push(&rest[i..i + identifier_len(&rest[i..])]);
+                            is_start = false;
                         }
                         _ => {}
                     }
@@ -77,20 +78,21 @@ fn named(text: &str) -> Vec<&str> {
     found
 }
 
-fn upward(module: &str, text: &str) -> Vec<String> {
+/// Returns the imports of a module in `text` that do not lead to a lower layer.
+fn upward_imports(module: &str, text: &str) -> Vec<String> {
     let own = layer(module).unwrap_or_else(|| panic!("{module} is not in `LAYERS`"));
     let wrong = |name: &&str| {
         *name != module && layer(name).is_none_or(|other| other <= own) && name.chars().all(|c| !c.is_uppercase())
     };
-    let wrong: Vec<&str> = named(text).into_iter().filter(wrong).collect();
-    wrong.iter().map(|name| format!("{module} names {name}")).collect()
+    let wrong: Vec<&str> = imported_modules(text).into_iter().filter(wrong).collect();
+    wrong.iter().map(|name| format!("{module} imports {name}")).collect()
 }
 
 #[test]
 fn imports_run_downwards() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![];
-    sources(&src, &mut files);
+    collect_sources(&src, &mut files);
     assert!(files.len() > 20, "{files:?}");
     let mut wrong = vec![];
     for file in files {
@@ -98,7 +100,7 @@ fn imports_run_downwards() {
         let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
         if !["lib", "main"].contains(&module) {
             let text = fs::read_to_string(&file).unwrap();
-            wrong.extend(upward(module, &text).iter().map(|wrong| format!("{}: {wrong}", inside.display())));
+            wrong.extend(upward_imports(module, &text).iter().map(|wrong| format!("{}: {wrong}", inside.display())));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -106,10 +108,13 @@ fn imports_run_downwards() {
 
 #[test]
 fn an_upward_import_is_found() {
-    assert_eq!(upward("store", "use crate::pipeline::X;\nuse crate::plan::Y;"), ["store names plan"]);
-    assert_eq!(upward("data", "use crate::{random, stages::{self, X}, store::Store};"), ["data names stages"]);
-    assert_eq!(upward("model", "fn f(x: &crate::data::Images) {}"), ["model names data"]);
-    assert!(upward("cli", "use crate::run::X; use crate::cli::Y; crate::random::z()").is_empty());
+    assert_eq!(upward_imports("store", "use crate::pipeline::X;\nuse crate::plan::Y;"), ["store imports plan"]);
+    assert_eq!(
+        upward_imports("data", "use crate::{random, stages::{self, X}, store::Store};"),
+        ["data imports stages"]
+    );
+    assert_eq!(upward_imports("model", "fn f(x: &crate::data::Images) {}"), ["model imports data"]);
+    assert!(upward_imports("cli", "use crate::run::X; use crate::cli::Y; crate::random::z()").is_empty());
 }
 
 /// A module's path, without the crate: `["pipeline", "sweep", "matrix"]`.
@@ -133,7 +138,8 @@ fn code(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-fn word(text: &str) -> usize {
+/// Returns the length of the identifier at the start of a string.
+fn identifier_len(text: &str) -> usize {
     text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
@@ -154,7 +160,7 @@ fn expand(text: &str) -> (Vec<Vec<String>>, &str) {
     if let Some(rest) = text.strip_prefix('*') {
         return (vec![], rest);
     }
-    let (name, rest) = text.split_at(word(text));
+    let (name, rest) = text.split_at(identifier_len(text));
     if name.is_empty() {
         return (vec![], rest);
     }
@@ -167,7 +173,7 @@ fn expand(text: &str) -> (Vec<Vec<String>>, &str) {
         };
         return (paths, rest);
     }
-    let rest = rest.strip_prefix(" as ").map_or(rest, |rest| &rest[word(rest)..]);
+    let rest = rest.strip_prefix(" as ").map_or(rest, |rest| &rest[identifier_len(rest)..]);
     (vec![vec![name]], rest)
 }
 
@@ -249,9 +255,9 @@ impl Modules {
             let mut reachable: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
             for from in imports.keys() {
                 let reached = reachable.entry(from).or_default();
-                let mut open = vec![from];
-                while let Some(next) = open.pop() {
-                    open.extend(imports.get(next).into_iter().flatten().filter(|name| reached.insert(name)));
+                let mut unvisited = vec![from];
+                while let Some(next) = unvisited.pop() {
+                    unvisited.extend(imports.get(next).into_iter().flatten().filter(|name| reached.insert(name)));
                 }
             }
             let cycle = |name: &String| -> Vec<String> {
@@ -269,7 +275,7 @@ impl Modules {
 fn files_inside_a_module_do_not_import_each_other_in_a_cycle() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = vec![];
-    sources(&src, &mut files);
+    collect_sources(&src, &mut files);
     let texts = files.iter().map(|file| (file.strip_prefix(&src).unwrap().into(), fs::read_to_string(file).unwrap()));
     let found = Modules::new(texts).cycles();
     assert!(found.is_empty(), "import cycles: move what both sides need to a lower file\n{found:#?}");
@@ -302,7 +308,7 @@ fn cycles_between_files_are_found() {
 fn no_source_file_is_long() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
-    ["benches", "src", "tests"].iter().for_each(|folder| sources(&root.join(folder), &mut files));
+    ["benches", "src", "tests"].iter().for_each(|folder| collect_sources(&root.join(folder), &mut files));
     let lines = |file: &PathBuf| fs::read_to_string(file).unwrap().lines().count();
     let is_long = |file: &PathBuf| lines(file) > MAX_LINES;
     let long: Vec<String> = files.iter().filter(|file| is_long(file)).map(|file| file.display().to_string()).collect();

@@ -1,4 +1,4 @@
-//! Interrupted, killed and concurrent runs. Their stage fetches from a server that stalls.
+//! Interrupted, killed and concurrent runs, with a stage that downloads from a stalling server.
 
 mod common;
 
@@ -8,8 +8,8 @@ use common::server::Server;
 use common::{Folder, Pipeline, Running, archive, is_alive, signal, wait_until};
 use serde_json::Value;
 
-/// Starts a run whose `web` stage hangs after `images` is done.
-fn hanging(server: &Server) -> (Folder, Running, u32) {
+/// Starts a run whose `web` stage hangs while the other stages finish. Returns it with the process id of that stage.
+fn hanging_run(server: &Server) -> (Folder, Running, u32) {
     let folder = Pipeline::small().stage("web", &server.fetch()).folder();
     let run = folder.start(&["run", "p.yaml", "--json"]);
     wait_until("the download hangs", || server.requests() == 1 && folder.stage_state("others") == "ran");
@@ -33,7 +33,7 @@ impl Folder {
 fn an_interrupted_run_is_recorded_and_resumes() {
     for name in ["INT", "TERM"] {
         let server = Server::stalled(archive(4));
-        let (folder, run, child) = hanging(&server);
+        let (folder, run, child) = hanging_run(&server);
         run.signal(name);
         let output = run.wait();
         assert_eq!(output.code, Some(130), "{output}");
@@ -67,7 +67,7 @@ fn the_message_after_an_interrupt_names_the_command_to_resume() {
 #[test]
 fn a_second_interrupt_exits_immediately() {
     let server = Server::stalled(archive(4));
-    let (_folder, run, child) = hanging(&server);
+    let (_folder, run, child) = hanging_run(&server);
     // A stopped child cannot react to the first interrupt.
     signal(child, "STOP").unwrap();
     run.signal("INT");
@@ -83,7 +83,7 @@ fn a_second_interrupt_exits_immediately() {
 #[test]
 fn a_killed_run_leaves_no_process_and_no_lock() {
     let server = Server::stalled(archive(4));
-    let (folder, run, child) = hanging(&server);
+    let (folder, run, child) = hanging_run(&server);
     assert_eq!(folder.stage_state("web"), "running");
     run.signal("KILL");
     let output = run.wait();
@@ -104,7 +104,7 @@ fn a_killed_run_leaves_no_process_and_no_lock() {
 #[test]
 fn a_child_that_is_killed_fails_its_stage() {
     let server = Server::stalled(archive(4));
-    let (_folder, run, child) = hanging(&server);
+    let (_folder, run, child) = hanging_run(&server);
     signal(child, "KILL").unwrap();
     let output = run.wait();
     assert_eq!(output.code, Some(1), "{output}");

@@ -1,8 +1,8 @@
-//! `push`, `import` and `gc` with failing system calls, or killed during one: repeating the command gives the same
-//! files as an undisturbed run.
+//! `push`, `import` and `gc` with failing system calls, or killed during a system call: repeating the command gives the
+//! same files as an undisturbed run.
 //!
-//! Needs strace, whose path is in `SRPIPE_TEST_STRACE`; `.ci/run` installs it. `SRPIPE_TEST_FAULTS=1` tries every system
-//! call instead of every 7th.
+//! Needs strace, whose path is in `SRPIPE_TEST_STRACE`; `.ci/run` installs it. `SRPIPE_TEST_FAULTS=1` tries every
+//! system call instead of every 7th.
 
 mod common;
 
@@ -34,8 +34,10 @@ const CALLS: [&str; 18] = [
     "utimensat",
     "copy_file_range",
 ];
+/// The faults to inject, in strace's syntax.
 const FAULTS: [&str; 3] = ["error=EIO", "error=ENOSPC", "signal=KILL"];
 
+/// Copies a folder with its permissions and links.
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
     assert!(copied.success());
@@ -44,15 +46,15 @@ fn copy(from: &Path, to: &Path) {
 /// Returns the content of the files below `folder` and the targets of links, without temporary files and logs.
 fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let mut left = vec![folder.to_path_buf()];
-    while let Some(path) = left.pop() {
+    let mut unvisited = vec![folder.to_path_buf()];
+    while let Some(path) = unvisited.pop() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let metadata = std::fs::symlink_metadata(&path).unwrap();
         if name.starts_with(".tmp-") || ["logs", "gc.lock", ".lock", "config.yaml"].contains(&name.as_str()) {
             continue;
         }
         let content = if metadata.is_dir() {
-            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            unvisited.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         } else if metadata.is_symlink() {
             std::fs::read_link(&path).unwrap().display().to_string()
@@ -68,7 +70,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, String> {
 /// it changes.
 fn try_faults(prepared: &Path, args: &[&str], result: &str) {
     let Some(strace) = std::env::var_os("SRPIPE_TEST_STRACE") else {
-        eprintln!("skipped: SRPIPE_TEST_STRACE does not name strace");
+        eprintln!("skipped: SRPIPE_TEST_STRACE is not set to the path of strace");
         return;
     };
     let every = if std::env::var_os("SRPIPE_TEST_FAULTS").is_some() { 1 } else { 7 };
@@ -97,7 +99,7 @@ fn try_faults(prepared: &Path, args: &[&str], result: &str) {
     };
     assert!(!expected.is_empty());
     let mut tried = 0;
-    // strace counts each system call by itself.
+    // strace counts the calls of each kind separately.
     for (call, fault) in CALLS.iter().flat_map(|call| FAULTS.iter().map(move |fault| (call, fault))) {
         for n in (1..).step_by(every) {
             let folder = fresh("faulty");
@@ -129,6 +131,7 @@ fn try_faults(prepared: &Path, args: &[&str], result: &str) {
     println!("{args:?}: {tried} faults");
 }
 
+/// Returns a folder with a finished run.
 fn finished() -> Folder {
     let folder = Pipeline::small().folder();
     let output = folder.run(&[]);

@@ -75,7 +75,7 @@ fn runs_killed_at_random_moments_resume_with_identical_results() {
         child.kill().unwrap();
         child.wait().unwrap();
         wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
-        wait_until("no lock is left", || locks(&folder) == 0);
+        wait_until("no lock is left", || count_locks(&folder) == 0);
 
         let again = folder.run(&["--json"]);
         assert_eq!(again.code, Some(0), "round {round}: {again}");
@@ -85,14 +85,14 @@ fn runs_killed_at_random_moments_resume_with_identical_results() {
         assert_eq!(verify["verified"]["problems"].as_array().map(Vec::len), Some(0), "round {round}: {verify}");
         assert_eq!(verify["verified"]["unreferenced"], 0, "round {round}: {verify}");
         assert_eq!(verify["verified"]["contents"]["unfinished"], 0, "round {round}: {verify}");
-        assert_eq!(temporaries(&folder), 0, "round {round}");
+        assert_eq!(count_temporary_files(&folder), 0, "round {round}");
         assert_eq!(results(&folder), expected, "round {round}, after gc");
     }
     eprintln!("{rounds} rounds, each killed within {:.1} s", Duration::as_secs_f64(&took));
 }
 
 /// Counts the work folders whose lock is held.
-fn locks(folder: &Folder) -> usize {
+fn count_locks(folder: &Folder) -> usize {
     let Ok(entries) = fs::read_dir(folder.runs().join("store/work")) else { return 0 };
     let held = entries.flatten().filter(|entry| {
         let file = fs::File::open(entry.path().join("lock"));
@@ -102,7 +102,7 @@ fn locks(folder: &Folder) -> usize {
 }
 
 /// Counts the temporary files under `runs`.
-fn temporaries(folder: &Folder) -> usize {
+fn count_temporary_files(folder: &Folder) -> usize {
     let is_temporary = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
     folder.snapshot().keys().filter(|path| is_temporary(path)).count()
 }

@@ -10,7 +10,7 @@ use common::{Folder, Pipeline};
 use serde_json::{Value, json};
 
 impl Folder {
-    /// Replaces the content of a blob.
+    /// Changes the content of the blob behind a link, and returns its path.
     fn change_blob(&self, link: &str, change: impl Fn(&mut Vec<u8>)) -> PathBuf {
         let blob = fs::canonicalize(self.runs().join("p/latest").join(link)).unwrap();
         let mut bytes = fs::read(&blob).unwrap();
@@ -20,12 +20,14 @@ impl Folder {
         blob
     }
 
+    /// Runs the pipeline and returns the states of its stages.
     fn stages(&self, args: &[&str]) -> Value {
         let output = self.run(&[&["--json"], args].concat());
         assert_eq!(output.code, Some(0), "{output}");
         output.finished()["stages"].clone()
     }
 
+    /// Returns the number of blobs in the store.
     fn blobs(&self) -> usize {
         let shards = fs::read_dir(self.runs().join("store/blobs")).unwrap();
         shards.map(|shard| fs::read_dir(shard.unwrap().path()).unwrap().count()).sum()
@@ -197,7 +199,7 @@ fn gc_keeps_what_runs_need() {
 fn a_read_only_store_is_reported() {
     let folder = Pipeline::small().folder();
     folder.run(&[]);
-    if rustix_is_root() {
+    if is_root() {
         // Root ignores permissions; the store's own test runs as another user.
         return;
     }
@@ -209,7 +211,7 @@ fn a_read_only_store_is_reported() {
     assert!(output.stderr.contains("is not writable"), "{output}");
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 

@@ -10,53 +10,55 @@ use common::{Folder, Output, Pipeline};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-/// A pipeline that reads the pictures in its own folder.
+/// Returns a pipeline that reads the pictures in its own folder.
 fn folder_of_pictures(broken: &str) -> Folder {
     let fetch = format!("{{kind: fetch, dataset: folder, path: ., size: 16, broken: {broken}}}");
     let folder = Pipeline::new().stage("images", &fetch).folder();
-    (0..4).for_each(|i| picture(&folder, &format!("{i}.png"), i));
+    (0..4).for_each(|i| write_picture(&folder, &format!("{i}.png"), i));
     folder
 }
 
-fn picture(folder: &Folder, name: &str, level: u8) {
+/// Writes a picture of a level.
+fn write_picture(folder: &Folder, name: &str, level: u8) {
     let path = folder.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     RgbImage::from_fn(20, 16, |x, y| Rgb([level * 20 + x as u8, y as u8 * 5, level])).save(path).unwrap();
 }
 
-fn images(folder: &Folder) -> [u64; 3] {
+/// Returns the number of images in each split.
+fn image_counts(folder: &Folder) -> [u64; 3] {
     let record: Value = serde_json::from_slice(&fs::read(folder.runs().join("p/latest/run.json")).unwrap()).unwrap();
     let metrics = &record["stages"][0]["metrics"];
     ["train", "validation", "test"].map(|split| metrics[format!("{split}_images")].as_f64().unwrap() as u64)
 }
 
 #[track_caller]
-fn ok(output: Output) -> Output {
+fn expect_success(output: Output) -> Output {
     assert_eq!(output.code, Some(0), "{output}");
     output
 }
 
 #[track_caller]
 fn assert_cached(folder: &Folder) {
-    let output = ok(folder.run(&["--json"]));
+    let output = expect_success(folder.run(&["--json"]));
     assert_eq!(output.finished()["stages"]["images"], "cached", "{output}");
 }
 
 #[test]
 fn results_and_hidden_files_among_pictures_are_ignored() {
     let folder = folder_of_pictures("refuse");
-    ok(folder.run(&[]));
-    assert_eq!(images(&folder), [2, 1, 1]);
-    picture(&folder, "runs/p/latest/comparison.png", 9);
-    picture(&folder, ".thumbnails/0.png", 8);
-    picture(&folder, "@eaDir/0.png", 7);
+    expect_success(folder.run(&[]));
+    assert_eq!(image_counts(&folder), [2, 1, 1]);
+    write_picture(&folder, "runs/p/latest/comparison.png", 9);
+    write_picture(&folder, ".thumbnails/0.png", 8);
+    write_picture(&folder, "@eaDir/0.png", 7);
     folder.write("._0.png", "Mac OS X");
     symlink("runs/p/latest", folder.path().join("newest")).unwrap();
     symlink(".", folder.path().join("all")).unwrap();
     symlink("/nowhere", folder.path().join("notes.txt")).unwrap();
     assert_cached(&folder);
     // With another `runs` folder, the stage runs and must find the same files as the planner.
-    let other = ok(folder.srpipe(&["run", "p.yaml", "--runs-dir", "others"]));
+    let other = expect_success(folder.srpipe(&["run", "p.yaml", "--runs-dir", "others"]));
     for expected in
         ["hidden files and folders: ._0.png, .thumbnails, @eaDir", "srpipe results: ", "links to a parent", "runs"]
     {
@@ -69,12 +71,12 @@ fn results_and_hidden_files_among_pictures_are_ignored() {
 }
 
 #[test]
-fn a_picture_that_cannot_be_read_is_a_broken_file() {
+fn unreadable_pictures_count_as_broken_files() {
     let folder = folder_of_pictures("skip");
     symlink("/nowhere.png", folder.path().join("gone.png")).unwrap();
     folder.write("photo.heic", "");
-    ok(folder.run(&[]));
-    assert_eq!(images(&folder), [2, 1, 1]);
+    expect_success(folder.run(&[]));
+    assert_eq!(image_counts(&folder), [2, 1, 1]);
     let log = folder.srpipe(&["logs", "images"]).stdout;
     assert!(log.contains("skipped ./gone.png: the link is broken") && log.contains("1 .heic"), "{log}");
     fs::remove_file(folder.path().join("gone.png")).unwrap();
@@ -95,7 +97,7 @@ fn model() -> Folder {
              diffusion: {objective: regression}}",
         )
         .folder();
-    ok(folder.run(&[]));
+    expect_success(folder.run(&[]));
     folder
 }
 
@@ -103,7 +105,7 @@ fn model() -> Folder {
 fn outputs_replace_files_but_not_their_other_hard_links() {
     let folder = model();
     let at = |name: &str| folder.path().join(name);
-    picture(&folder, "in.png", 1);
+    write_picture(&folder, "in.png", 1);
     let before = fs::read(at("in.png")).unwrap();
     for name in ["out.png", "backup.png", "page.html"] {
         fs::hard_link(at("in.png"), at(name)).unwrap();
@@ -112,12 +114,12 @@ fn outputs_replace_files_but_not_their_other_hard_links() {
     for name in ["p.yaml", "tutorial.yaml", "srpipe.schema.json"] {
         fs::hard_link(at("in.png"), at("new").join(name)).unwrap();
     }
-    ok(folder.srpipe(&["upscale", "in.png", "--model", "net", "-o", "out.png", "--bicubic"]));
-    ok(folder.srpipe(&["report", "p", "-o", "page.html"]));
-    ok(folder.srpipe(&["export", "p", "backup.png"]));
-    ok(folder.srpipe(&["init", "new", "--template", "seed", "--force"]));
+    expect_success(folder.srpipe(&["upscale", "in.png", "--model", "net", "-o", "out.png", "--bicubic"]));
+    expect_success(folder.srpipe(&["report", "p", "-o", "page.html"]));
+    expect_success(folder.srpipe(&["export", "p", "backup.png"]));
+    expect_success(folder.srpipe(&["init", "new", "--template", "seed", "--force"]));
     assert_eq!(fs::read(at("in.png")).unwrap(), before, "the input was overwritten");
-    // The remaining links: the file itself, and `p.yaml`, which no command wrote to.
+    // The remaining links are the file itself and `p.yaml`, which no command wrote to.
     assert_eq!(fs::metadata(at("in.png")).unwrap().nlink(), 2);
     let size = image::image_dimensions(at("out.png")).unwrap();
     assert_eq!((size, image::image_dimensions(at("out-bicubic.png")).unwrap()), ((80, 64), (80, 64)));
@@ -137,7 +139,7 @@ fn invalid_input_of_upscale_is_refused() {
     assert!(!folder.path().join("my long.webp").exists());
 
     // One weight is NaN.
-    picture(&folder, "in.png", 1);
+    write_picture(&folder, "in.png", 1);
     let mut weights = fs::read(folder.runs().join("p/latest/net/ema.safetensors")).unwrap();
     let end = weights.len();
     weights[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -180,19 +182,19 @@ fn constant_images_give_finite_numbers() {
         .stage("compare", "{kind: compare, arms: {noise: of_noise, eps: of_eps, mean: of_mean}, rows: 1}")
         .folder();
     fs::create_dir(folder.path().join("photos")).unwrap();
-    // Enlarging some of these levels has rounding errors, enlarging others is exact.
+    // Enlarging is exact for some of these levels, and has rounding errors for others.
     for level in [0, 3, 77, 100, 177, 255] {
         let path = folder.path().join(format!("photos/{level}.png"));
         RgbImage::from_pixel(32, 32, Rgb([level; 3])).save(path).unwrap();
     }
-    ok(folder.run(&[]));
+    expect_success(folder.run(&[]));
     let latest = folder.runs().join("p/latest");
     for model in ["noise", "eps", "mean"] {
         let weights = fs::read(latest.join(model).join("ema.safetensors")).unwrap();
         let header = String::from_utf8_lossy(&weights[..8000]).into_owned();
         assert!(header.contains(r#"\"residual_scale\":1.0"#), "{model}: {header}");
     }
-    let is_clean = |path: &Path| {
+    let assert_finite = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
         let word = |word: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|found| found == word);
         assert!(!word("NaN") && !word("inf") && !word("Infinity"), "{}: {text}", path.display());
@@ -200,9 +202,9 @@ fn constant_images_give_finite_numbers() {
     for file in
         ["noise/loss.csv", "mean/loss.csv", "noise/attention.csv", "compare/summary.json", "compare/metrics.csv"]
     {
-        is_clean(&latest.join(file));
+        assert_finite(&latest.join(file));
     }
-    is_clean(&latest.join("run.json"));
+    assert_finite(&latest.join("run.json"));
     let summary: Value = serde_json::from_slice(&fs::read(latest.join("compare/summary.json")).unwrap()).unwrap();
     let arms = summary["arms"].as_object().unwrap();
     let figures = arms.values().flat_map(|arm| arm.as_object().unwrap().values());

@@ -1,4 +1,4 @@
-//! The processes of a run: signals that were ignored at the start, and programs that try to outlive their stage.
+//! The processes of a run: signals that are ignored from the start, and programs that try to outlive their stage.
 
 mod common;
 
@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::{Folder, Pipeline, is_alive, signal, wait_until};
 
-/// A stage whose program runs `script`, which may write process ids to `pids` in the test's folder.
+/// Returns a pipeline whose stage runs `script`. The script may write process ids to `PIDS`, a file in the test's
+/// folder.
 fn folder(script: &str, more: &str) -> Folder {
     let stage =
         format!("{{kind: command, command: [sh, script.sh, '{{outputs.o}}'], outputs: [o], files: [script.sh]{more}}}");
@@ -17,6 +18,7 @@ fn folder(script: &str, more: &str) -> Folder {
     folder
 }
 
+/// Returns the process ids that the script has written.
 fn pids(folder: &Path) -> Vec<u32> {
     let text = fs::read_to_string(folder.join("pids")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
@@ -39,7 +41,7 @@ fn descendants_are_killed_when_their_program_exits() {
 }
 
 #[test]
-fn descendants_are_killed_when_run_and_stage_are_killed() {
+fn descendants_are_killed_when_a_stage_is_killed_with_or_without_its_run() {
     for kills_run in [true, false] {
         let folder = folder(&format!("{ESCAPES}sleep 600\n"), "");
         let run = folder.start(&["run", "p.yaml"]);
@@ -93,9 +95,9 @@ fn signals_that_are_ignored_at_the_start_stay_ignored() {
 #[test]
 fn read_only_folders_of_a_program_are_removed() {
     let folder = folder("mkdir -p cache/x; touch cache/x/y; chmod 555 cache/x cache; echo ok >$1\n", "");
-    // Root ignores permissions, so as root the test runs a copy of the binary as another user.
-    // `cp` writes it: a process that another test starts would inherit a file that is open for writing here, and the
-    // copy could not be executed as long as that process has it ("text file busy").
+    // Root ignores permissions. As root, the test therefore runs a copy of the binary as another user. `cp` writes the
+    // copy, because processes that other tests start would inherit a file that this process has open for writing. The
+    // copy could not be executed while one of them has it open ("text file busy").
     let srpipe = folder.path().join("program");
     let copied =
         std::process::Command::new("cp").args([env!("CARGO_BIN_EXE_srpipe").as_ref(), srpipe.as_path()]).status();

@@ -1,17 +1,18 @@
-//! Output for other programs: the JSON of every command, the JSON Schema, shell completions.
+//! Machine-readable output: the JSON of every command, the JSON Schema, shell completions.
 
 mod common;
 
 use common::{Folder, Pipeline};
 use serde_json::{Value, json};
 
+/// Runs srpipe and parses its output.
 fn json_of(folder: &Folder, args: &[&str]) -> Value {
     let output = folder.srpipe(args);
     serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}\n{output}"))
 }
 
 #[test]
-fn every_json_names_its_schema() {
+fn every_json_object_states_its_schema_version() {
     let folder = Pipeline::small().folder();
     let run = folder.run(&["--json"]);
     assert_eq!(run.events()[0]["schema"], 1, "{run}");

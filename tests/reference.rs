@@ -16,15 +16,17 @@ use srpipe::nn::{Batch, Graph, Network, StepSettings, TrainState, create_network
 
 use fixtures::Fixtures;
 
+/// Creates a network on a backend.
 type Open = fn(Graph, &TrainState) -> Box<dyn Network>;
 
+/// Creates a network with the composed operations on the CPU.
 fn composed(graph: Graph, state: &TrainState) -> Box<dyn Network> {
     create_network_on(ComposedBackend::new(graph, dfdx::prelude::Cpu::default()).unwrap(), state).unwrap()
 }
 
 /// Creates a network on the device in `SRPIPE_TEST_DEVICE`, such as `cuda`, or by default with the CPU kernels that
 /// pipelines use.
-fn device(graph: Graph, state: &TrainState) -> Box<dyn Network> {
+fn on_test_device(graph: Graph, state: &TrainState) -> Box<dyn Network> {
     let device = std::env::var("SRPIPE_TEST_DEVICE").map_or(Device::Cpu, |text| text.parse().unwrap());
     srpipe::nn::create_network(device, graph, state).unwrap()
 }
@@ -52,6 +54,7 @@ impl<'a> Reference<'a> {
         Self::new(fixtures, name, unet(&ModelParams::tutorial(base_channels, kind), 32, 4), 0.0, open)
     }
 
+    /// Returns an f32 tensor of the reference.
     fn get(&self, key: &str) -> Vec<f32> {
         self.fixtures.f32(&format!("{}.{key}", self.name))
     }
@@ -65,6 +68,7 @@ impl<'a> Reference<'a> {
         (0..n * c * p).map(at).collect()
     }
 
+    /// Compares output, gradients and losses.
     fn check(mut self) {
         let (x, t, target, y) = (self.images("x"), self.get("t"), self.images("target"), self.images("y"));
         let output = self.network.predict(Weights::Raw, &x, &t).unwrap();
@@ -80,13 +84,13 @@ impl<'a> Reference<'a> {
             let gap = norm(&mut gradient.iter().zip(&expected).map(|(a, b)| a - b));
             let size = norm(&mut expected.iter().copied());
             let bound = if size < 1e-6 { 1e-6 } else { 1e-3 * size };
-            assert!(gap <= bound, "{}: gradient of {} off by {gap} of {size}", self.name, param.name);
+            assert!(gap <= bound, "{}: gradient of {} differs by {gap} of {size}", self.name, param.name);
         }
 
         let settings = StepSettings { lr: 1e-3, weight_decay: self.weight_decay, ..Default::default() };
         for (i, expected) in self.get("losses").into_iter().enumerate() {
             let loss = self.network.train_step(batch, 1, &settings).unwrap().loss;
-            assert!((loss - expected).abs() < 1e-4, "{}: loss {loss} at step {i}, not {expected}", self.name);
+            assert!((loss - expected).abs() < 1e-4, "{}: loss {loss} at step {i}, expected {expected}", self.name);
         }
     }
 }
@@ -95,7 +99,7 @@ impl<'a> Reference<'a> {
 fn the_tutorials_unets_match_pytorch() {
     let fixtures = Fixtures::read();
     for kind in [AttentionKind::None, AttentionKind::Sagan] {
-        for open in [composed as Open, device] {
+        for open in [composed as Open, on_test_device] {
             Reference::tutorial(&fixtures, kind, open).check();
         }
     }
@@ -108,7 +112,7 @@ fn every_kind_of_network_matches_pytorch() {
     let fixtures = Fixtures::models();
     let header: serde_json::Value = serde_json::from_str(&fixtures.metadata("models")).unwrap();
     let size = |key: &str| header[key].as_u64().unwrap() as usize;
-    // The `unet.py` that users load checkpoints with must be the one that computed the fixtures.
+    // The fixtures must be computed with the `unet.py` that users load checkpoints with.
     let digest: String =
         Sha256::digest(include_bytes!("../docs/unet.py")).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(header["unet"], digest, "run: python3 tests/fixtures/make_models.py tests/fixtures/models.safetensors");
@@ -132,7 +136,7 @@ fn every_kind_of_network_matches_pytorch() {
         expected.retain_mut(|n| n.strip_prefix(&format!("{name}.w.")).map(str::to_string).map(|s| *n = s).is_some());
         expected.sort();
         assert_eq!(names, expected, "{name}");
-        for open in [composed as Open, device] {
+        for open in [composed as Open, on_test_device] {
             Reference::new(&fixtures, name, graph.clone(), 0.1, open).check();
         }
     }
@@ -172,7 +176,7 @@ fn a_checkpoint_is_a_state_dict() {
     }
 }
 
-/// A schedule with 1000 timesteps and betas from 1e-4 to 0.02.
+/// Returns a schedule with 1000 timesteps and betas from 1e-4 to 0.02.
 fn schedule(schedule: ScheduleKind) -> Schedule {
     Schedule::new(&DiffusionParams { schedule, ..Default::default() })
 }
@@ -188,8 +192,8 @@ fn schedules_match_pytorch() {
     }
 }
 
-/// The fixtures' denoiser: ε̂ = tanh(x) (t + 1) / T, x̂_0 clamped to [-1, 1].
-fn toy(x: &[f64], step: Step) -> Result<Vec<f64>, Infallible> {
+/// Denoises like the script of the fixtures: ε̂ = tanh(x) (t + 1) / T, with x̂_0 clamped to [-1, 1].
+fn toy_denoiser(x: &[f64], step: Step) -> Result<Vec<f64>, Infallible> {
     let (a, s) = (step.alpha_bar.sqrt(), (1.0 - step.alpha_bar).sqrt());
     let x0 = |x: &f64| ((x - s * x.tanh() * (step.t + 1) as f64 / 1000.0) / a).clamp(-1.0, 1.0);
     Ok(x.iter().map(x0).collect())
@@ -202,24 +206,24 @@ fn assert_close(a: &[f64], b: &[f64]) {
 }
 
 #[test]
-fn ddim_is_the_reference_chain() {
+fn ddim_matches_the_reference_chain() {
     let fixtures = Fixtures::read();
     let mut x = fixtures.f64("ddim.x_T");
     let params = SamplerParams { method: SamplerMethod::Ddim, steps: 25, ..Default::default() };
     let no_noise = |_| unreachable!("eta is 0");
     let steps = steps(&schedule(ScheduleKind::Linear), &params);
-    sample(&params, &steps, &mut x, toy, no_noise).unwrap();
+    sample(&params, &steps, &mut x, toy_denoiser, no_noise).unwrap();
     assert_close(&x, &fixtures.f64("ddim.x_0"));
 }
 
 #[test]
-fn ddpm_is_the_reference_chain() {
+fn ddpm_matches_the_reference_chain() {
     let fixtures = Fixtures::read();
     let (mut x, z) = (fixtures.f64("ddpm.x_49"), fixtures.f64("ddpm.z"));
     let params = SamplerParams { method: SamplerMethod::Ddpm, steps: 1000, ..Default::default() };
     let steps = steps(&schedule(ScheduleKind::Linear), &params);
     let n = x.len();
     let noise = |step: Step| z[(49 - step.t) * n..][..n].to_vec();
-    sample(&params, &steps[950..], &mut x, toy, noise).unwrap();
+    sample(&params, &steps[950..], &mut x, toy_denoiser, noise).unwrap();
     assert_close(&x, &fixtures.f64("ddpm.x_0"));
 }

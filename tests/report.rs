@@ -10,8 +10,8 @@ use common::{Folder, Pipeline};
 const MODEL: &str = "kind: train, data: pairs, model: {base_channels: 4, channel_mults: [1]}, \
                      optim: {steps: 4, batch_size: 4}, validation: {every: 2, images: 4}";
 
-/// A comparison of two tiny models, with a claim.
-fn arms() -> Pipeline {
+/// Returns a pipeline that compares two tiny models, with a claim.
+fn compared_models() -> Pipeline {
     Pipeline::small()
         .stage("one", &format!("{{{MODEL}}}"))
         .stage("two", &format!("{{{MODEL}, diffusion: {{objective: regression}}}}"))
@@ -24,17 +24,18 @@ fn arms() -> Pipeline {
         )
 }
 
-fn latest(folder: &Folder) -> PathBuf {
+/// Returns the path of the latest report.
+fn latest_report(folder: &Folder) -> PathBuf {
     folder.runs().join("p/latest/report.html")
 }
 
 #[test]
 fn a_run_writes_a_report_with_every_arm_and_escaped_names() {
-    let folder = arms().folder();
+    let folder = compared_models().folder();
     let output = folder.run(&["--set", "description=<b>so</b>"]);
     assert_eq!(output.code, Some(0), "{output}");
     assert!(output.stdout.contains("runs/p/latest/report.html\n"), "{output}");
-    let page = fs::read_to_string(latest(&folder)).unwrap();
+    let page = fs::read_to_string(latest_report(&folder)).unwrap();
     assert!(page.len() < 1_000_000, "{}", page.len());
     assert!(page.contains("&lt;b&gt;so&lt;") && !page.contains("<b>so</b>"));
     // 4 test images per column; the arms also show further views of each.
@@ -65,7 +66,7 @@ fn the_report_of_a_run_without_a_comparison_shows_samples() {
         .folder();
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
-    let page = fs::read_to_string(latest(&folder)).unwrap();
+    let page = fs::read_to_string(latest_report(&folder)).unwrap();
     for part in
         ["This pipeline has no <code>compare</code> stage", "id=\"arms-1\"", "id=\"spectra-1\"", "id=\"losses\""]
     {
@@ -82,13 +83,13 @@ fn the_report_of_a_failed_run_shows_the_available_results() {
         .folder();
     let output = folder.run(&["--keep-going", "--json"]);
     assert_eq!(output.code, Some(1), "{output}");
-    let page = fs::read_to_string(latest(&folder)).unwrap();
+    let page = fs::read_to_string(latest_report(&folder)).unwrap();
     assert!(page.contains("id=\"failures\"") && page.contains("&lt;so&gt; it goes"), "the log of what failed");
     assert_eq!(page.matches("class=\"node ").count(), 4);
 }
 
 #[test]
-fn a_report_is_opened_and_missing_runs_are_errors() {
+fn a_report_can_be_opened_and_missing_runs_are_errors() {
     let folder = Pipeline::small().folder();
     let none = folder.srpipe(&["report"]);
     assert_eq!(none.code, Some(2), "{none}");
@@ -138,7 +139,7 @@ fn a_report_of_damaged_results_is_refused() {
 }
 
 #[test]
-fn logs_are_printed_in_pieces_without_breaking_characters() {
+fn logs_are_printed_in_chunks_without_splitting_characters() {
     // Two-byte characters starting at an odd offset, so that a chunk ends in the middle of a character.
     let script = "printf x; yes é | tr -d '\\\\n' | head -c 3000000; exit 3";
     let stage = format!("{{kind: command, command: [sh, -c, \"{script}\"], outputs: [o]}}");

@@ -23,13 +23,13 @@ fn a_run_computes_every_stage_and_a_second_run_changes_nothing() {
     assert_eq!(second.code, Some(0), "{second}");
     assert_eq!(second.finished()["run"], finished["run"]);
     assert_eq!(second.finished()["stages"], json!({"images": "cached", "pairs": "cached", "others": "cached"}));
-    let words = folder.run(&[]);
-    assert_eq!(words.stdout, "nothing to do: all 3 stages are cached\nruns/p/latest/report.html\n", "{words}");
+    let third = folder.run(&[]);
+    assert_eq!(third.stdout, "nothing to do: all 3 stages are cached\nruns/p/latest/report.html\n", "{third}");
     assert_eq!(folder.snapshot(), before);
 }
 
 #[test]
-fn the_resolved_pipeline_is_the_same_pipeline() {
+fn running_the_resolved_pipeline_finds_everything_cached() {
     let folder = Pipeline::small().folder();
     assert_eq!(folder.run(&["--set", "stages.pairs.method=bicubic"]).code, Some(0));
     let resolved = folder.runs().join("p/latest/pipeline.yaml");
@@ -63,11 +63,11 @@ fn a_failed_stage_is_reported_and_its_siblings_run() {
         finished["stages"],
         json!({"images": "ran", "pairs": "ran", "others": "ran", "bad": "failed", "bad_pairs": "skipped"})
     );
-    let words = folder.run(&[]);
-    assert_eq!(words.code, Some(1), "{words}");
-    assert!(words.stderr.contains("bad        failed: "), "{words}");
-    assert!(words.stderr.contains("bad_pairs  skipped, because bad"), "{words}");
-    assert!(words.stderr.contains("log: "), "{words}");
+    let again = folder.run(&[]);
+    assert_eq!(again.code, Some(1), "{again}");
+    assert!(again.stderr.contains("bad        failed: "), "{again}");
+    assert!(again.stderr.contains("bad_pairs  skipped, because bad"), "{again}");
+    assert!(again.stderr.contains("log: "), "{again}");
     let status = folder.srpipe(&["status", "p.yaml"]);
     assert!(status.stdout.contains("failed: "), "{status}");
     assert!(status.stdout.contains("waiting for bad"), "{status}");

@@ -13,8 +13,8 @@ const SAMPLES: usize = 3;
 /// The number of bytes per sample.
 const LEN: usize = 32 * 32 * 3;
 
-/// Two barely trained models with very little noise in the process, so that a sample shows the noise that it started
-/// from, whatever the model.
+/// Returns a pipeline that barely trains two models, with very little noise in the diffusion process. A sample then
+/// shows the noise that it started from, whatever the model.
 fn models() -> Pipeline {
     let train = |attention: &str| {
         format!(
@@ -30,6 +30,7 @@ fn models() -> Pipeline {
         .stage("attention", &train("seed"))
 }
 
+/// Returns a pipeline that samples with this batch size and compares the samples.
 fn compared(batch_size: usize) -> Folder {
     let sample = |model: &str, weights: &str| {
         format!(
@@ -107,9 +108,9 @@ fn killed_sampling_resumes_with_identical_results() {
     let mut before = 0;
     for round in 0..4 {
         let run = killed.start(&["run", "p.yaml"]);
-        wait_until("more images are finished", || finished(&killed) > before);
+        wait_until("more images are finished", || partial_bytes(&killed) > before);
         let children = run.children();
-        // In every second round, kill the stage's process as well, which then cannot save.
+        // In every second round, kill the stage's process as well, so that it cannot save its progress.
         if round % 2 == 0 {
             for &pid in &children {
                 let _ = signal(pid, "KILL");
@@ -119,18 +120,18 @@ fn killed_sampling_resumes_with_identical_results() {
         // If its stage was killed, the run may have exited by itself before the signal arrived.
         assert!(run.wait().signal == Some(9) || round % 2 == 0, "the run ended before it was killed");
         wait_until("no process is left", || !children.iter().any(|&pid| is_alive(pid)));
-        before = finished(&killed);
+        before = partial_bytes(&killed);
     }
     let last = killed.run(&["--json"]);
     assert_eq!(last.code, Some(0), "{last}");
-    let gone_on =
+    let has_resumed =
         |event: serde_json::Value| event["text"].as_str().is_some_and(|text| text.starts_with("resuming after "));
-    assert!(last.events().into_iter().any(gone_on), "{last}");
+    assert!(last.events().into_iter().any(has_resumed), "{last}");
     assert_eq!(killed.digests("samples"), whole.digests("samples"));
 }
 
 /// Returns the size of the partial samples in bytes.
-fn finished(folder: &Folder) -> u64 {
+fn partial_bytes(folder: &Folder) -> u64 {
     let work = std::fs::read_dir(folder.runs().join("store/work")).into_iter().flatten().flatten();
     let parts = work.map(|key| -> PathBuf { key.path().join("samples.part") });
     parts.filter_map(|part| std::fs::metadata(part).ok()).map(|part| part.len()).sum()

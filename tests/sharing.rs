@@ -41,7 +41,7 @@ fn a_run_is_exported_and_imported() {
     assert_eq!(folder.srpipe(&["import", "none.tar"]).code, Some(2));
 }
 
-/// The name and the content of a file in an archive.
+/// The name and content of a file in an archive.
 type Entry = (String, Vec<u8>);
 
 /// Returns the entries of an archive, in order.
@@ -56,13 +56,14 @@ fn entries(archive: &Path) -> Vec<Entry> {
     entries.collect()
 }
 
+/// Returns an archive of these entries, whatever their names.
 fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(vec![]);
     for (name, bytes) in entries {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        // Write the name directly, as an attacker would, because the library refuses such names.
+        // Write the name directly, as an attacker would: the library refuses such names.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, bytes.as_slice()).unwrap();
@@ -70,7 +71,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Returns what `runs` and `status` list, and the folders in `runs`.
+/// Returns the runs that `runs` and `status` list, and the names of the folders in `runs`.
 fn listed_runs(folder: &Folder) -> (serde_json::Value, serde_json::Value, Vec<String>) {
     let json = |args: &[&str], field: &str| {
         let output = folder.srpipe(args);

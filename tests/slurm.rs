@@ -1,5 +1,5 @@
-//! Stages as jobs of Slurm: with a stub of shell scripts, which can fail in the ways that the real Slurm does, and if
-//! `SRPIPE_TEST_SLURM` names the folder of `tests/slurm/start.sh`, with a real Slurm.
+//! Stages as Slurm jobs. The tests use a stub of shell scripts, which can fail in the ways in which the real Slurm
+//! does. If `SRPIPE_TEST_SLURM` is the folder of `tests/slurm/start.sh`, some tests also use a real Slurm.
 
 mod common;
 #[path = "slurm/damaged_records.rs"]
@@ -29,25 +29,25 @@ use serde_json::Value;
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm");
 
 /// Settings for tests in which a command hangs.
-const IMPATIENT: &str = "executor: slurm\nslurm: {grace: 1 s, timeout: 2 s}\n";
+const SHORT_TIMEOUTS: &str = "executor: slurm\nslurm: {grace: 1 s, timeout: 2 s}\n";
 
 /// Settings for tests in which jobs are missing for a while.
-const PATIENT: &str = "executor: slurm\nslurm: {grace: 30 s, timeout: 20 s}\n";
+const LONG_TIMEOUTS: &str = "executor: slurm\nslurm: {grace: 30 s, timeout: 20 s}\n";
 
-/// A working folder and a Slurm.
+/// A working folder, and the Slurm cluster that runs its jobs.
 struct Cluster {
     folder: Folder,
     /// The folder of the stub; None for the real Slurm.
     stub: Option<PathBuf>,
     /// The file that the stage of `waiting` waits for.
     go: PathBuf,
-    /// Tests of the real Slurm run one after the other.
-    _alone: Option<MutexGuard<'static, ()>>,
+    /// Serialises the tests of the real Slurm.
+    _lock: Option<MutexGuard<'static, ()>>,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Jobs continue after a test that fails.
+        // Let the job end, even if the test has failed.
         if !self.go.as_os_str().is_empty() && fs::write(&self.go, "").is_ok() {
             std::thread::sleep(Duration::from_millis(100));
             let _ = fs::remove_file(&self.go);
@@ -56,25 +56,27 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
+    /// Creates a cluster of the stub.
     fn stub(pipeline: Pipeline) -> Self {
         let folder = pipeline.folder();
         let stub = folder.path().join("stub");
         fs::create_dir_all(stub.join("jobs")).unwrap();
-        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new(), _alone: None };
+        let cluster = Self { folder, stub: Some(stub), go: PathBuf::new(), _lock: None };
         cluster.settings("executor: slurm\nslurm: {grace: 1 s, timeout: 20 s}\n");
         cluster
     }
 
     /// Returns None if there is no real Slurm to test with.
     fn real(pipeline: Pipeline) -> Option<Self> {
-        static ALONE: Mutex<()> = Mutex::new(());
+        static LOCK: Mutex<()> = Mutex::new(());
         std::env::var_os("SRPIPE_TEST_SLURM")?;
-        let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new(), _alone: Some(alone) };
+        let lock = LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let cluster = Self { folder: pipeline.folder(), stub: None, go: PathBuf::new(), _lock: Some(lock) };
         cluster.settings("executor: slurm\nslurm: {grace: 10 s, all: {cpus: 1}}\n");
         Some(cluster)
     }
 
+    /// Writes the user's settings.
     fn settings(&self, text: &str) {
         fs::create_dir_all(self.folder.path().join("srpipe")).unwrap();
         self.folder.write("srpipe/config.yaml", text);
@@ -109,6 +111,7 @@ impl Cluster {
         self.srpipe(&[&["run", "p.yaml"], args].concat())
     }
 
+    /// Lets the stage of `waiting` end.
     fn go(&self) {
         fs::write(&self.go, "").unwrap();
     }
@@ -118,6 +121,7 @@ impl Cluster {
         fs::write(self.stub.as_ref().unwrap().join(when), what).unwrap();
     }
 
+    /// Returns the number of calls of a command of the stub.
     fn calls(&self, command: &str) -> usize {
         let calls = self.stub.as_ref().unwrap().join(format!("{command}.calls"));
         fs::read_to_string(calls).map_or(0, |text| text.trim().parse().unwrap())
@@ -129,10 +133,12 @@ impl Cluster {
         fs::read_to_string(state).unwrap_or_default().trim().to_string()
     }
 
+    /// Returns the options of all submissions, one line each.
     fn submitted(&self) -> String {
         fs::read_to_string(self.stub.as_ref().unwrap().join("submitted")).unwrap_or_default()
     }
 
+    /// Returns the record of the latest run.
     fn record(&self) -> Value {
         let bytes = fs::read(self.folder.runs().join("p/latest/run.json"));
         bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
@@ -149,8 +155,8 @@ fn assert_done(output: &Output) {
     assert_eq!(output.code, Some(0), "{output}");
 }
 
-/// A pipeline with all kinds of stages that takes seconds.
-fn whole() -> Pipeline {
+/// Returns a pipeline with most kinds of stages, which runs for a few seconds.
+fn small_study() -> Pipeline {
     Pipeline::small()
         .stage(
             "model",
@@ -161,7 +167,8 @@ fn whole() -> Pipeline {
         .stage("compare", "{kind: compare, arms: {only: samples}, rows: 1}")
 }
 
-fn long(steps: usize) -> Pipeline {
+/// Returns a pipeline that trains for `steps` steps.
+fn training(steps: usize) -> Pipeline {
     Pipeline::small().stage(
         "model",
         &format!(
@@ -171,6 +178,7 @@ fn long(steps: usize) -> Pipeline {
     )
 }
 
+/// Returns a pipeline with a sweep of short training runs.
 fn swept(instances: usize) -> Pipeline {
     let seeds: Vec<String> = (0..instances).map(|seed| seed.to_string()).collect();
     Pipeline::small().stage(
@@ -183,7 +191,7 @@ fn swept(instances: usize) -> Pipeline {
     )
 }
 
-/// A stub, and a stage that ends when a file appears.
+/// Returns a cluster of the stub with a stage that ends when a file appears.
 fn waiting() -> Cluster {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("srpipe-test-go-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
@@ -195,7 +203,7 @@ fn waiting() -> Cluster {
     cluster
 }
 
-/// Returns a field of the run's jobs in the real Slurm.
+/// Returns a field of each of the run's jobs in the real Slurm.
 fn real_jobs(cluster: &Cluster, format: &str) -> Vec<String> {
     let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
     let run = cluster.record()["id"].as_str().unwrap_or("none").to_string();
@@ -208,7 +216,7 @@ fn real_jobs(cluster: &Cluster, format: &str) -> Vec<String> {
 }
 
 /// Runs a command of the real Slurm.
-fn slurm(command: &str, args: &[&str]) {
+fn run_slurm_command(command: &str, args: &[&str]) {
     let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
     let ended = Command::new(command).args(args).env("SLURM_CONF", Path::new(&folder).join("slurm.conf")).status();
     assert!(ended.unwrap().success(), "{command} {args:?}");
@@ -223,8 +231,8 @@ fn the_stubs_commands_are_executable() {
 }
 
 #[test]
-fn results_are_identical_to_those_of_one_machine() {
-    let (here, cluster) = (whole().folder(), Cluster::stub(whole()));
+fn results_are_identical_to_those_of_a_local_run() {
+    let (here, cluster) = (small_study().folder(), Cluster::stub(small_study()));
     assert_done(&here.run(&[]));
     let output = cluster.run(&["--json"]);
     assert_done(&output);
@@ -236,7 +244,7 @@ fn results_are_identical_to_those_of_one_machine() {
     let log = cluster.srpipe(&["logs", "model"]);
     assert!(log.stdout.contains("steps 0 to 4"), "{log}");
     assert!(cluster.run(&[]).stdout.contains("nothing to do"));
-    // One machine finds the cluster's results without Slurm.
+    // A local run finds the cluster's results without Slurm.
     let output = cluster.folder.run(&["--executor", "local"]);
     assert!(output.stdout.contains("nothing to do"), "{output}");
 }
@@ -302,7 +310,7 @@ fn watching_a_thousand_jobs_costs_little() {
     cluster.inject("sbatch.4", "cat > /dev/null; echo 4; exit 0");
     cluster.inject("sbatch.5", "cat > /dev/null; echo 5; exit 0");
     fs::write(cluster.stub.as_ref().unwrap().join("rows"), rows(4, 500) + &rows(5, 500)).unwrap();
-    // Its output is not read.
+    // Discard the output: nothing reads it.
     let mut run = cluster.command(&["run", "p.yaml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("all is submitted", || cluster.calls("sbatch") == 5);
     cluster.inject("squeue.all", "exec cat \"$STUB/rows\"");
@@ -311,19 +319,19 @@ fn watching_a_thousand_jobs_costs_little() {
         let stat = fs::read_to_string(format!("/proc/{}/stat", run.id())).unwrap();
         let fields: Vec<f64> =
             stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(4).map(|f| f.parse().unwrap()).collect();
-        // Of the process and the commands that it waited for, in ticks of 10 ms.
+        // The time of the process and of the commands that it waited for, in ticks of 10 ms.
         fields.iter().sum::<f64>() / 100.0
     };
-    let (before, asked) = (spent(), cluster.calls("squeue"));
+    let (before, calls) = (spent(), cluster.calls("squeue"));
     std::thread::sleep(Duration::from_secs(100));
     let share = (spent() - before) / 100.0;
-    println!("{:.2} % of a core, {} calls of squeue in 100 s", 100.0 * share, cluster.calls("squeue") - asked);
+    println!("{:.2} % of a core, {} calls of squeue in 100 s", 100.0 * share, cluster.calls("squeue") - calls);
     run.kill().unwrap();
     run.wait().unwrap();
     assert!(share < 0.01, "{share}");
 }
 
-/// The pipeline, the settings and the commands of `docs/slurm.md`, with a few training steps on a few images.
+/// Runs the pipeline, the settings and the commands of `docs/slurm.md`, with a few training steps on a few images.
 #[test]
 fn the_commands_of_the_slurm_page_run() {
     let page = include_str!("../docs/slurm.md");
@@ -339,7 +347,7 @@ fn the_commands_of_the_slurm_page_run() {
     let output = cluster.srpipe(&plan);
     assert_done(&output);
     assert!(output.stdout.contains("attention[…] × 16"), "{output}");
-    // A typo in the settings is an error, so they are read.
+    // A typo in the settings is an error, which shows that they are read.
     cluster.settings(&settings.replace("grace", "grase"));
     let output = cluster.srpipe(&plan);
     assert_eq!(output.code, Some(2), "{output}");

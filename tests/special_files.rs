@@ -1,4 +1,4 @@
-//! Named pipes and links in place of any file under `runs`: no command hangs, follows a link or writes through it.
+//! Named pipes and links in place of files under `runs`: no command hangs, follows a link or writes through it.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::{Folder, Pipeline};
 
-/// All commands that read or write under `runs`; `run` comes last, because it repairs.
+/// Commands that read or write under `runs`. `run` is last, because it repairs damage.
 const COMMANDS: [&[&str]; 8] = [
     &["status"],
     &["status", "p.yaml"],
@@ -21,6 +21,7 @@ const COMMANDS: [&[&str]; 8] = [
     &["run", "p.yaml"],
 ];
 
+/// Returns a folder with a finished run.
 fn finished() -> Folder {
     let folder = Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 2}")
@@ -33,13 +34,14 @@ fn finished() -> Folder {
     folder
 }
 
+/// Returns the files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
-    let mut left = vec![folder.to_path_buf()];
-    while let Some(path) = left.pop() {
+    let mut unvisited = vec![folder.to_path_buf()];
+    while let Some(path) = unvisited.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            unvisited.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if metadata.is_file() {
             found.push(path);
         }
@@ -48,7 +50,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Replaces each file in turn and runs all commands; `check` is called after each.
+/// Replaces each file in turn and runs all commands. Calls `check` with a description after each command.
 fn replace_each(replace: impl Fn(&Path), check: impl Fn(&str)) {
     let prepared = finished();
     let folder = finished();

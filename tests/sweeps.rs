@@ -5,7 +5,7 @@ mod common;
 use common::{Folder, Pipeline};
 use serde_json::Value;
 
-/// A pipeline with a sweep over four tiny training runs.
+/// Returns a pipeline with a sweep over four tiny training runs.
 fn pipeline() -> Folder {
     Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
@@ -20,6 +20,7 @@ fn pipeline() -> Folder {
         .folder()
 }
 
+/// Runs srpipe and parses its JSON output.
 fn json(folder: &Folder, args: &[&str]) -> Value {
     let output = folder.srpipe(args);
     assert_eq!(output.code, Some(0), "{output}");
@@ -83,17 +84,18 @@ fn a_sweep_is_planned_run_and_compared() {
     assert_eq!(ran, 5, "{run}");
 }
 
-/// A comparison of two tiny models with a claim. `of` is inserted into both `train` stages and both `sample` stages.
-fn claimed(of: [&str; 2]) -> Folder {
+/// Returns a comparison of two tiny models with a claim. `more` has parameters of both `train` stages and of both
+/// `sample` stages.
+fn with_claim(more: [&str; 2]) -> Folder {
     let model = |name: &str, kind: &str| {
         let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
         let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
-        (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", of[0]))
+        (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", more[0]))
     };
     let sample = |model: &str| {
         (
             format!("of_{model}"),
-            format!("{{kind: sample, model: {model}, data: pairs, samples: 1, sampler: {{steps: 1}}{}}}", of[1]),
+            format!("{{kind: sample, model: {model}, data: pairs, samples: 1, sampler: {{steps: 1}}{}}}", more[1]),
         )
     };
     let stages = [model("with", "seed"), model("without", "none"), sample("with"), sample("without")];
@@ -106,6 +108,7 @@ fn claimed(of: [&str; 2]) -> Folder {
     pipeline.stage("compare", compare).folder()
 }
 
+/// Returns the claim in the summary of the latest run.
 fn claim_of(folder: &Folder) -> Value {
     let summary = folder.runs().join("p/latest/compare/summary.json");
     serde_json::from_slice::<Value>(&std::fs::read(summary).unwrap()).unwrap()["claims"][0].clone()
@@ -113,7 +116,7 @@ fn claim_of(folder: &Folder) -> Value {
 
 #[test]
 fn the_suggested_command_runs_the_full_study() {
-    let folder = claimed(["", ""]);
+    let folder = with_claim(["", ""]);
     let run = folder.run(&["--set", "seed=5", "--set", "stages.with.seed=4"]);
     assert_eq!(claim_of(&folder)["n"], 1);
     let command = run.stdout.lines().skip_while(|line| !line.ends_with("The full study:")).nth(1).unwrap().trim();
@@ -128,7 +131,7 @@ fn the_suggested_command_runs_the_full_study() {
 #[test]
 fn without_a_command_for_the_full_study_the_file_must_change() {
     for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
-        let folder = claimed([own, ""]);
+        let folder = with_claim([own, ""]);
         let run = folder.run(&[]);
         let advice = "  train all claimed arms with the same 8 seeds: in the pipeline file, set \
                       `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` and remove `seed` from their stages and `defaults`\n";
@@ -137,8 +140,8 @@ fn without_a_command_for_the_full_study_the_file_must_change() {
 }
 
 #[test]
-fn one_training_sampled_with_many_seeds_is_one() {
-    let folder = claimed(["", ", matrix: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}"]);
+fn sampling_one_model_with_many_seeds_counts_as_one_seed() {
+    let folder = with_claim(["", ", matrix: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}"]);
     let run = folder.run(&[]);
     assert_eq!(run.code, Some(0), "{run}");
     let claim = claim_of(&folder);
@@ -183,7 +186,7 @@ fn why_names_the_parameter_with_its_position_and_the_dependents() {
         [&difference["field"], &difference["before"], &difference["now"], &difference["place"]],
         [&Value::from("scale"), &4.into(), &2.into(), &"p.yaml:6:41".into()]
     );
-    assert_eq!(folder.snapshot(), before, "asking changes nothing");
+    assert_eq!(folder.snapshot(), before, "`why` writes nothing");
 }
 
 #[test]
@@ -192,8 +195,8 @@ fn runs_are_listed_and_compared() {
     folder.run(&[]);
     folder.run(&["--set", "stages.pairs.scale=8", "--set", "stages.others.method=bicubic"]);
     let table = folder.srpipe(&["runs"]).stdout;
-    let heads: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(heads, ["run", "state", "age", "took", "method", "scale"], "{table}");
+    let headings: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(headings, ["run", "state", "age", "took", "method", "scale"], "{table}");
     assert_eq!(table.lines().count(), 3);
     let chosen = json(&folder, &["runs", "p", "--filter", "pairs.scale>=8", "--json"]);
     assert_eq!(chosen["runs"].as_array().unwrap().len(), 1, "{chosen}");

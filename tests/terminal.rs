@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{Folder, PATIENCE, Pipeline};
+use common::{Folder, Pipeline, TIMEOUT};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -33,14 +33,14 @@ impl Terminal {
         unlockpt(&master).unwrap();
         let name = ptsname(&master, vec![]).unwrap();
         let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let end = || slave.try_clone().unwrap();
+        let terminal = || slave.try_clone().unwrap();
         let mut command = folder.command(args);
         command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env_remove("CI");
         // The emulator does not rewrap lines when its width changes.
         for name in ["TMUX", "TERM_PROGRAM", "VTE_VERSION"] {
             command.env_remove(name);
         }
-        command.stdin(end()).stdout(end()).stderr(end());
+        command.stdin(terminal()).stdout(terminal()).stderr(terminal());
         tcsetwinsize(&master, size(columns)).unwrap();
         let child = command.spawn().unwrap();
         // Close this process's copies, so that the terminal closes when the last process on it exits.
@@ -59,7 +59,7 @@ impl Terminal {
 
     /// Types text as if on the keyboard. The pseudo-terminal is not a controlling terminal, so control characters send
     /// no signals.
-    fn types(&self, text: &str) {
+    fn type_text(&self, text: &str) {
         rustix::io::write(&self.master, text.as_bytes()).unwrap();
     }
 
@@ -74,14 +74,14 @@ impl Terminal {
     }
 
     /// Waits until the screen satisfies a condition, and returns its rows.
-    fn until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_until(&self, what: &str, condition: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let seen = self.rows();
-            if is_so(&seen) {
-                return seen;
+            let rows = self.rows();
+            if condition(&rows) {
+                return rows;
             }
-            assert!(Instant::now() < deadline, "timed out waiting until {what}: {seen:#?}");
+            assert!(Instant::now() < deadline, "timed out waiting until {what}: {rows:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -117,7 +117,8 @@ fn rows(screen: &vt100::Screen) -> Vec<String> {
     screen.rows(0, screen.size().1.get()).collect()
 }
 
-fn trained() -> Folder {
+/// Returns a pipeline that trains long enough to be watched.
+fn training() -> Folder {
     Pipeline::small()
         .stage(
             "model",
@@ -128,10 +129,11 @@ fn trained() -> Folder {
 }
 
 /// Returns the rows that begin with a name.
-fn of<'a>(rows: &'a [String], name: &str) -> Vec<&'a String> {
+fn rows_of<'a>(rows: &'a [String], name: &str) -> Vec<&'a String> {
     rows.iter().filter(|row| row.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))).collect()
 }
 
+/// Whether a row contains all these words.
 fn has(row: &str, words: &[&str]) -> bool {
     words.iter().all(|word| row.contains(word))
 }
@@ -152,28 +154,28 @@ fn shows_training(rows: &[String]) -> bool {
 #[test]
 fn a_run_has_a_line_for_each_stage_and_a_footer() {
     for columns in [80, 160] {
-        let folder = trained();
+        let folder = training();
         let terminal = Terminal::start(&folder, columns, &["run", "p.yaml"]);
-        let seen = terminal.until("training is shown", shows_training);
+        let rows = terminal.wait_until("training is shown", shows_training);
         for done in ["images", "pairs", "others"] {
-            assert!(matches!(of(&seen, done)[..], [row] if row.contains("done in")), "{seen:#?}");
+            assert!(matches!(rows_of(&rows, done)[..], [row] if row.contains("done in")), "{rows:#?}");
         }
-        let last = seen.iter().rposition(|row| !row.trim().is_empty()).unwrap();
-        assert!(has(&seen[last], &["p ", "3/4 done, 1 running"]), "the footer comes last: {seen:#?}");
+        let last = rows.iter().rposition(|row| !row.trim().is_empty()).unwrap();
+        assert!(has(&rows[last], &["p ", "3/4 done, 1 running"]), "the footer comes last: {rows:#?}");
         let all = terminal.wait();
-        assert!(of(&all, "model").iter().any(|row| has(row, &["done in", "val loss 0."])), "{all:#?}");
-        assert_left(&all);
+        assert!(rows_of(&all, "model").iter().any(|row| has(row, &["done in", "val loss 0."])), "{all:#?}");
+        assert_final_rows(&all);
     }
 }
 
 #[test]
-fn status_during_a_run_shows_the_same_as_the_run() {
-    let folder = trained();
+fn status_shows_the_same_progress_as_the_run_itself() {
+    let folder = training();
     let run = Terminal::start(&folder, 80, &["run", "p.yaml"]);
-    run.until("training is shown", shows_training);
+    run.wait_until("training is shown", shows_training);
     let status = Terminal::start(&folder, 80, &["status", "p.yaml"]);
-    let seen = status.until("status shows training", shows_training);
-    assert!(seen.iter().any(|row| has(row, &["p ", "3/4 done, 1 running"])), "{seen:#?}");
+    let rows = status.wait_until("status shows training", shows_training);
+    assert!(rows.iter().any(|row| has(row, &["p ", "3/4 done, 1 running"])), "{rows:#?}");
     run.wait();
     let all = status.wait();
     assert!(all.iter().any(|row| has(row, &["model", "done in", "val loss 0."])), "{all:#?}");
@@ -181,30 +183,35 @@ fn status_during_a_run_shows_the_same_as_the_run() {
 
 #[test]
 fn a_terminal_can_change_its_width_during_a_run() {
-    let folder = trained();
+    let folder = training();
     let terminal = Terminal::start(&folder, 160, &["run", "p.yaml"]);
-    terminal.until("training is shown", shows_training);
+    terminal.wait_until("training is shown", shows_training);
     terminal.resize(70);
-    let seen = terminal.until("the bar fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
-    assert!(seen.iter().any(|row| row.contains("3/4 done")), "{seen:#?}");
-    assert_left(&terminal.wait());
+    let rows =
+        terminal.wait_until("the bar fits", |rows| bar(rows).is_some_and(|row| row.trim_end().ends_with(" left")));
+    assert!(rows.iter().any(|row| row.contains("3/4 done")), "{rows:#?}");
+    assert_final_rows(&terminal.wait());
 }
 
 #[test]
 fn the_echo_of_an_interrupt_leaves_no_bar_behind() {
-    let folder = trained();
+    let folder = training();
     let terminal = Terminal::start(&folder, 80, &["run", "p.yaml"]);
-    terminal.until("training is shown", shows_training);
-    terminal.types("\x03");
-    terminal.until("^C is echoed", |rows| rows.iter().any(|row| row.contains("^C")));
-    terminal.until("^C is cleared", |rows| rows.iter().all(|row| !row.contains("^C")));
-    assert_left(&terminal.wait());
+    terminal.wait_until("training is shown", shows_training);
+    terminal.type_text("\x03");
+    terminal.wait_until("^C is echoed", |rows| rows.iter().any(|row| row.contains("^C")));
+    terminal.wait_until("^C is cleared", |rows| rows.iter().all(|row| !row.contains("^C")));
+    assert_final_rows(&terminal.wait());
 }
 
-/// Checks that a finished run leaves one line per stage and no bars.
-fn assert_left(all: &[String]) {
+/// Checks that a finished run left one line per stage and no bars.
+fn assert_final_rows(all: &[String]) {
     for stage in ["images", "pairs", "others", "model"] {
-        assert_eq!(of(all, stage).into_iter().filter(|row| row.contains("done in")).count(), 1, "{stage}: {all:#?}");
+        assert_eq!(
+            rows_of(all, stage).into_iter().filter(|row| row.contains("done in")).count(),
+            1,
+            "{stage}: {all:#?}"
+        );
     }
     assert!(all.iter().all(|row| !has(row, &["%", "left"]) && !row.contains("running")), "{all:#?}");
 }

@@ -5,7 +5,7 @@ mod common;
 use common::{Folder, Pipeline, is_alive, on_one_core, signal, wait_until};
 use serde_json::Value;
 
-/// A training run that is long enough to be killed halfway, and short enough for a test.
+/// Returns a pipeline whose training is long enough to be killed halfway, and short enough for a test.
 fn pipeline() -> Pipeline {
     Pipeline::new()
         .stage("images", "{kind: fetch, dataset: synthetic, train: 32, validation: 4, test: 4}")
@@ -47,7 +47,7 @@ fn threads_and_kills_do_not_change_a_checkpoint() {
         let run = killed.start(&["run", "p.yaml", "--json"]);
         wait_until("training makes progress", || killed.steps() > before);
         let children = run.children();
-        // In one round, kill the stage's process as well, which then cannot save.
+        // In one round, kill the stage's process as well, so that it cannot save its progress.
         if round == 3 {
             for &pid in &children {
                 let _ = signal(pid, "KILL");

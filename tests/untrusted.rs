@@ -19,7 +19,8 @@ const BASIC: &str = "Basic dXNlcjpTRUNSRVQ=";
 
 static ARCHIVE: LazyLock<Vec<u8>> = LazyLock::new(|| archive(2));
 
-/// A server that sends the archive to clients with the password or the signature. Counts the requests that it refused.
+/// Starts a server that sends the archive to clients with the password or the signature. Returns its address and the
+/// number of requests that it refused.
 fn server() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -46,14 +47,14 @@ fn server() -> (String, Arc<AtomicUsize>) {
 /// Returns every file under a folder with the secret in its content or its name.
 fn leaks(folder: &Path) -> Vec<String> {
     let mut found = vec![];
-    let mut left = vec![folder.to_path_buf()];
-    while let Some(path) = left.pop() {
+    let mut unvisited = vec![folder.to_path_buf()];
+    while let Some(path) = unvisited.pop() {
         if path.file_name().is_some_and(|name| name.to_string_lossy().contains(SECRET)) {
             found.push(path.display().to_string());
         }
         let metadata = fs::symlink_metadata(&path).unwrap();
         if metadata.is_dir() {
-            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            unvisited.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if metadata.is_file() {
             let bytes = fs::read(&path).unwrap();
             if bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()) {
@@ -71,6 +72,7 @@ fn assert_no_leaks(folder: &Folder, outputs: &[Output]) {
     assert_eq!(leaks(&folder.runs()), [""; 0]);
 }
 
+/// Returns the YAML of a `fetch` stage.
 fn fetch(url: &str, mirrors: &str) -> String {
     let digest = sha256(&ARCHIVE);
     format!("{{kind: fetch, dataset: cifar10, url: '{url}', mirrors: [{mirrors}], sha256: {digest}, validation: 2}}")
@@ -83,7 +85,7 @@ fn secrets_in_urls_are_sent_but_neither_displayed_nor_stored() {
     let gone = format!("http://user:{SECRET}@{host}/gone");
     let folder = Pipeline::new()
         .stage("password", &fetch(&format!("http://user:{SECRET}@{host}/a"), ""))
-        // With another key, so that it is downloaded again.
+        // Use another key, so that the archive is downloaded again.
         .stage("signed", &fetch(&gone, &format!("'{signed}'")).replace("validation: 2", "validation: 3"))
         .folder();
     let mut outputs = vec![folder.run(&[])];
@@ -97,8 +99,8 @@ fn secrets_in_urls_are_sent_but_neither_displayed_nor_stored() {
     // Errors contain the URL, and the command line is recorded.
     let limit = ["--set", "stages.password.limit.train=1"];
     let set = format!("stages.password.url=http://user:{SECRET}@{host}/gone?sig={SECRET}");
-    for how in [&[][..], &["--json"]] {
-        let failed = folder.run(&[&["--set", &set], &limit[..], how].concat());
+    for more in [&[][..], &["--json"]] {
+        let failed = folder.run(&[&["--set", &set], &limit[..], more].concat());
         assert_eq!(failed.code, Some(1), "{failed}");
         outputs.push(failed);
     }
@@ -117,7 +119,7 @@ fn secrets_in_urls_are_sent_but_neither_displayed_nor_stored() {
         &["plan", "p.yaml", "--json", "--set", &other],
         &["plan", "p.yaml"],
         &["why", "p.yaml", "password", "--json"],
-        &["graph", "p.yaml", "--format", "json"],
+        &["graph", "p.yaml", "--json"],
         &["status", "p.yaml", "--json"],
         &["status", "p"],
         &["runs", "--all", "--json"],
@@ -132,13 +134,13 @@ fn secrets_in_urls_are_sent_but_neither_displayed_nor_stored() {
     assert_no_leaks(&folder, &outputs);
     let exported = fs::read(folder.path().join("p.tar")).unwrap_or_default();
     assert!(!exported.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()));
-    // The resolved file of a run reports the missing secret.
+    // Running the resolved pipeline reports the missing secret.
     let resolved = folder.runs().join("p/latest/pipeline.yaml");
     let resolved = folder.srpipe(&["run", resolved.to_str().unwrap(), "--runs-dir", "others"]);
     assert!(resolved.code == Some(2) && resolved.stderr.contains("Write the whole address"), "{resolved}");
 }
 
-/// Runs of earlier versions have secrets in their files.
+/// Earlier versions stored secrets in the files of runs.
 #[test]
 fn secrets_of_older_runs_are_not_displayed() {
     let folder = Pipeline::small().folder();
@@ -185,6 +187,7 @@ fn slurm_jobs_get_secrets_through_the_environment() {
     assert_no_leaks(&folder, &[ran]);
 }
 
+/// Runs a command until it exits.
 fn output(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -201,10 +204,10 @@ const HOSTILE: &str = r"\033]0;T\007\033[31mred\033[2J\302\2332J\342\200\256txt\
 
 #[test]
 fn text_of_programs_cannot_control_the_terminal() {
-    let says =
+    let stage =
         format!("{{kind: command, command: [sh, -c, 'printf \"{HOSTILE}\\n\"; CODE'], outputs: [o], metrics: o}}");
-    let good = says.replace("CODE", r#"printf "{\"\\\\u001b[31mx\\\\u009b2J\\\\u202e\": 1}" >outputs/o"#);
-    let folder = Pipeline::new().stage("good", &good).stage("bad", &says.replace("CODE", "exit 3")).folder();
+    let good = stage.replace("CODE", r#"printf "{\"\\\\u001b[31mx\\\\u009b2J\\\\u202e\": 1}" >outputs/o"#);
+    let folder = Pipeline::new().stage("good", &good).stage("bad", &stage.replace("CODE", "exit 3")).folder();
     let ran = folder.run(&[]);
     assert_eq!(ran.code, Some(1), "{ran}");
     let metrics = fs::read_to_string(folder.runs().join("p/latest/run.json")).unwrap();

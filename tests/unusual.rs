@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::{Folder, Pipeline};
 
-const SAY: &str = "{kind: command, command: [sh, -c, 'echo said; echo \"{\\\"loss\\\": 1}\" >outputs/o.json'], outputs: [o.json], metrics: o.json}";
+const COMMAND_STAGE: &str = "{kind: command, command: [sh, -c, 'echo said; echo \"{\\\"loss\\\": 1}\" >outputs/o.json'], outputs: [o.json], metrics: o.json}";
 
 /// Every command that prints something, in a folder with a run of `p.yaml`. All of them succeed.
 const COMMANDS: [&[&str]; 34] = [
@@ -50,13 +50,15 @@ const COMMANDS: [&[&str]; 34] = [
     &["run", "p.yaml", "--json"],
 ];
 
+/// Returns a folder with a finished run.
 fn with_a_run() -> Folder {
-    let folder = Pipeline::small().stage("say", SAY).folder();
+    let folder = Pipeline::small().stage("say", COMMAND_STAGE).folder();
     let output = folder.run(&[]);
     assert_eq!(output.code, Some(0), "{output}");
     folder
 }
 
+/// Returns a file that cannot be written, like one on a full disk.
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
@@ -111,6 +113,7 @@ fn unwritable_stderr_does_not_change_the_exit_code() {
     assert_eq!(exec.code(), Some(1));
 }
 
+/// Returns a name that may not be UTF-8.
 fn name(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
@@ -134,7 +137,7 @@ fn in_folder(folder: &std::path::Path, args: &[&OsStr]) -> (Option<i32>, String,
 
 #[test]
 fn paths_that_are_not_utf8_work() {
-    let folder = Pipeline::small().stage("say", SAY).folder();
+    let folder = Pipeline::small().stage("say", COMMAND_STAGE).folder();
     let inside = folder.path().join(name(b"d\xff"));
     std::fs::create_dir(&inside).unwrap();
     let (file, runs) = (name(b"p\xff.yaml"), name(b"r\xff"));
@@ -266,7 +269,7 @@ fn runs_are_listed_after_their_results_were_deleted() {
     }
     let again = folder.run(&["--json"]);
     assert_eq!(again.finished()["stages"]["images"], "ran", "{again}");
-    assert!(!folder.srpipe(&["runs"]).stderr.contains("are gone"));
+    assert!(!folder.srpipe(&["runs"]).stderr.contains("are missing"));
     // Without any runs the output differs.
     std::fs::remove_dir_all(folder.runs()).unwrap();
     assert_eq!(folder.srpipe(&["runs"]).stdout, "no runs\n");
@@ -310,14 +313,14 @@ fn hostile_arguments_are_handled() {
             let shown = format!("{args:?} {:.20}: {:.500}", word, output.stderr);
             assert!(matches!(output.code, Some(0..=2 | 126 | 127)), "{:?} {shown}", output.code);
             assert!(!output.stderr.contains("panicked") && output.stderr.len() < 400_000, "{shown}");
-            assert!(start.elapsed() < common::PATIENCE / 4, "{shown}");
+            assert!(start.elapsed() < common::TIMEOUT / 4, "{shown}");
         }
     }
 }
 
 /// These macros and functions panic if output cannot be written or arguments are not UTF-8.
 #[test]
-fn source_does_not_use_printing_or_arguments_that_panic() {
+fn the_source_does_not_print_or_read_arguments_in_ways_that_panic() {
     const FORBIDDEN: [&str; 6] = ["println!(", "eprintln!(", " print!(", "eprint!(", "dbg!(", "env::args()"];
     let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let (mut files, mut found) = (0, vec![]);

@@ -6,7 +6,7 @@ use common::{Folder, Pipeline};
 use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
 #[test]
-fn init_writes_a_pipeline_and_overwrites_none() {
+fn init_writes_a_pipeline_and_overwrites_one_only_if_forced() {
     let folder = Pipeline::new().folder();
     for template in ["quickstart", "ablation", "sweep", "folder", "tutorial"] {
         let output = folder.srpipe(&["init", "--template", template]);
@@ -74,7 +74,7 @@ impl Folder {
 }
 
 #[test]
-fn pictures_are_enlarged() {
+fn pictures_of_every_kind_are_upscaled() {
     let folder = trained();
     // Pictures of every kind, whose sizes are smaller than a tile of 8×8 or not a multiple of it.
     let rgb = RgbImage::from_fn(19, 11, |x, y| Rgb([10 * x as u8, 20 * y as u8, 100]));

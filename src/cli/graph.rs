@@ -103,12 +103,12 @@ fn ascii(nodes: &[Node], paint: Paint) -> String {
     for root in (0..nodes.len()).filter(|&index| nodes[index].reads.is_empty()) {
         // Iterative, because a chain of stages may be deeper than the call stack.
         let mut stack = vec![(root, String::new(), String::new())];
-        while let Some((index, lead, inner)) = stack.pop() {
-            lines.push((format!("{lead}{}", nodes[index].title()), index));
+        while let Some((index, prefix, child_prefix)) = stack.pop() {
+            lines.push((format!("{prefix}{}", nodes[index].title()), index));
             for (i, &child) in children[index].iter().enumerate().rev() {
                 let is_last = i + 1 == children[index].len();
-                let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-                stack.push((child, format!("{inner}{branch}"), format!("{inner}{below}")));
+                let (branch, continuation) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                stack.push((child, format!("{child_prefix}{branch}"), format!("{child_prefix}{continuation}")));
             }
         }
     }

@@ -59,21 +59,21 @@ impl Table {
         // Names take at most half of the width, and other text at most the remaining width.
         if let Some((first, rest)) = columns.split_first_mut() {
             first.width = first.width.min((max_width / 2).max(MIN_TEXT_WIDTH));
-            let room = max_width.saturating_sub(first.width + 2).max(MIN_TEXT_WIDTH);
+            let available = max_width.saturating_sub(first.width + 2).max(MIN_TEXT_WIDTH);
             rest.iter_mut()
                 .filter(|column| !column.is_right_aligned)
-                .for_each(|column| column.width = column.width.min(room));
+                .for_each(|column| column.width = column.width.min(available));
         }
         let Some((first, rest)) = columns.split_first() else { return self.block(&columns, paint) };
         let mut blocks: Vec<Vec<Column>> = vec![];
-        let mut room = 0;
+        let mut available = 0;
         for column in rest {
-            if blocks.is_empty() || column.width + 2 > room {
+            if blocks.is_empty() || column.width + 2 > available {
                 blocks.push(vec![*first]);
-                room = max_width.saturating_sub(first.width);
+                available = max_width.saturating_sub(first.width);
             }
-            room = room.saturating_sub(column.width + 2);
-            blocks.last_mut().expect("one was pushed").push(*column);
+            available = available.saturating_sub(column.width + 2);
+            blocks.last_mut().expect("a block was pushed").push(*column);
         }
         if blocks.is_empty() {
             blocks.push(vec![*first]);
@@ -154,7 +154,7 @@ fn split_word(word: &str, width: usize) -> Vec<&str> {
 pub(super) fn fill<'a>(pieces: impl IntoIterator<Item = &'a str>, indent: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for piece in pieces {
-        let line = lines.last_mut().expect("there is one");
+        let line = lines.last_mut().expect("there is at least one line");
         let is_full = measure_text_width(line) + measure_text_width(piece.trim_end()) > width;
         match is_full && !line.trim().is_empty() {
             true => lines.push(" ".repeat(indent) + piece),

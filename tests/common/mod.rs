@@ -23,8 +23,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The timeout of everything that tests wait for; generous, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of everything that tests wait for. It is generous, because the machine may be busy.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Builds a pipeline file.
 pub struct Pipeline {
@@ -32,6 +32,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Returns a pipeline without stages.
     pub fn new() -> Self {
         Self { yaml: "name: p\nseed: 1\ndevice: cpu\nstages:\n".into() }
     }
@@ -41,7 +42,7 @@ impl Pipeline {
         self
     }
 
-    /// A few generated images, degraded in two ways by two independent stages.
+    /// Returns a pipeline of a few generated images, which two independent stages degrade in different ways.
     pub fn small() -> Self {
         Self::new()
             .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
@@ -49,6 +50,7 @@ impl Pipeline {
             .stage("others", "{kind: degrade, input: images, scale: 2}")
     }
 
+    /// Writes the pipeline to a temporary folder.
     pub fn folder(self) -> Folder {
         let folder = tempfile::Builder::new().prefix("srpipe-test-").tempdir().unwrap();
         std::fs::write(folder.path().join("p.yaml"), self.yaml).unwrap();
@@ -83,6 +85,7 @@ impl Folder {
         std::fs::write(self.path().join(name), content).unwrap();
     }
 
+    /// Returns the command that runs srpipe in this folder, without the environment of the user.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_srpipe"));
         command.args(args).current_dir(self.path()).env_remove("SRPIPE_RUNS").env_remove("http_proxy");
@@ -91,6 +94,7 @@ impl Folder {
         command
     }
 
+    /// Runs srpipe until it exits.
     pub fn srpipe(&self, args: &[&str]) -> Output {
         self.start(args).wait()
     }
@@ -116,11 +120,11 @@ impl Folder {
     /// Returns the modification time of every file and folder under `runs`.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut found = BTreeMap::new();
-        let mut left = vec![self.runs()];
-        while let Some(path) = left.pop() {
+        let mut unvisited = vec![self.runs()];
+        while let Some(path) = unvisited.pop() {
             let metadata = std::fs::symlink_metadata(&path).unwrap();
             if metadata.is_dir() {
-                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                unvisited.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             }
             found.insert(path, metadata.modified().unwrap());
         }
@@ -146,9 +150,10 @@ impl Running {
         text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
+    /// Waits for the process to exit.
     pub fn wait(mut self) -> Output {
         // Read both pipes while the process runs, so that neither fills up.
-        let deadline = Instant::now() + 2 * PATIENCE;
+        let deadline = Instant::now() + 2 * TIMEOUT;
         let out = read_all(self.child.stdout.take().unwrap());
         let err = read_all(self.child.stderr.take().unwrap());
         let status = loop {
@@ -174,14 +179,14 @@ pub fn signal(pid: u32, name: &str) -> rustix::io::Result<()> {
         "TERM" => Signal::TERM,
         "KILL" => Signal::KILL,
         "STOP" => Signal::STOP,
-        _ => panic!("no test sends {name}"),
+        _ => panic!("unknown signal {name}"),
     };
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal)
 }
 
 /// Calls `run` with the CPU affinity set to one core, so that every srpipe process that it starts uses one thread.
 pub fn on_one_core<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    let narrowed = || {
+    let on_core = || {
         // Processes inherit the affinity of the thread that starts them.
         let allowed = sched_getaffinity(None).unwrap();
         let mut one = CpuSet::new();
@@ -190,7 +195,7 @@ pub fn on_one_core<T: Send>(run: impl FnOnce() -> T + Send) -> T {
         assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
         run()
     };
-    let result = std::thread::scope(|scope| scope.spawn(narrowed).join());
+    let result = std::thread::scope(|scope| scope.spawn(on_core).join());
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
@@ -230,15 +235,16 @@ impl Output {
     }
 }
 
-/// Waits until a condition holds; panics after [`PATIENCE`].
+/// Waits until a condition holds; panics after [`TIMEOUT`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
+/// Whether a process exists and has not exited.
 pub fn is_alive(pid: u32) -> bool {
     // A zombie (state Z) has exited, but its parent has not reaped it yet.
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A web server with one file that can stall its clients, so that a `fetch` stage runs for as long as a test needs.
+//! A web server with one file. It can stall its clients, so that a `fetch` stage runs for as long as a test needs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -43,6 +43,7 @@ impl Server {
         server
     }
 
+    /// Lets all requests finish.
     pub fn open(&self) {
         *self.shared.open.lock().unwrap() = true;
         self.shared.opened.notify_all();
@@ -73,15 +74,15 @@ impl Shared {
     fn answer(&self, stream: TcpStream) {
         let mut lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
         let mut from = 0;
-        let mut any = false;
+        let mut has_request = false;
         for line in &mut lines {
-            any = true;
+            has_request = true;
             let line = line.to_lowercase();
             if let Some(range) = line.strip_prefix("range: bytes=") {
                 from = range.split('-').next().and_then(|from| from.parse().ok()).unwrap_or(0);
             }
         }
-        if !any {
+        if !has_request {
             return;
         }
         self.requests.fetch_add(1, SeqCst);

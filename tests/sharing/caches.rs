@@ -2,12 +2,14 @@
 
 use super::*;
 
-const ALL_CACHED: [&str; 3] = ["images", "pairs", "others"];
+const STAGES: [&str; 3] = ["images", "pairs", "others"];
 
+/// Returns the states of the stages, all of them `state`.
 fn all(state: &str) -> serde_json::Value {
-    ALL_CACHED.iter().map(|name| (name.to_string(), json!(state))).collect::<serde_json::Map<_, _>>().into()
+    STAGES.iter().map(|name| (name.to_string(), json!(state))).collect::<serde_json::Map<_, _>>().into()
 }
 
+/// Runs srpipe with a shared cache and further environment variables.
 fn with_remote(folder: &Folder, args: &[&str], remote: &str, more: &[(&str, &str)]) -> Output {
     let mut command = folder.command(args);
     command.env("SRPIPE_REMOTE", remote).envs(more.iter().copied());
@@ -21,7 +23,7 @@ fn with_remote(folder: &Folder, args: &[&str], remote: &str, more: &[(&str, &str
 }
 
 /// Pushes results to a shared cache and fetches them from it; `more` are environment variables for the server.
-fn shared_through(remote: &str, more: &[(&str, &str)]) {
+fn check_sharing(remote: &str, more: &[(&str, &str)]) {
     let from = Pipeline::small().folder();
     let empty = with_remote(&from, &["run", "p.yaml", "--json"], remote, more);
     assert_eq!(empty.finished()["stages"], all("ran"), "{empty}");
@@ -31,11 +33,11 @@ fn shared_through(remote: &str, more: &[(&str, &str)]) {
     assert!(again.stdout.contains("3 already there"), "{again}");
 
     let to = Pipeline::small().folder();
-    let taken = with_remote(&to, &["run", "p.yaml", "--json"], remote, more);
-    assert_eq!(taken.finished()["stages"], all("cached"), "{taken}");
-    assert!(taken.stdout.contains(&format!("taken from {remote}")), "{taken}");
+    let second = with_remote(&to, &["run", "p.yaml", "--json"], remote, more);
+    assert_eq!(second.finished()["stages"], all("cached"), "{second}");
+    assert!(second.stdout.contains(&format!("taken from {remote}")), "{second}");
     assert_eq!(to.srpipe(&["verify"]).code, Some(0));
-    // A forced stage runs although the shared cache has its result.
+    // A forced stage runs even if the shared cache has its result.
     let forced = with_remote(&to, &["run", "p.yaml", "--json", "--force", "images"], remote, more);
     assert_eq!(forced.finished()["stages"]["images"], "ran", "{forced}");
 }
@@ -43,7 +45,7 @@ fn shared_through(remote: &str, more: &[(&str, &str)]) {
 #[test]
 fn a_folder_is_a_shared_cache() {
     let shared = tempfile::tempdir().unwrap();
-    shared_through(shared.path().to_str().unwrap(), &[]);
+    check_sharing(shared.path().to_str().unwrap(), &[]);
     // Damaged entries are ignored.
     for shard in fs::read_dir(shared.path().join("blobs")).unwrap() {
         for blob in fs::read_dir(shard.unwrap().path()).unwrap() {
@@ -118,12 +120,12 @@ fn push_repairs_a_damaged_cache() {
     let report: serde_json::Value = serde_json::from_str(&push.stdout).unwrap();
     assert!(report["repaired"].as_u64().unwrap() > 0 && report["pushed"] == 0, "{push}");
     let to = Pipeline::small().folder();
-    let taken = with_remote(&to, &["run", "p.yaml", "--json"], remote, &[]);
-    assert_eq!(taken.finished()["stages"], all("cached"), "{taken}");
+    let second = with_remote(&to, &["run", "p.yaml", "--json"], remote, &[]);
+    assert_eq!(second.finished()["stages"], all("cached"), "{second}");
 }
 
 #[test]
-fn the_settings_of_the_user_name_the_cache() {
+fn the_cache_can_be_set_in_the_users_settings() {
     let (shared, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let folder = Pipeline::small().folder();
     fs::create_dir(home.path().join("srpipe")).unwrap();
@@ -174,6 +176,7 @@ fn a_tilde_is_expanded_in_settings_and_reported_in_pipelines() {
     }
 }
 
+/// A server process that is killed at the end of a test.
 struct Server(Child);
 
 impl Drop for Server {
@@ -183,7 +186,8 @@ impl Drop for Server {
     }
 }
 
-/// Moto (`pip install 'moto[server,s3]'`) is a server that speaks S3. `SRPIPE_TEST_MOTO` names its `moto_server`.
+/// Uses Moto (`pip install 'moto[server,s3]'`), a server with the S3 interface. `SRPIPE_TEST_MOTO` is the path of its
+/// `moto_server`.
 #[test]
 fn a_bucket_is_a_shared_cache() {
     let named = std::env::var("SRPIPE_TEST_MOTO").ok();
@@ -195,8 +199,8 @@ fn a_bucket_is_a_shared_cache() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(child) = started else {
-        assert_eq!(named, None, "SRPIPE_TEST_MOTO names no program that starts");
-        eprintln!("SKIPPED: there is no {moto}, so caches in S3 were not tested; pip install 'moto[server,s3]'");
+        assert_eq!(named, None, "the program in SRPIPE_TEST_MOTO does not start");
+        eprintln!("SKIPPED: {moto} is not installed, so caches in S3 are not tested; pip install 'moto[server,s3]'");
         return;
     };
     let _server = Server(child);
@@ -215,7 +219,7 @@ fn a_bucket_is_a_shared_cache() {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("AWS_REGION", "us-east-1"),
     ];
-    shared_through("s3://bucket/some/prefix", &more);
+    check_sharing("s3://bucket/some/prefix", &more);
     let folder = Pipeline::small().folder();
     let missing = with_remote(&folder, &["run", "p.yaml", "--json"], "s3://no-such-bucket", &more);
     assert_eq!(missing.finished()["stages"], all("ran"), "{missing}");
@@ -224,7 +228,7 @@ fn a_bucket_is_a_shared_cache() {
 }
 
 #[test]
-fn damaged_results_are_not_pushed_and_named() {
+fn damaged_results_are_reported_and_not_pushed() {
     let folder = Pipeline::small().folder();
     assert_eq!(folder.run(&[]).code, Some(0));
     let blob = fs::canonicalize(folder.runs().join("p/latest/pairs/train_lr.safetensors")).unwrap();

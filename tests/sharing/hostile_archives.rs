@@ -1,4 +1,4 @@
-//! Malicious archives: importing them fails, does no harm, and takes bounded memory.
+//! Malicious archives: importing them fails, does no harm, and needs bounded memory.
 
 use super::*;
 
@@ -83,7 +83,7 @@ fn hostile_archives_are_refused() {
 }
 
 /// Returns a tar header of any kind and size, followed by `content`.
-fn raw(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
+fn raw_entry(name: &str, kind: u8, size: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     let old = header.as_old_mut();
     old.name[..name.len()].copy_from_slice(name.as_bytes());
@@ -101,7 +101,7 @@ fn resealed(text: &str) -> Vec<u8> {
     if text.contains(",\n\"sha256\": \"") { sealed(text) } else { text.as_bytes().to_vec() }
 }
 
-/// Returns malicious archives, made from a real export with a deterministic generator.
+/// Returns malicious archives with a description each. A deterministic generator alters a real export.
 fn malicious_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
     let whole = archive(good);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -196,7 +196,7 @@ fn malicious_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
             6 => {
                 let kind = b"LKxgS12345673AVMN"[random(17)];
                 let size = ["00000000000", "77777777777", "00000000777", "\u{7f}7777777", "99999999999"][random(5)];
-                let header = raw("././@LongLink", kind, size, &vec![b'x'; random(2000)]);
+                let header = raw_entry("././@LongLink", kind, size, &vec![b'x'; random(2000)]);
                 let start = starts[random(starts.len())];
                 bytes.splice(start..start, header);
                 format!("a header of kind {} and size {size} at {start}", kind as char)
@@ -224,10 +224,10 @@ fn malicious_archives(good: &[Entry], count: usize) -> Vec<(String, Vec<u8>)> {
             _ => {
                 let at = random(bytes.len());
                 let mut packed = gzip(&bytes);
-                let place = random(packed.len());
-                packed[place] ^= 1 << random(8);
+                let at_packed = random(packed.len());
+                packed[at_packed] ^= 1 << random(8);
                 bytes = packed;
-                format!("a bit of the compressed byte {place} ({at})")
+                format!("a bit of the compressed byte {at_packed} ({at})")
             }
         };
         all.push((what, if random(8) == 0 { gzip(&bytes) } else { bytes }));
@@ -247,7 +247,7 @@ fn malicious_archives_do_no_harm() {
     from.srpipe(&["export", "p", "good.tar"]);
     let good = entries(&from.path().join("good.tar"));
     let to = Pipeline::small().folder();
-    // Prefer a folder in memory, because thousands of files are synced.
+    // Prefer a folder in memory, because thousands of files are synced to disk.
     let memory = Path::new("/dev/shm");
     let runs = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let runs = runs.path().join("runs");
@@ -265,7 +265,7 @@ fn malicious_archives_do_no_harm() {
             // Some changes have no effect: a file's time, a bit of padding.
             Some(0) => imported += 1,
             Some(1) => {
-                assert_eq!(entries_on_disk(&runs), 0, "{i}: {what}: {text}");
+                assert_eq!(count_entries(&runs), 0, "{i}: {what}: {text}");
             }
             other => panic!("{i}: {what}: exit code {other:?}: {text}"),
         }
@@ -275,7 +275,7 @@ fn malicious_archives_do_no_harm() {
 }
 
 /// Counts the entries next to the store, including hidden ones.
-fn entries_on_disk(runs: &Path) -> usize {
+fn count_entries(runs: &Path) -> usize {
     let entries = fs::read_dir(runs).into_iter().flatten().map(|entry| entry.unwrap().file_name());
     entries.filter(|name| name != "store" && name != "CACHEDIR.TAG").count()
 }
@@ -297,13 +297,13 @@ fn importing_an_archive_takes_bounded_memory() {
     let start = archive(&good[..1]);
     let start = &start[..start.len() - 1024];
     for (what, bytes) in [
-        ("a long name", gzip(&raw("././@LongLink", b'L', &octal, &[]))),
-        ("a long link", gzip(&raw("././@LongLink", b'K', &octal, &[]))),
-        ("an extended header", gzip(&raw("pax", b'x', &octal, &[]))),
-        ("a global header", gzip(&raw("pax", b'g', &octal, &[]))),
-        ("a head", gzip(&raw("srpipe-export.json", b'0', &octal, &[]))),
-        ("a record", gzip(&[start, &raw("run/run.json", b'0', &octal, &[])].concat())),
-        ("a pipeline", gzip(&[start, &raw("run/pipeline.yaml", b'0', &octal, &[])].concat())),
+        ("a long name", gzip(&raw_entry("././@LongLink", b'L', &octal, &[]))),
+        ("a long link", gzip(&raw_entry("././@LongLink", b'K', &octal, &[]))),
+        ("an extended header", gzip(&raw_entry("pax", b'x', &octal, &[]))),
+        ("a global header", gzip(&raw_entry("pax", b'g', &octal, &[]))),
+        ("a head", gzip(&raw_entry("srpipe-export.json", b'0', &octal, &[]))),
+        ("a record", gzip(&[start, &raw_entry("run/run.json", b'0', &octal, &[])].concat())),
+        ("a pipeline", gzip(&[start, &raw_entry("run/pipeline.yaml", b'0', &octal, &[])].concat())),
     ] {
         let to = Pipeline::small().folder();
         to.write("big.tar.gz", bytes);

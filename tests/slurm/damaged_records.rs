@@ -14,6 +14,7 @@ pub fn damage(path: &Path) -> Vec<u8> {
 }
 
 impl Cluster {
+    /// Returns the path of a file in the folder of the latest run's jobs.
     pub fn job_file(&self, name: &str) -> PathBuf {
         self.folder.runs().join("p/latest/.slurm").join(name)
     }
@@ -99,7 +100,7 @@ fn altered_bytes_in_the_files_of_jobs_change_no_result() {
             let output = cluster.srpipe(&["status", "p"]);
             match output.stderr.contains(&format!("{name} is damaged")) {
                 true => reported += 1,
-                // For example a byte of the checksum's own name.
+                // For example, the altered byte may be in the name of the checksum.
                 false => assert_eq!(outcome(), expected, "byte {at} of {name}: {output}"),
             }
         }
@@ -109,7 +110,7 @@ fn altered_bytes_in_the_files_of_jobs_change_no_result() {
 }
 
 impl Cluster {
-    /// The folder of the run that `latest` names.
+    /// Returns the folder of the latest run.
     pub fn run_folder(&self) -> PathBuf {
         self.folder.runs().join("p/latest").canonicalize().unwrap()
     }
@@ -120,12 +121,13 @@ impl Cluster {
         wait_until("the stage starts", || fs::read_to_string(&output).is_ok_and(|text| text.contains("started")));
     }
 
+    /// Returns the id of the latest run.
     pub fn run_id(&self) -> String {
         self.run_folder().file_name().unwrap().to_str().unwrap().to_string()
     }
 }
 
-/// A cluster with a detached run whose job is running.
+/// Returns a cluster with a detached run whose job is running.
 pub fn detached() -> Cluster {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
@@ -133,7 +135,7 @@ pub fn detached() -> Cluster {
     cluster
 }
 
-/// Removes the seal from a sealed JSON file.
+/// Returns a sealed JSON file without its checksum.
 pub fn unsealed(bytes: &[u8]) -> String {
     let text = std::str::from_utf8(bytes).unwrap();
     format!("{}}}\n", &text[..text.rfind(",\n\"sha256\"").unwrap()])
@@ -239,8 +241,8 @@ fn following_the_log_of_a_run_with_damaged_job_records_ends_with_an_error() {
 
 #[test]
 fn jobs_are_cancelled_even_if_the_folder_of_their_records_is_unusable() {
-    type Spoil = fn(&Path);
-    let spoils: [(&str, Spoil); 3] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 3] = [
         ("a file", |folder| {
             fs::rename(folder, folder.with_file_name("moved")).unwrap();
             fs::write(folder, "").unwrap();
@@ -251,9 +253,9 @@ fn jobs_are_cancelled_even_if_the_folder_of_their_records_is_unusable() {
         }),
         ("a folder as marker", |folder| fs::create_dir(folder.join("cancelled")).unwrap()),
     ];
-    for (name, spoil) in spoils {
+    for (name, damage) in damages {
         let cluster = detached();
-        spoil(&cluster.run_folder().join(".slurm"));
+        damage(&cluster.run_folder().join(".slurm"));
         let output = cluster.srpipe(&["cancel", "p"]);
         assert_eq!(output.code, Some(0), "{name}: {output}");
         assert_eq!(cluster.state("1.0"), "CANCELLED", "{name}: {output}");

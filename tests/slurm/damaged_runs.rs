@@ -1,13 +1,13 @@
-//! Runs whose folder or record is missing, damaged, huge or of another run: they never count as missing, their jobs keep
-//! their inputs and can be cancelled, and a killed process leaves nothing that blocks the next run.
+//! Runs whose folder or record is missing, damaged, huge or that of another run. Such a run is never overlooked, and
+//! its jobs keep their inputs and can be cancelled. A killed process leaves nothing that blocks the next run.
 
 use super::damaged_records::{damage, detached, unsealed};
 use super::*;
 
-/// Makes a file unreadable as a record: missing, or something other than a regular file.
-type Spoil = (&'static str, fn(&Path));
+/// A way to make a record unreadable, with its name. It removes the file or replaces it with something else.
+type Damage = (&'static str, fn(&Path));
 
-const NO_FILES: [Spoil; 4] = [
+const UNREADABLE: [Damage; 4] = [
     ("missing", |path| fs::remove_file(path).unwrap()),
     ("a folder", |path| {
         fs::remove_file(path).unwrap();
@@ -24,7 +24,7 @@ const NO_FILES: [Spoil; 4] = [
     }),
 ];
 
-/// A run whose stage `wait` needs the result of the finished stage `first`.
+/// Returns a cluster with a detached run whose stage `wait` needs the result of the finished stage `first`.
 pub fn detached_with_input() -> Cluster {
     let cluster = waiting();
     let path = cluster.folder.path().join("p.yaml");
@@ -41,21 +41,22 @@ pub fn detached_with_input() -> Cluster {
     cluster
 }
 
-fn results(cluster: &Cluster) -> usize {
+/// Returns the number of results in the store.
+fn count_results(cluster: &Cluster) -> usize {
     let output = Command::new("find").arg(cluster.folder.runs().join("store/actions")).args(["-type", "f"]).output();
     String::from_utf8(output.unwrap().stdout).unwrap().lines().count()
 }
 
 #[test]
-fn a_run_whose_record_is_not_a_file_is_damaged_and_not_invisible() {
-    for (name, spoil) in NO_FILES {
+fn a_run_whose_record_is_not_a_file_is_reported_as_damaged() {
+    for (name, make_unreadable) in UNREADABLE {
         let cluster = detached_with_input();
         let id = cluster.run_id();
-        spoil(&cluster.run_folder().join("run.json"));
+        make_unreadable(&cluster.run_folder().join("run.json"));
         let gc = cluster.srpipe(&["gc"]);
         assert!(gc.code == Some(1) && gc.stderr.contains("run.json"), "{name}: {gc}");
         assert!(gc.stderr.contains(&format!("srpipe cancel {id}")), "{name}: {gc}");
-        assert_eq!(results(&cluster), 1, "{name}");
+        assert_eq!(count_results(&cluster), 1, "{name}");
         for args in [&["run", "p.yaml"][..], &["run", "p.yaml", "--detach"]] {
             let output = cluster.srpipe(args);
             assert!(output.code == Some(1) && output.stderr.contains("run.json"), "{name}: {output}");
@@ -101,7 +102,7 @@ fn a_link_in_place_of_a_runs_folder_is_refused() {
     is_refused(&cluster.srpipe(&["run", "p.yaml"]));
     is_refused(&cluster.srpipe(&["run", "p.yaml", "--detach"]));
     is_refused(&cluster.srpipe(&["status", &id]));
-    assert_eq!((results(&cluster), cluster.calls("sbatch")), (1, 2));
+    assert_eq!((count_results(&cluster), cluster.calls("sbatch")), (1, 2));
     let before = fs::read(moved.join("run.json")).unwrap();
     let cancel = cluster.srpipe(&["cancel", &id]);
     assert!(cancel.code == Some(0) && cluster.state("2.0") == "CANCELLED", "{cancel}");
@@ -177,7 +178,7 @@ fn a_run_that_was_copied_by_hand_is_reported_with_its_origin() {
 
 #[test]
 fn a_run_that_was_killed_before_its_first_submission_is_no_obstacle() {
-    // As after SIGKILL by an older version: without the spec.
+    // Older versions that were killed left a run without the spec.
     for has_spec in [true, false] {
         let cluster = detached();
         assert_done(&cluster.srpipe(&["cancel", "p"]));
@@ -203,7 +204,7 @@ fn a_run_that_was_killed_before_its_first_submission_is_no_obstacle() {
 fn a_process_that_is_killed_while_it_creates_a_run_leaves_no_run() {
     let cluster = waiting();
     cluster.go();
-    // The names of files that a killed process may have written.
+    // Create the files that a killed process may have left.
     let folder = cluster.folder.runs().join("p/.tmp-killed");
     fs::create_dir_all(folder.join(".slurm")).unwrap();
     fs::write(folder.join(".slurm/charter.json"), "{").unwrap();
@@ -248,7 +249,7 @@ fn a_run_that_is_killed_at_any_rename_can_be_repeated() {
 fn huge_records_are_refused_with_the_name_of_their_file_and_the_jobs_can_be_cancelled() {
     for name in [".slurm/charter.json", ".slurm/b1.json", "run.json", "pipeline.yaml"] {
         let cluster = detached();
-        // Sparse: takes no space on the disk.
+        // The file is sparse, so it takes no space on disk.
         let file = fs::File::options().write(true).open(cluster.run_folder().join(name)).unwrap();
         file.set_len(200 << 30).unwrap();
         let file = name.rsplit('/').next().unwrap();
@@ -268,16 +269,16 @@ fn huge_records_are_refused_with_the_name_of_their_file_and_the_jobs_can_be_canc
 
 #[test]
 fn following_a_log_ends_with_an_error_if_the_record_is_lost() {
-    type Spoil = fn(&Path);
-    let spoils: [(&str, Spoil); 2] =
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 2] =
         [("is missing", |path| fs::remove_file(path).unwrap()), ("is damaged", |path| drop(damage(path)))];
-    for (words, spoil) in spoils {
+    for (words, change) in changes {
         let cluster = detached();
         wait_until("the stage has a key", || cluster.status()["stages"][0]["state"] == "running");
         let mut logs = cluster.start(&["logs", "wait", "-f"]);
         std::thread::sleep(Duration::from_millis(500));
         assert!(logs.child.try_wait().unwrap().is_none());
-        spoil(&cluster.run_folder().join("run.json"));
+        change(&cluster.run_folder().join("run.json"));
         let output = logs.wait();
         assert!(output.code == Some(1) && output.stderr.contains(&format!("run.json {words}")), "{output}");
     }

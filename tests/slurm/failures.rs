@@ -13,7 +13,7 @@ fn a_queue_that_fails_hangs_or_prints_garbage_fails_no_stage() {
         ("other jobs with the same numbers", "echo '1|N/A|FAILED|n1|(null)|None'; sleep 0.01"),
     ] {
         let cluster = Cluster::stub(Pipeline::small());
-        cluster.settings(IMPATIENT);
+        cluster.settings(SHORT_TIMEOUTS);
         cluster.inject("squeue.all", injected);
         let output = cluster.run(&[]);
         assert_eq!(output.code, Some(0), "{name}: {output}");
@@ -22,9 +22,9 @@ fn a_queue_that_fails_hangs_or_prints_garbage_fails_no_stage() {
 }
 
 #[test]
-fn empty_answers_for_less_than_the_grace_fail_no_stage() {
+fn empty_answers_during_the_grace_period_fail_no_stage() {
     let cluster = waiting();
-    cluster.settings(PATIENT);
+    cluster.settings(LONG_TIMEOUTS);
     cluster.inject("squeue.2", "exit 0");
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the queue was polled three times", || cluster.calls("squeue") >= 3);
@@ -41,7 +41,7 @@ fn a_submission_without_confirmation_is_found_in_the_queue() {
         ("a hang", "sleep 60"),
     ] {
         let cluster = waiting();
-        cluster.settings(IMPATIENT);
+        cluster.settings(SHORT_TIMEOUTS);
         cluster.inject("after.1", injected);
         let run = cluster.start(&["run", "p.yaml"]);
         wait_until("the queue was polled", || cluster.calls("squeue") >= 2);
@@ -92,7 +92,7 @@ fn a_job_that_vanishes_before_it_starts_is_lost_and_retried_as_often_as_allowed(
 }
 
 #[test]
-fn ends_of_jobs_are_distinguished() {
+fn the_causes_of_failed_jobs_are_distinguished() {
     for (state, words) in [
         ("OUT_OF_MEMORY", "exceeded its memory limit (`resources.memory`)"),
         ("TIMEOUT", "exceeded its time limit (`resources.time`)"),
@@ -114,7 +114,7 @@ fn ends_of_jobs_are_distinguished() {
 #[test]
 fn accounting_shows_the_end_of_jobs_that_left_the_queue() {
     let cluster = waiting();
-    cluster.settings(PATIENT);
+    cluster.settings(LONG_TIMEOUTS);
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.state("1.0") == "RUNNING");
     cluster.inject("sacct.all", "echo '1|OUT_OF_MEMORY|n1'; exit 0");
@@ -135,7 +135,7 @@ fn accounting_that_missed_the_end_of_a_job_does_not_block_the_run() {
 }
 
 #[test]
-fn an_unwatched_job_that_left_the_queue_is_lost_after_the_grace() {
+fn an_unwatched_job_that_left_the_queue_is_lost_after_the_grace_period() {
     let cluster =
         Cluster::stub(Pipeline::new().stage("images", "{kind: fetch, dataset: synthetic, train: 2, test: 2}"));
     cluster.inject("sbatch.1", "cat > /dev/null; echo 7; exit 0");

@@ -1,4 +1,4 @@
-//! The output of jobs: huge, or of another job.
+//! The output of jobs: huge output, and output of another job.
 
 use std::io::Write;
 
@@ -11,7 +11,8 @@ fn huge_output_of_a_job_is_read_in_bounded_memory() {
     let cluster = Cluster::stub(Pipeline::new().stage("fails", stage));
     assert_done(&cluster.run(&["--detach"]));
     wait_until("the job has failed", || cluster.state("1.0") == "FAILED");
-    // The job's events, after what a library printed. Sparse: takes no space on the disk.
+    // Put the job's events after a huge output, as if a library had printed it. The file is sparse, so it takes no
+    // space on disk.
     let path = cluster.job_file("b1_0.out");
     let events = fs::read(&path).unwrap();
     let mut file = fs::File::options().append(true).open(&path).unwrap();
@@ -34,7 +35,7 @@ fn huge_output_of_a_job_is_read_in_bounded_memory() {
     assert!(error.contains("exit code 3") || error.contains("exit status: 3"), "{error}");
 }
 
-/// The output of a failed job of another run.
+/// Returns the output of a failed job of another run, and the cluster of that run.
 fn output_of_a_failed_job() -> (String, Cluster) {
     let failing =
         Cluster::stub(Pipeline::new().stage("x", "{kind: command, command: [sh, -c, 'exit 3'], outputs: [n]}"));
@@ -60,7 +61,7 @@ fn the_output_of_another_runs_job_does_not_end_a_job() {
         let cancel = cluster.srpipe(&["cancel", "p"]);
         assert!(cancel.code == Some(0) && cluster.state("1.0") == "CANCELLED", "{cancel}");
     }
-    // In a watched run too; the outcome is that of the batch system.
+    // The same holds in a watched run, whose outcome is the one of the batch system.
     let cluster = waiting();
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the run exists", || cluster.folder.runs().join("p/latest").exists());
@@ -78,7 +79,7 @@ fn a_reported_failure_does_not_end_a_job_that_is_running() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     cluster.wait_for_start();
-    // As written by an older version, without seals.
+    // Older versions wrote events without checksums.
     let spec = fs::read_to_string(cluster.job_file("charter.json")).unwrap();
     let spec = unsealed(spec.as_bytes()).replace(",\"has_sealed_events\":true", "");
     assert!(!spec.contains("has_sealed_events"));

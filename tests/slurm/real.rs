@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Waits until the training has progressed, and returns its job.
-fn in_training(cluster: &Cluster) -> String {
+/// Waits until training has progressed, and returns the id of its job.
+fn wait_for_training(cluster: &Cluster) -> String {
     let has_progress = || {
         let status = cluster.status();
         let stages = status["stages"].as_array().cloned().unwrap_or_default();
@@ -14,9 +14,9 @@ fn in_training(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn real_results_are_identical_to_those_of_one_machine() {
-    let Some(cluster) = Cluster::real(whole()) else { return };
-    let here = whole().folder();
+fn real_results_are_identical_to_those_of_a_local_run() {
+    let Some(cluster) = Cluster::real(small_study()) else { return };
+    let here = small_study().folder();
     assert_done(&here.run(&[]));
     assert_done(&cluster.run(&[]));
     for stage in ["model", "samples", "compare"] {
@@ -47,11 +47,11 @@ fn real_a_sweep_of_16_is_one_array() {
 
 #[test]
 fn real_a_cancelled_job_resumes_in_the_next_run_with_identical_results() {
-    let Some(cluster) = Cluster::real(long(600)) else { return };
-    let here = long(600).folder();
+    let Some(cluster) = Cluster::real(training(600)) else { return };
+    let here = training(600).folder();
     assert_done(&here.run(&[]));
     let run = cluster.start(&["run", "p.yaml"]);
-    slurm("scancel", &[&in_training(&cluster)]);
+    run_slurm_command("scancel", &[&wait_for_training(&cluster)]);
     let output = run.wait();
     assert!(output.code == Some(1) && output.stderr.contains("was cancelled"), "{output}");
     let output = cluster.run(&[]);
@@ -62,12 +62,12 @@ fn real_a_cancelled_job_resumes_in_the_next_run_with_identical_results() {
 
 #[test]
 fn real_a_training_at_its_time_limit_is_requeued_with_identical_results() {
-    let Some(cluster) = Cluster::real(long(600)) else { return };
-    let here = long(600).folder();
+    let Some(cluster) = Cluster::real(training(600)) else { return };
+    let here = training(600).folder();
     assert_done(&here.run(&[]));
     let run = cluster.start(&["run", "p.yaml"]);
-    // As Slurm does before the time limit.
-    slurm("scancel", &["--batch", "--signal=USR2", &in_training(&cluster)]);
+    // Slurm sends this signal before the time limit.
+    run_slurm_command("scancel", &["--batch", "--signal=USR2", &wait_for_training(&cluster)]);
     let output = run.wait();
     assert_done(&output);
     assert!(output.stderr.contains("the job is requeued (1 of 3)"), "{output}");
@@ -76,9 +76,9 @@ fn real_a_training_at_its_time_limit_is_requeued_with_identical_results() {
 
 #[test]
 fn real_after_a_kill_the_next_run_watches_the_same_jobs() {
-    let Some(cluster) = Cluster::real(long(600)) else { return };
+    let Some(cluster) = Cluster::real(training(600)) else { return };
     let run = cluster.start(&["run", "p.yaml"]);
-    let job = in_training(&cluster);
+    let job = wait_for_training(&cluster);
     run.signal("KILL");
     run.wait();
     let first = cluster.record()["id"].clone();
@@ -99,19 +99,19 @@ fn real_a_job_that_exceeds_its_memory_is_reported() {
 
 #[test]
 fn real_a_run_survives_an_outage_of_the_controller() {
-    let Some(cluster) = Cluster::real(long(1200)) else { return };
+    let Some(cluster) = Cluster::real(training(1200)) else { return };
     let run = cluster.start(&["run", "p.yaml"]);
-    in_training(&cluster);
+    wait_for_training(&cluster);
     let folder = std::env::var("SRPIPE_TEST_SLURM").unwrap();
-    slurm(&format!("{SCRIPTS}/start.sh"), &[&folder, "pause"]);
+    run_slurm_command(&format!("{SCRIPTS}/start.sh"), &[&folder, "pause"]);
     std::thread::sleep(Duration::from_secs(8));
-    slurm(&format!("{SCRIPTS}/start.sh"), &[&folder, "resume"]);
+    run_slurm_command(&format!("{SCRIPTS}/start.sh"), &[&folder, "resume"]);
     assert_done(&run.wait());
 }
 
 #[test]
 fn real_a_detached_run_needs_no_process() {
-    let Some(cluster) = Cluster::real(whole()) else { return };
+    let Some(cluster) = Cluster::real(small_study()) else { return };
     assert_done(&cluster.run(&["--detach"]));
     wait_until("the run is done", || cluster.status()["run"]["state"] == "ok");
     assert!(cluster.folder.runs().join("p/latest/compare/summary.json").is_file());
@@ -124,7 +124,7 @@ fn a_job_that_is_cancelled_by_hand_is_not_retried_even_if_its_program_dies_first
     let run = cluster.start(&["run", "p.yaml"]);
     wait_until("the job runs", || cluster.status()["stages"][0]["job"]["node"].is_string());
     std::thread::sleep(Duration::from_secs(1));
-    slurm("scancel", &[&real_jobs(&cluster, "%i")[0]]);
+    run_slurm_command("scancel", &[&real_jobs(&cluster, "%i")[0]]);
     let output = run.wait();
     assert!(output.code == Some(1) && output.stderr.contains("was cancelled"), "{output}");
 }

@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$(mkdir -p "${1:?usage: start.sh FOLDER [pause|resume|stop]}" && cd "$1" && pwd)
 export SLURM_CONF=$folder/slurm.conf
 
-end() {
+stop_daemon() {
     local pid
     pid=$(cat "$folder/$1.pid" 2> /dev/null) || return 0
     kill "$pid" 2> /dev/null || true
@@ -19,26 +19,26 @@ end() {
     rm -f "$folder/$1.pid"
 }
 
-answers() {
+wait_for_controller() {
     for _ in $(seq 100); do
         if sinfo --noheader --format=%T 2> /dev/null | grep -Eq 'idle|mixed|allocated'; then return 0; fi
         sleep 0.2
     done
-    echo "Slurm does not start: see slurmctld.log and slurmd.log in $folder" >&2
+    echo "Slurm did not start: see slurmctld.log and slurmd.log in $folder" >&2
     return 1
 }
 
 case ${2:-start} in
-    stop) end slurmd; end slurmctld; exit ;;
-    pause) end slurmctld; exit ;;
-    resume) slurmctld; answers; exit ;;
+    stop) stop_daemon slurmd; stop_daemon slurmctld; exit ;;
+    pause) stop_daemon slurmctld; exit ;;
+    resume) slurmctld; wait_for_controller; exit ;;
 esac
 
 for name in munged slurmctld slurmd sinfo; do
     if ! PATH=$PATH:/usr/sbin command -v $name > /dev/null; then echo "$name is missing: install slurmctld, slurmd, slurm-client and munge" >&2; exit 1; fi
 done
-end slurmd
-end slurmctld
+stop_daemon slurmd
+stop_daemon slurmctld
 node=$(hostname -s)
 if ! getent hosts "$node" > /dev/null; then echo "127.0.0.1 $node" >> /etc/hosts; fi
 if ! munge --no-input > /dev/null 2>&1; then
@@ -74,4 +74,4 @@ PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
 CONF
 slurmctld -c
 slurmd -c
-answers
+wait_for_controller

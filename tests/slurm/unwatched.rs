@@ -163,7 +163,7 @@ fn a_kill_around_a_submission_neither_duplicates_nor_loses_a_job() {
 
 #[test]
 fn a_detached_run_needs_no_process() {
-    let cluster = Cluster::stub(whole());
+    let cluster = Cluster::stub(small_study());
     let output = cluster.run(&["--detach"]);
     assert_done(&output);
     assert!(output.stderr.contains("6 jobs submitted as run"), "{output}");
@@ -176,7 +176,7 @@ fn a_detached_run_needs_no_process() {
         assert!(gc.code == Some(0) || gc.stderr.contains("continue without a process"), "{gc}");
     }
     wait_until("the run is done", || state() == "ok");
-    let here = whole().folder();
+    let here = small_study().folder();
     assert_done(&here.run(&[]));
     assert_eq!(cluster.folder.digests("compare"), here.digests("compare"));
     assert_done(&cluster.srpipe(&["gc"]));

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::values::{device, whole};
+use super::values::{device, integer};
 use crate::config::AttentionParams;
 use crate::config::Device;
 
@@ -31,22 +31,22 @@ differences of outputs, gradients and losses, and the last losses (CPU, device)"
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
     /// The channels at full resolution, as `model.base_channels`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize, 2, 1024>)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = integer::<usize, 2, 1024>)]
     pub base_channels: usize,
     /// The batch size, as `optim.batch_size`.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<usize, 1, 1024>)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = integer::<usize, 1, 1024>)]
     pub batch: usize,
     /// The kind of attention, as `model.attention.kind`.
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = attention)]
     pub attention: AttentionParams,
     /// The feature map sizes with attention, as `model.attention.resolutions`; default: the bottleneck.
-    #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = whole::<usize, 1, 1024>)]
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = integer::<usize, 1, 1024>)]
     pub resolutions: Vec<usize>,
     /// The height and width of the images, a multiple of 4.
     #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = image_size)]
     pub image_size: usize,
     /// The number of threads; default: the number of cores.
-    #[arg(long, value_name = "N", value_parser = whole::<usize, 1, 1024>)]
+    #[arg(long, value_name = "N", value_parser = integer::<usize, 1, 1024>)]
     pub threads: Option<usize>,
     /// Run the network on this device: auto, cpu, cuda, cuda:1.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
@@ -58,7 +58,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub check: bool,
     /// With --check, the number of training steps per network.
-    #[arg(long, value_name = "N", default_value_t = 200, requires = "check", value_parser = whole::<u64, 1, 1_000_000>)]
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "check", value_parser = integer::<u64, 1, 1_000_000>)]
     pub steps: u64,
     /// The duration of each of the two measurements.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]

@@ -115,8 +115,8 @@ pub struct GraphArgs {
 }
 
 const CHECK_JSON: &str = "\
-With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (their number, if there are no errors), \"errors\": [{\"message\",
-\"place\" (file:line:column, or the flag), \"help\"}]}]}.";
+With --json: {\"schema\": 1, \"files\": [{\"file\", \"stages\" (the number of stages, or null if there are errors),
+\"errors\": [{\"message\", \"place\" (file:line:column, or the flag), \"help\"}]}]}.";
 
 /// The arguments of `srpipe check`.
 #[derive(Debug, Args)]

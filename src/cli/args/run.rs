@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{device, executor, whole};
+use super::values::{device, executor, integer};
 use crate::config::{Device, ExecutorKind};
 use crate::pipeline::Flags;
 
@@ -97,7 +97,7 @@ pub struct RunArgs {
     pub flags: FlagArgs,
     /// Run up to N stages at once, which share the cores. By default, networks run one at a time, each on up to 8 cores
     /// (more if nothing else can run), and short stages run at the same time.
-    #[arg(short, long, value_name = "N", value_parser = whole::<u32, 1, 4096>)]
+    #[arg(short, long, value_name = "N", value_parser = integer::<u32, 1, 4096>)]
     pub jobs: Option<u32>,
     /// After a failure, start no more stages; running stages finish.
     #[arg(long)]
@@ -121,8 +121,9 @@ pub struct RunArgs {
 const PLAN_JSON: &str = "\
 With --json: {\"schema\": 1, \"pipeline\", \"stages\": [{\"name\", \"stage\" (its name in the file), \"kind\", \"state\":
 cached|ready|waiting, \"reason\": known|new|lost|forced|waits|changed, \"because\", \"key\", \"nearest\" (the key of the nearest
-cached result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\", \"same_bytes\" (whether a
-rerun gives identical bytes; only if it runs a network), \"network\": the cost of the network that it trains}],
+cached result), \"differences\": [{\"field\", \"before\", \"now\", \"place\": file:line:column}], \"waits_for\", \"seconds\",
+\"same_bytes\" (whether a rerun gives identical bytes; only for stages that run a network), \"network\" (the cost of the
+network; only for `train` stages)}],
 \"summary\": {\"instances\", \"shared\", \"cached\", \"to_run\", \"seconds\", \"without_estimate\"}}";
 
 /// The arguments of `srpipe plan`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::whole;
+use super::values::integer;
 
 const GC_JSON: &str = "\
 With --json: {\"schema\": 1, \"dry_run\", \"removed\": {\"runs\": [PIPELINE/ID], \"actions\", \"blobs\", \"bytes\", \"work\",
@@ -30,7 +30,7 @@ With --json: {\"schema\": 1, \"moved\": {\"pipeline\", \"run\", \"results\", \"b
 #[command(after_help = GC_JSON)]
 pub struct GcArgs {
     /// Keep the N newest runs of each pipeline.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = whole::<u32, 1, { u32::MAX as u64 }>)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = integer::<u32, 1, { u32::MAX as u64 }>)]
     pub keep: u32,
     /// Delete more of the oldest runs until the results fit this size: `20 GB`, `500 MiB`.
     #[arg(long, value_name = "SIZE", value_parser = size)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{device, whole};
+use super::values::{device, integer};
 use crate::config::Device;
 
 const INIT_EXAMPLES: &str = "\
@@ -75,13 +75,13 @@ pub struct UpscaleArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// Write K different samples to numbered files.
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = whole::<u64, 1, 256>)]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = integer::<u64, 1, 256>)]
     pub samples: u64,
     /// The seed of all noise.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64, 0, { u64::MAX }>)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = integer::<u64, 0, { u64::MAX }>)]
     pub seed: u64,
     /// The number of DDIM steps; more steps take longer and approximate the model more closely.
-    #[arg(long, value_name = "N", default_value_t = 25, value_parser = whole::<u64, 1, 100_000>)]
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = integer::<u64, 1, 100_000>)]
     pub steps: u64,
     /// Also write the bicubic interpolation.
     #[arg(long)]

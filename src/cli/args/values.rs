@@ -13,7 +13,7 @@ pub(super) fn device(text: &str) -> Result<Device, String> {
 }
 
 /// Parses an integer from `MIN` to `MAX`, both inclusive.
-pub(super) fn whole<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str) -> Result<T, String> {
+pub(super) fn integer<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match MAX {
         u64::MAX => format!("must be a whole number, {MIN} or more"),

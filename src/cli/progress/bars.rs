@@ -117,8 +117,8 @@ impl Bars {
     fn start(&mut self, stage: usize, text: String) {
         // Running stages that do not fit on the terminal are only counted in the footer.
         let is_shown = self.running.len() + RESERVED_ROWS < height();
-        let room = width().saturating_sub(self.stages.name_width(width()) + 2);
-        let text = truncate_str(&text, room, "…").into_owned();
+        let available = width().saturating_sub(self.stages.name_width(width()) + 2);
+        let text = truncate_str(&text, available, "…").into_owned();
         let style = style("{prefix}  {msg}");
         if let Some(running) = self.running.get(&stage) {
             running.bar.set_message(text);
@@ -160,8 +160,8 @@ impl Bars {
             if let Some(loss) = running.as_ref().and_then(|running| running.val_loss) {
                 line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::figure(loss)));
             }
-            let room = width().saturating_sub(measure_text_width(&line) + 2).min(24);
-            let sparkline = running.map_or(String::new(), |running| running.losses.render(room));
+            let available = width().saturating_sub(measure_text_width(&line) + 2).min(24);
+            let sparkline = running.map_or(String::new(), |running| running.losses.render(available));
             if !sparkline.is_empty() {
                 line += &self.paint.paint(Look::Dim, &format!("  {sparkline}"));
             }
@@ -184,8 +184,8 @@ impl Bars {
             }
         }
         text += &self.remaining_time().unwrap_or_default();
-        let room = width().saturating_sub(measure_text_width(&self.footer.prefix()) + ELAPSED_WIDTH);
-        self.footer.set_message(truncate_str(&text, room, "…").into_owned());
+        let available = width().saturating_sub(measure_text_width(&self.footer.prefix()) + ELAPSED_WIDTH);
+        self.footer.set_message(truncate_str(&text, available, "…").into_owned());
     }
 
     /// Describes the estimated remaining time of the run. Running stages are estimated by their speed, and pending

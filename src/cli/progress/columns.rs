@@ -64,21 +64,21 @@ impl Columns {
     /// Remaining space widens the bar and the sparkline.
     pub fn fit(width: usize, name: usize) -> Self {
         let mut bar = 5;
-        let mut room = width.saturating_sub(name + GAP + bar + PERCENT);
+        let mut available = width.saturating_sub(name + GAP + bar + PERCENT);
         let mut columns = vec![];
         for (column, width) in BY_PRIORITY {
-            if room < GAP + width {
+            if available < GAP + width {
                 break;
             }
-            room -= GAP + width;
+            available -= GAP + width;
             columns.push((column, width));
         }
         if let Some((_, sparkline_width)) = columns.iter_mut().find(|(column, _)| *column == Column::Sparkline) {
-            let extra = (room / 2).min(19);
+            let extra = (available / 2).min(19);
             *sparkline_width += extra;
-            room -= extra;
+            available -= extra;
         }
-        bar += room.min(18);
+        bar += available.min(18);
         columns.sort_by_key(|(column, _)| LEFT_TO_RIGHT.iter().position(|other| other == column));
         Self { bar, columns }
     }

@@ -60,11 +60,11 @@ const MAX_LOG_LINE: usize = 200;
 
 /// Returns the last lines of a failed stage's log, truncated if they are long, and the path of the log.
 fn log_lines(failure: &Failure) -> Vec<String> {
-    let whole: Vec<String> = failure.tail.iter().map(|line| displayed_line(line)).collect();
-    let shown = whole.iter().map(|line| format::shortened(line, MAX_LOG_LINE));
-    let mut lines: Vec<String> = shown.map(|line| format!("    | {line}")).collect();
+    let full_lines: Vec<String> = failure.tail.iter().map(|line| displayed_line(line)).collect();
+    let truncated = full_lines.iter().map(|line| format::shortened(line, MAX_LOG_LINE));
+    let mut lines: Vec<String> = truncated.map(|line| format!("    | {line}")).collect();
     if failure.log.is_file() {
-        let is_truncated = whole.iter().any(|line| line.chars().nth(MAX_LOG_LINE).is_some());
+        let is_truncated = full_lines.iter().any(|line| line.chars().nth(MAX_LOG_LINE).is_some());
         let note =
             if is_truncated { " (long lines are truncated; `srpipe logs STAGE` shows the full log)" } else { "" };
         lines.push(format!("    log: {}{note}", failure.log.display()));
@@ -120,13 +120,13 @@ impl Stages {
 
     /// Returns a stage's name in this width. Shortening keeps the end, which distinguishes the instances of a sweep.
     fn shortened_name(&self, stage: usize, width: usize) -> String {
-        let (name, room) = (&self.names[stage], self.name_width(width));
+        let (name, available) = (&self.names[stage], self.name_width(width));
         let length = name.chars().count();
-        if length <= room {
-            return format!("{name:room$}");
+        if length <= available {
+            return format!("{name:available$}");
         }
-        let head: String = name.chars().take(room / 3).collect();
-        let tail: String = name.chars().skip(length - (room - room / 3 - 1)).collect();
+        let head: String = name.chars().take(available / 3).collect();
+        let tail: String = name.chars().skip(length - (available - available / 3 - 1)).collect();
         format!("{head}…{tail}")
     }
 

@@ -1,5 +1,4 @@
-# Sourced by the commands in this folder: a Slurm made of shell scripts, which runs jobs immediately on this machine. $STUB
-# is its folder.
+# Sourced by the commands in this folder, a stub of Slurm that runs jobs immediately on this machine. $STUB is its folder.
 #
 # A job is a folder `jobs/ID.TASK` with the files name, comment, task, state, reason and, while it runs, pid. To make the Nth
 # call of a command fail, a test writes shell code to `$STUB/COMMAND.N`; for every call, to `$STUB/COMMAND.all`.
