@@ -118,7 +118,7 @@ fn print_as_json(run: &RunDir, stage: &StageRecord, path: Option<&Path>) -> Resu
 
 /// Whether a stage may still write to its log.
 fn is_unfinished(run: &RunDir, stage: &StageRecord) -> Result<bool> {
-    let is_active = [ViewState::Running, ViewState::Left];
+    let is_active = [ViewState::Running, ViewState::Unwatched];
     Ok(matches!(stage.state, StageRunState::Pending | StageRunState::Running)
         && is_active.contains(&RunView::read(run)?.state))
 }

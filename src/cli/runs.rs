@@ -13,7 +13,7 @@ use super::layout::Table;
 use super::lookup::warn_about_deleted_results;
 use super::output::{Look, Paint, note, print, print_json};
 use super::run_values::RunValues;
-use super::status::{describe_run_state, run_state_name};
+use super::status::describe_run_state;
 use super::{EXIT_DONE, cluster};
 use crate::config::InputError;
 use crate::format;
@@ -74,7 +74,7 @@ pub(super) fn runs(args: &RunsArgs, runs: &Path) -> Result<u8> {
 fn json(run: &RunValues) -> serde_json::Value {
     let record = &run.view.record;
     json!({
-        "id": record.id, "pipeline": record.pipeline, "state": run_state_name(run.view.state),
+        "id": record.id, "pipeline": record.pipeline, "state": run.view.state.name(),
         "started_at": record.started_at, "seconds": record.seconds, "params": run.with_older_names(&run.params),
         "metrics": run.with_older_names(&run.metrics),
     })
@@ -97,7 +97,7 @@ fn table(rows: &[RunValues], all: bool) -> Table {
         let mut cells = vec![
             plain(record.id.clone()),
             plain(if one_pipeline { String::new() } else { record.pipeline.clone() }),
-            (look, state.to_string()),
+            (look, state),
             plain(format::age(&record.started_at, now)),
             plain(record.seconds.map_or(String::new(), format::duration)),
         ];
@@ -151,7 +151,7 @@ fn value(run: &RunValues, name: &str) -> Option<String> {
     match name {
         "run" | "id" => return Some(record.id.clone()),
         "pipeline" => return Some(record.pipeline.clone()),
-        "state" => return Some(run_state_name(run.view.state).to_string()),
+        "state" => return Some(run.view.state.name().to_string()),
         "age" | "started_at" => return Some(record.started_at.clone()),
         "took" | "seconds" => return record.seconds.map(|seconds| seconds.to_string()),
         _ => {}

@@ -57,19 +57,23 @@ pub(super) enum State {
     Failed,
 }
 
+/// The advice for a stage or run whose process has ended before it was done.
+pub(super) const CONTINUE: &str = "run again to continue";
+
 impl State {
     /// Returns the style and name of the state, without details of a stage.
     pub fn style_and_name(self) -> (Look, &'static str) {
+        let recorded = |look, state: StageRunState| (look, state.name());
         match self {
-            Self::Cached => (Look::Good, "cached"),
-            Self::Ran => (Look::Good, "ran"),
+            Self::Cached => recorded(Look::Good, StageRunState::Cached),
+            Self::Ran => recorded(Look::Good, StageRunState::Ran),
             Self::WouldRun => (Look::Attention, "would run"),
             Self::Waiting => (Look::Plain, "waiting"),
-            Self::Running => (Look::Attention, "running"),
-            Self::Failed => (Look::Bad, "failed"),
-            Self::Skipped => (Look::Attention, "skipped"),
-            Self::Interrupted => (Look::Attention, "interrupted"),
-            Self::Died => (Look::Bad, "died"),
+            Self::Running => recorded(Look::Attention, StageRunState::Running),
+            Self::Failed => recorded(Look::Bad, StageRunState::Failed),
+            Self::Skipped => recorded(Look::Attention, StageRunState::Skipped),
+            Self::Interrupted => recorded(Look::Attention, StageRunState::Interrupted),
+            Self::Died => (Look::Bad, ViewState::Died.label()),
         }
     }
 }
@@ -129,7 +133,7 @@ pub(super) fn stages_of_file(prepared: &Prepared, store: Option<&Store>, latest:
 
 /// Returns the state of a stage according to a run's record.
 fn state_in_run(run: &RunView, stage: &StageRecord) -> State {
-    let is_active = matches!(run.state, ViewState::Running | ViewState::Left);
+    let is_active = matches!(run.state, ViewState::Running | ViewState::Unwatched);
     match stage.state {
         StageRunState::Pending if is_active => State::Waiting,
         StageRunState::Pending => State::Skipped,
@@ -210,12 +214,12 @@ impl StageView {
             },
             State::Waiting => {
                 let names: Vec<&str> = self.waits_for.iter().map(String::as_str).collect();
-                format!("waiting for {}", join_names(&names))
+                format!("{name} for {}", join_names(&names))
             }
             State::Failed => {
-                format!("failed: {}", format::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
+                format!("{name}: {}", format::shortened(first_line(self.error.as_deref().unwrap_or("?")), 60))
             }
-            State::Interrupted | State::Died => self.with_progress(&format!("{name}; run again to continue")),
+            State::Interrupted | State::Died => self.with_progress(&format!("{name}; {CONTINUE}")),
         };
         (look, text)
     }

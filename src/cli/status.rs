@@ -13,7 +13,7 @@ use super::groups::{Group, groups};
 use super::layout::Table;
 use super::lookup::{find_run, warn_about_deleted_results};
 use super::output::{Look, Paint, can_draw, print, print_json};
-use super::stage_view::{StageView, State, stage_of_run, stages_of_file};
+use super::stage_view::{CONTINUE, StageView, State, stage_of_run, stages_of_file};
 use super::{EXIT_DONE, cluster, load, progress, results};
 use crate::config::InputError;
 use crate::format;
@@ -98,27 +98,16 @@ pub(super) fn looks_like_file(what: &str) -> bool {
     what.ends_with(".yaml") || what.ends_with(".yml") || what.contains('/') && !path.is_dir() || path.is_file()
 }
 
-/// Returns the style and description of a run's state.
-pub(super) fn describe_run_state(state: ViewState) -> (Look, &'static str) {
+/// Returns the style and description of a run's state, with advice.
+pub(super) fn describe_run_state(state: ViewState) -> (Look, String) {
+    let label = state.label();
     match state {
-        ViewState::Running => (Look::Attention, "running"),
-        ViewState::Left => (Look::Attention, "running on the cluster, unwatched; run again to watch it"),
-        ViewState::Ok => (Look::Good, "ok"),
-        ViewState::Failed => (Look::Bad, "failed"),
-        ViewState::Interrupted => (Look::Attention, "interrupted; run again to continue"),
-        ViewState::Died => (Look::Bad, "died; run again to continue"),
-    }
-}
-
-/// Returns the name of a run's state in JSON and filters.
-pub(super) fn run_state_name(state: ViewState) -> &'static str {
-    match state {
-        ViewState::Running => "running",
-        ViewState::Left => "left",
-        ViewState::Ok => "ok",
-        ViewState::Failed => "failed",
-        ViewState::Interrupted => "interrupted",
-        ViewState::Died => "died",
+        ViewState::Running => (Look::Attention, label.to_string()),
+        ViewState::Unwatched => (Look::Attention, format!("{label}, unwatched; run again to watch it")),
+        ViewState::Ok => (Look::Good, label.to_string()),
+        ViewState::Failed => (Look::Bad, label.to_string()),
+        ViewState::Interrupted => (Look::Attention, format!("{label}; {CONTINUE}")),
+        ViewState::Died => (Look::Bad, format!("{label}; {CONTINUE}")),
     }
 }
 
@@ -139,7 +128,7 @@ fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &St
         Some(run) => {
             let (look, state) = describe_run_state(run.state);
             let age = format::age(run.record.finished_at.as_ref().unwrap_or(&run.record.started_at), now);
-            format!("{pipeline}: latest run {}: {}, {age}\n", run.record.id, paint.paint(look, state))
+            format!("{pipeline}: latest run {}: {}, {age}\n", run.record.id, paint.paint(look, &state))
         }
         None => format!("{pipeline}: no run yet\n"),
     };
@@ -178,13 +167,10 @@ fn summarize(stages: &[StageView]) -> ((Look, String), String) {
 
 /// Returns the JSON of a run, without its stages.
 fn run_json(record: &RunRecord, state: ViewState) -> serde_json::Value {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for stage in &record.stages {
-        let name = serde_json::to_value(stage.state).ok().and_then(|name| Some(name.as_str()?.to_string()));
-        *counts.entry(name.unwrap_or_default()).or_default() += 1;
-    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    record.stages.iter().for_each(|stage| *counts.entry(stage.state.name()).or_default() += 1);
     serde_json::json!({
-        "id": record.id, "state": run_state_name(state), "file": record.file, "started_at": record.started_at,
+        "id": record.id, "state": state.name(), "file": record.file, "started_at": record.started_at,
         "finished_at": record.finished_at, "seconds": record.seconds, "counts": counts,
     })
 }
@@ -217,7 +203,7 @@ fn show_all(store: Option<&Store>, runs: &Path, as_json: bool) {
         table.row(vec![
             plain(record.pipeline.clone()),
             plain(record.id.clone()),
-            (look, state.into()),
+            (look, state),
             plain(record.state_counts()),
             plain(format::age(&record.started_at, now)),
             plain(record.seconds.map_or(String::new(), format::duration)),

@@ -63,18 +63,13 @@ impl RunRecord {
     /// Returns the number of stages in each state: `5 ran, 1 failed`.
     pub fn state_counts(&self) -> String {
         use StageRunState::*;
-        let words = [
-            (Ran, "ran"),
-            (Cached, "cached"),
-            (Running, "running"),
-            (Failed, "failed"),
-            (Skipped, "skipped"),
-            (Interrupted, "interrupted"),
-            (Pending, "to do"),
-        ];
         let count = |state| self.stages.iter().filter(|stage| stage.state == state).count();
-        let counts = words.iter().map(|&(state, word)| (count(state), word)).filter(|(n, _)| *n > 0);
-        counts.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+        let counts = [Ran, Cached, Running, Failed, Skipped, Interrupted, Pending].map(|state| (count(state), state));
+        let describe = |(n, state): (usize, StageRunState)| match state {
+            Pending => format!("{n} to do"),
+            state => format!("{n} {}", state.name()),
+        };
+        counts.into_iter().filter(|(n, _)| *n > 0).map(describe).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the sealed JSON for `run.json`.
@@ -217,4 +212,31 @@ pub enum StageRunState {
     Skipped,
     /// It was stopped after saving its progress.
     Interrupted,
+}
+
+impl StageRunState {
+    /// Returns the name of the state, as it is serialised and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Ran => "ran",
+            Self::Cached => "cached",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StageRunState::*;
+
+    #[test]
+    fn stage_states_are_serialised_as_their_names() {
+        for state in [Pending, Running, Ran, Cached, Failed, Skipped, Interrupted] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub struct RunView {
     pub state: ViewState,
 }
 
-/// The state of a run.
+/// The state of a run as an observer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViewState {
     Running,
@@ -20,9 +20,31 @@ pub enum ViewState {
     Failed,
     Interrupted,
     /// Its process has exited, but its jobs on a cluster may continue.
-    Left,
+    Unwatched,
     /// Its process was killed.
     Died,
+}
+
+impl ViewState {
+    /// Returns the name of the state in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+            Self::Unwatched => "left",
+            Self::Died => "died",
+        }
+    }
+
+    /// Returns the name of the state in text.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unwatched => "running on the cluster",
+            state => state.name(),
+        }
+    }
 }
 
 impl RunView {
@@ -39,7 +61,7 @@ impl RunView {
         let record = if live { before } else { run.record()? };
         let state = match record.state {
             RunState::Running if live => ViewState::Running,
-            RunState::Running if record.may_have_unwatched_jobs() => ViewState::Left,
+            RunState::Running if record.may_have_unwatched_jobs() => ViewState::Unwatched,
             RunState::Running => ViewState::Died,
             RunState::Ok => ViewState::Ok,
             RunState::Failed => ViewState::Failed,

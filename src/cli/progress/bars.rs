@@ -144,7 +144,7 @@ impl Bars {
             (*count, *sum) = (*count + 1.0, *sum + seconds);
         }
         let word = match status {
-            Status::Cached => "cached",
+            Status::Cached => StageRunState::Cached.name(),
             Status::Skipped { because: None } => "not started",
             _ => "",
         };
@@ -177,7 +177,9 @@ impl Bars {
         use StageRunState::*;
         let count = |wanted: &[StageRunState]| self.states.iter().filter(|state| wanted.contains(state)).count();
         let mut text = format!("{}/{} done", count(&[Ran, Cached]), self.states.len());
-        for (state, word) in [(Running, "running"), (Failed, "failed"), (Skipped, "skipped"), (Pending, "to come")] {
+        for (state, word) in
+            [(Running, Running.name()), (Failed, Failed.name()), (Skipped, Skipped.name()), (Pending, "to come")]
+        {
             match count(&[state]) {
                 0 => {}
                 n => text += &format!(", {n} {word}"),

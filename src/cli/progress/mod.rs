@@ -39,18 +39,19 @@ impl SpeedMeter {
 
 /// Describes the status of a stage, with the style of the text; None for a status that needs no line.
 fn describe(status: &Status) -> Option<(Look, String)> {
+    let name = status.recorded().name();
     let (look, text) = match status {
         Status::Pending => return None,
-        Status::Running => (Look::Plain, "running".into()),
+        Status::Running => (Look::Plain, name.into()),
         Status::Blocked { why } => (Look::Attention, format!("waiting: {why}")),
-        Status::Cached => (Look::Dim, "cached".into()),
+        Status::Cached => (Look::Dim, name.into()),
         Status::Ran { seconds } => (Look::Good, format!("done in {}", format::duration(*seconds))),
-        Status::Failed(failure) => (Look::Bad, format!("failed: {}", failure.error)),
+        Status::Failed(failure) => (Look::Bad, format!("{name}: {}", failure.error)),
         Status::Skipped { because: Some(stage) } => {
-            (Look::Attention, format!("skipped, because {stage} did not succeed"))
+            (Look::Attention, format!("{name}, because {stage} did not succeed"))
         }
         Status::Skipped { because: None } => (Look::Attention, "not started".into()),
-        Status::Interrupted => (Look::Attention, "interrupted".into()),
+        Status::Interrupted => (Look::Attention, name.into()),
     };
     Some((look, sanitize(&text).into_owned()))
 }

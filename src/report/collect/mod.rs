@@ -138,27 +138,21 @@ fn alone(known: &Known) -> Vec<Training> {
 
 fn run_state(state: ViewState) -> Badge {
     let (tone, word) = match state {
-        ViewState::Running => (Tone::Attention, "running"),
-        ViewState::Left => (Tone::Attention, "running on the cluster"),
         ViewState::Ok => (Tone::Good, "done"),
-        ViewState::Failed => (Tone::Bad, "failed"),
-        ViewState::Interrupted => (Tone::Attention, "interrupted"),
-        ViewState::Died => (Tone::Bad, "died"),
+        ViewState::Running | ViewState::Unwatched | ViewState::Interrupted => (Tone::Attention, state.label()),
+        ViewState::Failed | ViewState::Died => (Tone::Bad, state.label()),
     };
     Badge { word: word.to_string(), tone }
 }
 
 fn stage_state(state: StageRunState) -> Badge {
-    let (tone, word) = match state {
-        StageRunState::Pending => (Tone::Plain, "pending"),
-        StageRunState::Running => (Tone::Attention, "running"),
-        StageRunState::Ran => (Tone::Good, "ran"),
-        StageRunState::Cached => (Tone::Good, "cached"),
-        StageRunState::Failed => (Tone::Bad, "failed"),
-        StageRunState::Skipped => (Tone::Plain, "skipped"),
-        StageRunState::Interrupted => (Tone::Attention, "interrupted"),
+    let tone = match state {
+        StageRunState::Pending | StageRunState::Skipped => Tone::Plain,
+        StageRunState::Ran | StageRunState::Cached => Tone::Good,
+        StageRunState::Running | StageRunState::Interrupted => Tone::Attention,
+        StageRunState::Failed => Tone::Bad,
     };
-    Badge { word: word.to_string(), tone }
+    Badge { word: state.name().to_string(), tone }
 }
 
 fn facts(record: &RunRecord) -> Vec<String> {
