@@ -207,7 +207,7 @@ impl Parts {
             self.record_bytes <= MAX_RECORDS_BYTES,
             "the records in the archive have more than {MAX_RECORDS_BYTES} bytes in total"
         );
-        let record = checked(Record::read(&key, bytes)?)?;
+        let record = checked(Record::parse(&key, bytes)?)?;
         for (digest, size) in record.outputs.values() {
             ensure!(
                 *self.wanted.entry(digest.clone()).or_insert(*size) == *size,
@@ -229,7 +229,7 @@ impl Parts {
         }
         let results = self.records.len();
         for (key, bytes) in self.records {
-            store.import_record(&Record::read(&key, bytes)?)?;
+            store.import_record(&Record::parse(&key, bytes)?)?;
         }
         store.import_run(&run, &pipeline)?;
         Ok(Moved {

@@ -190,7 +190,7 @@ fn lock(path: &Path) -> Result<Option<Arc<File>>> {
 
 /// Creates or replaces a link atomically.
 fn replace_link(target: &Path, path: &Path) -> Result<()> {
-    let folder = files::folder_of(path);
+    let folder = files::parent_folder(path);
     let created = tempfile::Builder::new().prefix(files::TEMPORARY).make_in(folder, |at| symlink(target, at));
     let created = created.with_context(|| format!("creating a link in {}", folder.display()))?;
     created.persist(path).map_err(|e| e.error).with_context(|| format!("linking {}", path.display()))?;

@@ -1,7 +1,7 @@
 //! Action records, one per key. Writing the record commits the result.
 //!
-//! A record is valid if its checksum matches, its key is the hash of its preimage, and its output names are plain. An
-//! invalid record is treated as absent, so the stage runs again.
+//! A record is valid if its checksum matches, its key is the hash of its preimage, and its output names are valid file
+//! names. An invalid record is treated as absent, so the stage runs again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::store::json_float;
 
 /// The content of a record file. The sizes reveal truncated blobs without reading them.
 #[derive(Serialize, Deserialize)]
-struct File {
+struct RecordFile {
     key: Key,
     preimage: serde_json::Value,
     outputs: BTreeMap<String, Output>,
@@ -33,8 +33,8 @@ struct Output {
     size: u64,
 }
 
-impl From<File> for Action {
-    fn from(file: File) -> Self {
+impl From<RecordFile> for Action {
+    fn from(file: RecordFile) -> Self {
         let outputs = file.outputs.into_iter().map(|(name, output)| (name, output.digest)).collect();
         Self { preimage: file.preimage, outputs, metrics: file.metrics, cost: file.cost }
     }
@@ -60,27 +60,27 @@ impl Store {
         Ok(self.action_file(key)?.map(|file| file.map(Action::from)))
     }
 
-    fn action_file(&self, key: &Key) -> Result<Option<Result<File, Damage>>> {
+    fn action_file(&self, key: &Key) -> Result<Option<Result<RecordFile, Damage>>> {
         let path = self.action_path(key);
         match self.read_record(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) if e.kind() == ErrorKind::InvalidData => Ok(Some(Err(Damage::new(e.to_string())))),
-            bytes => Ok(Some(read(key, &bytes.with_context(|| format!("reading {}", path.display()))?))),
+            bytes => Ok(Some(parse_file(key, &bytes.with_context(|| format!("reading {}", path.display()))?))),
         }
     }
 
-    /// Adds a checksum to the valid record of an older version; returns whether there was none.
+    /// Adds a checksum to a valid record of an older version. Returns whether it added one.
     pub(super) fn seal_record(&self, key: &Key) -> Result<bool> {
         let path = self.action_path(key);
         let bytes = self.read_record(&path).with_context(|| format!("reading {}", path.display()))?;
-        let Ok((file, Seal::None)) = unseal::<File>(&bytes) else { return Ok(false) };
+        let Ok((file, Seal::None)) = unseal::<RecordFile>(&bytes) else { return Ok(false) };
         let json = seal_pretty(&file).context("writing an action as JSON")?;
         self.write_file(&path, &json, Durability::Synced)?;
         Ok(true)
     }
 
-    /// Returns every valid record, whether or not its blobs are in the store. Skips invalid ones: this is for queries
-    /// about past runs and never replaces a result.
+    /// Returns every valid record, whether or not its blobs are in the store. Skips invalid ones. Only for queries
+    /// about past runs; [`Store::action`] looks up a result.
     pub fn recorded(&self) -> Vec<(Key, Action)> {
         let mut keys = self.action_keys();
         // Directories list their files in any order.
@@ -103,7 +103,7 @@ impl Store {
             let size = self.size(digest).with_context(|| format!("recording the output {name}"))?;
             outputs.insert(name.clone(), Output { digest: digest.clone(), size });
         }
-        let file = File {
+        let file = RecordFile {
             key: key.clone(),
             preimage: action.preimage.clone(),
             outputs,
@@ -124,9 +124,9 @@ impl Store {
     }
 }
 
-/// Reads and verifies the record of `key`.
-fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
-    let (file, seal): (File, Seal) = unseal(bytes)?;
+/// Parses and verifies the record of `key`.
+fn parse_file(key: &Key, bytes: &[u8]) -> Result<RecordFile, Damage> {
+    let (file, seal): (RecordFile, Seal) = unseal(bytes)?;
     if seal == Seal::None && !super::predates_seals(&file.cost.srpipe_version) {
         return Err(Damage::new("the checksum is missing"));
     }
@@ -146,9 +146,9 @@ fn read(key: &Key, bytes: &[u8]) -> Result<File, Damage> {
 /// Blobs by name, with their sizes in bytes.
 pub(super) type SizedArtifact = BTreeMap<String, (Digest, u64)>;
 
-/// Parses another store's record into the action and its outputs with their sizes.
+/// Parses and verifies the record of `key`. Returns the action, and its outputs with their sizes.
 pub(super) fn parse(key: &Key, bytes: &[u8]) -> Result<(Action, SizedArtifact), Damage> {
-    let file = read(key, bytes)?;
+    let file = parse_file(key, bytes)?;
     let outputs = file.outputs.iter().map(|(name, output)| (name.clone(), (output.digest.clone(), output.size)));
     let outputs = outputs.collect();
     Ok((file.into(), outputs))

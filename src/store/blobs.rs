@@ -21,7 +21,7 @@ pub enum ReadError {
     Missing {
         path: PathBuf,
     },
-    /// The file has other content or is not a regular file.
+    /// The content of the file does not match its name, or the file is not a regular file.
     Corrupt {
         path: PathBuf,
     },
@@ -82,7 +82,8 @@ impl Store {
         let mut size = 0;
         let mut buffer = vec![0; 1 << 20];
         loop {
-            let n = read_some(&mut source, &mut buffer).with_context(|| format!("reading {}", path.display()))?;
+            let n =
+                read_uninterrupted(&mut source, &mut buffer).with_context(|| format!("reading {}", path.display()))?;
             if n == 0 {
                 break;
             }
@@ -124,11 +125,11 @@ impl Store {
         }
     }
 
-    /// Whether a blob of this size exists and is intact. Reads it only if its modification time differs from that of
-    /// all blobs, which shows that it was changed or copied. If it is intact, resets its time.
+    /// Whether a blob of this size exists and is intact. Reads it only if its modification time is not the fixed time
+    /// of all blobs, which shows that it was changed or copied. If the blob is intact, resets the time.
     pub(super) fn is_intact(&self, digest: &Digest, size: u64) -> bool {
         let path = self.blob_path(digest);
-        let metadata = match self.check_folder(files::folder_of(&path)).and_then(|()| fs::symlink_metadata(&path)) {
+        let metadata = match self.check_folder(files::parent_folder(&path)).and_then(|()| fs::symlink_metadata(&path)) {
             Ok(metadata) if metadata.is_file() && metadata.len() == size => metadata,
             _ => return false,
         };
@@ -190,7 +191,7 @@ pub(super) fn hash(mut file: File) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match read_some(&mut file, &mut buffer)? {
+        match read_uninterrupted(&mut file, &mut buffer)? {
             0 => return Ok(hasher.finish()),
             n => hasher.update(&buffer[..n]),
         }
@@ -198,11 +199,11 @@ pub(super) fn hash(mut file: File) -> io::Result<Digest> {
 }
 
 /// Like `read`, but retries if it is interrupted by a signal.
-fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_uninterrupted(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            done => return done,
+            finished => return finished,
         }
     }
 }
@@ -304,7 +305,7 @@ mod tests {
         fs::write(&outside, b"content").unwrap();
         fs::remove_file(&path).unwrap();
         symlink(&outside, &path).unwrap();
-        // Even if the content is right, because it may change at any time.
+        // Even if the content matches, because the target of the link may change at any time.
         assert!(matches!(store.read(&digest), Err(ReadError::Corrupt { .. })));
         assert!(matches!(store.check(&digest), Err(ReadError::Corrupt { .. })));
         store.put(b"content").unwrap();

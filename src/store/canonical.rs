@@ -6,32 +6,32 @@ use serde_json::{Number, Value};
 /// shortest digits that parse to the same value, in scientific notation (`1e-4`); negative zero becomes zero.
 pub fn canonical_json(value: &Value) -> String {
     let mut text = String::new();
-    write(value, &mut text);
+    write_value(value, &mut text);
     text
 }
 
-fn write(value: &Value, text: &mut String) {
+fn write_value(value: &Value, text: &mut String) {
     match value {
         Value::Null | Value::Bool(_) => text.push_str(&value.to_string()),
-        Value::String(string) => quote(string, text),
-        Value::Number(number) => text.push_str(&spell(number)),
+        Value::String(string) => write_string(string, text),
+        Value::Number(number) => text.push_str(&format_number(number)),
         Value::Array(items) => {
-            list(items, text, '[', ']', write);
+            write_list(items, text, '[', ']', write_value);
         }
         Value::Object(members) => {
             // serde_json's order depends on a feature that any crate in the build can enable.
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| name.as_bytes());
-            list(members, text, '{', '}', |(name, value), text| {
-                quote(name, text);
+            write_list(members, text, '{', '}', |(name, value), text| {
+                write_string(name, text);
                 text.push(':');
-                write(value, text);
+                write_value(value, text);
             });
         }
     }
 }
 
-fn quote(string: &str, text: &mut String) {
+fn write_string(string: &str, text: &mut String) {
     if string.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
         text.push_str(&Value::from(string).to_string());
     } else {
@@ -41,19 +41,25 @@ fn quote(string: &str, text: &mut String) {
     }
 }
 
-fn list<T>(items: impl IntoIterator<Item = T>, text: &mut String, open: char, close: char, one: fn(T, &mut String)) {
+fn write_list<T>(
+    items: impl IntoIterator<Item = T>,
+    text: &mut String,
+    open: char,
+    close: char,
+    write_item: fn(T, &mut String),
+) {
     text.push(open);
     for (i, item) in items.into_iter().enumerate() {
         if i > 0 {
             text.push(',');
         }
-        one(item, text);
+        write_item(item, text);
     }
     text.push(close);
 }
 
 /// Formats a number with std, which guarantees the shortest digits; serde_json's format may change between versions.
-fn spell(number: &Number) -> String {
+fn format_number(number: &Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() => format!("{:e}", if value == 0.0 { 0.0 } else { value }),
         _ => number.to_string(),
@@ -68,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_have_a_canonical_spelling() {
+    fn values_have_one_canonical_form() {
         let cases = [
             (json!({"b": 1, "a": [true, null, "x"], "B": {}}), r#"{"B":{},"a":[true,null,"x"],"b":1}"#),
             (json!([1e-4, 0.02, 1.0, 0.1 + 0.2, 1e300, 123.5]), "[1e-4,2e-2,1e0,3.0000000000000004e-1,1e300,1.235e2]"),
@@ -104,7 +110,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_spelling_survives_a_round_trip(value in any_json()) {
+        fn canonical_json_survives_a_round_trip(value in any_json()) {
             let text = canonical_json(&value);
             // In canonical form, and in serde_json's form, which action records use.
             prop_assert_eq!(&canonical_json(&serde_json::from_str(&text).unwrap()), &text);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::testing::{self, action, another_process, eventually, store};
 use super::{Action, Key, Store};
 
-/// Far more keys than are finished before the last process is killed.
+/// Far more keys than the processes finish before the last one is killed.
 const KEYS: u32 = 20_000;
 
 fn key(i: u32) -> Key {
@@ -20,7 +20,7 @@ fn produce(store: &Store, i: u32) -> Action {
     action(store, &i.to_string(), &[("own", &own), ("shared", &(i / 2).to_le_bytes())])
 }
 
-/// Computes those of the first `count` keys that are not cached. Returns how many it computed.
+/// Computes the keys among the first `count` that are not cached. Returns how many it computed.
 fn work(store: &Store, count: u32) -> u32 {
     let done = |&i: &u32| {
         let lock = store.lock(&key(i)).unwrap();
@@ -47,7 +47,7 @@ fn results_committed_by_killed_processes_are_intact() {
     for round in 0..12 {
         let mut children = [start(), start()];
         // Kill them after some work and a delay that differs in each round.
-        assert!(eventually(|| cached(count).is_some()), "no process works");
+        assert!(eventually(|| cached(count).is_some()), "no process makes progress");
         std::thread::sleep(Duration::from_micros(round * 300));
         for child in &mut children {
             child.kill().unwrap();

@@ -13,7 +13,7 @@ use tempfile::{Builder, NamedTempFile};
 /// The prefix of temporary files and folders. Readers ignore them, and a crash may leave them behind.
 pub const TEMPORARY: &str = ".tmp-";
 
-/// The maximum size of a record: pipelines with the maximum number of instances have smaller ones.
+/// The maximum size of a record. Even those of a pipeline with the maximum number of instances are smaller.
 const MAX_RECORD_FILE_BYTES: u64 = 1 << 30;
 
 /// Whether a file survives a power failure. Files always survive the end of a process.
@@ -49,14 +49,14 @@ pub(super) fn publish(file: NamedTempFile, path: &Path, durability: Durability) 
     }
     file.persist(path).map_err(|e| e.error).with_context(context)?;
     if durability == Durability::Synced {
-        sync_folder(folder_of(path)).with_context(context)?;
+        sync_folder(parent_folder(path)).with_context(context)?;
     }
     Ok(())
 }
 
 /// Writes a file atomically: if the process is killed, `path` has either its old or its new content.
 pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-    let mut file = temporary(folder_of(path))?;
+    let mut file = temporary(parent_folder(path))?;
     file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
     publish(file, path, durability)
 }
@@ -66,7 +66,7 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes, Durability::Synced)
 }
 
-/// Opens a regular file for reading; returns it and its size. Anything else is `InvalidData`: a link could point
+/// Opens a regular file for reading and returns it with its size. Anything else is `InvalidData`: a link could point
 /// anywhere, and reading a named pipe could block forever.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = open_regular(path, File::options().read(true))?;
@@ -74,23 +74,23 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// Reads a regular file, as [`open`].
+/// Reads a regular file. Anything else is `InvalidData`; see [`open`].
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (mut file, size) = open(path)?;
     let mut bytes = vec![];
-    // The size of a sparse file may exceed the memory.
+    // A sparse file may be larger than the memory.
     let reserved = usize::try_from(size).is_ok_and(|size| bytes.try_reserve_exact(size).is_ok());
     if !reserved {
         return Err(io::Error::new(
             ErrorKind::OutOfMemory,
-            format!("the file has {size} bytes, too many for the memory"),
+            format!("the file has {size} bytes, which do not fit into memory"),
         ));
     }
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Reads a record, such as a JSON or YAML file, as [`read`]. A file that is larger than any record is `InvalidData`.
+/// Like [`read`], for a record such as a JSON or YAML file. A file that is larger than any record is `InvalidData`.
 pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
     let (file, size) = open(path)?;
     let mut bytes = vec![];
@@ -102,13 +102,13 @@ pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
     match size <= MAX_RECORD_FILE_BYTES {
         true => Ok(bytes),
         false => {
-            let reason = format!("the file has {size} bytes, and a record at most {MAX_RECORD_FILE_BYTES}");
+            let reason = format!("the file has {size} bytes, but a record has at most {MAX_RECORD_FILE_BYTES}");
             Err(io::Error::new(ErrorKind::InvalidData, reason))
         }
     }
 }
 
-/// As [`read_record`], for text.
+/// Like [`read_record`], for text.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_record(path)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
@@ -127,7 +127,7 @@ pub fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 
 /// Renames a folder atomically to a temporary name next to it. Returns the new path.
 pub(super) fn move_away(folder: &Path) -> Result<PathBuf> {
-    let parent = folder_of(folder);
+    let parent = parent_folder(folder);
     let target = Builder::new().prefix(TEMPORARY).tempdir_in(parent);
     let target = target.with_context(|| format!("creating a folder in {}", parent.display()))?.keep();
     // The rename replaces an empty folder.
@@ -199,9 +199,9 @@ pub fn is_folder(path: &Path) -> bool {
 /// Opens a log in a work folder for appending. Creates both, and retries if `gc` removes the folder in between.
 pub fn open_log(path: &Path) -> Result<File> {
     const ATTEMPTS: usize = 1000;
-    let folder = folder_of(path);
+    let folder = parent_folder(path);
     for _ in 0..ATTEMPTS {
-        if let Some(link) = [folder_of(folder), folder].into_iter().find(|folder| folder.is_symlink()) {
+        if let Some(link) = [parent_folder(folder), folder].into_iter().find(|folder| folder.is_symlink()) {
             bail!("{} is a link, which srpipe does not follow: remove it", link.display());
         }
         create_folder(folder)?;
@@ -226,12 +226,12 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { invalid("not a regular file") }
 }
 
-/// Creates a folder and its parents, and syncs them.
+/// Creates a folder and its missing parents, durably.
 pub fn create_folder(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    let parent = folder_of(path);
+    let parent = parent_folder(path);
     create_folder(parent)?;
     match fs::create_dir(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -246,7 +246,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
 }
 
 /// Returns the parent folder of a path, as a path that can be opened.
-pub fn folder_of(path: &Path) -> &Path {
+pub fn parent_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
@@ -275,7 +275,7 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Reads up to `bytes` bytes from the end of a file.
+/// Returns the last `bytes` bytes of a file as text; None if it cannot be read.
 pub fn read_tail(path: &Path, bytes: u64) -> Option<String> {
     let (mut file, length) = open(path).ok()?;
     file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
@@ -337,7 +337,7 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(200 << 30).unwrap();
         let error = read_record(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
-        assert_eq!(error.to_string(), "the file has 214748364800 bytes, and a record at most 1073741824");
+        assert_eq!(error.to_string(), "the file has 214748364800 bytes, but a record has at most 1073741824");
         assert!(read_text(&path).is_err());
     }
 

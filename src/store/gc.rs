@@ -1,7 +1,7 @@
 //! Garbage collection: removes actions, blobs and unfinished work that nothing refers to.
 //!
-//! The caller passes the keys to keep; keys that a process works on are kept as well. Actions are removed first and
-//! blobs last, so that an interrupted collection leaves only unreferenced blobs.
+//! The caller passes the keys to keep; keys that a process works on are kept as well. Actions are removed before their
+//! blobs, so that an interrupted collection never leaves an action without its blobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::files::entries;
-use super::heartbeat::LEASE;
+use super::heartbeat::TIMEOUT;
 use super::{Action, Digest, GcGuard, Key, Store, files};
 
 /// What a collection removed from the store, or would remove.
@@ -44,8 +44,8 @@ impl Store {
     /// # Errors
     /// Fails if a folder of the store is a link.
     pub fn begin_collection(&self) -> Result<Collection<'_>> {
-        // Takes a while if a process on another machine may have died; other processes do not wait for it.
-        let stopped = self.stopped_on_other_hosts(LEASE);
+        // Takes a while if a process on another machine may have died, so do it while no other process has to wait.
+        let stopped = self.stopped_on_other_hosts(TIMEOUT);
         let guard = self.guard_exclusively()?;
         self.check_no_links()?;
         let actions = self.action_keys().into_iter().map(|key| (key.clone(), self.action(&key).ok().flatten()));
@@ -77,8 +77,8 @@ impl Collection<'_> {
         linked.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Removes `unneeded` paths (runs), then everything in the store except the results and unfinished work of `kept`
-    /// keys and of keys that a process works on. With `dry_run`, only counts.
+    /// Removes the `unneeded` paths (runs), and everything in the store except the results and unfinished work of
+    /// `kept` keys and of keys that a process works on. With `dry_run`, only counts.
     pub fn finish(self, unneeded: &[PathBuf], kept: &BTreeSet<&Key>, dry_run: bool) -> Result<Collected> {
         let Self { store, ref actions, ref live, .. } = self;
         let kept: BTreeSet<&Key> = kept.iter().copied().chain(live).collect();
@@ -87,11 +87,11 @@ impl Collection<'_> {
         kept_blobs.extend(&leased);
 
         let mut removed = Collected::default();
-        let mut doomed = unneeded.to_vec();
+        let mut to_remove = unneeded.to_vec();
         for key in actions.keys().filter(|key| !kept.contains(key)) {
             removed.actions += 1;
-            doomed.push(store.action_path(key));
-            doomed.extend(store.archived_logs(key));
+            to_remove.push(store.action_path(key));
+            to_remove.extend(store.archived_logs(key));
         }
         for key in store.work_keys().iter().filter(|key| !live.contains(key)) {
             // A process that was killed after its commit leaves the work folder of a finished action.
@@ -107,14 +107,14 @@ impl Collection<'_> {
             } else {
                 removed.blobs += 1;
                 removed.bytes += size;
-                doomed.push(store.blob_path(digest));
+                to_remove.push(store.blob_path(digest));
             }
         }
         let temporaries = store.temporaries();
         removed.temporaries += temporaries.len();
-        doomed.extend(temporaries);
+        to_remove.extend(temporaries);
         if !dry_run {
-            doomed.iter().try_for_each(|path| remove(path))?;
+            to_remove.iter().try_for_each(|path| remove(path))?;
         }
         Ok(removed)
     }

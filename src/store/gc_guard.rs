@@ -15,7 +15,7 @@ use super::lock::{is_held, lock_uninterrupted};
 use super::{Digest, Key, KeyLock, Store, files};
 
 /// The file in a key's work folder that lists the blobs that its worker has stored, one digest per line.
-const LEASE: &str = "lease";
+const LEASE_FILE: &str = "lease";
 
 /// Prevents garbage collection until it is dropped.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Store {
 
     /// Starts a lease: protects all blobs that this process stores from now on, while it holds the lock of the key.
     pub fn lease(&self, lock: &KeyLock) -> Result<()> {
-        let path = self.work_dir(lock.key()).join(LEASE);
+        let path = self.work_dir(lock.key()).join(LEASE_FILE);
         let file = files::open_own(&path, File::options().create(true).append(true));
         let file = file.with_context(|| format!("opening {}", path.display()))?;
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
@@ -79,7 +79,7 @@ impl Store {
 
     /// Returns the blobs in the lease of a key.
     pub(super) fn leased(&self, key: &Key) -> Vec<Digest> {
-        let text = files::read_text(&self.work_dir(key).join(LEASE)).unwrap_or_default();
+        let text = files::read_text(&self.work_dir(key).join(LEASE_FILE)).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }

@@ -20,8 +20,8 @@ use super::{Key, Store};
 const BEAT: &str = "beat";
 /// The time between two beats.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A heartbeat that does not change for this long has stopped.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// A heartbeat that has not changed for this long has stopped.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether to wait for a process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +73,13 @@ impl Store {
         Ok(Heartbeat { path, end: Some(end), thread: Some(thread) })
     }
 
-    /// Waits until the heartbeat of a key has not changed for `lease`, then returns true. With [`Wait::No`], returns
+    /// Waits until the heartbeat of a key has not changed for `timeout`, then returns true. With [`Wait::No`], returns
     /// false as soon as it changes.
-    pub(super) fn has_stopped(&self, key: &Key, lease: Duration, wait: Wait) -> bool {
+    pub(super) fn has_stopped(&self, key: &Key, timeout: Duration, wait: Wait) -> bool {
         let mut last = self.last_beat(key);
         let mut since = Instant::now();
-        while last.is_some() && since.elapsed() < lease {
-            std::thread::sleep(lease / 20);
+        while last.is_some() && since.elapsed() < timeout {
+            std::thread::sleep(timeout / 20);
             let beat = self.last_beat(key);
             if beat.is_some() && beat != last {
                 if wait == Wait::No {
@@ -98,13 +98,13 @@ impl Store {
         holder.and_then(|_| self.last_beat(key))
     }
 
-    /// Returns the heartbeats of other machines that do not change for `lease`. Waits that long if there are any.
-    pub(super) fn stopped_on_other_hosts(&self, lease: Duration) -> BTreeMap<Key, String> {
+    /// Returns the heartbeats on other machines that do not change for `timeout`. Waits that long if there are any.
+    pub(super) fn stopped_on_other_hosts(&self, timeout: Duration) -> BTreeMap<Key, String> {
         let beat = |key: Key| Some((key.clone(), self.beat_on_other_host(&key)?));
         let mut unchanged: BTreeMap<Key, String> = self.work_keys().into_iter().filter_map(beat).collect();
         let start = Instant::now();
-        while !unchanged.is_empty() && start.elapsed() < lease {
-            std::thread::sleep(lease / 20);
+        while !unchanged.is_empty() && start.elapsed() < timeout {
+            std::thread::sleep(timeout / 20);
             unchanged.retain(|key, before| self.beat_on_other_host(key).as_ref() == Some(before));
         }
         unchanged
@@ -145,7 +145,7 @@ mod tests {
     }
 
     /// Simulates a process on another machine that holds the key.
-    fn held_elsewhere(store: &Store, key: &Key) {
+    fn hold_elsewhere(store: &Store, key: &Key) {
         release(store.lock(key).unwrap(), &store.work_dir(key).join("lock"));
         fs::write(store.work_dir(key).join("lock"), "7 elsewhere 44_1\n").unwrap();
         fs::write(store.work_dir(key).join(BEAT), "0 7 elsewhere\n").unwrap();
@@ -155,34 +155,34 @@ mod tests {
     fn locks_of_other_machines_last_as_long_as_their_heartbeat() {
         let (_folder, store) = store();
         let key = Key::of(b"a preimage");
-        held_elsewhere(&store, &key);
+        hold_elsewhere(&store, &key);
         assert_eq!(store.lock_holder(&key).unwrap().to_string(), "process 7 on elsewhere, job 44_1");
-        let lease = Duration::from_millis(400);
+        let timeout = Duration::from_millis(400);
         let beats = || {
             for n in 1..8 {
-                std::thread::sleep(lease / 4);
+                std::thread::sleep(timeout / 4);
                 fs::write(store.work_dir(&key).join(BEAT), format!("{n} 7 elsewhere\n")).unwrap();
             }
             Instant::now()
         };
         std::thread::scope(|scope| {
             let beating = scope.spawn(beats);
-            assert!(!store.has_stopped(&key, lease, Wait::No));
-            assert!(store.has_stopped(&key, lease, Wait::Yes));
-            assert!(beating.join().unwrap().elapsed() >= lease / 2, "returns only after it stopped");
+            assert!(!store.has_stopped(&key, timeout, Wait::No));
+            assert!(store.has_stopped(&key, timeout, Wait::Yes));
+            assert!(beating.join().unwrap().elapsed() >= timeout / 2, "returns only after it stopped");
         });
         std::thread::scope(|scope| {
             scope.spawn(beats);
-            assert!(store.stopped_on_other_hosts(lease).is_empty());
+            assert!(store.stopped_on_other_hosts(timeout).is_empty());
             assert_eq!(store.live_keys(&BTreeMap::new()).len(), 1);
         });
-        let stopped = store.stopped_on_other_hosts(lease);
+        let stopped = store.stopped_on_other_hosts(timeout);
         assert_eq!(stopped.len(), 1, "an unchanged heartbeat has stopped");
         assert!(store.live_keys(&stopped).is_empty());
         // A process that stops cleanly removes its heartbeat, so no other process waits for it.
         fs::remove_file(store.work_dir(&key).join(BEAT)).unwrap();
         let start = Instant::now();
         assert!(eventually(|| store.try_lock(&key).unwrap().is_some()));
-        assert!(start.elapsed() < LEASE / 2);
+        assert!(start.elapsed() < TIMEOUT / 2);
     }
 }

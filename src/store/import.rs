@@ -1,7 +1,7 @@
 //! Imports results from outside the store.
 //!
-//! An archive or a shared cache supplies records (of actions) and blobs. Foreign records are verified as strictly as
-//! our own, and blobs are hashed on arrival. As everywhere, the record is written after its blobs.
+//! An archive or a shared cache supplies records of actions and blobs. Foreign records are verified as strictly as our
+//! own, and blobs are hashed as they arrive. As everywhere, the record is written after its blobs.
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::digest::Hasher;
 use super::files::{self, Durability};
 use super::{Action, Digest, Key, Store};
 
-/// The maximum size of a foreign record. Parsed, it can take about twenty times as much memory.
+/// The maximum size of a foreign record. A parsed record can take about twenty times as much memory.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// A valid record of an action in another store, whose blobs may be missing here.
@@ -33,7 +33,7 @@ impl Store {
             return Ok(None);
         }
         let path = self.action_path(key);
-        Record::read(key, self.read_record(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
+        Record::parse(key, self.read_record(&path).with_context(|| format!("reading {}", path.display()))?).map(Some)
     }
 
     /// Stores a foreign blob after verifying its digest and size.
@@ -44,9 +44,9 @@ impl Store {
             return Ok(());
         }
         let path = self.blob_path(digest);
-        let mut file = self.temporary(files::folder_of(&path))?;
+        let mut file = self.temporary(files::parent_folder(&path))?;
         let (mut hasher, mut buffer, mut length) = (Hasher::default(), vec![0; 1 << 18], 0);
-        // Read one byte more to detect content that is too long.
+        // Read one extra byte, to detect content that is too long.
         let mut content = content.take(size.saturating_add(1));
         loop {
             let n = match content.read(&mut buffer) {
@@ -60,7 +60,7 @@ impl Store {
             hasher.update(&buffer[..n]);
             file.write_all(&buffer[..n]).with_context(|| format!("writing {}", path.display()))?;
         }
-        ensure!(length == size, "the blob {digest} does not have the size of {size} bytes that its record states");
+        ensure!(length == size, "the blob {digest} does not have the {size} bytes that its record states");
         let found = hasher.finish();
         ensure!(found == *digest, "the blob {digest} is damaged: its content has the SHA-256 {found}");
         super::blobs::publish_blob(file, &path)
@@ -80,8 +80,8 @@ impl Store {
 }
 
 impl Record {
-    /// Parses the record of `key`.
-    pub fn read(key: &Key, bytes: Vec<u8>) -> Result<Self> {
+    /// Parses and verifies the record of `key`.
+    pub fn parse(key: &Key, bytes: Vec<u8>) -> Result<Self> {
         let (action, outputs) =
             super::actions::parse(key, &bytes).with_context(|| format!("the record of the key {key} is damaged"))?;
         Ok(Self { key: key.clone(), action, outputs, bytes })
@@ -91,12 +91,12 @@ impl Record {
         &self.bytes
     }
 
-    /// Returns the path of a record in any store.
+    /// Returns the path of a record, relative to the folder of any store.
     pub fn path(key: &Key) -> PathBuf {
         PathBuf::from("actions").join(key.shard()).join(format!("{key}.json"))
     }
 
-    /// Returns the path of a blob in any store.
+    /// Returns the path of a blob, relative to the folder of any store.
     pub fn blob_path(digest: &Digest) -> PathBuf {
         PathBuf::from("blobs").join(digest.shard()).join(digest.as_str())
     }
@@ -130,6 +130,6 @@ mod tests {
         }
         assert!(store.check(&digest).is_err());
         assert_eq!(temporaries(&store), 0);
-        assert!(Record::read(&Key::of(b"key"), b"{}".to_vec()).is_err());
+        assert!(Record::parse(&Key::of(b"key"), b"{}".to_vec()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Serialises maps of floats as JSON, with infinities and NaN as the strings `"inf"`, `"-inf"` and `"NaN"`. For
+//! Serialises maps of floats as JSON, with infinities and NaN as the strings `"inf"`, `"-inf"` and `"NaN"`. Use with
 //! `#[serde(with = "json_float")]`.
 
 use std::collections::BTreeMap;
@@ -33,17 +33,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[derive(serde::Serialize, serde::Deserialize)]
-    struct Figures(#[serde(with = "super")] BTreeMap<String, f64>);
+    struct Values(#[serde(with = "super")] BTreeMap<String, f64>);
 
     #[test]
     fn infinities_and_nan_survive_a_round_trip() {
         let values = [("a", 0.1), ("b", f64::INFINITY), ("c", f64::NEG_INFINITY), ("d", f64::NAN), ("e", 3.0)];
-        let json = serde_json::to_string(&Figures(values.map(|(k, v)| (k.to_string(), v)).into())).unwrap();
+        let json = serde_json::to_string(&Values(values.map(|(k, v)| (k.to_string(), v)).into())).unwrap();
         assert_eq!(json, r#"{"a":0.1,"b":"inf","c":"-inf","d":"NaN","e":3.0}"#);
-        let back = serde_json::from_str::<Figures>(&json).unwrap().0;
+        let back = serde_json::from_str::<Values>(&json).unwrap().0;
         for (name, value) in values {
             assert!(back[name] == value || (value.is_nan() && back[name].is_nan()), "{name}");
         }
-        assert!(serde_json::from_str::<Figures>(r#"{"a":"many"}"#).is_err());
+        assert!(serde_json::from_str::<Values>(r#"{"a":"many"}"#).is_err());
     }
 }

@@ -1,5 +1,6 @@
-//! Locks: one writer per key. The file `work/<key>/lock` has a lock of the operating system, which is released when its
-//! process exits. Where such locks do not work across machines, a heartbeat does; see `heartbeat`.
+//! Locks, which ensure that each key has one writer. A process locks the file `work/<key>/lock`; the operating system
+//! releases the lock when the process exits. A heartbeat replaces locks that do not work across machines; see
+//! `heartbeat`.
 //!
 //! The holder of a lock may rename the work folder. A process that waited for the old lock file then holds a useless
 //! lock, so after acquiring a lock, every process checks that the path still refers to the file that it locked.
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Key, Store, files};
-use crate::store::heartbeat::{Heartbeat, LEASE, Wait};
+use crate::store::heartbeat::{Heartbeat, TIMEOUT, Wait};
 
 /// The lock of a key; released when dropped.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Store {
         self.live_or_archived(key, "log.txt", "log")
     }
 
-    /// Returns the path of a key's events, as [`log_path`](Self::log_path).
+    /// Returns the path of a key's events, like [`log_path`](Self::log_path).
     pub fn events_path(&self, key: &Key) -> PathBuf {
         self.live_or_archived(key, "events.jsonl", "jsonl")
     }
@@ -84,17 +85,17 @@ impl Store {
     /// Acquires the lock of a key and creates its work folder. None if another process, or another lock of this
     /// process, holds the key.
     pub fn try_lock(&self, key: &Key) -> Result<Option<KeyLock>> {
-        self.acquire(key, Wait::No, LEASE)
+        self.acquire(key, Wait::No, TIMEOUT)
     }
 
-    /// Like [`try_lock`](Self::try_lock), if the holder of the key on another machine is known to have exited.
+    /// Like [`try_lock`](Self::try_lock), but assumes that a holder on another machine has exited.
     pub(super) fn try_lock_stopped(&self, key: &Key) -> Result<Option<KeyLock>> {
         self.acquire(key, Wait::No, Duration::ZERO)
     }
 
     /// Acquires the lock of a key and creates its work folder. Waits if another process holds it.
     pub fn lock(&self, key: &Key) -> Result<KeyLock> {
-        Ok(self.acquire(key, Wait::Yes, LEASE)?.expect("waiting returns a lock or an error"))
+        Ok(self.acquire(key, Wait::Yes, TIMEOUT)?.expect("waiting returns a lock or an error"))
     }
 
     /// Returns the last process that acquired the key. Only `try_lock` can determine whether it still holds the key.
@@ -104,8 +105,9 @@ impl Store {
         Some(LockHolder { pid: words.next()?.parse().ok()?, host: words.next()?, job: words.next() })
     }
 
-    /// `lease`: how long the holder on another machine must not have renewed its lock.
-    fn acquire(&self, key: &Key, wait: Wait, lease: Duration) -> Result<Option<KeyLock>> {
+    /// Acquires the lock of a key. A holder on another machine has lost it once its heartbeat has not changed for
+    /// `timeout`.
+    fn acquire(&self, key: &Key, wait: Wait, timeout: Duration) -> Result<Option<KeyLock>> {
         let folder = self.work_dir(key);
         let path = folder.join("lock");
         self.create_folder(&self.folder("work"))?;
@@ -140,7 +142,7 @@ impl Store {
             })?;
             if is_at(&file, &path)? {
                 let is_elsewhere = self.lock_holder(key).is_some_and(|holder| holder.host != files::host());
-                if is_elsewhere && !self.has_stopped(key, lease, wait) {
+                if is_elsewhere && !self.has_stopped(key, timeout, wait) {
                     return Ok(None);
                 }
                 let job = std::env::var("SLURM_JOB_ID").unwrap_or_default();
@@ -179,7 +181,7 @@ impl Store {
         for (live, extension) in [("log.txt", "log"), ("events.jsonl", "jsonl")] {
             let (from, to) = (self.work_dir(key).join(live), self.archived_path(key, extension));
             if from.exists() {
-                self.create_folder(files::folder_of(&to))?;
+                self.create_folder(files::parent_folder(&to))?;
                 fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
             }
         }
@@ -192,7 +194,7 @@ pub(super) fn lock_uninterrupted(file: &File, lock: fn(&File) -> io::Result<()>)
     loop {
         match lock(file) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            done => return done,
+            finished => return finished,
         }
     }
 }

@@ -8,17 +8,17 @@
 //!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of external files
-//!   store/gc.lock                    shared lock of processes that rely on results, exclusive for gc
+//!   store/gc.lock                    locked by processes that rely on results (shared) and by gc (exclusive)
 //! ```
 //!
-//! Invariants, whenever a process is killed and however many processes share the folder:
+//! These invariants hold whenever a process is killed, and for any number of processes that share the folder:
 //!
 //! - Files are written to a temporary sibling (`.tmp-…`) and renamed, so they are never incomplete. Blobs and actions
 //!   are synced first, so that they survive a power failure; records of runs are not, for speed.
 //! - An action is written after its blobs, so a cached key has its blobs. Blobs without an action are harmless.
 //! - Garbage collection does not remove what a live run or worker relies on; see `gc_guard`.
-//! - Blobs are verified against their names when read. Running the stage again repairs damage.
-//! - External names and links never lead out of the folder.
+//! - Blobs are verified against their names when read. Rerunning the stage repairs damage.
+//! - Names from outside and links never lead out of the folder.
 
 mod actions;
 mod blobs;
@@ -95,17 +95,17 @@ pub struct Store {
     runs: PathBuf,
     /// The lease file of this process, which lists the blobs that it adds; see `gc_guard`.
     lease: Mutex<Option<File>>,
-    /// Folders of the store that were verified not to be links.
+    /// Folders of the store that are known not to be links.
     checked: Mutex<HashSet<PathBuf>>,
     /// Damaged files that were discarded; see [`Store::take_warnings`].
     warnings: Mutex<Vec<String>>,
 }
 
-/// Makes backup programs skip the folder; see https://bford.info/cachedir/.
+/// A tag that makes backup programs skip the folder; see https://bford.info/cachedir/.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This folder holds results of srpipe, which can be computed again.\n";
 
-/// Whether a folder contains srpipe results, according to the tag in every such folder.
+/// Whether a folder contains srpipe results, judging by its `CACHEDIR.TAG`.
 pub fn is_results_folder(folder: &Path) -> bool {
     let mut start = vec![];
     let tag = File::open(folder.join("CACHEDIR.TAG")).and_then(|tag| tag.take(1024).read_to_end(&mut start));
@@ -163,12 +163,12 @@ impl Store {
         }
     }
 
-    /// Returns the warnings about discarded files since the last call.
+    /// Returns the warnings that were added since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds a warning, once.
+    /// Adds a warning, unless the same warning is pending.
     pub fn warn(&self, text: String) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if !warnings.contains(&text) {
@@ -185,27 +185,27 @@ impl Store {
         self.runs.join("store").join(name)
     }
 
-    /// Opens a file of the store for reading; returns it and its size.
+    /// Opens a file of the store for reading and returns it with its size.
     fn open_file(&self, path: &Path) -> io::Result<(File, u64)> {
-        self.check_folder(files::folder_of(path))?;
+        self.check_folder(files::parent_folder(path))?;
         files::open(path)
     }
 
     /// Reads a file of the store.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.check_folder(files::folder_of(path))?;
+        self.check_folder(files::parent_folder(path))?;
         files::read(path)
     }
 
-    /// Reads a record of the store, whose size is bounded.
+    /// Reads a record of the store. Fails if it is larger than any valid record.
     fn read_record(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.check_folder(files::folder_of(path))?;
+        self.check_folder(files::parent_folder(path))?;
         files::read_record(path)
     }
 
     /// Writes a file of the store atomically.
     fn write_file(&self, path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-        let mut file = self.temporary(files::folder_of(path))?;
+        let mut file = self.temporary(files::parent_folder(path))?;
         file.write_all(bytes).with_context(|| format!("writing {}", path.display()))?;
         files::publish(file, path, durability)
     }
@@ -295,20 +295,20 @@ mod tests {
         }
     }
 
-    fn set(path: &Path, mode: u32) {
+    fn set_mode(path: &Path, mode: u32) {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
     /// Sets the mode of every folder, and makes files readable by all.
-    fn set_folders(folder: &Path, mode: u32) {
-        set(folder, 0o755);
+    fn set_folder_modes(folder: &Path, mode: u32) {
+        set_mode(folder, 0o755);
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
             match entry.file_type().unwrap().is_dir() {
-                true => set_folders(&entry.path(), mode),
-                false => set(&entry.path(), 0o444),
+                true => set_folder_modes(&entry.path(), mode),
+                false => set_mode(&entry.path(), 0o444),
             }
         }
-        set(folder, mode);
+        set_mode(folder, mode);
     }
 
     #[test]
@@ -316,14 +316,14 @@ mod tests {
         let (folder, store) = store();
         let committed = action(&store, "key", &[("a", b"1")]);
         store.commit(&key("key"), &committed).unwrap();
-        // Root ignores permissions, so run as another user, with a copy of the program that this user can execute.
-        // `cp` writes it: a process that another test starts would inherit a file that is open for writing here, and the
-        // copy could not be executed as long as that process has it ("text file busy").
+        // Root ignores permissions, so run as another user, with a copy of the program that this user can execute. Copy
+        // it with `cp`: if this process had the copy open for writing, a process that another test starts at the same
+        // time would inherit the open file, and executing the copy would fail ("text file busy").
         let program = folder.path().join("tests");
         let original = std::env::current_exe().unwrap();
         assert!(std::process::Command::new("cp").args([&original, &program]).status().unwrap().success());
-        [folder.path(), &program].iter().for_each(|path| set(path, 0o755));
-        set_folders(store.runs_dir(), 0o555);
+        [folder.path(), &program].iter().for_each(|path| set_mode(path, 0o755));
+        set_folder_modes(store.runs_dir(), 0o555);
         let original = another_process("store::tests::read_a_read_only_folder");
         let mut command = std::process::Command::new(&program);
         command.args(original.get_args()).env("SRPIPE_TEST_RUNS", store.runs_dir());
@@ -331,7 +331,7 @@ mod tests {
             command.uid(65534).gid(65534);
         }
         let output = command.current_dir("/").output().unwrap();
-        set_folders(store.runs_dir(), 0o755);
+        set_folder_modes(store.runs_dir(), 0o755);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success() && text.contains("1 passed"),

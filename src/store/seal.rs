@@ -7,8 +7,8 @@
 //! "sha256": "<64 hexadecimal digits>"}
 //! ```
 //!
-//! A single altered byte changes the digest or breaks the seal itself; it never yields another value. Files of older
-//! versions have no seal. [`Seal`] is returned to the reader, which decides whether to accept them.
+//! A single altered byte changes the digest or breaks the seal itself; it never gives another value. Files of older
+//! versions have no seal; the reader gets a [`Seal`] and decides whether to accept them.
 
 use std::fmt;
 
@@ -51,15 +51,15 @@ pub enum Seal {
 
 /// Serialises `value`, a struct with at least one field, as a sealed JSON object.
 pub fn seal(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    Ok(close(serde_json::to_vec(value)?))
+    Ok(append_seal(serde_json::to_vec(value)?))
 }
 
 /// Like [`seal`], with one member per line.
 pub fn seal_pretty(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    Ok(close(serde_json::to_vec_pretty(value)?))
+    Ok(append_seal(serde_json::to_vec_pretty(value)?))
 }
 
-fn close(mut json: Vec<u8>) -> Vec<u8> {
+fn append_seal(mut json: Vec<u8>) -> Vec<u8> {
     assert_eq!(json.pop(), Some(b'}'), "only objects are sealed");
     json.truncate(json.trim_ascii_end().len());
     let digest = Digest::of(&json);
@@ -69,12 +69,12 @@ fn close(mut json: Vec<u8>) -> Vec<u8> {
 
 /// Reads a sealed JSON object, or one without a seal. `T` ignores the member `sha256`.
 pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Seal), Damage> {
-    let seal = check(bytes)?;
+    let seal = check_seal(bytes)?;
     let value = serde_json::from_slice(bytes).map_err(|error| Damage(format!("it cannot be parsed: {error}")))?;
     Ok((value, seal))
 }
 
-fn check(bytes: &[u8]) -> Result<Seal, Damage> {
+fn check_seal(bytes: &[u8]) -> Result<Seal, Damage> {
     match split(bytes, MEMBER, END) {
         None => Ok(Seal::None),
         Some((body, stated)) if Digest::of(body).as_str().as_bytes() == stated => Ok(Seal::Intact),

@@ -14,7 +14,7 @@ use super::files::Durability;
 use super::seal::{Seal, seal, unseal};
 use super::{Digest, Store, blobs};
 
-/// A file that changed more recently than this may change again without a change of its times (git's "racy" entries).
+/// A file that changed more recently than this may change again without new times (git calls such entries "racy").
 const SETTLED_NS: i64 = 2_000_000_000;
 
 const FILE: &str = "stat-cache.json";
@@ -57,7 +57,7 @@ type Entries = BTreeMap<String, Entry>;
 /// The content of `stat-cache.json`.
 #[derive(Default, Serialize, Deserialize)]
 struct Cache {
-    /// Missing in the files of older versions, which had no checksum either and count as empty.
+    /// Missing from the files of older versions, which have no checksum either and count as empty.
     #[serde(default)]
     files: Entries,
 }
@@ -131,8 +131,8 @@ impl Store {
         }
     }
 
-    /// Concurrent writes by another process may be lost, and so are all writes if the store is read-only; the files are
-    /// then hashed again.
+    /// Writes the entries. If the store is read-only, or another process writes at the same time, entries are lost and
+    /// their files are hashed again.
     fn write_stat_cache(&self, files: Entries) {
         if let Ok(json) = seal(&Cache { files }) {
             let _ = self.write_file(&self.folder(FILE), &json, Durability::Unsynced);
@@ -178,7 +178,8 @@ mod tests {
         now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64
     }
 
-    fn at_ten(store: &Store, path: &Path) -> Digest {
+    /// Returns the digest of a file as if it were requested in ten seconds, when all entries have settled.
+    fn hash_10s_later(store: &Store, path: &Path) -> Digest {
         store.hash_files_cached_at(&[path], later(10)).unwrap().remove(0)
     }
 
@@ -195,7 +196,7 @@ mod tests {
         let (folder, store) = store();
         let path = folder.path().join("archive");
         fs::write(&path, b"one").unwrap();
-        assert_eq!(at_ten(&store, &path), Digest::of(b"one"));
+        assert_eq!(hash_10s_later(&store, &path), Digest::of(b"one"));
         let forged = forge(&store);
         assert_eq!(store.hash_file_cached(&path).unwrap(), forged);
         // Under another name, too.
@@ -208,7 +209,7 @@ mod tests {
         fs::write(&other, b"two").unwrap();
         File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!(at_ten(&store, &path), Digest::of(b"two"));
+        assert_eq!(hash_10s_later(&store, &path), Digest::of(b"two"));
 
         // Written in place, with the modification time reset: the change time differs.
         forge(&store);
@@ -234,7 +235,7 @@ mod tests {
             .unwrap()
             .set_modified(SystemTime::now() + Duration::from_secs(99))
             .unwrap();
-        at_ten(&store, &path);
+        hash_10s_later(&store, &path);
         assert!(!store.folder("stat-cache.json").exists());
     }
 
@@ -244,12 +245,12 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), b"a").unwrap();
         fs::write(at("b"), b"b").unwrap();
-        at_ten(&store, &at("a"));
+        hash_10s_later(&store, &at("a"));
         fs::remove_file(at("a")).unwrap();
-        at_ten(&store, &at("b"));
+        hash_10s_later(&store, &at("b"));
         assert_eq!(store.stat_cache().len(), 1);
         fs::write(store.folder("stat-cache.json"), b"{\"garbled").unwrap();
-        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
+        assert_eq!(hash_10s_later(&store, &at("b")), Digest::of(b"b"));
         assert_eq!(store.hash_file_cached(&at("b")).unwrap(), Digest::of(b"b"));
         assert_eq!(forge(&store), store.hash_file_cached(&at("b")).unwrap(), "it was cached again");
         // An altered digest without a matching checksum.
@@ -257,13 +258,13 @@ mod tests {
         let other = text.replacen(Digest::of(b"forged").as_str(), Digest::of(b"c").as_str(), 1);
         fs::write(store.folder(FILE), other).unwrap();
         store.take_warnings();
-        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
+        assert_eq!(hash_10s_later(&store, &at("b")), Digest::of(b"b"));
         let warnings = store.take_warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("does not match its checksum"), "{warnings:?}");
         // The format of an older version is not damage.
         fs::write(store.folder(FILE), b"{\"/a\": {}}").unwrap();
         assert!(store.stat_cache().is_empty() && store.take_warnings().is_empty());
-        assert_eq!(at_ten(&store, &at("b")), Digest::of(b"b"));
+        assert_eq!(hash_10s_later(&store, &at("b")), Digest::of(b"b"));
         // An altered digest with a matching checksum: verification finds it.
         forge(&store);
         assert_eq!(store.verify_stat_cache(), [at("b").canonicalize().unwrap()]);

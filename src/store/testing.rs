@@ -30,11 +30,11 @@ pub(super) fn damage(path: &Path, bytes: &[u8]) {
 pub fn temporaries(store: &Store) -> usize {
     fn count(folder: &Path) -> usize {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-        let each = entries.map(|entry| {
-            let here = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-            usize::from(here) + if entry.file_type().unwrap().is_dir() { count(&entry.path()) } else { 0 }
+        let counts = entries.map(|entry| {
+            let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+            usize::from(is_temporary) + if entry.file_type().unwrap().is_dir() { count(&entry.path()) } else { 0 }
         });
-        each.sum()
+        counts.sum()
     }
     count(store.runs_dir())
 }
@@ -48,7 +48,7 @@ pub fn key(name: &str) -> Key {
     Key::of_preimage(&preimage(name))
 }
 
-/// Stores these outputs; returns an action with a preimage that contains `name`.
+/// Stores these outputs and returns an action with a preimage that contains `name`.
 pub fn action(store: &Store, name: &str, outputs: &[(&str, &[u8])]) -> Action {
     let outputs = outputs.iter().map(|(name, bytes)| (name.to_string(), store.put(bytes).unwrap()));
     Action {
@@ -69,13 +69,13 @@ pub(super) fn another_process(name: &str) -> Command {
 /// Whether a condition becomes true within a few seconds. A released lock may be held a moment longer by a process that
 /// another test starts: between fork and exec, it has a copy of all open files. Tests that need a lock to be free must
 /// therefore wait for it; see also [`release`].
-pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
     (0..500).any(|_| {
-        let held = holds();
-        if !held {
+        let is_true = condition();
+        if !is_true {
             std::thread::sleep(Duration::from_millis(10));
         }
-        held
+        is_true
     })
 }
 

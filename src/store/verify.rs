@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{Action, Digest, Key, ReadError, Store};
 
-/// The numbers of items in the store.
+/// How much the store contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Contents {
     pub results: usize,
@@ -50,9 +50,9 @@ pub struct Verified {
     pub unreferenced: usize,
     /// Records of an older version, to which a checksum was added.
     pub sealed: usize,
-    /// Files outside the store whose cached digest was wrong; the entries were removed.
+    /// Files outside the store whose cached digests were wrong. These were removed from the cache.
     pub wrong_hashes: Vec<PathBuf>,
-    /// A description of each damaged run record and pipeline; `runs` fills it in.
+    /// Descriptions of the damaged records and pipelines of runs; filled in by `runs`.
     pub damaged_runs: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl Store {
                 // Another process has just removed it.
                 None => continue,
             };
-            // Fails without write access, which is fine.
+            // Without write access, the record stays unsealed.
             verified.sealed += usize::from(self.seal_record(&key).unwrap_or(false));
             for (output, digest) in outputs {
                 let result = checked.entry(digest.clone()).or_insert_with(|| self.check(&digest).err());

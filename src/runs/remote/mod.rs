@@ -142,7 +142,7 @@ impl Remote {
         let Some(content) = content else { return Ok(None) };
         let mut bytes = vec![];
         content.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).context("reading a record")?;
-        Ok(Some(Record::read(key, bytes).and_then(checked)))
+        Ok(Some(Record::parse(key, bytes).and_then(checked)))
     }
 
     /// Copies the result of `key` from the cache to the store; returns false if the cache has none.
