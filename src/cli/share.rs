@@ -15,7 +15,7 @@ use super::output_file::OutputFile;
 use super::{EXIT_DONE, EXIT_FAILED, settings};
 use crate::config::InputError;
 use crate::format;
-use crate::runs::archive::{self, Moved};
+use crate::runs::archive::{self, Transferred};
 use crate::runs::{Pushed, Remote};
 use crate::store::Store;
 
@@ -97,7 +97,7 @@ pub(super) fn push(args: &PushArgs, runs: &Path) -> Result<u8> {
 }
 
 /// Prints what an export or import contained.
-fn report_moved(moved: &Moved, as_json: bool, what: &str) {
+fn report_moved(moved: &Transferred, as_json: bool, what: &str) {
     if as_json {
         return print_json(&serde_json::json!({"schema": 1, "moved": moved}));
     }

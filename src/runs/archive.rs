@@ -10,10 +10,10 @@
 //! blobs/<sha256>           the blobs, without duplicates
 //! ```
 //!
-//! An import trusts nothing in the archive. It refuses unexpected entries, another order, links, blobs that no record
-//! refers to or whose digest is wrong, records with a wrong key or of no stage, and names that are not valid file
-//! names; then the run is not added. Memory is bounded whatever sizes the archive claims; the disk usage is bounded by
-//! the sizes in the records. Blobs that arrived before the error stay in the store until `gc`.
+//! An import trusts nothing in the archive. It fails, without adding the run, on unexpected entries, entries out of
+//! order, links, blobs that no record refers to or whose digest is wrong, records with a wrong key or without a stage,
+//! and invalid file names. Memory is bounded whatever sizes the archive claims; disk usage is bounded by the sizes in
+//! the records. Blobs that were read before the error stay in the store until `gc`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -37,12 +37,12 @@ const SCHEMA: u64 = 1;
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_RUN_BYTES: u64 = 32 << 20;
 const MAX_PIPELINE_BYTES: u64 = 4 << 20;
-/// The maximum total size of all results' records, which are held in memory until the end.
+/// The maximum total size of the records of all results, which are kept in memory until the end.
 const MAX_RECORDS_BYTES: u64 = 128 << 20;
 
 /// What was exported or imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Moved {
+pub struct Transferred {
     pub pipeline: String,
     pub run: String,
     pub results: usize,
@@ -51,7 +51,7 @@ pub struct Moved {
 }
 
 /// Writes a run with all of its cached results to an archive.
-pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
+pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Transferred> {
     let _guard = store.guard()?;
     let mut record = run.record()?;
     // Records of earlier versions contain secrets.
@@ -59,7 +59,7 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
     for error in record.stages.iter_mut().filter_map(|stage| stage.error.as_mut()) {
         *error = redact(error).into_owned();
     }
-    let mut moved = Moved { pipeline: record.pipeline.clone(), run: record.id.clone(), ..Moved::default() };
+    let mut moved = Transferred { pipeline: record.pipeline.clone(), run: record.id.clone(), ..Transferred::default() };
     let mut tar = tar::Builder::new(to);
     let mut append = |path: &str, size: u64, content: &mut dyn Read| -> Result<()> {
         let mut header = tar::Header::new_gnu();
@@ -93,7 +93,7 @@ pub fn export(store: &Store, run: &RunDir, to: impl Write) -> Result<Moved> {
 }
 
 /// Imports the run in an archive with its results. If the run already exists, imports only the results.
-pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
+pub fn import(store: &Store, from: impl Read) -> Result<Transferred> {
     let _guard = store.guard()?;
     let mut from = BufReader::new(from);
     let start = from.fill_buf().context("reading the archive")?;
@@ -105,7 +105,7 @@ pub fn import(store: &Store, from: impl Read) -> Result<Moved> {
     }
 }
 
-fn unpack(store: &Store, from: impl Read) -> Result<Moved> {
+fn unpack(store: &Store, from: impl Read) -> Result<Transferred> {
     let mut parts = Parts::default();
     let unreadable = |e| Error::new(e).context("reading the archive");
     walk(from, unreadable, |member| parts.read(store, member))?;
@@ -120,7 +120,7 @@ struct Parts {
     /// The keys of the run's stages.
     keys: BTreeSet<Key>,
     pipeline: Option<Vec<u8>>,
-    /// The unparsed records: parsed values take far more memory.
+    /// The unparsed records, because parsed ones take far more memory.
     records: BTreeMap<Key, Vec<u8>>,
     record_bytes: u64,
     /// The blobs that the records refer to, with their sizes.
@@ -134,10 +134,10 @@ impl Parts {
         ensure!(member.kind.is_file(), "the archive contains {name:?}, which is not a regular file");
         let is_first = !self.has_head;
         ensure!(!is_first || name == HEAD, "this is not an srpipe export: it begins with {name:?} instead of {HEAD}");
-        let mut small = |most: u64| -> Result<Vec<u8>> {
+        let mut read_small = |max_bytes: u64| -> Result<Vec<u8>> {
             ensure!(
-                member.size <= most,
-                "{name} in the archive has {} bytes; at most {most} are accepted",
+                member.size <= max_bytes,
+                "{name} in the archive has {} bytes; at most {max_bytes} are accepted",
                 member.size
             );
             let mut bytes = vec![];
@@ -145,12 +145,12 @@ impl Parts {
             ensure!(bytes.len() as u64 == member.size, "the archive is truncated in {name}");
             Ok(bytes)
         };
-        let twice = || format!("the archive contains {name:?} twice");
+        let duplicate = || format!("the archive contains {name:?} twice");
         match name.as_str() {
             HEAD => {
-                ensure!(is_first, twice());
+                ensure!(is_first, duplicate());
                 let value: Value =
-                    serde_json::from_slice(&small(MAX_HEAD_BYTES)?).context("reading the archive's head")?;
+                    serde_json::from_slice(&read_small(MAX_HEAD_BYTES)?).context("reading the archive's head")?;
                 ensure!(
                     value["schema"].as_u64() == Some(SCHEMA),
                     "the archive has schema {}, but this srpipe reads schema {SCHEMA}: import it with the version that exported it",
@@ -159,33 +159,34 @@ impl Parts {
                 self.has_head = true;
             }
             RECORD => {
-                ensure!(self.run.is_none(), twice());
-                let run = RunRecord::from_json(&small(MAX_RUN_BYTES)?).context("the record of the run is damaged")?;
+                ensure!(self.run.is_none(), duplicate());
+                let run =
+                    RunRecord::from_json(&read_small(MAX_RUN_BYTES)?).context("the record of the run is damaged")?;
                 check_run(&run)?;
                 self.keys = run.stages.iter().filter_map(|stage| stage.key.clone()).collect();
                 self.run = Some(run);
             }
             PIPELINE => {
-                ensure!(self.pipeline.is_none(), twice());
-                self.pipeline = Some(small(MAX_PIPELINE_BYTES)?);
+                ensure!(self.pipeline.is_none(), duplicate());
+                self.pipeline = Some(read_small(MAX_PIPELINE_BYTES)?);
             }
             _ => {
                 let key = name.strip_prefix("actions/").and_then(|n| n.strip_suffix(".json")?.parse::<Key>().ok());
                 let digest = name.strip_prefix("blobs/").and_then(|n| n.parse::<Digest>().ok());
                 match (key, digest) {
                     (Some(key), _) => {
-                        ensure!(!self.records.contains_key(&key), twice());
+                        ensure!(!self.records.contains_key(&key), duplicate());
                         ensure!(
                             self.keys.contains(&key),
                             "the archive contains {name:?}, which belongs to no stage listed before it"
                         );
-                        self.record(key, small(MAX_RECORD_BYTES)?)?;
+                        self.record(key, read_small(MAX_RECORD_BYTES)?)?;
                     }
                     (_, Some(digest)) => {
                         let Some(&expected) = self.wanted.get(&digest) else {
                             bail!("the archive contains the blob {digest}, which no preceding record refers to");
                         };
-                        ensure!(!self.arrived.contains(&digest), twice());
+                        ensure!(!self.arrived.contains(&digest), duplicate());
                         ensure!(
                             member.size == expected,
                             "the blob {digest} has {} bytes, but its record states {expected}",
@@ -218,8 +219,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Adds the results, then the run. Everything was checked before, so only disk errors are possible.
-    fn commit(self, store: &Store) -> Result<Moved> {
+    /// Adds the results, then the run. Everything was checked before, except for blobs that are already in the store.
+    fn commit(self, store: &Store) -> Result<Transferred> {
         let (Some(run), Some(pipeline)) = (self.run, self.pipeline) else {
             bail!("the archive is truncated: it contains no run");
         };
@@ -232,7 +233,7 @@ impl Parts {
             store.import_record(&Record::parse(&key, bytes)?)?;
         }
         store.import_run(&run, &pipeline)?;
-        Ok(Moved {
+        Ok(Transferred {
             pipeline: run.pipeline,
             run: run.id,
             results,

@@ -43,7 +43,7 @@ fn may_have_jobs(path: &Path) -> bool {
     !files::is_folder(&folder) || files::entries(&folder).iter().any(|path| is_other(path))
 }
 
-/// Whether something has this path, or it cannot be determined.
+/// Whether something exists at this path. True if that cannot be determined.
 fn exists(path: &Path) -> bool {
     !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
 }
@@ -58,7 +58,7 @@ impl RunDir {
     /// Reads the record.
     ///
     /// # Errors
-    /// Fails if the record is missing or damaged, or if it is that of another run.
+    /// Fails if the record is missing or damaged, or belongs to another run.
     pub fn record(&self) -> Result<RunRecord> {
         self.check_folder()?;
         let path = self.path().join(RECORD);
@@ -67,7 +67,7 @@ impl RunDir {
                 bail!("the run {} was removed", self.id());
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(anyhow!("{} is missing: {}", path.display(), self.way_out()));
+                return Err(anyhow!("{} is missing: {}", path.display(), self.remedy()));
             }
             Err(e) if e.kind() == ErrorKind::InvalidData => return Err(anyhow!(e).context(self.damaged())),
             read => read.with_context(|| format!("reading {}", path.display()))?,
@@ -78,7 +78,7 @@ impl RunDir {
         match record.id == self.id() && is_of_folder {
             true => Ok(record),
             false => Err(anyhow!(
-                "it belongs to run {} of pipeline {}. If somebody has moved or copied the folder of that run, move this \
+                "it belongs to run {} of pipeline {}. If the folder of that run was moved or copied here, move this \
                  folder back or out of the runs folder instead",
                 record.id,
                 record.pipeline
@@ -88,11 +88,11 @@ impl RunDir {
     }
 
     fn damaged(&self) -> String {
-        format!("{} is damaged: {}", self.path().join(RECORD).display(), self.way_out())
+        format!("{} is damaged: {}", self.path().join(RECORD).display(), self.remedy())
     }
 
     /// Returns what to do about a damaged run.
-    fn way_out(&self) -> String {
+    fn remedy(&self) -> String {
         let cancel = match self.has_jobs_dir() {
             true => format!("cancel its jobs with `srpipe cancel {}`, then remove", self.id()),
             false => "remove".to_string(),

@@ -1,4 +1,4 @@
-//! The folders of all runs: creates, adds and lists them.
+//! Creates, imports and lists the folders of runs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,8 +20,8 @@ impl Store {
         self.create_run_with(pipeline, resolved_yaml, record, |_| Ok(()))
     }
 
-    /// As [`create_run`](Self::create_run), with the other files that `add_files` writes. Atomic: if the process is
-    /// killed, the run has either all of its files, or does not exist.
+    /// Like [`create_run`](Self::create_run), with the additional files that `add_files` writes. Atomic: if the process
+    /// is killed, the run either has all of its files or does not exist.
     pub fn create_run_with(
         &self,
         pipeline: &str,
@@ -46,8 +46,8 @@ impl Store {
         }
     }
 
-    /// Adds a run that finished elsewhere, atomically, with links to `outputs`, which lists stage names with their
-    /// results. The names must be checked.
+    /// Adds a run that finished elsewhere, atomically, with links to `outputs`: the names of stages with their results.
+    /// The caller must have checked the names.
     pub(super) fn add_run(
         &self,
         record: &RunRecord,
@@ -72,7 +72,7 @@ impl Store {
         };
         add().inspect_err(|_| {
             if is_new {
-                // Fails if another process has added files to it in the meantime, which is fine.
+                // Keeps the folder if another process has added files to it in the meantime.
                 let _ = fs::remove_dir(&parent);
             }
         })
@@ -82,7 +82,7 @@ impl Store {
     fn pipeline_folder(&self, pipeline: &str) -> Result<PathBuf> {
         files::check_name("the pipeline's name", pipeline)?;
         if pipeline == "store" {
-            bail!("a pipeline cannot be named \"store\", because runs/store holds the artifacts; rename the pipeline");
+            bail!("a pipeline cannot be named \"store\", because runs/store contains the results; rename the pipeline");
         }
         let folder = self.runs_dir().join(pipeline);
         files::create_folder(&folder)?;

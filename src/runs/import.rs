@@ -9,8 +9,8 @@ use crate::config::names::{is_reserved_pipeline, is_reserved_stage};
 use crate::store::{Store, files};
 
 impl Store {
-    /// Adds a run from another store, as a finished run with links to its available results. Atomic. None if a run with
-    /// this id exists.
+    /// Adds a run from another store, atomically, as a finished run with links to its available results. None if a run
+    /// with this id exists.
     pub(super) fn import_run(&self, record: &RunRecord, resolved_yaml: &[u8]) -> Result<Option<RunDir>> {
         check_run(record)?;
         if let Some(run) = self.runs(&record.pipeline).into_iter().find(|run| run.id() == record.id) {
@@ -49,7 +49,7 @@ pub fn check_run(record: &RunRecord) -> Result<()> {
     };
     ensure!(is_run_id(&record.id), "{:?} is not a valid run id", record.id);
     check("the pipeline's name", &record.pipeline, is_reserved_pipeline(&record.pipeline))?;
-    // As values in memory, empty arguments take many times the space that they have in the file.
+    // An empty argument takes many times more space in memory than in the file.
     let arguments = record.command.len();
     ensure!(
         arguments <= MAX_ARGUMENTS,

@@ -10,7 +10,7 @@ use crate::store::files::{self, Durability};
 /// The subfolder of a run's folder that contains the records and output of its jobs.
 const JOBS: &str = ".slurm";
 
-/// The file of a run's jobs that exists before the first one is submitted: what they do.
+/// The name of the file that specifies what a run's jobs do. It is written before the first job is submitted.
 pub const RUN_SPEC: &str = "charter.json";
 
 impl RunDir {
@@ -21,7 +21,7 @@ impl RunDir {
 
     /// Whether the run has a folder for its jobs, whatever its record says.
     pub fn has_jobs_dir(&self) -> bool {
-        // What is behind a link in place of the run's folder is unknown.
+        // A link may have replaced the run's folder, so that its jobs are unknown.
         self.path().is_symlink() || std::fs::symlink_metadata(self.jobs_dir()).is_ok()
     }
 
@@ -30,7 +30,7 @@ impl RunDir {
         Self::of_folder(path.parent()?.parent()?)
     }
 
-    /// Writes a file in the folder of the jobs, atomically and synced.
+    /// Writes a file in the folder of the jobs, atomically and durably.
     pub fn write_job_file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
         self.check_jobs_dir()?;

@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! runs/
-//!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder per stage with links to its outputs
+//!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder per stage with links to outputs
 //!   <pipeline>/<run-id>/.slurm/      records and output of the run's jobs, if a batch system runs its stages
 //!   <pipeline>/latest                link to the newest run
 //! ```
 //!
-//! - `folders`: creates and lists the folders of runs. `run_dir`: one of them. `run_id`: their names. `job_files`: the
+//! - `folders`: creates and lists the folders of runs. `run_dir`: one such folder. `run_id`: their names. `job_files`: the
 //!   files of jobs. `damage`: recognises runs whose files are damaged.
-//! - `record`: the contents of `run.json`. `view`: the state for observers.
+//! - `record`: the contents of `run.json`. `view`: the state of a run as an observer sees it.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
-//! - [`archive`], `import`: runs as files. `remote`: shared caches of results.
+//! - [`archive`]: exports runs to files. `import`: adds runs from other stores. `remote`: shared caches of results.
 
 pub mod archive;
 

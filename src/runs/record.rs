@@ -77,7 +77,8 @@ impl RunRecord {
         seal_pretty(self).context("writing the record of a run as JSON")
     }
 
-    /// Whether jobs of the run may continue without a process that watches them, if no process holds its lock.
+    /// Whether jobs of the run may continue although no process watches them. Assumes that no process holds the run's
+    /// lock.
     pub fn may_have_unwatched_jobs(&self) -> bool {
         self.state == RunState::Running && self.executor.outlives_run()
     }

@@ -1,7 +1,7 @@
 //! Decides which runs `gc` keeps, and removes the others with the results that only they refer to.
 //!
-//! Live runs, pinned runs and the newest runs of each pipeline stay, with the results of their stages. Runs go first,
-//! then results, so that an interrupted collection leaves unreferenced blobs and nothing else.
+//! Live runs, pinned runs and the newest runs of each pipeline are kept, with the results of their stages. Runs are
+//! removed before their results, so that an interrupted collection leaves only results that no run refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -67,8 +67,9 @@ fn choose(runs: &[Candidate], retention: Retention, size: impl Fn(&BTreeSet<&Key
 /// Removes the runs that `retention` does not keep, and the results that no kept run refers to. With `dry_run`, only
 /// reports what it would remove.
 ///
-/// # Errors Fails while jobs of a run may continue without a process that watches them: no record lists the results
-/// that they need.
+/// # Errors
+/// Fails while jobs of a run may continue although no process watches them: no record lists the results that they
+/// need.
 pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Result<Removed> {
     let collection = store.begin_collection()?;
     refuse_unwatched_runs(store)?;
@@ -82,7 +83,7 @@ pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Re
                 id: run.id().to_string(),
                 must_stay: run.is_live() || run.is_pinned() || latest.as_deref() == Some(run.id()),
                 // If a run's record is damaged, use its links.
-                keys: keys.unwrap_or_else(|_| collection.keys_with_outputs_in(&run.linked())),
+                keys: keys.unwrap_or_else(|_| collection.keys_with_outputs_in(&run.linked_blobs())),
             };
             runs.push((run, candidate));
         }
@@ -109,7 +110,7 @@ pub fn collect_garbage(store: &Store, retention: Retention, dry_run: bool) -> Re
 fn leftovers(store: &Store) -> Vec<PathBuf> {
     let runs_dir = store.runs_dir();
     let mut folders = vec![runs_dir.to_path_buf()];
-    // Also of pipelines whose first run was never completely created.
+    // Including those of pipelines whose first run was never completely created.
     folders.extend(files::entries(runs_dir).into_iter().filter(|path| *path != runs_dir.join("store")));
     for pipeline in store.pipelines() {
         for run in store.runs(&pipeline).into_iter().filter(|run| !run.is_live()) {
@@ -125,13 +126,14 @@ fn leftovers(store: &Store) -> Vec<PathBuf> {
     found
 }
 
+/// Fails if jobs of a run may continue although no process watches them.
 fn refuse_unwatched_runs(store: &Store) -> Result<()> {
     for run in store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline)) {
         let id = run.id();
         match run.record() {
             Ok(record) if record.may_have_unwatched_jobs() && !run.is_live() => bail!(
-                "the jobs of run {id} continue without a process: wait for them (`srpipe status {id}`), or \
-                 `srpipe cancel {id}`"
+                "the jobs of run {id} continue although no process watches them: wait for them (`srpipe status {id}`), \
+                 or cancel them with `srpipe cancel {id}`"
             ),
             Err(error) if run.has_jobs_dir() => {
                 return Err(error.context(format!("the jobs of run {id} may continue and need their inputs")));

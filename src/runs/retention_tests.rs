@@ -43,7 +43,7 @@ fn run(store: &Store, pipeline: &str, keys: &[usize]) -> RunDir {
         stages: keys.iter().map(stage).collect(),
         earlier_looks: vec![],
     };
-    // Ids have milliseconds.
+    // Ids contain the time in milliseconds.
     std::thread::sleep(std::time::Duration::from_millis(2));
     let run = store.create_run(pipeline, "", &record).unwrap();
     run.make_latest().unwrap();
@@ -82,7 +82,7 @@ fn results_that_no_kept_run_needs_are_removed() {
     finished_run(&store, "a", &[1, 3]);
     let live = run(&store, "b", &[4]);
     finished_run(&store, "b", &[3]);
-    store.put(b"of nobody").unwrap();
+    store.put(b"forgotten").unwrap();
 
     let would = collect_garbage(&store, KEEP_1, true).unwrap();
     assert_eq!(cached(&store, 6), [0, 1, 2, 3, 4, 5]);
@@ -140,19 +140,19 @@ fn work_is_kept_while_it_is_live_or_can_be_resumed() {
     assert!(store.check(&put).is_err() && !store.work_dir(&key(2)).exists());
 }
 
-/// As after killing a process between its commit and its cleanup.
+/// The state after a process was killed between its commit and its cleanup.
 #[test]
 fn work_of_finished_stages_is_removed_and_its_log_archived() {
     let (_folder, store) = store();
     release_key(&store, 0);
-    fs::write(store.work_dir(&key(0)).join("log.txt"), b"what it said").unwrap();
+    fs::write(store.work_dir(&key(0)).join("log.txt"), b"the log").unwrap();
     commit(&store, 0);
     finished_run(&store, "a", &[0]);
     assert_eq!(collect_garbage(&store, KEEP_1, true).unwrap().results.work, 1);
     assert!(store.work_dir(&key(0)).exists());
     assert_eq!(collect_garbage(&store, KEEP_1, false).unwrap().results.work, 1);
     assert!(!store.work_dir(&key(0)).exists());
-    assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"what it said");
+    assert_eq!(fs::read(store.log_path(&key(0))).unwrap(), b"the log");
     assert_eq!(cached(&store, 1), [0]);
 }
 
@@ -186,7 +186,7 @@ fn links_are_not_followed() {
     assert!(outside.join("file").exists());
 }
 
-/// Results behind links are not removed, because reading follows these links.
+/// Reading would follow such links, so the results behind them must not be removed.
 #[test]
 fn links_in_place_of_folders_are_refused() {
     let (folder, store) = store();

@@ -43,7 +43,7 @@ impl RunDir {
         Self { path, id, _lock: None }
     }
 
-    /// The same run after its folder was moved.
+    /// Returns the same run after its folder was moved to `path`.
     pub(super) fn moved_to(self, path: PathBuf) -> Self {
         Self { path, ..self }
     }
@@ -54,7 +54,7 @@ impl RunDir {
         Some(Self { path: path.to_path_buf(), id, _lock: None })
     }
 
-    /// The start time in UTC, and four random letters. Ids sort by time.
+    /// Returns the id: the start time in UTC and four random letters. Ids sort by time.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -107,11 +107,11 @@ impl RunDir {
         }
     }
 
-    /// Writes a file to the run's folder; returns its path.
+    /// Writes a file to the run's folder and returns its path.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         files::check_name("the file's name", name)?;
         self.check_folder()?;
-        // Writing would create the folder again.
+        // Otherwise, writing would create the folder again.
         ensure!(self.path.join(RECORD).exists(), "the run {} was removed", self.id);
         if !is_reserved_stage(name) {
             bail!("{name:?} is not a reserved stage name, so a stage's folder could conflict with it");
@@ -154,15 +154,15 @@ impl RunDir {
     }
 
     /// Returns the blobs that the links in the stages' folders point to.
-    pub(super) fn linked(&self) -> BTreeSet<Digest> {
+    pub(super) fn linked_blobs(&self) -> BTreeSet<Digest> {
         let links = files::entries(&self.path).into_iter().flat_map(|stage| files::entries(&stage));
         links.filter_map(|link| fs::read_link(link).ok()?.file_name()?.to_str()?.parse().ok()).collect()
     }
 
     /// Points the link `latest` to this run unless the link exists.
     pub(super) fn make_latest_if_missing(&self) -> Result<()> {
-        let is_there = fs::symlink_metadata(self.path.with_file_name(LATEST)).is_ok();
-        if is_there { Ok(()) } else { self.make_latest() }
+        let exists = fs::symlink_metadata(self.path.with_file_name(LATEST)).is_ok();
+        if exists { Ok(()) } else { self.make_latest() }
     }
 
     /// Points the link `latest` to this run.
@@ -225,7 +225,7 @@ mod tests {
         let outputs = Artifact::from([("../out".to_string(), store.put(b"").unwrap())]);
         assert!(run.link_stage("train", &outputs).is_err());
         assert!(run.link_stage("../train", &Artifact::new()).is_err());
-        // The name of an existing file.
+        // The name of a file that exists.
         assert!(run.link_stage("run.json", &Artifact::new()).is_err());
         assert!(store.runs("..").is_empty() && store.latest_run("a/../a").is_none());
     }

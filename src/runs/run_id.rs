@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_sort_by_time() {
+    fn ids_sort_by_time_and_have_a_fixed_form() {
         let id = |time: &str| new_run_id(time.parse().unwrap());
         let first = id("2026-11-23T08:32:27.123456Z");
         assert!(first.starts_with("20261123-083227.123-") && first.len() == 24, "{first}");

@@ -1,10 +1,10 @@
-//! Checks of everything under `runs/`.
+//! Verifies everything under `runs/`.
 
 use anyhow::Result;
 
 use crate::store::{Action, Store, Verified};
 
-/// Checks the store, as [`Store::verify`], and the record and pipeline of every run.
+/// Verifies the store, like [`Store::verify`], and the record and pipeline of every run.
 pub fn verify(store: &Store, check: impl Fn(&Action) -> Result<(), String>) -> Result<Verified> {
     // Garbage collection must not remove what is about to be read.
     let _guard = store.guard()?;

@@ -173,7 +173,7 @@ fn a_detached_run_needs_no_process() {
     let state = || cluster.status()["run"]["state"].as_str().unwrap_or_default().to_string();
     if state() == "left" {
         let gc = cluster.srpipe(&["gc"]);
-        assert!(gc.code == Some(0) || gc.stderr.contains("continue without a process"), "{gc}");
+        assert!(gc.code == Some(0) || gc.stderr.contains("continue although no process watches them"), "{gc}");
     }
     wait_until("the run is done", || state() == "ok");
     let here = small_study().folder();
@@ -204,7 +204,7 @@ fn an_unwatched_run_blocks_gc() {
     let cluster = waiting();
     assert_done(&cluster.run(&["--detach"]));
     let gc = cluster.srpipe(&["gc"]);
-    assert!(gc.code == Some(1) && gc.stderr.contains("continue without a process"), "{gc}");
+    assert!(gc.code == Some(1) && gc.stderr.contains("continue although no process watches them"), "{gc}");
     let cancel = cluster.srpipe(&["cancel", "p"]);
     assert!(cancel.stdout.contains("was cancelled"), "{cancel}");
     assert_eq!(cluster.state("1.0"), "CANCELLED");

@@ -1,8 +1,8 @@
 //! A shared cache: a folder, or a bucket of S3 or a compatible server.
 //!
-//! It has the layout of a store, records under `actions/` and blobs under `blobs/`, so the `store` folder of another
-//! `runs` folder can serve as one. It is read-through: before a stage runs, its key is looked up. Everything read from
-//! it is verified (see [`Store::import_blob`]). Only `push` writes to it, and repairs damaged entries.
+//! A cache has the layout of a store, with records under `actions/` and blobs under `blobs/`, so the `store` folder of
+//! another `runs` folder can serve as one. It is read-through: before a stage runs, its key is looked up. Everything
+//! read from it is verified (see [`Store::import_blob`]). Only `push` writes to it, and repairs damaged entries.
 
 mod s3;
 
@@ -40,14 +40,14 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 impl Unavailable {
-    /// Whether the error concerns the whole cache, so that the next request would fail too.
+    /// Whether an error concerns the whole cache, so that the next request would fail too.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
-        let lost = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<BodyError>());
-        error.is::<Unavailable>() || error.chain().any(|cause| cause.downcast_ref().is_some_and(lost))
+        let is_lost_connection = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<BodyError>());
+        error.is::<Unavailable>() || error.chain().any(|cause| cause.downcast_ref().is_some_and(is_lost_connection))
     }
 }
 
-/// What [`Remote::push`] did.
+/// What [`Remote::push`] found or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
     New,
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_pushed_to_and_read_through() {
+    fn pushed_results_can_be_fetched() {
         let ((_a, from), (_b, to)) = (store(), store());
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn content_of_a_remote_is_verified() {
+    fn fetched_content_is_verified() {
         let ((_a, from), (_b, to)) = (store(), store());
         let shared = tempfile::tempdir().unwrap();
         let remote = Remote::open(shared.path().to_str().unwrap()).unwrap();

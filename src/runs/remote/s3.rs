@@ -19,11 +19,11 @@ use crate::config::InputError;
 use crate::config::redact;
 use crate::io::http::Limits;
 
-/// How long a signed request is valid, and so how long it may wait before it is sent.
-const VALID: Duration = Duration::from_secs(3600);
+/// How long a signed request is valid. A request may wait this long before it is sent.
+const VALIDITY: Duration = Duration::from_secs(3600);
 /// The maximum number of attempts if the server is overloaded.
-const TRIES: u32 = 4;
-/// The delay before the first retry; it doubles with each further one.
+const MAX_TRIES: u32 = 4;
+/// The delay before the first retry. It doubles with each retry.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// The maximum number of bytes to read from an error response.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
@@ -38,7 +38,7 @@ pub struct S3 {
 }
 
 /// An error response.
-struct Refusal {
+struct ErrorResponse {
     status: u16,
     code: Option<String>,
     message: Option<String>,
@@ -91,40 +91,39 @@ impl S3 {
         Ok(Self { bucket, credentials, prefix: prefix.trim_matches('/').to_string(), limits, agent })
     }
 
-    /// Opens an object; None if it does not exist.
-    /// Fails if the object is larger than `max_bytes`.
+    /// Opens an object; None if it does not exist. Fails if the object is larger than `max_bytes`.
     pub(super) fn get(&self, path: &str, max_bytes: u64) -> Result<Option<impl Read + use<>>> {
         let name = self.name(path);
-        let doing = || format!("reading {name}");
-        let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
-        let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
+        let context = || format!("reading {name}");
+        let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALIDITY);
+        let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(context)?;
         match response.status().as_u16() {
             200 => {
                 if let Some(length) = length(&response).filter(|&length| length > max_bytes) {
-                    bail!("reading {name}: the object has {length} bytes, and at most {max_bytes} are expected");
+                    bail!("reading {name}: the object has {length} bytes, but at most {max_bytes} are expected");
                 }
                 Ok(Some(self.limits.body(response.into_body().into_with_config().limit(u64::MAX).reader())))
             }
-            _ => self.missing(Refusal::read(response, &self.limits)).with_context(doing),
+            _ => self.missing(ErrorResponse::read(response, &self.limits)).with_context(context),
         }
     }
 
     /// Returns the size of an object in bytes; None if it does not exist.
     pub(super) fn size(&self, path: &str) -> Result<Option<u64>> {
         let name = self.name(path);
-        let doing = || format!("looking for {name}");
-        let url = self.bucket.head_object(self.credentials.as_ref(), &name).sign(VALID);
-        let response = self.send(|| self.agent.head(url.as_str()).call()).with_context(doing)?;
+        let context = || format!("looking for {name}");
+        let url = self.bucket.head_object(self.credentials.as_ref(), &name).sign(VALIDITY);
+        let response = self.send(|| self.agent.head(url.as_str()).call()).with_context(context)?;
         match response.status().as_u16() {
             200 => Ok(Some(length(&response).unwrap_or(0))),
             404 => Ok(None),
             _ => {
                 // The response to HEAD has no body, which would contain the reason.
-                let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALID);
-                let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(doing)?;
+                let url = self.bucket.get_object(self.credentials.as_ref(), &name).sign(VALIDITY);
+                let response = self.send(|| self.agent.get(url.as_str()).call()).with_context(context)?;
                 match response.status().as_u16() {
                     200 => Ok(Some(length(&response).unwrap_or(0))),
-                    _ => self.missing(Refusal::read(response, &self.limits)).with_context(doing),
+                    _ => self.missing(ErrorResponse::read(response, &self.limits)).with_context(context),
                 }
             }
         }
@@ -133,9 +132,9 @@ impl S3 {
     /// Writes an object atomically.
     pub(super) fn put(&self, path: &str, mut content: File) -> Result<()> {
         let name = self.name(path);
-        let doing = || format!("writing {name}");
-        let length = content.metadata().with_context(doing)?.len();
-        let url = self.bucket.put_object(self.credentials.as_ref(), &name).sign(VALID);
+        let context = || format!("writing {name}");
+        let length = content.metadata().with_context(context)?.len();
+        let url = self.bucket.put_object(self.credentials.as_ref(), &name).sign(VALIDITY);
         let response = self
             .send(|| {
                 std::io::Seek::rewind(&mut content)?;
@@ -143,10 +142,10 @@ impl S3 {
                 let request = self.agent.put(url.as_str()).header("Content-Length", length.to_string());
                 request.send(ureq::SendBody::from_owned_reader(body))
             })
-            .with_context(doing)?;
+            .with_context(context)?;
         match response.status().as_u16() {
             200 | 201 | 204 => Ok(()),
-            _ => Err(self.error(Refusal::read(response, &self.limits), true)).with_context(doing),
+            _ => Err(self.error(ErrorResponse::read(response, &self.limits), true)).with_context(context),
         }
     }
 
@@ -154,7 +153,8 @@ impl S3 {
         if self.prefix.is_empty() { path.to_string() } else { format!("{}/{path}", self.prefix) }
     }
 
-    /// Sends a request. Retries if the server is overloaded or the connection was lost, but not after a timeout.
+    /// Sends a request. Retries if the server is overloaded, and once if the connection was lost, but not after a
+    /// timeout.
     fn send(
         &self,
         mut request: impl FnMut() -> Result<Response<Body>, ureq::Error>,
@@ -163,7 +163,9 @@ impl S3 {
         loop {
             tries += 1;
             let error = match request() {
-                Ok(response) if tries < TRIES && matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504) => {
+                Ok(response)
+                    if tries < MAX_TRIES && matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504) =>
+                {
                     None
                 }
                 Ok(response) => return Ok(response),
@@ -179,31 +181,31 @@ impl S3 {
         }
     }
 
-    /// Returns None if the response means that the object does not exist.
-    fn missing<T>(&self, refusal: Refusal) -> Result<Option<T>> {
-        match (refusal.status, refusal.code.as_deref()) {
+    /// Returns `Ok(None)` if the response means that the object does not exist, otherwise an error.
+    fn missing<T>(&self, response: ErrorResponse) -> Result<Option<T>> {
+        match (response.status, response.code.as_deref()) {
             (404, Some("NoSuchBucket")) => {}
             // Without permission to list the bucket, a missing object gives AccessDenied.
             (404, _) | (403, Some("AccessDenied")) => return Ok(None),
             _ => {}
         }
-        Err(self.error(refusal, false))
+        Err(self.error(response, false))
     }
 
-    fn error(&self, refusal: Refusal, writing: bool) -> anyhow::Error {
-        let advice = self.advice(&refusal, writing);
-        Unavailable(format!("{refusal}{}", advice.map_or(String::new(), |advice| format!(". {advice}")))).into()
+    fn error(&self, response: ErrorResponse, writing: bool) -> anyhow::Error {
+        let advice = self.advice(&response, writing);
+        Unavailable(format!("{response}{}", advice.map_or(String::new(), |advice| format!(". {advice}")))).into()
     }
 
-    fn advice(&self, refusal: &Refusal, writing: bool) -> Option<String> {
+    fn advice(&self, response: &ErrorResponse, writing: bool) -> Option<String> {
         let set_keys = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ask for access to the bucket";
-        let set_region = || match &refusal.region {
+        let set_region = || match &response.region {
             Some(region) if region != self.bucket.region() => {
                 format!("The bucket is in region {region}: set AWS_REGION={region}")
             }
             _ => "Set AWS_REGION to the region of the bucket, or AWS_ENDPOINT_URL to the address of the server".into(),
         };
-        Some(match refusal.code.as_deref() {
+        Some(match response.code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken") => {
                 "Get new credentials and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN".into()
             }
@@ -226,14 +228,14 @@ impl S3 {
             Some("SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout") => "Try again later".into(),
             Some("AccessDenied") if self.credentials.is_none() => set_keys.into(),
             Some("AccessDenied") if writing => "Pushing needs the permission s3:PutObject for the bucket".into(),
-            _ => match refusal.status {
+            _ => match response.status {
                 301 | 302 | 307 | 308 => set_region(),
                 401 | 403 if self.credentials.is_none() => set_keys.into(),
                 401 | 403 => {
                     "The credentials need the permissions s3:GetObject and s3:ListBucket, and s3:PutObject to push"
                         .into()
                 }
-                400 if refusal.region.as_deref().is_some_and(|region| region != self.bucket.region()) => set_region(),
+                400 if response.region.as_deref().is_some_and(|region| region != self.bucket.region()) => set_region(),
                 429 | 500.. => "Try again later".into(),
                 _ => return None,
             },
@@ -241,7 +243,7 @@ impl S3 {
     }
 }
 
-impl Refusal {
+impl ErrorResponse {
     fn read(response: Response<Body>, limits: &Limits) -> Self {
         let status = response.status().as_u16();
         let region = response.headers().get("x-amz-bucket-region").and_then(|region| region.to_str().ok()).map(plain);
@@ -254,7 +256,7 @@ impl Refusal {
     }
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.code {
             Some(code) => write!(f, "the server returned {code} (status {})", self.status)?,
@@ -275,10 +277,10 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 /// Decodes XML text to one line of bounded length, with secrets redacted.
 fn plain(text: &str) -> String {
-    const MOST: usize = 300;
+    const MAX_CHARS: usize = 300;
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
     let text = redact(&text.replace("&amp;", "&")).split_whitespace().collect::<Vec<_>>().join(" ");
-    text.chars().filter(|c| !c.is_control()).take(MOST).collect()
+    text.chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -289,11 +291,11 @@ mod tests {
     use super::*;
 
     /// Returns a bucket on a server that sends these responses in order: status, headers, body.
-    fn bucket(answers: Vec<(u16, &'static str, &'static str)>) -> S3 {
+    fn bucket(responses: Vec<(u16, &'static str, &'static str)>) -> S3 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
-            for (status, headers, body) in answers {
+            for (status, headers, body) in responses {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut lines =
                     BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_contain_the_server_s_reason_and_a_hint() {
+    fn errors_contain_the_reason_from_the_server_and_a_hint() {
         for (status, headers, body, expected) in [
             (
                 400,
@@ -352,7 +354,7 @@ mod tests {
             assert!(get.starts_with("reading prefix/a: ") && expected.iter().all(|part| get.contains(part)), "{get}");
             let put = failure(bucket(vec![(status, headers, body)]).put("a", tempfile::tempfile().unwrap()));
             assert!(put.starts_with("writing prefix/a: ") && expected.iter().all(|part| put.contains(part)), "{put}");
-            // After HEAD, 404 is final; other errors are requested again with GET to get a body.
+            // After HEAD, 404 is final; for other errors, a GET request gets the body with the reason.
             if status != 404 {
                 let size = failure(bucket(vec![(status, headers, body); 2]).size("a"));
                 assert!(size.starts_with("looking for ") && expected.iter().all(|part| size.contains(part)), "{size}");
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn access_denied_is_missing_when_reading_and_an_error_when_writing() {
+    fn access_denied_means_missing_when_reading_and_is_an_error_when_writing() {
         let denied = (403, "", "<Error><Code>AccessDenied</Code></Error>");
         assert!(bucket(vec![denied]).get("a", 10).unwrap().is_none());
         assert_eq!(bucket(vec![denied, denied]).size("a").unwrap(), None);
@@ -375,14 +377,13 @@ mod tests {
     fn requests_to_an_overloaded_server_are_retried() {
         let slow = (503, "", "<Error><Code>SlowDown</Code></Error>");
         let mut content = String::new();
-        let bucket_of = |answers| bucket(answers);
-        bucket_of(vec![slow, (200, "", "hello")]).get("a", 10).unwrap().unwrap().read_to_string(&mut content).unwrap();
+        bucket(vec![slow, (200, "", "hello")]).get("a", 10).unwrap().unwrap().read_to_string(&mut content).unwrap();
         let error = bucket(vec![(200, "", "more than ten bytes")]).get("a", 10).err().unwrap();
         let text = error.to_string();
-        assert!(text.contains("19 bytes, and at most 10 are expected"), "{text}");
+        assert!(text.contains("19 bytes, but at most 10 are expected"), "{text}");
         assert_eq!(content, "hello");
-        assert_eq!(bucket_of(vec![slow, (200, "", "hello")]).size("a").unwrap(), Some(5));
-        let text = failure(bucket_of(vec![slow; TRIES as usize]).get("a", 10));
+        assert_eq!(bucket(vec![slow, (200, "", "hello")]).size("a").unwrap(), Some(5));
+        let text = failure(bucket(vec![slow; MAX_TRIES as usize]).get("a", 10));
         assert!(text.contains("SlowDown") && text.contains("later"), "{text}");
     }
 
