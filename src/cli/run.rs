@@ -41,7 +41,7 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     let warnings = existing_store.as_ref().map(Store::take_warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     if system.is_none() {
-        prepared.check_fits(&pipeline, &Machine::here())?;
+        prepared.check_fits(&pipeline, &Machine::detect())?;
     }
     if args.dry_run {
         print(&plan::show(&Explained::new(&pipeline, &prepared, existing_store.as_ref()), args.json, false));
@@ -52,7 +52,7 @@ pub(super) fn run(args: &RunArgs, runs: &Path) -> Result<u8> {
     }
     if prepared.is_done()
         && let Some(store) = &existing_store
-        && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.is_run(run))
+        && let Some(latest) = store.latest_run(&pipeline.name).filter(|run| prepared.matches_run(run))
     {
         restore_links(&prepared, store, &latest, &pipeline.name);
         return Ok(print_cached_results(args, store, &latest.record()?));

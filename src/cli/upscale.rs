@@ -20,7 +20,7 @@ use crate::format;
 use crate::infer::Denoiser;
 use crate::infer::TiledSampler;
 use crate::model::Checkpoint;
-use crate::run::{available_memory, cuda};
+use crate::run::{available_memory, cuda_device};
 use crate::store::Store;
 
 /// The interval between progress lines if no bar can be drawn.
@@ -30,7 +30,7 @@ pub(super) fn upscale(args: &UpscaleArgs, runs: &Path) -> Result<u8> {
     let outputs = Outputs::new(args)?;
     let picture = read_picture(&args.image)?;
     let checkpoint = find_model(&args.model, runs)?;
-    let device = cuda(args.device)?.map_or(Device::Cpu, Device::Cuda);
+    let device = cuda_device(args.device)?.map_or(Device::Cpu, Device::Cuda);
     let denoiser = Denoiser::open(checkpoint, device)?;
     let sampler = sampler(args, &denoiser)?;
 

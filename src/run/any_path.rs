@@ -9,23 +9,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum SerializedPath {
     Text(String),
     Bytes(Vec<u8>),
 }
 
 pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    let written = match path.to_str() {
-        Some(text) => Written::Text(text.to_string()),
-        None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
+    let serialized = match path.to_str() {
+        Some(text) => SerializedPath::Text(text.to_string()),
+        None => SerializedPath::Bytes(path.as_os_str().as_bytes().to_vec()),
     };
-    written.serialize(serializer)
+    serialized.serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    Ok(match Written::deserialize(deserializer)? {
-        Written::Text(text) => text.into(),
-        Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+    Ok(match SerializedPath::deserialize(deserializer)? {
+        SerializedPath::Text(text) => text.into(),
+        SerializedPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
     })
 }
 

@@ -1,5 +1,5 @@
-//! Which stages of a run are cached, and how that changes: a stage was computed, a blob is damaged, or a forced stage
-//! has to run although its result exists.
+//! Tracks which stages of a run are cached. That changes when a stage was computed or a blob is damaged, and a forced
+//! stage counts as not cached until it has run.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(super) struct CacheState<'a> {
     /// Their keys, which do not count as cached until then.
     hidden: BTreeSet<Key>,
     /// Damaged blobs whose producers were rerun.
-    healed: BTreeSet<Digest>,
+    rerun_for: BTreeSet<Digest>,
 }
 
 /// A store without the keys of forced stages.
@@ -46,7 +46,7 @@ impl<'a> CacheState<'a> {
             states: prepared.states.clone(),
             forced: prepared.forced.clone(),
             hidden: BTreeSet::new(),
-            healed: BTreeSet::new(),
+            rerun_for: BTreeSet::new(),
         };
         cache.hide();
         cache
@@ -101,7 +101,7 @@ impl<'a> CacheState<'a> {
         };
         let producers: Vec<usize> =
             (0..self.states.len()).filter(|&producer| produces_it(&self.states[producer])).collect();
-        if producers.is_empty() || self.healed.insert(blob.clone()) { producers } else { vec![] }
+        if producers.is_empty() || self.rerun_for.insert(blob.clone()) { producers } else { vec![] }
     }
 
     /// Removes the results of these stages so that they run again. Returns the stages that are no longer cached.
@@ -111,13 +111,13 @@ impl<'a> CacheState<'a> {
                 self.store.remove_action(&key)?;
             }
         }
-        let seen: BTreeSet<usize> = producers.iter().flat_map(|&producer| self.advance(producer)).collect();
-        Ok(seen.into_iter().filter(|&stage| !matches!(self.states[stage], StageState::Cached { .. })).collect())
+        let affected: BTreeSet<usize> = producers.iter().flat_map(|&producer| self.advance(producer)).collect();
+        Ok(affected.into_iter().filter(|&stage| !matches!(self.states[stage], StageState::Cached { .. })).collect())
     }
 
-    /// Updates the state of a stage and of everything that depends on it.
+    /// Updates the state of a stage and of everything that depends on it. Returns their indices.
     fn advance(&mut self, stage: usize) -> Vec<usize> {
-        let known = Visible { store: self.store, hidden: &self.hidden };
-        advance(self.plan, &mut self.states, stage, &known, self.sources, self.backend)
+        let visible = Visible { store: self.store, hidden: &self.hidden };
+        advance(self.plan, &mut self.states, stage, &visible, self.sources, self.backend)
     }
 }

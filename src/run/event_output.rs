@@ -10,11 +10,11 @@ static SEAL: OnceLock<EventSeal> = OnceLock::new();
 
 /// Seals all later events.
 pub fn seal_events(seal: EventSeal) {
-    // A process runs one job, so that the seal never changes.
+    // A process runs one job, so the seal never changes.
     let _ = SEAL.set(seal);
 }
 
-/// Writes one line to stdout. If the parent is gone, stdin ends too, which stops the stage.
+/// Writes one line to stdout. Errors are ignored: if the parent is gone, stdin ends too, which stops the stage.
 pub fn send<T: serde::Serialize>(event: &T) {
     let line = serde_json::to_string(event).expect("events are plain data");
     let line = match SEAL.get() {

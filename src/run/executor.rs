@@ -1,4 +1,4 @@
-//! Where stages run: the interface between the scheduler and what runs stages.
+//! The interface between the scheduler and the executors that run stages.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::machine::Machine;
 use super::protocol::{Event, TaskSpec};
 use super::status::Cause;
 
-/// Runs stages. An executor reports over the channel that it was created with: the events of a stage while it runs, and
-/// [`Report::Closed`] after the last one.
+/// Runs stages. An executor sends reports through the channel that it was created with: the events of a stage while it
+/// runs, and [`Report::Closed`] after the last one.
 pub(super) trait Executor {
-    /// Starts a stage whose messages are appended to the file `log`.
+    /// Starts a stage. Its messages are appended to the file `log`.
     fn start(&mut self, stage: usize, spec: &TaskSpec, log: &Path) -> Result<()>;
 
     /// Called after all stages that can start now have been started, so that they can be submitted together.
@@ -24,7 +24,7 @@ pub(super) trait Executor {
     /// Kills a stage with all its processes.
     fn kill(&mut self, stage: usize);
 
-    /// Returns how a closed stage ended, if it did not report that itself. Called once per closed stage.
+    /// Returns how a closed stage ended, in case it did not report that itself. Called once per closed stage.
     fn exit_cause(&mut self, stage: usize) -> (Cause, String);
 
     /// Returns the memory that a stage's processes use now, in bytes. Executors that enforce limits themselves return
@@ -38,8 +38,8 @@ pub(super) trait Executor {
         None
     }
 
-    /// If stages can continue without the run: how long a run that is asked to stop waits for a second request before
-    /// it leaves them running.
+    /// Returns how long a run that is asked to stop waits for a second request before it leaves its stages running;
+    /// None if stages cannot continue without the run.
     fn leave_delay(&self) -> Option<Duration> {
         None
     }

@@ -84,7 +84,7 @@ impl Executor for Local {
     }
 
     fn machine(&self) -> Option<Machine> {
-        Some(Machine::here())
+        Some(Machine::detect())
     }
 
     fn memory(&self, stage: usize) -> u64 {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::{runs, store};
 
-/// The resources that stages share.
+/// The resources of a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     pub(super) cores: usize,
@@ -16,20 +16,21 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn here() -> Self {
+    /// Returns the resources of this machine, or of the container that this process runs in.
+    pub fn detect() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         // The limit of the container, if any.
         let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
         let memory = [total_memory(), limit].into_iter().flatten().min();
         let gpus = match std::env::var("CUDA_VISIBLE_DEVICES") {
-            Ok(text) => visible(&text),
+            Ok(text) => visible_gpus(&text),
             Err(_) => (0..count_gpus()).map(|i| i.to_string()).collect(),
         };
         Self { cores, memory, gpus }
     }
 
     /// Returns the description for the record of a run.
-    pub(super) fn described(&self) -> runs::Machine {
+    pub(super) fn to_record(&self) -> runs::Machine {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         runs::Machine {
@@ -43,7 +44,7 @@ impl Machine {
 }
 
 /// Parses `CUDA_VISIBLE_DEVICES`: the ids before the first invalid one (such as -1).
-fn visible(text: &str) -> Vec<String> {
+fn visible_gpus(text: &str) -> Vec<String> {
     let ids = text.split(',').map(|id| id.trim().to_string());
     ids.take_while(|id| !id.is_empty() && !id.starts_with('-')).collect()
 }
@@ -67,7 +68,7 @@ fn listed_gpus(text: &str) -> usize {
 }
 
 fn total_memory() -> Option<u64> {
-    memory_line("MemTotal:")
+    meminfo("MemTotal:")
 }
 
 /// Returns the memory that a process can allocate now, in bytes: the minimum over the machine, the container and the
@@ -78,18 +79,18 @@ pub fn available_memory() -> Option<u64> {
     let stat = fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
     let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok()).unwrap_or(0);
     let cgroup = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    let cgroup = cgroup.map(|(most, taken)| most.saturating_sub(taken.saturating_sub(files)));
-    let addresses = rustix::process::getrlimit(rustix::process::Resource::As).current;
-    [memory_line("MemAvailable:"), cgroup, addresses].into_iter().flatten().min()
+    let cgroup = cgroup.map(|(limit, used)| limit.saturating_sub(used.saturating_sub(files)));
+    let address_space = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    [meminfo("MemAvailable:"), cgroup, address_space].into_iter().flatten().min()
 }
 
-fn memory_line(name: &str) -> Option<u64> {
+fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Returns how often the kernel has killed a process because memory ran out. If the number grows while a process is
+/// Returns how often the kernel has killed a process because memory ran out. If the number has grown when a process was
 /// killed, that was the reason.
 pub(super) fn oom_kills() -> u64 {
     let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn the_first_invalid_id_ends_the_list() {
         for (text, gpus) in [("", 0), ("-1", 0), ("0, 2", 2), ("3,-1,2", 1), ("GPU-7b,MIG-1", 2), ("0,,1", 1)] {
-            assert_eq!(visible(text).len(), gpus, "{text}");
+            assert_eq!(visible_gpus(text).len(), gpus, "{text}");
         }
     }
 }

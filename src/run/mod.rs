@@ -2,11 +2,11 @@
 //!
 //! - [`prepare()`]: looks up which stages are cached and hashes the external files (`sources`), before anything is
 //!   started. The result is [`Prepared`].
-//! - [`run`]: runs it. One thread (`scheduler`) decides what starts, from the states in the store (`cache_state`) and
-//!   the free resources (`resource_pool`). An `Executor` runs stages: `local` as child processes, `batch` as jobs of
+//! - [`run`]: runs the stages. One thread (`scheduler`) decides what starts, from the states in the store
+//!   (`cache_state`) and the free resources (`resource_pool`). An `Executor` runs stages: `local` as child processes, `batch` as jobs of
 //!   a batch system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the
 //!   executor.
-//! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between both processes.
+//! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between the two processes.
 //! - [`watch`]: follows the events of stages that other processes run.
 //!
 //! Nothing here writes to the terminal: a worker's stdout carries its events, and its stderr is the stage's log.
@@ -55,7 +55,7 @@ use crate::store::{GcGuard, Store};
 use executor::Executor;
 pub use executor::Report;
 pub use machine::{Machine, available_memory};
-pub use prepare::{cuda, prepare, prepare_forced};
+pub use prepare::{cuda_device, prepare, prepare_forced};
 pub use prepared::Prepared;
 pub use progress::{Progress, Stopping};
 pub use protocol::EXIT_INTERRUPTED;
@@ -107,7 +107,8 @@ fn batch_system_of_job(spec: &RunSpec) -> Result<Arc<dyn BatchSystem>> {
     }
 }
 
-/// Returns the index in its array of the job that this process runs in, if the run's spec cannot be read.
+/// Returns the array index of the job that this process runs in, for a run whose spec cannot be read. Its batch system
+/// is then unknown; assumes Slurm.
 fn index_of_job() -> Option<usize> {
     Slurm::new(Default::default()).current_job().task
 }
@@ -129,11 +130,11 @@ fn make_executor(
     })
 }
 
-/// Starts a run of the stages that are not cached, and returns its finished record, which includes failed stages.
-/// `guard` protects the results that `prepared` refers to.
+/// Runs the stages that are not cached, as a new run, and returns its finished record. `guard` protects the results
+/// that `prepared` refers to.
 ///
 /// # Errors
-/// Fails on errors of the store or the machine.
+/// Fails on errors of the store or the machine. Failed stages are not errors; the record contains them.
 pub fn run(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -167,7 +168,7 @@ fn create_run(
 }
 
 /// Submits a whole run to a batch system, so that no process has to watch it. Returns its record and the number of
-/// jobs. If a submission fails, the jobs that were submitted before continue.
+/// jobs. If a submission fails, the jobs that were submitted before it continue.
 pub fn detach(
     pipeline: &Pipeline,
     prepared: &Prepared,
@@ -264,7 +265,7 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: 
         seconds: None,
         pid: std::process::id(),
         srpipe_version: env!("CARGO_PKG_VERSION").to_string(),
-        machine: Some(Machine::here().described()),
+        machine: Some(Machine::detect().to_record()),
         executor: options.executor,
         command: options.command.iter().map(|argument| redact_value(argument).into_owned()).collect(),
         stages: prepared.plan.stages.iter().map(stage).collect(),

@@ -1,4 +1,4 @@
-//! A pipeline that is ready to run: what each stage will do, and whether the machine has the requested resources.
+//! A pipeline that is ready to run: whether each stage is cached, and whether the machine has the requested resources.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub struct Prepared {
     pub sources: Sources,
     /// The CUDA device for stages that run a network; None for the CPU.
     pub cuda: Option<usize>,
-    /// By stage, as in the store; forced stages are not cached.
+    /// The state of each stage in the store; forced stages do not count as cached.
     pub states: Vec<StageState>,
     /// Stages that run even if they are cached.
     pub forced: BTreeSet<usize>,
@@ -27,16 +27,16 @@ impl Prepared {
         if self.cuda.is_some() { BackendClass::Cuda } else { BackendClass::Cpu }
     }
 
-    /// Fails if a stage that is not cached requests more than the machine has, or a GPU that does not exist.
+    /// Fails if a stage that is not cached requests more than the machine has, or needs a GPU that does not exist.
     pub fn check_fits(&self, pipeline: &Pipeline, machine: &Machine) -> Result<(), InputError> {
         let pool = ResourcePool { machine: Some(machine.clone()), jobs: None, cuda: self.cuda };
         let stages = pipeline.stages.iter().zip(&self.states);
         let errors =
             stages.filter(|(_, state)| !matches!(state, StageState::Cached { .. })).filter_map(|(stage, _)| {
                 let (field, why) = pool.unsatisfiable(&stage.resources)?;
-                let place = pipeline.nearest_position(stage, &format!("resources.{field}"));
-                let place = place.map_or(String::new(), |place| format!("{place}: "));
-                Some(format!("{place}stage {} requests `resources.{field}` of {why}", stage.name))
+                let position = pipeline.nearest_position(stage, &format!("resources.{field}"));
+                let position = position.map_or(String::new(), |position| format!("{position}: "));
+                Some(format!("{position}stage {} requests `resources.{field}` of {why}", stage.name))
             });
         let on_gpu = |(stage, state): (&Stage, &StageState)| {
             stage.params.runs_network() && !matches!(state, StageState::Cached { .. })
@@ -52,7 +52,7 @@ impl Prepared {
     }
 
     /// Whether `run` succeeded with exactly these results, so that a new run would add nothing.
-    pub fn is_run(&self, run: &RunDir) -> bool {
+    pub fn matches_run(&self, run: &RunDir) -> bool {
         let Ok(record) = run.record() else { return false };
         let same = |(i, stage): (usize, &StageRecord)| {
             let StageState::Cached { key, .. } = &self.states[i] else { return false };

@@ -1,4 +1,4 @@
-//! Shows the progress of a run.
+//! The interface through which a run shows its progress.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::stages::StageEvent;
 /// What a run does after it was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopping {
-    /// It waits for its stages to save. A second request kills them.
+    /// It waits for its stages to save their progress. A second request kills them.
     Saving,
     /// It leaves its jobs running after this delay. A second request cancels them.
     Leaving(Duration),
@@ -22,7 +22,7 @@ pub trait Progress {
     fn started(&mut self, run: &RunRecord);
     fn stage(&mut self, stage: usize, status: &Status);
     fn event(&mut self, stage: usize, event: &StageEvent);
-    /// Events of an active stage from before this process began to look.
+    /// Events of an active stage from before this process started to watch it.
     fn earlier(&mut self, _stage: usize, _events: &[StageEvent]) {}
     /// The run was asked to stop.
     fn stopping(&mut self, how: Stopping);

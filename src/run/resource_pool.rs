@@ -4,7 +4,7 @@
 //! use less memory than many networks, and the first result is ready earlier. Other stages are short and run at the
 //! same time. With `--jobs N`, up to N stages run at the same time and share the cores.
 //!
-//! A stage with `resources` starts when they are free, and gets exactly these.
+//! A stage with `resources` starts when they are free, and gets exactly those.
 
 use super::machine::Machine;
 use crate::config::Resources;
@@ -12,21 +12,21 @@ use crate::config::Resources;
 /// More threads than this speed up a small network only slightly.
 const CORES_PER_NETWORK: usize = 8;
 
-/// The resources that stages share.
+/// The resources that the stages of a run share.
 #[derive(Debug, Clone, Default)]
 pub struct ResourcePool {
     /// None if the executor has its own queue.
     pub machine: Option<Machine>,
     /// The maximum number of stages, if the user sets one.
     pub(super) jobs: Option<usize>,
-    /// The CUDA device for networks. Sharing it between stages would speed up neither.
+    /// The CUDA device for networks, used by one stage at a time: two stages at once would not be faster.
     pub(super) cuda: Option<usize>,
 }
 
 /// The resources that a stage requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResourceRequest {
-    pub(super) network: bool,
+    pub(super) is_network: bool,
     pub(super) resources: Resources,
 }
 
@@ -47,8 +47,8 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn count(networks: impl Iterator<Item = bool>) -> Self {
-        networks.fold(Self::default(), |load, network| {
-            let (networks, others) = if network { (1, 0) } else { (0, 1) };
+        networks.fold(Self::default(), |load, is_network| {
+            let (networks, others) = if is_network { (1, 0) } else { (0, 1) };
             Self { networks: load.networks + networks, others: load.others + others }
         })
     }
@@ -59,26 +59,26 @@ impl Load {
 }
 
 impl ResourcePool {
-    /// Returns an allocation for a stage, given the running ones; None if it must wait. `wanting` counts the running
+    /// Returns an allocation for a stage, given the running ones; None if it must wait. `demand` counts the running
     /// and ready stages that do not request a number of cores, including this one.
     pub(super) fn allocate(
         &self,
         request: ResourceRequest,
         running: &[(ResourceRequest, Allocation)],
-        wanting: Load,
+        demand: Load,
     ) -> Option<Allocation> {
         if self.jobs.is_some_and(|jobs| running.len() >= jobs) {
             return None;
         }
         let Some(machine) = &self.machine else { return Some(Allocation { threads: 1, gpus: vec![] }) };
-        let asked = request.resources;
+        let requested = request.resources;
         let memory = running.iter().filter_map(|(other, _)| other.resources.memory).sum::<u64>();
         let has_memory = |need: u64| machine.memory.is_none_or(|all| memory + need <= all);
-        if !asked.memory.is_none_or(has_memory) {
+        if !requested.memory.is_none_or(has_memory) {
             return None;
         }
         let taken = |gpu: &&String| running.iter().any(|(_, allocation)| allocation.gpus.contains(gpu));
-        let gpus: Vec<String> = match (asked.gpus, self.cuda.filter(|_| request.network)) {
+        let gpus: Vec<String> = match (requested.gpus, self.cuda.filter(|_| request.is_network)) {
             (Some(count), _) => machine.gpus.iter().filter(|gpu| !taken(gpu)).take(count).cloned().collect(),
             (None, Some(index)) => match machine.gpus.get(index) {
                 Some(gpu) if taken(&gpu) => return None,
@@ -86,31 +86,32 @@ impl ResourcePool {
             },
             (None, None) => vec![],
         };
-        if asked.gpus.is_some_and(|count| gpus.len() < count) {
+        if requested.gpus.is_some_and(|count| gpus.len() < count) {
             return None;
         }
         let cores_taken = running.iter().filter_map(|(other, _)| other.resources.cpus).sum::<usize>();
         let others = running.iter().filter(|(other, _)| other.resources.cpus.is_none());
-        let threads = match asked.cpus {
+        let threads = match requested.cpus {
             Some(cpus) if cores_taken + cpus > machine.cores => return None,
             Some(cpus) => cpus,
-            None if asked.gpus.is_some_and(|count| count > 0) => machine.cores / machine.gpus.len().max(1),
-            None if !self.has_place(request.network, Load::count(others.map(|(other, _)| other.network))) => {
+            None if requested.gpus.is_some_and(|count| count > 0) => machine.cores / machine.gpus.len().max(1),
+            None if !self.has_room(request.is_network, Load::count(others.map(|(other, _)| other.is_network))) => {
                 return None;
             }
-            None => self.threads(request.network, wanting, machine.cores.saturating_sub(cores_taken)),
+            None => self.threads(request.is_network, demand, machine.cores.saturating_sub(cores_taken)),
         };
         Some(Allocation { threads: threads.max(1), gpus })
     }
 
-    /// Returns why this machine can never satisfy a request: the name of the field, and the requested and existing
-    /// amount.
-    pub(super) fn unsatisfiable(&self, asked: &Resources) -> Option<(&'static str, String)> {
+    /// Returns why this machine can never satisfy a request: the name of the field, and the requested and available
+    /// amounts. None if it can.
+    pub(super) fn unsatisfiable(&self, requested: &Resources) -> Option<(&'static str, String)> {
         let Machine { cores, memory, gpus } = self.machine.as_ref()?;
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-        let too_many =
-            |field, asked: String, there: String| Some((field, format!("{asked}; this machine has {there}")));
-        match asked {
+        let too_many = |field, requested: String, available: String| {
+            Some((field, format!("{requested}; this machine has {available}")))
+        };
+        match requested {
             Resources { cpus: Some(n), .. } if n > cores => too_many("cpus", n.to_string(), cores.to_string()),
             Resources { memory: Some(n), .. } if memory.is_some_and(|all| *n > all) => {
                 too_many("memory", gigabytes(*n), gigabytes(memory.unwrap_or(0)))
@@ -138,10 +139,10 @@ impl ResourcePool {
         }
     }
 
-    /// Whether another stage may start while the others run.
-    fn has_place(&self, network: bool, running: Load) -> bool {
+    /// Whether another stage may start beside the running ones.
+    fn has_room(&self, is_network: bool, running: Load) -> bool {
         let stages = self.jobs.unwrap_or(self.cores()).max(1);
-        match network {
+        match is_network {
             // Without `--jobs`, short stages never delay a network.
             true => running.networks < self.networks() && (self.jobs.is_none() || running.total() < stages),
             false if self.jobs.is_none() => running.others < stages,
@@ -149,12 +150,12 @@ impl ResourcePool {
         }
     }
 
-    /// Returns the number of threads for a stage that starts now. `wanting` counts the running and ready stages,
+    /// Returns the number of threads for a stage that starts now. `demand` counts the running and ready stages,
     /// including this one.
-    fn threads(&self, network: bool, wanting: Load, cores: usize) -> usize {
-        let sharers = match network {
-            true => wanting.networks.min(self.networks()),
-            false => wanting.total().min(self.jobs.unwrap_or(self.cores())),
+    fn threads(&self, is_network: bool, demand: Load, cores: usize) -> usize {
+        let sharers = match is_network {
+            true => demand.networks.min(self.networks()),
+            false => demand.total().min(self.jobs.unwrap_or(self.cores())),
         };
         (cores / sharers.max(1)).max(1)
     }
@@ -170,8 +171,8 @@ mod tests {
     }
 
     const NETWORK: ResourceRequest =
-        ResourceRequest { network: true, resources: Resources { cpus: None, memory: None, gpus: None, time: None } };
-    const SHORT: ResourceRequest = ResourceRequest { network: false, ..NETWORK };
+        ResourceRequest { is_network: true, resources: Resources { cpus: None, memory: None, gpus: None, time: None } };
+    const SHORT: ResourceRequest = ResourceRequest { is_network: false, ..NETWORK };
 
     fn asking(resources: Resources) -> ResourceRequest {
         ResourceRequest { resources, ..NETWORK }
@@ -180,10 +181,10 @@ mod tests {
     /// Starts the stages that fit, in order, and returns their allocations.
     fn start(pool: &ResourcePool, requests: &[ResourceRequest]) -> Vec<Allocation> {
         let unspecified = requests.iter().filter(|request| request.resources.cpus.is_none());
-        let wanting = Load::count(unspecified.map(|request| request.network));
+        let demand = Load::count(unspecified.map(|request| request.is_network));
         let mut running = vec![];
         for request in requests {
-            let allocation = pool.allocate(*request, &running, wanting);
+            let allocation = pool.allocate(*request, &running, demand);
             running.extend(allocation.map(|allocation| (*request, allocation)));
         }
         running.into_iter().map(|(_, allocation)| allocation).collect()
@@ -244,14 +245,14 @@ mod tests {
     #[test]
     fn requests_beyond_the_machine_are_described() {
         let pool = pool(2, None);
-        let asked = Resources { cpus: Some(2), memory: Some(16_000_000_000), gpus: Some(0), time: None };
-        assert_eq!(pool.unsatisfiable(&asked), None);
-        let why = |asked| pool.unsatisfiable(&asked).unwrap();
-        assert_eq!(why(Resources { cpus: Some(3), ..asked }), ("cpus", "3; this machine has 2".into()));
+        let requested = Resources { cpus: Some(2), memory: Some(16_000_000_000), gpus: Some(0), time: None };
+        assert_eq!(pool.unsatisfiable(&requested), None);
+        let why = |requested| pool.unsatisfiable(&requested).unwrap();
+        assert_eq!(why(Resources { cpus: Some(3), ..requested }), ("cpus", "3; this machine has 2".into()));
         assert_eq!(
-            why(Resources { memory: Some(17_000_000_000), ..asked }),
+            why(Resources { memory: Some(17_000_000_000), ..requested }),
             ("memory", "17.0 GB; this machine has 16.0 GB".into())
         );
-        assert_eq!(why(Resources { gpus: Some(1), ..asked }), ("gpus", "1; this machine has 0".into()));
+        assert_eq!(why(Resources { gpus: Some(1), ..requested }), ("gpus", "1; this machine has 0".into()));
     }
 }

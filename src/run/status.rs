@@ -10,7 +10,7 @@ use crate::runs::StageRunState as Recorded;
 /// The status of a stage in a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
-    /// It waits for inputs or for resources.
+    /// The stage waits for inputs or for resources.
     Pending,
     /// Its process is running.
     Running,
@@ -82,7 +82,7 @@ impl Status {
             (Pending, Cached | Running | Blocked { .. } | Failed(_) | Skipped { .. }) => true,
             (Running | Blocked { .. }, Blocked { .. }) | (Blocked { .. }, Running) => true,
             (Running | Blocked { .. }, Cached | Ran { .. } | Failed(_) | Interrupted) => true,
-            // A retry; or after a damaged blob was found, its producers run again and the stages that read it wait.
+            // A retry; or a damaged blob was found, so its producers run again and the stages that read it wait.
             (Running | Blocked { .. } | Cached | Ran { .. }, Pending) => true,
             _ => false,
         }

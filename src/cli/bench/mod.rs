@@ -17,7 +17,7 @@ use crate::format;
 use crate::model::unet;
 use crate::nn::fused::{Isa, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
-use crate::run::cuda;
+use crate::run::cuda_device;
 use crate::train::{initial_state, measure};
 
 /// The sizes in the estimates: the number of CIFAR-10's training images, and a number of test images with a typical
@@ -80,7 +80,7 @@ struct Target {
 
 impl Target {
     fn new(args: &BenchArgs) -> Result<Self, InputError> {
-        let device = cuda(args.device)?.map_or(Device::Cpu, Device::Cuda);
+        let device = cuda_device(args.device)?.map_or(Device::Cpu, Device::Cuda);
         let cpu = match (args.backend, device) {
             (Some(BenchBackend::Fused), Device::Cuda(_)) => {
                 return Err(InputError("--backend fused: srpipe's own kernels are for the CPU".into()));

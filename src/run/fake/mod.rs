@@ -1,4 +1,5 @@
-//! A batch system for tests: it runs each job at once, in a thread of this process, and computes nothing.
+//! A batch system for tests. It runs each job in the submitting process, as soon as the job is submitted, and computes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +36,7 @@ impl BatchSystem for Fake {
         false
     }
 
-    /// Returns different options for each stage, so that there are no arrays.
+    /// Returns different options for each stage, so that no stages form an array.
     fn options(&self, stage: &PlannedStage, _: bool) -> Vec<String> {
         vec![stage.name.clone()]
     }

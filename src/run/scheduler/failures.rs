@@ -16,7 +16,7 @@ const TAIL_LINES: usize = 10;
 const TAIL_BYTES: u64 = 64 << 10;
 
 impl Scheduler<'_> {
-    /// Retries a stage as far as its `retry` allows; otherwise fails it.
+    /// Retries a stage if its `retry` allows it; otherwise marks it as failed.
     pub(super) fn retry_or_fail(&mut self, stage: usize, cause: Cause, error: String) {
         let allowed = cause.retries(&self.context.plan.stages[stage].retry);
         let used = self.retries.entry((stage, cause)).or_default();
@@ -36,8 +36,8 @@ impl Scheduler<'_> {
     }
 
     /// Reruns the stages that produced a damaged blob, which `stage` found. Returns false if they were rerun before or
-    /// no stage of this pipeline produces it.
-    pub(super) fn heal(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
+    /// if no stage of this pipeline produces the blob.
+    pub(super) fn rerun_producers(&mut self, stage: usize, blob: &Digest) -> Result<bool> {
         if self.stop != Stop::No {
             return Ok(false);
         }
@@ -48,17 +48,18 @@ impl Scheduler<'_> {
         let names: Vec<&str> =
             producers.iter().map(|&producer| self.context.plan.stages[producer].name.as_str()).collect();
         let text = format!("an input is damaged (blob {blob}); rerunning {}", names.join(", "));
-        let unknown = self.cache.forget(&producers)?;
+        let no_longer_cached = self.cache.forget(&producers)?;
         self.progress.event(stage, &StageEvent::Message { text });
         self.set(stage, Status::Pending);
-        for seen in unknown {
-            if matches!(self.statuses[seen], Status::Cached | Status::Ran { .. }) {
-                self.set(seen, Status::Pending);
+        for other in no_longer_cached {
+            if matches!(self.statuses[other], Status::Cached | Status::Ran { .. }) {
+                self.set(other, Status::Pending);
             }
         }
         Ok(true)
     }
 
+    /// Marks a stage as failed.
     pub(super) fn fail(&mut self, stage: usize, cause: Cause, error: String) {
         let log = self.cache.key(stage).map(|key| self.context.store.log_path(key)).unwrap_or_default();
         let error = redact(&error).into_owned();

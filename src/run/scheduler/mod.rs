@@ -1,5 +1,5 @@
-//! Decides which stages start. It runs in one thread: executors run stages and report to it, and every transition of a
-//! stage goes through [`Scheduler::set`].
+//! Decides which stages start. The scheduler runs in one thread: executors run stages and report to it, and every
+//! transition of a stage goes through [`Scheduler::set`].
 //!
 //! `start` starts stages; `failures` retries or fails them.
 
@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 
 use super::cache_state::CacheState;
 use super::executor::{Executor, Report};
-use super::limits::{Limits, Over};
+use super::limits::{LimitAction, Limits};
 use super::progress::{Progress, Stopping};
 use super::protocol::{Event, ProcessEvent};
 use super::resource_pool::{Allocation, ResourcePool};
@@ -29,7 +29,7 @@ const MAX_REPORTS_PER_TICK: usize = 1000;
 /// The interval at which limits are enforced.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What does not change during a run, except that `remote` is dropped if it cannot be used.
+/// The fixed settings of a run. Only `remote` may change: it becomes None if the shared cache cannot be used.
 pub(super) struct RunContext<'a> {
     pub(super) plan: &'a Plan,
     /// The CUDA device for stages that run a network; None for the CPU.
@@ -76,9 +76,11 @@ pub(super) struct Scheduler<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
-    Asked,
-    /// Jobs that can continue without the run are left running at this time, unless a second request comes first.
+    /// Stages save their progress and end.
+    Requested,
+    /// At this time, jobs that can continue without the run are left running, unless a second request comes first.
     Leave(Instant),
+    /// Stages are killed, and jobs are cancelled.
     AtOnce,
 }
 
@@ -138,7 +140,7 @@ impl<'a> Scheduler<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("the threads that report to the scheduler have ended"),
             }
-            // The record is written once for many reports.
+            // Handle many reports before the record is written again.
             reports.try_iter().take(MAX_REPORTS_PER_TICK).try_for_each(|report| self.handle_report(report))?;
             self.enforce_limits();
             if matches!(self.stop, Stop::Leave(at) if Instant::now() >= at) {
@@ -176,7 +178,7 @@ impl<'a> Scheduler<'a> {
             Report::Signal => self.stop_stages(),
             Report::Cancel if self.stop == Stop::AtOnce => {}
             Report::Cancel => {
-                self.stop = Stop::Asked;
+                self.stop = Stop::Requested;
                 self.stop_stages();
             }
         }
@@ -225,12 +227,12 @@ impl<'a> Scheduler<'a> {
         match &event {
             ProcessEvent::WaitingForLock { holder } => {
                 let holder = holder.as_ref().map_or(String::new(), |holder| format!(" ({holder})"));
-                self.wait(stage, format!("another run computes the same key{holder}"));
+                self.block(stage, format!("another run computes the same key{holder}"));
             }
             ProcessEvent::Queued { job, reason } => {
                 let job = self.record.stages[stage].job.insert(JobRecord::queued(job, reason));
                 let why = job.to_string();
-                self.wait(stage, why);
+                self.block(stage, why);
             }
             ProcessEvent::Placed { job, node } => {
                 let job = self.record.stages[stage].job.insert(JobRecord::running(job, node));
@@ -252,23 +254,23 @@ impl<'a> Scheduler<'a> {
         self.last_events[stage] = Some(event);
     }
 
-    fn wait(&mut self, stage: usize, why: String) {
+    fn block(&mut self, stage: usize, why: String) {
         self.set(stage, Status::Blocked { why });
     }
 
     /// Handles the end of a stage's process.
     fn close(&mut self, stage: usize) -> Result<()> {
-        let (cause, how) = self.executor.exit_cause(stage);
+        let (cause, error) = self.executor.exit_cause(stage);
         self.allocations.remove(&stage);
-        let over = self.limits.ended(stage);
-        match (self.last_events[stage].take(), over) {
+        let excess = self.limits.ended(stage);
+        match (self.last_events[stage].take(), excess) {
             (Some(ProcessEvent::Done { adopted }), _) => self.conclude(stage, adopted)?,
-            (_, Some(over)) if self.stop == Stop::No => self.retry_or_fail(stage, over.cause, over.error),
+            (_, Some(excess)) if self.stop == Stop::No => self.retry_or_fail(stage, excess.cause, excess.error),
             (Some(ProcessEvent::Failed { error, cause, damaged }), _) => match damaged {
-                Some(digest) if self.heal(stage, &digest)? => {}
+                Some(digest) if self.rerun_producers(stage, &digest)? => {}
                 _ => self.retry_or_fail(stage, cause, error),
             },
-            // It was killed, or did not save in time.
+            // The process was killed, or did not save in time.
             _ if self.stop != Stop::No => self.set(stage, Status::Interrupted),
             (Some(ProcessEvent::Interrupted), _) => {
                 self.retry_or_fail(
@@ -277,7 +279,7 @@ impl<'a> Scheduler<'a> {
                     "the stage's process was stopped by a signal from outside srpipe".into(),
                 );
             }
-            _ => self.retry_or_fail(stage, cause, how),
+            _ => self.retry_or_fail(stage, cause, error),
         }
         Ok(())
     }
@@ -285,8 +287,8 @@ impl<'a> Scheduler<'a> {
     fn has_limits(&self) -> bool {
         !self.context.pool.is_cluster()
             && self.allocations.keys().any(|&stage| {
-                let asked = &self.context.plan.stages[stage].resources;
-                asked.time.is_some() || asked.memory.is_some()
+                let requested = &self.context.plan.stages[stage].resources;
+                requested.time.is_some() || requested.memory.is_some()
             })
     }
 
@@ -300,11 +302,11 @@ impl<'a> Scheduler<'a> {
             if self.statuses[stage] != Status::Running {
                 continue;
             }
-            let asked = &self.context.plan.stages[stage].resources;
-            let memory = asked.memory.map(|_| self.executor.memory(stage));
-            match self.limits.check(stage, asked, self.started[stage].elapsed(), memory, Instant::now()) {
-                Some(Over::Stop) => self.executor.stop(stage),
-                Some(Over::Kill) => self.executor.kill(stage),
+            let requested = &self.context.plan.stages[stage].resources;
+            let memory = requested.memory.map(|_| self.executor.memory(stage));
+            match self.limits.check(stage, requested, self.started[stage].elapsed(), memory, Instant::now()) {
+                Some(LimitAction::Stop) => self.executor.stop(stage),
+                Some(LimitAction::Kill) => self.executor.kill(stage),
                 None => {}
             }
         }
@@ -317,33 +319,34 @@ impl<'a> Scheduler<'a> {
         match &self.cache.states()[stage] {
             StageState::Cached { action, .. } => {
                 self.context.run.link_stage(&self.context.plan.stages[stage].name, &action.outputs)?;
-                // Events of jobs arrive late.
+                // Events of jobs arrive late, so the elapsed time would be wrong.
                 let seconds = if self.context.pool.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
-            // Its input is being recomputed; afterwards the stage is cached if the input is the same.
+            // Its input is being recomputed. If the input comes out the same, the stage is then cached.
             StageState::Waiting { .. } => self.set(stage, Status::Pending),
             StageState::Ready { key, .. } => {
-                let error = format!("the stage reported success, but its result is missing in the store (key {key})");
+                let error = format!("the stage reported success, but its result is missing from the store (key {key})");
                 self.fail(stage, Cause::Failed, error);
             }
         }
         Ok(())
     }
 
+    /// Handles a request to stop; later requests are more urgent.
     fn stop_stages(&mut self) {
         let active: Vec<usize> = (0..self.statuses.len()).filter(|&stage| self.statuses[stage].is_active()).collect();
         self.stop = match (self.stop, self.executor.leave_delay()) {
             (Stop::No, None) => {
                 active.iter().for_each(|&stage| self.executor.stop(stage));
                 self.progress.stopping(Stopping::Saving);
-                Stop::Asked
+                Stop::Requested
             }
             (Stop::No, Some(wait)) => {
                 self.progress.stopping(Stopping::Leaving(wait));
                 Stop::Leave(Instant::now() + wait)
             }
-            // Cancelling needs an answer of the batch system, which may not come.
+            // Cancelling needs an answer from the batch system, which may never come.
             (Stop::AtOnce, Some(_)) => Stop::Leave(Instant::now()),
             (_, leave_delay) => {
                 if leave_delay.is_some() {

@@ -14,6 +14,7 @@ use crate::run::worker::LOG_FILE;
 use crate::store::Key;
 
 impl Scheduler<'_> {
+    /// Starts the ready stages for which there are resources.
     pub(super) fn start_ready_stages(&mut self) -> Result<()> {
         if self.context.on_failure == OnFailure::StartNothing
             && self.statuses.iter().any(|status| matches!(status, Status::Failed(_)))
@@ -22,7 +23,7 @@ impl Scheduler<'_> {
         }
         let request = |stage: usize| {
             let planned = &self.context.plan.stages[stage];
-            ResourceRequest { network: planned.params.runs_network(), resources: planned.resources }
+            ResourceRequest { is_network: planned.params.runs_network(), resources: planned.resources }
         };
         let ready = |stage: &usize| {
             self.statuses[*stage] == Status::Pending && matches!(self.cache.states()[*stage], StageState::Ready { .. })
@@ -32,7 +33,7 @@ impl Scheduler<'_> {
         let candidates: Vec<usize> = stages.clone().filter(ready).collect();
         let unspecified = stages.filter(|stage| active(stage) || ready(stage)).map(request);
         let unspecified = unspecified.filter(|request| request.resources.cpus.is_none());
-        let wanting = Load::count(unspecified.map(|request| request.network));
+        let demand = Load::count(unspecified.map(|request| request.is_network));
         let mut running: Vec<(ResourceRequest, Allocation)> =
             self.allocations.iter().map(|(&stage, allocation)| (request(stage), allocation.clone())).collect();
         let mut keys: BTreeSet<Key> =
@@ -41,12 +42,12 @@ impl Scheduler<'_> {
         for stage in candidates {
             let StageState::Ready { key, preimage } = &self.cache.states()[stage] else { continue };
             let planned = &self.context.plan.stages[stage];
-            let request = ResourceRequest { network: planned.params.runs_network(), resources: planned.resources };
+            let request = ResourceRequest { is_network: planned.params.runs_network(), resources: planned.resources };
             // If two stages have the same key, the second is cached once the first is done.
             if keys.contains(key) {
                 continue;
             }
-            let Some(allocation) = self.context.pool.allocate(request, &running, wanting) else { continue };
+            let Some(allocation) = self.context.pool.allocate(request, &running, demand) else { continue };
             keys.insert(key.clone());
             let spec = TaskSpec {
                 key: key.clone(),
