@@ -3,9 +3,9 @@
 //! - [`prepare()`]: looks up which stages are cached and hashes the external files (`sources`), before anything is
 //!   started. The result is [`Prepared`].
 //! - [`run`]: runs the stages. One thread (`scheduler`) decides what starts, from the states in the store
-//!   (`cache_state`) and the free resources (`resource_pool`). An `Executor` runs stages: `local` as child processes, `batch` as jobs of
-//!   a batch system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and `make_executor` choose the
-//!   executor.
+//!   (`cache_state`) and the free resources (`resource_pool`). An `Executor` runs stages: `local` as child processes,
+//!   `batch` as jobs of a batch system such as `slurm`. A [`Progress`] shows the run. [`batch_system`] and
+//!   `make_executor` choose the executor.
 //! - [`exec`]: runs one stage in the child process (`worker`). `protocol`: the messages between the two processes.
 //! - [`watch`]: follows the events of stages that other processes run.
 //!

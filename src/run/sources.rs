@@ -1,4 +1,4 @@
-//! Digests of the external files that stages read.
+//! Computes the digests of the external files that stages read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use crate::data::folder;
 use crate::plan::{Plan, PlannedStage, Sources};
 use crate::store::{Digest, Store, hash_file};
 
-/// Returns the digests of external content: as pinned in the pipeline file, or of local files.
+/// Returns the digests of all external content: those pinned in the pipeline file, and those of local files.
 pub(super) fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
     // Several stages can read the same file.
     let mut hashed: HashMap<PathBuf, Digest> = HashMap::new();
     let mut sources = Sources::new();
     for PlannedStage { name, base, params, .. } in &plan.stages {
-        let wrong = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
+        let input_error = |error: anyhow::Error| anyhow::Error::from(InputError(format!("stage {name}: {error:#}")));
         let one = |role: &str, digest| BTreeMap::from([(role.to_string(), digest)]);
         let found = match params {
             StageParams::Fetch(FetchParams::Cifar10(params)) => {
                 one("archive", archive(params, base, store, &mut hashed)?)
             }
             StageParams::Fetch(FetchParams::Folder(params)) => {
-                one("images", folder_content(params, store).map_err(wrong)?)
+                one("images", folder_content(params, store).map_err(input_error)?)
             }
             StageParams::Command(params) if !params.files.is_empty() => {
                 let mut digests = BTreeMap::new();
                 for file in &params.files {
                     let digest = match hashed.get(Path::new(file)) {
                         Some(digest) => digest.clone(),
-                        None => hash_needed(Path::new(file), base, store)?,
+                        None => hash_command_file(Path::new(file), base, store)?,
                     };
                     hashed.insert(file.into(), digest.clone());
                     digests.insert(format!("files.{file}"), digest);
@@ -65,19 +65,19 @@ fn archive(
     store: Option<&Store>,
     hashed: &mut HashMap<PathBuf, Digest>,
 ) -> Result<Digest> {
-    let wrong = |error: String| InputError(format!("stage {stage}: {error}"));
-    let pinned = |text: &str| text.parse::<Digest>().map_err(|e| wrong(format!("stages.{stage}.sha256: {e}")));
-    match cifar::source(params).map_err(|e| wrong(format!("{e:#}")))? {
+    let input_error = |error: String| InputError(format!("stage {stage}: {error}"));
+    let pinned = |text: &str| text.parse::<Digest>().map_err(|e| input_error(format!("stages.{stage}.sha256: {e}")));
+    match cifar::source(params).map_err(|e| input_error(format!("{e:#}")))? {
         Source::Web { sha256, .. } => Ok(pinned(&sha256)?),
         Source::File { path, sha256 } => {
             let digest = match hashed.get(&path) {
                 Some(digest) => digest.clone(),
-                None => hash_local(&path, stage, store)?,
+                None => hash_archive(&path, stage, store)?,
             };
             if let Some(sha256) = sha256
                 && pinned(&sha256)? != digest
             {
-                return Err(wrong(format!(
+                return Err(input_error(format!(
                     "{path} has the SHA-256\n  {digest}, but stages.{stage}.sha256 is\n  {sha256}.\n\
                      Get the file again, or correct the field",
                     path = path.display()
@@ -91,7 +91,7 @@ fn archive(
 }
 
 /// Returns the digest of a file that a command reads.
-fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
+fn hash_command_file(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
     let shown = path.display();
     if !path.is_file() {
         let what = if path.exists() { "is not a file" } else { "does not exist" };
@@ -110,7 +110,8 @@ fn hash_needed(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest
     digest.map_err(|e| InputError(format!("stage {stage}: stages.{stage}.files: reading {shown}: {e:#}")).into())
 }
 
-fn hash_local(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
+/// Returns the digest of a local CIFAR-10 archive.
+fn hash_archive(path: &Path, stage: &str, store: Option<&Store>) -> Result<Digest> {
     let shown = path.display();
     if !path.is_file() {
         let place = match std::path::absolute(path) {

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 
 use crate::store::open_file;
 
-/// The number of bytes that are read at once.
+/// The maximum number of bytes that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
 /// The maximum length of a line. Longer lines are skipped.
 const MAX_LINE_BYTES: usize = 4 << 20;
-/// The maximum number of new bytes that one call reads. Of more, it reads the last ones.
+/// The maximum number of new bytes that one call reads. If there are more, it reads only the last ones.
 const MAX_NEW_BYTES: u64 = 64 << 20;
 
+/// A reader of the lines that are appended to a file.
 pub struct Tail {
     path: PathBuf,
     offset: u64,
     /// The incomplete line at the end of what was read.
     rest: Vec<u8>,
-    /// That line is too long, or its beginning was skipped.
+    /// Whether that line is too long, or its beginning was skipped.
     is_partial: bool,
     has_skipped: bool,
 }
@@ -27,8 +28,8 @@ impl Tail {
         Self { path, offset: 0, rest: vec![], is_partial: false, has_skipped: false }
     }
 
-    /// Continues with the same file under another path.
-    pub(super) fn moved_to(&mut self, path: PathBuf) {
+    /// Sets the path after the file was moved.
+    pub(super) fn set_path(&mut self, path: PathBuf) {
         self.path = path;
     }
 
@@ -37,8 +38,8 @@ impl Tail {
         self.has_skipped
     }
 
-    /// Calls `handle` with the lines that were completed since the last call, in pieces; not at all while the file does
-    /// not exist. A file that has become shorter was replaced, and is read from its start.
+    /// Calls `handle` with the lines that were completed since the last call, in pieces. Does nothing while the file
+    /// does not exist. A file that has become shorter was replaced, and is read from its start.
     pub fn read_lines(&mut self, mut handle: impl FnMut(Vec<String>)) {
         // After an error, the next call continues.
         let _ = self.try_read_lines(&mut handle);
@@ -55,7 +56,7 @@ impl Tail {
             (self.is_partial, self.has_skipped) = (true, true);
         }
         file.seek(SeekFrom::Start(self.offset))?;
-        // What is added meanwhile is left to the next call.
+        // The next call reads what is appended in the meantime.
         let mut file = file.take(length - self.offset);
         let mut piece = vec![];
         while file.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)? > 0 {
@@ -110,13 +111,13 @@ mod tests {
         let mut tail = Tail::new(path.clone());
         assert_eq!(lines(&mut tail), [""; 0]);
         let mut file = File::create(&path).unwrap();
-        let mut said = |text: &str| {
+        let mut append = |text: &str| {
             file.write_all(text.as_bytes()).unwrap();
             lines(&mut tail)
         };
-        assert_eq!(said("one\ntw"), ["one"]);
-        assert_eq!(said("o\n"), ["two"]);
-        assert_eq!(said(""), [""; 0]);
+        assert_eq!(append("one\ntw"), ["one"]);
+        assert_eq!(append("o\n"), ["two"]);
+        assert_eq!(append(""), [""; 0]);
         // A line that ends within a character is incomplete.
         file.write_all(&"sü\n".as_bytes()[..2]).unwrap();
         assert_eq!(lines(&mut tail), [""; 0]);
@@ -124,12 +125,12 @@ mod tests {
         assert_eq!(lines(&mut tail), ["sü"]);
         let shorter = folder.path().join("another");
         std::fs::write(&shorter, "new\n").unwrap();
-        tail.moved_to(shorter);
+        tail.set_path(shorter);
         assert_eq!(lines(&mut tail), ["new"]);
     }
 
     #[test]
-    fn of_a_huge_file_only_the_end_is_read_and_long_lines_are_skipped() {
+    fn only_the_end_of_a_huge_file_is_read_and_long_lines_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
         let mut tail = Tail::new(path.clone());

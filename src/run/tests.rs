@@ -21,7 +21,7 @@ use crate::store::{Action, Artifact, Cost, Store};
 
 /// What a stage's process does.
 #[derive(Clone, Copy)]
-enum Act {
+enum Behaviour {
     Fail,
     Die,
     /// Dies once.
@@ -34,11 +34,11 @@ enum Act {
     RunOut,
 }
 
-struct Fake<'a> {
+struct FakeExecutor<'a> {
     store: &'a Store,
     names: Vec<String>,
     reports: Sender<Report>,
-    acts: BTreeMap<&'static str, Act>,
+    behaviours: BTreeMap<&'static str, Behaviour>,
     /// The names of stages, in the order in which they started.
     started: Vec<String>,
     /// A signal arrives after this stage has started.
@@ -51,13 +51,13 @@ struct Fake<'a> {
     batch_divisors: Vec<usize>,
 }
 
-impl Fake<'_> {
+impl FakeExecutor<'_> {
     fn send(&self, stage: usize, event: ProcessEvent) {
         self.reports.send(Report::Event { stage, event: Event::Process(event) }).unwrap();
     }
 }
 
-impl Executor for Fake<'_> {
+impl Executor for FakeExecutor<'_> {
     fn start(&mut self, stage: usize, spec: &TaskSpec, _log: &Path) -> Result<()> {
         let name = self.names[stage].clone();
         self.started.push(name.clone());
@@ -65,28 +65,28 @@ impl Executor for Fake<'_> {
         self.active.insert(stage);
         self.most_active = self.most_active.max(self.active.len());
         self.send(stage, ProcessEvent::Started);
-        match self.acts.get(name.as_str()) {
-            Some(Act::Fail) => {
+        match self.behaviours.get(name.as_str()) {
+            Some(Behaviour::Fail) => {
                 self.send(stage, ProcessEvent::Failed { error: "it broke".into(), cause: Cause::Failed, damaged: None })
             }
-            Some(Act::RunOut) if spec.batch_divisor < 4 => {
+            Some(Behaviour::RunOut) if spec.batch_divisor < 4 => {
                 let error = "no room".into();
                 self.send(stage, ProcessEvent::Failed { error, cause: Cause::OutOfMemory, damaged: None });
             }
-            Some(Act::Die) => {}
-            Some(Act::DieOnce) => self.acts.retain(|&other, _| other != name),
-            Some(Act::FindDamage) => {
-                self.acts.retain(|&other, _| other != name);
+            Some(Behaviour::Die) => {}
+            Some(Behaviour::DieOnce) => self.behaviours.retain(|&other, _| other != name),
+            Some(Behaviour::FindDamage) => {
+                self.behaviours.retain(|&other, _| other != name);
                 let damaged = spec.preimage.inputs.values().next().and_then(|blobs| blobs.values().next()).cloned();
                 self.send(stage, ProcessEvent::Failed { error: "damaged".into(), cause: Cause::Failed, damaged });
             }
-            Some(Act::Linger) => {
+            Some(Behaviour::Linger) => {
                 if self.signal_at == Some(name.as_str()) {
                     self.reports.send(Report::Signal).unwrap();
                 }
                 return Ok(());
             }
-            Some(Act::RunOut) | None => {
+            Some(Behaviour::RunOut) | None => {
                 // Passes its inputs on, as `degrade` does, and adds outputs that depend only on its parameters.
                 let mut outputs = Artifact::new();
                 for blob in spec.params.outputs() {
@@ -135,7 +135,7 @@ impl Progress for Silent {
     fn finished(&mut self, _: &RunRecord) {}
 }
 
-struct Ran {
+struct Summary {
     state: RunState,
     stages: BTreeMap<String, StageRunState>,
     errors: Vec<String>,
@@ -163,28 +163,34 @@ fn two_branches() -> Pipeline {
     ])
 }
 
-fn run(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize) -> Ran {
-    run_as(store, pipeline, acts, jobs, &How::default())
+fn run(store: &Store, pipeline: &Pipeline, behaviours: &[(&'static str, Behaviour)], jobs: usize) -> Summary {
+    run_as(store, pipeline, behaviours, jobs, &Setup::default())
 }
 
 /// Further options of a run.
 #[derive(Default)]
-struct How {
+struct Setup {
     signal_at: Option<&'static str>,
     on_failure: OnFailure,
     force: &'static [&'static str],
     cuda: Option<usize>,
 }
 
-fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs: usize, how: &How) -> Ran {
-    let is_forced = |&stage: &usize| how.force.contains(&pipeline.stages[stage].name.as_str());
+fn run_as(
+    store: &Store,
+    pipeline: &Pipeline,
+    behaviours: &[(&'static str, Behaviour)],
+    jobs: usize,
+    setup: &Setup,
+) -> Summary {
+    let is_forced = |&stage: &usize| setup.force.contains(&pipeline.stages[stage].name.as_str());
     let forced = (0..pipeline.stages.len()).filter(is_forced).collect();
     let prepared = prepare_forced(pipeline, Some(store), forced).unwrap();
     let (exe, command) = ("srpipe".into(), vec![]);
     let options = Options {
         file: None,
         jobs: None,
-        on_failure: how.on_failure,
+        on_failure: setup.on_failure,
         remote: None,
         exe,
         command,
@@ -194,13 +200,13 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     let record = new_record(pipeline, &prepared, store, &options);
     let run = store.create_run("p", "", &record).unwrap();
     let (sender, reports) = channel();
-    let mut fake = Fake {
+    let mut fake = FakeExecutor {
         store,
         names: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
         reports: sender,
-        acts: acts.iter().copied().collect(),
+        behaviours: behaviours.iter().copied().collect(),
         started: vec![],
-        signal_at: how.signal_at,
+        signal_at: setup.signal_at,
         active: BTreeSet::new(),
         most_active: 0,
         memory: 1_000_000,
@@ -208,13 +214,13 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     };
     let context = RunContext {
         plan: &prepared.plan,
-        cuda: how.cuda,
+        cuda: setup.cuda,
         pool: ResourcePool {
             machine: Some(Machine { cores: jobs, ..Machine::default() }),
             jobs: Some(jobs),
             cuda: None,
         },
-        on_failure: how.on_failure,
+        on_failure: setup.on_failure,
         remote: None,
         store,
         run: &run,
@@ -223,7 +229,7 @@ fn run_as(store: &Store, pipeline: &Pipeline, acts: &[(&'static str, Act)], jobs
     let scheduler = Scheduler::new(context, CacheState::new(&prepared, store), record, &mut fake, &mut silent);
     let record = scheduler.run(&reports, store.guard().unwrap()).unwrap();
     assert_eq!(run.record().unwrap().stages, record.stages, "the record on disk matches the returned one");
-    Ran {
+    Summary {
         state: record.state,
         errors: record.stages.iter().filter_map(|stage| stage.error.clone()).collect(),
         stages: record.stages.into_iter().map(|stage| (stage.name, stage.state)).collect(),
@@ -253,10 +259,10 @@ fn every_stage_runs_once_and_is_then_cached() {
 
 #[test]
 fn a_failure_skips_only_dependent_stages() {
-    for act in [Act::Fail, Act::Die] {
+    for behaviour in [Behaviour::Fail, Behaviour::Die] {
         let (_folder, store) = store();
-        let how = How { on_failure: OnFailure::KeepGoing, ..How::default() };
-        let ran = run_as(&store, &two_branches(), &[("left_pairs", act)], 1, &how);
+        let setup = Setup { on_failure: OnFailure::KeepGoing, ..Setup::default() };
+        let ran = run_as(&store, &two_branches(), &[("left_pairs", behaviour)], 1, &setup);
         assert_eq!(ran.state, RunState::Failed);
         let expected = [
             ("left", StageRunState::Ran),
@@ -267,7 +273,7 @@ fn a_failure_skips_only_dependent_stages() {
             ("right_model", StageRunState::Ran),
         ];
         assert_eq!(ran.stages, expected.map(|(name, state)| (name.to_string(), state)).into());
-        assert_eq!(ran.errors, [if let Act::Fail = act { "it broke" } else { "died" }]);
+        assert_eq!(ran.errors, [if let Behaviour::Fail = behaviour { "it broke" } else { "died" }]);
     }
 }
 
@@ -294,7 +300,7 @@ fn stages_with_the_same_key_are_computed_once() {
 #[test]
 fn producers_of_a_damaged_blob_run_again() {
     let (_folder, store) = store();
-    let ran = run(&store, &two_branches(), &[("left_model", Act::FindDamage)], 1);
+    let ran = run(&store, &two_branches(), &[("left_model", Behaviour::FindDamage)], 1);
     assert_eq!(ran.state, RunState::Ok, "{:?}", ran.errors);
     let times = |name: &str| ran.started.iter().filter(|started| *started == name).count();
     // `left_pairs` passes on the images of `left`, so both are producers.
@@ -304,8 +310,8 @@ fn producers_of_a_damaged_blob_run_again() {
 #[test]
 fn a_signal_lets_stages_save_and_starts_no_others() {
     let (_folder, store) = store();
-    let how = How { signal_at: Some("left_pairs"), ..How::default() };
-    let ran = run_as(&store, &two_branches(), &[("left_pairs", Act::Linger)], 1, &how);
+    let setup = Setup { signal_at: Some("left_pairs"), ..Setup::default() };
+    let ran = run_as(&store, &two_branches(), &[("left_pairs", Behaviour::Linger)], 1, &setup);
     assert_eq!(ran.state, RunState::Interrupted);
     assert_eq!(ran.stages["left_pairs"], StageRunState::Interrupted);
     assert_eq!(ran.stages["left_model"], StageRunState::Skipped);
@@ -315,7 +321,7 @@ fn a_signal_lets_stages_save_and_starts_no_others() {
 #[test]
 fn after_a_failure_no_other_stage_starts() {
     let (_folder, store) = store();
-    let ran = run(&store, &two_branches(), &[("left", Act::Fail)], 1);
+    let ran = run(&store, &two_branches(), &[("left", Behaviour::Fail)], 1);
     assert_eq!((ran.state, ran.started), (RunState::Failed, vec!["left".to_string()]));
     assert_eq!(ran.stages["right"], StageRunState::Skipped);
 }
@@ -323,15 +329,15 @@ fn after_a_failure_no_other_stage_starts() {
 #[test]
 fn a_stage_is_retried_as_often_as_allowed_for_each_cause() {
     let with = |retry: &str| pipeline(&[("one", &format!("{{kind: fetch, dataset: synthetic, retry: {retry}}}"))]);
-    for (retry, act, state, starts) in [
-        ("{lost: 1}", Act::DieOnce, RunState::Ok, 2),
-        ("0", Act::DieOnce, RunState::Failed, 1),
-        ("2", Act::Die, RunState::Failed, 3),
-        ("{failed: 2}", Act::Die, RunState::Failed, 1),
-        ("{failed: 2}", Act::Fail, RunState::Failed, 3),
+    for (retry, behaviour, state, starts) in [
+        ("{lost: 1}", Behaviour::DieOnce, RunState::Ok, 2),
+        ("0", Behaviour::DieOnce, RunState::Failed, 1),
+        ("2", Behaviour::Die, RunState::Failed, 3),
+        ("{failed: 2}", Behaviour::Die, RunState::Failed, 1),
+        ("{failed: 2}", Behaviour::Fail, RunState::Failed, 3),
     ] {
         let (_folder, store) = store();
-        let ran = run(&store, &with(retry), &[("one", act)], 1);
+        let ran = run(&store, &with(retry), &[("one", behaviour)], 1);
         assert_eq!((ran.state, ran.started.len()), (state, starts), "{retry}");
     }
 }
@@ -347,16 +353,16 @@ fn a_network_that_exceeds_gpu_memory_is_retried_with_half_the_images() {
             ("other", "{kind: train, data: pairs, optim: {steps: 2}}"),
         ])
     };
-    let gpu = How { cuda: Some(0), on_failure: OnFailure::KeepGoing, ..How::default() };
-    for (retry, how, state, batch_divisors) in [
+    let gpu = Setup { cuda: Some(0), on_failure: OnFailure::KeepGoing, ..Setup::default() };
+    for (retry, setup, state, batch_divisors) in [
         (2, &gpu, RunState::Ok, vec![1, 1, 1, 2, 4, 1]),
         (1, &gpu, RunState::Failed, vec![1, 1, 1, 2, 1]),
         (0, &gpu, RunState::Failed, vec![1, 1, 1, 1]),
         // On the CPU, another batch size would change the bytes of the result.
-        (2, &How { cuda: None, ..gpu }, RunState::Failed, vec![1, 1, 1, 1, 1, 1]),
+        (2, &Setup { cuda: None, ..gpu }, RunState::Failed, vec![1, 1, 1, 1, 1, 1]),
     ] {
         let (_folder, store) = store();
-        let ran = run_as(&store, &stages(retry), &[("model", Act::RunOut)], 1, how);
+        let ran = run_as(&store, &stages(retry), &[("model", Behaviour::RunOut)], 1, setup);
         assert_eq!((ran.state, ran.batch_divisors), (state, batch_divisors), "{retry}");
         assert_eq!(ran.stages["other"], StageRunState::Ran);
     }
@@ -371,10 +377,10 @@ fn stages_that_exceed_their_resources_are_stopped() {
         )])
     };
     let (_folder, store) = store();
-    let ran = run(&store, &with("memory: 900 kB"), &[("one", Act::Linger)], 1);
+    let ran = run(&store, &with("memory: 900 kB"), &[("one", Behaviour::Linger)], 1);
     assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 1));
     assert_eq!(ran.errors, ["it used 1 MB of memory, more than its limit of 1 MB (`resources.memory`)"]);
-    let ran = run(&store, &with("time: 0.05 s, memory: 2 MB"), &[("one", Act::Linger)], 1);
+    let ran = run(&store, &with("time: 0.05 s, memory: 2 MB"), &[("one", Behaviour::Linger)], 1);
     assert_eq!((ran.state, ran.started.len()), (RunState::Failed, 2));
     assert_eq!(ran.errors, ["it exceeded its time limit of 0.05 s (`resources.time`)"]);
 }
@@ -383,13 +389,13 @@ fn stages_that_exceed_their_resources_are_stopped() {
 fn stages_after_a_forced_stage_stay_cached_if_its_outputs_are_the_same() {
     let (_folder, store) = store();
     run(&store, &two_branches(), &[], 1);
-    let how = How { force: &["left_pairs", "right_model"], ..How::default() };
-    let ran = run_as(&store, &two_branches(), &[], 1, &how);
+    let setup = Setup { force: &["left_pairs", "right_model"], ..Setup::default() };
+    let ran = run_as(&store, &two_branches(), &[], 1, &setup);
     assert_eq!((ran.state, ran.started), (RunState::Ok, vec!["left_pairs".into(), "right_model".into()]));
     assert_eq!(ran.stages["left_pairs"], StageRunState::Ran);
     assert_eq!(ran.stages["left_model"], StageRunState::Cached);
     // If it fails, the earlier result stays cached.
-    let failed = run_as(&store, &two_branches(), &[("left_pairs", Act::Fail)], 1, &how);
+    let failed = run_as(&store, &two_branches(), &[("left_pairs", Behaviour::Fail)], 1, &setup);
     assert_eq!(failed.state, RunState::Failed);
     assert_eq!(run(&store, &two_branches(), &[], 1).started.len(), 0);
 }

@@ -1,11 +1,11 @@
-//! Follows the events of stages that other processes run. Only reads, and never blocks.
+//! Follows the events of stages that other processes run, without writing anything or blocking.
 
 use super::tail::Tail;
 use crate::stages::StageEvent;
 use crate::store::files::read_tail;
 use crate::store::{Key, Store};
 
-/// The events of the work on a key, from its beginning.
+/// A reader of the events of the work on a key, from the first one.
 pub struct Events {
     tail: Tail,
 }
@@ -16,9 +16,9 @@ impl Events {
     }
 
     /// Returns the events since the last call.
-    pub fn news(&mut self, store: &Store, key: &Key) -> Vec<StageEvent> {
-        // The file moves when the work is done.
-        self.tail.moved_to(store.events_path(key));
+    pub fn read_new(&mut self, store: &Store, key: &Key) -> Vec<StageEvent> {
+        // The file is moved when the work is done.
+        self.tail.set_path(store.events_path(key));
         let mut events = vec![];
         let parse = |line: &String| serde_json::from_str(line).ok();
         self.tail.read_lines(|lines| events.extend(lines.iter().filter_map(parse)));

@@ -1,7 +1,7 @@
 //! The process that runs one stage.
 //!
 //! The parent holds the other end of stdin. When that end closes, for whatever reason the parent ended, the child asks
-//! its stage to save and exits within [`ORPHAN_GRACE`], so no process outlives its run.
+//! its stage to save its progress and exits within [`ORPHAN_GRACE`], so no process outlives its run.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Stdin, Write};
@@ -44,8 +44,8 @@ const EVENTS_FILE: &str = "events.jsonl";
 /// The file in the key's work folder with the total duration of all attempts.
 const SECONDS_FILE: &str = "seconds";
 
-/// Runs the stage that stdin specifies, or in a job the stage of its `batch` record. Returns the exit code of the
-/// process.
+/// Runs one stage, and returns the exit code of the process. The task comes from stdin, or in a job from the record of
+/// its `batch`.
 pub fn exec(batch: Option<&Path>) -> u8 {
     let ended = match batch {
         None => run_from_stdin(),
@@ -56,7 +56,7 @@ pub fn exec(batch: Option<&Path>) -> u8 {
         Ok(Ended::Failed) => 1,
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED,
         Err(error) => {
-            // For users who run the hidden command manually.
+            // For users who run the hidden command by hand.
             log(&format!("error: {error:#}"));
             send(&ProcessEvent::Failed { error: format!("{error:#}"), cause: Cause::Failed, damaged: None });
             1
@@ -64,6 +64,7 @@ pub fn exec(batch: Option<&Path>) -> u8 {
     }
 }
 
+/// How an attempt to run a stage ended.
 enum Ended {
     Done,
     Failed,
@@ -99,6 +100,8 @@ fn run_as_job(batch: &Path) -> Result<Ended> {
     attempt(&spec, &store, &stop)
 }
 
+/// Runs a stage unless its result is in the store or in the shared cache. Waits for other processes that compute the
+/// same key.
 fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&spec.key)? {
         Some(lock) => lock,
@@ -110,8 +113,8 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     };
     let is_cached = |action: Action| spec.preimage.check_outputs(&action.outputs).is_ok();
     if !spec.force && store.action(&spec.key)?.is_some_and(is_cached) {
-        // Locking created the work folder again, with this process's empty log. It must not replace the log that was
-        // kept. A log that is not empty is from a process that died between commit and cleanup.
+        // This process has created the work folder again, with an empty log, which must not replace the archived one. A
+        // log that is not empty is from a process that died between commit and cleanup.
         let log = store.work_dir(&spec.key).join(LOG_FILE);
         if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 0) {
             let _ = std::fs::remove_file(&log);
@@ -126,7 +129,7 @@ fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
         store.lease(&lock)?;
         match Remote::open(address).and_then(|remote| remote.fetch(store, &spec.key)) {
             Ok(true) => {
-                send(&StageEvent::Message { text: redact(&format!("taken from {address}")).into_owned() });
+                send(&StageEvent::Message { text: redact(&format!("fetched from {address}")).into_owned() });
                 clean_up(store, lock);
                 send(&ProcessEvent::Done { adopted: true });
                 return Ok(Ended::Done);
@@ -225,7 +228,7 @@ fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Resu
     };
     // A panic is a bug in srpipe. Its message is in the log, and the stage fails.
     let result = catch_unwind(AssertUnwindSafe(|| stages::execute(&spec.params, &context)));
-    reporter.catch_up();
+    reporter.flush();
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -233,7 +236,7 @@ fn run_stage(spec: &TaskSpec, store: &Store, stop: &Stop, clock: &Clock) -> Resu
     })
 }
 
-/// Returns the damaged blob that rerunning its producer would restore.
+/// Returns the damaged blob that caused an error, if rerunning its producer can restore it.
 fn damaged_blob(error: &ReadError) -> Option<Digest> {
     match error {
         ReadError::Missing { path } | ReadError::Corrupt { path } => path.file_name()?.to_str()?.parse().ok(),
@@ -254,7 +257,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Watches the rest of stdin, and signals of process managers.
+    /// Watches the rest of stdin, and the signals that process managers send.
     fn listen(self: &Arc<Self>, mut stdin: BufReader<Stdin>) -> Result<()> {
         for signal in super::not_ignored(&[SIGINT, SIGTERM]) {
             // A second signal ends the process at once.
@@ -268,7 +271,7 @@ impl Stop {
             let asked = matches!(stdin.read_line(&mut line), Ok(n) if n > 0) && line.trim_end() == STOP;
             stop.ask();
             if asked {
-                // Notice if the parent dies while it waits for the stage to save.
+                // Keep reading, to notice if the parent dies while it waits for the stage to save.
                 let deadline = Instant::now() + STOP_GRACE;
                 std::thread::spawn(move || {
                     std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
@@ -291,7 +294,7 @@ impl Stop {
         let stop = self.clone();
         let watch = move || {
             for signal in signals.forever() {
-                // The first one counts: a job that exceeds its time limit gets others later.
+                // Only the first one counts: a job that exceeds its time limit gets others later.
                 let _ = stop.signal.compare_exchange(0, signal, SeqCst, SeqCst);
                 stop.ask();
             }
@@ -315,6 +318,7 @@ impl Stop {
         send(&event);
     }
 
+    /// Asks the stage to stop.
     fn ask(&self) {
         self.asked.store(true, SeqCst);
         if !*self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
@@ -336,7 +340,8 @@ struct Spent {
     seconds: f64,
 }
 
-/// Measures the time that a key took over all attempts. The file is updated often, because the process may be killed.
+/// Measures the time that all attempts to compute a key took. The file is updated often, because the process may be
+/// killed.
 struct Clock {
     path: PathBuf,
     before: f64,
@@ -376,16 +381,16 @@ impl Clock {
 /// Passes a stage's events to the parent, the events file and the log.
 struct Reporter<'a> {
     clock: &'a Clock,
-    passed: Mutex<Passed>,
+    state: Mutex<ReporterState>,
 }
 
 /// The state of a [`Reporter`].
-struct Passed {
+struct ReporterState {
     file: File,
-    /// When progress was passed on last.
-    at: Option<Instant>,
+    /// When progress was last passed on.
+    progress_at: Option<Instant>,
     /// Progress that was reported too soon after that.
-    held: Option<StageEvent>,
+    pending: Option<StageEvent>,
 }
 
 impl<'a> Reporter<'a> {
@@ -393,37 +398,37 @@ impl<'a> Reporter<'a> {
         let path = work.join(EVENTS_FILE);
         let file = open_own(&path, File::options().create(true).append(true));
         let file = file.with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { clock, passed: Mutex::new(Passed { file, at: None, held: None }) })
+        Ok(Self { clock, state: Mutex::new(ReporterState { file, progress_at: None, pending: None }) })
     }
 
     fn report(&self, event: StageEvent) {
-        let mut passed = self.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &event {
             StageEvent::Progress { done, total, .. } => {
-                if done != total && passed.at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
-                    passed.held = Some(event);
+                if done != total && state.progress_at.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                    state.pending = Some(event);
                     return;
                 }
-                passed.at = Some(Instant::now());
-                passed.held = None;
+                state.progress_at = Some(Instant::now());
+                state.pending = None;
                 self.clock.save();
             }
             StageEvent::Message { text } => log(text),
         }
-        passed.on(&event);
+        state.pass_on(&event);
     }
 
     /// Passes on the last progress, after the stage has ended.
-    fn catch_up(&self) {
-        let mut passed = self.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(event) = passed.held.take() {
-            passed.on(&event);
+    fn flush(&self) {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(event) = state.pending.take() {
+            state.pass_on(&event);
         }
     }
 }
 
-impl Passed {
-    fn on(&mut self, event: &StageEvent) {
+impl ReporterState {
+    fn pass_on(&mut self, event: &StageEvent) {
         // The file is only for `status` in other processes, so a write error is ignored.
         let line = serde_json::to_string(event).expect("events are plain data") + "\n";
         let _ = self.file.write_all(line.as_bytes());

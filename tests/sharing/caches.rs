@@ -35,7 +35,7 @@ fn check_sharing(remote: &str, more: &[(&str, &str)]) {
     let to = Pipeline::small().folder();
     let second = with_remote(&to, &["run", "p.yaml", "--json"], remote, more);
     assert_eq!(second.finished()["stages"], all("cached"), "{second}");
-    assert!(second.stdout.contains(&format!("taken from {remote}")), "{second}");
+    assert!(second.stdout.contains(&format!("fetched from {remote}")), "{second}");
     assert_eq!(to.srpipe(&["verify"]).code, Some(0));
     // A forced stage runs even if the shared cache has its result.
     let forced = with_remote(&to, &["run", "p.yaml", "--json", "--force", "images"], remote, more);

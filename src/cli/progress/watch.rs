@@ -23,7 +23,7 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
     loop {
         for (i, stage) in view.record.stages.iter().enumerate() {
             if let (Some(events), Some(key)) = (events.get_mut(&i), &stage.key) {
-                events.news(store, key).iter().for_each(|event| progress.event(i, event));
+                events.read_new(store, key).iter().for_each(|event| progress.event(i, event));
             }
             if stage.state == reported[i] {
                 continue;
@@ -31,14 +31,14 @@ pub fn watch(store: &Store, run: &RunDir, progress: &mut dyn Progress) -> Option
             // A stage that ended before it was seen running has events too.
             if let (StageRunState::Pending, StageRunState::Ran, Some(key)) = (reported[i], stage.state, &stage.key) {
                 progress.stage(i, &Status::Running);
-                progress.earlier(i, &Events::of(store, key).news(store, key));
+                progress.earlier(i, &Events::of(store, key).read_new(store, key));
             }
             progress.stage(i, &status(stage, store));
             reported[i] = stage.state;
             events.remove(&i);
             if let (StageRunState::Running, Some(key)) = (stage.state, &stage.key) {
                 let events = events.entry(i).or_insert(Events::of(store, key));
-                progress.earlier(i, &events.news(store, key));
+                progress.earlier(i, &events.read_new(store, key));
             }
         }
         if view.state != ViewState::Running {

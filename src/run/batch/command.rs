@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The output of a command that ended.
 pub struct CommandOutput {
-    /// The exit code was 0.
+    /// Whether the exit code was 0.
     pub ok: bool,
     pub stdout: String,
     pub stderr: String,
@@ -45,6 +45,7 @@ pub fn run_command(command: &mut Command, input: &str, timeout: Duration) -> Res
     Ok(CommandOutput { ok: status.success(), stdout: text(stdout), stderr: text(stderr) })
 }
 
+/// Reads a pipe to its end, in another thread.
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = vec![];

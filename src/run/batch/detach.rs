@@ -28,7 +28,7 @@ pub fn detach(
     states: &[StageState],
 ) -> Result<usize> {
     let job_store = JobStore::of(run);
-    let submitter = Submitter { spec: job_store.spec()?, system, job_store, exe, secrets: secrets::of(plan) };
+    let submitter = Submitter { spec: job_store.spec()?, system, job_store, exe, secrets: secrets::to_variable(plan) };
     let plan = &submitter.spec.plan;
     let mut sent: Vec<Batch> = vec![];
     for level in levels(plan, states) {

@@ -1,5 +1,5 @@
-//! Checksums of the events in a job's output. The file has no other protection: it may be replaced by that of another
-//! job, or altered.
+//! Checksums of the events in a job's output. They are the only protection against an output that was altered or that
+//! belongs to another job.
 //!
 //! The last member of a sealed line is `"check"`, the first half of the hexadecimal SHA-256 of the job's identity (run,
 //! batch, task) and the line without that member:
@@ -49,7 +49,7 @@ impl EventSeal {
     }
 }
 
-/// Splits a sealed line into the part that is sealed and the digits of the seal.
+/// Splits a sealed line into the sealed part and the digits of the seal.
 fn split(line: &str) -> Option<(&str, &str)> {
     let rest = line.strip_suffix(END)?;
     let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn unsealed_events_are_accepted_only_of_older_versions() {
+    fn unsealed_events_are_accepted_only_from_older_versions() {
         let line = r#"{"event":"started"}"#;
         assert!(!seal((1, 0)).accepts(line));
         let old = EventSeal::new(RUN, (1, 0), false);

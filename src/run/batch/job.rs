@@ -1,4 +1,4 @@
-//! The job side: determines what a process started by the batch system must run, and how it stops.
+//! The side of the job: determines which stage a process that the batch system started must run, and how it stops.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -66,7 +66,7 @@ impl Job {
 
     /// Disables the shared cache for jobs of this run that start later.
     pub fn disable_cache(&self) {
-        // If the marker cannot be written, they detect the problem themselves.
+        // If the marker cannot be written, those jobs detect the problem themselves.
         let _ = File::create(&self.marker);
     }
 
@@ -78,8 +78,8 @@ impl Job {
         let start = Instant::now();
         let force = forced.contains(&self.stage);
         loop {
-            let look = |stage| state_of(plan, stage, &Visible { store, hidden: &hidden }, sources, *backend);
-            match look(self.stage) {
+            let state = |stage| state_of(plan, stage, &Visible { store, hidden: &hidden }, sources, *backend);
+            match state(self.stage) {
                 StageState::Cached { key, .. } if force => drop(hidden.insert(key)),
                 StageState::Cached { .. } => return Ok(Task::Cached),
                 StageState::Ready { key, preimage } => {
@@ -102,14 +102,14 @@ impl Job {
                 StageState::Waiting { on } if start.elapsed() > MAX_WAIT => {
                     let names: Vec<&str> = on.iter().map(|&on| plan.stages[on].name.as_str()).collect();
                     bail!(
-                        "stage {} needs the result of {}, which is missing in {}",
+                        "stage {} needs the result of {}, which is missing from {}",
                         plan.stages[self.stage].name,
                         names.join(", "),
                         store.runs_dir().display()
                     );
                 }
                 StageState::Waiting { on } => {
-                    on.iter().filter_map(|&on| look(on).key().cloned()).for_each(|key| store.refresh(&key));
+                    on.iter().filter_map(|&on| state(on).key().cloned()).for_each(|key| store.refresh(&key));
                     thread::sleep(Duration::from_secs(1));
                 }
             }
@@ -125,7 +125,7 @@ impl Job {
             Cause::Time => "the time limit of the job is reached; progress is saved",
             _ => "the job was asked to stop; progress is saved",
         };
-        // A cancelled job is no longer running for the batch system, and stays cancelled.
+        // For the batch system, a cancelled job is not running; it must stay cancelled.
         let may_requeue = cause == Cause::Time || self.system.is_running(&self.current.id);
         let restarts = self.current.restarts;
         if restarts < allowed && may_requeue {
@@ -137,7 +137,7 @@ impl Job {
         }
         match cause {
             Cause::Time => ProcessEvent::Failed { error: error.into(), cause, damaged: None },
-            // The batch system shows why.
+            // The batch system reports the reason.
             _ => ProcessEvent::Interrupted,
         }
     }
@@ -149,6 +149,7 @@ impl Job {
     }
 }
 
+/// Returns the GPUs allocated to the job.
 fn gpus() -> Vec<String> {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
     visible.split(',').map(|id| id.trim().to_string()).filter(|id| !id.is_empty()).collect()

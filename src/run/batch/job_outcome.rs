@@ -12,7 +12,7 @@ use super::system::{End, JobState};
 pub enum Answer {
     /// The system has not given a readable answer since the job was submitted.
     None,
-    /// The system does not know the job.
+    /// The queue does not contain the job, and the accounting does not show how it ended.
     Absent,
     Is(JobState),
 }
@@ -40,10 +40,11 @@ pub(super) struct Observation {
     pub(super) silent_for: Option<Duration>,
 }
 
+/// What is known about the result of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum JobOutcome {
     Done,
-    /// As the job reported.
+    /// The job reported that its stage failed.
     Failed,
     /// The job is alive, or may be.
     Wait,
@@ -51,10 +52,11 @@ pub(super) enum JobOutcome {
     Lost(Loss),
 }
 
+/// How a job without a result ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
     Ended(End),
-    /// The job is gone and nothing shows how it ended.
+    /// The job has left the queue, and nothing shows how it ended.
     Vanished,
 }
 
@@ -65,19 +67,19 @@ pub(super) fn outcome(observed: &Observation, grace: Duration) -> JobOutcome {
         return JobOutcome::Done;
     }
     let is_alive = observed.silent_for.is_some_and(|silent| silent < grace);
-    let gone_long = observed.gone_for >= grace;
+    let is_gone_for_grace = observed.gone_for >= grace;
     match &observed.answer {
         // Requeued, or still ending: the report may be that of an earlier attempt.
         Answer::Is(JobState::Queued { .. } | JobState::Running { .. }) => JobOutcome::Wait,
         _ if observed.reported_failure => JobOutcome::Failed,
         Answer::None | Answer::Is(JobState::Unknown) => JobOutcome::Wait,
         // Its result may not be visible here yet.
-        Answer::Is(JobState::Ended(End::Completed)) if !gone_long => JobOutcome::Wait,
+        Answer::Is(JobState::Ended(End::Completed)) if !is_gone_for_grace => JobOutcome::Wait,
         Answer::Is(JobState::Ended(end)) => JobOutcome::Lost(Loss::Ended(match (end, observed.logged_end) {
             (End::Failed | End::Cancelled | End::Completed, Some(logged)) => logged,
             _ => *end,
         })),
-        Answer::Absent if is_alive || !gone_long => JobOutcome::Wait,
+        Answer::Absent if is_alive || !is_gone_for_grace => JobOutcome::Wait,
         Answer::Absent => JobOutcome::Lost(observed.logged_end.map_or(Loss::Vanished, Loss::Ended)),
     }
 }

@@ -27,10 +27,10 @@ const CANCELLED: &str = "cancelled";
 /// Everything that determines what a job does, whenever it starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
-    /// The id of the run; None if an older version wrote it.
+    /// The id of the run; None if an older version wrote this.
     #[serde(default)]
     run_id: Option<String>,
-    /// What submits the jobs; None if an older version wrote it.
+    /// The executor that submits the jobs; None if an older version wrote this.
     #[serde(default)]
     pub executor: Option<ExecutorKind>,
     /// The folder of the store.
@@ -84,8 +84,8 @@ impl RunSpec {
     /// Whether a run that is prepared now would do the same.
     pub(super) fn matches(&self, prepared: &Prepared) -> bool {
         // The plan on disk contains no secrets.
-        let written = |plan: &Plan| serde_json::to_value(plan).ok();
-        written(&self.plan) == written(&prepared.plan)
+        let to_json = |plan: &Plan| serde_json::to_value(plan).ok();
+        to_json(&self.plan) == to_json(&prepared.plan)
             && self.sources == prepared.sources
             && self.backend == prepared.backend()
             && self.forced == prepared.forced
@@ -316,8 +316,7 @@ impl JobStore {
         self.unusable(&format!("{}.json is missing{evidence}", tag(batch)))
     }
 
-    /// Returns an error that includes the next step. The name of the file comes first, because tables cut long
-    /// messages.
+    /// Returns an error that says what to do. The name of the file comes first, because tables truncate long messages.
     fn unusable(&self, problem: &str) -> Error {
         let (folder, run) = (self.run.jobs_dir(), self.run_id());
         anyhow!(
@@ -333,14 +332,14 @@ impl JobStore {
     }
 }
 
-/// Returns the run's spec, the stage of a task, and the number by which the stage divides its batch size. Called by the
-/// job. `path` is the record of its batch.
+/// Returns the run's spec, the stage of a task, and the number by which the stage divides its batch size. For the
+/// process of the job; `path` is the record of its batch.
 pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let (job_store, number) =
         batch_of(path).with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
     let batch = job_store.batch(number)?;
     let spec = job_store.read_spec()?;
-    // If a task of another array submitted this job, the environment contains that task's index.
+    // If a task of an array submitted this job, the environment contains the index of that task.
     let task = if batch.is_array() { task } else { 0 };
     let stage = batch.stages.get(task).copied().filter(|&stage| stage < spec.plan.stages.len());
     let name = || format!("{}.json", tag(number));
@@ -348,8 +347,8 @@ pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     Ok((spec, stage, batch.batch_divisors.get(task).copied().unwrap_or(1)))
 }
 
-/// Returns the seal for the events of a job. Called by the job, even if its records are damaged. `path` is the record of
-/// its batch, and `index` its index in an array.
+/// Returns the seal for the events of a job, even if its records are damaged. For the process of the job; `path` is the
+/// record of its batch, and `index` its index in an array.
 pub fn seal_of_job(path: &Path, index: Option<usize>) -> Option<EventSeal> {
     let (job_store, number) = batch_of(path)?;
     let task = match job_store.batch(number) {

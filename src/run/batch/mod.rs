@@ -2,10 +2,10 @@
 //!
 //! - `system`: the trait that a batch system implements. `command`: runs its commands.
 //! - `job_store`: the records of a run's jobs. `submit`, `submit_queue`: submission of batches.
-//! - `monitor`: the thread that watches jobs (`tracked_job`), asks the batch system (`poll`) and handles each `request`.
-//!   `job_outcome`: decides the outcome of a job. `BatchExecutor`: the scheduler's view of all this.
+//! - `monitor`: the thread that watches jobs (`tracked_job`), queries the batch system (`poll`) and handles each
+//!   `request`. `job_outcome`: decides the outcome of a job. `BatchExecutor`: the executor that the scheduler uses.
 //! - `event_seal`: protects the events in the output of jobs.
-//! - `detach`: submits a whole run at once. `reconcile`: updates the record of a run whose jobs nobody watched.
+//! - `detach`: submits a whole run at once. `reconcile`: updates the record of a run whose jobs no process watches.
 //! - `secrets`: passes secrets to jobs without writing them to files. `job`: the process that runs as a job.
 //!
 //! The result in the store is authoritative, and jobs continue without the process that submitted them. A process that
@@ -68,7 +68,7 @@ pub fn cancel(run: &RunDir, system: &dyn BatchSystem) -> Result<bool> {
         Ok(()) => Ok(marked.is_ok()),
         Err(error) => {
             if !run.is_live() {
-                // Otherwise the next process that resumes the run would cancel it.
+                // The request must not reach a process that resumes the run later.
                 job_store.clear_cancelled();
             }
             marked.and(Err(error))
@@ -81,10 +81,10 @@ pub fn is_marked_cancelled(run: &RunDir) -> bool {
     JobStore::of(run).is_cancelled()
 }
 
-/// Whether a run whose jobs continue does the same as a run that is prepared now.
+/// Whether a run whose jobs continue does the same as the prepared run.
 ///
-/// # Errors Fails if the records of its jobs are damaged or incomplete, as far as this can be determined from its files
-/// and the queue.
+/// # Errors
+/// Fails if the records of its jobs are damaged or incomplete, as far as its files and the queue show.
 pub fn is_same_run(run: &RunDir, prepared: &Prepared, system: &dyn BatchSystem) -> Result<bool> {
     let job_store = JobStore::of(run);
     if !job_store.spec()?.matches(prepared) {
@@ -134,7 +134,7 @@ pub(super) struct BatchExecutor {
 }
 
 impl BatchExecutor {
-    /// Starts to handle the jobs of a run. `plan` includes its secrets, `since` is when the run began, and `runs` is
+    /// Starts the monitor of a run's jobs. `plan` includes its secrets, `since` is when the run began, and `runs` is
     /// the folder of the store.
     pub(super) fn new(
         plan: &Plan,
@@ -149,14 +149,15 @@ impl BatchExecutor {
         job_store.reset_unavailable_cache();
         let (requests, receiver) = channel();
         let poll = Poll::new(system.clone(), run.id().to_string(), since.to_string(), requests.clone());
-        let submitter = Submitter { spec: job_store.spec()?, system, job_store, exe, secrets: secrets::of(plan) };
+        let submitter =
+            Submitter { spec: job_store.spec()?, system, job_store, exe, secrets: secrets::to_variable(plan) };
         let monitor = Monitor::new(submitter, Store::open(runs)?, poll, since.parse().ok(), receiver, reports)?;
         std::thread::Builder::new().name("monitor".into()).spawn(|| monitor.run()).context("starting a thread")?;
         Ok(Self { requests, ready: vec![] })
     }
 
     fn request(&self, request: Request) {
-        // The monitor runs as long as this exists.
+        // The monitor runs as long as this executor exists.
         let _ = self.requests.send(request);
     }
 }

@@ -1,5 +1,5 @@
-//! The thread that handles a run's jobs: it submits batches, watches their jobs, and reports their outcomes. Events and
-//! results of jobs come from files, which costs the batch system nothing.
+//! The thread that handles a run's jobs: it submits batches, watches their jobs, and reports their outcomes. It reads
+//! events and results from files, without queries to the batch system.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ const INTERVAL_PER_JOB: Duration = Duration::from_millis(5);
 /// The delay before another attempt to cancel jobs.
 const CANCEL_DELAY: Duration = Duration::from_secs(2);
 
+/// The jobs of a run, and the means to submit and watch them.
 pub(super) struct Monitor {
     store: Store,
     requests: Receiver<Request>,
@@ -107,8 +108,8 @@ impl Monitor {
             self.check_jobs();
             if !self.tracked.is_empty() {
                 let is_missing = |tracked: &TrackedJob| self.answer(tracked.task).1 == Answer::Absent;
-                let accounts = self.tracked.values().any(is_missing);
-                self.poll.ask(accounts);
+                let needs_accounting = self.tracked.values().any(is_missing);
+                self.poll.query_if_due(needs_accounting);
             }
             let reports = self.pending_reports.take();
             if !reports.is_empty() {
@@ -129,14 +130,14 @@ impl Monitor {
                 self.to_cancel.insert(stage);
                 self.cancel_at = Instant::now();
             }
-            Request::HandleQueue { asked_at, answer } => {
+            Request::QueueAnswer { asked_at, answer } => {
                 let message = self.poll.handle_queue(asked_at, answer, self.tracked.len());
-                // One line, at the first stage that waits.
+                // Reported once, for the first stage that waits.
                 if let (Some(text), Some(&stage)) = (message, self.tracked.keys().next()) {
                     self.report_message(stage, text);
                 }
             }
-            Request::HandleAccounting(answer) => self.poll.handle_accounting(answer),
+            Request::AccountingAnswer(answer) => self.poll.handle_accounting(answer),
             Request::Stop => {}
         }
     }
@@ -169,7 +170,7 @@ impl Monitor {
             }
             self.submit_queue.push(batch);
         }
-        self.poll.soon();
+        self.poll.query_soon();
     }
 
     fn new_job(&self, ready: &ReadyStage, task: TaskId) -> TrackedJob {
@@ -184,7 +185,7 @@ impl Monitor {
         let wanted = self.tracked.iter().filter(|(stage, _)| is_wanted(stage));
         let wanted: BTreeSet<usize> = wanted.map(|(_, tracked)| tracked.task.0).collect();
         for (batch, attempt) in self.submit_queue.submit_due(&self.poll, |number| wanted.contains(&number)) {
-            self.poll.soon();
+            self.poll.query_soon();
             let is_of_batch = |tracked: &TrackedJob| tracked.task.0 == batch.number;
             for &stage in batch.stages.iter().filter(|stage| self.tracked.get(stage).is_some_and(is_of_batch)) {
                 match &attempt {
@@ -216,7 +217,7 @@ impl Monitor {
                         self.cancelled.insert(stage);
                         continue;
                     }
-                    // Whether or not the batch system had the job, it no longer has it.
+                    // Even if the batch system had the job, it has cancelled it now.
                     self.tracked.remove(&stage);
                     self.report(stage, Event::Process(ProcessEvent::Interrupted));
                     self.close(stage);
@@ -227,7 +228,7 @@ impl Monitor {
                 self.cancel_at = Instant::now() + CANCEL_DELAY;
             }
         }
-        self.poll.soon();
+        self.poll.query_soon();
     }
 
     /// Checks every job and reports what is new.
@@ -244,8 +245,8 @@ impl Monitor {
                 self.report_message(stage, damage);
             }
             let (id, answer) = self.answer(tracked.task);
-            // Answers to queries from before the job started are out of date.
-            let is_current = self.poll.after(tracked.since).is_some();
+            // An answer to a query from before the job started is out of date.
+            let is_current = self.poll.answer_after(tracked.since).is_some();
             if let (Answer::Is(job), true) = (&answer, is_current)
                 && let Some(event) = tracked.queue_event(&id, job)
             {
@@ -255,19 +256,19 @@ impl Monitor {
             if tracked.should_expedite(is_delayed, now) {
                 // If this is not allowed, the job starts later.
                 let _ = system.start_now(&id);
-                self.poll.soon();
+                self.poll.query_soon();
             }
             let is_cancelled = self.is_ending || self.cancelled.contains(&stage);
             let event = match outcome(&tracked.observe(&self.store, &*system, answer, now), system.grace()) {
                 JobOutcome::Wait => {
                     if matches!(tracked.last_event, Some(ProcessEvent::Failed { .. })) {
                         // It ends as soon as the batch system confirms it.
-                        self.poll.soon();
+                        self.poll.query_soon();
                     }
                     self.tracked.insert(stage, tracked);
                     continue;
                 }
-                // A job that it depended on failed and has been retried since. The queue may have forgotten this one.
+                // A job that it depended on failed, and was then retried. The queue may have forgotten this one.
                 JobOutcome::Lost(loss)
                     if !is_cancelled && (loss == Loss::Ended(End::NeverStarted) || tracked.never_started(loss)) =>
                 {
@@ -296,11 +297,13 @@ impl Monitor {
         let unknown = || format!("{} of run {}", tag(task.0), self.submitter().job_store.run_id());
         let Some(sent) = self.submit_queue.sent(task.0) else { return (unknown(), Answer::None) };
         let id = sent.batch.job_id(task.1);
-        let Some((_, jobs)) = self.poll.after(sent.at) else { return (id.unwrap_or_else(unknown), Answer::None) };
+        let Some((_, jobs)) = self.poll.answer_after(sent.at) else {
+            return (id.unwrap_or_else(unknown), Answer::None);
+        };
         if let Some(job) = jobs.get(&task) {
             return (job.id.clone(), Answer::Is(job.state.clone()));
         }
-        // If the accounting shows as alive a job that the queue does not have, the accounting missed its end.
+        // If the accounting shows a job as alive that is missing from the queue, the accounting missed its end.
         let ended = |job: &&JobState| matches!(job, JobState::Ended(_));
         let accounted = id.as_ref().and_then(|id| self.poll.accounted(id)).filter(ended);
         let answer = accounted.map_or(Answer::Absent, |job| Answer::Is(job.clone()));

@@ -1,5 +1,5 @@
-//! The last answer of the batch system about a run's jobs, and the time of the next query. The system serves thousands
-//! of users: one query covers all jobs, and the interval grows while nothing changes.
+//! Queries the batch system about a run's jobs. The system serves thousands of users, so one query covers all jobs, and
+//! the interval between queries grows while nothing changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 const PER_JOB: Duration = Duration::from_millis(10);
 
+/// The last answer of the batch system about a run's jobs, and the time of the next query.
 pub(super) struct Poll {
     system: Arc<dyn BatchSystem>,
     run_id: String,
@@ -28,7 +29,7 @@ pub(super) struct Poll {
     queue: Option<(Instant, Jobs)>,
     accounts: BTreeMap<String, JobState>,
     has_accounting: bool,
-    is_asking: bool,
+    is_querying: bool,
     next: Instant,
     interval: Duration,
     is_silent: bool,
@@ -44,15 +45,15 @@ impl Poll {
             queue: None,
             accounts: BTreeMap::new(),
             has_accounting: true,
-            is_asking: false,
+            is_querying: false,
             next: Instant::now(),
             interval: MIN_INTERVAL,
             is_silent: false,
         }
     }
 
-    /// Returns the last answer if its question was asked after `since`.
-    pub(super) fn after(&self, since: Instant) -> Option<(Instant, &Jobs)> {
+    /// Returns the last answer, with the time of its query, if the query started after `since`.
+    pub(super) fn answer_after(&self, since: Instant) -> Option<(Instant, &Jobs)> {
         self.queue.as_ref().filter(|(asked_at, _)| *asked_at > since).map(|(asked_at, jobs)| (*asked_at, jobs))
     }
 
@@ -61,34 +62,34 @@ impl Poll {
         self.accounts.get(id)
     }
 
-    /// Schedules a question soon, because something has changed.
-    pub(super) fn soon(&mut self) {
+    /// Schedules a query soon, because something has changed.
+    pub(super) fn query_soon(&mut self) {
         self.interval = MIN_INTERVAL;
         self.next = self.next.min(Instant::now() + MIN_INTERVAL);
     }
 
-    /// Asks if a question is due, without waiting for the answer. `accounts`: whether the accounting is needed, because
-    /// the queue lacks some jobs.
-    pub(super) fn ask(&mut self, accounts: bool) {
-        if self.is_asking || Instant::now() < self.next {
+    /// Starts a query if one is due, without waiting for the answer. `needs_accounting`: some jobs are missing from the
+    /// queue.
+    pub(super) fn query_if_due(&mut self, needs_accounting: bool) {
+        if self.is_querying || Instant::now() < self.next {
             return;
         }
         let (system, answers, run_id) = (self.system.clone(), self.answers.clone(), self.run_id.clone());
-        let since = (accounts && self.has_accounting).then(|| self.since.clone());
-        let ask = move || {
+        let since = (needs_accounting && self.has_accounting).then(|| self.since.clone());
+        let query = move || {
             let asked_at = Instant::now();
             if let Some(since) = since {
-                let _ = answers.send(Request::HandleAccounting(system.accounting(&run_id, &since)));
+                let _ = answers.send(Request::AccountingAnswer(system.accounting(&run_id, &since)));
             }
-            let _ = answers.send(Request::HandleQueue { asked_at, answer: system.queue(&run_id) });
+            let _ = answers.send(Request::QueueAnswer { asked_at, answer: system.queue(&run_id) });
         };
-        self.is_asking = thread::Builder::new().name("queue".into()).spawn(ask).is_ok();
+        self.is_querying = thread::Builder::new().name("queue".into()).spawn(query).is_ok();
         self.next = Instant::now() + MAX_INTERVAL;
     }
 
     /// Handles an answer about `jobs` jobs. Returns a message if the system stopped or resumed answering.
     pub(super) fn handle_queue(&mut self, asked_at: Instant, answer: Result<Jobs>, jobs: usize) -> Option<String> {
-        self.is_asking = false;
+        self.is_querying = false;
         let min = (PER_JOB * u32::try_from(jobs).unwrap_or(u32::MAX)).clamp(MIN_INTERVAL, MAX_INTERVAL);
         let name = self.system.name();
         let message = match answer {
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(poll.interval, MAX_INTERVAL);
         poll.handle_queue(Instant::now(), Ok(one("a")), 1000);
         assert_eq!(poll.interval.as_secs(), 10);
-        poll.soon();
+        poll.query_soon();
         assert_eq!(poll.interval, MIN_INTERVAL);
     }
 
@@ -162,8 +163,8 @@ mod tests {
         let message = poll.handle_queue(asked_at, Err(anyhow!("timed out")), 1).unwrap();
         assert_eq!(message, "Slurm does not answer (timed out); jobs continue");
         assert_eq!(poll.handle_queue(asked_at, Err(anyhow!("timed out")), 1), None);
-        assert_eq!(poll.after(start).unwrap().1, &one("a"));
-        assert!(poll.after(asked_at).is_none());
+        assert_eq!(poll.answer_after(start).unwrap().1, &one("a"));
+        assert!(poll.answer_after(asked_at).is_none());
         assert_eq!(poll.handle_queue(asked_at, Ok(one("a")), 1).unwrap(), "Slurm answers again");
     }
 }

@@ -1,4 +1,4 @@
-//! Updates the record of a run with unwatched jobs.
+//! Updates the record of a run whose jobs no process watches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::runs::{Gone, JobRecord, RunDir, RunRecord, RunState, StageRecord, Sta
 use crate::store::Store;
 
 /// Updates the record of a run from its jobs, unless a process watches the run or the run has ended. States that the
-/// batch system does not reveal stay as they were. Returns warnings about damaged output of jobs.
+/// batch system does not reveal remain unchanged. Returns warnings about damaged output of jobs.
 ///
 /// # Errors
 /// Fails if the records of the run or of its jobs are damaged. A batch system that does not answer is not an error.
@@ -31,7 +31,8 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
     if let Some(jobs) = &jobs {
         JobStore::of(run).check_queue(&batches, jobs)?;
     }
-    // Its process was killed before it submitted a job. There may be no spec either: older versions wrote it later.
+    // The process of the run was killed before it submitted a job. There may be no spec either: older versions wrote it
+    // later.
     let never_began = batches.is_empty() && jobs.as_ref().is_some_and(Jobs::is_empty);
     let tasks = tasks(batches);
     let is_missing =
@@ -41,7 +42,7 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
         false => BTreeMap::new(),
     };
     let answers = Answers { jobs, accounts };
-    // Taken over as late as possible, so that a process that wants to watch the run does not have to wait.
+    // Take over the run as late as possible, so that a process that wants to watch it does not have to wait.
     let Some(run) = run.take_over()? else { return Ok(vec![]) };
     // Another process may have updated the record in the meantime.
     if run.record()? != record {
@@ -112,7 +113,7 @@ pub fn reconcile(run: &RunDir, store: &Store, system: &dyn BatchSystem) -> Resul
     Ok(warnings)
 }
 
-/// Returns the batch and the index in it for each stage: the last batch that contains a stage counts.
+/// Returns each stage's batch and index in that batch. The last batch that contains a stage counts.
 fn tasks(batches: Vec<Batch>) -> BTreeMap<usize, (Batch, usize)> {
     let mut tasks = BTreeMap::new();
     for batch in batches {
@@ -121,7 +122,7 @@ fn tasks(batches: Vec<Batch>) -> BTreeMap<usize, (Batch, usize)> {
     tasks
 }
 
-/// Returns a job for the record of a run; None once it has ended.
+/// Returns a job for the record of a run; None if it has ended or its state is unknown.
 fn job_record(id: &str, state: &JobState) -> Option<JobRecord> {
     match state {
         JobState::Queued { reason, .. } => Some(JobRecord::queued(id, reason)),
@@ -171,7 +172,7 @@ impl ObservedJob {
     /// Updates the record of a stage without a result.
     fn update(mut self, store: &Store, system: &dyn BatchSystem, entry: &mut StageRecord) {
         let mut observed = self.tracked.observe(store, system, self.answer.clone(), Instant::now());
-        // Earlier calls recorded since when the job has been gone.
+        // If an earlier call found that the job is gone, it recorded the time.
         let beat = store.last_beat(&self.tracked.key);
         let before = entry.job.as_ref().and_then(|job| job.gone.clone()).filter(|gone| gone.beat == beat);
         let now = Timestamp::now();
@@ -206,7 +207,7 @@ impl ObservedJob {
     }
 }
 
-/// Ends a run without jobs.
+/// Marks a run without jobs as interrupted.
 fn interrupt(record: &mut RunRecord) {
     let pending = record.stages.iter_mut().filter(|stage| stage.state == StageRunState::Pending);
     pending.for_each(|stage| stage.state = StageRunState::Skipped);
@@ -214,7 +215,7 @@ fn interrupt(record: &mut RunRecord) {
     record.finished_at = Some(Timestamp::now().to_string());
 }
 
-/// Ends the run if none of its stages is pending or running. `last` is when its last result was committed.
+/// Marks the run as finished if none of its stages is pending or running. `last` is when its last result was committed.
 fn finish(record: &mut RunRecord, last: Timestamp) {
     let any = |states: &[StageRunState]| record.stages.iter().any(|stage| states.contains(&stage.state));
     if any(&[StageRunState::Pending, StageRunState::Running]) {

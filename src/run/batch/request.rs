@@ -12,13 +12,13 @@ use crate::store::Key;
 pub(super) enum Request {
     /// Submit stages that became ready together.
     Submit(Vec<ReadyStage>),
-    /// Cancel the job of a stage, because the run is to end.
+    /// Cancel the job of a stage, because the run was asked to stop.
     Cancel(usize),
-    HandleQueue {
+    QueueAnswer {
         asked_at: Instant,
         answer: Result<Jobs>,
     },
-    HandleAccounting(Result<Option<BTreeMap<String, JobState>>>),
+    AccountingAnswer(Result<Option<BTreeMap<String, JobState>>>),
     /// Stop watching; jobs continue.
     Stop,
 }

@@ -1,5 +1,5 @@
-//! Passwords and signatures in the URLs of a run's downloads. Files that jobs read do not contain them; they are passed
-//! in the environment, which Slurm exports to jobs unless `--export` is set.
+//! Passes secrets to jobs: the passwords and signatures in the URLs of a run's downloads. They are not written to
+//! files, but passed in the environment, which Slurm exports to jobs unless `--export` is set.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 use crate::config::StageParams;
 use crate::plan::Plan;
 
-/// The environment variable of a job.
+/// The name of the environment variable that contains the secrets.
 pub const VARIABLE: &str = "SRPIPE_SECRET_URLS";
 
-/// URLs by stage and by the number of the URL.
+/// URLs by stage and by the index of the URL.
 type Secrets = BTreeMap<String, BTreeMap<usize, String>>;
 
 /// Returns the value of the variable; None if the plan has no secrets.
-pub(super) fn of(plan: &Plan) -> Option<String> {
+pub(super) fn to_variable(plan: &Plan) -> Option<String> {
     let secrets = plan.stages.iter().map(|stage| (stage.name.clone(), stage.params.secret_urls()));
     let secrets: Secrets = secrets.filter(|(_, urls)| !urls.is_empty()).collect();
     (!secrets.is_empty()).then(|| serde_json::to_string(&secrets).expect("addresses are strings"))
@@ -36,9 +36,8 @@ pub(super) fn restore(params: &mut StageParams, stage: &str, value: Option<&str>
     ensure!(
         !params.has_redacted_urls(),
         "a URL of stage {stage} has a password or a signature, which srpipe does not write to disk, and {VARIABLE} is \
-             missing from this job's environment. Let the batch system export the environment to jobs (with Slurm, \
-             `--export=ALL`), or \
-             download the file yourself and set `url: file:PATH`"
+         missing from this job's environment. Let the batch system export the environment to jobs (with Slurm, \
+         `--export=ALL`), or download the file yourself and set `url: file:PATH`"
     );
     Ok(())
 }
@@ -57,7 +56,7 @@ mod tests {
         let plan = plan(&crate::pipeline::parse("p.yaml", text, &Default::default()).unwrap());
         let written = serde_json::to_string(&plan).unwrap();
         assert!(!written.contains("SECRET"), "{written}");
-        let value = of(&plan).unwrap();
+        let value = to_variable(&plan).unwrap();
         let read: Plan = serde_json::from_str(&written).unwrap();
         for (stage, expected) in read.stages.iter().zip(&plan.stages) {
             let mut params = stage.params.clone();
@@ -69,6 +68,6 @@ mod tests {
             let error = restore(&mut params, "c", lacking).unwrap_err().to_string();
             assert!(error.contains("--export=ALL"), "{error}");
         }
-        assert_eq!(of(&Plan { stages: read.stages[1..].to_vec() }), None);
+        assert_eq!(to_variable(&Plan { stages: read.stages[1..].to_vec() }), None);
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Submitter {
 }
 
 impl Submitter {
-    /// Groups stages into batches, numbered from `last + 1`. Instances of one stage in the file become an array if they
+    /// Groups stages into batches, numbered from `last + 1`. Instances of the same stage become an array if they
     /// request the same resources.
     pub(super) fn batches(&self, stages: Vec<BatchTask>, last: usize) -> Vec<Batch> {
         let mut groups: BTreeMap<(&str, Vec<String>), Vec<BatchTask>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Batches that have yet to be submitted. If a submission's outcome is uncertain, the batch is submitted again only
-//! after the batch system's queue has shown that it does not have it.
+//! Batches that have yet to be submitted. If it is uncertain whether a submission succeeded, the batch is submitted
+//! again only after the batch system's queue has shown that it does not contain it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,11 +9,12 @@ use super::poll::Poll;
 use super::submit::Submitter;
 use super::system::Refusal;
 
-/// How often a batch is submitted if the queue never shows it.
+/// The maximum number of attempts to submit a batch.
 const MAX_TRIES: u32 = 5;
 /// The minimum and maximum delay before a batch is submitted again.
 const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// The batches of a run, submitted or not.
 pub(super) struct SubmitQueue {
     submitter: Submitter,
     unsent: Vec<Unsent>,
@@ -30,6 +31,7 @@ struct Unsent {
     uncertain_since: Option<Instant>,
 }
 
+/// A submitted batch.
 pub struct Sent {
     pub batch: Batch,
     /// Answers to queries that started before this time do not include the batch.
@@ -80,7 +82,7 @@ impl SubmitQueue {
                 continue;
             }
             if let Some(since) = unsent.uncertain_since {
-                let Some((asked_at, jobs)) = poll.after(since) else {
+                let Some((asked_at, jobs)) = poll.answer_after(since) else {
                     self.unsent.push(unsent);
                     continue;
                 };

@@ -1,4 +1,4 @@
-//! What this crate needs from a batch system. Everything that depends on a particular one is behind [`BatchSystem`].
+//! The interface to batch systems. Everything that depends on a particular one is behind the trait [`BatchSystem`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub trait BatchSystem: Send + Sync {
     /// Returns the name for messages.
     fn name(&self) -> &'static str;
 
-    /// Returns how long the shared file system may take to show what another machine wrote.
+    /// Returns how long it may take until this machine sees what another one wrote to the shared file system.
     fn grace(&self) -> Duration;
 
     /// Checks that jobs can be submitted from this machine. The error contains a remedy.

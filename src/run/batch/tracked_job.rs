@@ -27,16 +27,17 @@ const PROGRESS: &str = r#"{"event":"progress""#;
 /// The delay before a requeued job is started at once: nodes reject a job in the second in which it ended.
 const RESTART_DELAY: Duration = Duration::from_secs(3);
 
+/// The observations of a job so far.
 pub(super) struct TrackedJob {
     pub(super) task: TaskId,
     pub(super) key: Key,
-    /// The stage is forced: there may be an older result.
+    /// Whether the stage is forced: the store may contain an older result.
     pub(super) forced: bool,
     /// When the run began. For a forced stage, results from before do not count.
     run_start: Option<Timestamp>,
     /// When the job started last, or when tracking began.
     pub(super) since: Instant,
-    /// An earlier process submitted the job.
+    /// Whether an earlier process submitted the job.
     pub(super) is_earlier: bool,
     has_started: bool,
     out: Tail,
@@ -46,8 +47,9 @@ pub(super) struct TrackedJob {
     /// Set when that file contains an event that was altered, or cannot be parsed. The caller takes and reports it.
     pub damage: Option<String>,
     err: PathBuf,
-    /// Since when the requeued job waits, and whether it was started at once.
+    /// Since when the requeued job has been delayed.
     requeued_since: Option<Instant>,
+    /// Whether the batch system was asked to start the requeued job at once.
     is_expedited: bool,
     /// The last event, if it reports the end of the stage.
     pub(super) last_event: Option<ProcessEvent>,
@@ -101,7 +103,7 @@ impl TrackedJob {
             if !self.seal.accepts(&line) {
                 if line.starts_with(EVENT) {
                     self.damage = Some(format!(
-                        "{} is damaged: it contains an event that was altered or is of another job. It is ignored",
+                        "{} is damaged: it contains an event that was altered or belongs to another job",
                         self.out_name
                     ));
                 }
@@ -135,7 +137,7 @@ impl TrackedJob {
         events
     }
 
-    /// Returns everything that is observed of the job now.
+    /// Observes the job now.
     pub(super) fn observe(
         &mut self,
         store: &Store,
@@ -193,7 +195,8 @@ impl TrackedJob {
         (self.reported.as_ref() != Some(&event)).then(|| self.reported.insert(event).clone())
     }
 
-    /// Whether a requeued job should be started at once; true once per start. `is_delayed`: the queue delays the job.
+    /// Whether the batch system should be asked to start a requeued job at once; true once per requeue. `is_delayed`:
+    /// the queue delays the job.
     pub(super) fn should_expedite(&mut self, is_delayed: bool, now: Instant) -> bool {
         if !is_delayed || !self.has_started || self.is_expedited {
             return false;
@@ -233,7 +236,8 @@ impl TrackedJob {
     }
 }
 
-/// Returns the lines that may be events, and of the progress only the newest: a thousand jobs report it.
+/// Returns the lines that may be events. Of the progress events, keeps only the newest, because a thousand jobs may
+/// report progress.
 fn events_in(mut lines: Vec<String>) -> Vec<String> {
     let is_progress = |line: &String| line.starts_with(PROGRESS);
     let newest = lines.iter().rposition(is_progress);

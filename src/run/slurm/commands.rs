@@ -22,8 +22,8 @@ pub(super) fn sbatch(submission: &Submission, timeout: Duration) -> Result<u64, 
         None => command.env_remove(secrets::VARIABLE),
     };
     // The submitting process may be a job itself, whose variables would override the options of the new job.
-    const OF_COMMANDS: [&str; 4] = ["SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"];
-    let is_of_job = |name: &str| name.starts_with("SLURM_") && !OF_COMMANDS.contains(&name);
+    const FOR_COMMANDS: [&str; 4] = ["SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT"];
+    let is_of_job = |name: &str| name.starts_with("SLURM_") && !FOR_COMMANDS.contains(&name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_job)) {
         command.env_remove(name);
     }
@@ -33,7 +33,7 @@ pub(super) fn sbatch(submission: &Submission, timeout: Duration) -> Result<u64, 
     if !output.ok {
         return Err(refusal(&output.stderr));
     }
-    // The number, and the cluster after a semicolon.
+    // The output is the job's number, followed on some clusters by a semicolon and the cluster's name.
     let id = output.stdout.trim().split(';').next().and_then(|id| id.parse().ok());
     id.ok_or_else(|| Refusal::Uncertain(format!("sbatch printed {:?}", first_line(&output.stdout))))
 }
@@ -82,7 +82,7 @@ fn refusal(stderr: &str) -> Refusal {
         {
             Refusal::Uncertain(text)
         }
-        // A wrapper or a shell that was killed.
+        // Perhaps sbatch is a wrapper that was killed.
         () if text.is_empty() => Refusal::Uncertain("sbatch failed without an error message".into()),
         () => Refusal::Permanent(text),
     }
@@ -118,7 +118,7 @@ fn parse_jobs(text: &str) -> Result<Jobs> {
         let task: Option<usize> = task.parse().ok();
         let id = task.map_or(number.to_string(), |task| format!("{number}_{task}"));
         let job = QueuedJob { id, state: states::parse(state, reason, node) };
-        // If two jobs have the same tag and task, a living one counts, then the later one.
+        // If two jobs have the same tag and task, a live one takes precedence, then the later one.
         let task_id = (batch, task.unwrap_or(0));
         let rank = |job: &QueuedJob| (!matches!(job.state, JobState::Ended(_)), job.id.len(), job.id.clone());
         match jobs.get(&task_id) {
@@ -129,8 +129,8 @@ fn parse_jobs(text: &str) -> Result<Jobs> {
     Ok(jobs)
 }
 
-/// Converts a time in RFC 3339 to one that `sacct` takes: local time, without a zone or fractions of a second. It is
-/// one hour earlier, because clocks differ.
+/// Converts a time in RFC 3339 to the format of `sacct`: local time, without a zone or fractions of a second. The
+/// result is one hour earlier, because clocks differ.
 fn sacct_time(time: &str) -> Result<String> {
     let time: jiff::Timestamp = time.parse().context("parsing the start time of the run")?;
     let early = (time - jiff::SignedDuration::from_hours(1)).to_zoned(jiff::tz::TimeZone::system());
@@ -159,21 +159,21 @@ pub(super) fn sacct(run_id: &str, since: &str, timeout: Duration) -> Result<Opti
 
 /// Cancels all jobs of a run.
 pub(super) fn scancel(run_id: &str, timeout: Duration) -> Result<()> {
-    check("scancel", &[&format!("--name={run_id}")], timeout)
+    run_checked("scancel", &[&format!("--name={run_id}")], timeout)
 }
 
 /// Requeues a running job.
 pub(super) fn requeue(job: &str, timeout: Duration) -> Result<()> {
-    check("scontrol", &["requeue", job], timeout)
+    run_checked("scontrol", &["requeue", job], timeout)
 }
 
 /// Lets a requeued job start as soon as resources are free; otherwise it waits for minutes.
 pub(super) fn start_now(job: &str, timeout: Duration) -> Result<()> {
-    check("scontrol", &["update", &format!("JobId={job}"), "StartTime=now"], timeout)
+    run_checked("scontrol", &["update", &format!("JobId={job}"), "StartTime=now"], timeout)
 }
 
-/// Runs a command that prints nothing of interest, and fails if the command fails.
-fn check(name: &str, args: &[&str], timeout: Duration) -> Result<()> {
+/// Runs a command and ignores its output. Fails if the command fails.
+fn run_checked(name: &str, args: &[&str], timeout: Duration) -> Result<()> {
     let output = run_command(Command::new(name).args(args), "", timeout)?;
     if !output.ok {
         bail!("{name}: {}", first_line(&output.stderr));
@@ -181,7 +181,7 @@ fn check(name: &str, args: &[&str], timeout: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Whether Slurm considers a job running. It does not once the job was cancelled or its time is up.
+/// Whether Slurm considers a job running: false once the job was cancelled or its time is up.
 pub(super) fn is_running(job: &str, timeout: Duration) -> bool {
     let output = run_command(Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", job]), "", timeout);
     output.is_ok_and(|output| output.ok && output.stdout.trim() == "RUNNING")
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn of_two_jobs_of_one_task_the_living_and_then_the_later_one_counts() {
+    fn a_live_job_of_a_task_takes_precedence_and_then_the_later_one() {
         let of = |lines: [&str; 2]| parse_jobs(&lines.join("\n")).unwrap()[&(1, 0)].id.clone();
-        let (ended, alive, later) = ("9|N/A|FAILED||b1|", "8|N/A|RUNNING||b1|", "10|N/A|RUNNING||b1|");
-        assert_eq!(of([ended, alive]), "8");
-        assert_eq!(of([alive, ended]), "8");
-        assert_eq!(of([alive, later]), "10");
-        assert_eq!(of([later, alive]), "10");
+        let (ended, live, later) = ("9|N/A|FAILED||b1|", "8|N/A|RUNNING||b1|", "10|N/A|RUNNING||b1|");
+        assert_eq!(of([ended, live]), "8");
+        assert_eq!(of([live, ended]), "8");
+        assert_eq!(of([live, later]), "10");
+        assert_eq!(of([later, live]), "10");
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn sacct_takes_local_time_in_seconds() {
+    fn times_for_sacct_are_local_and_in_seconds() {
         let text = sacct_time("2026-11-27T01:00:00.123456789Z").unwrap();
         let digits: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(digits, "0000-00-00T00:00:00", "{text}");

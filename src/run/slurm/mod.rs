@@ -21,7 +21,7 @@ use options::Defaults;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub defaults: Defaults,
-    /// How long the shared file system may take to show what a job wrote.
+    /// How long it may take until this machine sees what a job wrote to the shared file system.
     pub grace: Duration,
     /// How long a command of Slurm may take.
     pub timeout: Duration,

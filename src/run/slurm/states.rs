@@ -2,7 +2,7 @@
 
 use crate::run::batch::system::{End, JobState};
 
-/// The reason of a job that Slurm starts only after a delay, as after a requeue.
+/// The reason that Slurm shows for a job that starts only after a delay, as after a requeue.
 const DELAYED: &str = "BeginTime";
 
 /// Parses a state as printed by `squeue` and `sacct`; more text may follow it (`CANCELLED by 1000`).
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn states_of_living_jobs_are_not_ends() {
+    fn states_of_live_jobs_are_not_ends() {
         for state in ["PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"] {
             assert!(matches!(parse(state, "Priority", ""), JobState::Queued { is_delayed: false, .. }), "{state}");
         }
