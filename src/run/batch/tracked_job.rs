@@ -103,7 +103,7 @@ impl TrackedJob {
             if !self.seal.accepts(&line) {
                 if line.starts_with(EVENT) {
                     self.damage = Some(format!(
-                        "{} is damaged: it contains an event that was altered or belongs to another job",
+                        "{} is damaged: ignored an event that was altered or belongs to another job",
                         self.out_name
                     ));
                 }
