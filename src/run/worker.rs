@@ -100,8 +100,7 @@ fn run_as_job(batch: &Path) -> Result<Ended> {
     attempt(&spec, &store, &stop)
 }
 
-/// Runs a stage unless its result is in the store or in the shared cache. Waits for other processes that compute the
-/// same key.
+/// Runs a stage unless its result is cached. Waits for other processes that compute the same key.
 fn attempt(spec: &TaskSpec, store: &Store, stop: &Stop) -> Result<Ended> {
     let lock = match store.try_lock(&spec.key)? {
         Some(lock) => lock,
@@ -340,8 +339,7 @@ struct Spent {
     seconds: f64,
 }
 
-/// Measures the time that all attempts to compute a key took. The file is updated often, because the process may be
-/// killed.
+/// Measures the time of all attempts to compute a key. The file is updated often, because the process may be killed.
 struct Clock {
     path: PathBuf,
     before: f64,
