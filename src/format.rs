@@ -31,29 +31,29 @@ pub fn about(seconds: f64) -> String {
 pub fn age(then: &str, now: Timestamp) -> String {
     let Ok(then) = then.parse::<Timestamp>() else { return String::new() };
     let seconds = now.as_second() - then.as_second();
-    let say = |n: i64, unit: &str| format!("{n} {unit} ago");
+    let ago = |n: i64, unit: &str| format!("{n} {unit} ago");
     match seconds {
         ..5 => "now".into(),
-        5..60 => say(seconds, "s"),
-        60..3600 => say(seconds / 60, "min"),
-        3600..86_400 => say(seconds / 3600, "h"),
+        5..60 => ago(seconds, "s"),
+        60..3600 => ago(seconds / 60, "min"),
+        3600..86_400 => ago(seconds / 3600, "h"),
         86_400..172_800 => "yesterday".into(),
-        _ => say(seconds / 86_400, "days"),
+        _ => ago(seconds / 86_400, "days"),
     }
 }
 
-/// Truncates text to at most this many characters, ending in an ellipsis.
-pub fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+/// Truncates text to at most `max` characters; truncated text ends in an ellipsis.
+pub fn shortened(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
         None => text.to_string(),
-        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
     }
 }
 
-/// Returns up to `most` lines from the end of a string, without trailing blank lines.
-pub fn last_lines(text: &str, most: usize) -> Vec<&str> {
+/// Returns the last lines of a text, at most `max` of them, ignoring trailing blank lines.
+pub fn last_lines(text: &str, max: usize) -> Vec<&str> {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(most)..].to_vec()
+    lines[lines.len().saturating_sub(max)..].to_vec()
 }
 
 /// Formats a count with its noun: `1 stage`, `2 stages`.
@@ -81,7 +81,7 @@ pub fn progress(done: u64, total: u64, unit: &str) -> String {
     if total == 0 { format!("{done} {unit}") } else { format!("{done}/{} {unit}", total / scale) }
 }
 
-/// Formats a number with about four significant digits.
+/// Formats a number with about three significant digits: `0.1234`, `1.23`, `45.6`, `789`, `1.20e6`.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.2e}"),
@@ -116,7 +116,7 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-/// Returns why a named file cannot be read.
+/// Describes why a file cannot be read, for a message that already names the file.
 pub fn io_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_string(),
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_a_shell() {
-        for (word, typed) in [
+        for (word, quoted) in [
             ("p.yaml", "p.yaml"),
             ("new study", "'new study'"),
             ("", "''"),
@@ -146,15 +146,15 @@ mod tests {
             ("$HOME #1", "'$HOME #1'"),
             ("ü", "'ü'"),
         ] {
-            assert_eq!(shell_word(word), typed);
+            assert_eq!(shell_word(word), quoted);
         }
         assert_eq!(shell_word(OsStr::from_bytes(b"p\xff'.yaml")), "$'p\\xff\\'.yaml'");
     }
 
     #[test]
     fn durations_carry_into_the_next_unit() {
-        let said = [0.04, 9.96, 59.4, 59.6, 245.0, 3599.6, 7800.0].map(duration);
-        assert_eq!(said, ["0.0 s", "10 s", "59 s", "1:00 min", "4:05 min", "1:00 h", "2:10 h"]);
+        let formatted = [0.04, 9.96, 59.4, 59.6, 245.0, 3599.6, 7800.0].map(duration);
+        assert_eq!(formatted, ["0.0 s", "10 s", "59 s", "1:00 min", "4:05 min", "1:00 h", "2:10 h"]);
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_said_in_fitting_units() {
+    fn progress_in_bytes_is_scaled_to_larger_units() {
         assert_eq!(progress(300, 1500, "steps"), "300/1500 steps");
         assert_eq!(progress(17_500_000, 170_052_171, "bytes"), "17/170 MB");
         assert_eq!(progress(12_345, 0, "bytes"), "12 kB");
@@ -172,9 +172,9 @@ mod tests {
     #[test]
     fn ages_are_rounded_down() {
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
-        let said =
+        let formatted =
             ["2026-11-23T11:59:58Z", "2026-11-23T11:59:00Z", "2026-11-22T11:00:00Z", "2026-11-01T12:00:00Z", "?"]
                 .map(|then| age(then, now));
-        assert_eq!(said, ["now", "1 min ago", "yesterday", "22 days ago", ""]);
+        assert_eq!(formatted, ["now", "1 min ago", "yesterday", "22 days ago", ""]);
     }
 }

@@ -5,12 +5,12 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// The purpose of a stream; streams for different purposes are independent. The numbers are part of the seed and must
-/// never change.
+/// The purpose of a stream. Streams for different purposes are independent. The discriminants are part of the seed and
+/// must never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Initial weights; step: a hash of the parameter's name.
+    /// Initial weights; step: the hash of the parameter's name.
     Weights = 1,
     /// The order of the training images; step: the epoch.
     Shuffle = 2,
@@ -20,13 +20,13 @@ pub enum Purpose {
     Time = 4,
     /// The noise in training; step and index as for `Flip`.
     TrainNoise = 5,
-    /// Times and noise for the validation loss; index: the image.
+    /// Noise for the validation loss and for attention maps; index: the image.
     Validation = 6,
     /// The initial noise of a sample; step: the sample; index: the test image.
     SampleStart = 7,
     /// The noise added during sampling; step: sample and time; index: the test image.
     SampleNoise = 8,
-    /// Generated images; index: the image.
+    /// Images of the synthetic dataset; step: the split; index: the image.
     Synthetic = 9,
     /// Directions for projecting patches; index: the direction.
     Projection = 10,
@@ -49,21 +49,22 @@ pub fn stream(seed: u64, purpose: Purpose, step: u64, index: u64) -> Stream {
 }
 
 impl Stream {
+    /// Returns a uniform 64-bit integer.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// Returns a number that is uniform in [0, 1).
+    /// Returns a uniform number in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         self.0.r#gen()
     }
 
-    /// Returns a number that is uniform in [low, high).
+    /// Returns a uniform number in [low, high).
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// Returns an integer that is uniform in 0..n. Panics if n is 0.
+    /// Returns a uniform integer in 0..n. Panics if n is 0.
     pub fn below(&mut self, n: usize) -> usize {
         // Always u64, so that the numbers are the same on every platform.
         self.0.gen_range(0..n as u64) as usize
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_functions_of_their_coordinates() {
+    fn a_stream_depends_only_on_seed_purpose_step_and_index() {
         let draw = |seed, purpose, step, index| stream(seed, purpose, step, index).next_u64();
         let first = draw(1, Purpose::Time, 2, 3);
         assert_eq!(first, draw(1, Purpose::Time, 2, 3));

@@ -1,29 +1,29 @@
-//! The reverse process: denoises from noise to an image.
+//! The reverse diffusion process, from pure noise to a clean image.
 //!
-//! One loop serves all methods, which differ in how they step from x_t and the predicted clean image x̂_0 to the next
-//! x. The noise is always derived from x̂_0, so a denoiser that clamps x̂_0 stays consistent.
+//! One loop serves all methods. They differ in how they compute the next x from x_t and the predicted clean image x̂_0.
+//! The predicted noise is always derived from x̂_0, so it stays consistent with an x̂_0 that the denoiser has clamped.
 
 use super::{Schedule, half_log_snr};
 use crate::config::{SamplerMethod, SamplerParams, Spacing};
 
-/// The minimum half log-SNR at which second-order methods start sampling. Second-order methods are unstable at times
-/// that are almost pure noise, as in the cosine and sigmoid schedules (Lu et al. 2022, appendix; diffusers'
-/// `lambda_min_clipped`).
-const NOISIEST: f64 = -5.1;
+/// The minimum half log-SNR of the times that second-order methods visit. They are unstable at times that are almost
+/// pure noise, as in the cosine and sigmoid schedules (Lu et al. 2022, appendix; diffusers' `lambda_min_clipped`).
+const MIN_HALF_LOG_SNR: f64 = -5.1;
 
 /// One step of a chain: its time, and ᾱ before and after the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     pub t: usize,
     pub alpha_bar: f64,
-    /// 1 after the last step: the image is clean.
+    /// 1 for the last step, after which the image is clean.
     pub alpha_bar_next: f64,
 }
 
-/// Returns the times of `steps` evaluations out of `timesteps`, the noisiest first. `steps` is at most `timesteps`.
+/// Returns the times of a chain of `steps` steps, from the noisiest on. `steps` is at most `timesteps`, the number of all
+/// times.
 pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
     match spacing {
-        // The i-th stride from the end, rounded: 999, 959, .. 39 for 25 of 1000.
+        // The i-th stride from the end, rounded: 999, 959, …, 39 for 25 of 1000.
         Spacing::Trailing => (0..steps).map(|i| (2 * timesteps * (steps - i) + steps) / (2 * steps) - 1).collect(),
         Spacing::Leading => (0..steps).rev().map(|i| i * (timesteps / steps)).collect(),
     }
@@ -32,7 +32,7 @@ pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
 /// Returns the steps of a chain from pure noise to the clean image.
 pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
     let visited = match params.method {
-        SamplerMethod::Dpmpp2m | SamplerMethod::Heun => schedule.times_above(NOISIEST).max(1),
+        SamplerMethod::Dpmpp2m | SamplerMethod::Heun => schedule.times_above(MIN_HALF_LOG_SNR).max(1),
         SamplerMethod::Ddim | SamplerMethod::Ddpm => schedule.timesteps(),
     };
     let times = times(params.spacing, visited, params.steps.min(visited));
@@ -41,7 +41,7 @@ pub fn steps(schedule: &Schedule, params: &SamplerParams) -> Vec<Step> {
     times.iter().enumerate().map(step).collect()
 }
 
-/// Returns the number of evaluations of the network in a chain of `steps` steps.
+/// Returns how often a chain of `steps` steps evaluates the network.
 pub fn evaluations(method: SamplerMethod, steps: usize) -> usize {
     match method {
         SamplerMethod::Ddpm | SamplerMethod::Ddim | SamplerMethod::Dpmpp2m => steps,
@@ -89,15 +89,15 @@ pub fn sample<E>(
     Ok(())
 }
 
-/// Computes the next x as `clean · x̂_0 + current · x + deviation · z`, z standard normal.
+/// The coefficients of a step: the next x is `clean · x̂_0 + current · x + deviation · z`, with z standard normal.
 pub(super) struct Update {
     pub(super) clean: f64,
     pub(super) current: f64,
     pub(super) deviation: f64,
 }
 
-/// Song et al. 2021, eq. 12: √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ z, with ε̂ = (x − √ᾱ x̂_0) / √(1−ᾱ) and
-/// σ = η √((1−ᾱ')/(1−ᾱ)) √(1 − ᾱ/ᾱ').
+/// Returns a step of DDIM (Song et al. 2021, eq. 12): √ᾱ' x̂_0 + √(1 − ᾱ' − σ²) ε̂ + σ z, with
+/// ε̂ = (x − √ᾱ x̂_0) / √(1−ᾱ) and σ = η √((1−ᾱ')/(1−ᾱ)) √(1 − ᾱ/ᾱ').
 pub(super) fn ddim(step: Step, eta: f64) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     let deviation = eta * ((1.0 - next) / (1.0 - now)).sqrt() * (1.0 - now / next).sqrt();
@@ -105,8 +105,10 @@ pub(super) fn ddim(step: Step, eta: f64) -> Update {
     Update { clean: next.sqrt() - direction * now.sqrt(), current: direction, deviation }
 }
 
-/// Corrects the Euler step from `before` to `x` to second order (Karras et al. 2022, algorithm 1): with x̃ = x/√ᾱ and σ
-/// = √(1−ᾱ)/√ᾱ, x̃' = x̃ + (σ'−σ) (d + d')/2, d = (x̃ − x̂_0)/σ. The Euler step is [`ddim`] with η = 0.
+/// Corrects the Euler step from `before` to `x` to second order (Karras et al. 2022, algorithm 1).
+///
+/// With x̃ = x/√ᾱ and σ = √(1−ᾱ)/√ᾱ, x̃' = x̃ + (σ'−σ) (d + d')/2, d = (x̃ − x̂_0)/σ. The Euler step is [`ddim`] with
+/// η = 0.
 fn heun(step: Step, x: &mut [f64], before: &[f64], x0: &[f64], x0_next: &[f64]) {
     let scale = |alpha_bar: f64| (alpha_bar.sqrt(), ((1.0 - alpha_bar) / alpha_bar).sqrt());
     let ((alpha, sigma), (alpha_next, sigma_next)) = (scale(step.alpha_bar), scale(step.alpha_bar_next));
@@ -117,7 +119,8 @@ fn heun(step: Step, x: &mut [f64], before: &[f64], x0: &[f64], x0_next: &[f64]) 
     }
 }
 
-/// Ho et al. 2020, eq. 7, with σ² = β̃, the posterior variance; α is the ratio of two visited ᾱ.
+/// Returns a step of DDPM (Ho et al. 2020, eq. 7), with σ² = β̃, the posterior variance. α is the ratio of the ᾱ of two
+/// consecutive visited times.
 pub(super) fn ddpm(step: Step) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     let alpha = now / next;
@@ -128,7 +131,8 @@ pub(super) fn ddpm(step: Step) -> Update {
     }
 }
 
-/// Lu et al. 2022, eq. 8 of the ODE in λ = ln(√ᾱ/√(1−ᾱ)): σ'/σ x − √ᾱ' (e^(−h) − 1) x̂_0, where h is the step in λ.
+/// Returns a first-order step of DPM-Solver++, which solves the ODE in λ = ln(√ᾱ/√(1−ᾱ)) (Lu et al. 2022, eq. 8):
+/// σ'/σ x − √ᾱ' (e^(−h) − 1) x̂_0, where h is the step in λ.
 fn dpmpp(step: Step) -> Update {
     let (now, next) = (step.alpha_bar, step.alpha_bar_next);
     // λ is infinite for a clean image.
@@ -136,22 +140,22 @@ fn dpmpp(step: Step) -> Update {
     Update { clean: -next.sqrt() * (-h).exp_m1(), current: (1.0 - next).sqrt() / (1.0 - now).sqrt(), deviation: 0.0 }
 }
 
-/// The state of DPM-Solver++(2M) from the previous step.
+/// The state that DPM-Solver++(2M) keeps from the previous step.
 #[derive(Default)]
 struct Multistep {
-    /// x̂_0 and the step in λ.
+    /// x̂_0 of the previous step, and its step in λ.
     last: Option<(Vec<f64>, f64)>,
 }
 
 impl Multistep {
-    /// Extrapolates x̂_0 by half a step: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h'. The last step is always first-order:
-    /// its h is infinite, so there is nothing to extrapolate to; with few steps it would be unstable anyway.
+    /// Extrapolates x̂_0 by half a step: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h', where ' denotes the previous step. The
+    /// last step is always first-order: its h is infinite, and with few steps it would be unstable anyway.
     fn extrapolate(&mut self, step: Step, x0: Vec<f64>) -> Vec<f64> {
         if step.alpha_bar_next >= 1.0 {
             return x0;
         }
         let h = half_log_snr(step.alpha_bar_next) - half_log_snr(step.alpha_bar);
-        let ahead = match &self.last {
+        let extrapolated = match &self.last {
             None => x0.clone(),
             Some((last, last_h)) => {
                 let half = h / last_h / 2.0;
@@ -159,6 +163,6 @@ impl Multistep {
             }
         };
         self.last = Some((x0, h));
-        ahead
+        extrapolated
     }
 }

@@ -1,4 +1,4 @@
-//! Tests samplers against formulas, NumPy reference values, and distributions with a known exact denoiser.
+//! Tests of the samplers against formulas, reference values from NumPy, and a distribution whose exact denoiser is known.
 
 use std::convert::Infallible;
 
@@ -70,9 +70,9 @@ fn heun_matches_numpy_with_two_evaluations_per_step() {
     assert_eq!(count, evaluations(SamplerMethod::Heun, 10));
 }
 
-/// Compares with the exact solution for normally distributed data of variance 1/4: x̃ ∝ √(1/4 + σ²).
+/// Compares with the exact solution for normally distributed data with variance 1/4: x̃ ∝ √(1/4 + σ²).
 #[test]
-fn heun_is_of_second_order() {
+fn heun_is_second_order_accurate() {
     let schedule = Schedule::of(ScheduleKind::Linear, 1000);
     let error = |count: usize| {
         let params = SamplerParams { method: SamplerMethod::Heun, steps: count, ..Default::default() };
@@ -82,7 +82,7 @@ fn heun_is_of_second_order() {
         let denoise = |x: &[f64], step: Step| {
             Ok::<_, Infallible>(vec![0.25 * x[0] / step.alpha_bar.sqrt() / variance(step.alpha_bar)])
         };
-        // Omit the last step, which is first-order.
+        // Without the last step, which is first-order.
         sample(&params, &chain[..chain.len() - 1], &mut x, denoise, |_| unreachable!()).unwrap();
         let (first, last) = (chain[0].alpha_bar, chain[chain.len() - 1].alpha_bar);
         let exact = (variance(last) / variance(first)).sqrt() / first.sqrt() * last.sqrt();
@@ -92,18 +92,18 @@ fn heun_is_of_second_order() {
     assert!(fine < coarse / 3.0, "{coarse} then {fine}");
 }
 
-/// Includes as many steps as there are times, which is more than the times that are not almost pure noise.
+/// Includes chains with as many steps as the schedule has times, which is more than this method visits.
 #[test]
 fn dpmpp_supports_any_number_of_steps() {
     for timesteps in [2, 10, 1000] {
         let schedule = Schedule::of(ScheduleKind::Cosine, timesteps);
-        for steps_wanted in [1, 2, timesteps] {
-            let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: steps_wanted, ..Default::default() };
+        for count in [1, 2, timesteps] {
+            let params = SamplerParams { method: SamplerMethod::Dpmpp2m, steps: count, ..Default::default() };
             let mut x = vec![0.7; 3];
             let chain = steps(&schedule, &params);
             let denoise = |x: &[f64], _| Ok::<_, Infallible>(x.iter().map(|x| 0.5 * x).collect());
             sample(&params, &chain, &mut x, denoise, |_| unreachable!()).unwrap();
-            assert!(x.iter().all(|v| v.is_finite()), "{timesteps} {steps_wanted}: {x:?}");
+            assert!(x.iter().all(|v| v.is_finite()), "{count} of {timesteps}: {x:?}");
         }
     }
 }
@@ -112,7 +112,7 @@ fn dpmpp_supports_any_number_of_steps() {
 struct Mixture {
     weights: [f64; 2],
     means: [[f64; 2]; 2],
-    /// The variances of the two axes, and their covariance.
+    /// The variances along both axes, and their covariance.
     covariances: [[f64; 3]; 2],
 }
 
@@ -126,9 +126,9 @@ impl Mixture {
     /// Returns E[x_0 | x_t]: the mean over the components, weighted by their posterior probabilities.
     fn denoise(&self, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
         let (a, noise) = (alpha_bar.sqrt(), 1.0 - alpha_bar);
-        let parts = [0, 1].map(|i| {
+        let components = [0, 1].map(|i| {
             let (m, [p, q, r]) = (self.means[i], self.covariances[i]);
-            // In this component, x_t has the covariance a² C + noise.
+            // In this component, x_t has the covariance a² C + noise · I.
             let (sp, sq, sr) = (alpha_bar * p + noise, alpha_bar * q + noise, alpha_bar * r);
             let det = sp * sq - sr * sr;
             let d = [x[0] - a * m[0], x[1] - a * m[1]];
@@ -137,31 +137,32 @@ impl Mixture {
             let mean = [m[0] + a * (p * solved[0] + r * solved[1]), m[1] + a * (r * solved[0] + q * solved[1])];
             (log, mean)
         });
-        let first = 1.0 / (1.0 + (parts[1].0 - parts[0].0).exp());
-        [0, 1].map(|c| first * parts[0].1[c] + (1.0 - first) * parts[1].1[c])
+        let [(log_0, mean_0), (log_1, mean_1)] = components;
+        let first = 1.0 / (1.0 + (log_1 - log_0).exp());
+        [0, 1].map(|c| first * mean_0[c] + (1.0 - first) * mean_1[c])
     }
 
-    /// Returns the means of both axes, their variances, and their covariance.
+    /// Returns the means along both axes, the variances, and the covariance.
     fn moments(&self) -> [f64; 5] {
         let mean = [0, 1].map(|c| (0..2).map(|i| self.weights[i] * self.means[i][c]).sum::<f64>());
         let moment = |covariance: usize, a: usize, b: usize| {
-            let of = |i: usize| self.covariances[i][covariance] + self.means[i][a] * self.means[i][b];
-            (0..2).map(|i| self.weights[i] * of(i)).sum::<f64>() - mean[a] * mean[b]
+            let component = |i: usize| self.covariances[i][covariance] + self.means[i][a] * self.means[i][b];
+            (0..2).map(|i| self.weights[i] * component(i)).sum::<f64>() - mean[a] * mean[b]
         };
         [mean[0], mean[1], moment(0, 0, 0), moment(1, 1, 1), moment(2, 0, 1)]
     }
 }
 
-/// Returns the output of a perfect network with this objective at x_t: the mean of its target, given x_t. Targets are
-/// linear in the clean value and the noise, so their means suffice.
-fn perfect(objective: PredictionType, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
+/// Returns the output of a perfect network at x_t: the mean of its training target, given x_t. Targets are linear in the
+/// clean value and the noise, so the means of these suffice.
+fn perfect_output(prediction_type: PredictionType, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
     let x0 = MIXTURE.denoise(x, alpha_bar);
     let eps = |c: usize| (x[c] - alpha_bar.sqrt() * x0[c]) / (1.0 - alpha_bar).sqrt();
-    [0, 1].map(|c| training_target(objective, alpha_bar, x0[c], eps(c)))
+    [0, 1].map(|c| training_target(prediction_type, alpha_bar, x0[c], eps(c)))
 }
 
-/// Returns the largest deviation of the samples' moments from those of the mixture, with a perfect network.
-fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerParams) -> f64 {
+/// Samples with a perfect network, and returns the largest deviation of the samples' moments from the mixture's.
+fn deviation(schedule: &Schedule, prediction_type: PredictionType, params: &SamplerParams) -> f64 {
     const N: usize = 8_000;
     let draw = |step: u64| {
         let mut rng = stream(1, Purpose::SampleNoise, step, 0);
@@ -169,11 +170,11 @@ fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerPar
     };
     let mut x = draw(u64::MAX);
     let denoise = |x: &[f64], step: Step| {
-        let of_one = |x: &[f64]| {
-            let said = perfect(objective, [x[0], x[1]], step.alpha_bar);
-            [0, 1].map(|c| predict_x0(objective, step.alpha_bar, x[c], said[c]))
+        let denoise_point = |x: &[f64]| {
+            let output = perfect_output(prediction_type, [x[0], x[1]], step.alpha_bar);
+            [0, 1].map(|c| predict_x0(prediction_type, step.alpha_bar, x[c], output[c]))
         };
-        Ok::<_, Infallible>(x.chunks_exact(2).flat_map(of_one).collect())
+        Ok::<_, Infallible>(x.chunks_exact(2).flat_map(denoise_point).collect())
     };
     sample(params, &steps(schedule, params), &mut x, denoise, |step| draw(step.t as u64)).unwrap();
     let axis = |c: usize| x.iter().skip(c).step_by(2);
@@ -184,10 +185,10 @@ fn deviation(schedule: &Schedule, objective: PredictionType, params: &SamplerPar
     found.iter().zip(MIXTURE.moments()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// With the exact denoiser, every sampler gives the mixture, up to the error of 8,000 draws (standard error at most
-/// 0.007 per moment) and the discretisation error.
+/// The tolerance covers the error of 8,000 draws (a standard error of at most 0.007 per moment) and the discretisation
+/// error.
 #[test]
-fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
+fn samplers_with_the_exact_denoiser_reproduce_the_distribution() {
     let schedules = [
         Schedule::of(ScheduleKind::Cosine, 1000),
         Schedule::of(ScheduleKind::Linear, 1000),
@@ -205,16 +206,16 @@ fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
     for (i, schedule) in schedules.iter().enumerate() {
         // All methods on the cosine schedule, and one method on each other schedule.
         for (method, eta, steps) in methods.into_iter().enumerate().filter(|(m, _)| i == 0 || *m == i).map(|(_, m)| m) {
-            for (objective, spacing) in [
+            for (prediction_type, spacing) in [
                 (PredictionType::X0, Spacing::Trailing),
                 (PredictionType::Eps, Spacing::Leading),
                 (PredictionType::V, Spacing::Trailing),
             ] {
-                // Leading times skip the noisiest ones, although chains start at pure noise, so more steps are needed.
+                // Leading spacing skips the noisiest times although chains start from pure noise, so it needs more steps.
                 let steps = if spacing == Spacing::Leading { 2 * steps } else { steps };
                 let params = SamplerParams { method, eta, steps, spacing, ..Default::default() };
-                let deviation = deviation(schedule, objective, &params);
-                assert!(deviation < 0.025, "{method:?} η {eta}, schedule {i}, {objective:?}: off by {deviation}");
+                let deviation = deviation(schedule, prediction_type, &params);
+                assert!(deviation < 0.025, "{method:?} η {eta}, schedule {i}, {prediction_type:?}: off by {deviation}");
             }
         }
     }
@@ -223,10 +224,10 @@ fn sampling_with_the_exact_denoiser_of_a_mixture_gives_the_mixture() {
 #[test]
 fn more_steps_reduce_the_error_and_second_order_samplers_need_fewer() {
     let schedule = Schedule::of(ScheduleKind::Cosine, 1000);
-    let off =
+    let error =
         |method, steps| deviation(&schedule, PredictionType::V, &SamplerParams { method, steps, ..Default::default() });
-    let [few, many] = [5, 80].map(|steps| off(SamplerMethod::Ddim, steps));
+    let [few, many] = [5, 80].map(|steps| error(SamplerMethod::Ddim, steps));
     assert!(many < 0.5 * few, "{few} then {many}");
-    let [first, second] = [SamplerMethod::Ddim, SamplerMethod::Dpmpp2m].map(|method| off(method, 10));
-    assert!(second < first, "{second} with the second order, {first} with the first");
+    let [first, second] = [SamplerMethod::Ddim, SamplerMethod::Dpmpp2m].map(|method| error(method, 10));
+    assert!(second < first, "second order: {second}, first order: {first}");
 }

@@ -1,17 +1,18 @@
-//! Noise schedules: the fraction of the image left at each time.
+//! Noise schedules: how much of the clean image is left at each time.
 
 use crate::config::DiffusionParams;
 #[cfg(test)]
 use crate::config::ScheduleKind;
 use crate::config::schedule::alpha_bars;
 
-/// The products alpha_bar(t) = ∏ (1 − beta(s)), s ≤ t, for t in 0..T: x_t = √ᾱ x_0 + √(1−ᾱ) ε.
+/// A noise schedule: ᾱ(t) = ∏ (1 − β(s)) over s ≤ t, for t in 0..T. The noisy image is x_t = √ᾱ x_0 + √(1−ᾱ) ε.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     alpha_bar: Vec<f64>,
 }
 
 impl Schedule {
+    /// Creates the schedule that the parameters declare.
     pub fn new(params: &DiffusionParams) -> Self {
         Self { alpha_bar: alpha_bars(params) }
     }
@@ -26,7 +27,8 @@ impl Schedule {
         self.alpha_bar[t]
     }
 
-    /// Returns how many of the first times have at least this half log-SNR, ln(√ᾱ / √(1−ᾱ)).
+    /// Returns the number of times whose half log-SNR is at least `half_log_snr`. They are the first ones, because it
+    /// decreases.
     pub(super) fn times_above(&self, half_log_snr: f64) -> usize {
         self.alpha_bar.partition_point(|&a| super::half_log_snr(a) >= half_log_snr)
     }
@@ -48,18 +50,18 @@ mod tests {
     #[test]
     fn every_schedule_decreases_from_near_one_to_near_zero() {
         for timesteps in [50, 100, 250, 1000, 4000] {
-            for (schedule, left) in [
+            for (schedule, max_last) in [
                 (Schedule::of(ScheduleKind::Linear, timesteps), 1e-4),
                 (Schedule::of(ScheduleKind::Cosine, timesteps), 1e-4),
                 (Schedule::of(ScheduleKind::Sigmoid, timesteps), 1e-4),
-                // Its betas grow late, which leaves seven ten-thousandths.
+                // Its betas grow late, so it ends at 7e-4.
                 (Schedule::of(ScheduleKind::Quadratic, timesteps), 1e-3),
             ] {
                 assert_eq!(schedule.timesteps(), timesteps);
                 assert!(schedule.alpha_bar.windows(2).all(|w| w[1] < w[0]));
                 assert!(schedule.alpha_bar(0) > 0.99, "{}", schedule.alpha_bar(0));
                 let last = schedule.alpha_bar(timesteps - 1);
-                assert!(last > 0.0 && last < left, "{last} is left at T = {timesteps}");
+                assert!(last > 0.0 && last < max_last, "{last} at the end for T = {timesteps}");
             }
         }
     }
@@ -81,11 +83,11 @@ mod tests {
             (750, 0.1481596809712867),
             (999, 3.0027919974932843e-07),
         ];
-        for (schedule, numbers) in [
+        for (schedule, expected_values) in [
             (Schedule::of(ScheduleKind::Quadratic, 1000), quadratic),
             (Schedule::of(ScheduleKind::Sigmoid, 1000), sigmoid),
         ] {
-            for (t, expected) in numbers {
+            for (t, expected) in expected_values {
                 assert!((schedule.alpha_bar(t) / expected - 1.0).abs() < 1e-9, "t = {t}: {}", schedule.alpha_bar(t));
             }
         }

@@ -1,7 +1,7 @@
 //! Attention layers, and control layers that show what attention contributes.
 //!
-//! All except the tutorial's start with a normalisation and end with a projection initialised to zero, added to the
-//! layer's input.
+//! All layers except the tutorial's start with a normalisation and end with a projection, which is initialised to zero
+//! and added to the layer's input.
 
 use super::norm::groups;
 use crate::config::{AttentionKind, AttentionParams, Matched};
@@ -14,11 +14,11 @@ pub(super) struct LayerSite<'a> {
     pub(super) image: NodeId,
     /// The factor between the network's input and the low-resolution image.
     pub(super) scale: usize,
-    /// The layer's name, the prefix of its parameters.
+    /// The layer's name: the prefix of its parameters' names.
     pub(super) name: &'a str,
 }
 
-/// Appends attention of the requested kind, and returns its output.
+/// Appends attention of the requested kind and returns its output, which is `x` for `AttentionKind::None`.
 pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let name = site.name;
     let kind = match params.kind {
@@ -32,8 +32,8 @@ pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, 
     let normed = g.group_norm(x, &format!("{name}.norm"), groups(channels));
     let (query_input, key_input) = match kind {
         AttentionKind::Cross => {
-            let cell = g.input_shape().height / shape.height;
-            (with_positions(g, normed, cell), low_resolution_tokens(g, channels, site))
+            let spacing = g.input_shape().height / shape.height;
+            (with_positions(g, normed, spacing), low_resolution_tokens(g, channels, site))
         }
         _ => (normed, normed),
     };
@@ -52,8 +52,8 @@ pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, 
     if kind == AttentionKind::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
 }
 
-/// SAGAN's attention (Zhang et al. 2019): gamma · attention(x) + x with one head, queries and keys of C/8 channels, and
-/// gamma starting at 0.
+/// Appends SAGAN's attention (Zhang et al. 2019): gamma · attention(x) + x with one head, queries and keys of C/8
+/// channels, and gamma starting at 0.
 fn sagan(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
     let channels = g.shape(x).channels;
     let q = g.conv1x1(x, &format!("{name}.query"), channels / 8);
@@ -66,8 +66,8 @@ fn sagan(g: &mut Graph, x: NodeId, name: &str) -> NodeId {
     sum
 }
 
-/// A control: two 1×1 convolutions with as many parameters as the attention layer that they replace, to show the effect
-/// of the additional parameters alone.
+/// Appends a control: two 1×1 convolutions with about as many parameters as the attention layer that they replace, to
+/// show the effect of the additional parameters alone.
 fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let (channels, name) = (g.shape(x).channels, site.name);
     let width = control_width(g.shape(x), params, site.scale, g.input_shape());
@@ -80,8 +80,8 @@ fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &Layer
     g.add(branch, x)
 }
 
-/// Returns the number of hidden channels with which [`conv_control`], which has w (2C + 1) + 3C parameters, comes
-/// closest to the parameter count of the layer that it replaces.
+/// Returns the number w of hidden channels of [`conv_control`] that brings its parameter count, w (2C + 1) + 3C, closest
+/// to that of the layer that it replaces.
 fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Shape) -> usize {
     let kind = match params.matches {
         Matched::Sagan => AttentionKind::Sagan,
@@ -96,14 +96,14 @@ fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Sh
     ((count.saturating_sub(3 * c) + c) / (2 * c + 1)).max(1)
 }
 
-/// Adds the position encoding.
-fn with_positions(g: &mut Graph, x: NodeId, cell: usize) -> NodeId {
-    let encoding = g.position_encoding(g.shape(x), cell);
+/// Adds the encoding of positions that are `spacing` pixels apart.
+fn with_positions(g: &mut Graph, x: NodeId, spacing: usize) -> NodeId {
+    let encoding = g.position_encoding(g.shape(x), spacing);
     g.add(x, encoding)
 }
 
-/// Returns one token per pixel of the low-resolution image. These pixels are recovered as means of blocks of the
-/// enlarged image, except for the sharpening by the enlargement.
+/// Appends one token per pixel of the low-resolution image. The pixels are recovered as the block means of the enlarged
+/// image, from which they differ only because the enlargement sharpens.
 fn low_resolution_tokens(g: &mut Graph, channels: usize, site: &LayerSite) -> NodeId {
     let pixels = g.mean_pool_of(site.image, 3..6, site.scale);
     let tokens = g.conv1x1(pixels, &format!("{}.tokens", site.name), channels);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_matches_the_parameters_of_its_arm() {
+    fn a_control_matches_the_parameter_count_of_the_layer_it_replaces() {
         for base_channels in [4, 8, 12, 16, 24, 32, 64] {
             for (matches, kind) in [
                 (Matched::Sagan, AttentionKind::Sagan),
@@ -135,10 +135,13 @@ mod tests {
                         continue;
                     }
                     let control = model(base_channels, AttentionKind::ConvControl, matches, resolutions);
-                    let arm = model(base_channels, kind, Matched::default(), resolutions);
-                    let (a, b) = (control.parameter_count() as f64, arm.parameter_count() as f64);
-                    assert!((a / b - 1.0).abs() < 0.005, "{kind:?} {base_channels} {resolutions:?}: {a} for {b}");
-                    assert!(control.probes.iter().all(|w| w.width.is_some()));
+                    let attention = model(base_channels, kind, Matched::default(), resolutions);
+                    let [found, expected] = [&control, &attention].map(|graph| graph.parameter_count() as f64);
+                    assert!(
+                        (found / expected - 1.0).abs() < 0.005,
+                        "{kind:?} {base_channels} {resolutions:?}: expected {expected}, found {found}"
+                    );
+                    assert!(control.probes.iter().all(|probe| probe.width.is_some()));
                 }
             }
         }
@@ -152,8 +155,7 @@ mod tests {
         assert!(uniform.forward_flops() < mhsa.forward_flops());
     }
 
-    /// Over 32×32 positions, the cost of attention is quadratic in the number of positions, that of linear attention
-    /// linear.
+    /// The cost of softmax attention is quadratic in the number of positions; that of linear attention is linear.
     #[test]
     fn linear_attention_is_cheaper_on_large_feature_maps() {
         let flops = |kind, resolution| model(16, kind, Matched::default(), &[resolution]).forward_flops() as f64;
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn layers_are_added_at_every_requested_resolution() {
         let graph = model(8, AttentionKind::Mhsa, Matched::default(), &[16, 8]);
-        let names: Vec<&str> = graph.probes.iter().map(|w| w.name.as_str()).collect();
+        let names: Vec<&str> = graph.probes.iter().map(|probe| probe.name.as_str()).collect();
         assert_eq!(names, ["enc2_attention", "attention", "dec2_attention"]);
     }
 }

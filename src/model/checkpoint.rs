@@ -1,6 +1,6 @@
-//! A trained model as a safetensors file with PyTorch's names and layouts: in PyTorch,
-//! `model.load_state_dict(safetensors.torch.load_file(path))` loads it. The header's metadata contains the model's
-//! configuration, as JSON under the key `srpipe`.
+//! A trained model as a safetensors file, with PyTorch's names and layouts:
+//! `model.load_state_dict(safetensors.torch.load_file(path))` loads it in PyTorch. The header's metadata contains the
+//! model's configuration, as JSON under the key `srpipe`.
 //!
 //! Files are untrusted. The configuration must pass the checks of a pipeline file, and the tensors must match the
 //! network that it declares, before anything is allocated for them. Weights must be finite.
@@ -20,7 +20,7 @@ use crate::config::{DiffusionParams, ModelParams, Target};
 use crate::nn::Graph;
 use crate::pipeline::check_network;
 
-/// The configuration of a trained model: everything that is needed to use its weights.
+/// The configuration of a trained model: everything that using its weights requires.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub model: ModelParams,
@@ -55,10 +55,10 @@ pub struct Checkpoint {
 
 const METADATA_KEY: &str = "srpipe";
 
-/// The maximum header length. The header of the largest network, with 192 blocks, has about 200 KB.
+/// The maximum length of a header. That of the largest network, with 192 blocks, is about 200 KB.
 const MAX_HEADER: u64 = 16 << 20;
-/// The number of bytes before the header, which contain its length.
-const LENGTH: u64 = 8;
+/// The number of bytes before the header. They encode its length.
+const PREFIX: u64 = 8;
 
 impl Checkpoint {
     /// Returns the network that the configuration declares.
@@ -93,9 +93,9 @@ impl Checkpoint {
     /// Fails if the bytes are not a checkpoint, the configuration is invalid, the tensors differ from those of the
     /// declared network, or a weight is not finite.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let header_len = header_len(bytes.get(..LENGTH as usize).unwrap_or_default(), bytes.len() as u64)?;
-        let header = &bytes[LENGTH as usize..][..header_len];
-        let (config, graph) = declared(header, bytes.len() as u64)?;
+        let header_len = header_len(bytes.get(..PREFIX as usize).unwrap_or_default(), bytes.len() as u64)?;
+        let header = &bytes[PREFIX as usize..][..header_len];
+        let (config, graph) = parse_header(header, bytes.len() as u64)?;
         let file = SafeTensors::deserialize(bytes).context("this is not a valid safetensors file")?;
         ensure!(
             file.len() == graph.params.len(),
@@ -106,10 +106,16 @@ impl Checkpoint {
         // Check all shapes before the first copy.
         let views = (graph.params.iter())
             .map(|p| {
-                let tensor = file.tensor(&p.name).with_context(|| format!("the checkpoint lacks {}", p.name))?;
+                let tensor =
+                    file.tensor(&p.name).with_context(|| format!("the checkpoint lacks the tensor {}", p.name))?;
                 let shape = p.layout.torch_shape();
-                ensure!(tensor.dtype() == Dtype::F32, "{} is {:?}, not F32", p.name, tensor.dtype());
-                ensure!(tensor.shape() == shape, "{} is {:?}, not {shape:?}", p.name, tensor.shape());
+                ensure!(tensor.dtype() == Dtype::F32, "the tensor {} must be F32, found {:?}", p.name, tensor.dtype());
+                ensure!(
+                    tensor.shape() == shape,
+                    "the tensor {} must have shape {shape:?}, found {:?}",
+                    p.name,
+                    tensor.shape()
+                );
                 Ok((&p.name, tensor))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -120,37 +126,37 @@ impl Checkpoint {
         Ok(Self { config, weights: weights.collect::<Result<_>>()? })
     }
 
-    /// Like [`from_bytes`](Self::from_bytes), but reads a file. Checks the header against the file's length before
-    /// reading the rest.
+    /// Reads a checkpoint from a file, like [`from_bytes`](Self::from_bytes). Checks the header against the file's length
+    /// before reading the rest.
     pub fn read(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
         let mut file = File::open(path).with_context(reading)?;
         let len = file.metadata().with_context(reading)?.len();
         let mut bytes = vec![];
-        file.by_ref().take(LENGTH).read_to_end(&mut bytes).with_context(reading)?;
+        file.by_ref().take(PREFIX).read_to_end(&mut bytes).with_context(reading)?;
         let header_len = header_len(&bytes, len)?;
         file.by_ref().take(header_len as u64).read_to_end(&mut bytes).with_context(reading)?;
-        declared(&bytes[LENGTH as usize..], len)?;
+        parse_header(&bytes[PREFIX as usize..], len)?;
         file.take(len).read_to_end(&mut bytes).with_context(reading)?;
         Self::from_bytes(&bytes)
     }
 }
 
-/// Returns the length of the header of a file of `len` bytes, given the file's first bytes.
-fn header_len(start: &[u8], len: u64) -> Result<usize> {
-    let start =
-        <[u8; LENGTH as usize]>::try_from(start).ok().context("this is not a safetensors file: it is too short")?;
-    let header = u64::from_le_bytes(start);
+/// Returns the length of the header of a file of `len` bytes, given the file's first [`PREFIX`] bytes.
+fn header_len(prefix: &[u8], len: u64) -> Result<usize> {
+    let prefix =
+        <[u8; PREFIX as usize]>::try_from(prefix).ok().context("this is not a safetensors file: it is too short")?;
+    let header = u64::from_le_bytes(prefix);
     ensure!(
-        header <= MAX_HEADER && header <= len.saturating_sub(LENGTH),
+        header <= MAX_HEADER && header <= len.saturating_sub(PREFIX),
         "this is not a safetensors file: its header claims {header} bytes, but the file has {len}"
     );
     Ok(header as usize)
 }
 
-/// Reads the configuration in the header of a file of `len` bytes, and builds the network that it declares. Fails if
+/// Parses the configuration in the header of a file of `len` bytes, and builds the network that it declares. Fails if
 /// the file and the network have different parameter counts.
-fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
+fn parse_header(header: &[u8], len: u64) -> Result<(Config, Graph)> {
     #[derive(Deserialize)]
     struct Header {
         #[serde(rename = "__metadata__", default)]
@@ -168,7 +174,7 @@ fn declared(header: &[u8], len: u64) -> Result<(Config, Graph)> {
         "the checkpoint's configuration is inconsistent: it states {} parameters, but its network has {count}",
         config.cost.parameters
     );
-    let data = len - LENGTH - header.len() as u64;
+    let data = len - PREFIX - header.len() as u64;
     ensure!(
         data == 4 * count as u64,
         "the checkpoint declares a network with {count} parameters ({} bytes), but contains {data} bytes",
@@ -182,8 +188,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn ensure_finite(name: &str, weights: &[f32]) -> Result<()> {
-    let wrong = weights.iter().position(|weight| !weight.is_finite());
-    match wrong {
+    match weights.iter().position(|weight| !weight.is_finite()) {
         None => Ok(()),
         Some(at) => anyhow::bail!(
             "the weights are not finite: {name} has {} at index {at}; training diverged, or the file is damaged",

@@ -1,3 +1,5 @@
+//! Tests of writing checkpoints, and of reading valid, damaged and forged ones.
+
 use super::*;
 use crate::config::{AttentionKind, AttentionParams};
 
@@ -11,7 +13,7 @@ fn checkpoint(kind: AttentionKind) -> Checkpoint {
     Checkpoint { config, weights }
 }
 
-/// Returns the file with an edited header, which may have another length.
+/// Returns the file with an edited header, and its length updated.
 fn with_header(bytes: &[u8], edit: impl FnOnce(&mut String)) -> Vec<u8> {
     let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header = String::from_utf8(bytes[8..8 + len].to_vec()).unwrap();
@@ -41,7 +43,7 @@ fn non_finite_weights_are_refused_with_the_name_of_their_tensor() {
         diverged.weights[2][1] = wrong;
         let error = diverged.to_bytes().unwrap_err().to_string();
         assert!(error.contains(&format!("{name} has {wrong} at index 1")), "{error}");
-        // The value's bytes occur only once.
+        // `to_bytes` refuses this weight, so write it into the bytes of a valid file.
         let mut bytes = good.to_bytes().unwrap();
         let (old, new) = (good.weights[2][1].to_le_bytes(), wrong.to_le_bytes());
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -83,7 +85,7 @@ fn invalid_configurations_are_refused() {
     }
 }
 
-/// The file declares a network of several gigabytes and lies about its parameter count as well.
+/// Tests a file whose header declares a network of several gigabytes, with a parameter count to match.
 #[test]
 fn the_declared_network_must_have_the_parameters_of_the_file() {
     let small = checkpoint(AttentionKind::None);
@@ -92,20 +94,20 @@ fn the_declared_network_must_have_the_parameters_of_the_file() {
         crate::model::unet(&model, 8, 4).parameter_count()
     };
     let (few, many) = (graph(4), graph(1024));
-    let lie = with_header(&small.to_bytes().unwrap(), |header| {
+    let forged = with_header(&small.to_bytes().unwrap(), |header| {
         *header = header.replace(r#"\"base_channels\":4"#, r#"\"base_channels\":1024"#);
         *header = header.replace(&format!(r#"\"parameters\":{few}"#), &format!(r#"\"parameters\":{many}"#));
     });
-    let error = format!("{:#}", Checkpoint::from_bytes(&lie).unwrap_err());
+    let error = format!("{:#}", Checkpoint::from_bytes(&forged).unwrap_err());
     assert!(
         error.contains(&format!("with {many} parameters ({} bytes), but contains {} bytes", 4 * many, 4 * few)),
         "{error}"
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    std::fs::write(&path, lie).unwrap();
+    std::fs::write(&path, forged).unwrap();
     assert!(format!("{:#}", Checkpoint::read(&path).unwrap_err()).contains("but contains"));
-    // Headers that claim any length.
+    // Wrong header lengths.
     for claimed in [0, 1, 1 << 20, 1 << 40, u64::MAX] {
         let mut bytes = small.to_bytes().unwrap();
         bytes[..8].copy_from_slice(&u64::to_le_bytes(claimed));

@@ -7,13 +7,13 @@ use crate::nn::Graph;
 /// The cost of a network. Operations are per image; a multiply-add counts as two.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelCost {
-    /// The number of learned values.
+    /// The number of learned scalars.
     pub parameters: usize,
-    /// The operations of the forward pass.
+    /// The floating-point operations of the forward pass.
     pub forward_flops: u64,
-    /// The operations of the forward and backward pass.
+    /// The floating-point operations of the forward and the backward pass.
     pub training_flops: u64,
-    /// The layers whose width was chosen to match a parameter count, with that width.
+    /// The name and width of each layer whose width was chosen to match a parameter count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     solved_widths: Vec<(String, usize)>,
 }
@@ -21,7 +21,7 @@ pub struct ModelCost {
 impl ModelCost {
     /// Returns the cost of a network.
     pub fn of(graph: &Graph) -> Self {
-        let solved = graph.probes.iter().filter_map(|w| Some((w.name.clone(), w.width?)));
+        let solved = graph.probes.iter().filter_map(|probe| Some((probe.name.clone(), probe.width?)));
         Self {
             parameters: graph.parameter_count(),
             forward_flops: graph.forward_flops(),

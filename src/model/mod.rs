@@ -1,8 +1,8 @@
-//! Networks, their checkpoints and their costs. Defines which operations a network has, on which channels and with
-//! which parameter names; `nn` computes them.
+//! Networks, their checkpoints and their costs. This module decides which operations a network has, on how many channels
+//! and with which parameter names; `nn` computes them.
 //!
-//! - `unet`: the U-Net; `attention`: its attention layers and their controls; `norm`: groups of
-//!   normalisations.
+//! - `unet`: the U-Net; `attention`: its attention layers and their controls; `norm`: the number of groups of a
+//!   normalisation.
 //! - `checkpoint`: a trained model as a safetensors file.
 //! - `cost`: parameters and FLOPs.
 //! - `target`: the conversion between images and what the network predicts; `projection`: consistency with the

@@ -1,6 +1,6 @@
-//! The groups of group normalisations.
+//! The number of groups of a group normalisation.
 
-/// Returns the number of groups of a normalisation: the largest divisor of the channels up to 8.
+/// Returns the number of groups for this many channels: their largest divisor up to 8.
 pub(super) fn groups(channels: usize) -> usize {
     (1..=8).rev().find(|&g| channels.is_multiple_of(g)).unwrap_or(1)
 }

@@ -1,4 +1,4 @@
-//! Projects images onto those that are consistent with their low-resolution image.
+//! The projection of an image onto the images that are consistent with its low-resolution image.
 
 /// Shifts every block of `scale × scale` pixels of a square image, channels-last with 3 channels, so that its mean
 /// equals the pixel of `low`. The result is the nearest image with these means.
@@ -9,9 +9,9 @@ pub fn match_means(image: &mut [f64], low: &[f64], scale: usize) {
     for (block, low) in low.chunks_exact(3).enumerate() {
         let (y, x) = (block / small * scale, block % small * scale);
         let pixels = (y..y + scale).flat_map(|y| (x..x + scale).map(move |x| 3 * (y * size + x)));
-        for (c, &wanted) in low.iter().enumerate() {
+        for (c, &mean) in low.iter().enumerate() {
             let sum: f64 = pixels.clone().map(|at| image[at + c]).sum();
-            let shift = wanted - sum / (scale * scale) as f64;
+            let shift = mean - sum / (scale * scale) as f64;
             pixels.clone().for_each(|at| image[at + c] += shift);
         }
     }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_become_exact_and_matching_images_are_unchanged() {
+    fn block_means_become_exact_and_a_second_projection_changes_nothing() {
         let mut image: Vec<f64> = (0..8 * 8 * 3).map(|i| ((i * 37 % 101) as f64) / 50.0 - 1.0).collect();
         let low: Vec<f64> = (0..2 * 2 * 3).map(|i| i as f64 / 6.0 - 1.0).collect();
         let before = image.clone();
@@ -32,7 +32,7 @@ mod tests {
                 let at = |i: usize| 3 * ((block / 2 * 4 + i / 4) * 8 + block % 2 * 4 + i % 4) + c;
                 let mean = (0..16).map(|i| image[at(i)]).sum::<f64>() / 16.0;
                 assert!((mean - low[3 * block + c]).abs() < 1e-12);
-                // Differences within a block are unchanged.
+                // All pixels of a block are shifted alike.
                 let detail = |image: &[f64]| image[at(5)] - image[at(0)];
                 assert!((detail(&image) - detail(&before)).abs() < 1e-12);
             }

@@ -1,8 +1,7 @@
 //! The space in which the diffusion process runs, and the network's input.
 //!
 //! Images are in [-1, 1]. With target `image`, the clean value is the image itself. With `residual`, it is the
-//! difference between the image and the enlarged low-resolution image, times a scale that brings it to about the range
-//! of an image.
+//! difference between the image and the enlarged low-resolution image, scaled to about the range of an image.
 
 use crate::config::{DiffusionParams, Target};
 

@@ -1,8 +1,8 @@
 //! The U-Net: levels of halved resolution, blocks of convolutions, a time embedding, and attention at the requested
 //! resolutions.
 //!
-//! With plain blocks and the tutorial's time embedding it is the tutorial's network with its mistakes corrected, and
-//! its parameters have the names of the PyTorch reference. `attention` contains the attention layers.
+//! With plain blocks and the tutorial's time embedding, it is the tutorial's network with its mistakes corrected, and its
+//! parameters have the names of the PyTorch reference. `attention` contains the attention layers.
 
 use super::attention::{LayerSite, add_attention};
 use super::norm::groups;
@@ -10,7 +10,7 @@ use crate::config::{Block, ModelParams, TimeEmbedding};
 use crate::nn::Graph;
 use crate::nn::graph::{NodeId, Shape};
 
-/// The channels of the input: the noisy image's, then those of the enlarged low-resolution image.
+/// The number of input channels: three of the noisy image, then three of the enlarged low-resolution image.
 const INPUT_CHANNELS: usize = 6;
 
 /// Builds the U-Net for square images of `size` pixels that are `scale` times larger than their low-resolution images.
@@ -20,7 +20,7 @@ pub fn unet(params: &ModelParams, size: usize, scale: usize) -> Graph {
     let (graph, image, t) = Graph::new(Shape::new(size, size, INPUT_CHANNELS));
     let mut net = Builder { graph, params, image, scale, film: None };
     if params.time_embedding == TimeEmbedding::Sinusoidal {
-        net.film = Some(net.sinusoidal(t));
+        net.film = Some(net.sinusoidal_embedding(t));
     }
     let deepest = params.channel_mults.len() - 1;
     let mut x = image;
@@ -77,8 +77,8 @@ impl Builder<'_> {
         self.params.base_channels * self.params.channel_mults[level]
     }
 
-    /// A sinusoidal time embedding followed by two linear layers.
-    fn sinusoidal(&mut self, t: NodeId) -> NodeId {
+    /// Appends a sinusoidal time embedding followed by two linear layers.
+    fn sinusoidal_embedding(&mut self, t: NodeId) -> NodeId {
         let (g, base) = (&mut self.graph, self.params.base_channels);
         let waves = g.time_encoding(t, base.next_multiple_of(2));
         let hidden = g.linear(waves, "time_embed.0", 4 * base);
@@ -87,7 +87,7 @@ impl Builder<'_> {
         g.silu(embedding)
     }
 
-    /// The tutorial's time embedding: two linear layers on the time itself, added once.
+    /// Adds the tutorial's time embedding to `x`: two linear layers on the time itself.
     fn add_time(&mut self, x: NodeId, t: NodeId) -> NodeId {
         let (g, base) = (&mut self.graph, self.params.base_channels);
         let hidden = g.linear(t, "time_embed.0", base);
@@ -102,37 +102,37 @@ impl Builder<'_> {
         (0..self.params.blocks_per_level).fold(x, |x, i| {
             let name = if i == 0 { name.to_string() } else { format!("{name}_{}", i + 1) };
             match self.params.block {
-                Block::Plain => self.plain(x, &name, outputs),
-                Block::Residual => self.residual(x, &name, outputs),
+                Block::Plain => self.plain_block(x, &name, outputs),
+                Block::Residual => self.residual_block(x, &name, outputs),
             }
         })
     }
 
-    /// A plain block: twice 3×3 convolution, group normalisation, SiLU.
-    fn plain(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
+    /// Appends a plain block: 3×3 convolution, group normalisation and SiLU, twice.
+    fn plain_block(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let x = self.graph.conv3x3(x, &format!("{name}.0"), outputs);
         let x = self.graph.group_norm(x, &format!("{name}.1"), groups(outputs));
         let x = self.graph.silu(x);
         let x = self.graph.conv3x3(x, &format!("{name}.3"), outputs);
-        let x = self.timed_norm(x, &format!("{name}.4"), &format!("{name}.film"));
+        let x = self.conditioned_norm(x, &format!("{name}.4"), &format!("{name}.film"));
         self.graph.silu(x)
     }
 
-    /// A residual block: twice group normalisation, SiLU, 3×3 convolution; added to the input.
-    fn residual(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
+    /// Appends a residual block: group normalisation, SiLU and 3×3 convolution, twice; then the sum with the block's input.
+    fn residual_block(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let inputs = self.graph.shape(x).channels;
         let y = self.graph.group_norm(x, &format!("{name}.norm1"), groups(inputs));
         let y = self.graph.silu(y);
         let y = self.graph.conv3x3(y, &format!("{name}.conv1"), outputs);
-        let y = self.timed_norm(y, &format!("{name}.norm2"), &format!("{name}.film"));
+        let y = self.conditioned_norm(y, &format!("{name}.norm2"), &format!("{name}.film"));
         let y = self.graph.silu(y);
         let y = self.graph.conv3x3(y, &format!("{name}.conv2"), outputs);
         let skip = if inputs == outputs { x } else { self.graph.conv1x1(x, &format!("{name}.skip"), outputs) };
         self.graph.add(y, skip)
     }
 
-    /// A normalisation, with FiLM conditioning on the time if the time embedding reaches every block.
-    fn timed_norm(&mut self, x: NodeId, name: &str, film: &str) -> NodeId {
+    /// Appends a normalisation, with FiLM conditioning on the time if the time embedding reaches every block.
+    fn conditioned_norm(&mut self, x: NodeId, name: &str, film: &str) -> NodeId {
         let channels = self.graph.shape(x).channels;
         match self.film {
             None => self.graph.group_norm(x, name, groups(channels)),
@@ -165,10 +165,10 @@ mod tests {
             let graph = unet(&ModelParams::tutorial(32, kind), 32, 4);
             (graph.parameter_count(), graph.forward_flops() as f64 / 1e6, graph.training_flops() as f64 / 1e6)
         };
-        let (none, seed) = (count(AttentionKind::None), count(AttentionKind::Sagan));
-        assert_eq!((none.0, seed.0), (473_027, 493_668));
-        assert!((none.1 - 200.9).abs() < 0.2 && (seed.1 - 204.7).abs() < 0.2, "{} {}", none.1, seed.1);
-        assert!((none.2 - 599.0).abs() < 0.5 && (seed.2 - 610.0).abs() < 1.0, "{} {}", none.2, seed.2);
+        let (none, sagan) = (count(AttentionKind::None), count(AttentionKind::Sagan));
+        assert_eq!((none.0, sagan.0), (473_027, 493_668));
+        assert!((none.1 - 200.9).abs() < 0.2 && (sagan.1 - 204.7).abs() < 0.2, "{} {}", none.1, sagan.1);
+        assert!((none.2 - 599.0).abs() < 0.5 && (sagan.2 - 610.0).abs() < 1.0, "{} {}", none.2, sagan.2);
     }
 
     #[test]

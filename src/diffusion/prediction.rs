@@ -1,11 +1,12 @@
-//! Training targets and the prediction of the clean image from the network's output. With a = √ᾱ and s = √(1−ᾱ): x_t =
-//! a·x_0 + s·ε and v = a·ε − s·x_0 (Salimans and Ho 2022, section 4).
+//! Prediction types: what the network is trained to output, and how the clean image is computed from its output.
+//!
+//! With a = √ᾱ and s = √(1−ᾱ), x_t = a·x_0 + s·ε and v = a·ε − s·x_0 (Salimans and Ho 2022, section 4).
 
 use crate::config::{DiffusionParams, LossWeighting, PredictionType};
 
-/// Returns the network's target for one value, given the clean value `x0` and the noise `eps`.
-pub fn training_target(objective: PredictionType, alpha_bar: f64, x0: f64, eps: f64) -> f64 {
-    match objective {
+/// Returns the training target for one value, given the clean value `x0` and the noise `eps`.
+pub fn training_target(prediction_type: PredictionType, alpha_bar: f64, x0: f64, eps: f64) -> f64 {
+    match prediction_type {
         PredictionType::Eps => eps,
         PredictionType::X0 | PredictionType::Regression => x0,
         PredictionType::V => alpha_bar.sqrt() * eps - (1.0 - alpha_bar).sqrt() * x0,
@@ -13,23 +14,24 @@ pub fn training_target(objective: PredictionType, alpha_bar: f64, x0: f64, eps: 
 }
 
 /// Returns the predicted clean value x̂_0, given the network's `output` at the noisy value `x_t`.
-pub fn predict_x0(objective: PredictionType, alpha_bar: f64, x_t: f64, output: f64) -> f64 {
+pub fn predict_x0(prediction_type: PredictionType, alpha_bar: f64, x_t: f64, output: f64) -> f64 {
     let (a, s) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
-    match objective {
+    match prediction_type {
         PredictionType::Eps => (x_t - s * output) / a,
         PredictionType::X0 | PredictionType::Regression => output,
         PredictionType::V => a * x_t - s * output,
     }
 }
 
-/// Returns ln(√ᾱ / √(1−ᾱ)).
+/// Returns half the logarithm of the signal-to-noise ratio, ln(√ᾱ / √(1−ᾱ)).
 pub(super) fn half_log_snr(alpha_bar: f64) -> f64 {
     0.5 * (alpha_bar / (1.0 - alpha_bar)).ln()
 }
 
-/// Returns the weight of the squared error at a time, relative to the objective's own weighting. With `min_snr`, every
-/// objective weights the error of the clean value by min(SNR, γ), where SNR = ᾱ / (1−ᾱ) (Hang et al. 2023, section
-/// 3.4).
+/// Returns the weight of the squared error of the network's output at a time with this ᾱ.
+///
+/// With `min_snr`, the weight corresponds to a weight of min(SNR, γ) on the error of the clean value, whatever the
+/// network predicts; SNR = ᾱ / (1−ᾱ) (Hang et al. 2023, section 3.4).
 pub fn loss_weight(params: &DiffusionParams, alpha_bar: f64) -> f64 {
     if params.loss_weighting == LossWeighting::None {
         return 1.0;
@@ -71,12 +73,15 @@ mod tests {
 
     #[test]
     fn a_perfect_prediction_of_any_type_gives_the_clean_image() {
-        for objective in [PredictionType::Eps, PredictionType::X0, PredictionType::V] {
+        for prediction_type in [PredictionType::Eps, PredictionType::X0, PredictionType::V] {
             for alpha_bar in [0.999, 0.5, 0.01] {
                 let (x0, eps) = (0.7, -1.3);
                 let x_t = f64::sqrt(alpha_bar) * x0 + f64::sqrt(1.0 - alpha_bar) * eps;
-                let output = training_target(objective, alpha_bar, x0, eps);
-                assert!((predict_x0(objective, alpha_bar, x_t, output) - x0).abs() < 1e-12, "{objective:?}");
+                let output = training_target(prediction_type, alpha_bar, x0, eps);
+                assert!(
+                    (predict_x0(prediction_type, alpha_bar, x_t, output) - x0).abs() < 1e-12,
+                    "{prediction_type:?}"
+                );
             }
         }
     }
