@@ -18,7 +18,7 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// Formats an estimated duration: `12 s`, `41 min`, `2.5 h`.
-pub fn about(seconds: f64) -> String {
+pub fn estimate(seconds: f64) -> String {
     match seconds.max(0.0) {
         s if s < 9.5 => format!("{s:.1} s"),
         s if s < 59.5 => format!("{s:.0} s"),
@@ -82,7 +82,7 @@ pub fn progress(done: u64, total: u64, unit: &str) -> String {
 }
 
 /// Formats a number with about three significant digits: `0.1234`, `1.23`, `45.6`, `789`, `1.20e6`.
-pub fn figure(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.2e}"),
         size if size >= 100.0 => format!("{value:.0}"),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn estimates_are_rounded() {
-        assert_eq!([0.04, 30.4, 59.6, 2460.0, 9000.0].map(about), ["0.0 s", "30 s", "1 min", "41 min", "2.5 h"]);
+        assert_eq!([0.04, 30.4, 59.6, 2460.0, 9000.0].map(estimate), ["0.0 s", "30 s", "1 min", "41 min", "2.5 h"]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn show(a: &RunValues, b: &RunValues, params: &Changes<String>, metrics: &Change
         last_shown = is_whole.then_some(stage);
     }
     for (path, before, after) in metrics {
-        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| format::figure(*value));
+        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| format::number(*value));
         let by = match (before, after) {
             (Some(before), Some(after)) => format!("{:+.4}", **after - **before),
             _ => String::new(),

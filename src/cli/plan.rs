@@ -133,7 +133,7 @@ fn to_table(explained: &Explained, mut costs: Costs, all: bool) -> String {
             plain(cost.map_or(String::new(), |cost| cost.parameters.to_string())),
             plain(cost.map_or(String::new(), |cost| format!("{:.1}", cost.training_flops as f64 / 1e6))),
             (look, action),
-            plain(time.map_or(String::new(), |seconds| format!("about {}", format::about(seconds)))),
+            plain(time.map_or(String::new(), |seconds| format!("about {}", format::estimate(seconds)))),
             plain(reason),
         ]);
     }
@@ -186,13 +186,13 @@ impl Summary {
         parts.push(format!("{} cached", self.cached));
         parts.push(match (self.to_run, self.without_estimate) {
             (0, _) => "nothing to run".to_string(),
-            (_, 0) => format!("about {}", format::about(self.seconds)),
+            (_, 0) => format!("about {}", format::estimate(self.seconds)),
             (n, without_estimate) if n == without_estimate => {
                 "no time estimate: no similar stage has run before".to_string()
             }
             (_, without_estimate) => format!(
                 "about {}, plus {} without an estimate",
-                format::about(self.seconds),
+                format::estimate(self.seconds),
                 format::count(without_estimate, "stage")
             ),
         });

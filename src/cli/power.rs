@@ -126,7 +126,7 @@ fn to_text(needs: &[Need]) -> String {
             Some(SeedsNeeded::TooMany) => "more than 200".to_string(),
             Some(SeedsNeeded::MoreImages) => "none suffices: use more test images".to_string(),
         };
-        let about = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("about {}", format::about(s)));
+        let about = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("about {}", format::estimate(s)));
         let missing = match need.seconds() {
             Some(0.0) => "enough seeds".to_string(),
             seconds => about(seconds),

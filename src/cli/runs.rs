@@ -103,7 +103,7 @@ fn table(rows: &[RunValues], all: bool) -> Table {
         ];
         let cell = |column: &String| match row.params.get(column) {
             Some(text) => text.clone(),
-            None => row.metrics.get(column).map_or(String::new(), |value| format::figure(*value)),
+            None => row.metrics.get(column).map_or(String::new(), |value| format::number(*value)),
         };
         cells.extend(columns.iter().map(cell).map(plain));
         table.row(cells);

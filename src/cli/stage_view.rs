@@ -228,7 +228,7 @@ impl StageView {
     fn with_progress(&self, text: &str) -> String {
         match &self.progress {
             Some(StageEvent::Progress { done, total, unit, values }) => {
-                let loss = values.get("loss").map_or(String::new(), |loss| format!(", loss {}", format::figure(*loss)));
+                let loss = values.get("loss").map_or(String::new(), |loss| format!(", loss {}", format::number(*loss)));
                 format!("{text} ({}{loss})", format::progress(*done, *total, unit))
             }
             _ => text.to_string(),
@@ -243,7 +243,7 @@ fn highlight(kind: StageKind, metrics: &BTreeMap<String, f64>) -> String {
     let first = || metrics.iter().next().map(|(name, value)| (name.as_str(), value));
     let found = found.or_else(|| if kind.is_user_defined() { first() } else { None });
     found.map_or(String::new(), |(name, value)| {
-        format!("{} {}", shown_name(name).replace('_', " "), format::figure(*value))
+        format!("{} {}", shown_name(name).replace('_', " "), format::number(*value))
     })
 }
 

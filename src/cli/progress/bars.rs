@@ -158,7 +158,7 @@ impl Bars {
         if let Some((look, text)) = describe(status) {
             let mut line = format!("{}  {}", self.stages.padded_name(stage), self.paint.paint(look, &text));
             if let Some(loss) = running.as_ref().and_then(|running| running.val_loss) {
-                line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::figure(loss)));
+                line += &self.paint.paint(Look::Dim, &format!("  val loss {}", format::number(loss)));
             }
             let available = width().saturating_sub(measure_text_width(&line) + 2).min(24);
             let sparkline = running.map_or(String::new(), |running| running.losses.render(available));
@@ -203,7 +203,7 @@ impl Bars {
         }
         let qualifier = if is_complete { "about" } else { "more than" };
         let seconds = seconds / self.running.len().max(1) as f64;
-        (seconds >= 1.0).then(|| format!(", {qualifier} {} left", format::about(seconds)))
+        (seconds >= 1.0).then(|| format!(", {qualifier} {} left", format::estimate(seconds)))
     }
 }
 

@@ -98,7 +98,7 @@ impl Columns {
 
 /// Returns the style and text of a column, empty if the stage has no such value.
 fn cell(column: Column, width: usize, progress: &StageProgress) -> (Look, String) {
-    let value = |name: &str| progress.values.get(name).map(|value| format::figure(*value));
+    let value = |name: &str| progress.values.get(name).map(|value| format::number(*value));
     let or_empty = |text: Option<String>| text.unwrap_or_default();
     match column {
         Column::Amount => (Look::Plain, format::progress(progress.done, progress.total, progress.unit)),

@@ -20,7 +20,7 @@ const MEAN_INTERVAL: Duration = Duration::from_secs(1);
 fn format_values(values: &BTreeMap<String, f64>) -> String {
     let name =
         |name: &str| if name == "images_per_s" { "images/s".to_string() } else { shown_name(name).replace('_', " ") };
-    values.iter().map(|(key, value)| format!("  {} {}", name(key), format::figure(*value))).collect()
+    values.iter().map(|(key, value)| format!("  {} {}", name(key), format::number(*value))).collect()
 }
 
 /// Prints a dated line for each event.
