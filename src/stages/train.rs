@@ -12,7 +12,7 @@ use crate::config::metrics::VAL_LOSS_FIELD;
 use crate::model::{Checkpoint, Config, ModelCost, unet};
 use crate::nn::{self, OutOfMemory};
 use crate::pipeline::check_network;
-use crate::train::{LossLog, Pairs, Recipe, Snapshot, Task, Tick, initial_state, train};
+use crate::train::{LossLog, Pairs, Progress, Recipe, Snapshot, Task, initial_state, train};
 
 /// The interval between snapshots: the maximum loss of training time after a power cut.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
@@ -47,31 +47,33 @@ pub(super) fn run(params: &TrainParams, ctx: &Context) -> Result<Outcome> {
     let mut network = nn::create_network(ctx.device, graph, &state)?;
     let (begun, mut saved, mut reported) = (Instant::now(), Instant::now(), Instant::now());
     let (mut images_per_s, mut waited, mut data_wait) = (0.0, Duration::ZERO, 0.0);
-    let after = |tick: Tick| {
+    let after_step = |progress: Progress| {
         let interrupted = (ctx.interrupted)();
-        waited += tick.waited;
+        waited += progress.waited;
         let seconds = begun.elapsed().as_secs_f64();
-        images_per_s = ((tick.step - start) * recipe.batch_size() as u64) as f64 / seconds;
+        images_per_s = ((progress.step - start) * recipe.batch_size() as u64) as f64 / seconds;
         data_wait = waited.as_secs_f64() / seconds;
-        if reported.elapsed() >= REPORT_EVERY || interrupted || tick.step == tick.steps {
+        if reported.elapsed() >= REPORT_EVERY || interrupted || progress.step == progress.steps {
             reported = Instant::now();
-            let mut values = BTreeMap::from([("loss".into(), tick.loss), ("images_per_s".into(), images_per_s)]);
-            values.extend(tick.log.val_loss().map(|loss| (VAL_LOSS_FIELD.into(), loss)));
-            let (done, total) = (tick.step, tick.steps);
+            let mut values = BTreeMap::from([("loss".into(), progress.loss), ("images_per_s".into(), images_per_s)]);
+            values.extend(progress.log.val_loss().map(|loss| (VAL_LOSS_FIELD.into(), loss)));
+            let (done, total) = (progress.step, progress.steps);
             (ctx.report)(StageEvent::Progress { done, total, unit: "steps".into(), values });
         }
-        if tick.step < tick.steps && (interrupted || saved.elapsed() >= SNAPSHOT_EVERY) {
-            let snapshot = Snapshot { state: tick.network.state(), log: tick.log.clone() };
-            snapshot.save(tick.network.graph(), &path)?;
+        if progress.step < progress.steps && (interrupted || saved.elapsed() >= SNAPSHOT_EVERY) {
+            let snapshot = Snapshot { state: progress.network.state(), log: progress.log.clone() };
+            snapshot.save(progress.network.graph(), &path)?;
             saved = Instant::now();
         }
-        if interrupted && tick.step < tick.steps { Err(Interrupted.into()) } else { Ok(()) }
+        if interrupted && progress.step < progress.steps { Err(Interrupted.into()) } else { Ok(()) }
     };
-    train(network.as_mut(), &task, &recipe, params.validation.every, (start, &mut log), after).map_err(|error| {
-        let remedy = "a batch is too large for the GPU (increase `optim.micro_batches` to split it into more \
+    train(network.as_mut(), &task, &recipe, params.validation.every, (start, &mut log), after_step).map_err(
+        |error| {
+            let remedy = "a batch is too large for the GPU (increase `optim.micro_batches` to split it into more \
                       micro-batches, or set `retry: { out_of_memory: 2 }` to retry with half the batch)";
-        if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
-    })?;
+            if error.is::<OutOfMemory>() { error.context(remedy) } else { error }
+        },
+    )?;
 
     let config = Config {
         model: params.model.clone(),

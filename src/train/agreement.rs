@@ -1,4 +1,4 @@
-//! Measures how closely another backend agrees with the CPU kernels.
+//! Measures how closely a backend agrees with the CPU kernels.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -10,47 +10,51 @@ use crate::data::synthetic::{Split, generate};
 use crate::model::unet;
 use crate::nn::{CpuBackend, Graph, Network, TrainState, create_cpu_network};
 
-/// The maximum difference between outputs.
-pub const OUTPUTS: f64 = 1e-4;
-/// The maximum relative difference between two gradients of a parameter: norm of the difference over norm.
-pub const GRADIENTS: f64 = 1e-3;
-/// The maximum relative difference between two training runs after a few steps: the changes of the weights and their
-/// moving average, Adam's first moment, and the gradient norms; norm of the difference over norm.
-pub const STATES: f64 = 2e-3;
-/// The maximum relative difference between the losses of two training runs: mean difference over mean. Rounding errors
-/// grow during training.
-pub const LOSSES: f64 = 2e-2;
+/// The maximum difference between two outputs.
+pub const MAX_OUTPUT_DIFFERENCE: f64 = 1e-4;
+/// The maximum relative difference between two gradients of a parameter: the norm of the difference, divided by the
+/// norm.
+pub const MAX_GRADIENT_DIFFERENCE: f64 = 1e-3;
+/// The maximum relative difference between two training runs after a few steps, in the changes of the weights, of their
+/// moving average and of Adam's first moment, and in the gradient norms.
+pub const MAX_STATE_DIFFERENCE: f64 = 2e-3;
+/// The maximum relative difference between the losses of two training runs: the mean difference, divided by the mean
+/// loss. Rounding errors grow during training.
+pub const MAX_LOSS_DIFFERENCE: f64 = 2e-2;
 
 const IMAGES: usize = 64;
 const BATCH: usize = 8;
 const SCALE: usize = 4;
-/// The step at which the states are compared, before rounding errors have grown.
-const EARLY: u64 = 10;
+/// The number of steps after which the states are compared: few, so that rounding errors have not grown yet.
+const EARLY_STEPS: u64 = 10;
 
-/// The differences between two backends, for one network.
+/// The differences between a backend and the CPU kernels, for one network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agreement {
     pub network: String,
+    /// See [`MAX_OUTPUT_DIFFERENCE`].
     pub outputs: f64,
+    /// See [`MAX_GRADIENT_DIFFERENCE`].
     pub gradients: f64,
-    /// Early in training; `None` if no training was requested.
+    /// See [`MAX_STATE_DIFFERENCE`]. This and the following fields are `None` if no training was requested.
     pub states: Option<f64>,
-    /// Over the whole training run.
+    /// See [`MAX_LOSS_DIFFERENCE`].
     pub losses: Option<f64>,
-    /// The mean loss over the last tenth of the training: of the CPU and of the other backend.
+    /// The mean loss over the last tenth of the steps, on the CPU kernels and on the other backend.
     pub last: Option<[f64; 2]>,
 }
 
 impl Agreement {
-    pub fn holds(&self) -> bool {
-        self.outputs < OUTPUTS
-            && self.gradients < GRADIENTS
-            && self.states.is_none_or(|states| states < STATES)
-            && self.losses.is_none_or(|losses| losses < LOSSES)
+    /// Returns whether all differences are below their maxima.
+    pub fn is_within_bounds(&self) -> bool {
+        self.outputs < MAX_OUTPUT_DIFFERENCE
+            && self.gradients < MAX_GRADIENT_DIFFERENCE
+            && self.states.is_none_or(|states| states < MAX_STATE_DIFFERENCE)
+            && self.losses.is_none_or(|losses| losses < MAX_LOSS_DIFFERENCE)
     }
 }
 
-/// Returns networks with every kind of block, embedding and attention, each with an objective.
+/// Returns networks with every kind of block, time embedding and attention, each with a name and a prediction type.
 pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
     let base = ModelParams { base_channels: 16, zero_output: false, ..Default::default() };
     let with = |kind, heads| ModelParams {
@@ -68,91 +72,94 @@ pub fn networks() -> Vec<(&'static str, ModelParams, PredictionType)> {
     ]
 }
 
-/// Opens a network on a backend.
-type Open<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
+/// A function that creates a network on the backend to compare.
+type CreateNetwork<'a> = dyn Fn(Graph, &TrainState) -> Result<Box<dyn Network>> + 'a;
 
-/// Compares a network on the backend of `open` with the same one on the CPU kernels: an output, gradients, and `steps`
-/// training steps, in two micro-batches each.
+/// Compares a network created by `create` with the same network on the CPU kernels: one output, the gradients of one
+/// batch, and `steps` training steps with two micro-batches each.
 pub fn agreement(
-    (name, model, objective): &(&str, ModelParams, PredictionType),
+    (name, model, prediction_type): &(&str, ModelParams, PredictionType),
     steps: u64,
-    open: &Open,
+    create: &CreateNetwork,
 ) -> Result<Agreement> {
     let pairs = |split| -> Result<Pairs> {
         let hr = generate(0, split, IMAGES);
         let lr = degrade(&hr, SCALE, DegradeMethod::Area)?;
         Pairs::new(hr, lr)
     };
-    // Loss weights that differ between images.
-    let loss_weighting = LossWeighting::MinSnr;
-    let diffusion = DiffusionParams { objective: *objective, loss_weighting, ..Default::default() };
+    // With `MinSnr`, loss weights differ between images.
+    let diffusion =
+        DiffusionParams { objective: *prediction_type, loss_weighting: LossWeighting::MinSnr, ..Default::default() };
     let task = Task::new(pairs(Split::Train)?, pairs(Split::Validation)?, &diffusion, true, 1, 1);
     let graph = unet(model, generate(0, Split::Test, 1).height, SCALE);
     let state = initial_state(&graph, 1);
     let mut ours = create_cpu_network(CpuBackend::Fused, graph.clone(), &state)?;
-    let mut other = open(graph, &state)?;
+    let mut other = create(graph, &state)?;
 
     let batch = task.batch(0, BATCH);
     let outputs = |network: &dyn Network| network.predict(Weights::Ema, batch.view().x, batch.view().t);
     let outputs = largest(differences(&outputs(&*ours)?, &outputs(&*other)?).map(f64::abs));
     let ((_, expected), (_, found)) = (ours.gradients(batch.view())?, other.gradients(batch.view())?);
-    // Sums of many terms that cancel are as exact as their terms, not as the result.
-    let steepest = expected.iter().map(|g| norm(g)).fold(0.0, f64::max);
-    let gap = |(a, b): (&Vec<f32>, &Vec<f32>)| norm_of(differences(a, b)) / norm(a).max(1e-2 * steepest);
-    let gradients = largest(expected.iter().zip(&found).map(gap));
+    // A sum of many terms that cancel is only as accurate as its terms, so small gradients are compared with the
+    // largest.
+    let max_norm = expected.iter().map(|g| norm(g)).fold(0.0, f64::max);
+    let difference = |(a, b): (&Vec<f32>, &Vec<f32>)| norm_of(differences(a, b)) / norm(a).max(1e-2 * max_norm);
+    let gradients = largest(expected.iter().zip(&found).map(difference));
 
-    // Strong enough that the training would differ without them.
+    // Strong enough that a backend that ignores one of them is detected.
     let (weight_decay, clip) = (1.0, Some(0.1));
     let optim = OptimParams { steps: Some(steps), batch_size: BATCH, weight_decay, clip, ..Default::default() };
     let recipe = Recipe::new(&optim, IMAGES);
     let mut losses: Vec<[f64; 2]> = vec![];
-    let (mut states, mut steepness) = (None, 0.0_f64);
+    let (mut states, mut norm_difference) = (None, 0.0_f64);
     for step in 0..steps {
         let (batch, settings) = (task.batch(step, BATCH), recipe.settings(step));
         let reports = [&mut ours, &mut other].map(|network| network.train_step(batch.view(), 2, &settings));
         let [a, b] = reports;
         let (a, b) = (a?, b?);
         losses.push([f64::from(a.loss), f64::from(b.loss)]);
-        if step < EARLY {
-            steepness = largest([steepness, f64::from((a.gradient_norm / b.gradient_norm - 1.0).abs())]);
+        if step < EARLY_STEPS {
+            norm_difference = largest([norm_difference, f64::from((a.gradient_norm / b.gradient_norm - 1.0).abs())]);
         }
-        if step + 1 == steps.min(EARLY) {
-            states = Some(largest([states_apart(&state, &ours.state(), &other.state()), steepness]));
+        if step + 1 == steps.min(EARLY_STEPS) {
+            let difference = state_difference(&state, &ours.state(), &other.state());
+            states = Some(largest([difference, norm_difference]));
         }
     }
     let mean = |values: &mut dyn ExactSizeIterator<Item = f64>| {
         let n = values.len() as f64;
         values.sum::<f64>() / n
     };
-    let apart = mean(&mut losses.iter().map(|[a, b]| (a - b).abs())) / mean(&mut losses.iter().map(|[a, _]| *a));
+    let loss_difference =
+        mean(&mut losses.iter().map(|[a, b]| (a - b).abs())) / mean(&mut losses.iter().map(|[a, _]| *a));
     let end = &losses[losses.len() - losses.len().div_ceil(10)..];
     let last = [0, 1].map(|i| mean(&mut end.iter().map(|pair| pair[i])));
-    let trained = steps > 0;
+    let has_trained = steps > 0;
     Ok(Agreement {
         network: name.to_string(),
         outputs,
         gradients,
         states,
-        losses: trained.then_some(apart),
-        last: trained.then_some(last),
+        losses: has_trained.then_some(loss_difference),
+        last: has_trained.then_some(last),
     })
 }
 
-/// Returns the largest distance between two training runs with the same initial state.
-fn states_apart(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
-    let apart = |start: &[Vec<f32>], a: &[Vec<f32>], b: &[Vec<f32>]| {
+/// Returns the largest relative difference between two training runs that began with the state `start`.
+fn state_difference(start: &TrainState, a: &TrainState, b: &TrainState) -> f64 {
+    let difference = |start: &[Vec<f32>], a: &[Vec<f32>], b: &[Vec<f32>]| {
         let (start, a, b) = (start.concat(), a.concat(), b.concat());
         norm_of(differences(&a, &b)) / norm_of(differences(&a, &start))
     };
-    let weights = apart(&start.weights, &a.weights, &b.weights);
-    let ema = apart(&start.ema, &a.ema, &b.ema);
-    largest([weights, ema, apart(&start.first_moment, &a.first_moment, &b.first_moment)])
+    let weights = difference(&start.weights, &a.weights, &b.weights);
+    let ema = difference(&start.ema, &a.ema, &b.ema);
+    largest([weights, ema, difference(&start.first_moment, &a.first_moment, &b.first_moment)])
 }
 
-/// Returns the largest distance, or NaN if one is NaN: `f64::max` ignores NaN, and a backend that returns only NaN
-/// would agree with every other.
-fn largest(distances: impl IntoIterator<Item = f64>) -> f64 {
-    distances.into_iter().fold(0.0, |most, distance| if distance.is_nan() || distance > most { distance } else { most })
+/// Returns the largest difference, or NaN if one is NaN. With `f64::max`, which ignores NaN, a backend that returns
+/// only NaN would agree with every other.
+fn largest(differences: impl IntoIterator<Item = f64>) -> f64 {
+    differences.into_iter().fold(0.0, |max, value| if value.is_nan() || value > max { value } else { max })
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -179,31 +186,31 @@ mod tests {
         let fused = |graph: Graph, state: &TrainState| create_cpu_network(CpuBackend::Fused, graph, state);
         let same = agreement(network, 2, &fused).unwrap();
         assert_eq!((same.outputs, same.gradients, same.states, same.losses), (0.0, 0.0, Some(0.0), Some(0.0)));
-        assert!(same.holds());
+        assert!(same.is_within_bounds());
         let wrong = |graph: Graph, state: &TrainState| {
             let mut state = state.clone();
             state.weights[0][0] += 0.1;
             fused(graph, &state)
         };
         let other = agreement(network, 2, &wrong).unwrap();
-        assert!(!other.holds() && other.gradients > GRADIENTS, "{other:?}");
+        assert!(!other.is_within_bounds() && other.gradients > MAX_GRADIENT_DIFFERENCE, "{other:?}");
         let not_a_number = |graph: Graph, state: &TrainState| {
             let mut state = state.clone();
             state.weights[0].fill(f32::NAN);
             state.ema[0].fill(f32::NAN);
             fused(graph, &state)
         };
-        let none = agreement(network, 0, &not_a_number).unwrap();
-        assert!(!none.holds() && none.outputs.is_nan() && none.gradients.is_nan(), "{none:?}");
+        let nan = agreement(network, 0, &not_a_number).unwrap();
+        assert!(!nan.is_within_bounds() && nan.outputs.is_nan() && nan.gradients.is_nan(), "{nan:?}");
     }
 
-    /// A network whose steps differ from the requested ones.
-    struct Off {
+    /// A network that changes the settings of every step.
+    struct WithOtherSettings {
         network: Box<dyn Network>,
         change: fn(&mut StepSettings),
     }
 
-    impl Network for Off {
+    impl Network for WithOtherSettings {
         fn graph(&self) -> &Graph {
             self.network.graph()
         }
@@ -245,11 +252,17 @@ mod tests {
             |settings| settings.lr *= 1.1,
         ];
         for (i, change) in changes.into_iter().enumerate() {
-            let off = |graph: Graph, state: &TrainState| -> Result<Box<dyn Network>> {
-                Ok(Box::new(Off { network: create_cpu_network(CpuBackend::Fused, graph, state)?, change }))
+            let create = |graph: Graph, state: &TrainState| -> Result<Box<dyn Network>> {
+                Ok(Box::new(WithOtherSettings {
+                    network: create_cpu_network(CpuBackend::Fused, graph, state)?,
+                    change,
+                }))
             };
-            let found = agreement(&networks()[0], EARLY, &off).unwrap();
-            assert!(!found.holds() && found.states > Some(2.0 * STATES), "change {i}: {found:?}");
+            let found = agreement(&networks()[0], EARLY_STEPS, &create).unwrap();
+            assert!(
+                !found.is_within_bounds() && found.states > Some(2.0 * MAX_STATE_DIFFERENCE),
+                "change {i}: {found:?}"
+            );
         }
     }
 }

@@ -1,23 +1,24 @@
 //! Converts training budgets in seconds to steps.
 //!
-//! A budget states the measured speed of a machine and is not itself a measurement. The steps follow from the pipeline
-//! file alone, so the same file gives the same results, and stage keys contain the number of steps. Arms that share a
-//! budget take the same number of steps; otherwise the comparison would also compare their cost.
+//! The pipeline file states the training speed; srpipe does not measure it here. So the number of steps follows from
+//! the file alone, and the same file gives the same results everywhere. Stage keys contain the number of steps instead
+//! of the budget. Arms with the same budget train for the same number of steps; otherwise a comparison would also
+//! compare their cost.
 
 use crate::config::StageParams;
 use crate::config::{FetchParams, TrainParams};
 use crate::model::{ModelCost, unet};
 use crate::pipeline::Pipeline;
 
-/// Replaces every training budget with steps: as many as the costliest training with the same budget has time for, and
-/// at least one.
+/// Sets the steps of every `train` stage with a budget: as many as the most expensive stage with the same budget can do
+/// in that time, but at least one.
 pub fn fix_steps(pipeline: &mut Pipeline) {
     let costs: Vec<Option<f64>> = pipeline
         .stages
         .iter()
         .map(|stage| {
             let StageParams::Train(p) = &stage.params else { return None };
-            // Every file passes through here first; most have no budget and need no networks built.
+            // Don't build networks for stages without a budget, as in most files.
             p.optim.budget?;
             Some(training_cost(pipeline, p)?.training_flops as f64 * p.optim.batch_size as f64)
         })
@@ -26,16 +27,17 @@ pub fn fix_steps(pipeline: &mut Pipeline) {
         StageParams::Train(p) => p.optim.budget.zip(p.optim.gflops),
         _ => None,
     };
-    let of_stage: Vec<_> = pipeline.stages.iter().map(|s| budget(&s.params)).collect();
-    for (stage, mine) in pipeline.stages.iter_mut().zip(&of_stage) {
-        let (Some((seconds, gflops)), StageParams::Train(p)) = (mine, &mut stage.params) else { continue };
-        let shared = costs.iter().zip(&of_stage).filter(|(_, other)| *other == mine).filter_map(|(cost, _)| *cost);
-        let costliest = shared.fold(0.0, f64::max);
-        p.optim.steps = Some(((*seconds as f64 * gflops * 1e9 / costliest) as u64).max(1));
+    let budgets: Vec<_> = pipeline.stages.iter().map(|s| budget(&s.params)).collect();
+    for (stage, budget) in pipeline.stages.iter_mut().zip(&budgets) {
+        let (Some((seconds, gflops)), StageParams::Train(p)) = (budget, &mut stage.params) else { continue };
+        let shared = costs.iter().zip(&budgets).filter(|(_, other)| *other == budget).filter_map(|(cost, _)| *cost);
+        let max_cost = shared.fold(0.0, f64::max);
+        p.optim.steps = Some(((*seconds as f64 * gflops * 1e9 / max_cost) as u64).max(1));
     }
 }
 
-/// Returns the cost of a `train` stage's network; `None` if no stage creates its images.
+/// Returns the cost of a `train` stage's network; `None` if its images do not come from `degrade` and `fetch` stages,
+/// so that their size is unknown.
 pub fn training_cost(pipeline: &Pipeline, params: &TrainParams) -> Option<ModelCost> {
     let stage = |name: &str| pipeline.stage(name).map(|s| &s.params);
     let Some(StageParams::Degrade(degrade)) = stage(&params.data) else { return None };
@@ -65,23 +67,23 @@ stages:
     fn steps(text: &str) -> Vec<Option<u64>> {
         let mut pipeline = parse("test.yaml", text, &Default::default()).unwrap();
         fix_steps(&mut pipeline);
-        let of = |name: &str| match &pipeline.stage(name).unwrap().params {
+        let steps_of = |name: &str| match &pipeline.stage(name).unwrap().params {
             StageParams::Train(p) => p.optim.steps,
             _ => None,
         };
-        ["narrow", "wide", "longer", "fixed"].map(of).to_vec()
+        ["narrow", "wide", "longer", "fixed"].map(steps_of).to_vec()
     }
 
     #[test]
     fn the_most_expensive_arm_determines_the_steps_of_all_arms_with_its_budget() {
-        let [narrow, wide, longer, fixed] = steps(FILE)[..] else { unreachable!("four") };
-        let graph = |base_channels| {
+        let [narrow, wide, longer, fixed] = steps(FILE)[..] else { unreachable!("there are four stages") };
+        let batch_flops = |base_channels| {
             let model = crate::config::ModelParams { base_channels, ..Default::default() };
             unet(&model, 32, 4).training_flops() as f64 * 16.0
         };
-        assert_eq!(wide, Some((10.0 * 50e9 / graph(16)) as u64));
+        assert_eq!(wide, Some((10.0 * 50e9 / batch_flops(16)) as u64));
         assert_eq!(narrow, wide);
-        assert_eq!(longer, Some((20.0 * 50e9 / graph(8)) as u64));
+        assert_eq!(longer, Some((20.0 * 50e9 / batch_flops(8)) as u64));
         assert_eq!(fixed, Some(7));
     }
 

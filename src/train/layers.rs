@@ -9,63 +9,60 @@ use crate::nn::Network;
 use crate::nn::attention_weights::{AttentionWeights, queries_and_keys};
 use crate::nn::graph::{Graph, NodeId, Probe};
 
-/// The maximum number of queries whose weights are analysed, per image and head; larger maps are subsampled.
-const QUERIES: usize = 64;
+/// The maximum number of queries to analyse per image and head; larger feature maps are subsampled.
+const MAX_QUERIES: usize = 64;
 
-/// Returns one row for each probed layer.
+/// Measures every probed layer for images `x` at times `t`, and returns one row per layer.
 pub(super) fn probe(network: &dyn Network, step: u64, x: &[f32], t: &[f32]) -> Result<Vec<LayerRow>> {
     let graph = network.graph();
     if graph.probes.is_empty() {
         return Ok(vec![]);
     }
-    let nodes: Vec<NodeId> = graph.probes.iter().flat_map(|w| nodes(graph, w)).collect();
-    let values = network.values(Weights::Ema, x, t, &nodes)?;
+    let wanted: Vec<NodeId> = graph.probes.iter().flat_map(|probe| nodes(graph, probe)).collect();
+    let values = network.values(Weights::Ema, x, t, &wanted)?;
     let mut at = 0;
-    let ema = graph.probes.iter().any(|w| w.gamma.is_some()).then(|| network.state().ema);
-    let rows = graph.probes.iter().map(|w| {
-        let wanted = nodes_of(graph, w);
-        let values = &values[at..at + wanted];
-        at += wanted;
-        let gamma = w.gamma.zip(ema.as_ref()).map(|(p, ema)| f64::from(ema[p.0][0]));
+    let ema = graph.probes.iter().any(|probe| probe.gamma.is_some()).then(|| network.state().ema);
+    let rows = graph.probes.iter().map(|probe| {
+        let count = nodes(graph, probe).len();
+        let values = &values[at..at + count];
+        at += count;
+        let gamma = probe.gamma.zip(ema.as_ref()).map(|(p, ema)| f64::from(ema[p.0][0]));
         LayerRow {
             step,
-            layer: w.name.clone(),
+            layer: probe.name.clone(),
             branch_norm: ratio(gamma.unwrap_or(1.0).abs() * rms(&values[0]), rms(&values[1])),
             gamma,
-            entropy: w.attention.and_then(|a| entropy(graph, a, &values[2], &values[3], t.len())),
+            entropy: probe.attention.and_then(|a| entropy(graph, a, &values[2], &values[3], t.len())),
         }
     });
     Ok(rows.collect())
 }
 
-/// The branch, the skip connection and, for attention, the queries and keys.
-fn nodes(graph: &Graph, w: &Probe) -> Vec<NodeId> {
-    let attention = w.attention.and_then(|attention| queries_and_keys(graph, attention));
-    [w.branch, w.skip].into_iter().chain(attention.into_iter().flatten()).collect()
-}
-
-fn nodes_of(graph: &Graph, w: &Probe) -> usize {
-    nodes(graph, w).len()
+/// Returns the nodes whose values a probe needs: the branch, the skip connection and, for attention, the queries and
+/// keys.
+fn nodes(graph: &Graph, probe: &Probe) -> Vec<NodeId> {
+    let attention = probe.attention.and_then(|attention| queries_and_keys(graph, attention));
+    [probe.branch, probe.skip].into_iter().chain(attention.into_iter().flatten()).collect()
 }
 
 fn rms(values: &[f32]) -> f64 {
     (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }
 
-/// Returns `part / whole`, or 0 if the whole is 0, as in a network whose feature maps are 0.
+/// Returns `part / whole`, or 0 if `whole` is 0, as it is for a feature map of zeros.
 fn ratio(part: f64, whole: f64) -> f64 {
-    // Feature maps are float32: smaller values count as 0.
+    // Feature maps are f32, so smaller values count as 0.
     if whole < f64::from(f32::MIN_POSITIVE) { 0.0 } else { part / whole }
 }
 
-/// Returns the mean over images, heads and positions of −Σ w ln w / ln N, where w are the weights of the N keys for one
-/// query. None for a single key, whose weight is always 1.
+/// Returns the mean over images, heads and queries of −Σ w ln w / ln N, where w are the weights of the N keys for one
+/// query. `None` if there is only one key, whose weight is always 1.
 fn entropy(graph: &Graph, attention: NodeId, q: &[f32], k: &[f32], images: usize) -> Option<f64> {
     let weights = AttentionWeights::new(graph, attention, q, k);
     if weights.keys < 2 {
         return None;
     }
-    let stride = weights.queries.div_ceil(QUERIES);
+    let stride = weights.queries.div_ceil(MAX_QUERIES);
     let of_image = |image: usize| {
         let (mut sum, mut count) = (0.0, 0);
         for head in 0..weights.heads {
@@ -90,7 +87,8 @@ mod tests {
     use crate::model::unet;
     use crate::nn;
 
-    /// Returns the row of a layer kind whose queries and keys are multiplied by `factor`.
+    /// Returns the row of a layer whose queries and keys are multiplied by `factor`, and whose last weights (projection
+    /// or gamma) are all `projection`.
     fn row(kind: AttentionKind, factor: f32, projection: f32) -> LayerRow {
         let attention = AttentionParams { kind, ..Default::default() };
         let graph = unet(&ModelParams { base_channels: 4, attention, ..Default::default() }, 32, 4);
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn uniform_attention_has_maximum_entropy_and_sharp_attention_little() {
+    fn uniform_weights_have_maximum_entropy_and_sharp_weights_have_low_entropy() {
         for kind in [AttentionKind::Mhsa, AttentionKind::Sagan, AttentionKind::Cross, AttentionKind::Linear] {
             let [equal, some, sharp] = [0.0, 1.0, 1000.0].map(|factor| row(kind, factor, 0.1).entropy.unwrap());
             assert!((equal - 1.0).abs() < 1e-9, "{kind:?}: {equal}");
@@ -118,7 +116,7 @@ mod tests {
         assert_eq!(row(AttentionKind::Uniform, 1.0, 0.1).entropy, None);
     }
 
-    /// Feature maps with a single position, and a network whose weights are all 0.
+    /// Tests feature maps with a single position, and a network whose weights are all 0.
     #[test]
     fn metrics_of_degenerate_layers_are_finite_or_absent() {
         let attention = AttentionParams { kind: AttentionKind::Mhsa, resolutions: vec![1], ..Default::default() };

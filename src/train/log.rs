@@ -1,4 +1,4 @@
-//! The log of a training run: losses and layer statistics by step.
+//! The log of a training run: losses and layer statistics at regular steps.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use crate::nn::StepReport;
 struct Row {
     /// The number of optimiser steps taken.
     step: u64,
-    /// Mean over the steps since the previous row.
+    /// The mean training loss over the steps since the previous row.
     loss: Option<f64>,
     /// The loss on validation images with fixed times and noise, under the moving average of the weights.
     val_loss: f64,
     /// The learning rate of the last step.
     lr: Option<f64>,
-    /// Mean global norm of the gradients before clipping, over the same steps as `loss`.
+    /// The mean global norm of the gradients before clipping, over the same steps as `loss`.
     gradient_norm: Option<f64>,
 }
 
@@ -29,13 +29,13 @@ pub(super) struct LayerRow {
     pub(super) layer: String,
     /// The RMS of the layer's branch divided by the RMS of the skip connection that it is added to.
     pub(super) branch_norm: f64,
-    /// The gate of the tutorial's attention.
+    /// The learned factor of the branch in the tutorial's attention.
     pub(super) gamma: Option<f64>,
-    /// Mean entropy of the attention weights per query, as a fraction of the maximum: 1 for uniform weights.
+    /// The mean entropy of a query's attention weights, as a fraction of the maximum: 1 for uniform weights.
     pub(super) entropy: Option<f64>,
 }
 
-/// The rows so far and the steps since the last row. An interruption preserves the log exactly.
+/// The rows so far, and sums over the steps since the last row. Saving and loading a log preserves every bit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossLog {
     rows: Vec<Row>,
@@ -43,15 +43,18 @@ pub struct LossLog {
     sums: Sums,
 }
 
+/// Sums over the steps since the last row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Sums {
     steps: u64,
     loss: f64,
     gradient_norm: f64,
+    /// The learning rate of the last step; not a sum.
     lr: f64,
 }
 
 impl LossLog {
+    /// Adds one step to the sums.
     pub(super) fn record(&mut self, report: StepReport, lr: f64) {
         self.sums.steps += 1;
         self.sums.loss += report.loss as f64;
@@ -59,8 +62,8 @@ impl LossLog {
         self.sums.lr = lr;
     }
 
-    /// Completes a row after `step` steps.
-    pub(super) fn row(&mut self, step: u64, val_loss: f64) {
+    /// Appends the row of the steps since the previous one, after `step` steps in total.
+    pub(super) fn push_row(&mut self, step: u64, val_loss: f64) {
         let sums = std::mem::take(&mut self.sums);
         let mean = |sum: f64| (sums.steps > 0).then(|| sum / sums.steps as f64);
         self.rows.push(Row {
@@ -72,7 +75,8 @@ impl LossLog {
         });
     }
 
-    pub(super) fn layers(&mut self, rows: Vec<LayerRow>) {
+    /// Appends the statistics of all probed layers at one step.
+    pub(super) fn push_layers(&mut self, rows: Vec<LayerRow>) {
         self.layers.extend(rows);
     }
 
@@ -90,19 +94,19 @@ impl LossLog {
         self.rows.last().map(|r| r.val_loss)
     }
 
-    /// Writes `step,loss,heldout_loss,lr,gradient_norm,flops`; a cell is empty if nothing was measured. `flops` is the
-    /// number of floating-point operations so far, at `flops` per step. Seconds are omitted because they differ between
-    /// runs.
-    pub fn to_csv(&self, flops: u64) -> Result<Vec<u8>> {
+    /// Returns the rows as CSV: `step,loss,heldout_loss,lr,gradient_norm,flops`. A cell is empty if nothing was
+    /// measured. `flops` is the number of floating-point operations so far, given the number per step. The time is
+    /// omitted because it differs between runs.
+    pub fn to_csv(&self, flops_per_step: u64) -> Result<Vec<u8>> {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
         writer.write_record(["step", "loss", "heldout_loss", "lr", "gradient_norm", "flops"])?;
         for row in &self.rows {
-            writer.serialize((row, row.step * flops))?;
+            writer.serialize((row, row.step * flops_per_step))?;
         }
         Ok(writer.into_inner()?)
     }
 
-    /// Writes `step,layer,branch_norm,gamma,entropy`; `None` if no layer is probed.
+    /// Returns the layer statistics as CSV: `step,layer,branch_norm,gamma,entropy`; `None` if no layer is probed.
     pub fn layers_csv(&self) -> Result<Option<Vec<u8>>> {
         if self.layers.is_empty() {
             return Ok(None);
@@ -114,7 +118,8 @@ impl LossLog {
         Ok(Some(writer.into_inner()?))
     }
 
-    /// Stores bits, because decimal numbers would have to round-trip exactly.
+    /// Serialises the log for a snapshot. Floats are stored as their bits, because decimals might not round-trip
+    /// exactly.
     pub(super) fn to_json(&self) -> serde_json::Value {
         let bits = |v: Option<f64>| v.map(f64::to_bits);
         let rows: Vec<_> = (self.rows.iter())
@@ -129,6 +134,7 @@ impl LossLog {
         })
     }
 
+    /// Restores a log from [`to_json`](Self::to_json).
     pub(super) fn from_json(value: serde_json::Value) -> Result<Self> {
         type SavedRow = (u64, Option<u64>, u64, Option<u64>, Option<u64>);
         type SavedLayer = (u64, String, u64, Option<u64>, Option<u64>);
@@ -138,7 +144,7 @@ impl LossLog {
             layers: Vec<SavedLayer>,
             sums: (u64, u64, u64, u64),
         }
-        let saved: Saved = serde_json::from_value(value).context("the saved losses can't be read")?;
+        let saved: Saved = serde_json::from_value(value).context("the saved training log can't be read")?;
         let float = |v: Option<u64>| v.map(f64::from_bits);
         let rows = saved.rows.into_iter().map(|(step, loss, validation, lr, norm)| Row {
             step,
@@ -166,10 +172,10 @@ mod tests {
 
     fn log() -> LossLog {
         let mut log = LossLog::default();
-        log.row(0, 1.5);
+        log.push_row(0, 1.5);
         log.record(StepReport { loss: 1.0, gradient_norm: 3.0 }, 0.1);
         log.record(StepReport { loss: 2.0, gradient_norm: 4.0 }, 0.2);
-        log.row(2, 0.7);
+        log.push_row(2, 0.7);
         let layer = |step, gamma| LayerRow {
             step,
             layer: "attention".to_string(),
@@ -177,7 +183,7 @@ mod tests {
             gamma,
             entropy: Some(1.0 / 3.0),
         };
-        log.layers(vec![layer(2, Some(0.1)), layer(2, None)]);
+        log.push_layers(vec![layer(2, Some(0.1)), layer(2, None)]);
         log.record(StepReport { loss: 1.0 / 3.0, gradient_norm: 0.1 }, 0.3);
         log
     }

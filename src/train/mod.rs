@@ -1,7 +1,9 @@
-//! Training: batches from image pairs, the training loop, the optimiser's schedule, and snapshots for resuming.
+//! Training: batches from image pairs, the training loop, the optimiser's settings, and snapshots for resuming; also
+//! budgets, the measurement of speed, and the comparison of backends.
 //!
-//! The loop is independent of diffusion, and the task is independent of optimisers. Every random number is a function
-//! of the seed and the step, so training resumed from a [`Snapshot`] gives bit-identical results.
+//! A [`Task`] turns images into batches, a [`Recipe`] contains the optimiser's settings for each step, and [`train`]
+//! combines them. Every random number is a function of the seed and the step, so training resumed from a [`Snapshot`]
+//! gives bit-identical results.
 
 pub mod agreement;
 mod budget;
@@ -17,6 +19,6 @@ pub use budget::{fix_steps, training_cost};
 pub use log::LossLog;
 pub use recipe::Recipe;
 pub use snapshot::Snapshot;
-pub use speed::measure;
+pub use speed::measure_speed;
 pub use task::{Pairs, Task, initial_state};
-pub use trainer::{Tick, train};
+pub use trainer::{Progress, train};

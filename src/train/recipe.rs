@@ -13,15 +13,15 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Creates the recipe for `images` training images. Converts epochs to steps; the last batch of an epoch continues
-    /// into the next.
+    /// Creates the recipe for `images` training images. Converts epochs to steps; the last batch of an epoch is filled
+    /// with images of the next one.
     ///
     /// # Panics
     /// Panics if neither steps nor epochs are given: [`super::fix_steps`] converts every budget to steps before a stage
     /// runs.
     pub fn new(optim: &OptimParams, images: usize) -> Self {
         let per_epoch = (images as u64).div_ceil(optim.batch_size as u64);
-        let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("a training run has a length");
+        let steps = optim.steps.or(optim.epochs.map(|epochs| epochs * per_epoch)).expect("steps or epochs are given");
         Self { optim: optim.clone(), steps }
     }
 
@@ -39,29 +39,29 @@ impl Recipe {
         self.optim.micro_batches
     }
 
-    /// Multiplies the number of micro-batches by this factor, or by slightly more if the batch size is not divisible.
-    pub fn multiply_micro_batches(&mut self, times: usize) {
-        let (images, wanted) = (self.optim.batch_size, self.optim.micro_batches * times);
-        self.optim.micro_batches = (wanted..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
+    /// Multiplies the number of micro-batches by `factor`, and rounds it up to a divisor of the batch size.
+    pub fn multiply_micro_batches(&mut self, factor: usize) {
+        let (images, min) = (self.optim.batch_size, self.optim.micro_batches * factor);
+        self.optim.micro_batches = (min..images).find(|&count| images.is_multiple_of(count)).unwrap_or(images);
     }
 
     /// Returns the settings of step `step`, counted from 0.
     pub(super) fn settings(&self, step: u64) -> StepSettings {
         let n = (step + 1) as f64;
         StepSettings {
-            lr: self.optim.lr * self.factor(step),
+            lr: self.optim.lr * self.lr_factor(step),
             betas: self.optim.betas,
             eps: 1e-8,
             weight_decay: self.optim.weight_decay,
             clip: self.optim.clip,
-            // A moving average that starts at the initial weights must forget them: a decay of 0.9999 alone keeps 95 %
-            // of them after 500 steps.
+            // The moving average starts at the initial weights and must forget them. With a constant decay of 0.9999,
+            // their share would still be 95 % after 500 steps.
             ema_decay: self.optim.ema.min((1.0 + n) / (10.0 + n)),
         }
     }
 
     /// Returns the learning rate as a fraction of its peak: linear warm-up, then cosine decay.
-    fn factor(&self, step: u64) -> f64 {
+    fn lr_factor(&self, step: u64) -> f64 {
         let warmup = (self.optim.warmup * self.steps as f64).ceil() as u64;
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_learning_rate_is_constant_without_warm_up_and_decay() {
+    fn the_learning_rate_is_constant_without_warm_up_or_decay() {
         let optim = OptimParams { warmup: 0.0, decay: Decay::None, steps: Some(7), ..Default::default() };
         assert!((0..7).all(|s| Recipe::new(&optim, 1).settings(s).lr == optim.lr));
     }
@@ -107,13 +107,13 @@ mod tests {
         let recipe = Recipe::new(&OptimParams { ema: 0.9999, steps: Some(1), ..Default::default() }, 1);
         assert_eq!(recipe.settings(0).ema_decay, 2.0 / 11.0);
         assert_eq!(recipe.settings(1_000_000).ema_decay, 0.9999);
-        // The share of the initial weights that is left after 500 steps.
-        let left: f64 = (0..500).map(|s| recipe.settings(s).ema_decay).product();
-        assert!(left < 1e-12, "{left}");
+        // The share of the initial weights after 500 steps.
+        let share: f64 = (0..500).map(|s| recipe.settings(s).ema_decay).product();
+        assert!(share < 1e-12, "{share}");
     }
 
     #[test]
-    fn micro_batches_are_multiplied_to_a_divisor_of_the_batch_size() {
+    fn multiplied_micro_batches_divide_the_batch_size() {
         let micro_batches = |batch_size, micro_batches, times| {
             let optim = OptimParams { steps: Some(1), batch_size, micro_batches, ..Default::default() };
             let mut recipe = Recipe::new(&optim, 100);

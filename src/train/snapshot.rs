@@ -1,7 +1,7 @@
-//! Checkpoints of unfinished training, from which an interrupted run resumes.
+//! Snapshots of a training run, from which it resumes after an interruption.
 //!
-//! A snapshot is a safetensors file. Its metadata contains the step, the losses so far, and a SHA-256 of the step, the
-//! losses and every tensor, so that a damaged snapshot never changes a result.
+//! A snapshot is a safetensors file. Its metadata contains the step, the log so far, and a SHA-256 of both and of every
+//! tensor, so that a damaged snapshot never changes a result.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,13 +15,14 @@ use super::LossLog;
 use crate::nn::{Graph, TrainState};
 use crate::store::{Digest, Hasher, read_file, write_file};
 
-/// The state of a network in training and the losses so far.
+/// The state of a network in training, and the log so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     pub state: TrainState,
     pub log: LossLog,
 }
 
+/// The part of the metadata that is stored as JSON.
 #[derive(Serialize, Deserialize)]
 struct Header {
     step: u64,
@@ -33,17 +34,18 @@ type Entry = (String, Vec<usize>, Vec<u8>);
 
 const METADATA_KEY: &str = "srpipe";
 const DIGEST_KEY: &str = "sha256";
-const PARTS: [&str; 4] = ["weights", "first_moment", "second_moment", "ema"];
+/// The prefixes of the tensors' names: one per list of parameters in [`TrainState`].
+const GROUPS: [&str; 4] = ["weights", "first_moment", "second_moment", "ema"];
 
 impl Snapshot {
-    /// Replaces the file at `path` atomically.
+    /// Saves the snapshot to `path`; replaces an existing file atomically.
     pub fn save(&self, graph: &Graph, path: &Path) -> Result<()> {
         let s = &self.state;
         let mut tensors: Vec<Entry> = vec![];
-        for (part, values) in PARTS.iter().zip([&s.weights, &s.first_moment, &s.second_moment, &s.ema]) {
+        for (group, values) in GROUPS.iter().zip([&s.weights, &s.first_moment, &s.second_moment, &s.ema]) {
             for (values, param) in values.iter().zip(&graph.params) {
                 let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                tensors.push((format!("{part}.{}", param.name), param.layout.torch_shape(), bytes));
+                tensors.push((format!("{group}.{}", param.name), param.layout.torch_shape(), bytes));
             }
         }
         let views = (tensors.iter())
@@ -55,7 +57,7 @@ impl Snapshot {
         let metadata =
             HashMap::from([(METADATA_KEY.to_string(), header), (DIGEST_KEY.to_string(), digest.to_string())]);
         let bytes = safetensors::serialize(views, Some(metadata))?;
-        write_file(path, &bytes).with_context(|| format!("saving the training to {}", path.display()))
+        write_file(path, &bytes).with_context(|| format!("saving the snapshot {}", path.display()))
     }
 
     /// Reads the snapshot at `path`; `None` if the file does not exist.
@@ -76,23 +78,29 @@ impl Snapshot {
         let stated = metadata
             .get(DIGEST_KEY)
             .context("the checksum is missing: an older version of srpipe wrote the snapshot")?;
-        let names = PARTS.iter().flat_map(|part| graph.params.iter().map(move |p| format!("{part}.{}", p.name)));
+        let names = GROUPS.iter().flat_map(|group| graph.params.iter().map(move |p| format!("{group}.{}", p.name)));
         let names: Vec<String> = names.collect();
         let views: Vec<TensorView> = names.iter().map(|name| tensors.tensor(name)).collect::<Result<_, _>>()?;
         let found = names.iter().zip(&views).map(|(name, view)| (name.as_str(), view.shape(), view.data()));
         ensure!(digest(header, found).as_str() == stated, "its content does not match its checksum");
         let header: Header = serde_json::from_str(header)?;
-        let part = |part: &str| {
+        let read_group = |group: &str| {
             (graph.params.iter())
                 .map(|p| {
-                    let tensor = tensors.tensor(&format!("{part}.{}", p.name))?;
-                    ensure!(tensor.shape() == p.layout.torch_shape(), "{part}.{} has another shape", p.name);
+                    let tensor = tensors.tensor(&format!("{group}.{}", p.name))?;
+                    let shape = p.layout.torch_shape();
+                    ensure!(
+                        tensor.shape() == shape,
+                        "{group}.{} must have shape {shape:?}, found {:?}",
+                        p.name,
+                        tensor.shape()
+                    );
                     let floats = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
                     Ok(floats.collect())
                 })
                 .collect::<Result<Vec<Vec<f32>>>>()
         };
-        let [weights, first_moment, second_moment, ema] = PARTS.map(part);
+        let [weights, first_moment, second_moment, ema] = GROUPS.map(read_group);
         let state = TrainState {
             step: header.step,
             weights: weights?,
@@ -104,18 +112,19 @@ impl Snapshot {
     }
 }
 
-/// Computes the SHA-256 of everything from which training resumes, in the order of the graph's parameters.
+/// Computes the SHA-256 of everything that a snapshot contains: the header, then the tensors in the order of the groups
+/// and of the graph's parameters.
 fn digest<'a>(header: &str, tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>) -> Digest {
     let mut hasher = Hasher::default();
-    let mut part = |bytes: &[u8]| {
+    let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
-    part(header.as_bytes());
+    add(header.as_bytes());
     for (name, shape, values) in tensors {
-        part(name.as_bytes());
-        shape.iter().for_each(|&length| part(&(length as u64).to_le_bytes()));
-        part(values);
+        add(name.as_bytes());
+        shape.iter().for_each(|&length| add(&(length as u64).to_le_bytes()));
+        add(values);
     }
     hasher.finish()
 }
@@ -141,8 +150,8 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
         // All bytes of the header and a sample of the tensors' bytes.
-        let places = (0..header).chain((header..bytes.len()).step_by(997));
-        for at in places {
+        let positions = (0..header).chain((header..bytes.len()).step_by(997));
+        for at in positions {
             let mut altered = bytes.clone();
             altered[at] ^= 1 << (at % 8);
             fs::write(&path, &altered).unwrap();

@@ -1,4 +1,4 @@
-//! Measures training and inference throughput on this machine.
+//! Measures the speed of training and inference on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,21 @@ use crate::config::Weights;
 use crate::nn::{Batch, Network, StepSettings};
 use crate::random::{Purpose, stream};
 
-/// The number of warm-up calls, in which caches, buffers and clock rates settle.
+/// The number of calls that are not measured, until caches, buffers and clock rates have settled.
 const WARM_UP: usize = 3;
 
-/// The median times of a measurement.
+/// The median times of a training step and of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
-    /// Forward pass, loss, gradients, clipping, Adam and the moving average for one batch.
+    /// The time of one optimiser step on a batch: forward pass, loss, gradients, clipping, Adam and the moving average.
     pub train_step: Duration,
-    /// The forward pass of one batch.
+    /// The time of the forward pass of a batch.
     pub forward: Duration,
 }
 
-/// Measures training steps, then forward passes, on batches of noise, for `time` and at least three calls each.
-pub fn measure(network: &mut dyn Network, batch: usize, time: Duration) -> Result<Speed> {
+/// Measures training steps, then forward passes, on noise in batches of `batch` images. Each is measured for `time`,
+/// and at least three times.
+pub fn measure_speed(network: &mut dyn Network, batch: usize, time: Duration) -> Result<Speed> {
     let (input, output) = (network.graph().input_shape().len(), network.graph().output_shape().len());
     let noise = |index: u64, n: usize| {
         let mut values = vec![0.0; n];
@@ -39,6 +40,7 @@ pub fn measure(network: &mut dyn Network, batch: usize, time: Duration) -> Resul
     Ok(Speed { train_step, forward })
 }
 
+/// Returns the median time of a call.
 fn median(time: Duration, mut call: impl FnMut() -> Result<()>) -> Result<Duration> {
     for _ in 0..WARM_UP {
         call()?;
@@ -58,12 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_needs_three_calls_and_ignores_the_first() {
+    fn the_median_is_of_at_least_three_calls_after_the_warm_up() {
         let mut calls = 0;
         let slow = Duration::from_millis(40);
         let found = median(Duration::ZERO, || {
             calls += 1;
-            // Warm-up, then one slow call of three.
+            // All calls of the warm-up are slow, then one of three.
             if calls <= WARM_UP || calls == WARM_UP + 2 {
                 std::thread::sleep(slow);
             }

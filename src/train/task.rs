@@ -1,4 +1,5 @@
-//! The training task: noisy images and conditions from pairs of low- and high-resolution images.
+//! The training task: batches of noisy images with their conditions and targets, from pairs of high- and low-resolution
+//! images.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,18 +16,21 @@ use crate::model::{TargetSpace, interleave, normalize};
 use crate::nn::{Batch, Graph, Network, OutOfMemory, TrainState};
 use crate::random::{Purpose, stream};
 
-/// The batch size of validation.
+/// The initial batch size of validation; halved if it does not fit into memory.
 const VALIDATION_BATCH: usize = 64;
 /// The number of validation images on which layers are probed.
-const WATCHED_IMAGES: usize = 8;
+const PROBED_IMAGES: usize = 8;
 /// The seed of the validation times and noise, the same in every training run.
 const VALIDATION_SEED: u64 = 0;
 
-/// The minimum standard deviation of a residual that is scaled, in units of [-1, 1]: a sixteenth of an 8-bit level.
-/// Rounding low-resolution images to 8 bits alone gives natural images about a quarter of a level. Constant images only
-/// have the rounding error of their enlargement, about 1e-16, and scaling it up would turn it into a visible pattern.
-/// Therefore no measured scale exceeds 1000, the maximum in a pipeline file.
-const LEAST_DEVIATION: f64 = 0.5 / 1000.0;
+/// The minimum standard deviation of a residual that is worth scaling: a sixteenth of an 8-bit level, for images in
+/// [-1, 1].
+///
+/// In natural images, rounding the low-resolution image to 8 bits alone causes a residual of about a quarter of a
+/// level. The residual of constant images is only the rounding error of their enlargement, about 1e-16; scaling it up
+/// would turn it into a visible pattern. This minimum also keeps measured scales within 1000, the maximum in a pipeline
+/// file.
+const MIN_DEVIATION: f64 = 0.5 / 1000.0;
 
 /// High-resolution images and their low-resolution versions.
 pub struct Pairs {
@@ -42,11 +46,18 @@ struct Pair {
 }
 
 impl Pairs {
+    /// Pairs images with their low-resolution versions, in order. Fails unless all high-resolution images are square
+    /// and a whole multiple of the size of the low-resolution ones.
     pub fn new(hr: Images, lr: Images) -> Result<Self> {
-        ensure!(hr.count == lr.count && hr.count > 0, "{} images have {} low-resolution ones", hr.count, lr.count);
+        ensure!(
+            hr.count == lr.count && hr.count > 0,
+            "found {} high-resolution and {} low-resolution images; the numbers must be equal and not 0",
+            hr.count,
+            lr.count
+        );
         ensure!(
             hr.height.is_multiple_of(lr.height) && hr.width * lr.height == hr.height * lr.width,
-            "{}×{} is no whole multiple of {}×{}",
+            "the size {}×{} of the images is not a whole multiple of {}×{}, the size of their low-resolution versions",
             hr.height,
             hr.width,
             lr.height,
@@ -75,6 +86,7 @@ impl Pairs {
         self.hr.height / self.lr.height
     }
 
+    /// Returns pair `i`, flipped horizontally if `flip`.
     fn pair(&self, i: usize, flip: bool) -> Pair {
         let mut image: Vec<f64> = self.hr.image(i).iter().copied().map(normalize).collect();
         let mut up: Vec<f64> = self.enlarge.apply_u8(self.lr.image(i)).iter().copied().map(normalize).collect();
@@ -86,7 +98,7 @@ impl Pairs {
     }
 
     /// Returns half the reciprocal of the residual's standard deviation: a residual scaled by it has a standard
-    /// deviation of 0.5, like images in [-1, 1]. Returns 1 if the residual is negligible; see [`LEAST_DEVIATION`].
+    /// deviation of 0.5, like images in [-1, 1]. Returns 1 if the residual is negligible; see [`MIN_DEVIATION`].
     fn residual_scale(&self) -> f64 {
         let sums: Vec<f64> = (0..self.len())
             .into_par_iter()
@@ -96,7 +108,7 @@ impl Pairs {
             })
             .collect();
         let deviation = (sums.iter().sum::<f64>() / (self.len() * self.hr.image_len()) as f64).sqrt();
-        if deviation >= LEAST_DEVIATION { 0.5 / deviation } else { 1.0 }
+        if deviation >= MIN_DEVIATION { 0.5 / deviation } else { 1.0 }
     }
 }
 
@@ -121,12 +133,13 @@ pub struct Task {
     space: TargetSpace,
     flips: bool,
     seed: u64,
-    /// The image orders of the latest epochs, by epoch.
+    /// The epochs used last, each with the order of its images.
     orders: Mutex<Vec<(u64, Arc<Vec<u32>>)>>,
 }
 
 impl Task {
-    /// `validation_images`: the maximum number of validation pairs to measure.
+    /// Creates the task. The validation loss uses the first `validation_images` pairs of `validation`, or all if there
+    /// are fewer. With `flips`, half of the training pairs are flipped, at random.
     pub fn new(
         train: Pairs,
         validation: Pairs,
@@ -149,34 +162,34 @@ impl Task {
         &self.diffusion
     }
 
-    /// Returns the batch of one step: images in an order that is reshuffled every epoch, each with its own time and
-    /// noise.
+    /// Returns the batch of one step: the next `size` images in an order that is reshuffled every epoch, each with its
+    /// own time and noise.
     pub(super) fn batch(&self, step: u64, size: usize) -> HostBatch {
         let images = self.train.len() as u64;
         let first = step * size as u64;
         let epochs: Vec<u64> = (first / images..=(first + size as u64 - 1) / images).collect();
         let orders: Vec<Arc<Vec<u32>>> = epochs.iter().map(|&epoch| self.order(epoch)).collect();
-        let examples = (0..size as u64).into_par_iter().map(|place| {
-            let position = first + place;
+        let examples = (0..size as u64).into_par_iter().map(|index| {
+            let position = first + index;
             let order = &orders[(position / images - epochs[0]) as usize];
-            let flip = self.flips && stream(self.seed, Purpose::Flip, step, place).coin();
+            let flip = self.flips && stream(self.seed, Purpose::Flip, step, index).coin();
             let pair = self.train.pair(order[(position % images) as usize] as usize, flip);
-            let t = stream(self.seed, Purpose::Time, step, place).below(self.schedule.timesteps());
+            let t = stream(self.seed, Purpose::Time, step, index).below(self.schedule.timesteps());
             let mut noise = vec![0.0; pair.image.len()];
-            stream(self.seed, Purpose::TrainNoise, step, place).fill_normal(&mut noise);
+            stream(self.seed, Purpose::TrainNoise, step, index).fill_normal(&mut noise);
             self.example(&pair, t, &noise)
         });
         HostBatch::join(examples.collect())
     }
 
-    /// Returns the order of the images in one epoch, cached between steps.
+    /// Returns the order of the images in one epoch. Caches the last two.
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, order)) = orders.iter().find(|(known, _)| *known == epoch) {
+        if let Some((_, order)) = orders.iter().find(|(cached, _)| *cached == epoch) {
             return order.clone();
         }
         let order = Arc::new(stream(self.seed, Purpose::Shuffle, epoch, 0).permutation(self.train.len()));
-        // A batch that spans two epochs needs both.
+        // Keep two, because a batch may span two epochs.
         if orders.len() == 2 {
             orders.remove(0);
         }
@@ -190,8 +203,7 @@ impl Task {
         batch.target.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / batch.target.len() as f64
     }
 
-    /// Returns the mean validation loss, with times spread evenly over the images, under the moving average of the
-    /// weights.
+    /// Returns the mean validation loss of the moving average of the weights. Times are spread evenly over the images.
     pub(super) fn val_loss(&self, network: &dyn Network) -> Result<f64> {
         let mut size = VALIDATION_BATCH;
         loop {
@@ -216,12 +228,13 @@ impl Task {
         Ok(sum / count as f64)
     }
 
-    /// Measures the probed layers on some of the validation images, with times spread as in the loss.
+    /// Measures the probed layers on some of the validation images, at the same times as in
+    /// [`val_loss`](Self::val_loss).
     pub(super) fn probe_layers(&self, network: &dyn Network, step: u64) -> Result<Vec<LayerRow>> {
         if network.graph().probes.is_empty() {
             return Ok(vec![]);
         }
-        let (n, count) = (self.validation_images, WATCHED_IMAGES.min(self.validation_images));
+        let (n, count) = (self.validation_images, PROBED_IMAGES.min(self.validation_images));
         let examples = (0..count).map(|j| self.validation_example((2 * j + 1) * n / (2 * count)));
         let batch = HostBatch::join(examples.collect());
         probe(network, step, &batch.x, &batch.t)
@@ -257,6 +270,7 @@ impl Task {
     }
 }
 
+/// One image of a batch; fields as in [`Batch`].
 struct Example {
     x: Vec<f32>,
     t: f32,
@@ -264,7 +278,7 @@ struct Example {
     weight: f32,
 }
 
-/// A batch in host memory, channels-last.
+/// The owned data of a [`Batch`].
 pub(super) struct HostBatch {
     x: Vec<f32>,
     t: Vec<f32>,
@@ -288,8 +302,8 @@ impl HostBatch {
     }
 }
 
-/// Returns a network's initial weights. Each is seeded by its name, so that arms which share a parameter start with the
-/// same values.
+/// Returns a network's initial state. Each parameter is seeded by its name, so that arms that share a parameter start
+/// with the same values.
 pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
     TrainState::initial(graph, |name, n| {
         let mut rng = stream(seed, Purpose::Weights, name_hash(name), 0);
@@ -297,7 +311,7 @@ pub fn initial_state(graph: &Graph, seed: u64) -> TrainState {
     })
 }
 
-/// FNV-1a hash, 64 bits.
+/// Returns the 64-bit FNV-1a hash of a name.
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ b as u64).wrapping_mul(0x100_0000_01b3))
 }
@@ -321,18 +335,18 @@ mod tests {
     fn every_epoch_visits_every_image_once() {
         let regression = DiffusionParams { objective: PredictionType::Regression, ..Default::default() };
         let task = Task::new(pairs(5), pairs(2), &regression, false, 2, 3);
-        let mut seen: Vec<Vec<u32>> = vec![];
+        let mut visited: Vec<Vec<u32>> = vec![];
         for step in 0..5 {
             let batch = task.batch(step, 2);
-            seen.extend(batch.target.chunks(3 * 64).map(|t| t.iter().map(|v| v.to_bits()).collect()));
+            visited.extend(batch.target.chunks(3 * 64).map(|t| t.iter().map(|v| v.to_bits()).collect()));
         }
-        for pass in seen.chunks(5) {
-            let mut pass = pass.to_vec();
-            pass.sort();
-            pass.dedup();
-            assert_eq!(pass.len(), 5);
+        for epoch in visited.chunks(5) {
+            let mut epoch = epoch.to_vec();
+            epoch.sort();
+            epoch.dedup();
+            assert_eq!(epoch.len(), 5);
         }
-        assert_ne!(seen[..5], seen[5..]);
+        assert_ne!(visited[..5], visited[5..]);
     }
 
     #[test]
@@ -349,7 +363,7 @@ mod tests {
         assert!((deviation - 0.5).abs() < 1e-12, "{deviation}");
     }
 
-    /// Images of any colour: enlarging some is exact, enlarging others has rounding errors.
+    /// Tests every grey level: enlarging some is exact, enlarging others causes rounding errors.
     #[test]
     fn constant_images_have_residual_scale_one() {
         for level in 0..=255 {
@@ -357,7 +371,7 @@ mod tests {
                 Pairs::new(Images::new(2, 8, 8, vec![level; 2 * 192]), Images::new(2, 2, 2, vec![level; 2 * 12]));
             assert_eq!(pairs.unwrap().residual_scale(), 1.0, "level {level}");
         }
-        // Nearly constant: one value differs by one level.
+        // Nearly constant images: one value differs by one level.
         let mut pixels = vec![100; 4 * 192];
         pixels[50] = 101;
         let pairs = Pairs::new(Images::new(4, 8, 8, pixels), Images::new(4, 2, 2, vec![100; 4 * 12])).unwrap();
@@ -370,15 +384,15 @@ mod tests {
     fn batches_match_the_formula_of_the_noisy_image() {
         let task = task(DiffusionParams { objective: PredictionType::Eps, ..Default::default() });
         let batch = task.batch(4, 3);
-        for place in 0..3 {
-            let t = stream(3, Purpose::Time, 4, place as u64).below(1000);
-            assert_eq!(batch.t[place], t as f32 / 1000.0);
+        for index in 0..3 {
+            let t = stream(3, Purpose::Time, 4, index as u64).below(1000);
+            assert_eq!(batch.t[index], t as f32 / 1000.0);
             let mut noise = vec![0.0; 3 * 64];
-            stream(3, Purpose::TrainNoise, 4, place as u64).fill_normal(&mut noise);
-            assert_eq!(batch.target[place * 192..][..192], noise);
-            // The noisy value and its noise give back the clean value of an image within [-1, 1].
+            stream(3, Purpose::TrainNoise, 4, index as u64).fill_normal(&mut noise);
+            assert_eq!(batch.target[index * 192..][..192], noise);
+            // Subtracting the noise recovers an image within [-1, 1].
             let alpha_bar = task.schedule.alpha_bar(t);
-            for (input, eps) in batch.x[place * 384..][..384].chunks(6).zip(noise.chunks(3)) {
+            for (input, eps) in batch.x[index * 384..][..384].chunks(6).zip(noise.chunks(3)) {
                 for c in 0..3 {
                     let x0 = (input[c] as f64 - (1.0 - alpha_bar).sqrt() * eps[c] as f64) / alpha_bar.sqrt();
                     let image = task.space.decode(x0, input[3 + c] as f64);

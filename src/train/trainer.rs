@@ -1,4 +1,4 @@
-//! The training loop, independent of the task and the data.
+//! The training loop: optimiser steps, regular measurements, and the detection of divergence.
 
 use std::time::{Duration, Instant};
 
@@ -7,40 +7,42 @@ use anyhow::{Result, ensure};
 use super::{LossLog, Recipe, Task};
 use crate::nn::Network;
 
-/// The factor by which the validation loss may exceed both the first one and that of a network that always outputs 0,
-/// before training counts as diverged.
-const DIVERGED: f64 = 10.0;
-/// A loss below this is never divergence, however small the first one was: images are within [-1, 1], and targets are
-/// scaled to about that range. Adam's steps do not shrink with the gradients, so a loss near 0, as for constant images,
-/// rises at first.
-const LEAST_DIVERGED: f64 = 1.0;
+/// Training has diverged if the validation loss exceeds both the first one and that of a network that always outputs 0
+/// by this factor.
+const DIVERGENCE_FACTOR: f64 = 10.0;
+/// A smaller validation loss does not count as divergence, however small the first one was: targets are in about the
+/// range [-1, 1]. Adam's steps do not shrink with the gradients, so a loss near 0, as for constant images, rises at
+/// first.
+const MIN_DIVERGED_LOSS: f64 = 1.0;
 const REMEDY: &str = "try a lower optim.lr, a longer optim.warmup or a smaller optim.clip";
 
-/// The progress after a step.
-pub struct Tick<'a> {
-    /// The numbers of completed and total steps.
+/// The progress of a training run after a step.
+pub struct Progress<'a> {
+    /// The number of completed steps.
     pub step: u64,
+    /// The total number of steps.
     pub steps: u64,
+    /// The training loss of the step.
     pub loss: f64,
-    /// How long the step waited for the data of the next one.
+    /// How long the loop waited for the next batch after the network had finished the step.
     pub waited: Duration,
     pub network: &'a dyn Network,
     pub log: &'a LossLog,
 }
 
-/// Takes the steps from `step` to the recipe's last and measures the validation loss every `every` steps, at the start
-/// and at the end. Calls `after` after every step; its error ends the training.
+/// Trains from step `start` to the recipe's last step. Measures the validation loss before the first step, every
+/// `val_interval` steps, and after the last step. Calls `after_step` after every step; its error ends the training.
 pub fn train(
     network: &mut dyn Network,
     task: &Task,
     recipe: &Recipe,
-    every: u64,
+    val_interval: u64,
     (start, log): (u64, &mut LossLog),
-    mut after: impl FnMut(Tick) -> Result<()>,
+    mut after_step: impl FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
     let power = task.target_power(recipe.batch_size());
     if log.is_empty() {
-        measure(network, task, power, 0, log)?;
+        validate(network, task, power, 0, log)?;
     }
     let steps = recipe.steps();
     let batch_of = |step: u64| (step < steps).then(|| task.batch(step, recipe.batch_size()));
@@ -48,42 +50,44 @@ pub fn train(
     for step in start..steps {
         let settings = recipe.settings(step);
         let current = batch.take().expect("every step has a batch");
-        // Prepares the next batch while the network works, on threads that would otherwise wait.
-        let (report, stepped) = rayon::in_place_scope(|scope| {
+        // Prepare the next batch on threads that would otherwise wait for the network.
+        let (report, finished) = rayon::in_place_scope(|scope| {
             scope.spawn(|_| batch = batch_of(step + 1));
             let report = network.train_step(current.view(), recipe.micro_batches(), &settings);
             (report, Instant::now())
         });
-        let (report, waited) = (report?, stepped.elapsed());
+        let (report, waited) = (report?, finished.elapsed());
         ensure!(
             report.loss.is_finite() && report.gradient_norm.is_finite(),
-            "the training diverged at step {}: the loss is {}, the gradients' norm {}; {REMEDY}",
+            "the training diverged at step {}: the loss is {} and the norm of the gradients is {}; {REMEDY}",
             step + 1,
             report.loss,
             report.gradient_norm
         );
         log.record(report, settings.lr);
         let done = step + 1;
-        if done % every == 0 || done == steps {
-            measure(network, task, power, done, log)?;
+        if done % val_interval == 0 || done == steps {
+            validate(network, task, power, done, log)?;
         }
-        after(Tick { step: done, steps, loss: report.loss as f64, waited, network, log })?;
+        after_step(Progress { step: done, steps, loss: report.loss as f64, waited, network, log })?;
     }
     Ok(())
 }
 
-/// Measures the validation loss and the probed layers after `step` steps. `power`: see [`Task::target_power`].
-fn measure(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
+/// Logs the validation loss and the statistics of the probed layers after `step` steps. Fails if the loss shows that
+/// training has diverged. `power`: see [`Task::target_power`].
+fn validate(network: &dyn Network, task: &Task, power: f64, step: u64, log: &mut LossLog) -> Result<()> {
     let loss = task.val_loss(network)?;
     let first = log.first_val_loss().unwrap_or(loss);
-    // The first loss alone is not a valid reference: it is 0 if the validation images are constant and the network's
-    // output starts at 0.
+    // The first loss alone is not a valid reference: it is 0 if all validation images are constant and the network
+    // initially outputs 0.
     ensure!(
-        loss.is_finite() && loss <= (DIVERGED * first.max(power)).max(LEAST_DIVERGED),
-        "the training diverged: the validation loss after step {step} is {loss}, {first} before the first step; {REMEDY}"
+        loss.is_finite() && loss <= (DIVERGENCE_FACTOR * first.max(power)).max(MIN_DIVERGED_LOSS),
+        "the training diverged: the validation loss was {first} before the first step and is {loss} after step {step}; \
+         {REMEDY}"
     );
-    log.row(step, loss);
-    log.layers(task.probe_layers(network, step)?);
+    log.push_row(step, loss);
+    log.push_layers(task.probe_layers(network, step)?);
     Ok(())
 }
 
@@ -116,15 +120,15 @@ mod tests {
         unet(&ModelParams::tutorial(4, AttentionKind::Sagan), 32, 4)
     }
 
-    /// Trains from `snapshot` or from the start, up to an error at `stop`.
+    /// Trains from `snapshot` or from the start; with `stop`, an error after this step ends the training.
     fn run(task: &Task, steps: u64, snapshot: Option<Snapshot>, stop: Option<u64>) -> Snapshot {
         let graph = graph();
         let start = Snapshot { state: initial_state(&graph, 7), log: LossLog::default() };
         let Snapshot { state, mut log } = snapshot.unwrap_or(start);
         let mut network = nn::create_network(Device::Cpu, graph, &state).unwrap();
         let recipe = Recipe::new(&optim(steps), 5);
-        let result = train(network.as_mut(), task, &recipe, 2, (state.step, &mut log), |tick| {
-            anyhow::ensure!(Some(tick.step) != stop, "stop");
+        let result = train(network.as_mut(), task, &recipe, 2, (state.step, &mut log), |progress| {
+            ensure!(Some(progress.step) != stop, "stop");
             Ok(())
         });
         assert_eq!(result.is_err(), stop.is_some());
@@ -151,14 +155,15 @@ mod tests {
     }
 
     #[test]
-    fn training_reduces_the_loss_of_every_objective() {
-        for objective in [PredictionType::V, PredictionType::Eps, PredictionType::X0, PredictionType::Regression] {
-            let task = task(objective);
+    fn training_reduces_the_loss_of_every_prediction_type() {
+        for prediction_type in [PredictionType::V, PredictionType::Eps, PredictionType::X0, PredictionType::Regression]
+        {
+            let task = task(prediction_type);
             let log = run(&task, 30, None, None).log;
             let csv = String::from_utf8(log.to_csv(1).unwrap()).unwrap();
             let validation = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
             let (first, last) = (validation(csv.lines().nth(1).unwrap()), validation(csv.lines().last().unwrap()));
-            assert!(last < 0.95 * first, "{objective:?}: {first} to {last}");
+            assert!(last < 0.95 * first, "{prediction_type:?}: {first} to {last}");
         }
     }
 
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_diverged_training_suggests_remedies() {
+    fn a_loss_that_is_not_finite_is_an_error_that_suggests_remedies() {
         let task = task(PredictionType::V);
         let graph = graph();
         let mut state = initial_state(&graph, 7);

@@ -8,7 +8,10 @@ use super::super::output::{Look, Paint, note, print};
 use super::super::{EXIT_DONE, EXIT_FAILED};
 use super::Target;
 use crate::format;
-use crate::train::agreement::{Agreement, GRADIENTS, LOSSES, OUTPUTS, STATES, agreement, networks};
+use crate::train::agreement::{
+    Agreement, MAX_GRADIENT_DIFFERENCE, MAX_LOSS_DIFFERENCE, MAX_OUTPUT_DIFFERENCE, MAX_STATE_DIFFERENCE, agreement,
+    networks,
+};
 
 /// Compares every kind of network, and prints the differences.
 pub(super) fn check(target: &Target, steps: u64, as_json: bool) -> Result<u8> {
@@ -17,7 +20,7 @@ pub(super) fn check(target: &Target, steps: u64, as_json: bool) -> Result<u8> {
         note(&format!("{}: {}, {} ...", target.device, network.0, format::count(steps as usize, "step")));
         results.push(agreement(&network, steps, &|graph, state| target.open(graph, state))?);
     }
-    let agrees = results.iter().all(Agreement::holds);
+    let agrees = results.iter().all(Agreement::is_within_bounds);
     match as_json {
         true => print(&format!(
             "{}\n",
@@ -45,13 +48,13 @@ fn table(results: &[Agreement], agrees: bool) -> String {
             plain(row.losses.map_or(String::new(), |losses| format!("{losses:.1e}"))),
             plain(cpu),
             plain(device),
-            if row.holds() { (Look::Good, "agrees".into()) } else { (Look::Bad, "differs".into()) },
+            if row.is_within_bounds() { (Look::Good, "agrees".into()) } else { (Look::Bad, "differs".into()) },
         ]);
     }
     let verdict = if agrees { "agrees with the CPU's kernels" } else { "does NOT agree with the CPU's kernels" };
     format!(
-        "{}\nThe device {verdict}. Bounds: outputs {OUTPUTS:.0e}, gradients {GRADIENTS:.0e} and states {STATES:.0e} of \
-         their norm, losses {LOSSES:.0e} of their mean.\n",
+        "{}\nThe device {verdict}. Bounds: outputs {MAX_OUTPUT_DIFFERENCE:.0e}, gradients {MAX_GRADIENT_DIFFERENCE:.0e} \
+         and states {MAX_STATE_DIFFERENCE:.0e} of their norm, losses {MAX_LOSS_DIFFERENCE:.0e} of their mean.\n",
         table.render(Paint::stdout())
     )
 }

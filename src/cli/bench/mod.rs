@@ -18,7 +18,7 @@ use crate::model::unet;
 use crate::nn::fused::{Isa, peak_flops};
 use crate::nn::{self, CpuBackend, Graph, Network, TrainState};
 use crate::run::cuda_device;
-use crate::train::{initial_state, measure};
+use crate::train::{initial_state, measure_speed};
 
 /// The sizes in the estimates: the number of CIFAR-10's training images, and a number of test images with a typical
 /// number of sampling steps.
@@ -124,7 +124,7 @@ fn report(args: &BenchArgs, target: &Target, isa: Isa) -> Result<Report> {
     let (parameters, flops) = (graph.parameter_count(), graph.training_flops() as f64);
     let state = initial_state(&graph, 0);
     let mut network = target.open(graph, &state)?;
-    let speed = measure(network.as_mut(), args.batch, Duration::from_secs_f64(args.seconds))?;
+    let speed = measure_speed(network.as_mut(), args.batch, Duration::from_secs_f64(args.seconds))?;
     let per_second = |time: Duration| args.batch as f64 / time.as_secs_f64();
     let train_images_per_s = per_second(speed.train_step);
     let fused = target.cpu == CpuBackend::Fused;
