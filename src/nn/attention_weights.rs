@@ -1,5 +1,5 @@
-//! Recomputes attention weights from the values of queries and keys, for visualisation and diagnostics. Not part of a
-//! network's forward pass.
+//! Recomputes attention weights from the values of queries and keys, for visualisation and diagnostics. The forward
+//! pass of a network does not use this module.
 
 use super::graph::{Attention, Graph, LinearAttention, NodeId, Op};
 
@@ -26,7 +26,7 @@ pub struct AttentionWeights<'a> {
 
 impl<'a> AttentionWeights<'a> {
     /// Creates the weights of an `Attention` or `LinearAttention` node from the values of its queries `q: (B, H, W, C)`
-    /// and keys `k`. Panics for other nodes.
+    /// and of its keys `k`. Panics for other nodes.
     pub fn new(graph: &Graph, attention: NodeId, q: &'a [f32], k: &'a [f32]) -> Self {
         let (heads, linear) = match graph.nodes[attention.0].op {
             Op::Attention(Attention { heads, .. }) => (heads, false),
@@ -39,7 +39,7 @@ impl<'a> AttentionWeights<'a> {
         Self { heads, linear, channels, queries, keys, q, k }
     }
 
-    /// Returns one head for one image of the batch.
+    /// Returns one head's queries and keys for one image of the batch.
     pub fn head(&self, image: usize, head: usize) -> Head<'_> {
         let d = self.channels / self.heads;
         let rows = |v: &'a [f32], positions: usize| {
@@ -65,8 +65,8 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Returns the weights of one query position over all keys; they sum to 1. For linear attention, these are the rows
-    /// of softmax(q) · softmax(k)ᵀ, to which it is equivalent.
+    /// Returns the weights of all keys for one query position; they sum to 1. For linear attention, they are a row of
+    /// the equivalent weight matrix softmax(q) · softmax(k)ᵀ.
     pub fn weights(&self, position: usize) -> Vec<f64> {
         let query = to_f64(self.queries[position]);
         let scale = (query.len() as f64).sqrt();
@@ -82,8 +82,8 @@ fn to_f64(values: &[f32]) -> Vec<f64> {
 }
 
 fn softmax(values: Vec<f64>) -> Vec<f64> {
-    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exp: Vec<f64> = values.into_iter().map(|v| (v - highest).exp()).collect();
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp: Vec<f64> = values.into_iter().map(|v| (v - max).exp()).collect();
     let sum: f64 = exp.iter().sum();
     exp.into_iter().map(|v| v / sum).collect()
 }

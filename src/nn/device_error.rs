@@ -7,7 +7,7 @@ use std::sync::Once;
 
 use anyhow::{Result, anyhow};
 
-/// The device has no memory left.
+/// The error of a device that is out of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -19,18 +19,18 @@ impl fmt::Display for OutOfMemory {
 
 impl std::error::Error for OutOfMemory {}
 
-/// Converts an error of dfdx, which implements only `Debug`, to an error with a readable message.
+/// Converts an error of dfdx, which only implements `Debug`, to an error with a readable message.
 pub(super) fn device_error<E: fmt::Debug>(error: E) -> anyhow::Error {
     let text = format!("{error:?}");
     parse_cuda_error(&text).unwrap_or_else(|| anyhow!("the device failed: {text}"))
 }
 
-/// Recognises an error of the CUDA driver or cuBLAS in a message; None if there is none.
+/// Returns the error of the CUDA driver or of cuBLAS that a message contains; `None` if it contains none.
 fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
     if text.contains("CUBLAS_STATUS_ALLOC_FAILED") {
         return Some(OutOfMemory.into());
     }
-    // cuBLAS is initialised before any kernel is launched, so an outdated driver shows up here first, without any
+    // cuBLAS is initialised before any kernel is launched, so an outdated driver first causes this error, which has no
     // details.
     if text.contains("CUBLAS_STATUS_NOT_INITIALIZED") {
         return Some(anyhow!(
@@ -43,7 +43,7 @@ fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
     }
     let code = &text[text.find("CUDA_ERROR_")? + "CUDA_ERROR_".len()..];
     let code = &code[..code.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(code.len())];
-    let sentence = match code {
+    let message = match code {
         "OUT_OF_MEMORY" => return Some(OutOfMemory.into()),
         "NO_DEVICE" => {
             "no NVIDIA GPU is available to this process: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use \
@@ -69,11 +69,11 @@ fn parse_cuda_error(text: &str) -> Option<anyhow::Error> {
         "DEVICE_UNAVAILABLE" => "another process has exclusive use of the GPU",
         _ => return Some(anyhow!("the GPU failed: CUDA_ERROR_{code}")),
     };
-    Some(anyhow!(sentence))
+    Some(anyhow!(message))
 }
 
-/// Runs `call`, which uses a device, and turns panics about device failures into errors. Most operations of dfdx panic
-/// when the device fails.
+/// Runs `call`, which uses a device, and turns panics about device failures into errors: most operations of dfdx panic
+/// if the device fails.
 pub(super) fn catch_device_panics<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     static QUIET: Once = Once::new();
     // Panics that become errors must not print a backtrace as well.

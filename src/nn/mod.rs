@@ -1,14 +1,12 @@
 //! Neural networks as data, their parameters, and the backends that run them. Built on dfdx's tensors and devices.
 //!
 //! - [`graph`]: a network as a list of operations on the values of one image, channels-last. Built by `model`.
-//! - `ops`: the operations, one folder each: shapes and FLOPs, the reference implementation and the kernels.
-//! - [`Backend`]: runs a graph on dfdx tensors. [`composed`] builds each operation from dfdx's own, on any device;
-//!   [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`. `composed` is the reference that `fused`
-//!   is tested against.
-//! - [`Network`]: a graph, its backend, its parameters and optimiser state behind one trait object. The layers above
-//!   run networks through it.
+//! - `ops`: the operations, one folder each, with shapes, FLOPs, the reference implementation and the kernels.
+//! - [`Backend`]: runs a graph on dfdx tensors. [`composed`] builds each operation from dfdx's operations, on any
+//!   device. [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`; it is tested against `composed`.
+//! - [`Network`]: a graph with its backend, parameters and optimiser state, as one trait object. The layers above use
+//!   networks only through it.
 //! - [`attention_weights`]: recomputes the attention weights of a layer, for visualisation.
-//!
 //! - `cuda`: opens GPUs; compiled with the feature of the same name.
 //! - `device_error`: turns device failures into errors with remedies.
 //!
@@ -71,7 +69,7 @@ pub trait Backend: 'static {
         nodes: &[graph::NodeId],
     ) -> anyhow::Result<Vec<Vec<f32>>>;
 
-    /// Returns the largest batch that fits into memory, for training or for prediction; None if unknown.
+    /// Returns the size of the largest batch that fits into memory, for training or for prediction; `None` if unknown.
     fn max_batch(&self, _training: bool) -> Option<usize> {
         None
     }
@@ -90,7 +88,7 @@ pub trait Backend: 'static {
     ) -> anyhow::Result<f32>;
 }
 
-/// The parameters and the optimiser state.
+/// The parameters and the optimiser state of a network, on its device.
 pub struct DeviceState<D: Device> {
     /// The number of optimiser steps taken.
     step: u64,
@@ -118,7 +116,7 @@ pub fn create_network(
     }
 }
 
-/// Whether this build supports CUDA and this process can use a GPU.
+/// Returns whether this build supports CUDA and this process can use a GPU.
 pub fn has_gpu() -> bool {
     #[cfg(feature = "cuda")]
     return cuda::is_available();
@@ -126,7 +124,7 @@ pub fn has_gpu() -> bool {
     false
 }
 
-/// The backend for the CPU.
+/// A backend for the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuBackend {
     /// This crate's fused kernels; used by every pipeline.

@@ -1,5 +1,5 @@
-//! A network with its parameters on a device, ready for training and inference: the interface of `nn` to the rest of
-//! the crate.
+//! The interface of `nn` to the rest of the crate: a network with its parameters on a device, for training and
+//! inference.
 
 use anyhow::{Context, Result, ensure};
 use dfdx::prelude::*;
@@ -18,7 +18,7 @@ pub struct Batch<'a> {
     pub t: &'a [f32],
     /// `(B, H, W, C_out)`
     pub target: &'a [f32],
-    /// `(B,)`, the weight of each image's squared error.
+    /// `(B,)`: the weight of each image's squared error.
     pub weights: &'a [f32],
 }
 
@@ -86,9 +86,10 @@ pub struct StepReport {
     pub gradient_norm: f32,
 }
 
-/// The complete state of training: one list of values per parameter, in PyTorch's layouts.
+/// The complete state of a network in training: one list of values per parameter, in PyTorch's layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
+    /// The number of optimiser steps taken.
     pub step: u64,
     pub weights: Vec<Vec<f32>>,
     pub first_moment: Vec<Vec<f32>>,
@@ -111,7 +112,8 @@ impl TrainState {
     }
 }
 
-/// A network on its device. Object-safe, so that training and sampling code need not be generic over the backend.
+/// A network on its device. The trait is object-safe, so that code for training and sampling need not be generic over
+/// the backend.
 pub trait Network {
     /// Returns the network's graph.
     fn graph(&self) -> &Graph;
@@ -120,7 +122,7 @@ pub trait Network {
     /// weights or with their moving average.
     fn predict_into(&self, weights: Weights, x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()>;
 
-    /// Like [`predict_into`](Self::predict_into), but returns a new vector.
+    /// Returns the output of [`predict_into`](Self::predict_into) in a new vector.
     fn predict(&self, weights: Weights, x: &[f32], t: &[f32]) -> Result<Vec<f32>> {
         let mut y = vec![0.0; t.len() * self.graph().output_shape().len()];
         self.predict_into(weights, x, t, &mut y)?;
@@ -168,7 +170,7 @@ impl<B: Backend> BackendNetwork<B> {
         }
     }
 
-    /// Adds a hint to an out-of-memory error of a call with `images` images per batch: how many images would fit.
+    /// Adds a hint to an out-of-memory error of a call with `images` images per batch: how many images might fit.
     fn with_memory_hint<T>(&self, result: Result<T>, training: bool, images: usize) -> Result<T> {
         result.map_err(|error| match self.backend.max_batch(training).filter(|max| *max < images) {
             _ if !error.is::<OutOfMemory>() => error,
@@ -235,7 +237,12 @@ impl<B: Backend> BackendNetwork<B> {
 
     fn upload(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
         let params = &self.graph().params;
-        ensure!(values.len() == params.len(), "found {} tensors for {} parameters", values.len(), params.len());
+        ensure!(
+            values.len() == params.len(),
+            "expected {} tensors, one per parameter, found {}",
+            params.len(),
+            values.len()
+        );
         for (v, p) in values.iter().zip(params) {
             ensure!(v.len() == p.layout.len(), "{} needs {} values, found {}", p.name, p.layout.len(), v.len());
         }

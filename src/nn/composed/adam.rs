@@ -1,11 +1,12 @@
-//! Gradient clipping, AdamW and the moving average, in place on the device; only the norm is copied to the host.
+//! Gradient clipping, AdamW and the moving average, on the device; only the norm of the gradients is copied to the
+//! host.
 
 use anyhow::Result;
 use dfdx::prelude::*;
 
 use crate::nn::{Device, DeviceState, Gradients, StepSettings, device_error};
 
-/// See [`Backend::update`](crate::nn::Backend::update).
+/// Implements [`Backend::update`](crate::nn::Backend::update).
 pub(super) fn update<D: Device>(
     state: &mut DeviceState<D>,
     mut gradients: Gradients<D>,

@@ -1,4 +1,4 @@
-//! Constants of operations, created once and cached on the device.
+//! The constants that operations use, created once and cached on the device.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use crate::nn::graph::{self, Shape as ImageShape};
 /// The indices of a gather of rows, for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rows {
-    /// All `len` rows, then one more with unspecified content.
+    /// All `len` rows, then an additional one with unspecified content.
     WithPadding { len: usize },
     /// The 3×3 neighbours of every position of a feature map; positions outside of it map to the row after the last.
     Neighbours { height: usize, width: usize },
@@ -60,18 +60,19 @@ enum Constant {
     AllButLast {
         len: usize,
     },
-    /// A matrix that places `channels` channels at `first` among `of`: zeros, with ones on that diagonal.
+    /// The matrix that places `channels` channels at position `first` among `total`: ones on one diagonal, otherwise
+    /// zeros.
     ChannelPlacement {
         channels: usize,
         first: usize,
-        of: usize,
+        total: usize,
     },
     Frequencies {
         channels: usize,
     },
     PositionEncoding {
         shape: ImageShape,
-        cell: usize,
+        spacing: usize,
         images: usize,
     },
 }
@@ -80,17 +81,19 @@ impl Constant {
     fn values(self) -> Vec<f32> {
         match self {
             Self::AllButLast { len } => (0..len).map(|i| if i + 1 < len { 1.0 } else { 0.0 }).collect(),
-            Self::ChannelPlacement { channels, first, of } => {
+            Self::ChannelPlacement { channels, first, total } => {
                 let one = |(from, to): (usize, usize)| if to == first + from { 1.0 } else { 0.0 };
-                positions(channels, of).map(one).collect()
+                positions(channels, total).map(one).collect()
             }
             Self::Frequencies { channels } => graph::sinusoid_frequencies(channels),
-            Self::PositionEncoding { shape, cell, images } => graph::position_encoding(shape, cell).repeat(images),
+            Self::PositionEncoding { shape, spacing, images } => {
+                graph::position_encoding(shape, spacing).repeat(images)
+            }
         }
     }
 }
 
-/// Returns the indices for a gather, `(images, rows)`.
+/// The indices of a gather, `(images, rows)`.
 type RowTensor<D> = Tensor<(usize, usize), usize, D>;
 
 /// The cache of constants on a device.
@@ -105,7 +108,7 @@ impl<D: Device> Constants<D> {
         Self { device, rows: RefCell::default(), constants: RefCell::default() }
     }
 
-    /// `(images, rows)`
+    /// Returns the indices of a gather for `images` images.
     pub fn rows(&self, rows: Rows, images: usize) -> RowTensor<D> {
         let create = || {
             let list = rows.indices();
@@ -129,9 +132,9 @@ impl<D: Device> Constants<D> {
         self.constant(Constant::AllButLast { len })
     }
 
-    /// Returns the matrix that places `channels` channels at `first` among `of` channels.
-    pub fn channel_placement(&self, channels: usize, first: usize, of: usize) -> Matrix<D> {
-        self.constant(Constant::ChannelPlacement { channels, first, of }).reshape_like(&(channels, of))
+    /// Returns the matrix that places `channels` channels at position `first` among `total` channels.
+    pub fn channel_placement(&self, channels: usize, first: usize, total: usize) -> Matrix<D> {
+        self.constant(Constant::ChannelPlacement { channels, first, total }).reshape_like(&(channels, total))
     }
 
     /// Returns [`graph::sinusoid_frequencies`], `(1, channels / 2)`.
@@ -142,8 +145,8 @@ impl<D: Device> Constants<D> {
     }
 
     /// Returns [`graph::position_encoding`] for all images, `(images, H·W, C)`.
-    pub fn position_encoding(&self, shape: ImageShape, cell: usize, images: usize) -> Positions<D> {
-        let position_encoding = self.constant(Constant::PositionEncoding { shape, cell, images });
+    pub fn position_encoding(&self, shape: ImageShape, spacing: usize, images: usize) -> Positions<D> {
+        let position_encoding = self.constant(Constant::PositionEncoding { shape, spacing, images });
         position_encoding.reshape_like(&(images, shape.positions(), shape.channels))
     }
 }
@@ -159,17 +162,17 @@ mod tests {
         assert_eq!(neighbours.len(), 4 * 9);
         assert_eq!(neighbours[..9], [4, 4, 4, 4, 0, 1, 4, 2, 3]);
         assert_eq!(neighbours[27..], [0, 1, 4, 2, 3, 4, 4, 4, 4]);
-        // The result's (1, 0) comes from value 4 · 0 + 2 of (1, 2, 2, 2), its (0, 2) from 4 · 1.
+        // Position (1, 0) of the result comes from value 4 · 0 + 2 of (1, 2, 2, 2); position (0, 2) from value 4 · 1.
         assert_eq!(Rows::Upsampled { height: 1, width: 2 }.indices(), [0, 1, 4, 5, 2, 3, 6, 7]);
         assert_eq!(Rows::HeadsFirst { heads: 2, len: 3 }.indices(), [0, 2, 4, 1, 3, 5]);
         assert_eq!(Rows::HeadsLast { heads: 2, len: 3 }.indices(), [0, 3, 1, 4, 2, 5]);
     }
 
     #[test]
-    fn channel_placements_fill_the_channels() {
+    fn channel_placements_have_ones_at_the_placed_channels() {
         let (a, b) = (
-            Constant::ChannelPlacement { channels: 1, first: 0, of: 3 },
-            Constant::ChannelPlacement { channels: 2, first: 1, of: 3 },
+            Constant::ChannelPlacement { channels: 1, first: 0, total: 3 },
+            Constant::ChannelPlacement { channels: 2, first: 1, total: 3 },
         );
         assert_eq!(a.values(), [1.0, 0.0, 0.0]);
         assert_eq!(b.values(), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);

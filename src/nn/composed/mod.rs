@@ -1,9 +1,9 @@
-//! Runs a graph with dfdx's own operations, on any of its devices, differentiated by its tape.
+//! Runs a graph with dfdx's own operations, on any of its devices; dfdx's tape computes the gradients.
 //!
-//! This is the reference for the fused kernels, and the implementation for devices without them. Channels-last makes a
-//! convolution a gather and one matrix product. Only operations whose CUDA kernels are compiled into the
-//! binary are used: those that dfdx compiles at run time (`concat_along`, `stack`, `reshape_like` of non-contiguous
-//! tensors) need the headers of the machine that built it.
+//! This is the reference for the fused kernels, and the implementation for devices without them. With channels last, a
+//! convolution is a gather and one matrix product. Only operations whose CUDA kernels are compiled into the binary are
+//! used. Those that dfdx compiles at run time (`concat_along`, `stack`, `reshape_like` of non-contiguous tensors) need
+//! the CUDA headers of the machine that built the binary.
 
 mod adam;
 pub(super) mod constants;
@@ -23,7 +23,9 @@ use super::{
 
 use constants::Constants;
 
+/// `(rows, columns)`
 pub(super) type Matrix<D, T = NoneTape> = Tensor<(usize, usize), f32, D, T>;
+/// `(batch, positions, channels)`
 pub(super) type Positions<D, T = NoneTape> = Tensor<(usize, usize, usize), f32, D, T>;
 
 /// Runs a graph operation by operation on a dfdx device.
@@ -31,8 +33,8 @@ pub struct ComposedBackend<D: Device> {
     graph: Graph,
     device: D,
     constants: Constants<D>,
-    /// The kind of pass that the device's memory cache is filled for.
-    last: Cell<Pass>,
+    /// The kind of the last pass, whose memory is in dfdx's cache.
+    last_pass: Cell<Pass>,
     /// The memory available for parameters and passes, in bytes, if known.
     memory: Option<u64>,
 }
@@ -48,8 +50,8 @@ impl<D: Device> ComposedBackend<D> {
     pub fn new(graph: Graph, device: D) -> Result<Self> {
         // Reuse the memory of previous tensors.
         device.try_enable_cache().map_err(device_error)?;
-        let last = Cell::new(Pass { training: false, images: 0 });
-        Ok(Self { graph, constants: Constants::new(device.clone()), device, last, memory: None })
+        let last_pass = Cell::new(Pass { training: false, images: 0 });
+        Ok(Self { graph, constants: Constants::new(device.clone()), device, last_pass, memory: None })
     }
 
     /// Sets the memory that the device has available, in bytes.
@@ -69,24 +71,24 @@ impl<D: Device> ComposedBackend<D> {
     }
 
     /// Frees cached memory before a pass of another kind, which could not reuse it.
-    fn begin(&self, pass: Pass) -> Result<()> {
-        if self.last.replace(pass) != pass {
+    fn begin_pass(&self, pass: Pass) -> Result<()> {
+        if self.last_pass.replace(pass) != pass {
             self.device.try_empty_cache().map_err(device_error)?;
         }
         Ok(())
     }
 
-    /// Returns the values of `nodes` for images in host memory.
+    /// Returns the values of `nodes`, given images and times in host memory.
     fn run(&self, params: &[VectorTensor<D>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<ImageTensor<D>>> {
         let images = count_images(&self.graph, x, t)?;
-        self.begin(Pass { training: false, images })?;
+        self.begin_pass(Pass { training: false, images })?;
         let x = self.images(x, images, self.graph.input_shape())?;
         Ok(run::run(&self.graph, &self.constants, params, (x, self.vector(t)?), NoneTape, nodes).0)
     }
 }
 
 impl<D: Device> Drop for ComposedBackend<D> {
-    /// Frees the memory in dfdx's cache, which dfdx itself does not.
+    /// Frees the memory in dfdx's cache, because dfdx does not.
     fn drop(&mut self) {
         // A failed device fails here too; its memory is freed when the process exits.
         let _ = self.device.try_disable_cache();
@@ -127,7 +129,7 @@ impl<D: Device + 'static> Backend for ComposedBackend<D> {
 
     fn loss(&self, params: &[VectorTensor<D>], batch: Batch) -> Result<LossTensor<D>> {
         let images = batch.count_images(&self.graph)?;
-        self.begin(Pass { training: true, images })?;
+        self.begin_pass(Pass { training: true, images })?;
         let x = self.images(batch.x, images, self.graph.input_shape())?;
         let target = self.images(batch.target, images, self.graph.output_shape())?;
         let inputs = (x, self.vector(batch.t)?);

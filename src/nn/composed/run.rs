@@ -8,7 +8,7 @@ use crate::nn::graph::{Graph, NodeId, Op, ParamId, Shape as ImageShape};
 
 /// The implementation of an operation with dfdx's operations.
 pub trait Reference {
-    /// Computes the value of shape `(images, output)`.
+    /// Computes the operation's value: for each image, of shape `output`.
     fn apply<D: Device, T: RunTape<D>>(
         &self,
         run: &mut Run<D, T>,
@@ -20,11 +20,11 @@ pub trait Reference {
     fn allocated_len(&self, graph: &Graph, output: ImageShape, training: bool) -> usize;
 }
 
-/// A tape that operations can record on: a real one or none.
+/// A tape that operations are recorded on: `OwnedTape`, or `NoneTape` if no gradients are needed.
 pub trait RunTape<D: Device>: Tape<f32, D> + Merge<Self> + Merge<NoneTape> {}
 impl<D: Device, T: Tape<f32, D> + Merge<T> + Merge<NoneTape>> RunTape<D> for T {}
 
-/// The values that are still needed, and the one tape that all of them share.
+/// The state of a run: the values that are still needed, and the tape that all of them share.
 pub struct Run<'a, D: Device, T: RunTape<D>> {
     pub constants: &'a Constants<D>,
     params: &'a [VectorTensor<D>],
@@ -32,7 +32,7 @@ pub struct Run<'a, D: Device, T: RunTape<D>> {
     tape: Option<T>,
 }
 
-/// Returns the values of `wanted` nodes for images and their times, and the tape that they were recorded on.
+/// Computes the values of the `wanted` nodes for images and their times. Returns them with the tape that recorded them.
 pub(super) fn run<D: Device, T: RunTape<D>>(
     graph: &Graph,
     constants: &Constants<D>,
@@ -76,16 +76,16 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
 
     /// Returns the value of a node, with the tape.
     pub fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
-        let tape = self.any_tape();
+        let tape = self.take_tape();
         self.value(id).clone().put_tape(tape)
     }
 
-    /// Takes the tape, for a value without gradient.
-    pub fn any_tape(&mut self) -> T {
+    /// Takes the tape, for a value that has no gradient.
+    pub fn take_tape(&mut self) -> T {
         self.tape.take().expect("only one value at a time holds the tape")
     }
 
-    /// Returns the value of a node with a new tape, to be merged.
+    /// Returns the value of a node with a new tape, which dfdx merges with that of another operand.
     pub fn retaped(&self, id: NodeId) -> ImageTensor<D, T> {
         self.value(id).retaped::<T>()
     }
@@ -101,7 +101,7 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
         self.param(id).reshape_like(&(rows, columns))
     }
 
-    /// Computes rows · weight + bias, as images with `(b, h, w)` positions.
+    /// Computes rows · weight + bias, and reshapes the result to `b` images of `h` × `w` positions.
     pub fn affine(
         &self,
         rows: Matrix<D, T>,
@@ -145,15 +145,15 @@ pub fn shaped<S: Shape, R: Shape, D: Device, T: Tape<f32, D>>(
     x.reshape_like(&shape)
 }
 
-/// Whether a tensor is contiguous. dfdx does not expose strides, but reshaping a non-contiguous tensor is recorded on
-/// the tape.
+/// Returns whether a tensor is contiguous. dfdx does not expose strides, but it records the reshaping of a tensor on
+/// the tape only if the tensor is not contiguous.
 fn is_dense<S: Shape, D: Device, T>(x: &Tensor<S, f32, D, T>) -> bool {
     let flat = x.retaped::<OwnedTape<f32, D>>().reshape_like(&(x.shape().num_elements(),));
     format!("{:?}", flat.split_tape().1).contains("num_operations: 0")
 }
 
-/// Copies a tensor before `slice`, whose gradient on the CPU overwrites the gradient of its input instead of adding to
-/// it.
-pub fn own_gradient<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
+/// Copies a tensor, so that it can be sliced: on the CPU, the gradient of dfdx's `slice` overwrites the gradient of its
+/// input instead of adding to it.
+pub fn copy_before_slice<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
     x * 1.0
 }

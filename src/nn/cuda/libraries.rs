@@ -1,8 +1,8 @@
-//! Loads CUDA's libraries at run time, when a network needs a GPU. On machines without them, the same binary runs on
-//! the CPU.
+//! Loads CUDA's libraries at run time, when a network needs a GPU. The same binary runs on the CPU on machines without
+//! them.
 //!
-//! Every CUDA function that dfdx calls is defined here, as a jump to the loaded library's function. So neither the
-//! linker nor the start of the binary needs the libraries.
+//! Every CUDA function that dfdx calls is defined here, as a jump to the loaded library's function. So the binary links
+//! and starts without the libraries.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ struct Function {
     address: &'static AtomicPtr<c_void>,
 }
 
-/// Called in place of functions that were not found; returns a value that is an error code in every library.
+/// Replaces functions that are not loaded. Returns a value that is an error code in every library.
 extern "C" fn missing_function() -> i32 {
     3
 }
@@ -74,7 +74,7 @@ functions!(compiler:
     nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
     nvrtcGetProgramLogSize);
 
-/// Loads the driver on the first call.
+/// Loads the driver; later calls return the result of the first.
 pub fn load_driver() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     let load = || {
@@ -86,7 +86,7 @@ pub fn load_driver() -> Result<()> {
     LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// Loads the driver and cuBLAS on the first call.
+/// Loads the driver and cuBLAS; later calls return the result of the first.
 pub fn load() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     load_driver()?;
@@ -132,7 +132,7 @@ fn open(path: &Path) -> Result<Library, libloading::Error> {
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
 }
 
-/// Returns the paths to try: the system's search path, then the folders of CUDA toolkits.
+/// Returns the paths to try for a library: its bare name, which the system searches for, then folders of CUDA toolkits.
 fn candidate_paths(name: &str) -> Vec<PathBuf> {
     let toolkit = std::env::var_os("CUDA_PATH").map(PathBuf::from);
     let folders = toolkit.into_iter().chain(["/usr/local/cuda".into()]);

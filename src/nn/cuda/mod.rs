@@ -9,7 +9,7 @@ use dfdx::prelude::*;
 use super::composed::ComposedBackend;
 use super::device_error::{catch_device_panics, device_error};
 
-/// Whether the driver offers a GPU to this process.
+/// Returns whether this process can use a GPU.
 pub(super) fn is_available() -> bool {
     let count = || result::init().and_then(|()| result::device::get_count());
     libraries::load_driver().is_ok() && matches!(count(), Ok(1..))

@@ -8,10 +8,10 @@ use super::simd::{Isa, PANEL, for_lanes, kernel};
 use super::workspace::BufferPool;
 use crate::nn::{DeviceState, Gradients, StepSettings, VectorTensor, device_error};
 
-/// The number of squares that are summed in f32; larger sums use f64.
+/// The number of squares that are summed in f32; the sums of these blocks are added in f64.
 const BLOCK: usize = 4096;
 
-/// The constants of one step, rounded once.
+/// The constants of one step, computed in f64 and rounded once.
 #[derive(Clone, Copy)]
 struct Constants {
     clip: f32,
@@ -28,7 +28,7 @@ struct Constants {
     ema_gain: f32,
 }
 
-/// See [`Backend::update`](crate::nn::Backend::update).
+/// Implements [`Backend::update`](crate::nn::Backend::update).
 pub(super) fn update(
     isa: Isa,
     buffers: &BufferPool,
@@ -59,9 +59,9 @@ pub(super) fn update(
     let moments = state.first_moment.par_iter_mut().zip(&mut state.second_moment);
     let values = state.params.par_iter_mut().zip(&mut state.ema);
     values.zip(moments).zip(&taken).with_max_len(1).for_each(|(((p, ema), (m, v)), g)| {
-        let mut buffer = buffers.take(4 * g.len());
+        let mut buffer = buffers.acquire(4 * g.len());
         step(isa, &constants, g, [p, m, v, ema], &mut buffer);
-        buffers.give(buffer);
+        buffers.release(buffer);
     });
     for (p, g) in state.params.iter().zip(taken) {
         **gradients.get_or_alloc_mut(p).map_err(device_error)? = g;
@@ -69,7 +69,7 @@ pub(super) fn update(
     Ok(norm as f32)
 }
 
-/// Updates one parameter. dfdx gives no access to a tensor's memory, so its values are copied out and back.
+/// Updates one parameter. dfdx does not expose the memory of a tensor, so the values are copied out and back.
 fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4], buffer: &mut [f32]) {
     let n = g.len();
     for (t, to) in tensors.iter().zip(buffer.chunks_exact_mut(n)) {
@@ -87,9 +87,11 @@ fn step(isa: Isa, c: &Constants, g: &[f32], tensors: [&mut VectorTensor<Cpu>; 4]
 }
 
 kernel! {
+    /// Updates the weights, Adam's two moments and the moving average (in this order in `lists`) for the gradient `g`.
+    ///
     /// # Safety
     ///
-    /// All slices have `n` numbers and don't overlap.
+    /// All lists have `n` numbers and don't overlap.
     unsafe fn adam<S>(c: &Constants, g: *const f32, lists: [*mut f32; 4], n: usize) {
         let [p, m, v, ema] = lists;
         for_lanes!(S, n, |i, lanes| {

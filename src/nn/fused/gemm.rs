@@ -1,7 +1,7 @@
-//! Matrix products with register tiles: several rows by one or more panels of [`PANEL`] columns.
+//! Matrix products in register tiles: several rows by one or more panels of [`PANEL`] columns.
 //!
-//! Each element is one chain of fused multiply-adds over k in order, whatever the tile and the vector width, so its
-//! bits depend on nothing else.
+//! Each element of the result is one chain of fused multiply-adds over k in order. So its bits depend neither on the
+//! size of the tiles nor on the vector width.
 
 use super::simd::{PANEL, Simd, kernel};
 
@@ -22,7 +22,7 @@ impl SumInit {
     }
 }
 
-/// The left factor, read number by number: element (i, j) is `at[i · row + j · column]`.
+/// The left factor of a product, read number by number: element (i, j) is `at[i · row + j · column]`.
 #[derive(Clone, Copy)]
 pub struct Left {
     at: *const f32,
@@ -31,7 +31,7 @@ pub struct Left {
 }
 
 impl Left {
-    /// A matrix whose rows are `stride` numbers apart.
+    /// Creates a matrix whose rows are `stride` numbers apart.
     pub fn rows(at: *const f32, stride: usize) -> Self {
         Self { at, row: stride, column: 1 }
     }
@@ -51,18 +51,18 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// A matrix whose rows are `stride` numbers apart.
+    /// Creates a matrix whose rows are `stride` numbers apart.
     pub fn rows(at: *mut f32, stride: usize) -> Self {
         Self { at, row: stride, panel: PANEL }
     }
 
-    /// A matrix stored panel by panel, with `rows` rows each.
+    /// Creates a matrix that is stored panel by panel, with `rows` rows each.
     pub fn packed(at: *const f32, rows: usize) -> Self {
         Self { at: at.cast_mut(), row: PANEL, panel: PANEL * rows }
     }
 }
 
-/// C (+)= A · B with A `m × k` and B `k × n`. Accesses only `n` columns.
+/// The product C (+)= A · B, where A is `m × k` and B is `k × n`. Only `n` columns are accessed.
 #[derive(Clone, Copy)]
 pub struct Gemm {
     pub m: usize,
@@ -75,13 +75,15 @@ pub struct Gemm {
 }
 
 kernel! {
+    /// Computes a product.
+    ///
     /// # Safety
     ///
     /// A and B are valid for reads, C is valid for reads and writes and overlaps neither A nor B.
     pub unsafe fn gemm<S>(g: &Gemm) { product::<S>(g) }
 }
 
-/// [`gemm`] for use inside kernels.
+/// Computes a product, like [`gemm`], inside another kernel.
 ///
 /// # Safety
 ///
@@ -121,15 +123,16 @@ pub unsafe fn product<S: Simd>(g: &Gemm) {
     }
 }
 
-/// Computes all rows of the `V` vectors of columns from panel `p` on; with `TAIL`, only the first `rest` columns.
+/// Computes all rows of `V` vectors of columns, starting with panel `p`; with `TAIL`, only the first `rest` columns.
 #[inline(always)]
 unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize, rest: usize) {
-    // A single vector of columns needs more rows, to have enough independent sums to hide the latency of an addition.
+    // A single vector of columns needs more rows, so that there are enough independent sums to hide the latency of an
+    // addition.
     let max_rows = if V == 1 { 12 } else { 6 };
     let blocks = g.m.div_ceil(max_rows);
     let mut row = 0;
     for left in (1..=blocks).rev() {
-        // Blocks of equal size: a final block of one row would be bound by latency.
+        // Blocks of about equal size: a last block of one row would be bound by latency.
         let rows = (g.m - row).div_ceil(left);
         // SAFETY: upheld by the caller.
         unsafe {
@@ -152,12 +155,14 @@ unsafe fn columns<S: Simd, const V: usize, const TAIL: bool>(g: &Gemm, p: usize,
     }
 }
 
+/// Loads a vector; with `TAIL`, only the lanes in the mask.
 #[inline(always)]
 unsafe fn load<S: Simd, const TAIL: bool>(at: *const f32, mask: S::Mask) -> S::V {
     // SAFETY: upheld by the caller.
     unsafe { if TAIL { S::load_masked(at, mask) } else { S::load(at) } }
 }
 
+/// Computes `R` rows of `V` vectors, starting with row `row` and panel `p`.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize, const V: usize, const TAIL: bool>(g: &Gemm, row: usize, p: usize, rest: usize) {
     // SAFETY: upheld by the caller; masks keep a tail within its columns.

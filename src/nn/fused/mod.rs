@@ -1,16 +1,18 @@
-//! Runs whole networks through this crate's own kernels, on dfdx's `Cpu`.
+//! Runs whole networks with this crate's own kernels, on dfdx's `Cpu`.
 //!
 //! `plan` compiles a graph once: it decides which operations are fused, and where every value and gradient of an image
-//! is stored in one arena. A task (`pass`) takes a few images through all steps and, in training, straight back, so
-//! that each step finds its input in the cache. `train` adds up the tasks' gradients in a fixed order and passes them
-//! to dfdx's tape as one operation. `weights` repacks the parameters once per step, and `adam` updates them.
+//! is stored in one arena. A task (`pass`) runs the forward pass and, in training, the backward pass of a few images,
+//! so that each step finds its input in the processor's cache. `train` adds up the tasks' gradients in a fixed order
+//! and passes them to dfdx's tape as one operation. `weights` repacks the parameters once per step, and `adam` updates
+//! them.
 //!
-//! The kernels of the operations are in `nn::ops`; shared ones are here: `gemm` (matrix products), `pointwise`, `reduce`
-//! (sums over rows). `simd` compiles each kernel for every instruction set. Their `unsafe` code relies on two
+//! The kernels of the operations are in `nn::ops`; shared kernels are here: `gemm` (matrix products), `pointwise`,
+//! `reduce` (sums over rows). `simd` compiles each kernel for every instruction set. Their `unsafe` code relies on two
 //! invariants: the plan separates what a step reads from what it writes, and a task has exclusive use of its workspace.
 //!
-//! Results are bit-identical for any number of threads and any instruction set: tasks and their order depend only on
-//! the batch, and the order of a sum does not depend on the vector width.
+//! Results are bit-identical for any number of threads and any instruction set. In training, the tasks and the order in
+//! which their sums are added depend only on the batch size; in prediction, images do not affect each other. The order
+//! of a sum does not depend on the vector width.
 
 // Register tiles are parallel arrays, indexed together.
 #![allow(clippy::needless_range_loop)]
@@ -84,12 +86,13 @@ impl FusedBackend {
         let weights = Mutex::new(PackedWeights::new(&graph, &training));
         let (workspaces, buffers) = Default::default();
         let device = Cpu::default();
-        // Reuses the memory of the previous step's gradients.
+        // Reuse the memory of the previous step's gradients.
         device.try_enable_cache().expect("enabling the cache of a CPU device cannot fail");
         Self { graph, device, isa, training, inference, weights, workspaces, buffers }
     }
 
-    fn check(&self, params: &[VectorTensor<Cpu>]) -> Result<()> {
+    /// Checks the number and the sizes of the parameters.
+    fn check_params(&self, params: &[VectorTensor<Cpu>]) -> Result<()> {
         ensure!(
             params.len() == self.graph.params.len(),
             "expected {} parameters, found {}",
@@ -110,7 +113,7 @@ impl FusedBackend {
 }
 
 impl Drop for FusedBackend {
-    /// Frees the memory in dfdx's cache, which dfdx itself does not.
+    /// Frees the memory in dfdx's cache, because dfdx does not.
     fn drop(&mut self) {
         self.device.try_disable_cache().expect("disabling the cache of a CPU device cannot fail");
     }
@@ -128,7 +131,7 @@ impl Backend for FusedBackend {
     }
 
     fn forward(&self, params: &[VectorTensor<Cpu>], x: &[f32], t: &[f32], y: &mut [f32]) -> Result<()> {
-        self.check(params)?;
+        self.check_params(params)?;
         let images = count_images(&self.graph, x, t)?;
         let (input, output) = (self.graph.input_shape(), self.graph.output_shape());
         ensure!(
@@ -142,25 +145,25 @@ impl Backend for FusedBackend {
         let task = images_per_prediction_task(images, rayon::current_num_threads());
         let inputs = x.par_chunks(task * input.len()).zip(t.par_chunks(task));
         y.par_chunks_mut(task * output.len()).zip(inputs).with_max_len(1).for_each(|(y, (x, t))| {
-            let mut workspace = self.workspaces.take(Workspace::default);
+            let mut workspace = self.workspaces.acquire(Workspace::default);
             let mut pass = Pass::new(context, &mut workspace, t.len(), false);
             pass.forward(Inputs { x, t });
             pass::copy_out(&pass.output(), y);
-            self.workspaces.give(workspace);
+            self.workspaces.release(workspace);
         });
         Ok(())
     }
 
     fn values(&self, params: &[VectorTensor<Cpu>], x: &[f32], t: &[f32], nodes: &[NodeId]) -> Result<Vec<Vec<f32>>> {
-        self.check(params)?;
+        self.check_params(params)?;
         let images = count_images(&self.graph, x, t)?;
         let mut weights = self.weights.lock().unwrap_or_else(|e| e.into_inner());
         weights.refresh(&self.graph, &self.training, self.isa, params, None);
         let plan = ExecutionPlan::with_values(&self.graph, false, nodes);
         let context = PassContext { graph: &self.graph, plan: &plan, isa: self.isa, weights: &weights };
         let len = self.graph.input_shape().len();
-        let of_image = |i: usize| {
-            let mut workspace = self.workspaces.take(Workspace::default);
+        let image_values = |i: usize| {
+            let mut workspace = self.workspaces.acquire(Workspace::default);
             let mut pass = Pass::new(context, &mut workspace, 1, false);
             pass.forward(Inputs { x: &x[i * len..(i + 1) * len], t: &t[i..i + 1] });
             let values = nodes.iter().map(|&node| {
@@ -169,10 +172,10 @@ impl Backend for FusedBackend {
                 values
             });
             let values: Vec<Vec<f32>> = values.collect();
-            self.workspaces.give(workspace);
+            self.workspaces.release(workspace);
             values
         };
-        let by_image: Vec<Vec<Vec<f32>>> = (0..images).into_par_iter().map(of_image).collect();
+        let by_image: Vec<Vec<Vec<f32>>> = (0..images).into_par_iter().map(image_values).collect();
         Ok((0..nodes.len()).map(|n| by_image.iter().flat_map(|values| &values[n]).copied().collect()).collect())
     }
 

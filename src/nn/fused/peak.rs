@@ -1,4 +1,4 @@
-//! Measures the peak arithmetic rate of this machine, the reference for the speed of kernels.
+//! Measures the peak arithmetic rate of this machine, with which the speed of kernels is compared.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,16 @@ use super::simd::{Isa, kernel};
 
 /// The number of independent chains of multiply-adds: more than the latency times the number of units of any core.
 const CHAINS: usize = 12;
+/// The number of multiply-adds per chain in one trial.
 const ROUNDS: usize = 100_000;
 
 kernel! {
-    /// Computes `rounds` multiply-adds in each chain. Returns the number of operations, and a sum so that the compiler
-    /// keeps them.
+    /// Computes `rounds` multiply-adds in each chain. Sets `flops` to the number of operations, and adds a sum to
+    /// `result`, so that the compiler cannot omit them.
+    ///
+    /// # Safety
+    ///
+    /// Accesses only its arguments.
     unsafe fn chains<S>(rounds: usize, flops: &mut f64, result: &mut f32) {
         let factor = S::splat(std::hint::black_box(0.5));
         let mut sums = [S::splat(1.0); CHAINS];
@@ -28,8 +33,9 @@ kernel! {
     }
 }
 
-/// Returns the floating-point operations per second that all threads of the pool achieve together, with multiply-adds
-/// in registers: the sum over the threads of the best of several trials, run at the same time.
+/// Returns the number of floating-point operations per second that all threads of the pool achieve together, with
+/// multiply-adds in registers: the sum over the threads of the best of several trials. All threads run at the same
+/// time.
 ///
 /// Panics if this machine does not support the instruction set.
 pub fn peak_flops(isa: Isa) -> f64 {

@@ -1,7 +1,7 @@
 //! Compiles a graph: determines the order of execution, and the location of every value and gradient in one arena.
 //!
-//! - A normalisation whose only reader is a `Silu` is fused with it; the value in between is never stored.
-//! - Operands of a `Concat` are written directly into its channels, and `Add` and `AddVector` work in place, when no
+//! - A normalisation whose only reader is a `Silu` is fused with it; the value between them is never stored.
+//! - Operands of a `Concat` are written directly into its channels, and `Add` and `AddVector` work in place, if no
 //!   other step can observe it.
 //! - The gradient of a value with a single reader reuses the buffer of the gradient that it is computed from.
 //! - Every buffer has a first and a last time of use; buffers whose lifetimes don't overlap share memory.
@@ -10,7 +10,7 @@
 
 use crate::nn::graph::{Add, AddVector, Concat, FilmNorm, Graph, GroupNorm, NodeId, Op, Shape, Silu};
 
-/// Buffer lengths are multiples of a cache line, in numbers.
+/// The length of a cache line, in numbers. Lengths of buffers are multiples of it.
 const LINE: usize = 16;
 
 /// The location of one image's value in the arena.
@@ -140,7 +140,7 @@ impl ExecutionPlan {
         for (step, saved) in steps.iter_mut().zip(saved) {
             step.saved = saved.map_or(0, |buffer: usize| offsets[buffer]);
         }
-        let place = |parents: &Parents, kind: usize, node: usize| {
+        let slice = |parents: &Parents, kind: usize, node: usize| {
             let (root, channel) = root(parents, NodeId(node));
             let buffer = buffers.owner[2 * root.0 + kind]?;
             let stride = graph.shape(root).channels;
@@ -148,15 +148,15 @@ impl ExecutionPlan {
         };
         let all = 0..graph.nodes.len();
         Self {
-            values: all.clone().map(|n| place(&value_parent, 0, n)).collect(),
-            gradients: all.map(|n| place(&gradient_parent, 1, n)).collect(),
+            values: all.clone().map(|n| slice(&value_parent, 0, n)).collect(),
+            gradients: all.map(|n| slice(&gradient_parent, 1, n)).collect(),
             steps,
             arena,
         }
     }
 }
 
-/// For every node, the node whose buffer it is stored in and the first channel there; `None` if it has its own buffer.
+/// For each node, the node in whose buffer it is stored and its first channel there; `None` if it has its own buffer.
 type Parents = Vec<Option<(NodeId, usize)>>;
 
 /// Returns the node that owns the buffer of `node`, and the first channel in that buffer.
@@ -213,7 +213,8 @@ fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> P
         match step.op {
             Op::Concat(Concat { a, b }) => {
                 for (x, channel) in [(a, 0), (b, graph.shape(a).channels)] {
-                    // Otherwise a later reader would write its gradient before the concatenation does.
+                    // A reader after the concatenation would write the gradient first, and the concatenation overwrite
+                    // it.
                     if parents[x.0].is_none() && readers[x.0].iter().all(|r| *r <= time) && (x != b || a != b) {
                         parents[x.0] = Some((step.node, channel));
                     }
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_saves_only_its_convolutions_and_its_result() {
+    fn a_block_stores_only_its_convolutions_and_its_result() {
         let (mut graph, x, t) = Graph::new(Shape::new(4, 4, 3));
         let skip = graph.conv3x3(x, "a", 16);
         let normed = graph.group_norm(skip, "n", 4);
@@ -352,15 +353,15 @@ mod tests {
         graph.conv1x1(both, "out", 3);
         let plan = ExecutionPlan::new(&graph, true);
         assert_eq!(plan.values[normed.0], None, "the normalisation is fused with its activation");
-        let place = |n: NodeId| plan.values[n.0].unwrap();
-        assert_eq!((place(active).offset, place(active).channel), (place(both).offset, 0), "AddVector works in place");
+        let slice = |n: NodeId| plan.values[n.0].unwrap();
+        assert_eq!((slice(active).offset, slice(active).channel), (slice(both).offset, 0), "AddVector works in place");
         assert_eq!(
-            (place(skip).offset, place(skip).channel),
-            (place(both).offset, 16),
+            (slice(skip).offset, slice(skip).channel),
+            (slice(both).offset, 16),
             "the operand is written into the channels of the concatenation"
         );
         assert!(plan.steps.iter().all(|s| s.copies == [false; 2]));
-        let adds = plan.steps.iter().find(|s| s.node == active).unwrap().gradients[0].unwrap();
-        assert!(adds.accumulate, "the concatenation has already written the convolution's gradient");
+        let gradient = plan.steps.iter().find(|s| s.node == active).unwrap().gradients[0].unwrap();
+        assert!(gradient.accumulate, "the concatenation has already written the convolution's gradient");
     }
 }

@@ -3,10 +3,11 @@
 use super::simd::{Simd, for_lanes, kernel};
 use super::view::View;
 
-/// The number of interleaved chains in a sum over rows, so that an addition need not wait for the previous one.
+/// The number of interleaved chains in a sum over rows: several, so that an addition need not wait for the previous
+/// one.
 pub const PHASES: usize = 4;
 
-/// Runs a block for every row; `$phase` is the row's index modulo [`PHASES`], as a constant in unrolled code.
+/// Runs a block for every row. `$phase` is the row's index modulo [`PHASES`], a constant in unrolled code.
 macro_rules! for_phases {
     ($rows:expr, |$row:ident, $phase:ident| $body:block) => {
         let rows: usize = $rows;
@@ -47,7 +48,7 @@ kernel! {
     }
 }
 
-/// Adds up the phases.
+/// Returns the sum of the phases.
 ///
 /// # Safety
 ///

@@ -11,30 +11,30 @@ use super::pointwise;
 use super::workspace::Workspace;
 use crate::nn::{Batch, LossTensor, VectorTensor};
 
-/// Returns the number of images per training task. It depends only on the batch size, because the order in which
-/// gradients are added depends on it. A task has several images, so that weights read once serve more than one image,
-/// but few enough that machines with many cores have work for all of them.
+/// Returns the number of images per training task. It may depend only on the batch size, because it determines the
+/// order in which gradients are added. A task has several images, so that they share the weights that it reads, but few
+/// enough that machines with many cores have work for all of them.
 fn images_per_training_task(batch: usize) -> usize {
     batch.div_ceil(8).clamp(1, 4)
 }
 
-/// A batch and what is needed to run it.
+/// The computation of a batch's loss and gradients.
 struct Training<'a> {
     backend: &'a FusedBackend,
     context: PassContext<'a>,
     batch: Batch<'a>,
 }
 
-/// The sums over some images.
+/// The sums of the losses and of the gradients of some images.
 struct Sums {
     loss: f64,
     gradients: Vec<f32>,
 }
 
-/// See [`Backend::loss`](crate::nn::Backend::loss). The forward and backward passes both run here. The operation on the
-/// tape only adds the gradients, which are already known.
+/// Implements [`Backend::loss`](crate::nn::Backend::loss). Runs both the forward and the backward pass; the operation
+/// on the tape only adds the gradients that have been computed.
 pub(super) fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: Batch) -> Result<LossTensor<Cpu>> {
-    backend.check(params)?;
+    backend.check_params(params)?;
     let images = batch.count_images(&backend.graph)?;
     let mut weights = backend.weights.lock().unwrap_or_else(|e| e.into_inner());
     weights.refresh(&backend.graph, &backend.training, backend.isa, params, Some(&*backend.buffers));
@@ -58,15 +58,15 @@ pub(super) fn loss(backend: &FusedBackend, params: &[VectorTensor<Cpu>], batch: 
             // SAFETY: both have the same length.
             unsafe { pointwise::axpy(isa, factor, from.as_ptr(), to.as_mut_ptr(), from.len()) }
         }
-        buffers.give(gradients);
+        buffers.release(gradients);
         Ok(())
     });
     Ok(value.put_tape(tape))
 }
 
 impl Training<'_> {
-    /// Returns the sums over a range of tasks, as a binary tree of additions. Its shape does not depend on which
-    /// threads run its branches.
+    /// Returns the sums over a range of tasks, added in a binary tree. Its shape does not depend on which threads run
+    /// its branches.
     fn sums(&self, tasks: Range<usize>) -> Sums {
         if tasks.len() == 1 {
             return self.task(tasks.start);
@@ -78,7 +78,7 @@ impl Training<'_> {
             let n = a.gradients.len();
             pointwise::axpy(self.context.isa, 1.0, b.gradients.as_ptr(), a.gradients.as_mut_ptr(), n);
         }
-        self.backend.buffers.give(b.gradients);
+        self.backend.buffers.release(b.gradients);
         Sums { loss: a.loss + b.loss, gradients: a.gradients }
     }
 
@@ -89,20 +89,20 @@ impl Training<'_> {
         let images = task * size..((task + 1) * size).min(batch.t.len());
         let part = |len: usize| images.start * len..images.end * len;
         let (input, output) = (graph.input_shape().len(), graph.output_shape().len());
-        let mut workspace = self.backend.workspaces.take(Workspace::default);
-        let mut gradients = self.backend.buffers.take(graph.parameter_count());
+        let mut workspace = self.backend.workspaces.acquire(Workspace::default);
+        let mut gradients = self.backend.buffers.acquire(graph.parameter_count());
         gradients.fill(0.0);
         let mut pass = Pass::new(self.context, &mut workspace, images.len(), true);
         pass.forward(Inputs { x: &batch.x[part(input)], t: &batch.t[images.clone()] });
-        let loss = self.error(&pass, images.clone(), &batch.target[part(output)]);
+        let loss = self.loss(&pass, images.clone(), &batch.target[part(output)]);
         pass.backward(&mut gradients);
-        self.backend.workspaces.give(workspace);
+        self.backend.workspaces.release(workspace);
         Sums { loss, gradients }
     }
 
-    /// Returns the contribution of `images` to the loss, the mean over all images of `weight · mean((output −
-    /// target)²)`, and writes the output's gradient.
-    fn error(&self, pass: &Pass, images: Range<usize>, target: &[f32]) -> f64 {
+    /// Returns the contribution of `images` to the loss, and writes the output's gradient. The loss is the mean over
+    /// all images of `weight · mean((output − target)²)`.
+    fn loss(&self, pass: &Pass, images: Range<usize>, target: &[f32]) -> f64 {
         let output = self.context.graph.output_shape();
         let (y, dy) = (pass.output(), pass.output_gradient());
         let mut loss = 0.0;

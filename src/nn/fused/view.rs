@@ -3,8 +3,8 @@
 use super::gemm::{Left, Panels};
 use crate::nn::graph::Shape;
 
-/// The values of `images` images in an arena. Pixels are `stride` numbers apart, so a range of channels of a wider
-/// value is also a view.
+/// The values of `images` images in an arena. Pixels are `stride` numbers apart, so a range of a value's channels is a
+/// view as well.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     pub at: *mut f32,
@@ -50,13 +50,13 @@ impl View {
         Left::rows(self.at, self.stride)
     }
 
-    /// Returns the pixels as the rows of the right factor or the result of a matrix product.
+    /// Returns the pixels as the rows of the right factor, or of the result, of a matrix product.
     pub fn right(&self) -> Panels {
         Panels::rows(self.at, self.stride)
     }
 
-    /// Returns the four pixels of the 2×2 window that belongs to pixel `row` (of all images) of an image of shape
-    /// `small`, half as high and wide.
+    /// Returns the four pixels of the 2×2 window that corresponds to pixel `row` (counted over all images) of images of
+    /// shape `small`, which are half as high and half as wide.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! Parameters in the form that the kernels use: a flat copy, transformed filters, and matrices packed in panels, for
+//! Parameters in the forms that the kernels read: a flat copy, transformed filters, and matrices packed in panels, for
 //! the forward and the backward pass.
 
 use rayon::prelude::*;
@@ -14,7 +14,9 @@ use dfdx::prelude::Cpu;
 pub(super) struct PackedWeights {
     /// All parameters concatenated, in the graph's order.
     flat: Vec<f32>,
+    /// A buffer for the parameters of a new call, until they are compared with `flat`.
     incoming: Vec<f32>,
+    /// The start of each parameter in `flat`, and at the end its length.
     starts: Vec<usize>,
     forward: Packed,
     backward: Packed,
@@ -23,8 +25,9 @@ pub(super) struct PackedWeights {
 /// The packed filters and matrices of all steps, for one direction.
 struct Packed {
     data: Vec<f32>,
-    /// The start of each step's weights.
+    /// The start of each step's weight in `data`, and at the end its length.
     starts: Vec<usize>,
+    /// Whether `data` was packed from the current parameters.
     valid: bool,
 }
 
@@ -69,7 +72,8 @@ impl PackedWeights {
         Self { flat: vec![], incoming: vec![], starts, forward: packed(false), backward: packed(true) }
     }
 
-    /// Updates everything to `params`, for inference or, if `training` has buffers for temporary data, for training.
+    /// Updates all forms to `params`; those for the backward pass only if `training` is given. It provides temporary
+    /// buffers.
     pub(super) fn refresh(
         &mut self,
         graph: &Graph,
@@ -97,10 +101,10 @@ impl PackedWeights {
         }
         if let Some(buffers) = training.filter(|_| !self.backward.valid) {
             self.backward.fill(graph, plan, |op, shape, to| {
-                let mut transposed = buffers.take(weight(shape).len());
+                let mut transposed = buffers.acquire(weight(shape).len());
                 transpose(shape, weight(shape), &mut transposed);
                 op.cpu().pack(isa, &transposed, shape.sides(true), true, to);
-                buffers.give(transposed);
+                buffers.release(transposed);
             });
         }
     }
@@ -110,23 +114,24 @@ impl PackedWeights {
         &self.flat[self.starts[id.0]..self.starts[id.0 + 1]]
     }
 
-    /// Returns the start of each parameter in the flat list, and at the end its length.
+    /// Returns the start of each parameter in the concatenation of all, and at the end the total length.
     pub(super) fn starts(&self) -> &[usize] {
         &self.starts
     }
 
-    /// Returns the weights of a step, packed for the forward pass.
+    /// Returns the weight of a step, packed for the forward pass.
     pub(super) fn forward(&self, step: usize) -> *const f32 {
         self.forward.data[self.forward.starts[step]..].as_ptr()
     }
 
-    /// Returns the weights of a step, packed for the gradient of its input.
+    /// Returns the weight of a step, packed for the gradient of its input.
     pub(super) fn backward(&self, step: usize) -> *const f32 {
         self.backward.data[self.backward.starts[step]..].as_ptr()
     }
 }
 
 impl Packed {
+    /// Packs the weights of all steps, in parallel.
     fn fill(&mut self, graph: &Graph, plan: &ExecutionPlan, pack: impl Fn(&Op, WeightShape, &mut [f32]) + Sync) {
         self.data.resize(self.starts[plan.steps.len()], 0.0);
         let mut rest = self.data.as_mut_slice();
@@ -153,12 +158,14 @@ pub(super) fn pack_matrix(values: &[f32], inputs: usize, outputs: usize, to: &mu
     }
 }
 
-/// Swaps inputs and outputs.
-fn transpose(k: WeightShape, values: &[f32], result: &mut [f32]) {
-    for (from, to) in values.chunks_exact(k.inputs * k.outputs).zip(result.chunks_exact_mut(k.inputs * k.outputs)) {
-        for (i, row) in from.chunks_exact(k.outputs).enumerate() {
+/// Swaps the inputs and outputs of a weight.
+fn transpose(shape: WeightShape, values: &[f32], result: &mut [f32]) {
+    for (from, to) in
+        values.chunks_exact(shape.inputs * shape.outputs).zip(result.chunks_exact_mut(shape.inputs * shape.outputs))
+    {
+        for (i, row) in from.chunks_exact(shape.outputs).enumerate() {
             for (o, value) in row.iter().enumerate() {
-                to[o * k.inputs + i] = *value;
+                to[o * shape.inputs + i] = *value;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Reusable memory: aligned buffers, and pools for the tasks that run at the same time.
+//! Reusable memory: aligned buffers, and pools that tasks on several threads share.
 
 use std::sync::Mutex;
 
@@ -11,10 +11,10 @@ pub(super) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// Returns the start of at least `len` numbers, whose values are unspecified.
+    /// Returns a pointer to at least `len` numbers, whose values are unspecified.
     pub(super) fn at_least(&mut self, len: usize) -> *mut f32 {
         if self.data.len() < len + PANEL {
-            // Free the old memory first. The system provides zeroed memory page by page when it is touched.
+            // Free the old memory first. The system provides the new, zeroed memory page by page when it is accessed.
             self.data = Vec::new();
             self.data = vec![0.0; len + PANEL];
         }
@@ -44,12 +44,14 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    pub(super) fn take(&self, make: impl FnOnce() -> T) -> T {
+    /// Returns a free object, or a new one from `create` if none is free.
+    pub(super) fn acquire(&self, create: impl FnOnce() -> T) -> T {
         let free = self.free.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        free.unwrap_or_else(make)
+        free.unwrap_or_else(create)
     }
 
-    pub(super) fn give(&self, item: T) {
+    /// Returns an object to the pool.
+    pub(super) fn release(&self, item: T) {
         self.free.lock().unwrap_or_else(|e| e.into_inner()).push(item);
     }
 }
@@ -61,9 +63,9 @@ pub(super) struct BufferPool {
 }
 
 impl BufferPool {
-    /// Returns a vector of `len` unspecified numbers: the smallest free one with sufficient capacity, so that not every
-    /// vector grows to the maximum length.
-    pub(super) fn take(&self, len: usize) -> Vec<f32> {
+    /// Returns a vector of `len` unspecified numbers: the smallest free one with sufficient capacity, so that vectors
+    /// do not all grow to the maximum length.
+    pub(super) fn acquire(&self, len: usize) -> Vec<f32> {
         let smallest_fit = {
             let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
             let smallest = (0..free.len()).filter(|&i| free[i].capacity() >= len).min_by_key(|&i| free[i].capacity());
@@ -74,7 +76,8 @@ impl BufferPool {
         buffer
     }
 
-    pub(super) fn give(&self, buffer: Vec<f32>) {
+    /// Returns a vector to the pool.
+    pub(super) fn release(&self, buffer: Vec<f32>) {
         self.free.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
     }
 }

@@ -1,4 +1,4 @@
-//! The memory layouts of parameters: in PyTorch state dicts and in backends.
+//! The memory layouts of parameters in PyTorch state dicts and in backends.
 
 /// The layout of a parameter in a PyTorch state dict. In a backend, the layout is defined by the [`Op`](super::Op) that
 /// uses it.
@@ -10,7 +10,7 @@ pub enum Layout {
     Linear { outputs: usize, inputs: usize },
     /// Transposed convolution: PyTorch's `(I, O, 2, 2)`, the backend's `(I, 2, 2, O)`.
     UpConv { inputs: usize, outputs: usize },
-    /// A vector, the same in both.
+    /// A vector: the same in both.
     Vector(usize),
 }
 

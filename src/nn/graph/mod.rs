@@ -1,7 +1,7 @@
-//! A network as data: what is computed, from which parameters, but not how.
+//! A network as data: which operations it consists of and which parameters they use, but not how they are computed.
 //!
 //! `model` builds a [`Graph`], and a [`Backend`](super::Backend) runs it. Nodes are in evaluation order, and each is
-//! assigned once. A value has a shape `(height, width, channels)` per image and is stored channels-last. The batch
+//! computed once. A value has a shape `(height, width, channels)` per image and is stored channels-last. The batch
 //! dimension is implicit, and no operation mixes images, so a backend may process one image at a time.
 
 mod build;
@@ -13,15 +13,15 @@ pub use constants::{position_encoding, sinusoid_frequencies};
 pub use layout::Layout;
 pub use op::*;
 
-/// Index of a node in [`Graph::nodes`].
+/// The index of a node in [`Graph::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub usize);
 
-/// Index of a parameter in [`Graph::params`].
+/// The index of a parameter in [`Graph::params`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(pub usize);
 
-/// The shape of one image's value, channels-last; a vector is `1 × 1 × channels`.
+/// The shape of a value for one image, channels-last; a vector is `1 × 1 × channels`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub height: usize,
@@ -89,15 +89,16 @@ pub struct Graph {
     pub probes: Vec<Probe>,
 }
 
-/// A residual layer to monitor during training: how much its branch contributes, and how sharp its attention is.
+/// A residual layer to monitor during training: its statistics show how much the branch contributes, and how sharp its
+/// attention is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     pub name: String,
-    /// What is added to `skip`, before the factor gamma; a vector if it is the same at every position.
+    /// The value that is added to `skip`, before multiplication by gamma; a vector if it is the same at every position.
     pub branch: NodeId,
-    /// The residual connection that the branch is added to.
+    /// The skip connection that the branch is added to.
     pub skip: NodeId,
-    /// The learned factor of the branch.
+    /// The learned factor that multiplies the branch, if any.
     pub gamma: Option<ParamId>,
     /// The layer's `Attention` or `LinearAttention` node, for the entropy of its weights.
     pub attention: Option<NodeId>,
@@ -130,19 +131,19 @@ impl Graph {
         self.shape(self.output())
     }
 
-    /// Returns the number of learned values.
+    /// Returns the number of learned scalars.
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(|p| p.layout.len()).sum()
     }
 
-    /// Returns the floating-point operations of one image's forward pass, counting convolutions and matrix products only;
-    /// a multiply-add counts as two.
+    /// Returns the number of floating-point operations of one image's forward pass. Only convolutions and matrix
+    /// products count, a multiply-add as two.
     pub fn forward_flops(&self) -> u64 {
         self.live().map(|n| 2 * self.multiply_adds(n)).sum()
     }
 
-    /// Returns the floating-point operations of one image's training step: the forward pass, plus the gradients that are
-    /// needed, with respect to inputs and weights.
+    /// Returns the number of floating-point operations of one image's training step: the forward pass, and the
+    /// gradients of weights and of those inputs that need them.
     pub fn training_flops(&self) -> u64 {
         let requires_grad = self.requires_grad();
         let backward = |n: NodeId| {

@@ -32,16 +32,16 @@ pub trait Operation {
     /// Returns the nodes that this operation reads, in a fixed order.
     fn inputs(&self) -> Vec<NodeId>;
 
-    /// Returns the multiply-adds of one image's forward pass, in convolutions and matrix products only.
+    /// Returns the number of multiply-adds of one image's forward pass, counting only convolutions and matrix products.
     fn multiply_adds(&self, graph: &Graph, output: Shape) -> usize;
 
-    /// Returns the multiply-adds of one image's backward pass. By default, the gradients of both factors of each
-    /// product are computed.
+    /// Returns the number of multiply-adds of one image's backward pass. The default assumes that the gradients of both
+    /// factors of each product are computed.
     fn backward_multiply_adds(&self, graph: &Graph, output: Shape, _requires_grad: &[bool]) -> usize {
         2 * self.multiply_adds(graph, output)
     }
 
-    /// Whether the value depends on a parameter, so that gradients must be propagated to it. `inputs`: whether any
+    /// Returns whether the value depends on a parameter, so that gradients must be propagated to it, given whether any
     /// input does.
     fn requires_grad(&self, inputs: bool) -> bool;
 }
@@ -61,12 +61,12 @@ pub struct TimeEncoding {
     pub t: NodeId,
 }
 
-/// An encoding of each position's location in the image, the same for every image: see
+/// The encoding of each position's location in the image, the same for every image: see
 /// [`position_encoding`](super::position_encoding).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionEncoding {
     /// The distance between positions, in pixels.
-    pub cell: usize,
+    pub spacing: usize,
 }
 
 /// 3×3 convolution of `x: (H, W, C)`, stride 1, zero padding 1.
@@ -132,7 +132,7 @@ pub struct MaxPool2x2 {
     pub x: NodeId,
 }
 
-/// The mean of every `factor × factor` block of the channels from `first` on, as many channels as the result has.
+/// The mean of every `factor × factor` block, for as many channels as the result has, starting with channel `first`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeanPool {
     pub x: NodeId,
@@ -181,7 +181,7 @@ pub struct LinearAttention {
     pub heads: usize,
 }
 
-/// `gamma · branch + skip` with a single learned number gamma.
+/// `gamma · branch + skip`, where gamma is one learned scalar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gate {
     pub branch: NodeId,

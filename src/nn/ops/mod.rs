@@ -1,13 +1,14 @@
 //! The operations of a network, one folder each.
 //!
-//! An operation's folder contains everything about it except its fields, which are in [`graph::op`](super::graph), and
-//! its fusion with others, which `fused::plan` decides:
+//! The folder of an operation contains everything about it except its fields, which are in [`graph::op`](super::graph),
+//! and its fusion with other operations, which `fused::plan` decides:
 //!
-//! - `mod.rs`: the method of [`Graph`](super::Graph) that appends it and checks shapes; FLOPs and gradients
-//!   ([`Operation`]).
-//! - `reference.rs`: its implementation with dfdx's operations, on any device ([`Reference`]).
-//! - `cpu.rs`: its forward and backward pass with kernels for the CPU ([`CpuKernel`]); `kernel.rs` and others: the
-//!   kernels that only this operation uses. Kernels for other devices or number formats belong there too.
+//! - `mod.rs`: the method of [`Graph`](super::Graph) that checks shapes and appends the operation; its FLOPs, and
+//!   whether it needs gradients ([`Operation`]).
+//! - `reference.rs`: the implementation with dfdx's operations, on any device ([`Reference`]).
+//! - `cpu.rs`: the forward and backward pass with kernels for the CPU ([`CpuKernel`]); `kernel.rs` and others: the
+//!   kernels that only this operation uses, or that a related one shares. Kernels for other devices or number formats
+//!   belong here as well.
 //!
 //! To add an operation, declare its fields in `graph/op.rs`, create its folder here, and list it in `match_op`.
 
@@ -36,7 +37,7 @@ use super::fused::pass::CpuKernel;
 use super::graph::{Graph, Node, NodeId, Op, Operation, Shape};
 use super::{Device, ImageTensor};
 
-/// Evaluates an expression with the fields of an operation, whichever it is.
+/// Evaluates an expression with `$name` bound to the fields of an operation, whichever it is.
 macro_rules! match_op {
     ($op:expr, $name:ident => $result:expr) => {
         match $op {
@@ -78,7 +79,8 @@ impl Op {
         match_op!(self, op => op)
     }
 
-    /// Returns the size of all values that the reference implementation allocates for one image, including the result.
+    /// Returns the size of all values that the reference implementation allocates for one image, including the result,
+    /// in numbers.
     pub(super) fn reference_len(&self, graph: &Graph, output: Shape, training: bool) -> usize {
         match_op!(self, op => op.allocated_len(graph, output, training))
     }

@@ -1,7 +1,7 @@
-//! One task: takes a few images through the forward pass and, in training, the backward pass, in one workspace.
+//! One task: the forward pass and, in training, the backward pass of a few images, in one workspace.
 //!
-//! A pass runs the steps of a plan. What a step computes is in `nn::ops`, which implements [`CpuKernel`] for every
-//! operation; [`StepContext`] gives it access to values, gradients and parameters.
+//! A pass runs the steps of a plan. `nn::ops` implements [`CpuKernel`] for every operation; a [`StepContext`] gives a
+//! kernel access to values, gradients and parameters.
 
 mod step;
 
@@ -16,10 +16,10 @@ pub use step::{GradientTarget, StepContext};
 
 /// The implementation of an operation with kernels for the CPU.
 pub trait CpuKernel {
-    /// Whether the backward pass reads the operation's inputs.
+    /// Returns whether the backward pass reads the operation's inputs.
     fn reads_inputs_backward(&self) -> bool;
 
-    /// Whether the backward pass reads the operation's output.
+    /// Returns whether the backward pass reads the operation's output.
     fn reads_output_backward(&self) -> bool {
         false
     }
@@ -42,13 +42,13 @@ pub trait CpuKernel {
         None
     }
 
-    /// Returns the length of a packed weight. By default, for a matrix in panels.
+    /// Returns the length of a packed weight. The default is that of a matrix in panels.
     fn packed_len(&self, inputs: usize, outputs: usize) -> usize {
         inputs * outputs.next_multiple_of(PANEL)
     }
 
-    /// Packs a weight of shape (taps, inputs, outputs); with `backward`, for the gradient of the operation's input. By
-    /// default, as a matrix in panels.
+    /// Packs a weight of shape (taps, inputs, outputs); with `backward`, for the gradient of the operation's input. The
+    /// default packs a matrix in panels.
     fn pack(&self, _isa: Isa, values: &[f32], [inputs, outputs]: [usize; 2], _backward: bool, to: &mut [f32]) {
         pack_matrix(values, inputs, outputs, to);
     }
@@ -57,7 +57,7 @@ pub trait CpuKernel {
     ///
     /// # Safety
     ///
-    /// The context is of a step with this operation, in a plan for its graph.
+    /// The context belongs to a step with this operation, in a plan for its graph.
     unsafe fn forward(&self, step: &StepContext);
 
     /// Computes the gradients of the inputs, and adds the gradients of the parameters.
@@ -118,8 +118,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Runs the backward pass from the output's gradient, and adds the gradients of all parameters to `gradients`,
-    /// which has the parameters' layout. Overwrites stored values.
+    /// Runs the backward pass, starting from the output's gradient. Adds the gradients of all parameters to
+    /// `gradients`, which has the layout of the parameters. Overwrites stored values.
     pub(super) fn backward(&mut self, gradients: &mut [f32]) {
         assert_eq!(gradients.len(), self.context.graph.parameter_count());
         for (index, step) in self.context.plan.steps.iter().enumerate().rev() {

@@ -1,4 +1,4 @@
-//! What the kernel of one step may access.
+//! The values, gradients, parameters and memory that the kernel of one step may access.
 
 use super::Pass;
 use crate::nn::fused::gemm::{Gemm, Panels, SumInit, gemm};
@@ -7,10 +7,10 @@ use crate::nn::fused::simd::Isa;
 use crate::nn::fused::view::View;
 use crate::nn::graph::{NodeId, ParamId};
 
-/// A gradient to compute, and whether to add to its current values; `None` if it is not needed.
+/// A gradient to compute, and whether to add it to the current values; `None` if it is not needed.
 pub type GradientTarget = Option<(View, bool)>;
 
-/// One step of a pass.
+/// The context in which the kernel of one step runs.
 #[derive(Clone, Copy)]
 pub struct StepContext<'a> {
     pass: &'a Pass<'a>,
@@ -64,19 +64,19 @@ impl<'a> StepContext<'a> {
         self.pass.context.weights.param(id).as_ptr()
     }
 
-    /// Returns the gradient of a parameter, to add to. Valid in the backward pass only.
+    /// Returns the gradient of a parameter, for kernels to add to. Valid only in the backward pass.
     pub fn param_gradient(&self, id: ParamId) -> *mut f32 {
         debug_assert!(!self.gradients.is_null());
         // SAFETY: the gradients have the parameters' layout.
         unsafe { self.gradients.add(self.pass.context.weights.starts()[id.0]) }
     }
 
-    /// Returns the step's weights, packed for the forward pass.
+    /// Returns the step's weight, packed for the forward pass.
     pub fn forward_weights(&self) -> *const f32 {
         self.pass.context.weights.forward(self.index)
     }
 
-    /// Returns the step's weights, packed for the gradient of its input.
+    /// Returns the step's weight, packed for the gradient of its input.
     pub fn backward_weights(&self) -> *const f32 {
         self.pass.context.weights.backward(self.index)
     }
@@ -86,12 +86,12 @@ impl<'a> StepContext<'a> {
         &self.step.constants
     }
 
-    /// Whether SiLU is applied after the operation, a normalisation.
+    /// Returns whether SiLU is applied after the operation, which is a normalisation.
     pub fn silu(&self) -> bool {
         self.step.silu
     }
 
-    /// For each input of a `Concat`: whether it must be copied.
+    /// Returns for each input of a `Concat` whether it must be copied.
     pub fn copies(&self) -> [bool; 2] {
         self.step.copies
     }

@@ -14,8 +14,7 @@ pub mod portable;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
-/// The number of columns in a packed panel: a multiple of every vector width, and the number of interleaved sums along
-/// channels.
+/// The number of columns in a packed panel, and of interleaved sums along channels. A multiple of every vector width.
 pub const PANEL: usize = 16;
 
 /// Vector operations on `LANES` numbers.
@@ -64,8 +63,10 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// All instruction sets, from the fastest to the slowest.
     pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
+    /// Returns the name, as `SRPIPE_SIMD` expects it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512 => "avx512",
@@ -75,6 +76,7 @@ impl Isa {
         }
     }
 
+    /// Returns whether this machine supports the instruction set.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -89,13 +91,13 @@ impl Isa {
         }
     }
 
-    /// Returns the best instruction set of this machine.
+    /// Returns the fastest instruction set that this machine supports.
     pub fn best() -> Self {
-        Isa::ALL.into_iter().find(|l| l.is_available()).unwrap_or(Isa::Portable)
+        Isa::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
-    /// Returns the instruction set given by the environment variable `SRPIPE_SIMD`, or the best of this machine if it
-    /// is not set.
+    /// Returns the instruction set that the environment variable `SRPIPE_SIMD` names, or [`best`](Self::best) if it is
+    /// not set.
     pub fn from_env() -> Result<Self> {
         match std::env::var_os("SRPIPE_SIMD").filter(|name| !name.is_empty()) {
             Some(name) => Isa::from_name(&name.to_string_lossy()),
@@ -104,8 +106,8 @@ impl Isa {
     }
 
     fn from_name(name: &str) -> Result<Self> {
-        let isa = Isa::ALL.into_iter().find(|l| l.name() == name);
-        let available: Vec<&str> = Isa::ALL.into_iter().filter(|l| l.is_available()).map(Isa::name).collect();
+        let isa = Isa::ALL.into_iter().find(|isa| isa.name() == name);
+        let available: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect();
         let remedy = format!("set it to {}, or unset it to use the first of these", available.join(" or "));
         match isa {
             None => bail!("SRPIPE_SIMD={name} is not a known instruction set; {remedy}"),
@@ -128,9 +130,11 @@ pub trait Lanes<S: Simd>: Copy {
     unsafe fn store(self, at: *mut f32, v: S::V);
 }
 
+/// All lanes of a vector.
 #[derive(Clone, Copy)]
 pub struct AllLanes<S>(pub PhantomData<S>);
 
+/// The lanes in a mask.
 #[derive(Clone, Copy)]
 pub struct FirstLanes<S: Simd>(pub S::Mask);
 
@@ -276,7 +280,7 @@ mod tests {
         assert_eq!(Isa::from_name(Isa::best().name()).unwrap(), Isa::best());
         let error = Isa::from_name("avx3").unwrap_err().to_string();
         assert!(error.contains("SRPIPE_SIMD=avx3") && error.contains("portable"), "{error}");
-        for missing in Isa::ALL.into_iter().filter(|l| !l.is_available()) {
+        for missing in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
             let error = Isa::from_name(missing.name()).unwrap_err().to_string();
             assert!(error.contains("this machine does not support") && error.contains("portable"), "{error}");
         }

@@ -1,4 +1,5 @@
-//! Tests every operation against the composed reference, on odd sizes and with every instruction set of this machine.
+//! Tests every operation against the composed reference, with every instruction set of this machine and with sizes that
+//! are not multiples of the vector width.
 //!
 //! To test NEON on another machine, with Debian's packages qemu-user and gcc-aarch64-linux-gnu:
 //!
@@ -28,6 +29,7 @@ fn numbers(seed: u64, n: usize) -> Vec<f32> {
     (0..n + 8).map(|_| next()).skip(8).collect()
 }
 
+/// Random inputs and targets for a graph.
 struct Data {
     x: Vec<f32>,
     t: Vec<f32>,
@@ -63,6 +65,7 @@ fn state(graph: &Graph) -> TrainState {
     state
 }
 
+/// Creates the network on the fused backend, with the parameters of [`state`].
 fn fused(graph: &Graph, isa: Isa) -> Box<dyn Network> {
     create_network_on(FusedBackend::with_isa(graph.clone(), isa), &state(graph)).unwrap()
 }
@@ -87,7 +90,7 @@ fn max_abs(values: &[f32]) -> f64 {
     values.iter().fold(0.0, |m: f64, v| m.max(f64::from(v.abs())))
 }
 
-/// Checks that output, loss and gradients agree with the composed operations', and are bit-identical for all
+/// Checks that output, loss and gradients agree with those of the composed operations, and are bit-identical for all
 /// instruction sets.
 fn check(graph: &Graph, batch: usize) {
     let data = Data::new(graph, batch);
@@ -97,23 +100,23 @@ fn check(graph: &Graph, batch: usize) {
     let (loss, gradients) = reference.gradients(data.batch()).unwrap();
     let max_gradient = gradients.iter().map(|g| max_abs(g)).fold(0.0, f64::max);
     let mut first: Option<(Vec<f32>, f32, Vec<Vec<f32>>)> = None;
-    for isa in Isa::ALL.into_iter().filter(|l| l.is_available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let network = fused(graph, isa);
         let our_y = network.predict(Weights::Raw, &data.x, &data.t).unwrap();
         let (our_loss, ours) = network.gradients(data.batch()).unwrap();
-        let what = format!("{isa:?}, batch {batch}, {:?}", graph.input_shape());
-        assert!(distance(&our_y, &y) < 1e-4, "output: {} with {what}", distance(&our_y, &y));
-        assert!(max_difference(&our_y, &y) < 1e-4 * max_abs(&y), "output: {} with {what}", max_difference(&our_y, &y));
-        assert!((our_loss - loss).abs() < 1e-4 * loss, "loss: expected {loss}, found {our_loss} with {what}");
+        let case = format!("{isa:?}, batch {batch}, {:?}", graph.input_shape());
+        assert!(distance(&our_y, &y) < 1e-4, "output: {} with {case}", distance(&our_y, &y));
+        assert!(max_difference(&our_y, &y) < 1e-4 * max_abs(&y), "output: {} with {case}", max_difference(&our_y, &y));
+        assert!((our_loss - loss).abs() < 1e-4 * loss, "loss: expected {loss}, found {our_loss} with {case}");
         for ((a, b), spec) in ours.iter().zip(&gradients).zip(&graph.params) {
-            // Sums of many terms that cancel are only as accurate as their terms: the gradient of a gate, or of a bias
-            // before a normalisation of single channels, whose gradient is zero.
+            // A sum of many terms that cancel is only as accurate as its terms, for example the gradient of a gate, or
+            // that of a bias before a normalisation of single channels, which is zero.
             let is_small = max_abs(b) < 1e-2 * max_gradient;
             let scale = if is_small { 1e-2 * max_gradient } else { max_abs(b) };
-            assert!(is_small || distance(a, b) < 1e-4, "{}: {} with {what}", spec.name, distance(a, b));
+            assert!(is_small || distance(a, b) < 1e-4, "{}: {} with {case}", spec.name, distance(a, b));
             assert!(
                 max_difference(a, b) < 1e-4 * scale,
-                "{}: {} of {scale} with {what}",
+                "{}: {} of {scale} with {case}",
                 spec.name,
                 max_difference(a, b)
             );
@@ -121,13 +124,13 @@ fn check(graph: &Graph, batch: usize) {
         let result = (our_y, our_loss, ours);
         match &first {
             None => first = Some(result),
-            Some(first) => assert_eq!(*first, result, "different bits with {what}"),
+            Some(first) => assert_eq!(*first, result, "different bits with {case}"),
         }
     }
 }
 
-/// Checks a graph with the operation appended by `build`, which gets the value of a convolution (so that gradients pass
-/// through the operation) and the time.
+/// Checks graphs of several sizes with the operations that `build` appends. It gets the value of a convolution, so that
+/// gradients pass through the operations, and the time.
 fn check_op(channels: usize, build: impl Fn(&mut Graph, NodeId, NodeId)) {
     for height in [2, 6, 10] {
         for width in [2, 6, 10] {

@@ -1,8 +1,8 @@
-//! Tests of whole networks: the tutorial's U-Net, and steps of its training.
+//! Tests of whole networks: the tutorial's U-Net and its training steps.
 
 use super::*;
 
-/// Two 3×3 convolutions, each with normalisation and activation.
+/// Appends two 3×3 convolutions, each followed by normalisation and activation.
 fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     let mut y = x;
     for i in [0, 3] {
@@ -14,7 +14,7 @@ fn block(g: &mut Graph, x: NodeId, name: &str, outputs: usize) -> NodeId {
     y
 }
 
-/// The tutorial's U-Net, with or without attention in its bottleneck.
+/// Builds the tutorial's U-Net, with or without attention in its bottleneck.
 fn unet(size: usize, base: usize, attention: bool) -> Graph {
     let (mut graph, x, t) = Graph::new(Shape::new(size, size, 6));
     let g = &mut graph;
@@ -48,11 +48,12 @@ fn unet(size: usize, base: usize, attention: bool) -> Graph {
 fn the_tutorial_unet_matches_the_reference() {
     check(&unet(32, 8, true), 2);
     check(&unet(8, 16, false), 9);
-    // Channel counts that are not multiples of a vector.
+    // Channel counts that are not multiples of the vector width.
     check(&unet(12, 6, true), 3);
     check(&unet(8, 10, true), 1);
 }
 
+/// Returns the network's state after three training steps.
 fn trained(graph: &Graph, data: &Data, clip: Option<f64>, mut network: Box<dyn Network>) -> TrainState {
     for step in 0..3 {
         let settings = StepSettings {
@@ -70,8 +71,8 @@ fn trained(graph: &Graph, data: &Data, clip: Option<f64>, mut network: Box<dyn N
 
 #[test]
 fn optimiser_steps_match_the_reference() {
-    // At least two channels per group: a bias before the normalisation of a single channel has a gradient of zero, and
-    // Adam would amplify its rounding errors to full steps.
+    // With at least two channels per group: a bias before the normalisation of a single channel has a gradient of zero,
+    // and Adam would amplify its rounding errors to full steps.
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     for clip in [None, Some(0.1)] {
@@ -88,7 +89,7 @@ fn optimiser_steps_match_the_reference() {
     }
 }
 
-/// Returns the network on both backends, with the same state.
+/// Creates the network on both backends, with the same state.
 fn both(graph: &Graph) -> [Box<dyn Network>; 2] {
     let reference =
         create_network_on(ComposedBackend::new(graph.clone(), Cpu::default()).unwrap(), &state(graph)).unwrap();
@@ -119,7 +120,7 @@ fn weight_decay_shrinks_every_weight() {
 }
 
 #[test]
-fn micro_batches_give_the_same_step() {
+fn a_step_in_micro_batches_equals_a_step_with_the_whole_batch() {
     let graph = unet(8, 16, true);
     let data = Data::new(&graph, 4);
     let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -131,9 +132,12 @@ fn micro_batches_give_the_same_step() {
     };
     let whole = stepped(1);
     for micro_batches in [2, 4] {
-        for ((report, moments), (of_whole, expected)) in stepped(micro_batches).iter().zip(&whole) {
-            assert!((report.loss / of_whole.loss - 1.0).abs() < 1e-5, "{report:?} {of_whole:?}");
-            assert!((report.gradient_norm / of_whole.gradient_norm - 1.0).abs() < 1e-4, "{report:?} {of_whole:?}");
+        for ((report, moments), (whole_report, expected)) in stepped(micro_batches).iter().zip(&whole) {
+            assert!((report.loss / whole_report.loss - 1.0).abs() < 1e-5, "{report:?} {whole_report:?}");
+            assert!(
+                (report.gradient_norm / whole_report.gradient_norm - 1.0).abs() < 1e-4,
+                "{report:?} {whole_report:?}"
+            );
             for (moments, expected) in moments.iter().zip(expected) {
                 let gap = norm(&mut moments.iter().zip(expected).map(|(a, b)| a - b));
                 assert!(
@@ -161,7 +165,7 @@ fn results_do_not_depend_on_the_number_of_threads_or_the_instruction_set() {
     };
     let one = with(1, Isa::best());
     assert_eq!(one, with(2, Isa::best()));
-    for isa in Isa::ALL.into_iter().filter(|l| l.is_available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         assert_eq!(one, with(3, isa), "{}", isa.name());
     }
 }

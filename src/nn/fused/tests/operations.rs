@@ -13,7 +13,7 @@ fn convolutions_match_the_reference() {
     let x = graph.conv3x3(x, "a", 48);
     graph.conv3x3(x, "b", 32);
     check(&graph, 5);
-    // Register tiles of four panels, two, one, and part of one.
+    // Register tiles of four panels, of two, of one, and of part of one.
     for outputs in [72, 112, 124] {
         let (mut graph, x, _) = Graph::new(Shape::new(6, 10, 6));
         let x = graph.conv3x3(x, "a", outputs);
@@ -109,8 +109,8 @@ fn gated_attention_matches_the_reference() {
     }
 }
 
-/// Covers more queries and keys than fit into one tile, with a partial last tile; queries with another reader; and a
-/// sum that must not overwrite the output of attention.
+/// Covers more queries and keys than fit into one tile, with a partial last tile; queries that another operation reads;
+/// and a sum that must not overwrite the output of attention.
 #[test]
 fn attention_on_larger_images_matches_the_reference() {
     for heads in [1, 2] {
@@ -161,7 +161,7 @@ fn film_normalisations_match_the_reference() {
             let y = g.film_norm(x, v, "norm", groups);
             g.silu(y);
         });
-        // One FiLM vector for two normalisations, and an input with another reader.
+        // One FiLM vector for two normalisations, and an input that another operation reads.
         check_op(channels, |g, x, t| {
             let v = g.linear(t, "film", 2 * channels);
             let y = g.film_norm(x, v, "a", groups);
@@ -182,7 +182,7 @@ fn sums_and_means_match_the_reference() {
             let a = g.conv3x3(a, "a", channels);
             let y = g.add(a, x);
             let b = g.conv1x1(y, "b", channels);
-            // Operands with other readers, and a sum of sums.
+            // Operands that other operations read, and a sum of sums.
             let z = g.add(y, b);
             let z = g.add(z, b);
             g.concat(z, y);

@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use crate::nn::composed::run::{Reference, Run, RunTape};
 use crate::nn::graph::{Add, Graph, Shape as ImageShape};

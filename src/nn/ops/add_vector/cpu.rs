@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The forward and backward pass with kernels for the CPU.
 
 use super::kernel::add_vector;
 use crate::nn::fused::pass::{CpuKernel, StepContext};

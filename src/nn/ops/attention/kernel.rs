@@ -1,32 +1,33 @@
-//! Softmax attention, softmax(q kᵀ / √d) v, of one image, head by head, and its gradients, without storing the full
-//! matrix of weights.
+//! Softmax attention, softmax(q kᵀ / √d) v, and its gradients, for one image and head by head. The full matrix of
+//! weights is never stored.
 //!
-//! Weights are computed in tiles that fit into the first-level cache, and all products use full vectors even for narrow
-//! heads. In the forward pass, a lane is a query whose maximum and sum are updated from tile to tile (Milakov and
-//! Gimelshein 2018). In the backward pass, a lane is a key, and weights are recomputed from the maxima and sums (Dao et
-//! al. 2022, algorithm 4).
+//! Weights are computed in tiles that fit into the first-level cache. All products use full vectors, even for narrow
+//! heads. In the forward pass, each lane is a query, whose maximum and sum are updated from tile to tile (Milakov and
+//! Gimelshein 2018). In the backward pass, each lane is a key, and the weights are recomputed from the maxima and sums
+//! (Dao et al. 2022, algorithm 4).
 
 use crate::nn::fused::gemm::{Gemm, Left, Panels, SumInit, gemm};
 use crate::nn::fused::pass::{GradientTarget, StepContext};
 use crate::nn::fused::simd::{Isa, PANEL, exp, kernel};
 use crate::nn::fused::view::View;
 
-/// One image's queries, keys and values.
+/// The queries, keys and values of one image, and the memory for its attention.
 #[derive(Clone, Copy)]
 pub struct ImageAttention {
     pub q: View,
     pub k: View,
     pub v: View,
     pub heads: usize,
-    /// [`moments_len`] numbers, written by the forward pass and read by the backward pass: for each head the maximum
-    /// score of each query, then the reciprocals of their sums.
+    /// [`moments_len`] numbers, written by the forward pass and read by the backward pass. For each head: the maximum
+    /// score of each query, then the reciprocal of each query's sum.
     pub moments: *mut f32,
     /// [`scratch_len`] numbers.
     pub scratch: *mut f32,
 }
 
-/// The numbers of queries and keys per tile: multiples of a panel.
+/// The number of queries per tile, a multiple of a panel.
 const QUERIES: usize = 64;
+/// The number of keys per tile, a multiple of a panel.
 const KEYS: usize = 64;
 
 /// Returns the length of [`ImageAttention::moments`].
@@ -41,13 +42,13 @@ pub(super) fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) ->
     if training { forward.max(backward) } else { forward }
 }
 
-/// Returns the gradients of q, k and v to compute, for one image.
+/// Returns which gradients of q, k and v to compute, for one image.
 pub fn image_targets(step: &StepContext, image: usize) -> [GradientTarget; 3] {
     [0, 1, 2].map(|i| step.input_gradient(i).map(|(view, accumulate)| (view.image(image), accumulate)))
 }
 
 /// Returns the channels of one head.
-pub fn slice(view: &View, heads: usize, head: usize) -> View {
+pub fn head_slice(view: &View, heads: usize, head: usize) -> View {
     let channels = view.channels() / heads;
     view.slice(head * channels, channels)
 }
@@ -64,7 +65,7 @@ fn tiles(count: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
 pub(super) unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
-        let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
+        let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| head_slice(view, a.heads, head));
         for (first, count) in tiles(q.rows(), QUERIES) {
             // SAFETY: upheld by the caller.
             unsafe {
@@ -138,7 +139,7 @@ struct SoftmaxTile {
 }
 
 kernel! {
-    /// Turns scores into weights relative to the maximum score so far, and rescales the running sums to it.
+    /// Turns scores into weights relative to the maximum score so far, and rescales the running sums accordingly.
     ///
     /// # Safety
     ///
@@ -180,8 +181,8 @@ kernel! {
 /// nothing but each other.
 pub(super) unsafe fn backward(isa: Isa, a: &ImageAttention, y: &View, dy: &View, targets: [GradientTarget; 3]) {
     for head in 0..a.heads {
-        let [q, k, v, y, dy] = [&a.q, &a.k, &a.v, y, dy].map(|view| slice(view, a.heads, head));
-        let [dq, dk, dv] = targets.map(|t| t.map(|(view, accumulate)| (slice(&view, a.heads, head), accumulate)));
+        let [q, k, v, y, dy] = [&a.q, &a.k, &a.v, y, dy].map(|view| head_slice(view, a.heads, head));
+        let [dq, dk, dv] = targets.map(|t| t.map(|(view, accumulate)| (head_slice(&view, a.heads, head), accumulate)));
         // SAFETY: upheld by the caller; the scratch memory is large enough.
         unsafe {
             let max = a.moments.add(2 * head * q.rows());
@@ -205,7 +206,7 @@ struct Head {
     dy: View,
     max: *const f32,
     factors: *const f32,
-    /// For each query Σ y dy, which equals the weighted mean of the gradients of its weights.
+    /// Σ y dy of each query, which equals the weighted mean of the gradients of its weights.
     dots: *const f32,
     scratch: *mut f32,
 }
@@ -259,7 +260,7 @@ unsafe fn keys_backward(isa: Isa, h: &Head, [k, v]: [&View; 2], [dq, dk, dv]: [G
 
 kernel! {
     /// Turns scores into weights w, and gradients g of the weights into gradients of the scores, scale · w (g − dot).
-    /// `lists` are the maximum scores, factors and dots of the rows.
+    /// `lists` are the maximum score, the factor and the dot of each row.
     ///
     /// # Safety
     ///
@@ -287,7 +288,7 @@ kernel! {
 }
 
 kernel! {
-    /// Computes the dot product of each row of `a` and `b`.
+    /// Computes the dot product of each row of `a` with the same row of `b`.
     ///
     /// # Safety
     ///
@@ -309,8 +310,8 @@ kernel! {
     }
 }
 
-/// Writes the transpose of a view's matrix times a factor, in panels, `(rows / 16, channels, 16)`; missing rows are
-/// filled with zeros.
+/// Writes the transpose of a view's matrix, multiplied by a factor, in panels `(rows / 16, channels, 16)`. Missing rows
+/// are filled with zeros.
 ///
 /// # Safety
 ///
@@ -327,7 +328,7 @@ pub unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
     }
 }
 
-/// Writes the transpose of a matrix whose rows are `stride` numbers apart to a view, or adds it.
+/// Writes the transpose of a matrix to a view, or adds it. The rows of the matrix are `stride` numbers apart.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 
@@ -26,8 +26,8 @@ impl Reference for Attention {
         let len = output.len();
         let weights = self.heads * graph.shape(self.q).positions() * graph.shape(self.k).positions();
         // Splitting heads copies the values.
-        let heads_apart =
+        let split_len =
             if self.heads == 1 { 0 } else { [self.q, self.k, self.v].map(|x| graph.shape(x).len()).iter().sum() };
-        if training { 2 * weights + 3 * len + heads_apart } else { weights + 3 * len + heads_apart }
+        if training { 2 * weights + 3 * len + split_len } else { weights + 3 * len + split_len }
     }
 }

@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 
@@ -17,13 +17,14 @@ impl Reference for Conv3x3 {
     }
 
     fn allocated_len(&self, graph: &Graph, output: ImageShape, _: bool) -> usize {
-        // Two copies with a row of zeros, nine with the neighbours, the product, and the product with the bias.
+        // Of the input: two copies with a row of zeros, and nine with the neighbours. Of the output: the product,
+        // without and with the bias.
         11 * output.positions() * graph.shape(self.x).channels + 2 * output.len()
     }
 }
 
-/// Returns the 3×3 neighbourhood of every position, `(B, H·W·9, C)`. A row of zeros, appended to the others, stands
-/// for positions outside.
+/// Returns the 3×3 neighbourhood of every position, `(B, H·W·9, C)`. Positions outside the image read a row of zeros,
+/// which is appended to the others.
 fn neighbourhoods<D: Device, T: RunTape<D>>(run: &Run<D, T>, x: ImageTensor<D, T>) -> Positions<D, T> {
     let (b, height, width, c) = *x.shape();
     let len = height * width;

@@ -1,4 +1,4 @@
-//! Group normalisation with optional SiLU, and the column sums that it and every bias gradient need.
+//! Group normalisation with optional FiLM and SiLU, and its gradients.
 //!
 //! The backward pass recomputes the normalised value and its activation; only the input, the means and the reciprocal
 //! standard deviations are saved. Sums run along rows in four phases, then over the phases, then over the channels of a
@@ -10,7 +10,8 @@ use crate::nn::fused::view::View;
 
 const EPSILON: f64 = 1e-5;
 
-/// y = norm(x) · weight + bias; with `film`, y · (1 + its first half) + its second half; then SiLU if `silu`.
+/// A normalisation: y = norm(x) · weight + bias; with `film`, then y · (1 + its first half) + its second half; with
+/// `silu`, then SiLU.
 #[derive(Clone, Copy)]
 pub(super) struct Norm {
     pub(super) x: View,
@@ -32,7 +33,7 @@ pub(super) struct Norm {
 #[derive(Clone, Copy)]
 pub(super) struct NormBackward {
     pub(super) norm: Norm,
-    /// May be the same view as `norm.y`. Null if it is not needed.
+    /// The gradient of `norm.x`. May be the same view as `norm.y`; null if it is not needed.
     pub(super) dx: View,
     pub(super) accumulate: bool,
     pub(super) d_weight: *mut f32,
@@ -42,7 +43,7 @@ pub(super) struct NormBackward {
 }
 
 impl Norm {
-    /// Returns the scale and shift of channel `c` in image `i`, including FiLM.
+    /// Returns the factor and summand that are applied to the normalised channel `c` in image `i`, including FiLM.
     unsafe fn affine(&self, i: usize, c: usize) -> (f32, f32) {
         // SAFETY: upheld by the caller.
         unsafe {
@@ -107,17 +108,16 @@ kernel! {
         let n = &b.norm;
         let channels = n.x.channels();
         let part = |i: usize| n.scratch.add(i * channels);
-        let (scale, shift, deviations, centres, sums, products) = (part(0), part(1), part(2), part(3), part(4), part(5));
-        let (slopes, offsets) = (part(6), part(7));
+        let (scale, shift, inv_stds, norm_offsets) = (part(0), part(1), part(2), part(3));
+        let (sums, products, slopes, offsets) = (part(4), part(5), part(6), part(7));
         for i in 0..n.x.images {
             let (x, dy) = (n.x.image(i), n.y.image(i));
             scale_and_shift(n, i, scale, shift);
-            centre(n, i, deviations, centres);
-            // The gradient of the normalised, scaled and shifted value, and its sums: plain and multiplied by the
-            // normalised x.
+            norm_coefficients(n, i, inv_stds, norm_offsets);
+            // The gradient of the value before SiLU, its sum, and the sum of its product with the normalised x.
             for_lanes!(S, channels, |c, lanes| {
                 let (a, d) = (lanes.load(scale.add(c)), lanes.load(shift.add(c)));
-                let (r, m) = (lanes.load(deviations.add(c)), lanes.load(centres.add(c)));
+                let (r, m) = (lanes.load(inv_stds.add(c)), lanes.load(norm_offsets.add(c)));
                 let (values, gradients) = (x.at.add(c), dy.at.add(c));
                 let mut sum = [S::splat(0.0); PHASES];
                 let mut product = [S::splat(0.0); PHASES];
@@ -225,7 +225,7 @@ unsafe fn moments<S: Simd>(n: &Norm, i: usize) {
     }
 }
 
-/// Computes scale and shift such that the normalisation of image `i`, scaled and shifted, is x · scale + shift.
+/// Computes scale and shift such that x · scale + shift is the value of image `i` before SiLU.
 unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) {
     let channels = n.x.channels();
     // SAFETY: upheld by the caller.
@@ -233,30 +233,30 @@ unsafe fn scale_and_shift(n: &Norm, i: usize, scale: *mut f32, shift: *mut f32) 
         let moments = n.moments.add(i * 2 * n.groups);
         for c in 0..channels {
             let group = c / (channels / n.groups);
-            let (mean, deviation) = (*moments.add(group), *moments.add(n.groups + group));
+            let (mean, inv_std) = (*moments.add(group), *moments.add(n.groups + group));
             let (weight, bias) = n.affine(i, c);
-            *scale.add(c) = deviation * weight;
+            *scale.add(c) = inv_std * weight;
             *shift.add(c) = (-mean).mul_add(*scale.add(c), bias);
         }
     }
 }
 
-/// Computes factors such that the normalised image `i` is x · deviation + centre.
-unsafe fn centre(n: &Norm, i: usize, deviations: *mut f32, centres: *mut f32) {
+/// Computes coefficients such that the normalised image `i` is x · inv_std + norm_offset.
+unsafe fn norm_coefficients(n: &Norm, i: usize, inv_stds: *mut f32, norm_offsets: *mut f32) {
     let per_group = n.x.channels() / n.groups;
     // SAFETY: upheld by the caller.
     unsafe {
         let moments = n.moments.add(i * 2 * n.groups);
         for c in 0..n.x.channels() {
-            let (mean, deviation) = (*moments.add(c / per_group), *moments.add(n.groups + c / per_group));
-            *deviations.add(c) = deviation;
-            *centres.add(c) = -mean * deviation;
+            let (mean, inv_std) = (*moments.add(c / per_group), *moments.add(n.groups + c / per_group));
+            *inv_stds.add(c) = inv_std;
+            *norm_offsets.add(c) = -mean * inv_std;
         }
     }
 }
 
-/// Computes the coefficients of the gradient of x. With g the gradient of the scaled and shifted value, it is deviation
-/// · (w g − mean(w g) − x̂ mean(w g x̂)) = scale · g + slope · x + offset.
+/// Computes the coefficients of the gradient of x. With g the gradient of the value before SiLU, and w the weight
+/// including FiLM, it is inv_std · (w g − mean(w g) − x̂ mean(w g x̂)) = scale · g + slope · x + offset.
 unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2], slopes: *mut f32, offsets: *mut f32) {
     let per_group = n.x.channels() / n.groups;
     let count = (per_group * n.x.shape.positions()) as f64;
@@ -271,11 +271,11 @@ unsafe fn slopes_and_offsets(n: &Norm, i: usize, [sums, products]: [*mut f32; 2]
                 product += f64::from(weight) * f64::from(*products.add(c));
             }
             let mean = f64::from(*moments.add(group));
-            let deviation = f64::from(*moments.add(n.groups + group));
-            let slope = -deviation * deviation * product / count;
+            let inv_std = f64::from(*moments.add(n.groups + group));
+            let slope = -inv_std * inv_std * product / count;
             for c in group * per_group..(group + 1) * per_group {
                 *slopes.add(c) = slope as f32;
-                *offsets.add(c) = (-deviation * sum / count - slope * mean) as f32;
+                *offsets.add(c) = (-inv_std * sum / count - slope * mean) as f32;
             }
         }
     }

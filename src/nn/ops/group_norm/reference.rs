@@ -1,9 +1,9 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 
 use crate::nn::composed::Matrix;
-use crate::nn::composed::run::{Reference, Run, RunTape, own_gradient, shaped};
+use crate::nn::composed::run::{Reference, Run, RunTape, copy_before_slice, shaped};
 use crate::nn::graph::{FilmNorm, Graph, GroupNorm, Shape as ImageShape};
 use crate::nn::{Device, ImageTensor};
 
@@ -24,7 +24,7 @@ impl Reference for FilmNorm {
         let shape = *x.shape();
         let part = |channels: std::ops::Range<usize>| -> ImageTensor<D, T> {
             let v: Matrix<D, T> = shaped(run.retaped(self.v), (shape.0, 2 * shape.3));
-            own_gradient(v).slice((.., channels)).broadcast_like::<_, Axes2<1, 2>>(&shape)
+            copy_before_slice(v).slice((.., channels)).broadcast_like::<_, Axes2<1, 2>>(&shape)
         };
         let y = group_norm(run, &self.norm, x);
         y * (part(0..shape.3) + 1.0) + part(shape.3..2 * shape.3)

@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The interface to the CPU backend, which copies the inputs itself.
 
 use crate::nn::fused::pass::{CpuKernel, StepContext};
 use crate::nn::graph::{Graph, Input, Shape, Time};

@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The interface to the reference backend, which sets the inputs itself.
 
 use crate::nn::composed::run::{Reference, Run, RunTape};
 use crate::nn::graph::{Graph, Input, Shape as ImageShape, Time};

@@ -1,4 +1,4 @@
-//! A linear map at every position.
+//! A linear map that is applied at every position.
 
 mod cpu;
 mod reference;
@@ -22,7 +22,8 @@ impl Graph {
         self.push(Op::Linear(Linear { x, weight, bias }), Shape::new(s.height, s.width, outputs))
     }
 
-    /// Appends a 1×1 convolution whose weights start at zero, so that the branch that it ends starts with no effect.
+    /// Appends a 1×1 convolution whose weight and bias start at zero, so that a branch that ends in it initially has no
+    /// effect.
     pub fn zero_conv1x1(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let y = self.conv1x1(x, name, outputs);
         let Op::Linear(Linear { weight, bias, .. }) = self.nodes[y.0].op else { unreachable!("just pushed") };

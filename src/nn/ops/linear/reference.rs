@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The forward and backward pass with kernels for the CPU.
 
 use super::super::attention::kernel::{ImageAttention, image_targets};
 use super::kernel;

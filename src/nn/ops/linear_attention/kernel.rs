@@ -1,10 +1,10 @@
-//! Linear attention, softmax(q) (softmax(k)ᵀ v), of one image, head by head, and its gradients.
+//! Linear attention, softmax(q) (softmax(k)ᵀ v), and its gradients, for one image and head by head.
 //!
-//! With Q = softmax over the features of each position, K = softmax over the positions of each feature and C = Kᵀ v,
-//! the output is y = Q C. K is stored transposed, so that both softmaxes run along rows. The backward pass recomputes
-//! everything.
+//! Let Q be softmax(q) over the features of each position, and K softmax(k) over the positions of each feature. With C
+//! = Kᵀ v, the output is y = Q C. K is stored transposed, so that both softmaxes run along rows. The backward pass
+//! recomputes everything.
 
-use super::super::attention::kernel::{ImageAttention, pack_transposed, slice, unpack_transposed};
+use super::super::attention::kernel::{ImageAttention, head_slice, pack_transposed, unpack_transposed};
 use super::softmax::{softmax, softmax_backward};
 use crate::nn::fused::gemm::{Gemm, Left, Panels, SumInit, gemm};
 use crate::nn::fused::pass::GradientTarget;
@@ -30,6 +30,7 @@ struct ScratchMatrices {
     values_t: *mut f32,
 }
 
+/// A matrix whose rows are `row` numbers apart.
 #[derive(Clone, Copy)]
 struct Matrix {
     at: *mut f32,
@@ -60,6 +61,7 @@ fn layout(queries: usize, keys: usize, d: usize, v: usize) -> [(usize, usize); 8
     [q, k, c, q, k, c, (v, padded(d)), (padded(keys), v)]
 }
 
+/// Divides the scratch memory into matrices.
 unsafe fn scratch_matrices(a: &ImageAttention) -> ScratchMatrices {
     let [d, v] = [a.q.channels(), a.v.channels()].map(|c| c / a.heads);
     let mut at = a.scratch;
@@ -111,7 +113,7 @@ unsafe fn compute_factors(isa: Isa, p: &ScratchMatrices, q: &View, k: &View, v: 
 /// The views are of one image each, with matching shapes; `y` overlaps none of them.
 pub(super) unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
     for head in 0..a.heads {
-        let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| slice(view, a.heads, head));
+        let [q, k, v, y] = [&a.q, &a.k, &a.v, y].map(|view| head_slice(view, a.heads, head));
         // SAFETY: upheld by the caller.
         unsafe {
             let p = scratch_matrices(a);
@@ -137,7 +139,7 @@ pub(super) unsafe fn forward(isa: Isa, a: &ImageAttention, y: &View) {
 /// As for [`forward`]; the targets have the shapes of q, k and v, and overlap nothing but each other.
 pub(super) unsafe fn backward(isa: Isa, a: &ImageAttention, dy: &View, [dq, dk, dv]: [GradientTarget; 3]) {
     for head in 0..a.heads {
-        let part = |view: &View| slice(view, a.heads, head);
+        let part = |view: &View| head_slice(view, a.heads, head);
         let (q, k, v, dy) = (part(&a.q), part(&a.k), part(&a.v), part(dy));
         let (d, channels) = (q.channels(), v.channels());
         // SAFETY: upheld by the caller.

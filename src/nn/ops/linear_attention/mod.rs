@@ -8,7 +8,7 @@ mod softmax;
 use crate::nn::graph::{Graph, LinearAttention, NodeId, Op, Operation, Shape};
 
 impl Graph {
-    /// Appends linear attention with `heads` heads.
+    /// Appends linear attention with `heads` heads. Panics unless the shapes of q, k and v match.
     pub fn linear_attention(&mut self, q: NodeId, k: NodeId, v: NodeId, heads: usize) -> NodeId {
         let shape = self.attention_shape(q, k, v, heads);
         self.push(Op::LinearAttention(LinearAttention { q, k, v, heads }), shape)

@@ -5,7 +5,7 @@ use crate::nn::fused::simd::{PANEL, Simd, exp, kernel};
 /// The maximum number of vectors per panel.
 const VECTORS: usize = 4;
 
-/// Returns 1 in the lanes whose index, counted from `first`, is less than `n`, and 0 in the others.
+/// Returns a vector for the columns from `first` on: 1 for those before column `n`, 0 for the others.
 #[inline(always)]
 unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
     const ONES: [f32; PANEL] = [1.0; PANEL];
@@ -13,7 +13,7 @@ unsafe fn valid_lanes<S: Simd>(n: usize, first: usize) -> S::V {
     unsafe { S::load_masked(ONES.as_ptr(), S::mask(n.saturating_sub(first))) }
 }
 
-/// Returns the numbers in a panel's vectors.
+/// Returns the numbers in the vectors of a panel.
 #[inline(always)]
 unsafe fn lanes<S: Simd>(vectors: [S::V; VECTORS]) -> [f32; PANEL] {
     let mut lanes = [0.0; PANEL];
@@ -72,7 +72,7 @@ kernel! {
 }
 
 kernel! {
-    /// Replaces the weights' gradients g by the gradients of the scores, scale · w (g − Σ w g).
+    /// Replaces the gradients g of the weights w by the gradients of the scores, scale · w (g − Σ w g).
     ///
     /// # Safety
     ///

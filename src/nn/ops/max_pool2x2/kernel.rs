@@ -23,7 +23,7 @@ kernel! {
 }
 
 kernel! {
-    /// Passes the gradient of a window to its first maximum in row-major order; the others get zero.
+    /// Passes the gradient of each window to its first maximum in row-major order; its other pixels get zero.
     ///
     /// # Safety
     ///

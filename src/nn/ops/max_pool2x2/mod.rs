@@ -10,8 +10,8 @@ impl Graph {
     /// Appends 2×2 max pooling with stride 2. Panics unless height and width are even.
     pub fn max_pool2x2(&mut self, x: NodeId) -> NodeId {
         let s = self.shape(x);
-        let even = s.height.is_multiple_of(2) && s.width.is_multiple_of(2);
-        assert!(even, "max pooling needs even sizes, found {}×{}", s.height, s.width);
+        let is_even = s.height.is_multiple_of(2) && s.width.is_multiple_of(2);
+        assert!(is_even, "max pooling needs even sizes, found {}×{}", s.height, s.width);
         self.push(Op::MaxPool2x2(MaxPool2x2 { x }), Shape::new(s.height / 2, s.width / 2, s.channels))
     }
 }

@@ -54,7 +54,7 @@ kernel! {
     }
 }
 
-/// Returns the top left pixel in `large` of the block whose mean is pixel `row` of `small`.
+/// Returns the index in `large` of the top left pixel of the block whose mean is pixel `row` of `small`.
 #[inline(always)]
 fn corner(large: &View, factor: usize, small: &View, row: usize) -> usize {
     let (image, rest) = (row / small.shape.positions(), row % small.shape.positions());

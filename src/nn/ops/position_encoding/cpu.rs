@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The forward and backward pass with kernels for the CPU.
 
 use crate::nn::fused::pass::{CpuKernel, StepContext, copy_in};
 use crate::nn::graph::{Graph, PositionEncoding, Shape, position_encoding};
@@ -9,7 +9,7 @@ impl CpuKernel for PositionEncoding {
     }
 
     fn constants(&self, output: Shape) -> Vec<f32> {
-        position_encoding(output, self.cell)
+        position_encoding(output, self.spacing)
     }
 
     fn scratch_len(&self, _: &Graph, _: Shape, _: usize, _: bool) -> usize {

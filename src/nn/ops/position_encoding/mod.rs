@@ -6,9 +6,9 @@ mod reference;
 use crate::nn::graph::{Graph, NodeId, Op, Operation, PositionEncoding, Shape};
 
 impl Graph {
-    /// Appends the position encoding of a feature map whose positions are `cell` pixels apart.
-    pub fn position_encoding(&mut self, shape: Shape, cell: usize) -> NodeId {
-        self.push(Op::PositionEncoding(PositionEncoding { cell }), shape)
+    /// Appends the position encoding of a feature map whose positions are `spacing` pixels apart.
+    pub fn position_encoding(&mut self, shape: Shape, spacing: usize) -> NodeId {
+        self.push(Op::PositionEncoding(PositionEncoding { spacing }), shape)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 
@@ -13,8 +13,8 @@ impl Reference for PositionEncoding {
         output: ImageShape,
         images: usize,
     ) -> ImageTensor<D, T> {
-        let encoding = run.constants.position_encoding(output, self.cell, images);
-        shaped(encoding, (images, output.height, output.width, output.channels)).put_tape(run.any_tape())
+        let encoding = run.constants.position_encoding(output, self.spacing, images);
+        shaped(encoding, (images, output.height, output.width, output.channels)).put_tape(run.take_tape())
     }
 
     fn allocated_len(&self, _: &Graph, output: ImageShape, _: bool) -> usize {

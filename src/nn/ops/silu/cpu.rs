@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The forward and backward pass with kernels for the CPU.
 
 use super::kernel::{silu, silu_backward};
 use crate::nn::fused::pass::{CpuKernel, StepContext};

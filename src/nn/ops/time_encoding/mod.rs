@@ -11,7 +11,7 @@ impl Graph {
         assert_eq!(self.shape(t), Shape::vector(1));
         assert!(
             channels.is_multiple_of(2),
-            "the channels must be even, found {channels}: a sine and a cosine of each frequency"
+            "the number of channels must be even, a sine and a cosine per frequency; found {channels}"
         );
         self.push(Op::TimeEncoding(TimeEncoding { t }), Shape::vector(channels))
     }

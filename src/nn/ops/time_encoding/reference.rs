@@ -1,4 +1,4 @@
-//! The reference implementation.
+//! The reference implementation, with dfdx's operations.
 
 use dfdx::prelude::*;
 
@@ -19,7 +19,7 @@ impl Reference for TimeEncoding {
         let angles = t.matmul(run.constants.frequencies(c));
         let both = angles.clone().sin().matmul(run.constants.channel_placement(n, 0, c))
             + angles.cos().matmul(run.constants.channel_placement(n, n, c));
-        shaped(both, (images, 1usize, 1usize, c)).put_tape(run.any_tape())
+        shaped(both, (images, 1usize, 1usize, c)).put_tape(run.take_tape())
     }
 
     fn allocated_len(&self, _: &Graph, output: ImageShape, _: bool) -> usize {

@@ -1,4 +1,4 @@
-//! Implements the operation with kernels for the CPU.
+//! The forward and backward pass with kernels for the CPU.
 
 use super::kernel::{pixels_to_windows, windows_to_pixels};
 use crate::nn::fused::gemm::SumInit;
@@ -48,8 +48,8 @@ impl CpuKernel for UpConv2x2 {
     }
 }
 
-/// Returns the scratch memory as the products of a transposed convolution, `(rows, 2 · 2 · O)`, before they are
-/// scattered to pixels.
+/// Returns a view of the scratch memory for the 2×2 windows of all positions of `x`, `(rows, 2 · 2 · O)`, before they
+/// are copied to pixels.
 fn windows(step: &StepContext, x: &View, outputs: usize) -> View {
     let mut shape = x.shape;
     shape.channels = 4 * outputs;

@@ -5,7 +5,7 @@ use crate::nn::fused::view::View;
 use crate::nn::graph::Shape;
 
 kernel! {
-    /// Copies rows of 2×2 windows, `(row, 2, 2, O)` at `windows`, plus the bias, to the pixels of `y`.
+    /// Copies rows of 2×2 windows, `(row, 2, 2, O)`, to the pixels of `y`, and adds the bias.
     ///
     /// # Safety
     ///
@@ -26,7 +26,7 @@ kernel! {
 }
 
 kernel! {
-    /// The inverse of [`windows_to_pixels`], without the bias.
+    /// Copies the pixels of `y` to rows of 2×2 windows: the inverse of [`windows_to_pixels`], without the bias.
     ///
     /// # Safety
     ///

@@ -1,11 +1,11 @@
-//! Transforms tiles of images to products and back.
+//! Transforms tiles of images into products and back.
 
 use super::transform::{output_from_products, products_from_input, products_from_output};
 use super::{Convolve, PATCH, PRODUCTS, TILE, padded};
 use crate::nn::fused::simd::{PANEL, Simd, for_lanes};
 use crate::nn::fused::view::View;
 
-/// Computes Bᵀ d B of the patch around one tile of `x`, for all channels, and writes it to `v`, where products are
+/// Computes Bᵀ d B for the patch d around one tile of `x`, for all channels, and writes it to `v`, where products are
 /// `v_stride` numbers apart.
 #[inline(always)]
 pub(super) unsafe fn input_tile<S: Simd>(
@@ -23,7 +23,7 @@ pub(super) unsafe fn input_tile<S: Simd>(
         let mut pixels = [zeros; PRODUCTS];
         for row in 0..PATCH {
             for column in 0..PATCH {
-                // Coordinates minus one: −1 wraps around and is outside the image as well.
+                // The patch starts one pixel before the tile. −1 wraps around, so that it is outside the image as well.
                 let (r, c) = ((top + row).wrapping_sub(1), (left + column).wrapping_sub(1));
                 if r < h && c < w {
                     pixels[row * PATCH + column] = base.add((r * w + c) * x.stride);
@@ -52,7 +52,7 @@ pub(super) unsafe fn input_tile<S: Simd>(
     }
 }
 
-/// Computes Aᵀ m A of one tile of products `m`, for all channels, and writes it to `y`, plus the bias.
+/// Computes Aᵀ m A for the products `m` of one tile, for all channels, adds the bias, and writes the result to `y`.
 #[inline(always)]
 pub(super) unsafe fn output_tile<S: Simd>(
     conv: &Convolve,
@@ -100,7 +100,7 @@ pub(super) unsafe fn output_tile<S: Simd>(
     }
 }
 
-/// Computes A y Aᵀ of one tile of the output's gradient, for all channels, in panels.
+/// Computes A y Aᵀ for one tile y of the output's gradient, for all channels, and writes it to `m` in panels.
 #[inline(always)]
 pub(super) unsafe fn gradient_tile<S: Simd>(
     dy: &View,

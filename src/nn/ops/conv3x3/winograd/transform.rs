@@ -68,7 +68,7 @@ pub(super) unsafe fn products_from_output<S: Simd>(y: [S::V; 4]) -> [S::V; 6] {
     }
 }
 
-/// The factors of the rows of G: 1 / Π (p − q) over the other finite points q.
+/// The factors of the rows of G for the points p = 0, ±A and ±B: 1 / Π (p − q) over the other finite points q.
 const AT_ZERO: f32 = 1.0 / (AA * BB);
 const AT_A: f32 = 1.0 / (2.0 * AA * (AA - BB));
 const AT_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
