@@ -213,8 +213,8 @@ fn value_parents(graph: &Graph, steps: &[PlanStep], readers: &[Vec<usize>]) -> P
         match step.op {
             Op::Concat(Concat { a, b }) => {
                 for (x, channel) in [(a, 0), (b, graph.shape(a).channels)] {
-                    // A reader after the concatenation would write the gradient first, and the concatenation overwrite
-                    // it.
+                    // If a later step also reads `x`, its backward step would write the gradient of `x` before the
+                    // concatenation does.
                     if parents[x.0].is_none() && readers[x.0].iter().all(|r| *r <= time) && (x != b || a != b) {
                         parents[x.0] = Some((step.node, channel));
                     }
