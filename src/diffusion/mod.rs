@@ -1,5 +1,5 @@
-//! The mathematics of denoising diffusion: noise schedules, prediction types, samplers. All values are
-//! `f64`. Nothing here depends on networks or images; the caller passes the network as a function.
+//! The mathematics of denoising diffusion: noise schedules, prediction types, samplers. All values are `f64`. Nothing
+//! here depends on networks or images; the caller passes the network as a function.
 
 mod prediction;
 mod sampler;

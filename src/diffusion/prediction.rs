@@ -30,8 +30,8 @@ pub(super) fn half_log_snr(alpha_bar: f64) -> f64 {
 
 /// Returns the weight of the squared error of the network's output at a time with this ᾱ.
 ///
-/// With `min_snr`, the weight corresponds to a weight of min(SNR, γ) on the error of the clean value, whatever the
-/// network predicts; SNR = ᾱ / (1−ᾱ) (Hang et al. 2023, section 3.4).
+/// With `min_snr`, it corresponds to a weight of min(SNR, γ) on the error of the clean value, where SNR = ᾱ / (1−ᾱ)
+/// (Hang et al. 2023, section 3.4). Regression, which has no noise, is never weighted.
 pub fn loss_weight(params: &DiffusionParams, alpha_bar: f64) -> f64 {
     if params.loss_weighting == LossWeighting::None {
         return 1.0;

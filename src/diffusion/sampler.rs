@@ -19,8 +19,7 @@ pub struct Step {
     pub alpha_bar_next: f64,
 }
 
-/// Returns the times of a chain of `steps` steps, from the noisiest on. `steps` is at most `timesteps`, the number of all
-/// times.
+/// Returns the times of a chain of `steps` steps, the noisiest first. `steps` is at most `timesteps`.
 pub fn times(spacing: Spacing, timesteps: usize, steps: usize) -> Vec<usize> {
     match spacing {
         // The i-th stride from the end, rounded: 999, 959, …, 39 for 25 of 1000.
@@ -148,8 +147,8 @@ struct Multistep {
 }
 
 impl Multistep {
-    /// Extrapolates x̂_0 by half a step: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h', where ' denotes the previous step. The
-    /// last step is always first-order: its h is infinite, and with few steps it would be unstable anyway.
+    /// Extrapolates x̂_0 by half a step: (1 + 1/2r) x̂_0 − 1/2r x̂_0', 1/r = h/h', where ' denotes the previous step.
+    /// The last step is always first-order: its h is infinite, and with few steps it would be unstable anyway.
     fn extrapolate(&mut self, step: Step, x0: Vec<f64>) -> Vec<f64> {
         if step.alpha_bar_next >= 1.0 {
             return x0;

@@ -1,4 +1,5 @@
-//! Tests of the samplers against formulas, reference values from NumPy, and a distribution whose exact denoiser is known.
+//! Tests of the samplers against formulas, reference values from NumPy, and a distribution whose exact denoiser is
+//! known.
 
 use std::convert::Infallible;
 
@@ -153,8 +154,8 @@ impl Mixture {
     }
 }
 
-/// Returns the output of a perfect network at x_t: the mean of its training target, given x_t. Targets are linear in the
-/// clean value and the noise, so the means of these suffice.
+/// Returns the output of a perfect network at x_t: the mean of its training target, given x_t. Targets are linear in
+/// the clean value and the noise, so the means of these suffice.
 fn perfect_output(prediction_type: PredictionType, x: [f64; 2], alpha_bar: f64) -> [f64; 2] {
     let x0 = MIXTURE.denoise(x, alpha_bar);
     let eps = |c: usize| (x[c] - alpha_bar.sqrt() * x0[c]) / (1.0 - alpha_bar).sqrt();
@@ -211,7 +212,8 @@ fn samplers_with_the_exact_denoiser_reproduce_the_distribution() {
                 (PredictionType::Eps, Spacing::Leading),
                 (PredictionType::V, Spacing::Trailing),
             ] {
-                // Leading spacing skips the noisiest times although chains start from pure noise, so it needs more steps.
+                // Leading spacing skips the noisiest times although chains start from pure noise, so it needs more
+                // steps.
                 let steps = if spacing == Spacing::Leading { 2 * steps } else { steps };
                 let params = SamplerParams { method, eta, steps, spacing, ..Default::default() };
                 let deviation = deviation(schedule, prediction_type, &params);

@@ -80,8 +80,8 @@ fn conv_control(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &Layer
     g.add(branch, x)
 }
 
-/// Returns the number w of hidden channels of [`conv_control`] that brings its parameter count, w (2C + 1) + 3C, closest
-/// to that of the layer that it replaces.
+/// Returns the number w of hidden channels of [`conv_control`] that brings its parameter count, w (2C + 1) + 3C,
+/// closest to that of the layer that it replaces.
 fn control_width(shape: Shape, params: &AttentionParams, scale: usize, image: Shape) -> usize {
     let kind = match params.matches {
         Matched::Sagan => AttentionKind::Sagan,

@@ -57,7 +57,7 @@ const METADATA_KEY: &str = "srpipe";
 
 /// The maximum length of a header. That of the largest network, with 192 blocks, is about 200 KB.
 const MAX_HEADER: u64 = 16 << 20;
-/// The number of bytes before the header. They encode its length.
+/// The number of bytes that precede the header and encode its length.
 const PREFIX: u64 = 8;
 
 impl Checkpoint {
@@ -126,8 +126,8 @@ impl Checkpoint {
         Ok(Self { config, weights: weights.collect::<Result<_>>()? })
     }
 
-    /// Reads a checkpoint from a file, like [`from_bytes`](Self::from_bytes). Checks the header against the file's length
-    /// before reading the rest.
+    /// Reads a checkpoint from a file, like [`from_bytes`](Self::from_bytes). Checks the header against the file's
+    /// length before reading the rest.
     pub fn read(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
         let mut file = File::open(path).with_context(reading)?;

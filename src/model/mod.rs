@@ -1,5 +1,5 @@
-//! Networks, their checkpoints and their costs. This module decides which operations a network has, on how many channels
-//! and with which parameter names; `nn` computes them.
+//! Networks, their checkpoints and their costs. This module decides which operations a network has, on how many
+//! channels and with which parameter names; `nn` computes them.
 //!
 //! - `unet`: the U-Net; `attention`: its attention layers and their controls; `norm`: the number of groups of a
 //!   normalisation.

@@ -1,8 +1,8 @@
 //! The U-Net: levels of halved resolution, blocks of convolutions, a time embedding, and attention at the requested
 //! resolutions.
 //!
-//! With plain blocks and the tutorial's time embedding, it is the tutorial's network with its mistakes corrected, and its
-//! parameters have the names of the PyTorch reference. `attention` contains the attention layers.
+//! With plain blocks and the tutorial's time embedding, it is the tutorial's network with its mistakes corrected, and
+//! its parameters have the names of the PyTorch reference. `attention` contains the attention layers.
 
 use super::attention::{LayerSite, add_attention};
 use super::norm::groups;
@@ -118,7 +118,8 @@ impl Builder<'_> {
         self.graph.silu(x)
     }
 
-    /// Appends a residual block: group normalisation, SiLU and 3×3 convolution, twice; then the sum with the block's input.
+    /// Appends a residual block: group normalisation, SiLU and 3×3 convolution, twice; then the sum with the block's
+    /// input.
     fn residual_block(&mut self, x: NodeId, name: &str, outputs: usize) -> NodeId {
         let inputs = self.graph.shape(x).channels;
         let y = self.graph.group_norm(x, &format!("{name}.norm1"), groups(inputs));
