@@ -53,8 +53,9 @@ fn table(results: &[Agreement], agrees: bool) -> String {
     }
     let verdict = if agrees { "agrees with the CPU's kernels" } else { "does NOT agree with the CPU's kernels" };
     format!(
-        "{}\nThe device {verdict}. Bounds: outputs {MAX_OUTPUT_DIFFERENCE:.0e}, \
-         gradients {MAX_GRADIENT_DIFFERENCE:.0e} and states {MAX_STATE_DIFFERENCE:.0e} of their norm, losses {MAX_LOSS_DIFFERENCE:.0e} of their mean.\n",
+        "{}\nThe device {verdict}. Bounds: outputs {MAX_OUTPUT_DIFFERENCE:.0e}, gradients \
+         {MAX_GRADIENT_DIFFERENCE:.0e} and states {MAX_STATE_DIFFERENCE:.0e} of their norm, losses \
+         {MAX_LOSS_DIFFERENCE:.0e} of their mean.\n",
         table.render(Paint::stdout())
     )
 }
