@@ -33,6 +33,7 @@ pages! {
     readme: "README.md",
     contributing: "CONTRIBUTING.md",
     claims: "docs/claims.md",
+    statistics: "docs/statistics.md",
     command_stages: "docs/command-stages.md",
     faq: "docs/faq.md",
     gpu: "docs/gpu.md",
@@ -248,7 +249,7 @@ fn check_yaml(folder: &Folder, page: &str, text: &str) {
                 stages.insert(key, value);
                 continue;
             }
-            "claims" | "arms" => "compare",
+            "claims" | "arms" | "seeds" => "compare",
             "sampler" => "sample_attention",
             _ => "attention",
         };

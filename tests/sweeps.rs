@@ -49,7 +49,7 @@ fn a_sweep_is_planned_run_and_compared() {
     assert!((arm["psnr_mean"].as_f64().unwrap() - (seeds[0] + seeds[1]) / 2.0).abs() < 1e-12, "{summary}");
     assert!(arm["psnr_mean_sd"].is_number() && arm["axes"]["lr"] == "1e-3", "{summary}");
     let metrics = std::fs::read_to_string(latest.join("compare/metrics.csv")).unwrap();
-    assert!(metrics.starts_with("image,arm,seed,lr,psnr_sample,"), "{metrics}");
+    assert!(metrics.starts_with("image,arm,seed,training,lr,psnr_sample,"), "{metrics}");
     // A header, and four images for each of five rows: two arms with two seeds, and bicubic.
     assert_eq!(metrics.lines().count(), 1 + 4 * 5);
 
@@ -82,73 +82,6 @@ fn a_sweep_is_planned_run_and_compared() {
     let run = folder.run(&wider);
     let ran = run.finished()["stages"].as_object().unwrap().values().filter(|state| *state == "ran").count();
     assert_eq!(ran, 5, "{run}");
-}
-
-/// Returns a comparison of two tiny models with a claim. `more` has parameters of both `train` stages and of both
-/// `sample` stages.
-fn with_claim(more: [&str; 2]) -> Folder {
-    let model = |name: &str, kind: &str| {
-        let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
-        let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
-        (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", more[0]))
-    };
-    let sample = |model: &str| {
-        (
-            format!("of_{model}"),
-            format!("{{kind: sample, model: {model}, data: pairs, samples: 1, sampler: {{steps: 1}}{}}}", more[1]),
-        )
-    };
-    let stages = [model("with", "seed"), model("without", "none"), sample("with"), sample("without")];
-    let pipeline = Pipeline::new()
-        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
-        .stage("pairs", "{kind: degrade, input: images, scale: 4}");
-    let pipeline = stages.iter().fold(pipeline, |pipeline, (name, yaml)| pipeline.stage(name, yaml));
-    let compare = "{kind: compare, arms: {with: of_with, without: of_without}, rows: 1, \
-                   claims: {quality: {arm: with, control: without}}}";
-    pipeline.stage("compare", compare).folder()
-}
-
-/// Returns the claim in the summary of the latest run.
-fn claim_of(folder: &Folder) -> Value {
-    let summary = folder.runs().join("p/latest/compare/summary.json");
-    serde_json::from_slice::<Value>(&std::fs::read(summary).unwrap()).unwrap()["claims"][0].clone()
-}
-
-#[test]
-fn the_suggested_command_runs_the_full_study() {
-    let folder = with_claim(["", ""]);
-    let run = folder.run(&["--set", "seed=5", "--set", "stages.with.seed=4"]);
-    assert_eq!(claim_of(&folder)["n"], 1);
-    let command = run.stdout.lines().skip_while(|line| !line.ends_with("The full study:")).nth(1).unwrap().trim();
-    assert_eq!(command, "srpipe run p.yaml --sweep seed=0,1,2,3,4,5,6,7", "{run}");
-    let words: Vec<&str> = command.split(' ').skip(1).collect();
-    let study = folder.srpipe(&words);
-    assert_eq!(study.code, Some(0), "{study}");
-    assert!(!study.stdout.contains("by design"), "{study}");
-    assert_eq!(claim_of(&folder)["n"], 8);
-}
-
-#[test]
-fn without_a_command_for_the_full_study_the_file_must_change() {
-    for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
-        let folder = with_claim([own, ""]);
-        let run = folder.run(&[]);
-        let advice = "  train all claimed arms with the same 8 seeds: in the pipeline file, set \
-                      `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` and remove `seed` from their stages and `defaults`\n";
-        assert!(run.stdout.contains(advice), "{run}");
-    }
-}
-
-#[test]
-fn sampling_one_model_with_many_seeds_counts_as_one_seed() {
-    let folder = with_claim(["", ", matrix: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}"]);
-    let run = folder.run(&[]);
-    assert_eq!(run.code, Some(0), "{run}");
-    let claim = claim_of(&folder);
-    assert_eq!(
-        (&claim["n"], &claim["by_design"], &claim["verdict"]),
-        (&1.into(), &true.into(), &"inconclusive".into())
-    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
+use serde::Serialize;
 use serde_json::json;
 
 use super::EXIT_DONE;
@@ -12,7 +13,11 @@ use super::args::DiffArgs;
 use super::layout::Table;
 use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, print, print_json};
+use super::results;
 use super::run_values::RunValues;
+use crate::comparison::BICUBIC;
+use crate::config::StageKind;
+use crate::store::Store;
 
 pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
@@ -24,12 +29,67 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         let (params, metrics) = (changed(&a_params, &b_params), changed(&a_metrics, &b_metrics));
         let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
-        let runs = [&a, &b].map(|run| &run.view.record.id);
-        print_json(&json!({"schema": 1, "runs": runs, "params": params, "metrics": metrics}));
+        let ids = [&a, &b].map(|run| &run.view.record.id);
+        let spreads = [&a, &b].map(|run| spreads(&store, run));
+        let seeds: BTreeMap<&str, [Option<&Spread>; 2]> =
+            metrics.keys().filter_map(|path| Some((**path, known(path, &spreads)?))).collect();
+        print_json(&json!({"schema": 1, "runs": ids, "params": params, "metrics": metrics, "seeds": seeds}));
         return Ok(EXIT_DONE);
     }
-    print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics)));
+    let spreads = [&a, &b].map(|run| spreads(&store, run));
+    print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics), &spreads));
     Ok(EXIT_DONE)
+}
+
+/// How the value of a metric varies between the seeds of its arm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Spread {
+    /// The number of seeds.
+    n: usize,
+    /// The standard deviation over the seeds; `None` with one.
+    sd: Option<f64>,
+}
+
+/// Returns the spreads of the metrics of a run's comparisons, by path.
+fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
+    let mut spreads = BTreeMap::new();
+    for stage in run.view.record.stages.iter().filter(|stage| stage.kind == StageKind::Compare) {
+        let Some(summary) = stage.key.as_ref().and_then(|key| results::summary(store, key)) else { continue };
+        for (arm, summary) in summary["arms"].as_object().into_iter().flatten() {
+            // Bicubic interpolation has no seeds.
+            let n = summary["seeds"].as_object().map_or(1, |seeds| seeds.len());
+            for name in stage.metrics.keys().filter_map(|name| name.strip_suffix(&format!(".{arm}"))) {
+                let sd = summary[format!("{name}_sd")].as_f64();
+                if arm != BICUBIC {
+                    spreads.insert(format!("{}.{name}.{arm}", stage.name), Spread { n, sd });
+                }
+            }
+        }
+    }
+    spreads
+}
+
+fn known<'a>(path: &str, spreads: &'a [BTreeMap<String, Spread>; 2]) -> Option<[Option<&'a Spread>; 2]> {
+    let of_runs = [spreads[0].get(path), spreads[1].get(path)];
+    of_runs.iter().any(Option::is_some).then_some(of_runs)
+}
+
+/// Warns about differences that are no evidence. `None` if no metric has seeds.
+fn caveat(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Option<String> {
+    let known: Vec<[Option<&Spread>; 2]> = paths.iter().filter_map(|path| known(path, spreads)).collect();
+    let both: Vec<[usize; 2]> = known.iter().filter_map(|[a, b]| Some([a.as_ref()?.n, b.as_ref()?.n])).collect();
+    if let Some([a, b]) = both.iter().find(|[a, b]| a != b) {
+        return Some(format!(
+            "the runs have different numbers of seeds ({a} and {b}), so their means differ by chance as well"
+        ));
+    }
+    let n = both.iter().map(|[n, _]| *n).min()?;
+    Some(match n {
+        1 => "one seed: another seed may reverse these differences; claims over several seeds decide".to_string(),
+        n => format!(
+            "± is the standard deviation over {n} seeds; claims decide whether a difference is more than chance"
+        ),
+    })
 }
 
 /// Names with the values of two runs, which differ.
@@ -43,7 +103,13 @@ fn changed<'a, T: PartialEq>(a: &'a BTreeMap<String, T>, b: &'a BTreeMap<String,
 }
 
 /// Returns a table of the differences.
-fn show(a: &RunValues, b: &RunValues, params: &Changes<String>, metrics: &Changes<f64>) -> String {
+fn show(
+    a: &RunValues,
+    b: &RunValues,
+    params: &Changes<String>,
+    metrics: &Changes<f64>,
+    spreads: &[BTreeMap<String, Spread>; 2],
+) -> String {
     let (a_id, b_id) = (&a.view.record.id, &b.view.record.id);
     if params.is_empty() && metrics.is_empty() {
         return format!("{a_id} and {b_id} have the same parameters and metrics\n");
@@ -72,13 +138,42 @@ fn show(a: &RunValues, b: &RunValues, params: &Changes<String>, metrics: &Change
         last_shown = is_whole.then_some(stage);
     }
     for (path, before, after) in metrics {
-        let shown = |value: &Option<&f64>| value.map_or("-".to_string(), |value| format::number(*value));
+        let shown = |value: &Option<&f64>, spreads: &BTreeMap<String, Spread>| {
+            let value = value.map_or("-".to_string(), |value| format::number(*value));
+            match spreads.get(*path) {
+                Some(Spread { n, sd: Some(sd) }) => format!("{value} ± {} (n {n})", format::number(*sd)),
+                Some(Spread { n, sd: None }) => format!("{value} (n {n})"),
+                None => value,
+            }
+        };
         let by = match (before, after) {
             (Some(before), Some(after)) => format!("{:+.4}", **after - **before),
             _ => String::new(),
         };
-        table.row(vec![plain(path.to_string()), plain(shown(before)), plain(shown(after)), plain(by)]);
+        table.row(vec![
+            plain(path.to_string()),
+            plain(shown(before, &spreads[0])),
+            plain(shown(after, &spreads[1])),
+            plain(by),
+        ]);
     }
     text += &table.render(Paint::stdout());
+    let paths: Vec<&str> = metrics.iter().map(|(path, ..)| *path).collect();
+    text += &caveat(&paths, spreads).map_or(String::new(), |caveat| format!("{caveat}\n"));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_of_few_or_unequal_seeds_have_a_caveat() {
+        let spreads = |n| BTreeMap::from([("compare.psnr_mean.a".to_string(), Spread { n, sd: None })]);
+        let of = |a, b| caveat(&["stage.seconds", "compare.psnr_mean.a"], &[spreads(a), spreads(b)]);
+        assert!(of(1, 1).unwrap().starts_with("one seed"));
+        assert!(of(3, 8).unwrap().contains("different numbers of seeds (3 and 8)"));
+        assert!(of(8, 8).unwrap().contains("over 8 seeds"));
+        assert_eq!(caveat(&["stage.seconds"], &[spreads(1), spreads(1)]), None);
+    }
 }

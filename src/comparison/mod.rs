@@ -34,4 +34,4 @@ pub use figures::Figures;
 pub use grid::{Column, MANY_COLUMNS, comparison};
 pub use loss::{Curve, LossRow, loss_curves, read_loss};
 pub use measured::{BICUBIC, Measured, floors, metrics_csv};
-pub use summary::Summary;
+pub use summary::{ArmSummary, Summary};

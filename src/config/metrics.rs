@@ -258,6 +258,11 @@ impl Metric {
         self.declaration().better == Better::Higher
     }
 
+    /// Whether its values depend on the number of samples per image.
+    pub fn depends_on_samples(self) -> bool {
+        matches!(self.declaration().samples, Samples::Same | Samples::Extrapolated)
+    }
+
     /// Whether it is measured in training. Then only trained arms have it, and it is comparable only between arms with
     /// the same prediction type, target and noise.
     pub fn is_of_training(self) -> bool {

@@ -44,6 +44,18 @@ pub(super) struct Panel {
     more: usize,
 }
 
+impl Panel {
+    /// Creates a panel without a title.
+    pub(super) fn of(charts: Vec<(&'static str, String)>, legend: Vec<(String, String)>, more: usize) -> Self {
+        Self { title: String::new(), charts, legend, more }
+    }
+
+    #[cfg(test)]
+    pub(super) fn titles(&self) -> Vec<&'static str> {
+        self.charts.iter().map(|(title, _)| *title).collect()
+    }
+}
+
 /// The legend text of the high-resolution images.
 const TRUTH: &str = "real images";
 

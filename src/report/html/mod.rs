@@ -1,8 +1,8 @@
 //! The report of a run: one self-contained HTML file.
 //!
 //! [`Report`] holds the data of a run; its creator decides where they come from. `render` creates the page: `table`,
-//! `verdicts`, `forest` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves` and `graph`
-//! draw SVG, `attention` shows attention maps, and `report.html` is the template. All user-supplied names are escaped:
+//! `verdicts`, `forest` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves`,
+//! `profiles` and `graph` draw SVG, `attention` shows attention maps, and `report.html` is the template. All user-supplied names are escaped:
 //! the template escapes text, and `chart::escape` what is drawn.
 //!
 //! Without JavaScript, only the slider between two arms is missing: selections use radio buttons and style sheets, and
@@ -15,6 +15,7 @@ mod curves;
 mod forest;
 mod graph;
 mod pictures;
+mod profiles;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -198,6 +199,8 @@ struct View {
     table: Option<table::Table>,
     /// The differences of every metric from one control.
     forest: Option<forest::Forest>,
+    /// The share of images for which each arm reaches a value.
+    profiles: Option<curves::Panel>,
     differences: arms::Differences,
     attention: Vec<attention::AttentionMaps>,
     gallery: Option<pictures::Gallery>,
@@ -209,6 +212,7 @@ struct View {
 impl View {
     fn of(comparison: &Comparison, size: usize) -> anyhow::Result<Self> {
         let summary = comparison.summary.as_ref();
+        let images = comparison.metrics.as_deref().map(table::by_image).transpose()?.unwrap_or_default();
         let samples = summary.and_then(|s| s.samples).filter(|samples| *samples > 1);
         let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples of each"));
         Ok(Self {
@@ -218,7 +222,8 @@ impl View {
             subtitle: summary.map_or_else(String::new, |s| format!("{} test images{samples}", s.images)),
             notes: summary.map(|s| s.notes.clone()).unwrap_or_default(),
             claims: summary.map(|s| cards(&s.claims, &comparison.exploratory)).unwrap_or_default(),
-            table: summary.map(|s| table::Table::of(s, comparison.metrics.as_deref())).transpose()?,
+            table: summary.map(|s| table::Table::of(s, &images)),
+            profiles: summary.and_then(|s| profiles::profiles(s, &images)),
             forest: summary.and_then(|s| forest::Forest::of(&s.differences)),
             differences: arms::Differences::of(&comparison.arms),
             attention: comparison

@@ -46,9 +46,8 @@ struct Cell {
 }
 
 impl Table {
-    /// `metrics` is `metrics.csv`; without it, the values of single seeds have no interval.
-    pub(super) fn of(summary: &Summary, metrics: Option<&[u8]>) -> anyhow::Result<Self> {
-        let images = metrics.map(by_image).transpose()?.unwrap_or_default();
+    /// Without values by image, those of single seeds have no interval.
+    pub(super) fn of(summary: &Summary, images: &ByImage) -> Self {
         let mut arms: Vec<(&str, Value, usize)> = summary
             .arms
             .iter()
@@ -93,7 +92,7 @@ impl Table {
              between seeds"
                 .to_string()
         });
-        Ok(Self {
+        Self {
             heads: shown
                 .iter()
                 .map(|metric| Head {
@@ -123,14 +122,15 @@ impl Table {
                 .iter()
                 .any(Option::is_some)
                 .then(|| floor.into_iter().map(Option::unwrap_or_default).collect()),
-        })
+        }
     }
 }
 
-/// The value for each image, by arm and then by metric.
-type ByImage = HashMap<String, BTreeMap<String, Vec<f64>>>;
+/// The values for each image and seed, by arm and then by metric.
+pub(super) type ByImage = HashMap<String, BTreeMap<String, Vec<f64>>>;
 
-fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
+/// Reads `metrics.csv`.
+pub(super) fn by_image(metrics: &[u8]) -> anyhow::Result<ByImage> {
     let mut found = ByImage::new();
     let mut reader = csv::Reader::from_reader(metrics);
     let heads = reader.headers().context("reading metrics.csv")?.clone();
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn metrics_of_one_seed_have_a_confidence_interval_over_images() {
         let arms = measured();
-        let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap());
         assert!(table.legend.contains("test images"));
         // The values 18 and 19 have mean 18.5 and standard error 0.5; the 97.5 % quantile of Student's t with one
         // degree of freedom is 12.706.
@@ -186,17 +186,17 @@ mod tests {
     fn only_arms_that_are_not_distinguishable_from_the_best_are_bold() {
         let arms = measured();
         let best = BTreeMap::from([(Metric::PsnrMean, vec!["attention, 2".to_string()])]);
-        let table = Table::of(&Summary { best, ..Summary::of(&arms, floors()) }, None).unwrap();
+        let table = Table::of(&Summary { best, ..Summary::of(&arms, floors()) }, &ByImage::new());
         assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ", "21.50 *"]);
         assert_eq!(cells(&table, "bicubic")[..2], ["21.25 ", "21.25 "]);
-        let table = Table::of(&Summary::of(&arms, floors()), None).unwrap();
+        let table = Table::of(&Summary::of(&arms, floors()), &ByImage::new());
         assert!(table.rows.iter().flat_map(|row| &row.cells).all(|cell| !cell.is_best));
     }
 
     #[test]
     fn metrics_of_several_seeds_have_a_standard_deviation() {
         let arms = with_seeds();
-        let table = Table::of(&Summary::of(&arms, floors()), Some(&metrics_csv(&arms).unwrap())).unwrap();
+        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap());
         assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training");
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 ");

@@ -1,0 +1,165 @@
+//! End-to-end tests of claims and of the output about them.
+
+mod common;
+
+use common::{Folder, Pipeline};
+use serde_json::Value;
+
+/// Returns a comparison of two tiny models with a claim. `more` has parameters of both `train` stages and of both
+/// `sample` stages.
+fn with_claim(more: [&str; 2]) -> Folder {
+    let model = |name: &str, kind: &str| {
+        let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
+        let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
+        (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", more[0]))
+    };
+    let sample = |model: &str| {
+        (
+            format!("of_{model}"),
+            format!("{{kind: sample, model: {model}, data: pairs, samples: 1, sampler: {{steps: 1}}{}}}", more[1]),
+        )
+    };
+    let stages = [model("with", "seed"), model("without", "none"), sample("with"), sample("without")];
+    let pipeline = Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}");
+    let pipeline = stages.iter().fold(pipeline, |pipeline, (name, yaml)| pipeline.stage(name, yaml));
+    let compare = "{kind: compare, arms: {with: of_with, without: of_without}, rows: 1, \
+                   claims: {quality: {arm: with, control: without}}}";
+    pipeline.stage("compare", compare).folder()
+}
+
+/// Returns the claim in the summary of the latest run.
+fn claim_of(folder: &Folder) -> Value {
+    let summary = folder.runs().join("p/latest/compare/summary.json");
+    serde_json::from_slice::<Value>(&std::fs::read(summary).unwrap()).unwrap()["claims"][0].clone()
+}
+
+#[test]
+fn the_suggested_command_runs_the_full_study() {
+    let folder = with_claim(["", ""]);
+    let run = folder.run(&["--set", "seed=5", "--set", "stages.with.seed=4"]);
+    assert_eq!(claim_of(&folder)["n"], 1);
+    let command = run.stdout.lines().skip_while(|line| !line.ends_with("The full study:")).nth(1).unwrap().trim();
+    assert_eq!(command, "srpipe run p.yaml --sweep seed=0,1,2,3,4,5,6,7", "{run}");
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let study = folder.srpipe(&words);
+    assert_eq!(study.code, Some(0), "{study}");
+    assert!(!study.stdout.contains("by design"), "{study}");
+    assert_eq!(claim_of(&folder)["n"], 8);
+}
+
+#[test]
+fn without_a_command_for_the_full_study_the_file_must_change() {
+    for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
+        let folder = with_claim([own, ""]);
+        let run = folder.run(&[]);
+        let advice = "  train all claimed arms with the same 8 seeds: in the pipeline file, set \
+                      `matrix: { seed: [0, 1, 2, 3, 4, 5, 6, 7] }` and remove `seed` from their stages and `defaults`\n";
+        assert!(run.stdout.contains(advice), "{run}");
+    }
+}
+
+#[test]
+fn sampling_one_model_with_many_seeds_counts_as_one_seed() {
+    let folder = with_claim(["", ", matrix: {seed: [0, 1, 2, 3, 4, 5, 6, 7]}"]);
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let claim = claim_of(&folder);
+    assert_eq!(
+        (&claim["n"], &claim["by_design"], &claim["verdict"]),
+        (&1.into(), &true.into(), &"inconclusive".into())
+    );
+}
+
+fn sweep(seeds: usize) -> String {
+    let seeds: Vec<String> = (0..seeds).map(|seed| seed.to_string()).collect();
+    format!("seed={}", seeds.join(","))
+}
+
+#[test]
+fn a_study_that_grows_after_a_verdict_is_exploratory() {
+    let folder = with_claim(["", ""]);
+    let three = folder.run(&["--sweep", &sweep(3)]);
+    assert!(!three.stdout.contains("exploratory"), "{three}");
+    let six = folder.run(&["--sweep", &sweep(6)]);
+    assert!(!six.stdout.contains("exploratory"), "a study of three seeds could show nothing: {six}");
+    let seven = folder.run(&["--sweep", &sweep(7)]);
+    assert!(seven.stdout.contains("(exploratory)"), "{seven}");
+    assert!(seven.stdout.contains("it was already tested with 6 seeds"), "{seven}");
+    let report = std::fs::read_to_string(folder.runs().join("p/latest/report.html")).unwrap();
+    assert!(report.contains("(exploratory)"));
+    // The look is remembered, although the study of six seeds is no longer the previous run.
+    let other = folder.run(&["--sweep", &sweep(7), "--set", "stages.compare.rows=2"]);
+    assert!(other.stdout.contains("(exploratory)"), "{other}");
+}
+
+#[test]
+fn planned_looks_are_not_exploratory() {
+    let folder = with_claim(["", ""]);
+    let run =
+        |seeds: usize| folder.run(&["--sweep", &sweep(seeds), "--set", "stages.compare.seeds={ plan: 8, looks: 2 }"]);
+    let between = run(6);
+    assert!(between.stdout.contains("planned to be tested at 4, 8 seeds, and has 6"), "{between}");
+    assert_eq!(claim_of(&folder)["verdict"], "inconclusive");
+    let last = run(8);
+    assert!(
+        last.stdout.contains("2 planned looks at a study of 8 seeds") && !last.stdout.contains("exploratory"),
+        "{last}"
+    );
+    assert_eq!(claim_of(&folder)["look"]["plan"], 8);
+}
+
+#[test]
+fn copies_of_one_training_count_once() {
+    let copy = |from: &str| {
+        format!(
+            "{{kind: command, command: [sh, -c, \"cp {{inputs.s}}/* outputs/\"], inputs: {{s: {from}}}, \
+             outputs: [samples.safetensors, test_hr.safetensors, test_lr.safetensors, loss.csv]}}"
+        )
+    };
+    let model = "{kind: train, data: pairs, model: {base_channels: 2}, optim: {steps: 1, batch_size: 2}}";
+    let sample = |model: &str| {
+        format!(
+            "{{kind: sample, model: {model}, data: pairs, samples: 2, sampler: {{steps: 1}}, matrix: {{seed: [0, 1, 2]}}}}"
+        )
+    };
+    let folder = Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage("one", model)
+        .stage("two", &model.replace("data: pairs", "data: pairs, seed: 3"))
+        .stage("of_one", &sample("one"))
+        .stage("of_two", &sample("two"))
+        .stage("copy_one", &copy("of_one"))
+        .stage("copy_two", &copy("of_two"))
+        .stage(
+            "compare",
+            "{kind: compare, arms: {one: copy_one, two: copy_two}, rows: 1, \
+                claims: {any: {arm: one, control: two, endpoint: crps}}}",
+        )
+        .folder();
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    assert!(run.stdout.contains("± is the standard deviation over 3 sampling seeds of one training"), "{run}");
+    assert!(run.stdout.contains("any: n = 1: 3 seeds with shared trainings"), "{run}");
+    assert_eq!((&claim_of(&folder)["n"], &claim_of(&folder)["pairs"]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn plan_power_estimates_seeds_and_time() {
+    let folder = with_claim(["", ""]);
+    let power = || -> Value {
+        let output = folder.srpipe(&["plan", "p.yaml", "--power", "--json"]);
+        let value: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"));
+        value["claims"][0].clone()
+    };
+    assert!(power()["n"].is_null() && power()["claim"] == "quality");
+    folder.run(&["--sweep", &sweep(3)]);
+    let found = power();
+    // The file itself has one seed, but the latest run tells how much results vary.
+    assert_eq!((&found["n"], &found["margin"]), (&3.into(), &1.0.into()));
+    assert!(!found["seeds_for_power"].is_null(), "{found}");
+    let text = folder.srpipe(&["plan", "p.yaml", "--power", "--sweep", &sweep(3)]).stdout;
+    assert!(text.contains("seeds for 80 %") && text.contains("quality"), "{text}");
+}
