@@ -1,4 +1,5 @@
-# !/usr/bin/env bash Measures how long planning takes, with stages to run and with nothing to do.
+#!/usr/bin/env bash
+# Measures how long planning takes, with stages to run and with nothing to do.
 #
 #     benches/planning.sh [CIFAR-10 BINARY ARCHIVE]
 #

@@ -119,7 +119,7 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
 /// Describes why a file cannot be read, for a message that already names the file.
 pub fn io_error(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_string(),
+        std::io::ErrorKind::NotFound => "no such file".to_string(),
         _ => error.to_string(),
     }
 }

@@ -158,7 +158,7 @@ fn expand(text: &str) -> (Vec<Vec<String>>, &str) {
         }
     }
     if let Some(rest) = text.strip_prefix('*') {
-        return (vec![], rest);
+        return (vec![vec!["*".to_string()]], rest);
     }
     let (name, rest) = text.split_at(identifier_len(text));
     if name.is_empty() {
@@ -175,6 +175,19 @@ fn expand(text: &str) -> (Vec<Vec<String>>, &str) {
     }
     let rest = rest.strip_prefix(" as ").map_or(rest, |rest| &rest[identifier_len(rest)..]);
     (vec![vec![name]], rest)
+}
+
+/// Returns the names of the public items that a file declares.
+fn declared(text: &str) -> Vec<String> {
+    let words = ["struct ", "enum ", "trait ", "type ", "fn ", "const fn ", "const ", "static "];
+    let name = |line: &str| {
+        let item = line
+            .strip_prefix("pub ")
+            .or_else(|| line.split_once(") ").filter(|_| line.starts_with("pub(")).map(|l| l.1))?;
+        let rest = words.iter().find_map(|word| item.strip_prefix(word))?;
+        Some(rest[..identifier_len(rest)].to_string())
+    };
+    text.lines().filter_map(|line| name(line)).collect()
 }
 
 impl Modules {
@@ -201,8 +214,15 @@ impl Modules {
         for (at, _) in text.match_indices("use ") {
             for path in expand(&text[at + "use ".len()..]).0 {
                 let path = if path[0] == "self" { &path[1..] } else { &path[..] };
-                if path.len() > 1 && self.0.contains_key(&[module, &path[..1]].concat()) {
-                    found.insert(path[path.len() - 1].clone(), path[0].clone());
+                let Some(text) = path.first().and_then(|child| self.0.get(&[module, &[child.clone()]].concat())) else {
+                    continue;
+                };
+                match path.last() {
+                    Some(name) if name == "*" => {
+                        found.extend(declared(text).into_iter().map(|name| (name, path[0].clone())));
+                    }
+                    Some(name) if path.len() > 1 => drop(found.insert(name.clone(), path[0].clone())),
+                    _ => {}
                 }
             }
         }
@@ -313,4 +333,20 @@ fn no_source_file_is_long() {
     let is_long = |file: &PathBuf| lines(file) > MAX_LINES;
     let long: Vec<String> = files.iter().filter(|file| is_long(file)).map(|file| file.display().to_string()).collect();
     assert!(long.is_empty(), "longer than {MAX_LINES} lines: split them by subject\n{long:#?}");
+}
+
+#[test]
+fn no_module_imports_everything_from_another() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![];
+    collect_sources(&src, &mut files);
+    let texts = files.iter().map(|file| (file.strip_prefix(&src).unwrap().into(), fs::read_to_string(file).unwrap()));
+    for (module, text) in Modules::new(texts).0 {
+        let is_hidden = |line: &&str| {
+            let of_crate = ["use super::", "use crate::", "use self::"].iter().any(|start| line.starts_with(start));
+            of_crate && line.contains('*')
+        };
+        let globs: Vec<&str> = text.lines().filter(is_hidden).collect();
+        assert!(globs.is_empty(), "{module:?} hides what it imports: {globs:?}");
+    }
 }

@@ -136,7 +136,10 @@ fn invalid_input_of_upscale_is_reported() {
     folder.write("text.safetensors", "no checkpoint");
     let photo = |args: &[&'static str]| [&["photo.png"], args].concat();
     for (args, expected) in [
-        (vec!["none.png", "--model", "model", "-o", "x.png"], "none.png: there is no such file"),
+        (
+            vec!["none.png", "--model", "model", "-o", "x.png"],
+            "cannot read none.png: no such file; give the path of a PNG, JPEG or WebP image",
+        ),
         (vec!["text.png", "--model", "model", "-o", "x.png"], "text.png: cannot read this as a PNG, JPEG or WebP"),
         (photo(&["--model", "model", "-o", "x.tiff"]), "x.tiff: the output file must end in .png, .jpg or .webp"),
         (photo(&["--model", "model", "-o", "none/x.png"]), "the folder none does not exist; create it"),
@@ -146,7 +149,7 @@ fn invalid_input_of_upscale_is_reported() {
             photo(&["--model", "samples", "-o", "x.png"]),
             "samples is a `sample` stage, expected a `train` stage; the run has model, mean",
         ),
-        (photo(&["--model", "none.safetensors", "-o", "x.png"]), "no such file: none.safetensors"),
+        (photo(&["--model", "none.safetensors", "-o", "x.png"]), "--model: cannot read none.safetensors: no such file"),
         (photo(&["--model", "text.safetensors", "-o", "x.png"]), "text.safetensors: this is not a safetensors file"),
         (photo(&["--model", "photo.png", "-o", "x.png"]), "photo.png: this is not a safetensors file"),
         (

@@ -95,6 +95,20 @@ pub fn damaged_job_records(store: &Store) -> Vec<String> {
     active.filter_map(|run| batch::check_records(&run).err()).map(|error| format!("{error:#}")).collect()
 }
 
+/// Cancels the jobs of a run that does not say which batch system has them: asks every one.
+fn cancel_everywhere(run: &RunDir) -> Result<&'static str> {
+    let mut result = None;
+    for kind in ExecutorKind::ALL {
+        let Some(system) = system(*kind)? else { continue };
+        let outcome = cancel_jobs(run, &*system);
+        result = Some(match result {
+            Some(Ok(what)) => Ok(what),
+            Some(Err(_)) | None => outcome,
+        });
+    }
+    result.context("there is no batch system")?
+}
+
 pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let run = find_run(&store, &args.run)?;
@@ -105,9 +119,7 @@ pub fn cancel(args: &RunIdArgs, runs: &Path) -> Result<u8> {
         // The batch system finds the jobs by the run's id.
         Err(error) if run.has_jobs_dir() => {
             note(&format!("warning: {error:#}"));
-            let executors = settings::executor()?.into_iter().chain(ExecutorKind::ALL.iter().copied());
-            let system = executors.filter_map(|kind| system(kind).transpose()).next();
-            let what = cancel_jobs(&run, &*system.context("there is no batch system")??)?;
+            let what = cancel_everywhere(&run)?;
             let folder = run.path().parent().and_then(Path::file_name).unwrap_or_default();
             report_cancelled(args, &run, &folder.to_string_lossy(), what);
             return Ok(EXIT_DONE);

@@ -49,7 +49,8 @@ pub(super) fn export(args: &ExportArgs, runs: &Path) -> Result<u8> {
 
 pub(super) fn import(args: &ImportArgs, runs: &Path) -> Result<u8> {
     let path = args.file.display();
-    let file = File::open(&args.file).map_err(|e| InputError(format!("{path}: {}", format::io_error(&e))))?;
+    let file = File::open(&args.file)
+        .map_err(|e| InputError(format!("cannot read the archive {path}: {}", format::io_error(&e))))?;
     if args.file.is_dir() {
         return Err(InputError(format!("{path} is a folder; expected an archive written by `srpipe export`")).into());
     }

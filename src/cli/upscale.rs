@@ -174,7 +174,10 @@ impl Outputs {
 
 fn read_picture(path: &Path) -> Result<Picture> {
     let input_error = |error: String| InputError(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| input_error(format::io_error(&error)))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        let what = format::io_error(&error);
+        InputError(format!("cannot read {}: {what}; give the path of a PNG, JPEG or WebP image", path.display()))
+    })?;
     let picture = Picture::decode(&bytes);
     Ok(picture.map_err(|error| input_error(format!("cannot read this as a PNG, JPEG or WebP image: {error:#}")))?)
 }
@@ -186,11 +189,11 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     let bytes = if path.is_file() {
         return Ok(Checkpoint::read(path).map_err(input_error)?);
     } else if path.extension().is_some_and(|ending| ending == "safetensors") {
-        return Err(InputError(format!("--model: no such file: {model}")).into());
+        return Err(InputError(format!("--model: cannot read {model}: no such file")).into());
     } else {
         let store = Store::open_records(runs).ok_or_else(|| {
             let InputError(no_runs) = no_runs(runs);
-            InputError(format!("--model: no such file: {model}; and {no_runs}"))
+            InputError(format!("--model: cannot read {model}: no such file; and {no_runs}"))
         })?;
         weights_of_stage(&store, model)?
     };

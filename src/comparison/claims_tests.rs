@@ -129,7 +129,7 @@ fn what_was_not_measured_is_inconclusive() {
 fn only_endpoints_that_are_fair_to_both_arms_decide() {
     let of = |samples: [usize; 2], objective: PredictionType, endpoint: Metric| {
         let mut arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])];
-        let scores = Scores { psnr: 20.0, psnr_y: None, ssim: None, ssim_y: None, consistency_psnr: 40.0 };
+        let scores = Scores { psnr: 20.0, consistency_psnr: 40.0, ..Scores::default() };
         for (arms, samples) in arms.iter_mut().zip(samples) {
             let diffusion = DiffusionParams { objective, ..Default::default() };
             arms.iter_mut().for_each(|of_seed| {

@@ -12,7 +12,7 @@ pub fn floors() -> Figures {
 }
 
 fn scores(psnr: f64) -> Scores {
-    Scores { psnr, psnr_y: Some(psnr + 1.0), ssim: None, ssim_y: None, consistency_psnr: 2.0 * psnr }
+    Scores { psnr, psnr_y: Some(psnr + 1.0), consistency_psnr: 2.0 * psnr, ..Scores::default() }
 }
 
 fn forecast(psnr: f64) -> Forecast {

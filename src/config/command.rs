@@ -172,6 +172,7 @@ impl CommandParams {
 }
 
 impl Kind for CommandParams {
+    const NAME: &'static str = "command";
     const VERSION: u32 = 1;
     const OUTPUTS: &'static [&'static str] = &[];
     const IS_USER_DEFINED: bool = true;

@@ -155,6 +155,7 @@ fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, A
 }
 
 impl Kind for CompareParams {
+    const NAME: &'static str = "compare";
     const VERSION: u32 = 9;
     const OUTPUTS: &'static [&'static str] = &[METRICS, SUMMARY, COMPARISON, LOSS_CURVES];
     const HEADLINES: &'static [&'static str] = &["psnr_mean", "psnr_sample"];

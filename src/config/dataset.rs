@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
-use super::{Input, Kind, SecretUrl, StageKind};
+use super::{Input, Kind, SecretUrl};
 
 /// Fetches a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -227,6 +227,7 @@ pub enum DegradeMethod {
 }
 
 impl Kind for FetchParams {
+    const NAME: &'static str = "fetch";
     const VERSION: u32 = 1;
     const OUTPUTS: &'static [&'static str] = &[TRAIN_HR, VALIDATION_HR, TEST_HR];
     const HEADLINES: &'static [&'static str] = &["train", "images"];
@@ -246,9 +247,10 @@ impl Kind for FetchParams {
 }
 
 impl Kind for DegradeParams {
+    const NAME: &'static str = "degrade";
     const VERSION: u32 = 1;
     const OUTPUTS: &'static [&'static str] = &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
-    const REFERENCES: &'static [(&'static str, StageKind)] = &[("input", StageKind::Fetch)];
+    const REFERENCES: &'static [(&'static str, &'static str)] = &[("input", FetchParams::NAME)];
     const HEADLINES: &'static [&'static str] = &["train", "images"];
 
     fn inputs(&self) -> Vec<Input> {

@@ -5,7 +5,7 @@
 //! not change the result of a stage (a thread count, a path, a batch size of sampling) is marked `skip_serializing`, so
 //! that it stays out of keys.
 //!
-//! - `stage`: stage kinds with their inputs and outputs; [`blobs`]: names of outputs.
+//! - `stage`: what a stage kind declares; `kinds`: the list of kinds; [`blobs`]: names of outputs.
 //! - [`metrics`]: the declaration of every metric.
 //! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], [`command`]: parameters by
 //!   subject.
@@ -27,6 +27,7 @@ mod diffusion;
 mod executor;
 mod expansion;
 mod input_error;
+mod kinds;
 mod model;
 mod resources;
 mod sampling;
@@ -42,6 +43,7 @@ pub use diffusion::*;
 pub use executor::ExecutorKind;
 pub use expansion::expansion_hint;
 pub use input_error::InputError;
+pub use kinds::{StageKind, StageParams};
 pub use model::*;
 pub use resources::*;
 pub use sampling::*;

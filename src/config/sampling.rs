@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{EMA, LOSS, SAMPLES, TEST_HR, TEST_LR, WEIGHTS};
-use super::{Input, Kind, StageKind};
+use super::{DegradeParams, Input, Kind, TrainParams};
 
 /// Super-resolves the test images with a trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,11 +106,12 @@ pub enum Weights {
 }
 
 impl Kind for SampleParams {
+    const NAME: &'static str = "sample";
     const VERSION: u32 = 3;
     const OUTPUTS: &'static [&'static str] = &[SAMPLES, TEST_HR, TEST_LR, LOSS];
     const RUNS_NETWORK: bool = true;
-    const REFERENCES: &'static [(&'static str, StageKind)] =
-        &[("model", StageKind::Train), ("data", StageKind::Degrade)];
+    const REFERENCES: &'static [(&'static str, &'static str)] =
+        &[("model", TrainParams::NAME), ("data", DegradeParams::NAME)];
     const HEADLINES: &'static [&'static str] = &["images_per_s"];
     const TIME_LINEAR: &'static [&'static str] = &["/sampler/steps", "/samples", "/limit"];
 

@@ -1,16 +1,16 @@
-//! Stage kinds. Each implements [`Kind`] next to its parameters, and is listed once, in `kinds!` below.
+//! What a stage kind declares: each implements [`Kind`] next to its parameters, and is listed in `kinds`.
 
 use std::borrow::Cow;
-use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::*;
-
-/// What srpipe needs to know about a stage kind, apart from how it is computed (`stages`) and which combinations of
-/// parameters are valid (`pipeline::checks`).
-pub trait Kind: Serialize + DeserializeOwned {
+/// What a stage kind declares with its parameters. Code for a kind is also in `stages` (its computation) and `pipeline`
+/// (which combinations of parameters are valid, and which parameters refer to other stages).
+pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
+    /// The name in pipeline files.
+    const NAME: &'static str;
     /// The version of what a stage of this kind computes, part of its keys. Raise it with every change of results; the
     /// keys of later stages change only if the bytes that they read change.
     const VERSION: u32;
@@ -22,8 +22,8 @@ pub trait Kind: Serialize + DeserializeOwned {
     const RUNS_NETWORK: bool = false;
     /// Whether its outputs and metrics are the user's own.
     const IS_USER_DEFINED: bool = false;
-    /// The parameters that name one stage each, with the kind that the stage must have.
-    const REFERENCES: &'static [(&'static str, StageKind)] = &[];
+    /// The parameters that name one stage each, with the name of the kind that the stage must have.
+    const REFERENCES: &'static [(&'static str, &'static str)] = &[];
     /// Metrics to show first, in order of preference.
     const HEADLINES: &'static [&'static str] = &[];
     /// Parameters (JSON pointers) that the run time is proportional to.
@@ -45,132 +45,6 @@ pub trait Kind: Serialize + DeserializeOwned {
     /// Returns the seed of a stage that draws random numbers: the pipeline's unless it has its own.
     fn seed(&self, _pipeline: u64) -> Option<u64> {
         None
-    }
-}
-
-macro_rules! kinds {
-    ($($kind:ident: $name:literal, $params:ty;)*) => {
-        /// The parameters of a stage.
-        // There are few of them, one per stage.
-        #[allow(clippy::large_enum_variant)]
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "kind", rename_all = "snake_case")]
-        pub enum StageParams {
-            $($kind($params)),*
-        }
-
-        /// A stage kind.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum StageKind {
-            $($kind),*
-        }
-
-        impl StageKind {
-            pub const ALL: [Self; [$(Self::$kind),*].len()] = [$(Self::$kind),*];
-
-            /// Returns the name in pipeline files.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$kind => $name),* }
-            }
-
-            /// See [`Kind::VERSION`].
-            pub const fn version(self) -> u32 {
-                match self { $(Self::$kind => <$params>::VERSION),* }
-            }
-
-            /// See [`Kind::OUTPUTS`].
-            pub const fn outputs(self) -> &'static [&'static str] {
-                match self { $(Self::$kind => <$params>::OUTPUTS),* }
-            }
-
-            /// See [`Kind::OPTIONAL_OUTPUTS`].
-            pub const fn optional_outputs(self) -> &'static [&'static str] {
-                match self { $(Self::$kind => <$params>::OPTIONAL_OUTPUTS),* }
-            }
-
-            /// See [`Kind::RUNS_NETWORK`].
-            pub const fn runs_network(self) -> bool {
-                match self { $(Self::$kind => <$params>::RUNS_NETWORK),* }
-            }
-
-            /// See [`Kind::IS_USER_DEFINED`].
-            pub const fn is_user_defined(self) -> bool {
-                match self { $(Self::$kind => <$params>::IS_USER_DEFINED),* }
-            }
-
-            /// See [`Kind::REFERENCES`].
-            pub const fn references(self) -> &'static [(&'static str, StageKind)] {
-                match self { $(Self::$kind => <$params>::REFERENCES),* }
-            }
-
-            /// See [`Kind::HEADLINES`].
-            pub const fn headlines(self) -> &'static [&'static str] {
-                match self { $(Self::$kind => <$params>::HEADLINES),* }
-            }
-
-            /// Returns [`Kind::TIME_LINEAR`] and [`Kind::TIME_QUADRATIC`].
-            pub const fn time(self) -> [&'static [&'static str]; 2] {
-                match self { $(Self::$kind => [<$params>::TIME_LINEAR, <$params>::TIME_QUADRATIC]),* }
-            }
-        }
-
-        impl StageParams {
-            /// Reads the parameters of a stage of this kind.
-            pub fn from_yaml(kind: StageKind, yaml: serde_yaml::Value) -> Result<Self, serde_yaml::Error> {
-                Ok(match kind { $(StageKind::$kind => Self::$kind(serde_yaml::from_value(yaml)?)),* })
-            }
-
-            pub fn kind(&self) -> StageKind {
-                match self { $(Self::$kind(_) => StageKind::$kind),* }
-            }
-
-            /// Returns the parameters that change the result, as they are hashed into keys.
-            pub fn to_semantic_json(&self) -> serde_json::Value {
-                let value = match self { $(Self::$kind(params) => serde_json::to_value(params)),* };
-                value.expect("parameters are JSON")
-            }
-
-            /// See [`Kind::outputs`].
-            pub fn outputs(&self) -> Vec<&str> {
-                match self { $(Self::$kind(params) => params.outputs()),* }
-            }
-
-            /// See [`Kind::inputs`].
-            pub fn inputs(&self) -> Vec<Input> {
-                match self { $(Self::$kind(params) => params.inputs()),* }
-            }
-
-            /// See [`Kind::rename_inputs`].
-            pub fn rename_inputs(&mut self, mut rename: impl FnMut(&mut String)) {
-                match self { $(Self::$kind(params) => params.rename_inputs(&mut rename)),* }
-            }
-
-            /// See [`Kind::seed`].
-            pub fn seed(&self, pipeline: u64) -> Option<u64> {
-                match self { $(Self::$kind(params) => params.seed(pipeline)),* }
-            }
-
-            /// See [`Kind::RUNS_NETWORK`].
-            pub fn runs_network(&self) -> bool {
-                self.kind().runs_network()
-            }
-        }
-    };
-}
-
-kinds! {
-    Fetch: "fetch", FetchParams;
-    Degrade: "degrade", DegradeParams;
-    Train: "train", TrainParams;
-    Sample: "sample", SampleParams;
-    Compare: "compare", CompareParams;
-    Command: "command", CommandParams;
-}
-
-impl fmt::Display for StageKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

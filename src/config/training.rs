@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::{ATTENTION, EMA, LOSS, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, WEIGHTS};
 use super::metrics::VAL_LOSS_FIELD;
-use super::{DiffusionParams, Input, Kind, ModelParams, StageKind};
+use super::{DegradeParams, DiffusionParams, Input, Kind, ModelParams};
 
 /// Trains a model on pairs of low- and high-resolution images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -128,11 +128,12 @@ impl Default for ValidationParams {
 }
 
 impl Kind for TrainParams {
+    const NAME: &'static str = "train";
     const VERSION: u32 = 3;
     const OUTPUTS: &'static [&'static str] = &[WEIGHTS, EMA, LOSS];
     const OPTIONAL_OUTPUTS: &'static [&'static str] = &[ATTENTION];
     const RUNS_NETWORK: bool = true;
-    const REFERENCES: &'static [(&'static str, StageKind)] = &[("data", StageKind::Degrade)];
+    const REFERENCES: &'static [(&'static str, &'static str)] = &[("data", DegradeParams::NAME)];
     const HEADLINES: &'static [&'static str] = &[VAL_LOSS_FIELD, "loss"];
     const TIME_LINEAR: &'static [&'static str] = &["/optim/steps", "/optim/epochs", "/optim/batch_size"];
     // The operations of a convolution are proportional to its input and to its output channels.

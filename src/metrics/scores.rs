@@ -10,7 +10,7 @@ use crate::data::images::to_u8;
 use crate::data::resample::degrade;
 
 /// The scores of one super-resolved image. All are finite; see [`finite_psnr`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Scores {
     /// PSNR in dB against the high-resolution image.
     pub psnr: f64,

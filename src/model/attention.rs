@@ -18,6 +18,15 @@ pub(super) struct LayerSite<'a> {
     pub(super) name: &'a str,
 }
 
+/// The kinds of attention that project their input to queries, keys and values, and add a projection of the result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Projected {
+    Mhsa,
+    Linear,
+    Cross,
+    Uniform,
+}
+
 /// Appends attention of the requested kind and returns its output, which is `x` for `AttentionKind::None`.
 pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, site: &LayerSite) -> NodeId {
     let name = site.name;
@@ -25,31 +34,34 @@ pub(super) fn add_attention(g: &mut Graph, x: NodeId, params: &AttentionParams, 
         AttentionKind::None => return x,
         AttentionKind::Sagan => return sagan(g, x, name),
         AttentionKind::ConvControl => return conv_control(g, x, params, site),
-        kind => kind,
+        AttentionKind::Mhsa => Projected::Mhsa,
+        AttentionKind::Linear => Projected::Linear,
+        AttentionKind::Cross => Projected::Cross,
+        AttentionKind::Uniform => Projected::Uniform,
     };
     let shape = g.shape(x);
     let channels = shape.channels;
     let normed = g.group_norm(x, &format!("{name}.norm"), groups(channels));
     let (query_input, key_input) = match kind {
-        AttentionKind::Cross => {
+        Projected::Cross => {
             let spacing = g.input_shape().height / shape.height;
             (with_positions(g, normed, spacing), low_resolution_tokens(g, channels, site))
         }
-        _ => (normed, normed),
+        Projected::Mhsa | Projected::Linear | Projected::Uniform => (normed, normed),
     };
     let q = g.conv1x1(query_input, &format!("{name}.query"), channels);
     let k = g.conv1x1(key_input, &format!("{name}.key"), channels);
     let v = g.conv1x1(key_input, &format!("{name}.value"), channels);
     let attended = match kind {
-        AttentionKind::Linear => g.linear_attention(q, k, v, params.heads),
+        Projected::Mhsa | Projected::Cross => g.attention(q, k, v, params.heads),
+        Projected::Linear => g.linear_attention(q, k, v, params.heads),
         // With equal weights, every position gets the same mean.
-        AttentionKind::Uniform => g.mean_pool(v, shape.height),
-        _ => g.attention(q, k, v, params.heads),
+        Projected::Uniform => g.mean_pool(v, shape.height),
     };
     let branch = g.zero_conv1x1(attended, &format!("{name}.proj"), channels);
-    let attention = (kind != AttentionKind::Uniform).then_some(attended);
+    let attention = (kind != Projected::Uniform).then_some(attended);
     g.probe(Probe { name: name.to_string(), branch, skip: x, gamma: None, attention, width: None });
-    if kind == AttentionKind::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
+    if kind == Projected::Uniform { g.add_vector(x, branch) } else { g.add(branch, x) }
 }
 
 /// Appends SAGAN's attention (Zhang et al. 2019): gamma · attention(x) + x with one head, queries and keys of C/8

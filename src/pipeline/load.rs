@@ -13,6 +13,7 @@ use super::{
     Flags, Pipeline, Stage, aliases, checks, flags, instances, order, reader, resolve, resolved_yaml, trainings,
 };
 use crate::config::StageParams;
+use crate::format::io_error;
 
 /// Reads and validates a pipeline file. Values in `flags` override those of the file.
 ///
@@ -29,7 +30,10 @@ pub fn load(path: &Path, flags: &Flags) -> Result<Pipeline, Diagnostics> {
             ErrorKind::IsADirectory => Some("give a file in this directory".into()),
             _ => None,
         };
-        return Err(Diagnostics::without_position(format!("cannot read the pipeline {name}: {error}"), help));
+        return Err(Diagnostics::without_position(
+            format!("cannot read the pipeline {name}: {}", io_error(&error)),
+            help,
+        ));
     }
     let mut pipeline = parse(&name, bytes, flags)?;
     pipeline.file = path.to_path_buf();

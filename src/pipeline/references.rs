@@ -50,9 +50,9 @@ pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
         }
         StageKind::Fetch | StageKind::Degrade | StageKind::Train | StageKind::Sample => {}
     }
-    let reference = |&(role, kind): &(&str, StageKind)| {
+    let reference = |&(role, kind): &(&str, &str)| {
         let node = &params.entry([role])?.node;
-        let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(kind));
+        let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(StageKind::named(kind)?));
         Some(Reference { role: role.to_string(), target, span: node.span, wants })
     };
     kind.references().iter().filter_map(reference).collect()

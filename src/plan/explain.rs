@@ -200,7 +200,7 @@ fn weight_of(field: &Field) -> Weight {
     match field {
         Field::Input { .. } => INPUT,
         Field::Seed => 1000,
-        _ => 1_000_000,
+        Field::Param(_) | Field::Backend | Field::CodeVersion | Field::Source(_) => 1_000_000,
     }
 }
 

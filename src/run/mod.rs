@@ -108,9 +108,10 @@ fn batch_system_of_job(spec: &RunSpec) -> Result<Arc<dyn BatchSystem>> {
 }
 
 /// Returns the array index of the job that this process runs in, for a run whose spec cannot be read. Its batch system
-/// is then unknown; assumes Slurm.
+/// is then unknown, so all are asked.
 fn index_of_job() -> Option<usize> {
-    Slurm::new(Default::default()).current_job().task
+    let systems = ExecutorKind::ALL.iter().filter_map(|kind| batch_system(*kind, &Default::default()));
+    systems.filter_map(|system| system.current_job().task).next()
 }
 
 fn make_executor(

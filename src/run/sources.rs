@@ -38,7 +38,12 @@ pub(super) fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
                 }
                 digests
             }
-            _ => continue,
+            StageParams::Fetch(FetchParams::Synthetic(_))
+            | StageParams::Command(_)
+            | StageParams::Degrade(_)
+            | StageParams::Train(_)
+            | StageParams::Sample(_)
+            | StageParams::Compare(_) => continue,
         };
         sources.insert(name.clone(), found);
     }

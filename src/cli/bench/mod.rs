@@ -114,7 +114,10 @@ fn report(args: &BenchArgs, target: &Target, isa: Isa) -> Result<Report> {
     let sizes: Vec<usize> = (0..model.channel_mults.len()).map(|level| args.image_size >> level).collect();
     if let Some(size) = args.resolutions.iter().find(|size| !sizes.contains(size)) {
         let valid = sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-        return Err(InputError(format!("--resolutions {size}: the network's maps are {valid} pixels high")).into());
+        return Err(InputError(format!(
+            "--resolutions {size}: the network has no feature maps of this size; its sizes are {valid}"
+        ))
+        .into());
     }
     model.attention.resolutions = match args.resolutions.is_empty() {
         true => sizes[sizes.len() - 1..].to_vec(),

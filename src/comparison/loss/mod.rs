@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::axis::label;
-use crate::config::{DiffusionParams, PredictionType, ScheduleKind, Target};
+use crate::config::{DiffusionParams, PredictionType, Target};
 
 pub use lead::{Lead, Priced, lead};
 pub use plot::loss_curves;
@@ -94,7 +94,7 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
     if diffusion.objective == PredictionType::Regression {
         leave_out(&["schedule", "timesteps", "beta_start", "beta_end"]);
     }
-    if !matches!(diffusion.schedule, ScheduleKind::Linear | ScheduleKind::Quadratic) {
+    if !diffusion.schedule.has_betas() {
         leave_out(&["beta_start", "beta_end"]);
     }
     if diffusion.target == Target::Image {

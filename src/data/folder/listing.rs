@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::fs::{Access, access};
 use walkdir::{DirEntry, WalkDir};
 
@@ -60,7 +60,10 @@ impl Listing {
 /// folders and links into them, and links that lead back to a parent folder.
 pub fn list(folder: &Path, results: Option<&Path>) -> Result<Listing> {
     let shown = folder.display();
-    ensure!(folder.is_dir(), "{shown} is not a folder{}", expansion_hint(folder));
+    if !folder.is_dir() {
+        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+        bail!("{shown} {what}; set `path` to a folder of pictures{}", expansion_hint(folder));
+    }
     let mut results = Results::new(folder, results)?;
     let mut listing = Listing::default();
     let mut ignored = Ignored::default();

@@ -7,23 +7,12 @@ use schemars::schema_for;
 use serde_json::{Value as Json, json};
 
 use super::super::aliases;
-use crate::config::{
-    CommandParams, CommonParams, CompareParams, DegradeParams, ExecutorKind, FetchParams, SampleParams, StageKind,
-    TrainParams,
-};
+use crate::config::{CommonParams, ExecutorKind, StageKind};
 
 /// Returns the schema of a stage kind's parameters, without `kind` itself.
 pub fn of(kind: StageKind) -> &'static Json {
     static SCHEMAS: OnceLock<BTreeMap<StageKind, Json>> = OnceLock::new();
-    let schema_of = |kind| match kind {
-        StageKind::Fetch => schema_for!(FetchParams),
-        StageKind::Degrade => schema_for!(DegradeParams),
-        StageKind::Train => schema_for!(TrainParams),
-        StageKind::Sample => schema_for!(SampleParams),
-        StageKind::Compare => schema_for!(CompareParams),
-        StageKind::Command => schema_for!(CommandParams),
-    };
-    let schema_of = |&kind: &StageKind| (kind, with_common(schema_of(kind).into()));
+    let schema_of = |&kind: &StageKind| (kind, with_common(kind.schema().into()));
     &SCHEMAS.get_or_init(|| StageKind::ALL.iter().map(schema_of).collect())[&kind]
 }
 

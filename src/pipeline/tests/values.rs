@@ -255,7 +255,7 @@ fn files_are_loaded_by_path() {
     let missing = folder.path().join("smal.yaml");
     let error = load(&missing, &Flags::default()).unwrap_err().to_string();
     let expected = format!(
-        "error: cannot read the pipeline {}: No such file or directory (os error 2)\nhelp: did you mean `{}`?",
+        "error: cannot read the pipeline {}: no such file\nhelp: did you mean `{}`?",
         missing.display(),
         path.display()
     );
