@@ -1,12 +1,12 @@
-//! End-to-end tests of claims and of the output about them.
+//! End-to-end tests of claims and their output.
 
 mod common;
 
 use common::{Folder, Pipeline};
 use serde_json::Value;
 
-/// Returns a comparison of two tiny models with a claim. `more` has parameters of both `train` stages and of both
-/// `sample` stages.
+/// Returns a comparison of two tiny models with a claim. `more` contains further parameters of
+/// both `train` stages and of both `sample` stages.
 fn with_claim(more: [&str; 2]) -> Folder {
     let model = |name: &str, kind: &str| {
         let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
@@ -50,7 +50,7 @@ fn the_suggested_command_runs_the_full_study() {
 }
 
 #[test]
-fn without_a_command_for_the_full_study_the_file_must_change() {
+fn the_suggestion_explains_how_to_edit_the_file_if_no_command_suffices() {
     for own in [", seed: 3", ", matrix: {seed: [3, 4]}"] {
         let folder = with_claim([own, ""]);
         let run = folder.run(&[]);
@@ -83,13 +83,13 @@ fn a_study_that_grows_after_a_verdict_is_exploratory() {
     let three = folder.run(&["--sweep", &sweep(3)]);
     assert!(!three.stdout.contains("exploratory"), "{three}");
     let six = folder.run(&["--sweep", &sweep(6)]);
-    assert!(!six.stdout.contains("exploratory"), "a study of three seeds could show nothing: {six}");
+    assert!(!six.stdout.contains("exploratory"), "three seeds cannot decide a claim: {six}");
     let seven = folder.run(&["--sweep", &sweep(7)]);
     assert!(seven.stdout.contains("(exploratory)"), "{seven}");
     assert!(seven.stdout.contains("it was already tested with 6 seeds"), "{seven}");
     let report = std::fs::read_to_string(folder.runs().join("p/latest/report.html")).unwrap();
     assert!(report.contains("(exploratory)"));
-    // The look is remembered, although the study of six seeds is no longer the previous run.
+    // The look is still recorded, although the study of six seeds is no longer the previous run.
     let other = folder.run(&["--sweep", &sweep(7), "--set", "stages.compare.rows=2"]);
     assert!(other.stdout.contains("(exploratory)"), "{other}");
 }
@@ -100,7 +100,7 @@ fn planned_looks_are_not_exploratory() {
     let run =
         |seeds: usize| folder.run(&["--sweep", &sweep(seeds), "--set", "stages.compare.seeds={ plan: 8, looks: 2 }"]);
     let between = run(6);
-    assert!(between.stdout.contains("planned to be tested at 4, 8 seeds, and has 6"), "{between}");
+    assert!(between.stdout.contains("the study has 6 seeds, but its tests are planned at 4, 8"), "{between}");
     assert_eq!(claim_of(&folder)["verdict"], "inconclusive");
     let last = run(8);
     assert!(
@@ -142,7 +142,7 @@ fn copies_of_one_training_count_once() {
     let run = folder.run(&[]);
     assert_eq!(run.code, Some(0), "{run}");
     assert!(run.stdout.contains("± is the standard deviation over 3 sampling seeds of one training"), "{run}");
-    assert!(run.stdout.contains("any: n = 1: 3 seeds with shared trainings"), "{run}");
+    assert!(run.stdout.contains("any: n = 1: 3 seeds that share training runs"), "{run}");
     assert_eq!((&claim_of(&folder)["n"], &claim_of(&folder)["pairs"]), (&1.into(), &3.into()));
 }
 
@@ -157,7 +157,7 @@ fn plan_power_estimates_seeds_and_time() {
     assert!(power()["n"].is_null() && power()["claim"] == "quality");
     folder.run(&["--sweep", &sweep(3)]);
     let found = power();
-    // The file itself has one seed, but the latest run tells how much results vary.
+    // The file itself has one seed, but the latest run shows how much results vary.
     assert_eq!((&found["n"], &found["margin"]), (&3.into(), &1.0.into()));
     assert!(!found["seeds_for_power"].is_null(), "{found}");
     let text = folder.srpipe(&["plan", "p.yaml", "--power", "--sweep", &sweep(3)]).stdout;

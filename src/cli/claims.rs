@@ -1,4 +1,4 @@
-//! The verdicts on a comparison's claims: a table, the training effort of each arm, and a study that could decide
+//! The verdicts on a comparison's claims: a table, the training effort of each arm, and a suggested study for
 //! inconclusive claims.
 
 use serde::Deserialize;
@@ -43,7 +43,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     }
     for answer in answers.iter().filter(|answer| answer.pairs > answer.n) {
         text += &format!(
-            "{}: {}; samples of one training count once, because they say nothing about other trainings\n",
+            "{}: {}; samples of one training run count once, because they do not show how training runs vary\n",
             answer.claim,
             answer.n_in_words()
         );
@@ -57,7 +57,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
     if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
         text += &format!(
-            "inconclusive by design, n = {}: no difference can be significant with fewer than {} seeds. The full study:\n  {}\n",
+            "inconclusive by design, n = {}: with fewer than {} seeds, no difference can be significant. The full study:\n  {}\n",
             fewest.n,
             fewest.seeds_needed,
             study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
@@ -66,11 +66,12 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     text
 }
 
-/// Names the claims whose intervals do not cover the variation between images.
+/// Lists the claims whose intervals do not cover the choice of test images.
 fn without_images(answers: &[ClaimAnswer]) -> Option<String> {
     let seeds_only = answers.iter().filter(|answer| answer.interval.is_some() && !answer.covers_images());
     let names: Vec<&str> = seeds_only.map(|answer| answer.claim.as_str()).collect();
-    (!names.is_empty()).then(|| format!("intervals over seeds only, not over test images: {}\n", names.join(", ")))
+    (!names.is_empty())
+        .then(|| format!("intervals cover other seeds but not other test images: {}\n", names.join(", ")))
 }
 
 /// `exploratory` is the reason why an answer is exploratory.
@@ -134,18 +135,18 @@ fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> 
     };
     let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
     Some(format!(
-        "{}: a validation loss of {:.5} took {} {}{parts}; {} {}\n",
+        "{}: {} reached a validation loss of {:.5} after {}{parts}; {} after {}\n",
         answer.claim,
-        found.loss,
         answer.arm,
+        found.loss,
         describe(&found.arm, arm),
         answer.control,
         describe(&found.control, control),
     ))
 }
 
-/// Returns the mean seconds per step of an arm's training runs: those that wrote the `loss.csv` files that the
-/// comparison read.
+/// Returns the mean seconds per step of an arm's training runs, which are those that wrote the `loss.csv` files read by
+/// the comparison.
 fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Action) -> Option<f64> {
     let preimage = Preimage::of(compare)?;
     let of_seed = format!("arms.{arm}[seed=");
@@ -190,7 +191,7 @@ mod tests {
     fn convergence_is_described_in_steps_operations_and_seconds() {
         assert_eq!(
             convergence(&claim_answer(), Some(0.05), None).unwrap(),
-            "convergence: a validation loss of 0.01230 took attention 900 steps, 1.500 TFLOPs, about 45 s; baseline 1200 steps\n"
+            "convergence: attention reached a validation loss of 0.01230 after 900 steps, 1.500 TFLOPs, about 45 s; baseline after 1200 steps\n"
         );
         assert_eq!(convergence(&ClaimAnswer { convergence: None, ..claim_answer() }, None, None), None);
     }

@@ -74,20 +74,21 @@ fn known<'a>(path: &str, spreads: &'a [BTreeMap<String, Spread>; 2]) -> Option<[
     of_runs.iter().any(Option::is_some).then_some(of_runs)
 }
 
-/// Warns about differences that are no evidence. `None` if no metric has seeds.
+/// Warns that the differences may be due to chance. `None` if no metric has seeds.
 fn caveat(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Option<String> {
     let known: Vec<[Option<&Spread>; 2]> = paths.iter().filter_map(|path| known(path, spreads)).collect();
     let both: Vec<[usize; 2]> = known.iter().filter_map(|[a, b]| Some([a.as_ref()?.n, b.as_ref()?.n])).collect();
     if let Some([a, b]) = both.iter().find(|[a, b]| a != b) {
         return Some(format!(
-            "the runs have different numbers of seeds ({a} and {b}), so their means differ by chance as well"
+            "the runs have different numbers of seeds ({a} and {b}), so part of each difference may come from the seeds"
         ));
     }
     let n = both.iter().map(|[n, _]| *n).min()?;
     Some(match n {
-        1 => "one seed: another seed may reverse these differences; claims over several seeds decide".to_string(),
+        1 => "one seed: another seed may reverse these differences; use claims with several seeds to test them"
+            .to_string(),
         n => format!(
-            "± is the standard deviation over {n} seeds; claims decide whether a difference is more than chance"
+            "± is the standard deviation over {n} seeds; use claims to test whether a difference is more than chance"
         ),
     })
 }

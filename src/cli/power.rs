@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::stats::SeedsNeeded;
 use crate::store::{Key, Store};
 
-/// Returns what every claim of the pipeline needs as JSON, or as a table.
+/// Returns the seeds and the time that each claim of the pipeline needs, as JSON or as a table.
 pub(super) fn show(explained: &Explained, store: Option<&Store>, as_json: bool) -> String {
     let needs = needs(explained, store);
     match as_json {
@@ -24,13 +24,13 @@ pub(super) fn show(explained: &Explained, store: Option<&Store>, as_json: bool) 
     }
 }
 
-/// What a claim needs.
+/// The seeds and the time that a claim needs.
 struct Need {
     stage: String,
     claim: String,
     /// The answer of the latest run; `None` if there is none.
     answer: Option<ClaimAnswer>,
-    /// The seconds to train and sample both arms with one more seed, as measured.
+    /// The measured seconds to train and sample both arms with one seed.
     seconds_per_seed: Option<f64>,
 }
 
@@ -39,7 +39,7 @@ impl Need {
         self.answer.as_ref()?.seeds_for_power
     }
 
-    /// Returns the seconds for the seeds that are missing.
+    /// Returns the seconds for the missing seeds.
     fn seconds(&self) -> Option<f64> {
         let Some(SeedsNeeded::Seeds(seeds)) = self.seeds() else { return None };
         Some(self.seconds_per_seed? * seeds.saturating_sub(self.answer.as_ref()?.n) as f64)
@@ -80,7 +80,8 @@ fn answers(store: &Store, compare: &Key) -> Option<Vec<ClaimAnswer>> {
     Some(summary.claims)
 }
 
-/// Returns the mean seconds of the stages that each further seed of the arms needs: those that not all runs share.
+/// Returns the mean seconds per seed of the stages that each further seed of the arms needs: those that are not common to
+/// all runs.
 fn seconds_per_seed(
     plan: &Plan,
     params: &CompareParams,
@@ -121,10 +122,10 @@ fn to_text(needs: &[Need]) -> String {
         let name = if several { format!("{}: {}", need.stage, need.claim) } else { need.claim.clone() };
         let margin = |answer: &ClaimAnswer| format!("{}{}", answer.margin, answer.unit.suffix());
         let seeds = match need.seeds() {
-            None => "needs a pilot: run two seeds or more".to_string(),
+            None => "unknown: run at least two seeds".to_string(),
             Some(SeedsNeeded::Seeds(seeds)) => seeds.to_string(),
             Some(SeedsNeeded::TooMany) => "more than 200".to_string(),
-            Some(SeedsNeeded::MoreImages) => "none suffices: use more test images".to_string(),
+            Some(SeedsNeeded::MoreImages) => "no number is enough: use more test images".to_string(),
         };
         let about = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("about {}", format::estimate(s)));
         let missing = match need.seconds() {
@@ -141,8 +142,8 @@ fn to_text(needs: &[Need]) -> String {
         ];
         table.row(cells.map(|text| (Look::Plain, text)).into());
     }
-    let note = "seeds for 80 %: the number with which a true difference as large as the margin is found with a probability of 80 %, \
-                estimated from the latest run; uncertain if that has few seeds\n";
+    let note = "seeds for 80 %: the number with which a true difference as large as the margin is detected with a probability of 80 %, \
+                estimated from the latest run; the estimate is uncertain if that run has few seeds\n";
     table.render(Paint::stdout()) + note
 }
 

@@ -31,7 +31,7 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
                     text += &format!("{line}\n");
                 }
                 if let Some(first) = summary.differences.first() {
-                    text += &format!("differences of every metric from {}: in the report\n", first.control);
+                    text += &format!("the report shows the differences from {} for each metric\n", first.control);
                 }
             }
             for note in summary["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -71,16 +71,17 @@ pub(super) fn headline(summary: &Value) -> Option<String> {
     Some(if low == high { format!("PSNR {low} dB") } else { format!("PSNR {low} to {high} dB") })
 }
 
-/// Says which arms are not distinguishable from the best by each metric. `None` if there is only one arm.
+/// Lists the arms that are not distinguishable from the best, for each metric. `None` if there is only one arm.
 fn best(summary: &Summary) -> Option<String> {
     if summary.best.is_empty() {
         let can_differ = summary.arms.len() > 2;
-        return can_differ.then(|| "no metric shows that one arm is better than another".to_string());
+        return can_differ
+            .then(|| "no metric that compares all arms shows one to be significantly worse than the best".to_string());
     }
     let of_metric =
         |(metric, arms): (&Metric, &Vec<String>)| format!("{}: {}", metric.declaration().heading, few(arms));
     let all: Vec<String> = summary.best.iter().map(of_metric).collect();
-    Some(format!("best, or not distinguishable from the best (5 % per metric): {}", all.join("; ")))
+    Some(format!("best, or not significantly worse than the best (level 5 % per metric): {}", all.join("; ")))
 }
 
 /// The maximum number of arms to name.

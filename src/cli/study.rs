@@ -11,8 +11,8 @@ use crate::config::StageParams;
 use crate::format::command_line;
 use crate::pipeline::load;
 
-/// Returns how to answer the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
-/// study:". Suggests a command only if the current file would train each arm with that many seeds.
+/// Returns instructions to test the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
+/// study:". Suggests a command only if it would train each arm of the current file with that many seeds.
 pub(super) fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
@@ -44,8 +44,8 @@ fn without_seeds(command: &[String]) -> Vec<String> {
     words
 }
 
-/// Returns the smallest number of seeds that the command would train an arm of the claims with, or `None` if the
-/// command is invalid.
+/// Returns the smallest number of training runs per arm of the claims if the command is run, or `None` if the command is
+/// invalid.
 fn min_trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Option<usize> {
     let Command::Run(args) = Cli::try_parse_from(command).ok()?.command else { return None };
     let pipeline = load(&args.file, &args.flags.flags()).ok()?;
@@ -55,7 +55,7 @@ fn min_trainings(command: &[String], stage: &str, claims: &[&ClaimAnswer]) -> Op
     trainings?.into_iter().min()
 }
 
-/// Returns the number of different trainings that an arm's runs depend on.
+/// Returns the number of different sets of training runs that an arm's runs depend on.
 fn count_trainings(arm: &str, params: &CompareParams) -> Option<usize> {
     let runs = &params.arms.get(arm)?.runs;
     Some(runs.iter().map(|run| &run.trainings).collect::<BTreeSet<_>>().len())

@@ -1,4 +1,4 @@
-//! A white canvas for drawing.
+//! A canvas for plots with a white background.
 
 use anyhow::{Context, bail};
 use image::ImageEncoder as _;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_without_a_size_are_refused() {
+    fn empty_and_huge_canvases_are_refused() {
         assert!(Canvas::new(0, 5).is_err());
         assert!(Canvas::new(1 << 20, 1 << 20).is_err());
         assert!(Canvas::new(usize::MAX, 2).is_err());

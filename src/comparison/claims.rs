@@ -29,38 +29,40 @@ pub struct ClaimAnswer {
     /// fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// The two-sided p value of no difference: the larger one of the sign-flip test over seeds and that of the interval.
+    /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over seeds and of
+    /// the interval.
     pub p: f64,
-    /// The p value after Holm's correction for all claims of the family.
+    /// `p` after Holm's correction for all claims of the family.
     pub p_holm: f64,
-    /// The p value of a difference that is not within the margin (two one-sided tests), after Holm's correction.
+    /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests), after Holm's
+    /// correction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_equivalent_holm: Option<f64>,
-    /// Whether a confirmed or refuted effect is also significantly larger than the margin.
+    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin, in absolute value.
     #[serde(default)]
     pub beyond_margin: bool,
     /// The number of claims in the family: those of the pipeline file, unless `family` separates them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family_claims: Option<usize>,
-    /// The numbers K of samples per image of arm and control.
+    /// The numbers K of samples per image of the arm and of its control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<[usize; 2]>,
-    /// The number of seeds with which a difference as large as the margin would be found with a probability of 80 %,
+    /// The number of seeds with which a true difference as large as the margin is detected with a probability of 80 %,
     /// estimated from the seeds so far; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds_for_power: Option<SeedsNeeded>,
-    /// The planned look at the study, if its number of seeds is planned.
+    /// The planned look at the study, if one is planned at its number of seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look: Option<PlannedLook>,
-    /// Why the claim cannot be answered, whatever is measured.
+    /// Why the claim cannot be answered, whatever the measurements are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The number of independent replicates: pairs of runs of both arms, of which those that share a training count once.
+    /// The number of independent replicates: pairs of runs of both arms, where pairs that share a training run count once.
     pub n: usize,
     /// The number of pairs of runs.
     #[serde(default)]
     pub pairs: usize,
-    /// Whether there are too few seeds for any significant result; `seeds_needed` would suffice.
+    /// Whether there are too few seeds to confirm or refute the claim; `seeds_needed` are enough.
     pub by_design: bool,
     pub seeds_needed: usize,
     /// The training effort to reach the same loss; for claims on convergence only.
@@ -73,7 +75,7 @@ pub struct ClaimAnswer {
 pub struct PlannedLook {
     #[serde(flatten)]
     pub plan: SeedPlan,
-    /// Its share of the error rate.
+    /// The share of the error rate for this look.
     pub alpha: f64,
 }
 
@@ -81,30 +83,34 @@ impl PlannedLook {
     /// Describes the plan.
     pub fn in_words(&self) -> String {
         let SeedPlan { plan, looks } = self.plan;
-        format!("one of {looks} planned looks at a study of {plan} seeds; tested at {:.3} instead of 0.05", self.alpha)
+        format!(
+            "one of {looks} planned looks at a study of {plan} seeds, tested at the level {:.3} instead of 0.05",
+            self.alpha
+        )
     }
 }
 
 impl ClaimAnswer {
-    /// Returns how many seeds the claim needs, if that can be estimated.
+    /// Describes how many seeds the claim needs, if that can be estimated.
     pub fn seeds_in_words(&self) -> Option<String> {
         let margin = format!("the margin of {}{}", self.margin, self.unit.suffix());
         Some(match self.seeds_for_power? {
             SeedsNeeded::Seeds(n) => {
-                format!("{n} seeds find a difference as large as {margin} with a probability of 80 %")
+                format!("{n} seeds detect a true difference as large as {margin} with a probability of 80 %")
             }
             SeedsNeeded::MoreImages => {
                 format!(
-                    "the test images differ too much for {margin}, whatever the number of seeds; use more test images"
+                    "no number of seeds can detect {margin}, because the difference varies too much between test images; \
+                     use more test images"
                 )
             }
             SeedsNeeded::TooMany => {
-                format!("more than 200 seeds would be needed to find a difference as large as {margin}")
+                format!("more than 200 seeds are needed to detect a true difference as large as {margin}")
             }
         })
     }
 
-    /// Whether the interval covers other test images, and not only other seeds.
+    /// Whether the interval covers the choice of test images as well as that of seeds.
     pub fn covers_images(&self) -> bool {
         self.endpoint.scope() == Scope::Image
     }
@@ -113,12 +119,12 @@ impl ClaimAnswer {
     pub fn n_in_words(&self) -> String {
         let seeds = |n: usize| if n == 1 { "1 seed".to_string() } else { format!("{n} seeds") };
         match self.pairs > self.n {
-            true => format!("n = {}: {} with shared trainings", self.n, seeds(self.pairs)),
+            true => format!("n = {}: {} that share training runs", self.n, seeds(self.pairs)),
             false => seeds(self.n),
         }
     }
 
-    /// Describes the finding for readers who do not know statistics.
+    /// Describes the finding in plain language.
     pub fn finding_in_words(&self) -> String {
         let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
         let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
@@ -128,15 +134,18 @@ impl ClaimAnswer {
             Verdict::Confirmed => "better",
             Verdict::Refuted => "worse",
             Verdict::Equivalent => {
-                return format!("{arm} and {control} are practically equal: they differ by less than {margin}.");
+                return format!("{arm} and {control} are equivalent: they differ by less than the margin of {margin}.");
             }
             Verdict::Inconclusive => return self.uncertainty_in_words(),
         };
-        let beyond = if self.beyond_margin { format!(", and surely by more than {margin}") } else { String::new() };
-        format!("{arm} is {direction} than {control}, here by {effect}{beyond}.")
+        let beyond = match self.beyond_margin {
+            true => format!(", significantly more than the margin of {margin}"),
+            false => String::new(),
+        };
+        format!("{arm} is {direction} than {control}, by {effect} in this study{beyond}.")
     }
 
-    /// Describes what is possible after an inconclusive study.
+    /// Describes the effects that an inconclusive study leaves open.
     fn uncertainty_in_words(&self) -> String {
         let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
         let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
@@ -149,7 +158,7 @@ impl ClaimAnswer {
             Some([low, high]) => {
                 let [near, far] = if low < 0.0 { [high, low] } else { [low, high] };
                 format!(
-                    "{open}, although {} to {} {} is most plausible: the evidence is too weak.",
+                    "{open}. The interval is {} to {} {}, but the evidence is too weak for a verdict.",
                     size(near),
                     size(far),
                     direction(far)
@@ -172,7 +181,7 @@ impl ClaimAnswer {
     }
 }
 
-/// Answers all claims together, in name order. Omits claims with an unknown endpoint; no valid file has any.
+/// Answers all claims together, in name order. Omits claims without an endpoint, which no valid file contains.
 pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer> {
     let asked: Vec<Asked> = params
         .claims
@@ -200,7 +209,7 @@ struct Look {
     plan: Option<SeedPlan>,
     /// The error rate of this look.
     alpha: f64,
-    /// Why the study may not be tested now.
+    /// Why the study may not be tested at this number of seeds.
     objection: Option<String>,
 }
 
@@ -212,11 +221,11 @@ impl Look {
             return Self { alpha, ..unplanned };
         }
         let at: Vec<String> = looks.at().iter().map(usize::to_string).collect();
-        let objection = format!("the study is planned to be tested at {} seeds, and has {seeds}", at.join(", "));
+        let objection = format!("the study has {seeds} seeds, but its tests are planned at {}", at.join(", "));
         Self { objection: Some(objection), ..unplanned }
     }
 
-    /// Returns the minimum number of seeds for a significant result.
+    /// Returns the minimum number of seeds with which a claim can be confirmed or refuted.
     fn seeds_needed(&self, family: Family) -> usize {
         let Some(looks) = self.plan.map(looks) else { return seeds_needed(family) };
         let is_enough = |n: &usize| {

@@ -4,7 +4,7 @@ use crate::config::{DiffusionParams, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores};
 use crate::store::Digest;
 
-/// An arm with some seeds, whose CRPS of two images and whose losses are as given.
+/// Returns an arm with this CRPS for each seed and each of two images, and these losses.
 fn arm(name: &str, seeds: usize, crps: impl Fn(usize) -> [f64; 2], losses: &[f64]) -> Vec<Measured> {
     let row = |(i, &loss): (usize, &f64)| LossRow {
         step: 100 * i as u64,
@@ -47,7 +47,7 @@ fn lower_scores_are_better_and_in_percent_of_the_control() {
         arm("c", 8, |_| [9.0, 11.0], &[1.0]),
     ];
     let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
-    // Ten is the control's mean: 1 is 10 %, less 0.035 of 10 %.
+    // The control's mean is 10, so 1 is 10 %; the mean of 0.01·seed subtracts 0.35 %.
     assert!((answer.effect.unwrap() - (10.0 - 0.35)).abs() < 1e-9, "{answer:?}");
     assert_eq!((answer.verdict, answer.n, answer.p, answer.margin), (Verdict::Confirmed, 8, 1.0 / 128.0, 1.0));
     let [low, high] = answer.interval.unwrap();
@@ -55,17 +55,17 @@ fn lower_scores_are_better_and_in_percent_of_the_control() {
 }
 
 #[test]
-fn bicubic_enlargement_stands_beside_every_seed() {
+fn bicubic_enlargement_pairs_with_every_seed() {
     let bicubic = || Claim { control: BICUBIC.into(), ..claim(Metric::Crps) };
     let arms = || [arm("a", 7, |_| [8.0, 10.0], &[1.0]), arm(BICUBIC, 1, |_| [9.0, 11.0], &[])];
     assert_eq!(ask(&[("any", bicubic())], arms())[0].n, 7);
-    let turned = Claim { arm: BICUBIC.into(), control: "a".into(), ..bicubic() };
-    assert_eq!(ask(&[("any", turned)], arms())[0].n, 7);
+    let swapped = Claim { arm: BICUBIC.into(), control: "a".into(), ..bicubic() };
+    assert_eq!(ask(&[("any", swapped)], arms())[0].n, 7);
 }
 
 #[test]
-fn seeds_that_only_one_has_are_no_pairs() {
-    // Trained once, without a seed of the sweep: it is no control of eight others.
+fn seeds_of_only_one_arm_form_no_pairs() {
+    // An arm that was trained once, outside the sweep, pairs with none of the eight seeds.
     for (of_control, pairs) in [(1, 0), (3, 3)] {
         let arms = [arm("a", 8, |_| [8.0, 10.0], &[1.0]), arm("c", of_control, |_| [9.0, 11.0], &[1.0])];
         let answer = ask(&[("any", claim(Metric::Crps))], arms).remove(0);
@@ -74,7 +74,7 @@ fn seeds_that_only_one_has_are_no_pairs() {
 }
 
 #[test]
-fn what_was_trained_once_counts_once() {
+fn runs_of_one_training_count_once() {
     let of = |trainings: [fn(usize) -> usize; 2]| {
         let mut arms = [arm("a", 8, |seed| [8.0 + seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [20.0; 2], &[1.0])];
         for (side, training_of) in trainings.into_iter().enumerate() {
@@ -86,20 +86,20 @@ fn what_was_trained_once_counts_once() {
     };
     let whole = of([|seed| seed, |seed| seed]);
     assert_eq!((whole.n, whole.verdict), (8, Verdict::Confirmed));
-    // One model of either side that was sampled with eight seeds.
+    // One model of either arm, sampled with eight seeds.
     for once in [of([|_| 0, |_| 0]), of([|seed| seed, |_| 0]), of([|_| 0, |seed| seed])] {
         assert_eq!((once.n, once.pairs, once.by_design, once.interval), (1, 8, true, None));
         assert!((once.effect.unwrap() - whole.effect.unwrap()).abs() < 1e-12, "{once:?}");
     }
-    // Chains: 0 and 1 share the arm's, 1 and 2 the control's.
+    // A chain: seeds 0 and 1 share the arm's training, 1 and 2 the control's.
     assert_eq!(of([|seed| seed / 2, |seed| seed.div_ceil(2)]).n, 1);
     assert_eq!(of([|seed| seed / 2, |seed| seed / 2]).n, 4);
 }
 
 #[test]
-fn the_time_to_a_loss_is_that_of_the_loss_both_reach() {
+fn effort_is_measured_to_a_loss_that_both_arms_reach() {
     let at = |steps: f64| Effort { steps, flops: Some(steps * 1e7) };
-    // The arm is better: it has the control's 0.5 half way from 0.6 to 0.4.
+    // The arm is better: it reaches the control's 0.5 half-way between 0.6 and 0.4.
     let better = [arm("a", 1, |_| [0.0; 2], &[1.0, 0.6, 0.4]), arm("c", 1, |_| [0.0; 2], &[1.0, 0.7, 0.5])];
     let answer = ask(&[("convergence", Claim { endpoint: None, ..claim(Metric::Crps) })], better.clone()).remove(0);
     let found = answer.convergence.unwrap();
@@ -107,7 +107,7 @@ fn the_time_to_a_loss_is_that_of_the_loss_both_reach() {
     assert!((found.arm.steps - 150.0).abs() < 1e-9 && (found.arm.flops.unwrap() - 1.5e9).abs() < 1.0, "{found:?}");
     assert_eq!(answer.endpoint, Metric::FlopsToLoss);
     assert!((answer.effect.unwrap() - 25.0).abs() < 1e-9, "{answer:?}");
-    // Exchanged, the difference is the other way round; it is in percent of the other one, which took less.
+    // If the arms are swapped, the difference changes its sign; it is in percent of the other arm, which needed less.
     let [mut a, mut c] = better;
     (a[0].name, c[0].name) = ("c".into(), "a".into());
     let worse = ask(&[("steps", claim(Metric::StepsToLoss))], [c, a]).remove(0);
@@ -115,7 +115,7 @@ fn the_time_to_a_loss_is_that_of_the_loss_both_reach() {
 }
 
 #[test]
-fn what_was_not_measured_is_inconclusive() {
+fn claims_without_measurements_are_inconclusive() {
     let diverged = [arm("a", 8, |_| [0.0; 2], &[1.0, f64::NAN]), arm("c", 8, |_| [0.0; 2], &[1.0, 0.5])];
     for endpoint in [Metric::ValLoss, Metric::StepsToLoss, Metric::SpectrumDistance, Metric::SsimMean] {
         let answer = ask(&[("any", claim(endpoint))], diverged.clone()).remove(0);
@@ -179,7 +179,7 @@ fn psnr_of_the_mean_is_compared_for_infinitely_many_samples() {
 }
 
 #[test]
-fn one_training_has_no_difference_in_its_own_validation_loss() {
+fn arms_of_one_training_cannot_differ_in_validation_loss() {
     let digest = Some(Digest::of(b"loss"));
     let mut arms = [arm("a", 1, |_| [8.0, 10.0], &[0.5]), arm("c", 1, |_| [9.0, 11.0], &[0.5])];
     arms.iter_mut().flatten().for_each(|of_seed| of_seed.loss_digest.clone_from(&digest));
@@ -189,7 +189,7 @@ fn one_training_has_no_difference_in_its_own_validation_loss() {
 }
 
 #[test]
-fn claims_of_other_comparisons_count() {
+fn claims_of_other_comparisons_count_in_the_correction() {
     let arms = || [arm("a", 7, |_| [8.0, 10.0], &[0.4]), arm("c", 7, |_| [9.0, 11.0], &[0.5])];
     let of = |in_family| CompareParams { claims_in_family: in_family, ..params(&[("any", claim(Metric::Crps))]) };
     let alone = answers(&of(1), &arms().concat()).remove(0);
@@ -219,29 +219,32 @@ fn a_planned_study_is_tested_only_at_its_looks() {
             CompareParams { seeds: Some(SeedPlan { plan, looks }), ..params(&[("any", claim(Metric::Crps))]) };
         answers(&planned, &arms.concat()).remove(0)
     };
-    // The spending function leaves 0.0056 for the first look, and ten seeds have p = 1/512.
+    // The share of the first look is 0.0056, and ten seeds have p = 1/512.
     let first = at(10, 20, 2);
     assert_eq!((first.verdict, first.by_design, first.seeds_needed), (Verdict::Confirmed, false, 10));
     assert!((first.look.unwrap().alpha - 0.005_574_6).abs() < 1e-6, "{first:?}");
     let between = at(9, 20, 2);
     assert_eq!((between.verdict, between.look), (Verdict::Inconclusive, None));
-    assert_eq!(between.reason.unwrap(), "the study is planned to be tested at 10, 20 seeds, and has 9");
-    // Six seeds have p = 1/32, too much for the first of two looks.
+    assert_eq!(between.reason.unwrap(), "the study has 9 seeds, but its tests are planned at 10, 20");
+    // With six seeds, p is at least 1/32, which is above the share of the first of two looks.
     let early = at(6, 12, 2);
     assert_eq!((early.verdict, early.by_design, early.seeds_needed), (Verdict::Inconclusive, true, 12));
     assert_eq!(at(6, 6, 1).verdict, Verdict::Confirmed);
 }
 
 #[test]
-fn findings_are_described_for_laymen() {
+fn findings_are_described_in_plain_language() {
     let answer = ask(
         &[("any", claim(Metric::Crps))],
         [arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 10.0], &[1.0]), arm("c", 8, |_| [9.0, 11.0], &[1.0])],
     )
     .remove(0);
-    assert_eq!(answer.finding_in_words(), "a is better than c, here by 9.83 %, and surely by more than 1 %.");
+    assert_eq!(
+        answer.finding_in_words(),
+        "a is better than c, by 9.83 % in this study, significantly more than the margin of 1 %."
+    );
     let equal = ClaimAnswer { verdict: Verdict::Equivalent, ..answer.clone() };
-    assert_eq!(equal.finding_in_words(), "a and c are practically equal: they differ by less than 1 %.");
+    assert_eq!(equal.finding_in_words(), "a and c are equivalent: they differ by less than the margin of 1 %.");
     let open = |interval| ClaimAnswer { verdict: Verdict::Inconclusive, interval, ..answer.clone() }.finding_in_words();
     let unknown = "This study does not show whether a is better or worse than c";
     assert_eq!(open(None), format!("{unknown}."));
@@ -249,12 +252,13 @@ fn findings_are_described_for_laymen() {
         open(Some([-1.0, 2.5])),
         format!("{unknown}: anything from 1.00 % worse to 2.50 % better is plausible.")
     );
-    let weak = format!("{unknown}, although 1.00 % to 3.00 % worse is most plausible: the evidence is too weak.");
+    let weak =
+        format!("{unknown}. The interval is 1.00 % to 3.00 % worse, but the evidence is too weak for a verdict.");
     assert_eq!(open(Some([-3.0, -1.0])), weak);
 }
 
 #[test]
-fn differences_from_a_control_are_corrected_and_have_no_bicubic() {
+fn differences_from_a_control_are_corrected_and_omit_bicubic() {
     let arms = [
         arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 12.0], &[0.4]),
         arm("b", 8, |seed| [9.0 + if seed % 2 == 0 { 0.5 } else { -0.5 }, 11.0], &[0.5]),
@@ -265,7 +269,7 @@ fn differences_from_a_control_are_corrected_and_have_no_bicubic() {
     let all = against("c", &arms);
     let of = |arm: &str, metric| all.iter().find(|d| d.arm == arm && d.metric == metric);
     let a = of("a", Metric::Crps).unwrap();
-    // Better in one of two images.
+    // Better on one of two images.
     assert_eq!((a.n, a.probability, a.is_significant), (8, 0.5, false));
     let loss = of("a", Metric::ValLoss).unwrap();
     assert!((loss.effect - 20.0).abs() < 1e-9 && loss.is_significant && loss.probability == 1.0, "{loss:?}");
@@ -277,14 +281,14 @@ fn differences_from_a_control_are_corrected_and_have_no_bicubic() {
 }
 
 #[test]
-fn the_best_arms_are_those_that_no_other_is_significantly_better_than() {
+fn the_best_arms_are_those_that_are_not_significantly_worse_than_the_best() {
     let noisy = |level: f64| move |seed: usize| [level + if seed % 2 == 0 { 0.5 } else { -0.5 }, level];
     let arms =
         |worst: f64| [arm("a", 8, |_| [8.0, 8.0], &[]), arm("b", 8, noisy(8.1), &[]), arm("c", 8, |_| [worst; 2], &[])];
     let best_of = |arms: [Vec<Measured>; 3]| best(&arms.concat()).remove(&Metric::Crps);
     assert_eq!(best_of(arms(12.0)), Some(vec!["a".to_string(), "b".to_string()]));
     assert_eq!(best_of(arms(8.05)).unwrap(), ["a", "b"]);
-    // No arm is distinguishable from the best.
+    // With five seeds, no arm is distinguishable from the best.
     let few = |arms: [Vec<Measured>; 3]| arms.map(|seeds| seeds[..5].to_vec());
     assert_eq!(best_of(few(arms(12.0))), None);
 }

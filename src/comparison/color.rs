@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tints_go_to_white() {
+    fn a_tint_of_strength_0_is_white() {
         assert_eq!(Color([0, 100, 255]).tint(1.0), Color([0, 100, 255]));
         assert_eq!(Color([0, 100, 255]).tint(0.0), Color([255; 3]));
     }

@@ -22,38 +22,39 @@ pub struct Effort {
 }
 
 impl Convergence {
-    /// Returns how much more steps the arm needs than its control, in percent.
+    /// Returns how many more steps the arm needs than its control, in percent.
     fn more_steps(&self) -> f64 {
         100.0 * (self.arm.steps / self.control.steps - 1.0)
     }
 
-    /// Returns how much more operations a step of the arm needs, in percent. This follows from the architecture: it is
-    /// known before training.
+    /// Returns how many more operations each step of the arm needs, in percent. This follows from the architecture, not
+    /// from training.
     fn more_flops_per_step(&self) -> Option<f64> {
         let per_step = |effort: &Effort| Some(effort.flops? / effort.steps);
         Some(100.0 * (per_step(&self.arm)? / per_step(&self.control)? - 1.0)).filter(|more| more.is_finite())
     }
 
-    /// Describes the difference in steps, which was measured, apart from that in operations per step, which was known.
+    /// Describes the measured difference in steps and the difference in operations per step, which training does not
+    /// affect.
     pub fn parts_in_words(&self) -> Option<String> {
         let steps = Some(self.more_steps()).filter(|more| more.is_finite())?;
         let known = self.more_flops_per_step()?;
         let more = |percent: f64| format!("{:.1} % {}", percent.abs(), if percent < 0.0 { "fewer" } else { "more" });
-        Some(format!("{} steps; {} FLOPs per step, as known before training", more(steps), more(known)))
+        Some(format!("{} steps, measured; {} FLOPs per step, from the architecture", more(steps), more(known)))
     }
 }
 
 /// Returns the loss that both arms reach, and the effort of each.
 ///
-/// With the control's last loss alone, an arm that never reaches it would have no time. Both reach the higher of the
-/// two last losses, which is the control's whenever the arm is better. Exchanging the arms only changes the sign of the
+/// An arm that never reaches the control's last loss would have no effort at that loss. Both arms reach the higher of the
+/// two last losses, which is the control's whenever the arm is better. Swapping the arms changes only the sign of the
 /// difference, as the sign-flip test requires.
 pub(super) fn reached(arm: &Measured, control: &Measured) -> Option<Convergence> {
     let loss = arm.val_loss()?.max(control.val_loss()?);
     Some(Convergence { loss, arm: effort(&arm.losses, loss)?, control: effort(&control.losses, loss)? })
 }
 
-/// Returns when the validation loss first reached `loss`, interpolating linearly between measurements.
+/// Returns the effort until the validation loss first reaches `loss`, interpolated linearly between measurements.
 fn effort(rows: &[LossRow], loss: f64) -> Option<Effort> {
     let mut before: Option<(&LossRow, f64)> = None;
     for row in rows {

@@ -1,5 +1,5 @@
-//! Differences that are tested without a claim: every metric of every arm against one control, and which arms are not
-//! distinguishable from the best.
+//! Differences that are tested without a claim: those of every arm from one control, by every metric that ranks arms, and
+//! those from the best arm.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::paired::{differences, objection, pairs, replicates};
 use crate::config::metrics::{Better, Metric, Scope, Unit};
 use crate::stats::{self, Family, Question};
 
-/// The paired difference of a metric between an arm and the control of the comparison, in `summary.json`. Exploratory:
-/// it was not claimed before it was seen. Effect and interval are in `unit`, and positive if the arm is better.
+/// The paired difference of a metric between an arm and the control of the comparison, in `summary.json`. It is
+/// exploratory, because it was not claimed in advance. Effect and interval are in `unit`, and positive if the arm is better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     pub arm: String,
@@ -23,17 +23,18 @@ pub struct Difference {
     /// The 95 % confidence interval of this difference alone; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// The p-value of no difference after Holm's correction for all differences of the comparison.
+    /// The p-value of the hypothesis of no difference, after Holm's correction for all differences of the comparison.
     pub p_holm: f64,
     pub is_significant: bool,
     /// The number of independent replicates.
     pub n: usize,
-    /// The share of seeds and images for which the arm is better; ties count half (probability of improvement, Agarwal et
-    /// al. 2021).
+    /// The share of replicates and images for which the arm is better; ties count half. A paired version of the
+    /// probability of improvement (Agarwal et al. 2021).
     pub probability: f64,
 }
 
-/// Compares every arm with the control by each metric that tables show. `measured` contains all arms.
+/// Compares every arm but bicubic enlargement with the control, by each metric of the tables that ranks arms and can
+/// compare the two. `measured` contains all arms.
 pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
     let mut found: Vec<(Difference, Question)> = vec![];
     for arm in names(measured).into_iter().filter(|name| *name != control && *name != BICUBIC) {
@@ -74,10 +75,10 @@ pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
     differences.into_iter().zip(answers).map(with).collect()
 }
 
-/// Returns, for each metric, the arms that are not distinguishable from the best one. Omits metrics by which no arm is
-/// distinguishable, or by which some arms cannot be compared.
+/// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm is
+/// significantly worse, metrics that cannot compare the best arm with every other, and metrics of training.
 ///
-/// The best arm is chosen by the same values, so every pair of arms counts as tested.
+/// The best arm is selected by the values that are tested, so the correction covers every pair of arms.
 pub fn best(measured: &[Measured]) -> BTreeMap<Metric, Vec<String>> {
     let not_of_training = ranked().filter(|metric| !metric.is_of_training());
     not_of_training.filter_map(|metric| Some((metric, best_by(metric, measured)?))).collect()
@@ -114,7 +115,7 @@ fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
     (level.len() < arms.len()).then_some(level)
 }
 
-/// The metrics by which arms have an order.
+/// Returns the metrics of the tables that rank arms.
 fn ranked() -> impl Iterator<Item = Metric> {
     let is_ranked = |metric: &Metric| {
         let declaration = metric.declaration();
@@ -123,7 +124,7 @@ fn ranked() -> impl Iterator<Item = Metric> {
     Metric::ALL.iter().copied().filter(is_ranked)
 }
 
-/// Returns the names of the arms, each once, in their order.
+/// Returns the name of each arm once, in order.
 fn names(measured: &[Measured]) -> Vec<&str> {
     measured.chunk_by(|a, b| a.name == b.name).map(|seeds| seeds[0].name.as_str()).collect()
 }

@@ -1,7 +1,7 @@
 //! Which runs count as independent, and what varies between them.
 
-/// Groups items that share a training with one another and with no item of another group, in the order of their first
-/// items. Items without a training are groups of their own.
+/// Groups items that share a training run, directly or through other items. Items without a training run are groups of
+/// their own.
 pub(super) fn group<T>(items: Vec<T>, trainings: impl Fn(&T) -> Vec<usize>) -> Vec<Vec<T>> {
     let mut groups: Vec<(Vec<usize>, Vec<T>)> = vec![];
     for item in items {
@@ -21,7 +21,7 @@ pub(super) fn group<T>(items: Vec<T>, trainings: impl Fn(&T) -> Vec<usize>) -> V
 }
 
 /// Describes what varies between several runs of an arm, such as `6 sampling seeds of one training`. `trainings` is the
-/// number of independent trainings among them, if known.
+/// number of independent training runs among them, if known.
 pub(super) fn variation(runs: usize, trainings: Option<usize>) -> String {
     match trainings {
         None => format!("{runs} seeds"),
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_with_a_common_training_are_one_group() {
+    fn items_that_share_a_training_run_are_one_group() {
         let of = |items: &[&[usize]]| {
             let groups = group(items.to_vec(), |trainings| trainings.to_vec());
             groups.iter().map(Vec::len).collect::<Vec<_>>()
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_varies_has_a_name() {
+    fn variation_describes_what_varies() {
         assert_eq!(variation(6, Some(6)), "6 trainings");
         assert_eq!(variation(6, Some(1)), "6 sampling seeds of one training");
         assert_eq!(variation(6, Some(2)), "6 seeds of 2 trainings");

@@ -1,4 +1,4 @@
-//! Which answers are exploratory, because the study got more seeds after its verdicts had been seen.
+//! Which answers are exploratory because the study got more seeds after an earlier test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,14 @@ use crate::config::blobs::SAMPLES;
 use crate::runs::StudyLook;
 use crate::store::Digest;
 
-/// The length of the beginnings of digests, in hexadecimal digits.
+/// The number of hexadecimal digits of a truncated digest.
 const DIGITS: usize = 16;
 
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// Returns the look at an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small for
-/// any finding, so that seeing it cannot mislead.
+/// Returns the record of an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small
+/// to confirm or refute the claim, so that the answer does not count as a look.
 pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyLook> {
     if answer.reason.is_some() || answer.n < answer.seeds_needed {
         return None;
@@ -35,7 +35,8 @@ pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyL
     })
 }
 
-/// Returns the earlier look that makes `now` exploratory: at fewer of the same samples, and not by the same plan.
+/// Returns the earlier look that makes `now` exploratory: one at a subset of its samples that the same plan does not
+/// cover.
 fn unplanned<'a>(now: &StudyLook, earlier: &'a [StudyLook]) -> Option<&'a StudyLook> {
     earlier.iter().find(|look| {
         let is_same = look.question == now.question && look.stage == now.stage && look.claim == now.claim;
@@ -44,7 +45,7 @@ fn unplanned<'a>(now: &StudyLook, earlier: &'a [StudyLook]) -> Option<&'a StudyL
     })
 }
 
-/// Returns for each answer of the comparison `stage` why it is exploratory, if it is.
+/// Returns, for each answer of the comparison `stage`, the reason why it is exploratory, if it is.
 pub fn exploratory(
     stage: &str,
     answers: &[ClaimAnswer],
@@ -58,8 +59,8 @@ pub fn exploratory(
 /// Explains why an answer is exploratory.
 fn in_words(earlier: &StudyLook) -> String {
     format!(
-        "because it was already tested with {} seeds: testing again after adding seeds finds false differences more often \
-         than p says. Plan the looks with `seeds: {{ plan: …, looks: … }}`",
+        "because it was already tested with {} seeds, and testing again after adding seeds makes false findings more \
+         likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`",
         earlier.n
     )
 }
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn more_seeds_after_a_look_are_exploratory_unless_planned() {
+    fn answers_after_adding_seeds_are_exploratory_unless_planned() {
         let plan = Some(SeedPlan { plan: 12, looks: 2 });
         assert_eq!(at(6, None).samples.len(), 12);
         assert_eq!(unplanned(&at(8, None), &[at(6, None)]), Some(&at(6, None)));
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_study_that_could_show_nothing_is_no_look() {
+    fn a_study_too_small_to_decide_is_not_a_look() {
         let few = ClaimAnswer { n: 3, seeds_needed: 6, ..claim_answer() };
         assert_eq!(look("compare", &few, &Inputs::new()), None);
     }

@@ -21,7 +21,7 @@ pub struct Measured {
     pub axes: Vec<Label>,
     /// Present if seeds were swept.
     pub seed: Option<String>,
-    /// The trainings that it depends on, as numbered in the comparison; empty if it was not trained.
+    /// The training runs that it depends on, as numbered in the comparison; empty if it was not trained.
     pub trainings: Vec<usize>,
     /// The digest of `loss.csv`, the same for arms that sample the same network.
     pub loss_digest: Option<Digest>,
@@ -61,8 +61,8 @@ impl Measured {
         Drawn { samples: self.samples, is_random: self.draws() }
     }
 
-    /// Returns the values that decide a claim by `metric`; as [`values`](Self::values), but the PSNR of the mean is that
-    /// of infinitely many samples.
+    /// Returns the values that decide a claim by `metric`: [`values`](Self::values), except that the PSNR of the mean is
+    /// that of the mean of infinitely many samples.
     pub(super) fn deciding_values(&self, metric: Metric) -> Option<Vec<f64>> {
         match metric.declaration().samples {
             Samples::Extrapolated => self.psnr_of_infinite_mean(),
@@ -70,8 +70,8 @@ impl Measured {
         }
     }
 
-    /// Returns values of the images whose mean is the PSNR in dB of the mean squared error of all images, estimated for
-    /// the mean of infinitely many samples. `None` if that error is not positive.
+    /// Returns one value per image whose mean is the PSNR in dB of the mean squared error over all images, estimated for
+    /// the mean of infinitely many samples. `None` if the estimated error is not positive.
     ///
     /// The PSNR of each image would be biased, because its error is estimated from few samples. The values are therefore
     /// linear in the images' errors e: PSNR(ē) − (10/ln 10)·(e/ē − 1), which has the same variation to first order.
@@ -109,7 +109,7 @@ impl Measured {
             Metric::SsimYMean => mean(|s| s.ssim_y),
             Metric::ConsistencyPsnr => sample(|s| Some(s.consistency_psnr)),
             Metric::ConsistencyPsnrMean => mean(|s| Some(s.consistency_psnr)),
-            // Of a single sample, both are its error.
+            // With a single sample, both are the error of that sample.
             Metric::Crps | Metric::EnergyScore if self.samples < 2 => None,
             Metric::Crps => Some(self.forecasts.iter().map(|f| f.crps).collect()),
             Metric::EnergyScore => self.forecasts.iter().map(|f| f.energy_score).collect(),
@@ -143,8 +143,8 @@ pub fn floors(distances: Distances) -> Figures {
 }
 
 /// Writes `metrics.csv`: one row per image, arm and seed; one column per axis of the sweep; metrics are named as in
-/// `summary.json`. Rows with the same `training` are samples of the same network; several trainings are separated by
-/// spaces. Cells that do not apply are empty.
+/// `summary.json`. Rows with the same `training` depend on the same training run; several training runs are
+/// separated by spaces. Cells that do not apply are empty.
 pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
     let metrics: Vec<Metric> = Metric::ALL.iter().copied().filter(|metric| metric.scope() == Scope::Image).collect();
     let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();

@@ -2,10 +2,10 @@
 //!
 //! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
-//! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one value per metric. `paired`:
-//!   differences between two arms. `convergence`: training effort until the same loss. `claims`: answers. `looks`: which
-//!   answers are exploratory. `differences`:
-//!   every metric against one control. `summary`: means and answers, as in `summary.json`.
+//! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one
+//!   value per metric. `paired`: differences between two arms. `convergence`: training effort until the same loss.
+//!   `claims`: answers to claims. `looks`: which answers are exploratory. `differences`: every metric against one control.
+//!   `summary`: means and answers, as in `summary.json`.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
 
 pub mod axis;

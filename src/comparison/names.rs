@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instances_are_told_apart_by_their_values() {
+    fn instances_are_distinguished_by_their_values() {
         assert_eq!(
             short(&["bicubic", "unet[c=16,s=linear]", "unet[c=32,s=linear]"]),
             ["bicubic", "16, linear", "32, linear"]
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_fit_stay_as_they_are() {
+    fn names_that_fit_are_unchanged() {
         let wrap = |most: usize| {
             move |_: usize, name: &str| match name.len() > most {
                 true => vec![format!("{}…", &name[..most])],

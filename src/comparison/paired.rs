@@ -7,8 +7,8 @@ use crate::config::metrics::{Metric, Unit};
 
 pub(super) type Pair<'a> = (&'a Measured, &'a Measured);
 
-/// Pairs that share a training run with one another and with no other pair. They count as one random draw, however many
-/// there are.
+/// Pairs that share training runs, directly or through other pairs, and none with pairs outside. They count as one
+/// observation, however many there are.
 pub(super) type Replicate<'a> = Vec<Pair<'a>>;
 
 /// Pairs the seeds that both arms have. Bicubic enlargement is deterministic and pairs with every seed.
@@ -47,7 +47,7 @@ pub(super) fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<
     rows.iter().all(|row| !row.is_empty() && row.iter().all(|d| d.is_finite())).then_some(rows)
 }
 
-/// Returns why the endpoint cannot compare an arm with its control, if it cannot.
+/// Returns the reason why the endpoint cannot compare an arm with its control, if there is one.
 pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<String> {
     if endpoint.is_of_training() && arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
         return Some(format!("{endpoint} is measured in training, and both arms sample the same trained network"));

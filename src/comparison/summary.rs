@@ -33,10 +33,11 @@ pub struct Summary {
     /// Caveats for readers of the metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// For each metric by which arms can be told apart, those that no other arm is significantly better than.
+    /// For each metric by which an arm is significantly worse than the best: the best arm and those that are not
+    /// significantly worse.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub best: BTreeMap<Metric, Vec<String>>,
-    /// The differences of every metric from one control, by arm and then by metric.
+    /// The differences of every arm from one control, by arm and then by metric.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
     /// The answers to the claims of the file, in name order.
@@ -64,16 +65,15 @@ pub struct ArmSummary {
     /// Present if seeds were swept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub seeds: BTreeMap<String, Figures>,
-    /// The number of independent trainings among the seeds; absent with fewer than two seeds. If it is 1, the standard
-    /// deviations are only those of sampling.
+    /// The number of independent training runs among the seeds; absent with fewer than two seeds. If it is 1, the
+    /// standard deviations cover only sampling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainings: Option<usize>,
 }
 
 impl Summary {
     /// Computes the means over the images of each arm, summed in image order; all arms have the same number of images.
-    /// The seeds of an arm are adjacent. Does not answer claims or
-    /// compare arms with a control.
+    /// The seeds of an arm are adjacent. Does not answer claims or compare arms with a control.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -92,7 +92,7 @@ impl Summary {
         }
     }
 
-    /// Explains "±" in tables: what the standard deviations of the arms are over. `None` if no arm has several seeds.
+    /// Explains "±" in tables: what varies behind the standard deviations. `None` if no arm has several seeds.
     pub fn deviations_in_words(&self) -> Option<String> {
         let mut arms: IndexMap<String, Vec<&str>> = IndexMap::new();
         for (name, arm) in self.arms.iter().filter(|(_, arm)| arm.seeds.len() > 1) {
@@ -161,9 +161,9 @@ fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     let groups: Vec<String> = drawn.iter().map(group).collect();
     (groups.len() > 1).then(|| {
         format!(
-            "the arms have different numbers K of samples: {}. The mean of more samples is nearer to the image, so the \
-             tables' figures of the mean do not compare arms of different K; claims on `psnr_mean` compare the means of \
-             infinitely many samples",
+            "the arms have different numbers K of samples: {}. The mean of more samples has a smaller error, so metrics \
+             of the mean in tables are not comparable between arms with different K; claims on `psnr_mean` compare the \
+             means of infinitely many samples",
             groups.join(", ")
         )
     })
@@ -196,7 +196,7 @@ impl ArmSummary {
     }
 }
 
-/// Returns the number of independent trainings; 0 if nothing was trained.
+/// Returns the number of independent training runs; 0 if nothing was trained.
 fn trainings(seeds: &[Measured]) -> usize {
     let trained = seeds.iter().filter(|of_seed| !of_seed.trainings.is_empty()).collect();
     independence::group(trained, |of_seed| of_seed.trainings.clone()).len()
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn arms_of_different_k_have_no_common_one_and_a_note() {
+    fn arms_of_different_k_have_no_common_k_and_a_note() {
         let mut arms = measured();
         assert_eq!((Summary::of(&arms, floors()).samples, Summary::of(&arms, floors()).notes), (Some(4), vec![]));
         // A deterministic arm has no samples.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_with_seeds_has_their_means_their_deviations_and_each_of_them() {
+    fn an_arm_with_seeds_has_means_deviations_and_the_metrics_of_each_seed() {
         let summary = Summary::of(&with_seeds(), floors());
         assert_eq!(summary.arms.len(), 3);
         let json = summary.to_json().unwrap();

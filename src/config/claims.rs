@@ -11,14 +11,14 @@ use super::metrics::Metric;
 pub struct Claim {
     /// The arm that is claimed to be better.
     pub arm: String,
-    /// The arm to compare it with, or `bicubic`. Ideally it differs only in what is claimed to help.
+    /// The arm to compare it with, or `bicubic`. Ideally, it differs from `arm` only in what is claimed to help.
     pub control: String,
-    /// The metric that decides. The claims `quality`, `coherence`, `artifacts` and `convergence` have the defaults
-    /// `val_loss`, `energy_score`, `spectrum_distance` and `flops_to_loss`.
+    /// The metric that decides the claim. Claims named `quality`, `coherence`, `artifacts` and `convergence` default to
+    /// `val_loss`, `energy_score`, `spectrum_distance` and `flops_to_loss`; other claims need an endpoint.
     #[serde(default)]
     pub endpoint: Option<Metric>,
-    /// The smallest difference of interest: in dB, in units of SSIM, or for other endpoints in percent of the control's
-    /// value. Defaults to 0.1 dB, 0.005, 1 %, and 5 % for `steps_to_loss` and `flops_to_loss`.
+    /// The smallest relevant difference: in dB for PSNR and `spectrum_distance`, as a difference of SSIM, or in percent of
+    /// the control's value for other endpoints. Defaults to 0.1 dB, 0.005, 1 %, and 5 % for `steps_to_loss` and `flops_to_loss`.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub margin: Option<f64>,

@@ -25,12 +25,12 @@ pub struct CompareParams {
     /// give comparisons that answer unrelated questions different names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// How many seeds the study will have. Without it, a study that had enough seeds for a verdict and gets more is
-    /// marked as exploratory.
+    /// The planned number of seeds and looks. Without a plan, verdicts are marked as exploratory if the study already had
+    /// enough seeds to confirm or refute the claim and then got more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<SeedPlan>,
-    /// The arm, or `bicubic`, with which all other arms are compared by every metric; by default the control of the
-    /// claims, if they have the same one. The differences are exploratory: they suggest claims, but decide none.
+    /// The arm, or `bicubic`, with which all other arms are compared by each metric that ranks arms. Defaults to the
+    /// control of the claims, if they all have the same one. The differences are exploratory and give no verdicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
     /// The number of claims of the family in the whole file, set when the file is loaded.
@@ -51,15 +51,15 @@ fn default_rows() -> usize {
     8
 }
 
-/// The plan of a study whose results are looked at before all seeds are trained.
+/// The plan of a study: its number of seeds, and the looks at which claims are tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SeedPlan {
     /// The number of seeds of the whole study, at least 6.
     #[schemars(range(min = 6, max = 1000))]
     pub plan: usize,
-    /// How often the claims are tested: at evenly spaced numbers of seeds, the last time at all of them. Each look gets a
-    /// share of the 5 % error rate.
+    /// The number of times that the claims are tested: at evenly spaced numbers of seeds, the last time at all of them.
+    /// Each look gets a share of the 5 % error rate.
     #[serde(default = "one_look")]
     #[schemars(range(min = 1, max = 20))]
     pub looks: usize,
@@ -70,7 +70,7 @@ fn one_look() -> usize {
 }
 
 impl CompareParams {
-    /// Returns the control of the comparison by every metric.
+    /// Returns the control of the differences that are tested without a claim.
     pub fn control(&self) -> Option<&str> {
         let mut controls = self.claims.values().map(|claim| claim.control.as_str());
         let first = controls.next();
@@ -97,8 +97,8 @@ pub struct Arm {
 pub struct ArmRun {
     /// Its seed, if seeds are swept; with several seed axes, their values separated by commas.
     pub seed: Option<String>,
-    /// The trainings that its samples depend on, numbered across the arms of the comparison and ascending; set when the
-    /// file is loaded. Runs with a training in common are not independent.
+    /// The training runs that its samples depend on, numbered across the arms of the comparison and in ascending order;
+    /// set when the file is loaded. Runs that share a training run are not independent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<usize>,
     #[serde(skip_serializing)]
@@ -120,7 +120,7 @@ impl Arm {
 }
 
 impl ArmRun {
-    /// Creates a run whose trainings are unknown.
+    /// Creates a run whose training runs are unknown.
     pub fn new(seed: Option<String>, stage: &str) -> Self {
         Self { seed, trainings: vec![], stage: stage.to_string() }
     }

@@ -61,13 +61,15 @@ pub enum Samples {
     /// All: it does not depend on K.
     Any,
     /// Two arms that draw samples, or two that do not. It measures a single sample, which is less similar to the image
-    /// than the mean of all possible samples, which is what a deterministic network estimates.
+    /// than the mean of all possible samples, which a deterministic network estimates.
     Draw,
     /// Arms with K ≥ 2, for which its estimate is unbiased. With one sample, it is only the error of that sample.
     Unbiased,
-    /// All, but arms that draw samples need K ≥ 2: claims compare its unbiased estimate for infinitely many samples.
+    /// All, but arms that draw samples need K ≥ 2: claims compare unbiased estimates of the mean squared error for
+    /// infinitely many samples.
     Extrapolated,
-    /// Arms with equal K. The mean of more samples is nearer to the image.
+    /// Two arms that draw samples with equal K, or two that do not draw samples. The mean of more samples has a smaller
+    /// error.
     Same,
 }
 
@@ -141,9 +143,9 @@ macro_rules! metrics {
 
 metrics! {
     PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: true,
-        "PSNR of the first sample. Blurred images score higher than sharp samples, so this does not show which arm is better.";
+        "PSNR of the first sample. Blurred images score higher than sharp samples, so a higher value does not mean a better arm.";
     PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Extrapolated, endpoint: true, in_tables: true,
-        "PSNR of the mean of all samples of an image. Claims compare it for infinitely many samples.";
+        "PSNR of the mean of all samples of an image. Claims and bold values compare the mean of infinitely many samples.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
         "PSNR of the luma of the first sample, cropped at each edge by as many pixels as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
@@ -164,10 +166,10 @@ metrics! {
     Crps: "crps", "CRPS", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
         "Continuous ranked probability score of all samples, pixel by pixel, in 8-bit levels.";
     EnergyScore: "energy_score", "energy score", Level, 2, Lower, Image, Unbiased, endpoint: true, in_tables: true,
-        "Energy score of all samples in patches of 8×8, in 8-bit levels: shows whether the pixels of a sample fit together.";
+        "Energy score of all samples in patches of 8×8, in 8-bit levels. It also measures whether the pixels of a sample fit together.";
     Calibration: "calibration", "calibration", One, 2, One, Images, Unbiased, endpoint: false, in_tables: true,
-        "The variance of the samples divided by the squared error of their mean, both for infinitely many samples: 1 if \
-         they vary as much as they err, less if they vary less.";
+        "The variance of the samples divided by the squared error of their mean, both for infinitely many samples: 1 for \
+         samples of the true distribution, less if the samples vary too little.";
     SpectrumDistance: "spectrum_distance", "spectrum", Decibel, 2, Lower, Distribution, Any,
         endpoint: true, in_tables: true,
         "Distance between the power spectra of the first samples and of the real images, above the frequencies of the low-resolution image.";
@@ -243,7 +245,7 @@ impl Metric {
         }
     }
 
-    /// The smallest difference of interest unless the file gives one, in [`unit`](Self::unit).
+    /// The default margin of claims, in [`unit`](Self::unit).
     pub fn default_margin(self) -> f64 {
         match self.unit() {
             Unit::Decibel => 0.1,
@@ -258,7 +260,7 @@ impl Metric {
         self.declaration().better == Better::Higher
     }
 
-    /// Whether its values depend on the number of samples per image.
+    /// Whether the expected values in tables depend on the number of samples per image.
     pub fn depends_on_samples(self) -> bool {
         matches!(self.declaration().samples, Samples::Same | Samples::Extrapolated)
     }
@@ -273,14 +275,14 @@ impl Metric {
         self.scope() == Scope::Convergence
     }
 
-    /// Returns why it cannot compare two arms, if it cannot.
+    /// Returns the reason why it cannot compare two arms, if there is one.
     pub fn objection(self, arms: [Drawn; 2]) -> Option<Objection> {
         let too_few = |arm: &Drawn| arm.samples < 2;
         let [a, b] = arms;
         let objection = |reason, help| Some(Objection { reason, help });
         match self.declaration().samples {
             Samples::Draw if a.is_random != b.is_random => objection(
-                "one of them draws samples, and even a perfect sample has a lower PSNR and SSIM than a deterministic output",
+                "one of them draws samples, and even a perfect sample scores lower than the mean of all possible samples",
                 "choose `psnr_mean`, which compares the means of infinitely many samples",
             ),
             Samples::Unbiased if arms.iter().any(too_few) => objection(
@@ -292,7 +294,7 @@ impl Metric {
                 "set `samples: 2` or more in the `sample` stages, for example in `defaults.sample`",
             ),
             Samples::Same if a.is_random != b.is_random || (a.is_random && a.samples != b.samples) => objection(
-                "it depends on the number of samples per image, which differs",
+                "it needs two arms that draw the same number of samples per image, or two deterministic arms",
                 "set the same `samples` in the `sample` stages of both, for example in `defaults.sample`; \
                  against a deterministic arm, choose `psnr_mean`",
             ),
@@ -329,7 +331,7 @@ impl<'de> Deserialize<'de> for Metric {
     }
 }
 
-/// The schema allows endpoints only: they are what a pipeline file names.
+/// The schema allows endpoints only, because pipeline files contain no other metrics.
 impl JsonSchema for Metric {
     fn schema_name() -> Cow<'static, str> {
         "Endpoint".into()
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_compare_only_arms_that_they_are_fair_to() {
+    fn metrics_compare_only_arms_that_are_comparable() {
         let draws = |samples| Drawn { samples, is_random: true };
         let fixed = |samples| Drawn { samples, is_random: false };
         let is_fair = |metric: Metric, a: Drawn, b: Drawn| {

@@ -1,7 +1,8 @@
-//! Which trainings the samples of each arm depend on. Runs of an arm count as independent only if they share none.
+//! Determines the training runs that the samples of each arm depend on. Runs of an arm count as independent only if they
+//! share none.
 //!
-//! The answer follows from the graph, not from the content of results: copies of one result are still one result, and
-//! trainings by commands need not write losses.
+//! The graph decides, not the content of results: copies of a result count as the same result, and commands that train
+//! need not write losses.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +13,7 @@ use crate::config::{CommandParams, Input, StageKind, StageParams};
 /// The blobs of a dataset.
 const DATA: [&str; 6] = [TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
 
-/// Sets the trainings of every arm's runs. They are numbered within each comparison, in the order of its arms. The
+/// Sets the training runs that every run of an arm depends on, numbered within each comparison in the order of its arms. The
 /// instances must be sorted topologically.
 pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
     let mut graph = Graph::default();
@@ -34,8 +35,8 @@ pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
     }
 }
 
-/// Identifies what a stage computes: stages with the same parameters, seed and inputs compute the same, whatever their
-/// names.
+/// Identifies the computation of a stage: stages with the same parameters, seed and inputs have the same identity,
+/// whatever their names are.
 type Identity = usize;
 
 #[derive(Default)]
@@ -46,7 +47,7 @@ struct Graph {
 
 struct Node {
     identity: Identity,
-    /// The trainings that it depends on, and itself if it is one.
+    /// The training runs that it depends on, including itself if it is one.
     trainings: BTreeSet<Identity>,
 }
 
@@ -58,7 +59,7 @@ impl Graph {
             let identity = self.stages.get(&input.stage).map(|node| node.identity);
             format!("{} {identity:?} {:?}", input.role, input.blobs)
         };
-        // Keys do not depend on where a dataset comes from, but different places may have different images.
+        // Keys do not depend on the source of a dataset, but different sources may have different images.
         let computation = match params.kind() {
             StageKind::Fetch => params.complete(),
             _ => params.to_semantic_json(),
@@ -75,7 +76,7 @@ impl Graph {
         };
         let trainings = match params {
             StageParams::Fetch(_) | StageParams::Degrade(_) => BTreeSet::new(),
-            // The data is the same for every seed by intention, even if a command prepared it.
+            // Data counts as fixed, even if a command prepared it: a claim is about other seeds with the same data.
             StageParams::Train(_) => [identity].into(),
             StageParams::Sample(_) => of(&|role| role == "model"),
             StageParams::Compare(_) => of(&|_| true),

@@ -1,4 +1,4 @@
-//! The verdicts that were seen in earlier runs.
+//! The answers to claims in earlier runs.
 
 use crate::comparison::{ClaimAnswer, Summary, looks};
 use crate::config::{StageKind, blobs};
@@ -6,10 +6,10 @@ use crate::plan::Preimage;
 use crate::runs::{RunRecord, StudyLook};
 use crate::store::{Key, Store};
 
-/// The maximum number of looks in a record. The oldest are forgotten.
+/// The maximum number of looks in a record; the oldest are dropped.
 const MAX_LOOKS: usize = 500;
 
-/// Returns the looks before a new run of the pipeline: those of its latest run, and those before it.
+/// Returns the looks before a new run of the pipeline: those recorded by its latest run, and those of that run.
 pub(super) fn before(store: &Store, pipeline: &str) -> Vec<StudyLook> {
     let Some(record) = store.latest_run(pipeline).and_then(|run| run.record().ok()) else { return vec![] };
     let mut all = record.earlier_looks.clone();

@@ -36,16 +36,16 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// In the order of the plan.
     pub stages: Vec<StageRecord>,
-    /// The verdicts that were seen before this run, in earlier runs of the pipeline.
+    /// The answers to claims in earlier runs of the pipeline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_looks: Vec<StudyLook>,
 }
 
-/// A claim at a time when it could be answered. If it gets more seeds later and is tested again, the error rate of the
-/// test is higher than it says, unless the looks were planned.
+/// An answer to a claim with enough seeds to confirm or refute it. Testing the claim again with more seeds raises the error
+/// rate above its nominal level, unless the looks were planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StudyLook {
-    /// The comparison, and the claim in it.
+    /// The `compare` stage. `claim` is the name of the claim in it.
     pub stage: String,
     pub claim: String,
     /// The arm, the control and the endpoint.
@@ -55,7 +55,7 @@ pub struct StudyLook {
     /// The planned seeds and looks, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<SeedPlan>,
-    /// The beginnings of the digests of the samples that decided.
+    /// The truncated digests of the samples of both arms.
     pub samples: BTreeSet<String>,
 }
 

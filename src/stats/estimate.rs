@@ -1,4 +1,4 @@
-//! The mean of paired differences, and how uncertain it is.
+//! The mean of paired differences and its uncertainty.
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -6,10 +6,11 @@ use super::mean;
 
 /// The mean of paired differences with its uncertainty over seeds and over test images.
 ///
-/// Differences vary between seeds (`a`), between images (`b`, the same under every seed) and from case to case: for
-/// seed `s` and image `i` they are `μ + a_s + b_i + e_si`. The variance of the mean then has two parts, each estimated
-/// without bias from the two-way table (Searle, Casella & McCulloch 1992, section 4.7): that of the seeds, which includes
-/// the rest `e`, with `seeds - 1` degrees of freedom, and that of the images with `images - 1`.
+/// The model has a random effect of the seed (`a`), a random effect of the image (`b`, the same for every seed) and a
+/// residual: for seed `s` and image `i`, the difference is `μ + a_s + b_i + e_si`. The variance of the mean then has two
+/// parts, estimated from the mean squares of the two-way table (Searle, Casella & McCulloch 1992, section 4.7). The part
+/// of the seeds, which includes the residual, has `seeds - 1` degrees of freedom. The part of the images counts as having
+/// `images - 1`; a negative estimate is set to 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// The mean over seeds and images.
@@ -33,12 +34,12 @@ impl Variance {
         Self { value, degrees_of_freedom: value.powi(2) / (of_part(self) + of_part(other)) }
     }
 
-    /// Returns the half width of the interval of level `1 - alpha` if this were the only part.
+    /// Returns half the width of the interval of level `1 - alpha` if this were the only part.
     fn half_width(self, alpha: f64) -> f64 {
         if self.value == 0.0 { 0.0 } else { self.student().inverse_cdf(1.0 - alpha / 2.0) * self.value.sqrt() }
     }
 
-    /// Returns the probability that Student's t is at least `distance` standard errors from 0.
+    /// Returns the probability that Student's t is at least as far from 0 as `distance` is in standard errors.
     fn two_sided_p(self, distance: f64) -> f64 {
         2.0 * self.student().sf(distance / self.value.sqrt())
     }
@@ -50,7 +51,7 @@ impl Variance {
 
 impl Estimate {
     /// Estimates the mean of `differences`, which has one row per seed and one column per image, or a single column if
-    /// there are no images. Returns `None` for fewer than two seeds.
+    /// there are no values for each image. Returns `None` for fewer than two seeds.
     ///
     /// Panics unless the rows have the same length and are not empty.
     pub fn of(differences: &[Vec<f64>]) -> Option<Self> {
@@ -83,18 +84,18 @@ impl Estimate {
         (self.of_seeds.value * (self.of_seeds.degrees_of_freedom + 1.0)).sqrt()
     }
 
-    /// Returns the standard error over images, which more seeds do not reduce.
+    /// Returns the standard error due to the choice of images, which more seeds do not reduce.
     pub fn standard_error_over_images(&self) -> f64 {
         self.of_images.map_or(0.0, |part| part.value.sqrt())
     }
 
     /// Returns the confidence interval of level `1 - alpha`.
     ///
-    /// If one part of the variance is much larger, this is Student's interval for it. In between, two half widths are
-    /// weighted: Howe's (1974), which adds those of the parts in quadrature and covers up to 99 % with two seeds, and
-    /// Satterthwaite's (1946), which covers down to 87 %. The weight of Howe's is the share of the seeds in the variance
-    /// to the power of 2/3. Simulated with 32 images or more, this covers 93 to 97 % with two seeds, and 94.5 to 96.5 %
-    /// with three or more.
+    /// If one part of the variance dominates, this is Student's interval for that part. Otherwise, it is a weighted mean
+    /// of two half widths: that of Howe (1974), which adds the half widths of the parts in quadrature and whose coverage
+    /// is as high as 99 % with two seeds, and that of Satterthwaite (1946), whose coverage is as low as 87 %. The weight
+    /// of Howe's is the seeds' share of the variance to the power of 2/3. In simulations with 32 images or more, the
+    /// coverage at 95 % is 93 to 97 % with two seeds, and 94.5 to 96.5 % with three or more.
     pub fn interval(&self, alpha: f64) -> [f64; 2] {
         let half = self.half_width(alpha);
         [self.mean - half, self.mean + half]
@@ -164,7 +165,7 @@ mod tests {
     /// statsmodels.stats.weightstats.DescrStatsW(x).ttost_mean(-.6, .6)
     /// ```
     #[test]
-    fn without_images_it_is_students_interval_and_test() {
+    fn without_images_the_estimate_matches_students_t() {
         let estimate = Estimate::of(&column(&SEEDS)).unwrap();
         assert_close(estimate.mean, 0.238_333_333_333_333_3);
         let [low, high] = estimate.interval(0.05);
@@ -183,7 +184,7 @@ mod tests {
     /// statsmodels.api.stats.anova_lm(ols("y ~ C(seed) + C(image)", table).fit())
     /// ```
     ///
-    /// With s1 and s2 as the parts of the variance, the half width is
+    /// With the parts s1 and s2 of the variance, the half width is
     ///
     /// ```python
     /// q = lambda df: scipy.stats.t.ppf(.975, df)
@@ -209,12 +210,12 @@ mod tests {
         assert_close(low, -3.631_384_266_292_937_6);
         assert_close(high, 2.699_384_266_292_938);
         assert_close(estimate.two_sided_p(0.0), 0.671_698_548_689_477_1);
-        // The interval of level 1 - p ends at 0.
+        // One end of the interval of level 1 - p is 0.
         assert_close(estimate.interval(estimate.two_sided_p(0.0))[1], 0.0);
     }
 
     #[test]
-    fn one_seed_has_no_estimate_and_equal_seeds_have_an_empty_interval() {
+    fn one_seed_has_no_estimate_and_equal_seeds_have_an_interval_of_width_0() {
         assert_eq!(Estimate::of(&[]), None);
         assert_eq!(Estimate::of(&[vec![1.0, 2.0]]), None);
         let equal = Estimate::of(&vec![vec![0.5]; 8]).unwrap();

@@ -1,16 +1,16 @@
-//! Correction for multiple claims.
+//! Correction for multiple testing.
 
-/// The claims that share an error rate: those of a pipeline file.
+/// A set of hypotheses that share an error rate, such as the claims of a pipeline file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Family {
-    /// The number of claims, answered here or elsewhere.
+    /// The number of claims, including those that other comparisons answer.
     pub claims: usize,
-    /// The probability of any false finding in the family, and of any false equivalence.
+    /// The maximum probability of any false finding in the family, and separately of any false equivalence.
     pub alpha: f64,
 }
 
 impl Family {
-    /// Returns the level at which the first claim of the family is tested.
+    /// Returns the level at which the smallest p-value of the family is tested.
     pub fn level(self) -> f64 {
         self.alpha / self.claims.max(1) as f64
     }
@@ -19,7 +19,7 @@ impl Family {
     /// any false finding in the family at most `alpha`. In ascending order, the i-th of m values is multiplied by m − i
     /// (counting from 0), then made non-decreasing and at most 1.
     ///
-    /// Claims that are answered elsewhere count as larger than all of `p`, which is conservative.
+    /// The p-values of claims that other comparisons answer count as larger than all of `p`, which is conservative.
     pub fn holm(self, p: &[f64]) -> Vec<f64> {
         let claims = self.claims.max(p.len());
         let mut order: Vec<usize> = (0..p.len()).collect();

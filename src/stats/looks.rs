@@ -1,18 +1,18 @@
-//! Studies that are looked at before all seeds are trained.
+//! Group-sequential studies: claims are tested before all seeds are trained.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// A study of a planned number of seeds that is looked at several times, and may end at any of them.
+/// A study with a planned number of seeds whose claims are tested at several looks; it may stop at any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Looks {
     /// The number of seeds of the whole study.
     pub seeds: usize,
-    /// The number of looks, the last of which is at all seeds.
+    /// The number of looks; the last one is at all seeds.
     pub looks: usize,
 }
 
 impl Looks {
-    /// Returns the numbers of seeds at which the study is looked at, ascending and evenly spaced.
+    /// Returns the numbers of seeds of the looks, in ascending order and evenly spaced.
     pub fn at(self) -> Vec<usize> {
         let looks = self.looks.clamp(1, self.seeds.max(1));
         (1..=looks).map(|look| (self.seeds * look).div_ceil(looks)).collect()
@@ -20,10 +20,10 @@ impl Looks {
 
     /// Returns the share of `alpha` for the look at `n` seeds, or `None` if none is planned there.
     ///
-    /// The shares are the increments of the spending function 2 − 2Φ(z/√t) of Lan & DeMets (1983), where t is the share
-    /// of the planned seeds and z the normal quantile of 1 − alpha/2. It resembles the boundary of O'Brien & Fleming: early
-    /// looks demand much more than late ones. The shares add up to `alpha`, so the probability of a false finding at any
-    /// look is at most `alpha`, however the looks depend on one another.
+    /// The shares are the increments of the spending function 2 − 2Φ(z/√t) of Lan & DeMets (1983), where t is the fraction
+    /// of the planned seeds and z the normal quantile of 1 − alpha/2. It resembles the boundary of O'Brien & Fleming: the
+    /// shares of early looks are much smaller than those of late ones. The shares add up to `alpha`, so the probability
+    /// of a false finding at any look is at most `alpha` however the looks depend on one another (Bonferroni).
     pub fn alpha(self, n: usize, alpha: f64) -> Option<f64> {
         let at = self.at();
         let look = at.iter().position(|&planned| planned == n)?;
@@ -31,7 +31,7 @@ impl Looks {
         Some(self.spent(n, alpha) - before)
     }
 
-    /// Returns the level that is spent up to `n` seeds.
+    /// Returns the part of `alpha` that is spent up to and including the look at `n` seeds.
     fn spent(self, n: usize, alpha: f64) -> f64 {
         let normal = Normal::standard();
         let share = n as f64 / self.seeds as f64;

@@ -1,4 +1,4 @@
-//! How many seeds a study needs.
+//! The power of a study, and the number of seeds that it needs.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
@@ -15,16 +15,16 @@ const MAX_SEEDS: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedsNeeded {
-    /// With this number of seeds, a difference as large as the margin is found with a probability of 80 %.
+    /// With this number of seeds, a true difference as large as the margin is detected with a probability of 80 %.
     Seeds(usize),
-    /// No number of seeds suffices, because the differences between images are too large: more test images are needed.
+    /// No number of seeds suffices, because the difference varies too much between images: more test images are needed.
     MoreImages,
     /// More than 200 seeds are needed.
     TooMany,
 }
 
-/// Returns the number of seeds with which a difference as large as `margin` becomes significant with a probability of
-/// 80 %. `pilot` provides the variances.
+/// Returns the number of seeds with which a true difference as large as `margin` becomes significant with a probability
+/// of 80 %. The variances are those of `pilot`.
 pub fn seeds_for(pilot: &Estimate, margin: f64, family: Family) -> SeedsNeeded {
     let sd = pilot.sd_over_seeds();
     let of_images = pilot.standard_error_over_images();
@@ -37,12 +37,12 @@ pub fn seeds_for(pilot: &Estimate, margin: f64, family: Family) -> SeedsNeeded {
     if of_images > 0.0 && of_images_alone < POWER { SeedsNeeded::MoreImages } else { SeedsNeeded::TooMany }
 }
 
-/// Returns the probability that a true difference of `effect` becomes significant with `n` seeds, if the differences
-/// of seeds have the standard deviation `sd` and the mean over the images has the standard error `of_images`.
+/// Returns the probability that a true difference of `effect` becomes significant with `n` seeds, if the seeds'
+/// differences have the standard deviation `sd`, and the choice of images contributes the standard error `of_images`.
 ///
-/// It is the power of the t test (normal approximation of the noncentral t distribution, Johnson & Welch 1940) at the
-/// largest level below the corrected one that the sign-flip test of `n` seeds can have. If only seeds that all agree are
-/// significant at that level, it is at most the probability that they agree.
+/// This is the power of the t test (normal approximation of the noncentral t distribution, Johnson & Welch 1940) at the
+/// largest level that the sign-flip test of `n` seeds can attain without exceeding the corrected level. If the sign-flip
+/// test attains that level only if all seeds have the same sign, the power is at most the probability of that.
 pub fn power(n: usize, sd: f64, of_images: f64, effect: f64, family: Family) -> f64 {
     let smallest = min_p(n);
     let significant_signs = (family.level() / smallest).floor();
@@ -59,7 +59,7 @@ pub fn power(n: usize, sd: f64, of_images: f64, effect: f64, family: Family) -> 
     let student = StudentsT::new(0.0, 1.0, freedom).expect("at least six seeds");
     let normal = Normal::standard();
     let (t, z) = (student.inverse_cdf(1.0 - level / 2.0), normal.inverse_cdf(1.0 - level / 2.0));
-    // The uncertainty of the estimated standard error matters as far as it comes from the seeds.
+    // Only the seeds' part of the standard error counts as uncertain.
     let share = (of_seeds / error).powi(2);
     let critical = (t * of_seeds * (1.0 - 1.0 / (4.0 * freedom))).hypot(z * of_images) / error;
     let spread = (1.0 + share * (t * of_seeds / error).powi(2) / (2.0 * freedom)).sqrt();
@@ -67,7 +67,7 @@ pub fn power(n: usize, sd: f64, of_images: f64, effect: f64, family: Family) -> 
     if significant_signs > 1.0 || sd == 0.0 { of_t } else { of_t.min(agreement(n, sd, of_images, effect)) }
 }
 
-/// Returns the probability that the differences of all `n` seeds are positive, averaged over test images.
+/// Returns the probability that the differences of all `n` seeds are positive, averaged over the choice of test images.
 fn agreement(n: usize, sd: f64, of_images: f64, effect: f64) -> f64 {
     const QUANTILES: usize = 64;
     let of_image = |i: usize| {
@@ -85,7 +85,8 @@ mod tests {
     /// scipy.stats.nct.sf(scipy.stats.t.ppf(1 - level / 2, n - 1), n - 1, effect)
     /// ```
     ///
-    /// with the level that the sign-flip test can have, 6/128 for eight seeds and 25/2048 for twelve and four claims.
+    /// with the level that the sign-flip test can attain: 6/128 for eight seeds, and 25/2048 for twelve seeds and four
+    /// claims.
     #[test]
     fn power_approximates_the_noncentral_t_distribution() {
         for (n, effect, claims, expected) in [
@@ -100,21 +101,21 @@ mod tests {
         }
     }
 
-    /// Only six equal signs have a p of at most 0.05. `scipy.stats.norm.cdf(1.5) ** 6`
+    /// With six seeds, p is at most 0.05 only if all signs are equal. `scipy.stats.norm.cdf(1.5) ** 6`
     #[test]
-    fn the_power_of_six_seeds_is_that_all_agree() {
+    fn the_power_of_six_seeds_is_the_probability_of_equal_signs() {
         let power = power(6, 1.0, 0.0, 1.5, Family { claims: 1, alpha: 0.05 });
         assert!((power - 0.660_432_250_274).abs() < 1e-6, "{power}");
     }
 
     #[test]
-    fn the_seeds_for_a_margin_have_the_planned_power() {
+    fn seeds_for_a_margin_have_the_planned_power() {
         let family = Family { claims: 4, alpha: 0.05 };
         let pilot = Estimate::of(&[-0.5, 1.0, 0.25, -1.0, 0.75, 0.5].map(|d| vec![d])).unwrap();
         let sd = pilot.sd_over_seeds();
         let SeedsNeeded::Seeds(n) = seeds_for(&pilot, 1.0, family) else { panic!("a number") };
         assert!(power(n, sd, 0.0, 1.0, family) >= POWER && power(n - 1, sd, 0.0, 1.0, family) < POWER, "{n}");
-        assert_eq!(seeds_for(&pilot, 100.0, family), SeedsNeeded::Seeds(8), "four claims need eight seeds at least");
+        assert_eq!(seeds_for(&pilot, 100.0, family), SeedsNeeded::Seeds(8), "four claims need at least eight seeds");
         assert_eq!(seeds_for(&pilot, 0.01, family), SeedsNeeded::TooMany);
         let images: Vec<Vec<f64>> = (0..6).map(|s| vec![0.01 * s as f64 - 5.0, 0.01 * s as f64 + 5.0]).collect();
         assert_eq!(seeds_for(&Estimate::of(&images).unwrap(), 1.0, family), SeedsNeeded::MoreImages);

@@ -4,15 +4,15 @@ use crate::random::{Purpose, stream};
 
 /// The maximum number of values for which all 2^n signs are enumerated.
 const EXACT_MAX: usize = 20;
-/// The number of random signs that are drawn for more values.
+/// The number of random sign assignments for more values.
 const DRAWS: u64 = 100_000;
 
-/// Returns the two-sided p-value of the hypothesis that the sign of each difference is random: the fraction of all 2^n
-/// assignments of signs whose sum is at least as far from 0 as the observed sum (Fisher 1935; exact). Returns 1 for no
-/// differences.
+/// Returns the two-sided p-value of the hypothesis that each difference is symmetric around 0, so that its sign is random:
+/// the fraction of all 2^n assignments of signs whose sum is at least as far from 0 as the observed sum (Fisher 1935;
+/// exact). Returns 1 if there are no differences.
 ///
-/// For more than 20 differences, 100,000 assignments are drawn, always the same ones, and the observed one is counted
-/// among them.
+/// For more than 20 differences, 100,000 random assignments are used, always the same ones, and the observed one is
+/// counted among them.
 pub(super) fn sign_flip(differences: &[f64]) -> f64 {
     let n = differences.len();
     let observed = differences.iter().sum::<f64>().abs();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn unanimous_seeds_have_the_smallest_p() {
+    fn equal_signs_have_the_smallest_p() {
         for n in 1..=12 {
             let x: Vec<f64> = (1..=n).map(|i| 0.1 * i as f64).collect();
             assert_eq!(sign_flip(&x), min_p(n));

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{ALPHA, Family, Looks, Question, Verdict, answer, power};
 use crate::random::{Purpose, Stream, stream};
 
-/// How the results of an arm vary between its seeds.
+/// The distribution of an arm's results over its seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Noise {
     Normal,
@@ -29,28 +29,28 @@ impl Noise {
     }
 }
 
-/// A study: arms that are compared with one control. Each result is that of an arm, a seed and a test image.
+/// A simulated study that compares arms with one control. It has one result for each arm, seed and test image.
 #[derive(Debug, Clone, Copy)]
 struct Study {
-    /// The number of arms, each with a claim to be better than the control.
+    /// The number of arms; each is claimed to be better than the control.
     claims: usize,
     seeds: usize,
     noise: Noise,
-    /// The standard deviation between images of what an arm gains over the control, the same under all seeds.
+    /// The standard deviation between images of an arm's gain over the control, which is the same for all seeds.
     image_sd: f64,
-    /// How much better than the control the first arm is.
+    /// The effect of the first arm.
     effect: f64,
-    /// How much better the other arms are.
+    /// The effect of the other arms.
     effect_of_others: f64,
     margin: f64,
 }
 
 const IMAGES: usize = 32;
 
-/// The standard deviation of one result that neither its seed nor its image explains.
+/// The residual standard deviation of one result.
 const REST_SD: f64 = 1.0;
 
-/// No difference, and a margin without meaning.
+/// A study without any effect, with a margin that is too small to matter.
 const NULL: Study = Study {
     claims: 1,
     seeds: 8,
@@ -61,14 +61,14 @@ const NULL: Study = Study {
     margin: 1e-9,
 };
 
-/// What was found in many studies, as fractions.
+/// The fractions of many simulated studies or claims with each outcome.
 #[derive(Debug, Default, Clone, Copy)]
 struct Rates {
-    /// Studies with a claim that is confirmed or refuted.
+    /// Studies with at least one claim that is confirmed or refuted.
     found: f64,
-    /// Studies with a claim that is confirmed or refuted beyond the margin.
+    /// Studies with at least one claim that is confirmed or refuted by more than the margin.
     beyond_margin: f64,
-    /// Studies with a claim that is equivalent.
+    /// Studies with at least one claim that is equivalent.
     equivalent: f64,
     /// Studies whose first claim is confirmed.
     power: f64,
@@ -79,7 +79,7 @@ struct Rates {
 impl Study {
     fn questions(self, number: u64) -> Vec<Question> {
         let mut noise = stream(number, Purpose::Synthetic, 1, 0);
-        // What seeds and images add to all arms alike.
+        // The effects of seeds and images, which all arms share.
         let of_seed: Vec<f64> = (0..self.seeds).map(|_| 3.0 * noise.normal()).collect();
         let of_image: Vec<f64> = (0..IMAGES).map(|_| 5.0 * noise.normal()).collect();
         let mut arm = |effect: f64| -> Vec<Vec<f64>> {
@@ -127,17 +127,17 @@ impl Study {
         Rates { found, beyond_margin, equivalent, power, coverage }
     }
 
-    /// Returns the standard deviation of a difference between seeds, averaged over the images.
+    /// Returns the standard deviation over seeds of the difference, which is the mean over the images.
     fn seed_sd(self) -> f64 {
         (2.0 * (1.0 + REST_SD * REST_SD / IMAGES as f64)).sqrt()
     }
 
-    /// Returns the standard error of a difference over the images.
+    /// Returns the standard error of the difference due to the choice of images.
     fn image_error(self) -> f64 {
         self.image_sd / (IMAGES as f64).sqrt()
     }
 
-    /// Returns the smallest effect that is found with a probability of 80 %.
+    /// Returns the smallest effect whose predicted power is 80 %.
     fn detectable(self) -> f64 {
         let family = Family { claims: self.claims, alpha: ALPHA };
         let (mut low, mut high) = (0.0, 100.0);
@@ -163,7 +163,7 @@ fn false_findings_are_rare_in_a_family() {
         let rate = Study { claims, noise, image_sd, ..NULL }.rates(500).found;
         assert!(rate <= ALPHA + tolerance(ALPHA, 500), "{claims} {noise:?} {image_sd}: {rate}");
     }
-    // Without a correction, a difference would be found among six arms in a fifth of the studies.
+    // Without a correction, about a fifth of the studies with six arms would find a difference.
     let uncorrected = (0..500).filter(|&number| {
         let questions = Study { claims: 6, ..NULL }.questions(number);
         let alone = |q: &Question| answer(std::slice::from_ref(q), Family { claims: 1, alpha: ALPHA })[0].p <= ALPHA;
@@ -194,8 +194,8 @@ fn intervals_cover_the_effect() {
     }
 }
 
-/// Returns the fraction of studies in which any look finds a difference that does not exist. `at` has the numbers of seeds
-/// with the error rate of each look.
+/// Returns the fraction of studies without any effect in which at least one look finds a difference. `at` contains the
+/// number of seeds and the error rate of each look.
 fn found_at_any_look(claims: usize, at: &[(usize, f64)], studies: u64) -> f64 {
     let seeds = at.iter().map(|(seeds, _)| *seeds).max().unwrap();
     let finds = |number: &u64| {
@@ -246,7 +246,7 @@ fn the_whole_table() {
                 for (images, image_sd) in [("the same gain", 0.0), ("different gains", 6.0)] {
                     let null = Study { seeds, claims, noise, image_sd, ..NULL };
                     let found = null.rates(STUDIES);
-                    // A margin as wide as the interval makes both errors at the margin as likely as they get.
+                    // With a margin of three standard errors, both errors at the margin are about as likely as possible.
                     let margin = 3.0 * (null.seed_sd().powi(2) / seeds as f64 + null.image_error().powi(2)).sqrt();
                     let at_margin = Study { effect: margin, effect_of_others: margin, margin, ..null }.rates(STUDIES);
                     let effect = null.detectable();

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{ALPHA, Estimate, Family, MIN_SEEDS, SeedsNeeded, mean, min_p, seeds_for, sign_flip};
 
-/// The question whether an arm is better than its control, by one endpoint.
+/// The differences between an arm and its control by one endpoint, and the smallest relevant effect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// One row per seed and one column per image, or a single column if the endpoint is not a mean over images.
+    /// One row per seed and one column per image, or a single column if the endpoint has no value for each image.
     /// Positive values mean that the arm is better.
     pub differences: Vec<Vec<f64>>,
     /// Effects smaller than this, in either direction, are irrelevant.
@@ -18,40 +18,40 @@ pub struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The arm is better: p is small and the effect is positive.
+    /// The arm is better: the difference is significant and positive.
     Confirmed,
-    /// The arm is worse: p is small and the effect is negative.
+    /// The arm is worse: the difference is significant and negative.
     Refuted,
-    /// The difference is irrelevant: it is within the margin on both sides.
+    /// The difference is irrelevant: it is significantly smaller than the margin in both directions.
     Equivalent,
-    /// The study is not conclusive.
+    /// The study shows none of these.
     Inconclusive,
 }
 
-/// The result of the statistical tests of one question. The p-values after Holm's correction are for the family of the
-/// question.
+/// The result of the statistical tests of one question. Holm's correction is for the family of the question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin.
+    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin, in absolute value.
     pub is_beyond_margin: bool,
     /// The mean difference, positive if the arm is better.
     pub effect: f64,
     /// The 95 % confidence interval; `None` for fewer than two seeds.
     pub interval: Option<[f64; 2]>,
-    /// The two-sided p-value of no difference: the larger one of the sign-flip test over the seeds and of the
-    /// [`Estimate`].
+    /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over the seeds and
+    /// of the [`Estimate`].
     pub p: f64,
     /// `p` after Holm's correction.
     pub p_holm: f64,
-    /// The p-value of a difference that is not within the margin (two one-sided tests), after Holm's correction.
+    /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests of the
+    /// [`Estimate`]), after Holm's correction.
     pub p_equivalent_holm: f64,
-    /// The number of seeds that the margin needs; `None` for fewer than two seeds.
+    /// The number of seeds needed to detect an effect as large as the margin; `None` for fewer than two seeds.
     pub seeds_for_power: Option<SeedsNeeded>,
 }
 
-/// Returns the minimum number of seeds with which a claim of the family can become significant. With fewer, no claim is
-/// confirmed or refuted, whatever is measured.
+/// Returns the minimum number of seeds with which a claim of the family can be confirmed or refuted. With fewer, p cannot
+/// be small enough, whatever is measured; with six or more, a claim can still be equivalent.
 pub fn seeds_needed(family: Family) -> usize {
     (MIN_SEEDS..).find(|&n| min_p(n) <= family.level() || n >= 64).unwrap_or(MIN_SEEDS)
 }
@@ -77,18 +77,21 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
     tested.iter().enumerate().map(one).collect()
 }
 
-/// The p-values of a question. Each is that of two tests, of which the larger counts: the sign-flip test assumes no
-/// distribution, but generalises only to other seeds; the estimate generalises to other images as well.
+/// The p-values of a question, named after the alternative hypotheses.
+///
+/// The p-values `different` and `beyond_margin` are the larger ones of two tests: the sign-flip test does not assume a
+/// normal distribution, but generalises only to other seeds; the estimate generalises to other images as well.
+/// `equivalent` is that of the estimate alone.
 struct Tested {
     seeds: usize,
     effect: f64,
     margin: f64,
     estimate: Option<Estimate>,
-    /// There is no difference.
+    /// Of the hypothesis that there is no difference; two-sided.
     different: f64,
-    /// The difference is not within the margin.
+    /// Of the hypothesis that the difference is not within the margin.
     equivalent: f64,
-    /// The difference is within the margin.
+    /// Of the hypothesis that the difference equals the margin; two-sided, and 1 if the effect is within the margin.
     beyond_margin: f64,
 }
 
@@ -107,7 +110,7 @@ impl Tested {
                 beyond_margin: 1.0,
             };
         };
-        let larger_than = |null: f64| {
+        let differs_from = |null: f64| {
             let rows: Vec<f64> = rows.iter().map(|row| row - null).collect();
             sign_flip(&rows).max(estimate.two_sided_p(null))
         };
@@ -117,9 +120,9 @@ impl Tested {
             effect,
             margin: question.margin,
             estimate: Some(estimate),
-            different: larger_than(0.0),
+            different: differs_from(0.0),
             equivalent: estimate.p_equivalent(question.margin),
-            beyond_margin: if effect.abs() > question.margin { larger_than(margin) } else { 1.0 },
+            beyond_margin: if effect.abs() > question.margin { differs_from(margin) } else { 1.0 },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How far an arm is ahead of its control at each point of training.
+//! The lead of an arm over its control at each point of training.
 
 use super::LossRow;
 use crate::stats::{ALPHA, Estimate};
@@ -7,25 +7,27 @@ use crate::stats::{ALPHA, Estimate};
 /// lower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lead {
-    /// Steps, or whatever the curves are compared by.
+    /// The position in training: steps, or their cost in the unit of the comparison.
     pub at: f64,
     pub percent: f64,
     /// The 95 % confidence interval over seeds at this point alone; `None` with fewer than two seeds.
     pub pointwise: Option<[f64; 2]>,
-    /// The interval of the band that contains the whole curve with a probability of at least 95 % (Bonferroni).
+    /// The simultaneous interval: with a probability of at least 95 %, the intervals at all points contain the true leads
+    /// (Bonferroni).
     pub simultaneous: Option<[f64; 2]>,
 }
 
-/// A training and what one of its steps costs, in the unit that the curves are compared by.
+/// A training run and the cost of each of its steps, in the unit of the comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct Priced<'a> {
     pub rows: &'a [LossRow],
     pub step: f64,
 }
 
-/// Compares pairs of trainings of an arm and its control. Losses between measurements are interpolated linearly.
+/// Computes the lead from pairs of training runs of an arm and its control. Interpolates losses linearly between
+/// measurements.
 ///
-/// The points are those of the first pair's arm within the range that all trainings have in common.
+/// The points are those of the first pair's arm, within the range that all training runs have in common.
 pub fn lead(pairs: &[[Priced; 2]]) -> Vec<Lead> {
     let curves: Vec<[Vec<(f64, f64)>; 2]> = pairs.iter().map(|pair| pair.map(points)).collect();
     let ends =
@@ -53,7 +55,7 @@ pub fn lead(pairs: &[[Priced; 2]]) -> Vec<Lead> {
     places.iter().map(at).collect()
 }
 
-/// Returns the finite validation losses with their places, ascending.
+/// Returns the finite validation losses with their positions, in ascending order.
 fn points(training: Priced) -> Vec<(f64, f64)> {
     let of_row = |row: &LossRow| Some((training.step * row.step as f64, row.val_loss.filter(|loss| loss.is_finite())?));
     training.rows.iter().filter_map(of_row).collect()
@@ -87,17 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn dearer_steps_are_compared_at_the_same_cost() {
+    fn losses_are_compared_at_the_same_cost() {
         let (arm, control) = (training([0.9, 0.5, 0.2]), training([1.0, 0.5, 0.25]));
         let found = lead(&[[Priced { rows: &arm, step: 1.5 }, Priced { rows: &control, step: 1.0 }]]);
-        // The control has 0.75 at 15, half way from 1 to 0.5, and 0.25 at 30.
+        // The control has 0.75 at 15, half-way between 1 and 0.5, and 0.25 at 30.
         let percents: Vec<(f64, f64)> = found.iter().map(|l| (l.at, (l.percent * 1e6).round() / 1e6)).collect();
         assert_eq!(percents, [(15.0, -20.0), (30.0, -100.0)]);
     }
 
     /// `scipy.stats.t.ppf([.975, 1 - .05 / 6], 2)` standard errors.
     #[test]
-    fn bands_are_students_intervals() {
+    fn bands_match_students_t() {
         let control = training([1.0, 1.0, 1.0]);
         let arms = [[0.9, 0.9, 0.9], [0.8, 0.8, 0.8], [0.7, 0.7, 0.7]].map(training);
         let pairs: Vec<[Priced; 2]> =

@@ -1,8 +1,8 @@
 //! Reads `loss.csv` and draws `loss.png`: the arms' losses by step.
 //!
 //! Losses of different objectives, targets or noise schedules measure different errors and are not comparable. Each
-//! kind has its own plot: [`panels`] groups the curves, `plot` draws them. [`lead`] compares the
-//! curves of an arm with those of its control.
+//! kind has its own plot: [`panels`] groups the curves, `plot` draws them. [`lead`] compares the curves of an arm with
+//! those of its control.
 
 mod lead;
 mod plot;
@@ -66,14 +66,14 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
             None => kinds.push((measured, vec![i])),
         }
     }
-    let is_told = |field: &str| {
+    let is_shown = |field: &str| {
         let mut values = kinds.iter().filter_map(|(kind, _)| kind.get(field));
         let first = values.next();
         TITLE.contains(&field) || values.any(|value| Some(value) != first)
     };
     let title = |kind: &Map<String, Value>| {
         let (named, others): (Vec<_>, Vec<_>) =
-            kind.iter().filter(|(field, _)| is_told(field)).partition(|(field, _)| TITLE.contains(&field.as_str()));
+            kind.iter().filter(|(field, _)| is_shown(field)).partition(|(field, _)| TITLE.contains(&field.as_str()));
         let shown = named.into_iter().chain(others).map(|(field, value)| match (value.as_str(), value.as_f64()) {
             (Some(text), _) => format!("{field} {text}"),
             (None, Some(number)) => format!("{field} {}", label(format!("{number:.3e}").parse().unwrap_or(number))),
@@ -103,8 +103,8 @@ fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
     fields
 }
 
-/// The maximum number of curves in a panel with training losses; above it, only curves without a validation loss have
-/// one.
+/// The maximum number of curves in a panel that shows training losses; with more curves, only those without a validation
+/// loss show one.
 pub const CROWD: usize = 6;
 
 /// The points of a curve that can be drawn: (step, loss).
@@ -168,7 +168,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn smoothing_keeps_lines_straight_and_evens_out_noise() {
+    fn smoothing_preserves_straight_lines_and_reduces_noise() {
         let line: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 3.0 + 2.0 * i as f64)).collect();
         assert!(smooth(&line).iter().all(|(x, y)| (y - 3.0 - 2.0 * x).abs() < 1e-9));
         let noise: Vec<(f64, f64)> = (0..400).map(|i| (i as f64, 5.0 + f64::from(i % 2))).collect();
@@ -181,7 +181,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn many_curves_are_drawn_without_noise() {
+    fn many_curves_are_drawn_without_training_losses() {
         let measured = curve("a", vec![row(1, Some(1.0), Some(2.0))]);
         let unmeasured = curve("b", vec![row(1, Some(1.0), None)]);
         assert_eq!(Lines::of(&measured, false).training, [(1.0, 1.0)]);
@@ -193,7 +193,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn losses_share_a_panel_where_they_measure_the_same() {
+    fn comparable_losses_share_a_panel() {
         let learned =
             |json: Value| Curve { diffusion: Some(serde_json::from_value(json).unwrap()), ..curve("", vec![]) };
         let titles = |curves: &[Value]| -> Vec<(String, Vec<usize>)> {

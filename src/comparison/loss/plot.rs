@@ -49,7 +49,7 @@ pub fn loss_curves(curves: &[Curve]) -> anyhow::Result<Vec<u8>> {
     let height = plots.iter().map(Plot::height).sum::<f32>().max(ABOVE + PLOT_HEIGHTS[0] + BELOW);
     let mut canvas = Canvas::new((RIGHT + LEGEND_WIDTH) as usize, height.ceil() as usize)?;
     if plots.iter().all(|plot| plot.points().next().is_none()) {
-        canvas.text("no loss was measured", RIGHT / 2.0, height / 2.0, Align::Center, AXIS);
+        canvas.text("no losses were measured", RIGHT / 2.0, height / 2.0, Align::Center, AXIS);
         return canvas.png();
     }
     // Steps are comparable, so all plots share one range.
@@ -79,7 +79,7 @@ struct Pen {
 }
 
 impl Pen {
-    /// Lines are dashed once all colours are used.
+    /// Lines are dashed after all colours are used.
     fn of(curve: usize) -> Self {
         let round = curve / COLORS.len();
         Self { color: COLORS[curve % COLORS.len()], dash: DASHES[round % DASHES.len()] }
@@ -110,7 +110,7 @@ impl<'a> Plot<'a> {
         canvas.text(self.title, LEFT + 12.0, top - 16.0, Align::Left, TITLE);
         let Some(frame) = Frame::around(self.points(), last_step, top, bottom) else {
             let names: Vec<String> = self.lines.iter().map(|(_, name, _)| name.join(" ")).collect();
-            let text = format!("no loss was measured of {}", names.join(", "));
+            let text = format!("no losses of {} were measured", names.join(", "));
             canvas.text(&text, (LEFT + RIGHT) / 2.0, (top + bottom) / 2.0, Align::Center, AXIS);
             return;
         };

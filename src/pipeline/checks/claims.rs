@@ -52,7 +52,7 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
     }
 }
 
-/// Checks the control of all arms.
+/// Checks the control of the differences.
 pub(super) fn check_control(stage: Stage, params: &CompareParams, errors: &mut Errors) {
     if let Some(control) = &params.control
         && control != RESERVED_ARM
@@ -160,7 +160,8 @@ impl ClaimOf<'_> {
         }
     }
 
-    /// Refuses an endpoint that is measured in training for two arms that sample the same trained network.
+    /// Reports an endpoint that is measured in training if both arms sample the same trained network. Returns whether it
+    /// does.
     fn is_same_training(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) -> bool {
         let models = sides.map(|side| -> Option<Vec<&str>> {
             let model = |run: &ArmRun| match stages.params(&run.stage) {

@@ -1,9 +1,9 @@
-//! Tests of the trainings that arms depend on.
+//! Tests of the training runs that arms depend on.
 
 use super::*;
 use crate::config::*;
 
-/// Returns the trainings of every run of the arms `x` and `y`, for these stages.
+/// Returns the training runs that every run of the arms `x` and `y` depends on, in a pipeline with these stages.
 fn trainings(stages: &str) -> Vec<Vec<Vec<usize>>> {
     let text = format!(
         "\
@@ -34,14 +34,14 @@ const SAMPLES: &str = "samples.safetensors, test_hr.safetensors, test_lr.safeten
 const SEEDS: &str = ", matrix: { seed: [0, 1] }";
 
 #[test]
-fn every_seed_of_a_training_is_a_training() {
+fn every_seed_is_its_own_training_run() {
     let swept = "  a: { kind: train, matrix: { seed: [0, 1] } }\n  b: { kind: train, model: { base_channels: 8 }, matrix: { seed: [0, 1] } }\n";
     let samples = "  x: { kind: sample, model: a }\n  y: { kind: sample, model: b }\n";
     assert_eq!(trainings(&format!("{swept}{samples}")), [[[0], [1]], [[2], [3]]]);
 }
 
 #[test]
-fn samples_and_copies_of_one_training_share_it() {
+fn samples_and_copies_share_a_training_run() {
     let one = "  a: { kind: train }\n  b: { kind: train, seed: 3 }\n";
     let samples = "  sa: { kind: sample, model: a, matrix: { seed: [0, 1] } }\n  sb: { kind: sample, model: b, matrix: { seed: [0, 1] } }\n";
     let copies = command("x", "s: sa", SAMPLES, "") + &command("y", "s: sb", SAMPLES, "");
@@ -51,14 +51,14 @@ fn samples_and_copies_of_one_training_share_it() {
 }
 
 #[test]
-fn stages_that_compute_the_same_are_one_training() {
+fn identical_stages_are_one_training_run() {
     let twice = "  a: { kind: train }\n  b: { kind: train, seed: 0 }\n";
     let samples = "  x: { kind: sample, model: a }\n  y: { kind: sample, model: b, seed: 5 }\n";
     assert_eq!(trainings(&format!("{twice}{samples}")), [[[0]], [[0]]]);
 }
 
 #[test]
-fn commands_train() {
+fn commands_count_as_training_runs() {
     let of = |stages: [String; 4]| trainings(&stages.concat());
     let sample = |name: &str, model: &str, more: &str| command(name, &format!("m: {model}"), SAMPLES, more);
     // Each command trains with its own seed.
@@ -74,7 +74,7 @@ fn commands_train() {
 }
 
 #[test]
-fn commands_that_prepare_data_do_not_train() {
+fn commands_that_prepare_data_do_not_count_as_training_runs() {
     let data = "train_hr.safetensors, validation_hr.safetensors, test_hr.safetensors";
     let prepared = command("prepared", "d: images", data, "");
     let programs = command("x", "d: prepared", SAMPLES, SEEDS) + &command("y", "e: prepared", SAMPLES, SEEDS);

@@ -99,8 +99,8 @@ impl Known<'_> {
         trainings.into_iter().map(|(_, training)| training).collect()
     }
 
-    /// Returns the trainings of each arm beside those of the control with the same seed. Omits arms whose losses are not
-    /// comparable with the control's.
+    /// Returns the training runs of each arm, paired with those of the control with the same seed. Omits arms whose losses
+    /// are not comparable with the control's.
     pub(super) fn paired(&self, params: &CompareParams) -> Vec<PairedTrainings> {
         let control = params.control().and_then(|name| Some((name, params.arms.get(name)?)));
         let Some((control, of_control)) = control else { return vec![] };
@@ -193,7 +193,7 @@ impl Known<'_> {
     /// Returns the parameters of an arm: of its sampling, its training and its data.
     pub(super) fn arm(&self, name: &str, arm: &config::Arm) -> Arm {
         let mut found = BTreeMap::new();
-        // The stages upstream of the arm, the nearest first; of several stages of one kind, the nearest counts.
+        // The stages upstream of the arm, nearest first; of several stages of one kind, the nearest counts.
         let mut behind = vec![arm.runs[0].stage.clone()];
         let mut kinds = vec![];
         let mut at = 0;

@@ -87,7 +87,7 @@ fn coarser(maps: AttentionMaps) -> Option<AttentionMaps> {
     Some(AttentionMaps { layer: maps.layer, queries: queries.count(), keys: keys.count(), images })
 }
 
-/// Returns how blocks of `size`×`size` positions form a square map.
+/// A square map divided into blocks of `size`×`size` positions.
 struct Blocks {
     side: usize,
     size: usize,

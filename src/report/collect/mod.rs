@@ -221,7 +221,7 @@ fn nodes(record: &RunRecord, pipeline: Option<&Pipeline>) -> Vec<Node> {
     nodes
 }
 
-/// Returns the combined state of several instances.
+/// Returns the rank of a state: several instances together have the state with the highest rank.
 fn concern(state: StageRunState) -> u8 {
     match state {
         StageRunState::Cached => 0,

@@ -14,7 +14,7 @@ pub struct Arm {
     pub costs: Vec<(&'static str, String)>,
 }
 
-/// A table with a column for each parameter that differs, and a list of the others.
+/// A table with a column for each parameter that differs, and a list of the parameters in common.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Differences {
     /// Short names and full paths.

@@ -20,7 +20,7 @@ pub struct Training {
     pub seconds_per_step: Option<f64>,
 }
 
-/// The trainings of an arm beside those of its control, pair by pair.
+/// The training runs of an arm paired with those of its control.
 #[derive(Debug, Clone)]
 pub struct PairedTrainings {
     pub(in crate::report) arm: String,
@@ -103,8 +103,8 @@ pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
     loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
 }
 
-/// Draws how far each arm's validation loss is below that of the control, with bands over the seeds. `None` if nothing can
-/// be compared.
+/// Draws how far each arm's validation loss is below that of the control, with confidence bands over the seeds. `None` if
+/// no arm can be compared.
 pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
     let shown = &trainings[..trainings.len().min(MOST_CURVES)];
     let against = |title: &'static str, cost: &dyn Fn(&PairedTrainings, usize) -> Option<f64>| {

@@ -1,4 +1,4 @@
-//! The differences of every metric from one control, as a table with a forest plot.
+//! The differences of all arms from one control, as a table with a forest plot.
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ struct Row {
     n: usize,
     probability: String,
     is_significant: bool,
-    /// The interval over an axis that all rows of the metric share, as SVG.
+    /// The effect and its interval on an axis that all rows of the metric share, as SVG.
     plot: String,
 }
 

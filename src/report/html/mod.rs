@@ -2,8 +2,8 @@
 //!
 //! [`Report`] holds the data of a run; its creator decides where they come from. `render` creates the page: `table`,
 //! `verdicts`, `forest` and `arms` arrange metrics and parameters in rows, `pictures` encodes images, `chart`, `curves`,
-//! `profiles` and `graph` draw SVG, `attention` shows attention maps, and `report.html` is the template. All user-supplied names are escaped:
-//! the template escapes text, and `chart::escape` what is drawn.
+//! `profiles` and `graph` draw SVG, `attention` shows attention maps, and `report.html` is the template. All
+//! user-supplied names are escaped: by the template in text, and by `chart::escape` in drawings.
 //!
 //! Without JavaScript, only the slider between two arms is missing: selections use radio buttons and style sheets, and
 //! the values under the pointer are hidden elements over the charts.
@@ -114,7 +114,7 @@ pub(super) struct Comparison {
     /// `metrics.csv`
     pub(super) metrics: Option<Vec<u8>>,
     pub(super) arms: Vec<Arm>,
-    /// The trainings of the arms beside those of the control, if there is one.
+    /// The training runs of the arms, paired with those of the control if there is one.
     pub(super) paired: Vec<PairedTrainings>,
     /// `None` if no arm has images.
     pub(super) pictures: Option<Pictures>,
@@ -197,7 +197,7 @@ struct View {
     notes: Vec<String>,
     claims: Vec<verdicts::Card>,
     table: Option<table::Table>,
-    /// The differences of every metric from one control.
+    /// The differences of all arms from one control.
     forest: Option<forest::Forest>,
     /// The share of images for which each arm reaches a value.
     profiles: Option<curves::Panel>,

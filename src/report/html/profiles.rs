@@ -9,10 +9,10 @@ use crate::comparison::{ArmSummary, BICUBIC, Summary};
 use crate::config::PredictionType;
 use crate::config::metrics::{Drawn, Metric, Scope};
 
-/// The metrics with a profile, as far as they compare all arms fairly.
+/// The metrics with a profile, if they compare all arms fairly.
 const METRICS: [Metric; 4] = [Metric::Crps, Metric::PsnrMean, Metric::ConsistencyPsnr, Metric::PsnrSample];
 
-/// The number of places at which a curve is drawn.
+/// The number of intervals between the points of a curve.
 const PLACES: usize = 120;
 
 /// The maximum number of arms.
@@ -20,7 +20,7 @@ const MOST_ARMS: usize = 12;
 
 /// Draws one chart per metric. `None` if no metric has values for every image of two arms.
 pub(super) fn profiles(summary: &Summary, images: &ByImage) -> Option<Panel> {
-    // The places of the arms determine their colours; bicubic enlargement has its own.
+    // The position of an arm determines its colour; bicubic enlargement has its own.
     let others = summary.arms.keys().filter(|name| *name != BICUBIC).enumerate();
     let mut arms: Vec<(Pen, &str)> = others.map(|(place, name)| (Pen::Arm(place), name.as_str())).collect();
     let more = arms.len().saturating_sub(MOST_ARMS);
@@ -52,9 +52,8 @@ fn is_fair(metric: Metric, arms: &BTreeMap<&str, &ArmSummary>) -> bool {
         is_random: arm.objective.is_some_and(|objective| objective != PredictionType::Regression),
     };
     let drawn: Vec<Drawn> = arms.values().map(|arm| drawn(arm)).collect();
-    let is_extrapolated =
-        metric.depends_on_samples() && drawn.windows(2).any(|pair| pair[0].samples != pair[1].samples);
-    !is_extrapolated && drawn.windows(2).all(|pair| metric.objection([pair[0], pair[1]]).is_none())
+    let depends_on_k = metric.depends_on_samples() && drawn.windows(2).any(|pair| pair[0].samples != pair[1].samples);
+    !depends_on_k && drawn.windows(2).all(|pair| metric.objection([pair[0], pair[1]]).is_none())
 }
 
 fn chart(metric: Metric, arms: &[(Pen, &str, &Vec<f64>)]) -> Option<String> {
@@ -87,7 +86,7 @@ mod tests {
         let arms = measured();
         let images = by_image(&metrics_csv(&arms).unwrap()).unwrap();
         let titles = |summary: &Summary| profiles(summary, &images).map(|panel| panel.titles());
-        // Bicubic enlargement has no CRPS, and no samples.
+        // Bicubic enlargement draws no samples and has no CRPS.
         let summary = Summary::of(&arms, floors());
         assert_eq!(titles(&summary).unwrap(), ["CRPS", "LR-PSNR"]);
         let mut other = summary.clone();

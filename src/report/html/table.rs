@@ -39,14 +39,14 @@ struct Row {
 #[derive(Debug, Default, Serialize)]
 struct Cell {
     value: String,
-    /// Half the width of its confidence interval.
+    /// The standard deviation, or half the width of the confidence interval.
     spread: String,
-    /// Whether the arm is the best by this metric, or not distinguishable from it, and others are distinguishable.
+    /// Whether the arm is the best by this metric or not significantly worse, and another arm is.
     is_best: bool,
 }
 
 impl Table {
-    /// Without values by image, those of single seeds have no interval.
+    /// Creates the table. If `images` is empty, values of single seeds have no interval.
     pub(super) fn of(summary: &Summary, images: &ByImage) -> Self {
         let mut arms: Vec<(&str, Value, usize)> = summary
             .arms
@@ -69,7 +69,7 @@ impl Table {
             };
             let decimals = metric.declaration().decimals;
             let sd = arm[format!("{}_sd", metric.field())].as_f64();
-            // An arm with one seed among arms with several shows no deviation, rather than one of another kind.
+            // If any arm has several seeds, "±" is a standard deviation over seeds, which an arm with one seed lacks.
             let half = if several { sd } else { images.get(name).and_then(|arm| half_width(arm.get(metric.field())?)) };
             Cell {
                 value: format!("{value:.decimals$}"),
@@ -88,8 +88,8 @@ impl Table {
         };
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
         let legend = summary.deviations_in_words().unwrap_or_else(|| {
-            "± is half the 95 % confidence interval of the mean over the test images; it does not cover variation \
-             between seeds"
+            "± is half the width of the 95 % confidence interval of the mean over the test images; it does not cover \
+             variation between seeds"
                 .to_string()
         });
         Self {
@@ -112,10 +112,13 @@ impl Table {
             rows: arms.iter().map(row).collect(),
             legend,
             best: match summary.best.is_empty() {
-                true => "By no metric is one arm significantly better than another.",
+                true => {
+                    "No value is bold: no metric that compares all arms shows one to be significantly worse than the best."
+                }
                 false => {
-                    "Bold: the best arm and those that are not distinguishable from it (5 % per column, all pairs of \
-                     arms). Columns without bold values do not distinguish the arms."
+                    "Bold: the best arm and those that are not significantly worse (level 5 % per column, corrected for \
+                     all pairs of arms). A column without bold values shows no significant difference from the best \
+                     arm, or cannot compare all arms."
                 }
             },
             floor: floor
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_arms_that_are_not_distinguishable_from_the_best_are_bold() {
+    fn only_the_best_arms_are_bold() {
         let arms = measured();
         let best = BTreeMap::from([(Metric::PsnrMean, vec!["attention, 2".to_string()])]);
         let table = Table::of(&Summary { best, ..Summary::of(&arms, floors()) }, &ByImage::new());

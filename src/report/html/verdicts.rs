@@ -1,4 +1,4 @@
-//! The answers to the claims of a comparison, one card each.
+//! The answers to the claims of a comparison, one card per claim.
 
 use serde::Serialize;
 
@@ -18,9 +18,9 @@ pub(super) struct Card {
     endpoint: String,
     /// Effect, interval, margin and number of seeds.
     facts: Vec<String>,
-    /// What was found, for readers who do not know statistics.
+    /// The finding in plain language.
     finding: String,
-    /// Why the verdict was inevitable, or the effort to reach the same loss.
+    /// Explanations of the verdict, and the effort to reach the same loss.
     remarks: Vec<String>,
     /// A plot of the interval and the margin, as SVG.
     plot: Option<String>,
@@ -37,7 +37,7 @@ impl Card {
         };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
-        let over = if answer.covers_images() { "" } else { ", over seeds only" };
+        let over = if answer.covers_images() { "" } else { " (seeds only, not test images)" };
         let interval = answer
             .interval
             .map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}{over}"));
@@ -64,14 +64,17 @@ impl Card {
         }
         let is_open = answer.verdict == Verdict::Inconclusive;
         remarks.extend(
-            answer.seeds_in_words().filter(|_| is_open).map(|needed| format!("From the seeds so far: {needed}.")),
+            answer
+                .seeds_in_words()
+                .filter(|_| is_open)
+                .map(|needed| format!("Estimated from the seeds so far: {needed}.")),
         );
         remarks.extend(answer.convergence.as_ref().map(|found| {
             let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
             format!(
-                "Reaching a validation loss of {:.5} took {} {}{parts}, and {} {}.",
-                found.loss,
+                "{} reached a validation loss of {:.5} after {}{parts}, {} after {}.",
                 answer.arm,
+                found.loss,
                 effort(&found.arm),
                 answer.control,
                 effort(&found.control)

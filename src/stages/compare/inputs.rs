@@ -13,7 +13,7 @@ use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
 use crate::store::{Artifact, Digest, Store};
 
-/// An arm with one of its seeds.
+/// One run of an arm.
 pub struct Arm<'a> {
     pub(super) name: &'a str,
     pub(super) params: &'a config::Arm,
@@ -126,8 +126,8 @@ pub(super) fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usiz
     Ok(())
 }
 
-/// Reads the losses of the arm's training; empty if it has none: a command in place of a sample stage need not have a
-/// training.
+/// Reads the losses of the arm's training run; empty if it has none, because a command in place of a sample stage need not
+/// have a training run.
 pub(super) fn read_losses(arm: &Arm, store: &Store) -> anyhow::Result<Vec<LossRow>> {
     if !arm.artifact.contains_key(blobs::LOSS) {
         return Ok(vec![]);

@@ -180,7 +180,7 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pi
         let note = match arm.name.as_str() {
             BICUBIC => format!("enlarged ×{}", pairs.scale),
             _ if arm.draws() => "one sample".to_string(),
-            _ => "one answer".to_string(),
+            _ => "single output".to_string(),
         };
         let captions = arm.sample.iter().map(|s| decibels(s.psnr)).collect();
         columns.push(Column { head: arm.name.clone(), note, images: &pictures.sample, captions });

@@ -203,7 +203,7 @@ fn claims_are_answered_in_the_summary() {
 }
 
 #[test]
-fn outputs_do_not_depend_on_threads_or_on_when() {
+fn outputs_do_not_depend_on_threads_or_time() {
     let outputs = |threads: usize| {
         let bed = bed();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -293,7 +293,7 @@ fn arms_that_cannot_be_compared_are_refused() {
 }
 
 #[test]
-fn an_interruption_is_heeded() {
+fn an_interruption_stops_the_comparison() {
     let bed = bed();
     bed.interrupted.store(true, Ordering::Relaxed);
     assert!(bed.run().unwrap_err().is::<Interrupted>());
@@ -312,7 +312,7 @@ fn arms_of_one_training_share_a_curve() {
 }
 
 #[test]
-fn arms_of_different_k_are_told_apart() {
+fn arms_of_different_k_are_listed_in_a_note() {
     let mut bed = bed();
     bed.arm("single", &noisy(&test_images(0), COUNT, 1, 20.0), LOSS, 0);
     let outcome = bed.run().unwrap();
@@ -329,7 +329,7 @@ fn arms_of_different_k_are_told_apart() {
 }
 
 #[test]
-fn one_draw_is_a_sample_and_no_answer() {
+fn a_single_draw_is_labelled_as_a_sample() {
     let notes = |objective: PredictionType, samples: usize| -> Vec<String> {
         let hr = test_images(0);
         let lr = resample::degrade(&hr, 4, DegradeMethod::Area).unwrap();
@@ -341,5 +341,5 @@ fn one_draw_is_a_sample_and_no_answer() {
     };
     assert_eq!(notes(PredictionType::V, 1)[2..], ["enlarged ×4", "one sample"]);
     assert_eq!(notes(PredictionType::V, 3)[3..], ["one sample", "mean of 3"]);
-    assert_eq!(notes(PredictionType::Regression, 1)[3..], ["one answer"]);
+    assert_eq!(notes(PredictionType::Regression, 1)[3..], ["single output"]);
 }
