@@ -31,7 +31,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
         text += &format!("{}: exploratory, {why}\n", answer.claim);
     }
     for (answer, look) in answers.iter().filter_map(|answer| Some((answer, answer.look?))) {
-        text += &format!("{}: {}\n", answer.claim, look.in_words());
+        text += &format!("{}: {}\n", answer.claim, look.describe());
     }
     text += &without_images(&answers).unwrap_or_default();
     for answer in &answers {
@@ -45,11 +45,11 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
         text += &format!(
             "{}: {}; samples of one training run count once, because they do not show how training runs vary\n",
             answer.claim,
-            answer.n_in_words()
+            answer.describe_n()
         );
     }
     for answer in answers.iter().filter(|answer| answer.verdict == Verdict::Inconclusive) {
-        if let Some(needed) = answer.seeds_in_words() {
+        if let Some(needed) = answer.describe_seeds_needed() {
             text += &format!("{}: {needed}\n", answer.claim);
         }
     }
@@ -106,7 +106,7 @@ fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
             plain(answer.arm.clone()),
             plain(answer.control.clone()),
             plain(answer.endpoint.to_string()),
-            (look, format!("{}{by_design}{exploratory}", answer.verdict_in_words())),
+            (look, format!("{}{by_design}{exploratory}", answer.verdict_label())),
             plain(answer.effect.map(|e| format!("{e:+.decimals$}{unit}")).unwrap_or("not measured".to_string())),
             plain(answer.interval.map(interval).unwrap_or_default()),
             plain(format!("±{}{unit}", answer.margin)),
@@ -133,7 +133,7 @@ fn convergence(answer: &ClaimAnswer, arm: Option<f64>, control: Option<f64>) -> 
         let steps = format!("{:.0} steps", effort.steps);
         std::iter::once(steps).chain(flops).chain(seconds).collect::<Vec<_>>().join(", ")
     };
-    let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
+    let parts = found.describe_factors().map_or(String::new(), |parts| format!(" ({parts})"));
     Some(format!(
         "{}: {} reached a validation loss of {:.5} after {}{parts}; {} after {}\n",
         answer.claim,

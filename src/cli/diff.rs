@@ -32,7 +32,7 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         let ids = [&a, &b].map(|run| &run.view.record.id);
         let spreads = [&a, &b].map(|run| spreads(&store, run));
         let seeds: BTreeMap<&str, [Option<&Spread>; 2]> =
-            metrics.keys().filter_map(|path| Some((**path, known(path, &spreads)?))).collect();
+            metrics.keys().filter_map(|path| Some((**path, spreads_of(path, &spreads)?))).collect();
         print_json(&json!({"schema": 1, "runs": ids, "params": params, "metrics": metrics, "seeds": seeds}));
         return Ok(EXIT_DONE);
     }
@@ -69,15 +69,16 @@ fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
     spreads
 }
 
-fn known<'a>(path: &str, spreads: &'a [BTreeMap<String, Spread>; 2]) -> Option<[Option<&'a Spread>; 2]> {
+/// Returns the spreads of a metric in both runs; `None` if neither has one.
+fn spreads_of<'a>(path: &str, spreads: &'a [BTreeMap<String, Spread>; 2]) -> Option<[Option<&'a Spread>; 2]> {
     let of_runs = [spreads[0].get(path), spreads[1].get(path)];
     of_runs.iter().any(Option::is_some).then_some(of_runs)
 }
 
 /// Warns that the differences may be due to chance. `None` if no metric has seeds.
 fn caveat(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Option<String> {
-    let known: Vec<[Option<&Spread>; 2]> = paths.iter().filter_map(|path| known(path, spreads)).collect();
-    let both: Vec<[usize; 2]> = known.iter().filter_map(|[a, b]| Some([a.as_ref()?.n, b.as_ref()?.n])).collect();
+    let found: Vec<[Option<&Spread>; 2]> = paths.iter().filter_map(|path| spreads_of(path, spreads)).collect();
+    let both: Vec<[usize; 2]> = found.iter().filter_map(|[a, b]| Some([a.as_ref()?.n, b.as_ref()?.n])).collect();
     if let Some([a, b]) = both.iter().find(|[a, b]| a != b) {
         return Some(format!(
             "the runs have different numbers of seeds ({a} and {b}), so part of each difference may come from the seeds"

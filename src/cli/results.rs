@@ -27,7 +27,7 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
             if let Ok(summary) = Summary::deserialize(&summary) {
-                for line in [summary.deviations_in_words(), best(&summary)].into_iter().flatten() {
+                for line in [summary.describe_deviations(), best(&summary)].into_iter().flatten() {
                     text += &format!("{line}\n");
                 }
                 if let Some(first) = summary.differences.first() {

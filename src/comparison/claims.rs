@@ -81,7 +81,7 @@ pub struct PlannedLook {
 
 impl PlannedLook {
     /// Describes the plan.
-    pub fn in_words(&self) -> String {
+    pub fn describe(&self) -> String {
         let SeedPlan { plan, looks } = self.plan;
         format!(
             "one of {looks} planned looks at a study of {plan} seeds, tested at the level {:.3} instead of 0.05",
@@ -92,7 +92,7 @@ impl PlannedLook {
 
 impl ClaimAnswer {
     /// Describes how many seeds the claim needs, if that can be estimated.
-    pub fn seeds_in_words(&self) -> Option<String> {
+    pub fn describe_seeds_needed(&self) -> Option<String> {
         let margin = format!("the margin of {}{}", self.margin, self.unit.suffix());
         Some(match self.seeds_for_power? {
             SeedsNeeded::Seeds(n) => {
@@ -116,7 +116,7 @@ impl ClaimAnswer {
     }
 
     /// Returns n in words, such as `6 seeds`.
-    pub fn n_in_words(&self) -> String {
+    pub fn describe_n(&self) -> String {
         let seeds = |n: usize| if n == 1 { "1 seed".to_string() } else { format!("{n} seeds") };
         match self.pairs > self.n {
             true => format!("n = {}: {} that share training runs", self.n, seeds(self.pairs)),
@@ -125,7 +125,7 @@ impl ClaimAnswer {
     }
 
     /// Describes the finding in plain language.
-    pub fn finding_in_words(&self) -> String {
+    pub fn describe_finding(&self) -> String {
         let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
         let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
         let effect = self.effect.map(size).unwrap_or_default();
@@ -136,7 +136,7 @@ impl ClaimAnswer {
             Verdict::Equivalent => {
                 return format!("{arm} and {control} are equivalent: they differ by less than the margin of {margin}.");
             }
-            Verdict::Inconclusive => return self.uncertainty_in_words(),
+            Verdict::Inconclusive => return self.describe_uncertainty(),
         };
         let beyond = match self.beyond_margin {
             true => format!(", significantly more than the margin of {margin}"),
@@ -146,7 +146,7 @@ impl ClaimAnswer {
     }
 
     /// Describes the effects that an inconclusive study leaves open.
-    fn uncertainty_in_words(&self) -> String {
+    fn describe_uncertainty(&self) -> String {
         let (arm, control, unit, decimals) = (&self.arm, &self.control, self.unit.suffix(), self.unit.decimals());
         let size = |value: f64| format!("{:.decimals$}{unit}", value.abs());
         let direction = |value: f64| if value < 0.0 { "worse" } else { "better" };
@@ -169,7 +169,7 @@ impl ClaimAnswer {
     }
 
     /// Returns the verdict in words.
-    pub fn verdict_in_words(&self) -> &'static str {
+    pub fn verdict_label(&self) -> &'static str {
         match (self.verdict, self.beyond_margin) {
             (Verdict::Confirmed, false) => "confirmed",
             (Verdict::Confirmed, true) => "confirmed by more than the margin",

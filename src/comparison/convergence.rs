@@ -36,7 +36,7 @@ impl Convergence {
 
     /// Describes the measured difference in steps and the difference in operations per step, which training does not
     /// affect.
-    pub fn parts_in_words(&self) -> Option<String> {
+    pub fn describe_factors(&self) -> Option<String> {
         let steps = Some(self.more_steps()).filter(|more| more.is_finite())?;
         let known = self.more_flops_per_step()?;
         let more = |percent: f64| format!("{:.1} % {}", percent.abs(), if percent < 0.0 { "fewer" } else { "more" });

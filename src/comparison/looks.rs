@@ -52,12 +52,12 @@ pub fn exploratory(
     inputs: &Inputs,
     earlier: &[StudyLook],
 ) -> Vec<Option<String>> {
-    let of_answer = |answer| Some(in_words(unplanned(&look(stage, answer, inputs)?, earlier)?));
+    let of_answer = |answer| Some(describe(unplanned(&look(stage, answer, inputs)?, earlier)?));
     answers.iter().map(of_answer).collect()
 }
 
 /// Explains why an answer is exploratory.
-fn in_words(earlier: &StudyLook) -> String {
+fn describe(earlier: &StudyLook) -> String {
     format!(
         "because it was already tested with {} seeds, and testing again after adding seeds makes false findings more \
          likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`",

@@ -15,8 +15,8 @@ pub(super) type Replicate<'a> = Vec<Pair<'a>>;
 pub(super) fn pairs<'a>(arm: &str, control: &str, measured: &'a [Measured]) -> Vec<Pair<'a>> {
     let of = |name: &str| measured.iter().filter(|m| m.name == name).collect::<Vec<_>>();
     let (arms, controls) = (of(arm), of(control));
-    let beside = |a: &Measured, b: &Measured| a.seed == b.seed || [a, b].iter().any(|m| m.name == BICUBIC);
-    let with = |a: &'a Measured| controls.iter().filter(move |c| beside(a, c)).map(move |c| (a, *c));
+    let is_pair = |a: &Measured, b: &Measured| a.seed == b.seed || [a, b].iter().any(|m| m.name == BICUBIC);
+    let with = |a: &'a Measured| controls.iter().filter(move |c| is_pair(a, c)).map(move |c| (a, *c));
     arms.into_iter().flat_map(with).collect()
 }
 

@@ -85,7 +85,7 @@ impl Summary {
             },
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
-            notes: uneven(&drawn).into_iter().collect(),
+            notes: note_on_samples(&drawn).into_iter().collect(),
             best: best(arms),
             differences: vec![],
             claims: vec![],
@@ -93,7 +93,7 @@ impl Summary {
     }
 
     /// Explains "±" in tables: what varies behind the standard deviations. `None` if no arm has several seeds.
-    pub fn deviations_in_words(&self) -> Option<String> {
+    pub fn describe_deviations(&self) -> Option<String> {
         let mut arms: IndexMap<String, Vec<&str>> = IndexMap::new();
         for (name, arm) in self.arms.iter().filter(|(_, arm)| arm.seeds.len() > 1) {
             arms.entry(independence::variation(arm.seeds.len(), arm.trainings)).or_default().push(name);
@@ -156,7 +156,7 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 /// Returns a note if arms have different K.
-fn uneven(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
+fn note_on_samples(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     let group = |(samples, names): (&usize, &IndexSet<&str>)| format!("{samples} ({})", listed(names.iter().copied()));
     let groups: Vec<String> = drawn.iter().map(group).collect();
     (groups.len() > 1).then(|| {

@@ -19,7 +19,7 @@ pub struct Lead {
 
 /// A training run and the cost of each of its steps, in the unit of the comparison.
 #[derive(Debug, Clone, Copy)]
-pub struct Priced<'a> {
+pub struct ScaledCurve<'a> {
     pub rows: &'a [LossRow],
     pub step: f64,
 }
@@ -28,7 +28,7 @@ pub struct Priced<'a> {
 /// measurements.
 ///
 /// The points are those of the first pair's arm, within the range that all training runs have in common.
-pub fn lead(pairs: &[[Priced; 2]]) -> Vec<Lead> {
+pub fn lead(pairs: &[[ScaledCurve; 2]]) -> Vec<Lead> {
     let curves: Vec<[Vec<(f64, f64)>; 2]> = pairs.iter().map(|pair| pair.map(points)).collect();
     let ends =
         |end: fn(&Vec<(f64, f64)>) -> Option<f64>| curves.iter().flatten().map(end).collect::<Option<Vec<f64>>>();
@@ -38,35 +38,36 @@ pub fn lead(pairs: &[[Priced; 2]]) -> Vec<Lead> {
     let (Some(start), Some(stop)) = (starts.into_iter().reduce(f64::max), stops.into_iter().reduce(f64::min)) else {
         return vec![];
     };
-    let places = curves[0][0].iter().map(|point| point.0).filter(|place| (start..=stop).contains(place));
-    let places: Vec<f64> = places.collect();
-    let at = |&place: &f64| {
-        let losses: Vec<[f64; 2]> = curves.iter().map(|[a, c]| [value_at(a, place), value_at(c, place)]).collect();
+    let positions = curves[0][0].iter().map(|point| point.0).filter(|position| (start..=stop).contains(position));
+    let positions: Vec<f64> = positions.collect();
+    let at = |&position: &f64| {
+        let losses: Vec<[f64; 2]> =
+            curves.iter().map(|[a, c]| [value_at(a, position), value_at(c, position)]).collect();
         let of_control = losses.iter().map(|[_, control]| control).sum::<f64>() / losses.len() as f64;
         let rows: Vec<Vec<f64>> = losses.iter().map(|[arm, c]| vec![100.0 * (c - arm) / of_control]).collect();
         let estimate = Estimate::of(&rows);
         Lead {
-            at: place,
+            at: position,
             percent: rows.iter().flatten().sum::<f64>() / rows.len() as f64,
             pointwise: estimate.map(|estimate| estimate.interval(ALPHA)),
-            simultaneous: estimate.map(|estimate| estimate.interval(ALPHA / places.len() as f64)),
+            simultaneous: estimate.map(|estimate| estimate.interval(ALPHA / positions.len() as f64)),
         }
     };
-    places.iter().map(at).collect()
+    positions.iter().map(at).collect()
 }
 
 /// Returns the finite validation losses with their positions, in ascending order.
-fn points(training: Priced) -> Vec<(f64, f64)> {
+fn points(training: ScaledCurve) -> Vec<(f64, f64)> {
     let of_row = |row: &LossRow| Some((training.step * row.step as f64, row.val_loss.filter(|loss| loss.is_finite())?));
     training.rows.iter().filter_map(of_row).collect()
 }
 
 /// Interpolates within the range of the points.
-fn value_at(points: &[(f64, f64)], place: f64) -> f64 {
-    let after = points.partition_point(|point| point.0 < place);
-    let (to_place, to) = points[after];
-    let Some((from_place, from)) = after.checked_sub(1).map(|before| points[before]) else { return to };
-    from + (to - from) * (place - from_place) / (to_place - from_place)
+fn value_at(points: &[(f64, f64)], position: f64) -> f64 {
+    let after = points.partition_point(|point| point.0 < position);
+    let (to_position, to) = points[after];
+    let Some((from_position, from)) = after.checked_sub(1).map(|before| points[before]) else { return to };
+    from + (to - from) * (position - from_position) / (to_position - from_position)
 }
 
 #[cfg(test)]
@@ -81,8 +82,8 @@ mod tests {
     #[test]
     fn the_lead_is_in_percent_of_the_control() {
         let (arm, control) = (training([0.9, 0.5, 0.2]), training([1.0, 0.5, 0.25]));
-        let priced = |rows| Priced { rows, step: 1.0 };
-        let found = lead(&[[priced(&arm), priced(&control)]]);
+        let scaled = |rows| ScaledCurve { rows, step: 1.0 };
+        let found = lead(&[[scaled(&arm), scaled(&control)]]);
         let percents: Vec<(f64, f64)> = found.iter().map(|l| (l.at, (l.percent * 1e6).round() / 1e6)).collect();
         assert_eq!(percents, [(10.0, 10.0), (20.0, 0.0), (30.0, 20.0)]);
         assert!(found.iter().all(|lead| lead.pointwise.is_none() && lead.simultaneous.is_none()));
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn losses_are_compared_at_the_same_cost() {
         let (arm, control) = (training([0.9, 0.5, 0.2]), training([1.0, 0.5, 0.25]));
-        let found = lead(&[[Priced { rows: &arm, step: 1.5 }, Priced { rows: &control, step: 1.0 }]]);
+        let found = lead(&[[ScaledCurve { rows: &arm, step: 1.5 }, ScaledCurve { rows: &control, step: 1.0 }]]);
         // The control has 0.75 at 15, half-way between 1 and 0.5, and 0.25 at 30.
         let percents: Vec<(f64, f64)> = found.iter().map(|l| (l.at, (l.percent * 1e6).round() / 1e6)).collect();
         assert_eq!(percents, [(15.0, -20.0), (30.0, -100.0)]);
@@ -102,8 +103,10 @@ mod tests {
     fn bands_match_students_t() {
         let control = training([1.0, 1.0, 1.0]);
         let arms = [[0.9, 0.9, 0.9], [0.8, 0.8, 0.8], [0.7, 0.7, 0.7]].map(training);
-        let pairs: Vec<[Priced; 2]> =
-            arms.iter().map(|arm| [Priced { rows: arm, step: 1.0 }, Priced { rows: &control, step: 1.0 }]).collect();
+        let pairs: Vec<[ScaledCurve; 2]> = arms
+            .iter()
+            .map(|arm| [ScaledCurve { rows: arm, step: 1.0 }, ScaledCurve { rows: &control, step: 1.0 }])
+            .collect();
         let found = &lead(&pairs)[1];
         let error = 10.0 / 3.0_f64.sqrt();
         let [low, high] = found.pointwise.unwrap();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::axis::label;
 use crate::config::{DiffusionParams, PredictionType, Target};
 
-pub use lead::{Lead, Priced, lead};
+pub use lead::{Lead, ScaledCurve, lead};
 pub use plot::loss_curves;
 
 /// A row of `loss.csv`, measured after a step.

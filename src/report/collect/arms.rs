@@ -20,13 +20,13 @@ use crate::stages::StageEvent;
 use crate::store::{Action, Key, Store, read_file};
 
 /// The data of the stages of a run.
-pub(super) struct Known<'a> {
+pub(super) struct RunData<'a> {
     pub(super) store: &'a Store,
     pub(super) record: &'a RunRecord,
     pub(super) pipeline: &'a Pipeline,
 }
 
-impl Known<'_> {
+impl RunData<'_> {
     fn record(&self, stage: &str) -> Option<&StageRecord> {
         self.record.stages.iter().find(|record| record.name == stage)
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::arms::Known;
+use super::arms::RunData;
 use crate::config::Device;
 use crate::config::{CompareParams, DegradeMethod, Weights};
 use crate::config::{StageParams, blobs};
@@ -25,20 +25,20 @@ const MOST_SIDE: usize = 96;
 const MOST: usize = 256;
 
 /// Returns the deepest layer of each of the first arms with attention. Skips anything that cannot be read.
-pub(super) fn of_arms(known: &Known, params: &CompareParams) -> Vec<Attention> {
-    let of_arm = |(name, stage): (&String, &str)| of_arm(known, name, stage).ok().flatten();
+pub(super) fn of_arms(data: &RunData, params: &CompareParams) -> Vec<Attention> {
+    let of_arm = |(name, stage): (&String, &str)| of_arm(data, name, stage).ok().flatten();
     params.arms.iter().map(|(name, arm)| (name, arm.runs[0].stage.as_str())).filter_map(of_arm).take(ARMS).collect()
 }
 
-fn of_arm(known: &Known, arm: &str, sample: &str) -> Result<Option<Attention>> {
-    let Some(StageParams::Sample(params)) = known.params(sample) else { return Ok(None) };
+fn of_arm(data: &RunData, arm: &str, sample: &str) -> Result<Option<Attention>> {
+    let Some(StageParams::Sample(params)) = data.params(sample) else { return Ok(None) };
     let blob = if params.weights == Weights::Ema { blobs::EMA } else { blobs::WEIGHTS };
-    let Some(bytes) = known.read(&params.model, blob) else { return Ok(None) };
+    let Some(bytes) = data.read(&params.model, blob) else { return Ok(None) };
     let checkpoint = Checkpoint::from_bytes(&bytes)?;
     if checkpoint.graph().probes.iter().all(|probe| probe.attention.is_none()) {
         return Ok(None);
     }
-    let Some((hr, lr, scale)) = known.test_images(sample, IMAGES) else { return Ok(None) };
+    let Some((hr, lr, scale)) = data.test_images(sample, IMAGES) else { return Ok(None) };
     let denoiser = Denoiser::open(checkpoint, Device::Cpu)?;
     if (denoiser.config.scale, denoiser.config.image_size) != (scale, hr.height) || hr.height != hr.width {
         return Ok(None);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use self::arms::Known;
+use self::arms::RunData;
 use crate::comparison::{Summary, looks};
 use crate::config::names::base;
 use crate::config::{Arm, ArmRun, CompareParams};
@@ -64,13 +64,13 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
     };
     let Some(pipeline) = &pipeline else { return Ok(report) };
     report.description = pipeline.description.clone();
-    let known = Known { store, record: &record, pipeline };
+    let data = RunData { store, record: &record, pipeline };
     for stage in &pipeline.stages {
         let StageParams::Compare(params) = &stage.params else { continue };
         if !record.stages.iter().any(|record| record.name == stage.name) {
             continue;
         }
-        let action = known.action(&stage.name);
+        let action = data.action(&stage.name);
         let read = |blob: &str| store.read(action.as_ref()?.outputs.get(blob)?).ok();
         let summary = read(blobs::SUMMARY).and_then(|bytes| Summary::from_json(&bytes).ok());
         let inputs = action.as_ref().and_then(Preimage::of).map(|preimage| preimage.inputs).unwrap_or_default();
@@ -81,27 +81,27 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
             exploratory: looks::exploratory(&stage.name, claims, &inputs, &record.earlier_looks),
             summary,
             metrics: read(blobs::METRICS),
-            arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
-            pictures: known.pictures(params),
-            attention: attention::of_arms(&known, params),
-            paired: known.paired(params),
+            arms: params.arms.iter().map(|(name, arm)| data.arm(name, arm)).collect(),
+            pictures: data.pictures(params),
+            attention: attention::of_arms(&data, params),
+            paired: data.paired(params),
         });
         let shown: BTreeSet<String> = report.trainings.iter().map(|t| t.curve.name.clone()).collect();
-        report.trainings.extend(known.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));
+        report.trainings.extend(data.trainings(params).into_iter().filter(|t| !shown.contains(&t.curve.name)));
     }
     if report.comparisons.is_empty() {
-        report.trainings = alone(&known);
-        report.comparisons.extend(samples(&known));
+        report.trainings = alone(&data);
+        report.comparisons.extend(samples(&data));
     }
     Ok(report)
 }
 
 /// Returns all samples of a pipeline without a comparison, side by side if they are of the same images.
-fn samples(known: &Known) -> Vec<Comparison> {
+fn samples(data: &RunData) -> Vec<Comparison> {
     let mut groups: BTreeMap<Vec<Digest>, (String, BTreeMap<String, Arm>)> = BTreeMap::new();
-    for stage in &known.pipeline.stages {
+    for stage in &data.pipeline.stages {
         let StageParams::Sample(params) = &stage.params else { continue };
-        let Some(outputs) = known.action(&stage.name).map(|action| action.outputs) else { continue };
+        let Some(outputs) = data.action(&stage.name).map(|action| action.outputs) else { continue };
         let images = [blobs::TEST_HR, blobs::TEST_LR].iter().filter_map(|blob| outputs.get(*blob).cloned()).collect();
         let runs = vec![ArmRun::new(None, &stage.name)];
         let arm = Arm { of: stage.name.clone(), axes: vec![], runs };
@@ -121,9 +121,9 @@ fn samples(known: &Known) -> Vec<Comparison> {
         Comparison {
             name,
             is_of_samples: true,
-            arms: params.arms.iter().map(|(name, arm)| known.arm(name, arm)).collect(),
-            pictures: known.pictures(&params),
-            attention: attention::of_arms(known, &params),
+            arms: params.arms.iter().map(|(name, arm)| data.arm(name, arm)).collect(),
+            pictures: data.pictures(&params),
+            attention: attention::of_arms(data, &params),
             ..Comparison::default()
         }
     };
@@ -131,9 +131,9 @@ fn samples(known: &Known) -> Vec<Comparison> {
 }
 
 /// Returns the training runs of a pipeline without a comparison, each with its own curve.
-fn alone(known: &Known) -> Vec<Training> {
-    let stages = known.pipeline.stages.iter().filter(|stage| matches!(stage.params, StageParams::Train(_)));
-    stages.enumerate().filter_map(|(i, stage)| known.training_of(&stage.name, i, &[&stage.name])).collect()
+fn alone(data: &RunData) -> Vec<Training> {
+    let stages = data.pipeline.stages.iter().filter(|stage| matches!(stage.params, StageParams::Train(_)));
+    stages.enumerate().filter_map(|(i, stage)| data.training_of(&stage.name, i, &[&stage.name])).collect()
 }
 
 fn run_state(state: ViewState) -> Badge {

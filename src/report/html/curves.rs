@@ -112,8 +112,10 @@ pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
             let [arm, control] = [cost(training, 0)?, cost(training, 1)?];
             let mut pairs = vec![];
             for [of_arm, of_control] in &training.pairs {
-                pairs
-                    .push([loss::Priced { rows: of_arm, step: arm }, loss::Priced { rows: of_control, step: control }]);
+                pairs.push([
+                    loss::ScaledCurve { rows: of_arm, step: arm },
+                    loss::ScaledCurve { rows: of_control, step: control },
+                ]);
             }
             let leads = loss::lead(&pairs);
             let band = |of: fn(&loss::Lead) -> Option<[f64; 2]>| -> Option<Vec<(f64, f64)>> {

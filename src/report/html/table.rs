@@ -87,7 +87,7 @@ impl Table {
             floors[metric.field()].as_f64().map(|v| format!("{v:.0$}", metric.declaration().decimals))
         };
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
-        let legend = summary.deviations_in_words().unwrap_or_else(|| {
+        let legend = summary.describe_deviations().unwrap_or_else(|| {
             "± is half the width of the 95 % confidence interval of the mean over the test images; it does not cover \
              variation between seeds"
                 .to_string()

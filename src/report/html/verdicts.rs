@@ -47,14 +47,14 @@ impl Card {
         if answer.n > 1 {
             facts.push(format!("p = {:.3} after Holm", answer.p_holm));
         }
-        facts.push(answer.n_in_words());
+        facts.push(answer.describe_n());
         facts.extend(answer.samples.map(|[arm, control]| match arm == control {
             true => format!("K = {arm}"),
             false => format!("K = {arm} and {control}"),
         }));
         let mut remarks = vec![];
         remarks.extend(exploratory.map(|why| format!("Exploratory, {why}.")));
-        remarks.extend(answer.look.map(|look| format!("This is {}.", look.in_words())));
+        remarks.extend(answer.look.map(|look| format!("This is {}.", look.describe())));
         remarks.extend(answer.reason.as_ref().map(|reason| format!("Not answered: {reason}.")));
         if answer.by_design && answer.reason.is_none() {
             remarks.push(format!(
@@ -65,12 +65,12 @@ impl Card {
         let is_open = answer.verdict == Verdict::Inconclusive;
         remarks.extend(
             answer
-                .seeds_in_words()
+                .describe_seeds_needed()
                 .filter(|_| is_open)
                 .map(|needed| format!("Estimated from the seeds so far: {needed}.")),
         );
         remarks.extend(answer.convergence.as_ref().map(|found| {
-            let parts = found.parts_in_words().map_or(String::new(), |parts| format!(" ({parts})"));
+            let parts = found.describe_factors().map_or(String::new(), |parts| format!(" ({parts})"));
             format!(
                 "{} reached a validation loss of {:.5} after {}{parts}, {} after {}.",
                 answer.arm,
@@ -85,7 +85,7 @@ impl Card {
             verdict: Badge {
                 word: format!(
                     "{}{}",
-                    answer.verdict_in_words(),
+                    answer.verdict_label(),
                     if exploratory.is_some() { " (exploratory)" } else { "" }
                 ),
                 tone,
@@ -94,7 +94,7 @@ impl Card {
             control: answer.control.clone(),
             endpoint: answer.endpoint.to_string(),
             facts,
-            finding: answer.finding_in_words(),
+            finding: answer.describe_finding(),
             remarks,
             plot: answer.effect.filter(|effect| effect.is_finite()).map(|effect| plot(effect, answer, unit)),
         }

@@ -121,7 +121,7 @@ fn bed() -> Bed {
 }
 
 #[test]
-fn figures_are_those_of_the_images() {
+fn metrics_match_their_direct_computation() {
     let bed = bed();
     let outcome = bed.run().unwrap();
     let summary = Summary::from_json(&bed.blob(&outcome, blobs::SUMMARY)).unwrap();
@@ -239,7 +239,7 @@ fn fewer_samples_than_test_images_are_enough() {
 }
 
 #[test]
-fn the_picture_shows_the_samples_pixels() {
+fn the_picture_contains_the_pixels_of_samples() {
     let bed = bed();
     let outcome = bed.run().unwrap();
     let png = image::load_from_memory(&bed.blob(&outcome, blobs::COMPARISON)).unwrap().to_rgb8();
@@ -258,7 +258,7 @@ fn the_picture_shows_the_samples_pixels() {
 }
 
 #[test]
-fn arms_that_cannot_be_compared_are_refused() {
+fn arms_that_cannot_be_compared_are_rejected() {
     let hr = test_images(0);
     let mut other = bed();
     other.arm("z", &noisy(&hr, COUNT, 2, 5.0), LOSS, 1);
