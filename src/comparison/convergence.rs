@@ -14,6 +14,7 @@ pub struct Convergence {
     pub control: Effort,
 }
 
+/// The training steps and, if known, the floating-point operations until a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Effort {
     pub steps: f64,

@@ -45,8 +45,9 @@ pub struct RunRecord {
 /// rate above its nominal level, unless the looks were planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StudyLook {
-    /// The `compare` stage. `claim` is the name of the claim in it.
+    /// The name of the `compare` stage.
     pub stage: String,
+    /// The name of the claim.
     pub claim: String,
     /// The arm, the control and the endpoint.
     pub question: [String; 3],

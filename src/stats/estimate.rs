@@ -39,7 +39,7 @@ impl Variance {
         if self.value == 0.0 { 0.0 } else { self.student().inverse_cdf(1.0 - alpha / 2.0) * self.value.sqrt() }
     }
 
-    /// Returns the probability that Student's t is at least as far from 0 as `distance` is in standard errors.
+    /// Returns the two-sided p-value of a mean that is `distance` from the null hypothesis, if this were the only part.
     fn two_sided_p(self, distance: f64) -> f64 {
         2.0 * self.student().sf(distance / self.value.sqrt())
     }

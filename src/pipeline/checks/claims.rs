@@ -137,9 +137,9 @@ impl ClaimOf<'_> {
         let [Some(arm), Some(control)] = sides.map(|side| drawn(side, stages)) else { return };
         let Some(objection) = endpoint.objection([arm, control]) else { return };
         let samples = |drawn: Drawn| match (drawn.is_random, drawn.samples) {
-            (true, k) => format!("draws K = {k}"),
-            (false, 1) => "is deterministic".to_string(),
-            (false, k) => format!("is deterministic, with K = {k}"),
+            (true, k) => format!("draws samples, K = {k}"),
+            (false, 1) => "deterministic".to_string(),
+            (false, k) => format!("deterministic, K = {k}"),
         };
         let message = format!(
             "`{endpoint}` cannot decide between {} ({}) and {} ({}): {}",

@@ -72,27 +72,27 @@ fn endpoints_that_are_unfair_to_an_arm_are_rejected() {
     let one_sample = ["{ kind: sample, model: second }", "{ kind: sample, model: second, samples: 1 }"];
     assert_eq!(
         one("{ arm: first, control: bicubic, endpoint: crps }", none),
-        ["`crps` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): it needs at least two \
+        ["`crps` cannot decide between `first` (draws samples, K = 4) and `bicubic` (deterministic): it needs at least two \
           samples per image from both; with one, it is only the error of that sample"]
     );
     assert_eq!(
         one("{ arm: first, control: second, endpoint: energy_score }", one_sample),
         [
-            "`energy_score` cannot decide between `first` (draws K = 4) and `second` (draws K = 1): it needs at least two \
+            "`energy_score` cannot decide between `first` (draws samples, K = 4) and `second` (draws samples, K = 1): it needs at least two \
           samples per image from both; with one, it is only the error of that sample"
         ]
     );
     assert_eq!(
         one("{ arm: first, control: bicubic, endpoint: psnr_sample }", none),
         [
-            "`psnr_sample` cannot decide between `first` (draws K = 4) and `bicubic` (is deterministic): one of them draws \
+            "`psnr_sample` cannot decide between `first` (draws samples, K = 4) and `bicubic` (deterministic): one of them draws \
           samples, and even a perfect sample scores lower than the mean of all possible samples"
         ]
     );
     assert_eq!(
         one("{ arm: second, control: bicubic, endpoint: psnr_mean }", one_sample),
         [
-            "`psnr_mean` cannot decide between `second` (draws K = 1) and `bicubic` (is deterministic): it needs at least \
+            "`psnr_mean` cannot decide between `second` (draws samples, K = 1) and `bicubic` (deterministic): it needs at least \
           two samples per image from every arm that draws samples"
         ]
     );
