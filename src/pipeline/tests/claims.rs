@@ -72,8 +72,10 @@ fn endpoints_that_are_unfair_to_an_arm_are_rejected() {
     let one_sample = ["{ kind: sample, model: second }", "{ kind: sample, model: second, samples: 1 }"];
     assert_eq!(
         one("{ arm: first, control: bicubic, endpoint: crps }", none),
-        ["`crps` cannot decide between `first` (draws samples, K = 4) and `bicubic` (deterministic): it needs at least two \
-          samples per image from both; with one, it is only the error of that sample"]
+        [
+            "`crps` cannot decide between `first` (draws samples, K = 4) and `bicubic` (deterministic): it needs at least two \
+          samples per image from both; with one, it is only the error of that sample"
+        ]
     );
     assert_eq!(
         one("{ arm: first, control: second, endpoint: energy_score }", one_sample),
