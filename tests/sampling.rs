@@ -88,7 +88,7 @@ fn samples_and_metrics_depend_neither_on_batches_nor_on_threads() {
     assert!(between_samples > 30.0 && 4.0 * between_arms < between_samples, "{between_arms} {between_samples}");
     assert!(ema != attention, "different models must give different samples");
 
-    assert!(one_thread.stdout.contains("5 test images, mean of 3"), "{one_thread}");
+    assert!(one_thread.stdout.contains("5 test images, 3 samples per image"), "{one_thread}");
 }
 
 #[test]

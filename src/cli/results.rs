@@ -96,7 +96,7 @@ fn few(names: &[String]) -> String {
 /// Returns the title of a comparison: the numbers of images and samples.
 fn title(summary: &Value) -> String {
     let images = summary["images"].as_u64().map(|n| super::format::count(n as usize, "test image"));
-    let samples = summary["samples"].as_u64().map(|n| format!("mean of {n}"));
+    let samples = summary["samples"].as_u64().map(|n| super::format::count(n as usize, "sample") + " per image");
     images.into_iter().chain(samples).collect::<Vec<_>>().join(", ")
 }
 
@@ -135,7 +135,7 @@ mod tests {
             "bicubic": {"psnr_sample": 21.17},
             "baseline": {"psnr_sample": 19.061, "psnr_sample_sd": 0.123, "psnr_mean": 20.93}},
             "floors": {"spectrum_distance": 0.5}});
-        assert_eq!(title(&summary), "256 test images, mean of 4");
+        assert_eq!(title(&summary), "256 test images, 4 samples per image");
         let table = table(&summary);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0], "arm                    PSNR  PSNR of mean  spectrum");

@@ -92,7 +92,7 @@ impl Summary {
         }
     }
 
-    /// Explains "±" in tables: what varies behind the standard deviations. `None` if no arm has several seeds.
+    /// Explains "±" in tables: what the standard deviations are over. `None` if no arm has several seeds.
     pub fn describe_deviations(&self) -> Option<String> {
         let mut arms: IndexMap<String, Vec<&str>> = IndexMap::new();
         for (name, arm) in self.arms.iter().filter(|(_, arm)| arm.seeds.len() > 1) {

@@ -18,7 +18,8 @@ pub struct Claim {
     #[serde(default)]
     pub endpoint: Option<Metric>,
     /// The smallest relevant difference: in dB for PSNR and `spectrum_distance`, as a difference of SSIM, or in percent of
-    /// the control's value for other endpoints. Defaults to 0.1 dB, 0.005, 1 %, and 5 % for `steps_to_loss` and `flops_to_loss`.
+    /// the control's value for other endpoints. Defaults to 0.1 dB, 0.005 and 1 %, but 5 % for `steps_to_loss` and
+    /// `flops_to_loss`.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub margin: Option<f64>,

@@ -134,8 +134,8 @@ impl ArmRun {
     }
 }
 
-/// Reads arms as in the file, where each is the name of a stage, or as [`StageParams::complete`](super::StageParams::complete) writes
-/// them.
+/// Reads arms as in the file, where each is the name of a stage, or as written by
+/// [`StageParams::complete`](super::StageParams::complete).
 fn arms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Arm>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -214,7 +214,7 @@ impl View {
         let summary = comparison.summary.as_ref();
         let images = comparison.metrics.as_deref().map(table::by_image).transpose()?.unwrap_or_default();
         let samples = summary.and_then(|s| s.samples).filter(|samples| *samples > 1);
-        let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples of each"));
+        let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples per image"));
         Ok(Self {
             name: comparison.name.clone(),
             is_of_samples: comparison.is_of_samples,
