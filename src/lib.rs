@@ -22,13 +22,13 @@
 //! plan                  dependency graph, stage keys, explanations; pure
 //! store                 content-addressed blobs and actions, locks, garbage collection
 //! pipeline              the YAML: parsing, diagnostics, sweeps, validation, schema
-//! io                    bounded readers for HTTP and tar archives
+//! io                    HTTP and tar archives, with limits on time and size
 //! config                typed parameters, stage kinds, the table of metrics; pure data
 //! random      format    numbers from a seed, a purpose and counters            durations, sizes, counts as text
 //! ```
 //!
 //! `tests/imports.rs` reads the `use` lines and fails on an upward or sideways import. This keeps changes local: a new
-//! sampler changes only `diffusion`, and the scheduler can be tested without a network.
+//! sampler needs a variant in `config` and a rule in `diffusion`, and the scheduler can be tested without a network.
 //!
 //! # One run
 //!

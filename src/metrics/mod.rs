@@ -1,5 +1,5 @@
-//! Quality metrics of super-resolved images, computed in f64 from 8-bit pixels. Each metric is a pure function of the
-//! images.
+//! Quality metrics of super-resolved images, computed in f64 from 8-bit pixels; only `patches` stores intermediate values
+//! as f32. Each metric is a pure function of the images.
 //!
 //! - `psnr`, `ssim`: the similarity to the real image; `scores` also measures consistency with the low-resolution
 //!   image.

@@ -4,8 +4,8 @@
 //! - `ops`: the operations, one folder each, with shapes, FLOPs, the reference implementation and the kernels.
 //! - [`Backend`]: runs a graph on dfdx tensors. [`composed`] builds each operation from dfdx's operations, on any
 //!   device. [`fused`] runs whole images through this crate's kernels on dfdx's `Cpu`; it is tested against `composed`.
-//! - [`Network`]: a graph with its backend, parameters and optimiser state, as one trait object. The layers above use
-//!   networks only through it.
+//! - [`Network`]: a graph with its backend, parameters and optimiser state, as one trait object. The layers above run
+//!   networks only through it; from `fused` they use the instruction set, the memory estimate and the peak FLOP/s.
 //! - [`attention_weights`]: recomputes the attention weights of a layer, for visualisation.
 //! - `cuda`: opens GPUs; compiled with the feature of the same name.
 //! - `device_error`: turns device failures into errors with remedies.

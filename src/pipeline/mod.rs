@@ -1,6 +1,7 @@
 //! Parses, validates and resolves pipeline files.
 //!
-//! Pure: takes text and returns a [`Pipeline`], or all of its errors. It is independent of what a stage computes.
+//! Pure except for [`load()`], which reads the file: takes text and returns a [`Pipeline`], or all of its errors. It is
+//! independent of what a stage computes.
 //!
 //! [`load()`] and [`parse`] run these steps, which all add to one list of errors, shown by [`Diagnostics`]:
 //!
@@ -9,7 +10,7 @@
 //! 3. `resolve` builds a `draft`: it merges the defaults, reads the matrices (`sweep`), and validates every stage
 //!    against its `schema`, which is derived from the parameter types in [`config`](crate::config).
 //! 4. `order` checks the `references` between stages, reports cycles, and sorts the stages topologically.
-//! 5. `instances` expands swept stages into instances.
+//! 5. `instances` expands swept stages into instances, and `trainings` sets which trainings each arm depends on.
 //! 6. `checks` validates what depends on several values or stages.
 //!
 //! `resolved_yaml` writes the resolved pipeline as YAML. `normalize` resets parameters that have no effect, and

@@ -5,7 +5,7 @@
 //!   CACHEDIR.TAG
 //!   store/blobs/ab/<sha256>          read-only content
 //!   store/actions/ab/<key>.json      what produced it: key preimage, outputs, metrics, cost. The commit point.
-//!   store/work/<key>/                live: lock, beat, checkpoint, events.jsonl, log.txt
+//!   store/work/<key>/                live: lock, beat, lease, seconds, events.jsonl, log.txt, the stage's checkpoint
 //!   store/logs/ab/<key>.{log,jsonl}  log and events of finished work
 //!   store/stat-cache.json            digests of external files
 //!   store/gc.lock                    locked by processes that rely on results (shared) and by gc (exclusive)
@@ -13,8 +13,8 @@
 //!
 //! These invariants hold whenever a process is killed, and for any number of processes that share the folder:
 //!
-//! - Files are written to a temporary sibling (`.tmp-…`) and renamed, so they are never incomplete. Blobs and actions
-//!   are synced first, so that they survive a power failure; records of runs are not, for speed.
+//! - Files outside `work` are written to a temporary sibling (`.tmp-…`) and renamed, so they are never incomplete. Blobs
+//!   and actions are synced first, so that they survive a power failure; records of runs are not, for speed.
 //! - An action is written after its blobs, so a cached key has its blobs. Blobs without an action are harmless.
 //! - Garbage collection does not remove what a live run or worker relies on; see `gc_guard`.
 //! - Blobs are verified against their names when read. Rerunning the stage repairs damage.

@@ -5,8 +5,8 @@
 //! `profiles` and `graph` draw SVG, `attention` shows attention maps, and `report.html` is the template. All
 //! user-supplied names are escaped: by the template in text, and by `chart::escape` in drawings.
 //!
-//! Without JavaScript, only the slider between two arms is missing: selections use radio buttons and style sheets, and
-//! the values under the pointer are hidden elements over the charts.
+//! Without JavaScript, only the slider between two arms and the vertical arrow keys in attention maps are missing:
+//! selections use radio buttons and style sheets, and the values under the pointer are hidden elements over the charts.
 
 mod arms;
 mod attention;
