@@ -30,10 +30,10 @@ impl Machine {
     }
 
     /// Returns the description for the record of a run.
-    pub(super) fn to_record(&self) -> runs::Machine {
+    pub(super) fn to_record(&self) -> runs::HostInfo {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-        runs::Machine {
+        runs::HostInfo {
             host: store::host(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: model.map(|(_, name)| name.trim().to_string()).unwrap_or_default(),

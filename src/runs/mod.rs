@@ -3,6 +3,8 @@
 //! ```text
 //! runs/
 //!   <pipeline>/<run-id>/             run.json, pipeline.yaml (resolved), one folder per stage with links to outputs
+//!   <pipeline>/<run-id>/.lock        locked while a process works on the run
+//!   <pipeline>/<run-id>/.pinned      exists if the run is pinned, so that `gc` keeps it
 //!   <pipeline>/<run-id>/.slurm/      records and output of the run's jobs, if a batch system runs its stages
 //!   <pipeline>/latest                link to the newest run
 //! ```
@@ -31,7 +33,7 @@ mod view;
 
 pub use import::check_run;
 pub use job_files::RUN_SPEC;
-pub use record::{Gone, JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState, StudyLook};
+pub use record::{Gone, HostInfo, JobRecord, RunRecord, RunState, StageRecord, StageRunState, StudyLook};
 pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
 pub use run_dir::RunDir;

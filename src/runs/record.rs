@@ -28,7 +28,7 @@ pub struct RunRecord {
     pub srpipe_version: String,
     /// The machine on which it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<Machine>,
+    pub machine: Option<HostInfo>,
     /// The executor of its stages.
     #[serde(default, skip_serializing_if = "is_default")]
     pub executor: ExecutorKind,
@@ -98,9 +98,9 @@ fn is_default(executor: &ExecutorKind) -> bool {
     *executor == ExecutorKind::default()
 }
 
-/// A description of a machine, to interpret running times.
+/// A description of the machine of a run, to interpret running times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct HostInfo {
     pub host: String,
     /// Operating system and architecture.
     pub system: String,
@@ -111,7 +111,7 @@ pub struct Machine {
     pub memory: Option<u64>,
 }
 
-impl fmt::Display for Machine {
+impl fmt::Display for HostInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}, {} cores", self.host, self.system, self.cores)?;
         if !self.processor.is_empty() {

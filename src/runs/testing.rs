@@ -1,6 +1,6 @@
 //! Records for tests.
 
-use super::{JobRecord, Machine, RunRecord, RunState, StageRecord, StageRunState};
+use super::{HostInfo, JobRecord, RunRecord, RunState, StageRecord, StageRunState};
 use crate::config::{ExecutorKind, StageKind};
 use crate::store::Key;
 
@@ -16,7 +16,7 @@ pub(super) fn record() -> RunRecord {
         seconds: None,
         pid: 1,
         srpipe_version: "0".to_string(),
-        machine: Some(Machine { cores: 2, ..Machine::default() }),
+        machine: Some(HostInfo { cores: 2, ..HostInfo::default() }),
         executor: ExecutorKind::Local,
         command: vec!["srpipe".to_string(), "run".to_string()],
         stages: vec![StageRecord {
