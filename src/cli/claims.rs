@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::layout::Table;
 use super::output::{Look, Paint};
-use super::study::study;
+use super::suggest_study::suggest_study;
 use crate::comparison::{ClaimAnswer, Effort, looks};
 use crate::config::{StageKind, blobs};
 use crate::format::duration;
@@ -60,7 +60,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
             "inconclusive by design, n = {}: with fewer than {} seeds, no difference can be significant. The full study:\n  {}\n",
             fewest.n,
             fewest.seeds_needed,
-            study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
+            suggest_study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
         );
     }
     text

@@ -28,7 +28,7 @@ mod share;
 mod stage_view;
 mod status;
 mod store;
-mod study;
+mod suggest_study;
 mod upscale;
 mod why;
 

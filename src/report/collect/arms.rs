@@ -90,8 +90,8 @@ impl RunData<'_> {
         for (place, (name, arm)) in params.arms.iter().enumerate() {
             let stages: Vec<&str> = arm.runs.iter().filter_map(|run| self.training(&run.stage)).collect();
             let Some(&first) = stages.first() else { continue };
-            if let Some((_, known)) = trainings.iter_mut().find(|(stage, _)| *stage == first) {
-                known.curve.name += &format!(", {name}");
+            if let Some((_, existing)) = trainings.iter_mut().find(|(stage, _)| *stage == first) {
+                existing.curve.name += &format!(", {name}");
             } else if let Some(training) = self.training_of(name, place, &stages) {
                 trainings.push((first, training));
             }
