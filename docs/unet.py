@@ -1,4 +1,4 @@
-"""srpipe's networks in PyTorch. Copy this file beside your script; it needs torch and safetensors.
+"""srpipe's networks in PyTorch. Copy this file next to your script; it needs torch and safetensors.
 
     import torch
     from unet import load, enlarge
@@ -85,7 +85,7 @@ def zero(layer):
     return layer
 
 
-class SeedAttention(nn.Module):
+class SaganAttention(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.query, self.key = nn.Conv2d(channels, channels // 8, 1), nn.Conv2d(channels, channels // 8, 1)
@@ -136,8 +136,8 @@ class ConvControl(nn.Module):
 
 
 def attention(channels, scale, kind, heads=4, matches="mhsa"):
-    if kind == "seed":
-        return SeedAttention(channels)
+    if kind in ("sagan", "seed"):  # checkpoints contain the older name, "seed"
+        return SaganAttention(channels)
     if kind == "conv_control":
         count = sum(p.numel() for p in attention(channels, scale, matches, heads).parameters())
         return ConvControl(channels, round((count - 3 * channels) / (2 * channels + 1)))
@@ -225,10 +225,10 @@ class UNet(nn.Module):
             angles = t[:, None] * waves
             time = F.silu(self.time_embed(torch.cat([angles.sin(), angles.cos()], 1)))
 
-        def level(x, name, attention_name, seed_time=False):
+        def level(x, name, attention_name, add_time=False):
             for i in range(self.repeats):
                 x = getattr(self, name if i == 0 else f"{name}_{i + 1}")(x, time)
-            if seed_time:
+            if add_time:
                 x = x + self.time_embed(t[:, None])[:, :, None, None]
             return getattr(self, attention_name)(x, image) if hasattr(self, attention_name) else x
 

@@ -100,14 +100,14 @@ pub(super) fn attention_problems(model: &ModelParams, size: usize) -> Vec<Proble
             continue;
         };
         let channels = model.base_channels * model.channel_mults[level];
-        let seed = attention.kind == AttentionKind::Sagan
+        let is_sagan = attention.kind == AttentionKind::Sagan
             || (attention.kind == AttentionKind::ConvControl && attention.matches == Matched::Sagan);
-        if seed && channels < 8 {
+        if is_sagan && channels < 8 {
             let message =
                 format!("the attention needs at least 8 channels at {resolution}×{resolution}, found {channels}");
             let help = "queries and keys use an eighth of the channels".to_string();
             found.push(Problem::new(&["model.base_channels"], message, help));
-        } else if !seed && !channels.is_multiple_of(attention.heads) {
+        } else if !is_sagan && !channels.is_multiple_of(attention.heads) {
             let message = format!(
                 "{channels} channels at {resolution}×{resolution} can't be divided among {} heads",
                 attention.heads
