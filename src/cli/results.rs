@@ -9,7 +9,7 @@ use super::claims;
 use super::layout::Table;
 use super::output::{Look, Paint};
 use crate::comparison::{BICUBIC, Summary};
-use crate::config::metrics::Metric;
+use crate::config::metrics::{Metric, Unit};
 use crate::config::{StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
@@ -58,17 +58,18 @@ pub(super) fn summary(store: &Store, compare: &Key) -> Option<Value> {
 /// Returns the best arm by the PSNR of the sample mean with this PSNR, if it is significantly better than all others;
 /// otherwise the range of the arms.
 pub(super) fn headline(summary: &Value) -> Option<String> {
+    let unit = Unit::Decibel.suffix();
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
     if let Some([best]) = summary["best"]["psnr_mean"].as_array().map(Vec::as_slice)
         && let Some(best) = best.as_str()
     {
-        return Some(format!("best: {best}, {:.2} dB", figure(&summary["arms"][best])?));
+        return Some(format!("best: {best}, {:.2}{unit}", figure(&summary["arms"][best])?));
     }
     let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != BICUBIC);
     let figures: Vec<f64> = arms.filter_map(|(_, arm)| figure(arm)).collect();
     let (low, high) = (figures.iter().copied().reduce(f64::min)?, figures.iter().copied().reduce(f64::max)?);
     let [low, high] = [low, high].map(|value| format!("{value:.2}"));
-    Some(if low == high { format!("PSNR {low} dB") } else { format!("PSNR {low} to {high} dB") })
+    Some(if low == high { format!("PSNR {low}{unit}") } else { format!("PSNR {low} to {high}{unit}") })
 }
 
 /// Lists the arms that are not distinguishable from the best, for each metric. `None` if there is only one arm.

@@ -7,6 +7,7 @@ use png::{BitDepth, ColorType, Compression, Encoder};
 use serde::Serialize;
 
 use crate::comparison::BICUBIC;
+use crate::config::metrics::Unit;
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Spectrum, mean_image, psnr};
 
@@ -202,7 +203,7 @@ impl Pictures {
         let cell = |i: usize| -> anyhow::Result<Vec<Shown>> {
             let hr = self.hr.image(i);
             let picture = |views: &[&str], image: &[u8]| -> anyhow::Result<Shown> {
-                let caption = format!("{:.2} dB", psnr(hr, image));
+                let caption = format!("{:.2}{}", psnr(hr, image), Unit::Decibel.suffix());
                 Ok(Shown { views: views.join(" "), src: uri(&rgb(image, self.hr.width)?), caption })
             };
             let map = |views: &[&str], values: &[f64]| -> anyhow::Result<Shown> {

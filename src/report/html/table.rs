@@ -8,7 +8,7 @@ use serde_json::Value;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::comparison::{BICUBIC, Summary};
-use crate::config::metrics::{Better, Metric, Samples, Scale};
+use crate::config::metrics::{Better, Metric, Samples, Scale, Unit};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
@@ -97,7 +97,7 @@ impl Table {
                 .iter()
                 .map(|metric| Head {
                     text: match metric.declaration().scale {
-                        Scale::Decibel => format!("{}, dB", metric.declaration().heading),
+                        Scale::Decibel => format!("{},{}", metric.declaration().heading, Unit::Decibel.suffix()),
                         _ => metric.declaration().heading.to_string(),
                     },
                     about: metric.declaration().description,

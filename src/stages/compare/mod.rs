@@ -16,7 +16,7 @@ use super::{Context, Interrupted, Outcome, StageEvent};
 use crate::comparison::{self, BICUBIC, Column, MANY_COLUMNS, Measured, Summary};
 use crate::config::CompareParams;
 use crate::config::blobs;
-use crate::config::metrics::Metric;
+use crate::config::metrics::{Metric, Unit};
 use crate::data::{Images, Samples, resample};
 use crate::metrics::{Population, forecasts, mean_image, score};
 
@@ -171,7 +171,7 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pi
         images,
         captions: vec![String::new(); images.count],
     };
-    let decibels = |psnr: f64| format!("{psnr:.2} dB");
+    let decibels = |psnr: f64| format!("{psnr:.2}{}", Unit::Decibel.suffix());
     let mut columns = vec![plain("HR", &pairs.hr), plain("LR", &pairs.lr)];
     let shown = || measured.iter().zip(pictures).filter_map(|(arm, pictures)| Some((arm, pictures.as_ref()?)));
     let several = shown().filter(|(arm, _)| arm.samples > 1).count();
