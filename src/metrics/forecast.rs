@@ -187,7 +187,7 @@ mod tests {
     /// The expected score of a Gaussian forecast and a truth drawn from it: E|X − y| − ½ E|X − X'| = σ/√π (Gneiting and
     /// Raftery 2007, eq. 21, in expectation) for any K.
     #[test]
-    fn crps_of_a_gaussian_is_the_closed_form_for_every_number_of_samples() {
+    fn crps_of_a_gaussian_matches_the_closed_form_for_every_number_of_samples() {
         let mut noise = stream(1, Purpose::Synthetic, 0, 0);
         let (sigma, values) = (20.0, 100_000);
         for count in [2, 3, 8] {

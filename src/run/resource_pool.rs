@@ -139,7 +139,7 @@ impl ResourcePool {
         }
     }
 
-    /// Whether another stage may start beside the running ones.
+    /// Whether another stage may start while the current ones run.
     fn has_room(&self, is_network: bool, running: Load) -> bool {
         let stages = self.jobs.unwrap_or(self.cores()).max(1);
         match is_network {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn short_stages_run_beside_a_network() {
+    fn short_stages_run_while_a_network_runs() {
         assert_eq!(start(&pool(2, None), &[NETWORK, SHORT, SHORT, SHORT]).len(), 3);
         assert_eq!(start(&pool(2, None), &[SHORT, SHORT, NETWORK]).len(), 3);
         assert_eq!(start(&pool(2, Some(1)), &[NETWORK, SHORT]).len(), 1);

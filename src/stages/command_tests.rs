@@ -23,7 +23,7 @@ fn error(bench: &Bench, params: &CommandParams) -> String {
 }
 
 #[test]
-fn a_program_reads_its_inputs_and_makes_its_outputs() {
+fn a_program_reads_its_inputs_and_writes_its_outputs() {
     let mut bench = Bench::new();
     let mut put = |role: &str, blobs: &[(&str, &str)]| {
         let artifact = blobs.iter().map(|(name, text)| (name.to_string(), bench.store.put(text.as_bytes()).unwrap()));
@@ -47,7 +47,7 @@ fn a_program_reads_its_inputs_and_makes_its_outputs() {
 }
 
 #[test]
-fn the_environment_is_what_is_declared() {
+fn only_declared_environment_variables_are_passed() {
     let bench = Bench::new();
     let mut params = shell("env | cut -d= -f1 | sort | tr '\\n' ' ' >outputs/out.txt");
     params.env = [("DECLARED".into(), "1".into())].into();
@@ -60,7 +60,7 @@ fn the_environment_is_what_is_declared() {
 }
 
 #[test]
-fn what_goes_wrong_is_said() {
+fn failures_are_reported_with_their_cause() {
     let bench = Bench::new();
     for (script, expected) in [
         ("exit 3", "the program `sh` ended with exit code 3"),
@@ -81,7 +81,7 @@ fn what_goes_wrong_is_said() {
 }
 
 #[test]
-fn a_program_that_writes_to_its_input_is_found_out() {
+fn a_program_that_modifies_its_input_is_detected() {
     let mut bench = Bench::new();
     let digest = bench.store.put(b"content").unwrap();
     bench.inputs.insert("inputs.a".into(), [("blob".to_string(), digest)].into());
@@ -92,7 +92,7 @@ fn a_program_that_writes_to_its_input_is_found_out() {
 }
 
 #[test]
-fn a_stop_ends_the_program_and_all_that_it_started() {
+fn an_interruption_kills_the_program_and_its_children() {
     let bench = Bench::new();
     let start = Instant::now();
     let interrupted = || start.elapsed() > Duration::from_millis(200);

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_hr_on_and_adds_lr() {
+    fn the_outputs_are_the_input_images_and_their_low_resolution_images() {
         let bench = bench();
         let outcome = run(&params(4), &bench.context(&|| false)).unwrap();
         assert_eq!(outcome.outputs.len(), 6);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_said() {
+    fn invalid_scales_and_missing_inputs_are_errors() {
         let mut bench = bench();
         let error = format!("{:#}", run(&params(3), &bench.context(&|| false)).unwrap_err());
         assert!(error.contains("train_hr.safetensors") && error.contains("divides both sides"), "{error}");

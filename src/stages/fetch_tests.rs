@@ -57,7 +57,7 @@ fn a_local_archive_is_split() {
 }
 
 #[test]
-fn a_changed_a_missing_and_a_broken_archive_are_named() {
+fn errors_name_a_changed_missing_or_damaged_archive() {
     let mut bench = Bench::new();
     let (path, url, _) = archive_file(&mut bench);
     let error = |bench: &Bench| format!("{:#}", run(&params(&url, None), &bench.context(&|| false)).unwrap_err());
@@ -92,7 +92,7 @@ fn serve(status: u16, body: Vec<u8>) -> String {
 }
 
 #[test]
-fn a_downloaded_archive_gives_the_same_blobs_and_leaves_nothing() {
+fn a_downloaded_archive_gives_the_same_blobs_and_leaves_no_files() {
     let mut bench = Bench::new();
     let (_, url, sha256) = archive_file(&mut bench);
     let local = run(&params(&url, None), &bench.context(&|| false)).unwrap();
@@ -106,7 +106,7 @@ fn a_downloaded_archive_gives_the_same_blobs_and_leaves_nothing() {
 }
 
 #[test]
-fn a_failed_download_says_what_was_tried_and_what_to_do() {
+fn a_failed_download_reports_every_attempt_and_a_remedy() {
     let bench = Bench::new();
     let (first, mirror) = (serve(404, vec![]), serve(403, vec![]));
     let FetchParams::Cifar10(mut params) = params(&first, Some(&"00".repeat(32))) else { unreachable!() };
@@ -119,7 +119,7 @@ fn a_failed_download_says_what_was_tried_and_what_to_do() {
 }
 
 #[test]
-fn what_has_arrived_is_kept_only_where_it_may_be_right() {
+fn a_partial_download_is_kept_unless_its_checksum_is_wrong() {
     let bench = Bench::new();
     let error = |address: &str| {
         let params = params(address, Some(&"00".repeat(32)));
@@ -136,7 +136,7 @@ fn what_has_arrived_is_kept_only_where_it_may_be_right() {
 }
 
 #[test]
-fn interruptions_are_told_apart_from_failures() {
+fn interruptions_are_distinguished_from_failures() {
     let mut bench = Bench::new();
     let (_, url, sha256) = archive_file(&mut bench);
     let synthetic = FetchParams::Synthetic(SyntheticParams { train: 3, validation: 1, test: 1 });

@@ -1,7 +1,7 @@
 //! One file or folder per stage kind: reads typed parameters and input artifacts, writes output artifacts.
 //!
 //! Each stage runs in its own process. It reports through [`Context::report`] and never prints.
-//!
+
 pub mod command;
 pub mod compare;
 pub mod degrade;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_tells_of_a_loss_that_is_no_number() {
+    fn an_event_with_a_non_finite_value_round_trips() {
         let values = BTreeMap::from([("loss".to_string(), f64::INFINITY)]);
         let event = StageEvent::Progress { done: 1, total: 2, unit: "steps".to_string(), values };
         let line = serde_json::to_string(&event).unwrap();

@@ -177,7 +177,7 @@ fn a_run_that_was_copied_by_hand_is_reported_with_its_origin() {
 }
 
 #[test]
-fn a_run_that_was_killed_before_its_first_submission_is_no_obstacle() {
+fn a_run_that_was_killed_before_its_first_submission_does_not_block_other_runs_or_gc() {
     // Older versions that were killed left a run without the spec.
     for has_spec in [true, false] {
         let cluster = detached();

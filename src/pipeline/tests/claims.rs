@@ -138,7 +138,7 @@ fn claims_of_all_comparisons_are_one_family_unless_they_are_separated() {
 
 #[test]
 fn misspelled_arms_get_a_suggestion() {
-    says(
+    assert_errors(
         &with("quality: { arm: scond, control: first }"),
         &[],
         "

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn all_errors_of_a_file_are_reported_at_once() {
-    says(
+    assert_errors(
         "\
 name: my experiment
 sead: 1
@@ -136,7 +136,7 @@ error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare` or `comma
 
 #[test]
 fn missing_parameters_are_named() {
-    says(
+    assert_errors(
         "\
 description: no name, and little else
 stages:
@@ -206,7 +206,7 @@ error: stage `nothing` must be a mapping, found nothing
 
 #[test]
 fn errors_in_defaults_are_reported_once() {
-    says(
+    assert_errors(
         "\
 name: defaults
 defaults:
@@ -230,7 +230,7 @@ error: `optim.lr` must be greater than 0, found `-1`
 
 #[test]
 fn errors_in_flags_point_at_the_flag() {
-    says(
+    assert_errors(
         SMALL,
         &[
             "foo",
@@ -308,7 +308,7 @@ error: a path must consist of keys separated by dots
 
 #[test]
 fn names_that_are_not_plain_are_refused() {
-    says(
+    assert_errors(
         "\
 name: ..
 stages:
@@ -356,7 +356,7 @@ error: `run.json` is not a valid stage name
 #[test]
 fn distant_spans_are_shown_in_separate_snippets() {
     let text = SMALL.to_string() + &"\n".repeat(40) + "  pairs: { kind: degrade, input: images }\n";
-    says(
+    assert_errors(
         &text,
         &[],
         r#"

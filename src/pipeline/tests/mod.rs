@@ -53,7 +53,7 @@ fn valid_with(text: &str, sets: &[&str]) -> Pipeline {
 
 /// Checks that the errors of `text` render as `expected`.
 #[track_caller]
-fn says(text: &str, sets: &[&str], expected: &str) {
+fn assert_errors(text: &str, sets: &[&str], expected: &str) {
     match parse_with(text, sets) {
         Ok(_) => panic!("the pipeline is valid"),
         Err(errors) => {

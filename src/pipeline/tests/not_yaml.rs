@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn invalid_yaml_is_refused() {
-    says(
+    assert_errors(
         "\
 name: x
 stages: [a
@@ -26,12 +26,12 @@ error: not valid YAML: illegal placement of ':' indicator
 #[test]
 fn windows_line_ends_are_accepted() {
     let expected = "error: unknown key `seeds`\n --> test.yaml:2:1\n  |\n2 | seeds: 1\n  | ^^^^^\n  |\n  = help: did you mean `seed`?";
-    says(&SMALL.replacen('\n', "\nseeds: 1\n", 1).replace('\n', "\r\n"), &[], expected);
+    assert_errors(&SMALL.replacen('\n', "\nseeds: 1\n", 1).replace('\n', "\r\n"), &[], expected);
 }
 
 #[test]
 fn tabs_in_the_indentation_are_refused() {
-    says(
+    assert_errors(
         "\
 name: x
 stages:
@@ -52,7 +52,7 @@ error: a tab is used for indentation
 
 #[test]
 fn an_empty_file_is_refused() {
-    says(
+    assert_errors(
         "\
 # nothing yet
 ",
@@ -71,7 +71,7 @@ error: the file is empty
 
 #[test]
 fn two_documents_are_refused() {
-    says(
+    assert_errors(
         "\
 name: a
 ---
@@ -92,7 +92,7 @@ error: a second document starts here
 
 #[test]
 fn control_characters_are_refused() {
-    says(
+    assert_errors(
         "\
 name: a\u{7}b
 ",
@@ -111,7 +111,7 @@ error: the text contains the control character U+0007
 
 #[test]
 fn an_unknown_alias_is_refused() {
-    says(
+    assert_errors(
         "\
 name: a
 stages: *x

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn references_must_lead_to_stages_of_the_right_kind() {
-    says(
+    assert_errors(
         "\
 name: references
 stages:
@@ -53,7 +53,7 @@ error: `arms.attention` refers to `sample_attention`, but there is no such stage
 
 #[test]
 fn cycles_are_reported_with_their_path() {
-    says(
+    assert_errors(
         "\
 name: cycle
 stages:
@@ -109,7 +109,7 @@ error: circular dependency: `d` → `d`
 
 #[test]
 fn incompatible_stages_are_refused() {
-    says(
+    assert_errors(
         "\
 name: fit
 stages:
@@ -207,7 +207,7 @@ error: arms must use the same data, but `a/b` samples from `four` and `bicubic` 
 
 #[test]
 fn models_must_match_their_images() {
-    says(
+    assert_errors(
         "\
 name: models
 defaults:
@@ -299,7 +299,7 @@ stages:
     valid(&text(", limit: 8", ", limit: 8"));
     valid(&text("", ", limit: 64"));
     valid(&text(", limit: 100", ", limit: 1000"));
-    says(
+    assert_errors(
         &text(", limit: 8", ", limit: 16"),
         &[],
         r#"
@@ -314,7 +314,7 @@ error: arms must have the same test images, but `b` has 16 and `a` has 8
   = help: set the same `limit` in the `sample` stages of all arms, for example in `defaults.sample`
 "#,
     );
-    says(
+    assert_errors(
         &text(", limit: 8", ""),
         &[],
         r#"

@@ -266,7 +266,7 @@ fn the_position_of_a_swept_parameter_is_its_value() {
 
 #[test]
 fn invalid_matrices_are_reported_with_snippets() {
-    says(
+    assert_errors(
         &swept(
             ", matrix: { model.base_chanels: [8], optim.lr: [1e-3, fast], seed: [], data: pairs, optim: { lr: [1] } }",
             "",
@@ -296,7 +296,7 @@ error: axis `optim` must be a list of values, found a mapping
   = help: give the full path of the parameter: `optim.lr`
 "#,
     );
-    says(
+    assert_errors(
         &swept(", matrix: { model.base_chanels: [8, 16], optim.lr: [1e-3, fast] }", ""),
         &[],
         r#"
@@ -315,7 +315,7 @@ error: `optim.lr` must be a number, found `fast`
   |                                                                                 ^^^^
 "#,
     );
-    says(
+    assert_errors(
         &SMALL.replace(
             "  model: { kind: train }\n",
             "  model:

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn types_ranges_and_options_are_checked() {
-    says(
+    assert_errors(
         "\
 name: values
 seed: -1
@@ -132,7 +132,7 @@ error: `validation` must be a mapping, found `100`
 
 #[test]
 fn a_folder_dataset_needs_a_path() {
-    says(
+    assert_errors(
         "\
 name: folders
 stages:
@@ -171,7 +171,7 @@ error: `fit` must be `cover`, `crop` or `tiles`, found `tile`
 
 #[test]
 fn archive_urls_are_checked() {
-    says(
+    assert_errors(
         "\
 name: archives
 stages:
@@ -229,7 +229,7 @@ error: unknown key `url` of dataset `synthetic`
 
 #[test]
 fn an_invalid_value_does_not_hide_other_errors() {
-    says(
+    assert_errors(
         "\
 name: both
 stages:
@@ -284,7 +284,7 @@ fn an_unquoted_string_that_yaml_reads_as_a_mapping_gets_help() {
 
 #[test]
 fn schedules_that_underflow_are_refused() {
-    says(
+    assert_errors(
         "\
 name: noise
 defaults: { train: { data: pairs, optim: { steps: 1 } } }

@@ -40,7 +40,7 @@ pub(super) struct Observation {
     pub(super) silent_for: Option<Duration>,
 }
 
-/// What is known about the result of a job.
+/// The outcome of a job, as far as it is decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum JobOutcome {
     Done,

@@ -323,7 +323,7 @@ impl<'a> Scheduler<'a> {
                 let seconds = if self.context.pool.is_cluster() { action.cost.seconds } else { elapsed };
                 self.set(stage, if adopted { Status::Cached } else { Status::Ran { seconds } });
             }
-            // Its input is being recomputed. If the input comes out the same, the stage is then cached.
+            // Its input is being recomputed. If the input does not change, the stage is then cached.
             StageState::Waiting { .. } => self.set(stage, Status::Pending),
             StageState::Ready { key, .. } => {
                 let error = format!("the stage reported success, but its result is missing from the store (key {key})");

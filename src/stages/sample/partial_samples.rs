@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_back_and_more_can_follow() {
+    fn saved_batches_can_be_read_and_appended_to() {
         let folder = tempfile::tempdir().unwrap();
         let (path, mut pixels) = three_batches(folder.path());
         let (mut part, kept) = open(&path);
@@ -117,7 +117,7 @@ mod tests {
 
         /// After truncation or a modified byte at any position, the remaining data are whole batches as written.
         #[test]
-        fn damage_costs_its_batch_and_what_follows(at in 0usize..18 + 3 * HEAD, flip in 1u8.., cut in any::<bool>()) {
+        fn a_damaged_batch_and_those_after_it_are_discarded(at in 0usize..18 + 3 * HEAD, flip in 1u8.., cut in any::<bool>()) {
             let folder = tempfile::tempdir().unwrap();
             let (path, pixels) = three_batches(folder.path());
             let mut bytes = std::fs::read(&path).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_of_other_images_are_not_taken() {
+    fn batches_of_other_images_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let (path, _) = three_batches(folder.path());
         let bytes = std::fs::read(&path).unwrap();

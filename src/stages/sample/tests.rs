@@ -73,13 +73,13 @@ fn messages(bench: &Bench) -> Vec<String> {
 }
 
 #[test]
-fn every_byte_survives_the_way_through_the_model_s_range() {
+fn every_byte_survives_normalisation() {
     assert!((0..=255).all(|v| to_u8(denormalize(normalize(v))) == v));
     assert_eq!([-7.0, -1.0, 1.0, 7.0].map(|v| to_u8(denormalize(v))), [0, 0, 255, 255]);
 }
 
 #[test]
-fn batches_do_not_change_a_byte_and_weights_and_seeds_do() {
+fn samples_depend_on_weights_and_seed_but_not_on_the_batch_size() {
     let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params).outputs;
     for batch_size in [1, 4, 5] {
@@ -92,7 +92,7 @@ fn batches_do_not_change_a_byte_and_weights_and_seeds_do() {
 }
 
 #[test]
-fn where_memory_was_short_fewer_chains_run_at_a_time_and_the_metrics_say_so() {
+fn after_running_out_of_memory_batches_are_smaller_and_the_metrics_show_their_size() {
     let (bench, params) = bench(PredictionType::V);
     let expected = whole(&bench, &params);
     assert!(!expected.metrics.contains_key("batch_size"));
@@ -105,7 +105,7 @@ fn where_memory_was_short_fewer_chains_run_at_a_time_and_the_metrics_say_so() {
 }
 
 #[test]
-fn a_regression_has_one_answer_and_heeds_an_interruption() {
+fn a_regression_computes_one_sample_and_can_be_interrupted() {
     let (bench, params) = bench(PredictionType::Regression);
     stop(&bench, &params, 1);
     let outcome = whole(&bench, &SampleParams { batch_size: 2, ..params });
