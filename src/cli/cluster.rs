@@ -60,18 +60,18 @@ pub(super) fn take_over(
 }
 
 /// Updates the record of each pipeline's latest run, if its jobs are unwatched.
-pub fn reconcile_latest(store: &Store) {
+pub(super) fn reconcile_latest(store: &Store) {
     let latest = store.pipelines().into_iter().filter_map(|pipeline| store.latest_run(&pipeline));
     latest.for_each(|run| reconcile_run(store, &run));
 }
 
 /// Updates the records of all runs with unwatched jobs.
-pub fn reconcile_all(store: &Store) {
+pub(super) fn reconcile_all(store: &Store) {
     store.pipelines().iter().flat_map(|pipeline| store.runs(pipeline)).for_each(|run| reconcile_run(store, &run));
 }
 
 /// Updates the record of a run with unwatched jobs. Errors are printed as warnings.
-pub fn reconcile_run(store: &Store, run: &RunDir) {
+pub(super) fn reconcile_run(store: &Store, run: &RunDir) {
     if let Err(error) = try_reconcile_run(store, run) {
         note(&format!("warning: cannot update the jobs of run {}: {error:#}", run.id()));
     }
@@ -89,7 +89,7 @@ pub(super) fn try_reconcile_run(store: &Store, run: &RunDir) -> Result<()> {
 }
 
 /// Returns the problems with the job records of all runs whose jobs may continue.
-pub fn damaged_job_records(store: &Store) -> Vec<String> {
+pub(super) fn damaged_job_records(store: &Store) -> Vec<String> {
     let runs = store.pipelines().into_iter().flat_map(|pipeline| store.runs(&pipeline));
     let active = runs.filter(|run| run.record().is_ok_and(|record| record.may_have_unwatched_jobs()));
     active.filter_map(|run| batch::check_records(&run).err()).map(|error| format!("{error:#}")).collect()
@@ -191,7 +191,7 @@ fn interrupt(record: &RunRecord) -> Result<&'static str> {
 
 /// Returns the error of `run --detach` for an earlier run of the same pipeline that continues and is only partly
 /// submitted.
-pub fn partly_submitted_error(record: &RunRecord, stages: usize, file: &Path) -> String {
+pub(super) fn partly_submitted_error(record: &RunRecord, stages: usize, file: &Path) -> String {
     format!(
         "run {} continues with {} not submitted yet: submit the rest and watch the run with `srpipe run {}`, or cancel it \
          with `srpipe cancel {}`",

@@ -20,7 +20,7 @@ pub(super) fn no_runs(runs: &Path) -> InputError {
 
 /// Finds a run by its id, a unique prefix of its id or its folder, or the latest run of a pipeline by the pipeline's
 /// name.
-pub fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
+pub(super) fn find_run(store: &Store, what: &str) -> Result<RunDir, InputError> {
     // The path of a run's folder, or of the link `latest`.
     let folder = Path::new(what);
     if folder.is_dir()

@@ -62,7 +62,7 @@ pub(super) const CONTINUE: &str = "run again to continue";
 
 impl State {
     /// Returns the style and name of the state, without details of a stage.
-    pub fn style_and_name(self) -> (Look, &'static str) {
+    pub(super) fn style_and_name(self) -> (Look, &'static str) {
         let recorded = |look, state: StageRunState| (look, state.name());
         match self {
             Self::Cached => recorded(Look::Good, StageRunState::Cached),

@@ -9,7 +9,7 @@ use super::batch::EventSeal;
 static SEAL: OnceLock<EventSeal> = OnceLock::new();
 
 /// Seals all later events.
-pub fn seal_events(seal: EventSeal) {
+pub(super) fn seal_events(seal: EventSeal) {
     // A process runs one job, so the seal never changes.
     let _ = SEAL.set(seal);
 }

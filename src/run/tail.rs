@@ -13,7 +13,7 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 const MAX_NEW_BYTES: u64 = 64 << 20;
 
 /// A reader of the lines that are appended to a file.
-pub struct Tail {
+pub(super) struct Tail {
     path: PathBuf,
     offset: u64,
     /// The incomplete line at the end of what was read.
@@ -34,13 +34,13 @@ impl Tail {
     }
 
     /// Whether lines were skipped, because the file had grown too much.
-    pub fn has_skipped(&self) -> bool {
+    pub(super) fn has_skipped(&self) -> bool {
         self.has_skipped
     }
 
     /// Calls `handle` with the lines that were completed since the last call, in pieces. Does nothing while the file
     /// does not exist. A file that has become shorter was replaced, and is read from its start.
-    pub fn read_lines(&mut self, mut handle: impl FnMut(Vec<String>)) {
+    pub(super) fn read_lines(&mut self, mut handle: impl FnMut(Vec<String>)) {
         // After an error, the next call continues.
         let _ = self.try_read_lines(&mut handle);
     }

@@ -25,7 +25,7 @@ fn is_run(path: &Path, id: &str) -> bool {
 
 /// Whether a run's folder is left over from a process that was killed while it created the run: it has no record, no
 /// live process and no job.
-pub fn is_abandoned(path: &Path) -> bool {
+pub(super) fn is_abandoned(path: &Path) -> bool {
     !exists(&path.join(RECORD)) && !is_held(&path.join(LOCK)) && !may_have_jobs(path)
 }
 

@@ -14,9 +14,13 @@
 //! Linux only. Elsewhere the program is its own process group, which is killed with the stage.
 
 #[cfg(target_os = "linux")]
-pub use linux::{become_subreaper, kill_descendants, supervise, tree_memory};
+pub(super) use linux::{become_subreaper, kill_descendants};
+#[cfg(target_os = "linux")]
+pub use linux::{supervise, tree_memory};
 #[cfg(not(target_os = "linux"))]
-pub use portable::{become_subreaper, kill_descendants, supervise, tree_memory};
+pub(super) use portable::{become_subreaper, kill_descendants};
+#[cfg(not(target_os = "linux"))]
+pub use portable::{supervise, tree_memory};
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -61,7 +65,7 @@ mod linux {
     const POLL: Duration = Duration::from_millis(5);
 
     /// Makes descendants of this process its children when their parents exit.
-    pub fn become_subreaper() -> anyhow::Result<()> {
+    pub(in crate::stages) fn become_subreaper() -> anyhow::Result<()> {
         set_child_subreaper(Some(getpid())).context("becoming a child subreaper")
     }
 
@@ -181,7 +185,7 @@ mod linux {
     }
 
     /// Kills all descendants of this process, including those that they start in the meantime.
-    pub fn kill_descendants() {
+    pub(in crate::stages) fn kill_descendants() {
         let start = Instant::now();
         while signal_descendants(Signal::KILL) > 0 && start.elapsed() < PATIENCE {
             std::thread::sleep(POLL);
@@ -218,18 +222,18 @@ mod linux {
 mod portable {
     use super::*;
 
-    pub(super) fn become_subreaper() -> anyhow::Result<()> {
+    pub(in crate::stages) fn become_subreaper() -> anyhow::Result<()> {
         Ok(())
     }
 
-    pub(super) fn kill_descendants() {}
+    pub(in crate::stages) fn kill_descendants() {}
 
-    pub(super) fn tree_memory(_: u32) -> u64 {
+    pub fn tree_memory(_: u32) -> u64 {
         0
     }
 
     /// Replaces this process with the program.
-    pub(super) fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
+    pub fn supervise(argv: &[OsString]) -> anyhow::Result<u8> {
         Err(start(argv))
     }
 }

@@ -112,7 +112,7 @@ impl Estimate {
 
     /// Returns the two-sided p-value of the hypothesis that the mean is `null`: the smallest `alpha` whose interval
     /// does not contain it.
-    pub fn two_sided_p(&self, null: f64) -> f64 {
+    pub(super) fn two_sided_p(&self, null: f64) -> f64 {
         let distance = (self.mean - null).abs();
         match self.of_images.filter(|part| part.value > 0.0) {
             _ if distance == 0.0 => 1.0,
@@ -132,14 +132,14 @@ impl Estimate {
     }
 
     /// Returns the one-sided p-value of the hypothesis that the mean is at most `null`.
-    pub fn p_above(&self, null: f64) -> f64 {
+    fn p_above(&self, null: f64) -> f64 {
         let half = 0.5 * self.two_sided_p(null);
         if self.mean > null { half } else { 1.0 - half }
     }
 
     /// Returns the p-value of the hypothesis that the mean is not within the margin (two one-sided tests, Schuirmann
     /// 1987).
-    pub fn p_equivalent(&self, margin: f64) -> f64 {
+    pub(super) fn p_equivalent(&self, margin: f64) -> f64 {
         let mirrored = Self { mean: -self.mean, ..*self };
         self.p_above(-margin).max(mirrored.p_above(-margin))
     }

@@ -26,7 +26,8 @@ mod verdict;
 pub use estimate::Estimate;
 pub use family::Family;
 pub use looks::Looks;
-pub use power::{SeedsNeeded, seeds_for};
+pub use power::SeedsNeeded;
+use power::seeds_for;
 use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 

@@ -6,7 +6,7 @@ use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 use super::{Estimate, Family, MIN_SEEDS, min_p};
 
 /// The power that a study is planned for.
-pub const POWER: f64 = 0.8;
+pub(super) const POWER: f64 = 0.8;
 
 /// The largest number of seeds that is recommended.
 const MAX_SEEDS: usize = 200;

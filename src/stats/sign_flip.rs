@@ -44,7 +44,7 @@ pub(super) fn sign_flip(differences: &[f64]) -> f64 {
 }
 
 /// Returns the smallest p-value that [`sign_flip`] can return for `n` values.
-pub fn min_p(n: usize) -> f64 {
+pub(super) fn min_p(n: usize) -> f64 {
     match n {
         0 => 1.0,
         1..=EXACT_MAX => 0.5_f64.powi(n as i32 - 1),

@@ -109,7 +109,7 @@ pub fn read_record(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Like [`read_record`], for text.
-pub fn read_text(path: &Path) -> io::Result<String> {
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_record(path)?)
         .map_err(|_| io::Error::new(ErrorKind::InvalidData, "the file is not UTF-8 text"))
 }

@@ -128,12 +128,12 @@ impl<D: Device> Constants<D> {
     }
 
     /// Returns `len - 1` ones, then a zero.
-    pub fn all_but_last(&self, len: usize) -> VectorTensor<D> {
+    pub(in crate::nn) fn all_but_last(&self, len: usize) -> VectorTensor<D> {
         self.constant(Constant::AllButLast { len })
     }
 
     /// Returns the matrix that places `channels` channels at position `first` among `total` channels.
-    pub fn channel_placement(&self, channels: usize, first: usize, total: usize) -> Matrix<D> {
+    pub(in crate::nn) fn channel_placement(&self, channels: usize, first: usize, total: usize) -> Matrix<D> {
         self.constant(Constant::ChannelPlacement { channels, first, total }).reshape_like(&(channels, total))
     }
 

@@ -75,18 +75,18 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
     }
 
     /// Returns the value of a node, with the tape.
-    pub fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
+    pub(in crate::nn) fn taped(&mut self, id: NodeId) -> ImageTensor<D, T> {
         let tape = self.take_tape();
         self.value(id).clone().put_tape(tape)
     }
 
     /// Takes the tape, for a value that has no gradient.
-    pub fn take_tape(&mut self) -> T {
+    pub(in crate::nn) fn take_tape(&mut self) -> T {
         self.tape.take().expect("only one value at a time holds the tape")
     }
 
     /// Returns the value of a node with a new tape, which dfdx merges with that of another operand.
-    pub fn retaped(&self, id: NodeId) -> ImageTensor<D, T> {
+    pub(in crate::nn) fn retaped(&self, id: NodeId) -> ImageTensor<D, T> {
         self.value(id).retaped::<T>()
     }
 
@@ -102,7 +102,7 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
     }
 
     /// Computes rows · weight + bias, and reshapes the result to `b` images of `h` × `w` positions.
-    pub fn affine(
+    pub(in crate::nn) fn affine(
         &self,
         rows: Matrix<D, T>,
         weight: ParamId,
@@ -118,7 +118,7 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
 
     /// Reorders `(B, H, W, heads · D)` to `(B · heads, H·W, D)`, so that a product is one call for all images. With
     /// another dimension, dfdx would call cuBLAS once per image.
-    pub fn split_heads(&self, x: ImageTensor<D, T>, heads: usize) -> Positions<D, T> {
+    pub(in crate::nn) fn split_heads(&self, x: ImageTensor<D, T>, heads: usize) -> Positions<D, T> {
         let (b, h, w, c) = *x.shape();
         let (len, d) = (h * w, c / heads);
         let x: Positions<D, T> = shaped(x, (b, len * heads, d));
@@ -127,7 +127,7 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
     }
 
     /// Reorders `(B · heads, H·W, D)` to `(B, H, W, heads · D)`.
-    pub fn join_heads(&self, x: Positions<D, T>, (b, h, w): (usize, usize, usize)) -> ImageTensor<D, T> {
+    pub(in crate::nn) fn join_heads(&self, x: Positions<D, T>, (b, h, w): (usize, usize, usize)) -> ImageTensor<D, T> {
         let (all, len, d) = *x.shape();
         let heads = all / b;
         let x: Positions<D, T> = shaped(x, (b, heads * len, d));
@@ -137,7 +137,7 @@ impl<D: Device, T: RunTape<D>> Run<'_, D, T> {
 }
 
 /// Reshapes a contiguous tensor. For other tensors, dfdx would need a kernel that is not in the binary.
-pub fn shaped<S: Shape, R: Shape, D: Device, T: Tape<f32, D>>(
+pub(in crate::nn) fn shaped<S: Shape, R: Shape, D: Device, T: Tape<f32, D>>(
     x: Tensor<S, f32, D, T>,
     shape: R,
 ) -> Tensor<R, f32, D, T> {
@@ -154,6 +154,8 @@ fn is_dense<S: Shape, D: Device, T>(x: &Tensor<S, f32, D, T>) -> bool {
 
 /// Copies a tensor, so that it can be sliced: on the CPU, the gradient of dfdx's `slice` overwrites the gradient of its
 /// input instead of adding to it.
-pub fn copy_before_slice<S: Shape, D: Device, T: Tape<f32, D>>(x: Tensor<S, f32, D, T>) -> Tensor<S, f32, D, T> {
+pub(in crate::nn) fn copy_before_slice<S: Shape, D: Device, T: Tape<f32, D>>(
+    x: Tensor<S, f32, D, T>,
+) -> Tensor<S, f32, D, T> {
     x * 1.0
 }

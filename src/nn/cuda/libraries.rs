@@ -75,7 +75,7 @@ functions!(compiler:
     nvrtcGetProgramLogSize);
 
 /// Loads the driver; later calls return the result of the first.
-pub fn load_driver() -> Result<()> {
+pub(super) fn load_driver() -> Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     let load = || {
         load_functions(&["libcuda.so.1"], driver::ALL).context(

@@ -17,7 +17,7 @@ pub enum SumInit {
 
 impl SumInit {
     /// Returns `Accumulate` or `Zero`.
-    pub fn accumulating(accumulate: bool) -> Self {
+    pub(in crate::nn) fn accumulating(accumulate: bool) -> Self {
         if accumulate { SumInit::Accumulate } else { SumInit::Zero }
     }
 }
@@ -37,7 +37,7 @@ impl Left {
     }
 
     /// Returns the transpose.
-    pub fn transposed(self) -> Self {
+    pub(in crate::nn) fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }
 }
@@ -80,7 +80,7 @@ kernel! {
     /// # Safety
     ///
     /// A and B are valid for reads, C is valid for reads and writes and overlaps neither A nor B.
-    pub unsafe fn gemm<S>(g: &Gemm) { product::<S>(g) }
+    pub(in crate::nn) unsafe fn gemm<S>(g: &Gemm) { product::<S>(g) }
 }
 
 /// Computes a product, like [`gemm`], inside another kernel.

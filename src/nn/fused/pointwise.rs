@@ -31,7 +31,7 @@ kernel! {
     /// # Safety
     ///
     /// The view is valid for writes.
-    pub unsafe fn fill_zero<S>(y: &View) {
+    pub(in crate::nn) unsafe fn fill_zero<S>(y: &View) {
         for row in 0..y.rows() {
             let to = y.at.add(row * y.stride);
             for_lanes!(S, y.channels(), |c, lanes| {
@@ -47,7 +47,7 @@ kernel! {
     /// # Safety
     ///
     /// The views have the same shape, and are identical or don't overlap.
-    pub unsafe fn add_scaled<S>(a: &View, b: &View, factor: f32, y: &View) {
+    pub(in crate::nn) unsafe fn add_scaled<S>(a: &View, b: &View, factor: f32, y: &View) {
         let factor = S::splat(factor);
         for row in 0..y.rows() {
             let (a_row, b_row) = (a.at.add(row * a.stride), b.at.add(row * b.stride));

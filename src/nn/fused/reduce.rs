@@ -35,7 +35,7 @@ kernel! {
     /// # Safety
     ///
     /// The view is valid for reads, and `sums` for writing one number per channel.
-    pub unsafe fn column_sums<S>(x: &View, sums: *mut f32) {
+    pub(in crate::nn) unsafe fn column_sums<S>(x: &View, sums: *mut f32) {
         for_lanes!(S, x.channels(), |c, lanes| {
             let mut sum = [S::splat(0.0); PHASES];
             let from = x.at.add(c);

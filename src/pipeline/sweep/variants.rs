@@ -71,7 +71,13 @@ pub(in super::super) struct Typed {
 impl Sweeps {
     /// Returns the matrices that apply to a stage of `kind`. `own` is its own matrix, `given` are the parameters that
     /// the stage sets itself, and `merged` are these merged with the defaults.
-    pub fn applied(&mut self, kind: StageKind, own: Option<Matrix>, given: &Node, merged: &Mapping) -> Applied {
+    pub(in crate::pipeline) fn applied(
+        &mut self,
+        kind: StageKind,
+        own: Option<Matrix>,
+        given: &Node,
+        merged: &Mapping,
+    ) -> Applied {
         let mut axes: Vec<usize> = own.iter().flat_map(|matrix| matrix.axes.iter().copied()).collect();
         let mut shared = vec![];
         if let Some(matrix) = self.kinds.get(&kind) {
@@ -106,7 +112,7 @@ impl Sweeps {
     }
 
     /// Reports shared axes that apply to no stage.
-    pub fn check_use(&self, errors: &mut Errors) {
+    pub(in crate::pipeline) fn check_use(&self, errors: &mut Errors) {
         let shared = self.kinds.values().chain(&self.pipeline).flat_map(|matrix| &matrix.axes);
         for axis in shared.filter(|axis| !self.used.contains(axis)).map(|&axis| &self.axes[axis]) {
             let (message, help) = match &axis.scope {

@@ -18,7 +18,7 @@ pub struct CommandOutput {
 }
 
 /// Runs a command with `input` on its stdin. After `timeout`, kills it with everything that it started.
-pub fn run_command(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
+pub(in crate::run) fn run_command(command: &mut Command, input: &str, timeout: Duration) -> Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
     // Start a new process group, so that Ctrl-C does not reach the command and its children can be killed with it.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);

@@ -36,7 +36,7 @@ impl EventSeal {
     }
 
     /// Whether a line is an event of this job, as it was written.
-    pub fn accepts(&self, line: &str) -> bool {
+    pub(super) fn accepts(&self, line: &str) -> bool {
         match split(line) {
             Some((body, digits)) => self.digits(body) == digits,
             None => !self.is_required,

@@ -65,7 +65,7 @@ impl Job {
     }
 
     /// Disables the shared cache for jobs of this run that start later.
-    pub fn disable_cache(&self) {
+    pub(in crate::run) fn disable_cache(&self) {
         // If the marker cannot be written, those jobs detect the problem themselves.
         let _ = File::create(&self.marker);
     }

@@ -20,7 +20,7 @@ use crate::store::seal::{Seal, seal, unseal};
 use crate::store::{Key, Store, predates_seals, read_record};
 
 /// The name of a marker file: a job found that the shared cache cannot be used.
-pub const CACHE_UNAVAILABLE: &str = "cache-unavailable";
+pub(super) const CACHE_UNAVAILABLE: &str = "cache-unavailable";
 /// The name of a marker file: the run was cancelled.
 const CANCELLED: &str = "cancelled";
 
@@ -203,12 +203,12 @@ impl JobStore {
     }
 
     /// Lets jobs use the shared cache again.
-    pub fn reset_unavailable_cache(&self) {
+    pub(super) fn reset_unavailable_cache(&self) {
         self.remove_marker(CACHE_UNAVAILABLE);
     }
 
     /// Removes the marker of `mark_cancelled`.
-    pub fn clear_cancelled(&self) {
+    pub(super) fn clear_cancelled(&self) {
         self.remove_marker(CANCELLED);
     }
 
@@ -218,7 +218,7 @@ impl JobStore {
         }
     }
 
-    pub fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.run.check_jobs_dir().is_ok() && self.run.jobs_dir().join(CANCELLED).is_file()
     }
 
@@ -334,7 +334,7 @@ impl JobStore {
 
 /// Returns the run's spec, the stage of a task, and the number by which the stage divides its batch size. For the
 /// process of the job; `path` is the record of its batch.
-pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
+pub(super) fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
     let (job_store, number) =
         batch_of(path).with_context(|| format!("{} is not the record of a batch of jobs", path.display()))?;
     let batch = job_store.batch(number)?;
@@ -349,7 +349,7 @@ pub fn read_task(path: &Path, task: usize) -> Result<(RunSpec, usize, usize)> {
 
 /// Returns the seal for the events of a job, even if its records are damaged. For the process of the job; `path` is the
 /// record of its batch, and `index` its index in an array.
-pub fn seal_of_job(path: &Path, index: Option<usize>) -> Option<EventSeal> {
+pub(in crate::run) fn seal_of_job(path: &Path, index: Option<usize>) -> Option<EventSeal> {
     let (job_store, number) = batch_of(path)?;
     let task = match job_store.batch(number) {
         Ok(batch) if !batch.is_array() => 0,

@@ -47,7 +47,8 @@ use crate::store::Store;
 pub use detach::detach;
 pub use event_seal::EventSeal;
 pub use job::{Job, Task};
-pub use job_store::{JobStore, RunSpec, seal_of_job};
+pub(super) use job_store::seal_of_job;
+pub use job_store::{JobStore, RunSpec};
 pub use reconcile::reconcile;
 pub use system::BatchSystem;
 

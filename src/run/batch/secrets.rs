@@ -9,7 +9,7 @@ use crate::config::StageParams;
 use crate::plan::Plan;
 
 /// The name of the environment variable that contains the secrets.
-pub const VARIABLE: &str = "SRPIPE_SECRET_URLS";
+pub(in crate::run) const VARIABLE: &str = "SRPIPE_SECRET_URLS";
 
 /// URLs by stage and by the index of the URL.
 type Secrets = BTreeMap<String, BTreeMap<usize, String>>;

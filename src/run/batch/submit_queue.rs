@@ -75,7 +75,7 @@ impl SubmitQueue {
     }
 
     /// Submits the batches that are due, and drops those that are no longer needed.
-    pub fn submit_due(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Attempt)> {
+    pub(super) fn submit_due(&mut self, poll: &Poll, is_wanted: impl Fn(usize) -> bool) -> Vec<(Batch, Attempt)> {
         let mut attempts = vec![];
         for mut unsent in std::mem::take(&mut self.unsent) {
             if !is_wanted(unsent.batch.number) {

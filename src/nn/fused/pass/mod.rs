@@ -158,7 +158,7 @@ impl<'a> Pass<'a> {
 }
 
 /// Copies the values of all images into a view.
-pub fn copy_in(values: &[f32], to: &View) {
+pub(in crate::nn) fn copy_in(values: &[f32], to: &View) {
     assert_eq!(values.len(), to.rows() * to.channels());
     for (row, pixel) in values.chunks_exact(to.channels()).enumerate() {
         // SAFETY: there are as many pixels as the view has rows.

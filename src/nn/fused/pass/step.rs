@@ -50,12 +50,12 @@ impl<'a> StepContext<'a> {
     }
 
     /// Returns the gradient of the value that the step computes.
-    pub fn output_gradient(&self) -> View {
+    pub(in crate::nn) fn output_gradient(&self) -> View {
         self.pass.gradient(self.step.node)
     }
 
     /// Returns the gradient of an input, given the input's index in [`Op::inputs`](crate::nn::graph::Op::inputs).
-    pub fn input_gradient(&self, input: usize) -> GradientTarget {
+    pub(in crate::nn) fn input_gradient(&self, input: usize) -> GradientTarget {
         self.step.gradients[input].map(|gradient| (self.pass.gradient(gradient.node), gradient.accumulate))
     }
 
@@ -65,19 +65,19 @@ impl<'a> StepContext<'a> {
     }
 
     /// Returns the gradient of a parameter, for kernels to add to. Valid only in the backward pass.
-    pub fn param_gradient(&self, id: ParamId) -> *mut f32 {
+    pub(in crate::nn) fn param_gradient(&self, id: ParamId) -> *mut f32 {
         debug_assert!(!self.gradients.is_null());
         // SAFETY: the gradients have the parameters' layout.
         unsafe { self.gradients.add(self.pass.context.weights.starts()[id.0]) }
     }
 
     /// Returns the step's weight, packed for the forward pass.
-    pub fn forward_weights(&self) -> *const f32 {
+    pub(in crate::nn) fn forward_weights(&self) -> *const f32 {
         self.pass.context.weights.forward(self.index)
     }
 
     /// Returns the step's weight, packed for the gradient of its input.
-    pub fn backward_weights(&self) -> *const f32 {
+    pub(in crate::nn) fn backward_weights(&self) -> *const f32 {
         self.pass.context.weights.backward(self.index)
     }
 
@@ -112,7 +112,7 @@ impl<'a> StepContext<'a> {
     /// # Safety
     ///
     /// The views and weights have matching sizes; `y` overlaps neither.
-    pub unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: SumInit) {
+    pub(in crate::nn) unsafe fn multiply(&self, x: &View, weights: *const f32, y: &View, init: SumInit) {
         let g = Gemm {
             m: x.rows(),
             n: y.channels(),
@@ -131,7 +131,7 @@ impl<'a> StepContext<'a> {
     /// # Safety
     ///
     /// The views and the gradient have matching sizes; the gradient overlaps neither.
-    pub unsafe fn add_matrix_gradient(&self, x: &View, dy: &View, gradient: *mut f32) {
+    pub(in crate::nn) unsafe fn add_matrix_gradient(&self, x: &View, dy: &View, gradient: *mut f32) {
         let g = Gemm {
             m: x.channels(),
             n: dy.channels(),

@@ -77,7 +77,7 @@ impl Isa {
     }
 
     /// Returns whether this machine supports the instruction set.
-    pub fn is_available(self) -> bool {
+    pub(in crate::nn) fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f"),

@@ -43,12 +43,12 @@ pub(super) fn scratch_len(queries: usize, [d, c]: [usize; 2], training: bool) ->
 }
 
 /// Returns which gradients of q, k and v to compute, for one image.
-pub fn image_targets(step: &StepContext, image: usize) -> [GradientTarget; 3] {
+pub(in crate::nn::ops) fn image_targets(step: &StepContext, image: usize) -> [GradientTarget; 3] {
     [0, 1, 2].map(|i| step.input_gradient(i).map(|(view, accumulate)| (view.image(image), accumulate)))
 }
 
 /// Returns the channels of one head.
-pub fn head_slice(view: &View, heads: usize, head: usize) -> View {
+pub(in crate::nn::ops) fn head_slice(view: &View, heads: usize, head: usize) -> View {
     let channels = view.channels() / heads;
     view.slice(head * channels, channels)
 }
@@ -316,7 +316,7 @@ kernel! {
 /// # Safety
 ///
 /// The view is valid for reads and `to` for writes.
-pub unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
+pub(in crate::nn::ops) unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
     for row in 0..x.rows().next_multiple_of(PANEL) {
         for c in 0..x.channels() {
             // SAFETY: upheld by the caller.
@@ -333,7 +333,7 @@ pub unsafe fn pack_transposed(x: &View, factor: f32, to: *mut f32) {
 /// # Safety
 ///
 /// The matrix has one row per channel and one column per pixel.
-pub unsafe fn unpack_transposed(from: *const f32, stride: usize, x: &View, accumulate: bool) {
+pub(in crate::nn::ops) unsafe fn unpack_transposed(from: *const f32, stride: usize, x: &View, accumulate: bool) {
     for row in 0..x.rows() {
         for c in 0..x.channels() {
             // SAFETY: upheld by the caller.
