@@ -13,7 +13,7 @@ use crate::pipeline::load;
 
 /// Returns instructions to test the `claims` of the comparison `stage` with `seeds` seeds, as the text after "The full
 /// study:". Suggests a command only if, with the current file, it trains each arm with that many seeds.
-pub(super) fn study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
+pub(super) fn suggest_study(command: &[String], stage: &str, claims: &[&ClaimAnswer], seeds: usize) -> String {
     let list = (0..seeds).map(|seed| seed.to_string()).collect::<Vec<_>>();
     let sweep = format!("seed={}", list.join(","));
     let mut words = without_seeds(command);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::claims::ClaimAnswer;
 use crate::config::blobs::SAMPLES;
 use crate::runs::StudyLook;
+use crate::stats::MIN_SEEDS;
 use crate::store::Digest;
 
 /// The number of hexadecimal digits of a truncated digest.
@@ -16,7 +17,7 @@ pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 /// Returns the record of an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small
 /// to confirm or refute the claim, so that the answer does not count as a look.
 pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyLook> {
-    if answer.reason.is_some() || answer.n < answer.seeds_needed {
+    if answer.reason.is_some() || answer.n < MIN_SEEDS {
         return None;
     }
     let is_of_claim = |role: &str| {
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_study_too_small_to_decide_is_not_a_look() {
-        let few = ClaimAnswer { n: 3, seeds_needed: 6, ..claim_answer() };
+        let few = ClaimAnswer { n: 3, ..claim_answer() };
         assert_eq!(look("compare", &few, &Inputs::new()), None);
     }
 }

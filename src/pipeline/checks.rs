@@ -14,7 +14,10 @@ use super::tree::{Node, Value};
 use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::names::name_error;
-use crate::config::*;
+use crate::config::{
+    Arm, Cifar10Params, CompareParams, DegradeMethod, DegradeParams, FetchParams, OptimParams, PredictionType,
+    SampleParams, TrainParams,
+};
 
 pub use network::check_network;
 

@@ -35,7 +35,7 @@ pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 pub const ALPHA: f64 = 0.05;
 
 /// The minimum number of seeds for a verdict other than inconclusive.
-const MIN_SEEDS: usize = 6;
+pub const MIN_SEEDS: usize = 6;
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
