@@ -23,7 +23,8 @@ pub struct Difference {
     /// The 95 % confidence interval of this difference alone; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// The p-value of the hypothesis of no difference, after Holm's correction for all differences of the comparison.
+    /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), after Holm's
+    /// correction for all differences of the comparison.
     pub p_holm: f64,
     pub is_significant: bool,
     /// The number of independent replicates.
@@ -65,14 +66,15 @@ pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
     let (differences, questions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let family = Family { claims: questions.len(), alpha: stats::ALPHA };
     let answers = stats::answer(&questions, family);
-    let with = |(difference, answer): (Difference, stats::Answer)| Difference {
+    let p_holm = family.holm(&answers.iter().map(|answer| answer.p_of_interval).collect::<Vec<_>>());
+    let with = |((difference, answer), p_holm): ((Difference, stats::Answer), f64)| Difference {
         effect: answer.effect,
         interval: answer.interval,
-        p_holm: answer.p_holm,
-        is_significant: answer.p_holm <= family.alpha,
+        p_holm,
+        is_significant: p_holm <= family.alpha,
         ..difference
     };
-    differences.into_iter().zip(answers).map(with).collect()
+    differences.into_iter().zip(answers).zip(p_holm).map(with).collect()
 }
 
 /// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm is

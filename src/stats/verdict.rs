@@ -43,6 +43,9 @@ pub struct Answer {
     pub p: f64,
     /// `p` after Holm's correction.
     pub p_holm: f64,
+    /// The two-sided p-value of no difference that agrees with the interval: below 0.05 if it does not contain 0. 1 for
+    /// fewer than two seeds.
+    pub p_of_interval: f64,
     /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests of the
     /// [`Estimate`]), after Holm's correction.
     pub p_equivalent_holm: f64,
@@ -70,6 +73,7 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
             interval: tested.estimate.map(|estimate| estimate.interval(ALPHA)),
             p: tested.different,
             p_holm: different[i],
+            p_of_interval: tested.estimate.map_or(1.0, |estimate| estimate.two_sided_p(0.0)),
             p_equivalent_holm: equivalent[i],
             seeds_for_power: tested.estimate.map(|pilot| seeds_for(&pilot, tested.margin, family)),
         }

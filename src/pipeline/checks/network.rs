@@ -8,7 +8,7 @@ use super::super::reader::{self, Location};
 use super::super::schema;
 use crate::config::StageKind;
 use crate::config::schedule::{MIN_ALPHA_BAR, largest_beta_end, last_alpha_bar};
-use crate::config::*;
+use crate::config::{AttentionKind, DiffusionParams, Matched, ModelParams, PredictionType};
 
 /// The maximum image size that a network supports, the maximum `size` of `fetch`.
 const MAX_IMAGE_SIZE: usize = 1024;
@@ -166,6 +166,7 @@ fn check_ranges(model: &ModelParams, diffusion: &DiffusionParams) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{AttentionParams, ScheduleKind};
 
     #[test]
     fn image_sizes_must_be_divisible() {
