@@ -220,6 +220,8 @@ pub enum DegradeMethod {
     Area,
     /// Keys' cubic kernel (a = -0.5), widened by the scale against aliasing, as PIL and MATLAB do.
     Bicubic,
+    /// Lanczos' kernel with three lobes, widened by the scale against aliasing, as PIL does.
+    Lanczos,
     /// The tutorial's: bilinear between the central pixels, without antialiasing.
     Bilinear,
     /// A Gaussian blur of `sigma`, then bilinear between the central pixels.

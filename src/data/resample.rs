@@ -3,6 +3,8 @@
 //! Every method is separable and linear: an output row is a weighted sum of a few input rows, and an output column of a
 //! few input columns. The weights ([`Resampler`]) are computed once per size.
 
+use std::f64::consts::PI;
+
 use anyhow::ensure;
 use rayon::prelude::*;
 
@@ -46,6 +48,7 @@ impl Resampler {
             DegradeMethod::Area => Axis::blocks(input, scale, 0, scale),
             DegradeMethod::Bilinear => Axis::blocks(input, scale, scale / 2 - 1, 2),
             DegradeMethod::Bicubic => Axis::bicubic(input, input / scale),
+            DegradeMethod::Lanczos => Axis::filtered(input, input / scale, 3.0, lanczos),
             DegradeMethod::Blur => Axis::blur(input, scale, sigma),
         };
         Ok(Self { rows: axis(height), columns: axis(width) })
@@ -133,17 +136,21 @@ impl Axis {
         Self { input, taps: (0..input / scale).map(taps).collect() }
     }
 
-    /// Returns the weights of Keys' kernel around half-pixel centres, widened by the scale when shrinking. At the
-    /// edges, the weights within the image are normalised to sum to 1.
     fn bicubic(input: usize, output: usize) -> Self {
+        Self::filtered(input, output, 2.0, keys)
+    }
+
+    /// Returns the weights of a kernel of radius `radius` around half-pixel centres, widened by the scale when shrinking.
+    /// At the edges, the weights within the image are normalised to sum to 1.
+    fn filtered(input: usize, output: usize, radius: f64, kernel: fn(f64) -> f64) -> Self {
         let scale = input as f64 / output as f64;
         let widening = scale.max(1.0);
-        let support = 2.0 * widening;
+        let support = radius * widening;
         let taps = |i: usize| {
             let center = (i as f64 + 0.5) * scale;
             let start = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(input);
-            let mut weights: Vec<f64> = (start..end).map(|x| keys((x as f64 + 0.5 - center) / widening)).collect();
+            let mut weights: Vec<f64> = (start..end).map(|x| kernel((x as f64 + 0.5 - center) / widening)).collect();
             let sum: f64 = weights.iter().sum();
             weights.iter_mut().for_each(|w| *w /= sum);
             Taps { start, weights }
@@ -162,6 +169,12 @@ fn keys(x: f64) -> f64 {
     } else {
         0.0
     }
+}
+
+/// Evaluates sinc(x) sinc(x / 3), Lanczos' kernel with three lobes (Duchon 1979).
+fn lanczos(x: f64) -> f64 {
+    let sinc = |x: f64| if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) };
+    if x.abs() < 3.0 { sinc(x) * sinc(x / 3.0) } else { 0.0 }
 }
 
 /// Returns images `scale` times smaller, rounded to 8 bits. Fails like `Resampler::degrade`.

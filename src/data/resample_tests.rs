@@ -3,8 +3,8 @@ use safetensors::SafeTensors;
 
 use super::*;
 
-const METHODS: [DegradeMethod; 4] =
-    [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear, DegradeMethod::Blur];
+const METHODS: [DegradeMethod; 5] =
+    [DegradeMethod::Area, DegradeMethod::Bicubic, DegradeMethod::Bilinear, DegradeMethod::Blur, DegradeMethod::Lanczos];
 
 fn fixtures() -> Vec<u8> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fixtures.safetensors");
@@ -110,6 +110,21 @@ fn blur_matches_scipy() {
             assert!((value - expected).abs() < 1e-9, "{value} is not {expected}");
         }
     }
+}
+
+/// Pillow 13: `Image.fromarray(rows).resize((2, 2), Image.LANCZOS)` in mode `F`, and the same for four columns.
+#[test]
+fn lanczos_matches_pillow() {
+    let row: Vec<u8> = [10, 200, 30, 90, 250, 0, 60, 120].iter().flat_map(|&v| [v; 3]).collect();
+    let image = row.repeat(8);
+    let assert_row = |scale: usize, expected: &[f64]| {
+        let small = Resampler::degrade(8, 8, scale, DegradeMethod::Lanczos).unwrap().apply_u8(&image);
+        for (value, expected) in small.iter().zip(expected.iter().flat_map(|v| [v; 3])) {
+            assert!((value - expected).abs() < 1e-4, "{value} is not {expected}");
+        }
+    };
+    assert_row(4, &[101.78390503, 96.26756287]);
+    assert_row(2, &[88.2625885, 112.34488678, 113.95952606, 65.32188416]);
 }
 
 proptest! {

@@ -39,7 +39,7 @@ error: `test` must be an integer, found `2.5`
 4 |   images: { kind: fetch, dataset: synthetic, train: 0, test: 2.5 }
   |                                                              ^^^
 
-error: `method` must be `area`, `bicubic`, `bilinear` or `blur`, found a list
+error: `method` must be `area`, `bicubic`, `lanczos`, `bilinear` or `blur`, found a list
  --> test.yaml:5:50
   |
 5 |   pairs: { kind: degrade, input: images, method: [area] }
