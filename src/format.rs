@@ -116,6 +116,13 @@ pub fn shell_word(word: impl AsRef<OsStr>) -> String {
     }
 }
 
+/// Formats a difference with its sign, which zero does not have.
+pub fn signed(value: f64, decimals: usize) -> String {
+    let text = format!("{value:+.decimals$}");
+    let is_zero = text.chars().all(|c| !c.is_ascii_digit() || c == '0') && value.is_finite();
+    if is_zero { text.trim_start_matches(['+', '-']).to_string() } else { text }
+}
+
 /// Describes why a file cannot be read, for a message that already names the file.
 pub fn io_error(error: &std::io::Error) -> String {
     match error.kind() {
@@ -134,6 +141,13 @@ pub fn command_line(command: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zero_has_no_sign() {
+        for (value, text) in [(0.25, "+0.25"), (-0.25, "-0.25"), (-0.004, "0.00"), (0.004, "0.00"), (-10.0, "-10.00")] {
+            assert_eq!(signed(value, 2), text);
+        }
+    }
 
     #[test]
     fn words_are_quoted_for_a_shell() {

@@ -9,7 +9,7 @@ use super::output::{Look, Paint};
 use super::suggest_study::suggest_study;
 use crate::comparison::{ClaimAnswer, Effort, looks};
 use crate::config::{StageKind, blobs};
-use crate::format::duration;
+use crate::format::{duration, signed};
 use crate::plan::Preimage;
 use crate::runs::RunRecord;
 use crate::stats::Verdict;
@@ -99,7 +99,7 @@ fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
         let by_design = if answer.by_design { " by design" } else { "" };
         let exploratory = if exploratory.is_some() { " (exploratory)" } else { "" };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
-        let interval = |[low, high]: [f64; 2]| format!("{low:+.decimals$} to {high:+.decimals$}");
+        let interval = |[low, high]: [f64; 2]| format!("{} to {}", signed(low, decimals), signed(high, decimals));
         let plain = |text: String| (Look::Plain, text);
         table.row(vec![
             plain(answer.claim.clone()),
@@ -107,7 +107,9 @@ fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
             plain(answer.control.clone()),
             plain(answer.endpoint.to_string()),
             (look, format!("{}{by_design}{exploratory}", answer.verdict_label())),
-            plain(answer.effect.map(|e| format!("{e:+.decimals$}{unit}")).unwrap_or("not measured".to_string())),
+            plain(
+                answer.effect.map(|e| format!("{}{unit}", signed(e, decimals))).unwrap_or("not measured".to_string()),
+            ),
             plain(answer.interval.map(interval).unwrap_or_default()),
             plain(format!("±{}{unit}", answer.margin)),
             plain(format!("{:.3}", answer.p_holm)),

@@ -78,12 +78,12 @@ pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
 }
 
 /// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm is
-/// significantly worse, metrics that cannot compare the best arm with every other, and metrics of training.
+/// significantly worse, and metrics whose values in the table do not compare all arms. Bicubic enlargement is a reference
+/// and not ranked.
 ///
 /// The best arm is selected by the values that are tested, so the correction covers every pair of arms.
 pub fn best(measured: &[Measured]) -> BTreeMap<Metric, Vec<String>> {
-    let not_of_training = ranked().filter(|metric| !metric.is_of_training());
-    not_of_training.filter_map(|metric| Some((metric, best_by(metric, measured)?))).collect()
+    ranked().filter_map(|metric| Some((metric, best_by(metric, measured)?))).collect()
 }
 
 fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
@@ -93,7 +93,8 @@ fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
         let values: Option<Vec<f64>> = seeds.map(|of_seed| Some(mean(&of_seed.deciding_values(metric)?))).collect();
         Some(mean(&values?)).filter(|value| value.is_finite())
     };
-    let arms: Vec<(&str, f64)> = names(measured).into_iter().filter_map(|name| Some((name, value(name)?))).collect();
+    let names = names(measured).into_iter().filter(|name| *name != BICUBIC);
+    let arms: Vec<(&str, f64)> = names.filter_map(|name| Some((name, value(name)?))).collect();
     let (best, _) = *arms.iter().max_by(|(_, a), (_, b)| match metric.is_higher_better() {
         true => a.total_cmp(b),
         false => b.total_cmp(a),
@@ -102,7 +103,12 @@ fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
     let mut questions = vec![];
     for other in &others {
         let replicates = replicates(pairs(best, other, measured));
-        if replicates.iter().flatten().any(|pair| objection(metric, pair).is_some()) {
+        let is_unfair = |(a, b): &(&Measured, &Measured)| {
+            objection(metric, &(*a, *b)).is_some()
+                || (metric.depends_on_samples() && a.samples != b.samples)
+                || (metric.is_of_training() && a.diffusion != b.diffusion)
+        };
+        if replicates.iter().flatten().any(is_unfair) {
             return None;
         }
         let differences = differences(metric, &replicates).unwrap_or_default();

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::chart::number;
 use crate::comparison::Difference;
 use crate::config::metrics::Metric;
+use crate::format::signed;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Forest {
@@ -49,10 +50,10 @@ fn rows(differences: &[&Difference]) -> Vec<Row> {
         Row {
             metric: if index == 0 { heading(difference.metric) } else { "" },
             arm: difference.arm.clone(),
-            effect: format!("{:+.decimals$}{unit}", difference.effect),
-            interval: difference
-                .interval
-                .map_or(String::new(), |[low, high]| format!("{low:+.decimals$} to {high:+.decimals$}")),
+            effect: format!("{}{unit}", signed(difference.effect, decimals)),
+            interval: difference.interval.map_or(String::new(), |[low, high]| {
+                format!("{} to {}", signed(low, decimals), signed(high, decimals))
+            }),
             p: if difference.n > 1 { format!("{:.3}", difference.p_holm) } else { String::new() },
             n: difference.n,
             probability: format!("{:.0} %", 100.0 * difference.probability),
@@ -106,7 +107,7 @@ mod tests {
         let rows: Vec<_> = forest.rows.iter().map(|row| (row.metric, row.arm.as_str(), row.effect.as_str())).collect();
         assert_eq!(
             rows,
-            [("PSNR of mean", "a", "+4.00 %"), ("", "b", "+0.00 %"), ("CRPS", "a", "+1.00 %"), ("", "b", "-3.00 %")]
+            [("PSNR of mean", "a", "+4.00 %"), ("", "b", "0.00 %"), ("CRPS", "a", "+1.00 %"), ("", "b", "-3.00 %")]
         );
         // The axis of CRPS reaches from -4 to 4, with a margin.
         assert!(forest.rows[2].plot.contains(&format!("x2=\"{}\"", number(90.0 * (1.0 + 2.0 / 4.32)))));

@@ -32,7 +32,8 @@ for (const section of document.querySelectorAll(".images")) {
     rows.forEach((row, i) => select.add(new Option(name(row), i)));
     select.addEventListener("change", update);
   }
-  left.value = Math.min(2, rows.length - 1);
+  // The last two arms, or bicubic enlargement and the only arm.
+  left.value = rows.length > 4 ? rows.length - 2 : Math.min(2, rows.length - 1);
   right.value = rows.length - 1;
   range.addEventListener("input", moveDivider);
   viewer.querySelector(".previous").addEventListener("click", () => turnPage(-1));

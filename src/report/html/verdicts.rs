@@ -6,6 +6,7 @@ use super::chart::number;
 use super::{Badge, Tone};
 use crate::comparison::axis::label;
 use crate::comparison::{ClaimAnswer, Effort};
+use crate::format::signed;
 use crate::stats::Verdict;
 
 /// A claim and its answer.
@@ -16,6 +17,8 @@ pub(super) struct Card {
     arm: String,
     control: String,
     endpoint: String,
+    /// The description of the endpoint.
+    about: &'static str,
     /// Effect, interval, margin and number of seeds.
     facts: Vec<String>,
     /// The finding in plain language.
@@ -36,11 +39,12 @@ impl Card {
             Verdict::Inconclusive => Tone::Attention,
         };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
-        let effect = answer.effect.map_or("not measured".to_string(), |e| format!("effect {e:+.decimals$}{unit}"));
+        let effect =
+            answer.effect.map_or("not measured".to_string(), |e| format!("effect {}{unit}", signed(e, decimals)));
         let over = if answer.covers_images() { "" } else { " (seeds only, not test images)" };
-        let interval = answer
-            .interval
-            .map(|[low, high]| format!("95 % interval {low:+.decimals$} to {high:+.decimals$}{unit}{over}"));
+        let interval = answer.interval.map(|[low, high]| {
+            format!("95 % interval {} to {}{unit}{over}", signed(low, decimals), signed(high, decimals))
+        });
         let mut facts = vec![effect];
         facts.extend(interval);
         facts.push(format!("margin ±{}{unit}", answer.margin));
@@ -93,6 +97,7 @@ impl Card {
             arm: answer.arm.clone(),
             control: answer.control.clone(),
             endpoint: answer.endpoint.to_string(),
+            about: answer.endpoint.declaration().description,
             facts,
             finding: answer.describe_finding(),
             remarks,
