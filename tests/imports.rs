@@ -187,7 +187,7 @@ fn declared(text: &str) -> Vec<String> {
         let rest = words.iter().find_map(|word| item.strip_prefix(word))?;
         Some(rest[..identifier_len(rest)].to_string())
     };
-    text.lines().filter_map(|line| name(line)).collect()
+    text.lines().filter_map(name).collect()
 }
 
 impl Modules {
@@ -214,7 +214,9 @@ impl Modules {
         for (at, _) in text.match_indices("use ") {
             for path in expand(&text[at + "use ".len()..]).0 {
                 let path = if path[0] == "self" { &path[1..] } else { &path[..] };
-                let Some(text) = path.first().and_then(|child| self.0.get(&[module, &[child.clone()]].concat())) else {
+                let Some(text) =
+                    path.first().and_then(|child| self.0.get(&[module, std::slice::from_ref(child)].concat()))
+                else {
                     continue;
                 };
                 match path.last() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::format;
-use crate::pipeline::{Pipeline, Position, current_path};
+use crate::pipeline::{Pipeline, Position, current_path, current_value};
 use crate::plan::{Difference, Explanation, Field, History, Plan, Reason, StageState, explain};
 use crate::run::Prepared;
 use crate::runs::RunView;
@@ -167,6 +167,7 @@ impl<'a> Explained<'a> {
                 Field::Param(path) if path.starts_with("arms.") => format!("the arms changed{position}"),
                 Field::Param(path) => {
                     let path = current_path(self.plan().stages[stage].kind, path);
+                    let [before, now] = [&before, &now].map(|value| current_value(&path, value));
                     format!("{path} {before} → {now}{position}")
                 }
                 Field::Seed => format!("seed {before} → {now}{position}"),

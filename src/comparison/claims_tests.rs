@@ -264,7 +264,7 @@ fn findings_are_described_in_plain_language() {
 fn differences_from_a_control_are_corrected_and_omit_bicubic() {
     let arms = [
         arm("a", 8, |seed| [8.0 + 0.01 * seed as f64, 12.0], &[0.4]),
-        arm("b", 8, |seed| [9.0 + if seed % 2 == 0 { 0.5 } else { -0.5 }, 11.0], &[0.5]),
+        arm("b", 8, |seed| [9.0 + if seed.is_multiple_of(2) { 0.5 } else { -0.5 }, 11.0], &[0.5]),
         arm("c", 8, |_| [9.0, 11.0], &[0.5]),
         arm(BICUBIC, 1, |_| [9.0, 11.0], &[]),
     ]
@@ -286,7 +286,7 @@ fn differences_from_a_control_are_corrected_and_omit_bicubic() {
 
 #[test]
 fn the_best_arms_are_those_that_are_not_significantly_worse_than_the_best() {
-    let noisy = |level: f64| move |seed: usize| [level + if seed % 2 == 0 { 0.5 } else { -0.5 }, level];
+    let noisy = |level: f64| move |seed: usize| [level + if seed.is_multiple_of(2) { 0.5 } else { -0.5 }, level];
     let arms =
         |worst: f64| [arm("a", 8, |_| [8.0, 8.0], &[]), arm("b", 8, noisy(8.1), &[]), arm("c", 8, |_| [worst; 2], &[])];
     let best_of = |arms: [Vec<Measured>; 3]| best(&arms.concat()).remove(&Metric::Crps);

@@ -232,7 +232,7 @@ impl<B: Backend> BackendNetwork<B> {
     }
 
     fn download(&self, values: &[VectorTensor<B::Device>]) -> Vec<Vec<f32>> {
-        values.iter().zip(&self.graph().params).map(|(v, p)| p.layout.to_torch(&v.as_vec())).collect()
+        values.iter().zip(&self.graph().params).map(|(v, p)| p.layout.reorder_to_torch(&v.as_vec())).collect()
     }
 
     fn upload(&self, values: &[Vec<f32>]) -> Result<Vec<VectorTensor<B::Device>>> {
@@ -246,7 +246,7 @@ impl<B: Backend> BackendNetwork<B> {
         for (v, p) in values.iter().zip(params) {
             ensure!(v.len() == p.layout.len(), "{} needs {} values, found {}", p.name, p.layout.len(), v.len());
         }
-        values.iter().zip(params).map(|(v, p)| self.vector(&p.layout.from_torch(v))).collect()
+        values.iter().zip(params).map(|(v, p)| self.vector(&p.layout.reorder_from_torch(v))).collect()
     }
 }
 

@@ -10,9 +10,12 @@ use super::tree::Node;
 use crate::config::StageKind;
 use crate::config::metrics::VAL_LOSS_FIELD;
 
-/// The path of a parameter in its stage, and an older spelling of one of its values.
-const VALUES: [(&str, &str); 3] =
-    [("model.attention.kind", "seed"), ("model.attention.matches", "seed"), ("model.time_embedding", "seed")];
+/// The path of a parameter in its stage, and the older and the current spelling of one of its values.
+const VALUES: [(&str, &str, &str); 3] = [
+    ("model.attention.kind", "seed", "sagan"),
+    ("model.attention.matches", "seed", "sagan"),
+    ("model.time_embedding", "seed", "bottleneck_mlp"),
+];
 
 /// A parameter with an older name.
 struct Renamed {
@@ -41,7 +44,12 @@ impl Renamed {
 /// Whether `text` is an older spelling of a value of the parameter at `path`.
 pub(super) fn is_older_spelling(path: &str, text: &str) -> bool {
     let is_endpoint = path.starts_with("claims.") && path.ends_with(".endpoint");
-    VALUES.contains(&(path, text)) || (is_endpoint && text == VAL_LOSS_FIELD)
+    current_value(path, text) != text || (is_endpoint && text == VAL_LOSS_FIELD)
+}
+
+/// Returns the current spelling of a value of the parameter at `path`.
+pub fn current_value<'a>(path: &str, value: &'a str) -> &'a str {
+    VALUES.iter().find(|(at, older, _)| *at == path && *older == value).map_or(value, |(.., current)| current)
 }
 
 /// Returns the current name of a key in the mapping at the path `outer` of a stage.

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use crate::config::{Device, ExecutorKind, Label, Resources, Retry, Site, StageParams};
 
-pub use aliases::{current_path, older_path, rename_yaml_keys};
+pub use aliases::{current_path, current_value, older_path, rename_yaml_keys};
 pub use checks::check_network;
 pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use flags::Flags;

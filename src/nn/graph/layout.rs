@@ -40,12 +40,12 @@ impl Layout {
     }
 
     /// Reorders values from PyTorch's layout to the backend's.
-    pub(in crate::nn) fn from_torch(self, values: &[f32]) -> Vec<f32> {
+    pub(in crate::nn) fn reorder_from_torch(self, values: &[f32]) -> Vec<f32> {
         self.permuted(values)
     }
 
     /// Reorders values from the backend's layout to PyTorch's.
-    pub(in crate::nn) fn to_torch(self, values: &[f32]) -> Vec<f32> {
+    pub(in crate::nn) fn reorder_to_torch(self, values: &[f32]) -> Vec<f32> {
         let mut result = vec![0.0; values.len()];
         let order: Vec<usize> = (0..values.len()).collect();
         let indices = self.permuted(&order);

@@ -12,7 +12,7 @@ use crate::config::{StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
 use crate::format;
-use crate::pipeline::{Pipeline, current_path};
+use crate::pipeline::{Pipeline, current_path, current_value};
 use crate::plan::leaves;
 use crate::report::html::{Arm, ArmPictures, PairedTrainings, Pictures, Training};
 use crate::runs::{RunRecord, StageRecord};
@@ -203,7 +203,8 @@ impl RunData<'_> {
             kinds.push(params.kind());
             leaves(&own(params), String::new(), &mut |path, value| {
                 let path = current_path(params.kind(), &path);
-                found.insert(format!("{}.{path}", params.kind().name()), text(value));
+                let value = current_value(&path, &text(value)).to_string();
+                found.insert(format!("{}.{path}", params.kind().name()), value);
             });
             behind.extend(params.inputs().into_iter().map(|input| input.stage));
         }

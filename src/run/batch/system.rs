@@ -98,7 +98,7 @@ pub struct Submission<'a> {
     /// The srpipe binary, which the job runs as `srpipe exec --job RECORD`.
     pub exe: &'a Path,
     pub record: &'a Path,
-    /// The value of the environment variable [`super::secrets::VARIABLE`], if the run has secrets.
+    /// The value of the environment variable `SRPIPE_SECRET_URLS`, if the run has secrets.
     pub secrets: Option<&'a str>,
 }
 
