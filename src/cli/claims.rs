@@ -57,7 +57,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
     if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
         text += &format!(
-            "inconclusive by design, n = {}: with fewer than {} seeds, no difference can be significant. The full study:\n  {}\n",
+            "inconclusive by design, n = {}: with fewer than {} seeds, no claim can be confirmed or refuted. The full study:\n  {}\n",
             fewest.n,
             fewest.seeds_needed,
             suggest_study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))

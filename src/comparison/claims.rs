@@ -134,13 +134,8 @@ impl ClaimAnswer {
             Verdict::Confirmed => "better",
             Verdict::Refuted => "worse",
             Verdict::Equivalent => {
-                let direction = match self.interval {
-                    Some([low, _]) if low > 0.0 => format!("{arm} is slightly better, but "),
-                    Some([_, high]) if high < 0.0 => format!("{arm} is slightly worse, but "),
-                    _ => String::new(),
-                };
                 return format!(
-                    "{arm} and {control} are equivalent: {direction}they differ by less than the margin of {margin}."
+                    "{arm} and {control} are equivalent: if they differ at all, then by less than the margin of {margin}."
                 );
             }
             Verdict::Inconclusive => return self.describe_uncertainty(),

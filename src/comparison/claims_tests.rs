@@ -246,7 +246,7 @@ fn findings_are_described_in_plain_language() {
     let equal = ClaimAnswer { verdict: Verdict::Equivalent, ..answer.clone() };
     assert_eq!(
         equal.describe_finding(),
-        "a and c are equivalent: a is slightly better, but they differ by less than the margin of 1 %."
+        "a and c are equivalent: if they differ at all, then by less than the margin of 1 %."
     );
     let open = |interval| ClaimAnswer { verdict: Verdict::Inconclusive, interval, ..answer.clone() }.describe_finding();
     let unknown = "This study does not show whether a is better or worse than c";

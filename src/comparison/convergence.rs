@@ -41,7 +41,7 @@ impl Convergence {
         let steps = Some(self.more_steps()).filter(|more| more.is_finite())?;
         let known = self.more_flops_per_step()?;
         let more = |percent: f64| format!("{:.1} % {}", percent.abs(), if percent < 0.0 { "fewer" } else { "more" });
-        Some(format!("{} steps, measured; {} FLOPs per step, from the architecture", more(steps), more(known)))
+        Some(format!("{} steps, measured; {} FLOPs per step, known before training", more(steps), more(known)))
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::claims::ClaimAnswer;
 use crate::config::blobs::SAMPLES;
 use crate::runs::StudyLook;
-use crate::stats::MIN_SEEDS;
 use crate::store::Digest;
 
 /// The number of hexadecimal digits of a truncated digest.
@@ -15,9 +14,9 @@ const DIGITS: usize = 16;
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
 /// Returns the record of an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small
-/// to confirm or refute the claim, so that the answer does not count as a look.
+/// for any verdict, so that the answer does not count as a look.
 pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyLook> {
-    if answer.reason.is_some() || answer.n < MIN_SEEDS {
+    if answer.reason.is_some() || answer.by_design {
         return None;
     }
     let is_of_claim = |role: &str| {
@@ -36,13 +35,14 @@ pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyL
     })
 }
 
-/// Returns the earlier look that makes `now` exploratory: one at a subset of its samples that the same plan does not
-/// cover.
+/// Returns the earlier look that makes `now` exploratory: one at the same question with other seeds, some of which are the
+/// same, or with another plan. Planned looks at a growing study are not exploratory. The name of the claim does not matter.
 fn unplanned<'a>(now: &StudyLook, earlier: &'a [StudyLook]) -> Option<&'a StudyLook> {
     earlier.iter().find(|look| {
-        let is_same = look.question == now.question && look.stage == now.stage && look.claim == now.claim;
-        let is_smaller = look.samples != now.samples && look.samples.is_subset(&now.samples);
-        is_same && is_smaller && (look.plan.is_none() || look.plan != now.plan)
+        let is_same_question = look.question == now.question && look.stage == now.stage;
+        let is_same_look = look.samples == now.samples && look.plan == now.plan;
+        let is_planned = look.plan.is_some() && look.plan == now.plan && look.samples.is_subset(&now.samples);
+        is_same_question && !look.samples.is_disjoint(&now.samples) && !is_same_look && !is_planned
     })
 }
 
@@ -60,8 +60,8 @@ pub fn exploratory(
 /// Explains why an answer is exploratory.
 fn describe(earlier: &StudyLook) -> String {
     format!(
-        "because it was already tested with {} seeds, and testing again after adding seeds makes false findings more \
-         likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`",
+        "because it was already tested with {} seeds, and testing again with other seeds or another plan makes false \
+         findings more likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`",
         earlier.n
     )
 }
@@ -75,7 +75,7 @@ mod tests {
 
     fn at(seeds: usize, plan: Option<SeedPlan>) -> StudyLook {
         let look = plan.map(|plan| PlannedLook { plan, alpha: 0.01 });
-        let answer = ClaimAnswer { n: seeds, look, ..claim_answer() };
+        let answer = ClaimAnswer { n: seeds, by_design: false, look, ..claim_answer() };
         let input = |arm: &str, seed: usize| {
             let digest = Digest::of(format!("{arm} {seed}").as_bytes());
             (format!("arms.{arm}[seed={seed}]"), BTreeMap::from([(SAMPLES.to_string(), digest)]))
@@ -95,9 +95,14 @@ mod tests {
         assert_eq!(at(6, None).samples.len(), 12);
         assert_eq!(unplanned(&at(8, None), &[at(6, None)]), Some(&at(6, None)));
         assert_eq!(unplanned(&at(6, None), &[at(6, None)]), None);
-        assert_eq!(unplanned(&at(6, None), &[at(8, None)]), None);
+        assert!(unplanned(&at(6, None), &[at(8, None)]).is_some(), "a selection of the seeds");
         assert_eq!(unplanned(&at(12, plan), &[at(6, plan)]), None);
-        // A plan that was made or changed after a look.
+        // Seeds that were exchanged, a claim with another name, and a plan that was deleted, made or changed.
+        let exchanged = StudyLook { samples: at(6, None).samples.into_iter().skip(2).collect(), ..at(6, None) };
+        assert!(unplanned(&exchanged, &[at(6, None)]).is_some());
+        let renamed = StudyLook { claim: "other".to_string(), ..at(6, None) };
+        assert!(unplanned(&at(8, None), &[renamed]).is_some());
+        assert!(unplanned(&at(6, None), &[at(6, plan)]).is_some());
         assert!(unplanned(&at(12, plan), &[at(6, None)]).is_some());
         let longer = Some(SeedPlan { plan: 18, looks: 3 });
         assert!(unplanned(&at(18, longer), &[at(12, plan)]).is_some());
@@ -108,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_study_too_small_to_decide_is_not_a_look() {
-        let few = ClaimAnswer { n: 3, ..claim_answer() };
+        let few = ClaimAnswer { n: 3, by_design: true, ..claim_answer() };
         assert_eq!(look("compare", &few, &Inputs::new()), None);
     }
 }

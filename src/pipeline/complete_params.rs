@@ -10,7 +10,10 @@ use serde_json::{Map, Value, json};
 
 use crate::config::SecretUrl;
 use crate::config::StageParams;
-use crate::config::*;
+use crate::config::{
+    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, SampleParams,
+    SyntheticParams, TrainParams,
+};
 
 impl StageParams {
     /// Serialises all parameters; for `#[serde(serialize_with)]`.

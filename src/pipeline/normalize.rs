@@ -2,7 +2,10 @@
 //! stage keys, and checkpoints do not record unused values.
 
 use crate::config::StageParams;
-use crate::config::*;
+use crate::config::{
+    AttentionKind, AttentionParams, DegradeMethod, DiffusionParams, LossWeighting, PredictionType, SamplerMethod,
+    SamplerParams, Target,
+};
 
 impl StageParams {
     /// Resets the parameters that have no effect.

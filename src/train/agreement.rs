@@ -4,7 +4,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{Pairs, Recipe, Task, initial_state};
-use crate::config::*;
+use crate::config::{
+    AttentionKind, AttentionParams, DegradeMethod, DiffusionParams, LossWeighting, ModelParams, OptimParams,
+    PredictionType, Weights,
+};
 use crate::data::resample::degrade;
 use crate::data::synthetic::{Split, generate};
 use crate::model::unet;

@@ -62,7 +62,7 @@ impl Card {
         remarks.extend(answer.reason.as_ref().map(|reason| format!("Not answered: {reason}.")));
         if answer.by_design && answer.reason.is_none() {
             remarks.push(format!(
-                "Inconclusive by design: with fewer than {} seeds, no difference can be significant.",
+                "Inconclusive by design: with fewer than {} seeds, no claim can be confirmed or refuted.",
                 answer.seeds_needed
             ));
         }
