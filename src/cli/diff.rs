@@ -23,6 +23,7 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let read = |what: &str| RunValues::read(&find_run(&store, what)?);
     let (a, b) = (read(&args.before)?, read(&args.after)?);
+    let spreads = [&a, &b].map(|run| spreads(&store, run));
     if args.json {
         let [a_params, b_params] = [&a, &b].map(|run| run.with_older_names(&run.params));
         let [a_metrics, b_metrics] = [&a, &b].map(|run| run.with_older_names(&run.metrics));
@@ -30,13 +31,11 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         let params: BTreeMap<_, _> = params.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let metrics: BTreeMap<_, _> = metrics.iter().map(|(path, a, b)| (path, json!([a, b]))).collect();
         let ids = [&a, &b].map(|run| &run.view.record.id);
-        let spreads = [&a, &b].map(|run| spreads(&store, run));
         let seeds: BTreeMap<&str, [Option<&Spread>; 2]> =
             metrics.keys().filter_map(|path| Some((**path, spreads_of(path, &spreads)?))).collect();
         print_json(&json!({"schema": 1, "runs": ids, "params": params, "metrics": metrics, "seeds": seeds}));
         return Ok(EXIT_DONE);
     }
-    let spreads = [&a, &b].map(|run| spreads(&store, run));
     print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics), &spreads));
     Ok(EXIT_DONE)
 }

@@ -6,6 +6,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::claims;
+use super::explanations::join_names;
 use super::layout::Table;
 use super::output::{Look, Paint};
 use crate::comparison::{BICUBIC, Summary};
@@ -79,19 +80,15 @@ fn best(summary: &Summary) -> Option<String> {
         return can_differ
             .then(|| "no metric that compares all arms shows one to be significantly worse than the best".to_string());
     }
-    let of_metric =
-        |(metric, arms): (&Metric, &Vec<String>)| format!("{}: {}", metric.declaration().heading, few(arms));
+    let of_metric = |(metric, arms): (&Metric, &Vec<String>)| {
+        format!(
+            "{}: {}",
+            metric.declaration().heading,
+            join_names(&arms.iter().map(String::as_str).collect::<Vec<_>>())
+        )
+    };
     let all: Vec<String> = summary.best.iter().map(of_metric).collect();
     Some(format!("best, or not significantly worse than the best (level 5 % per metric): {}", all.join("; ")))
-}
-
-/// The maximum number of arms to name.
-const NAMED: usize = 4;
-
-fn few(names: &[String]) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 /// Returns the title of a comparison: the numbers of images and samples.

@@ -28,8 +28,8 @@ impl Convergence {
         100.0 * (self.arm.steps / self.control.steps - 1.0)
     }
 
-    /// Returns how many more operations each step of the arm needs, in percent. This follows from the architecture, not
-    /// from training.
+    /// Returns how many more operations each step of the arm needs, in percent. This follows from the architecture
+    /// and the batch size, not from training.
     fn more_flops_per_step(&self) -> Option<f64> {
         let per_step = |effort: &Effort| Some(effort.flops? / effort.steps);
         Some(100.0 * (per_step(&self.arm)? / per_step(&self.control)? - 1.0)).filter(|more| more.is_finite())

@@ -138,11 +138,7 @@ fn names(measured: &[Measured]) -> Vec<&str> {
 }
 
 fn probability(rows: &[Vec<f64>]) -> f64 {
-    let of_one = |difference: &f64| match difference.total_cmp(&0.0) {
-        std::cmp::Ordering::Greater => 1.0,
-        _ if *difference == 0.0 => 0.5,
-        _ => 0.0,
-    };
-    let all: Vec<f64> = rows.iter().flatten().map(of_one).collect();
-    all.iter().sum::<f64>() / all.len() as f64
+    let count = |is: fn(f64) -> bool| rows.iter().flatten().filter(|difference| is(**difference)).count() as f64;
+    let all = count(|_| true);
+    (count(|difference| difference > 0.0) + 0.5 * count(|difference| difference == 0.0)) / all
 }

@@ -1,4 +1,4 @@
-//! Which answers are exploratory because the study got more seeds after an earlier test.
+//! Which answers are exploratory, because the same question was answered before with other seeds or another plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 

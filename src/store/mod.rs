@@ -95,7 +95,7 @@ pub struct Store {
     runs: PathBuf,
     /// The lease file of this process, which lists the blobs that it adds; see `gc_guard`.
     lease: Mutex<Option<File>>,
-    /// Folders of the store that are known not to be links.
+    /// Folders of the store that have been checked: they are not links.
     checked: Mutex<HashSet<PathBuf>>,
     /// Damaged files that were discarded; see [`Store::take_warnings`].
     warnings: Mutex<Vec<String>>,
