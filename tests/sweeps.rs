@@ -187,3 +187,68 @@ fn many_instances_are_summarised() {
     let plan = folder.srpipe(&["plan", "p.yaml", "--sweep", &sweep]);
     assert!(plan.stdout.contains("100 run") && plan.stdout.lines().count() < 10, "{plan}");
 }
+
+/// Returns a sweep whose best model is selected on validation images.
+fn selection() -> Folder {
+    let sample = |model: &str, more: &str| {
+        format!("{{kind: sample, model: {model}, data: pairs, samples: 2, sampler: {{steps: 1}}{more}}}")
+    };
+    Pipeline::new()
+        .stage("images", "{kind: fetch, dataset: synthetic, train: 8, validation: 3, test: 5}")
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage(
+            "model",
+            "{kind: train, data: pairs, model: {base_channels: 2}, optim: {steps: 1, batch_size: 2}, \
+             matrix: {optim.lr: [1e-3, 0.5], seed: [0, 1]}}",
+        )
+        .stage("validate", &sample("model", ", split: validation"))
+        .stage("compare", "{kind: compare, arms: {model: validate}, rows: 1}")
+        .stage("best", "{kind: select, from: compare, by: crps}")
+        .stage("test", &sample("best", ""))
+        .stage("result", "{kind: compare, arms: {best: test}, rows: 1}")
+        .folder()
+}
+
+#[test]
+fn a_model_is_selected_on_validation_images_and_reported_on_test_images() {
+    let folder = selection();
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let latest = folder.runs().join("p/latest");
+    let summary = |stage: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(latest.join(stage).join("summary.json")).unwrap()).unwrap()
+    };
+    let (validation, test) = (summary("compare"), summary("result"));
+    assert_eq!((&validation["images"], &validation["split"]), (&3.into(), &"validation".into()));
+    assert_eq!((&test["images"], &test["split"]), (&5.into(), &Value::Null));
+    // The candidate with the smaller mean, as `compare` measured it.
+    let crps = |lr: &str| validation["arms"][format!("model[lr={lr}]")]["crps"].as_f64().unwrap();
+    let lr = if crps("1e-3") < crps("0.5") { "1e-3" } else { "0.5" };
+    for seed in [0, 1] {
+        let read = |stage: String, blob: &str| std::fs::read(latest.join(stage).join(blob)).unwrap();
+        for blob in ["ema.safetensors", "weights.safetensors", "loss.csv"] {
+            let selected = read(format!("best[seed={seed}]"), blob);
+            assert!(selected == read(format!("model[lr={lr},seed={seed}]"), blob), "{blob} of seed {seed}");
+        }
+        let candidates = String::from_utf8(read(format!("best[seed={seed}]"), "selection.csv")).unwrap();
+        let rows: Vec<&str> = candidates.lines().collect();
+        assert!(rows[0].starts_with("rank,arm,metric,split,value,sd,seeds"), "{candidates}");
+        assert!(rows[1].starts_with(&format!("1,model[lr={lr}],crps,validation,")) && rows.len() == 3, "{candidates}");
+    }
+    for text in
+        ["compare: 3 validation images", "result: 5 test images", "the best of 2 by crps on the validation images"]
+    {
+        assert!(run.stdout.contains(text), "{text}: {run}");
+    }
+    assert!(run.stdout.contains("the model of best was selected by the validation results"), "{run}");
+    let csv = std::fs::read_to_string(latest.join("compare/metrics.csv")).unwrap();
+    assert!(csv.lines().skip(1).all(|row| row.contains(",validation,")), "{csv}");
+    let report = std::fs::read_to_string(latest.join("report.html")).unwrap();
+    for text in ["3 validation images", "5 test images", "the best of 2 by crps"] {
+        assert!(report.contains(text), "{text}");
+    }
+    // Nothing runs again, and the test images are sampled only with the selected model.
+    let again = folder.run(&[]);
+    assert!(!again.stdout.contains("ran") || again.stdout.contains("0 ran"), "{again}");
+    assert!(!run.stdout.contains("test[lr"), "{run}");
+}

@@ -9,9 +9,11 @@ use super::claims;
 use super::explanations::join_names;
 use super::layout::Table;
 use super::output::{Look, Paint};
+use crate::comparison::selection::{self, Candidate};
 use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::{Metric, Unit};
-use crate::config::{StageKind, blobs};
+use crate::config::names::base;
+use crate::config::{EvaluationSplit, StageKind, blobs};
 use crate::runs::{RunRecord, StageRunState};
 use crate::store::{Key, Store};
 
@@ -23,7 +25,19 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
     let mut text = String::new();
     for stage in &record.stages {
         let is_finished = matches!(stage.state, StageRunState::Ran | StageRunState::Cached);
-        let (StageKind::Compare, true, Some(key)) = (stage.kind, is_finished, &stage.key) else { continue };
+        let (true, Some(key)) = (is_finished, &stage.key) else { continue };
+        if stage.kind == StageKind::Select
+            && let Some(candidates) = candidates(store, key)
+        {
+            // All seeds select the same arm.
+            let line = format!("\n{} is {}\n", base(&stage.name), selection::describe(&candidates));
+            if !text.ends_with(&line) {
+                text += &line;
+            }
+        }
+        if stage.kind != StageKind::Compare {
+            continue;
+        }
         let Ok(Some(action)) = store.action(key) else { continue };
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
@@ -47,6 +61,12 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         }
     }
     text
+}
+
+/// Returns the candidates of a selection, or None if they are missing or unreadable.
+fn candidates(store: &Store, select: &Key) -> Option<Vec<Candidate>> {
+    let action = store.action(select).ok()??;
+    selection::read_csv(&store.read(action.outputs.get(blobs::SELECTION)?).ok()?).ok()
 }
 
 /// Returns the summary of a comparison, or None if it is missing or unreadable.
@@ -93,7 +113,8 @@ fn best(summary: &Summary) -> Option<String> {
 
 /// Returns the title of a comparison: the numbers of images and samples.
 fn title(summary: &Value) -> String {
-    let images = summary["images"].as_u64().map(|n| super::format::count(n as usize, "test image"));
+    let split = summary["split"].as_str().unwrap_or(EvaluationSplit::Test.name());
+    let images = summary["images"].as_u64().map(|n| super::format::count(n as usize, &format!("{split} image")));
     let samples = summary["samples"].as_u64().map(|n| super::format::count(n as usize, "sample") + " per image");
     images.into_iter().chain(samples).collect::<Vec<_>>().join(", ")
 }

@@ -21,6 +21,7 @@ use crate::infer::Denoiser;
 use crate::infer::TiledSampler;
 use crate::model::Checkpoint;
 use crate::run::{available_memory, cuda_device};
+use crate::runs::StageRecord;
 use crate::store::Store;
 
 /// The interval between progress lines if no bar can be drawn.
@@ -200,12 +201,13 @@ fn find_model(model: &str, runs: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint::from_bytes(&bytes).map_err(input_error)?)
 }
 
-/// Reads the averaged weights of a `train` stage of the latest run.
+/// Reads the averaged weights of a `train` or `select` stage of the latest run.
 fn weights_of_stage(store: &Store, model: &str) -> Result<Vec<u8>> {
     let (run, stage) = find_stage(store, model)?;
-    if stage.kind != StageKind::Train {
+    let has_weights = |stage: &StageRecord| matches!(stage.kind, StageKind::Train | StageKind::Select);
+    if !has_weights(&stage) {
         let stages = run.record()?.stages;
-        let trained = stages.iter().filter(|stage| stage.kind == StageKind::Train).map(|stage| stage.name.as_str());
+        let trained = stages.iter().filter(|stage| has_weights(stage)).map(|stage| stage.name.as_str());
         let trained: Vec<&str> = trained.collect();
         let names = if trained.is_empty() { "none".into() } else { trained.join(", ") };
         let kind = stage.kind;

@@ -6,7 +6,7 @@ use indexmap::IndexSet;
 use super::figures::Figures;
 use super::loss::LossRow;
 use crate::config::metrics::{Drawn, Metric, Samples, Scope};
-use crate::config::{DiffusionParams, Label, PredictionType};
+use crate::config::{DiffusionParams, EvaluationSplit, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
 
@@ -21,6 +21,10 @@ pub struct Measured {
     pub axes: Vec<Label>,
     /// Present if seeds were swept.
     pub seed: Option<String>,
+    /// The split of its images.
+    pub split: EvaluationSplit,
+    /// Whether its model was selected by results of the training runs that it depends on.
+    pub is_selected: bool,
     /// The training runs that it depends on, as numbered in the comparison; empty if it was not trained.
     pub trainings: Vec<usize>,
     /// The digest of `loss.csv`, the same for arms that sample the same network.
@@ -149,7 +153,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
     let metrics: Vec<Metric> = Metric::ALL.iter().copied().filter(|metric| metric.scope() == Scope::Image).collect();
     let axes: IndexSet<&str> = arms.iter().flat_map(|arm| arm.axes.iter().map(|label| label.axis.as_str())).collect();
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(vec![]);
-    let head = ["image", "arm", "seed", "training"]
+    let head = ["image", "split", "arm", "seed", "training"]
         .into_iter()
         .chain(axes.iter().copied())
         .chain(metrics.iter().map(|metric| metric.field()));
@@ -163,7 +167,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
             let values: Vec<Option<&String>> = axes.iter().map(value).collect();
             let figures: Vec<Option<f64>> = columns.iter().map(|values| Some(values.as_ref()?[image])).collect();
             let trainings = arm.trainings.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
-            csv.serialize((image, &arm.name, &arm.seed, trainings, values, figures))
+            csv.serialize((image, arm.split, &arm.name, &arm.seed, trainings, values, figures))
                 .context("writing the metrics as CSV")?;
         }
     }
@@ -181,11 +185,11 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,arm,seed,training,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
+            "image,split,arm,seed,training,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
              ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
-        assert_eq!(lines[2], "0,\"attention, 2\",,,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
-        assert_eq!(lines[4], "1,bicubic,,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
+        assert_eq!(lines[2], "0,test,\"attention, 2\",,,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
+        assert_eq!(lines[4], "1,test,bicubic,,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
         assert_eq!(lines.len(), 7);
     }
 

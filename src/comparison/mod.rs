@@ -5,7 +5,7 @@
 //! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one
 //!   value per metric. `paired`: differences between two arms. `convergence`: training effort until the same loss.
 //!   `claims`: answers to claims. `looks`: which answers are exploratory. `differences`: every metric against one control.
-//!   `summary`: means and answers, as in `summary.json`.
+//!   `summary`: means and answers, as in `summary.json`. [`selection`]: the best arm of a summary.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
 
 pub mod axis;
@@ -22,6 +22,7 @@ pub mod loss;
 mod measured;
 pub mod names;
 mod paired;
+pub mod selection;
 mod summary;
 #[cfg(test)]
 pub mod testing;

@@ -11,8 +11,8 @@ use super::differences::{Difference, best};
 use super::figures::Figures;
 use super::independence;
 use super::measured::Measured;
-use crate::config::PredictionType;
 use crate::config::metrics::Metric;
+use crate::config::{EvaluationSplit, PredictionType};
 
 /// The schema version of `summary.json`.
 const SCHEMA: u32 = 1;
@@ -21,8 +21,11 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub schema: u32,
-    /// The number of measured test images.
+    /// The number of measured images.
     pub images: usize,
+    /// The split of the images.
+    #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
+    pub split: EvaluationSplit,
     /// The number K of samples per image, if it is the same for all arms that draw samples; each arm also has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
@@ -72,20 +75,21 @@ pub struct ArmSummary {
 }
 
 impl Summary {
-    /// Computes the means over the images of each arm, summed in image order; all arms have the same number of images.
+    /// Computes the means over the images of each arm, summed in image order; all arms have the same images.
     /// The seeds of an arm are adjacent. Does not answer claims or compare arms with a control.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
             schema: SCHEMA,
             images: arms.first().map_or(0, |a| a.sample.len()),
+            split: arms.first().map_or(EvaluationSplit::Test, |a| a.split),
             samples: match drawn.len() {
                 0 | 1 => Some(drawn.keys().next().copied().unwrap_or(1)),
                 _ => None,
             },
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
-            notes: note_on_samples(&drawn).into_iter().collect(),
+            notes: note_on_samples(&drawn).into_iter().chain(note_on_selection(arms)).collect(),
             best: best(arms),
             differences: vec![],
             claims: vec![],
@@ -165,6 +169,18 @@ fn note_on_samples(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
              of the mean in tables are not comparable between arms with different K; claims on `psnr_mean` compare the \
              means of infinitely many samples",
             groups.join(", ")
+        )
+    })
+}
+
+/// Returns a note if models were selected by results of the training runs that are compared.
+fn note_on_selection(arms: &[Measured]) -> Option<String> {
+    let selected: IndexSet<&str> = arms.iter().filter(|arm| arm.is_selected).map(|arm| arm.name.as_str()).collect();
+    (!selected.is_empty()).then(|| {
+        format!(
+            "the model of {} was selected by the validation results of these training runs. Its figures are fair for these \
+             networks, but training with other seeds may give worse ones, and differences from other arms favour it",
+            listed(selected.iter().copied())
         )
     })
 }

@@ -18,5 +18,7 @@ pub const ATTENTION: &str = "attention.csv";
 pub const SAMPLES: &str = "samples.safetensors";
 pub const METRICS: &str = "metrics.csv";
 pub const SUMMARY: &str = "summary.json";
+/// The candidates of a selection, best first.
+pub const SELECTION: &str = "selection.csv";
 pub const COMPARISON: &str = "comparison.png";
 pub const LOSS_CURVES: &str = "loss.png";

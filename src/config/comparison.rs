@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::blobs::{COMPARISON, LOSS, LOSS_CURVES, METRICS, SAMPLES, SUMMARY, TEST_HR, TEST_LR};
+use super::blobs::{COMPARISON, LOSS, LOSS_CURVES, METRICS, SAMPLES, SUMMARY};
 use super::claims::Claim;
-use super::{Input, Kind};
+use super::{EvaluationSplit, Input, Kind};
 
-/// Compares every arm, and bicubic enlargement, with the high-resolution images.
+/// Compares every arm, and bicubic enlargement, with the high-resolution images of the split that the arms sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareParams {
@@ -37,7 +37,7 @@ pub struct CompareParams {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(skip)]
     pub claims_in_family: usize,
-    /// The number of test images in `comparison.png`, one per row.
+    /// The number of images in `comparison.png`, one per row.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]
     pub rows: usize,
@@ -101,6 +101,12 @@ pub struct ArmRun {
     /// set when the file is loaded. Runs that share a training run are not independent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<usize>,
+    /// The split that it samples, set when the file is loaded.
+    #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
+    pub split: EvaluationSplit,
+    /// Whether its model was selected by the results of the training runs that it depends on; set when the file is loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_selected: bool,
     #[serde(skip_serializing)]
     pub stage: String,
 }
@@ -120,9 +126,10 @@ impl Arm {
 }
 
 impl ArmRun {
-    /// Creates a run whose training runs are unknown.
+    /// Creates a run of the test images whose training runs are unknown.
     pub fn new(seed: Option<String>, stage: &str) -> Self {
-        Self { seed, trainings: vec![], stage: stage.to_string() }
+        let split = EvaluationSplit::Test;
+        Self { seed, trainings: vec![], split, is_selected: false, stage: stage.to_string() }
     }
 
     /// Returns the role of its samples as an input of the comparison.
@@ -162,7 +169,11 @@ impl Kind for CompareParams {
 
     fn inputs(&self) -> Vec<Input> {
         let runs = self.arms.iter().flat_map(|(name, arm)| arm.runs.iter().map(move |run| (name, run)));
-        runs.map(|(name, run)| Input::of(&run.role(name), &run.stage, &[SAMPLES, TEST_HR, TEST_LR, LOSS])).collect()
+        let input = |(name, run): (&String, &ArmRun)| {
+            let [hr, lr] = run.split.blobs();
+            Input::of(&run.role(name), &run.stage, &[SAMPLES, hr, lr, LOSS])
+        };
+        runs.map(input).collect()
     }
 
     fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {

@@ -1,10 +1,52 @@
 //! Parameters of `fetch` and `degrade`: datasets and their low-resolution images.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
 use super::{Input, Kind, SecretUrl};
+
+/// A split of a dataset that networks are evaluated on; none is trained on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationSplit {
+    /// The images that validation losses are measured on, for choosing between models and parameters.
+    Validation,
+    /// The images that results are reported for.
+    #[default]
+    Test,
+}
+
+impl EvaluationSplit {
+    /// Returns the high-resolution and the low-resolution blob.
+    pub const fn blobs(self) -> [&'static str; 2] {
+        match self {
+            Self::Validation => [VALIDATION_HR, VALIDATION_LR],
+            Self::Test => [TEST_HR, TEST_LR],
+        }
+    }
+
+    /// Returns the name, such as in "256 test images".
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    /// Whether it is the default, which is left out of keys and files.
+    pub fn is_test(&self) -> bool {
+        *self == Self::Test
+    }
+}
+
+impl fmt::Display for EvaluationSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Fetches a dataset and splits it into training, validation and test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,13 +91,18 @@ impl FetchParams {
         }
     }
 
-    /// Returns the maximum number of test images.
-    pub fn most_tests(&self) -> usize {
-        match self {
-            Self::Cifar10(p) => p.limit.test.unwrap_or(usize::MAX).min(10_000),
-            Self::Synthetic(p) => p.test,
-            Self::Folder(p) => p.limit.test.unwrap_or(usize::MAX),
-        }
+    /// Returns the maximum number of images of a split.
+    pub fn most_images(&self, split: EvaluationSplit) -> usize {
+        let (limits, most) = match self {
+            Self::Cifar10(p) => (&p.limit, [p.validation, 10_000]),
+            Self::Synthetic(p) => (&Limits::default(), [p.validation, p.test]),
+            Self::Folder(p) => (&p.limit, [usize::MAX; 2]),
+        };
+        let (limit, most) = match split {
+            EvaluationSplit::Validation => (limits.validation, most[0]),
+            EvaluationSplit::Test => (limits.test, most[1]),
+        };
+        limit.unwrap_or(usize::MAX).min(most)
     }
 }
 
@@ -252,7 +299,7 @@ impl Kind for DegradeParams {
     const NAME: &'static str = "degrade";
     const VERSION: u32 = 1;
     const OUTPUTS: &'static [&'static str] = &[TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
-    const REFERENCES: &'static [(&'static str, &'static str)] = &[("input", FetchParams::NAME)];
+    const REFERENCES: &'static [(&'static str, &'static [&'static str])] = &[("input", &[FetchParams::NAME])];
     const HEADLINES: &'static [&'static str] = &["train", "images"];
 
     fn inputs(&self) -> Vec<Input> {

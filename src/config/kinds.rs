@@ -6,7 +6,7 @@ use schemars::{Schema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Input, Kind};
-use super::{CommandParams, CompareParams, DegradeParams, FetchParams, SampleParams, TrainParams};
+use super::{CommandParams, CompareParams, DegradeParams, FetchParams, SampleParams, SelectParams, TrainParams};
 
 macro_rules! kinds {
     ($($kind:ident: $params:ty;)*) => {
@@ -60,7 +60,7 @@ macro_rules! kinds {
             }
 
             /// See [`Kind::REFERENCES`].
-            pub const fn references(self) -> &'static [(&'static str, &'static str)] {
+            pub const fn references(self) -> &'static [(&'static str, &'static [&'static str])] {
                 match self { $(Self::$kind => <$params>::REFERENCES),* }
             }
 
@@ -135,6 +135,7 @@ kinds! {
     Train: TrainParams;
     Sample: SampleParams;
     Compare: CompareParams;
+    Select: SelectParams;
     Command: CommandParams;
 }
 
@@ -152,7 +153,8 @@ mod tests {
     fn references_name_kinds() {
         for kind in StageKind::ALL {
             assert_eq!(StageKind::named(kind.name()), Some(kind));
-            assert!(kind.references().iter().all(|(_, target)| StageKind::named(target).is_some()), "{kind}");
+            let mut targets = kind.references().iter().flat_map(|(_, targets)| *targets);
+            assert!(targets.all(|target| StageKind::named(target).is_some()), "{kind}");
         }
     }
 }

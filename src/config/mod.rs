@@ -7,8 +7,8 @@
 //!
 //! - `stage`: what a stage kind declares; `kinds`: the list of kinds; [`blobs`]: names of outputs.
 //! - [`metrics`]: the declaration of every metric.
-//! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], [`command`]: parameters by
-//!   subject.
+//! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], `selection`, [`command`]: parameters
+//!   by subject.
 //! - `device`, `executor`, `resources`: where stages run. None of these is part of a key, except the class of device.
 //! - [`schedule`], [`names`], `secret`, `expansion`: rules for values that validation and higher layers share.
 //! - `input_error`: the error for invalid input.
@@ -32,6 +32,7 @@ mod model;
 mod resources;
 mod sampling;
 mod secret;
+mod selection;
 mod stage;
 mod training;
 
@@ -48,5 +49,6 @@ pub use model::*;
 pub use resources::*;
 pub use sampling::*;
 pub use secret::{SecretUrl, mask, redact, redact_value};
+pub use selection::*;
 pub use stage::*;
 pub use training::*;

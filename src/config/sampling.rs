@@ -3,31 +3,35 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{EMA, LOSS, SAMPLES, TEST_HR, TEST_LR, WEIGHTS};
-use super::{DegradeParams, Input, Kind, TrainParams};
+use super::blobs::{EMA, LOSS, SAMPLES, TEST_HR, TEST_LR, VALIDATION_HR, VALIDATION_LR, WEIGHTS};
+use super::{DegradeParams, EvaluationSplit, Input, Kind, SelectParams, TrainParams};
 
-/// Super-resolves the test images with a trained model.
+/// Super-resolves the test or validation images with a trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleParams {
-    /// The `train` stage with the model.
+    /// The `train` stage with the model, or the `select` stage that selects one.
     #[serde(skip_serializing)]
     pub model: String,
-    /// The `degrade` stage whose test images are super-resolved.
+    /// The `degrade` stage whose images are super-resolved.
     #[serde(skip_serializing)]
     pub data: String,
+    /// Which images are super-resolved. Use `validation` to select a model, so that the test images stay unused until the
+    /// result is reported.
+    #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
+    pub split: EvaluationSplit,
     /// The seed of the noise; by default the pipeline's.
     #[serde(default, skip_serializing)]
     pub seed: Option<u64>,
     #[serde(default)]
     pub sampler: SamplerParams,
-    /// The number K of samples per test image; a regression model always computes one.
+    /// The number K of samples per image; a regression model always computes one.
     #[serde(default = "default_samples")]
     #[schemars(range(min = 1, max = 256))]
     pub samples: usize,
     #[serde(default)]
     pub weights: Weights,
-    /// The maximum number of test images; all by default.
+    /// The maximum number of images; all by default.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub limit: Option<usize>,
@@ -108,19 +112,25 @@ pub enum Weights {
 impl Kind for SampleParams {
     const NAME: &'static str = "sample";
     const VERSION: u32 = 3;
-    const OUTPUTS: &'static [&'static str] = &[SAMPLES, TEST_HR, TEST_LR, LOSS];
+    const OUTPUTS: &'static [&'static str] = &[SAMPLES, LOSS];
     const RUNS_NETWORK: bool = true;
-    const REFERENCES: &'static [(&'static str, &'static str)] =
-        &[("model", TrainParams::NAME), ("data", DegradeParams::NAME)];
+    const OPTIONAL_OUTPUTS: &'static [&'static str] = &[TEST_HR, TEST_LR, VALIDATION_HR, VALIDATION_LR];
+    const REFERENCES: &'static [(&'static str, &'static [&'static str])] =
+        &[("model", &[TrainParams::NAME, SelectParams::NAME]), ("data", &[DegradeParams::NAME])];
     const HEADLINES: &'static [&'static str] = &["images_per_s"];
     const TIME_LINEAR: &'static [&'static str] = &["/sampler/steps", "/samples", "/limit"];
+
+    fn outputs(&self) -> Vec<&str> {
+        let [hr, lr] = self.split.blobs();
+        vec![SAMPLES, hr, lr, LOSS]
+    }
 
     fn inputs(&self) -> Vec<Input> {
         let weights = match self.weights {
             Weights::Ema => EMA,
             Weights::Raw => WEIGHTS,
         };
-        vec![Input::of("model", &self.model, &[weights, LOSS]), Input::of("data", &self.data, &[TEST_HR, TEST_LR])]
+        vec![Input::of("model", &self.model, &[weights, LOSS]), Input::of("data", &self.data, &self.split.blobs())]
     }
 
     fn rename_inputs(&mut self, rename: &mut dyn FnMut(&mut String)) {

@@ -22,8 +22,8 @@ pub trait Kind: Serialize + DeserializeOwned + JsonSchema {
     const RUNS_NETWORK: bool = false;
     /// Whether its outputs and metrics are the user's own.
     const IS_USER_DEFINED: bool = false;
-    /// The parameters that name one stage each, with the name of the kind that the stage must have.
-    const REFERENCES: &'static [(&'static str, &'static str)] = &[];
+    /// The parameters that name one stage each, with the names of the kinds that the stage can have.
+    const REFERENCES: &'static [(&'static str, &'static [&'static str])] = &[];
     /// Metrics to show first, in order of preference.
     const HEADLINES: &'static [&'static str] = &[];
     /// Parameters (JSON pointers) that the run time is proportional to.

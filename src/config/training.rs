@@ -133,7 +133,7 @@ impl Kind for TrainParams {
     const OUTPUTS: &'static [&'static str] = &[WEIGHTS, EMA, LOSS];
     const OPTIONAL_OUTPUTS: &'static [&'static str] = &[ATTENTION];
     const RUNS_NETWORK: bool = true;
-    const REFERENCES: &'static [(&'static str, &'static str)] = &[("data", DegradeParams::NAME)];
+    const REFERENCES: &'static [(&'static str, &'static [&'static str])] = &[("data", &[DegradeParams::NAME])];
     const HEADLINES: &'static [&'static str] = &[VAL_LOSS_FIELD, "loss"];
     const TIME_LINEAR: &'static [&'static str] = &["/optim/steps", "/optim/epochs", "/optim/batch_size"];
     // The operations of a convolution are proportional to its input and to its output channels.

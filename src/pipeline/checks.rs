@@ -3,6 +3,7 @@
 mod claims;
 mod command;
 mod network;
+mod selection;
 
 use std::collections::HashMap;
 
@@ -36,6 +37,7 @@ pub(super) fn check(draft: &Draft, instances: &[Instance], errors: &mut Errors) 
             StageParams::Degrade(p) => check_degrade(stage, p, &pipeline, &mut found),
             StageParams::Train(p) => check_train(stage, p, &pipeline, &mut found),
             StageParams::Sample(p) => check_sample(stage, p, &pipeline, &mut found),
+            StageParams::Select(p) => selection::check_select(stage, p, &pipeline, &mut found),
             StageParams::Compare(p) => check_compare(stage, p, &pipeline, &mut found),
             StageParams::Command(p) => command::check(stage, p, &mut found),
         }
@@ -124,6 +126,17 @@ impl<'a> Stages<'a> {
         match self.params(name)? {
             StageParams::Degrade(p) => Some(p),
             _ => None,
+        }
+    }
+
+    /// Returns the models that a `train` or `select` stage may give, with the names of their `train` stages.
+    fn models(&self, name: &'a str) -> Vec<(&'a str, &TrainParams)> {
+        match self.by_name.get(name).map(|instance| &instance.typed.params) {
+            Some(StageParams::Train(params)) => vec![(name, params)],
+            Some(StageParams::Select(select)) => {
+                select.candidates.values().flat_map(|candidate| self.models(&candidate.stage)).collect()
+            }
+            _ => vec![],
         }
     }
 
@@ -256,13 +269,29 @@ fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
 }
 
 fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
-    let Some(model) = stages.train(&params.model) else { return };
+    for (name, model) in stages.models(&params.model) {
+        let before = errors.len();
+        check_sample_of(stage, params, (name, model), stages, errors);
+        if errors.len() > before {
+            return;
+        }
+    }
+}
+
+/// Checks a `sample` stage with one of the models that it may have.
+fn check_sample_of(
+    stage: Stage,
+    params: &SampleParams,
+    (name, model): (&str, &TrainParams),
+    stages: &Stages,
+    errors: &mut Errors,
+) {
     let timesteps = model.diffusion.timesteps;
     if model.diffusion.objective != PredictionType::Regression && params.sampler.steps > timesteps {
         let message = format!(
             "`sampler.steps` is {}, but {} is trained with {timesteps} timesteps",
             params.sampler.steps,
-            quote(&params.model)
+            quote(name)
         );
         errors
             .push(Diagnostic::new(stage.span("sampler.steps"), message).help(format!("use at most {timesteps} steps")));
@@ -283,12 +312,12 @@ fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &m
             "{} has scale {}, but {} is trained on {} with scale {}",
             quote(&params.data),
             data.scale,
-            quote(&params.model),
+            quote(name),
             quote(&model.data),
             trained.scale
         );
         let mut error = Diagnostic::new(stage.span("data"), message).help("use data with the scale of the model");
-        if let Some(train) = stages.stage(&params.model) {
+        if let Some(train) = stages.stage(name) {
             error = error.related(train.span("data"), "the training data");
         }
         errors.push(error);
@@ -333,12 +362,13 @@ fn check_compare(stage: Stage, params: &CompareParams, stages: &Stages, errors: 
             }
         }
     }
+    selection::check_arms(stage, params, errors);
     check_counts(stage, &arms, stages, errors);
     claims::check_claims(stage, params, stages, errors);
     claims::check_control(stage, params, errors);
 }
 
-/// Checks that all arms have the same number of test images, because they are compared image by image. `arms` must be
+/// Checks that all arms have the same number of images, because they are compared image by image. `arms` must be
 /// in the order of the file.
 fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors: &mut Errors) {
     let mut first: Option<(&str, usize, Option<Span>)> = None;
@@ -349,7 +379,10 @@ fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors:
                 continue;
             };
             let fetch = stages.degrade(&sample.data).and_then(|d| stages.fetch(&d.input));
-            let images = sample.limit.unwrap_or(usize::MAX).min(fetch.map_or(usize::MAX, FetchParams::most_tests));
+            let images = sample
+                .limit
+                .unwrap_or(usize::MAX)
+                .min(fetch.map_or(usize::MAX, |fetch| fetch.most_images(sample.split)));
             let span = of.set_span("limit");
             match first {
                 None => first = Some((name, images, span)),
@@ -359,7 +392,8 @@ fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors:
                         images => images.to_string(),
                     };
                     let message = format!(
-                        "arms must have the same test images, but {} has {} and {} has {}",
+                        "arms must have the same {} images, but {} has {} and {} has {}",
+                        sample.split,
                         quote(name),
                         count(images),
                         quote(other),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::config::SecretUrl;
 use crate::config::StageParams;
 use crate::config::{
-    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, SampleParams,
+    Cifar10Params, CommandParams, CompareParams, DegradeParams, FetchParams, FolderParams, SampleParams, SelectParams,
     SyntheticParams, TrainParams,
 };
 
@@ -85,6 +85,7 @@ impl StageParams {
             Self::Sample(SampleParams {
                 model,
                 data,
+                split: _,
                 seed,
                 sampler: _,
                 samples: _,
@@ -102,6 +103,12 @@ impl StageParams {
             ),
             Self::Command(CommandParams { command: _, inputs, outputs: _, env: _, files: _, metrics: _, seed }) => {
                 add(fields, [("inputs", json!(inputs)), ("seed", json!(seed))]);
+            }
+            Self::Select(SelectParams { from, by: _, candidates }) => {
+                add(fields, [("from", json!(from))]);
+                for (arm, candidate) in candidates {
+                    fields["candidates"][arm]["stage"] = json!(candidate.stage);
+                }
             }
             Self::Compare(CompareParams {
                 arms,
@@ -139,11 +146,13 @@ mod tests {
             "{kind: fetch, dataset: folder, path: photos, size: 64, fit: tiles, test: 3, broken: skip}",
             "{kind: degrade, input: a, scale: 8, method: bicubic}",
             "{kind: train, data: a, seed: 7, model: {base_channels: 48}, optim: {lr: 0.0021304347826086954, steps: 3}}",
-            "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw}",
+            "{kind: sample, model: a, data: b, seed: 8, samples: 2, batch_size: 3, limit: 4, weights: raw, split: validation}",
             "{kind: compare, arms: {one: a, two: b}, rows: 3, seeds: {plan: 12, looks: 3}, control: two}",
             "{kind: command, command: [a, b], inputs: {x: s, y: s/b}, outputs: [o], env: {A: b}, files: [f], seed: 3}",
             "{kind: compare, arms: {one: a, two: b}, claims: {quality: {arm: one, control: two, margin: 2.5}}}",
             "{kind: compare, arms: {one: {of: a, axes: [{axis: b, value: c}], runs: [{seed: '0', stage: d}]}}}",
+            "{kind: compare, arms: {one: {of: a, axes: [], runs: [{split: validation, is_selected: true, stage: d}]}}}",
+            "{kind: select, from: a, by: crps, candidates: {one: {stage: b}, two: {stage: c}}}",
         ];
         for file in files {
             let params: StageParams = serde_yaml::from_str(file).unwrap();

@@ -1,10 +1,10 @@
 //! Expands stages into instances: combines their variants with the axes of swept inputs, and gathers the arms of
-//! comparisons.
+//! comparisons and the candidates of selections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::diagnostics::{Diagnostic, Errors};
 use super::draft::StageDraft;
@@ -14,7 +14,7 @@ use super::sweep::{
 };
 use super::text::quote;
 use crate::config::StageParams;
-use crate::config::{Arm, ArmRun, CompareParams, Label};
+use crate::config::{Arm, ArmRun, Candidate, CompareParams, Label, SelectParams};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
@@ -38,9 +38,18 @@ struct Unnamed {
     inputs: Vec<Option<usize>>,
 }
 
+impl Unnamed {
+    /// Returns the index of the instance with the model that this one samples.
+    fn model(&self, stages: &[StageDraft]) -> Option<usize> {
+        let params = &stages[self.stage].variants[self.variant].typed.as_ref()?.params;
+        let inputs = matches!(params, StageParams::Sample(_)).then(|| params.inputs())?;
+        self.inputs[inputs.iter().position(|input| input.role == "model")?]
+    }
+}
+
 /// Returns the instances of all stages, skipping variants with errors. The stages must be sorted topologically.
 pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) -> Vec<Instance> {
-    let Some((unnamed, of_stage)) = combine(stages, errors) else { return vec![] };
+    let Some((unnamed, of_stage)) = combine(stages, axes, errors) else { return vec![] };
     let axis_names = axis_names(axes, unnamed.iter().map(|u| &u.combination));
     let label = |&(axis, value): &(usize, usize)| Label {
         axis: axis_names[axis].clone(),
@@ -67,6 +76,15 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
                 });
             }
         }
+        if let StageParams::Select(select) = &mut typed.params {
+            let is_seed = |pair: &&(usize, usize)| axes[pair.0].path == SEED;
+            let seeds = combination.iter().filter(is_seed).copied().collect();
+            nominate(select, &instances, |i| {
+                let model = unnamed[i].model(stages)?;
+                let own: Combination = unnamed[model].combination.iter().filter(is_seed).copied().collect();
+                is_within(&own, &seeds).then_some(model)
+            });
+        }
         instances.push(Instance { name, stage: *stage, variant: *variant, labels, typed });
     }
     let mut names = HashSet::new();
@@ -87,7 +105,7 @@ fn name(base: &str, labels: &[Label]) -> String {
 type Ranges<'a> = HashMap<&'a str, Range<usize>>;
 
 /// Combines the variants of each stage with the instances of its inputs. Returns None if there are too many instances.
-fn combine<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Unnamed>, Ranges<'a>)> {
+fn combine<'a>(stages: &'a [StageDraft], axes: &[Axis], errors: &mut Errors) -> Option<(Vec<Unnamed>, Ranges<'a>)> {
     let mut unnamed: Vec<Unnamed> = vec![];
     let mut of_stage = Ranges::new();
     let (mut bytes, mut gathered) = (0, 0);
@@ -108,6 +126,10 @@ fn combine<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Unn
                     return None;
                 }
             }
+            let seeds = match params {
+                StageParams::Select(_) => seeds_of_candidates(stages, axes, params, &unnamed, &of_stage),
+                _ => vec![vec![]],
+            };
             let mut joined = vec![(vec![], vec![])];
             if !matches!(params, StageParams::Compare(_)) {
                 for input in params.inputs() {
@@ -127,7 +149,10 @@ fn combine<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Unn
                     };
                 }
             }
-            for (mut combination, inputs) in joined {
+            let with_seeds = |(combination, inputs): (Combination, Vec<Option<usize>>)| {
+                seeds.iter().map(move |seeds| ([&combination[..], seeds].concat(), inputs.clone()))
+            };
+            for (mut combination, inputs) in joined.into_iter().flat_map(with_seeds) {
                 // If the stage's own axis is also inherited, both must have the same value.
                 let agrees =
                     |pair: &(usize, usize)| combination.iter().all(|(axis, value)| *axis != pair.0 || *value == pair.1);
@@ -154,6 +179,38 @@ fn combine<'a>(stages: &'a [StageDraft], errors: &mut Errors) -> Option<(Vec<Unn
         of_stage.insert(&stage.name, first..unnamed.len());
     }
     Some((unnamed, of_stage))
+}
+
+/// Returns the seeds of the models that the arms of a selection's comparisons sample: the selection has an instance for
+/// each. Contains one empty combination if no seed is swept.
+fn seeds_of_candidates(
+    stages: &[StageDraft],
+    axes: &[Axis],
+    select: &StageParams,
+    unnamed: &[Unnamed],
+    of_stage: &Ranges,
+) -> Vec<Combination> {
+    let range = |stage: &str| of_stage.get(stage).cloned().unwrap_or(0..0);
+    let comparisons = select.inputs().into_iter().flat_map(|input| range(&input.stage));
+    let samples: BTreeSet<usize> = comparisons
+        .filter_map(|i| stages[unnamed[i].stage].variants[unnamed[i].variant].typed.as_ref())
+        .flat_map(|typed| typed.params.inputs())
+        .flat_map(|input| range(&input.stage))
+        .collect();
+    let models = samples.into_iter().filter_map(|i| unnamed[i].model(stages));
+    let seeds =
+        |i: usize| unnamed[i].combination.iter().filter(|(axis, _)| axes[*axis].path == SEED).copied().collect();
+    let all: IndexSet<Combination> = models.map(seeds).collect();
+    // A model without a swept seed is a candidate for every seed.
+    let largest =
+        all.iter().filter(|seeds| !all.iter().any(|other| other.len() > seeds.len() && is_within(seeds, other)));
+    let all: Vec<Combination> = largest.cloned().collect();
+    if all.is_empty() { vec![vec![]] } else { all }
+}
+
+/// Whether `whole` contains every axis value of `part`.
+fn is_within(part: &Combination, whole: &Combination) -> bool {
+    part.iter().all(|pair| whole.contains(pair))
 }
 
 type Joined = Vec<(Combination, Vec<Option<usize>>)>;
@@ -220,8 +277,27 @@ fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a 
             let seed = (!seeds.is_empty()).then(|| seeds.join(","));
             let empty = Arm { of: name.clone(), axes: axes.clone(), runs: vec![] };
             let arm = gathered.entry(self::name(&name, &axes)).or_insert(empty);
-            arm.runs.push(ArmRun::new(seed, &instance.name));
+            let mut run = ArmRun::new(seed, &instance.name);
+            if let StageParams::Sample(sample) = &instance.typed.params {
+                run.split = sample.split;
+            }
+            arm.runs.push(run);
         }
     }
     compare.arms = gathered.into_iter().collect();
+}
+
+/// Sets the candidates of a selection: for each arm of its comparison, the model that its samples are from. `model`
+/// returns the index of the model of a `sample` instance, if that model has the seeds of the selection.
+fn nominate(select: &mut SelectParams, instances: &[Instance], model: impl Fn(usize) -> Option<usize>) {
+    let index: HashMap<&str, usize> = instances.iter().enumerate().map(|(i, of)| (of.name.as_str(), i)).collect();
+    let Some(StageParams::Compare(compare)) = index.get(&*select.from).map(|&i| &instances[i].typed.params) else {
+        return;
+    };
+    let model_of = |run: &ArmRun| Some(instances[model(*index.get(run.stage.as_str())?)?].name.clone());
+    let candidate = |(name, arm): (&String, &Arm)| {
+        let stage = arm.runs.iter().find_map(model_of)?;
+        Some((name.clone(), Candidate { stage }))
+    };
+    select.candidates = compare.arms.iter().filter_map(candidate).collect();
 }

@@ -40,7 +40,7 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
                         .or_else(|| did_you_mean(&reference.target, candidates.map(|s| s.name.as_str())))
                         .or_else(|| did_you_mean(&reference.target, stages.iter().map(|s| s.name.as_str())))
                         .or_else(|| match reference.wants {
-                            Wants::Kind(kind) => only_one(&stages, kind),
+                            Wants::Kinds(ref kinds) => only_one(&stages, kinds[0]),
                             Wants::Artifact | Wants::Blob(_) => None,
                         });
                     let target = quote(&reference.target);
@@ -60,7 +60,7 @@ pub(super) fn check_and_sort(stages: Vec<StageDraft>, errors: &mut Errors) -> Ve
 /// Whether a stage could be the intended target of a misspelled reference.
 fn is_candidate(wants: &Wants, stage: &StageDraft) -> bool {
     match wants {
-        Wants::Kind(kind) => stage.kind == Some(*kind),
+        Wants::Kinds(kinds) => stage.kind.is_some_and(|kind| kinds.contains(&kind)),
         Wants::Artifact | Wants::Blob(_) => true,
     }
 }
@@ -77,12 +77,13 @@ fn check_target<'a>(
 ) {
     match (&reference.wants, target.kind) {
         _ if errors.is_full() => {}
-        (Wants::Kind(_), Some(StageKind::Command)) => {
+        // A selection passes on trained weights, which a command cannot replace.
+        (Wants::Kinds(_), Some(StageKind::Command)) if stage.kind != Some(StageKind::Select) => {
             let Some(produced) = produced() else { return };
             check_blobs(stage, reference, target, produced, &read(reference), errors);
         }
-        (Wants::Kind(wants), Some(kind)) if kind != *wants => {
-            wrong_kind(reference, *wants, target, kind, stages, errors);
+        (Wants::Kinds(wanted), Some(kind)) if !wanted.contains(&kind) => {
+            wrong_kind(reference, wanted, target, kind, stages, errors);
         }
         (Wants::Blob(blob), _) => {
             let Some(outputs) = produced() else { return };
@@ -147,7 +148,7 @@ fn check_blobs(
 
 fn wrong_kind(
     reference: &Reference,
-    wants: StageKind,
+    wanted: &[StageKind],
     target: &StageDraft,
     kind: StageKind,
     stages: &[StageDraft],
@@ -156,11 +157,11 @@ fn wrong_kind(
     let message = format!(
         "`{}` must refer to a {} stage, but {} is a {} stage",
         reference.role,
-        wants.name(),
+        wanted.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" or "),
         quote(&target.name),
         kind.name()
     );
-    let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, wants));
+    let error = Diagnostic::new(reference.span, message).maybe_help(only_one(stages, wanted[0]));
     errors.push(error);
 }
 

@@ -19,8 +19,8 @@ pub(super) struct Reference {
 /// The required target of a reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Wants {
-    /// A stage of this kind, or a `command` with the same outputs.
-    Kind(StageKind),
+    /// A stage of one of these kinds, or a `command` with the outputs that are read.
+    Kinds(Vec<StageKind>),
     /// Any stage.
     Artifact,
     /// A stage with this output.
@@ -35,7 +35,7 @@ pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
         StageKind::Compare => {
             let reference = |(name, entry): (&String, &Entry)| {
                 let target = entry.node.as_text()?.to_string();
-                let wants = Wants::Kind(StageKind::Sample);
+                let wants = Wants::Kinds(vec![StageKind::Sample]);
                 Some(Reference { role: role("arms", name), target, span: entry.node.span, wants })
             };
             return below("arms").filter_map(reference).collect();
@@ -48,11 +48,12 @@ pub(super) fn references(kind: StageKind, params: &Node) -> Vec<Reference> {
             };
             return below("inputs").filter_map(reference).collect();
         }
-        StageKind::Fetch | StageKind::Degrade | StageKind::Train | StageKind::Sample => {}
+        StageKind::Fetch | StageKind::Degrade | StageKind::Train | StageKind::Sample | StageKind::Select => {}
     }
-    let reference = |&(role, kind): &(&str, &str)| {
+    let reference = |&(role, kinds): &(&str, &[&str])| {
         let node = &params.entry([role])?.node;
-        let (target, wants) = (node.as_text()?.to_string(), Wants::Kind(StageKind::named(kind)?));
+        let wants = Wants::Kinds(kinds.iter().filter_map(|kind| StageKind::named(kind)).collect());
+        let target = node.as_text()?.to_string();
         Some(Reference { role: role.to_string(), target, span: node.span, wants })
     };
     kind.references().iter().filter_map(reference).collect()

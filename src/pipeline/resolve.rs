@@ -142,7 +142,7 @@ fn executor(node: &Node, errors: &mut Errors) -> Option<ExecutorKind> {
         .ok()
 }
 
-fn kind_names() -> [&'static str; 6] {
+fn kind_names() -> [&'static str; StageKind::ALL.len()] {
     StageKind::ALL.map(StageKind::name)
 }
 

@@ -31,6 +31,7 @@ pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
             };
             run.trainings = stage.trainings.iter().map(number).collect();
             run.trainings.sort_unstable();
+            run.is_selected = stage.is_selected;
         }
     }
 }
@@ -49,6 +50,8 @@ struct Node {
     identity: Identity,
     /// The training runs that it depends on, including itself if it is one.
     trainings: BTreeSet<Identity>,
+    /// Whether it depends on a model that was selected by its results.
+    is_selected: bool,
 }
 
 impl Graph {
@@ -79,11 +82,16 @@ impl Graph {
             // Data counts as fixed, even if a command prepared it: a claim is about other seeds with the same data.
             StageParams::Train(_) => [identity].into(),
             StageParams::Sample(_) => of(&|role| role == "model"),
+            // The selected model may be that of any candidate. The comparison has the candidates of all seeds; its
+            // trainings only decide which arm is selected.
+            StageParams::Select(_) => of(&|role| role != "from"),
             StageParams::Compare(_) => of(&|_| true),
             StageParams::Command(command) if is_data(command) => of(&|_| true),
             StageParams::Command(_) => &of(&|_| true) | &[identity].into(),
         };
-        self.stages.insert(name.to_string(), Node { identity, trainings });
+        let is_selected = matches!(params, StageParams::Select(_))
+            || inputs.iter().any(|input| self.stages.get(&input.stage).is_some_and(|node| node.is_selected));
+        self.stages.insert(name.to_string(), Node { identity, trainings, is_selected });
     }
 }
 

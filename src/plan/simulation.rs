@@ -46,8 +46,16 @@ fn run(preimage: &Preimage) -> Artifact {
         }
         StageKind::Train => [WEIGHTS, EMA, LOSS].map(|name| (name, all(name))).into(),
         StageKind::Sample => {
-            let data = [TEST_HR, TEST_LR].map(|name| (name, passed("data", name)));
+            let hr_and_lr =
+                if preimage.params["split"].is_null() { [TEST_HR, TEST_LR] } else { [VALIDATION_HR, VALIDATION_LR] };
+            let data = hr_and_lr.map(|name| (name, passed("data", name)));
             [&data[..], &[(LOSS, passed("model", LOSS)), (SAMPLES, all(SAMPLES))]].concat()
+        }
+        StageKind::Select => {
+            let candidates = preimage.inputs.iter().filter(|(role, _)| *role != "from").map(|(_, blobs)| blobs);
+            let best = candidates.min_by_key(|blobs| of(json!(blobs))).expect("a selection has candidates");
+            let model = [EMA, WEIGHTS, LOSS].map(|name| (name, best[name].clone()));
+            model.into_iter().chain([(SELECTION, all(SELECTION))]).collect()
         }
         StageKind::Compare => [METRICS, SUMMARY, COMPARISON, LOSS_CURVES].map(|name| (name, all(name))).into(),
         StageKind::Command => {

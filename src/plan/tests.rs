@@ -66,7 +66,9 @@ fn edit(params: &mut StageParams, which: bool) -> (Vec<&'static str>, bool) {
             p.test += 1000;
             (vec![TEST_HR], true)
         }
-        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_)) | StageParams::Command(_) => {
+        StageParams::Fetch(FetchParams::Cifar10(_) | FetchParams::Folder(_))
+        | StageParams::Select(_)
+        | StageParams::Command(_) => {
             unreachable!("`grow` does not create it")
         }
         StageParams::Degrade(p) => {
@@ -111,7 +113,7 @@ fn spread(kind: StageKind, changed: &[(String, &'static str)]) -> Vec<&'static s
             data.chain(is_changed("model", LOSS).then_some(LOSS)).chain([SAMPLES]).collect()
         }
         StageKind::Compare => vec![METRICS, SUMMARY],
-        StageKind::Command => unreachable!("`grow` does not create it"),
+        StageKind::Select | StageKind::Command => unreachable!("`grow` does not create it"),
     }
 }
 

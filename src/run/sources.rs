@@ -43,6 +43,7 @@ pub(super) fn sources(plan: &Plan, store: Option<&Store>) -> Result<Sources> {
             | StageParams::Degrade(_)
             | StageParams::Train(_)
             | StageParams::Sample(_)
+            | StageParams::Select(_)
             | StageParams::Compare(_) => continue,
         };
         sources.insert(name.clone(), found);

@@ -9,6 +9,7 @@ pub mod fetch;
 mod metrics_file;
 pub mod processes;
 mod sample;
+mod select;
 #[cfg(test)]
 mod testing;
 mod train;
@@ -91,6 +92,7 @@ pub fn execute(params: &StageParams, ctx: &Context) -> anyhow::Result<Outcome> {
         StageParams::Degrade(p) => degrade::run(p, ctx),
         StageParams::Train(p) => train::run(p, ctx),
         StageParams::Sample(p) => sample::run(p, ctx),
+        StageParams::Select(p) => select::run(p, ctx),
         StageParams::Compare(p) => compare::run(p, ctx),
         // The metrics of a command may be infinite; that is up to the program.
         StageParams::Command(p) => return command::run(p, ctx),

@@ -205,7 +205,7 @@ impl ClaimOf<'_> {
             return;
         }
         if let [a, b] = trainings[..]
-            && let Some(parameter) = difference(a, b)
+            && let Some(parameter) = loss_difference(a, b)
         {
             let message = format!(
                 "`{endpoint}` cannot decide between {} and {}: they differ in `{parameter}`, so their validation losses are not comparable",
@@ -221,7 +221,7 @@ impl ClaimOf<'_> {
 }
 
 /// Returns the samples of an arm; `None` if they are unknown.
-fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
+pub(super) fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
     let Some(arm) = side else { return Some(Drawn { samples: 1, is_random: false }) };
     let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
     let is_random = stages.train(&sample.model)?.diffusion.objective != PredictionType::Regression;
@@ -229,7 +229,7 @@ fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
 }
 
 /// Returns the first parameter that makes the validation losses of two `train` stages incomparable.
-fn difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
+pub(super) fn loss_difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
     let differs = |differs: fn(&DiffusionParams, &DiffusionParams) -> bool| differs(&a.diffusion, &b.diffusion);
     let checks: [(&str, bool); 9] = [
         ("data", a.data != b.data),

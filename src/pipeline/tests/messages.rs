@@ -123,7 +123,7 @@ error: duplicate key `steps`
    |              |
    |              first defined here
 
-error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare` or `command`, found `smaple`
+error: `kind` must be `fetch`, `degrade`, `train`, `sample`, `compare`, `select` or `command`, found `smaple`
   --> test.yaml:16:20
    |
 16 |   samples: { kind: smaple }
@@ -185,7 +185,7 @@ error: stage `samples` needs `data`
 6 |   samples: { kind: sample, model: model }
   |   ^^^^^^^
   |
-  = help: `data`: The `degrade` stage whose test images are super-resolved.
+  = help: `data`: The `degrade` stage whose images are super-resolved.
 
 error: `arms` must have at least 1 entry
  --> test.yaml:7:33

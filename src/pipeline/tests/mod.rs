@@ -8,6 +8,7 @@ mod not_yaml;
 mod random_files;
 mod random_sweeps;
 mod scalars;
+mod selection;
 mod stages_refused;
 mod sweeps;
 mod trainings;

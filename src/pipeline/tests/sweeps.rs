@@ -159,7 +159,7 @@ fn references_can_be_swept() {
         messages(&text.replace("[model, other]", "[model, otter, pairs]"), &[]),
         [
             "`model` refers to `otter`, but there is no such stage",
-            "`model` must refer to a train stage, but `pairs` is a degrade stage"
+            "`model` must refer to a train or select stage, but `pairs` is a degrade stage"
         ]
     );
 }

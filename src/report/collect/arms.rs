@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::comparison::{Curve, LossRow, read_loss};
+use crate::comparison::{Curve, LossRow, read_loss, selection};
 use crate::config;
 use crate::config::CompareParams;
 use crate::config::metrics::VAL_LOSS_FIELD;
-use crate::config::{StageParams, blobs};
+use crate::config::names::base;
+use crate::config::{EvaluationSplit, StageParams, blobs};
 use crate::data::images::lr_scale;
 use crate::data::{Images, Samples};
 use crate::format;
@@ -48,12 +49,22 @@ impl RunData<'_> {
         Some(&self.pipeline.stage(stage)?.params)
     }
 
-    /// Returns the `train` stage whose model a `sample` stage reads.
+    /// Returns the `train` or `select` stage whose model a `sample` stage reads.
     fn training(&self, sample: &str) -> Option<&str> {
         match self.params(sample)? {
             StageParams::Sample(params) => Some(params.model.as_str()),
             _ => None,
         }
+    }
+
+    /// Describes the selections of the arms' models.
+    pub(super) fn selected(&self, params: &CompareParams) -> Vec<String> {
+        let selects = params.arms.values().filter_map(|arm| self.training(&arm.runs.first()?.stage));
+        let described = selects.filter_map(|stage| {
+            let candidates = selection::read_csv(&self.read(stage, blobs::SELECTION)?).ok()?;
+            Some(format!("{} is {}", base(stage), selection::describe(&candidates)))
+        });
+        described.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Returns the test images and the arms' outputs; `None` if no arm has any.
@@ -76,7 +87,12 @@ impl RunData<'_> {
     /// Returns the first `count` images, as passed on by the `sample` stage.
     pub(super) fn test_images(&self, sample: &str, count: usize) -> Option<(Images, Images, usize)> {
         let images = |blob| Images::from_safetensors(&self.read(sample, blob)?).ok();
-        let ((hr, _), (lr, metadata)) = (images(blobs::TEST_HR)?, images(blobs::TEST_LR)?);
+        let split = match self.params(sample)? {
+            StageParams::Sample(params) => params.split,
+            _ => EvaluationSplit::Test,
+        };
+        let [hr, lr] = split.blobs();
+        let ((hr, _), (lr, metadata)) = (images(hr)?, images(lr)?);
         let scale = lr_scale(&metadata).ok()?;
         let count = count.min(hr.count).min(lr.count);
         let fits = (lr.height * scale, lr.width * scale) == (hr.height, hr.width);

@@ -78,6 +78,7 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
         report.comparisons.push(Comparison {
             name: stage.name.clone(),
             is_of_samples: false,
+            selected: data.selected(params),
             exploratory: looks::exploratory(&stage.name, claims, &inputs, &record.earlier_looks),
             summary,
             metrics: read(blobs::METRICS),
@@ -102,8 +103,8 @@ fn samples(data: &RunData) -> Vec<Comparison> {
     for stage in &data.pipeline.stages {
         let StageParams::Sample(params) = &stage.params else { continue };
         let Some(outputs) = data.action(&stage.name).map(|action| action.outputs) else { continue };
-        let images = [blobs::TEST_HR, blobs::TEST_LR].iter().filter_map(|blob| outputs.get(*blob).cloned()).collect();
-        let runs = vec![ArmRun::new(None, &stage.name)];
+        let images = params.split.blobs().iter().filter_map(|blob| outputs.get(*blob).cloned()).collect();
+        let runs = vec![ArmRun { split: params.split, ..ArmRun::new(None, &stage.name) }];
         let arm = Arm { of: stage.name.clone(), axes: vec![], runs };
         let (_, arms) = groups.entry(images).or_insert_with(|| (params.data.clone(), BTreeMap::new()));
         arms.insert(stage.name.clone(), arm);

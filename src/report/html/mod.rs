@@ -109,6 +109,8 @@ pub(super) struct Comparison {
     pub(super) is_of_samples: bool,
     /// `None` if the comparison is not done.
     pub(super) summary: Option<Summary>,
+    /// What selections selected for its arms.
+    pub(super) selected: Vec<String>,
     /// For each claim, why its answer is exploratory, if it is.
     pub(super) exploratory: Vec<Option<String>>,
     /// `metrics.csv`
@@ -219,8 +221,8 @@ impl View {
             name: comparison.name.clone(),
             is_of_samples: comparison.is_of_samples,
             is_done: summary.is_some(),
-            subtitle: summary.map_or_else(String::new, |s| format!("{} test images{samples}", s.images)),
-            notes: summary.map(|s| s.notes.clone()).unwrap_or_default(),
+            subtitle: summary.map_or_else(String::new, |s| format!("{} {} images{samples}", s.images, s.split)),
+            notes: comparison.selected.iter().chain(summary.iter().flat_map(|s| &s.notes)).cloned().collect(),
             claims: summary.map(|s| cards(&s.claims, &comparison.exploratory)).unwrap_or_default(),
             table: summary.map(|s| table::Table::of(s, &images)),
             profiles: summary.and_then(|s| profiles::profiles(s, &images)),

@@ -50,6 +50,7 @@ fn report(names: &[String]) -> Report {
             Comparison {
                 name: HOSTILE.into(),
                 paired: vec![],
+                selected: vec![HOSTILE.into()],
                 exploratory: vec![Some(HOSTILE.into())],
                 is_of_samples: false,
                 metrics: Some(metrics_csv(&arms).unwrap()),

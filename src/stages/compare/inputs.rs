@@ -7,7 +7,7 @@ use super::Context;
 use crate::comparison::{BICUBIC, Curve, LossRow, Measured, read_loss};
 use crate::config;
 use crate::config::blobs;
-use crate::config::{CompareParams, Degradation, DiffusionParams};
+use crate::config::{ArmRun, CompareParams, Degradation, DiffusionParams};
 use crate::data::images::{lr_degradation, lr_scale};
 use crate::data::samples::samples_diffusion;
 use crate::data::{Images, Samples};
@@ -17,12 +17,9 @@ use crate::store::{Artifact, Digest, Store};
 pub struct Arm<'a> {
     pub(super) name: &'a str,
     pub(super) params: &'a config::Arm,
-    pub(super) seed: Option<&'a str>,
-    pub(super) trainings: &'a [usize],
+    pub(super) run: &'a ArmRun,
     /// Whether this seed's images and curves are plotted.
     pub(super) is_first: bool,
-    /// The `sample` stage.
-    pub(super) stage: &'a str,
     artifact: &'a Artifact,
 }
 
@@ -53,14 +50,13 @@ pub(super) fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::R
             let (role, stage) = (run.role(name), run.stage.as_str());
             let artifact =
                 ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
-            let (seed, trainings, is_first) = (run.seed.as_deref(), run.trainings.as_slice(), index == 0);
-            arms.push(Arm { name, params, seed, trainings, is_first, stage, artifact });
+            arms.push(Arm { name, params, run, is_first: index == 0, artifact });
         }
     }
     Ok(arms)
 }
 
-/// The test images, which are the same for all arms.
+/// The images, which are the same for all arms.
 pub(super) struct Pairs {
     pub(super) hr: Images,
     pub(super) lr: Images,
@@ -73,11 +69,19 @@ impl Pairs {
     /// Reads the first `count` pairs. Fails if there are fewer, or if the arms' pairs differ.
     pub fn read(arms: &[Arm], count: usize, store: &Store) -> anyhow::Result<Self> {
         let first = &arms[0];
+        let split = first.run.split;
+        let blobs @ [hr_blob, lr_blob] = split.blobs();
         for arm in &arms[1..] {
-            for blob in [blobs::TEST_HR, blobs::TEST_LR] {
+            ensure!(
+                arm.run.split == first.run.split,
+                "{first} has {} images and {arm} has {} images; give both sample stages the same `split`",
+                first.run.split,
+                arm.run.split
+            );
+            for blob in blobs {
                 ensure!(
                     arm.digest(blob)? == first.digest(blob)?,
-                    "{first} and {arm} were sampled from different test images: their {blob} differ; \
+                    "{first} and {arm} were sampled from different {split} images: their {blob} differ; \
                      give both sample stages the same `data`"
                 );
             }
@@ -86,19 +90,19 @@ impl Pairs {
             let bytes = first.read(blob, store)?;
             Images::from_safetensors(&bytes).with_context(|| format!("{blob} of {first}"))
         };
-        let ((hr, _), (lr, metadata)) = (read(blobs::TEST_HR)?, read(blobs::TEST_LR)?);
-        let of_lr = || format!("{} of {first}", blobs::TEST_LR);
+        let ((hr, _), (lr, metadata)) = (read(hr_blob)?, read(lr_blob)?);
+        let of_lr = || format!("{lr_blob} of {first}");
         let (scale, degradation) =
             (lr_scale(&metadata).with_context(of_lr)?, lr_degradation(&metadata).with_context(of_lr)?);
-        ensure!(count > 0, "{first} has no test images; nothing can be compared");
+        ensure!(count > 0, "{first} has no {split} images; nothing can be compared");
         ensure!(
             count <= hr.count && count <= lr.count,
-            "{first} has samples of {count} images, but there are {} test images",
+            "{first} has samples of {count} images, but there are {} {split} images",
             hr.count.min(lr.count)
         );
         if (lr.height * scale, lr.width * scale) != (hr.height, hr.width) {
             bail!(
-                "test images of {}×{} are not {scale} times as large as their low-resolution ones of {}×{}",
+                "{split} images of {}×{} are not {scale} times as large as their low-resolution ones of {}×{}",
                 hr.width,
                 hr.height,
                 lr.width,
@@ -121,7 +125,7 @@ pub(super) fn read_samples(arm: &Arm, store: &Store) -> anyhow::Result<(Samples,
 pub(super) fn same_count(first: &Arm, first_count: usize, arm: &Arm, count: usize) -> anyhow::Result<()> {
     ensure!(
         count == first_count,
-        "{first} has {first_count} test images, {arm} has {count}; give their sample stages the same `limit`"
+        "{first} has {first_count} images, {arm} has {count}; give their sample stages the same `limit`"
     );
     Ok(())
 }

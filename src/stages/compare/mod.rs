@@ -1,4 +1,4 @@
-//! The `compare` stage: measures every arm and bicubic enlargement against the high-resolution test images.
+//! The `compare` stage: measures every arm and bicubic enlargement against the high-resolution images.
 //!
 //! `inputs` reads and checks the artifacts of the arms. This module measures one arm at a time, so that only one arm's
 //! samples are in memory, and stores the files that `comparison` creates from the measurements.
@@ -31,7 +31,7 @@ const CHUNK: usize = 256;
 /// comparison restarts from the beginning; it takes seconds.
 ///
 /// # Errors
-/// Fails if arms were sampled from different test images or different numbers of them, or if an arm is named `bicubic`.
+/// Fails if arms were sampled from different images or different numbers of them, or if an arm is named `bicubic`.
 pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let arms = arms(params, ctx)?;
     let losses = arms.iter().map(|arm| read_losses(arm, ctx.store)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -44,7 +44,8 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
 
     let enlarged = resample::enlarge(&pairs.lr, pairs.scale);
     let enlarged = Samples::new(count, 1, enlarged.height, enlarged.width, enlarged.pixels);
-    let mut measured = vec![bench.measure(Measured::named(BICUBIC), &enlarged, true)?];
+    let bicubic = Measured { split: arms[0].run.split, ..Measured::named(BICUBIC) };
+    let mut measured = vec![bench.measure(bicubic, &enlarged, true)?];
     drop(enlarged);
     let mut first = Some(first);
     for (arm, losses) in arms.iter().zip(losses) {
@@ -56,8 +57,10 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
         let of_arm = Measured {
             name: arm.name.to_string(),
             axes: arm.params.axes.clone(),
-            seed: arm.seed.map(str::to_string),
-            trainings: arm.trainings.to_vec(),
+            seed: arm.run.seed.clone(),
+            split: arm.run.split,
+            is_selected: arm.run.is_selected,
+            trainings: arm.run.trainings.clone(),
             loss_digest: arm.loss_digest(),
             diffusion,
             losses,
@@ -195,6 +198,6 @@ fn columns<'a>(pairs: &'a Pairs, measured: &[Measured], pictures: &'a [Option<Pi
 
 impl std::fmt::Display for Arm<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "arm `{}` (stage `{}`)", self.name, self.stage)
+        write!(f, "arm `{}` (stage `{}`)", self.name, self.run.stage)
     }
 }

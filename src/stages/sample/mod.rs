@@ -1,4 +1,4 @@
-//! `sample`: super-resolves the test images with a trained model. `partial_samples` stores finished batches.
+//! `sample`: super-resolves the test or validation images with a trained model. `partial_samples` stores finished batches.
 
 mod partial_samples;
 #[cfg(test)]
@@ -30,15 +30,17 @@ pub(super) fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     };
     let checkpoint = Checkpoint::from_bytes(&ctx.store.read(input(ctx, "model", weights)?)?)?;
     let denoiser = Denoiser::open(checkpoint, ctx.device)?;
-    let lr = read_images(ctx, "data", blobs::TEST_LR)?;
+    let [hr_blob, lr_blob] = params.split.blobs();
+    let lr = read_images(ctx, "data", lr_blob)?;
     let config = &denoiser.config;
     ensure!(
         lr.height * config.scale == config.image_size && lr.width == lr.height,
-        "the model enlarges ×{} to {2}×{2}, and the test images are {}×{3}",
+        "the model enlarges ×{} to {1}×{1}, and the {4} images are {2}×{3}",
         config.scale,
-        lr.height,
         config.image_size,
-        lr.width
+        lr.height,
+        lr.width,
+        params.split
     );
     let images = params.limit.map_or(lr.count, |limit| limit.min(lr.count));
     let samples = if denoiser.is_regression() { 1 } else { params.samples };
@@ -57,7 +59,7 @@ pub(super) fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let bytes = Samples::new(images, samples, size, size, pixels).to_safetensors(&samples_metadata(&config.diffusion));
 
     let mut outputs = BTreeMap::from([(blobs::SAMPLES.to_string(), ctx.store.put(&bytes)?)]);
-    for (role, blob) in [("data", blobs::TEST_HR), ("data", blobs::TEST_LR), ("model", blobs::LOSS)] {
+    for (role, blob) in [("data", hr_blob), ("data", lr_blob), ("model", blobs::LOSS)] {
         outputs.insert(blob.to_string(), input(ctx, role, blob)?.clone());
     }
     let mut metrics = BTreeMap::from([("images".to_string(), images as f64), ("samples".to_string(), samples as f64)]);
