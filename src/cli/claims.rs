@@ -24,8 +24,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     if answers.is_empty() {
         return String::new();
     }
-    let inputs = Preimage::of(compare).map(|preimage| preimage.inputs).unwrap_or_default();
-    let exploratory = looks::exploratory(stage, &answers, &inputs, &record.earlier_looks);
+    let exploratory = exploratory(&answers, record, stage, compare);
     let mut text = format!("\n{}", table(&answers, &exploratory).render(Paint::stdout()));
     for (answer, why) in answers.iter().zip(&exploratory).filter_map(|(answer, why)| Some((answer, why.as_ref()?))) {
         text += &format!("{}: exploratory, {why}\n", answer.claim);
@@ -64,6 +63,17 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
         );
     }
     text
+}
+
+/// Returns, for each answer of the comparison `stage`, the reason why it is exploratory, if it is.
+pub(super) fn exploratory(
+    answers: &[ClaimAnswer],
+    record: &RunRecord,
+    stage: &str,
+    compare: &Action,
+) -> Vec<Option<String>> {
+    let inputs = Preimage::of(compare).map(|preimage| preimage.inputs).unwrap_or_default();
+    looks::exploratory(stage, answers, &inputs, &record.earlier_looks)
 }
 
 /// Lists the claims whose intervals do not cover the choice of test images.

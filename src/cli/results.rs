@@ -42,7 +42,9 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
             if let Ok(summary) = Summary::deserialize(&summary) {
-                for line in [summary.describe_deviations(), best(&summary)].into_iter().flatten() {
+                let is_exploratory = claims::exploratory(&summary.claims, record, &stage.name, &action);
+                let is_exploratory = is_exploratory.iter().any(Option::is_some);
+                for line in [summary.describe_deviations(), best(&summary, is_exploratory)].into_iter().flatten() {
                     text += &format!("{line}\n");
                 }
                 if let Some(first) = summary.differences.first() {
@@ -76,15 +78,16 @@ pub(super) fn summary(store: &Store, compare: &Key) -> Option<Value> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Returns the best arm by the PSNR of the sample mean with this PSNR, if it is significantly better than all others;
-/// otherwise the range of the arms.
+/// Returns the best arm by the PSNR of the mean of infinitely many samples with this PSNR, if it is significantly better than
+/// all others; otherwise the range of the PSNR of the sample mean.
 pub(super) fn headline(summary: &Value) -> Option<String> {
     let unit = Unit::Decibel.suffix();
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
-    if let Some([best]) = summary["best"]["psnr_mean"].as_array().map(Vec::as_slice)
+    let limit = Metric::PsnrMeanLimit.field();
+    if let Some([best]) = summary["best"][limit].as_array().map(Vec::as_slice)
         && let Some(best) = best.as_str()
     {
-        return Some(format!("best: {best}, {:.2}{unit}", figure(&summary["arms"][best])?));
+        return Some(format!("best: {best}, {:.2}{unit}", summary["arms"][best][limit].as_f64()?));
     }
     let arms = summary["arms"].as_object()?.iter().filter(|(name, _)| *name != BICUBIC);
     let figures: Vec<f64> = arms.filter_map(|(_, arm)| figure(arm)).collect();
@@ -94,7 +97,7 @@ pub(super) fn headline(summary: &Value) -> Option<String> {
 }
 
 /// Lists the arms that are not distinguishable from the best, for each metric. `None` if there is only one arm.
-fn best(summary: &Summary) -> Option<String> {
+fn best(summary: &Summary, is_exploratory: bool) -> Option<String> {
     if summary.best.is_empty() {
         let can_differ = summary.arms.len() > 2;
         return can_differ
@@ -108,7 +111,11 @@ fn best(summary: &Summary) -> Option<String> {
         )
     };
     let all: Vec<String> = summary.best.iter().map(of_metric).collect();
-    Some(format!("best, or not significantly worse than the best (level 5 % per metric): {}", all.join("; ")))
+    let exploratory = if is_exploratory { ", exploratory" } else { "" };
+    Some(format!(
+        "best, or not significantly worse than the best (level 5 % per metric{exploratory}): {}",
+        all.join("; ")
+    ))
 }
 
 /// Returns the title of a comparison: the numbers of images and samples.
@@ -167,12 +174,12 @@ mod tests {
     #[test]
     fn an_arm_is_the_best_only_if_it_is_significantly_better() {
         let mut summary = serde_json::json!({"arms": {"bicubic": {"psnr_mean": 25.0}, "a": {"psnr_mean": 20.0},
-            "b": {"psnr_mean": 21.5}}});
+            "b": {"psnr_mean": 21.5, "psnr_mean_limit": 22.0}}});
         assert_eq!(headline(&summary).unwrap(), "PSNR 20.00 to 21.50 dB");
-        summary["best"] = serde_json::json!({"psnr_mean": ["a", "b"]});
+        summary["best"] = serde_json::json!({"psnr_mean_limit": ["a", "b"]});
         assert_eq!(headline(&summary).unwrap(), "PSNR 20.00 to 21.50 dB");
-        summary["best"] = serde_json::json!({"psnr_mean": ["b"]});
-        assert_eq!(headline(&summary).unwrap(), "best: b, 21.50 dB");
+        summary["best"] = serde_json::json!({"psnr_mean_limit": ["b"]});
+        assert_eq!(headline(&summary).unwrap(), "best: b, 22.00 dB");
         assert_eq!(headline(&serde_json::json!({"arms": {}})), None);
     }
 }

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::convergence::{Convergence, convergence};
 use super::measured::Measured;
 use super::paired::{Replicate, differences, objection, pairs, replicates};
+use super::planned::Look;
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Scope, Unit};
 use crate::config::{CompareParams, SeedPlan};
-use crate::stats::{self, Family, Looks, Question, SeedsNeeded, Verdict, seeds_needed};
+use crate::stats::{self, Family, Question, SeedsNeeded, Verdict};
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
 /// better.
@@ -204,42 +205,6 @@ pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer
     let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: look.alpha };
     let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>(), family);
     asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, family, &look)).collect()
-}
-
-/// When a study may be tested.
-struct Look {
-    plan: Option<SeedPlan>,
-    /// The error rate of this look.
-    alpha: f64,
-    /// Why the study may not be tested at this number of seeds.
-    objection: Option<String>,
-}
-
-impl Look {
-    fn of(plan: Option<SeedPlan>, seeds: usize) -> Self {
-        let unplanned = Self { plan, alpha: stats::ALPHA, objection: None };
-        let Some(looks) = plan.map(looks) else { return unplanned };
-        if let Some(alpha) = looks.alpha(seeds, stats::ALPHA) {
-            return Self { alpha, ..unplanned };
-        }
-        let at: Vec<String> = looks.at().iter().map(usize::to_string).collect();
-        let objection = format!("the study has {seeds} seeds, but its tests are planned at {}", at.join(", "));
-        Self { objection: Some(objection), ..unplanned }
-    }
-
-    /// Returns the minimum number of seeds with which a claim can be confirmed or refuted.
-    fn seeds_needed(&self, family: Family) -> usize {
-        let Some(looks) = self.plan.map(looks) else { return seeds_needed(family) };
-        let is_enough = |n: &usize| {
-            let alpha = looks.alpha(*n, stats::ALPHA);
-            alpha.is_some_and(|alpha| seeds_needed(Family { alpha, ..family }) <= *n)
-        };
-        looks.at().into_iter().find(is_enough).unwrap_or_else(|| seeds_needed(family).max(looks.seeds + 1))
-    }
-}
-
-fn looks(plan: SeedPlan) -> Looks {
-    Looks { seeds: plan.plan, looks: plan.looks }
 }
 
 /// A claim with its measurements.

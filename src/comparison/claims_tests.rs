@@ -269,7 +269,7 @@ fn differences_from_a_control_are_corrected_and_omit_bicubic() {
         arm(BICUBIC, 1, |_| [9.0, 11.0], &[]),
     ]
     .concat();
-    let all = against("c", &arms);
+    let all = against("c", &arms, None);
     let of = |arm: &str, metric| all.iter().find(|d| d.arm == arm && d.metric == metric);
     let a = of("a", Metric::Crps).unwrap();
     // Better on one of two images.
@@ -289,7 +289,7 @@ fn the_best_arms_are_those_that_are_not_significantly_worse_than_the_best() {
     let noisy = |level: f64| move |seed: usize| [level + if seed.is_multiple_of(2) { 0.5 } else { -0.5 }, level];
     let arms =
         |worst: f64| [arm("a", 8, |_| [8.0, 8.0], &[]), arm("b", 8, noisy(8.1), &[]), arm("c", 8, |_| [worst; 2], &[])];
-    let best_of = |arms: [Vec<Measured>; 3]| best(&arms.concat()).remove(&Metric::Crps);
+    let best_of = |arms: [Vec<Measured>; 3]| best(&arms.concat(), None).remove(&Metric::Crps);
     assert_eq!(best_of(arms(12.0)), Some(vec!["a".to_string(), "b".to_string()]));
     assert_eq!(best_of(arms(8.05)).unwrap(), ["a", "b"]);
     // With five seeds, no arm is distinguishable from the best.

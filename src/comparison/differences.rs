@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::measured::{BICUBIC, Measured};
-use super::paired::{differences, objection, pairs, replicates};
+use super::paired::{Replicate, differences, objection, pairs, replicates};
+use super::planned::Look;
+use crate::config::SeedPlan;
 use crate::config::metrics::{Better, Metric, Scope, Unit};
 use crate::stats::{self, Family, Question};
 
@@ -26,6 +28,7 @@ pub struct Difference {
     /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), after Holm's
     /// correction for all differences of the comparison.
     pub p_holm: f64,
+    /// Whether `p_holm` is small enough, with as many seeds as a verdict needs, at any time or at a planned look.
     pub is_significant: bool,
     /// The number of independent replicates.
     pub n: usize,
@@ -36,18 +39,15 @@ pub struct Difference {
 
 /// Compares every arm but bicubic enlargement with the control, by each metric of the tables that ranks arms and can
 /// compare the two. `measured` contains all arms.
-pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
+pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> Vec<Difference> {
+    let others = names(measured).into_iter().filter(|name| *name != control && *name != BICUBIC);
+    let arms: Vec<(&str, Vec<Replicate>)> =
+        others.map(|arm| (arm, replicates(pairs(arm, control, measured)))).collect();
+    let look = Look::of(plan, arms.iter().map(|(_, replicates)| replicates.len()).max().unwrap_or_default());
     let mut found: Vec<(Difference, Question)> = vec![];
-    for arm in names(measured).into_iter().filter(|name| *name != control && *name != BICUBIC) {
-        let replicates = replicates(pairs(arm, control, measured));
+    for (arm, replicates) in &arms {
         for metric in ranked() {
-            let comparable = |(arm, control): &(&Measured, &Measured)| {
-                !metric.is_of_training() || arm.diffusion == control.diffusion
-            };
-            if !replicates.iter().flatten().all(comparable) {
-                continue;
-            }
-            let Some(rows) = differences(metric, &replicates).filter(|rows| !rows.is_empty()) else { continue };
+            let Some(rows) = differences(metric, replicates).filter(|rows| !rows.is_empty()) else { continue };
             let difference = Difference {
                 arm: arm.to_string(),
                 control: control.to_string(),
@@ -64,14 +64,14 @@ pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
         }
     }
     let (differences, questions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let family = Family { claims: questions.len(), alpha: stats::ALPHA };
+    let family = Family { claims: questions.len(), alpha: look.alpha };
     let answers = stats::answer(&questions, family);
     let p_holm = family.holm(&answers.iter().map(|answer| answer.p_of_interval).collect::<Vec<_>>());
     let with = |((difference, answer), p_holm): ((Difference, stats::Answer), f64)| Difference {
         effect: answer.effect,
         interval: answer.interval,
         p_holm,
-        is_significant: p_holm <= family.alpha,
+        is_significant: p_holm <= family.alpha && look.allows(difference.n),
         ..difference
     };
     differences.into_iter().zip(answers).zip(p_holm).map(with).collect()
@@ -81,16 +81,17 @@ pub fn against(control: &str, measured: &[Measured]) -> Vec<Difference> {
 /// significantly worse, and metrics whose values in the table do not compare all arms. Bicubic enlargement is a reference
 /// and not ranked.
 ///
-/// The best arm is selected by the values that are tested, so the correction covers every pair of arms.
-pub fn best(measured: &[Measured]) -> BTreeMap<Metric, Vec<String>> {
-    ranked().filter_map(|metric| Some((metric, best_by(metric, measured)?))).collect()
+/// The best arm is selected by the values that are tested, so the correction covers every pair of arms. With fewer seeds
+/// than a verdict needs, and between planned looks, no arm is significantly worse.
+pub fn best(measured: &[Measured], plan: Option<SeedPlan>) -> BTreeMap<Metric, Vec<String>> {
+    ranked().filter_map(|metric| Some((metric, best_by(metric, measured, plan)?))).collect()
 }
 
-fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
+fn best_by(metric: Metric, measured: &[Measured], plan: Option<SeedPlan>) -> Option<Vec<String>> {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let value = |arm: &str| -> Option<f64> {
         let seeds = measured.iter().filter(|of_seed| of_seed.name == arm);
-        let values: Option<Vec<f64>> = seeds.map(|of_seed| Some(mean(&of_seed.deciding_values(metric)?))).collect();
+        let values: Option<Vec<f64>> = seeds.map(|of_seed| Some(mean(&of_seed.values(metric)?))).collect();
         Some(mean(&values?)).filter(|value| value.is_finite())
     };
     let names = names(measured).into_iter().filter(|name| *name != BICUBIC);
@@ -103,21 +104,21 @@ fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
     let mut questions = vec![];
     for other in &others {
         let replicates = replicates(pairs(best, other, measured));
-        let is_unfair = |(a, b): &(&Measured, &Measured)| {
-            objection(metric, &(*a, *b)).is_some()
-                || (metric.depends_on_samples() && a.samples != b.samples)
-                || (metric.is_of_training() && a.diffusion != b.diffusion)
-        };
-        if replicates.iter().flatten().any(is_unfair) {
+        if replicates.iter().flatten().any(|pair| objection(metric, pair).is_some()) {
             return None;
         }
         let differences = differences(metric, &replicates).unwrap_or_default();
         questions.push(Question { differences, margin: metric.default_margin() });
     }
-    let family = Family { claims: arms.len() * (arms.len() - 1) / 2, alpha: stats::ALPHA };
+    let seeds = |question: &Question| question.differences.len();
+    let look = Look::of(plan, questions.iter().map(seeds).max().unwrap_or_default());
+    let family = Family { claims: arms.len() * (arms.len() - 1) / 2, alpha: look.alpha };
     let answers = stats::answer(&questions, family);
-    let is_worse = |answer: &stats::Answer| answer.effect > 0.0 && answer.p_holm <= family.alpha;
-    let level = others.iter().zip(&answers).filter(|(_, answer)| !is_worse(answer)).map(|(name, _)| name.to_string());
+    let is_worse = |(question, answer): (&Question, &stats::Answer)| {
+        look.allows(seeds(question)) && answer.effect > 0.0 && answer.p_holm <= family.alpha
+    };
+    let level = others.iter().zip(questions.iter().zip(&answers)).filter(|(_, of)| !is_worse(*of));
+    let level = level.map(|(name, _)| name.to_string());
     let mut level: Vec<String> = level.chain([best.to_string()]).collect();
     level.sort();
     (level.len() < arms.len()).then_some(level)
@@ -127,7 +128,11 @@ fn best_by(metric: Metric, measured: &[Measured]) -> Option<Vec<String>> {
 fn ranked() -> impl Iterator<Item = Metric> {
     let is_ranked = |metric: &Metric| {
         let declaration = metric.declaration();
-        declaration.in_tables && declaration.better != Better::One && metric.scope() != Scope::Convergence
+        // The values of some metrics depend on K; others decide in their place.
+        metric.deciding() == *metric
+            && declaration.in_tables
+            && declaration.better != Better::One
+            && metric.scope() != Scope::Convergence
     };
     Metric::ALL.iter().copied().filter(is_ranked)
 }

@@ -5,7 +5,7 @@ use indexmap::IndexSet;
 
 use super::figures::Figures;
 use super::loss::LossRow;
-use crate::config::metrics::{Drawn, Metric, Samples, Scope};
+use crate::config::metrics::{Drawn, Metric, Scope};
 use crate::config::{DiffusionParams, EvaluationSplit, Label, PredictionType};
 use crate::metrics::{Distances, Errors, Forecast, Scores, calibration};
 use crate::store::Digest;
@@ -27,8 +27,12 @@ pub struct Measured {
     pub is_selected: bool,
     /// The training runs that it depends on, as numbered in the comparison; empty if it was not trained.
     pub trainings: Vec<usize>,
-    /// The digest of `loss.csv`, the same for arms that sample the same network.
+    /// The digest of its samples. Runs of an arm with equal samples are copies.
+    pub samples_digest: Option<Digest>,
+    /// The digest of `loss.csv`.
     pub loss_digest: Option<Digest>,
+    /// The kind of its validation loss, as numbered in the comparison; `None` if unknown.
+    pub loss_kind: Option<usize>,
     /// The number K of samples per image.
     pub samples: usize,
     /// The diffusion parameters of its model; `None` without a model or if unknown.
@@ -55,31 +59,27 @@ impl Measured {
         self.diffusion.as_ref().map(|diffusion| diffusion.objective)
     }
 
-    /// Whether its K samples are random draws. Enlargement and regression are deterministic for any K; if the model is
-    /// unknown, several samples count as draws.
+    /// Whether its K samples are random draws; see [`Drawn`].
     pub fn draws(&self) -> bool {
-        self.objective().map_or(self.samples > 1, |objective| objective != PredictionType::Regression)
+        self.drawn().is_random
     }
 
     pub fn drawn(&self) -> Drawn {
-        Drawn { samples: self.samples, is_random: self.draws() }
-    }
-
-    /// Returns the values that decide a claim by `metric`: [`values`](Self::values), except that the PSNR of the mean is
-    /// that of the mean of infinitely many samples.
-    pub(super) fn deciding_values(&self, metric: Metric) -> Option<Vec<f64>> {
-        match metric.declaration().samples {
-            Samples::Extrapolated => self.psnr_of_infinite_mean(),
-            Samples::Any | Samples::Draw | Samples::Unbiased | Samples::Same => self.values(metric),
+        match self.name.as_str() {
+            BICUBIC => Drawn::BICUBIC,
+            _ => Drawn::new(self.samples, self.objective()),
         }
     }
 
     /// Returns one value per image whose mean is the PSNR in dB of the mean squared error over all images, estimated for
-    /// the mean of infinitely many samples. `None` if the estimated error is not positive.
+    /// the mean of infinitely many samples. `None` if the estimated error is not positive, or with a single draw.
     ///
     /// The PSNR of each image would be biased, because its error is estimated from few samples. The values are therefore
     /// linear in the images' errors e: PSNR(ē) − (10/ln 10)·(e/ē − 1), which has the same variation to first order.
     fn psnr_of_infinite_mean(&self) -> Option<Vec<f64>> {
+        if self.draws() && self.samples < 2 {
+            return None;
+        }
         let of_image = |errors: Errors| match self.draws() {
             true => errors.of_infinite_mean(self.samples),
             false => errors.of_mean,
@@ -105,6 +105,7 @@ impl Measured {
         match metric {
             Metric::PsnrSample => sample(|s| Some(s.psnr)),
             Metric::PsnrMean => mean(|s| Some(s.psnr)),
+            Metric::PsnrMeanLimit => self.psnr_of_infinite_mean(),
             Metric::PsnrYSample => sample(|s| s.psnr_y),
             Metric::PsnrYMean => mean(|s| s.psnr_y),
             Metric::SsimSample => sample(|s| s.ssim),

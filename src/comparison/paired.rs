@@ -49,11 +49,39 @@ pub(super) fn differences(endpoint: Metric, replicates: &[Replicate]) -> Option<
 
 /// Returns the reason why the endpoint cannot compare an arm with its control, if there is one.
 pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<String> {
-    if endpoint.is_of_training() && arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
-        return Some(format!("{endpoint} is measured in training, and both arms sample the same trained network"));
+    if endpoint.is_of_training() {
+        return objection_to_losses(arm, control)
+            .map(|reason| format!("{endpoint} is measured in training, and {reason}"));
     }
-    let objection = endpoint.objection([arm.drawn(), control.drawn()])?;
-    Some(format!("{endpoint} cannot compare these arms: {}", objection.reason))
+    let objection = endpoint.deciding().objection([arm.drawn(), control.drawn()])?;
+    let is_assumed = [arm, control].iter().any(|of| of.name != BICUBIC && of.diffusion.is_none());
+    let assumed = match is_assumed {
+        true => {
+            ". The outputs of a command count as random draws, unless the metadata of its samples.safetensors has \
+             `diffusion` with the value `{\"objective\": \"regression\"}`"
+        }
+        false => "",
+    };
+    Some(format!("{endpoint} cannot compare these arms: {}{assumed}", objection.reason))
+}
+
+/// Returns the reason why the losses of two arms cannot be compared, if there is one.
+fn objection_to_losses(arm: &Measured, control: &Measured) -> Option<&'static str> {
+    if arm.trainings.iter().any(|training| control.trainings.contains(training)) {
+        return Some("both arms depend on the same training run");
+    }
+    if arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
+        return Some("both arms have the same loss.csv");
+    }
+    // Without a kind, the parameters in the metadata of the samples are all that is known.
+    let is_comparable = match (arm.loss_kind, control.loss_kind) {
+        (None, None) => arm.diffusion == control.diffusion,
+        (arm, control) => arm == control,
+    };
+    (!is_comparable).then_some(
+        "the losses of the arms are not comparable, because they have other data, validation images or diffusion \
+         parameters, or one is that of a command",
+    )
 }
 
 /// Returns the endpoint of the arm and of its control, for the same number of images.
@@ -66,5 +94,5 @@ fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>;
         let effort = |e: Effort| if endpoint == Metric::StepsToLoss { Some(e.steps) } else { e.flops };
         return Some([vec![effort(arm)?], vec![effort(control)?]]);
     }
-    Some([arm.deciding_values(endpoint)?, control.deciding_values(endpoint)?])
+    Some([arm.values(endpoint.deciding())?, control.values(endpoint.deciding())?])
 }

@@ -7,11 +7,11 @@ use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimAnswer;
-use super::differences::{Difference, best};
+use super::differences::Difference;
 use super::figures::Figures;
 use super::independence;
-use super::measured::Measured;
-use crate::config::metrics::Metric;
+use super::measured::{BICUBIC, Measured};
+use crate::config::metrics::{Drawn, Metric};
 use crate::config::{EvaluationSplit, PredictionType};
 
 /// The schema version of `summary.json`.
@@ -76,7 +76,7 @@ pub struct ArmSummary {
 
 impl Summary {
     /// Computes the means over the images of each arm, summed in image order; all arms have the same images.
-    /// The seeds of an arm are adjacent. Does not answer claims or compare arms with a control.
+    /// The seeds of an arm are adjacent. Does not compare arms: claims, differences and best arms are empty.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -90,7 +90,7 @@ impl Summary {
             arms: arms.chunk_by(|a, b| a.name == b.name).map(|a| (a[0].name.clone(), ArmSummary::of(a))).collect(),
             floors,
             notes: note_on_samples(&drawn).into_iter().chain(note_on_selection(arms)).collect(),
-            best: best(arms),
+            best: BTreeMap::new(),
             differences: vec![],
             claims: vec![],
         }
@@ -196,6 +196,14 @@ fn sd(values: &[f64]) -> f64 {
 }
 
 impl ArmSummary {
+    /// Returns the samples of the arm with this name.
+    pub fn drawn(&self, name: &str) -> Drawn {
+        match name {
+            BICUBIC => Drawn::BICUBIC,
+            _ => Drawn::new(self.samples, self.objective),
+        }
+    }
+
     /// Summarises one arm's seeds, of which there is at least one.
     fn of(seeds: &[Measured]) -> Self {
         let figures: Vec<Figures> = seeds.iter().map(Measured::figures).collect();

@@ -107,6 +107,10 @@ pub struct ArmRun {
     /// Whether its model was selected by the results of the training runs that it depends on; set when the file is loaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_selected: bool,
+    /// The kind of its validation loss, numbered across the arms of the comparison; set when the file is loaded. `None` if
+    /// it is unknown, because a command computes the losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_kind: Option<usize>,
     #[serde(skip_serializing)]
     pub stage: String,
 }
@@ -126,10 +130,16 @@ impl Arm {
 }
 
 impl ArmRun {
-    /// Creates a run of the test images whose training runs are unknown.
+    /// Creates a run of the test images whose training runs and losses are unknown.
     pub fn new(seed: Option<String>, stage: &str) -> Self {
         let split = EvaluationSplit::Test;
-        Self { seed, trainings: vec![], split, is_selected: false, stage: stage.to_string() }
+        Self { seed, trainings: vec![], split, is_selected: false, loss_kind: None, stage: stage.to_string() }
+    }
+
+    /// Whether the validation losses of two runs are comparable. Losses of commands are comparable with one another only,
+    /// because what they measure is unknown.
+    pub fn has_comparable_loss(&self, other: &Self) -> bool {
+        self.loss_kind == other.loss_kind
     }
 
     /// Returns the role of its samples as an input of the comparison.

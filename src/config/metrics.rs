@@ -8,6 +8,8 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::PredictionType;
+
 /// The older name of `val_loss`, which is still its name in stage keys, JSON and CSV files, and the events and metrics of
 /// stages.
 pub const VAL_LOSS_FIELD: &str = "heldout_loss";
@@ -65,8 +67,7 @@ pub enum Samples {
     Draw,
     /// Arms with K ≥ 2, for which its estimate is unbiased. With one sample, it is only the error of that sample.
     Unbiased,
-    /// All, but arms that draw samples need K ≥ 2: claims compare unbiased estimates of the mean squared error for
-    /// infinitely many samples.
+    /// All, but arms that draw samples need K ≥ 2: it is estimated without bias for infinitely many samples.
     Extrapolated,
     /// Two arms that draw samples with equal K, or two that do not draw samples. The mean of more samples has a smaller
     /// error.
@@ -80,6 +81,17 @@ pub struct Drawn {
     pub samples: usize,
     /// Whether they are random draws. Enlargement and regression are deterministic for any K.
     pub is_random: bool,
+}
+
+impl Drawn {
+    /// Bicubic enlargement.
+    pub const BICUBIC: Self = Self { samples: 1, is_random: false };
+
+    /// Returns the samples of a model. They count as random draws if its objective is unknown, as for commands: the mean of
+    /// many draws must not be mistaken for a single one.
+    pub fn new(samples: usize, objective: Option<PredictionType>) -> Self {
+        Self { samples, is_random: objective != Some(PredictionType::Regression) }
+    }
 }
 
 /// Why a metric cannot compare two arms, and what to do.
@@ -144,8 +156,10 @@ macro_rules! metrics {
 metrics! {
     PsnrSample: "psnr_sample", "PSNR", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: true,
         "PSNR of the first sample. Blurred images score higher than sharp samples, so a higher value does not mean a better arm.";
-    PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Extrapolated, endpoint: true, in_tables: true,
-        "PSNR of the mean of all samples of an image. Claims and bold values compare the mean of infinitely many samples.";
+    PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
+        "PSNR of the mean of all samples of an image. Claims compare the mean of infinitely many samples instead.";
+    PsnrMeanLimit: "psnr_mean_limit", "PSNR, K → ∞", Decibel, 2, Higher, Image, Extrapolated, endpoint: false, in_tables: true,
+        "PSNR of the mean of infinitely many samples, estimated. It is that of the mean squared error over all images, so images with large errors count more.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
         "PSNR of the luma of the first sample, cropped at each edge by as many pixels as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
@@ -260,13 +274,8 @@ impl Metric {
         self.declaration().better == Better::Higher
     }
 
-    /// Whether the expected values in tables depend on the number of samples per image.
-    pub fn depends_on_samples(self) -> bool {
-        matches!(self.declaration().samples, Samples::Same | Samples::Extrapolated)
-    }
-
-    /// Whether it is measured in training. Then only trained arms have it, and it is comparable only between arms with
-    /// the same prediction type, target and noise.
+    /// Whether it is measured in training. Then only trained arms have it, and it is comparable only between losses of
+    /// the same [`LossKind`](super::LossKind).
     pub fn is_of_training(self) -> bool {
         matches!(self.scope(), Scope::Training | Scope::Convergence)
     }
@@ -275,7 +284,16 @@ impl Metric {
         self.scope() == Scope::Convergence
     }
 
-    /// Returns the reason why it cannot compare two arms, if there is one.
+    /// Returns the metric that decides claims with this endpoint.
+    pub fn deciding(self) -> Self {
+        match self {
+            Self::PsnrMean => Self::PsnrMeanLimit,
+            metric => metric,
+        }
+    }
+
+    /// Returns the reason why its values cannot compare two arms, if there is one. For a claim, use that of the
+    /// [`deciding`](Self::deciding) metric.
     pub fn objection(self, arms: [Drawn; 2]) -> Option<Objection> {
         let too_few = |arm: &Drawn| arm.samples < 2;
         let [a, b] = arms;
@@ -373,7 +391,7 @@ mod tests {
         let fixed = |samples| Drawn { samples, is_random: false };
         let is_fair = |metric: Metric, a: Drawn, b: Drawn| {
             assert_eq!(metric.objection([a, b]), metric.objection([b, a]));
-            metric.objection([a, b]).is_none()
+            metric.deciding().objection([a, b]).is_none()
         };
         assert!(is_fair(Metric::PsnrSample, draws(1), draws(4)) && is_fair(Metric::PsnrSample, fixed(1), fixed(4)));
         assert!(!is_fair(Metric::PsnrSample, draws(4), fixed(1)));
@@ -384,5 +402,7 @@ mod tests {
         assert!(is_fair(Metric::Crps, draws(2), draws(4)) && is_fair(Metric::Crps, draws(2), fixed(2)));
         assert!(!is_fair(Metric::Crps, draws(1), draws(4)) && !is_fair(Metric::Crps, draws(4), fixed(1)));
         assert!(is_fair(Metric::SpectrumDistance, draws(1), fixed(1)));
+        assert!(Metric::PsnrMean.objection([draws(2), draws(4)]).is_some(), "its values depend on K");
+        assert_eq!([Drawn::new(1, None), Drawn::new(1, Some(PredictionType::Regression))], [draws(1), fixed(1)]);
     }
 }

@@ -9,6 +9,7 @@
 //! - [`metrics`]: the declaration of every metric.
 //! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], `selection`, [`command`]: parameters
 //!   by subject.
+//! - `loss_kind`: which validation losses are comparable.
 //! - `device`, `executor`, `resources`: where stages run. None of these is part of a key, except the class of device.
 //! - [`schedule`], [`names`], `secret`, `expansion`: rules for values that validation and higher layers share.
 //! - `input_error`: the error for invalid input.
@@ -28,6 +29,7 @@ mod executor;
 mod expansion;
 mod input_error;
 mod kinds;
+mod loss_kind;
 mod model;
 mod resources;
 mod sampling;
@@ -45,6 +47,7 @@ pub use executor::ExecutorKind;
 pub use expansion::expansion_hint;
 pub use input_error::InputError;
 pub use kinds::{StageKind, StageParams};
+pub use loss_kind::LossKind;
 pub use model::*;
 pub use resources::*;
 pub use sampling::*;

@@ -1,5 +1,5 @@
-//! Determines the training runs that the samples of each arm depend on. Runs of an arm count as independent only if they
-//! share none.
+//! Determines the training runs that the samples of each arm depend on, and the kind of their losses. Runs of an arm count
+//! as independent only if they share no training run.
 //!
 //! The graph decides, not the content of results: copies of a result count as the same result, and commands that train
 //! need not write losses.
@@ -8,13 +8,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::instances::Instance;
 use crate::config::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
-use crate::config::{CommandParams, Input, StageKind, StageParams};
+use crate::config::{CommandParams, Input, LossKind, StageKind, StageParams};
 
 /// The blobs of a dataset.
 const DATA: [&str; 6] = [TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
 
-/// Sets the training runs that every run of an arm depends on, numbered within each comparison in the order of its arms. The
-/// instances must be sorted topologically.
+/// Sets the training runs that every run of an arm depends on and the kind of its loss, numbered within each comparison in
+/// the order of its arms. The instances must be sorted topologically.
 pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
     let mut graph = Graph::default();
     for instance in &mut *instances {
@@ -23,6 +23,7 @@ pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
     for instance in instances {
         let StageParams::Compare(compare) = &mut instance.typed.params else { continue };
         let mut numbers: HashMap<Identity, usize> = HashMap::new();
+        let mut losses: Vec<&LossKind> = vec![];
         for run in compare.arms.values_mut().flat_map(|arm| &mut arm.runs) {
             let Some(stage) = graph.stages.get(&run.stage) else { continue };
             let number = |training: &Identity| {
@@ -32,6 +33,12 @@ pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
             run.trainings = stage.trainings.iter().map(number).collect();
             run.trainings.sort_unstable();
             run.is_selected = stage.is_selected;
+            run.loss_kind = stage.loss.as_ref().map(|loss| {
+                losses.iter().position(|known| *known == loss).unwrap_or_else(|| {
+                    losses.push(loss);
+                    losses.len() - 1
+                })
+            });
         }
     }
 }
@@ -52,6 +59,8 @@ struct Node {
     trainings: BTreeSet<Identity>,
     /// Whether it depends on a model that was selected by its results.
     is_selected: bool,
+    /// The kind of its loss, or of that of the model that it samples.
+    loss: Option<LossKind>,
 }
 
 impl Graph {
@@ -91,7 +100,19 @@ impl Graph {
         };
         let is_selected = matches!(params, StageParams::Select(_))
             || inputs.iter().any(|input| self.stages.get(&input.stage).is_some_and(|node| node.is_selected));
-        self.stages.insert(name.to_string(), Node { identity, trainings, is_selected });
+        let node = |name: &str| self.stages.get(name);
+        let loss = match params {
+            StageParams::Train(train) => node(&train.data)
+                .map(|data| LossKind::new(&train.diffusion, train.validation.images, data.identity.to_string())),
+            StageParams::Sample(sample) => node(&sample.model).and_then(|model| model.loss.clone()),
+            StageParams::Select(select) => {
+                let mut losses = select.candidates.values().map(|candidate| node(&candidate.stage)?.loss.as_ref());
+                let first = losses.next().flatten();
+                first.filter(|_| losses.all(|loss| loss == first)).cloned()
+            }
+            _ => None,
+        };
+        self.stages.insert(name.to_string(), Node { identity, trainings, is_selected, loss });
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::axis::label;
-use crate::config::{DiffusionParams, PredictionType, Target};
+use crate::config::{DiffusionParams, LossKind};
 
 pub use lead::{Lead, ScaledCurve, lead};
 pub use plot::loss_curves;
@@ -60,7 +60,7 @@ const TITLE: [&str; 2] = ["objective", "target"];
 pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     let mut kinds: Vec<(Map<String, Value>, Vec<usize>)> = vec![];
     for (i, curve) in curves.iter().enumerate() {
-        let measured = curve.diffusion.as_ref().map(measured).unwrap_or_default();
+        let measured = curve.diffusion.as_ref().map(LossKind::parameters).unwrap_or_default();
         match kinds.iter_mut().find(|(known, _)| *known == measured) {
             Some((_, members)) => members.push(i),
             None => kinds.push((measured, vec![i])),
@@ -84,23 +84,6 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
     };
     let titles: Vec<String> = kinds.iter().map(|(kind, _)| title(kind)).collect();
     titles.into_iter().zip(kinds).map(|(title, (_, curves))| Panel { title, curves }).collect()
-}
-
-/// Returns the parameters that define the validation loss, which is never weighted.
-fn measured(diffusion: &DiffusionParams) -> Map<String, Value> {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(diffusion) else { unreachable!("a struct is an object") };
-    let mut leave_out = |names: &[&str]| names.iter().for_each(|name| drop(fields.remove(*name)));
-    leave_out(&["loss_weighting", "min_snr_gamma"]);
-    if diffusion.objective == PredictionType::Regression {
-        leave_out(&["schedule", "timesteps", "beta_start", "beta_end"]);
-    }
-    if !diffusion.schedule.has_betas() {
-        leave_out(&["beta_start", "beta_end"]);
-    }
-    if diffusion.target == Target::Image {
-        leave_out(&["residual_scale"]);
-    }
-    fields
 }
 
 /// The maximum number of curves in a panel that shows training losses; with more curves, only those without a validation

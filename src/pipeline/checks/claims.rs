@@ -9,7 +9,7 @@ use crate::config::StageParams;
 use crate::config::claims::Claim;
 use crate::config::metrics::{Drawn, Metric};
 use crate::config::names::name_error;
-use crate::config::{Arm, ArmRun, CompareParams, DiffusionParams, PredictionType, TrainParams};
+use crate::config::{Arm, ArmRun, CompareParams, LossKind};
 
 /// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;
@@ -135,7 +135,7 @@ impl ClaimOf<'_> {
     /// Checks that the endpoint can compare the arms' samples.
     fn samples(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let [Some(arm), Some(control)] = sides.map(|side| drawn(side, stages)) else { return };
-        let Some(objection) = endpoint.objection([arm, control]) else { return };
+        let Some(objection) = endpoint.deciding().objection([arm, control]) else { return };
         let samples = |drawn: Drawn| match (drawn.is_random, drawn.samples) {
             (true, k) => format!("draws samples, K = {k}"),
             (false, 1) => "deterministic".to_string(),
@@ -160,87 +160,96 @@ impl ClaimOf<'_> {
         }
     }
 
-    /// Reports an endpoint that is measured in training if both arms sample the same trained network. Returns whether it
-    /// does.
-    fn is_same_training(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) -> bool {
-        let models = sides.map(|side| -> Option<Vec<&str>> {
-            let model = |run: &ArmRun| match stages.params(&run.stage) {
-                Some(StageParams::Sample(sample)) => Some(sample.model.as_str()),
-                _ => None,
-            };
-            side?.runs.iter().map(model).collect()
-        });
-        let [Some(arm), Some(control)] = &models else { return false };
-        let Some(shared) = arm.iter().find(|model| control.contains(model)) else { return false };
-        let message = format!(
-            "`{endpoint}` cannot decide between {} and {}: both sample the network of {}, and it is measured in training",
-            quote(&self.claim.arm),
-            quote(&self.claim.control),
-            quote(shared),
-        );
-        errors.push(
-            Diagnostic::new(self.endpoint_span(), message)
-                .help("choose an endpoint that measures images, such as `crps` or `psnr_mean`"),
-        );
-        true
-    }
-
-    /// Checks that the validation losses of both arms are comparable.
+    /// Checks that both arms were trained, that they share no training run, and that their losses are comparable.
     fn trainings(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
-        let mut trainings = vec![];
         for (role, side) in ["arm", "control"].into_iter().zip(sides) {
-            let Some(arm) = side else {
+            if side.is_none() {
                 let message = format!("`{RESERVED_ARM}` is not trained and has no `{endpoint}`");
                 errors.push(
                     Diagnostic::new(self.field_span(role), message).help("choose another endpoint, such as `crps`"),
                 );
                 return;
-            };
-            let Some(StageParams::Sample(sample)) = arm.runs.first().and_then(|run| stages.params(&run.stage)) else {
-                return;
-            };
-            trainings.extend(stages.train(&sample.model));
+            }
         }
-        if self.is_same_training(endpoint, sides, stages, errors) {
-            return;
-        }
-        if let [a, b] = trainings[..]
-            && let Some(parameter) = loss_difference(a, b)
-        {
-            let message = format!(
-                "`{endpoint}` cannot decide between {} and {}: they differ in `{parameter}`, so their validation losses are not comparable",
-                quote(&self.claim.arm),
-                quote(&self.claim.control),
-            );
+        let [Some(arm), Some(control)] = sides else { return };
+        let same_seed = |a: &&ArmRun| control.runs.iter().find(|c| c.seed == a.seed);
+        let pairs = arm.runs.iter().filter_map(|a| Some([a, same_seed(&a)?]));
+        let objection = shared_training(arm, control, stages)
+            .map(|shared| format!("both depend on {shared}, and it is measured in training"))
+            .or_else(|| {
+                let loss = pairs.into_iter().find_map(|pair| incomparable(pair, stages))?;
+                Some(format!("{loss}, so their validation losses are not comparable"))
+            });
+        if let Some(objection) = objection {
+            let names = [&self.claim.arm, &self.claim.control].map(|name| quote(name));
+            let message = format!("`{endpoint}` cannot decide between {} and {}: {objection}", names[0], names[1]);
             errors.push(
                 Diagnostic::new(self.endpoint_span(), message)
-                    .help("choose an endpoint that measures images, such as `crps`"),
+                    .help("choose an endpoint that measures images, such as `crps` or `psnr_mean`"),
             );
         }
     }
 }
 
-/// Returns the samples of an arm; `None` if they are unknown.
-pub(super) fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
-    let Some(arm) = side else { return Some(Drawn { samples: 1, is_random: false }) };
-    let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
-    let is_random = stages.train(&sample.model)?.diffusion.objective != PredictionType::Regression;
-    Some(Drawn { samples: sample.samples, is_random })
+/// Names the training run that runs of both arms depend on. `None` if they share none.
+fn shared_training(arm: &Arm, control: &Arm, stages: &Stages) -> Option<String> {
+    let shares = |a: &ArmRun, c: &ArmRun| a.trainings.iter().any(|training| c.trainings.contains(training));
+    let pairs = arm.runs.iter().flat_map(|a| control.runs.iter().map(move |c| (a, c)));
+    let (a, c) = pairs.into_iter().find(|(a, c)| shares(a, c))?;
+    let [of_arm, of_control] = [a, c].map(|run| train_stages(&run.stage, stages));
+    Some(match of_arm.intersection(&of_control).next() {
+        Some(stage) => format!("the training run of {}", quote(stage)),
+        None => "the same training run".to_string(),
+    })
 }
 
-/// Returns the first parameter that makes the validation losses of two `train` stages incomparable.
-pub(super) fn loss_difference(a: &TrainParams, b: &TrainParams) -> Option<&'static str> {
-    let differs = |differs: fn(&DiffusionParams, &DiffusionParams) -> bool| differs(&a.diffusion, &b.diffusion);
-    let checks: [(&str, bool); 9] = [
-        ("data", a.data != b.data),
-        ("diffusion.objective", differs(|a, b| a.objective != b.objective)),
-        ("diffusion.target", differs(|a, b| a.target != b.target)),
-        ("diffusion.residual_scale", differs(|a, b| a.residual_scale != b.residual_scale)),
-        ("diffusion.schedule", differs(|a, b| a.schedule != b.schedule)),
-        ("diffusion.timesteps", differs(|a, b| a.timesteps != b.timesteps)),
-        ("diffusion.beta_start", differs(|a, b| a.schedule.has_betas() && a.beta_start != b.beta_start)),
-        ("diffusion.beta_end", differs(|a, b| a.schedule.has_betas() && a.beta_end != b.beta_end)),
-        ("validation.images", a.validation.images != b.validation.images),
-    ];
-    checks.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
+/// Returns the `train` stages upstream of a stage.
+fn train_stages<'a>(stage: &str, stages: &'a Stages) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut upstream = vec![stage.to_string()];
+    let mut at = 0;
+    while let Some(name) = upstream.get(at).cloned() {
+        at += 1;
+        let Some((name, instance)) = stages.by_name.get_key_value(name.as_str()) else { continue };
+        if let StageParams::Train(_) = instance.typed.params {
+            found.insert(*name);
+        }
+        for input in instance.typed.params.inputs() {
+            if !upstream.contains(&input.stage) {
+                upstream.push(input.stage);
+            }
+        }
+    }
+    found
+}
+
+/// Returns why the validation losses of two runs are not comparable, if they are not.
+pub(super) fn incomparable([arm, control]: [&ArmRun; 2], stages: &Stages) -> Option<String> {
+    if arm.has_comparable_loss(control) {
+        return None;
+    }
+    let kind = |run: &ArmRun| {
+        let StageParams::Sample(sample) = stages.params(&run.stage)? else { return None };
+        let (_, training) = *stages.models(&sample.model).first()?;
+        Some(LossKind::new(&training.diffusion, training.validation.images, training.data.clone()))
+    };
+    if let [Some(arm), Some(control)] = [kind(arm), kind(control)] {
+        return Some(format!("they differ in `{}`", arm.difference(&control)?));
+    }
+    let is_of_command = |run: &ArmRun| {
+        let of_sample = match stages.params(&run.stage) {
+            Some(StageParams::Sample(sample)) => stages.params(&sample.model),
+            params => params,
+        };
+        matches!(of_sample, Some(StageParams::Command(_)))
+    };
+    let command = [arm, control].into_iter().find(|run| is_of_command(run))?;
+    Some(format!("the losses of {} are those of a command", quote(&command.stage)))
+}
+
+/// Returns the samples of an arm; `None` if they are unknown.
+pub(super) fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
+    let Some(arm) = side else { return Some(Drawn::BICUBIC) };
+    let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
+    Some(Drawn::new(sample.samples, Some(stages.models(&sample.model).first()?.1.diffusion.objective)))
 }

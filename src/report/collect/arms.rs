@@ -136,11 +136,8 @@ impl RunData<'_> {
         for run in &arm.runs {
             let Some(of_control) = control.runs.iter().find(|of_control| of_control.seed == run.seed) else { continue };
             let pair = [self.training(&run.stage)?, self.training(&of_control.stage)?];
-            let diffusion = pair.map(|stage| match self.params(stage) {
-                Some(StageParams::Train(params)) => Some(&params.diffusion),
-                _ => None,
-            });
-            if pair[0] == pair[1] || diffusion[0] != diffusion[1] {
+            let is_shared = run.trainings.iter().any(|training| of_control.trainings.contains(training));
+            if is_shared || !run.has_comparable_loss(of_control) {
                 return None;
             }
             // Several samples of one training have the same curve.

@@ -99,15 +99,15 @@ mod tests {
         };
         let all = [
             one("a", Metric::Crps, 1.0),
-            one("a", Metric::PsnrMean, 4.0),
+            one("a", Metric::PsnrMeanLimit, 4.0),
             one("b", Metric::Crps, -3.0),
-            one("b", Metric::PsnrMean, 0.0),
+            one("b", Metric::PsnrMeanLimit, 0.0),
         ];
         let forest = Forest::of(&all).unwrap();
         let rows: Vec<_> = forest.rows.iter().map(|row| (row.metric, row.arm.as_str(), row.effect.as_str())).collect();
         assert_eq!(
             rows,
-            [("PSNR of mean", "a", "+4.00 %"), ("", "b", "0.00 %"), ("CRPS", "a", "+1.00 %"), ("", "b", "-3.00 %")]
+            [("PSNR, K → ∞", "a", "+4.00 %"), ("", "b", "0.00 %"), ("CRPS", "a", "+1.00 %"), ("", "b", "-3.00 %")]
         );
         // The axis of CRPS reaches from -4 to 4, with a margin.
         assert!(forest.rows[2].plot.contains(&format!("x2=\"{}\"", number(90.0 * (1.0 + 2.0 / 4.32)))));

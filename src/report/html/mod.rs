@@ -215,6 +215,7 @@ impl View {
     fn of(comparison: &Comparison, size: usize) -> anyhow::Result<Self> {
         let summary = comparison.summary.as_ref();
         let images = comparison.metrics.as_deref().map(table::by_image).transpose()?.unwrap_or_default();
+        let is_exploratory = comparison.exploratory.iter().any(Option::is_some);
         let samples = summary.and_then(|s| s.samples).filter(|samples| *samples > 1);
         let samples = samples.map_or_else(String::new, |samples| format!(", {samples} samples per image"));
         Ok(Self {
@@ -224,7 +225,7 @@ impl View {
             subtitle: summary.map_or_else(String::new, |s| format!("{} {} images{samples}", s.images, s.split)),
             notes: comparison.selected.iter().chain(summary.iter().flat_map(|s| &s.notes)).cloned().collect(),
             claims: summary.map(|s| cards(&s.claims, &comparison.exploratory)).unwrap_or_default(),
-            table: summary.map(|s| table::Table::of(s, &images)),
+            table: summary.map(|s| table::Table::of(s, &images, is_exploratory)),
             profiles: summary.and_then(|s| profiles::profiles(s, &images)),
             forest: summary.and_then(|s| forest::Forest::of(&s.differences)),
             differences: arms::Differences::of(&comparison.arms),

@@ -6,7 +6,6 @@ use super::chart::{Axis, Chart, Line, Pen};
 use super::curves::Panel;
 use super::table::ByImage;
 use crate::comparison::{ArmSummary, BICUBIC, Summary};
-use crate::config::PredictionType;
 use crate::config::metrics::{Drawn, Metric, Scope};
 
 /// The metrics with a profile, if they compare all arms fairly.
@@ -47,13 +46,8 @@ pub(super) fn profiles(summary: &Summary, images: &ByImage) -> Option<Panel> {
 
 /// Whether the metric compares all these arms fairly.
 fn is_fair(metric: Metric, arms: &BTreeMap<&str, &ArmSummary>) -> bool {
-    let drawn = |arm: &ArmSummary| Drawn {
-        samples: arm.samples,
-        is_random: arm.objective.is_some_and(|objective| objective != PredictionType::Regression),
-    };
-    let drawn: Vec<Drawn> = arms.values().map(|arm| drawn(arm)).collect();
-    let depends_on_k = metric.depends_on_samples() && drawn.windows(2).any(|pair| pair[0].samples != pair[1].samples);
-    !depends_on_k && drawn.windows(2).all(|pair| metric.objection([pair[0], pair[1]]).is_none())
+    let drawn: Vec<Drawn> = arms.iter().map(|(name, arm)| arm.drawn(name)).collect();
+    drawn.windows(2).all(|pair| metric.objection([pair[0], pair[1]]).is_none())
 }
 
 fn chart(metric: Metric, arms: &[(Pen, &str, &Vec<f64>)]) -> Option<String> {

@@ -17,7 +17,7 @@ pub(super) struct Table {
     /// The meaning of "±".
     legend: String,
     /// The meaning of bold values.
-    best: &'static str,
+    best: String,
     /// The distances between two halves of the real images.
     floor: Option<Vec<String>>,
 }
@@ -46,8 +46,9 @@ struct Cell {
 }
 
 impl Table {
-    /// Creates the table. If `images` is empty, values of single seeds have no interval.
-    pub(super) fn of(summary: &Summary, images: &ByImage) -> Self {
+    /// Creates the table. If `images` is empty, values of single seeds have no interval. `is_exploratory`: whether the study
+    /// was tested before.
+    pub(super) fn of(summary: &Summary, images: &ByImage, is_exploratory: bool) -> Self {
         let mut arms: Vec<(&str, Value, usize)> = summary
             .arms
             .iter()
@@ -111,22 +112,34 @@ impl Table {
                 .collect(),
             rows: arms.iter().map(row).collect(),
             legend,
-            best: match summary.best.is_empty() {
-                true => {
-                    "No value is bold: no metric that compares all arms shows one to be significantly worse than the best."
-                }
-                false => {
-                    "Bold: the best arm and those that are not significantly worse (level 5 % per column, corrected for \
-                     all pairs of arms). A column without bold values shows no significant difference from the best \
-                     arm, or cannot compare all arms."
-                }
-            },
+            best: describe_best(summary, is_exploratory),
             floor: floor
                 .iter()
                 .any(Option::is_some)
                 .then(|| floor.into_iter().map(Option::unwrap_or_default).collect()),
         }
     }
+}
+
+/// Explains bold values.
+fn describe_best(summary: &Summary, is_exploratory: bool) -> String {
+    if summary.best.is_empty() {
+        return "No value is bold: no metric that compares all arms shows one to be significantly worse than the best."
+            .to_string();
+    }
+    let limit = match summary.best.contains_key(&Metric::PsnrMeanLimit) {
+        true => " For the PSNR of the mean, the column “PSNR, K → ∞” decides, because it does not depend on K.",
+        false => "",
+    };
+    let exploratory = match is_exploratory {
+        true => " Bold values are exploratory: this study was already tested with other seeds or another plan.",
+        false => "",
+    };
+    format!(
+        "Bold: the best arm and those that are not significantly worse (level 5 % per column, corrected for all pairs of \
+         arms). A column without bold values shows no significant difference from the best arm, or cannot compare all \
+         arms.{limit}{exploratory}"
+    )
 }
 
 /// The values for each image and seed, by arm and then by metric.
@@ -175,7 +188,7 @@ mod tests {
     #[test]
     fn metrics_of_one_seed_have_a_confidence_interval_over_images() {
         let arms = measured();
-        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap());
+        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap(), false);
         assert!(table.legend.contains("test images"));
         // The values 18 and 19 have mean 18.5 and standard error 0.5; the 97.5 % quantile of Student's t with one
         // degree of freedom is 12.706.
@@ -188,18 +201,22 @@ mod tests {
     #[test]
     fn only_the_best_arms_are_bold() {
         let arms = measured();
-        let best = BTreeMap::from([(Metric::PsnrMean, vec!["attention, 2".to_string()])]);
-        let table = Table::of(&Summary { best, ..Summary::of(&arms, floors()) }, &ByImage::new());
-        assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ", "21.50 *"]);
-        assert_eq!(cells(&table, "bicubic")[..2], ["21.25 ", "21.25 "]);
-        let table = Table::of(&Summary::of(&arms, floors()), &ByImage::new());
+        let best = BTreeMap::from([(Metric::PsnrMeanLimit, vec!["attention, 2".to_string()])]);
+        let summary = Summary { best, ..Summary::of(&arms, floors()) };
+        let table = Table::of(&summary, &ByImage::new(), false);
+        // The bold value is the one that decides, for infinitely many samples.
+        assert_eq!(cells(&table, "attention, 2")[..3], ["18.50 ", "21.50 ", "42.11 *"]);
+        assert_eq!(cells(&table, "bicubic")[..3], ["21.25 ", "21.25 ", "41.14 "]);
+        assert!(table.best.contains("“PSNR, K → ∞” decides") && !table.best.contains("exploratory"));
+        assert!(Table::of(&summary, &ByImage::new(), true).best.contains("exploratory"));
+        let table = Table::of(&Summary::of(&arms, floors()), &ByImage::new(), false);
         assert!(table.rows.iter().flat_map(|row| &row.cells).all(|cell| !cell.is_best));
     }
 
     #[test]
     fn metrics_of_several_seeds_have_a_standard_deviation() {
         let arms = with_seeds();
-        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap());
+        let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap(), false);
         assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training");
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 ");

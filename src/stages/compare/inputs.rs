@@ -24,8 +24,8 @@ pub struct Arm<'a> {
 }
 
 impl Arm<'_> {
-    pub(super) fn loss_digest(&self) -> Option<Digest> {
-        self.artifact.get(blobs::LOSS).cloned()
+    pub(super) fn digest_of(&self, blob: &str) -> Option<Digest> {
+        self.artifact.get(blob).cloned()
     }
 
     fn digest(&self, blob: &str) -> anyhow::Result<&Digest> {
@@ -47,7 +47,7 @@ pub(super) fn arms<'a>(params: &'a CompareParams, ctx: &'a Context) -> anyhow::R
     let mut arms = vec![];
     for (name, params) in &params.arms {
         for (index, run) in params.runs.iter().enumerate() {
-            let (role, stage) = (run.role(name), run.stage.as_str());
+            let (role, stage) = (run.role(name), &run.stage);
             let artifact =
                 ctx.inputs.get(&role).with_context(|| format!("input `{role}` (stage `{stage}`) is missing"))?;
             arms.push(Arm { name, params, run, is_first: index == 0, artifact });

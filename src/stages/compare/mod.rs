@@ -61,7 +61,9 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
             split: arm.run.split,
             is_selected: arm.run.is_selected,
             trainings: arm.run.trainings.clone(),
-            loss_digest: arm.loss_digest(),
+            samples_digest: arm.digest_of(blobs::SAMPLES),
+            loss_digest: arm.digest_of(blobs::LOSS),
+            loss_kind: arm.run.loss_kind,
             diffusion,
             losses,
             ..Measured::default()
@@ -69,10 +71,16 @@ pub(super) fn run(params: &CompareParams, ctx: &Context) -> anyhow::Result<Outco
         measured.push(bench.measure(of_arm, &samples, arm.is_first).with_context(|| format!("measuring {arm}"))?);
     }
 
-    let (measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
-    let claims = comparison::answers(params, &measured);
-    let differences = params.control().map(|control| comparison::against(control, &measured)).unwrap_or_default();
-    let summary = Summary { claims, differences, ..Summary::of(&measured, comparison::floors(population.floor())) };
+    let (mut measured, pictures): (Vec<Measured>, Vec<Option<Pictures>>) = measured.into_iter().unzip();
+    let copies = comparison::merge_copies(&mut measured);
+    let control = params.control();
+    let mut summary = Summary {
+        claims: comparison::answers(params, &measured),
+        differences: control.map_or(vec![], |control| comparison::against(control, &measured, params.seeds)),
+        best: comparison::best(&measured, params.seeds),
+        ..Summary::of(&measured, comparison::floors(population.floor()))
+    };
+    summary.notes.extend(copies);
     for text in &summary.notes {
         (ctx.report)(StageEvent::Message { text: text.clone() });
     }
