@@ -163,3 +163,51 @@ fn plan_power_estimates_seeds_and_time() {
     let text = folder.srpipe(&["plan", "p.yaml", "--power", "--sweep", &sweep(3)]).stdout;
     assert!(text.contains("seeds for 80 %") && text.contains("quality"), "{text}");
 }
+
+#[test]
+fn losses_are_compared_only_if_they_measure_the_same() {
+    let model = |data: &str, channels: usize| {
+        format!(
+            "{{kind: train, data: {data}, model: {{base_channels: {channels}}}, optim: {{steps: 2, batch_size: 2}}, \
+             validation: {{every: 1, images: 2}}}}"
+        )
+    };
+    let sample =
+        |model: &str| format!("{{kind: sample, model: {model}, data: pairs, samples: 2, sampler: {{steps: 1}}}}");
+    let images = "{kind: fetch, dataset: synthetic, train: 8, validation: 4, test: 4}";
+    let folder = Pipeline::new()
+        .stage("images", images)
+        .stage("pairs", "{kind: degrade, input: images, scale: 4}")
+        .stage("more", &images.replace("train: 8", "train: 16"))
+        .stage("other", "{kind: degrade, input: more, scale: 4}")
+        .stage("base", &model("pairs", 2))
+        .stage("wide", &model("pairs", 4))
+        .stage("foreign", &model("other", 2))
+        .stage("of_base", &sample("base"))
+        .stage("of_wide", &sample("wide"))
+        .stage("of_foreign", &sample("foreign"))
+        .stage(
+            "compare",
+            "{kind: compare, arms: {base: of_base, wide: of_wide, foreign: of_foreign}, control: base, rows: 1}",
+        )
+        .folder();
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let latest = folder.runs().join("p/latest");
+    let summary = std::fs::read(latest.join("compare/summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    let differences = summary["differences"].as_array().unwrap();
+    let arms_by = |metric: &str| -> Vec<&str> {
+        let of = differences.iter().filter(|difference| difference["metric"] == metric);
+        of.map(|difference| difference["arm"].as_str().unwrap()).collect()
+    };
+    assert_eq!((arms_by("heldout_loss"), arms_by("crps")), (vec!["wide"], vec!["foreign", "wide"]));
+    let report = std::fs::read_to_string(latest.join("report.html")).unwrap();
+    let leads = report.split("id=\"leads-1\"").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(leads.contains("wide") && !leads.contains("foreign"), "{leads}");
+
+    let first = latest.canonicalize().unwrap();
+    folder.run(&["--set", "stages.wide.diffusion.objective=eps"]);
+    let diff = folder.srpipe(&["diff", first.to_str().unwrap(), "p"]);
+    assert!(diff.stdout.contains("not comparable: other `diffusion.objective`"), "{diff}");
+}

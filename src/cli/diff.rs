@@ -16,14 +16,17 @@ use super::output::{Look, Paint, print, print_json};
 use super::results;
 use super::run_values::RunValues;
 use crate::comparison::BICUBIC;
-use crate::config::StageKind;
-use crate::store::Store;
+use crate::config::metrics::Metric;
+use crate::config::{LossKind, StageKind};
+use crate::plan::Preimage;
+use crate::store::{Key, Store};
 
 pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     let store = open_store(runs)?;
     let read = |what: &str| RunValues::read(&find_run(&store, what)?);
     let (a, b) = (read(&args.before)?, read(&args.after)?);
     let spreads = [&a, &b].map(|run| spreads(&store, run));
+    let losses = [&a, &b].map(|run| losses(&store, run));
     if args.json {
         let [a_params, b_params] = [&a, &b].map(|run| run.with_older_names(&run.params));
         let [a_metrics, b_metrics] = [&a, &b].map(|run| run.with_older_names(&run.metrics));
@@ -36,7 +39,7 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
         print_json(&json!({"schema": 1, "runs": ids, "params": params, "metrics": metrics, "seeds": seeds}));
         return Ok(EXIT_DONE);
     }
-    print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics), &spreads));
+    print(&show(&a, &b, &changed(&a.params, &b.params), &changed(&a.metrics, &b.metrics), &spreads, &losses));
     Ok(EXIT_DONE)
 }
 
@@ -66,6 +69,30 @@ fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
         }
     }
     spreads
+}
+
+/// Returns the kinds of the losses of a run's training runs, by the paths of their metrics.
+fn losses(store: &Store, run: &RunValues) -> BTreeMap<String, LossKind> {
+    let mut losses = BTreeMap::new();
+    for stage in run.view.record.stages.iter().filter(|stage| stage.kind == StageKind::Train) {
+        let kind = |key: &Key| {
+            let Preimage { params, inputs, .. } = Preimage::of(&store.action(key).ok()??)?;
+            let diffusion = serde_json::from_value(params["diffusion"].clone()).ok()?;
+            // The older name of `validation`, which is still its name in keys.
+            let images = params["heldout"]["images"].as_u64()? as usize;
+            Some(LossKind::new(&diffusion, images, format!("{:?}", inputs.get("data"))))
+        };
+        let Some(kind) = stage.key.as_ref().and_then(kind) else { continue };
+        for metric in [Metric::ValLoss.id(), "loss"] {
+            losses.insert(format!("{}.{metric}", stage.name), kind.clone());
+        }
+    }
+    losses
+}
+
+/// Returns the parameter that makes the losses of both runs incomparable, if there is one.
+fn incomparable(path: &str, [a, b]: &[BTreeMap<String, LossKind>; 2]) -> Option<String> {
+    a.get(path)?.difference(b.get(path)?)
 }
 
 /// Returns the spreads of a metric in both runs; `None` if neither has one.
@@ -110,6 +137,7 @@ fn show(
     params: &Changes<String>,
     metrics: &Changes<f64>,
     spreads: &[BTreeMap<String, Spread>; 2],
+    losses: &[BTreeMap<String, LossKind>; 2],
 ) -> String {
     let (a_id, b_id) = (&a.view.record.id, &b.view.record.id);
     if params.is_empty() && metrics.is_empty() {
@@ -147,8 +175,9 @@ fn show(
                 None => value,
             }
         };
-        let by = match (before, after) {
-            (Some(before), Some(after)) => format!("{:+.4}", **after - **before),
+        let by = match (before, after, incomparable(path, losses)) {
+            (Some(_), Some(_), Some(parameter)) => format!("not comparable: other `{parameter}`"),
+            (Some(before), Some(after), None) => format!("{:+.4}", **after - **before),
             _ => String::new(),
         };
         table.row(vec![

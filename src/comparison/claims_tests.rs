@@ -185,7 +185,65 @@ fn arms_of_one_training_cannot_differ_in_validation_loss() {
     arms.iter_mut().flatten().for_each(|of_seed| of_seed.loss_digest.clone_from(&digest));
     let answer = ask(&[("any", claim(Metric::ValLoss))], arms).remove(0);
     assert_eq!((answer.effect, answer.verdict), (None, Verdict::Inconclusive));
-    assert!(answer.reason.unwrap().contains("both arms sample the same trained network"));
+    assert!(answer.reason.unwrap().contains("both arms have the same loss.csv"));
+}
+
+/// Returns the reason why `val_loss` cannot compare the arms, after `edit` of the arm and the control of each seed.
+fn objection_to_losses(edit: impl Fn(usize, &mut Measured, &mut Measured)) -> Option<String> {
+    let [mut a, mut c] = [arm("a", 6, |_| [8.0, 10.0], &[0.4]), arm("c", 6, |_| [9.0, 11.0], &[0.5])];
+    a.iter_mut().zip(&mut c).enumerate().for_each(|(seed, (a, c))| edit(seed, a, c));
+    let answer = ask(&[("any", claim(Metric::ValLoss))], [a.clone(), c.clone()]).remove(0);
+    let arms = [a, c].concat();
+    let is_ranked = best(&arms, None).contains_key(&Metric::ValLoss);
+    let is_compared = against("c", &arms, None).iter().any(|difference| difference.metric == Metric::ValLoss);
+    let is_answered = answer.effect.is_some();
+    assert_eq!([is_ranked, is_compared, is_answered], [answer.reason.is_none(); 3], "{:?}", answer.reason);
+    answer.reason
+}
+
+#[test]
+fn one_rule_decides_whether_losses_are_compared() {
+    let objection = |edit: fn(usize, &mut Measured, &mut Measured)| objection_to_losses(edit).unwrap_or_default();
+    assert_eq!(objection(|_, _, _| {}), "");
+    assert_eq!(objection(|_, a, c| (a.loss_kind, c.loss_kind) = (Some(0), Some(0))), "");
+    let incomparable = "the losses of the arms are not comparable";
+    // The same diffusion parameters, but other data.
+    let diffusion = |m: &mut Measured| m.diffusion = Some(DiffusionParams::default());
+    let other_data = objection_to_losses(|_, a, c| {
+        (a.loss_kind, c.loss_kind) = (Some(0), Some(1));
+        [a, c].into_iter().for_each(diffusion);
+    });
+    assert!(other_data.unwrap().contains(incomparable));
+    assert!(objection(|_, a, _| a.loss_kind = Some(0)).contains(incomparable), "a command and a training run");
+    assert!(objection(|_, a, _| a.diffusion = Some(DiffusionParams::default())).contains(incomparable));
+    // A command rewrote the loss file of the same training run.
+    let copied = objection(|seed, a, c| (a.trainings, c.trainings) = (vec![seed, 6 + seed], vec![seed]));
+    assert!(copied.contains("both arms depend on the same training run"), "{copied}");
+}
+
+#[test]
+fn samples_of_an_unknown_model_count_as_random() {
+    let scores = Scores { psnr: 20.0, consistency_psnr: 40.0, ..Scores::default() };
+    let of = |objective: Option<PredictionType>, endpoint| {
+        let arms = [("a", 8.0), ("c", 9.0)].map(|(name, crps)| arm(name, 6, move |_| [crps, crps], &[]));
+        let [mut a, mut c] = arms;
+        for (of_seed, objective) in
+            a.iter_mut().map(|a| (a, Some(PredictionType::Regression))).chain(c.iter_mut().map(|c| (c, objective)))
+        {
+            of_seed.samples = 1;
+            of_seed.diffusion = objective.map(|objective| DiffusionParams { objective, ..Default::default() });
+            (of_seed.sample, of_seed.mean) = (vec![scores; 2], vec![scores; 2]);
+        }
+        let arms = [a, c];
+        assert!(best(&arms.concat(), None).is_empty());
+        ask(&[("any", claim(endpoint))], arms).remove(0)
+    };
+    for endpoint in [Metric::PsnrSample, Metric::SsimSample, Metric::PsnrMean] {
+        let reason = of(None, endpoint).reason.unwrap();
+        assert!(reason.contains("The outputs of a command count as random draws"), "{reason}");
+        assert_eq!(of(Some(PredictionType::Regression), endpoint).reason, None);
+        assert!(!of(Some(PredictionType::V), endpoint).reason.unwrap().contains("command"));
+    }
 }
 
 #[test]
@@ -295,4 +353,50 @@ fn the_best_arms_are_those_that_are_not_significantly_worse_than_the_best() {
     // With five seeds, no arm is distinguishable from the best.
     let few = |arms: [Vec<Measured>; 3]| arms.map(|seeds| seeds[..5].to_vec());
     assert_eq!(best_of(few(arms(12.0))), None);
+}
+
+#[test]
+fn nothing_is_significant_before_a_verdict_is_possible() {
+    let arms = |seeds| {
+        let noisy = |seed: usize| [8.0 + 0.01 * seed as f64, 8.0];
+        [arm("a", seeds, noisy, &[0.4]), arm("c", seeds, |_| [12.0; 2], &[0.5])].concat()
+    };
+    let of = |seeds, plan| {
+        let all = against("c", &arms(seeds), plan);
+        let found: Vec<bool> = all.iter().map(|difference| difference.is_significant).collect();
+        assert!(found.iter().all(|is| *is == found[0]) && all.iter().all(|d| d.p_holm < 0.001), "{all:?}");
+        [found[0], !best(&arms(seeds), plan).is_empty()]
+    };
+    assert_eq!(of(3, None), [false; 2]);
+    assert_eq!(of(6, None), [true; 2]);
+    // Between the looks at ten and at twenty seeds.
+    let plan = Some(SeedPlan { plan: 20, looks: 2 });
+    assert_eq!(of(15, plan), [false; 2]);
+    assert_eq!(of(10, plan), [true; 2]);
+    assert_eq!(of(20, plan), [true; 2]);
+    // The first of two looks has too few seeds for any verdict.
+    assert_eq!(of(6, Some(SeedPlan { plan: 12, looks: 2 })), [false; 2]);
+}
+
+/// K = 16 looks better than K = 2 by the PSNR of its mean, although its network is worse.
+#[test]
+fn the_best_arms_are_those_of_the_values_in_the_table() {
+    let of = |name: &str, samples: usize, error: f64| {
+        let mut arms = arm(name, 6, |_| [1.0, 1.0], &[]);
+        for (seed, of_seed) in arms.iter_mut().enumerate() {
+            let of_mean = error + 0.01 * seed as f64 + 16.0 / samples as f64;
+            let errors = Errors { of_sample: error + 0.01 * seed as f64 + 16.0, of_mean };
+            of_seed.forecasts.iter_mut().for_each(|forecast| forecast.errors = errors);
+            let psnr = 10.0 * (65025.0 / of_mean).log10();
+            of_seed.mean = vec![Scores { psnr, ..Scores::default() }; 2];
+            (of_seed.samples, of_seed.diffusion) = (samples, Some(DiffusionParams::default()));
+        }
+        arms
+    };
+    let arms = [of("few", 2, 16.0), of("many", 16, 18.0)].concat();
+    let found = best(&arms, None);
+    assert_eq!((found.get(&Metric::PsnrMean), &found[&Metric::PsnrMeanLimit]), (None, &vec!["few".to_string()]));
+    let figure = |arm: usize, metric| arms[arm].figures().get(metric).unwrap();
+    assert!(figure(0, Metric::PsnrMean) < figure(6, Metric::PsnrMean));
+    assert!(figure(0, Metric::PsnrMeanLimit) > figure(6, Metric::PsnrMeanLimit));
 }

@@ -39,7 +39,7 @@ pub struct Preimage {
     /// [`StageKind::version`]
     pub(super) code_version: u32,
     /// The parameters that change the result, with defaults filled in.
-    pub(super) params: Value,
+    pub params: Value,
     /// Only for stages that draw random numbers.
     pub seed: Option<u64>,
     /// Only for stages that run a network.

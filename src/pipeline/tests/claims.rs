@@ -109,10 +109,78 @@ fn arms_of_one_training_cannot_differ_in_validation_loss() {
     assert_eq!(
         messages(&text, &[]),
         [
-            "`val_loss` cannot decide between `first` and `second`: both sample the network of `first`, and it is measured \
-          in training"
+            "`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, and it is \
+          measured in training"
         ]
     );
+}
+
+/// Returns a command that replaces a `sample` stage and reads `input`.
+fn program(input: &str) -> String {
+    let outputs = "samples.safetensors, test_hr.safetensors, test_lr.safetensors, loss.csv";
+    format!("{{ kind: command, command: [make], inputs: {{ i: {input} }}, outputs: [{outputs}] }}")
+}
+
+#[test]
+fn commands_cannot_hide_a_shared_training_run() {
+    let copy = |from: &str| program(from);
+    let of = |first: &str, second: &str| {
+        let text = with("quality: { arm: first, control: second }")
+            .replace("{ kind: sample, model: first }", first)
+            .replace("{ kind: sample, model: second }", second);
+        format!(
+            "{text}  of_first: {{ kind: sample, model: first }}\n  again: {{ kind: sample, model: first, seed: 4 }}\n"
+        )
+    };
+    let shared = "`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, and \
+                  it is measured in training";
+    assert_eq!(messages(&of(&copy("of_first"), &copy("again")), &[]), [shared]);
+    assert_eq!(messages(&of(&copy("of_first"), "{ kind: sample, model: first }"), &[]), [shared]);
+    // Programs that train on the same data on their own.
+    assert!(messages(&of(&program("pairs"), &program("images")), &[]).is_empty());
+    assert_errors(
+        &of(&program("pairs"), "{ kind: sample, model: second }"),
+        &[],
+        "
+error: `val_loss` cannot decide between `first` and `second`: the losses of `sample_first` are those of a command, so their validation losses are not comparable
+  --> test.yaml:14:130
+   |
+14 | ...mple_second, other: sample_other }, claims: { quality: { arm: first, control: second } } }
+   |                                                                  ^^^^^
+   |
+   = help: choose an endpoint that measures images, such as `crps` or `psnr_mean`
+",
+    );
+}
+
+#[test]
+fn validation_losses_are_compared_only_if_they_measure_the_same() {
+    let of = |second: &str| {
+        let text = with("quality: { arm: first, control: second }")
+            .replace("second: { kind: train, model: { attention: { kind: seed } } }", second)
+            .replace("data: pairs, optim", "optim")
+            .replace("first: { kind: train }", "first: { kind: train, data: pairs }")
+            .replace("other: { kind: train,", "other: { kind: train, data: pairs,");
+        format!(
+            "{text}  same: {{ kind: degrade, input: images }}\n  moved: {{ kind: fetch, dataset: synthetic, seed: 7 }}\n  \
+             differ: {{ kind: degrade, input: moved }}\n"
+        )
+    };
+    let differing = |second: &str| {
+        let found = messages(&of(second), &[]);
+        found.first().map(|message| {
+            let start = "`val_loss` cannot decide between `first` and `second`: they differ in `";
+            let end = "`, so their validation losses are not comparable";
+            message.strip_prefix(start).and_then(|rest| rest.strip_suffix(end)).expect(message).to_string()
+        })
+    };
+    assert_eq!(differing("second: { kind: train, data: differ }").unwrap(), "data");
+    let images = "second: { kind: train, data: pairs, validation: { images: 8 } }";
+    assert_eq!(differing(images).unwrap(), "validation.images");
+    let schedule = "second: { kind: train, data: same, diffusion: { schedule: linear } }";
+    assert_eq!(differing(schedule).unwrap(), "diffusion.schedule");
+    // The same images under another name, and another weighting of the training loss.
+    assert_eq!(differing("second: { kind: train, data: same, diffusion: { loss_weighting: min_snr } }"), None);
 }
 
 #[test]

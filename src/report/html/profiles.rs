@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use crate::comparison::metrics_csv;
     use crate::comparison::testing::{floors, measured};
+    use crate::config::PredictionType;
 
     #[test]
     fn profiles_have_only_metrics_that_are_fair_to_all_arms() {
@@ -86,5 +87,14 @@ mod tests {
         let mut other = summary.clone();
         other.arms.get_mut("baseline").unwrap().samples = 1;
         assert_eq!(titles(&other).unwrap(), ["LR-PSNR"]);
+        // Bicubic enlargement aside, all arms are deterministic.
+        let mut fixed = summary.clone();
+        for arm in fixed.arms.values_mut() {
+            (arm.samples, arm.objective) = (1, Some(PredictionType::Regression));
+        }
+        assert!(titles(&fixed).unwrap().contains(&"PSNR"));
+        // The objective of a command is unknown, so its outputs may be random.
+        fixed.arms.get_mut("baseline").unwrap().objective = None;
+        assert!(!titles(&fixed).unwrap().contains(&"PSNR"));
     }
 }

@@ -312,6 +312,35 @@ fn arms_of_one_training_share_a_curve() {
 }
 
 #[test]
+fn runs_with_identical_samples_count_once() {
+    let mut bed = Bed::new();
+    let hr = test_images(0);
+    for (arm, sigma) in [("copied", 10.0), ("varied", 20.0)] {
+        let mut runs = vec![];
+        for seed in 0..6 {
+            let varied = if arm == "varied" { f64::from(seed) } else { 0.0 };
+            bed.arm("run", &noisy(&hr, COUNT, 2, sigma + varied), LOSS, 0);
+            bed.params.arms.remove("run");
+            let run =
+                config::ArmRun { trainings: vec![runs.len()], ..config::ArmRun::new(Some(seed.to_string()), "s") };
+            let artifact = bed.inputs.remove("arms.run").unwrap();
+            bed.inputs.insert(run.role(arm), artifact);
+            runs.push(run);
+        }
+        bed.params.arms.insert(arm.to_string(), config::Arm { of: arm.to_string(), axes: vec![], runs });
+    }
+    let claim = serde_json::json!({"arm": "copied", "control": "bicubic", "endpoint": "psnr_mean"});
+    bed.params.claims = [("any".to_string(), serde_json::from_value(claim).unwrap())].into();
+    let summary = Summary::from_json(&bed.blob(&bed.run().unwrap(), blobs::SUMMARY)).unwrap();
+    assert_eq!((summary.claims[0].n, summary.claims[0].pairs, summary.claims[0].by_design), (1, 6, true));
+    assert_eq!(["copied", "varied"].map(|arm| summary.arms[arm].trainings), [Some(1), Some(6)]);
+    assert_eq!(
+        summary.notes,
+        ["copied: the samples of seed 1, 2, 3, 4, 5 are identical to those of seed 0, so these runs count once"]
+    );
+}
+
+#[test]
 fn arms_of_different_k_are_listed_in_a_note() {
     let mut bed = bed();
     bed.arm("single", &noisy(&test_images(0), COUNT, 1, 20.0), LOSS, 0);
