@@ -358,7 +358,7 @@ fn the_best_arms_are_those_that_are_not_significantly_worse_than_the_best() {
 #[test]
 fn nothing_is_significant_before_a_verdict_is_possible() {
     let arms = |seeds| {
-        let noisy = |seed: usize| [8.0 + 0.01 * seed as f64, 8.0];
+        let noisy = |seed: usize| [8.0 + 0.01 * seed as f64; 2];
         [arm("a", seeds, noisy, &[0.4]), arm("c", seeds, |_| [12.0; 2], &[0.5])].concat()
     };
     let of = |seeds, plan| {

@@ -178,7 +178,7 @@ pub fn metrics_csv(arms: &[Measured]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::testing::{measured, with_seeds};
+    use crate::comparison::testing::{OF_BICUBIC, OF_SAMPLES, measured, with_seeds};
 
     #[test]
     fn the_csv_is_pinned() {
@@ -186,11 +186,11 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,split,arm,seed,training,psnr_sample,psnr_mean,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,ssim_y_sample,\
-             ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
+            "image,split,arm,seed,training,psnr_sample,psnr_mean,psnr_mean_limit,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,\
+             ssim_y_sample,ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
-        assert_eq!(lines[2], "0,test,\"attention, 2\",,,18.0,21.0,19.0,22.0,,,,,36.0,42.0,5.25,");
-        assert_eq!(lines[4], "1,test,bicubic,,,22.5,22.5,23.5,23.5,,,,,45.0,45.0,,");
+        assert_eq!(lines[2], format!("0,test,\"attention, 2\",,,18.0,21.0,{OF_SAMPLES},19.0,22.0,,,,,36.0,42.0,5.25,"));
+        assert_eq!(lines[4], format!("1,test,bicubic,,,22.5,22.5,{OF_BICUBIC},23.5,23.5,,,,,45.0,45.0,,"));
         assert_eq!(lines.len(), 7);
     }
 
@@ -198,9 +198,11 @@ mod tests {
     fn the_csv_has_columns_for_seeds_and_axes() {
         let csv = String::from_utf8(metrics_csv(&with_seeds()).unwrap()).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
-        assert!(lines[0].starts_with("image,arm,seed,training,base_channels,psnr_sample,"), "{csv}");
-        assert_eq!(lines[1], "0,bicubic,,,,20.0,20.0,21.0,21.0,,,,,40.0,40.0,,");
-        assert_eq!(lines[4], "0,baseline[base_channels=16],1,0,16,20.0,20.0,21.0,21.0,,,,,40.0,40.0,5.0,");
+        assert!(lines[0].starts_with("image,split,arm,seed,training,base_channels,psnr_sample,"), "{csv}");
+        assert_eq!(lines[1], format!("0,test,bicubic,,,,20.0,20.0,{OF_BICUBIC},21.0,21.0,,,,,40.0,40.0,,"));
+        let of_seed =
+            format!("0,test,baseline[base_channels=16],1,0,16,20.0,20.0,{OF_SAMPLES},21.0,21.0,,,,,40.0,40.0,5.0,");
+        assert_eq!(lines[4], of_seed);
         assert_eq!(lines.len(), 9);
     }
 }
