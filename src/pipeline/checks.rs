@@ -139,13 +139,6 @@ impl<'a> Stages<'a> {
             _ => vec![],
         }
     }
-
-    fn train(&self, name: &str) -> Option<&TrainParams> {
-        match self.params(name)? {
-            StageParams::Train(p) => Some(p),
-            _ => None,
-        }
-    }
 }
 
 fn check_fetch(stage: Stage, params: &FetchParams, errors: &mut Errors) {

@@ -20,7 +20,8 @@ pub(super) fn run(params: &SelectParams, ctx: &Context) -> anyhow::Result<Outcom
         params.from,
         summary.split
     );
-    let candidates = selection::rank(&summary, params.by).with_context(|| format!("stage `{}`", params.from))?;
+    let candidates =
+        selection::rank(&summary, params.by.deciding()).with_context(|| format!("stage `{}`", params.from))?;
     let best = &candidates[0];
     let role = SelectParams::role(&best.arm);
     let text = format!("selected {}", selection::describe(&candidates));

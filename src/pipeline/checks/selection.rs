@@ -2,9 +2,9 @@
 
 use super::super::diagnostics::{Diagnostic, Errors};
 use super::super::text::quote;
-use super::claims::{drawn, loss_difference};
+use super::claims::{drawn, incomparable};
 use super::{Stage, Stages};
-use crate::config::metrics::{Metric, Samples};
+use crate::config::metrics::Metric;
 use crate::config::{Arm, CompareParams, EvaluationSplit, SampleParams, SelectParams, StageParams};
 
 /// An arm to select from.
@@ -100,20 +100,12 @@ fn difference_in_sampling(stage: Stage, params: &SelectParams, a: &Entrant, b: &
 /// Returns the reason why a metric does not rank two arms, and what to do.
 fn objection(by: Metric, a: &Entrant, b: &Entrant, stages: &Stages) -> Option<(String, &'static str)> {
     if by.is_of_training() {
-        let [a, b] = [a, b].map(|entrant| stages.models(&entrant.sample.model));
-        let parameter = loss_difference(a.first()?.1, b.first()?.1)?;
-        let reason = format!("they differ in `{parameter}`, so their validation losses are not comparable");
+        let runs = [a.arm.runs.first()?, b.arm.runs.first()?];
+        let reason = format!("{}, so their validation losses are not comparable", incomparable(runs, stages)?);
         return Some((reason, "choose a metric that measures images, such as `crps`"));
     }
     let drawn = [drawn(Some(a.arm), stages)?, drawn(Some(b.arm), stages)?];
-    if let Some(objection) = by.objection(drawn) {
-        return Some((objection.reason.to_string(), objection.help));
-    }
-    // The selection reads the values of tables, which depend on K.
-    (by.declaration().samples == Samples::Extrapolated && drawn[0] != drawn[1]).then(|| {
-        let reason = "the mean of more samples has a smaller error, and the arms have different numbers of samples";
-        (reason.to_string(), "choose `energy_score` or `crps`")
-    })
+    by.deciding().objection(drawn).map(|objection| (objection.reason.to_string(), objection.help))
 }
 
 /// Checks that all arms sample the same split, and that no claim is about a selected model.
