@@ -4,6 +4,7 @@
 //!
 //! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one
 //!   value per metric. `paired`: differences between two arms. `planned`: when a study may be tested.
+//!   `convergence`: training effort until the same loss.
 //!   `claims`: answers to claims. `looks`: which answers are exploratory. `differences`: every metric against one control.
 //!   `summary`: means and answers, as in `summary.json`. [`selection`]: the best arm of a summary.
 //! - `grid`: `comparison.png`. `loss`: `loss.csv` and `loss.png`. `canvas`, `color`, `axis`, `text`, `names`: drawing.
