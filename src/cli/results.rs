@@ -44,7 +44,8 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
             if let Ok(summary) = Summary::deserialize(&summary) {
                 let is_exploratory = claims::exploratory(&summary.claims, record, &stage.name, &action);
                 let is_exploratory = is_exploratory.iter().any(Option::is_some);
-                for line in [summary.describe_deviations(), best(&summary, is_exploratory)].into_iter().flatten() {
+                let lines = [summary.describe_deviations(), best(&summary, is_exploratory), summary.describe_limit()];
+                for line in lines.into_iter().flatten() {
                     text += &format!("{line}\n");
                 }
                 if let Some(first) = summary.differences.first() {

@@ -112,6 +112,17 @@ impl Summary {
         Some(format!("± is the standard deviation over {over}"))
     }
 
+    /// Explains the column that decides the PSNR of the mean in place of the one that depends on K. `None` without it.
+    pub fn describe_limit(&self) -> Option<String> {
+        let heading = Metric::PsnrMeanLimit.declaration().heading;
+        self.arms.values().any(|arm| arm.figures.get(Metric::PsnrMeanLimit).is_some()).then(|| {
+            format!(
+                "“{heading}” decides for the PSNR of the mean, because it does not depend on K; it is that of the mean squared \
+                 error over all images, and therefore lower than a mean of PSNRs"
+            )
+        })
+    }
+
     /// Serialises the summary.
     ///
     /// # Errors

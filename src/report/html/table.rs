@@ -123,14 +123,12 @@ impl Table {
 
 /// Explains bold values.
 fn describe_best(summary: &Summary, is_exploratory: bool) -> String {
+    let limit = summary.describe_limit().map_or(String::new(), |limit| format!(" {limit}."));
     if summary.best.is_empty() {
-        return "No value is bold: no metric that compares all arms shows one to be significantly worse than the best."
-            .to_string();
+        return format!(
+            "No value is bold: no metric that compares all arms shows one to be significantly worse than the best.{limit}"
+        );
     }
-    let limit = match summary.best.contains_key(&Metric::PsnrMeanLimit) {
-        true => " For the PSNR of the mean, the column “PSNR, K → ∞” decides, because it does not depend on K.",
-        false => "",
-    };
     let exploratory = match is_exploratory {
         true => " Bold values are exploratory: this study was already tested with other seeds or another plan.",
         false => "",
