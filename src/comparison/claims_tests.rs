@@ -362,7 +362,9 @@ fn nothing_is_significant_before_a_verdict_is_possible() {
         [arm("a", seeds, noisy, &[0.4]), arm("c", seeds, |_| [12.0; 2], &[0.5])].concat()
     };
     let of = |seeds, plan| {
-        let all = against("c", &arms(seeds), plan);
+        let mut all = against("c", &arms(seeds), plan);
+        // The arms do not differ by the PSNR.
+        all.retain(|difference| difference.metric != Metric::PsnrMeanLimit);
         let found: Vec<bool> = all.iter().map(|difference| difference.is_significant).collect();
         assert!(found.iter().all(|is| *is == found[0]) && all.iter().all(|d| d.p_holm < 0.001), "{all:?}");
         [found[0], !best(&arms(seeds), plan).is_empty()]
