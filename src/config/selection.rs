@@ -20,7 +20,7 @@ pub struct SelectParams {
     /// The metric by which the best arm is selected.
     pub by: Metric,
     /// The candidates by arm, set when the file is loaded.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(skip)]
     pub candidates: BTreeMap<String, Candidate>,
 }

@@ -21,6 +21,9 @@ stages:
   model: { kind: train, data: pairs, optim: { steps: 10 } }
   samples: { kind: sample, model: model, data: pairs }
   compare: { kind: compare, arms: { a: samples } }
+  validated: { kind: sample, model: model, data: pairs, split: validation }
+  choice: { kind: compare, arms: { a: validated } }
+  best: { kind: select, from: choice, by: crps }
   count: { kind: command, command: [wc, '{inputs.x}'], inputs: { x: samples }, outputs: [o] }
 ";
 
@@ -84,6 +87,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.model.optim.flips", &["false"]),
     ("stages.model.validation.every", &["50"]),
     ("stages.model.validation.images", &["100"]),
+    ("stages.samples.split", &["validation"]),
     ("stages.samples.seed", &["7", "8"]),
     ("stages.samples.sampler.method", &["ddpm", "dpmpp_2m"]),
     ("stages.samples.sampler.steps", &["10", "50"]),
@@ -99,6 +103,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.compare.family", &["other"]),
     ("stages.compare.seeds", &["{ plan: 8 }", "{ plan: 8, looks: 2 }"]),
     ("stages.compare.control", &["bicubic"]),
+    ("stages.best.by", &["energy_score", "psnr_mean"]),
     ("stages.count.command", &["[wc, -l, '{inputs.x}']", "[echo, '{seed}']"]),
     ("stages.count.outputs", &["[o, p]"]),
     ("stages.count.env", &["{ A: b }"]),
@@ -119,13 +124,14 @@ const PARAMETERS: &[(&str, &[&str])] = &[
 
 /// Parameters that are not tested: they refer to stages, select other parameters, or are converted to `steps` before
 /// planning.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "fetch.dataset",
     "degrade.input",
     "train.data",
     "sample.model",
     "sample.data",
     "compare.arms",
+    "select.from",
     "command.inputs",
     "train.optim.budget",
     "train.optim.gflops",
@@ -149,7 +155,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.archive.url" | "stages.archive.mirrors" | "stages.archive.sha256" | "stages.photos.path" => vec![],
         "seed" => {
             let own = |stage: &str| given.contains_key(format!("stages.{stage}.seed").as_str());
-            let all = [("images", true), ("model", true), ("samples", true), ("count", uses_seed)];
+            let all = [("images", true), ("model", true), ("samples", true), ("validated", true), ("count", uses_seed)];
             all.iter().filter(|(stage, reads)| *reads && !own(stage)).map(|(stage, _)| *stage).collect()
         }
         "stages.count.seed" => only("count", uses_seed),
@@ -168,11 +174,13 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.model.model.attention.heads" => only("model", !attention(&["none", "seed"])),
         "stages.model.model.attention.resolutions" => only("model", !attention(&["none"])),
         "stages.model.model.attention.matches" => only("model", attention(&["conv_control"])),
+        // A comparison tells which split it compares.
+        "stages.samples.split" => vec!["samples", "compare"],
         "stages.pairs.sigma" => only("pairs", is("stages.pairs.method", "area", &["blur"])),
         "stages.samples.sampler.eta" => only("samples", is("stages.samples.sampler.method", "ddim", &["ddim"])),
         _ => {
             let stage = path.strip_prefix("stages.").and_then(|rest| rest.split('.').next());
-            let names = ["images", "archive", "photos", "pairs", "model", "samples", "compare", "count"];
+            let names = ["images", "archive", "photos", "pairs", "model", "samples", "compare", "best", "count"];
             names.into_iter().filter(|name| stage == Some(name)).collect()
         }
     }
@@ -262,6 +270,7 @@ fn every_parameter_is_tested() {
         ("model", "train"),
         ("samples", "sample"),
         ("compare", "compare"),
+        ("best", "select"),
         ("count", "command"),
     ];
     let of_stage = |path: &&str| {

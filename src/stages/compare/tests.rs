@@ -175,7 +175,7 @@ fn metrics_match_their_direct_computation() {
 
     let csv = String::from_utf8(bed.blob(&outcome, blobs::METRICS)).unwrap();
     assert_eq!(csv.lines().count(), 1 + 3 * COUNT);
-    assert!(csv.lines().nth(2).unwrap().starts_with("0,diffusion,,"));
+    assert!(csv.lines().nth(2).unwrap().starts_with("0,test,diffusion,,"));
 }
 
 #[test]
