@@ -70,6 +70,18 @@ fn sampling_one_model_with_many_seeds_counts_as_one_seed() {
         (&claim["n"], &claim["by_design"], &claim["verdict"]),
         (&1.into(), &true.into(), &"inconclusive".into())
     );
+    // `diff` shows what varies, and that the runs draw different numbers of samples.
+    let first = std::fs::read_link(folder.runs().join("p/latest")).unwrap();
+    folder.run(&["--set", "stages.of_with.samples=2", "--set", "stages.of_without.samples=2"]);
+    let diff = folder.srpipe(&["diff", first.file_name().unwrap().to_str().unwrap(), "p"]);
+    for text in [
+        "(8 sampling seeds of one training, K = 1)",
+        "(8 sampling seeds of one training, K = 2)",
+        "± is the standard deviation over 8 sampling seeds of one training",
+        "different numbers K of samples (1 before, 2 after)",
+    ] {
+        assert!(diff.stdout.contains(text), "{text}: {diff}");
+    }
 }
 
 fn sweep(seeds: usize) -> String {

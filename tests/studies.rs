@@ -105,8 +105,7 @@ struct Comparison {
 impl Comparison {
     fn yaml(&self) -> String {
         let both = |claim: &Value| ["arm", "control"].map(|side| claim[side].as_str().unwrap().to_string());
-        let arms: BTreeMap<String, String> =
-            self.claims.iter().flat_map(both).map(|arm| (arm.clone(), arm)).collect();
+        let arms: BTreeMap<String, String> = self.claims.iter().flat_map(both).map(|arm| (arm.clone(), arm)).collect();
         let of_claim = |claim: &Value| {
             let fields = ["arm", "control", "endpoint", "margin"].map(|field| (field, claim[field].clone()));
             (claim["claim"].as_str().unwrap().to_string(), BTreeMap::from(fields))
@@ -138,11 +137,19 @@ fn the_answers_of_a_run_match_scipy_and_statsmodels() {
     let samples = tempfile::tempdir().unwrap();
     write_samples(samples.path(), &arms);
     let pipeline = pipeline(&arms, samples.path());
-    let folder =
-        comparisons.iter().fold(pipeline, |pipeline, (name, comparison)| pipeline.stage(&format!("of_{name}"), &comparison.yaml()));
+    let folder = comparisons
+        .iter()
+        .fold(pipeline, |pipeline, (name, comparison)| pipeline.stage(&format!("of_{name}"), &comparison.yaml()));
     let folder = folder.folder();
     let run = folder.run(&[]);
     assert_eq!(run.code, Some(0), "{run}");
+    for family in [
+        "a, b, c, d: corrected together with 3 other claims of family four",
+        "a, b, c, d: corrected together with 5 other claims without a named family",
+        "null: not corrected for other claims: it is alone in its family",
+    ] {
+        assert!(run.stdout.contains(family), "{run}");
+    }
     let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
     for (name, comparison) in &comparisons {
         let actual = claims(&folder, &format!("of_{name}"));

@@ -1,6 +1,7 @@
 //! The verdicts on a comparison's claims: a table, the training effort of each arm, and a suggested study for
 //! inconclusive claims.
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
         text += &format!("{}: {}\n", answer.claim, look.describe());
     }
     text += &without_images(&answers).unwrap_or_default();
+    text += &shared_notes(&answers, ClaimAnswer::describe_family);
+    text += &shared_notes(&answers, ClaimAnswer::describe_asymmetry);
     for answer in &answers {
         let pace = |arm: &str| seconds_per_step(arm, store, record, compare);
         text += &convergence(answer, pace(&answer.arm), pace(&answer.control)).unwrap_or_default();
@@ -76,6 +79,15 @@ pub(super) fn exploratory(
     looks::exploratory(stage, answers, &inputs, &record.earlier_looks)
 }
 
+/// Returns one line for each note, with the claims that it is about.
+fn shared_notes(answers: &[ClaimAnswer], note: fn(&ClaimAnswer) -> Option<String>) -> String {
+    let mut claims: IndexMap<String, Vec<&str>> = IndexMap::new();
+    for (answer, note) in answers.iter().filter_map(|answer| Some((answer, note(answer)?))) {
+        claims.entry(note).or_default().push(&answer.claim);
+    }
+    claims.into_iter().map(|(note, claims)| format!("{}: {note}\n", claims.join(", "))).collect()
+}
+
 /// Lists the claims whose intervals do not cover the choice of test images.
 fn without_images(answers: &[ClaimAnswer]) -> Option<String> {
     let seeds_only = answers.iter().filter(|answer| answer.interval.is_some() && !answer.covers_images());
@@ -108,6 +120,7 @@ fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
         };
         let by_design = if answer.by_design { " by design" } else { "" };
         let exploratory = if exploratory.is_some() { " (exploratory)" } else { "" };
+        let approximate = if answer.describe_asymmetry().is_some() { " (rate not guaranteed)" } else { "" };
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let interval = |[low, high]: [f64; 2]| format!("{} to {}", signed(low, decimals), signed(high, decimals));
         let plain = |text: String| (Look::Plain, text);
@@ -116,7 +129,7 @@ fn table(answers: &[ClaimAnswer], exploratory: &[Option<String>]) -> Table {
             plain(answer.arm.clone()),
             plain(answer.control.clone()),
             plain(answer.endpoint.to_string()),
-            (look, format!("{}{by_design}{exploratory}", answer.verdict_label())),
+            (look, format!("{}{by_design}{exploratory}{approximate}", answer.verdict_label())),
             plain(
                 answer.effect.map(|e| format!("{}{unit}", signed(e, decimals))).unwrap_or("not measured".to_string()),
             ),
@@ -197,6 +210,34 @@ mod tests {
         let expected = "convergence|attention|baseline|flops_to_loss|inconclusive by design|+12.25 %|-1.00 to +20.00|±5 %|0.500|3|4";
         assert_eq!(cells(lines[1]).join("|"), expected);
         assert!(lines[2].contains("not measured") && lines[2].contains("by design (exploratory)"), "{text}");
+    }
+
+    #[test]
+    fn verdicts_against_bicubic_and_several_families_have_notes() {
+        let of = |claim: &str, control: &str| ClaimAnswer {
+            claim: claim.into(),
+            control: control.into(),
+            verdict: Verdict::Confirmed,
+            family: Some("sampling".into()),
+            family_claims: Some(3),
+            has_other_families: true,
+            ..claim_answer()
+        };
+        let answers = [of("a", "bicubic"), of("b", "bicubic"), of("c", "baseline")];
+        let text = table(&answers, &[None, None, None]).render(Paint::stdout());
+        let marked: Vec<bool> = text.lines().skip(1).map(|line| line.contains("(rate not guaranteed)")).collect();
+        assert_eq!(marked, [true, true, false], "{text}");
+        let note = shared_notes(&answers, ClaimAnswer::describe_asymmetry);
+        assert!(
+            note.starts_with("a, b: the error rate of 5 % is not guaranteed") && note.lines().count() == 1,
+            "{note}"
+        );
+        assert_eq!(
+            shared_notes(&answers, ClaimAnswer::describe_family),
+            "a, b, c: corrected together with 2 other claims of family sampling\n"
+        );
+        let of_file = ClaimAnswer { has_other_families: false, ..of("a", "bicubic") };
+        assert_eq!(of_file.describe_family(), None);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
+use indexmap::IndexSet;
+use serde::{Deserialize as _, Serialize};
 use serde_json::json;
 
 use super::EXIT_DONE;
@@ -15,8 +16,8 @@ use super::lookup::{find_run, open_store};
 use super::output::{Look, Paint, print, print_json};
 use super::results;
 use super::run_values::RunValues;
-use crate::comparison::BICUBIC;
-use crate::config::metrics::Metric;
+use crate::comparison::{BICUBIC, Summary};
+use crate::config::metrics::{Metric, Samples};
 use crate::config::{LossKind, StageKind};
 use crate::plan::Preimage;
 use crate::store::{Key, Store};
@@ -43,13 +44,26 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// How the value of a metric varies between the seeds of its arm.
+/// How the value of a metric was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Spread {
+    /// `None` for metrics that this version does not have.
+    #[serde(skip)]
+    metric: Option<Metric>,
     /// The number of seeds.
     n: usize,
     /// The standard deviation over the seeds; `None` with one.
     sd: Option<f64>,
+    /// What the standard deviation is over, such as `6 trainings`; `None` with one seed.
+    over: Option<String>,
+    /// The number K of samples per image.
+    samples: usize,
+}
+
+impl Spread {
+    fn over(&self) -> &str {
+        self.over.as_deref().unwrap_or("1 seed")
+    }
 }
 
 /// Returns the spreads of the metrics of a run's comparisons, by path.
@@ -57,14 +71,20 @@ fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
     let mut spreads = BTreeMap::new();
     for stage in run.view.record.stages.iter().filter(|stage| stage.kind == StageKind::Compare) {
         let Some(summary) = stage.key.as_ref().and_then(|key| results::summary(store, key)) else { continue };
-        for (arm, summary) in summary["arms"].as_object().into_iter().flatten() {
-            // Bicubic interpolation has no seeds.
-            let n = summary["seeds"].as_object().map_or(1, |seeds| seeds.len());
+        let Ok(summary) = Summary::deserialize(&summary) else { continue };
+        // Bicubic interpolation has no seeds.
+        for (arm, summary) in summary.arms.iter().filter(|(arm, _)| *arm != BICUBIC) {
             for name in stage.metrics.keys().filter_map(|name| name.strip_suffix(&format!(".{arm}"))) {
-                let sd = summary[format!("{name}_sd")].as_f64();
-                if arm != BICUBIC {
-                    spreads.insert(format!("{}.{name}.{arm}", stage.name), Spread { n, sd });
-                }
+                let metric = name.parse().ok();
+                let sd = metric.and_then(|metric| summary.sd.as_ref()?.get(metric));
+                let spread = Spread {
+                    metric,
+                    n: summary.seeds.len().max(1),
+                    sd,
+                    over: summary.describe_variation(),
+                    samples: summary.samples,
+                };
+                spreads.insert(format!("{}.{name}.{arm}", stage.name), spread);
             }
         }
     }
@@ -101,23 +121,46 @@ fn spreads_of<'a>(path: &str, spreads: &'a [BTreeMap<String, Spread>; 2]) -> Opt
     of_runs.iter().any(Option::is_some).then_some(of_runs)
 }
 
-/// Warns that the differences may be due to chance. `None` if no metric has seeds.
-fn caveat(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Option<String> {
-    let found: Vec<[Option<&Spread>; 2]> = paths.iter().filter_map(|path| spreads_of(path, spreads)).collect();
-    let both: Vec<[usize; 2]> = found.iter().filter_map(|[a, b]| Some([a.as_ref()?.n, b.as_ref()?.n])).collect();
-    if let Some([a, b]) = both.iter().find(|[a, b]| a != b) {
-        return Some(format!(
-            "the runs have different numbers of seeds ({a} and {b}), so part of each difference may come from the seeds"
+/// Returns K of both runs if they differ in it and the metric depends on it.
+fn different_samples(path: &str, spreads: &[BTreeMap<String, Spread>; 2]) -> Option<[usize; 2]> {
+    let [Some(before), Some(after)] = spreads_of(path, spreads)? else { return None };
+    let metric = before.metric?;
+    let is_of_mean = matches!(metric.declaration().samples, Samples::Same);
+    let depends = is_of_mean || metric == Metric::Calibration;
+    (depends && before.samples != after.samples).then_some([before.samples, after.samples])
+}
+
+/// Lists the reasons for which a difference need not be due to the changed parameters.
+fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<String> {
+    let found = paths.iter().filter_map(|path| spreads_of(path, spreads));
+    let both: Vec<[&Spread; 2]> = found.filter_map(|[before, after]| Some([before?, after?])).collect();
+    let mut caveats = vec![];
+    if let Some([before, after]) = both.iter().find(|[before, after]| before.over() != after.over()) {
+        caveats.push(format!(
+            "the runs vary in different ways ({} before, {} after), so part of each difference may come from the seeds",
+            before.over(),
+            after.over()
+        ));
+    } else if both.iter().any(|[before, _]| before.n == 1) {
+        caveats.push(
+            "one seed: another seed may reverse these differences; use claims with several seeds to test them"
+                .to_string(),
+        );
+    } else if !both.is_empty() {
+        let over: IndexSet<&str> = both.iter().map(|[before, _]| before.over()).collect();
+        caveats.push(format!(
+            "± is the standard deviation over {}; use claims to test whether a difference is more than chance",
+            over.into_iter().collect::<Vec<_>>().join(" or ")
         ));
     }
-    let n = both.iter().map(|[n, _]| *n).min()?;
-    Some(match n {
-        1 => "one seed: another seed may reverse these differences; use claims with several seeds to test them"
-            .to_string(),
-        n => format!(
-            "± is the standard deviation over {n} seeds; use claims to test whether a difference is more than chance"
-        ),
-    })
+    let samples: IndexSet<[usize; 2]> = paths.iter().filter_map(|path| different_samples(path, spreads)).collect();
+    for [before, after] in samples {
+        caveats.push(format!(
+            "the runs have different numbers K of samples ({before} before, {after} after): PSNR and SSIM of the mean \
+             increase with K, and calibration is less certain with fewer samples"
+        ));
+    }
+    caveats
 }
 
 /// Names with the values of two runs, which differ.
@@ -167,13 +210,13 @@ fn show(
         last_shown = is_whole.then_some(stage);
     }
     for (path, before, after) in metrics {
+        let samples = different_samples(path, spreads);
         let shown = |value: &Option<&f64>, spreads: &BTreeMap<String, Spread>| {
             let value = value.map_or("-".to_string(), |value| format::number(*value));
-            match spreads.get(*path) {
-                Some(Spread { n, sd: Some(sd) }) => format!("{value} ± {} (n {n})", format::number(*sd)),
-                Some(Spread { n, sd: None }) => format!("{value} (n {n})"),
-                None => value,
-            }
+            let Some(spread) = spreads.get(*path) else { return value };
+            let sd = spread.sd.map_or(String::new(), |sd| format!(" ± {}", format::number(sd)));
+            let samples = samples.map_or(String::new(), |_| format!(", K = {}", spread.samples));
+            format!("{value}{sd} ({}{samples})", spread.over())
         };
         let by = match (before, after, incomparable(path, losses)) {
             (Some(_), Some(_), Some(parameter)) => format!("not comparable: other `{parameter}`"),
@@ -189,7 +232,9 @@ fn show(
     }
     text += &table.render(Paint::stdout());
     let paths: Vec<&str> = metrics.iter().map(|(path, ..)| *path).collect();
-    text += &caveat(&paths, spreads).map_or(String::new(), |caveat| format!("{caveat}\n"));
+    for caveat in caveats(&paths, spreads) {
+        text += &format!("{caveat}\n");
+    }
     text
 }
 
@@ -197,13 +242,38 @@ fn show(
 mod tests {
     use super::*;
 
+    /// Returns the spread of one metric. The number K of samples is `samples`.
+    fn spread(metric: &str, n: usize, over: &str, samples: usize) -> BTreeMap<String, Spread> {
+        let over = (n > 1).then(|| over.to_string());
+        BTreeMap::from([(
+            format!("compare.{metric}.a"),
+            Spread { metric: metric.parse().ok(), n, sd: None, over, samples },
+        )])
+    }
+
     #[test]
     fn differences_of_few_or_unequal_seeds_have_a_caveat() {
-        let spreads = |n| BTreeMap::from([("compare.psnr_mean.a".to_string(), Spread { n, sd: None })]);
-        let of = |a, b| caveat(&["stage.seconds", "compare.psnr_mean.a"], &[spreads(a), spreads(b)]);
-        assert!(of(1, 1).unwrap().starts_with("one seed"));
-        assert!(of(3, 8).unwrap().contains("different numbers of seeds (3 and 8)"));
-        assert!(of(8, 8).unwrap().contains("over 8 seeds"));
-        assert_eq!(caveat(&["stage.seconds"], &[spreads(1), spreads(1)]), None);
+        let spread = |n: usize, over: &str| spread("psnr_mean", n, over, 4);
+        let of = |a, b| caveats(&["stage.seconds", "compare.psnr_mean.a"], &[a, b]).join("\n");
+        assert!(of(spread(1, ""), spread(1, "")).starts_with("one seed"));
+        let unequal = of(spread(3, "3 trainings"), spread(8, "8 trainings"));
+        assert!(unequal.contains("(3 trainings before, 8 trainings after)"), "{unequal}");
+        let unequal = of(spread(6, "6 trainings"), spread(6, "6 sampling seeds of one training"));
+        assert!(unequal.contains("(6 trainings before, 6 sampling seeds of one training after)"), "{unequal}");
+        let equal = of(spread(8, "8 trainings"), spread(8, "8 trainings"));
+        assert!(equal.contains("over 8 trainings") && equal.lines().count() == 1, "{equal}");
+        assert!(caveats(&["stage.seconds"], &[spread(1, ""), spread(1, "")]).is_empty());
+    }
+
+    #[test]
+    fn different_numbers_of_samples_have_a_caveat() {
+        let of = |metric: &str, before: usize, after: usize| {
+            let spread = |samples: usize| spread(metric, 1, "", samples);
+            caveats(&[&format!("compare.{metric}.a")], &[spread(before), spread(after)]).join("\n")
+        };
+        for metric in ["psnr_mean", "ssim_mean", "calibration"] {
+            assert!(of(metric, 4, 2).contains("numbers K of samples (4 before, 2 after)"), "{metric}");
+        }
+        assert!(!of("psnr_mean", 4, 4).contains(" K ") && !of("psnr_sample", 4, 2).contains(" K "));
     }
 }

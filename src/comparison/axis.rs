@@ -40,11 +40,31 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
 
 /// Formats a tick's label: 0.05, 2000, 1e-6; without floating-point noise in the last digits.
 pub fn label(value: f64) -> String {
-    let rounded: f64 = format!("{value:.9e}").parse().unwrap_or(value);
+    significant(value, 10)
+}
+
+/// Formats a value with at most `digits` significant digits: 0.05, 2000, 1e-6.
+pub fn significant(value: f64, digits: usize) -> String {
+    let precision = digits - 1;
+    let rounded: f64 = format!("{value:.precision$e}").parse().unwrap_or(value);
     match rounded.abs() {
-        v if v == 0.0 || (1e-4..1e6).contains(&v) => rounded.to_string(),
+        0.0 => "0".to_string(),
+        v if (1e-4..1e6).contains(&v) => rounded.to_string(),
         _ => format!("{rounded:e}"),
     }
+}
+
+/// Formats a value on a linear axis that spans `range`, rounded to a thousandth of the range or finer, so that rounding
+/// noise is 0. Digits before the decimal point are kept, because steps are counted.
+pub fn on_axis(value: f64, range: f64) -> String {
+    let power = range.abs().log10().floor();
+    if !power.is_finite() {
+        return significant(value, 4);
+    }
+    let step = 10_f64.powf(if power < 6.0 { (power - 3.0).min(0.0) } else { power - 3.0 });
+    let steps = (value / step).round();
+    // Values far from 0 need more digits than the range has.
+    if steps.abs() < 1e12 { label(steps * step) } else { label(value) }
 }
 
 #[cfg(test)]
@@ -61,6 +81,17 @@ mod tests {
         assert_eq!(labels(linear_ticks(0.0, 10.0, 5)), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(labels(linear_ticks(0.11, 0.13, 5)), ["0.11", "0.115", "0.12", "0.125", "0.13"]);
         assert_eq!(linear_ticks(3.0, 3.0, 5), [3.0]);
+    }
+
+    #[test]
+    fn values_on_an_axis_have_the_digits_of_its_range() {
+        let texts = [-6.07e-18, -0.0, 1.2345678, -12.3456, 0.00049].map(|value| on_axis(value, 25.0));
+        assert_eq!(texts, ["0", "0", "1.23", "-12.35", "0"]);
+        assert_eq!([99.99951, 100.0001].map(|value| on_axis(value, 0.001)), ["99.99951", "100.0001"]);
+        assert_eq!([12_345.6, 3e7].map(|value| on_axis(value, 20_000.0)), ["12346", "3e7"]);
+        assert_eq!(on_axis(2.34567e-7, 1e-6), "2.35e-7");
+        assert_eq!(on_axis(1.23456, 0.0), "1.235");
+        assert_eq!([0.0, -0.0, 1234.5678, 1.5e-7].map(|value| significant(value, 4)), ["0", "0", "1235", "1.5e-7"]);
     }
 
     #[test]

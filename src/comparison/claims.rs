@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::convergence::{Convergence, convergence};
-use super::measured::Measured;
+use super::measured::{BICUBIC, Measured};
 use super::paired::{Replicate, differences, objection, pairs, replicates};
 use super::planned::Look;
 use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Scope, Unit};
 use crate::config::{CompareParams, SeedPlan};
+use crate::format::count;
 use crate::stats::{self, Family, Question, SeedsNeeded, Verdict};
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
@@ -45,6 +46,12 @@ pub struct ClaimAnswer {
     /// The number of claims in the family: those of the pipeline file, unless `family` separates them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family_claims: Option<usize>,
+    /// The name of the family; absent for the family of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+    /// Whether the file has claims of other families.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_other_families: bool,
     /// The numbers K of samples per image of the arm and of its control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<[usize; 2]>,
@@ -108,6 +115,36 @@ impl ClaimAnswer {
             SeedsNeeded::TooMany => {
                 format!("more than 200 seeds are needed to detect a true difference as large as {margin}")
             }
+        })
+    }
+
+    /// Describes the claims that are corrected together with this one, if the file has several families.
+    pub fn describe_family(&self) -> Option<String> {
+        let others = self.family_claims.filter(|_| self.has_other_families)?.saturating_sub(1);
+        let others = match others {
+            0 => return Some("not corrected for other claims: it is alone in its family".to_string()),
+            _ => count(others, "other claim"),
+        };
+        Some(match &self.family {
+            Some(name) => format!("corrected together with {others} of family {name}"),
+            None => format!("corrected together with {others} without a named family"),
+        })
+    }
+
+    /// Explains why the error rate of the verdict is not guaranteed, if it is not: bicubic enlargement does not vary, so
+    /// the variation of the other arm does not cancel. The rates are those of `docs/statistics.md`.
+    pub fn describe_asymmetry(&self) -> Option<String> {
+        let has_fixed_side = [&self.arm, &self.control].iter().any(|arm| *arm == BICUBIC);
+        let rate = match self.verdict {
+            Verdict::Confirmed | Verdict::Refuted => "false findings reach 10 %",
+            Verdict::Equivalent => "false equivalents reach 16 %",
+            Verdict::Inconclusive => return None,
+        };
+        has_fixed_side.then(|| {
+            format!(
+                "the error rate of 5 % is not guaranteed, because {BICUBIC} does not vary between seeds: if the results \
+                 of the other arm are as skewed over the seeds as an exponential distribution, {rate}"
+            )
         })
     }
 
@@ -204,7 +241,12 @@ pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer
     let look = Look::of(params.seeds, seeds);
     let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: look.alpha };
     let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>(), family);
-    asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer, family, &look)).collect()
+    let with_family = |answer: ClaimAnswer| ClaimAnswer {
+        family: params.family.clone(),
+        has_other_families: params.has_other_families,
+        ..answer
+    };
+    asked.iter().zip(answers).map(|(asked, answer)| with_family(asked.answer(answer, family, &look))).collect()
 }
 
 /// A claim with its measurements.
@@ -238,6 +280,8 @@ impl Asked<'_> {
             p_equivalent_holm: Some(answer.p_equivalent_holm),
             beyond_margin: answer.is_beyond_margin && is_allowed,
             family_claims: Some(family.claims),
+            family: None,
+            has_other_families: false,
             samples: first.map(|(arm, control)| [arm.samples, control.samples]),
             seeds_for_power: answer.seeds_for_power,
             look: look.plan.filter(|_| is_allowed).map(|plan| PlannedLook { plan, alpha: look.alpha }),

@@ -99,8 +99,9 @@ impl Summary {
     /// Explains "±" in tables: what the standard deviations are over. `None` if no arm has several seeds.
     pub fn describe_deviations(&self) -> Option<String> {
         let mut arms: IndexMap<String, Vec<&str>> = IndexMap::new();
-        for (name, arm) in self.arms.iter().filter(|(_, arm)| arm.seeds.len() > 1) {
-            arms.entry(independence::variation(arm.seeds.len(), arm.trainings)).or_default().push(name);
+        for (name, arm) in &self.arms {
+            let Some(variation) = arm.describe_variation() else { continue };
+            arms.entry(variation).or_default().push(name);
         }
         let of_arms =
             |(variation, names): (&String, &Vec<&str>)| format!("{variation} ({})", listed(names.iter().copied()));
@@ -207,6 +208,11 @@ fn sd(values: &[f64]) -> f64 {
 }
 
 impl ArmSummary {
+    /// Describes what its standard deviations are over, such as `6 trainings`; `None` with one seed.
+    pub fn describe_variation(&self) -> Option<String> {
+        (self.seeds.len() > 1).then(|| independence::variation(self.seeds.len(), self.trainings))
+    }
+
     /// Returns the samples of the arm with this name.
     pub fn drawn(&self, name: &str) -> Drawn {
         match name {

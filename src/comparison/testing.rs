@@ -86,6 +86,8 @@ pub fn claim_answer() -> ClaimAnswer {
         p_equivalent_holm: None,
         beyond_margin: false,
         family_claims: None,
+        family: None,
+        has_other_families: false,
         samples: Some([4, 4]),
         seeds_for_power: None,
         look: None,

@@ -37,6 +37,10 @@ pub struct CompareParams {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(skip)]
     pub claims_in_family: usize,
+    /// Whether the file has claims of other families, set when the file is loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(skip)]
+    pub has_other_families: bool,
     /// The number of images in `comparison.png`, one per row.
     #[serde(default = "default_rows")]
     #[schemars(range(min = 1, max = 64))]

@@ -117,6 +117,7 @@ impl StageParams {
                 seeds: _,
                 control: _,
                 claims_in_family: _,
+                has_other_families: _,
                 rows: _,
             }) => {
                 for (name, arm) in arms {

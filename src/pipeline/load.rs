@@ -98,20 +98,21 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
     })
 }
 
-/// Tells every comparison how many claims its family has in the whole file.
+/// Tells every comparison how many claims its family has in the whole file, and whether there are other families.
 fn count_claims(instances: &mut [instances::Instance]) {
     let mut families: BTreeMap<Option<String>, usize> = BTreeMap::new();
     let comparisons = |instance: &instances::Instance| match &instance.typed.params {
         StageParams::Compare(params) => Some((params.family.clone(), params.claims.len())),
         _ => None,
     };
-    for (family, claims) in instances.iter().filter_map(comparisons) {
+    for (family, claims) in instances.iter().filter_map(comparisons).filter(|(_, claims)| *claims > 0) {
         *families.entry(family).or_default() += claims;
     }
     for instance in instances {
         if let StageParams::Compare(params) = &mut instance.typed.params {
             let in_family = families.get(&params.family).copied().unwrap_or_default();
             params.claims_in_family = if params.claims.is_empty() { 0 } else { in_family };
+            params.has_other_families = !params.claims.is_empty() && families.len() > 1;
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct ScaledCurve<'a> {
 /// Computes the lead from pairs of training runs of an arm and its control. Interpolates losses linearly between
 /// measurements.
 ///
-/// The points are those of the first pair's arm, within the range that all training runs have in common.
+/// The points are those of all runs of the arm, within the range that all training runs have in common.
 pub fn lead(pairs: &[[ScaledCurve; 2]]) -> Vec<Lead> {
     let curves: Vec<[Vec<(f64, f64)>; 2]> = pairs.iter().map(|pair| pair.map(points)).collect();
     let ends =
@@ -38,8 +38,10 @@ pub fn lead(pairs: &[[ScaledCurve; 2]]) -> Vec<Lead> {
     let (Some(start), Some(stop)) = (starts.into_iter().reduce(f64::max), stops.into_iter().reduce(f64::min)) else {
         return vec![];
     };
-    let positions = curves[0][0].iter().map(|point| point.0).filter(|position| (start..=stop).contains(position));
-    let positions: Vec<f64> = positions.collect();
+    let measured = curves.iter().flat_map(|[arm, _]| arm).map(|point| point.0);
+    let mut positions: Vec<f64> = measured.filter(|position| (start..=stop).contains(position)).collect();
+    positions.sort_by(f64::total_cmp);
+    positions.dedup();
     let at = |&position: &f64| {
         let losses: Vec<[f64; 2]> =
             curves.iter().map(|[a, c]| [value_at(a, position), value_at(c, position)]).collect();
@@ -96,6 +98,16 @@ mod tests {
         // The control has 0.75 at 15, half-way between 1 and 0.5, and 0.25 at 30.
         let percents: Vec<(f64, f64)> = found.iter().map(|l| (l.at, (l.percent * 1e6).round() / 1e6)).collect();
         assert_eq!(percents, [(15.0, -20.0), (30.0, -100.0)]);
+    }
+
+    #[test]
+    fn the_points_of_all_seeds_count() {
+        let (first, control) = (training([0.9, 0.5, 0.2]), training([1.0, 0.5, 0.25]));
+        let mut second = first.clone();
+        second[1].step = 25;
+        let scaled = |rows| ScaledCurve { rows, step: 1.0 };
+        let found = lead(&[[scaled(&first), scaled(&control)], [scaled(&second), scaled(&control)]]);
+        assert_eq!(found.iter().map(|lead| lead.at).collect::<Vec<_>>(), [10.0, 20.0, 25.0, 30.0]);
     }
 
     /// `scipy.stats.t.ppf([.975, 1 - .05 / 6], 2)` standard errors.

@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::axis::label;
+use super::axis::significant;
 use crate::config::{DiffusionParams, LossKind};
 
 pub use lead::{Lead, ScaledCurve, lead};
@@ -76,7 +76,7 @@ pub fn panels(curves: &[Curve]) -> Vec<Panel> {
             kind.iter().filter(|(field, _)| is_shown(field)).partition(|(field, _)| TITLE.contains(&field.as_str()));
         let shown = named.into_iter().chain(others).map(|(field, value)| match (value.as_str(), value.as_f64()) {
             (Some(text), _) => format!("{field} {text}"),
-            (None, Some(number)) => format!("{field} {}", label(format!("{number:.3e}").parse().unwrap_or(number))),
+            (None, Some(number)) => format!("{field} {}", significant(number, 4)),
             (None, None) => format!("{field} {value}"),
         });
         let shown = shown.collect::<Vec<_>>().join(", ");

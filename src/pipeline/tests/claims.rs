@@ -185,7 +185,7 @@ fn validation_losses_are_compared_only_if_they_measure_the_same() {
 
 #[test]
 fn claims_of_all_comparisons_are_one_family_unless_they_are_separated() {
-    let counts = |edit: &str| -> Vec<usize> {
+    let counts = |edit: &str| -> Vec<(usize, bool)> {
         let claim = "quality: { arm: second, control: first }";
         let arms = "arms: { first: sample_first, second: sample_second }";
         let two = format!(
@@ -195,13 +195,13 @@ fn claims_of_all_comparisons_are_one_family_unless_they_are_separated() {
         let pipeline = valid(&two);
         ["compare", "again"]
             .map(|name| match &pipeline.stage(name).unwrap().params {
-                StageParams::Compare(compare) => compare.claims_in_family,
+                StageParams::Compare(compare) => (compare.claims_in_family, compare.has_other_families),
                 _ => unreachable!(),
             })
             .into()
     };
-    assert_eq!(counts(""), [3, 3]);
-    assert_eq!(counts(", family: sampling"), [1, 2]);
+    assert_eq!(counts(""), [(3, false), (3, false)]);
+    assert_eq!(counts(", family: sampling"), [(1, true), (2, true)]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexSet;
 use serde_json::Value;
 
 use crate::comparison::{Curve, LossRow, read_loss, selection};
@@ -115,21 +116,28 @@ impl RunData<'_> {
         trainings.into_iter().map(|(_, training)| training).collect()
     }
 
-    /// Returns the training runs of each arm, paired with those of the control with the same seed. Omits arms whose losses
-    /// are not comparable with the control's.
+    /// Returns the training runs of each arm, paired with those of its control with the same seed: the control of the
+    /// comparison, and the controls of the claims. Omits arms whose losses are not comparable with the control's.
     pub(super) fn paired(&self, params: &CompareParams) -> Vec<PairedTrainings> {
-        let control = params.control().and_then(|name| Some((name, params.arms.get(name)?)));
-        let Some((control, of_control)) = control else { return vec![] };
-        let others = params.arms.iter().enumerate().filter(|(_, (name, _))| *name != control);
-        others.filter_map(|(place, (name, arm))| self.paired_with(of_control, name, place, arm)).collect()
+        let mut paired = vec![];
+        for (place, (name, arm)) in params.arms.iter().enumerate() {
+            let of_claims =
+                params.claims.values().filter(|claim| claim.arm == *name).map(|claim| claim.control.as_str());
+            let controls: IndexSet<&str> = params.control().into_iter().chain(of_claims).collect();
+            for control in controls.into_iter().filter(|control| control != name) {
+                let Some(of_control) = params.arms.get(control) else { continue };
+                paired.extend(self.paired_with((control, of_control), (name, arm), place));
+            }
+        }
+        paired
     }
 
+    /// Pairs an arm with its control; both have a name. `place` is the index of the arm.
     fn paired_with(
         &self,
-        control: &config::Arm,
-        name: &str,
+        (control_name, control): (&str, &config::Arm),
+        (name, arm): (&str, &config::Arm),
         place: usize,
-        arm: &config::Arm,
     ) -> Option<PairedTrainings> {
         let mut seen = BTreeSet::new();
         let mut trainings: Vec<[&str; 2]> = vec![];
@@ -153,7 +161,8 @@ impl RunData<'_> {
             (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
         };
         let seconds_per_step = [pace(0), pace(1)];
-        (!pairs.is_empty()).then(|| PairedTrainings { arm: name.to_string(), place, pairs, seconds_per_step })
+        let (arm, control) = (name.to_string(), control_name.to_string());
+        (!pairs.is_empty()).then_some(PairedTrainings { arm, control, place, pairs, seconds_per_step })
     }
 
     fn seconds_per_step(&self, training: &str) -> Option<f64> {

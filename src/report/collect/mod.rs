@@ -117,6 +117,7 @@ fn samples(data: &RunData) -> Vec<Comparison> {
             seeds: None,
             control: None,
             claims_in_family: 0,
+            has_other_families: false,
             rows: ROWS,
         };
         Comparison {

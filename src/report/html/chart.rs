@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::comparison::axis::{label, linear_ticks, log_ticks};
+use crate::comparison::axis::{label, linear_ticks, log_ticks, on_axis, significant};
 use crate::comparison::names::short;
 
 /// A chart of lines on two axes.
@@ -41,13 +41,16 @@ pub(super) enum Pen {
     Arm(usize),
 }
 
+/// The number of colours of arms.
+pub(super) const COLOURS: usize = 7;
+
 impl Pen {
     /// Seven colours that colour-blind readers can distinguish, then dashes, then dots.
     pub(super) fn class(self) -> String {
         match self {
             Self::Truth => "truth".into(),
             Self::Bicubic => "bicubic".into(),
-            Self::Arm(index) => format!("p{} d{}", index % 7, index / 7 % 3),
+            Self::Arm(index) => format!("p{} d{}", index % COLOURS, index / COLOURS % 3),
         }
     }
 }
@@ -167,7 +170,7 @@ impl Chart<'_> {
                 number(from / WIDTH * 100.0),
                 number((to - from) / WIDTH * 100.0),
                 number((place - from) / (to - from) * 100.0),
-                figure(x.value(place)),
+                x.text(place),
                 escape(self.x.title),
             );
             let left_out = there.len().saturating_sub(READ_TOGETHER);
@@ -180,7 +183,7 @@ impl Chart<'_> {
                 if between.is_some() {
                     continue;
                 }
-                let (class, name, value) = (lines[line].pen.class(), escape(&names[line]), figure(y.value(height)));
+                let (class, name, value) = (lines[line].pen.class(), escape(&names[line]), y.text(height));
                 let _ = write!(html, "<div><i class=\"{class}\"></i><span>{name}</span><b>{value}</b></div>");
             }
             html.push_str("</div></div>");
@@ -286,6 +289,12 @@ impl Scale {
         }
     }
 
+    /// Formats the value at a position.
+    fn text(&self, place: f64) -> String {
+        let value = self.value(place);
+        if self.is_logarithmic { significant(value, 4) } else { on_axis(value, self.high - self.low) }
+    }
+
     fn ticks(&self, count: usize) -> Vec<f64> {
         let ticks = match self.is_logarithmic {
             true => log_ticks(self.low, self.high),
@@ -304,11 +313,6 @@ fn places<'a>(x: &Scale, y: &Scale, points: impl Iterator<Item = &'a (f64, f64)>
 pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
-}
-
-/// Formats a value with four significant digits.
-fn figure(value: f64) -> String {
-    label(format!("{value:.3e}").parse().unwrap_or(value))
 }
 
 /// Escapes text for use between tags or in quotes.
@@ -353,6 +357,14 @@ mod tests {
         assert!(!svg.contains("<a>"));
         assert_eq!(chart(&[(0.0, 0.0)], true), None);
         assert!(chart(&[(0.0, 0.0)], false).is_some());
+    }
+
+    #[test]
+    fn values_that_are_rounding_noise_are_0_on_hover() {
+        for zero in [0.0, -6.07e-18, 3e-15] {
+            let svg = chart(&[(0.0, -0.3), (1.0, zero), (2.0, 0.7)], false).unwrap();
+            assert!(svg.contains("<b>1 step</b>") && svg.contains("</span><b>0</b>"), "{svg}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::chart::{Axis, Chart, Line, Pen};
+use super::chart::{Axis, COLOURS, Chart, Line, Pen};
 use super::pictures::Pictures;
 use crate::comparison::BICUBIC;
 use crate::comparison::loss::{self, Curve, LossRow};
@@ -24,6 +24,7 @@ pub struct Training {
 #[derive(Debug, Clone)]
 pub struct PairedTrainings {
     pub(in crate::report) arm: String,
+    pub(in crate::report) control: String,
     /// The index of the arm, for the colour.
     pub(in crate::report) place: usize,
     /// The losses of the arm and of its control, for each seed.
@@ -103,12 +104,22 @@ pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
     loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
 }
 
-/// Draws how far each arm's validation loss is below that of the control, with confidence bands over the seeds. `None` if
+/// Draws how far each arm's validation loss is below that of its control, with confidence bands over the seeds. `None` if
 /// no arm can be compared.
 pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
     let shown = &trainings[..trainings.len().min(MOST_CURVES)];
+    let have_one_control = shown.windows(2).all(|pair| pair[0].control == pair[1].control);
+    let name = |training: &PairedTrainings| match have_one_control {
+        true => training.arm.clone(),
+        false => format!("{} vs. {}", training.arm, training.control),
+    };
+    // Further lines of the same arm have its colour and another dash pattern.
+    let pen = |index: usize| {
+        let earlier = shown[..index].iter().filter(|other| other.place == shown[index].place).count();
+        Pen::Arm(shown[index].place + COLOURS * earlier)
+    };
     let against = |title: &'static str, cost: &dyn Fn(&PairedTrainings, usize) -> Option<f64>| {
-        let line = |training: &PairedTrainings| {
+        let line = |(index, training): (usize, &PairedTrainings)| {
             let [arm, control] = [cost(training, 0)?, cost(training, 1)?];
             let mut pairs = vec![];
             for [of_arm, of_control] in &training.pairs {
@@ -122,8 +133,8 @@ pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
                 leads.iter().map(|lead| of(lead).map(|[low, high]| (low, high))).collect()
             };
             Some(Line {
-                name: training.arm.clone(),
-                pen: Pen::Arm(training.place),
+                name: name(training),
+                pen: pen(index),
                 has_dots: true,
                 points: leads.iter().map(|lead| (lead.at, lead.percent)).collect(),
                 bands: [band(|lead| lead.simultaneous), band(|lead| lead.pointwise)].into_iter().flatten().collect(),
@@ -132,7 +143,7 @@ pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
         };
         let x = Axis { title, is_logarithmic: false };
         let y = Axis { title: "% lower validation loss than the control", is_logarithmic: false };
-        Chart { x, y, lines: shown.iter().filter_map(line).collect(), mark: None }.html()
+        Chart { x, y, lines: shown.iter().enumerate().filter_map(line).collect(), mark: None }.html()
     };
     let flops = |training: &PairedTrainings, side: usize| flops_per_step(&training.pairs.first()?[side]);
     let charts = [
@@ -144,7 +155,7 @@ pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
     (!charts.is_empty()).then(|| Panel {
         title: String::new(),
         charts,
-        legend: shown.iter().map(|t| (Pen::Arm(t.place).class(), t.arm.clone())).collect(),
+        legend: shown.iter().enumerate().map(|(index, t)| (pen(index).class(), name(t))).collect(),
         more: trainings.len() - shown.len(),
     })
 }
@@ -259,5 +270,25 @@ mod tests {
         assert!(
             panels[0].charts[1].1.contains("<b>5 seconds</b>") && panels[0].charts[1].1.contains("<b>10 seconds</b>")
         );
+    }
+
+    #[test]
+    fn every_arm_with_a_control_has_a_line_of_its_own() {
+        let rows = |loss: f64| vec![row(10, None, Some(loss)), row(20, None, Some(loss / 2.0))];
+        let paired = |arm: &str, place: usize, control: &str| PairedTrainings {
+            arm: arm.to_string(),
+            control: control.to_string(),
+            place,
+            pairs: vec![[rows(1.0), rows(2.0)]],
+            seconds_per_step: [None, None],
+        };
+        let legend = |paired: &[PairedTrainings]| leads(paired).unwrap().legend;
+        let text = |entries: [(&str, &str); 2]| entries.map(|(class, name)| (class.to_string(), name.to_string()));
+        let of_one = legend(&[paired("a", 0, "c"), paired("b", 1, "c")]);
+        assert_eq!(of_one, text([("p0 d0", "a"), ("p1 d0", "b")]));
+        let of_two = legend(&[paired("a", 0, "b"), paired("a", 0, "c")]);
+        assert_eq!(of_two, text([("p0 d0", "a vs. b"), ("p0 d1", "a vs. c")]));
+        let panel = leads(&[paired("a", 0, "b"), paired("a", 0, "c")]).unwrap();
+        assert_eq!(panel.charts[0].1.matches("<g class=\"line ").count(), 2);
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::chart::number;
 use super::{Badge, Tone};
-use crate::comparison::axis::label;
+use crate::comparison::axis::significant;
 use crate::comparison::{ClaimAnswer, Effort};
 use crate::format::signed;
 use crate::stats::Verdict;
@@ -56,8 +56,11 @@ impl Card {
             true => format!("K = {arm}"),
             false => format!("K = {arm} and {control}"),
         }));
+        facts.extend(answer.describe_family());
+        let asymmetry = answer.describe_asymmetry();
         let mut remarks = vec![];
         remarks.extend(exploratory.map(|why| format!("Exploratory, {why}.")));
+        remarks.extend(asymmetry.as_ref().map(|why| format!("Note: {why}.")));
         remarks.extend(answer.look.map(|look| format!("This is {}.", look.describe())));
         remarks.extend(answer.reason.as_ref().map(|reason| format!("Not answered: {reason}.")));
         if answer.by_design && answer.reason.is_none() {
@@ -88,9 +91,10 @@ impl Card {
             claim: answer.claim.clone(),
             verdict: Badge {
                 word: format!(
-                    "{}{}",
+                    "{}{}{}",
                     answer.verdict_label(),
-                    if exploratory.is_some() { " (exploratory)" } else { "" }
+                    if exploratory.is_some() { " (exploratory)" } else { "" },
+                    if asymmetry.is_some() { " (rate not guaranteed)" } else { "" }
                 ),
                 tone,
             },
@@ -121,7 +125,6 @@ fn plot(effect: f64, answer: &ClaimAnswer, unit: &str) -> String {
     let margin = number(WIDTH * answer.margin / reach);
     let (left, low, high, at) = (x(-answer.margin), x(ends[0]), x(ends[1]), x(effect));
     let end = reach / 1.12;
-    let tick = |value: f64| label(format!("{value:.2e}").parse().unwrap_or(value));
     format!(
         "<svg class=\"forest\" viewBox=\"0 0 {WIDTH} 46\" role=\"img\" aria-label=\"effect, interval and margin\">\
          <rect class=\"margin\" x=\"{left}\" y=\"4\" width=\"{margin}\" height=\"22\"/>\
@@ -131,6 +134,6 @@ fn plot(effect: f64, answer: &ClaimAnswer, unit: &str) -> String {
          <circle class=\"effect\" cx=\"{at}\" cy=\"15\" r=\"5\"/>\
          <text x=\"2\" y=\"42\">−{0}{unit}</text><text x=\"150\" y=\"42\" text-anchor=\"middle\">0</text>\
          <text x=\"298\" y=\"42\" text-anchor=\"end\">+{0}{unit}</text></svg>",
-        tick(end)
+        significant(end, 3)
     )
 }

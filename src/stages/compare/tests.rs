@@ -54,6 +54,7 @@ impl Bed {
             seeds: None,
             control: None,
             claims_in_family: 0,
+            has_other_families: false,
             rows: 3,
         };
         let (events, interrupted) = (Mutex::new(vec![]), AtomicBool::new(false));
