@@ -136,8 +136,8 @@ impl ClaimAnswer {
     pub fn describe_asymmetry(&self) -> Option<String> {
         let has_fixed_side = [&self.arm, &self.control].iter().any(|arm| *arm == BICUBIC);
         let rate = match self.verdict {
-            Verdict::Confirmed | Verdict::Refuted => "false findings reach 10 %",
-            Verdict::Equivalent => "false equivalents reach 16 %",
+            Verdict::Confirmed | Verdict::Refuted => "false findings reach 9 %",
+            Verdict::Equivalent => "false equivalents reach 15 %",
             Verdict::Inconclusive => return None,
         };
         has_fixed_side.then(|| {
