@@ -104,6 +104,41 @@ fn a_study_that_grows_after_a_verdict_is_exploratory() {
     // The look is still recorded, although the study of six seeds is no longer the previous run.
     let other = folder.run(&["--sweep", &sweep(7), "--set", "stages.compare.rows=2"]);
     assert!(other.stdout.contains("(exploratory)"), "{other}");
+    for args in [["status", "p", "--json"], ["report", "p", "--json"]] {
+        let json: Value = serde_json::from_str(&folder.srpipe(&args).stdout).unwrap();
+        let claim = &json["claims"][0];
+        assert_eq!((&claim["stage"], &claim["claim"], &claim["n"]), (&"compare".into(), &"quality".into(), &7.into()));
+        assert!(claim["exploratory"].as_str().unwrap().contains("already tested with 6 seeds"), "{claim}");
+    }
+}
+
+#[test]
+fn the_history_of_a_question_does_not_depend_on_names_or_samplers() {
+    let folder = with_claim(["", ""]);
+    let json = |pipeline: &str| -> Value {
+        let status = folder.srpipe(&["status", pipeline, "--json"]);
+        serde_json::from_str::<Value>(&status.stdout).unwrap()["claims"][0]["exploratory"].clone()
+    };
+    folder.run(&["--sweep", &sweep(6)]);
+    assert!(json("p").is_null());
+    let text = std::fs::read_to_string(folder.path().join("p.yaml")).unwrap();
+    // The validation loss is a property of the trained networks, so another sampler does not change the question.
+    let renamed = text
+        .replace("name: p", "name: q")
+        .replace("compare: {", "verdicts: {")
+        .replace("arms: {with:", "arms: {attention:")
+        .replace("quality: {arm: with,", "other: {endpoint: val_loss, arm: attention,")
+        .replace("steps: 1}}", "steps: 2}}");
+    folder.write("q.yaml", renamed);
+    let seven = folder.srpipe(&["run", "q.yaml", "--sweep", &sweep(7)]);
+    assert!(seven.stdout.contains("other: exploratory, because it was already tested with 6 seeds"), "{seven}");
+    // The first answer stays what it was.
+    folder.run(&["--sweep", &sweep(6), "--set", "stages.compare.rows=2"]);
+    assert!(json("p").is_null() && json("q").is_string());
+    // A claim that was added after its endpoint was shown.
+    let added = "stages.compare.claims={ late: { arm: with, control: without, endpoint: psnr_sample } }";
+    let late = folder.run(&["--sweep", &sweep(6), "--set", added]);
+    assert!(late.stdout.contains("with 6 seeds was shown before the claim was made"), "{late}");
 }
 
 #[test]
@@ -112,7 +147,7 @@ fn planned_looks_are_not_exploratory() {
     let run =
         |seeds: usize| folder.run(&["--sweep", &sweep(seeds), "--set", "stages.compare.seeds={ plan: 8, looks: 2 }"]);
     let between = run(6);
-    assert!(between.stdout.contains("the study has 6 seeds, but its tests are planned at 4, 8"), "{between}");
+    assert!(between.stdout.contains("the claim has 6 seeds, but its tests are planned at 4, 8"), "{between}");
     assert_eq!(claim_of(&folder)["verdict"], "inconclusive");
     let last = run(8);
     assert!(
@@ -172,6 +207,23 @@ fn plan_power_estimates_seeds_and_time() {
     // The file itself has one seed, but the latest run shows how much results vary.
     assert_eq!((&found["n"], &found["margin"]), (&3.into(), &1.0.into()));
     assert!(!found["seeds_for_power"].is_null(), "{found}");
+    // The margin of the file counts, and another endpoint is another question.
+    let with = |set: &str| -> Value {
+        let output = folder.srpipe(&["plan", "p.yaml", "--power", "--json", "--set", set]);
+        serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))["claims"][0].clone()
+    };
+    let wide = with("stages.compare.claims.quality.margin=1000000");
+    assert_eq!((&wide["n"], &wide["margin"]), (&3.into(), &1e6.into()));
+    assert_eq!(wide["seeds_for_power"], serde_json::json!({"seeds": 6}));
+    let four = with(
+        "stages.compare.claims={ a: { arm: with, control: without, endpoint: val_loss, margin: 1000000 }, \
+                     b: { arm: with, control: without, endpoint: val_loss }, c: { arm: with, control: without, endpoint: \
+                     val_loss }, d: { arm: with, control: without, endpoint: val_loss } }",
+    );
+    assert_eq!((&four["n"], &four["seeds_for_power"]), (&3.into(), &serde_json::json!({"seeds": 8})));
+    let other = with("stages.compare.claims={ quality: { arm: with, control: without, endpoint: psnr_sample } }");
+    assert!(other["n"].is_null() && other["seeds_for_power"].is_null(), "{other}");
+    assert_eq!(other["endpoint"], "psnr_sample");
     let text = folder.srpipe(&["plan", "p.yaml", "--power", "--sweep", &sweep(3)]).stdout;
     assert!(text.contains("seeds for 80 %") && text.contains("quality"), "{text}");
 }

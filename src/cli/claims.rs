@@ -3,7 +3,7 @@
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::layout::Table;
 use super::output::{Look, Paint};
@@ -13,11 +13,13 @@ use crate::config::{StageKind, blobs};
 use crate::format::{duration, signed};
 use crate::plan::Preimage;
 use crate::runs::RunRecord;
-use crate::stats::Verdict;
+use crate::stats::{SeedsNeeded, Verdict};
 use crate::store::{Action, Store};
 
-/// The minimum number of seeds in a suggested study.
+/// The minimum number of seeds in a suggested study without a plan.
 const STUDY_SEEDS: usize = 8;
+/// The maximum number of seeds for a power of 80 % with which a study is suggested without reservation.
+const MAX_STUDY_SEEDS: usize = 20;
 
 /// Returns the verdicts as text, empty if the summary has no claims. `compare` is the record of the comparison `stage`.
 pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &str, compare: &Action) -> String {
@@ -25,7 +27,7 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     if answers.is_empty() {
         return String::new();
     }
-    let exploratory = exploratory(&answers, record, stage, compare);
+    let exploratory = exploratory(&answers, record, compare);
     let mut text = format!("\n{}", table(&answers, &exploratory).render(Paint::stdout()));
     for (answer, why) in answers.iter().zip(&exploratory).filter_map(|(answer, why)| Some((answer, why.as_ref()?))) {
         text += &format!("{}: exploratory, {why}\n", answer.claim);
@@ -55,28 +57,60 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
             text += &format!("{}: {needed}\n", answer.claim);
         }
     }
-    let is_open = |answer: &&ClaimAnswer| answer.by_design && answer.reason.is_none();
-    let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
-    if let Some(fewest) = open.iter().min_by_key(|answer| answer.n) {
-        text += &format!(
-            "inconclusive by design, n = {}: with fewer than {} seeds, no claim can be confirmed or refuted. The full study:\n  {}\n",
-            fewest.n,
-            fewest.seeds_needed,
-            suggest_study(&record.command, stage, &open, fewest.seeds_needed.max(STUDY_SEEDS))
-        );
-    }
+    text += &suggestion(&answers, &record.command, stage).unwrap_or_default();
     text
 }
 
-/// Returns, for each answer of the comparison `stage`, the reason why it is exploratory, if it is.
-pub(super) fn exploratory(
-    answers: &[ClaimAnswer],
-    record: &RunRecord,
-    stage: &str,
-    compare: &Action,
-) -> Vec<Option<String>> {
+/// Suggests a study for claims with too few seeds for a verdict: the planned one; otherwise with the number of seeds for a
+/// power of 80 %, or if it is unknown or large, with the fewest seeds that are useful.
+fn suggestion(answers: &[ClaimAnswer], command: &[String], stage: &str) -> Option<String> {
+    let is_open = |answer: &&ClaimAnswer| answer.by_design && answer.reason.is_none();
+    let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
+    let fewest = open.iter().min_by_key(|answer| answer.n)?;
+    let text = format!(
+        "inconclusive by design, n = {}: with fewer than {} seeds, no claim can be confirmed or refuted.",
+        fewest.n, fewest.seeds_needed
+    );
+    let needed = open.iter().map(|answer| answer.seeds_needed).max()?;
+    let plan = fewest.plan.map(|plan| plan.plan);
+    if let Some(plan) = plan.filter(|plan| needed > *plan) {
+        return Some(format!(
+            "{text} The plan of {plan} seeds is too small: plan at least {needed}, as in `seeds: {{ plan: {needed} }}`\n"
+        ));
+    }
+    let for_power = open.iter().filter_map(|answer| match answer.seeds_for_power? {
+        SeedsNeeded::Seeds(seeds) => Some(seeds),
+        SeedsNeeded::MoreImages | SeedsNeeded::TooMany => None,
+    });
+    let for_power = for_power.max().unwrap_or_default();
+    let is_large = for_power > MAX_STUDY_SEEDS;
+    let seeds = needed.max(plan.unwrap_or(if is_large { STUDY_SEEDS } else { for_power.max(STUDY_SEEDS) }));
+    let study = suggest_study(command, stage, &open, seeds);
+    Some(match for_power > seeds {
+        false => format!("{text} The full study:\n  {study}\n"),
+        true => format!(
+            "{text} A study of {seeds} seeds:\n  {study}\nit finds a true difference as large as the margin with a \
+             probability below 80 %: that takes {for_power} seeds, as estimated from the seeds so far\n"
+        ),
+    })
+}
+
+/// Returns, for each answer of the comparison `compare` in a run, the reason why it is exploratory, if it is.
+pub(super) fn exploratory(answers: &[ClaimAnswer], record: &RunRecord, compare: &Action) -> Vec<Option<String>> {
     let inputs = Preimage::of(compare).map(|preimage| preimage.inputs).unwrap_or_default();
-    looks::exploratory(stage, answers, &inputs, &record.earlier_looks)
+    looks::exploratory(answers, &inputs, &record.earlier_looks)
+}
+
+/// Returns the answers in a summary, with `exploratory`: the reason why an answer is exploratory, or null. The summary has
+/// no such mark, because it does not depend on earlier runs.
+pub(super) fn to_json(summary: &Value, record: &RunRecord, compare: &Action) -> Vec<Value> {
+    let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
+    let with = |(answer, why): (&ClaimAnswer, Option<String>)| {
+        let mut value = json!(answer);
+        value["exploratory"] = json!(why);
+        value
+    };
+    answers.iter().zip(exploratory(&answers, record, compare)).map(with).collect()
 }
 
 /// Returns one line for each note, with the claims that it is about.
@@ -196,6 +230,7 @@ fn seconds_per_step(arm: &str, store: &Store, record: &RunRecord, compare: &Acti
 mod tests {
     use super::*;
     use crate::comparison::testing::claim_answer;
+    use crate::config::SeedPlan;
 
     #[test]
     fn each_answer_has_a_row() {
@@ -238,6 +273,22 @@ mod tests {
         );
         let of_file = ClaimAnswer { has_other_families: false, ..of("a", "bicubic") };
         assert_eq!(of_file.describe_family(), None);
+    }
+
+    #[test]
+    fn the_suggested_study_agrees_with_the_power() {
+        let suggested = |answer| suggestion(&[answer], &[], "compare").unwrap();
+        let of = |seeds| ClaimAnswer { seeds_for_power: Some(SeedsNeeded::Seeds(seeds)), ..claim_answer() };
+        assert!(suggested(claim_answer()).contains("The full study:\n  train all claimed arms with the same 8 seeds"));
+        assert!(suggested(of(14)).contains("The full study:\n  train all claimed arms with the same 14 seeds"));
+        let many = suggested(of(112));
+        assert!(many.contains("A study of 8 seeds:\n  train all claimed arms with the same 8 seeds"), "{many}");
+        assert!(many.ends_with("that takes 112 seeds, as estimated from the seeds so far\n"), "{many}");
+        let planned =
+            |plan, needed| ClaimAnswer { plan: Some(SeedPlan { plan, looks: 2 }), seeds_needed: needed, ..of(112) };
+        let twenty = suggested(planned(20, 10));
+        assert!(twenty.contains("A study of 20 seeds:") && twenty.contains("that takes 112 seeds"), "{twenty}");
+        assert!(suggested(planned(6, 8)).contains("The plan of 6 seeds is too small: plan at least 8"));
     }
 
     #[test]

@@ -9,10 +9,12 @@ use super::layout::Table;
 use super::output::{self, Look, Paint};
 use super::results;
 use crate::comparison::{BICUBIC, ClaimAnswer, Summary};
+use crate::config::claims::Claim;
+use crate::config::metrics::Metric;
 use crate::config::{CompareParams, StageParams};
 use crate::format;
 use crate::plan::Plan;
-use crate::stats::SeedsNeeded;
+use crate::stats::{self, Family, SeedsNeeded};
 use crate::store::{Key, Store};
 
 /// Returns the seeds and the time that each claim of the pipeline needs, as JSON or as a table.
@@ -28,21 +30,21 @@ pub(super) fn show(explained: &Explained, store: Option<&Store>, as_json: bool) 
 struct Need {
     stage: String,
     claim: String,
-    /// The answer of the latest run; `None` if there is none.
-    answer: Option<ClaimAnswer>,
+    endpoint: Metric,
+    margin: f64,
+    /// The number of seeds of the pilot study: the latest run's answer to the same question; `None` if there is none.
+    pilot: Option<usize>,
+    /// The number of seeds for a power of 80 %; `None` if the pilot study has fewer than two seeds.
+    seeds: Option<SeedsNeeded>,
     /// The measured seconds to train and sample both arms with one seed.
     seconds_per_seed: Option<f64>,
 }
 
 impl Need {
-    fn seeds(&self) -> Option<SeedsNeeded> {
-        self.answer.as_ref()?.seeds_for_power
-    }
-
     /// Returns the seconds for the missing seeds.
     fn seconds(&self) -> Option<f64> {
-        let Some(SeedsNeeded::Seeds(seeds)) = self.seeds() else { return None };
-        Some(self.seconds_per_seed? * seeds.saturating_sub(self.answer.as_ref()?.n) as f64)
+        let Some(SeedsNeeded::Seeds(seeds)) = self.seeds else { return None };
+        Some(self.seconds_per_seed? * seeds.saturating_sub(self.pilot?) as f64)
     }
 }
 
@@ -56,23 +58,37 @@ fn needs(explained: &Explained, store: Option<&Store>) -> Vec<Need> {
         StageParams::Compare(params) => Some((stage.name.as_str(), params)),
         _ => None,
     });
-    let of_comparison = |(name, params): (&str, &CompareParams)| -> Vec<Need> {
+    let of_comparison = |(stage, params): (&str, &CompareParams)| -> Vec<Need> {
         let answers: Vec<ClaimAnswer> =
-            explained.latest_key(name).and_then(|key| answers(store?, key)).unwrap_or_default();
-        let need = |(claim, asked): (&String, &crate::config::claims::Claim)| {
-            let is_same = |answer: &&ClaimAnswer| {
-                answer.claim == *claim && answer.arm == asked.arm && answer.control == asked.control
-            };
-            Need {
-                stage: name.to_string(),
-                claim: claim.clone(),
-                answer: answers.iter().find(is_same).cloned(),
-                seconds_per_seed: seconds_per_seed(plan, params, [&asked.arm, &asked.control], &seconds),
-            }
+            explained.latest_key(stage).and_then(|key| answers(store?, key)).unwrap_or_default();
+        let need = |(name, claim): (&String, &Claim)| {
+            let endpoint = claim.endpoint(name)?;
+            let pilot = answers.iter().find(|answer| is_of_question(answer, claim, endpoint));
+            let margin = claim.margin.unwrap_or(endpoint.default_margin());
+            Some(Need {
+                stage: stage.to_string(),
+                claim: name.clone(),
+                endpoint,
+                margin,
+                pilot: pilot.map(|pilot| pilot.n),
+                seeds: pilot.and_then(|pilot| seeds_of(params, margin, pilot)),
+                seconds_per_seed: seconds_per_seed(plan, params, [&claim.arm, &claim.control], &seconds),
+            })
         };
-        params.claims.iter().map(need).collect()
+        params.claims.iter().filter_map(need).collect()
     };
     comparisons.flat_map(of_comparison).collect()
+}
+
+/// Whether an answer of an earlier run is about the same arms and endpoint. Its margin, family and plan do not matter.
+fn is_of_question(answer: &ClaimAnswer, claim: &Claim, endpoint: Metric) -> bool {
+    answer.arm == claim.arm && answer.control == claim.control && answer.endpoint == endpoint
+}
+
+/// Returns the seeds for a power of 80 % with the margin, family and plan of the file, if differences vary as in the pilot.
+fn seeds_of(params: &CompareParams, margin: f64, pilot: &ClaimAnswer) -> Option<SeedsNeeded> {
+    let family = Family { claims: params.claims_in_family, alpha: stats::ALPHA };
+    Some(stats::seeds_for(pilot.variation?, margin, family, params.seeds.map_or(1, |plan| plan.looks)))
 }
 
 fn answers(store: &Store, compare: &Key) -> Option<Vec<ClaimAnswer>> {
@@ -117,11 +133,10 @@ fn to_text(needs: &[Need]) -> String {
         return "the pipeline has no claims\n".to_string();
     }
     let several = needs.iter().any(|need| need.stage != needs[0].stage);
-    let mut table = Table::new(&["claim", "margin", "n", "seeds for 80 %", "per seed", "missing seeds take"]);
+    let mut table = Table::new(&["claim", "by", "margin", "n", "seeds for 80 %", "per seed", "missing seeds take"]);
     for need in needs {
         let name = if several { format!("{}: {}", need.stage, need.claim) } else { need.claim.clone() };
-        let margin = |answer: &ClaimAnswer| format!("{}{}", answer.margin, answer.unit.suffix());
-        let seeds = match need.seeds() {
+        let seeds = match need.seeds {
             None => "unknown: run at least two seeds".to_string(),
             Some(SeedsNeeded::Seeds(seeds)) => seeds.to_string(),
             Some(SeedsNeeded::TooMany) => "more than 200".to_string(),
@@ -134,8 +149,9 @@ fn to_text(needs: &[Need]) -> String {
         };
         let cells = [
             name,
-            need.answer.as_ref().map(margin).unwrap_or_default(),
-            need.answer.as_ref().map_or(String::new(), |answer| answer.n.to_string()),
+            need.endpoint.to_string(),
+            format!("{}{}", need.margin, need.endpoint.unit().suffix()),
+            need.pilot.map(|n| n.to_string()).unwrap_or_default(),
             seeds,
             about(need.seconds_per_seed),
             missing,
@@ -143,7 +159,8 @@ fn to_text(needs: &[Need]) -> String {
         table.row(cells.map(|text| (Look::Plain, text)).into());
     }
     let note = "seeds for 80 %: the number with which a true difference as large as the margin is detected with a probability of 80 %, \
-                estimated from the latest run; the estimate is uncertain if that run has few seeds\n";
+                estimated from the latest run (n seeds) for the margin, the family and the looks of the file; the estimate is uncertain \
+                if n is small\n";
     table.render(Paint::stdout()) + note
 }
 
@@ -152,10 +169,11 @@ fn to_json(pipeline: &str, needs: &[Need]) -> Value {
         json!({
             "stage": need.stage,
             "claim": need.claim,
-            "margin": need.answer.as_ref().map(|answer| answer.margin),
-            "unit": need.answer.as_ref().map(|answer| answer.unit),
-            "n": need.answer.as_ref().map(|answer| answer.n),
-            "seeds_for_power": need.seeds(),
+            "endpoint": need.endpoint,
+            "margin": need.margin,
+            "unit": need.endpoint.unit(),
+            "n": need.pilot,
+            "seeds_for_power": need.seeds,
             "seconds_per_seed": need.seconds_per_seed,
             "hours": need.seconds().map(|seconds| seconds / 3600.0),
         })

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::ReportArgs;
 use super::lookup::{find_run, no_runs, open_store};
 use super::output::{note, print, print_json};
-use super::{EXIT_DONE, output_file, status};
+use super::{EXIT_DONE, output_file, results, status};
 use crate::format;
 use crate::report;
 use crate::runs::RunDir;
@@ -52,9 +52,13 @@ pub(super) fn report(args: &ReportArgs, runs: &Path) -> Result<u8> {
     };
     match args.json {
         true => {
-            let pipeline = run.record().ok().map(|record| record.pipeline);
-            let summary = json!({"schema": 1, "pipeline": pipeline, "run": run.id(), "report": format::path(&path)});
-            print_json(&summary);
+            let record = run.record().ok();
+            let claims = record.as_ref().map(|record| results::claims_to_json(&store, record)).unwrap_or_default();
+            let pipeline = record.map(|record| record.pipeline);
+            let path = format::path(&path);
+            print_json(&json!({
+                "schema": 1, "pipeline": pipeline, "run": run.id(), "report": path, "claims": claims,
+            }));
         }
         false => print(&format!("{}\n", path.display())),
     }

@@ -14,7 +14,7 @@ use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::{Metric, Unit};
 use crate::config::names::base;
 use crate::config::{EvaluationSplit, StageKind, blobs};
-use crate::runs::{RunRecord, StageRunState};
+use crate::runs::{RunRecord, StageRecord, StageRunState};
 use crate::store::{Key, Store};
 
 /// The heading of the row with the distances between real images.
@@ -42,7 +42,7 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
         if let Some(summary) = summary(store, key) {
             text += &format!("\n{}: {}\n{}", stage.name, title(&summary), table(&summary));
             if let Ok(summary) = Summary::deserialize(&summary) {
-                let is_exploratory = claims::exploratory(&summary.claims, record, &stage.name, &action);
+                let is_exploratory = claims::exploratory(&summary.claims, record, &action);
                 let is_exploratory = is_exploratory.iter().any(Option::is_some);
                 let lines = [summary.describe_deviations(), best(&summary, is_exploratory), summary.describe_limit()];
                 for line in lines.into_iter().flatten() {
@@ -70,6 +70,17 @@ pub(super) fn show(store: &Store, runs: &Path, record: &RunRecord) -> String {
 fn candidates(store: &Store, select: &Key) -> Option<Vec<Candidate>> {
     let action = store.action(select).ok()??;
     selection::read_csv(&store.read(action.outputs.get(blobs::SELECTION)?).ok()?).ok()
+}
+
+/// Returns the answers to the claims of a run, with their `stage` and whether they are exploratory.
+pub(super) fn claims_to_json(store: &Store, record: &RunRecord) -> Vec<Value> {
+    let of_stage = |stage: &StageRecord| -> Option<Vec<Value>> {
+        let key = stage.key.as_ref().filter(|_| stage.kind == StageKind::Compare)?;
+        let mut answers = claims::to_json(&summary(store, key)?, record, &store.action(key).ok()??);
+        answers.iter_mut().for_each(|answer| answer["stage"] = stage.name.as_str().into());
+        Some(answers)
+    };
+    record.stages.iter().filter_map(of_stage).flatten().collect()
 }
 
 /// Returns the summary of a comparison, or None if it is missing or unreadable.

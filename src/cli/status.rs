@@ -46,7 +46,7 @@ pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             let prepared = if ended.is_some() { prepare(&pipeline, store.as_ref())? } else { prepared };
             let view = run.as_ref().and_then(RunView::of);
             let stages = stages_of_file(&prepared, store.as_ref(), view.as_ref());
-            show(std::mem::take(&mut pipeline.name), view.as_ref(), &stages, args);
+            show(std::mem::take(&mut pipeline.name), store.as_ref(), view.as_ref(), &stages, args);
             show_results(store.as_ref(), runs, ended.as_ref());
             warn_about_deleted_results(store.as_ref());
         }
@@ -68,7 +68,7 @@ pub(super) fn status(args: &StatusArgs, runs: &Path) -> Result<u8> {
             };
             let stages: Vec<StageView> =
                 view.record.stages.iter().map(|stage| stage_of_run(store, &view, stage)).collect();
-            show(view.record.pipeline.clone(), Some(&view), &stages, args);
+            show(view.record.pipeline.clone(), Some(store), Some(&view), &stages, args);
             show_results(Some(store), runs, ended.as_ref());
             warn_about_deleted_results(Some(store));
         }
@@ -112,13 +112,15 @@ pub(super) fn describe_run_state(state: ViewState) -> (Look, String) {
 }
 
 /// Prints every stage of a file or run.
-fn show(pipeline: String, run: Option<&RunView>, stages: &[StageView], args: &StatusArgs) {
+fn show(pipeline: String, store: Option<&Store>, run: Option<&RunView>, stages: &[StageView], args: &StatusArgs) {
     if args.json {
+        let claims = store.zip(run).map(|(store, run)| results::claims_to_json(store, &run.record));
         let value = serde_json::json!({
             "schema": 1,
             "pipeline": pipeline,
             "run": run.map(|run| run_json(&run.record, run.state)),
             "stages": stages,
+            "claims": claims.unwrap_or_default(),
         });
         return print_json(&value);
     }

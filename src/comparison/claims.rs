@@ -10,7 +10,7 @@ use crate::config::claims::Claim;
 use crate::config::metrics::{Metric, Scope, Unit};
 use crate::config::{CompareParams, SeedPlan};
 use crate::format::count;
-use crate::stats::{self, Family, Question, SeedsNeeded, Verdict};
+use crate::stats::{self, Family, Question, SeedsNeeded, Variation, Verdict, seeds_for};
 
 /// The answer to a claim, in `summary.json`. Effect, interval and margin are in `unit`, and positive if the arm is
 /// better.
@@ -34,10 +34,11 @@ pub struct ClaimAnswer {
     /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over seeds and of
     /// the interval.
     pub p: f64,
-    /// `p` after Holm's correction for all claims of the family.
+    /// `p` after division by the share of the error rate of the planned look, and Holm's correction for all claims of the
+    /// family. 1 if no test is planned at this number of seeds.
     pub p_holm: f64,
-    /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests), after Holm's
-    /// correction.
+    /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests), after both
+    /// corrections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_equivalent_holm: Option<f64>,
     /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin, in absolute value.
@@ -59,6 +60,12 @@ pub struct ClaimAnswer {
     /// estimated from the seeds so far; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds_for_power: Option<SeedsNeeded>,
+    /// How much the differences vary, in `unit`; absent with fewer than two seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variation: Option<Variation>,
+    /// The planned seeds and looks, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<SeedPlan>,
     /// The planned look at the study, if one is planned at its number of seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look: Option<PlannedLook>,
@@ -92,8 +99,10 @@ impl PlannedLook {
     pub fn describe(&self) -> String {
         let SeedPlan { plan, looks } = self.plan;
         format!(
-            "one of {looks} planned looks at a study of {plan} seeds, tested at the level {:.3} instead of 0.05",
-            self.alpha
+            "one of {looks} planned looks at a study of {plan} seeds; p is also corrected for its share of the error rate, \
+             {:.4} of {}",
+            self.alpha,
+            stats::ALPHA
         )
     }
 }
@@ -221,7 +230,8 @@ impl ClaimAnswer {
     }
 }
 
-/// Answers all claims together, in name order. Omits claims without an endpoint, which no valid file contains.
+/// Answers all claims together, in name order, each at the look of its own number of seeds. Omits claims without an
+/// endpoint, which no valid file contains.
 pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer> {
     let asked: Vec<Asked> = params
         .claims
@@ -233,20 +243,21 @@ pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer
             Some(Asked { name, claim, endpoint, margin, replicates })
         })
         .collect();
-    let question = |asked: &Asked| Question {
+    let question = |(asked, look): (&Asked, &Look)| Question {
         differences: differences(asked.endpoint, &asked.replicates).unwrap_or_default(),
         margin: asked.margin,
+        share: look.share(),
     };
-    let seeds = asked.iter().map(|asked| asked.replicates.len()).max().unwrap_or_default();
-    let look = Look::of(params.seeds, seeds);
-    let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: look.alpha };
-    let answers = stats::answer(&asked.iter().map(question).collect::<Vec<_>>(), family);
+    let looks: Vec<Look> = asked.iter().map(|asked| Look::of(params.seeds, asked.replicates.len())).collect();
+    let family = Family { claims: params.claims_in_family.max(asked.len()), alpha: stats::ALPHA };
+    let answers = stats::answer(&asked.iter().zip(&looks).map(question).collect::<Vec<_>>(), family);
     let with_family = |answer: ClaimAnswer| ClaimAnswer {
         family: params.family.clone(),
         has_other_families: params.has_other_families,
         ..answer
     };
-    asked.iter().zip(answers).map(|(asked, answer)| with_family(asked.answer(answer, family, &look))).collect()
+    let answered = asked.iter().zip(looks).zip(answers);
+    answered.map(|((asked, look), answer)| with_family(asked.answer(answer, family, look))).collect()
 }
 
 /// A claim with its measurements.
@@ -259,11 +270,11 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn answer(&self, answer: stats::Answer, family: Family, look: &Look) -> ClaimAnswer {
+    fn answer(&self, answer: stats::Answer, family: Family, look: Look) -> ClaimAnswer {
         let n = self.replicates.len();
         let needed = look.seeds_needed(family);
         let is_allowed = look.objection.is_none();
-        let verdict = if is_allowed { answer.verdict } else { Verdict::Inconclusive };
+        let looks = look.plan.map_or(1, |plan| plan.looks);
         let first = self.replicates.first().and_then(|pairs| pairs.first());
         ClaimAnswer {
             claim: self.name.to_string(),
@@ -272,28 +283,25 @@ impl Asked<'_> {
             endpoint: self.endpoint,
             unit: self.endpoint.unit(),
             margin: self.margin,
-            verdict,
+            verdict: answer.verdict,
             effect: Some(answer.effect).filter(|effect| effect.is_finite()),
             interval: answer.interval,
             p: answer.p,
             p_holm: answer.p_holm,
             p_equivalent_holm: Some(answer.p_equivalent_holm),
-            beyond_margin: answer.is_beyond_margin && is_allowed,
+            beyond_margin: answer.is_beyond_margin,
             family_claims: Some(family.claims),
             family: None,
             has_other_families: false,
             samples: first.map(|(arm, control)| [arm.samples, control.samples]),
-            seeds_for_power: answer.seeds_for_power,
+            seeds_for_power: answer.variation.map(|pilot| seeds_for(pilot, self.margin, family, looks)),
+            variation: answer.variation,
+            plan: look.plan,
             look: look.plan.filter(|_| is_allowed).map(|plan| PlannedLook { plan, alpha: look.alpha }),
-            reason: self
-                .replicates
-                .iter()
-                .flatten()
-                .find_map(|pair| objection(self.endpoint, pair))
-                .or_else(|| look.objection.clone()),
+            reason: self.replicates.iter().flatten().find_map(|pair| objection(self.endpoint, pair)).or(look.objection),
             n,
             pairs: self.replicates.iter().map(Vec::len).sum(),
-            by_design: verdict == Verdict::Inconclusive && n < needed,
+            by_design: answer.verdict == Verdict::Inconclusive && n < needed,
             seeds_needed: needed,
             convergence: self
                 .endpoint

@@ -283,11 +283,36 @@ fn a_planned_study_is_tested_only_at_its_looks() {
     assert!((first.look.unwrap().alpha - 0.005_574_6).abs() < 1e-6, "{first:?}");
     let between = at(9, 20, 2);
     assert_eq!((between.verdict, between.look), (Verdict::Inconclusive, None));
-    assert_eq!(between.reason.unwrap(), "the study has 9 seeds, but its tests are planned at 10, 20");
+    assert_eq!(between.reason.unwrap(), "the claim has 9 seeds, but its tests are planned at 10, 20");
     // With six seeds, p is at least 1/32, which is above the share of the first of two looks.
     let early = at(6, 12, 2);
     assert_eq!((early.verdict, early.by_design, early.seeds_needed), (Verdict::Inconclusive, true, 12));
     assert_eq!(at(6, 6, 1).verdict, Verdict::Confirmed);
+}
+
+#[test]
+fn claims_with_different_numbers_of_seeds_are_tested_at_their_own_looks() {
+    let of = |name, seeds| arm(name, seeds, |seed| [8.0, 10.0].map(|crps| crps + 0.01 * seed as f64), &[0.4]);
+    let arms = [of("a", 20), of("b", 10), of("d", 9), arm("c", 20, |_| [9.0, 11.0], &[0.5])].concat();
+    let claims = ["a", "b", "d"].map(|arm| (arm, Claim { arm: arm.into(), ..claim(Metric::Crps) }));
+    let planned = CompareParams { seeds: Some(SeedPlan { plan: 20, looks: 2 }), ..params(&claims) };
+    let [a, b, d] = answers(&planned, &arms).try_into().unwrap();
+    let alpha = |answer: &ClaimAnswer| answer.look.map(|look| look.alpha);
+    assert_eq!((a.n, b.n, d.n, alpha(&d)), (20, 10, 9, None));
+    let [first, last] = [&b, &a].map(|answer| alpha(answer).unwrap());
+    assert!((first - 0.005_574_6).abs() < 1e-6 && (first + last - 0.05).abs() < 1e-9, "{first} {last}");
+    // Ten seeds have p = 1/512 and twenty have p = 1/2^19; the claim that is not tested counts as not rejected.
+    assert!((b.p_holm - 2.0 / 512.0 * 0.05 / first).abs() < 1e-9, "{b:?}");
+    assert!((a.p_holm - 3.0 * a.p * 0.05 / last).abs() < 1e-9 && a.p < 1e-5, "{a:?}");
+    assert_eq!(
+        [&a, &b, &d].map(|answer| answer.verdict),
+        [Verdict::Confirmed, Verdict::Confirmed, Verdict::Inconclusive]
+    );
+    assert_eq!(
+        (d.p_holm, d.reason.as_deref()),
+        (1.0, Some("the claim has 9 seeds, but its tests are planned at 10, 20"))
+    );
+    assert!((d.p - 1.0 / 256.0).abs() < 1e-9 && d.effect.is_some(), "{d:?}");
 }
 
 #[test]

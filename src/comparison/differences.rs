@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::measured::{BICUBIC, Measured};
-use super::paired::{Replicate, differences, objection, pairs, replicates};
+use super::paired::{differences, objection, pairs, replicates};
 use super::planned::Look;
 use crate::config::SeedPlan;
 use crate::config::metrics::{Better, Metric, Scope, Unit};
@@ -41,13 +41,12 @@ pub struct Difference {
 /// compare the two. `measured` contains all arms.
 pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> Vec<Difference> {
     let others = names(measured).into_iter().filter(|name| *name != control && *name != BICUBIC);
-    let arms: Vec<(&str, Vec<Replicate>)> =
-        others.map(|arm| (arm, replicates(pairs(arm, control, measured)))).collect();
-    let look = Look::of(plan, arms.iter().map(|(_, replicates)| replicates.len()).max().unwrap_or_default());
-    let mut found: Vec<(Difference, Question)> = vec![];
-    for (arm, replicates) in &arms {
+    let mut found: Vec<(Difference, Question, bool)> = vec![];
+    for arm in others {
+        let replicates = replicates(pairs(arm, control, measured));
+        let look = Look::of(plan, replicates.len());
         for metric in ranked() {
-            let Some(rows) = differences(metric, replicates).filter(|rows| !rows.is_empty()) else { continue };
+            let Some(rows) = differences(metric, &replicates).filter(|rows| !rows.is_empty()) else { continue };
             let difference = Difference {
                 arm: arm.to_string(),
                 control: control.to_string(),
@@ -60,21 +59,25 @@ pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> 
                 n: rows.len(),
                 probability: probability(&rows),
             };
-            found.push((difference, Question { differences: rows, margin: metric.default_margin() }));
+            let question = Question { differences: rows, margin: metric.default_margin(), share: look.share() };
+            found.push((difference, question, look.allows(replicates.len())));
         }
     }
-    let (differences, questions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    let family = Family { claims: questions.len(), alpha: look.alpha };
+    let questions: Vec<Question> = found.iter().map(|(_, question, _)| question.clone()).collect();
+    let family = Family { claims: questions.len(), alpha: stats::ALPHA };
     let answers = stats::answer(&questions, family);
-    let p_holm = family.holm(&answers.iter().map(|answer| answer.p_of_interval).collect::<Vec<_>>());
-    let with = |((difference, answer), p_holm): ((Difference, stats::Answer), f64)| Difference {
-        effect: answer.effect,
-        interval: answer.interval,
-        p_holm,
-        is_significant: p_holm <= family.alpha && look.allows(difference.n),
-        ..difference
+    let at_look = |(answer, question): (&stats::Answer, &Question)| (answer.p_of_interval / question.share).min(1.0);
+    let p_holm = family.holm(&answers.iter().zip(&questions).map(at_look).collect::<Vec<_>>());
+    let with = |(((difference, _, is_allowed), answer), p_holm): (((Difference, _, bool), stats::Answer), f64)| {
+        Difference {
+            effect: answer.effect,
+            interval: answer.interval,
+            p_holm,
+            is_significant: p_holm <= family.alpha && is_allowed,
+            ..difference
+        }
     };
-    differences.into_iter().zip(answers).zip(p_holm).map(with).collect()
+    found.into_iter().zip(answers).zip(p_holm).map(with).collect()
 }
 
 /// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm is
@@ -101,23 +104,23 @@ fn best_by(metric: Metric, measured: &[Measured], plan: Option<SeedPlan>) -> Opt
         false => b.total_cmp(a),
     })?;
     let others: Vec<&str> = arms.iter().map(|(name, _)| *name).filter(|name| *name != best).collect();
-    let mut questions = vec![];
+    let (mut questions, mut allowed) = (vec![], vec![]);
     for other in &others {
         let replicates = replicates(pairs(best, other, measured));
         if replicates.iter().flatten().any(|pair| objection(metric, pair).is_some()) {
             return None;
         }
         let differences = differences(metric, &replicates).unwrap_or_default();
-        questions.push(Question { differences, margin: metric.default_margin() });
+        let look = Look::of(plan, differences.len());
+        allowed.push(look.allows(differences.len()));
+        questions.push(Question { differences, margin: metric.default_margin(), share: look.share() });
     }
-    let seeds = |question: &Question| question.differences.len();
-    let look = Look::of(plan, questions.iter().map(seeds).max().unwrap_or_default());
-    let family = Family { claims: arms.len() * (arms.len() - 1) / 2, alpha: look.alpha };
+    let family = Family { claims: arms.len() * (arms.len() - 1) / 2, alpha: stats::ALPHA };
     let answers = stats::answer(&questions, family);
-    let is_worse = |(question, answer): (&Question, &stats::Answer)| {
-        look.allows(seeds(question)) && answer.effect > 0.0 && answer.p_holm <= family.alpha
+    let is_worse = |(is_allowed, answer): (&bool, &stats::Answer)| {
+        *is_allowed && answer.effect > 0.0 && answer.p_holm <= family.alpha
     };
-    let level = others.iter().zip(questions.iter().zip(&answers)).filter(|(_, of)| !is_worse(*of));
+    let level = others.iter().zip(allowed.iter().zip(&answers)).filter(|(_, of)| !is_worse(*of));
     let level = level.map(|(name, _)| name.to_string());
     let mut level: Vec<String> = level.chain([best.to_string()]).collect();
     level.sort();

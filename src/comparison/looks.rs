@@ -1,119 +1,199 @@
-//! Which answers are exploratory, because the same question was answered before with other seeds or another plan.
+//! Which answers are exploratory, because earlier comparisons of the same data showed the result before.
+//!
+//! An earlier comparison is about the same data if it has samples of both arms, or for endpoints that are measured in
+//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter, nor which of two arms
+//! is the control.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::claims::ClaimAnswer;
-use crate::config::blobs::SAMPLES;
-use crate::runs::StudyLook;
+use super::measured::BICUBIC;
+use crate::config::blobs::{LOSS, SAMPLES};
+use crate::runs::{ArmData, ClaimLook, DataSet, StudyLook};
+use crate::stats::{self, Family, MIN_SEEDS, Verdict, seeds_needed};
 use crate::store::Digest;
-
-/// The number of hexadecimal digits of a truncated digest.
-const DIGITS: usize = 16;
 
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// Returns the record of an answer of the comparison `stage`, which has read `inputs`. `None` if the study was too small
-/// for any verdict, so that the answer does not count as a look.
-pub fn look(stage: &str, answer: &ClaimAnswer, inputs: &Inputs) -> Option<StudyLook> {
-    if answer.reason.is_some() || answer.by_design {
-        return None;
-    }
-    let is_of_claim = |role: &str| {
-        let name = role.strip_prefix("arms.").unwrap_or_default();
-        [&answer.arm, &answer.control].iter().any(|arm| name == **arm || name.starts_with(&format!("{arm}[seed=")))
+/// Returns what a comparison of the run `run`, which has read `inputs`, showed. `None` if no arm has enough seeds for a
+/// verdict.
+pub fn look(run: &str, answers: &[ClaimAnswer], inputs: &Inputs) -> Option<StudyLook> {
+    let mut arms = arms(inputs);
+    arms.retain(|_, data| seeds(data) >= MIN_SEEDS);
+    let is_shown = |arm: &String| arm == BICUBIC || arms.contains_key(arm);
+    let claims = answers.iter().filter(|answer| is_shown(&answer.arm) && is_shown(&answer.control)).map(claim_look);
+    let claims = claims.collect();
+    (!arms.is_empty()).then(|| StudyLook { run: run.to_string(), arms, claims })
+}
+
+/// Returns, for each answer of a comparison, the reason why it is exploratory, if it is.
+pub fn exploratory(answers: &[ClaimAnswer], inputs: &Inputs, earlier: &[StudyLook]) -> Vec<Option<String>> {
+    let arms = arms(inputs);
+    let of_answer = |answer: &ClaimAnswer| {
+        let is_verdict = answer.reason.is_none() && answer.effect.is_some() && !answer.by_design;
+        let now = Asked { claim: claim_look(answer), verdict: answer.verdict, answer, arms: &arms };
+        if is_verdict && answer.n >= MIN_SEEDS { now.objection(earlier) } else { None }
     };
-    let samples = inputs.iter().filter(|(role, _)| is_of_claim(role)).filter_map(|(_, blobs)| blobs.get(SAMPLES));
-    let start = |digest: &Digest| digest.to_string().chars().take(DIGITS).collect();
-    Some(StudyLook {
-        stage: stage.to_string(),
-        claim: answer.claim.clone(),
-        question: [answer.arm.clone(), answer.control.clone(), answer.endpoint.to_string()],
-        n: answer.n,
-        plan: answer.look.map(|look| look.plan),
-        samples: samples.map(start).collect::<BTreeSet<String>>(),
-    })
-}
-
-/// Returns the earlier look that makes `now` exploratory: one at the same question with other seeds, some of which are the
-/// same, or with another plan. Planned looks at a growing study are not exploratory. The name of the claim does not matter.
-fn unplanned<'a>(now: &StudyLook, earlier: &'a [StudyLook]) -> Option<&'a StudyLook> {
-    earlier.iter().find(|look| {
-        let is_same_question = look.question == now.question && look.stage == now.stage;
-        let is_same_look = look.samples == now.samples && look.plan == now.plan;
-        let is_planned = look.plan.is_some() && look.plan == now.plan && look.samples.is_subset(&now.samples);
-        is_same_question && !look.samples.is_disjoint(&now.samples) && !is_same_look && !is_planned
-    })
-}
-
-/// Returns, for each answer of the comparison `stage`, the reason why it is exploratory, if it is.
-pub fn exploratory(
-    stage: &str,
-    answers: &[ClaimAnswer],
-    inputs: &Inputs,
-    earlier: &[StudyLook],
-) -> Vec<Option<String>> {
-    let of_answer = |answer| Some(describe(unplanned(&look(stage, answer, inputs)?, earlier)?));
     answers.iter().map(of_answer).collect()
 }
 
-/// Explains why an answer is exploratory.
-fn describe(earlier: &StudyLook) -> String {
-    format!(
-        "because it was already tested with {} seeds, and testing again with other seeds or another plan makes false \
-         findings more likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`",
-        earlier.n
-    )
+/// Returns the data of each arm.
+fn arms(inputs: &Inputs) -> BTreeMap<String, ArmData> {
+    let mut arms: BTreeMap<String, ArmData> = BTreeMap::new();
+    for (role, blobs) in inputs {
+        let Some(name) = role.strip_prefix("arms.") else { continue };
+        let name = name.rsplit_once("[seed=").map_or(name, |(arm, _)| arm);
+        let data = arms.entry(name.to_string()).or_default();
+        blobs.get(SAMPLES).into_iter().for_each(|digest| data.samples.insert(digest));
+        blobs.get(LOSS).into_iter().for_each(|digest| data.losses.insert(digest));
+    }
+    arms
+}
+
+/// Returns the number of seeds of an arm. Samples of one trained network count once.
+fn seeds(data: &ArmData) -> usize {
+    if data.losses.is_empty() { data.samples.len() } else { data.losses.len() }
+}
+
+fn claim_look(answer: &ClaimAnswer) -> ClaimLook {
+    ClaimLook {
+        arm: answer.arm.clone(),
+        control: answer.control.clone(),
+        endpoint: answer.endpoint.to_string(),
+        n: answer.effect.map_or(0, |_| answer.n),
+        margin: answer.margin,
+        family_claims: answer.family_claims.unwrap_or(1),
+        plan: answer.plan,
+    }
+}
+
+/// An answer, and the data that it is based on.
+struct Asked<'a> {
+    claim: ClaimLook,
+    verdict: Verdict,
+    answer: &'a ClaimAnswer,
+    arms: &'a BTreeMap<String, ArmData>,
+}
+
+/// A pair of arms of an earlier comparison that has data of the arm and of the control.
+struct Shown<'a> {
+    look: &'a StudyLook,
+    pair: [&'a str; 2],
+    /// Whether all data of both arms is the same, or at least contained in the data now.
+    is_same: bool,
+    is_subset: bool,
+}
+
+impl Asked<'_> {
+    /// Returns the reason why the answer is exploratory, if it is.
+    fn objection(&self, earlier: &[StudyLook]) -> Option<String> {
+        let shown: Vec<Shown> = earlier.iter().flat_map(|look| self.shown(look)).collect();
+        let first = |is: &dyn Fn(&Shown, &ClaimLook) -> bool| {
+            let runs = shown.iter().filter(|shown| self.claims(shown).any(|claim| is(shown, claim)));
+            runs.map(|shown| shown.look.run.as_str()).min()
+        };
+        // Later runs do not change the first answer, and a comparison with the claim may have others beside it.
+        let (answered, claimed) = (first(&|shown, claim| self.is_same_answer(shown, claim)), first(&|_, _| true));
+        let is_before = |shown: &Shown, run: Option<&str>| run.is_none_or(|run| shown.look.run.as_str() < run);
+        let tested = shown.iter().filter(|shown| is_before(shown, answered)).find_map(|shown| {
+            let claim = self.claims(shown).find(|claim| !self.may_follow(shown, claim))?;
+            Some(self.describe(shown, claim))
+        });
+        let unclaimed = || {
+            let shown = shown.iter().find(|shown| is_before(shown, claimed))?;
+            let seeds = shown.pair.iter().filter_map(|arm| shown.look.arms.get(*arm)).map(seeds).min()?;
+            Some(format!(
+                "because a comparison of these arms with {seeds} seeds was shown before the claim was made. To test the \
+                 claim, train with new seeds"
+            ))
+        };
+        tested.or_else(unclaimed)
+    }
+
+    /// Returns the pairs of arms of an earlier comparison that have data of the arm and of its control.
+    fn shown<'b>(&self, look: &'b StudyLook) -> Vec<Shown<'b>> {
+        let names = || look.arms.keys().map(String::as_str).chain([BICUBIC]);
+        let of = |now: &str| -> Vec<(&'b str, [bool; 2])> {
+            names().filter_map(|name| Some((name, self.relation(look.arms.get(name), self.arms.get(now))?))).collect()
+        };
+        let controls = of(&self.answer.control);
+        let with = |(arm, [same, subset]): (&'b str, [bool; 2])| {
+            let pair = move |(control, [same_control, subset_control]): &(&'b str, [bool; 2])| Shown {
+                look,
+                pair: [arm, control],
+                is_same: same && *same_control,
+                is_subset: subset && *subset_control,
+            };
+            controls.iter().map(pair).collect::<Vec<_>>()
+        };
+        of(&self.answer.arm).into_iter().flat_map(with).collect()
+    }
+
+    /// Returns whether all data of an arm is the same as before, and whether it contains that of before. `None` if they
+    /// have nothing in common. Bicubic enlargement has no data.
+    fn relation(&self, before: Option<&ArmData>, now: Option<&ArmData>) -> Option<[bool; 2]> {
+        match (before, now) {
+            (None, None) => Some([true, true]),
+            (Some(before), Some(now)) => {
+                let (before, now) = (self.data(before), self.data(now));
+                before.overlaps(now).then(|| [before == now, before.is_subset(now)])
+            }
+            _ => None,
+        }
+    }
+
+    fn data<'b>(&self, arm: &'b ArmData) -> &'b DataSet {
+        let is_of_training = self.answer.endpoint.is_of_training() && !arm.losses.is_empty();
+        if is_of_training { &arm.losses } else { &arm.samples }
+    }
+
+    /// Returns the earlier claims about these arms by the same endpoint.
+    fn claims<'b>(&self, shown: &Shown<'b>) -> impl Iterator<Item = &'b ClaimLook> {
+        let [arm, control] = shown.pair;
+        let endpoint = self.claim.endpoint.clone();
+        shown.look.claims.iter().filter(move |claim| {
+            let names = [claim.arm.as_str(), claim.control.as_str()];
+            claim.endpoint == endpoint && (names == [arm, control] || names == [control, arm])
+        })
+    }
+
+    /// Whether neither the margin nor the plan were changed since, and the family did not become smaller.
+    fn has_same_terms(&self, before: &ClaimLook) -> bool {
+        let now = &self.claim;
+        now.margin == before.margin && now.plan == before.plan && now.family_claims >= before.family_claims
+    }
+
+    fn is_same_answer(&self, shown: &Shown, before: &ClaimLook) -> bool {
+        shown.is_same && self.has_same_terms(before)
+    }
+
+    /// Whether the earlier answer does not raise the error rate of this one.
+    fn may_follow(&self, shown: &Shown, before: &ClaimLook) -> bool {
+        let family = Family { claims: before.family_claims, alpha: stats::ALPHA };
+        let had_no_verdict = before.n < MIN_SEEDS;
+        let could_only_be_equivalent = before.n < seeds_needed(family)
+            && before.family_claims <= self.claim.family_claims
+            && self.verdict != Verdict::Equivalent;
+        // Includes looks at numbers of seeds without a planned test, which give no verdicts.
+        let is_planned =
+            before.plan.is_some() && self.has_same_terms(before) && shown.is_subset && before.n < self.claim.n;
+        had_no_verdict || could_only_be_equivalent || is_planned || self.is_same_answer(shown, before)
+    }
+
+    /// Explains why an answer is exploratory.
+    fn describe(&self, shown: &Shown, before: &ClaimLook) -> String {
+        let n = before.n;
+        if shown.is_same && before.plan == self.claim.plan {
+            return format!("because the margin or the family was changed after an answer with {n} seeds");
+        }
+        format!(
+            "because it was already tested with {n} seeds, and testing again with other seeds or another plan makes false \
+             findings more likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`"
+        )
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::comparison::PlannedLook;
-    use crate::comparison::testing::claim_answer;
-    use crate::config::SeedPlan;
-
-    fn at(seeds: usize, plan: Option<SeedPlan>) -> StudyLook {
-        let look = plan.map(|plan| PlannedLook { plan, alpha: 0.01 });
-        let answer = ClaimAnswer { n: seeds, by_design: false, look, ..claim_answer() };
-        let input = |arm: &str, seed: usize| {
-            let digest = Digest::of(format!("{arm} {seed}").as_bytes());
-            (format!("arms.{arm}[seed={seed}]"), BTreeMap::from([(SAMPLES.to_string(), digest)]))
-        };
-        let inputs: Inputs =
-            (0..seeds).flat_map(|seed| ["attention", "baseline", "other"].map(|arm| input(arm, seed))).collect();
-        look_of(&answer, &inputs)
-    }
-
-    fn look_of(answer: &ClaimAnswer, inputs: &Inputs) -> StudyLook {
-        look("compare", answer, inputs).unwrap()
-    }
-
-    #[test]
-    fn answers_after_adding_seeds_are_exploratory_unless_planned() {
-        let plan = Some(SeedPlan { plan: 12, looks: 2 });
-        assert_eq!(at(6, None).samples.len(), 12);
-        assert_eq!(unplanned(&at(8, None), &[at(6, None)]), Some(&at(6, None)));
-        assert_eq!(unplanned(&at(6, None), &[at(6, None)]), None);
-        assert!(unplanned(&at(6, None), &[at(8, None)]).is_some(), "a selection of the seeds");
-        assert_eq!(unplanned(&at(12, plan), &[at(6, plan)]), None);
-        // Seeds that were exchanged, a claim with another name, and a plan that was deleted, made or changed.
-        let exchanged = StudyLook { samples: at(6, None).samples.into_iter().skip(2).collect(), ..at(6, None) };
-        assert!(unplanned(&exchanged, &[at(6, None)]).is_some());
-        let renamed = StudyLook { claim: "other".to_string(), ..at(6, None) };
-        assert!(unplanned(&at(8, None), &[renamed]).is_some());
-        assert!(unplanned(&at(6, None), &[at(6, plan)]).is_some());
-        assert!(unplanned(&at(12, plan), &[at(6, None)]).is_some());
-        let longer = Some(SeedPlan { plan: 18, looks: 3 });
-        assert!(unplanned(&at(18, longer), &[at(12, plan)]).is_some());
-        // Another study.
-        let retrained = StudyLook { samples: BTreeSet::from(["0".to_string()]), ..at(6, None) };
-        assert_eq!(unplanned(&at(8, None), &[retrained]), None);
-    }
-
-    #[test]
-    fn a_study_too_small_to_decide_is_not_a_look() {
-        let few = ClaimAnswer { n: 3, by_design: true, ..claim_answer() };
-        assert_eq!(look("compare", &few, &Inputs::new()), None);
-    }
-}
+#[path = "looks_tests.rs"]
+mod tests;

@@ -1,14 +1,14 @@
-//! When a study may be tested: at any time, or at its planned looks.
+//! When a claim may be tested: at any time, or at its planned looks.
 
 use crate::config::SeedPlan;
 use crate::stats::{self, Family, Looks, seeds_needed};
 
-/// When a study may be tested.
+/// When a claim may be tested.
 pub(super) struct Look {
     pub(super) plan: Option<SeedPlan>,
-    /// The error rate of this look.
+    /// The share of the error rate for this look, 0 if the claim may not be tested.
     pub(super) alpha: f64,
-    /// Why the study may not be tested at this number of seeds.
+    /// Why the claim may not be tested at this number of seeds.
     pub(super) objection: Option<String>,
 }
 
@@ -20,8 +20,13 @@ impl Look {
             return Self { alpha, ..unplanned };
         }
         let at: Vec<String> = looks.at().iter().map(usize::to_string).collect();
-        let objection = format!("the study has {seeds} seeds, but its tests are planned at {}", at.join(", "));
-        Self { objection: Some(objection), ..unplanned }
+        let objection = format!("the claim has {seeds} seeds, but its tests are planned at {}", at.join(", "));
+        Self { objection: Some(objection), alpha: 0.0, ..unplanned }
+    }
+
+    /// Returns the share of the family's error rate for this look.
+    pub(super) fn share(&self) -> f64 {
+        self.alpha / stats::ALPHA
     }
 
     /// Whether a difference of `n` seeds may be called significant: no verdict is possible with fewer seeds than a single

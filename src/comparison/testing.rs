@@ -90,6 +90,8 @@ pub fn claim_answer() -> ClaimAnswer {
         has_other_families: false,
         samples: Some([4, 4]),
         seeds_for_power: None,
+        variation: None,
+        plan: None,
         look: None,
         reason: None,
         n: 3,

@@ -25,8 +25,8 @@ pub struct CompareParams {
     /// give comparisons that answer unrelated questions different names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// The planned number of seeds and looks. Without a plan, verdicts are marked as exploratory if the study already had
-    /// enough seeds to confirm or refute the claim and then got more.
+    /// The planned number of seeds and looks. Each claim is tested at the look of its own number of seeds. Without a plan,
+    /// verdicts are marked as exploratory if the claim was already answered and the study then got more seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<SeedPlan>,
     /// The arm, or `bicubic`, with which all other arms are compared by each metric that ranks arms. Defaults to the

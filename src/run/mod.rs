@@ -270,6 +270,6 @@ fn new_record(pipeline: &Pipeline, prepared: &Prepared, store: &Store, options: 
         executor: options.executor,
         command: options.command.iter().map(|argument| redact_value(argument).into_owned()).collect(),
         stages: prepared.plan.stages.iter().map(stage).collect(),
-        earlier_looks: looks::before(store, &pipeline.name),
+        earlier_looks: looks::before(store),
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! - `folders`: creates and lists the folders of runs. `run_dir`: one such folder. `run_id`: their names.
 //! - `job_files`: the files of jobs. `damage`: recognises runs whose files are damaged.
-//! - `record`: the contents of `run.json`. `view`: the state of a run as an observer sees it.
+//! - `record`: the contents of `run.json`. `study_look`: the part of it about what earlier comparisons showed. `view`: the
+//!   state of a run as an observer sees it.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
 //! - [`archive`]: exports runs to files. `import`: adds runs from other stores. `remote`: shared caches of results.
 
@@ -26,6 +27,7 @@ mod remote;
 mod retention;
 mod run_dir;
 mod run_id;
+mod study_look;
 #[cfg(test)]
 mod testing;
 mod verification;
@@ -33,10 +35,11 @@ mod view;
 
 pub use import::check_run;
 pub use job_files::RUN_SPEC;
-pub use record::{Gone, HostInfo, JobRecord, RunRecord, RunState, StageRecord, StageRunState, StudyLook};
+pub use record::{Gone, HostInfo, JobRecord, RunRecord, RunState, StageRecord, StageRunState};
 pub use remote::{Pushed, Remote, Unavailable};
 pub use retention::{Removed, Retention, collect_garbage};
 pub use run_dir::RunDir;
 pub use run_id::is_run_id;
+pub use study_look::{ArmData, ClaimLook, DataSet, StudyLook};
 pub use verification::verify;
 pub use view::{RunView, ViewState};

@@ -1,13 +1,14 @@
 //! The record of a run (`run.json`): what was run, where, and the state of each stage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ExecutorKind, SeedPlan, StageKind};
+use super::study_look::StudyLook;
+use crate::config::{ExecutorKind, StageKind};
 use crate::store::seal::{Damage, Seal, seal_pretty, unseal};
 use crate::store::{Key, json_float};
 
@@ -36,28 +37,9 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// In the order of the plan.
     pub stages: Vec<StageRecord>,
-    /// The answers to claims in earlier runs of the pipeline.
+    /// What comparisons of earlier runs showed, of any pipeline, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_looks: Vec<StudyLook>,
-}
-
-/// An answer to a claim with enough seeds to confirm or refute it. Testing the claim again with more seeds raises the error
-/// rate above its nominal level, unless the looks were planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StudyLook {
-    /// The name of the `compare` stage.
-    pub stage: String,
-    /// The name of the claim.
-    pub claim: String,
-    /// The arm, the control and the endpoint.
-    pub question: [String; 3],
-    /// The number of independent replicates.
-    pub n: usize,
-    /// The planned seeds and looks, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<SeedPlan>,
-    /// The truncated digests of the samples of both arms.
-    pub samples: BTreeSet<String>,
 }
 
 impl RunRecord {

@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::mean;
+use super::{Variation, mean};
 
 /// The mean of paired differences with its uncertainty over seeds and over test images.
 ///
@@ -79,14 +79,12 @@ impl Estimate {
         Some(Self { mean: grand, of_seeds, of_images })
     }
 
-    /// Returns the standard deviation of the seeds' means.
-    pub(super) fn sd_over_seeds(&self) -> f64 {
-        (self.of_seeds.value * (self.of_seeds.degrees_of_freedom + 1.0)).sqrt()
-    }
-
-    /// Returns the standard error due to the choice of images, which more seeds do not reduce.
-    pub fn standard_error_over_images(&self) -> f64 {
-        self.of_images.map_or(0.0, |part| part.value.sqrt())
+    /// Returns both parts of the variation.
+    pub fn variation(&self) -> Variation {
+        Variation {
+            seeds: (self.of_seeds.value * (self.of_seeds.degrees_of_freedom + 1.0)).sqrt(),
+            images: self.of_images.map_or(0.0, |part| part.value.sqrt()),
+        }
     }
 
     /// Returns the confidence interval of level `1 - alpha`.
@@ -204,8 +202,8 @@ mod tests {
             [-0.85, -0.51, -1.0, -0.76, -1.07],
         ];
         let estimate = Estimate::of(&table.map(Vec::from)).unwrap();
-        assert_close(estimate.sd_over_seeds().powi(2) / 4.0, 0.981_042);
-        assert_close(estimate.standard_error_over_images().powi(2), 0.011_072_333_333_333_332);
+        assert_close(estimate.variation().seeds.powi(2) / 4.0, 0.981_042);
+        assert_close(estimate.variation().images.powi(2), 0.011_072_333_333_333_332);
         let [low, high] = estimate.interval(0.05);
         assert_close(low, -3.631_384_266_292_937_6);
         assert_close(high, 2.699_384_266_292_938);

@@ -11,7 +11,7 @@
 //! - [`Family`] keeps the probability of any false finding among all claims of a pipeline file at most [`ALPHA`], and
 //!   that of any false equivalence as well.
 //! - `verdict` combines them into an answer, which is inconclusive if the study is too small.
-//! - [`Looks`] divides [`ALPHA`] among the planned looks at a growing study.
+//! - [`Looks`] divides [`ALPHA`] among the planned looks at a growing study; [`answer`] combines them with the family.
 //! - `power` computes how many seeds a study needs.
 
 mod estimate;
@@ -26,8 +26,7 @@ mod verdict;
 pub use estimate::Estimate;
 pub use family::Family;
 pub use looks::Looks;
-pub use power::SeedsNeeded;
-use power::seeds_for;
+pub use power::{SeedsNeeded, Variation, seeds_for};
 use sign_flip::{min_p, sign_flip};
 pub use verdict::{Answer, Question, Verdict, answer, seeds_needed};
 

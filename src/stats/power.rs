@@ -3,13 +3,22 @@
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-use super::{Estimate, Family, MIN_SEEDS, min_p};
+use super::{Family, Looks, MIN_SEEDS, min_p};
 
 /// The power that a study is planned for.
 pub(super) const POWER: f64 = 0.8;
 
 /// The largest number of seeds that is recommended.
 const MAX_SEEDS: usize = 200;
+
+/// How much the differences between an arm and its control vary.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Variation {
+    /// The standard deviation over seeds of the mean difference over the images.
+    pub seeds: f64,
+    /// The standard error due to the choice of images, which more seeds do not reduce.
+    pub images: f64,
+}
 
 /// The number of seeds that a claim needs, estimated from the seeds so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,17 +33,23 @@ pub enum SeedsNeeded {
 }
 
 /// Returns the number of seeds with which a true difference as large as `margin` becomes significant with a probability
-/// of 80 %. The variances are those of `pilot`.
-pub fn seeds_for(pilot: &Estimate, margin: f64, family: Family) -> SeedsNeeded {
-    let sd = pilot.sd_over_seeds();
-    let of_images = pilot.standard_error_over_images();
-    let power = |n: usize| power(n, sd, of_images, margin, family);
+/// of 80 %, if differences vary as in the pilot study.
+///
+/// With several planned `looks`, it is the number for the whole plan, and the power is that of the last look alone, with
+/// its own share of the error rate. Earlier looks make the power of the plan slightly larger.
+pub fn seeds_for(pilot: Variation, margin: f64, family: Family, looks: usize) -> SeedsNeeded {
+    let at_last_look = |seeds: usize| {
+        let alpha = Looks { seeds, looks }.alpha(seeds, family.alpha);
+        Family { alpha: alpha.unwrap_or(family.alpha), ..family }
+    };
+    let power = |n: usize| power(n, pilot.seeds, pilot.images, margin, at_last_look(n));
     if let Some(n) = (MIN_SEEDS..=MAX_SEEDS).find(|&n| power(n) >= POWER) {
         return SeedsNeeded::Seeds(n);
     }
+    let level = at_last_look(MAX_SEEDS).level();
     let of_images_alone =
-        Normal::standard().sf(Normal::standard().inverse_cdf(1.0 - family.level() / 2.0) - margin / of_images);
-    if of_images > 0.0 && of_images_alone < POWER { SeedsNeeded::MoreImages } else { SeedsNeeded::TooMany }
+        Normal::standard().sf(Normal::standard().inverse_cdf(1.0 - level / 2.0) - margin / pilot.images);
+    if pilot.images > 0.0 && of_images_alone < POWER { SeedsNeeded::MoreImages } else { SeedsNeeded::TooMany }
 }
 
 /// Returns the probability that a true difference of `effect` becomes significant with `n` seeds, if the seeds'
@@ -111,13 +126,16 @@ mod tests {
     #[test]
     fn seeds_for_a_margin_have_the_planned_power() {
         let family = Family { claims: 4, alpha: 0.05 };
-        let pilot = Estimate::of(&[-0.5, 1.0, 0.25, -1.0, 0.75, 0.5].map(|d| vec![d])).unwrap();
-        let sd = pilot.sd_over_seeds();
-        let SeedsNeeded::Seeds(n) = seeds_for(&pilot, 1.0, family) else { panic!("a number") };
-        assert!(power(n, sd, 0.0, 1.0, family) >= POWER && power(n - 1, sd, 0.0, 1.0, family) < POWER, "{n}");
-        assert_eq!(seeds_for(&pilot, 100.0, family), SeedsNeeded::Seeds(8), "four claims need at least eight seeds");
-        assert_eq!(seeds_for(&pilot, 0.01, family), SeedsNeeded::TooMany);
-        let images: Vec<Vec<f64>> = (0..6).map(|s| vec![0.01 * s as f64 - 5.0, 0.01 * s as f64 + 5.0]).collect();
-        assert_eq!(seeds_for(&Estimate::of(&images).unwrap(), 1.0, family), SeedsNeeded::MoreImages);
+        let pilot = Variation { seeds: 0.75, images: 0.0 };
+        let SeedsNeeded::Seeds(n) = seeds_for(pilot, 1.0, family, 1) else { panic!("a number") };
+        assert!(power(n, 0.75, 0.0, 1.0, family) >= POWER && power(n - 1, 0.75, 0.0, 1.0, family) < POWER, "{n}");
+        assert_eq!(seeds_for(pilot, 100.0, family, 1), SeedsNeeded::Seeds(8), "four claims need at least eight seeds");
+        assert_eq!(seeds_for(pilot, 0.01, family, 1), SeedsNeeded::TooMany);
+        let images = Variation { seeds: 0.01, images: 5.0 };
+        assert_eq!(seeds_for(images, 1.0, family, 1), SeedsNeeded::MoreImages);
+        // The last of two looks has a share of 0.0444 of the error rate.
+        let SeedsNeeded::Seeds(planned) = seeds_for(pilot, 1.0, family, 2) else { panic!("a number") };
+        let last = Family { alpha: Looks { seeds: planned, looks: 2 }.alpha(planned, 0.05).unwrap(), ..family };
+        assert!(planned >= n && power(planned, 0.75, 0.0, 1.0, last) >= POWER, "{planned} {n}");
     }
 }

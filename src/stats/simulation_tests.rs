@@ -99,7 +99,7 @@ impl Study {
         let question = |claim: usize| {
             let rows = arm(self.effect(claim)).into_iter().zip(&control);
             let differences = rows.map(|(a, c)| a.iter().zip(c).map(|(a, c)| a - c).collect()).collect();
-            Question { differences, margin: self.margin }
+            Question { differences, margin: self.margin, share: 1.0 }
         };
         (0..self.claims).map(question).collect()
     }
@@ -203,32 +203,60 @@ fn intervals_cover_the_effect() {
     }
 }
 
-/// Returns the fraction of studies without any effect in which at least one look finds a difference. `at` contains the
-/// number of seeds and the error rate of each look.
-fn found_at_any_look(claims: usize, at: &[(usize, f64)], studies: u64) -> f64 {
-    let seeds = at.iter().map(|(seeds, _)| *seeds).max().unwrap();
-    let finds = |number: &u64| {
-        let whole = Study { claims, seeds, ..NULL }.questions(*number);
-        at.iter().any(|&(seeds, alpha)| {
-            let first = |q: &Question| Question { differences: q.differences[..seeds].to_vec(), margin: q.margin };
-            let answers = answer(&whole.iter().map(first).collect::<Vec<_>>(), Family { claims, alpha });
-            answers.iter().any(|a| matches!(a.verdict, Verdict::Confirmed | Verdict::Refuted))
-        })
+/// Returns the fractions of studies in which at least one test finds a difference, and in which at least one finds
+/// equivalence. Each element of `tests` has the number of seeds of each claim and its share of the error rate.
+fn found_at_any_look(study: Study, tests: &[Vec<(usize, f64)>], studies: u64) -> [f64; 2] {
+    let seeds = tests.iter().flatten().map(|(seeds, _)| *seeds).max().unwrap();
+    let finds = |number: u64| {
+        let whole = Study { seeds, ..study }.questions(number);
+        let mut found = [false; 2];
+        for test in tests {
+            let first = |(q, &(seeds, share)): (&Question, &(usize, f64))| Question {
+                differences: q.differences[..seeds].to_vec(),
+                share,
+                ..*q
+            };
+            let questions: Vec<Question> = whole.iter().zip(test).map(first).collect();
+            let answers = answer(&questions, Family { claims: study.claims, alpha: ALPHA });
+            found[0] |= answers.iter().any(|a| matches!(a.verdict, Verdict::Confirmed | Verdict::Refuted));
+            found[1] |= answers.iter().any(|a| a.verdict == Verdict::Equivalent);
+        }
+        found
     };
-    (0..studies).into_par_iter().filter(finds).count() as f64 / studies as f64
+    let found: Vec<[bool; 2]> = (0..studies).into_par_iter().map(finds).collect();
+    [0, 1].map(|of| found.iter().filter(|found| found[of]).count() as f64 / studies as f64)
+}
+
+/// Returns the looks with their shares.
+fn shares(plan: Looks) -> Vec<(usize, f64)> {
+    plan.at().into_iter().map(|n| (n, plan.alpha(n, ALPHA).unwrap() / ALPHA)).collect()
 }
 
 #[test]
 fn planned_looks_keep_the_error_rate_and_unplanned_looks_do_not() {
     for (claims, plan, looks) in [(1, 12, 3), (1, 14, 2), (4, 16, 4)] {
         let plan = Looks { seeds: plan, looks };
-        let at: Vec<(usize, f64)> = plan.at().into_iter().map(|n| (n, plan.alpha(n, ALPHA).unwrap())).collect();
-        let rate = found_at_any_look(claims, &at, 1000);
+        let tests: Vec<_> = shares(plan).into_iter().map(|look| vec![look; claims]).collect();
+        let [rate, _] = found_at_any_look(Study { claims, ..NULL }, &tests, 1000);
         assert!(rate <= ALPHA + tolerance(ALPHA, 1000), "{claims} {plan:?}: {rate}");
     }
-    let after_every_seed: Vec<(usize, f64)> = (6..=14).map(|n| (n, ALPHA)).collect();
-    let rate = found_at_any_look(1, &after_every_seed, 1000);
+    let after_every_seed: Vec<_> = (6..=14).map(|n| vec![(n, 1.0)]).collect();
+    let [rate, _] = found_at_any_look(NULL, &after_every_seed, 1000);
     assert!(rate > 0.08, "{rate}");
+}
+
+/// Claims whose arms have different numbers of seeds are each tested at their own look, in any order.
+#[test]
+fn claims_at_different_looks_keep_the_error_rate_of_the_family() {
+    let looks = shares(Looks { seeds: 15, looks: 3 });
+    let at = |of_claims: [usize; 4]| of_claims.map(|look| looks[look]).to_vec();
+    let tests = [[0, 1, 0, 2], [1, 1, 0, 2], [1, 2, 0, 2], [2, 2, 1, 2], [2, 2, 2, 2]].map(at);
+    let study = Study { claims: 4, ..NULL };
+    let [found, _] = found_at_any_look(study, &tests, 1000);
+    assert!(found <= ALPHA + tolerance(ALPHA, 1000), "{found}");
+    let at_margin = Study { effect: 3.0, effect_of_others: 3.0, margin: 3.0, ..study };
+    let [_, equivalent] = found_at_any_look(at_margin, &tests, 1000);
+    assert!(equivalent <= ALPHA + tolerance(ALPHA, 1000), "{equivalent}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ALPHA, Estimate, Family, MIN_SEEDS, SeedsNeeded, mean, min_p, seeds_for, sign_flip};
+use super::{ALPHA, Estimate, Family, MIN_SEEDS, Variation, mean, min_p, sign_flip};
 
 /// The differences between an arm and its control by one endpoint, and the smallest relevant effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,9 @@ pub struct Question {
     pub differences: Vec<Vec<f64>>,
     /// Effects smaller than this, in either direction, are irrelevant.
     pub margin: f64,
+    /// The share of the family's error rate for the look at this number of seeds: 1 unless several looks are planned, and
+    /// 0 if none is planned at this number, so that the question is not tested.
+    pub share: f64,
 }
 
 /// The verdict on the claim that an arm is better than its control.
@@ -28,7 +31,8 @@ pub enum Verdict {
     Inconclusive,
 }
 
-/// The result of the statistical tests of one question. Holm's correction is for the family of the question.
+/// The result of the statistical tests of one question. Corrected p-values are those of [`Family::holm`], computed from
+/// p-values that are divided by the question's share of the error rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub verdict: Verdict,
@@ -41,16 +45,16 @@ pub struct Answer {
     /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over the seeds and
     /// of the [`Estimate`].
     pub p: f64,
-    /// `p` after Holm's correction.
+    /// `p` after both corrections.
     pub p_holm: f64,
     /// The two-sided p-value of no difference that agrees with the interval: below 0.05 if it does not contain 0. 1 for
     /// fewer than two seeds.
     pub p_of_interval: f64,
     /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests of the
-    /// [`Estimate`]), after Holm's correction.
+    /// [`Estimate`]), after both corrections.
     pub p_equivalent_holm: f64,
-    /// The number of seeds needed to detect an effect as large as the margin; `None` for fewer than two seeds.
-    pub seeds_for_power: Option<SeedsNeeded>,
+    /// How much the differences vary; `None` for fewer than two seeds.
+    pub variation: Option<Variation>,
 }
 
 /// Returns the minimum number of seeds with which a claim of the family can be confirmed or refuted. With fewer, p cannot
@@ -60,9 +64,23 @@ pub fn seeds_needed(family: Family) -> usize {
 }
 
 /// Answers questions of one family.
+///
+/// Each question is tested at the look of its own number of seeds: its p-values are divided by the share w of the error
+/// rate for that look, and Holm's procedure is applied to the results. This is the group-sequential Holm procedure of
+/// Maurer & Bretz (2013) with fixed shares, and keeps the error rates of the family over all its looks, whatever the
+/// numbers of seeds are and however the p-values depend on one another:
+///
+/// 1. The shares of a question's looks add up to 1. If its null hypothesis is true, the smallest p / w of all looks is
+///    therefore at most x with a probability of at most Σ w·x = x, so that it is a valid p-value.
+/// 2. Holm's procedure with these valid p-values keeps the error rate (Holm 1979).
+/// 3. A look at some of the questions never rejects more than that, because the current p / w of each question is at least
+///    the smallest one, and smaller p-values only reject more.
 pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
     let tested: Vec<Tested> = questions.iter().map(Tested::new).collect();
-    let holm = |p: fn(&Tested) -> f64| family.holm(&tested.iter().map(p).collect::<Vec<_>>());
+    let holm = |p: fn(&Tested) -> f64| {
+        let at_look = |(tested, question): (&Tested, &Question)| (p(tested) / question.share).min(1.0);
+        family.holm(&tested.iter().zip(questions).map(at_look).collect::<Vec<_>>())
+    };
     let (different, equivalent, beyond) = (holm(|t| t.different), holm(|t| t.equivalent), holm(|t| t.beyond_margin));
     let one = |(i, tested): (usize, &Tested)| {
         let verdict = verdict(tested.seeds, tested.effect, different[i], equivalent[i], family.alpha);
@@ -75,7 +93,7 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
             p_holm: different[i],
             p_of_interval: tested.estimate.map_or(1.0, |estimate| estimate.two_sided_p(0.0)),
             p_equivalent_holm: equivalent[i],
-            seeds_for_power: tested.estimate.map(|pilot| seeds_for(&pilot, tested.margin, family)),
+            variation: tested.estimate.map(|estimate| estimate.variation()),
         }
     };
     tested.iter().enumerate().map(one).collect()
@@ -89,7 +107,6 @@ pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
 struct Tested {
     seeds: usize,
     effect: f64,
-    margin: f64,
     estimate: Option<Estimate>,
     /// Of the hypothesis that there is no difference; two-sided.
     different: f64,
@@ -107,7 +124,6 @@ impl Tested {
             return Self {
                 seeds: rows.len(),
                 effect,
-                margin: question.margin,
                 estimate: None,
                 different: 1.0,
                 equivalent: 1.0,
@@ -122,7 +138,6 @@ impl Tested {
         Self {
             seeds: rows.len(),
             effect,
-            margin: question.margin,
             estimate: Some(estimate),
             different: differs_from(0.0),
             equivalent: estimate.p_equivalent(question.margin),
@@ -149,7 +164,7 @@ mod tests {
     const FAMILY: Family = Family { claims: 1, alpha: ALPHA };
 
     fn question(seeds: usize, of: impl Fn(usize) -> f64) -> Question {
-        Question { differences: (0..seeds).map(|seed| vec![of(seed)]).collect(), margin: 0.1 }
+        Question { differences: (0..seeds).map(|seed| vec![of(seed)]).collect(), margin: 0.1, share: 1.0 }
     }
 
     #[test]
@@ -169,7 +184,8 @@ mod tests {
     #[test]
     fn too_few_seeds_are_inconclusive() {
         for n in 0..MIN_SEEDS {
-            let answer = answer(&[Question { differences: vec![vec![1.0, 1.1]; n], margin: 10.0 }], FAMILY).remove(0);
+            let differences = vec![vec![1.0, 1.1]; n];
+            let answer = answer(&[Question { differences, margin: 10.0, share: 1.0 }], FAMILY).remove(0);
             assert_eq!(answer.verdict, Verdict::Inconclusive);
         }
         assert_eq!(answer(&[question(6, |i| 1.0 + 0.1 * i as f64)], FAMILY)[0].verdict, Verdict::Confirmed);
@@ -193,5 +209,21 @@ mod tests {
                 .iter()
                 .all(|a| a.verdict == Verdict::Confirmed && a.p_holm == 4.0 / 128.0)
         );
+    }
+
+    /// p is 2 / 2^8 with eight seeds, and 2 / 2^10 with ten.
+    #[test]
+    fn each_question_is_tested_at_its_own_look() {
+        let of = |seeds, share| Question { share, ..question(seeds, |i| 1.0 + 0.1 * i as f64) };
+        let family = Family { claims: 3, ..FAMILY };
+        let answers = answer(&[of(8, 0.5), of(10, 0.1), of(12, 0.0)], family);
+        let p: Vec<f64> = answers.iter().map(|answer| answer.p_holm).collect();
+        assert_eq!(p, [3.0 / 128.0 / 0.5, 3.0 / 128.0 / 0.5, 1.0]);
+        assert_eq!(answers[2].p, 1.0 / 2048.0);
+        let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Confirmed, Verdict::Confirmed, Verdict::Inconclusive]);
+        // A question that is not tested does not make the others significant.
+        let one = answer(&[of(8, 0.3), of(12, 0.0)], Family { claims: 2, ..FAMILY }).remove(0);
+        assert_eq!((one.p_holm, one.verdict), (2.0 / 128.0 / 0.3, Verdict::Inconclusive));
     }
 }

@@ -10,7 +10,7 @@ Examples:
   srpipe report pipelines/quickstart.yaml --open  open the file's latest report in the browser
   srpipe report 20261124-091502.118-kqzt -o results.html
 
-With --json: {\"schema\": 1, \"pipeline\", \"run\", \"report\" (a path)}.";
+With --json: {\"schema\": 1, \"pipeline\", \"run\", \"report\" (a path), \"claims\": [as in `status --json`]}.";
 
 /// The arguments of `srpipe report`.
 #[derive(Debug, Args)]

@@ -79,7 +79,7 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
             name: stage.name.clone(),
             is_of_samples: false,
             selected: data.selected(params),
-            exploratory: looks::exploratory(&stage.name, claims, &inputs, &record.earlier_looks),
+            exploratory: looks::exploratory(claims, &inputs, &record.earlier_looks),
             summary,
             metrics: read(blobs::METRICS),
             arms: params.arms.iter().map(|(name, arm)| data.arm(name, arm)).collect(),
