@@ -239,7 +239,9 @@ fn check_yaml(folder: &Folder, page: &str, text: &str) {
     let mut pipeline: Value = serde_yaml::from_str(&quickstart).unwrap();
     let stages = pipeline["stages"].as_mapping_mut().unwrap();
     // Add the stages that the examples refer to.
-    for (name, stage) in [("control", "{kind: train}"), ("sample_control", "{kind: sample, model: control}")] {
+    let added =
+        [("control", "{kind: train}"), ("unet", "{kind: train}"), ("sample_control", "{kind: sample, model: control}")];
+    for (name, stage) in added {
         stages.insert(name.into(), serde_yaml::from_str(stage).unwrap());
     }
     stages["compare"]["arms"]["control"] = "sample_control".into();

@@ -49,7 +49,7 @@ fn a_sweep_is_planned_run_and_compared() {
     assert!((arm["psnr_mean"].as_f64().unwrap() - (seeds[0] + seeds[1]) / 2.0).abs() < 1e-12, "{summary}");
     assert!(arm["psnr_mean_sd"].is_number() && arm["axes"]["lr"] == "1e-3", "{summary}");
     let metrics = std::fs::read_to_string(latest.join("compare/metrics.csv")).unwrap();
-    assert!(metrics.starts_with("image,arm,seed,training,lr,psnr_sample,"), "{metrics}");
+    assert!(metrics.starts_with("image,split,arm,seed,training,lr,psnr_sample,"), "{metrics}");
     // A header, and four images for each of five rows: two arms with two seeds, and bicubic.
     assert_eq!(metrics.lines().count(), 1 + 4 * 5);
 
