@@ -75,10 +75,10 @@ fn sampling_one_model_with_many_seeds_counts_as_one_seed() {
     folder.run(&["--set", "stages.of_with.samples=2", "--set", "stages.of_without.samples=2"]);
     let diff = folder.srpipe(&["diff", first.file_name().unwrap().to_str().unwrap(), "p"]);
     for text in [
-        "(8 sampling seeds of one training, K = 1)",
-        "(8 sampling seeds of one training, K = 2)",
-        "± is the standard deviation over 8 sampling seeds of one training",
-        "different numbers K of samples (1 before, 2 after)",
+        "(8 sampling seeds of one training run, K = 1)",
+        "(8 sampling seeds of one training run, K = 2)",
+        "± is the standard deviation over 8 sampling seeds of one training run",
+        "different numbers of samples per image (K = 1 before, 2 after)",
     ] {
         assert!(diff.stdout.contains(text), "{text}: {diff}");
     }
@@ -188,7 +188,7 @@ fn copies_of_one_training_count_once() {
         .folder();
     let run = folder.run(&[]);
     assert_eq!(run.code, Some(0), "{run}");
-    assert!(run.stdout.contains("± is the standard deviation over 3 sampling seeds of one training"), "{run}");
+    assert!(run.stdout.contains("± is the standard deviation over 3 sampling seeds of one training run"), "{run}");
     assert!(run.stdout.contains("any: n = 1: 3 seeds that share training runs"), "{run}");
     assert_eq!((&claim_of(&folder)["n"], &claim_of(&folder)["pairs"]), (&1.into(), &3.into()));
 }
@@ -217,8 +217,9 @@ fn plan_power_estimates_seeds_and_time() {
     assert_eq!(wide["seeds_for_power"], serde_json::json!({"seeds": 6}));
     let four = with(
         "stages.compare.claims={ a: { arm: with, control: without, endpoint: val_loss, margin: 1000000 }, \
-                     b: { arm: with, control: without, endpoint: val_loss }, c: { arm: with, control: without, endpoint: \
-                     val_loss }, d: { arm: with, control: without, endpoint: val_loss } }",
+         b: { arm: with, control: without, endpoint: val_loss }, \
+         c: { arm: with, control: without, endpoint: val_loss }, \
+         d: { arm: with, control: without, endpoint: val_loss } }",
     );
     assert_eq!((&four["n"], &four["seeds_for_power"]), (&3.into(), &serde_json::json!({"seeds": 8})));
     let other = with("stages.compare.claims={ quality: { arm: with, control: without, endpoint: psnr_sample } }");
@@ -273,5 +274,5 @@ fn losses_are_compared_only_if_they_measure_the_same() {
     let first = latest.canonicalize().unwrap();
     folder.run(&["--set", "stages.wide.diffusion.objective=eps"]);
     let diff = folder.srpipe(&["diff", first.to_str().unwrap(), "p"]);
-    assert!(diff.stdout.contains("not comparable: other `diffusion.objective`"), "{diff}");
+    assert!(diff.stdout.contains("not comparable: `diffusion.objective` differs"), "{diff}");
 }

@@ -146,7 +146,7 @@ fn the_answers_of_a_run_match_scipy_and_statsmodels() {
     for family in [
         "a, b, c, d: corrected together with 3 other claims of family four",
         "a, b, c, d: corrected together with 5 other claims without a named family",
-        "null: not corrected for other claims: it is alone in its family",
+        "null: not corrected for other claims: the family has no other claim",
     ] {
         assert!(run.stdout.contains(family), "{run}");
     }

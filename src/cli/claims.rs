@@ -18,7 +18,8 @@ use crate::store::{Action, Store};
 
 /// The minimum number of seeds in a suggested study without a plan.
 const STUDY_SEEDS: usize = 8;
-/// The maximum number of seeds for a power of 80 % with which a study is suggested without reservation.
+/// The largest study that is suggested to reach a power of 80 %. If more seeds are needed, a smaller study is suggested
+/// with a note on its power.
 const MAX_STUDY_SEEDS: usize = 20;
 
 /// Returns the verdicts as text, empty if the summary has no claims. `compare` is the record of the comparison `stage`.
@@ -61,8 +62,8 @@ pub(super) fn show(summary: &Value, store: &Store, record: &RunRecord, stage: &s
     text
 }
 
-/// Suggests a study for claims with too few seeds for a verdict: the planned one; otherwise with the number of seeds for a
-/// power of 80 %, or if it is unknown or large, with the fewest seeds that are useful.
+/// Suggests a study for claims with too few seeds for a verdict. Its number of seeds is the planned one, or without a
+/// plan, that for a power of 80 %. If that number is unknown or large, suggests the minimum useful number.
 fn suggestion(answers: &[ClaimAnswer], command: &[String], stage: &str) -> Option<String> {
     let is_open = |answer: &&ClaimAnswer| answer.by_design && answer.reason.is_none();
     let open: Vec<&ClaimAnswer> = answers.iter().filter(is_open).collect();
@@ -75,7 +76,8 @@ fn suggestion(answers: &[ClaimAnswer], command: &[String], stage: &str) -> Optio
     let plan = fewest.plan.map(|plan| plan.plan);
     if let Some(plan) = plan.filter(|plan| needed > *plan) {
         return Some(format!(
-            "{text} The plan of {plan} seeds is too small: plan at least {needed}, as in `seeds: {{ plan: {needed} }}`\n"
+            "{text} The plan of {plan} seeds is too small: plan at least {needed}, as in \
+             `seeds: {{ plan: {needed} }}`\n"
         ));
     }
     let for_power = open.iter().filter_map(|answer| match answer.seeds_for_power? {
@@ -89,8 +91,8 @@ fn suggestion(answers: &[ClaimAnswer], command: &[String], stage: &str) -> Optio
     Some(match for_power > seeds {
         false => format!("{text} The full study:\n  {study}\n"),
         true => format!(
-            "{text} A study of {seeds} seeds:\n  {study}\nit finds a true difference as large as the margin with a \
-             probability below 80 %: that takes {for_power} seeds, as estimated from the seeds so far\n"
+            "{text} A study of {seeds} seeds:\n  {study}\nit detects a true difference as large as the margin with a \
+             probability below 80 %; a probability of 80 % needs {for_power} seeds, estimated from the seeds so far\n"
         ),
     })
 }
@@ -101,8 +103,8 @@ pub(super) fn exploratory(answers: &[ClaimAnswer], record: &RunRecord, compare: 
     looks::exploratory(answers, &inputs, &record.earlier_looks)
 }
 
-/// Returns the answers in a summary, with `exploratory`: the reason why an answer is exploratory, or null. The summary has
-/// no such mark, because it does not depend on earlier runs.
+/// Returns the answers in a summary, each with `exploratory`: the reason why it is exploratory, or null. The summary
+/// itself does not contain this mark, because it does not depend on earlier runs.
 pub(super) fn to_json(summary: &Value, record: &RunRecord, compare: &Action) -> Vec<Value> {
     let answers = Vec::<ClaimAnswer>::deserialize(&summary["claims"]).unwrap_or_default();
     let with = |(answer, why): (&ClaimAnswer, Option<String>)| {
@@ -113,7 +115,7 @@ pub(super) fn to_json(summary: &Value, record: &RunRecord, compare: &Action) -> 
     answers.iter().zip(exploratory(&answers, record, compare)).map(with).collect()
 }
 
-/// Returns one line for each note, with the claims that it is about.
+/// Returns one line for each distinct note, with the names of the claims that it applies to.
 fn shared_notes(answers: &[ClaimAnswer], note: fn(&ClaimAnswer) -> Option<String>) -> String {
     let mut claims: IndexMap<String, Vec<&str>> = IndexMap::new();
     for (answer, note) in answers.iter().filter_map(|answer| Some((answer, note(answer)?))) {
@@ -283,11 +285,11 @@ mod tests {
         assert!(suggested(of(14)).contains("The full study:\n  train all claimed arms with the same 14 seeds"));
         let many = suggested(of(112));
         assert!(many.contains("A study of 8 seeds:\n  train all claimed arms with the same 8 seeds"), "{many}");
-        assert!(many.ends_with("that takes 112 seeds, as estimated from the seeds so far\n"), "{many}");
+        assert!(many.ends_with("80 % needs 112 seeds, estimated from the seeds so far\n"), "{many}");
         let planned =
             |plan, needed| ClaimAnswer { plan: Some(SeedPlan { plan, looks: 2 }), seeds_needed: needed, ..of(112) };
         let twenty = suggested(planned(20, 10));
-        assert!(twenty.contains("A study of 20 seeds:") && twenty.contains("that takes 112 seeds"), "{twenty}");
+        assert!(twenty.contains("A study of 20 seeds:") && twenty.contains("80 % needs 112 seeds"), "{twenty}");
         assert!(suggested(planned(6, 8)).contains("The plan of 6 seeds is too small: plan at least 8"));
     }
 

@@ -44,7 +44,7 @@ pub(super) fn diff(args: &DiffArgs, runs: &Path) -> Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// How the value of a metric was measured.
+/// How much the value of a metric varies, and over what.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Spread {
     /// `None` for metrics that this version does not have.
@@ -54,7 +54,7 @@ struct Spread {
     n: usize,
     /// The standard deviation over the seeds; `None` with one.
     sd: Option<f64>,
-    /// What the standard deviation is over, such as `6 trainings`; `None` with one seed.
+    /// What the standard deviation is over, such as `6 training runs`; `None` with one seed.
     over: Option<String>,
     /// The number K of samples per image.
     samples: usize,
@@ -130,14 +130,14 @@ fn different_samples(path: &str, spreads: &[BTreeMap<String, Spread>; 2]) -> Opt
     (depends && before.samples != after.samples).then_some([before.samples, after.samples])
 }
 
-/// Lists the reasons for which a difference need not be due to the changed parameters.
+/// Lists the reasons why the changed parameters may not be the cause of a difference.
 fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<String> {
     let found = paths.iter().filter_map(|path| spreads_of(path, spreads));
     let both: Vec<[&Spread; 2]> = found.filter_map(|[before, after]| Some([before?, after?])).collect();
     let mut caveats = vec![];
     if let Some([before, after]) = both.iter().find(|[before, after]| before.over() != after.over()) {
         caveats.push(format!(
-            "the runs vary in different ways ({} before, {} after), so part of each difference may come from the seeds",
+            "different things vary in the two runs ({} before, {} after), so part of each difference may be due to seeds",
             before.over(),
             after.over()
         ));
@@ -156,8 +156,8 @@ fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<Strin
     let samples: IndexSet<[usize; 2]> = paths.iter().filter_map(|path| different_samples(path, spreads)).collect();
     for [before, after] in samples {
         caveats.push(format!(
-            "the runs have different numbers K of samples ({before} before, {after} after): PSNR and SSIM of the mean \
-             increase with K, and calibration is less certain with fewer samples"
+            "the runs draw different numbers of samples per image (K = {before} before, {after} after): PSNR and SSIM of \
+             the mean increase with K, and calibration is less certain with fewer samples"
         ));
     }
     caveats
@@ -219,7 +219,7 @@ fn show(
             format!("{value}{sd} ({}{samples})", spread.over())
         };
         let by = match (before, after, incomparable(path, losses)) {
-            (Some(_), Some(_), Some(parameter)) => format!("not comparable: other `{parameter}`"),
+            (Some(_), Some(_), Some(parameter)) => format!("not comparable: `{parameter}` differs"),
             (Some(before), Some(after), None) => format!("{:+.4}", **after - **before),
             _ => String::new(),
         };
@@ -256,12 +256,12 @@ mod tests {
         let spread = |n: usize, over: &str| spread("psnr_mean", n, over, 4);
         let of = |a, b| caveats(&["stage.seconds", "compare.psnr_mean.a"], &[a, b]).join("\n");
         assert!(of(spread(1, ""), spread(1, "")).starts_with("one seed"));
-        let unequal = of(spread(3, "3 trainings"), spread(8, "8 trainings"));
-        assert!(unequal.contains("(3 trainings before, 8 trainings after)"), "{unequal}");
-        let unequal = of(spread(6, "6 trainings"), spread(6, "6 sampling seeds of one training"));
-        assert!(unequal.contains("(6 trainings before, 6 sampling seeds of one training after)"), "{unequal}");
-        let equal = of(spread(8, "8 trainings"), spread(8, "8 trainings"));
-        assert!(equal.contains("over 8 trainings") && equal.lines().count() == 1, "{equal}");
+        let unequal = of(spread(3, "3 training runs"), spread(8, "8 training runs"));
+        assert!(unequal.contains("(3 training runs before, 8 training runs after)"), "{unequal}");
+        let unequal = of(spread(6, "6 training runs"), spread(6, "6 sampling seeds of one training run"));
+        assert!(unequal.contains("(6 training runs before, 6 sampling seeds of one training run after)"), "{unequal}");
+        let equal = of(spread(8, "8 training runs"), spread(8, "8 training runs"));
+        assert!(equal.contains("over 8 training runs") && equal.lines().count() == 1, "{equal}");
         assert!(caveats(&["stage.seconds"], &[spread(1, ""), spread(1, "")]).is_empty());
     }
 
@@ -272,8 +272,8 @@ mod tests {
             caveats(&[&format!("compare.{metric}.a")], &[spread(before), spread(after)]).join("\n")
         };
         for metric in ["psnr_mean", "ssim_mean", "calibration"] {
-            assert!(of(metric, 4, 2).contains("numbers K of samples (4 before, 2 after)"), "{metric}");
+            assert!(of(metric, 4, 2).contains("samples per image (K = 4 before, 2 after)"), "{metric}");
         }
-        assert!(!of("psnr_mean", 4, 4).contains(" K ") && !of("psnr_sample", 4, 2).contains(" K "));
+        assert!(!of("psnr_mean", 4, 4).contains("K =") && !of("psnr_sample", 4, 2).contains("K ="));
     }
 }

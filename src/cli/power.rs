@@ -32,7 +32,7 @@ struct Need {
     claim: String,
     endpoint: Metric,
     margin: f64,
-    /// The number of seeds of the pilot study: the latest run's answer to the same question; `None` if there is none.
+    /// The number of seeds of the pilot study, which is the latest run's answer to the same question; `None` without one.
     pilot: Option<usize>,
     /// The number of seeds for a power of 80 %; `None` if the pilot study has fewer than two seeds.
     seeds: Option<SeedsNeeded>,
@@ -63,7 +63,7 @@ fn needs(explained: &Explained, store: Option<&Store>) -> Vec<Need> {
             explained.latest_key(stage).and_then(|key| answers(store?, key)).unwrap_or_default();
         let need = |(name, claim): (&String, &Claim)| {
             let endpoint = claim.endpoint(name)?;
-            let pilot = answers.iter().find(|answer| is_of_question(answer, claim, endpoint));
+            let pilot = answers.iter().find(|answer| is_same_question(answer, claim, endpoint));
             let margin = claim.margin.unwrap_or(endpoint.default_margin());
             Some(Need {
                 stage: stage.to_string(),
@@ -80,12 +80,13 @@ fn needs(explained: &Explained, store: Option<&Store>) -> Vec<Need> {
     comparisons.flat_map(of_comparison).collect()
 }
 
-/// Whether an answer of an earlier run is about the same arms and endpoint. Its margin, family and plan do not matter.
-fn is_of_question(answer: &ClaimAnswer, claim: &Claim, endpoint: Metric) -> bool {
+/// Whether an answer of an earlier run is about the same arms and endpoint; margin, family and plan may differ.
+fn is_same_question(answer: &ClaimAnswer, claim: &Claim, endpoint: Metric) -> bool {
     answer.arm == claim.arm && answer.control == claim.control && answer.endpoint == endpoint
 }
 
-/// Returns the seeds for a power of 80 % with the margin, family and plan of the file, if differences vary as in the pilot.
+/// Returns the number of seeds for a power of 80 % with the margin, family and plan of the file, if differences vary as
+/// in the pilot study.
 fn seeds_of(params: &CompareParams, margin: f64, pilot: &ClaimAnswer) -> Option<SeedsNeeded> {
     let family = Family { claims: params.claims_in_family, alpha: stats::ALPHA };
     Some(stats::seeds_for(pilot.variation?, margin, family, params.seeds.map_or(1, |plan| plan.looks)))
@@ -158,9 +159,9 @@ fn to_text(needs: &[Need]) -> String {
         ];
         table.row(cells.map(|text| (Look::Plain, text)).into());
     }
-    let note = "seeds for 80 %: the number with which a true difference as large as the margin is detected with a probability of 80 %, \
-                estimated from the latest run (n seeds) for the margin, the family and the looks of the file; the estimate is uncertain \
-                if n is small\n";
+    let note = "seeds for 80 %: with this many seeds, a true difference as large as the margin is detected with a \
+                probability of 80 %. The number is estimated from the latest run (n seeds), for the margin, family and \
+                looks of the file; it is uncertain if n is small\n";
     table.render(Paint::stdout()) + note
 }
 

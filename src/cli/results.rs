@@ -72,7 +72,7 @@ fn candidates(store: &Store, select: &Key) -> Option<Vec<Candidate>> {
     selection::read_csv(&store.read(action.outputs.get(blobs::SELECTION)?).ok()?).ok()
 }
 
-/// Returns the answers to the claims of a run, with their `stage` and whether they are exploratory.
+/// Returns the answers to the claims of a run, each with its `stage` and the reason why it is exploratory, if it is.
 pub(super) fn claims_to_json(store: &Store, record: &RunRecord) -> Vec<Value> {
     let of_stage = |stage: &StageRecord| -> Option<Vec<Value>> {
         let key = stage.key.as_ref().filter(|_| stage.kind == StageKind::Compare)?;
@@ -90,8 +90,8 @@ pub(super) fn summary(store: &Store, compare: &Key) -> Option<Value> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Returns the best arm by the PSNR of the mean of infinitely many samples with this PSNR, if it is significantly better than
-/// all others; otherwise the range of the PSNR of the sample mean.
+/// Returns the arm with the best PSNR of the mean of infinitely many samples, and that PSNR, if all others are
+/// significantly worse; otherwise the range of the PSNR of the sample mean.
 pub(super) fn headline(summary: &Value) -> Option<String> {
     let unit = Unit::Decibel.suffix();
     let figure = |arm: &Value| arm["psnr_mean"].as_f64().or(arm["psnr_sample"].as_f64());
@@ -113,7 +113,7 @@ fn best(summary: &Summary, is_exploratory: bool) -> Option<String> {
     if summary.best.is_empty() {
         let can_differ = summary.arms.len() > 2;
         return can_differ
-            .then(|| "no metric that compares all arms shows one to be significantly worse than the best".to_string());
+            .then(|| "no arm is significantly worse than the best by any metric that compares all arms".to_string());
     }
     let of_metric = |(metric, arms): (&Metric, &Vec<String>)| {
         format!(

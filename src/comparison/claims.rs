@@ -34,8 +34,8 @@ pub struct ClaimAnswer {
     /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over seeds and of
     /// the interval.
     pub p: f64,
-    /// `p` after division by the share of the error rate of the planned look, and Holm's correction for all claims of the
-    /// family. 1 if no test is planned at this number of seeds.
+    /// `p` divided by the planned look's share of the error rate, after Holm's correction for all claims of the family.
+    /// 1 if no test is planned at this number of seeds.
     pub p_holm: f64,
     /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests), after both
     /// corrections.
@@ -99,8 +99,8 @@ impl PlannedLook {
     pub fn describe(&self) -> String {
         let SeedPlan { plan, looks } = self.plan;
         format!(
-            "one of {looks} planned looks at a study of {plan} seeds; p is also corrected for its share of the error rate, \
-             {:.4} of {}",
+            "one of {looks} planned looks at a study of {plan} seeds; p is also corrected for the look's share of the \
+             error rate, {:.4} of {}",
             self.alpha,
             stats::ALPHA
         )
@@ -131,7 +131,7 @@ impl ClaimAnswer {
     pub fn describe_family(&self) -> Option<String> {
         let others = self.family_claims.filter(|_| self.has_other_families)?.saturating_sub(1);
         let others = match others {
-            0 => return Some("not corrected for other claims: it is alone in its family".to_string()),
+            0 => return Some("not corrected for other claims: the family has no other claim".to_string()),
             _ => count(others, "other claim"),
         };
         Some(match &self.family {
@@ -140,8 +140,8 @@ impl ClaimAnswer {
         })
     }
 
-    /// Explains why the error rate of the verdict is not guaranteed, if it is not: bicubic enlargement does not vary, so
-    /// the variation of the other arm does not cancel. The rates are those of `docs/statistics.md`.
+    /// Explains why the error rate of the verdict is not guaranteed, if it is not: bicubic enlargement does not vary,
+    /// so the variation of the other arm does not cancel. The rates are those of `docs/statistics.md`.
     pub fn describe_asymmetry(&self) -> Option<String> {
         let has_fixed_side = [&self.arm, &self.control].iter().any(|arm| *arm == BICUBIC);
         let rate = match self.verdict {
@@ -151,8 +151,8 @@ impl ClaimAnswer {
         };
         has_fixed_side.then(|| {
             format!(
-                "the error rate of 5 % is not guaranteed, because {BICUBIC} does not vary between seeds: if the results \
-                 of the other arm are as skewed over the seeds as an exponential distribution, {rate}"
+                "the error rate of 5 % is not guaranteed, because {BICUBIC} does not vary between seeds; {rate} if the \
+                 results of the other arm are as skewed as an exponential distribution"
             )
         })
     }
@@ -230,8 +230,8 @@ impl ClaimAnswer {
     }
 }
 
-/// Answers all claims together, in name order, each at the look of its own number of seeds. Omits claims without an
-/// endpoint, which no valid file contains.
+/// Answers all claims together, in name order, each at the look that matches its own number of seeds. Omits claims
+/// without an endpoint, which no valid file contains.
 pub fn answers(params: &CompareParams, measured: &[Measured]) -> Vec<ClaimAnswer> {
     let asked: Vec<Asked> = params
         .claims

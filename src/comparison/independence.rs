@@ -25,8 +25,8 @@ pub(super) fn group<T>(items: Vec<T>, trainings: impl Fn(&T) -> Vec<usize>) -> V
     groups.into_iter().map(|(_, items)| items).collect()
 }
 
-/// Lets runs of an arm with equal samples share a training run, so that they count once: one is a copy of the other,
-/// whatever the graph says. Returns a note for each arm with copies that the graph does not show.
+/// Treats runs of an arm with identical samples as runs that share a training run, so that they count once: they are
+/// copies, whatever the graph says. Returns a note for each group of copies that the graph does not show.
 pub fn merge_copies(measured: &mut [Measured]) -> Vec<String> {
     let mut next = measured.iter().flat_map(|run| &run.trainings).max().map_or(0, |last| last + 1);
     let mut notes = vec![];
@@ -56,8 +56,9 @@ pub fn merge_copies(measured: &mut [Measured]) -> Vec<String> {
             }
             let seeds: Vec<&str> = copies.iter().filter_map(|copy| arm[*copy].seed.as_deref()).collect();
             notes.push(format!(
-                "{}: the samples of seed {} are identical to those of seed {}, so these runs count once",
+                "{}: the samples of {} {} are identical to those of seed {}, so these runs count once",
                 arm[original].name,
+                if seeds.len() == 1 { "seed" } else { "seeds" },
                 seeds.join(", "),
                 arm[original].seed.as_deref().unwrap_or_default(),
             ));
@@ -66,15 +67,15 @@ pub fn merge_copies(measured: &mut [Measured]) -> Vec<String> {
     notes
 }
 
-/// Describes what varies between several runs of an arm, such as `6 sampling seeds of one training`. `trainings` is the
+/// Describes what varies between several runs of an arm, such as `6 sampling seeds of one training run`. `trainings` is the
 /// number of independent training runs among them, if known.
 pub(super) fn variation(runs: usize, trainings: Option<usize>) -> String {
     match trainings {
         None => format!("{runs} seeds"),
         Some(0) => format!("{runs} runs without training"),
-        Some(1) => format!("{runs} sampling seeds of one training"),
-        Some(trainings) if trainings < runs => format!("{runs} seeds of {trainings} trainings"),
-        Some(_) => format!("{runs} trainings"),
+        Some(1) => format!("{runs} sampling seeds of one training run"),
+        Some(trainings) if trainings < runs => format!("{runs} seeds of {trainings} training runs"),
+        Some(_) => format!("{runs} training runs"),
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
             run("a", 2, "x", &[2]),
             run("a", 3, "y", &[3]),
             run("b", 0, "x", &[4]),
-            // Samples of one training are known to count once.
+            // The graph already shows that samples of one training run count once.
             run("b", 1, "x", &[4]),
             run("c", 0, "z", &[]),
             run("c", 1, "z", &[]),
@@ -128,9 +129,9 @@ mod tests {
 
     #[test]
     fn variation_describes_what_varies() {
-        assert_eq!(variation(6, Some(6)), "6 trainings");
-        assert_eq!(variation(6, Some(1)), "6 sampling seeds of one training");
-        assert_eq!(variation(6, Some(2)), "6 seeds of 2 trainings");
+        assert_eq!(variation(6, Some(6)), "6 training runs");
+        assert_eq!(variation(6, Some(1)), "6 sampling seeds of one training run");
+        assert_eq!(variation(6, Some(2)), "6 seeds of 2 training runs");
         assert_eq!(variation(6, Some(0)), "6 runs without training");
         assert_eq!(variation(6, None), "6 seeds");
     }

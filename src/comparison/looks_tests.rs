@@ -140,7 +140,7 @@ fn a_study_too_small_to_decide_is_not_a_look() {
     assert!(!is_exploratory(&of_four(8), &six));
     assert!(is_exploratory(&ClaimAnswer { verdict: Verdict::Equivalent, ..of_four(8) }, &six));
     assert!(is_exploratory(&answer(6), &six), "the family became smaller");
-    // Samples of one training.
+    // Samples of one training run.
     let mut one = inputs(8);
     let loss = Digest::of(b"one");
     one.values_mut().for_each(|blobs| drop(blobs.insert(LOSS.to_string(), loss.clone())));

@@ -73,14 +73,14 @@ fn objection_to_losses(arm: &Measured, control: &Measured) -> Option<&'static st
     if arm.loss_digest.is_some() && arm.loss_digest == control.loss_digest {
         return Some("both arms have the same loss.csv");
     }
-    // Without a kind, the parameters in the metadata of the samples are all that is known.
+    // If both kinds are unknown, only the parameters in the metadata of the samples can be compared.
     let is_comparable = match (arm.loss_kind, control.loss_kind) {
         (None, None) => arm.diffusion == control.diffusion,
         (arm, control) => arm == control,
     };
     (!is_comparable).then_some(
-        "the losses of the arms are not comparable, because they have other data, validation images or diffusion \
-         parameters, or one is that of a command",
+        "the losses of the arms are not comparable, because the arms differ in data, validation images or diffusion \
+         parameters, or only one loss comes from a command",
     )
 }
 

@@ -113,13 +113,14 @@ impl Summary {
         Some(format!("± is the standard deviation over {over}"))
     }
 
-    /// Explains the column that decides the PSNR of the mean in place of the one that depends on K. `None` without it.
+    /// Explains the column that replaces the PSNR of the mean in claims and rankings. `None` without that column.
     pub fn describe_limit(&self) -> Option<String> {
         let heading = Metric::PsnrMeanLimit.declaration().heading;
         self.arms.values().any(|arm| arm.figures.get(Metric::PsnrMeanLimit).is_some()).then(|| {
+            let of_mean = Metric::PsnrMean.declaration().heading;
             format!(
-                "“{heading}” decides for the PSNR of the mean, because it does not depend on K; it is that of the mean squared \
-                 error over all images, and therefore lower than a mean of PSNRs"
+                "“{heading}” replaces “{of_mean}” in claims and rankings, because it does not depend on K. It is the PSNR \
+                 of the mean squared error over all images, so it is lower than the mean of their PSNRs"
             )
         })
     }
@@ -190,8 +191,8 @@ fn note_on_selection(arms: &[Measured]) -> Option<String> {
     let selected: IndexSet<&str> = arms.iter().filter(|arm| arm.is_selected).map(|arm| arm.name.as_str()).collect();
     (!selected.is_empty()).then(|| {
         format!(
-            "the model of {} was selected by the validation results of these training runs. Its figures are fair for these \
-             networks, but training with other seeds may give worse ones, and differences from other arms favour it",
+            "the model of {} was selected by the validation results of these training runs. Its results are valid for \
+             these networks, but other seeds may give worse ones, and differences from other arms favour it",
             listed(selected.iter().copied())
         )
     })
@@ -208,7 +209,7 @@ fn sd(values: &[f64]) -> f64 {
 }
 
 impl ArmSummary {
-    /// Describes what its standard deviations are over, such as `6 trainings`; `None` with one seed.
+    /// Describes what its standard deviations are over, such as `6 training runs`; `None` with one seed.
     pub fn describe_variation(&self) -> Option<String> {
         (self.seeds.len() > 1).then(|| independence::variation(self.seeds.len(), self.trainings))
     }

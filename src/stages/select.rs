@@ -16,7 +16,7 @@ pub(super) fn run(params: &SelectParams, ctx: &Context) -> anyhow::Result<Outcom
         .with_context(|| format!("{} of stage `{}`", blobs::SUMMARY, params.from))?;
     ensure!(
         summary.split == EvaluationSplit::Validation,
-        "stage `{}` compares {} images; select by validation images",
+        "stage `{}` compares {} images; select on validation images",
         params.from,
         summary.split
     );

@@ -11,8 +11,8 @@ With --json: {\"schema\": 1, \"pipelines\": [{\"pipeline\", \"run\"}], \"store\"
 \"unfinished\"}}; for a file or a run, {\"schema\": 1, \"pipeline\", \"run\": {\"id\", \"state\": running|left|ok|failed|interrupted|died,
 \"file\", \"started_at\", \"finished_at\", \"seconds\", \"counts\"}, \"stages\": [{\"name\", \"kind\", \"state\", \"key\",
 \"finished_at\", \"seconds\", \"metrics\", \"progress\", \"error\", \"job\": {\"id\", \"queued\" (why),
-\"node\"}, \"waits_for\"}], \"claims\": [as in `summary.json`, with \"stage\" and \"exploratory\": the reason why the answer is
-exploratory, or null]}.";
+\"node\"}, \"waits_for\"}], \"claims\": [as in `summary.json`, with \"stage\" and \"exploratory\": the reason why the
+answer is exploratory, or null]}.";
 
 /// The arguments of `srpipe status`.
 #[derive(Debug, Args)]

@@ -244,7 +244,7 @@ pub(super) fn incomparable([arm, control]: [&ArmRun; 2], stages: &Stages) -> Opt
         matches!(of_sample, Some(StageParams::Command(_)))
     };
     let command = [arm, control].into_iter().find(|run| is_of_command(run))?;
-    Some(format!("the losses of {} are those of a command", quote(&command.stage)))
+    Some(format!("the losses of {} come from a command", quote(&command.stage)))
 }
 
 /// Returns the samples of an arm; `None` if they are unknown.

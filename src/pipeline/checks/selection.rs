@@ -28,7 +28,7 @@ pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages,
         };
         if sample.split != EvaluationSplit::Validation {
             let message = format!(
-                "{} compares {} images; if the selection used them, they could no longer show how good the selected model is",
+                "{} compares {} images; images that a model is selected on cannot also show how good it is",
                 quote(&params.from),
                 sample.split
             );
@@ -131,14 +131,14 @@ pub(super) fn check_arms(stage: Stage, params: &CompareParams, errors: &mut Erro
             |arm: &&String| params.arms.get(*arm).is_some_and(|arm| arm.runs.iter().any(|run| run.is_selected));
         if let Some(arm) = [&claim.arm, &claim.control].into_iter().find(is_selected) {
             let message = format!(
-                "claim {} is about {}, whose model was selected by the results of the same training runs: the selection \
-                 favours it, so a verdict would be wrong too often",
+                "claim {} is about {}, whose model was selected by the results of the same training runs: the \
+                 selection favours it, so a verdict would be wrong too often",
                 quote(name),
                 quote(arm)
             );
             errors.push(Diagnostic::new(stage.spans(&format!("claims.{name}")).0, message).help(
-                "claim it of a `train` stage with the parameters of the selected model, with other seeds than those of \
-                 the selection",
+                "to test the selected parameters, train them as an arm of their own with seeds that the selection did \
+                 not use",
             ));
         }
     }

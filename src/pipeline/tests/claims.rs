@@ -142,7 +142,7 @@ fn commands_cannot_hide_a_shared_training_run() {
         &of(&program("pairs"), "{ kind: sample, model: second }"),
         &[],
         "
-error: `val_loss` cannot decide between `first` and `second`: the losses of `sample_first` are those of a command, so their validation losses are not comparable
+error: `val_loss` cannot decide between `first` and `second`: the losses of `sample_first` come from a command, so their validation losses are not comparable
   --> test.yaml:14:130
    |
 14 | ...mple_second, other: sample_other }, claims: { quality: { arm: first, control: second } } }

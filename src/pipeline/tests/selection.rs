@@ -97,7 +97,7 @@ fn errors(part: &str, new: &str) -> Vec<String> {
 #[test]
 fn a_selection_by_test_images_is_refused() {
     let found = errors(", split: validation", "");
-    assert!(found[0].starts_with("`choices` compares test images; if the selection used them"), "{found:?}");
+    assert!(found[0].starts_with("`choices` compares test images; images that a model is selected on"), "{found:?}");
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl RunData<'_> {
             if is_shared || !run.has_comparable_loss(of_control) {
                 return None;
             }
-            // Several samples of one training have the same curve.
+            // Several samples of one training run have the same curve.
             if pair.iter().all(|stage| seen.insert(*stage)) {
                 trainings.push(pair);
             }

@@ -46,8 +46,8 @@ struct Cell {
 }
 
 impl Table {
-    /// Creates the table. If `images` is empty, values of single seeds have no interval. `is_exploratory`: whether the study
-    /// was tested before.
+    /// Creates the table. If `images` is empty, values of single seeds have no interval. `is_exploratory`: whether any
+    /// claim of the comparison is.
     pub(super) fn of(summary: &Summary, images: &ByImage, is_exploratory: bool) -> Self {
         let mut arms: Vec<(&str, Value, usize)> = summary
             .arms
@@ -126,11 +126,13 @@ fn describe_best(summary: &Summary, is_exploratory: bool) -> String {
     let limit = summary.describe_limit().map_or(String::new(), |limit| format!(" {limit}."));
     if summary.best.is_empty() {
         return format!(
-            "No value is bold: no metric that compares all arms shows one to be significantly worse than the best.{limit}"
+            "No value is bold: no arm is significantly worse than the best by any metric that compares all arms.{limit}"
         );
     }
     let exploratory = match is_exploratory {
-        true => " Bold values are exploratory: this study was already tested with other seeds or another plan.",
+        true => {
+            " Bold values are exploratory, as are claims of this comparison: an earlier comparison showed some of the same data."
+        }
         false => "",
     };
     format!(
@@ -205,7 +207,7 @@ mod tests {
         // The bold value is the one that decides, for infinitely many samples.
         assert_eq!(cells(&table, "attention, 2")[..3], ["18.50 ", "21.50 ", "42.11 *"]);
         assert_eq!(cells(&table, "bicubic")[..3], ["21.25 ", "21.25 ", "41.14 "]);
-        assert!(table.best.contains("“PSNR, K → ∞” decides") && !table.best.contains("exploratory"));
+        assert!(table.best.contains("“PSNR, K → ∞” replaces") && !table.best.contains("exploratory"));
         assert!(Table::of(&summary, &ByImage::new(), true).best.contains("exploratory"));
         let table = Table::of(&Summary::of(&arms, floors()), &ByImage::new(), false);
         assert!(table.rows.iter().flat_map(|row| &row.cells).all(|cell| !cell.is_best));
@@ -215,7 +217,7 @@ mod tests {
     fn metrics_of_several_seeds_have_a_standard_deviation() {
         let arms = with_seeds();
         let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap(), false);
-        assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training");
+        assert_eq!(table.legend, "± is the standard deviation over 2 sampling seeds of one training run");
         assert_eq!(cells(&table, "baseline[base_channels=16]")[0], "19.00 ± 1.41");
         assert_eq!(cells(&table, "bicubic")[0], "21.25 ");
         // No arm has a validation loss for both seeds.

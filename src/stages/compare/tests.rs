@@ -337,7 +337,7 @@ fn runs_with_identical_samples_count_once() {
     assert_eq!(["copied", "varied"].map(|arm| summary.arms[arm].trainings), [Some(1), Some(6)]);
     assert_eq!(
         summary.notes,
-        ["copied: the samples of seed 1, 2, 3, 4, 5 are identical to those of seed 0, so these runs count once"]
+        ["copied: the samples of seeds 1, 2, 3, 4, 5 are identical to those of seed 0, so these runs count once"]
     );
 }
 

@@ -35,7 +35,7 @@ pub(super) fn run(params: &SampleParams, ctx: &Context) -> Result<Outcome> {
     let config = &denoiser.config;
     ensure!(
         lr.height * config.scale == config.image_size && lr.width == lr.height,
-        "the model enlarges ×{} to {1}×{1}, and the {4} images are {2}×{3}",
+        "the model enlarges ×{} to {1}×{1}, but the {4} images are {2}×{3}",
         config.scale,
         config.image_size,
         lr.height,
