@@ -131,7 +131,7 @@ fn ranked() -> impl Iterator<Item = Metric> {
     let is_ranked = |metric: &Metric| {
         let declaration = metric.declaration();
         // The values of some metrics depend on K; others decide in their place.
-        metric.deciding() == *metric
+        metric.deciding_metric() == *metric
             && declaration.in_tables
             && declaration.better != Better::One
             && metric.scope() != Scope::Convergence

@@ -1,8 +1,8 @@
-//! Which answers are exploratory, because earlier comparisons of the same data showed the result before.
+//! Determines which answers are exploratory, because an earlier comparison of the same data already showed the result.
 //!
 //! An earlier comparison is about the same data if it has samples of both arms, or for endpoints that are measured in
-//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter, nor which of two arms
-//! is the control.
+//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter. It does not matter
+//! either which of the two arms is the control.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::store::Digest;
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// Returns what a comparison of the run `run`, which has read `inputs`, showed. `None` if no arm has enough seeds for a
-/// verdict.
+/// Returns the record of what a comparison in the run `run` showed. `inputs` are the blobs that the comparison has read.
+/// `None` if no arm has enough seeds for a verdict.
 pub fn look(run: &str, answers: &[ClaimAnswer], inputs: &Inputs) -> Option<StudyLook> {
     let mut arms = arms(inputs);
     arms.retain(|_, data| seeds(data) >= MIN_SEEDS);
@@ -32,7 +32,7 @@ pub fn exploratory(answers: &[ClaimAnswer], inputs: &Inputs, earlier: &[StudyLoo
     let arms = arms(inputs);
     let of_answer = |answer: &ClaimAnswer| {
         let is_verdict = answer.reason.is_none() && answer.effect.is_some() && !answer.by_design;
-        let now = Asked { claim: claim_look(answer), verdict: answer.verdict, answer, arms: &arms };
+        let now = CurrentAnswer { claim: claim_look(answer), verdict: answer.verdict, answer, arms: &arms };
         if is_verdict && answer.n >= MIN_SEEDS { now.objection(earlier) } else { None }
     };
     answers.iter().map(of_answer).collect()
@@ -69,7 +69,7 @@ fn claim_look(answer: &ClaimAnswer) -> ClaimLook {
 }
 
 /// An answer, and the data that it is based on.
-struct Asked<'a> {
+struct CurrentAnswer<'a> {
     claim: ClaimLook,
     verdict: Verdict,
     answer: &'a ClaimAnswer,
@@ -77,51 +77,54 @@ struct Asked<'a> {
 }
 
 /// A pair of arms of an earlier comparison that has data of the arm and of the control.
-struct Shown<'a> {
+struct EarlierPair<'a> {
     look: &'a StudyLook,
-    pair: [&'a str; 2],
-    /// Whether all data of both arms is the same, or at least contained in the data now.
+    /// The names of its two arms.
+    names: [&'a str; 2],
+    /// Whether the current answer is based on the same data of both arms.
     is_same: bool,
+    /// Whether the current answer is based on all of this data, and possibly more.
     is_subset: bool,
 }
 
-impl Asked<'_> {
+impl CurrentAnswer<'_> {
     /// Returns the reason why the answer is exploratory, if it is.
     fn objection(&self, earlier: &[StudyLook]) -> Option<String> {
-        let shown: Vec<Shown> = earlier.iter().flat_map(|look| self.shown(look)).collect();
-        let first = |is: &dyn Fn(&Shown, &ClaimLook) -> bool| {
-            let runs = shown.iter().filter(|shown| self.claims(shown).any(|claim| is(shown, claim)));
-            runs.map(|shown| shown.look.run.as_str()).min()
+        let pairs: Vec<EarlierPair> = earlier.iter().flat_map(|look| self.earlier_pairs(look)).collect();
+        let first = |is: &dyn Fn(&EarlierPair, &ClaimLook) -> bool| {
+            let runs = pairs.iter().filter(|pair| self.earlier_claims(pair).any(|claim| is(pair, claim)));
+            runs.map(|pair| pair.look.run.as_str()).min()
         };
-        // Later runs do not change the first answer, and a comparison with the claim may have others beside it.
-        let (answered, claimed) = (first(&|shown, claim| self.is_same_answer(shown, claim)), first(&|_, _| true));
-        let is_before = |shown: &Shown, run: Option<&str>| run.is_none_or(|run| shown.look.run.as_str() < run);
-        let tested = shown.iter().filter(|shown| is_before(shown, answered)).find_map(|shown| {
-            let claim = self.claims(shown).find(|claim| !self.may_follow(shown, claim))?;
-            Some(self.describe(shown, claim))
+        // Runs after the first one with this answer do not change it. Other comparisons in the first run with the claim
+        // did not precede the claim.
+        let (answered, claimed) = (first(&|pair, claim| self.is_same_answer(pair, claim)), first(&|_, _| true));
+        let is_before = |pair: &EarlierPair, run: Option<&str>| run.is_none_or(|run| pair.look.run.as_str() < run);
+        let tested = pairs.iter().filter(|pair| is_before(pair, answered)).find_map(|pair| {
+            let claim = self.earlier_claims(pair).find(|claim| !self.may_follow(pair, claim))?;
+            Some(self.describe(pair, claim))
         });
         let unclaimed = || {
-            let shown = shown.iter().find(|shown| is_before(shown, claimed))?;
-            let seeds = shown.pair.iter().filter_map(|arm| shown.look.arms.get(*arm)).map(seeds).min()?;
+            let pair = pairs.iter().find(|pair| is_before(pair, claimed))?;
+            let seeds = pair.names.iter().filter_map(|arm| pair.look.arms.get(*arm)).map(seeds).min()?;
             Some(format!(
-                "because a comparison of these arms with {seeds} seeds was shown before the claim was made. To test the \
-                 claim, train with new seeds"
+                "because a comparison of these arms with {seeds} seeds was shown before the claim was made. To test \
+                 the claim, train with new seeds"
             ))
         };
         tested.or_else(unclaimed)
     }
 
     /// Returns the pairs of arms of an earlier comparison that have data of the arm and of its control.
-    fn shown<'b>(&self, look: &'b StudyLook) -> Vec<Shown<'b>> {
+    fn earlier_pairs<'b>(&self, look: &'b StudyLook) -> Vec<EarlierPair<'b>> {
         let names = || look.arms.keys().map(String::as_str).chain([BICUBIC]);
         let of = |now: &str| -> Vec<(&'b str, [bool; 2])> {
             names().filter_map(|name| Some((name, self.relation(look.arms.get(name), self.arms.get(now))?))).collect()
         };
         let controls = of(&self.answer.control);
         let with = |(arm, [same, subset]): (&'b str, [bool; 2])| {
-            let pair = move |(control, [same_control, subset_control]): &(&'b str, [bool; 2])| Shown {
+            let pair = move |(control, [same_control, subset_control]): &(&'b str, [bool; 2])| EarlierPair {
                 look,
-                pair: [arm, control],
+                names: [arm, control],
                 is_same: same && *same_control,
                 is_subset: subset && *subset_control,
             };
@@ -130,8 +133,8 @@ impl Asked<'_> {
         of(&self.answer.arm).into_iter().flat_map(with).collect()
     }
 
-    /// Returns whether all data of an arm is the same as before, and whether it contains that of before. `None` if they
-    /// have nothing in common. Bicubic enlargement has no data.
+    /// Returns whether the data of an arm is the same as before, and whether it contains all data from before. `None` if
+    /// the two have nothing in common. Bicubic enlargement has no data.
     fn relation(&self, before: Option<&ArmData>, now: Option<&ArmData>) -> Option<[bool; 2]> {
         match (before, now) {
             (None, None) => Some([true, true]),
@@ -143,53 +146,55 @@ impl Asked<'_> {
         }
     }
 
+    /// Returns the data that decides whether two answers are about the same question.
     fn data<'b>(&self, arm: &'b ArmData) -> &'b DataSet {
         let is_of_training = self.answer.endpoint.is_of_training() && !arm.losses.is_empty();
         if is_of_training { &arm.losses } else { &arm.samples }
     }
 
     /// Returns the earlier claims about these arms by the same endpoint.
-    fn claims<'b>(&self, shown: &Shown<'b>) -> impl Iterator<Item = &'b ClaimLook> {
-        let [arm, control] = shown.pair;
+    fn earlier_claims<'b>(&self, pair: &EarlierPair<'b>) -> impl Iterator<Item = &'b ClaimLook> {
+        let [arm, control] = pair.names;
         let endpoint = self.claim.endpoint.clone();
-        shown.look.claims.iter().filter(move |claim| {
+        pair.look.claims.iter().filter(move |claim| {
             let names = [claim.arm.as_str(), claim.control.as_str()];
             claim.endpoint == endpoint && (names == [arm, control] || names == [control, arm])
         })
     }
 
-    /// Whether neither the margin nor the plan were changed since, and the family did not become smaller.
+    /// Whether the margin and the plan are unchanged, and the family has not become smaller.
     fn has_same_terms(&self, before: &ClaimLook) -> bool {
         let now = &self.claim;
         now.margin == before.margin && now.plan == before.plan && now.family_claims >= before.family_claims
     }
 
-    fn is_same_answer(&self, shown: &Shown, before: &ClaimLook) -> bool {
-        shown.is_same && self.has_same_terms(before)
+    fn is_same_answer(&self, pair: &EarlierPair, before: &ClaimLook) -> bool {
+        pair.is_same && self.has_same_terms(before)
     }
 
     /// Whether the earlier answer does not raise the error rate of this one.
-    fn may_follow(&self, shown: &Shown, before: &ClaimLook) -> bool {
+    fn may_follow(&self, pair: &EarlierPair, before: &ClaimLook) -> bool {
         let family = Family { claims: before.family_claims, alpha: stats::ALPHA };
         let had_no_verdict = before.n < MIN_SEEDS;
         let could_only_be_equivalent = before.n < seeds_needed(family)
             && before.family_claims <= self.claim.family_claims
             && self.verdict != Verdict::Equivalent;
-        // Includes looks at numbers of seeds without a planned test, which give no verdicts.
+        // This includes comparisons between planned looks, which give no verdicts.
         let is_planned =
-            before.plan.is_some() && self.has_same_terms(before) && shown.is_subset && before.n < self.claim.n;
-        had_no_verdict || could_only_be_equivalent || is_planned || self.is_same_answer(shown, before)
+            before.plan.is_some() && self.has_same_terms(before) && pair.is_subset && before.n < self.claim.n;
+        had_no_verdict || could_only_be_equivalent || is_planned || self.is_same_answer(pair, before)
     }
 
     /// Explains why an answer is exploratory.
-    fn describe(&self, shown: &Shown, before: &ClaimLook) -> String {
+    fn describe(&self, pair: &EarlierPair, before: &ClaimLook) -> String {
         let n = before.n;
-        if shown.is_same && before.plan == self.claim.plan {
+        if pair.is_same && before.plan == self.claim.plan {
             return format!("because the margin or the family was changed after an answer with {n} seeds");
         }
         format!(
-            "because it was already tested with {n} seeds, and testing again with other seeds or another plan makes false \
-             findings more likely. To avoid this, plan the looks before the first run with `seeds: {{ plan: …, looks: … }}`"
+            "because it was already tested with {n} seeds, and testing again with other seeds or another plan makes \
+             false findings more likely. To avoid this, plan the looks before the first run with \
+             `seeds: {{ plan: …, looks: … }}`"
         )
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<Strin
         return objection_to_losses(arm, control)
             .map(|reason| format!("{endpoint} is measured in training, and {reason}"));
     }
-    let objection = endpoint.deciding().objection([arm.drawn(), control.drawn()])?;
+    let objection = endpoint.deciding_metric().objection([arm.drawn(), control.drawn()])?;
     let is_assumed = [arm, control].iter().any(|of| of.name != BICUBIC && of.diffusion.is_none());
     let assumed = match is_assumed {
         true => {
@@ -94,5 +94,5 @@ fn values_of_pair(endpoint: Metric, &(arm, control): &Pair) -> Option<[Vec<f64>;
         let effort = |e: Effort| if endpoint == Metric::StepsToLoss { Some(e.steps) } else { e.flops };
         return Some([vec![effort(arm)?], vec![effort(control)?]]);
     }
-    Some([arm.values(endpoint.deciding())?, control.values(endpoint.deciding())?])
+    Some([arm.values(endpoint.deciding_metric())?, control.values(endpoint.deciding_metric())?])
 }

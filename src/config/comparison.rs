@@ -25,8 +25,8 @@ pub struct CompareParams {
     /// give comparisons that answer unrelated questions different names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// The planned number of seeds and looks. Each claim is tested at the look of its own number of seeds. Without a plan,
-    /// verdicts are marked as exploratory if the claim was already answered and the study then got more seeds.
+    /// The planned numbers of seeds and looks. Each claim is tested at the look that matches its own number of seeds.
+    /// Without a plan, verdicts are marked as exploratory if the claim was already answered and seeds were added since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<SeedPlan>,
     /// The arm, or `bicubic`, with which all other arms are compared by each metric that ranks arms. Defaults to the
@@ -105,14 +105,15 @@ pub struct ArmRun {
     /// set when the file is loaded. Runs that share a training run are not independent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<usize>,
-    /// The split that it samples, set when the file is loaded.
+    /// The split whose images it samples, set when the file is loaded.
     #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
     pub split: EvaluationSplit,
-    /// Whether its model was selected by the results of the training runs that it depends on; set when the file is loaded.
+    /// Whether its model was selected by the results of the training runs that it depends on; set when the file is
+    /// loaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_selected: bool,
-    /// The kind of its validation loss, numbered across the arms of the comparison; set when the file is loaded. `None` if
-    /// it is unknown, because a command computes the losses.
+    /// The kind of its validation loss, numbered across the arms of the comparison; set when the file is loaded. `None`
+    /// if it is unknown, because a command computes the losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_kind: Option<usize>,
     #[serde(skip_serializing)]
@@ -134,14 +135,14 @@ impl Arm {
 }
 
 impl ArmRun {
-    /// Creates a run of the test images whose training runs and losses are unknown.
+    /// Creates a run on the test images, with unknown training runs and losses.
     pub fn new(seed: Option<String>, stage: &str) -> Self {
         let split = EvaluationSplit::Test;
         Self { seed, trainings: vec![], split, is_selected: false, loss_kind: None, stage: stage.to_string() }
     }
 
-    /// Whether the validation losses of two runs are comparable. Losses of commands are comparable with one another only,
-    /// because what they measure is unknown.
+    /// Whether the validation losses of two runs are comparable. It is unknown what the losses of commands measure, so
+    /// they are comparable only with one another.
     pub fn has_comparable_loss(&self, other: &Self) -> bool {
         self.loss_kind == other.loss_kind
     }

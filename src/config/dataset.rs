@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{TEST_HR, TEST_LR, TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR};
 use super::{Input, Kind, SecretUrl};
 
-/// A split of a dataset that networks are evaluated on; none is trained on it.
+/// A split of a dataset that networks are evaluated on, and never trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EvaluationSplit {
@@ -20,7 +20,7 @@ pub enum EvaluationSplit {
 }
 
 impl EvaluationSplit {
-    /// Returns the high-resolution and the low-resolution blob.
+    /// Returns the names of the high-resolution and the low-resolution blob.
     pub const fn blobs(self) -> [&'static str; 2] {
         match self {
             Self::Validation => [VALIDATION_HR, VALIDATION_LR],
@@ -92,17 +92,17 @@ impl FetchParams {
     }
 
     /// Returns the maximum number of images of a split.
-    pub fn most_images(&self, split: EvaluationSplit) -> usize {
-        let (limits, most) = match self {
+    pub fn max_images(&self, split: EvaluationSplit) -> usize {
+        let (limits, sizes) = match self {
             Self::Cifar10(p) => (&p.limit, [p.validation, 10_000]),
             Self::Synthetic(p) => (&Limits::default(), [p.validation, p.test]),
             Self::Folder(p) => (&p.limit, [usize::MAX; 2]),
         };
-        let (limit, most) = match split {
-            EvaluationSplit::Validation => (limits.validation, most[0]),
-            EvaluationSplit::Test => (limits.test, most[1]),
+        let (limit, size) = match split {
+            EvaluationSplit::Validation => (limits.validation, sizes[0]),
+            EvaluationSplit::Test => (limits.test, sizes[1]),
         };
-        limit.unwrap_or(usize::MAX).min(most)
+        limit.unwrap_or(usize::MAX).min(size)
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Samples {
     Draw,
     /// Arms with K ≥ 2, for which its estimate is unbiased. With one sample, it is only the error of that sample.
     Unbiased,
-    /// All, but arms that draw samples need K ≥ 2: it is estimated without bias for infinitely many samples.
+    /// All, but arms that draw samples need K ≥ 2 for an unbiased estimate for infinitely many samples.
     Extrapolated,
     /// Two arms that draw samples with equal K, or two that do not draw samples. The mean of more samples has a smaller
     /// error.
@@ -87,8 +87,8 @@ impl Drawn {
     /// Bicubic enlargement.
     pub const BICUBIC: Self = Self { samples: 1, is_random: false };
 
-    /// Returns the samples of a model. They count as random draws if its objective is unknown, as for commands: the mean of
-    /// many draws must not be mistaken for a single one.
+    /// Returns the samples of a model. If its objective is unknown, as for commands, they count as random draws: the mean
+    /// of many draws must not be mistaken for a single one.
     pub fn new(samples: usize, objective: Option<PredictionType>) -> Self {
         Self { samples, is_random: objective != Some(PredictionType::Regression) }
     }
@@ -159,7 +159,7 @@ metrics! {
     PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
         "PSNR of the mean of all samples of an image. Claims compare the mean of infinitely many samples instead.";
     PsnrMeanLimit: "psnr_mean_limit", "PSNR, K → ∞", Decibel, 2, Higher, Image, Extrapolated, endpoint: false, in_tables: true,
-        "PSNR of the mean of infinitely many samples, estimated. It is that of the mean squared error over all images, so images with large errors count more.";
+        "Estimated PSNR of the mean of infinitely many samples. It is computed from the mean squared error over all images, so images with large errors count more.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
         "PSNR of the luma of the first sample, cropped at each edge by as many pixels as the scale.";
     PsnrYMean: "psnr_y_mean", "PSNR-Y of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: false,
@@ -285,15 +285,15 @@ impl Metric {
     }
 
     /// Returns the metric that decides claims with this endpoint.
-    pub fn deciding(self) -> Self {
+    pub fn deciding_metric(self) -> Self {
         match self {
             Self::PsnrMean => Self::PsnrMeanLimit,
             metric => metric,
         }
     }
 
-    /// Returns the reason why its values cannot compare two arms, if there is one. For a claim, use that of the
-    /// [`deciding`](Self::deciding) metric.
+    /// Returns the reason why its values cannot compare two arms, if there is one. For a claim, call it on the
+    /// [`deciding_metric`](Self::deciding_metric).
     pub fn objection(self, arms: [Drawn; 2]) -> Option<Objection> {
         let too_few = |arm: &Drawn| arm.samples < 2;
         let [a, b] = arms;
@@ -391,7 +391,7 @@ mod tests {
         let fixed = |samples| Drawn { samples, is_random: false };
         let is_fair = |metric: Metric, a: Drawn, b: Drawn| {
             assert_eq!(metric.objection([a, b]), metric.objection([b, a]));
-            metric.deciding().objection([a, b]).is_none()
+            metric.deciding_metric().objection([a, b]).is_none()
         };
         assert!(is_fair(Metric::PsnrSample, draws(1), draws(4)) && is_fair(Metric::PsnrSample, fixed(1), fixed(4)));
         assert!(!is_fair(Metric::PsnrSample, draws(4), fixed(1)));

@@ -16,8 +16,8 @@ pub struct SampleParams {
     /// The `degrade` stage whose images are super-resolved.
     #[serde(skip_serializing)]
     pub data: String,
-    /// Which images are super-resolved. Use `validation` to select a model, so that the test images stay unused until the
-    /// result is reported.
+    /// Which images are super-resolved. Use `validation` to select a model, so that the test images stay unused until
+    /// the result is reported.
     #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
     pub split: EvaluationSplit,
     /// The seed of the noise; by default the pipeline's.

@@ -10,7 +10,7 @@ use super::metrics::Metric;
 use super::{CompareParams, Input, Kind};
 
 /// Selects the best model of a comparison on validation images, and passes on its weights. With several seeds, the stage
-/// has one instance per seed: all pass on the model of the same arm, the one with the best mean over the seeds.
+/// has one instance per seed. Each passes on the model with its seed from the arm with the best mean over all seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectParams {
@@ -35,7 +35,7 @@ pub struct Candidate {
 }
 
 impl SelectParams {
-    /// Returns the role of a candidate as an input.
+    /// Returns the role of a candidate as an input of the selection.
     pub fn role(arm: &str) -> String {
         format!("candidates.{arm}")
     }

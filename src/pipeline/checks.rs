@@ -375,7 +375,7 @@ fn check_counts(stage: Stage, arms: &[(&String, &Arm)], stages: &Stages, errors:
             let images = sample
                 .limit
                 .unwrap_or(usize::MAX)
-                .min(fetch.map_or(usize::MAX, |fetch| fetch.most_images(sample.split)));
+                .min(fetch.map_or(usize::MAX, |fetch| fetch.max_images(sample.split)));
             let span = of.set_span("limit");
             match first {
                 None => first = Some((name, images, span)),

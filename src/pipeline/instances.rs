@@ -79,7 +79,7 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
         if let StageParams::Select(select) = &mut typed.params {
             let is_seed = |pair: &&(usize, usize)| axes[pair.0].path == SEED;
             let seeds = combination.iter().filter(is_seed).copied().collect();
-            nominate(select, &instances, |i| {
+            set_candidates(select, &instances, |i| {
                 let model = unnamed[i].model(stages)?;
                 let own: Combination = unnamed[model].combination.iter().filter(is_seed).copied().collect();
                 is_within(&own, &seeds).then_some(model)
@@ -289,7 +289,7 @@ fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a 
 
 /// Sets the candidates of a selection: for each arm of its comparison, the model that its samples are from. `model`
 /// returns the index of the model of a `sample` instance, if that model has the seeds of the selection.
-fn nominate(select: &mut SelectParams, instances: &[Instance], model: impl Fn(usize) -> Option<usize>) {
+fn set_candidates(select: &mut SelectParams, instances: &[Instance], model: impl Fn(usize) -> Option<usize>) {
     let index: HashMap<&str, usize> = instances.iter().enumerate().map(|(i, of)| (of.name.as_str(), i)).collect();
     let Some(StageParams::Compare(compare)) = index.get(&*select.from).map(|&i| &instances[i].typed.params) else {
         return;

@@ -21,7 +21,7 @@ pub(super) fn run(params: &SelectParams, ctx: &Context) -> anyhow::Result<Outcom
         summary.split
     );
     let candidates =
-        selection::rank(&summary, params.by.deciding()).with_context(|| format!("stage `{}`", params.from))?;
+        selection::rank(&summary, params.by.deciding_metric()).with_context(|| format!("stage `{}`", params.from))?;
     let best = &candidates[0];
     let role = SelectParams::role(&best.arm);
     let text = format!("selected {}", selection::describe(&candidates));

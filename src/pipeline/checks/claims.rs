@@ -135,7 +135,7 @@ impl ClaimOf<'_> {
     /// Checks that the endpoint can compare the arms' samples.
     fn samples(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
         let [Some(arm), Some(control)] = sides.map(|side| drawn(side, stages)) else { return };
-        let Some(objection) = endpoint.deciding().objection([arm, control]) else { return };
+        let Some(objection) = endpoint.deciding_metric().objection([arm, control]) else { return };
         let samples = |drawn: Drawn| match (drawn.is_random, drawn.samples) {
             (true, k) => format!("draws samples, K = {k}"),
             (false, 1) => "deterministic".to_string(),

@@ -8,7 +8,7 @@ use crate::config::metrics::Metric;
 use crate::config::{Arm, CompareParams, EvaluationSplit, SampleParams, SelectParams, StageParams};
 
 /// An arm to select from.
-struct Entrant<'a> {
+struct CandidateArm<'a> {
     name: &'a str,
     arm: &'a Arm,
     /// The parameters of its first `sample` stage.
@@ -17,7 +17,7 @@ struct Entrant<'a> {
 
 pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages, errors: &mut Errors) {
     let Some(StageParams::Compare(compare)) = stages.params(&params.from) else { return };
-    let mut entrants: Vec<Entrant> = vec![];
+    let mut candidates: Vec<CandidateArm> = vec![];
     for (name, arm) in &compare.arms {
         let Some(run) = arm.runs.first() else { continue };
         let Some(StageParams::Sample(sample)) = stages.params(&run.stage) else {
@@ -46,9 +46,9 @@ pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages,
             errors.push(Diagnostic::new(stage.span("from"), message).help(help));
             return;
         }
-        entrants.push(Entrant { name, arm, sample });
+        candidates.push(CandidateArm { name, arm, sample });
     }
-    let Some((first, others)) = entrants.split_first() else { return };
+    let Some((first, others)) = candidates.split_first() else { return };
     if params.by.is_convergence() {
         let message = format!("`{}` compares two arms, so it cannot select one of several", params.by);
         errors.push(Diagnostic::new(stage.span("by"), message).help("choose another metric, such as `crps`"));
@@ -84,7 +84,12 @@ pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages,
 
 /// Reports the first parameter in which two arms are sampled differently, because a selection passes on models without
 /// their samplers.
-fn difference_in_sampling(stage: Stage, params: &SelectParams, a: &Entrant, b: &Entrant) -> Option<Diagnostic> {
+fn difference_in_sampling(
+    stage: Stage,
+    params: &SelectParams,
+    a: &CandidateArm,
+    b: &CandidateArm,
+) -> Option<Diagnostic> {
     let differs = [
         ("sampler", a.sample.sampler != b.sample.sampler),
         ("samples", a.sample.samples != b.sample.samples),
@@ -98,14 +103,14 @@ fn difference_in_sampling(stage: Stage, params: &SelectParams, a: &Entrant, b: &
 }
 
 /// Returns the reason why a metric does not rank two arms, and what to do.
-fn objection(by: Metric, a: &Entrant, b: &Entrant, stages: &Stages) -> Option<(String, &'static str)> {
+fn objection(by: Metric, a: &CandidateArm, b: &CandidateArm, stages: &Stages) -> Option<(String, &'static str)> {
     if by.is_of_training() {
         let runs = [a.arm.runs.first()?, b.arm.runs.first()?];
         let reason = format!("{}, so their validation losses are not comparable", incomparable(runs, stages)?);
         return Some((reason, "choose a metric that measures images, such as `crps`"));
     }
     let drawn = [drawn(Some(a.arm), stages)?, drawn(Some(b.arm), stages)?];
-    by.deciding().objection(drawn).map(|objection| (objection.reason.to_string(), objection.help))
+    by.deciding_metric().objection(drawn).map(|objection| (objection.reason.to_string(), objection.help))
 }
 
 /// Checks that all arms sample the same split, and that no claim is about a selected model.
