@@ -55,7 +55,7 @@ pub fn significant(value: f64, digits: usize) -> String {
 }
 
 /// Formats a value on a linear axis that spans `range`, rounded to a thousandth of the range or finer, so that rounding
-/// noise is 0. Digits before the decimal point are kept, because steps are counted.
+/// noise becomes 0. For ranges below a million, integers are not rounded, because they may be counts of training steps.
 pub fn on_axis(value: f64, range: f64) -> String {
     let power = range.abs().log10().floor();
     if !power.is_finite() {

@@ -405,7 +405,7 @@ fn nothing_is_significant_before_a_verdict_is_possible() {
     assert_eq!(of(6, Some(SeedPlan { plan: 12, looks: 2 })), [false; 2]);
 }
 
-/// K = 16 looks better than K = 2 by the PSNR of its mean, although its network is worse.
+/// The arm with K = 16 has a higher PSNR of the mean than the arm with K = 2, although its network is worse.
 #[test]
 fn the_best_arms_are_those_of_the_values_in_the_table() {
     let of = |name: &str, samples: usize, error: f64| {

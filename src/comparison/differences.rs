@@ -25,10 +25,10 @@ pub struct Difference {
     /// The 95 % confidence interval of this difference alone; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), after Holm's
-    /// correction for all differences of the comparison.
+    /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), divided by
+    /// the planned look's share of the error rate, after Holm's correction for all differences of the comparison.
     pub p_holm: f64,
-    /// Whether `p_holm` is small enough, with as many seeds as a verdict needs, at any time or at a planned look.
+    /// Whether `p_holm` is at most 0.05 with as many seeds as a verdict needs, and if looks are planned, at one of them.
     pub is_significant: bool,
     /// The number of independent replicates.
     pub n: usize,
@@ -84,7 +84,7 @@ pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> 
 /// and not ranked.
 ///
 /// The best arm is selected by the values that are tested, so the correction covers every pair of arms. With fewer seeds
-/// than a verdict needs, and between planned looks, no arm is significantly worse.
+/// than a verdict needs, and between planned looks, no arm counts as significantly worse.
 pub fn best(measured: &[Measured], plan: Option<SeedPlan>) -> BTreeMap<Metric, Vec<String>> {
     ranked().filter_map(|metric| Some((metric, best_by(metric, measured, plan)?))).collect()
 }
@@ -130,7 +130,7 @@ fn best_by(metric: Metric, measured: &[Measured], plan: Option<SeedPlan>) -> Opt
 fn ranked() -> impl Iterator<Item = Metric> {
     let is_ranked = |metric: &Metric| {
         let declaration = metric.declaration();
-        // The values of some metrics depend on K; others decide in their place.
+        // Metrics whose values depend on K are replaced by those that decide claims.
         metric.deciding_metric() == *metric
             && declaration.in_tables
             && declaration.better != Better::One

@@ -3,7 +3,7 @@ use crate::comparison::testing::claim_answer;
 use crate::config::SeedPlan;
 use crate::config::metrics::Metric;
 
-/// An answer with a verdict.
+/// Returns an answer with a verdict, based on `n` seeds.
 fn answer(n: usize) -> ClaimAnswer {
     ClaimAnswer { n, by_design: false, verdict: Verdict::Confirmed, endpoint: Metric::Crps, ..claim_answer() }
 }

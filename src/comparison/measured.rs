@@ -23,7 +23,7 @@ pub struct Measured {
     pub seed: Option<String>,
     /// The split of its images.
     pub split: EvaluationSplit,
-    /// Whether its model was selected by results of the training runs that it depends on.
+    /// Whether its model was selected by the results of the training runs that it depends on.
     pub is_selected: bool,
     /// The training runs that it depends on, as numbered in the comparison; empty if it was not trained.
     pub trainings: Vec<usize>,
@@ -72,7 +72,7 @@ impl Measured {
     }
 
     /// Returns one value per image whose mean is the PSNR in dB of the mean squared error over all images, estimated for
-    /// the mean of infinitely many samples. `None` if the estimated error is not positive, or with a single draw.
+    /// the mean of infinitely many samples. `None` for a single random draw, or if the estimated error is not positive.
     ///
     /// The PSNR of each image would be biased, because its error is estimated from few samples. The values are therefore
     /// linear in the images' errors e: PSNR(ē) − (10/ln 10)·(e/ē − 1), which has the same variation to first order.

@@ -3,7 +3,7 @@
 //! Everything here is a pure function from values to bytes and strings; nothing reads files.
 //!
 //! - `measured`: the metrics of an arm for each image. `independence`: which runs count as independent. `figures`: one
-//!   value per metric. `paired`: differences between two arms. `planned`: when a study may be tested.
+//!   value per metric. `paired`: differences between two arms. `planned`: planned looks at a growing study.
 //!   `convergence`: training effort until the same loss.
 //!   `claims`: answers to claims. `looks`: which answers are exploratory. `differences`: every metric against one control.
 //!   `summary`: means and answers, as in `summary.json`. [`selection`]: the best arm of a summary.

@@ -1,14 +1,14 @@
-//! When a claim may be tested: at any time, or at its planned looks.
+//! Looks at a growing study: with a plan, a claim is tested only at certain numbers of seeds.
 
 use crate::config::SeedPlan;
 use crate::stats::{self, Family, Looks, seeds_needed};
 
-/// When a claim may be tested.
+/// A look at a claim with a certain number of seeds.
 pub(super) struct Look {
     pub(super) plan: Option<SeedPlan>,
-    /// The share of the error rate for this look, 0 if the claim may not be tested.
+    /// This look's share of the 5 % error rate; 0 if no test is planned at this number of seeds.
     pub(super) alpha: f64,
-    /// Why the claim may not be tested at this number of seeds.
+    /// The reason why the claim is not tested at this number of seeds, if it is not.
     pub(super) objection: Option<String>,
 }
 
@@ -24,13 +24,13 @@ impl Look {
         Self { objection: Some(objection), alpha: 0.0, ..unplanned }
     }
 
-    /// Returns the share of the family's error rate for this look.
+    /// Returns this look's share of the error rate as a fraction of the whole rate.
     pub(super) fn share(&self) -> f64 {
         self.alpha / stats::ALPHA
     }
 
-    /// Whether a difference of `n` seeds may be called significant: no verdict is possible with fewer seeds than a single
-    /// claim needs, nor between planned looks.
+    /// Whether a difference between `n` pairs of seeds may be called significant. It may not with fewer seeds than a
+    /// single claim needs for a verdict, or between planned looks.
     pub(super) fn allows(&self, n: usize) -> bool {
         self.objection.is_none() && n >= self.seeds_needed(Family { claims: 1, alpha: self.alpha })
     }

@@ -24,7 +24,8 @@ pub struct Candidate {
     pub seeds: usize,
 }
 
-/// Ranks the arms of a comparison by a metric, best first; equal arms are in name order. Bicubic enlargement is not ranked.
+/// Ranks the arms of a comparison by a metric, best first; equal arms are in name order. Bicubic enlargement is not
+/// ranked.
 ///
 /// # Errors
 /// Fails if an arm lacks the metric, or if there is no arm.
@@ -75,7 +76,7 @@ pub fn read_csv(bytes: &[u8]) -> anyhow::Result<Vec<Candidate>> {
 /// 1.2; next: b, 1.3". Empty if there are no candidates.
 pub fn describe(candidates: &[Candidate]) -> String {
     let [best, others @ ..] = candidates else { return String::new() };
-    // One digit more than in tables, because the best candidates are close.
+    // One digit more than in tables, because the best candidates may be close.
     let decimals = best.metric.parse().map_or(4, |metric: Metric| metric.declaration().decimals + 1);
     let value = |candidate: &Candidate| match candidate.sd {
         Some(sd) => format!("{:.decimals$} ± {sd:.decimals$}", candidate.value),

@@ -75,8 +75,8 @@ pub struct ArmSummary {
 }
 
 impl Summary {
-    /// Computes the means over the images of each arm, summed in image order; all arms have the same images.
-    /// The seeds of an arm are adjacent. Does not compare arms: claims, differences and best arms are empty.
+    /// Computes the means over the images of each arm, summed in image order. All arms must have the same images, and the
+    /// seeds of an arm must be adjacent. Does not compare arms: claims, differences and best arms are empty.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -186,7 +186,7 @@ fn note_on_samples(drawn: &BTreeMap<usize, IndexSet<&str>>) -> Option<String> {
     })
 }
 
-/// Returns a note if models were selected by results of the training runs that are compared.
+/// Returns a note if models were selected by the results of the training runs that are compared.
 fn note_on_selection(arms: &[Measured]) -> Option<String> {
     let selected: IndexSet<&str> = arms.iter().filter(|arm| arm.is_selected).map(|arm| arm.name.as_str()).collect();
     (!selected.is_empty()).then(|| {

@@ -1,4 +1,4 @@
-//! Which validation losses are comparable.
+//! The kind of a validation loss, which determines whether two losses are comparable.
 
 use serde_json::{Map, Value};
 
@@ -6,8 +6,8 @@ use super::{DiffusionParams, PredictionType, Target};
 
 /// What the losses of a training run measure. Losses of different kinds are not comparable.
 ///
-/// This is the only rule for comparing losses: claims, the differences from a control, the best arms, charts and `diff`
-/// follow it.
+/// Claims, selections, differences from a control, best arms, the lead in training and `diff` all follow this rule.
+/// Charts of losses follow it except for the data and the number of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossKind {
     /// The diffusion parameters that define the loss.
@@ -19,7 +19,7 @@ pub struct LossKind {
 }
 
 impl LossKind {
-    /// Returns the kind of loss of a training run. `data` identifies its images: equal images have equal identifiers.
+    /// Creates the kind of the loss of a training run. `data` identifies its images: equal images have equal identifiers.
     pub fn new(diffusion: &DiffusionParams, images: usize, data: String) -> Self {
         Self { diffusion: Self::parameters(diffusion), images, data }
     }
@@ -43,9 +43,9 @@ impl LossKind {
         fields
     }
 
-    /// Returns the first parameter of the `train` stages that differs; `None` if the losses are comparable.
+    /// Returns the name of the first parameter that differs; `None` if the losses are comparable.
     pub fn difference(&self, other: &Self) -> Option<String> {
-        // The prediction type determines which other parameters apply.
+        // These come first because they determine which other parameters apply.
         let names = ["objective", "target", "schedule"].map(String::from).into_iter();
         let mut names = names.chain(self.diffusion.keys().chain(other.diffusion.keys()).cloned());
         let of_diffusion = names.find(|name| self.diffusion.get(name) != other.diffusion.get(name));

@@ -7,8 +7,8 @@
 //!
 //! - `stage`: what a stage kind declares; `kinds`: the list of kinds; [`blobs`]: names of outputs.
 //! - [`metrics`]: the declaration of every metric.
-//! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], `selection`, [`command`]: parameters
-//!   by subject.
+//! - `dataset`, `model`, `diffusion`, `training`, `sampling`, `comparison`, [`claims`], `selection`, [`command`]:
+//!   parameters by subject.
 //! - `loss_kind`: which validation losses are comparable.
 //! - `device`, `executor`, `resources`: where stages run. None of these is part of a key, except the class of device.
 //! - [`schedule`], [`names`], `secret`, `expansion`: rules for values that validation and higher layers share.

@@ -22,13 +22,13 @@ pub struct SelectParams {
     /// The candidates by arm, set when the file is loaded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(skip)]
-    pub candidates: BTreeMap<String, Candidate>,
+    pub candidates: BTreeMap<String, CandidateModel>,
 }
 
 /// A model to select from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Candidate {
+pub struct CandidateModel {
     /// The `train` stage.
     #[serde(skip_serializing)]
     pub stage: String,
@@ -48,7 +48,7 @@ impl Kind for SelectParams {
     const REFERENCES: &'static [(&'static str, &'static [&'static str])] = &[("from", &[CompareParams::NAME])];
 
     fn inputs(&self) -> Vec<Input> {
-        let candidate = |(arm, candidate): (&String, &Candidate)| {
+        let candidate = |(arm, candidate): (&String, &CandidateModel)| {
             Input::of(&Self::role(arm), &candidate.stage, &[EMA, WEIGHTS, LOSS])
         };
         let from = Input::of("from", &self.from, &[SUMMARY]);

@@ -129,7 +129,7 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// Returns the models that a `train` or `select` stage may give, with the names of their `train` stages.
+    /// Returns the models that a `train` or `select` stage may provide, with the names of their `train` stages.
     fn models(&self, name: &'a str) -> Vec<(&'a str, &TrainParams)> {
         match self.by_name.get(name).map(|instance| &instance.typed.params) {
             Some(StageParams::Train(params)) => vec![(name, params)],
@@ -264,15 +264,15 @@ fn check_length(stage: Stage, optim: &OptimParams, errors: &mut Errors) {
 fn check_sample(stage: Stage, params: &SampleParams, stages: &Stages, errors: &mut Errors) {
     for (name, model) in stages.models(&params.model) {
         let before = errors.len();
-        check_sample_of(stage, params, (name, model), stages, errors);
+        check_sample_with_model(stage, params, (name, model), stages, errors);
         if errors.len() > before {
             return;
         }
     }
 }
 
-/// Checks a `sample` stage with one of the models that it may have.
-fn check_sample_of(
+/// Checks a `sample` stage with one of the models that it may use.
+fn check_sample_with_model(
     stage: Stage,
     params: &SampleParams,
     (name, model): (&str, &TrainParams),

@@ -14,7 +14,7 @@ use super::sweep::{
 };
 use super::text::quote;
 use crate::config::StageParams;
-use crate::config::{Arm, ArmRun, Candidate, CompareParams, Label, SelectParams};
+use crate::config::{Arm, ArmRun, CandidateModel, CompareParams, Label, SelectParams};
 
 /// A stage of the expanded pipeline.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ struct Unnamed {
 }
 
 impl Unnamed {
-    /// Returns the index of the instance with the model that this one samples.
+    /// Returns the index of the instance whose model this `sample` instance uses; `None` for other kinds.
     fn model(&self, stages: &[StageDraft]) -> Option<usize> {
         let params = &stages[self.stage].variants[self.variant].typed.as_ref()?.params;
         let inputs = matches!(params, StageParams::Sample(_)).then(|| params.inputs())?;
@@ -181,8 +181,8 @@ fn combine<'a>(stages: &'a [StageDraft], axes: &[Axis], errors: &mut Errors) -> 
     Some((unnamed, of_stage))
 }
 
-/// Returns the seeds of the models that the arms of a selection's comparisons sample: the selection has an instance for
-/// each. Contains one empty combination if no seed is swept.
+/// Returns the combinations of seeds of a selection's candidates; the selection has one instance for each. Contains one
+/// empty combination if no seed is swept.
 fn seeds_of_candidates(
     stages: &[StageDraft],
     axes: &[Axis],
@@ -287,8 +287,8 @@ fn gather<'a>(compare: &mut CompareParams, instances: impl Fn(&str) -> Vec<(&'a 
     compare.arms = gathered.into_iter().collect();
 }
 
-/// Sets the candidates of a selection: for each arm of its comparison, the model that its samples are from. `model`
-/// returns the index of the model of a `sample` instance, if that model has the seeds of the selection.
+/// Sets the candidates of a selection: for each arm of its comparison, the model that the arm samples. `model` returns
+/// the index of the model of a `sample` instance, or `None` if the seeds of that model and of the selection differ.
 fn set_candidates(select: &mut SelectParams, instances: &[Instance], model: impl Fn(usize) -> Option<usize>) {
     let index: HashMap<&str, usize> = instances.iter().enumerate().map(|(i, of)| (of.name.as_str(), i)).collect();
     let Some(StageParams::Compare(compare)) = index.get(&*select.from).map(|&i| &instances[i].typed.params) else {
@@ -297,7 +297,7 @@ fn set_candidates(select: &mut SelectParams, instances: &[Instance], model: impl
     let model_of = |run: &ArmRun| Some(instances[model(*index.get(run.stage.as_str())?)?].name.clone());
     let candidate = |(name, arm): (&String, &Arm)| {
         let stage = arm.runs.iter().find_map(model_of)?;
-        Some((name.clone(), Candidate { stage }))
+        Some((name.clone(), CandidateModel { stage }))
     };
     select.candidates = compare.arms.iter().filter_map(candidate).collect();
 }

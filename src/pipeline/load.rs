@@ -98,7 +98,7 @@ pub fn parse(name: &str, text: impl AsRef<[u8]>, flags: &Flags) -> Result<Pipeli
     })
 }
 
-/// Tells every comparison how many claims its family has in the whole file, and whether there are other families.
+/// Sets the number of claims in the family of each comparison, and whether the file has other families.
 fn count_claims(instances: &mut [instances::Instance]) {
     let mut families: BTreeMap<Option<String>, usize> = BTreeMap::new();
     let comparisons = |instance: &instances::Instance| match &instance.typed.params {

@@ -77,7 +77,7 @@ fn check_target<'a>(
 ) {
     match (&reference.wants, target.kind) {
         _ if errors.is_full() => {}
-        // A selection passes on trained weights, which a command cannot replace.
+        // `select` passes on the weights of a `train` stage, so a command cannot replace its comparison.
         (Wants::Kinds(_), Some(StageKind::Command)) if stage.kind != Some(StageKind::Select) => {
             let Some(produced) = produced() else { return };
             check_blobs(stage, reference, target, produced, &read(reference), errors);

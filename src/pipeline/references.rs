@@ -19,7 +19,7 @@ pub(super) struct Reference {
 /// The required target of a reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Wants {
-    /// A stage of one of these kinds, or a `command` with the outputs that are read.
+    /// A stage of one of these kinds, or a `command` with the outputs that the stage reads.
     Kinds(Vec<StageKind>),
     /// Any stage.
     Artifact,

@@ -1,5 +1,5 @@
-//! Determines the training runs that the samples of each arm depend on, and the kind of their losses. Runs of an arm count
-//! as independent only if they share no training run.
+//! Determines the training runs that the samples of each arm depend on, and the kind of their losses. Runs of an arm
+//! count as independent only if they share no training run.
 //!
 //! The graph decides, not the content of results: copies of a result count as the same result, and commands that train
 //! need not write losses.
@@ -13,8 +13,9 @@ use crate::config::{CommandParams, Input, LossKind, StageKind, StageParams};
 /// The blobs of a dataset.
 const DATA: [&str; 6] = [TRAIN_HR, TRAIN_LR, VALIDATION_HR, VALIDATION_LR, TEST_HR, TEST_LR];
 
-/// Sets the training runs that every run of an arm depends on and the kind of its loss, numbered within each comparison in
-/// the order of its arms. The instances must be sorted topologically.
+/// Sets, for every run of an arm, the training runs that it depends on, the kind of its loss, and whether its model was
+/// selected. Numbers training runs and kinds within each comparison, in the order of its arms. The instances must be
+/// sorted topologically.
 pub(super) fn number(instances: &mut [Instance], pipeline_seed: u64) {
     let mut graph = Graph::default();
     for instance in &mut *instances {
@@ -57,9 +58,9 @@ struct Node {
     identity: Identity,
     /// The training runs that it depends on, including itself if it is one.
     trainings: BTreeSet<Identity>,
-    /// Whether it depends on a model that was selected by its results.
+    /// Whether it depends on a selected model.
     is_selected: bool,
-    /// The kind of its loss, or of that of the model that it samples.
+    /// The kind of its loss, or of the loss of the model that it samples; `None` if unknown.
     loss: Option<LossKind>,
 }
 
@@ -91,8 +92,8 @@ impl Graph {
             // Data counts as fixed, even if a command prepared it: a claim is about other seeds with the same data.
             StageParams::Train(_) => [identity].into(),
             StageParams::Sample(_) => of(&|role| role == "model"),
-            // The selected model may be that of any candidate. The comparison has the candidates of all seeds; its
-            // trainings only decide which arm is selected.
+            // The selected model may be any of the candidates. The training runs of the comparison include other seeds,
+            // which only affect which arm is selected.
             StageParams::Select(_) => of(&|role| role != "from"),
             StageParams::Compare(_) => of(&|_| true),
             StageParams::Command(command) if is_data(command) => of(&|_| true),

@@ -174,7 +174,7 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.model.model.attention.heads" => only("model", !attention(&["none", "seed"])),
         "stages.model.model.attention.resolutions" => only("model", !attention(&["none"])),
         "stages.model.model.attention.matches" => only("model", attention(&["conv_control"])),
-        // A comparison tells which split it compares.
+        // The split is also part of the summary of the comparison.
         "stages.samples.split" => vec!["samples", "compare"],
         "stages.pairs.sigma" => only("pairs", is("stages.pairs.method", "area", &["blur"])),
         "stages.samples.sampler.eta" => only("samples", is("stages.samples.sampler.method", "ddim", &["ddim"])),

@@ -191,7 +191,7 @@ impl ClaimOf<'_> {
     }
 }
 
-/// Names the training run that runs of both arms depend on. `None` if they share none.
+/// Describes a training run that both arms depend on. `None` if they share none.
 fn shared_training(arm: &Arm, control: &Arm, stages: &Stages) -> Option<String> {
     let shares = |a: &ArmRun, c: &ArmRun| a.trainings.iter().any(|training| c.trainings.contains(training));
     let pairs = arm.runs.iter().flat_map(|a| control.runs.iter().map(move |c| (a, c)));
@@ -223,7 +223,7 @@ fn train_stages<'a>(stage: &str, stages: &'a Stages) -> BTreeSet<&'a str> {
     found
 }
 
-/// Returns why the validation losses of two runs are not comparable, if they are not.
+/// Returns the reason why the validation losses of two runs are not comparable, if there is one.
 pub(super) fn incomparable([arm, control]: [&ArmRun; 2], stages: &Stages) -> Option<String> {
     if arm.has_comparable_loss(control) {
         return None;

@@ -1,4 +1,4 @@
-//! Checks the candidates of a selection, and comparisons with selected models.
+//! Checks the candidates of selections, and comparisons that contain selected models.
 
 use super::super::diagnostics::{Diagnostic, Errors};
 use super::super::text::quote;
@@ -82,8 +82,8 @@ pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages,
     }
 }
 
-/// Reports the first parameter in which two arms are sampled differently, because a selection passes on models without
-/// their samplers.
+/// Returns an error for the first sampling parameter in which two arms differ. A selection passes on models without their
+/// samplers, so it must not depend on them.
 fn difference_in_sampling(
     stage: Stage,
     params: &SelectParams,
@@ -102,7 +102,7 @@ fn difference_in_sampling(
     Some(Diagnostic::new(stage.span("from"), message).help(help))
 }
 
-/// Returns the reason why a metric does not rank two arms, and what to do.
+/// Returns the reason why a metric cannot rank two arms, and what to do.
 fn objection(by: Metric, a: &CandidateArm, b: &CandidateArm, stages: &Stages) -> Option<(String, &'static str)> {
     if by.is_of_training() {
         let runs = [a.arm.runs.first()?, b.arm.runs.first()?];

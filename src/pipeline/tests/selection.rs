@@ -73,7 +73,7 @@ fn sampling_seeds_do_not_multiply_selections() {
 }
 
 #[test]
-fn comparisons_know_splits_and_selected_models() {
+fn comparisons_record_splits_and_selected_models() {
     let pipeline = valid(FILE);
     let of = |stage, name| -> Vec<(EvaluationSplit, bool, usize)> {
         let runs = arm(&pipeline, stage, name).runs.iter();
