@@ -2,12 +2,12 @@
 
     python benches/skewness.py      (numpy 2.4, scipy 1.17; takes a minute)
 
-Prints the error rates at the level 5 %, in percent, for differences between an arm and a fixed control with few seeds:
+Prints rates at the 5 % level, in percent, for differences between an arm and a fixed control with few seeds:
 
-- found: studies without effect that find one, by the larger p of the sign-flip test and of the test
+- found: studies without an effect that find one, by the larger p of the sign-flip test and of the test named in the row
 - power: studies that find an effect of 3.3 standard errors
 - false equivalent: studies that call a difference of the margin, three standard errors, equivalent
-- equivalent: studies without effect that call a difference within a margin of 3.5 standard errors equivalent
+- equivalent: studies without an effect that call a difference within a margin of 3.5 standard errors equivalent
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def student(x, null):
 
 
 def johnson(x, null):
-    """The modified t of Johnson (1978), and Student's: the larger p."""
+    """The larger p of the modified t of Johnson (1978) and of Student's t."""
     n, mean, sd, third = moments(x)
     shift = mean - null
     t = (shift + third / (6 * sd**2 * n) + third / (3 * sd**4) * shift**2) / (sd / n**0.5)
@@ -49,7 +49,7 @@ def johnson(x, null):
 
 
 def hall(x, null):
-    """The monotone transformation of Hall (1992), and Student's t: the larger p."""
+    """The larger p of the monotone transformation of Hall (1992) and of Student's t."""
     n, mean, sd, third = moments(x)
     skewness, z = third / sd**3, (mean - null) / sd
     t = n**0.5 * (z + skewness * z**2 / 3 + skewness**2 * z**3 / 27 + skewness / (6 * n))

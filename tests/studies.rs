@@ -1,4 +1,4 @@
-//! Claims about synthetic results, answered by complete runs: `command` stages write the samples of every arm and seed,
+//! Claims about synthetic results, answered by complete runs. `command` stages write the samples of every arm and seed,
 //! with known errors of every image.
 
 mod common;
@@ -30,7 +30,7 @@ fn truth(images: usize) -> Images {
     Images::new(images, SIDE, SIDE, (0..images * VALUES as usize).map(value).collect())
 }
 
-/// Returns the sizes of an image's errors: a number, and how many values have an error that is larger by one.
+/// Returns the error of an image's values, and how many of them have an error that is larger by one.
 fn sizes(squared_error: u64) -> (u64, u64) {
     let size = (squared_error / VALUES).isqrt();
     (size, (squared_error - VALUES * size * size) / (2 * size + 1))
@@ -57,7 +57,7 @@ fn write_samples(folder: &Path, arms: &BTreeMap<String, Errors>) {
             }
             let folder = folder.join(arm).join(seed.to_string());
             std::fs::create_dir_all(&folder).unwrap();
-            // The outputs of a command count as random draws unless it says that they are deterministic.
+            // The outputs of a command count as random draws unless their metadata declares them deterministic.
             let metadata = [("diffusion", "{\"objective\": \"regression\"}")];
             let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string())).into();
             let samples = Samples::new(images, 1, SIDE, SIDE, pixels).to_safetensors(&metadata);
@@ -171,7 +171,7 @@ fn the_answers_of_a_run_match_scipy_and_statsmodels() {
 
 /// The standard deviation of an arm's results over its seeds, in dB.
 const SEED_SD: f64 = 0.25;
-/// The standard deviation of the rest of a result, in dB.
+/// The standard deviation of the residual of a result, in dB.
 const REST_SD: f64 = 0.1;
 const IMAGES: usize = 4;
 const SEEDS: usize = 6;
@@ -205,8 +205,8 @@ fn describe(count: usize, all: usize) -> String {
     format!("{:.1} % ({:.1} to {:.1} %)", 100.0 * share, 100.0 * (middle - half), 100.0 * (middle + half))
 }
 
-/// Prints the error rates of studies of two arms with six seeds each and normal noise. In each study, one claim is about
-/// two equal arms, and another one, of its own family, about two arms that differ by the margin.
+/// Prints the error rates of studies of two arms and their control, with six seeds and normal noise. In each study, one
+/// arm equals the control and the other differs from it by the margin. Their claims are in different families.
 #[test]
 #[ignore = "runs 40,000 stages; prints the error rates"]
 fn error_rates_of_complete_runs() {

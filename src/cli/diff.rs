@@ -137,7 +137,7 @@ fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<Strin
     let mut caveats = vec![];
     if let Some([before, after]) = both.iter().find(|[before, after]| before.over() != after.over()) {
         caveats.push(format!(
-            "different things vary in the two runs ({} before, {} after), so part of each difference may be due to seeds",
+            "the runs have different repetitions ({} before, {} after), so part of each difference may be due to seeds",
             before.over(),
             after.over()
         ));
@@ -156,8 +156,8 @@ fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<Strin
     let samples: IndexSet<[usize; 2]> = paths.iter().filter_map(|path| different_samples(path, spreads)).collect();
     for [before, after] in samples {
         caveats.push(format!(
-            "the runs draw different numbers of samples per image (K = {before} before, {after} after): PSNR and SSIM of \
-             the mean increase with K, and calibration is less certain with fewer samples"
+            "the runs draw different numbers of samples per image (K = {before} before, {after} after): PSNR and SSIM \
+             of the mean increase with K, and calibration is less certain with fewer samples"
         ));
     }
     caveats

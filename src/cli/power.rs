@@ -32,7 +32,8 @@ struct Need {
     claim: String,
     endpoint: Metric,
     margin: f64,
-    /// The number of seeds of the pilot study, which is the latest run's answer to the same question; `None` without one.
+    /// The number of seeds of the pilot study, which is the latest run's answer to the same question; `None` without
+    /// one.
     pilot: Option<usize>,
     /// The number of seeds for a power of 80 %; `None` if the pilot study has fewer than two seeds.
     seeds: Option<SeedsNeeded>,
@@ -97,8 +98,8 @@ fn answers(store: &Store, compare: &Key) -> Option<Vec<ClaimAnswer>> {
     Some(summary.claims)
 }
 
-/// Returns the mean seconds per seed of the stages that each further seed of the arms needs: those that are not common to
-/// all runs.
+/// Returns the mean seconds per seed of the stages that each further seed of the arms needs: those that are not common
+/// to all runs.
 fn seconds_per_seed(
     plan: &Plan,
     params: &CompareParams,

@@ -1,5 +1,5 @@
-//! Differences that are tested without a claim: those of every arm from one control, by every metric that ranks arms, and
-//! those from the best arm.
+//! Differences that are tested without a claim: those of every arm from one control, by every metric that ranks arms,
+//! and those from the best arm.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::config::metrics::{Better, Metric, Scope, Unit};
 use crate::stats::{self, Family, Question};
 
 /// The paired difference of a metric between an arm and the control of the comparison, in `summary.json`. It is
-/// exploratory, because it was not claimed in advance. Effect and interval are in `unit`, and positive if the arm is better.
+/// exploratory, because it was not claimed in advance. Effect and interval are in `unit`, and positive if the arm is
+/// better.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     pub arm: String,
@@ -25,10 +26,11 @@ pub struct Difference {
     /// The 95 % confidence interval of this difference alone; absent with fewer than two seeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-    /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), divided by
-    /// the planned look's share of the error rate, after Holm's correction for all differences of the comparison.
+    /// The p-value of the hypothesis of no difference that agrees with the interval (not the sign-flip test), divided
+    /// by the planned look's share of the error rate, after Holm's correction for all differences of the comparison.
     pub p_holm: f64,
-    /// Whether `p_holm` is at most 0.05 with as many seeds as a verdict needs, and if looks are planned, at one of them.
+    /// Whether `p_holm` is at most 0.05 with as many seeds as a verdict needs, and if looks are planned, at one of
+    /// them.
     pub is_significant: bool,
     /// The number of independent replicates.
     pub n: usize,
@@ -79,12 +81,12 @@ pub fn against(control: &str, measured: &[Measured], plan: Option<SeedPlan>) -> 
     found.into_iter().zip(answers).zip(p_holm).map(with).collect()
 }
 
-/// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm is
-/// significantly worse, and metrics whose values in the table do not compare all arms. Bicubic enlargement is a reference
-/// and not ranked.
+/// Returns, for each metric, the best arm and the arms that are not significantly worse. Omits metrics by which no arm
+/// is significantly worse, and metrics whose values in the table do not compare all arms. Bicubic enlargement is a
+/// reference and not ranked.
 ///
-/// The best arm is selected by the values that are tested, so the correction covers every pair of arms. With fewer seeds
-/// than a verdict needs, and between planned looks, no arm counts as significantly worse.
+/// The best arm is selected by the values that are tested, so the correction covers every pair of arms. With fewer
+/// seeds than a verdict needs, and between planned looks, no arm counts as significantly worse.
 pub fn best(measured: &[Measured], plan: Option<SeedPlan>) -> BTreeMap<Metric, Vec<String>> {
     ranked().filter_map(|metric| Some((metric, best_by(metric, measured, plan)?))).collect()
 }

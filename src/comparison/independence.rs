@@ -67,8 +67,8 @@ pub fn merge_copies(measured: &mut [Measured]) -> Vec<String> {
     notes
 }
 
-/// Describes what varies between several runs of an arm, such as `6 sampling seeds of one training run`. `trainings` is the
-/// number of independent training runs among them, if known.
+/// Describes what varies between several runs of an arm, such as `6 sampling seeds of one training run`. `trainings` is
+/// the number of independent training runs among them, if known.
 pub(super) fn variation(runs: usize, trainings: Option<usize>) -> String {
     match trainings {
         None => format!("{runs} seeds"),

@@ -1,8 +1,8 @@
 //! Determines which answers are exploratory, because an earlier comparison of the same data already showed the result.
 //!
 //! An earlier comparison is about the same data if it has samples of both arms, or for endpoints that are measured in
-//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter. It does not matter
-//! either which of the two arms is the control.
+//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter. It does not
+//! matter either which of the two arms is the control.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::store::Digest;
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
-/// Returns the record of what a comparison in the run `run` showed. `inputs` are the blobs that the comparison has read.
-/// `None` if no arm has enough seeds for a verdict.
+/// Returns the record of what a comparison in the run `run` showed. `inputs` are the blobs that the comparison has
+/// read. `None` if no arm has enough seeds for a verdict.
 pub fn look(run: &str, answers: &[ClaimAnswer], inputs: &Inputs) -> Option<StudyLook> {
     let mut arms = arms(inputs);
     arms.retain(|_, data| seeds(data) >= MIN_SEEDS);
@@ -133,8 +133,8 @@ impl CurrentAnswer<'_> {
         of(&self.answer.arm).into_iter().flat_map(with).collect()
     }
 
-    /// Returns whether the data of an arm is the same as before, and whether it contains all data from before. `None` if
-    /// the two have nothing in common. Bicubic enlargement has no data.
+    /// Returns whether the data of an arm is the same as before, and whether it contains all data from before. `None`
+    /// if the two have nothing in common. Bicubic enlargement has no data.
     fn relation(&self, before: Option<&ArmData>, now: Option<&ArmData>) -> Option<[bool; 2]> {
         match (before, now) {
             (None, None) => Some([true, true]),

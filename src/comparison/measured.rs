@@ -186,8 +186,8 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "image,split,arm,seed,training,psnr_sample,psnr_mean,psnr_mean_limit,psnr_y_sample,psnr_y_mean,ssim_sample,ssim_mean,\
-             ssim_y_sample,ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
+            "image,split,arm,seed,training,psnr_sample,psnr_mean,psnr_mean_limit,psnr_y_sample,psnr_y_mean,ssim_sample,\
+             ssim_mean,ssim_y_sample,ssim_y_mean,consistency_psnr,consistency_psnr_mean,crps,energy_score"
         );
         assert_eq!(lines[2], format!("0,test,\"attention, 2\",,,18.0,21.0,{OF_SAMPLES},19.0,22.0,,,,,36.0,42.0,5.25,"));
         assert_eq!(lines[4], format!("1,test,bicubic,,,22.5,22.5,{OF_BICUBIC},23.5,23.5,,,,,45.0,45.0,,"));

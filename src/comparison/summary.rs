@@ -75,8 +75,8 @@ pub struct ArmSummary {
 }
 
 impl Summary {
-    /// Computes the means over the images of each arm, summed in image order. All arms must have the same images, and the
-    /// seeds of an arm must be adjacent. Does not compare arms: claims, differences and best arms are empty.
+    /// Computes the means over the images of each arm, summed in image order. All arms must have the same images, and
+    /// the seeds of an arm must be adjacent. Does not compare arms: claims, differences and best arms are empty.
     pub fn of(arms: &[Measured], floors: Figures) -> Self {
         let drawn = drawn(arms);
         Self {
@@ -119,8 +119,8 @@ impl Summary {
         self.arms.values().any(|arm| arm.figures.get(Metric::PsnrMeanLimit).is_some()).then(|| {
             let of_mean = Metric::PsnrMean.declaration().heading;
             format!(
-                "“{heading}” replaces “{of_mean}” in claims and rankings, because it does not depend on K. It is the PSNR \
-                 of the mean squared error over all images, so it is lower than the mean of their PSNRs"
+                "“{heading}” replaces “{of_mean}” in claims and rankings, because it does not depend on K. It is the \
+                 PSNR of the mean squared error over all images, so it is lower than the mean of their PSNRs"
             )
         })
     }
@@ -265,17 +265,22 @@ mod tests {
             "schema": 1, "images": 2, "samples": 4,
             "arms": {
                 "attention, 2": {
-                    "samples": 4, "objective": "v", "psnr_sample": 18.5, "psnr_mean": 21.5, "psnr_mean_limit": OF_SAMPLES, "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
+                    "samples": 4, "objective": "v", "psnr_sample": 18.5, "psnr_mean": 21.5,
+                    "psnr_mean_limit": OF_SAMPLES,
+                    "psnr_y_sample": 19.5, "psnr_y_mean": 22.5,
                     "consistency_psnr": 37.0, "consistency_psnr_mean": 43.0, "crps": 5.375, "calibration": 1.0,
                     "spectrum_distance": 1.5, "heldout_loss": 0.125
                 },
                 "baseline": {
-                    "samples": 4, "objective": "v", "psnr_sample": 18.25, "psnr_mean": 21.0, "psnr_mean_limit": OF_SAMPLES, "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
+                    "samples": 4, "objective": "v", "psnr_sample": 18.25, "psnr_mean": 21.0,
+                    "psnr_mean_limit": OF_SAMPLES,
+                    "psnr_y_sample": 19.25, "psnr_y_mean": 22.0,
                     "consistency_psnr": 36.5, "consistency_psnr_mean": 42.0, "crps": 5.25, "calibration": 1.0,
                     "spectrum_distance": 1.5
                 },
                 "bicubic": {
-                    "samples": 1, "psnr_sample": 21.25, "psnr_mean": 21.25, "psnr_mean_limit": OF_BICUBIC, "psnr_y_sample": 22.25,
+                    "samples": 1, "psnr_sample": 21.25, "psnr_mean": 21.25, "psnr_mean_limit": OF_BICUBIC,
+                    "psnr_y_sample": 22.25,
                     "psnr_y_mean": 22.25, "consistency_psnr": 42.5, "consistency_psnr_mean": 42.5,
                     "spectrum_distance": 1.5
                 }
@@ -320,19 +325,23 @@ mod tests {
         let sd = 2f64.sqrt();
         let expected = serde_json::json!({
             "samples": 4, "objective": "v", "axes": {"base_channels": "16"},
-            "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_mean_limit": OF_SAMPLES, "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
+            "psnr_sample": 19.0, "psnr_mean": 19.0, "psnr_mean_limit": OF_SAMPLES,
+            "psnr_y_sample": 20.0, "psnr_y_mean": 20.0,
             "consistency_psnr": 38.0, "consistency_psnr_mean": 38.0, "crps": 4.75, "calibration": 1.0,
-            "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_mean_limit_sd": 0.0, "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
+            "psnr_sample_sd": sd, "psnr_mean_sd": sd, "psnr_mean_limit_sd": 0.0,
+            "psnr_y_sample_sd": sd, "psnr_y_mean_sd": sd,
             "consistency_psnr_sd": 2.0 * sd, "consistency_psnr_mean_sd": 2.0 * sd, "crps_sd": sd / 4.0,
             "calibration_sd": 0.0, "trainings": 1,
             "seeds": {
                 "0": {
-                    "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_mean_limit": OF_SAMPLES, "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,
+                    "psnr_sample": 18.0, "psnr_mean": 18.0, "psnr_mean_limit": OF_SAMPLES,
+                    "psnr_y_sample": 19.0, "psnr_y_mean": 19.0,
                     "consistency_psnr": 36.0, "consistency_psnr_mean": 36.0, "crps": 4.5, "calibration": 1.0,
                     "heldout_loss": 0.5
                 },
                 "1": {
-                    "psnr_sample": 20.0, "psnr_mean": 20.0, "psnr_mean_limit": OF_SAMPLES, "psnr_y_sample": 21.0, "psnr_y_mean": 21.0,
+                    "psnr_sample": 20.0, "psnr_mean": 20.0, "psnr_mean_limit": OF_SAMPLES,
+                    "psnr_y_sample": 21.0, "psnr_y_mean": 21.0,
                     "consistency_psnr": 40.0, "consistency_psnr_mean": 40.0, "crps": 5.0, "calibration": 1.0
                 }
             }

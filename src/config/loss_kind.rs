@@ -19,7 +19,8 @@ pub struct LossKind {
 }
 
 impl LossKind {
-    /// Creates the kind of the loss of a training run. `data` identifies its images: equal images have equal identifiers.
+    /// Creates the kind of the loss of a training run. `data` identifies its images: equal images have equal
+    /// identifiers.
     pub fn new(diffusion: &DiffusionParams, images: usize, data: String) -> Self {
         Self { diffusion: Self::parameters(diffusion), images, data }
     }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::PredictionType;
 
-/// The older name of `val_loss`, which is still its name in stage keys, JSON and CSV files, and the events and metrics of
-/// stages.
+/// The older name of `val_loss`, which is still its name in stage keys, JSON and CSV files, and the events and metrics
+/// of stages.
 pub const VAL_LOSS_FIELD: &str = "heldout_loss";
 
 /// Returns the name of a metric of a `train` stage as tables and progress show it.
@@ -87,8 +87,8 @@ impl Drawn {
     /// Bicubic enlargement.
     pub const BICUBIC: Self = Self { samples: 1, is_random: false };
 
-    /// Returns the samples of a model. If its objective is unknown, as for commands, they count as random draws: the mean
-    /// of many draws must not be mistaken for a single one.
+    /// Returns the samples of a model. If its objective is unknown, as for commands, they count as random draws: the
+    /// mean of many draws must not be mistaken for a single one.
     pub fn new(samples: usize, objective: Option<PredictionType>) -> Self {
         Self { samples, is_random: objective != Some(PredictionType::Regression) }
     }
@@ -158,7 +158,8 @@ metrics! {
         "PSNR of the first sample. Blurred images score higher than sharp samples, so a higher value does not mean a better arm.";
     PsnrMean: "psnr_mean", "PSNR of mean", Decibel, 2, Higher, Image, Same, endpoint: true, in_tables: true,
         "PSNR of the mean of all samples of an image. Claims compare the mean of infinitely many samples instead.";
-    PsnrMeanLimit: "psnr_mean_limit", "PSNR, K → ∞", Decibel, 2, Higher, Image, Extrapolated, endpoint: false, in_tables: true,
+    PsnrMeanLimit: "psnr_mean_limit", "PSNR, K → ∞", Decibel, 2, Higher, Image, Extrapolated, endpoint: false,
+        in_tables: true,
         "Estimated PSNR of the mean of infinitely many samples. It is computed from the mean squared error over all images, so images with large errors count more.";
     PsnrYSample: "psnr_y_sample", "PSNR-Y", Decibel, 2, Higher, Image, Draw, endpoint: true, in_tables: false,
         "PSNR of the luma of the first sample, cropped at each edge by as many pixels as the scale.";

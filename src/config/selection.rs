@@ -9,8 +9,9 @@ use super::blobs::{EMA, LOSS, SELECTION, SUMMARY, WEIGHTS};
 use super::metrics::Metric;
 use super::{CompareParams, Input, Kind};
 
-/// Selects the best model of a comparison on validation images, and passes on its weights. With several seeds, the stage
-/// has one instance per seed. Each passes on the model with its seed from the arm with the best mean over all seeds.
+/// Selects the best model of a comparison on validation images, and passes on its weights. With several seeds, the
+/// stage has one instance per seed. Each passes on the model trained with its seed, from the arm with the best mean
+/// over all seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectParams {

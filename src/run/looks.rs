@@ -8,16 +8,16 @@ use crate::plan::Preimage;
 use crate::runs::{RunDir, RunRecord, StudyLook};
 use crate::store::{Key, Store};
 
-/// The maximum number of truncated digests in a record; the oldest looks are dropped.
+/// The maximum number of truncated digests in a record; beyond it, the oldest looks are dropped.
 const MAX_DIGESTS: usize = 4_000;
 
 /// The maximum number of pipelines whose latest run is read.
 const MAX_PIPELINES: usize = 8;
 
-/// Returns what comparisons showed before a new run of any pipeline, the oldest first.
+/// Returns what comparisons of all pipelines showed before a new run, the oldest first.
 ///
-/// Every run records what was shown before it, so it suffices to read the latest runs: the newest one of each of the
-/// pipelines that ran last. With 500 runs of one pipeline, this takes about 10 ms; with 500 pipelines, about 30 ms.
+/// Every run records what was shown before it, so it suffices to read the latest run of each of the pipelines that ran
+/// most recently. This takes about 10 ms with 500 runs of one pipeline, and about 30 ms with 500 pipelines.
 pub(super) fn before(store: &Store) -> Vec<StudyLook> {
     let mut latest: Vec<RunDir> = store.pipelines().iter().filter_map(|pipeline| store.latest_run(pipeline)).collect();
     // Ids sort by time.
@@ -28,13 +28,13 @@ pub(super) fn before(store: &Store) -> Vec<StudyLook> {
     // Looks in records of older development versions have no arms.
     all.retain(|look| !look.arms.is_empty());
     all.sort_by(|a, b| a.run.cmp(&b.run));
-    // Comparisons that were shown again count as those of the first run.
-    let mut known: HashSet<String> = HashSet::new();
-    all.retain(|look| serde_json::to_string(&(&look.arms, &look.claims)).is_ok_and(|text| known.insert(text)));
+    // A comparison that several runs show counts as that of the first one.
+    let mut seen: HashSet<String> = HashSet::new();
+    all.retain(|look| serde_json::to_string(&(&look.arms, &look.claims)).is_ok_and(|text| seen.insert(text)));
     truncate(all)
 }
 
-/// Drops the oldest looks if there are too many digests. Keeps at least one.
+/// Drops the oldest looks if there are too many digests. Keeps at least the newest one.
 fn truncate(looks: Vec<StudyLook>) -> Vec<StudyLook> {
     let size = |look: &StudyLook| -> usize { look.arms.values().map(|arm| arm.samples.len() + arm.losses.len()).sum() };
     let mut digests = 0;

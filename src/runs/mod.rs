@@ -11,8 +11,8 @@
 //!
 //! - `folders`: creates and lists the folders of runs. `run_dir`: one such folder. `run_id`: their names.
 //! - `job_files`: the files of jobs. `damage`: recognises runs whose files are damaged.
-//! - `record`: the contents of `run.json`. `study_look`: the part of it about what earlier comparisons showed. `view`: the
-//!   state of a run as an observer sees it.
+//! - `record`: the contents of `run.json`. `study_look`: its part about earlier comparisons. `view`: the state of a run
+//!   as an observer sees it.
 //! - `retention`: which runs `gc` keeps. `verification`: checks every record.
 //! - [`archive`]: exports runs to files. `import`: adds runs from other stores. `remote`: shared caches of results.
 

@@ -1,4 +1,4 @@
-//! What a comparison showed about arms with enough seeds for a verdict. Claims that are made or tested again afterwards are
+//! Records what a comparison showed about arms with enough seeds for a verdict. Later claims on the same data can be
 //! exploratory.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +11,13 @@ use crate::store::Digest;
 /// What a comparison showed. Records of older development versions have other fields, which are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StudyLook {
-    /// The id of the first run with this comparison; ids sort by time.
+    /// The id of the first run that showed this comparison. Ids sort by time.
     #[serde(default)]
     pub run: String,
     /// The arms with enough seeds for a verdict. Metrics of all of them are shown, whether or not there is a claim.
     #[serde(default)]
     pub arms: BTreeMap<String, ArmData>,
-    /// The claims on these arms.
+    /// The claims that were answered about these arms.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimLook>,
 }

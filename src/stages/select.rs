@@ -8,9 +8,9 @@ use super::{Context, Outcome, StageEvent, input};
 use crate::comparison::{Summary, selection};
 use crate::config::{EvaluationSplit, SelectParams, blobs};
 
-/// Ranks the arms, and passes on the weights and the losses of the best one by digest.
+/// Ranks the arms, and outputs the digests of the weights and losses of the best one.
 ///
-/// The metrics of the outcome are the value of the selected arm, and the number of candidates.
+/// The metrics of the outcome are the selected arm's value and the number of candidates.
 pub(super) fn run(params: &SelectParams, ctx: &Context) -> anyhow::Result<Outcome> {
     let summary = Summary::from_json(&ctx.store.read(input(ctx, "from", blobs::SUMMARY)?)?)
         .with_context(|| format!("{} of stage `{}`", blobs::SUMMARY, params.from))?;

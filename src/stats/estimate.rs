@@ -79,7 +79,7 @@ impl Estimate {
         Some(Self { mean: grand, of_seeds, of_images })
     }
 
-    /// Returns both parts of the variation.
+    /// Returns the variation over seeds and over images.
     pub fn variation(&self) -> Variation {
         Variation {
             seeds: (self.of_seeds.value * (self.of_seeds.degrees_of_freedom + 1.0)).sqrt(),

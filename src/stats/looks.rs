@@ -20,11 +20,11 @@ impl Looks {
 
     /// Returns the share of `alpha` for the look at `n` seeds, or `None` if none is planned there.
     ///
-    /// The shares are the increments of the spending function 2 − 2Φ(z/√t) of Lan & DeMets (1983), where t is the fraction
-    /// of the planned seeds and z the normal quantile of 1 − alpha/2. It resembles the boundary of O'Brien & Fleming: the
-    /// shares of early looks are much smaller than those of late ones. The shares add up to `alpha`, so the probability
-    /// of a false finding at any look is at most `alpha` however the looks depend on one another (Bonferroni). For a family
-    /// of claims, see [`answer`](super::answer).
+    /// The shares are the increments of the spending function 2 − 2Φ(z/√t) of Lan & DeMets (1983), where t is the
+    /// fraction of the planned seeds and z the normal quantile of 1 − alpha/2. It resembles the boundary of O'Brien &
+    /// Fleming: the shares of early looks are much smaller than those of late ones. The shares add up to `alpha`, so
+    /// the probability of a false finding at any look is at most `alpha` however the looks depend on one another
+    /// (Bonferroni). For a family of claims, see [`answer`](super::answer).
     pub fn alpha(self, n: usize, alpha: f64) -> Option<f64> {
         let at = self.at();
         let look = at.iter().position(|&planned| planned == n)?;

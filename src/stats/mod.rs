@@ -11,7 +11,7 @@
 //! - [`Family`] keeps the probability of any false finding among all claims of a pipeline file at most [`ALPHA`], and
 //!   that of any false equivalence as well.
 //! - `verdict` combines them into an answer, which is inconclusive if the study is too small.
-//! - [`Looks`] divides [`ALPHA`] among the planned looks at a growing study; [`answer`] combines them with the family.
+//! - [`Looks`] divides [`ALPHA`] among the planned looks at a growing study; [`answer`] applies the shares in a family.
 //! - `power` computes how many seeds a study needs.
 
 mod estimate;

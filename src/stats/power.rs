@@ -35,8 +35,8 @@ pub enum SeedsNeeded {
 /// Returns the number of seeds with which a true difference as large as `margin` becomes significant with a probability
 /// of 80 %, if differences vary as in the pilot study.
 ///
-/// With several planned `looks`, it is the number for the whole plan, and the power is that of the last look alone, with
-/// its own share of the error rate. Earlier looks make the power of the plan slightly larger.
+/// With several planned `looks`, the number is that of the whole plan. The power is that of the last look alone, with
+/// its own share of the error rate; earlier looks make the power of the plan slightly larger.
 pub fn seeds_for(pilot: Variation, margin: f64, family: Family, looks: usize) -> SeedsNeeded {
     let at_last_look = |seeds: usize| {
         let alpha = Looks { seeds, looks }.alpha(seeds, family.alpha);
@@ -56,8 +56,9 @@ pub fn seeds_for(pilot: Variation, margin: f64, family: Family, looks: usize) ->
 /// differences have the standard deviation `sd`, and the choice of images contributes the standard error `of_images`.
 ///
 /// This is the power of the t test (normal approximation of the noncentral t distribution, Johnson & Welch 1940) at the
-/// largest level that the sign-flip test of `n` seeds can attain without exceeding the corrected level. If the sign-flip
-/// test attains that level only if all seeds have the same sign, the power is at most the probability of that.
+/// largest level that the sign-flip test of `n` seeds can attain without exceeding the corrected level. If the
+/// sign-flip test attains that level only if all seeds have the same sign, the power is at most the probability of
+/// that.
 pub fn power(n: usize, sd: f64, of_images: f64, effect: f64, family: Family) -> f64 {
     let smallest = min_p(n);
     let significant_signs = (family.level() / smallest).floor();
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(seeds_for(pilot, 0.01, family, 1), SeedsNeeded::TooMany);
         let images = Variation { seeds: 0.01, images: 5.0 };
         assert_eq!(seeds_for(images, 1.0, family, 1), SeedsNeeded::MoreImages);
-        // The last of two looks has a share of 0.0444 of the error rate.
+        // The last of two looks has 0.0444 of the error rate of 0.05.
         let SeedsNeeded::Seeds(planned) = seeds_for(pilot, 1.0, family, 2) else { panic!("a number") };
         let last = Family { alpha: Looks { seeds: planned, looks: 2 }.alpha(planned, 0.05).unwrap(), ..family };
         assert!(planned >= n && power(planned, 0.75, 0.0, 1.0, last) >= POWER, "{planned} {n}");

@@ -203,8 +203,9 @@ fn intervals_cover_the_effect() {
     }
 }
 
-/// Returns the fractions of studies in which at least one test finds a difference, and in which at least one finds
-/// equivalence. Each element of `tests` has the number of seeds of each claim and its share of the error rate.
+/// Returns the fraction of studies in which at least one test finds a difference, and the fraction in which at least
+/// one finds equivalence. Each element of `tests` contains the number of seeds and the share of the error rate of each
+/// claim.
 fn found_at_any_look(study: Study, tests: &[Vec<(usize, f64)>], studies: u64) -> [f64; 2] {
     let seeds = tests.iter().flatten().map(|(seeds, _)| *seeds).max().unwrap();
     let finds = |number: u64| {
@@ -227,7 +228,7 @@ fn found_at_any_look(study: Study, tests: &[Vec<(usize, f64)>], studies: u64) ->
     [0, 1].map(|of| found.iter().filter(|found| found[of]).count() as f64 / studies as f64)
 }
 
-/// Returns the looks with their shares.
+/// Returns the number of seeds of each look, with its share.
 fn shares(plan: Looks) -> Vec<(usize, f64)> {
     plan.at().into_iter().map(|n| (n, plan.alpha(n, ALPHA).unwrap() / ALPHA)).collect()
 }
@@ -282,10 +283,11 @@ fn skewed_variation_against_a_fixed_control_exceeds_the_error_rates() {
 /// The number of studies of each row of a table.
 const STUDIES: u64 = 2000;
 
-const HEADINGS: &str = "| seeds | claims | noise | images | false findings | false *equivalent* | false *by more than the margin* | coverage | power (planned) |
+const HEADINGS: &str = "| seeds | claims | noise | images | false findings | false *equivalent* | \
+    false *by more than the margin* | coverage | power (planned) |
 |---|---|---|---|---|---|---|---|---|";
 
-/// Prints the rates of studies without any effect like this one, and of the same studies with effects.
+/// Prints the rates of studies with the parameters of `null`, without any effect and with effects.
 fn print_row(null: Study, images: &str) {
     let found = null.rates(STUDIES);
     // With a margin of three standard errors, both errors at the margin are about as likely as possible.

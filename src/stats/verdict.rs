@@ -12,8 +12,8 @@ pub struct Question {
     pub differences: Vec<Vec<f64>>,
     /// Effects smaller than this, in either direction, are irrelevant.
     pub margin: f64,
-    /// The share of the family's error rate for the look at this number of seeds: 1 unless several looks are planned, and
-    /// 0 if none is planned at this number, so that the question is not tested.
+    /// The fraction of the family's error rate for the look at this number of seeds. It is 1 unless several looks are
+    /// planned, and 0 if none is planned at this number, so that the question is not tested.
     pub share: f64,
 }
 
@@ -36,14 +36,15 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin, in absolute value.
+    /// Whether the effect of a confirmed or refuted claim is also significantly larger than the margin, in absolute
+    /// value.
     pub is_beyond_margin: bool,
     /// The mean difference, positive if the arm is better.
     pub effect: f64,
     /// The 95 % confidence interval; `None` for fewer than two seeds.
     pub interval: Option<[f64; 2]>,
-    /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over the seeds and
-    /// of the [`Estimate`].
+    /// The two-sided p-value of the hypothesis of no difference: the larger one of the sign-flip test over the seeds
+    /// and of the [`Estimate`].
     pub p: f64,
     /// `p` after both corrections.
     pub p_holm: f64,
@@ -53,28 +54,28 @@ pub struct Answer {
     /// The p-value of the hypothesis that the difference is not within the margin (two one-sided tests of the
     /// [`Estimate`]), after both corrections.
     pub p_equivalent_holm: f64,
-    /// How much the differences vary; `None` for fewer than two seeds.
+    /// How much the differences vary; `None` with fewer than two seeds.
     pub variation: Option<Variation>,
 }
 
-/// Returns the minimum number of seeds with which a claim of the family can be confirmed or refuted. With fewer, p cannot
-/// be small enough, whatever is measured; with six or more, a claim can still be equivalent.
+/// Returns the minimum number of seeds with which a claim of the family can be confirmed or refuted. With fewer, p
+/// cannot be small enough, whatever is measured; with six or more, a claim can still be equivalent.
 pub fn seeds_needed(family: Family) -> usize {
     (MIN_SEEDS..).find(|&n| min_p(n) <= family.level() || n >= 64).unwrap_or(MIN_SEEDS)
 }
 
 /// Answers questions of one family.
 ///
-/// Each question is tested at the look of its own number of seeds: its p-values are divided by the share w of the error
-/// rate for that look, and Holm's procedure is applied to the results. This is the group-sequential Holm procedure of
-/// Maurer & Bretz (2013) with fixed shares, and keeps the error rates of the family over all its looks, whatever the
-/// numbers of seeds are and however the p-values depend on one another:
+/// Each question is tested at the look that matches its own number of seeds: its p-values are divided by the share w of
+/// the error rate for that look, and Holm's procedure is applied to the results. This is the group-sequential Holm
+/// procedure of Maurer & Bretz (2013) with fixed shares. It keeps the error rates of the family over all its looks,
+/// whatever the numbers of seeds are and however the p-values depend on one another:
 ///
 /// 1. The shares of a question's looks add up to 1. If its null hypothesis is true, the smallest p / w of all looks is
-///    therefore at most x with a probability of at most Σ w·x = x, so that it is a valid p-value.
+///    therefore at most x with a probability of at most Σ w·x = x, so it is a valid p-value.
 /// 2. Holm's procedure with these valid p-values keeps the error rate (Holm 1979).
-/// 3. A look at some of the questions never rejects more than that, because the current p / w of each question is at least
-///    the smallest one, and smaller p-values only reject more.
+/// 3. Any single test of the family rejects no more than that: the current p / w of each question is at least its
+///    smallest one, and larger p-values never reject more.
 pub fn answer(questions: &[Question], family: Family) -> Vec<Answer> {
     let tested: Vec<Tested> = questions.iter().map(Tested::new).collect();
     let holm = |p: fn(&Tested) -> f64| {

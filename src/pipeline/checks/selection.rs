@@ -82,8 +82,8 @@ pub(super) fn check_select(stage: Stage, params: &SelectParams, stages: &Stages,
     }
 }
 
-/// Returns an error for the first sampling parameter in which two arms differ. A selection passes on models without their
-/// samplers, so it must not depend on them.
+/// Returns an error for the first sampling parameter in which two arms differ. A selection passes on models without
+/// their samplers, so it must not depend on them.
 fn difference_in_sampling(
     stage: Stage,
     params: &SelectParams,

@@ -108,10 +108,8 @@ fn arms_of_one_training_cannot_differ_in_validation_loss() {
     let text = with("quality: { arm: first, control: second }").replace(shared[0], shared[1]);
     assert_eq!(
         messages(&text, &[]),
-        [
-            "`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, and it is \
-          measured in training"
-        ]
+        ["`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, and \
+             it is measured in training"]
     );
 }
 
@@ -132,11 +130,11 @@ fn commands_cannot_hide_a_shared_training_run() {
             "{text}  of_first: {{ kind: sample, model: first }}\n  again: {{ kind: sample, model: first, seed: 4 }}\n"
         )
     };
-    let shared = "`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, and \
-                  it is measured in training";
+    let shared = "`val_loss` cannot decide between `first` and `second`: both depend on the training run of `first`, \
+                  and it is measured in training";
     assert_eq!(messages(&of(&copy("of_first"), &copy("again")), &[]), [shared]);
     assert_eq!(messages(&of(&copy("of_first"), "{ kind: sample, model: first }"), &[]), [shared]);
-    // Programs that train on the same data on their own.
+    // Programs that each train a network on the same data.
     assert!(messages(&of(&program("pairs"), &program("images")), &[]).is_empty());
     assert_errors(
         &of(&program("pairs"), "{ kind: sample, model: second }"),
@@ -162,7 +160,8 @@ fn validation_losses_are_compared_only_if_they_measure_the_same() {
             .replace("first: { kind: train }", "first: { kind: train, data: pairs }")
             .replace("other: { kind: train,", "other: { kind: train, data: pairs,");
         format!(
-            "{text}  same: {{ kind: degrade, input: images }}\n  moved: {{ kind: fetch, dataset: synthetic, train: 99 }}\n  \
+            "{text}  same: {{ kind: degrade, input: images }}\n  \
+             moved: {{ kind: fetch, dataset: synthetic, train: 99 }}\n  \
              differ: {{ kind: degrade, input: moved }}\n"
         )
     };

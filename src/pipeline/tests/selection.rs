@@ -132,15 +132,17 @@ fn candidates_must_be_comparable() {
         let found = by(metric);
         assert!(found[0].starts_with(&format!("`{metric}` cannot select between `other` and")), "{found:?}");
     }
-    let same = "  validate_again: { kind: sample, model: unet, split: validation }\n  choices: { kind: compare, arms: { unet: validate, again: validate_again } }";
+    let same = "  validate_again: { kind: sample, model: unet, split: validation }\n  \
+                choices: { kind: compare, arms: { unet: validate, again: validate_again } }";
     let found = errors("  choices: { kind: compare, arms: { unet: validate } }", same);
     assert!(found[0].contains("sample the same model"), "{found:?}");
 }
 
 #[test]
 fn commands_have_no_model_to_select() {
-    let command = "choices: { kind: compare, arms: { unet: validate, own: own } }\n  own: { kind: command, command: [a], \
-                   inputs: { d: pairs }, outputs: [samples.safetensors, validation_hr.safetensors, test_hr.safetensors, test_lr.safetensors] }";
+    let command = "choices: { kind: compare, arms: { unet: validate, own: own } }\n  \
+                   own: { kind: command, command: [a], inputs: { d: pairs }, outputs: [samples.safetensors, \
+                   validation_hr.safetensors, test_hr.safetensors, test_lr.safetensors] }";
     let found = errors("choices: { kind: compare, arms: { unet: validate } }", command);
     assert!(found.iter().any(|error| error == "arm `own` of `choices` has no model to select"), "{found:?}");
 }

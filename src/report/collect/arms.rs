@@ -58,7 +58,7 @@ impl RunData<'_> {
         }
     }
 
-    /// Describes the selections of the arms' models.
+    /// Describes the selections that the arms' models come from.
     pub(super) fn selected(&self, params: &CompareParams) -> Vec<String> {
         let selects = params.arms.values().filter_map(|arm| self.training(&arm.runs.first()?.stage));
         let described = selects.filter_map(|stage| {
@@ -68,7 +68,7 @@ impl RunData<'_> {
         described.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Returns the test images and the arms' outputs; `None` if no arm has any.
+    /// Returns the images and the arms' outputs; `None` if no arm has any.
     pub(super) fn pictures(&self, params: &CompareParams) -> Option<Pictures> {
         let mut arms = vec![];
         let mut test: Option<(Images, Images, usize)> = None;
@@ -116,8 +116,8 @@ impl RunData<'_> {
         trainings.into_iter().map(|(_, training)| training).collect()
     }
 
-    /// Returns the training runs of each arm, paired with those of its control with the same seed: the control of the
-    /// comparison, and the controls of the claims. Omits arms whose losses are not comparable with the control's.
+    /// Returns the training runs of each arm, paired by seed with those of its controls: that of the comparison and
+    /// those of the claims. Omits pairs of arms whose losses are not comparable.
     pub(super) fn paired(&self, params: &CompareParams) -> Vec<PairedTrainings> {
         let mut paired = vec![];
         for (place, (name, arm)) in params.arms.iter().enumerate() {
@@ -132,7 +132,7 @@ impl RunData<'_> {
         paired
     }
 
-    /// Pairs an arm with its control; both have a name. `place` is the index of the arm.
+    /// Pairs the training runs of an arm with those of its control. `place` is the index of the arm.
     fn paired_with(
         &self,
         (control_name, control): (&str, &config::Arm),

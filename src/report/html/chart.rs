@@ -41,7 +41,7 @@ pub(super) enum Pen {
     Arm(usize),
 }
 
-/// The number of colours of arms.
+/// The number of colours for arms.
 pub(super) const COLOURS: usize = 7;
 
 impl Pen {

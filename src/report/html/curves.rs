@@ -104,8 +104,8 @@ pub(super) fn panels(trainings: &[Training]) -> Vec<Panel> {
     loss::panels(&curves).into_iter().map(panel).filter(|panel| !panel.charts.is_empty()).collect()
 }
 
-/// Draws how far each arm's validation loss is below that of its control, with confidence bands over the seeds. `None` if
-/// no arm can be compared.
+/// Draws how far each arm's validation loss is below that of its control, with confidence bands over the seeds. `None`
+/// if no arm can be compared.
 pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
     let shown = &trainings[..trainings.len().min(MOST_CURVES)];
     let have_one_control = shown.windows(2).all(|pair| pair[0].control == pair[1].control);
@@ -113,7 +113,7 @@ pub(super) fn leads(trainings: &[PairedTrainings]) -> Option<Panel> {
         true => training.arm.clone(),
         false => format!("{} vs. {}", training.arm, training.control),
     };
-    // Further lines of the same arm have its colour and another dash pattern.
+    // Further lines of the same arm have the same colour but another dash pattern.
     let pen = |index: usize| {
         let earlier = shown[..index].iter().filter(|other| other.place == shown[index].place).count();
         Pen::Arm(shown[index].place + COLOURS * earlier)

@@ -109,7 +109,7 @@ pub(super) struct Comparison {
     pub(super) is_of_samples: bool,
     /// `None` if the comparison is not done.
     pub(super) summary: Option<Summary>,
-    /// What selections selected for its arms.
+    /// Descriptions of the selections that its arms' models come from.
     pub(super) selected: Vec<String>,
     /// For each claim, why its answer is exploratory, if it is.
     pub(super) exploratory: Vec<Option<String>>,

@@ -87,7 +87,7 @@ mod tests {
         let mut other = summary.clone();
         other.arms.get_mut("baseline").unwrap().samples = 1;
         assert_eq!(titles(&other).unwrap(), ["LR-PSNR"]);
-        // Bicubic enlargement aside, all arms are deterministic.
+        // All arms are deterministic.
         let mut fixed = summary.clone();
         for arm in fixed.arms.values_mut() {
             (arm.samples, arm.objective) = (1, Some(PredictionType::Regression));

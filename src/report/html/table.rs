@@ -131,14 +131,14 @@ fn describe_best(summary: &Summary, is_exploratory: bool) -> String {
     }
     let exploratory = match is_exploratory {
         true => {
-            " Bold values are exploratory, as are claims of this comparison: an earlier comparison showed some of the same data."
+            " Bold values are exploratory, like claims of this comparison: an earlier one showed some of the same data."
         }
         false => "",
     };
     format!(
-        "Bold: the best arm and those that are not significantly worse (level 5 % per column, corrected for all pairs of \
-         arms). A column without bold values shows no significant difference from the best arm, or cannot compare all \
-         arms.{limit}{exploratory}"
+        "Bold: the best arm and those that are not significantly worse (level 5 % per column, corrected for all pairs \
+         of arms). A column without bold values shows no significant difference from the best arm, or cannot compare \
+         all arms.{limit}{exploratory}"
     )
 }
 

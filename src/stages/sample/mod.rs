@@ -1,4 +1,5 @@
-//! `sample`: super-resolves the test or validation images with a trained model. `partial_samples` stores finished batches.
+//! `sample`: super-resolves the test or validation images with a trained model. `partial_samples` stores finished
+//! batches.
 
 mod partial_samples;
 #[cfg(test)]
