@@ -407,7 +407,7 @@ fn nothing_is_significant_before_a_verdict_is_possible() {
 
 /// The arm with K = 16 has a higher PSNR of the mean than the arm with K = 2, although its network is worse.
 #[test]
-fn the_best_arms_are_those_of_the_values_in_the_table() {
+fn the_best_arms_do_not_depend_on_the_number_of_samples() {
     let of = |name: &str, samples: usize, error: f64| {
         let mut arms = arm(name, 6, |_| [1.0, 1.0], &[]);
         for (seed, of_seed) in arms.iter_mut().enumerate() {

@@ -112,7 +112,7 @@ fn claims_made_after_the_results_are_exploratory() {
     let without = look("1", &[], &inputs(6)).unwrap();
     let with = at(2, &answer(6));
     assert!(is_exploratory(&answer(6), std::slice::from_ref(&without)));
-    assert!(is_exploratory(&answer(6), &[without.clone(), with.clone()]), "also if repeated");
+    assert!(is_exploratory(&answer(6), &[without.clone(), with.clone()]), "even if repeated");
     assert!(is_exploratory(&answer(6), &[at(1, &ClaimAnswer { endpoint: Metric::PsnrMean, ..answer(6) })]));
     // Another comparison of the same run shows the same arms.
     let beside = StudyLook { run: "2".into(), ..without };

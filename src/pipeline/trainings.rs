@@ -1,8 +1,8 @@
 //! Determines the training runs that the samples of each arm depend on, and the kind of their losses. Runs of an arm
 //! count as independent only if they share no training run.
 //!
-//! The graph decides, not the content of results: copies of a result count as the same result, and commands that train
-//! need not write losses.
+//! This module reads only the graph, not the content of results: copies of a result count as the same result, and
+//! commands that train need not write losses. A comparison also merges runs with identical samples.
 
 use std::collections::{BTreeSet, HashMap};
 
