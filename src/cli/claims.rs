@@ -128,8 +128,7 @@ fn shared_notes(answers: &[ClaimAnswer], note: fn(&ClaimAnswer) -> Option<String
 fn without_images(answers: &[ClaimAnswer]) -> Option<String> {
     let seeds_only = answers.iter().filter(|answer| answer.interval.is_some() && !answer.covers_images());
     let names: Vec<&str> = seeds_only.map(|answer| answer.claim.as_str()).collect();
-    (!names.is_empty())
-        .then(|| format!("intervals cover other seeds but not other test images: {}\n", names.join(", ")))
+    (!names.is_empty()).then(|| format!("intervals cover other seeds but not other images: {}\n", names.join(", ")))
 }
 
 /// `exploratory` is the reason why an answer is exploratory.

@@ -18,7 +18,7 @@ use super::results;
 use super::run_values::RunValues;
 use crate::comparison::{BICUBIC, Summary};
 use crate::config::metrics::{Metric, Samples};
-use crate::config::{LossKind, StageKind};
+use crate::config::{EvaluationSplit, LossKind, StageKind};
 use crate::plan::Preimage;
 use crate::store::{Key, Store};
 
@@ -58,6 +58,8 @@ struct Spread {
     over: Option<String>,
     /// The number K of samples per image.
     samples: usize,
+    /// The split of the images.
+    split: EvaluationSplit,
 }
 
 impl Spread {
@@ -72,6 +74,7 @@ fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
     for stage in run.view.record.stages.iter().filter(|stage| stage.kind == StageKind::Compare) {
         let Some(summary) = stage.key.as_ref().and_then(|key| results::summary(store, key)) else { continue };
         let Ok(summary) = Summary::deserialize(&summary) else { continue };
+        let split = summary.split;
         // Bicubic interpolation has no seeds.
         for (arm, summary) in summary.arms.iter().filter(|(arm, _)| *arm != BICUBIC) {
             for name in stage.metrics.keys().filter_map(|name| name.strip_suffix(&format!(".{arm}"))) {
@@ -83,6 +86,7 @@ fn spreads(store: &Store, run: &RunValues) -> BTreeMap<String, Spread> {
                     sd,
                     over: summary.describe_variation(),
                     samples: summary.samples,
+                    split,
                 };
                 spreads.insert(format!("{}.{name}.{arm}", stage.name), spread);
             }
@@ -151,6 +155,12 @@ fn caveats(paths: &[&str], spreads: &[BTreeMap<String, Spread>; 2]) -> Vec<Strin
         caveats.push(format!(
             "± is the standard deviation over {}; use claims to test whether a difference is more than chance",
             over.into_iter().collect::<Vec<_>>().join(" or ")
+        ));
+    }
+    if let Some([before, after]) = both.iter().find(|[before, after]| before.split != after.split) {
+        caveats.push(format!(
+            "the runs compare different images ({} before, {} after), so their figures are not comparable",
+            before.split, after.split
         ));
     }
     let samples: IndexSet<[usize; 2]> = paths.iter().filter_map(|path| different_samples(path, spreads)).collect();
@@ -247,7 +257,7 @@ mod tests {
         let over = (n > 1).then(|| over.to_string());
         BTreeMap::from([(
             format!("compare.{metric}.a"),
-            Spread { metric: metric.parse().ok(), n, sd: None, over, samples },
+            Spread { metric: metric.parse().ok(), n, sd: None, over, samples, split: EvaluationSplit::Test },
         )])
     }
 
@@ -274,6 +284,11 @@ mod tests {
         for metric in ["psnr_mean", "ssim_mean", "calibration"] {
             assert!(of(metric, 4, 2).contains("samples per image (K = 4 before, 2 after)"), "{metric}");
         }
+        let test = spread("crps", 1, "", 4);
+        let mut validation = test.clone();
+        validation.values_mut().for_each(|spread| spread.split = EvaluationSplit::Validation);
+        let found = caveats(&["compare.crps.a"], &[validation, test]).join("\n");
+        assert!(found.contains("(validation before, test after)"), "{found}");
         assert!(!of("psnr_mean", 4, 4).contains("K =") && !of("psnr_sample", 4, 2).contains("K ="));
     }
 }

@@ -142,7 +142,7 @@ fn to_text(needs: &[Need]) -> String {
             None => "unknown: run at least two seeds".to_string(),
             Some(SeedsNeeded::Seeds(seeds)) => seeds.to_string(),
             Some(SeedsNeeded::TooMany) => "more than 200".to_string(),
-            Some(SeedsNeeded::MoreImages) => "no number is enough: use more test images".to_string(),
+            Some(SeedsNeeded::MoreImages) => "no number is enough: use more images".to_string(),
         };
         let about = |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("about {}", format::estimate(s)));
         let missing = match need.seconds() {

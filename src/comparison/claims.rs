@@ -117,8 +117,8 @@ impl ClaimAnswer {
             }
             SeedsNeeded::MoreImages => {
                 format!(
-                    "no number of seeds can detect {margin}, because the difference varies too much between test images; \
-                     use more test images"
+                    "no number of seeds can detect {margin}, because the difference varies too much between images; use \
+                     more images"
                 )
             }
             SeedsNeeded::TooMany => {

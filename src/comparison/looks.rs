@@ -1,8 +1,8 @@
 //! Determines which answers are exploratory, because an earlier comparison of the same data already showed the result.
 //!
-//! An earlier comparison is about the same data if it has samples of both arms, or for endpoints that are measured in
-//! training, trained networks of both. The names of arms, claims, stages and pipelines do not matter. It does not
-//! matter either which of the two arms is the control.
+//! An earlier comparison is about the same data if it has trained networks of both arms, or if both arms sample the same
+//! networks or networks that are unknown, samples of both. The names of arms, claims, stages and pipelines do not matter.
+//! It does not matter either which of the two arms is the control.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,14 @@ use crate::store::Digest;
 /// The blobs that a comparison reads, by role and name.
 pub type Inputs = BTreeMap<String, BTreeMap<String, Digest>>;
 
+/// The number of seeds from which a difference between arms can suggest a claim.
+const SUGGESTIVE_SEEDS: usize = 2;
+
 /// Returns the record of what a comparison in the run `run` showed. `inputs` are the blobs that the comparison has
-/// read. `None` if no arm has enough seeds for a verdict.
+/// read. `None` if all arms have a single seed.
 pub fn look(run: &str, answers: &[ClaimAnswer], inputs: &Inputs) -> Option<StudyLook> {
     let mut arms = arms(inputs);
-    arms.retain(|_, data| seeds(data) >= MIN_SEEDS);
+    arms.retain(|_, data| seeds(data) >= SUGGESTIVE_SEEDS);
     let is_shown = |arm: &String| arm == BICUBIC || arms.contains_key(arm);
     let claims = answers.iter().filter(|answer| is_shown(&answer.arm) && is_shown(&answer.control)).map(claim_look);
     let claims = claims.collect();
@@ -135,21 +138,38 @@ impl CurrentAnswer<'_> {
 
     /// Returns whether the data of an arm is the same as before, and whether it contains all data from before. `None`
     /// if the two have nothing in common. Bicubic enlargement has no data.
+    ///
+    /// Samples of the same networks have these in common, however they were drawn: otherwise a study could grow unnoticed
+    /// by a change of the sampler. If both arms sample the same networks, the sampler is the question, and the samples
+    /// decide.
     fn relation(&self, before: Option<&ArmData>, now: Option<&ArmData>) -> Option<[bool; 2]> {
         match (before, now) {
             (None, None) => Some([true, true]),
             (Some(before), Some(now)) => {
-                let (before, now) = (self.data(before), self.data(now));
-                before.overlaps(now).then(|| [before == now, before.is_subset(now)])
+                let overlaps = match self.compares_networks() {
+                    true => before.losses.overlaps(&now.losses),
+                    false => before.samples.overlaps(&now.samples),
+                };
+                let is_of_training = self.answer.endpoint.is_of_training() && !now.losses.is_empty();
+                let parts: &[fn(&ArmData) -> &DataSet] =
+                    if is_of_training { &[|data| &data.losses] } else { &[|data| &data.losses, |data| &data.samples] };
+                let all =
+                    |is: &dyn Fn(&DataSet, &DataSet) -> bool| parts.iter().all(|part| is(part(before), part(now)));
+                overlaps.then(|| [all(&|a, b| a == b), all(&|a, b| a.is_subset(b))])
             }
             _ => None,
         }
     }
 
-    /// Returns the data that decides whether two answers are about the same question.
-    fn data<'b>(&self, arm: &'b ArmData) -> &'b DataSet {
-        let is_of_training = self.answer.endpoint.is_of_training() && !arm.losses.is_empty();
-        if is_of_training { &arm.losses } else { &arm.samples }
+    /// Whether the arms have known networks, none of which both sample.
+    fn compares_networks(&self) -> bool {
+        let losses = [&self.answer.arm, &self.answer.control].map(|arm| self.arms.get(arm).map(|data| &data.losses));
+        match losses {
+            [Some(arm), Some(control)] => !arm.is_empty() && !control.is_empty() && !arm.overlaps(control),
+            // Bicubic enlargement has no data.
+            [Some(losses), None] | [None, Some(losses)] => !losses.is_empty(),
+            [None, None] => false,
+        }
     }
 
     /// Returns the earlier claims about these arms by the same endpoint.
@@ -175,7 +195,8 @@ impl CurrentAnswer<'_> {
     /// Whether the earlier answer does not raise the error rate of this one.
     fn may_follow(&self, pair: &EarlierPair, before: &ClaimLook) -> bool {
         let family = Family { claims: before.family_claims, alpha: stats::ALPHA };
-        let had_no_verdict = before.n < MIN_SEEDS;
+        let had_no_verdict =
+            before.n < MIN_SEEDS && (before.n < SUGGESTIVE_SEEDS || before.margin == self.claim.margin);
         let could_only_be_equivalent = before.n < seeds_needed(family)
             && before.family_claims <= self.claim.family_claims
             && self.verdict != Verdict::Equivalent;
@@ -188,12 +209,12 @@ impl CurrentAnswer<'_> {
     /// Explains why an answer is exploratory.
     fn describe(&self, pair: &EarlierPair, before: &ClaimLook) -> String {
         let n = before.n;
-        if pair.is_same && before.plan == self.claim.plan {
+        if before.margin != self.claim.margin || (pair.is_same && before.plan == self.claim.plan) {
             return format!("because the margin or the family was changed after an answer with {n} seeds");
         }
         format!(
-            "because it was already tested with {n} seeds, and testing again with other seeds or another plan makes \
-             false findings more likely. To avoid this, plan the looks before the first run with \
+            "because it was already tested with {n} seeds, and testing again with other seeds, other samples or \
+             another plan makes false findings more likely. To avoid this, plan the looks before the first run with \
              `seeds: {{ plan: …, looks: … }}`"
         )
     }

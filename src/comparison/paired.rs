@@ -53,7 +53,10 @@ pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<Strin
         return objection_to_losses(arm, control)
             .map(|reason| format!("{endpoint} is measured in training, and {reason}"));
     }
-    let objection = endpoint.deciding_metric().objection([arm.drawn(), control.drawn()])?;
+    let metric = endpoint.deciding_metric();
+    let Some(objection) = metric.objection([arm.drawn(), control.drawn()]) else {
+        return objection_to_values(metric, arm, control);
+    };
     let is_assumed = [arm, control].iter().any(|of| of.name != BICUBIC && of.diffusion.is_none());
     let assumed = match is_assumed {
         true => {
@@ -63,6 +66,23 @@ pub(super) fn objection(endpoint: Metric, (arm, control): &Pair) -> Option<Strin
         false => "",
     };
     Some(format!("{endpoint} cannot compare these arms: {}{assumed}", objection.reason))
+}
+
+/// Returns the reason why the values of two arms show nothing about their difference, if there is one.
+fn objection_to_values(metric: Metric, arm: &Measured, control: &Measured) -> Option<String> {
+    let heading = metric.declaration().heading;
+    let values = [arm, control].map(|of| (of.name.as_str(), of.values(metric)));
+    match &values {
+        [(_, Some(a)), (_, Some(b))] => {
+            let is_known = !a.is_empty() && a == b && arm.name != control.name;
+            is_known.then(|| format!("{heading} is identical for both arms, because they share what it measures"))
+        }
+        [(name, None), _] | [_, (name, None)] if metric == Metric::PsnrMeanLimit => Some(format!(
+            "the error of the mean of infinitely many samples of {name} is too small to be estimated from its samples; \
+             draw more samples per image"
+        )),
+        [(name, None), _] | [_, (name, None)] => Some(format!("{name} has no value of {heading}")),
+    }
 }
 
 /// Returns the reason why the losses of two arms cannot be compared, if there is one.

@@ -306,7 +306,8 @@ impl Metric {
             ),
             Samples::Unbiased if arms.iter().any(too_few) => objection(
                 "it needs at least two samples per image from both; with one, it is only the error of that sample",
-                "set `samples: 2` or more in the `sample` stages of both; against `bicubic`, choose `psnr_mean`",
+                "set `samples: 2` or more in the `sample` stages of both; a regression model and `bicubic` have \
+                 only one, so choose `psnr_mean` against them",
             ),
             Samples::Extrapolated if arms.iter().any(|arm| arm.is_random && too_few(arm)) => objection(
                 "it needs at least two samples per image from every arm that draws samples",

@@ -20,7 +20,7 @@ pub struct SampleParams {
     /// the result is reported.
     #[serde(default, skip_serializing_if = "EvaluationSplit::is_test")]
     pub split: EvaluationSplit,
-    /// The seed of the noise; by default the pipeline's.
+    /// The seed of the noise; by default the seed with which the model was trained.
     #[serde(default, skip_serializing)]
     pub seed: Option<u64>,
     #[serde(default)]

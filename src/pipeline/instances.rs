@@ -76,13 +76,21 @@ pub(super) fn expand(stages: &[StageDraft], axes: &[Axis], errors: &mut Errors) 
                 });
             }
         }
+        if let StageParams::Sample(sample) = &mut typed.params
+            && sample.seed.is_none()
+        {
+            let model = unnamed[instances.len()].model(stages).and_then(|model| instances.get(model));
+            sample.seed = model.and_then(|model| seed_of_model(model, &instances));
+        }
         if let StageParams::Select(select) = &mut typed.params {
             let is_seed = |pair: &&(usize, usize)| axes[pair.0].path == SEED;
             let seeds = combination.iter().filter(is_seed).copied().collect();
             set_candidates(select, &instances, |i| {
                 let model = unnamed[i].model(stages)?;
                 let own: Combination = unnamed[model].combination.iter().filter(is_seed).copied().collect();
-                is_within(&own, &seeds).then_some(model)
+                // Stages with a matrix of their own have other axes with equal seeds.
+                let is_equal = label_values(&own, axes) == label_values(&seeds, axes);
+                (is_within(&own, &seeds) || is_equal).then_some(model)
             });
         }
         instances.push(Instance { name, stage: *stage, variant: *variant, labels, typed });
@@ -204,8 +212,16 @@ fn seeds_of_candidates(
     // A model without a swept seed is a candidate for every seed.
     let largest =
         all.iter().filter(|seeds| !all.iter().any(|other| other.len() > seeds.len() && is_within(seeds, other)));
-    let all: Vec<Combination> = largest.cloned().collect();
+    // Stages with a matrix of their own have other axes with equal seeds.
+    let distinct: IndexMap<Vec<&str>, &Combination> =
+        largest.rev().map(|seeds| (label_values(seeds, axes), seeds)).collect();
+    let all: Vec<Combination> = distinct.into_values().rev().cloned().collect();
     if all.is_empty() { vec![vec![]] } else { all }
+}
+
+/// Returns the values of a combination as they appear in names.
+fn label_values<'a>(combination: &Combination, axes: &'a [Axis]) -> Vec<&'a str> {
+    combination.iter().map(|&(axis, value)| axes[axis].values[value].label.as_str()).collect()
 }
 
 /// Whether `whole` contains every axis value of `part`.
@@ -300,4 +316,18 @@ fn set_candidates(select: &mut SelectParams, instances: &[Instance], model: impl
         Some((name.clone(), CandidateModel { stage }))
     };
     select.candidates = compare.arms.iter().filter_map(candidate).collect();
+}
+
+/// Returns the seed with which a model was trained, if it is not the pipeline's. Samples use it by default, so that networks
+/// that are trained with different seeds are also sampled with different noise.
+fn seed_of_model(model: &Instance, instances: &[Instance]) -> Option<u64> {
+    match &model.typed.params {
+        StageParams::Train(train) => train.seed,
+        StageParams::Command(command) => command.seed,
+        StageParams::Select(select) => {
+            let first = &select.candidates.values().next()?.stage;
+            seed_of_model(instances.iter().find(|instance| instance.name == *first)?, instances)
+        }
+        _ => None,
+    }
 }

@@ -7,9 +7,9 @@ use super::super::text::{alternatives, did_you_mean, quote, quote_whole};
 use super::{RESERVED_ARM, Stage, Stages};
 use crate::config::StageParams;
 use crate::config::claims::Claim;
-use crate::config::metrics::{Drawn, Metric};
+use crate::config::metrics::{Drawn, Metric, Scope};
 use crate::config::names::name_error;
-use crate::config::{Arm, ArmRun, CompareParams, LossKind};
+use crate::config::{Arm, ArmRun, CompareParams, LossKind, PredictionType};
 
 /// The maximum number of claims per comparison: each claim is checked against all runs of its arms.
 const MAX_CLAIMS: usize = 200;
@@ -46,6 +46,7 @@ pub(super) fn check_claims(stage: Stage, params: &CompareParams, stages: &Stages
         };
         checked.pairs(arm, control, errors);
         checked.samples(endpoint, [arm, control], stages, errors);
+        checked.noise(endpoint, [arm, control], stages, errors);
         if endpoint.is_of_training() {
             checked.trainings(endpoint, [arm, control], stages, errors);
         }
@@ -152,6 +153,37 @@ impl ClaimOf<'_> {
         errors.push(Diagnostic::new(self.endpoint_span(), message).help(objection.help));
     }
 
+    /// Checks that networks which are trained with different seeds are sampled with different noise, if the endpoint
+    /// measures all images together: its interval covers only the variation between runs.
+    fn noise(&self, endpoint: Metric, sides: [Side; 2], stages: &Stages, errors: &mut Errors) {
+        if endpoint.scope() != Scope::Distribution {
+            return;
+        }
+        for (role, side) in ["arm", "control"].into_iter().zip(sides) {
+            let Some(arm) = side.filter(|arm| drawn(Some(arm), stages).is_some_and(|drawn| drawn.is_random)) else {
+                continue;
+            };
+            let seed = |run: &ArmRun| match stages.params(&run.stage) {
+                Some(StageParams::Sample(sample)) => sample.seed,
+                _ => None,
+            };
+            let trainings: BTreeSet<&[usize]> = arm.runs.iter().map(|run| run.trainings.as_slice()).collect();
+            let mut seeds = arm.runs.iter().map(seed);
+            let Some(first) = seeds.next().flatten().filter(|first| seeds.all(|seed| seed == Some(*first))) else {
+                continue;
+            };
+            if trainings.len() > 1 {
+                let message = format!(
+                    "`{endpoint}` cannot judge {}: all its models are sampled with the same noise, seed {first}",
+                    quote([&self.claim.arm, &self.claim.control][usize::from(role == "control")])
+                );
+                errors.push(Diagnostic::new(self.field_span(role), message).help(
+                    "remove `seed` from the `sample` stage, so that every model is sampled with the seed of its training",
+                ));
+            }
+        }
+    }
+
     /// The span of the endpoint, or of the arm if the endpoint is implied.
     fn endpoint_span(&self) -> super::Span {
         match self.claim.endpoint {
@@ -251,5 +283,8 @@ pub(super) fn incomparable([arm, control]: [&ArmRun; 2], stages: &Stages) -> Opt
 pub(super) fn drawn(side: Side, stages: &Stages) -> Option<Drawn> {
     let Some(arm) = side else { return Some(Drawn::BICUBIC) };
     let StageParams::Sample(sample) = stages.params(&arm.runs.first()?.stage)? else { return None };
-    Some(Drawn::new(sample.samples, Some(stages.models(&sample.model).first()?.1.diffusion.objective)))
+    let objective = stages.models(&sample.model).first()?.1.diffusion.objective;
+    // A regression model computes one sample, whatever the parameter is.
+    let samples = if objective == PredictionType::Regression { 1 } else { sample.samples };
+    Some(Drawn::new(samples, Some(objective)))
 }

@@ -267,3 +267,32 @@ fn the_control_and_the_plan_are_checked() {
     let claims = "quality: { arm: second, control: first }, mine: { arm: other, control: second, endpoint: crps }";
     assert_eq!(control(&with(claims)), None);
 }
+
+#[test]
+fn a_regression_model_has_one_sample_whatever_the_parameter_is() {
+    let claims = "mine: { arm: first, control: other, endpoint: crps }";
+    let text = with(claims)
+        .replace("objective: eps", "objective: regression")
+        .replace("sample: { data: pairs }", "sample: { data: pairs, samples: 4 }");
+    let found = messages(&text, &[]);
+    assert!(
+        found[0].starts_with("`crps` cannot decide between `first` (draws samples, K = 4) and `other` (deterministic)"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn endpoints_of_all_images_need_noise_that_differs_between_seeds() {
+    let swept = |more: &str| {
+        let text = with("mine: { arm: first, control: second, endpoint: sliced_wasserstein }");
+        let text = text.replace("train: { data: pairs,", "train: { matrix: { seed: [0, 1] }, data: pairs,");
+        messages(&text.replace("model: first }", &format!("model: first{more} }}")), &[])
+    };
+    assert_eq!(swept(""), [""; 0]);
+    assert_eq!(
+        swept(", seed: 5"),
+        ["`sliced_wasserstein` cannot judge `first`: all its models are sampled with the same noise, seed 5"]
+    );
+    assert_eq!(swept(", seed: 5").len(), 1);
+    assert_eq!(swept(", matrix: { seed: [6, 7] }"), [""; 0]);
+}

@@ -64,6 +64,35 @@ fn a_selection_has_an_instance_per_seed_with_the_models_of_that_seed() {
 }
 
 #[test]
+fn stages_with_a_matrix_of_their_own_are_selected_by_equal_seeds() {
+    let text = FILE.replace("matrix: { seed: [0, 1] }\n", "");
+    let text = text.replace("model.base_channels: [8, 16] }", "model.base_channels: [8, 16], seed: [0, 1] }");
+    let text = text.replace(
+        "base_channels: 32 } }",
+        "base_channels: 32 }, matrix: { seed: [0, 1] } }\n  validate_other: { kind: sample, model: other, split: validation }",
+    );
+    let pipeline = valid(&text.replace("arms: { unet: validate }", "arms: { unet: validate, other: validate_other }"));
+    for seed in [0, 1] {
+        let candidates = &select(&pipeline, &format!("best[seed={seed}]")).candidates;
+        assert_eq!(candidates["other"].stage, format!("other[seed={seed}]"));
+        assert_eq!(candidates["unet[base_channels=8]"].stage, format!("unet[base_channels=8,seed={seed}]"));
+    }
+    assert!(pipeline.stage("test[seed=1]").is_some() && pipeline.stage("best").is_none());
+}
+
+#[test]
+fn samples_use_the_seed_of_their_model_unless_they_have_their_own() {
+    let text = FILE.replace("matrix: { seed: [0, 1] }\n", "");
+    let text = text.replace("model.base_channels: [8, 16] }", "model.base_channels: [8, 16], seed: [3, 4] }");
+    let seed = |text: &str, stage: &str| valid(text).stage(stage).unwrap().params.seed(7);
+    assert_eq!(seed(&text, "validate[base_channels=8,seed=4]"), Some(4));
+    assert_eq!(seed(&text, "test[seed=3]"), Some(3), "through a selection");
+    assert_eq!(seed(&text, "test_other"), Some(7), "the seed of the pipeline");
+    let own = text.replace("model: unet, split: validation", "model: unet, split: validation, seed: 9");
+    assert_eq!(seed(&own, "validate[base_channels=8,seed=4]"), Some(9));
+}
+
+#[test]
 fn sampling_seeds_do_not_multiply_selections() {
     let text = FILE.replace("matrix: { seed: [0, 1] }\n", "");
     let text = text.replace("split: validation }", "split: validation, matrix: { seed: [3, 4, 5] } }");

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use self::arms::RunData;
 use crate::comparison::{Summary, looks};
 use crate::config::names::base;
-use crate::config::{Arm, ArmRun, CompareParams};
+use crate::config::{Arm, ArmRun, CompareParams, EvaluationSplit};
 use crate::config::{StageParams, blobs, redact};
 use crate::format;
 use crate::format::command_line;
@@ -79,6 +79,7 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
             name: stage.name.clone(),
             is_of_samples: false,
             selected: data.selected(params),
+            split: split(&params.arms),
             exploratory: looks::exploratory(claims, &inputs, &record.earlier_looks),
             summary,
             metrics: read(blobs::METRICS),
@@ -95,6 +96,11 @@ pub fn collect(store: &Store, run: &RunDir) -> Result<Report> {
         report.comparisons.extend(samples(&data));
     }
     Ok(report)
+}
+
+/// Returns the split that the arms of a comparison sample.
+fn split(arms: &BTreeMap<String, Arm>) -> EvaluationSplit {
+    arms.values().flat_map(|arm| &arm.runs).map(|run| run.split).next().unwrap_or_default()
 }
 
 /// Returns all samples of a pipeline without a comparison, side by side if they are of the same images.
@@ -123,6 +129,7 @@ fn samples(data: &RunData) -> Vec<Comparison> {
         Comparison {
             name,
             is_of_samples: true,
+            split: split(&params.arms),
             arms: params.arms.iter().map(|(name, arm)| data.arm(name, arm)).collect(),
             pictures: data.pictures(&params),
             attention: attention::of_arms(data, &params),

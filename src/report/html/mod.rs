@@ -28,6 +28,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use crate::comparison::{ClaimAnswer, Summary};
+use crate::config::EvaluationSplit;
 use crate::config::redact;
 
 pub use arms::Arm;
@@ -111,6 +112,8 @@ pub(super) struct Comparison {
     pub(super) summary: Option<Summary>,
     /// Descriptions of the selections that its arms' models come from.
     pub(super) selected: Vec<String>,
+    /// The split of its images.
+    pub(super) split: EvaluationSplit,
     /// For each claim, why its answer is exploratory, if it is.
     pub(super) exploratory: Vec<Option<String>>,
     /// `metrics.csv`
@@ -196,6 +199,8 @@ struct View {
     /// Whether it is done.
     is_done: bool,
     subtitle: String,
+    /// The split of the images.
+    split: EvaluationSplit,
     notes: Vec<String>,
     claims: Vec<verdicts::Card>,
     table: Option<table::Table>,
@@ -223,6 +228,7 @@ impl View {
             is_of_samples: comparison.is_of_samples,
             is_done: summary.is_some(),
             subtitle: summary.map_or_else(String::new, |s| format!("{} {} images{samples}", s.images, s.split)),
+            split: comparison.split,
             notes: comparison.selected.iter().chain(summary.iter().flat_map(|s| &s.notes)).cloned().collect(),
             claims: summary.map(|s| cards(&s.claims, &comparison.exploratory)).unwrap_or_default(),
             table: summary.map(|s| table::Table::of(s, &images, is_exploratory)),

@@ -89,7 +89,7 @@ impl Table {
         };
         let floor: Vec<Option<String>> = shown.iter().map(floor).collect();
         let legend = summary.describe_deviations().unwrap_or_else(|| {
-            "± is half the width of the 95 % confidence interval of the mean over the test images; it does not cover \
+            "± is half the width of the 95 % confidence interval of the mean over the images; it does not cover \
              variation between seeds"
                 .to_string()
         });
@@ -189,7 +189,7 @@ mod tests {
     fn metrics_of_one_seed_have_a_confidence_interval_over_images() {
         let arms = measured();
         let table = Table::of(&Summary::of(&arms, floors()), &by_image(&metrics_csv(&arms).unwrap()).unwrap(), false);
-        assert!(table.legend.contains("test images"));
+        assert!(table.legend.contains("mean over the images"));
         // The values 18 and 19 have mean 18.5 and standard error 0.5; the 97.5 % quantile of Student's t with one
         // degree of freedom is 12.706.
         assert_eq!(cells(&table, "attention, 2")[..2], ["18.50 ± 6.35", "21.50 ± 6.35"]);

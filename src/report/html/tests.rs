@@ -6,6 +6,7 @@ use super::*;
 use crate::comparison::loss::tests::{curve, row};
 use crate::comparison::testing::{claim_answer, floors, measured};
 use crate::comparison::{ClaimAnswer, metrics_csv};
+use crate::config::EvaluationSplit;
 use crate::data::{Images, Samples};
 
 /// A hostile name, in text, quotes and scripts.
@@ -51,6 +52,7 @@ fn report(names: &[String]) -> Report {
                 name: HOSTILE.into(),
                 paired: vec![],
                 selected: vec![HOSTILE.into()],
+                split: EvaluationSplit::Test,
                 exploratory: vec![Some(HOSTILE.into())],
                 is_of_samples: false,
                 metrics: Some(metrics_csv(&arms).unwrap()),

@@ -41,7 +41,7 @@ impl Card {
         let (unit, decimals) = (answer.unit.suffix(), answer.unit.decimals());
         let effect =
             answer.effect.map_or("not measured".to_string(), |e| format!("effect {}{unit}", signed(e, decimals)));
-        let over = if answer.covers_images() { "" } else { " (seeds only, not test images)" };
+        let over = if answer.covers_images() { "" } else { " (seeds only, not images)" };
         let interval = answer.interval.map(|[low, high]| {
             format!("95 % interval {} to {}{unit}{over}", signed(low, decimals), signed(high, decimals))
         });
