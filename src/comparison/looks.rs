@@ -195,9 +195,11 @@ impl CurrentAnswer<'_> {
     /// Whether the earlier answer does not raise the error rate of this one.
     fn may_follow(&self, pair: &EarlierPair, before: &ClaimLook) -> bool {
         let family = Family { claims: before.family_claims, alpha: stats::ALPHA };
-        let had_no_verdict =
-            before.n < MIN_SEEDS && (before.n < SUGGESTIVE_SEEDS || before.margin == self.claim.margin);
-        let could_only_be_equivalent = before.n < seeds_needed(family)
+        // The first differences may suggest a margin.
+        let is_same_margin = before.n < SUGGESTIVE_SEEDS || before.margin == self.claim.margin;
+        let had_no_verdict = before.n < MIN_SEEDS && is_same_margin;
+        let could_only_be_equivalent = is_same_margin
+            && before.n < seeds_needed(family)
             && before.family_claims <= self.claim.family_claims
             && self.verdict != Verdict::Equivalent;
         // This includes comparisons between planned looks, which give no verdicts.

@@ -104,7 +104,9 @@ fn endpoints_of_training_are_identified_by_their_networks() {
     let resampled = sampled(0..8, "heun");
     assert!(of(&loss(8), &resampled, &earlier(loss(6))).unwrap().contains("already tested with 6 seeds"));
     assert_eq!(of(&loss(6), &sampled(0..6, "heun"), &earlier(loss(6))), None);
-    assert_eq!(of(&answer(8), &resampled, &earlier(answer(6))), None);
+    assert!(of(&answer(8), &resampled, &earlier(answer(6))).unwrap().contains("already tested with 6 seeds"));
+    // The same networks, sampled in another way.
+    assert!(of(&answer(6), &sampled(0..6, "heun"), &earlier(answer(6))).unwrap().contains("other samples"));
 }
 
 #[test]
@@ -133,7 +135,13 @@ fn the_margin_and_the_family_must_not_be_fitted_to_the_results() {
 
 #[test]
 fn a_study_too_small_to_decide_is_not_a_look() {
-    assert_eq!(look("1", &[answer(5)], &inputs(5)), None);
+    assert_eq!(look("1", &[answer(1)], &inputs(1)), None);
+    assert!(!is_exploratory(&answer(8), &[at(1, &answer(5))]), "five seeds give no verdict");
+    // Without the claim, they can suggest one; with it, a margin.
+    let shown = look("1", &[], &inputs(5)).unwrap();
+    assert!(is_exploratory(&answer(8), &[shown]));
+    let why = of(&ClaimAnswer { margin: 7.0, ..answer(8) }, &inputs(8), &[at(1, &answer(5))]).unwrap();
+    assert!(why.contains("the margin or the family was changed"), "{why}");
     // Four claims need eight seeds to be confirmed, but six are enough for equivalence.
     let of_four = |n| ClaimAnswer { family_claims: Some(4), ..answer(n) };
     let six = [at(1, &ClaimAnswer { by_design: true, verdict: Verdict::Inconclusive, ..of_four(6) })];

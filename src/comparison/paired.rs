@@ -74,8 +74,9 @@ fn objection_to_values(metric: Metric, arm: &Measured, control: &Measured) -> Op
     let values = [arm, control].map(|of| (of.name.as_str(), of.values(metric)));
     match &values {
         [(_, Some(a)), (_, Some(b))] => {
-            let is_known = !a.is_empty() && a == b && arm.name != control.name;
-            is_known.then(|| format!("{heading} is identical for both arms, because they share what it measures"))
+            // For infinitely many samples, equal values are possible, and estimated.
+            let is_shared = metric != Metric::PsnrMeanLimit && !a.is_empty() && a == b;
+            is_shared.then(|| format!("{heading} is identical for both arms, because they share what it measures"))
         }
         [(name, None), _] | [_, (name, None)] if metric == Metric::PsnrMeanLimit => Some(format!(
             "the error of the mean of infinitely many samples of {name} is too small to be estimated from its samples; \

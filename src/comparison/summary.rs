@@ -211,7 +211,13 @@ fn sd(values: &[f64]) -> f64 {
 impl ArmSummary {
     /// Describes what its standard deviations are over, such as `6 training runs`; `None` with one seed.
     pub fn describe_variation(&self) -> Option<String> {
-        (self.seeds.len() > 1).then(|| independence::variation(self.seeds.len(), self.trainings))
+        let runs = self.seeds.len();
+        // Whether a command that draws samples has trained a network is unknown.
+        let is_of_command = self.objective.is_none() && self.trainings == Some(runs);
+        (runs > 1).then(|| match is_of_command {
+            true => format!("{runs} runs of a command"),
+            false => independence::variation(runs, self.trainings),
+        })
     }
 
     /// Returns the samples of the arm with this name.

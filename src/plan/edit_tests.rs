@@ -88,7 +88,7 @@ const PARAMETERS: &[(&str, &[&str])] = &[
     ("stages.model.validation.every", &["50"]),
     ("stages.model.validation.images", &["100"]),
     ("stages.samples.split", &["validation"]),
-    ("stages.samples.seed", &["7", "8"]),
+    ("stages.samples.seed", &["17", "18"]),
     ("stages.samples.sampler.method", &["ddpm", "dpmpp_2m"]),
     ("stages.samples.sampler.steps", &["10", "50"]),
     ("stages.samples.sampler.eta", &["0.5", "1"]),
@@ -155,9 +155,19 @@ fn readers(path: &str, given: &Given) -> Vec<&'static str> {
         "stages.archive.url" | "stages.archive.mirrors" | "stages.archive.sha256" | "stages.photos.path" => vec![],
         "seed" => {
             let own = |stage: &str| given.contains_key(format!("stages.{stage}.seed").as_str());
-            let all = [("images", true), ("model", true), ("samples", true), ("validated", true), ("count", uses_seed)];
+            // Samples have the seed of their model.
+            let of_model = !own("model");
+            let all = [
+                ("images", true),
+                ("model", true),
+                ("samples", of_model),
+                ("validated", of_model),
+                ("count", uses_seed),
+            ];
             all.iter().filter(|(stage, reads)| *reads && !own(stage)).map(|(stage, _)| *stage).collect()
         }
+        "stages.model.seed" if given.contains_key("stages.samples.seed") => vec!["model", "validated"],
+        "stages.model.seed" => vec!["model", "samples", "validated"],
         "stages.count.seed" => only("count", uses_seed),
         "stages.model.diffusion.schedule"
         | "stages.model.diffusion.timesteps"

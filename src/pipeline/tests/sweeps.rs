@@ -58,7 +58,7 @@ fn a_swept_stage_and_its_dependents_become_instances() {
     let model = train(&pipeline, "model[base_channels=8,seed=1]");
     assert_eq!((model.model.base_channels, model.seed, model.optim.steps), (8, Some(1), Some(10)));
     let StageParams::Sample(p) = &pipeline.stage("samples[base_channels=8,seed=1]").unwrap().params else { panic!() };
-    assert_eq!((p.model.as_str(), p.data.as_str(), p.seed), ("model[base_channels=8,seed=1]", "pairs", None));
+    assert_eq!((p.model.as_str(), p.data.as_str(), p.seed), ("model[base_channels=8,seed=1]", "pairs", Some(1)));
     assert_eq!(
         arms(&pipeline),
         [
