@@ -9,7 +9,7 @@ use serde_json::Value;
 /// both `train` stages and of both `sample` stages.
 fn with_claim(more: [&str; 2]) -> Folder {
     let model = |name: &str, kind: &str| {
-        let params = "optim: {steps: 1, batch_size: 2}, validation: {every: 1, images: 2}";
+        let params = "optim: {steps: 3, lr: 0.1, batch_size: 2}, validation: {every: 1, images: 2}";
         let model = format!("model: {{base_channels: 2, attention: {{kind: {kind}}}}}");
         (name.to_string(), format!("{{kind: train, data: pairs, {model}, {params}{}}}", more[0]))
     };
